@@ -1,0 +1,129 @@
+//! The inventory joined with what only a run knows: addresses, secrets and certificates.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use indexmap::IndexMap;
+
+use crate::{
+    inventory::{HostName, Inventory, Role},
+    secret::Secret,
+};
+
+/// The ports that the contract does not let anybody choose.
+pub const PATRONI_PORT: u16 = 8008;
+pub const ETCD_CLIENT_PORT: u16 = 2379;
+pub const ETCD_PEER_PORT: u16 = 2380;
+
+/// An address, or what stands for it until the host exists.
+///
+/// `plan` shows the files of hosts that are not there yet; `to_string` gives the address or
+/// `<node1's address>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    Known(Ipv4Addr),
+    Pending(HostName),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Known(address) => write!(f, "{address}"),
+            Address::Pending(host) => write!(f, "<{host}'s address>"),
+        }
+    }
+}
+
+/// One host of the cluster.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub name: HostName,
+    pub roles: Vec<Role>,
+    pub address: Address,
+    /// PostgreSQL's major version here, once known. `None` on hosts without a database.
+    pub postgresql: Option<u16>,
+    /// This host's certificate and key; `None` while `tls` is off.
+    pub certificate: Option<Certificate>,
+}
+
+/// A certificate with its private key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub cert: String,
+    pub key: Secret,
+}
+
+/// The passwords of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secrets {
+    /// Tells this cluster from another of the same name; not secret.
+    pub cluster_id: String,
+    /// PostgreSQL's `postgres`.
+    pub superuser: Secret,
+    /// PostgreSQL's `replicator`.
+    pub replication: Secret,
+    /// PostgreSQL's `rewind`.
+    pub rewind: Secret,
+    /// Patroni's REST interface, user `patroni`.
+    pub rest_api: Secret,
+    /// HAProxy's stats page, user `pgherd`.
+    pub stats: Secret,
+}
+
+impl Secrets {
+    /// Every value that must be masked wherever it could be seen.
+    pub fn values(&self) -> [&Secret; 5] {
+        [
+            &self.superuser,
+            &self.replication,
+            &self.rewind,
+            &self.rest_api,
+            &self.stats,
+        ]
+    }
+}
+
+/// The names of the database's own roles; not secret.
+pub const SUPERUSER: &str = "postgres";
+pub const REPLICATION_USER: &str = "replicator";
+pub const REWIND_USER: &str = "rewind";
+pub const REST_USER: &str = "patroni";
+pub const STATS_USER: &str = "pgherd";
+
+/// Everything that rendering and planning need to know, and nothing that they could find out.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    pub inventory: Inventory,
+    pub nodes: IndexMap<HostName, Node>,
+    pub secrets: Secrets,
+    /// The cluster's own certificate authority, PEM; `None` while `tls` is off.
+    pub ca: Option<String>,
+    /// What `ca_bundle` names, PEM.
+    pub ca_bundle: Option<String>,
+}
+
+impl Cluster {
+    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &Node> {
+        self.nodes
+            .values()
+            .filter(move |node| node.roles.contains(&role))
+    }
+
+    pub fn node(&self, host: &HostName) -> Option<&Node> {
+        self.nodes.get(host)
+    }
+
+    /// Known addresses by host.
+    pub fn addresses(&self) -> BTreeMap<HostName, Ipv4Addr> {
+        self.nodes
+            .values()
+            .filter_map(|node| match node.address {
+                Address::Known(address) => Some((node.name.clone(), address)),
+                Address::Pending(_) => None,
+            })
+            .collect()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.inventory.cluster
+    }
+}

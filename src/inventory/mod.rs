@@ -1,0 +1,221 @@
+//! The inventory: YAML in, validated desired state out.
+//!
+//! The only module that knows YAML. What leaves it has been checked as far as it can be without
+//! touching a host.
+
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf};
+
+use indexmap::IndexMap;
+use ipnet::Ipv4Net;
+use serde::Serialize;
+
+/// The name of a host: a DNS label, unique in its inventory.
+///
+/// Hosts are known by this name everywhere; addresses come and go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct HostName(String);
+
+impl HostName {
+    /// Takes a name that is already known to be a DNS label (RFC 1123).
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What a host is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Postgres,
+    Etcd,
+    Haproxy,
+}
+
+impl Role {
+    pub const ALL: [Role; 3] = [Role::Postgres, Role::Etcd, Role::Haproxy];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Postgres => "postgres",
+            Role::Etcd => "etcd",
+            Role::Haproxy => "haproxy",
+        }
+    }
+}
+
+/// A validated inventory.
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    /// The file that it was read from; relative paths in it are relative to this file's folder.
+    pub path: PathBuf,
+    /// Patroni's scope, and the prefix of every resource.
+    pub cluster: String,
+    pub provider: Provider,
+    pub ssh: Ssh,
+    pub postgresql: Postgresql,
+    pub patroni: Patroni,
+    pub haproxy: Haproxy,
+    pub tls: Tls,
+    /// A file of PEM certificates that the hosts are to trust, for hosts behind an inspecting proxy.
+    pub ca_bundle: Option<PathBuf>,
+    /// In the inventory's order.
+    pub hosts: IndexMap<HostName, Host>,
+}
+
+impl Inventory {
+    /// The hosts with a role, in the inventory's order.
+    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &HostName> {
+        self.hosts
+            .iter()
+            .filter(move |(_, host)| host.roles.contains(&role))
+            .map(|(name, _)| name)
+    }
+
+    /// The folder beside the inventory that holds what pgherd must remember.
+    pub fn workspace_dir(&self) -> PathBuf {
+        self.path
+            .parent()
+            .unwrap_or(std::path::Path::new("."))
+            .join(".pgherd")
+            .join(&self.cluster)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Sorted, no duplicates, never empty.
+    pub roles: Vec<Role>,
+    /// Required for `existing`; a fixed address otherwise.
+    pub address: Option<Ipv4Addr>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Provider {
+    Docker(Docker),
+    Aws(Aws),
+    Existing,
+}
+
+impl Provider {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Provider::Docker(_) => "docker",
+            Provider::Aws(_) => "aws",
+            Provider::Existing => "existing",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Docker {
+    /// An image that is already in the engine, or one that the user wants pulled.
+    pub image: Option<String>,
+    /// The network's subnet; an unused one is chosen when there is none.
+    pub subnet: Option<Ipv4Net>,
+}
+
+/// Which of a host's addresses SSH goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connect {
+    Public,
+    Private,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aws {
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    pub endpoint_url: Option<String>,
+    pub instance_type: String,
+    /// An AMI id, `ubuntu-24.04` or `ubuntu-24.04-minimal`.
+    pub image: String,
+    pub subnet_id: Option<String>,
+    pub connect: Connect,
+    pub operator_cidrs: Vec<Ipv4Net>,
+    pub tags: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ssh {
+    pub user: String,
+    pub port: u16,
+    /// The user's own private key; one is made in the workspace when there is none.
+    pub identity_file: Option<PathBuf>,
+    /// Seconds until a host that does not answer is given up.
+    pub connect_timeout: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PgVersion {
+    /// What the host's distribution has.
+    Distro,
+    Major(u16),
+}
+
+/// Where PostgreSQL's packages come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PgSource {
+    /// The host's own package sources.
+    Distro,
+    /// The PostgreSQL project's repository.
+    Pgdg,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postgresql {
+    pub version: PgVersion,
+    pub source: PgSource,
+    pub port: u16,
+    pub data_dir: String,
+    /// From where clients may connect, beside the cluster's own hosts.
+    pub allow: Vec<Ipv4Net>,
+    /// PostgreSQL's parameters, as the text that they have in `postgresql.conf` without quotes.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// Where Patroni comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatroniSource {
+    /// PyPI, pinned with hashes, in a venv.
+    Pypi,
+    /// The host's distribution.
+    Distro,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patroni {
+    pub source: PatroniSource,
+    /// Seconds.
+    pub ttl: u32,
+    /// Seconds.
+    pub loop_wait: u32,
+    /// Seconds.
+    pub retry_timeout: u32,
+    /// Bytes.
+    pub maximum_lag_on_failover: u64,
+    pub synchronous: bool,
+    pub failsafe: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Haproxy {
+    pub write_port: u16,
+    pub read_port: u16,
+    pub stats_port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub enabled: bool,
+}

@@ -1,0 +1,113 @@
+//! Where hosts come from and go to.
+//!
+//! A provider knows its own engine or cloud and nothing of PostgreSQL. It ends where hosts with
+//! addresses and pinned keys begin; everything after is the same for all of them.
+
+use std::net::Ipv4Addr;
+
+use async_trait::async_trait;
+
+use crate::{
+    error::Result,
+    event::Events,
+    inventory::{self, HostName, Inventory},
+};
+
+pub mod docker;
+mod existing;
+
+/// The label or tag that names the cluster a resource belongs to.
+pub const CLUSTER_LABEL: &str = "pgherd:cluster";
+/// The label or tag that names the host a resource is or serves.
+pub const HOST_LABEL: &str = "pgherd:host";
+
+/// What a host is doing, as its provider sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MachineState {
+    Running,
+    /// There, but not running; `up` starts it.
+    Stopped,
+}
+
+/// A host that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    pub host: HostName,
+    /// The provider's own name for it: a container id, an instance id.
+    pub id: String,
+    pub state: MachineState,
+    /// The address by which the cluster's hosts know each other. A stopped machine may have none.
+    pub address: Option<Ipv4Addr>,
+    /// Where SSH goes, if that is another address.
+    pub ssh_address: Option<Ipv4Addr>,
+    /// The host's public key (`ssh-ed25519 AAAA…`), where the provider can vouch for it.
+    pub host_key: Option<String>,
+    /// Addresses or names of this machine by which clients elsewhere reach the host's published
+    /// ports, such as `127.0.0.1` for a container.
+    pub published_on: Option<Ipv4Addr>,
+}
+
+/// Something in the engine or the account that carries the cluster's label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// `container`, `network`, `instance`, `security group`, …
+    pub kind: &'static str,
+    pub id: String,
+    pub name: String,
+    pub host: Option<HostName>,
+}
+
+/// What a new host must let in.
+#[derive(Debug, Clone)]
+pub struct Access {
+    pub user: String,
+    /// The public key in OpenSSH's one-line form.
+    pub public_key: String,
+}
+
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Finds the cluster's hosts, by label, as they are now. Changes nothing.
+    async fn discover(&self) -> Result<Vec<Machine>>;
+
+    /// Checks, before anything is made, that `hosts` could be made; returns a line per thing to be
+    /// made beside the hosts (an image, a network). Changes nothing.
+    async fn preflight(&self, hosts: &[HostName]) -> Result<Vec<String>>;
+
+    /// Makes or starts `hosts`, all at once, and returns them running and with addresses.
+    ///
+    /// Safe to call again after any interruption: what is there is taken up, not made twice.
+    async fn launch(
+        &self,
+        hosts: &[HostName],
+        access: &Access,
+        events: &Events,
+    ) -> Result<Vec<Machine>>;
+
+    /// Everything with the cluster's label, whether the inventory knows it or not.
+    async fn resources(&self) -> Result<Vec<Resource>>;
+
+    /// Removes `resources`, which [`Provider::resources`] has listed, and waits until they are gone.
+    async fn remove(&self, resources: &[Resource], events: &Events) -> Result<()>;
+
+    /// Whether `down` removes the hosts themselves; otherwise it clears what `up` put on them.
+    fn owns_hosts(&self) -> bool {
+        true
+    }
+}
+
+/// The provider that an inventory names.
+pub fn from_inventory(inventory: &Inventory) -> Result<Box<dyn Provider>> {
+    match &inventory.provider {
+        inventory::Provider::Docker(settings) => {
+            Ok(Box::new(docker::DockerProvider::new(inventory, settings)?))
+        }
+        inventory::Provider::Existing => {
+            Ok(Box::new(existing::ExistingProvider::new(inventory)))
+        }
+        inventory::Provider::Aws(_) => Err(crate::error::Error::input(
+            "this pgherd was built without the EC2 provider",
+        )
+        .hint("build it with the default features: cargo build --release")),
+    }
+}

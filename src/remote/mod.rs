@@ -1,0 +1,58 @@
+//! Commands on hosts, over SSH.
+//!
+//! The seam between deciding and doing: [`Remote`] is all that the rest of the program knows of a
+//! connection, and the only place where tests may put something else.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{error::Result, event::Stream, inventory::HostName};
+
+mod script;
+mod ssh;
+
+pub use script::{Script, quote};
+pub use ssh::SshRemote;
+
+/// What a script left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The exit code; a script that a signal ended has 128 + its number, as shells count.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    pub fn success(&self) -> bool {
+        self.code == 0
+    }
+}
+
+/// A byte stream to a port of a host.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Takes each line of output as it comes.
+pub type OnLine<'a> = &'a (dyn Fn(Stream, &str) + Send + Sync);
+
+#[async_trait]
+pub trait Remote: Send + Sync {
+    /// Runs `script` as root on `host` in one round trip.
+    ///
+    /// The script goes over standard input, so nothing of it shows in a process list. A script that
+    /// fails is an [`Output`], not an error; an error means that the host could not be reached, the
+    /// connection broke, or `timeout` passed.
+    async fn run(
+        &self,
+        host: &HostName,
+        script: &Script,
+        timeout: Duration,
+        on_line: OnLine<'_>,
+    ) -> Result<Output>;
+
+    /// Connects to `port` of `host`, as if from the host itself.
+    async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>>;
+}

@@ -1,0 +1,13 @@
+//! pgherd: highly available PostgreSQL, provisioned, proven and torn down.
+//!
+//! The tree is the data flow: an `inventory` names the hosts, a `provider` has them, `cluster` joins
+//! both, `render` makes the files, `facts` says what is there, `plan` compares, `execute` walks the
+//! plan over `remote`, `verify` proves the result, and `report` is what people see of it.
+
+pub mod cluster;
+pub mod error;
+pub mod event;
+pub mod inventory;
+pub mod provider;
+pub mod render;
+pub mod secret;

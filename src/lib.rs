@@ -6,8 +6,13 @@
 
 pub mod cluster;
 pub mod error;
+pub mod etcd;
 pub mod event;
+pub mod haproxy;
+pub mod http;
 pub mod inventory;
+pub mod patroni;
 pub mod provider;
+pub mod remote;
 pub mod render;
 pub mod secret;

@@ -1,0 +1,111 @@
+//! HAProxy's own view of its backends, from its stats page.
+//!
+//! Source: HAProxy management guide, section 9.1 (CSV format); the page is `/` on the stats port.
+
+use serde::Serialize;
+
+use crate::{
+    cluster::{Cluster, STATS_USER},
+    error::{Error, Result},
+    http::Http,
+    inventory::{HostName, Role},
+};
+
+/// One server behind one listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Server {
+    /// The listener: `write` or `read`.
+    pub listener: String,
+    pub name: String,
+    /// `UP`, `DOWN`, `no check`, `UP 1/2`, …
+    pub status: String,
+    /// Connections now.
+    pub sessions: u64,
+    /// What the last check said.
+    pub check: String,
+}
+
+impl Server {
+    pub fn is_up(&self) -> bool {
+        self.status.starts_with("UP")
+    }
+}
+
+/// The servers of all listeners.
+pub async fn servers(http: &Http, cluster: &Cluster) -> Result<Vec<Server>> {
+    let host = cluster
+        .with_role(Role::Haproxy)
+        .map(|node| &node.name)
+        .next()
+        .ok_or_else(|| Error::failed("the inventory has no HAProxy"))?;
+    let port = cluster.inventory.haproxy.stats_port;
+    let login = (STATS_USER, &cluster.secrets.stats);
+    let answer = http.get(host, port, "/;csv", Some(login)).await?;
+    if !answer.status.is_success() {
+        return Err(Error::failed(format!("the stats page answered {}", answer.status)).on(host));
+    }
+    parse(&answer.text(), host)
+}
+
+fn parse(csv: &str, host: &HostName) -> Result<Vec<Server>> {
+    let mut lines = csv.lines();
+    let header: Vec<&str> = lines
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("# ")
+        .split(',')
+        .collect();
+    let column = |name: &str| {
+        header
+            .iter()
+            .position(|have| *have == name)
+            .ok_or_else(|| Error::failed(format!("HAProxy's stats have no column {name}")).on(host))
+    };
+    let (px, sv, status, scur) = (
+        column("pxname")?,
+        column("svname")?,
+        column("status")?,
+        column("scur")?,
+    );
+    let check = column("check_status")?;
+    let mut servers = Vec::new();
+    for line in lines {
+        // No field that is read here can hold a comma.
+        let fields: Vec<&str> = line.split(',').collect();
+        let (Some(&listener), Some(&name)) = (fields.get(px), fields.get(sv)) else {
+            continue;
+        };
+        if matches!(name, "FRONTEND" | "BACKEND" | "") {
+            continue;
+        }
+        let field = |at: usize| fields.get(at).copied().unwrap_or_default().to_owned();
+        servers.push(Server {
+            listener: listener.to_owned(),
+            name: name.to_owned(),
+            status: field(status),
+            sessions: field(scur).parse().unwrap_or(0),
+            check: field(check),
+        });
+    }
+    Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frontends_and_totals_are_not_servers() -> Result<()> {
+        let csv = "# pxname,svname,scur,status,check_status\n\
+                   write,FRONTEND,0,OPEN,\nwrite,node1,3,UP,L7OK\nwrite,node2,0,DOWN,L7STS\n\
+                   write,BACKEND,3,UP,\n";
+        let servers = parse(csv, &HostName::new("haproxy"))?;
+        assert_eq!(servers.len(), 2);
+        assert!(servers[0].is_up() && !servers[1].is_up());
+        assert_eq!(
+            (servers[0].name.as_str(), servers[0].sessions),
+            ("node1", 3)
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! HTTP to a service on a host, through its SSH connection.
+//!
+//! No port has to be reachable from here, and what is measured is what the host itself sees.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    error::{Error, Result},
+    inventory::HostName,
+    remote::{Connection, Remote},
+    secret::Secret,
+};
+
+/// How long a service may take for one answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Error::failed("an answer that makes no sense").because(error))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A client for the services of one cluster.
+#[derive(Clone)]
+pub struct Http {
+    remote: Arc<dyn Remote>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// User and password for HTTP's basic authentication.
+pub type Login<'a> = (&'a str, &'a Secret);
+
+impl Http {
+    /// `tls` is given where the services speak TLS; it trusts the cluster's authority alone.
+    pub fn new(remote: Arc<dyn Remote>, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        Self { remote, tls }
+    }
+
+    pub async fn get(
+        &self,
+        host: &HostName,
+        port: u16,
+        path: &str,
+        login: Option<Login<'_>>,
+    ) -> Result<Answer> {
+        self.send(host, port, Method::GET, path, login, None).await
+    }
+
+    pub async fn send(
+        &self,
+        host: &HostName,
+        port: u16,
+        method: Method,
+        path: &str,
+        login: Option<Login<'_>>,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Answer> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, format!("{host}:{port}"));
+        if let Some((user, password)) = login {
+            let pair = BASE64_STANDARD.encode(format!("{user}:{}", password.expose()));
+            request = request.header(header::AUTHORIZATION, format!("Basic {pair}"));
+        }
+        let bytes = match body {
+            Some(value) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                Bytes::from(value.to_string())
+            }
+            None => Bytes::new(),
+        };
+        let request = request
+            .body(Full::new(bytes))
+            .map_err(|error| Error::failed("cannot ask").on(host).because(error))?;
+        timeout(ANSWER, self.exchange(host, port, request))
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = ANSWER.as_secs();
+                Err(Error::failed(format!("port {port} gave no answer in {seconds} s")).on(host))
+            })
+    }
+
+    async fn exchange(
+        &self,
+        host: &HostName,
+        port: u16,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer> {
+        let stream = self.remote.dial(host, port).await?;
+        let failed = |error: &dyn std::error::Error| {
+            Error::failed(format!("port {port} does not answer"))
+                .on(host)
+                .because(error)
+        };
+        match &self.tls {
+            None => talk(stream, request).await.map_err(|error| failed(&error)),
+            Some(config) => {
+                let name =
+                    ServerName::try_from(host.to_string()).map_err(|error| failed(&error))?;
+                let stream = TlsConnector::from(config.clone())
+                    .connect(name, stream)
+                    .await
+                    .map_err(|error| failed(&error))?;
+                talk(Box::new(stream), request)
+                    .await
+                    .map_err(|error| failed(&error))
+            }
+        }
+    }
+}
+
+async fn talk(
+    stream: Box<dyn Connection>,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, hyper::Error> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let ask = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok(Answer { status, body })
+    };
+    tokio::pin!(connection);
+    tokio::pin!(ask);
+    tokio::select! {
+        answer = &mut ask => answer,
+        // The server may close before the answer has been read to its end.
+        closed = &mut connection => match closed {
+            Ok(()) => ask.await,
+            Err(error) => Err(error),
+        },
+    }
+}

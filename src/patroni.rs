@@ -1,0 +1,229 @@
+//! Patroni's REST interface.
+//!
+//! Source: Patroni 4.1.5, `docs/rest_api.rst`. Distributions' Patroni 3.x answers in the same shapes,
+//! but calls the primary `master`.
+
+use std::collections::BTreeMap;
+
+use hyper::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    cluster::{Cluster, PATRONI_PORT, REST_USER},
+    error::{Error, Result},
+    http::Http,
+    inventory::HostName,
+};
+
+/// What one member says of itself (`GET /patroni`).
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    pub state: String,
+    /// Absent until PostgreSQL has run.
+    #[serde(default)]
+    pub role: String,
+    pub timeline: Option<u64>,
+    pub server_version: Option<u32>,
+    /// On the primary: who replicates from it.
+    #[serde(default)]
+    pub replication: Vec<Replication>,
+    /// On a replica, in PostgreSQL 9.6 and later: `streaming` or `in archive recovery`.
+    pub replication_state: Option<String>,
+    #[serde(default)]
+    pub xlog: Xlog,
+    #[serde(default)]
+    pub pending_restart: bool,
+    pub database_system_identifier: Option<String>,
+    #[serde(default)]
+    pub pause: bool,
+    #[serde(default)]
+    pub patroni: BTreeMap<String, Value>,
+}
+
+impl Status {
+    pub fn is_primary(&self) -> bool {
+        matches!(self.role.as_str(), "primary" | "master") && self.state == "running"
+    }
+
+    /// Whether this primary streams to `member`.
+    pub fn streams_to(&self, member: &HostName) -> bool {
+        self.replication.iter().any(|replica| {
+            replica.application_name == member.as_str() && replica.state == "streaming"
+        })
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Xlog {
+    /// On a primary, bytes.
+    pub location: Option<u64>,
+    pub received_location: Option<u64>,
+    pub replayed_location: Option<u64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Replication {
+    #[serde(default)]
+    pub application_name: String,
+    #[serde(default)]
+    pub state: String,
+    #[serde(default)]
+    pub sync_state: String,
+}
+
+/// The cluster as one member sees it (`GET /cluster`).
+#[derive(Debug, Clone, Deserialize)]
+pub struct Topology {
+    #[serde(default)]
+    pub members: Vec<Member>,
+    #[serde(default)]
+    pub pause: bool,
+}
+
+impl Topology {
+    pub fn leader(&self) -> Option<&Member> {
+        self.members
+            .iter()
+            .find(|member| matches!(member.role.as_str(), "leader" | "standby_leader"))
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct Member {
+    pub name: String,
+    /// `leader`, `replica`, `sync_standby`, …
+    pub role: String,
+    pub state: String,
+    #[serde(default)]
+    pub host: String,
+    pub timeline: Option<u64>,
+    /// Bytes, or `unknown`.
+    pub lag: Option<Value>,
+    #[serde(default)]
+    pub pending_restart: bool,
+}
+
+/// A client of the Patroni on one host.
+pub struct Patroni<'a> {
+    http: &'a Http,
+    host: &'a HostName,
+}
+
+impl<'a> Patroni<'a> {
+    pub fn on(http: &'a Http, host: &'a HostName) -> Self {
+        Self { http, host }
+    }
+
+    /// The member's own state; Patroni answers 503 with the same document when it does not run.
+    pub async fn status(&self) -> Result<Status> {
+        self.read("/patroni").await
+    }
+
+    pub async fn topology(&self) -> Result<Topology> {
+        self.read("/cluster").await
+    }
+
+    /// The cluster-wide configuration in the DCS; `None` before the first bootstrap.
+    pub async fn config(&self) -> Result<Option<Value>> {
+        let answer = self
+            .http
+            .get(self.host, PATRONI_PORT, "/config", None)
+            .await?;
+        if answer.status.is_success() {
+            answer.json().map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Whether this member holds the leader lock and takes writes.
+    pub async fn is_leader(&self) -> Result<bool> {
+        let answer = self
+            .http
+            .get(self.host, PATRONI_PORT, "/primary", None)
+            .await?;
+        Ok(answer.status == StatusCode::OK)
+    }
+
+    /// Merges `patch` into the cluster-wide configuration; `null` removes a key.
+    pub async fn patch_config(&self, cluster: &Cluster, patch: &Value) -> Result<()> {
+        self.write(cluster, Method::PATCH, "/config", patch)
+            .await
+            .map(|_| ())
+    }
+
+    /// Hands the leadership to `candidate`; returns once Patroni says that it has happened.
+    pub async fn switchover(
+        &self,
+        cluster: &Cluster,
+        leader: &HostName,
+        candidate: &HostName,
+    ) -> Result<()> {
+        let body = serde_json::json!({"leader": leader, "candidate": candidate});
+        self.write(cluster, Method::POST, "/switchover", &body)
+            .await
+            .map(|_| ())
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.http
+            .get(self.host, PATRONI_PORT, path, None)
+            .await?
+            .json()
+            .map_err(|error| error.on(self.host))
+    }
+
+    async fn write(
+        &self,
+        cluster: &Cluster,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<String> {
+        let login = (REST_USER, &cluster.secrets.rest_api);
+        let answer = self
+            .http
+            .send(
+                self.host,
+                PATRONI_PORT,
+                method,
+                path,
+                Some(login),
+                Some(body),
+            )
+            .await?;
+        if answer.status.is_success() {
+            return Ok(answer.text());
+        }
+        Err(
+            Error::failed(format!("Patroni answered {} to {path}", answer.status))
+                .on(self.host)
+                .cause(answer.text()),
+        )
+    }
+}
+
+/// Every database host's own word, asked at once; a host that does not answer has an error.
+pub async fn survey(http: &Http, cluster: &Cluster) -> BTreeMap<HostName, Result<Status>> {
+    let asked = cluster
+        .with_role(crate::inventory::Role::Postgres)
+        .map(|node| async move {
+            let status = Patroni::on(http, &node.name).status().await;
+            (node.name.clone(), status)
+        });
+    futures_util::future::join_all(asked)
+        .await
+        .into_iter()
+        .collect()
+}
+
+/// The host that says it is the primary, if exactly one does.
+pub fn leader_of(survey: &BTreeMap<HostName, Result<Status>>) -> Option<&HostName> {
+    let mut primaries = survey
+        .iter()
+        .filter(|(_, status)| status.as_ref().is_ok_and(Status::is_primary))
+        .map(|(host, _)| host);
+    let first = primaries.next()?;
+    primaries.next().is_none().then_some(first)
+}

@@ -1,0 +1,118 @@
+//! Shell scripts built from values of any content.
+
+use std::fmt;
+
+use crate::render::File;
+
+/// Quotes `value` for a POSIX shell.
+pub fn quote(value: &str) -> String {
+    if !value.is_empty()
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&b))
+    {
+        return value.to_owned();
+    }
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+/// What every script starts with: it stops at the first failure, speaks plain English, and can put
+/// a file in place whole or not at all. A file that is a mount point (as a container's `/etc/hosts`
+/// can be) cannot be renamed over, and is written in place.
+const PRELUDE: &str = r#"set -eu
+export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+put() {
+  mkdir -p "$(dirname "$1")"
+  t=$(mktemp "$1.pgherd.XXXXXX")
+  cat >"$t"
+  chown "$2" "$t"
+  chmod "$3" "$t"
+  mv -f "$t" "$1" 2>/dev/null || { cat "$t" >"$1"; rm -f "$t"; }
+}
+"#;
+
+/// A script to run as root; it may hold secrets, so it does not show itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Script(String);
+
+impl Script {
+    pub fn new() -> Self {
+        Self(PRELUDE.to_owned())
+    }
+
+    /// A script that only looks: no prelude, and it goes on after a failure.
+    pub fn probe(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Appends a line, or several, of shell.
+    pub fn line(mut self, text: impl AsRef<str>) -> Self {
+        self.0.push_str(text.as_ref());
+        self.0.push('\n');
+        self
+    }
+
+    /// Makes a second run of the same step wait for the first, which may still be at work on the
+    /// host after its connection broke.
+    pub fn alone(self, name: &str) -> Self {
+        self.line("mkdir -p /run/pgherd")
+            .line(format!("exec 9>/run/pgherd/{name}.lock"))
+            .line("flock -w 600 9 || { echo 'an earlier run still holds this step' >&2; exit 75; }")
+    }
+
+    /// Puts `file` in place with its owner and mode.
+    pub fn put(self, file: &File) -> Self {
+        self.line(format!(
+            "printf '%s' {} | put {} {}:{} {:04o}",
+            quote(&file.content),
+            quote(&file.path),
+            file.owner,
+            file.group,
+            file.mode
+        ))
+    }
+
+    /// The text, for the one place that sends it to a host.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the script holds `needle`; for tests of planning.
+    #[cfg(test)]
+    pub(crate) fn contains(&self, needle: &str) -> bool {
+        self.0.contains(needle)
+    }
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Script({} bytes)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_value_survives_the_shell(value in "[^\0]{0,200}") {
+            let output = Command::new("/bin/sh")
+                .args(["-c", &format!("printf %s {}", quote(&value))])
+                .output()
+                .expect("sh runs");
+            prop_assert_eq!(String::from_utf8_lossy(&output.stdout), value);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! [`Remote`] over OpenSSH: one multiplexed connection a host.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use openssh::{ControlPersist, ForwardType, KnownHosts, Session, SessionBuilder, Socket, Stdio};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    net::UnixStream,
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Connection, OnLine, Output, Remote, Script};
+use crate::{
+    error::{Error, Result},
+    event::Stream,
+    inventory::HostName,
+};
+
+/// Reads the script from standard input before it runs any of it, and runs it as root. The script
+/// is never an argument, so no process list shows it; and no command in it can eat the rest of it.
+const RUNNER: &str = r#"exec /bin/sh -c 'if [ "$(id -u)" = 0 ]; then exec /bin/sh -c "$0"; else exec sudo -n /bin/sh -c "$0"; fi' 'eval "$(cat)"'"#;
+
+/// How long an idle connection outlives a run that was killed, in seconds.
+const LINGER: NonZeroUsize = NonZeroUsize::new(120).expect("not zero");
+
+/// How much longer than it was told an `ssh` that connects may take.
+const STALL: Duration = Duration::from_secs(20);
+
+struct Link {
+    session: Session,
+    /// Local sockets that lead to ports of the host.
+    forwards: Mutex<HashMap<u16, PathBuf>>,
+}
+
+/// Connections to the hosts that `ssh_config` names.
+pub struct SshRemote {
+    config: PathBuf,
+    /// Short, private, and gone when this is dropped.
+    sockets: tempfile::TempDir,
+    /// How long a host may take to let us in.
+    patience: Duration,
+    links: Mutex<HashMap<HostName, Arc<Mutex<Option<Arc<Link>>>>>>,
+}
+
+impl SshRemote {
+    /// `config` is the workspace's `ssh_config`; `patience` is how long a host may refuse or stay
+    /// silent before it is given up.
+    pub fn new(config: &Path, sockets: tempfile::TempDir, patience: Duration) -> Self {
+        Self {
+            config: config.to_owned(),
+            sockets,
+            patience,
+            links: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Opens the connection to `host` if there is none.
+    ///
+    /// Refusals and silence are retried until the patience is over: a host that has just been
+    /// started is not there yet. A wrong key or a refused login is final.
+    pub async fn connect(&self, host: &HostName) -> Result<()> {
+        self.link(host).await.map(|_| ())
+    }
+
+    async fn link(&self, host: &HostName) -> Result<Arc<Link>> {
+        let slot = self
+            .links
+            .lock()
+            .await
+            .entry(host.clone())
+            .or_default()
+            .clone();
+        let mut slot = slot.lock().await;
+        if let Some(link) = slot.as_ref() {
+            return Ok(link.clone());
+        }
+        let deadline = Instant::now() + self.patience;
+        loop {
+            // ssh's own ConnectTimeout ends before this; it only bounds a client that hangs.
+            let opened = timeout(self.patience + STALL, self.open(host)).await;
+            match opened.unwrap_or_else(|_| Err(stalled())) {
+                Ok(session) => {
+                    let link = Arc::new(Link {
+                        session,
+                        forwards: Mutex::default(),
+                    });
+                    *slot = Some(link.clone());
+                    return Ok(link);
+                }
+                Err(error) if is_final(&error) || Instant::now() >= deadline => {
+                    return Err(connect_error(host, &error, self.patience, &self.config));
+                }
+                Err(_) => sleep(Duration::from_millis(150)).await,
+            }
+        }
+    }
+
+    async fn open(&self, host: &HostName) -> Result<Session, openssh::Error> {
+        SessionBuilder::default()
+            .config_file(&self.config)
+            .control_directory(self.sockets.path())
+            .control_persist(ControlPersist::IdleFor(LINGER))
+            .known_hosts_check(KnownHosts::Strict)
+            .connect_mux(host.as_str())
+            .await
+    }
+
+    /// Forgets a connection that has failed, so that the next use opens a new one.
+    async fn drop_link(&self, host: &HostName, broken: &Arc<Link>) {
+        let slot = self.links.lock().await.get(host).cloned();
+        if let Some(slot) = slot {
+            let mut slot = slot.lock().await;
+            if slot.as_ref().is_some_and(|link| Arc::ptr_eq(link, broken)) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// Ends all connections, so that no `ssh` process stays behind.
+    pub async fn close(&self) {
+        let links: Vec<_> = self.links.lock().await.drain().collect();
+        for (_, slot) in links {
+            let link = slot.lock().await.take();
+            if let Some(session) = link.and_then(Arc::into_inner).map(|link| link.session) {
+                // A master that is already gone is what we want.
+                let _ = session.close().await;
+            }
+        }
+    }
+
+    async fn execute(
+        &self,
+        link: &Link,
+        script: &Script,
+        on_line: OnLine<'_>,
+    ) -> Result<Output, openssh::Error> {
+        let mut child = link
+            .session
+            .raw_command(RUNNER)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .await?;
+        let stdin = child.stdin().take();
+        let stdout = child.stdout().take();
+        let stderr = child.stderr().take();
+        let send = async {
+            if let Some(mut stdin) = stdin {
+                // A host that stops reading tells why on its way out.
+                let _ = stdin.write_all(script.expose().as_bytes()).await;
+                let _ = stdin.shutdown().await;
+            }
+        };
+        let ((), stdout, stderr) = tokio::join!(
+            send,
+            collect(stdout, Stream::Stdout, on_line),
+            collect(stderr, Stream::Stderr, on_line),
+        );
+        let code = match child.wait().await {
+            Ok(status) => status.code().unwrap_or(128),
+            // The multiplexer cannot tell a signal from a broken connection; a look at it can.
+            Err(openssh::Error::RemoteProcessTerminated) if link.session.check().await.is_ok() => {
+                128
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Output {
+            code,
+            stdout,
+            stderr,
+        })
+    }
+}
+
+/// Reads a stream to its end, handing on each line as it comes.
+async fn collect(
+    stream: Option<impl AsyncRead + Unpin>,
+    kind: Stream,
+    on_line: OnLine<'_>,
+) -> String {
+    let Some(stream) = stream else {
+        return String::new();
+    };
+    let mut text = String::new();
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
+        let decoded = String::from_utf8_lossy(&line);
+        on_line(kind, decoded.trim_end());
+        text.push_str(&decoded);
+        line.clear();
+    }
+    text
+}
+
+#[async_trait]
+impl Remote for SshRemote {
+    async fn run(
+        &self,
+        host: &HostName,
+        script: &Script,
+        limit: Duration,
+        on_line: OnLine<'_>,
+    ) -> Result<Output> {
+        let link = self.link(host).await?;
+        match timeout(limit, self.execute(&link, script, on_line)).await {
+            Ok(Ok(output)) if output.code == 1 && output.stderr.starts_with("sudo: ") => {
+                Err(Error::failed("the SSH user may not become root")
+                    .on(host)
+                    .cause(output.stderr.trim())
+                    .hint("give the user passwordless sudo, or set ssh.user to root"))
+            }
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(error)) => {
+                self.drop_link(host, &link).await;
+                Err(Error::failed("the connection broke")
+                    .on(host)
+                    .because(error))
+            }
+            Err(_) => {
+                self.drop_link(host, &link).await;
+                Err(Error::failed(format!("no end after {} s", limit.as_secs())).on(host))
+            }
+        }
+    }
+
+    async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>> {
+        let link = self.link(host).await?;
+        let path = {
+            let mut forwards = link.forwards.lock().await;
+            if let Some(path) = forwards.get(&port) {
+                path.clone()
+            } else {
+                let path =
+                    self.sockets
+                        .path()
+                        .join(format!("{}-{port}-{}", host.as_str(), nonce()));
+                let opened = link
+                    .session
+                    .request_port_forward(
+                        ForwardType::Local,
+                        Socket::UnixSocket {
+                            path: (&path).into(),
+                        },
+                        Socket::new("127.0.0.1", port),
+                    )
+                    .await;
+                if let Err(error) = opened {
+                    drop(forwards);
+                    self.drop_link(host, &link).await;
+                    return Err(Error::failed(format!("no way to port {port}"))
+                        .on(host)
+                        .because(error));
+                }
+                forwards.insert(port, path.clone());
+                path
+            }
+        };
+        match UnixStream::connect(&path).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => {
+                self.drop_link(host, &link).await;
+                Err(Error::failed(format!("no way to port {port}"))
+                    .on(host)
+                    .because(error))
+            }
+        }
+    }
+}
+
+fn stalled() -> openssh::Error {
+    openssh::Error::Connect(std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        "the ssh client hangs",
+    ))
+}
+
+/// Tells the sockets of one connection from those of its successor.
+fn nonce() -> String {
+    format!("{:08x}", rand::random::<u32>())
+}
+
+/// Whether waiting cannot help.
+fn is_final(error: &openssh::Error) -> bool {
+    let text = full_text(error);
+    [
+        "Host key verification failed",
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "Permission denied",
+        "Bad configuration option",
+        "Could not resolve hostname",
+        "Too many authentication failures",
+        "No such file or directory (os error 2)",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
+}
+
+fn full_text(error: &openssh::Error) -> String {
+    use std::error::Error as _;
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+fn connect_error(
+    host: &HostName,
+    error: &openssh::Error,
+    patience: Duration,
+    config: &Path,
+) -> Error {
+    let text = full_text(error);
+    let reach = Error::failed("cannot connect over SSH")
+        .on(host)
+        .because(error);
+    let by_hand = format!("look at it by hand: ssh -v -F {} {host}", config.display());
+    if text.contains("verification failed") || text.contains("IDENTIFICATION HAS CHANGED") {
+        return Error::failed("this is not the host whose key is pinned")
+            .on(host)
+            .because(error)
+            .left("nothing was sent to it")
+            .hint("another machine answers at this address, or the host was reinstalled")
+            .hint(by_hand);
+    }
+    if text.contains("Permission denied") {
+        return reach
+            .hint("the host does not accept the key: check ssh.user and ssh.identity_file")
+            .hint(by_hand);
+    }
+    if text.contains("os error 2") {
+        return reach.hint("install OpenSSH's client (package openssh-client)");
+    }
+    reach
+        .cause(format!(
+            "given up after {} s (ssh.connect_timeout)",
+            patience.as_secs()
+        ))
+        .hint(by_hand)
+}

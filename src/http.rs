@@ -21,8 +21,10 @@ use crate::{
     secret::Secret,
 };
 
-/// How long a service may take for one answer.
+/// How long a service may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long it may take to do something; a restart of PostgreSQL is answered when it is done.
+const DEED: Duration = Duration::from_secs(120);
 
 /// An answer, whatever its status.
 #[derive(Debug)]
@@ -95,10 +97,11 @@ impl Http {
         let request = request
             .body(Full::new(bytes))
             .map_err(|error| Error::failed("cannot ask").on(host).because(error))?;
-        timeout(ANSWER, self.exchange(host, port, request))
+        let limit = if body.is_some() { DEED } else { ANSWER };
+        timeout(limit, self.exchange(host, port, request))
             .await
             .unwrap_or_else(|_| {
-                let seconds = ANSWER.as_secs();
+                let seconds = limit.as_secs();
                 Err(Error::failed(format!("port {port} gave no answer in {seconds} s")).on(host))
             })
     }

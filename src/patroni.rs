@@ -166,6 +166,13 @@ impl<'a> Patroni<'a> {
             .map(|_| ())
     }
 
+    /// Restarts PostgreSQL on this member; returns once it has.
+    pub async fn restart(&self, cluster: &Cluster) -> Result<()> {
+        self.write(cluster, Method::POST, "/restart", &serde_json::json!({}))
+            .await
+            .map(|_| ())
+    }
+
     async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.http
             .get(self.host, PATRONI_PORT, path, None)

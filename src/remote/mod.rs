@@ -16,6 +16,11 @@ mod ssh;
 pub use script::{Script, quote};
 pub use ssh::SshRemote;
 
+/// What an error says when a connection that had been made broke.
+pub const BROKEN: &str = "the connection broke";
+/// What an error says when no connection could be made.
+pub const UNREACHABLE: &str = "cannot connect over SSH";
+
 /// What a script left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {

@@ -222,9 +222,7 @@ impl Remote for SshRemote {
             Ok(Ok(output)) => Ok(output),
             Ok(Err(error)) => {
                 self.drop_link(host, &link).await;
-                Err(Error::failed("the connection broke")
-                    .on(host)
-                    .because(error))
+                Err(Error::failed(super::BROKEN).on(host).because(error))
             }
             Err(_) => {
                 self.drop_link(host, &link).await;
@@ -324,9 +322,7 @@ fn connect_error(
     config: &Path,
 ) -> Error {
     let text = full_text(error);
-    let reach = Error::failed("cannot connect over SSH")
-        .on(host)
-        .because(error);
+    let reach = Error::failed(super::UNREACHABLE).on(host).because(error);
     let by_hand = format!("look at it by hand: ssh -v -F {} {host}", config.display());
     if text.contains("verification failed") || text.contains("IDENTIFICATION HAS CHANGED") {
         return Error::failed("this is not the host whose key is pinned")

@@ -1,0 +1,272 @@
+//! Walks a plan: each step as soon as what it needs is done, on every host at once.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    event::{Event, Events, Outcome, Stream},
+    http::Http,
+    inventory::HostName,
+    plan::{Action, Plan, Step, StepId},
+    remote::{Output, Remote, Script},
+};
+
+mod action;
+mod diagnose;
+mod wait;
+
+/// Everything that a step needs to be done.
+#[derive(Clone)]
+pub struct Context {
+    pub cluster: Arc<Cluster>,
+    pub remote: Arc<dyn Remote>,
+    pub http: Http,
+    pub events: Events,
+    /// Set when the user wants to stop.
+    pub cancel: CancellationToken,
+}
+
+/// What a walk has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub changed: usize,
+}
+
+/// Does the whole plan, or as much of it as can be done.
+///
+/// A step that fails takes with it what depends on it; everything else goes on, so that the next run
+/// has less to do and every host that failed is named. An interrupted walk starts nothing new and
+/// leaves at once; what runs on a host goes on to its end there, and the next run waits for it.
+pub async fn execute(plan: Arc<Plan>, context: &Context) -> Result<Tally> {
+    let mut states = vec![State::Waiting; plan.steps.len()];
+    let mut running: JoinSet<(StepId, Result<()>)> = JoinSet::new();
+    let mut failures = Vec::new();
+    let mut interrupted = false;
+    loop {
+        if !interrupted {
+            start_ready(&plan, &mut states, &mut running, context);
+        }
+        let ended = tokio::select! {
+            biased;
+            () = context.cancel.cancelled(), if !interrupted => {
+                interrupted = true;
+                running.abort_all();
+                continue;
+            }
+            ended = running.join_next() => ended,
+        };
+        match ended {
+            None => break,
+            Some(Ok((step, Ok(())))) => states[step] = State::Done,
+            Some(Ok((step, Err(error)))) => {
+                states[step] = State::Failed;
+                failures.push(error);
+            }
+            // Aborted, which only an interruption does; a panic is a bug and goes on being one.
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Some(Err(_)) => {}
+        }
+    }
+    for (id, step) in plan.steps.iter().enumerate() {
+        if matches!(states[id], State::Waiting | State::Running) {
+            finished(context, id, step, Outcome::Cancelled, 0.0, None);
+        }
+    }
+    if interrupted {
+        return Err(Error::interrupted()
+            .left("what had begun on a host goes on there to its end")
+            .hint("run the same command again: it takes up from here"));
+    }
+    match failures.len() {
+        0 => {}
+        1 => return Err(failures.remove(0)),
+        count => return Err(Error::several(format!("{count} steps failed"), failures)),
+    }
+    let changed = plan.changes();
+    Ok(Tally { changed })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Running,
+    Done,
+    Failed,
+}
+
+fn start_ready(
+    plan: &Arc<Plan>,
+    states: &mut [State],
+    running: &mut JoinSet<(StepId, Result<()>)>,
+    context: &Context,
+) {
+    for id in 0..plan.steps.len() {
+        let ready = states[id] == State::Waiting
+            && plan.steps[id]
+                .after
+                .iter()
+                .all(|before| states[*before] == State::Done);
+        if ready {
+            states[id] = State::Running;
+            let plan = plan.clone();
+            let context = context.clone();
+            running.spawn(async move {
+                let step = &plan.steps[id];
+                (id, run_step(id, step, &context).await)
+            });
+        }
+    }
+}
+
+async fn run_step(id: StepId, step: &Step, context: &Context) -> Result<()> {
+    context.events.emit(Event::StepStarted {
+        step: id,
+        host: step.host.clone(),
+        name: step.name,
+    });
+    let begin = Instant::now();
+    let result = attempt(id, step, context).await;
+    let seconds = begin.elapsed().as_secs_f64();
+    match result {
+        Ok(()) => {
+            let outcome = if step.changes_something() {
+                Outcome::Changed
+            } else {
+                Outcome::Done
+            };
+            finished(context, id, step, outcome, seconds, None);
+            Ok(())
+        }
+        Err(error) => {
+            let error = diagnose::explain(error, step, context).await;
+            let text = Some(error.to_string());
+            finished(context, id, step, Outcome::Failed, seconds, text);
+            Err(error)
+        }
+    }
+}
+
+fn finished(
+    context: &Context,
+    id: StepId,
+    step: &Step,
+    outcome: Outcome,
+    seconds: f64,
+    error: Option<String>,
+) {
+    context.events.emit(Event::StepFinished {
+        step: id,
+        host: step.host.clone(),
+        name: step.name,
+        outcome,
+        seconds,
+        error,
+    });
+}
+
+async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
+    let say = |stream: Stream, line: &str| output(context, id, step, &step.host, stream, line);
+    match &step.action {
+        Action::Run(script) => run(step, &step.host, script, context, &say).await,
+        Action::RunOnLeader(script) => {
+            let leader = action::leader(context).await?;
+            run(step, &leader, script, context, &say).await
+        }
+        Action::Await(condition) => wait::wait(condition, step, context, &say).await,
+        Action::PatchConfig(patch) => action::patch_config(patch, context).await,
+        Action::RestartPending => action::restart_pending(step, context, &say).await,
+        Action::ReleaseBootstrap { revision } => {
+            action::release_bootstrap(step, revision, context).await
+        }
+        Action::HandOver => action::hand_over(step, context, &say).await,
+    }
+}
+
+/// Takes a line that a step says.
+type Say<'a> = &'a (dyn Fn(Stream, &str) + Send + Sync);
+
+fn output(context: &Context, id: StepId, step: &Step, host: &HostName, stream: Stream, line: &str) {
+    context.events.emit(Event::StepOutput {
+        step: id,
+        host: host.clone(),
+        name: step.name,
+        stream,
+        line: line.to_owned(),
+    });
+}
+
+/// Runs a script; once more if the connection broke, since every script can be repeated.
+async fn run(
+    step: &Step,
+    host: &HostName,
+    script: &Script,
+    context: &Context,
+    say: Say<'_>,
+) -> Result<()> {
+    let once = || context.remote.run(host, script, step.limit, say);
+    let ended = match once().await {
+        Err(error) if error.what() == crate::remote::BROKEN => {
+            say(Stream::Stderr, "the connection broke; trying once more");
+            once().await?
+        }
+        ended => ended?,
+    };
+    if ended.success() {
+        Ok(())
+    } else {
+        Err(script_error(host, &ended))
+    }
+}
+
+/// The error of a script that ran and failed; lines that begin with `pgherd-hint:` become hints.
+fn script_error(host: &HostName, output: &Output) -> Error {
+    const HINT: &str = "pgherd-hint: ";
+    let mut error = Error::failed(format!("exit code {}", output.code)).on(host);
+    let said: Vec<&str> = output
+        .stderr
+        .lines()
+        .filter(|line| !line.starts_with(HINT))
+        .collect();
+    error = error.excerpt("stderr", tail(&said.join("\n"), 20)).excerpt(
+        "stdout",
+        tail(&output.stdout, if said.is_empty() { 20 } else { 6 }),
+    );
+    for hint in output
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix(HINT))
+    {
+        error = error.hint(hint);
+    }
+    error
+}
+
+/// The last `count` lines.
+fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// The latest line that a wait has said, so that it says each state once.
+#[derive(Default)]
+struct Latest(Mutex<String>);
+
+impl Latest {
+    fn say(&self, line: String, say: Say<'_>) {
+        let mut latest = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *latest != line {
+            say(Stream::Stdout, &line);
+            *latest = line;
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Waiting until the cluster is seen to be somewhere, and saying what it is doing meanwhile.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{Context, Latest, Say};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    etcd::Etcd,
+    inventory::{HostName, Role},
+    patroni::{self, Status},
+    plan::{Condition, Step},
+    remote::Script,
+};
+
+/// How often it looks.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often it looks whether the unit keeps dying.
+const UNIT_PAUSE: Duration = Duration::from_secs(4);
+/// A unit that systemd has started again this often will not come up.
+const RESTARTS: u32 = 4;
+/// How long a replica may do nothing that looks like progress.
+const STALLED: Duration = Duration::from_secs(180);
+
+pub(super) async fn wait(
+    condition: &Condition,
+    step: &Step,
+    context: &Context,
+    say: Say<'_>,
+) -> Result<()> {
+    let latest = Latest::default();
+    let begin = Instant::now();
+    let mut unit_looked = Instant::now();
+    let mut progress = Instant::now();
+    loop {
+        let seen = match condition {
+            Condition::EtcdHealthy => etcd(&step.host, context).await,
+            Condition::Leader => leader(context).await,
+            Condition::Streaming => streaming(&step.host, context).await,
+        };
+        let state = match seen {
+            Seen::Met => return Ok(()),
+            Seen::Not(state) => state,
+            Seen::Working(state) => {
+                progress = Instant::now();
+                state
+            }
+        };
+        latest.say(state.clone(), say);
+        let given_up = begin.elapsed() > step.limit
+            || (*condition == Condition::Streaming && progress.elapsed() > STALLED);
+        if given_up {
+            let seconds = begin.elapsed().as_secs();
+            return Err(Error::failed(format!("not after {seconds} s: {state}"))
+                .left("nothing was undone; the services go on trying"));
+        }
+        if unit_looked.elapsed() > UNIT_PAUSE {
+            unit_looked = Instant::now();
+            dying(step, context).await?;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+enum Seen {
+    Met,
+    /// Not yet, and this is how it is.
+    Not(String),
+    /// Not yet, but it is getting there.
+    Working(String),
+}
+
+async fn etcd(host: &HostName, context: &Context) -> Seen {
+    match Etcd::on(&context.http, host).healthy().await {
+        Ok(true) => Seen::Met,
+        Ok(false) => Seen::Not("etcd has no leader yet".into()),
+        Err(_) => Seen::Not("etcd does not answer yet".into()),
+    }
+}
+
+async fn leader(context: &Context) -> Seen {
+    let survey = patroni::survey(&context.http, &context.cluster).await;
+    let states: Vec<String> = survey
+        .iter()
+        .map(|(host, status)| format!("{host}: {}", describe(status)))
+        .collect();
+    let Some(host) = patroni::leader_of(&survey) else {
+        return Seen::Not(states.join("; "));
+    };
+    match patroni::Patroni::on(&context.http, host).is_leader().await {
+        Ok(true) => Seen::Met,
+        _ => Seen::Not(states.join("; ")),
+    }
+}
+
+async fn streaming(host: &HostName, context: &Context) -> Seen {
+    let survey = patroni::survey(&context.http, &context.cluster).await;
+    match patroni::leader_of(&survey) {
+        Some(leader) if leader == host => return Seen::Met,
+        Some(leader) => {
+            let streams = survey[leader]
+                .as_ref()
+                .is_ok_and(|status| status.streams_to(host));
+            if streams {
+                return Seen::Met;
+            }
+        }
+        None => {}
+    }
+    let Some(status) = survey.get(host) else {
+        return Seen::Not("no such host".into());
+    };
+    let state = describe(status);
+    let working = status
+        .as_ref()
+        .is_ok_and(|status| status.state.contains("creating replica"));
+    if working {
+        Seen::Working(state)
+    } else {
+        Seen::Not(state)
+    }
+}
+
+fn describe(status: &Result<Status>) -> String {
+    match status {
+        Ok(status) if status.role.is_empty() => status.state.clone(),
+        Ok(status) => format!("{}, {}", status.role, status.state),
+        Err(_) => "Patroni does not answer yet".into(),
+    }
+}
+
+/// An error if the step's unit has died so often that waiting on is pointless.
+async fn dying(step: &Step, context: &Context) -> Result<()> {
+    let Some(unit) = step.units.first() else {
+        return Ok(());
+    };
+    let hosts = hosts(unit, step, &context.cluster);
+    let silent = |_, _: &str| {};
+    for host in hosts {
+        let script = Script::probe(format!("systemctl show -p NRestarts --value {unit}"));
+        let output = context
+            .remote
+            .run(&host, &script, Duration::from_secs(10), &silent)
+            .await?;
+        let restarts: u32 = output.stdout.trim().parse().unwrap_or(0);
+        if restarts >= RESTARTS {
+            return Err(
+                Error::failed(format!("{unit} dies again and again ({restarts} times)")).on(&host),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn hosts(unit: &str, step: &Step, cluster: &Cluster) -> Vec<HostName> {
+    match (&step.action, unit) {
+        (crate::plan::Action::Await(Condition::Leader), "patroni") => cluster
+            .with_role(Role::Postgres)
+            .map(|node| node.name.clone())
+            .collect(),
+        _ => vec![step.host.clone()],
+    }
+}

@@ -1,0 +1,86 @@
+//! What a distribution ships.
+
+use crate::inventory::{Inventory, Provider};
+
+/// An operating system, by the fields of its `/etc/os-release`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Os {
+    /// `debian`, `ubuntu`, …
+    pub id: String,
+    /// `12`, `24.04`, …
+    pub version: String,
+    pub codename: String,
+    pub pretty: String,
+}
+
+impl Os {
+    pub fn ubuntu_24_04() -> Self {
+        Self {
+            id: "ubuntu".into(),
+            version: "24.04".into(),
+            codename: "noble".into(),
+            pretty: "Ubuntu 24.04".into(),
+        }
+    }
+
+    /// This machine's own; the Docker provider makes its hosts like it.
+    pub fn here() -> Self {
+        let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        Self::from_release(&text)
+    }
+
+    /// What the hosts of an inventory will run before they exist.
+    pub fn expected(inventory: &Inventory) -> Self {
+        match &inventory.provider {
+            Provider::Docker(settings) if settings.image.is_none() => Self::here(),
+            _ => Self::ubuntu_24_04(),
+        }
+    }
+
+    fn from_release(text: &str) -> Self {
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+                .unwrap_or_default()
+                .trim_matches('"')
+                .to_owned()
+        };
+        Self {
+            id: field("ID"),
+            version: field("VERSION_ID"),
+            codename: field("VERSION_CODENAME"),
+            pretty: field("PRETTY_NAME"),
+        }
+    }
+
+    /// The major version of PostgreSQL in the distribution's own package sources.
+    ///
+    /// Source: the distributions' package lists; `None` for one that is not known here, where the
+    /// inventory must name a version.
+    pub fn postgresql(&self) -> Option<u16> {
+        match (self.id.as_str(), self.version.as_str()) {
+            ("debian", "11") => Some(13),
+            ("debian", "12") => Some(15),
+            ("debian", "13") => Some(17),
+            ("ubuntu", "22.04") => Some(14),
+            ("ubuntu", "24.04") => Some(16),
+            ("ubuntu", "25.04" | "25.10") => Some(17),
+            ("ubuntu", "26.04") => Some(18),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn os_release_is_read_with_and_without_quotes() {
+        let os = Os::from_release(
+            "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n",
+        );
+        assert_eq!((os.id.as_str(), os.version.as_str()), ("debian", "12"));
+        assert_eq!(os.postgresql(), Some(15));
+    }
+}

@@ -1,0 +1,339 @@
+//! What is on a host, read in one round trip.
+//!
+//! [`probe`] makes the script, [`parse`] reads its answer; nothing else here does anything.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::{
+    cluster::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, PATRONI_PORT},
+    error::{Error, Result},
+    inventory::{HostName, Inventory, Role},
+    remote::{Script, quote},
+};
+
+mod distribution;
+
+pub use distribution::Os;
+
+const PROBE: &str = include_str!("probe.sh");
+
+/// A file as it is on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFact {
+    pub owner: String,
+    pub group: String,
+    pub mode: u32,
+    /// Not UTF-8: replaced by the replacement character, which no rendered file holds.
+    pub content: String,
+}
+
+/// A systemd unit as it is on the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitFact {
+    pub loaded: bool,
+    /// `active`, `activating`, `failed`, `inactive`, …
+    pub active: String,
+    pub sub: String,
+    /// `enabled`, `disabled`, `masked`, …
+    pub enabled: String,
+    pub restarts: u32,
+    pub main_pid: u32,
+}
+
+impl UnitFact {
+    pub fn is_active(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "reloading")
+    }
+    pub fn is_enabled(&self) -> bool {
+        self.enabled == "enabled"
+    }
+}
+
+/// PostgreSQL's data directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DataFact {
+    pub owner: String,
+    pub entries: usize,
+    /// The content of `PG_VERSION`.
+    pub version: Option<u16>,
+    /// From `pg_control`; `None` where `initdb` never finished.
+    pub system_id: Option<String>,
+}
+
+/// Who listens on one of the cluster's ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub port: u16,
+    pub pid: Option<u32>,
+    pub process: String,
+    /// The systemd unit that the process runs in.
+    pub unit: String,
+}
+
+/// One of the database roles that Patroni needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DbRole {
+    pub superuser: bool,
+    pub replication: bool,
+    pub login: bool,
+    pub has_password: bool,
+}
+
+/// Everything that planning wants to know of a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub os: Os,
+    pub arch: String,
+    /// Seconds since 1970, by the host's clock.
+    pub epoch: i64,
+    pub systemd: bool,
+    /// Installed packages, with their versions, of those that were asked for.
+    pub packages: BTreeMap<String, String>,
+    pub files: BTreeMap<String, FileFact>,
+    pub units: BTreeMap<String, UnitFact>,
+    /// Units whose config was written and that have not yet taken it over, with what they need:
+    /// `reload` or `restart`.
+    pub pending: BTreeMap<String, String>,
+    /// The digest of the requirements that `/opt/patroni` was made from.
+    pub patroni_stamp: Option<String>,
+    pub data: Option<DataFact>,
+    /// The id of the cluster for which pgherd made the data directory.
+    pub data_marker: Option<String>,
+    /// etcd has data of this cluster here.
+    pub etcd_data: bool,
+    pub listeners: Vec<Listener>,
+    /// The roles in the running database; empty when none runs.
+    pub db_roles: BTreeMap<String, DbRole>,
+    /// Whether the running database is a replica; `None` when none runs.
+    pub in_recovery: Option<bool>,
+}
+
+impl Facts {
+    /// What a host that does not exist yet will be like.
+    pub fn bare(os: Os) -> Self {
+        Self {
+            os,
+            systemd: true,
+            ..Self::default()
+        }
+    }
+
+    pub fn unit(&self, name: &str) -> UnitFact {
+        self.units.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// Where etcd keeps this cluster's data; fresh, so that nothing of a package's own start is in it.
+pub fn etcd_dir(cluster: &str) -> String {
+    format!("/var/lib/etcd/pgherd-{cluster}")
+}
+
+/// The script that reads a host's facts.
+pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
+    let roles = inventory
+        .hosts
+        .get(host)
+        .map_or(&[][..], |host| &host.roles);
+    let has = |role| roles.contains(&role);
+    let mut packages = vec![
+        "ca-certificates".to_owned(),
+        "python3".into(),
+        "python3-pip-whl".into(),
+        "python3-setuptools-whl".into(),
+        "python3-wheel-whl".into(),
+        "python3-etcd".into(),
+        "python3-psycopg2".into(),
+    ];
+    let mut units = Vec::new();
+    let mut ports = Vec::new();
+    let (mut data_dir, mut etcd) = ("", String::new());
+    if has(Role::Postgres) {
+        packages.extend(["patroni".into(), "postgresql-common".into()]);
+        packages.extend((13..=20).map(|major| format!("postgresql-{major}")));
+        units.push("patroni.service");
+        ports.extend([inventory.postgresql.port, PATRONI_PORT]);
+        data_dir = &inventory.postgresql.data_dir;
+    }
+    if has(Role::Etcd) {
+        packages.extend(["etcd-server".into(), "etcd-client".into()]);
+        units.push("etcd.service");
+        ports.extend([ETCD_CLIENT_PORT, ETCD_PEER_PORT]);
+        etcd = etcd_dir(&inventory.cluster);
+    }
+    if has(Role::Haproxy) {
+        packages.push("haproxy".into());
+        units.push("haproxy.service");
+        let haproxy = &inventory.haproxy;
+        ports.extend([haproxy.write_port, haproxy.read_port, haproxy.stats_port]);
+    }
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    Script::probe("")
+        .line(format!("PACKAGES={}", quote(&packages.join(" "))))
+        .line(format!("UNITS={}", quote(&units.join(" "))))
+        .line(format!("PORTS={}", quote(&ports.join(" "))))
+        .line(format!("FILES={}", quote(&paths.join(" "))))
+        .line(format!("DATA_DIR={}", quote(data_dir)))
+        .line(format!("ETCD_DIR={}", quote(&etcd)))
+        .line(format!("PG_PORT={}", inventory.postgresql.port))
+        .line(PROBE)
+}
+
+/// Reads what the probe's script printed.
+pub fn parse(text: &str) -> Result<Facts> {
+    let mut facts = Facts::default();
+    let mut unit = (String::new(), UnitFact::default());
+    let mut complete = false;
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        match fields.as_slice() {
+            ["os", id, version, codename, pretty] => {
+                facts.os = Os {
+                    id: (*id).into(),
+                    version: (*version).into(),
+                    codename: (*codename).into(),
+                    pretty: decode(pretty),
+                };
+            }
+            ["arch", arch] => facts.arch = (*arch).into(),
+            ["epoch", epoch] => facts.epoch = epoch.parse().unwrap_or_default(),
+            ["systemd", "yes"] => facts.systemd = true,
+            ["package", name, "installed", version] => {
+                facts.packages.insert((*name).into(), (*version).into());
+            }
+            ["file", path, owner, group, mode, content] => {
+                facts.files.insert(
+                    (*path).into(),
+                    FileFact {
+                        owner: (*owner).into(),
+                        group: (*group).into(),
+                        mode: u32::from_str_radix(mode, 8).unwrap_or_default(),
+                        content: decode(content),
+                    },
+                );
+            }
+            ["unit", key, value] => read_unit(&mut unit, key, value),
+            ["unit-end"] => {
+                let (name, read) = std::mem::take(&mut unit);
+                if !name.is_empty() {
+                    facts.units.insert(name, read);
+                }
+            }
+            ["pending", unit, effect] => {
+                facts.pending.insert((*unit).into(), (*effect).into());
+            }
+            ["patroni-stamp", stamp] => facts.patroni_stamp = Some((*stamp).into()),
+            ["data", owner, entries, version] => {
+                facts.data = Some(DataFact {
+                    owner: (*owner).into(),
+                    entries: entries.parse().unwrap_or_default(),
+                    version: version.parse().ok(),
+                    system_id: None,
+                });
+            }
+            ["system-id", id] => {
+                if let Some(data) = &mut facts.data {
+                    data.system_id = Some((*id).into());
+                }
+            }
+            ["data-marker", id] => facts.data_marker = Some((*id).into()),
+            ["etcd-data", _] => facts.etcd_data = true,
+            ["listener", port, pid, process, unit] => facts.listeners.push(Listener {
+                port: port.parse().unwrap_or_default(),
+                pid: pid.parse().ok(),
+                process: (*process).into(),
+                unit: (*unit).into(),
+            }),
+            ["role", name, superuser, replication, login, has_password] => {
+                let is = |field: &str| field == "t" || field == "true";
+                facts.db_roles.insert(
+                    (*name).into(),
+                    DbRole {
+                        superuser: is(superuser),
+                        replication: is(replication),
+                        login: is(login),
+                        has_password: is(has_password),
+                    },
+                );
+            }
+            ["recovery", value, ..] => {
+                facts.in_recovery = Some(matches!(*value, "t" | "true"));
+            }
+            ["end"] => complete = true,
+            _ => {}
+        }
+    }
+    if complete {
+        Ok(facts)
+    } else {
+        Err(Error::failed("the host's facts came back incomplete").excerpt("what came", text))
+    }
+}
+
+fn read_unit(unit: &mut (String, UnitFact), key: &str, value: &str) {
+    match key {
+        "Id" => unit.0 = value.trim_end_matches(".service").into(),
+        "LoadState" => unit.1.loaded = value == "loaded",
+        "ActiveState" => unit.1.active = value.into(),
+        "SubState" => unit.1.sub = value.into(),
+        "UnitFileState" => unit.1.enabled = value.into(),
+        "NRestarts" => unit.1.restarts = value.parse().unwrap_or_default(),
+        "MainPID" => unit.1.main_pid = value.parse().unwrap_or_default(),
+        _ => {}
+    }
+}
+
+fn decode(field: &str) -> String {
+    let bytes = BASE64_STANDARD.decode(field).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_answer_is_read() -> Result<()> {
+        let text = "version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\narch\tx86_64\n\
+            package\tetcd-server\tinstalled\t3.4.23\npackage\thaproxy\tconfig-files\t2.6\n\
+            file\t/etc/hosts\troot\troot\t644\tMTI3LjAuMC4xIGxvY2FsaG9zdAo=\n\
+            unit\tId\tpatroni.service\nunit\tActiveState\tactive\nunit\tUnitFileState\tenabled\nunit-end\n\
+            pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\n\
+            listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\tt\tt\tt\tt\nrecovery\tfalse\t\t\t\t\nend\n";
+        let facts = parse(text)?;
+        assert_eq!(facts.os.pretty, "Debian");
+        assert!(facts.packages.contains_key("etcd-server"));
+        assert!(
+            !facts.packages.contains_key("haproxy"),
+            "removed, not purged"
+        );
+        assert_eq!(facts.files["/etc/hosts"].mode, 0o644);
+        assert!(facts.unit("patroni").is_active() && facts.unit("patroni").is_enabled());
+        assert_eq!(facts.pending["patroni"], "reload");
+        assert_eq!(
+            facts
+                .data
+                .as_ref()
+                .and_then(|data| data.system_id.as_deref()),
+            Some("7506492390881896645")
+        );
+        assert_eq!(facts.in_recovery, Some(false));
+        assert!(facts.db_roles["postgres"].superuser);
+        Ok(())
+    }
+
+    #[test]
+    fn an_answer_cut_short_is_an_error() {
+        assert!(parse("version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\n").is_err());
+    }
+
+    #[test]
+    fn the_probe_is_a_valid_shell_script() {
+        let status = std::process::Command::new("/bin/sh")
+            .args(["-n", "-c", PROBE])
+            .status()
+            .expect("sh runs");
+        assert!(status.success());
+    }
+}

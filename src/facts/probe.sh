@@ -1,0 +1,71 @@
+# Reads a host's facts in one round trip and changes nothing. One fact a line: a key, a tab, fields
+# between tabs; anything that could hold a blank or a newline is in base64.
+LC_ALL=C
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+fact() { k=$1; shift; printf '%s' "$k"; for f in "$@"; do printf '\t%s' "$f"; done; printf '\n'; }
+b64() { base64 -w0 2>/dev/null; }
+
+fact version 1
+. /etc/os-release 2>/dev/null
+fact os "${ID:-unknown}" "${VERSION_ID:-}" "${VERSION_CODENAME:-}" "$(printf '%s' "${PRETTY_NAME:-}" | b64)"
+fact arch "$(uname -m)"
+fact epoch "$(date +%s)"
+[ "$(cat /proc/1/comm)" = systemd ] && fact systemd yes
+
+dpkg-query -W -f 'package\t${Package}\t${db:Status-Status}\t${Version}\n' $PACKAGES 2>/dev/null
+
+for f in $FILES; do
+  if [ -e "$f" ]; then
+    fact file "$f" "$(stat -c '%U' "$f")" "$(stat -c '%G' "$f")" "$(stat -c '%a' "$f")" "$(b64 <"$f")"
+  fi
+done
+
+systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,NRestarts,MainPID $UNITS 2>/dev/null |
+  while IFS= read -r l; do
+    case $l in
+      '') fact unit-end ;;
+      *) fact unit "${l%%=*}" "${l#*=}" ;;
+    esac
+  done
+fact unit-end
+
+for f in /run/pgherd/pending/*; do
+  [ -e "$f" ] && fact pending "${f##*/}" "$(cat "$f")"
+done
+[ -r /opt/patroni/.pgherd ] && fact patroni-stamp "$(cat /opt/patroni/.pgherd)"
+
+if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
+  fact data "$(stat -c '%U' "$DATA_DIR")" "$(ls -A "$DATA_DIR" | wc -l)" "$(cat "$DATA_DIR/PG_VERSION" 2>/dev/null)"
+  c=$(ls /usr/lib/postgresql/*/bin/pg_controldata 2>/dev/null | sort -V | tail -n 1)
+  if [ -n "$c" ] && [ -e "$DATA_DIR/global/pg_control" ]; then
+    "$c" -D "$DATA_DIR" 2>/dev/null | sed -n 's/^Database system identifier: */system-id\t/p'
+  fi
+fi
+[ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ] && fact data-marker "$(cat "$DATA_DIR.pgherd")"
+[ -n "$ETCD_DIR" ] && [ -d "$ETCD_DIR/member" ] && fact etcd-data "$ETCD_DIR"
+
+if command -v ss >/dev/null; then
+  ss -ltnpH 2>/dev/null | while read -r _ _ _ local _ users; do
+    p=${local##*:}
+    case " $PORTS " in
+      *" $p "*)
+        pid=${users#*pid=}
+        pid=${pid%%,*}
+        case $pid in
+          ''|*[!0-9]*) fact listener "$p" '' '' '' ;;
+          *) fact listener "$p" "$pid" "$(cat "/proc/$pid/comm" 2>/dev/null)" \
+               "$(sed -n 's,.*/\([^/]*\.\(service\|scope\)\).*,\1,p' "/proc/$pid/cgroup" 2>/dev/null | head -n 1)" ;;
+        esac ;;
+    esac
+  done
+fi
+
+if [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR/postmaster.pid" ]; then
+  p=$(ls /usr/lib/postgresql/*/bin/psql 2>/dev/null | sort -V | tail -n 1)
+  if [ -n "$p" ]; then
+    cd / && PGCONNECT_TIMEOUT=2 setpriv --reuid=postgres --regid=postgres --init-groups \
+      "$p" -h /var/run/postgresql -p "$PG_PORT" -U postgres -d postgres -AtqX -F '	' -c "select 'role', rolname, rolsuper, rolreplication, rolcanlogin, coalesce(rolpassword, '') <> '' from pg_authid where rolname in ('postgres', 'replicator', 'rewind') union all select 'recovery', pg_is_in_recovery()::text, null, null, null, null" 2>/dev/null
+  fi
+fi
+fact end

@@ -1,0 +1,287 @@
+//! The three services: how each is configured, started and told of a change.
+
+use std::time::Duration;
+
+use super::{
+    Action, Change, Found, Plan, Step, StepId,
+    files::{self, Check, Difference},
+    packages,
+    surprise::unit,
+};
+use crate::{
+    cluster::{Cluster, Node},
+    error::Result,
+    facts::{self, Facts, UnitFact},
+    inventory::{PatroniSource, Role},
+    remote::{Script, quote},
+    render::{Effect, File, Stage},
+};
+
+/// What happens to a component's unit in this plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It runs with the config that it should have.
+    Leave,
+    Start,
+    Reload,
+    Restart,
+}
+
+/// A component after its files are planned.
+pub(super) struct Configured {
+    pub turn: Turn,
+    /// After which its unit can be started, reloaded or restarted.
+    pub ready: Vec<StepId>,
+    pub why: String,
+}
+
+/// The names of a component's steps, so that they are the same wherever they show.
+pub(super) struct Names {
+    pub configure: &'static str,
+    pub start: &'static str,
+    pub reload: &'static str,
+    pub restart: &'static str,
+}
+
+pub(super) fn names(role: Role) -> Names {
+    match role {
+        Role::Postgres => Names {
+            configure: "configure-patroni",
+            start: "start-patroni",
+            reload: "reload-patroni",
+            restart: "restart-patroni",
+        },
+        Role::Etcd => Names {
+            configure: "configure-etcd",
+            start: "start-etcd",
+            reload: "reload-etcd",
+            restart: "restart-etcd",
+        },
+        Role::Haproxy => Names {
+            configure: "configure-haproxy",
+            start: "start-haproxy",
+            reload: "reload-haproxy",
+            restart: "restart-haproxy",
+        },
+    }
+}
+
+/// Plans the files that concern the host as a whole and need no package.
+pub(super) fn prepare(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    facts: &Facts,
+    files: &[File],
+) -> Result<Option<StepId>> {
+    let wanted = files.iter().filter(|file| file.stage == Stage::Prepare);
+    let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)?;
+    if changed.is_empty() {
+        plan.skip(
+            &node.name,
+            "prepare",
+            "the host's own files are as rendered",
+        );
+        return Ok(None);
+    }
+    let script = files::put_all(Script::new().alone("prepare"), &changed, Check::NONE);
+    Ok(Some(plan.push(Step {
+        host: node.name.clone(),
+        name: "prepare",
+        why: list(&changed),
+        after: Vec::new(),
+        changes: changed.into_iter().map(|changed| changed.change).collect(),
+        action: Action::Run(script),
+        limit: Duration::from_secs(60),
+        units: Vec::new(),
+    })))
+}
+
+/// Plans a component's files on one host.
+pub(super) fn configure(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    role: Role,
+    found: &Found,
+    files: &[File],
+    after: Vec<StepId>,
+) -> Result<Configured> {
+    let bare = Facts::default();
+    let facts = found.facts.get(&node.name).unwrap_or(&bare);
+    let names = names(role);
+    let wanted = files
+        .iter()
+        .filter(|file| file.stage == Stage::Configure && file.role == Some(role));
+    let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)?;
+    let unit_fact = facts.unit(unit(role));
+    let pending = facts.pending.get(unit(role)).map(String::as_str);
+    let effect = files::effect(&changed).max(match pending {
+        Some("restart") => Effect::Restart,
+        Some(_) => Effect::Reload,
+        None => Effect::Nothing,
+    });
+    let dirs = directories(cluster, role, facts);
+    let mut ready = after.clone();
+    let mut why = if changed.is_empty() {
+        "an earlier run was cut off before the unit took its config over".to_owned()
+    } else {
+        list(&changed)
+    };
+    if changed.is_empty() && dirs.is_none() {
+        plan.skip(&node.name, names.configure, "the files are as rendered");
+    } else {
+        let note = match effect {
+            Effect::Restart => "restart",
+            _ => "reload",
+        };
+        let mut script = Script::new()
+            .alone(names.configure)
+            .line("mkdir -p /run/pgherd/pending")
+            .line(format!("echo {note} >/run/pgherd/pending/{}", unit(role)));
+        if let Some(dirs) = &dirs {
+            script = script.line(dirs);
+        }
+        script = files::put_all(script, &changed, Check(checks(cluster, role)));
+        if changed
+            .iter()
+            .any(|changed| changed.file.path.starts_with("/etc/systemd/"))
+        {
+            script = script.line("systemctl daemon-reload");
+        }
+        let mut changes: Vec<Change> = changed.into_iter().map(|changed| changed.change).collect();
+        if dirs.is_some() {
+            changes.push(Change::Other(format!(
+                "a data directory for {}",
+                unit(role)
+            )));
+            if changes.len() == 1 {
+                why = "its data directory is not there".into();
+            }
+        }
+        ready = vec![plan.push(Step {
+            host: node.name.clone(),
+            name: names.configure,
+            why: why.clone(),
+            after,
+            changes,
+            action: Action::Run(script),
+            limit: Duration::from_secs(90),
+            units: Vec::new(),
+        })];
+    }
+    let turn = turn(&unit_fact, effect);
+    if turn == Turn::Start {
+        why = match unit_fact.active.as_str() {
+            "" | "inactive" => "the unit does not run".into(),
+            state if !unit_fact.is_active() => format!("the unit is {state}"),
+            _ => "the unit is not enabled at boot".into(),
+        };
+    }
+    if turn == Turn::Leave {
+        plan.skip(&node.name, names.start, "the unit is active and enabled");
+    }
+    Ok(Configured { turn, ready, why })
+}
+
+fn turn(unit: &UnitFact, effect: Effect) -> Turn {
+    if !unit.is_active() || !unit.is_enabled() {
+        return Turn::Start;
+    }
+    match effect {
+        Effect::Nothing => Turn::Leave,
+        Effect::Reload => Turn::Reload,
+        Effect::Restart => Turn::Restart,
+    }
+}
+
+/// Plans what `configured` asks for; returns the step, if there is one.
+pub(super) fn run_unit(
+    plan: &mut Plan,
+    node: &Node,
+    role: Role,
+    configured: &Configured,
+    after: &[StepId],
+) -> Option<StepId> {
+    let names = names(role);
+    let unit = unit(role);
+    let (name, verb, commands): (_, _, &[&str]) = match configured.turn {
+        Turn::Leave => return None,
+        // A unit that failed too often refuses to start until its counter is reset. A Type=notify
+        // etcd is only started once it has a quorum, so nobody waits for it here.
+        Turn::Start => (
+            names.start,
+            "enable --now",
+            &[
+                "systemctl daemon-reload",
+                "systemctl reset-failed UNIT 2>/dev/null || true",
+                "systemctl enable --quiet UNIT",
+                "systemctl start --no-block UNIT",
+            ],
+        ),
+        Turn::Reload => (names.reload, "reload", &["systemctl reload UNIT"]),
+        Turn::Restart => (names.restart, "restart", &["systemctl restart UNIT"]),
+    };
+    let mut script = Script::new().alone(name);
+    for command in commands {
+        script = script.line(command.replace("UNIT", unit));
+    }
+    script = script.line(format!("rm -f /run/pgherd/pending/{unit}"));
+    let mut waits = configured.ready.clone();
+    waits.extend(after);
+    waits.sort_unstable();
+    waits.dedup();
+    Some(plan.push(Step {
+        host: node.name.clone(),
+        name,
+        why: configured.why.clone(),
+        after: waits,
+        changes: vec![Change::Unit { unit, verb }],
+        action: Action::Run(script),
+        limit: Duration::from_secs(180),
+        units: vec![unit],
+    }))
+}
+
+/// The commands that make a data directory that is not there; never touches one that is.
+fn directories(cluster: &Cluster, role: Role, facts: &Facts) -> Option<String> {
+    let id = &cluster.secrets.cluster_id;
+    match role {
+        Role::Postgres => {
+            let dir = quote(&cluster.inventory.postgresql.data_dir);
+            (facts.data.is_none() || facts.data_marker.as_ref() != Some(id)).then(|| {
+                format!(
+                    "mkdir -p \"$(dirname {dir})\"\n[ -d {dir} ] || install -d -o postgres -g postgres -m 0700 {dir}\n\
+                     chown postgres:postgres {dir}\nchmod 0700 {dir}\necho {} >{dir}.pgherd",
+                    quote(id)
+                )
+            })
+        }
+        Role::Etcd => (!facts.etcd_data && !facts.unit("etcd").is_active()).then(|| {
+            let dir = quote(&facts::etcd_dir(cluster.name()));
+            format!("install -d -o etcd -g etcd -m 0700 {dir}")
+        }),
+        Role::Haproxy => None,
+    }
+}
+
+/// How a main config is checked before it replaces a good one.
+fn checks(cluster: &Cluster, role: Role) -> &'static [(&'static str, &'static str)] {
+    match (role, cluster.inventory.patroni.source) {
+        (Role::Postgres, PatroniSource::Pypi) => packages::VENV_CHECK,
+        (Role::Postgres, PatroniSource::Distro) => packages::DISTRO_CHECK,
+        (Role::Haproxy, _) => &[("/etc/haproxy/haproxy.cfg", "haproxy -c -q -f $CANDIDATE")],
+        (Role::Etcd, _) => &[],
+    }
+}
+
+fn list(changed: &[Difference]) -> String {
+    let paths: Vec<&str> = changed
+        .iter()
+        .map(|changed| changed.file.path.as_str())
+        .collect();
+    match paths.len() {
+        0..=2 => format!("not as rendered: {}", paths.join(", ")),
+        more => format!("not as rendered: {}, and {} more", paths[0], more - 1),
+    }
+}

@@ -1,0 +1,155 @@
+//! What is to be done, as data.
+//!
+//! Planning is pure: the cluster as it should be and the hosts as they were found go in, steps come
+//! out. What `plan` prints is the very value that `up` executes.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+
+use crate::{etcd::PatroniKeys, facts::Facts, inventory::HostName, remote::Script};
+
+mod components;
+mod config;
+mod down;
+mod files;
+mod packages;
+mod surprise;
+mod up;
+
+pub use config::config_patch;
+pub use down::down;
+pub use up::up;
+
+/// The index of a step in its plan.
+pub type StepId = usize;
+
+/// Something that a person would want to know has changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    Package(String),
+    /// Masked, both sides; `None` where the file was not there, or where nothing of it may be shown.
+    File {
+        path: String,
+        old: Option<String>,
+        new: Option<String>,
+        /// The owner or mode alone was wrong, or is wrong too.
+        note: Option<String>,
+    },
+    /// `systemctl VERB unit`.
+    Unit {
+        unit: &'static str,
+        verb: &'static str,
+    },
+    /// A setting that lives in the DCS.
+    Setting {
+        key: String,
+        from: Option<Value>,
+        to: Option<Value>,
+    },
+    /// Anything else, in a few words.
+    Other(String),
+}
+
+/// What a step waits to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// The etcd on the step's host answers and sees a leader.
+    EtcdHealthy,
+    /// One member is primary and takes writes.
+    Leader,
+    /// The leader streams to the step's host.
+    Streaming,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    Run(Script),
+    /// Runs on whichever host leads when the step's turn comes.
+    RunOnLeader(Script),
+    Await(Condition),
+    /// Merges into Patroni's cluster-wide configuration.
+    PatchConfig(Value),
+    /// Restarts PostgreSQL where a parameter waits for it, replicas first, one at a time.
+    RestartPending,
+    /// Removes the lock of a bootstrap that died, unless somebody has touched it since.
+    ReleaseBootstrap {
+        revision: String,
+    },
+    /// Gives the leadership to another member, if the step's host has it.
+    HandOver,
+}
+
+/// One thing to do on one host, in one round trip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    pub host: HostName,
+    /// An identifier, the same in plans, events, logs and errors.
+    pub name: &'static str,
+    /// Why it is not already done.
+    pub why: String,
+    /// Steps that must have ended well before; always earlier ones, so there is no cycle.
+    pub after: Vec<StepId>,
+    pub changes: Vec<Change>,
+    pub action: Action,
+    pub limit: Duration,
+    /// Units whose journals explain a failure.
+    pub units: Vec<&'static str>,
+}
+
+impl Step {
+    /// Whether it changes anything, or only waits.
+    pub fn changes_something(&self) -> bool {
+        !matches!(self.action, Action::Await(_))
+    }
+}
+
+/// Something that is as it should be already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unchanged {
+    pub host: HostName,
+    pub name: &'static str,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub unchanged: Vec<Unchanged>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// How many steps change something.
+    pub fn changes(&self) -> usize {
+        self.steps
+            .iter()
+            .filter(|step| step.changes_something())
+            .count()
+    }
+
+    fn push(&mut self, step: Step) -> StepId {
+        debug_assert!(step.after.iter().all(|before| *before < self.steps.len()));
+        self.steps.push(step);
+        self.steps.len() - 1
+    }
+
+    fn skip(&mut self, host: &HostName, name: &'static str, reason: impl Into<String>) {
+        self.unchanged.push(Unchanged {
+            host: host.clone(),
+            name,
+            reason: reason.into(),
+        });
+    }
+}
+
+/// What the hosts and the DCS were found to be.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    pub facts: BTreeMap<HostName, Facts>,
+    /// Patroni's keys; `None` while no etcd answers.
+    pub dcs: Option<PatroniKeys>,
+}

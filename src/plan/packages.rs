@@ -1,0 +1,160 @@
+//! Packages: which a host needs, and how they come to it.
+
+use std::time::Duration;
+
+use super::{Action, Change, Plan, Step, StepId};
+use crate::{
+    cluster::{Cluster, Node},
+    facts::Facts,
+    inventory::{PatroniSource, PgSource, Role},
+    remote::{Script, quote},
+    render::File,
+};
+
+const INSTALL: &str = include_str!("packages.sh");
+const VENV: &str = include_str!("patroni.sh");
+
+/// The file whose digest tells which Patroni is in `/opt/patroni`.
+pub(super) const REQUIREMENTS: &str = "/etc/pgherd/patroni-requirements.txt";
+
+/// Python, and the distribution's wheels of what installs and builds Python packages.
+const VENV_TOOLS: [&str; 4] = [
+    "python3",
+    "python3-pip-whl",
+    "python3-setuptools-whl",
+    "python3-wheel-whl",
+];
+
+/// How Patroni judges its config, which it can do while it runs.
+pub(super) const VENV_CHECK: &[(&str, &str)] = &[(
+    "/etc/patroni.yml",
+    "/opt/patroni/bin/patroni --validate-config $CANDIDATE",
+)];
+pub(super) const DISTRO_CHECK: &[(&str, &str)] = &[(
+    "/etc/patroni.yml",
+    "/usr/bin/patroni --validate-config $CANDIDATE",
+)];
+
+/// The packages that `node` must have, in the order of its roles.
+pub(super) fn wanted(cluster: &Cluster, node: &Node) -> Vec<String> {
+    let mut packages = Vec::new();
+    for role in &node.roles {
+        match role {
+            Role::Postgres => {
+                if let Some(major) = node.postgresql {
+                    packages.push(format!("postgresql-{major}"));
+                }
+                match cluster.inventory.patroni.source {
+                    PatroniSource::Pypi => packages.extend(VENV_TOOLS.map(String::from)),
+                    PatroniSource::Distro => packages
+                        .extend(["patroni", "python3-etcd", "python3-psycopg2"].map(String::from)),
+                }
+            }
+            Role::Etcd => packages.extend(["etcd-server", "etcd-client"].map(String::from)),
+            Role::Haproxy => packages.push("haproxy".into()),
+        }
+    }
+    if cluster.ca_bundle.is_some() {
+        packages.push("ca-certificates".into());
+    }
+    packages
+}
+
+/// Plans what is missing; returns the step after which all packages are there, if there is one.
+pub(super) fn install(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    facts: &Facts,
+    after: Vec<StepId>,
+) -> Option<StepId> {
+    let wanted = wanted(cluster, node);
+    let missing: Vec<String> = wanted
+        .iter()
+        .filter(|package| !facts.packages.contains_key(*package))
+        .cloned()
+        .collect();
+    if missing.is_empty() {
+        plan.skip(
+            &node.name,
+            "install-packages",
+            format!("{} are installed", wanted.join(", ")),
+        );
+        return None;
+    }
+    let pgdg = node.roles.contains(&Role::Postgres)
+        && cluster.inventory.postgresql.source == PgSource::Pgdg;
+    let script = Script::new()
+        .alone("install-packages")
+        .line(format!("PACKAGES={}", quote(&missing.join(" "))))
+        .line(format!("PGDG={}", if pgdg { "yes" } else { "" }))
+        .line(INSTALL);
+    Some(plan.push(Step {
+        host: node.name.clone(),
+        name: "install-packages",
+        why: format!("not installed: {}", missing.join(", ")),
+        after,
+        changes: missing.into_iter().map(Change::Package).collect(),
+        action: Action::Run(script),
+        limit: Duration::from_secs(1200),
+        units: Vec::new(),
+    }))
+}
+
+/// Plans Patroni's venv; returns the step after which it is there, if there is one.
+pub(super) fn install_patroni(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    facts: &Facts,
+    files: &[File],
+    after: Vec<StepId>,
+) -> Option<StepId> {
+    if cluster.inventory.patroni.source != PatroniSource::Pypi {
+        return None;
+    }
+    let requirements = files.iter().find(|file| file.path == REQUIREMENTS)?;
+    let stamp = digest(&requirements.content);
+    if facts.patroni_stamp.as_deref() == Some(stamp.as_str()) {
+        plan.skip(
+            &node.name,
+            "install-patroni",
+            "/opt/patroni has the pinned versions",
+        );
+        return None;
+    }
+    let why = match facts.patroni_stamp {
+        None => "/opt/patroni is not there",
+        Some(_) => "/opt/patroni has other versions",
+    };
+    let bundle = cluster.ca_bundle.as_ref().map_or("", |_| CA_BUNDLE);
+    let script = Script::new()
+        .alone("install-patroni")
+        .line(format!("STAMP={stamp}"))
+        .line(format!("CA_BUNDLE={bundle}"))
+        .line(format!("REQUIREMENTS={REQUIREMENTS}"))
+        .line(VENV);
+    Some(plan.push(Step {
+        host: node.name.clone(),
+        name: "install-patroni",
+        why: why.into(),
+        after,
+        changes: vec![Change::Other(
+            "Patroni and what it needs, in /opt/patroni".into(),
+        )],
+        action: Action::Run(script),
+        limit: Duration::from_secs(600),
+        units: Vec::new(),
+    }))
+}
+
+/// Where the user's `ca_bundle` lies on the hosts.
+pub(super) const CA_BUNDLE: &str = "/etc/pgherd/ca-bundle.crt";
+
+fn digest(text: &str) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

@@ -1,0 +1,28 @@
+# Makes /opt/patroni: a venv with exactly the pinned files of $REQUIREMENTS, and nothing else.
+#
+# pip and what it builds with come from the distribution's own wheels, unpacked: run from inside its
+# wheel, pip would compile itself anew at each start. Two of the requirements are published as source
+# only, both pure Python; without build isolation nothing unpinned is downloaded to build them.
+env=/opt/patroni
+wheels=/usr/share/python-wheels
+tools=$(mktemp -d)
+trap 'rm -rf "$tools"' EXIT
+for tool in pip setuptools wheel; do
+  python3 -m zipfile -e "$(ls "$wheels/$tool"-*.whl | sort -V | tail -n 1)" "$tools"
+done
+
+# The stamp goes first and comes last: a run that was cut off in between is known, and done again.
+rm -f "$env/.pgherd"
+# What runs keeps its files until it is restarted.
+rm -rf "$env.old"
+[ ! -e "$env" ] || mv "$env" "$env.old"
+python3 -m venv --without-pip "$env"
+if [ -n "$CA_BUNDLE" ]; then export PIP_CERT="$CA_BUNDLE"; fi
+PYTHONPATH=$tools "$env/bin/python" -m pip install --quiet --no-input --no-cache-dir \
+  --disable-pip-version-check --root-user-action=ignore --no-warn-script-location --no-compile \
+  --no-deps --no-build-isolation --use-pep517 --retries 2 --require-hashes -r "$REQUIREMENTS"
+
+# The service may not write here, so without this it would compile what it imports at every start.
+"$env/bin/python" -c 'import patroni.__main__, patroni.api, patroni.ha, patroni.ctl, patroni.dcs.etcd3, patroni.postgresql, psycopg'
+rm -rf "$env.old"
+printf '%s\n' "$STAMP" >"$env/.pgherd"

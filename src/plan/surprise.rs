@@ -1,0 +1,204 @@
+//! States that pgherd did not make and does not touch.
+//!
+//! Everything here stops a run before it changes anything, with the facts. Nothing is ever wiped to
+//! get out of the way of a plan.
+
+use super::Found;
+use crate::{
+    cluster::{Cluster, Node},
+    error::{Error, Kind, Result},
+    facts::Facts,
+    inventory::Role,
+};
+
+/// The file that says whose host this is.
+pub(super) const MARKER: &str = "/etc/pgherd/cluster";
+
+/// Refuses what cannot be converged safely; all findings at once.
+pub(super) fn check(cluster: &Cluster, found: &Found) -> Result<()> {
+    let mut findings: Vec<Error> = Vec::new();
+    for node in cluster.nodes.values() {
+        if let Some(facts) = found.facts.get(&node.name) {
+            findings.extend(
+                host(cluster, node, facts)
+                    .into_iter()
+                    .map(|error| error.on(&node.name)),
+            );
+        }
+    }
+    findings.extend(versions(cluster));
+    findings.extend(dcs(cluster, found));
+    match findings.len() {
+        0 => Ok(()),
+        1 => Err(findings.remove(0)),
+        _ => Err(Error::several(
+            "the hosts are not as they can be taken over",
+            findings,
+        )),
+    }
+}
+
+fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
+    let mut findings = Vec::new();
+    let secrets = &cluster.secrets;
+    if !facts.systemd {
+        findings.push(
+            Error::failed("systemd is not what runs this host")
+                .hint("pgherd needs a host with systemd, such as Ubuntu 24.04 or Debian 12 or 13"),
+        );
+    }
+    if !matches!(facts.os.id.as_str(), "debian" | "ubuntu") {
+        let pretty = &facts.os.pretty;
+        findings.push(
+            Error::failed(format!("{pretty} is not a system that pgherd knows"))
+                .hint("Debian 12 and 13 and Ubuntu 24.04 are"),
+        );
+    }
+    let ours = match facts.files.get(MARKER) {
+        Some(marker) if marker.content.contains(&secrets.cluster_id) => true,
+        Some(marker) => {
+            findings.push(
+                Error::failed("this host belongs to another cluster")
+                    .excerpt(MARKER, marker.content.clone())
+                    .cause(format!("this inventory's cluster has the id {}", secrets.cluster_id))
+                    .hint("if it is the same cluster, its .pgherd folder is in another place: copy it beside this inventory")
+                    .hint("if that cluster is gone, run `pgherd down` with its inventory, or take another host"),
+            );
+            // Whatever else is found would only repeat this.
+            return findings;
+        }
+        None => false,
+    };
+    for listener in &facts.listeners {
+        let expected = node
+            .roles
+            .iter()
+            .any(|role| listener.unit == format!("{}.service", unit(*role)));
+        if !(ours && (expected || listener.unit.is_empty())) {
+            let who = match (listener.pid, listener.unit.as_str()) {
+                (Some(pid), "") => format!("{} (pid {pid})", listener.process),
+                (Some(pid), unit) => format!("{} (pid {pid}, {unit})", listener.process),
+                (None, _) => "a process that cannot be seen".to_owned(),
+            };
+            findings.push(
+                Error::failed(format!("port {} is taken by {who}", listener.port)).hint(
+                    "stop it and keep it from starting, or choose another port in the inventory",
+                ),
+            );
+        }
+    }
+    if node.roles.contains(&Role::Postgres) {
+        findings.extend(data(cluster, node, facts));
+    }
+    findings
+}
+
+/// What may be in the data directory: nothing, or what this cluster put there.
+fn data(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
+    let data = facts.data.as_ref()?;
+    let dir = &cluster.inventory.postgresql.data_dir;
+    if data.entries == 0 {
+        return None;
+    }
+    let whose = match &data.version {
+        Some(version) => format!(
+            "{dir} holds a PostgreSQL {version} database (system {})",
+            data.system_id.as_deref().unwrap_or("unknown")
+        ),
+        None => format!("{dir} is not empty ({} entries)", data.entries),
+    };
+    if facts.data_marker.as_deref() != Some(cluster.secrets.cluster_id.as_str()) {
+        return Some(
+            Error::failed(whose)
+                .cause("pgherd did not make it for this cluster")
+                .left("it was not touched")
+                .hint(
+                    "save it elsewhere and empty the folder, or set postgresql.data_dir to another",
+                ),
+        );
+    }
+    match (data.version, node.postgresql) {
+        (Some(has), Some(wants)) if has != wants => Some(
+            Error::new(Kind::Input, whose)
+                .cause(format!("the inventory asks for PostgreSQL {wants}"))
+                .left("it was not touched")
+                .hint(format!(
+                    "set postgresql.version to {has}; pgherd does no major upgrades"
+                )),
+        ),
+        _ => None,
+    }
+}
+
+fn versions(cluster: &Cluster) -> Option<Error> {
+    let versions: Vec<(&Node, u16)> = cluster
+        .with_role(Role::Postgres)
+        .filter_map(|node| Some((node, node.postgresql?)))
+        .collect();
+    let (_, first) = versions.first()?;
+    if versions.iter().all(|(_, version)| version == first) {
+        return None;
+    }
+    let list: Vec<String> = versions
+        .iter()
+        .map(|(node, version)| format!("{}: {version}", node.name))
+        .collect();
+    Some(
+        Error::input("the hosts' distributions have different major versions of PostgreSQL")
+            .cause(list.join(", "))
+            .hint("name one with postgresql.version, or use hosts of one distribution"),
+    )
+}
+
+/// What the DCS remembers must fit what the hosts have.
+fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
+    let keys = found.dcs.as_ref()?;
+    let known = keys.initialize.as_deref().filter(|id| !id.is_empty())?;
+    let scope = cluster.name();
+    let mut systems = Vec::new();
+    for node in cluster.with_role(Role::Postgres) {
+        let system = found
+            .facts
+            .get(&node.name)
+            .and_then(|facts| facts.data.as_ref())
+            .and_then(|data| data.system_id.clone());
+        if let Some(system) = system {
+            systems.push((node.name.clone(), system));
+        }
+    }
+    if systems.is_empty() {
+        return Some(
+            Error::failed(format!(
+                "etcd remembers a cluster that no host has (system {known})"
+            ))
+            .cause(format!("the key /db/{scope}/initialize is from an earlier cluster; with it there, no member would bootstrap"))
+            .left("nothing was changed")
+            .hint("if its data is lost for good, forget it: etcdctl del --prefix ".to_owned() + &crate::etcd::prefix(scope)),
+        );
+    }
+    let strangers: Vec<String> = systems
+        .iter()
+        .filter(|(_, system)| system != known)
+        .map(|(host, system)| format!("{host} has system {system}"))
+        .collect();
+    if strangers.is_empty() {
+        return None;
+    }
+    Some(
+        Error::failed(format!(
+            "the data directories are not all of the cluster that etcd knows (system {known})"
+        ))
+        .cause(strangers.join(", "))
+        .left("nothing was changed")
+        .hint("find out which data is the right one; move the other data directory away, and run `pgherd up` again"),
+    )
+}
+
+/// The unit of a role, without `.service`.
+pub(super) fn unit(role: Role) -> &'static str {
+    match role {
+        Role::Postgres => "patroni",
+        Role::Etcd => "etcd",
+        Role::Haproxy => "haproxy",
+    }
+}

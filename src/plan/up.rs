@@ -1,0 +1,412 @@
+//! The plan of `up`: from what was found to what should be.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{
+    Action, Change, Condition, Found, Plan, Step, StepId,
+    components::{self, Configured, Turn},
+    config_patch, packages, surprise,
+};
+use crate::{
+    cluster::{Cluster, Node, REPLICATION_USER, REWIND_USER, SUPERUSER},
+    error::Result,
+    facts::Facts,
+    inventory::{HostName, Role},
+    remote::{Script, quote},
+    render::Files,
+};
+
+/// How long a leader or a first replica may take.
+const FORMING: Duration = Duration::from_secs(180);
+/// How long a replica may copy; it is only given up when it is no longer seen to be copying.
+const COPYING: Duration = Duration::from_secs(6 * 3600);
+
+/// Plans everything that stands between `found` and the cluster as the inventory wants it.
+///
+/// `config` is the cluster-wide configuration as it should be in the DCS.
+pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
+    surprise::check(cluster, found)?;
+    let mut plan = Plan::default();
+    let bare = Facts::default();
+    let mut databases: Vec<(&Node, Configured)> = Vec::new();
+    let mut etcds: Vec<(&Node, Configured)> = Vec::new();
+    for node in cluster.nodes.values() {
+        let facts = found.facts.get(&node.name).unwrap_or(&bare);
+        let files = files.get(&node.name).map_or(&[][..], Vec::as_slice);
+        let prepared = components::prepare(&mut plan, cluster, node, facts, files)?;
+        let installed =
+            packages::install(&mut plan, cluster, node, facts, Vec::from_iter(prepared));
+        let base: Vec<StepId> = installed.or(prepared).into_iter().collect();
+        for role in &node.roles {
+            let mut after = base.clone();
+            let mut venv = None;
+            if *role == Role::Postgres {
+                venv =
+                    packages::install_patroni(&mut plan, cluster, node, facts, files, base.clone());
+                after = venv.map_or(after, |venv| vec![venv]);
+            }
+            let mut configured =
+                components::configure(&mut plan, cluster, node, *role, found, files, after)?;
+            if venv.is_some() && matches!(configured.turn, Turn::Leave | Turn::Reload) {
+                configured.turn = Turn::Restart;
+                configured.why = "Patroni itself was replaced".into();
+            }
+            match role {
+                Role::Postgres => databases.push((node, configured)),
+                Role::Etcd => etcds.push((node, configured)),
+                Role::Haproxy => {
+                    components::run_unit(&mut plan, node, *role, &configured, &[]);
+                }
+            }
+        }
+    }
+    let dcs_ready = etcd(&mut plan, &etcds);
+    let released = release_bootstrap(&mut plan, cluster, found, &etcds, &dcs_ready);
+    patroni(&mut plan, cluster, found, config, &databases, &released);
+    Ok(plan)
+}
+
+/// Starts what does not run, all at once; restarts what must be restarted one at a time, so that a
+/// quorum stays. Returns the steps after which the DCS can be used.
+fn etcd(plan: &mut Plan, etcds: &[(&Node, Configured)]) -> Vec<StepId> {
+    let mut healthy = Vec::new();
+    let mut last: Vec<StepId> = Vec::new();
+    for (node, configured) in etcds {
+        let serial = configured.turn == Turn::Restart;
+        let before = if serial { last.clone() } else { Vec::new() };
+        let Some(step) = components::run_unit(plan, node, Role::Etcd, configured, &before) else {
+            continue;
+        };
+        let wait = plan.push(Step {
+            host: node.name.clone(),
+            name: "await-etcd",
+            why: "Patroni can only begin once the DCS answers".into(),
+            after: vec![step],
+            changes: Vec::new(),
+            action: Action::Await(Condition::EtcdHealthy),
+            limit: Duration::from_secs(60),
+            units: vec!["etcd"],
+        });
+        if serial {
+            last = vec![wait];
+        }
+        healthy.push(wait);
+    }
+    healthy
+}
+
+/// Frees the lock of a bootstrap that died with its host, without which no member would try again.
+///
+/// Patroni writes the lock empty before `initdb` and the system's identifier after it. An empty one
+/// that nobody works under is what a killed bootstrap leaves behind.
+fn release_bootstrap(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    etcds: &[(&Node, Configured)],
+    dcs_ready: &[StepId],
+) -> Vec<StepId> {
+    let revision = found.dcs.as_ref().and_then(|keys| {
+        let empty = keys.initialize.as_deref() == Some("") && keys.leader.is_none();
+        let busy = keys.members.values().any(|member| {
+            member["state"].as_str().is_some_and(|state| {
+                state.starts_with("initializing") || state.contains("bootstrap")
+            })
+        });
+        (empty && !busy).then(|| keys.initialize_revision.clone())?
+    });
+    let (Some(revision), Some((node, _))) = (revision, etcds.first()) else {
+        return dcs_ready.to_vec();
+    };
+    vec![
+        plan.push(Step {
+            host: node.name.clone(),
+            name: "release-bootstrap",
+            why:
+                "an earlier bootstrap died before it had made a database; nothing was ever written"
+                    .into(),
+            after: dcs_ready.to_vec(),
+            changes: vec![Change::Other(format!(
+                "the empty bootstrap lock of {} in etcd is removed",
+                cluster.name()
+            ))],
+            action: Action::ReleaseBootstrap { revision },
+            limit: Duration::from_secs(10),
+            units: vec!["etcd"],
+        }),
+    ]
+}
+
+/// Everything about the database hosts' units, and what must be seen after them.
+fn patroni(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    config: &Value,
+    databases: &[(&Node, Configured)],
+    dcs_ready: &[StepId],
+) {
+    let facts = |host: &HostName| found.facts.get(host);
+    let fresh = !databases.iter().any(|(node, _)| {
+        facts(&node.name)
+            .and_then(|facts| facts.data.as_ref())
+            .is_some_and(|data| data.entries > 0)
+    });
+    let leader = found.dcs.as_ref().and_then(|keys| keys.leader.clone());
+    let Some((first, _)) = databases.first() else {
+        return;
+    };
+
+    let mut started: Vec<StepId> = Vec::new();
+    let mut woken: Vec<(&Node, StepId)> = Vec::new();
+    for (node, configured) in databases {
+        if matches!(configured.turn, Turn::Start | Turn::Reload)
+            && let Some(step) =
+                components::run_unit(plan, node, Role::Postgres, configured, dcs_ready)
+        {
+            started.push(step);
+            if configured.turn == Turn::Start {
+                woken.push((node, step));
+            }
+        }
+    }
+
+    let mut led: Vec<StepId> = started.clone();
+    if !woken.is_empty() || leader.is_none() {
+        let mut after = started.clone();
+        after.extend(dcs_ready);
+        led = vec![plan.push(Step {
+            host: first.name.clone(),
+            name: "await-leader",
+            why: "one member must take writes".into(),
+            after,
+            changes: Vec::new(),
+            action: Action::Await(Condition::Leader),
+            limit: FORMING,
+            units: vec!["patroni"],
+        })];
+    }
+
+    // Patroni makes its roles once, right after initdb. A bootstrap that was cut off in between
+    // leaves a leader that no replica can ever join; the roles are then made here.
+    let lacking: Vec<&HostName> = databases
+        .iter()
+        .filter(|(node, _)| facts(&node.name).is_some_and(lacks_roles))
+        .map(|(node, _)| &node.name)
+        .collect();
+    if !fresh && (!lacking.is_empty() || !woken.is_empty()) {
+        let why = match lacking.first() {
+            Some(host) => {
+                format!("{host} lacks a role that Patroni needs: its bootstrap was cut off")
+            }
+            None => "a bootstrap may have been cut off before Patroni had made its roles".into(),
+        };
+        led = vec![plan.push(Step {
+            host: first.name.clone(),
+            name: "ensure-roles",
+            why,
+            after: led.clone(),
+            changes: vec![Change::Other(format!(
+                "the roles {SUPERUSER}, {REPLICATION_USER} and {REWIND_USER}, where they are not right"
+            ))],
+            action: Action::RunOnLeader(ensure_roles(cluster)),
+            limit: Duration::from_secs(60),
+            units: vec!["patroni"],
+        })];
+    }
+
+    let mut streaming: Vec<StepId> = Vec::new();
+    if databases.len() > 1 {
+        // Which of them leads is known when the step's turn comes; the leader itself has nothing
+        // to wait for.
+        let waiting: Vec<&Node> = if fresh || leader.is_none() || !lacking.is_empty() {
+            databases.iter().map(|(node, _)| *node).collect()
+        } else {
+            woken.iter().map(|(node, _)| *node).collect()
+        };
+        for node in waiting {
+            streaming.push(await_streaming(plan, node, led.clone()));
+        }
+    }
+
+    let mut settled = if streaming.is_empty() { led } else { streaming };
+    restart_in_turn(plan, databases, leader.as_deref(), &mut settled);
+
+    let known = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
+    let (patch, mut changes) = config_patch(known, config);
+    if known.is_none() {
+        // The cluster begins with a short loop, so that replicas need not wait for slots; this is
+        // all that differs from what it began with.
+        changes
+            .retain(|change| matches!(change, Change::Setting { key, .. } if key == "loop_wait"));
+    }
+    if !changes.is_empty() {
+        let patched = plan.push(Step {
+            host: first.name.clone(),
+            name: "patch-config",
+            why: "the cluster-wide configuration is not as the inventory says".into(),
+            after: settled,
+            changes,
+            action: Action::PatchConfig(if known.is_none() {
+                config.clone()
+            } else {
+                patch
+            }),
+            limit: Duration::from_secs(30),
+            units: vec!["patroni"],
+        });
+        settled = vec![patched];
+    } else {
+        plan.skip(
+            &first.name,
+            "patch-config",
+            "the DCS has the inventory's settings",
+        );
+    }
+    if !fresh && !changes_empty_or_fresh(plan) {
+        plan.push(Step {
+            host: first.name.clone(),
+            name: "restart-pending",
+            why: "some parameters only take effect when PostgreSQL starts".into(),
+            after: settled,
+            changes: vec![Change::Other(
+                "PostgreSQL restarts where a parameter waits for it".into(),
+            )],
+            action: Action::RestartPending,
+            limit: Duration::from_secs(600),
+            units: vec!["patroni"],
+        });
+    }
+}
+
+/// Whether nothing in this plan can have left a parameter waiting for a restart.
+fn changes_empty_or_fresh(plan: &Plan) -> bool {
+    !plan
+        .steps
+        .iter()
+        .any(|step| matches!(step.name, "patch-config" | "reload-patroni"))
+}
+
+fn await_streaming(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "await-streaming",
+        why: "a replica counts once the leader streams to it".into(),
+        after,
+        changes: Vec::new(),
+        action: Action::Await(Condition::Streaming),
+        limit: COPYING,
+        units: vec!["patroni"],
+    })
+}
+
+/// Restarts Patroni where nothing less will do: replicas first, one at a time, and the leader last,
+/// after it has handed over.
+fn restart_in_turn(
+    plan: &mut Plan,
+    databases: &[(&Node, Configured)],
+    leader: Option<&str>,
+    settled: &mut Vec<StepId>,
+) {
+    let mut restarts: Vec<&(&Node, Configured)> = databases
+        .iter()
+        .filter(|(_, configured)| configured.turn == Turn::Restart)
+        .collect();
+    restarts.sort_by_key(|(node, _)| Some(node.name.as_str()) == leader);
+    for (node, configured) in restarts {
+        if Some(node.name.as_str()) == leader && databases.len() > 1 {
+            let mut after = settled.clone();
+            after.extend(&configured.ready);
+            after.sort_unstable();
+            after.dedup();
+            *settled = vec![plan.push(Step {
+                host: node.name.clone(),
+                name: "hand-over",
+                why: "a leader is not restarted while it takes writes".into(),
+                after,
+                changes: vec![Change::Other("another member becomes the leader".into())],
+                action: Action::HandOver,
+                limit: Duration::from_secs(60),
+                units: vec!["patroni"],
+            })];
+        }
+        if let Some(step) = components::run_unit(plan, node, Role::Postgres, configured, settled) {
+            *settled = vec![if databases.len() > 1 {
+                await_streaming(plan, node, vec![step])
+            } else {
+                plan.push(Step {
+                    host: node.name.clone(),
+                    name: "await-leader",
+                    why: "one member must take writes".into(),
+                    after: vec![step],
+                    changes: Vec::new(),
+                    action: Action::Await(Condition::Leader),
+                    limit: FORMING,
+                    units: vec!["patroni"],
+                })
+            }];
+        }
+    }
+}
+
+/// Whether the database that runs on a host lacks a role that Patroni should have made.
+fn lacks_roles(facts: &Facts) -> bool {
+    facts.in_recovery.is_some()
+        && [SUPERUSER, REPLICATION_USER, REWIND_USER]
+            .iter()
+            .any(|role| {
+                !facts
+                    .db_roles
+                    .get(*role)
+                    .is_some_and(|role| role.login && role.has_password)
+            })
+}
+
+/// Makes the roles that Patroni makes after initdb, and sets their passwords, over the local socket.
+///
+/// The statements go through standard input, and are not logged by the server.
+fn ensure_roles(cluster: &Cluster) -> Script {
+    let secrets = &cluster.secrets;
+    let mut sql = String::from(
+        "\\set ON_ERROR_STOP on\nset log_statement = 'none';\nset log_min_duration_statement = -1;\n\
+         set log_min_error_statement = 'panic';\nset password_encryption = 'scram-sha-256';\n",
+    );
+    for (role, attributes, password) in [
+        (SUPERUSER, "superuser login", &secrets.superuser),
+        (REPLICATION_USER, "replication login", &secrets.replication),
+        (REWIND_USER, "login", &secrets.rewind),
+    ] {
+        let password = literal(password.expose());
+        sql.push_str(&format!(
+            "select not exists (select from pg_roles where rolname = '{role}') as absent \\gset\n\
+             \\if :absent\ncreate role {role};\n\\endif\n\
+             alter role {role} with {attributes} password {password};\n"
+        ));
+    }
+    for function in [
+        "pg_ls_dir(text, boolean, boolean)",
+        "pg_stat_file(text, boolean)",
+        "pg_read_binary_file(text)",
+        "pg_read_binary_file(text, bigint, bigint, boolean)",
+    ] {
+        sql.push_str(&format!(
+            "grant execute on function pg_catalog.{function} to {REWIND_USER};\n"
+        ));
+    }
+    Script::new()
+        .line("psql=$(ls /usr/lib/postgresql/*/bin/psql | sort -V | tail -n 1)")
+        .line("cd /")
+        .line(format!(
+            "printf '%s' {} | setpriv --reuid=postgres --regid=postgres --init-groups \"$psql\" -qX -h /var/run/postgresql -p {} -U {SUPERUSER} -d postgres -o /dev/null",
+            quote(&sql),
+            cluster.inventory.postgresql.port,
+        ))
+}
+
+/// A string literal of SQL, whatever `standard_conforming_strings` says.
+pub(crate) fn literal(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('\'', "''");
+    format!("E'{escaped}'")
+}

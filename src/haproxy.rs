@@ -11,6 +11,11 @@ use crate::{
     inventory::{HostName, Role},
 };
 
+/// The listener that leads to the leader, as the rendered config names it.
+pub const WRITE: &str = "write";
+/// The listener that leads to the replicas.
+pub const READ: &str = "read";
+
 /// One server behind one listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Server {

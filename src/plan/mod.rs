@@ -19,6 +19,7 @@ mod up;
 
 pub use config::config_patch;
 pub use down::down;
+pub(crate) use up::literal;
 pub use up::up;
 
 /// The index of a step in its plan.

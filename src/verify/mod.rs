@@ -1,0 +1,362 @@
+//! The proof that a cluster works, seen from outside.
+//!
+//! It believes nobody's word alone: what Patroni says of replication is asked of PostgreSQL, and what
+//! HAProxy says of its backends is tried with a row that is written and read back.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    cluster::Cluster,
+    error::{Error, Kind, Result},
+    etcd::Etcd,
+    event::{Event, Events},
+    facts::Facts,
+    haproxy,
+    http::Http,
+    inventory::{HostName, Role},
+    patroni::{self, Patroni, Status},
+    plan::{Change, Plan},
+    remote::Remote,
+};
+
+mod round_trip;
+
+/// One thing that must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub passed: bool,
+    pub detail: String,
+}
+
+/// What all checks together say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Proof {
+    pub passed: bool,
+    pub checks: Vec<Check>,
+}
+
+impl Proof {
+    fn of(checks: Vec<Check>) -> Self {
+        Self {
+            passed: checks.iter().all(|check| check.passed),
+            checks,
+        }
+    }
+
+    pub fn announce(&self, events: &Events) {
+        for check in &self.checks {
+            events.emit(Event::Check {
+                check: check.name,
+                passed: check.passed,
+                detail: check.detail.clone(),
+            });
+        }
+    }
+
+    /// The error that says which checks failed; `None` when all hold.
+    pub fn error(&self, cluster: &str) -> Option<Error> {
+        if self.passed {
+            return None;
+        }
+        let failed: Vec<String> = self
+            .checks
+            .iter()
+            .filter(|check| !check.passed)
+            .map(|check| format!("{}: {}", check.name, check.detail))
+            .collect();
+        let mut error = Error::new(Kind::Broken, format!("the cluster {cluster} does not hold"));
+        for failure in failed {
+            error = error.cause(failure);
+        }
+        Some(
+            error
+                .hint("what it looks like now: pgherd status")
+                .hint("what differs from the inventory: pgherd plan"),
+        )
+    }
+}
+
+/// What verification needs.
+pub struct Prover {
+    pub cluster: Arc<Cluster>,
+    pub remote: Arc<dyn Remote>,
+    pub http: Http,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl Prover {
+    /// Looks once, at everything at the same time.
+    ///
+    /// `facts` and `plan` are what the hosts were found to be just now, and what `up` would still
+    /// have to do there.
+    pub async fn look(&self, facts: &BTreeMap<HostName, Facts>, plan: &Plan) -> Proof {
+        let (survey, etcd, servers, trip) = tokio::join!(
+            patroni::survey(&self.http, &self.cluster),
+            self.etcd(),
+            haproxy::servers(&self.http, &self.cluster),
+            round_trip::check(self),
+        );
+        let leader = patroni::leader_of(&survey);
+        let mut checks = vec![self.units(facts), self.leader(&survey).await];
+        checks.push(self.replication(&survey, leader));
+        checks.push(etcd);
+        checks.push(trip);
+        checks.push(self.backends(&servers, leader));
+        checks.push(files(plan));
+        checks.push(pending_restart(&survey));
+        Proof::of(checks)
+    }
+
+    fn units(&self, facts: &BTreeMap<HostName, Facts>) -> Check {
+        let mut wrong = Vec::new();
+        let mut count = 0;
+        for node in self.cluster.nodes.values() {
+            for role in &node.roles {
+                let unit = match role {
+                    Role::Postgres => "patroni",
+                    Role::Etcd => "etcd",
+                    Role::Haproxy => "haproxy",
+                };
+                count += 1;
+                let fact = facts
+                    .get(&node.name)
+                    .map(|facts| facts.unit(unit))
+                    .unwrap_or_default();
+                if !fact.is_active() {
+                    let state = if fact.active.is_empty() {
+                        "not there"
+                    } else {
+                        &fact.active
+                    };
+                    wrong.push(format!("{unit} on {} is {state}", node.name));
+                } else if !fact.is_enabled() {
+                    wrong.push(format!("{unit} on {} does not start at boot", node.name));
+                }
+            }
+        }
+        check(
+            "units",
+            wrong,
+            format!("{count} units active, and enabled at boot"),
+        )
+    }
+
+    async fn leader(&self, survey: &BTreeMap<HostName, Result<Status>>) -> Check {
+        let mut wrong: Vec<String> = survey
+            .iter()
+            .filter_map(|(_, status)| status.as_ref().err())
+            .map(Error::to_string)
+            .collect();
+        let asked = survey.keys().map(|host| async move {
+            let leads = Patroni::on(&self.http, host).is_leader().await;
+            (host, matches!(leads, Ok(true)))
+        });
+        let leaders: Vec<&HostName> = futures_util::future::join_all(asked)
+            .await
+            .into_iter()
+            .filter(|(_, leads)| *leads)
+            .map(|(host, _)| host)
+            .collect();
+        let detail = match leaders.as_slice() {
+            [one] => {
+                let timeline = survey[*one]
+                    .as_ref()
+                    .ok()
+                    .and_then(|status| status.timeline);
+                format!("{one} leads, on timeline {}", timeline.unwrap_or_default())
+            }
+            [] => {
+                wrong.push("no member leads".into());
+                String::new()
+            }
+            several => {
+                let names: Vec<&str> = several.iter().map(|host| host.as_str()).collect();
+                wrong.push(format!(
+                    "several members say that they lead: {}",
+                    names.join(", ")
+                ));
+                String::new()
+            }
+        };
+        check("leader", wrong, detail)
+    }
+
+    fn replication(
+        &self,
+        survey: &BTreeMap<HostName, Result<Status>>,
+        leader: Option<&HostName>,
+    ) -> Check {
+        let Some((leader, primary)) =
+            leader.and_then(|leader| Some((leader, survey[leader].as_ref().ok()?)))
+        else {
+            return check(
+                "replication",
+                vec!["there is no leader to replicate from".into()],
+                String::new(),
+            );
+        };
+        let mut wrong = Vec::new();
+        let mut replicas = 0;
+        for (host, status) in survey.iter().filter(|(host, _)| *host != leader) {
+            replicas += 1;
+            if !primary.streams_to(host) {
+                wrong.push(format!("{leader} does not stream to {host}"));
+            } else if let Ok(status) = status
+                && status.timeline != primary.timeline
+            {
+                let timeline = status.timeline.unwrap_or_default();
+                wrong.push(format!(
+                    "{host} is on timeline {timeline}, not the leader's"
+                ));
+            }
+        }
+        check(
+            "replication",
+            wrong,
+            format!("{replicas} replicas stream on the leader's timeline"),
+        )
+    }
+
+    async fn etcd(&self) -> Check {
+        let mut wrong = Vec::new();
+        let mut declared: Vec<&str> = Vec::new();
+        let mut listed = Vec::new();
+        for node in self.cluster.with_role(Role::Etcd) {
+            declared.push(node.name.as_str());
+            let etcd = Etcd::on(&self.http, &node.name);
+            match etcd.healthy().await {
+                Ok(true) => {}
+                Ok(false) => wrong.push(format!("{} is not healthy", node.name)),
+                Err(error) => wrong.push(error.to_string()),
+            }
+            if listed.is_empty() {
+                listed = etcd.members().await.unwrap_or_default();
+            }
+        }
+        let mut names: Vec<String> = listed.into_iter().map(|member| member.name).collect();
+        names.sort();
+        declared.sort_unstable();
+        if wrong.is_empty() && names != declared {
+            wrong.push(format!(
+                "its members are {}, not {}",
+                names.join(", "),
+                declared.join(", ")
+            ));
+        }
+        check(
+            "etcd",
+            wrong,
+            format!(
+                "healthy, with the declared members ({})",
+                declared.join(", ")
+            ),
+        )
+    }
+
+    fn backends(&self, servers: &Result<Vec<haproxy::Server>>, leader: Option<&HostName>) -> Check {
+        let servers = match servers {
+            Ok(servers) => servers,
+            Err(error) => return check("backends", vec![error.to_string()], String::new()),
+        };
+        let up = |listener: &str| -> Vec<&str> {
+            let mut names: Vec<&str> = servers
+                .iter()
+                .filter(|server| server.listener == listener && server.is_up())
+                .map(|server| server.name.as_str())
+                .collect();
+            names.sort_unstable();
+            names
+        };
+        let mut wrong = Vec::new();
+        let writes = up(haproxy::WRITE);
+        if writes != leader.iter().map(|host| host.as_str()).collect::<Vec<_>>() {
+            wrong.push(format!("the write port leads to {}", names(&writes)));
+        }
+        let mut replicas: Vec<&str> = self
+            .cluster
+            .with_role(Role::Postgres)
+            .map(|node| node.name.as_str())
+            .filter(|name| leader.is_none_or(|leader| leader.as_str() != *name))
+            .collect();
+        replicas.sort_unstable();
+        let reads = up(haproxy::READ);
+        if reads != replicas {
+            wrong.push(format!(
+                "the read port leads to {}, not {}",
+                names(&reads),
+                names(&replicas)
+            ));
+        }
+        check(
+            "backends",
+            wrong,
+            format!(
+                "the write port leads to {}, the read port to {}",
+                names(&writes),
+                names(&reads)
+            ),
+        )
+    }
+}
+
+fn names(list: &[&str]) -> String {
+    if list.is_empty() {
+        "nobody".into()
+    } else {
+        list.join(", ")
+    }
+}
+
+fn files(plan: &Plan) -> Check {
+    let wrong: Vec<String> = plan
+        .steps
+        .iter()
+        .flat_map(|step| {
+            step.changes.iter().filter_map(move |change| match change {
+                Change::File { path, .. } => {
+                    Some(format!("{path} on {} is not as rendered", step.host))
+                }
+                Change::Package(package) => {
+                    Some(format!("{package} is not installed on {}", step.host))
+                }
+                Change::Setting { key, .. } => {
+                    Some(format!("{key} in the DCS is not the inventory's"))
+                }
+                _ => None,
+            })
+        })
+        .collect();
+    check(
+        "configs",
+        wrong,
+        "every file and setting is as rendered".into(),
+    )
+}
+
+fn pending_restart(survey: &BTreeMap<HostName, Result<Status>>) -> Check {
+    let wrong = survey
+        .iter()
+        .filter(|(_, status)| status.as_ref().is_ok_and(|status| status.pending_restart))
+        .map(|(host, _)| format!("{host} waits for a restart of PostgreSQL"))
+        .collect();
+    check(
+        "pending-restart",
+        wrong,
+        "no parameter waits for a restart".into(),
+    )
+}
+
+fn check(name: &'static str, wrong: Vec<String>, right: String) -> Check {
+    Check {
+        name,
+        passed: wrong.is_empty(),
+        detail: if wrong.is_empty() {
+            right
+        } else {
+            wrong.join("; ")
+        },
+    }
+}

@@ -1,0 +1,120 @@
+//! A row goes in through the write port and must come out of every replica through the read port.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{Check, Prover};
+use crate::{
+    error::{Error, Result},
+    inventory::{HostName, Role},
+    plan::literal,
+    postgres::{Door, FrontDoor, Sql},
+};
+
+/// How long a committed row may take to reach a replica.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+async fn trip(prover: &Prover) -> Result<String> {
+    let door = FrontDoor {
+        cluster: &prover.cluster,
+        remote: prover.remote.clone(),
+        tls: prover.tls.clone(),
+    };
+    let writer = door.open(Door::Write).await?;
+    if writer.value("select pg_is_in_recovery()").await? != "f" {
+        return Err(Error::failed("the write port leads to a replica"));
+    }
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    let row = literal(&nonce);
+    writer
+        .query(&format!(
+            "set client_min_messages = warning; create schema if not exists pgherd; \
+             create table if not exists pgherd.proof (nonce text primary key, written timestamptz not null default now()); \
+             insert into pgherd.proof (nonce) values ({row})"
+        ))
+        .await?;
+    let read = read_everywhere(prover, &door, &row).await;
+    // Whatever came of it, the row has served; what a killed run left goes with it.
+    writer
+        .query(&format!(
+            "delete from pgherd.proof where nonce = {row} or written < now() - interval '1 hour'"
+        ))
+        .await?;
+    let replicas = read?;
+    Ok(match replicas {
+        0 => "a row written through the write port was accepted; there is no replica".into(),
+        count => format!("a row written through the write port was read from all {count} replicas"),
+    })
+}
+
+pub(super) async fn check(prover: &Prover) -> Check {
+    match trip(prover).await {
+        Ok(detail) => super::check("front-door", Vec::new(), detail),
+        Err(error) => super::check("front-door", vec![error.to_string()], String::new()),
+    }
+}
+
+/// Holds connections through the read port open until every replica has one, and waits on each for
+/// the row. The listener balances by the fewest connections, so each new one goes elsewhere.
+async fn read_everywhere(prover: &Prover, door: &FrontDoor<'_>, row: &str) -> Result<usize> {
+    let databases: Vec<(&HostName, Ipv4Addr)> = prover
+        .cluster
+        .with_role(Role::Postgres)
+        .filter_map(|node| match node.address {
+            crate::cluster::Address::Known(address) => Some((&node.name, address)),
+            crate::cluster::Address::Pending(_) => None,
+        })
+        .collect();
+    let expected = databases.len().saturating_sub(1);
+    let mut open: Vec<Sql> = Vec::new();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    let attempts = expected * 4;
+    while seen.len() < expected && open.len() < attempts {
+        let reader = door.open(Door::Read).await?;
+        let who = reader
+            .value("select host(inet_server_addr()) || ' ' || pg_is_in_recovery()")
+            .await?;
+        let Some(address) = who.strip_suffix(" true") else {
+            return Err(Error::failed("the read port leads to the leader"));
+        };
+        if seen.insert(address.to_owned()) {
+            await_row(&reader, row, address).await?;
+        }
+        open.push(reader);
+    }
+    if seen.len() < expected {
+        let missing: Vec<String> = databases
+            .iter()
+            .filter(|(_, address)| !seen.contains(&address.to_string()))
+            .map(|(name, _)| name.to_string())
+            .collect();
+        return Err(Error::failed(format!(
+            "through the read port only {} of {expected} replicas answered (never one of {})",
+            seen.len(),
+            missing.join(", ")
+        )));
+    }
+    Ok(expected)
+}
+
+async fn await_row(reader: &Sql, row: &str, address: &str) -> Result<()> {
+    let begin = Instant::now();
+    let query = format!("select count(*) from pgherd.proof where nonce = {row}");
+    loop {
+        // On a new replica the table itself may still be on its way.
+        let exists = reader
+            .value("select to_regclass('pgherd.proof') is not null")
+            .await?;
+        if exists == "t" && reader.value(&query).await? == "1" {
+            return Ok(());
+        }
+        if begin.elapsed() > ARRIVAL {
+            let seconds = ARRIVAL.as_secs();
+            return Err(Error::failed(format!(
+                "the row had not arrived at {address} after {seconds} s"
+            )));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -19,5 +19,6 @@ pub mod postgres;
 pub mod provider;
 pub mod remote;
 pub mod render;
+pub mod report;
 pub mod secret;
 pub mod verify;

@@ -1,0 +1,420 @@
+//! The picture of a run: a line for each host, and one for the whole.
+//!
+//! Only state and text; `live` brings it to the screen.
+
+use indexmap::IndexMap;
+
+use super::{
+    quantity::{count, ticking},
+    terminal::{BAD, BOLD, BUSY, DIM, GOOD, Paint, WARN},
+    text, words,
+};
+use crate::{
+    event::{Event, HostState, Outcome, Stamped},
+    inventory::HostName,
+};
+
+/// Below this many columns a line is a mark, a host and a step.
+const ROOMY: usize = 60;
+
+/// What a picture is drawn for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Canvas {
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+    pub(super) unicode: bool,
+    pub(super) paint: Paint,
+    /// Counts up with each picture; turns the spinner.
+    pub(super) frame: usize,
+}
+
+impl Canvas {
+    fn spinner(&self) -> &'static str {
+        const DOTS: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+        const ASCII: [&str; 4] = ["|", "/", "-", "\\"];
+        if self.unicode {
+            DOTS[self.frame % DOTS.len()]
+        } else {
+            ASCII[self.frame % ASCII.len()]
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Board {
+    hosts: IndexMap<HostName, HostLine>,
+    image: Option<Image>,
+    /// Steps of the plan; none before it is made.
+    steps: Option<usize>,
+    finished: usize,
+    failed: usize,
+    checks: IndexMap<&'static str, (bool, String)>,
+    verifying: bool,
+    /// What the run does before there is a plan.
+    verb: &'static str,
+}
+
+#[derive(Debug)]
+struct Image {
+    name: String,
+    line: String,
+    since: f64,
+}
+
+#[derive(Debug, Default)]
+struct HostLine {
+    /// What goes on there now, the oldest first.
+    running: Vec<Running>,
+    finished: usize,
+    rest: Rest,
+}
+
+#[derive(Debug)]
+struct Running {
+    step: Option<usize>,
+    label: &'static str,
+    since: f64,
+    last_line: String,
+}
+
+/// What a host shows while nothing runs on it.
+#[derive(Debug, Default)]
+enum Rest {
+    #[default]
+    Waiting,
+    Reached(&'static str),
+    Failed(&'static str),
+}
+
+impl Board {
+    pub(super) fn new(hosts: &[HostName]) -> Self {
+        Self {
+            hosts: hosts
+                .iter()
+                .map(|host| (host.clone(), HostLine::default()))
+                .collect(),
+            image: None,
+            steps: None,
+            finished: 0,
+            failed: 0,
+            checks: IndexMap::new(),
+            verifying: false,
+            verb: "",
+        }
+    }
+
+    pub(super) fn event(&mut self, stamped: &Stamped) {
+        let t = stamped.t;
+        match &stamped.event {
+            Event::RunStarted { verb, .. } => self.verb = verb,
+            Event::Image { image, line } => {
+                let since = self.image.as_ref().map_or(t, |image| image.since);
+                self.image = Some(Image {
+                    name: image.clone(),
+                    line: text::one_line(line),
+                    since,
+                });
+            }
+            Event::Host {
+                host,
+                state,
+                detail,
+            } => {
+                // Hosts come from images, so by now there is one.
+                self.image = None;
+                self.host(host).becomes(*state, t, detail.as_deref());
+            }
+            Event::FactsRead { host } => {
+                let line = self.host(host);
+                if line.running.is_empty() {
+                    line.rest = Rest::Reached("facts read");
+                }
+            }
+            Event::Planned { steps, .. } => self.steps = Some(self.finished + steps),
+            Event::StepStarted { step, host, name } => {
+                let line = self.host(host);
+                // A connection or a boot has ended, whether or not it was said.
+                line.running.retain(|running| running.step.is_some());
+                line.running.push(Running {
+                    step: Some(*step),
+                    label: name,
+                    since: t,
+                    last_line: String::new(),
+                });
+            }
+            Event::StepOutput {
+                step, host, line, ..
+            } => {
+                let said = text::one_line(line);
+                let running = &mut self.host(host).running;
+                if let Some(running) = running.iter_mut().find(|r| r.step == Some(*step))
+                    && !said.is_empty()
+                {
+                    running.last_line = said;
+                }
+            }
+            Event::StepFinished {
+                step,
+                host,
+                name,
+                outcome,
+                ..
+            } => {
+                let line = self.host(host);
+                line.running.retain(|running| running.step != Some(*step));
+                match outcome {
+                    Outcome::Changed | Outcome::Done => {
+                        line.finished += 1;
+                        if !matches!(line.rest, Rest::Failed(_)) {
+                            line.rest = Rest::Reached(name);
+                        }
+                        self.finished += 1;
+                    }
+                    Outcome::Failed => {
+                        line.rest = Rest::Failed(name);
+                        self.failed += 1;
+                        self.finished += 1;
+                    }
+                    Outcome::Cancelled => self.finished += 1,
+                }
+            }
+            Event::VerifyStarted => self.verifying = true,
+            Event::Check {
+                check,
+                passed,
+                detail,
+            } => {
+                self.verifying = true;
+                self.checks
+                    .insert(check, (*passed, text::first_line(detail)));
+            }
+            Event::Resource { .. } | Event::RunFinished { .. } => {}
+        }
+    }
+
+    fn host(&mut self, host: &HostName) -> &mut HostLine {
+        self.hosts.entry(host.clone()).or_default()
+    }
+
+    /// The lines to show at `now`, in seconds of the run.
+    pub(super) fn lines(&self, now: f64, canvas: &Canvas) -> Vec<String> {
+        let name_width = self
+            .hosts
+            .keys()
+            .map(|host| host.as_str().len())
+            .max()
+            .unwrap_or(0)
+            .min(20);
+        let label_width = self
+            .hosts
+            .values()
+            .filter_map(HostLine::label)
+            .map(|label| label.len())
+            .max()
+            .unwrap_or(0)
+            .clamp(16, 28);
+        let mut lines = Vec::new();
+        if let Some(image) = &self.image {
+            lines.push(image.line(now, canvas));
+        }
+        // One row stays free, so that the picture never scrolls.
+        let room = canvas.rows.saturating_sub(lines.len() + 2).max(1);
+        let shown = self.shown(room);
+        let hidden = self.hosts.len() - shown.len();
+        lines.extend(
+            shown
+                .into_iter()
+                .map(|(host, line)| line.line(host, name_width, label_width, now, canvas)),
+        );
+        if hidden > 0 {
+            let more = format!("  and {} more", count(hidden, "host"));
+            lines.push(canvas.paint.on(DIM, more));
+        }
+        lines.push(self.total(now, canvas));
+        lines
+            .iter()
+            .map(|line| text::truncate(line, canvas.columns.max(1), canvas.unicode).into_owned())
+            .collect()
+    }
+
+    /// The hosts to show, in their order; where there is not room for all, those at work go first.
+    fn shown(&self, room: usize) -> Vec<(&HostName, &HostLine)> {
+        if self.hosts.len() <= room {
+            return self.hosts.iter().collect();
+        }
+        let room = room.saturating_sub(1);
+        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+        order.sort_by_key(|&i| self.hosts[i].dullness());
+        order.truncate(room);
+        order.sort_unstable();
+        order
+            .into_iter()
+            .filter_map(|i| self.hosts.get_index(i))
+            .collect()
+    }
+
+    fn total(&self, now: f64, canvas: &Canvas) -> String {
+        let paint = canvas.paint;
+        let mut parts = Vec::new();
+        match self.steps {
+            Some(steps) => {
+                if canvas.columns >= ROOMY {
+                    parts.push(bar(self.finished, steps, 24, canvas));
+                }
+                let of = format!("{}/{steps}", self.finished.min(steps));
+                let word = if steps == 1 { "step" } else { "steps" };
+                parts.push(format!("{} {word}", paint.on(BOLD, of)));
+            }
+            None if !self.verb.is_empty() => parts.push(paint.on(BOLD, self.verb)),
+            None => {}
+        }
+        parts.push(ticking(now));
+        if self.failed > 0 {
+            parts.push(paint.on(BAD, format_args!("{} failed", self.failed)));
+        }
+        if self.verifying {
+            parts.push(self.verify(canvas));
+        }
+        format!("  {}", parts.join("  "))
+    }
+
+    fn verify(&self, canvas: &Canvas) -> String {
+        let hold = self.checks.values().filter(|(passed, _)| *passed).count();
+        let mut text = format!("verify {hold}/{}", self.checks.len());
+        if self.checks.is_empty() {
+            text = "verify".into();
+        }
+        match self.checks.iter().find(|(_, (passed, _))| !passed) {
+            Some((check, (_, detail))) => {
+                let waits = if detail.is_empty() {
+                    (*check).to_owned()
+                } else {
+                    format!("{check}: {detail}")
+                };
+                format!("{text}  {}", canvas.paint.on(WARN, waits))
+            }
+            None => text,
+        }
+    }
+}
+
+impl Image {
+    fn line(&self, now: f64, canvas: &Canvas) -> String {
+        format!(
+            "{} image {}  {}  {}",
+            canvas.paint.on(BUSY, canvas.spinner()),
+            self.name,
+            ticking(now - self.since),
+            canvas.paint.on(DIM, &self.line)
+        )
+    }
+}
+
+impl HostLine {
+    fn becomes(&mut self, state: HostState, t: f64, detail: Option<&str>) {
+        self.running.retain(|running| running.step.is_some());
+        let label = words::host_state(state);
+        if words::is_reached(state) {
+            if !matches!(self.rest, Rest::Failed(_)) {
+                self.rest = Rest::Reached(label);
+            }
+        } else {
+            self.running.push(Running {
+                step: None,
+                label,
+                since: t,
+                last_line: detail.map(text::first_line).unwrap_or_default(),
+            });
+        }
+    }
+
+    /// What runs there: the oldest step, and how many beside it.
+    fn label(&self) -> Option<String> {
+        let first = self.running.first()?;
+        Some(match self.running.len() {
+            1 => first.label.to_owned(),
+            n => format!("{} +{}", first.label, n - 1),
+        })
+    }
+
+    /// What can be left out first, when there is not room for all.
+    fn dullness(&self) -> u8 {
+        match (&self.rest, self.running.is_empty()) {
+            (Rest::Failed(_), _) => 0,
+            (_, false) => 1,
+            (Rest::Waiting, true) => 2,
+            (Rest::Reached(_), true) => 3,
+        }
+    }
+
+    fn line(
+        &self,
+        host: &HostName,
+        name_width: usize,
+        label_width: usize,
+        now: f64,
+        canvas: &Canvas,
+    ) -> String {
+        let paint = canvas.paint;
+        let (good, bad, idle) = if canvas.unicode {
+            ("✓", "✗", "·")
+        } else {
+            ("*", "x", ".")
+        };
+        let name = text::pad(host.as_str(), name_width);
+        let Some(first) = self.running.first() else {
+            return match &self.rest {
+                Rest::Waiting => format!("{} {}", paint.on(DIM, idle), paint.on(DIM, name)),
+                Rest::Failed(step) => {
+                    let what = paint.on(BAD, format_args!("{step} failed"));
+                    format!("{} {name}  {what}", paint.on(BAD, bad))
+                }
+                Rest::Reached(what) => {
+                    let mut what = (*what).to_owned();
+                    if self.finished > 0 {
+                        what = format!("{what}, {} done", count(self.finished, "step"));
+                    }
+                    format!("{} {name}  {}", paint.on(GOOD, good), paint.on(DIM, what))
+                }
+            };
+        };
+        let mark = if matches!(self.rest, Rest::Failed(_)) {
+            paint.on(BAD, bad)
+        } else {
+            paint.on(BUSY, canvas.spinner())
+        };
+        let label = self.label().unwrap_or_default();
+        if canvas.columns < ROOMY {
+            let seconds = ticking(now - first.since);
+            return format!("{mark} {name}  {label} {seconds}");
+        }
+        // What was said last matters, by whichever of the steps.
+        let said = self
+            .running
+            .iter()
+            .rev()
+            .map(|running| running.last_line.as_str())
+            .find(|line| !line.is_empty())
+            .unwrap_or_default();
+        format!(
+            "{mark} {name}  {}  {:>5}  {}",
+            text::pad(&label, label_width),
+            ticking(now - first.since),
+            paint.on(DIM, said)
+        )
+    }
+}
+
+fn bar(done: usize, of: usize, width: usize, canvas: &Canvas) -> String {
+    let (full, rest) = if canvas.unicode {
+        ("━", "─")
+    } else {
+        ("#", "-")
+    };
+    let filled = (done * width).checked_div(of).unwrap_or(width).min(width);
+    format!(
+        "{}{}",
+        canvas.paint.on(GOOD, full.repeat(filled)),
+        canvas.paint.on(DIM, rest.repeat(width - filled))
+    )
+}

@@ -1,0 +1,142 @@
+//! What people and programs see of a run: the one place, besides `main`, that writes to a terminal.
+//!
+//! Events come in; bars, plain lines, JSON lines and the run's log go out, all fed by the same
+//! stream. Errors, tables, diffs, questions and the closing summary are put into words here too.
+
+mod board;
+mod diff;
+mod failure;
+mod live;
+mod mask;
+mod plain;
+mod prompt;
+mod quantity;
+mod run_log;
+mod sinks;
+mod table;
+mod tally;
+mod terminal;
+mod text;
+mod words;
+
+use std::{future::Future, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+
+use self::sinks::Sinks;
+pub use self::{
+    diff::diff,
+    failure::{error_json, print_error},
+    mask::Masks,
+    prompt::{Expected, confirm},
+    quantity::{bytes, count, duration},
+    run_log::RunLog,
+    table::{Table, Tone},
+    tally::{Run, StepTime, Summary, print_summary},
+    terminal::{Side, Terminal},
+};
+use crate::{event::Stamped, inventory::HostName};
+
+/// Time between two pictures: enough for a spinner, and hardly any work.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// What a run is reported with.
+#[derive(Debug)]
+pub struct Options {
+    pub terminal: Terminal,
+    pub run_log: Option<RunLog>,
+    /// In the order in which they are to be shown; others are added as they turn up.
+    pub hosts: Vec<HostName>,
+}
+
+/// Turns the events of a run into what is seen of it.
+#[derive(Debug)]
+pub struct Reporter;
+
+impl Reporter {
+    /// Starts to listen. Must be called within a Tokio runtime.
+    pub fn start(events: mpsc::UnboundedReceiver<Stamped>, options: Options) -> Handle {
+        let sinks = Sinks::open(options);
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Handle::current();
+        // On a thread of its own: a terminal that is stopped with Ctrl-S, or a slow pipe, may block
+        // the report but never the run.
+        let task =
+            tokio::task::spawn_blocking(move || runtime.block_on(listen(sinks, events, inbox)));
+        Handle { orders, task }
+    }
+}
+
+enum Order {
+    Hide(oneshot::Sender<()>),
+    Show,
+    Finish,
+}
+
+/// A running report. Dropping it ends the report too, but without waiting for it.
+#[derive(Debug)]
+pub struct Handle {
+    orders: mpsc::UnboundedSender<Order>,
+    task: JoinHandle<Run>,
+}
+
+impl Handle {
+    /// Reports what has been sent until now, clears the bars and says what the run came to.
+    ///
+    /// Senders that are still about are not waited for.
+    pub async fn finish(self) -> Run {
+        let _ = self.orders.send(Order::Finish);
+        self.task.await.unwrap_or_default()
+    }
+
+    /// Has the terminal to itself while `other` runs: for a question in the middle of a run.
+    pub async fn aside<T>(&self, other: impl Future<Output = T>) -> T {
+        let (ready, hidden) = oneshot::channel();
+        let _ = self.orders.send(Order::Hide(ready));
+        let _ = hidden.await;
+        let result = other.await;
+        let _ = self.orders.send(Order::Show);
+        result
+    }
+}
+
+async fn listen(
+    mut sinks: Sinks,
+    mut events: mpsc::UnboundedReceiver<Stamped>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) -> Run {
+    let mut batch = Vec::new();
+    let mut frames = interval(FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            received = events.recv_many(&mut batch, 256), if open => {
+                open = received > 0;
+                batch.drain(..).for_each(|event| sinks.event(event));
+                sinks.flush();
+            }
+            _ = frames.tick() => sinks.draw(),
+            order = orders.recv() => match order {
+                Some(Order::Hide(ready)) => {
+                    while let Ok(event) = events.try_recv() {
+                        sinks.event(event);
+                    }
+                    sinks.hide();
+                    let _ = ready.send(());
+                }
+                Some(Order::Show) => sinks.show(),
+                Some(Order::Finish) | None => break,
+            },
+        }
+    }
+    events.close();
+    while let Some(event) = events.recv().await {
+        sinks.event(event);
+    }
+    sinks.finish()
+}

@@ -1,0 +1,235 @@
+//! One line per thing that happened: for pipes and files, and above the bars.
+//!
+//! `  12.3s  node1    install-packages        changed (8.1 s)`: the columns stand still, so that
+//! `grep`, `awk` and `diff` are of use.
+
+use std::collections::HashMap;
+
+use super::{
+    quantity::{count, duration},
+    terminal::{BAD, DIM, GOOD, PLAIN, Paint, WARN},
+    text, words,
+};
+use crate::{
+    event::{Event, HostState, Outcome, Stamped},
+    inventory::HostName,
+};
+
+const NAME_WIDTH: usize = 22;
+
+/// How much is told; each level holds the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Detail {
+    Failures,
+    /// What was done.
+    Results,
+    /// Also what begins, and what is not yet so.
+    Starts,
+    /// Also each line that a host prints.
+    Output,
+}
+
+impl Detail {
+    /// Without bars, results are told unasked; bars show them by themselves.
+    pub(super) fn of(verbose: u8, bars: bool) -> Self {
+        match u32::from(verbose) + u32::from(!bars) {
+            0 => Detail::Failures,
+            1 => Detail::Results,
+            2 => Detail::Starts,
+            _ => Detail::Output,
+        }
+    }
+}
+
+/// Turns events into lines.
+#[derive(Debug)]
+pub(super) struct Plain {
+    detail: Detail,
+    paint: Paint,
+    host_width: usize,
+    image: Option<String>,
+    /// Each check as it was told last; `verify` repeats itself until a cluster has settled.
+    checks: HashMap<&'static str, (bool, String)>,
+}
+
+impl Plain {
+    pub(super) fn new(detail: Detail, paint: Paint, hosts: &[HostName]) -> Self {
+        let longest = hosts.iter().map(|host| host.as_str().len()).max();
+        Self {
+            detail,
+            paint,
+            host_width: longest.unwrap_or(0).max(5),
+            image: None,
+            checks: HashMap::new(),
+        }
+    }
+
+    /// The line for an event, if it is to be told.
+    pub(super) fn line(&mut self, stamped: &Stamped) -> Option<String> {
+        let (detail, host, name, what) = self.tell(&stamped.event)?;
+        (detail <= self.detail).then(|| self.columns(stamped.t, host, &name, &what))
+    }
+
+    fn columns(&self, t: f64, host: Option<&HostName>, name: &str, what: &str) -> String {
+        let host = host.map_or("-", HostName::as_str);
+        let line = format!(
+            "{}  {host:<width$}  {name:<NAME_WIDTH$}  {what}",
+            self.paint
+                .on(DIM, format_args!("{:>7}", format!("{t:.1}s"))),
+            width = self.host_width,
+        );
+        line.trim_end().to_owned()
+    }
+
+    /// From which level on an event is told, and its columns.
+    fn tell<'a>(
+        &mut self,
+        event: &'a Event,
+    ) -> Option<(Detail, Option<&'a HostName>, String, String)> {
+        let paint = self.paint;
+        Some(match event {
+            Event::RunStarted {
+                verb,
+                cluster,
+                version,
+                at: _,
+            } => (
+                Detail::Starts,
+                None,
+                (*verb).to_owned(),
+                format!("{cluster} (pgherd {version})"),
+            ),
+            Event::Image { image, line } => {
+                let line = text::one_line(line);
+                let news = self.image.as_ref() != Some(image);
+                self.image = Some(image.clone());
+                let detail = if news {
+                    Detail::Results
+                } else {
+                    Detail::Output
+                };
+                let what = if line.is_empty() {
+                    image.clone()
+                } else {
+                    format!("{image}: {line}")
+                };
+                (detail, None, "image".into(), what)
+            }
+            Event::Host {
+                host,
+                state,
+                detail,
+            } => (
+                reached(*state),
+                Some(host),
+                "host".into(),
+                with_detail(words::host_state(*state), detail.as_deref()),
+            ),
+            Event::Resource {
+                kind,
+                id,
+                name,
+                state,
+            } => (
+                reached(*state),
+                None,
+                kind.clone(),
+                with_detail(
+                    &format!("{} {name}", words::host_state(*state)),
+                    (id != name).then_some(id.as_str()),
+                ),
+            ),
+            Event::FactsRead { host } => {
+                (Detail::Starts, Some(host), "facts".into(), "read".into())
+            }
+            Event::Planned { steps, changes } => (
+                Detail::Results,
+                None,
+                "plan".into(),
+                format!("{}, {}", count(*steps, "step"), count(*changes, "change")),
+            ),
+            Event::StepStarted { host, name, .. } => (
+                Detail::Starts,
+                Some(host),
+                (*name).to_owned(),
+                paint.on(DIM, "started"),
+            ),
+            Event::StepOutput {
+                host, name, line, ..
+            } => (
+                Detail::Output,
+                Some(host),
+                (*name).to_owned(),
+                paint.on(DIM, format_args!("| {}", text::one_line(line))),
+            ),
+            Event::StepFinished {
+                host,
+                name,
+                outcome,
+                seconds,
+                error,
+                ..
+            } => {
+                let (detail, style) = match outcome {
+                    Outcome::Failed => (Detail::Failures, BAD),
+                    Outcome::Changed => (Detail::Results, GOOD),
+                    Outcome::Done => (Detail::Results, PLAIN),
+                    Outcome::Cancelled => (Detail::Starts, DIM),
+                };
+                let mut what = paint.on(style, words::outcome(*outcome));
+                if *outcome != Outcome::Cancelled {
+                    what += &format!(" ({})", duration(*seconds));
+                }
+                if let Some(error) = error {
+                    what += &format!(": {}", text::first_line(error));
+                }
+                (detail, Some(host), (*name).to_owned(), what)
+            }
+            Event::Check {
+                check,
+                passed,
+                detail,
+            } => {
+                let told = (*passed, detail.clone());
+                let before = self.checks.insert(check, told.clone());
+                let same = match &before {
+                    Some((true, _)) => *passed,
+                    Some(_) => before.as_ref() == Some(&told),
+                    None => false,
+                };
+                if same {
+                    return None;
+                }
+                let (level, word) = if *passed {
+                    (Detail::Results, paint.on(GOOD, "holds"))
+                } else {
+                    (Detail::Starts, paint.on(WARN, "not yet"))
+                };
+                let detail = text::first_line(detail);
+                (
+                    level,
+                    None,
+                    (*check).to_owned(),
+                    with_detail(&word, (!detail.is_empty()).then_some(&detail)),
+                )
+            }
+            // Told by its checks and by the summary.
+            Event::VerifyStarted | Event::RunFinished { .. } => return None,
+        })
+    }
+}
+
+fn reached(state: HostState) -> Detail {
+    if words::is_reached(state) {
+        Detail::Results
+    } else {
+        Detail::Starts
+    }
+}
+
+fn with_detail(what: &str, detail: Option<&str>) -> String {
+    match detail {
+        Some(detail) => format!("{what} ({})", text::first_line(detail)),
+        None => what.to_owned(),
+    }
+}

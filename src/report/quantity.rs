@@ -1,0 +1,100 @@
+//! Durations and sizes as people read them.
+
+/// Seconds as `1.2 s`, `3 m 05 s` or `1 h 02 m`.
+pub fn duration(seconds: f64) -> String {
+    // `max` also turns a NaN into 0.
+    let seconds = seconds.max(0.0);
+    // 59.96 would print as `60.0 s`.
+    if seconds < 59.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    if whole < 3600 {
+        format!("{} m {:02} s", whole / 60, whole % 60)
+    } else {
+        let minutes = (whole + 30) / 60;
+        format!("{} h {:02} m", minutes / 60, minutes % 60)
+    }
+}
+
+/// Whole seconds for a line that is drawn again and again: tenths would flicker.
+pub(super) fn ticking(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    if whole < 60 {
+        format!("{whole}s")
+    } else {
+        format!("{}m{:02}s", whole / 60, whole % 60)
+    }
+}
+
+/// Bytes as `512 B`, `16.0 MiB` and so on, in powers of 1024.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would print as `1024.0`.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A count with its noun: `1 step`, `3 steps`.
+pub fn count(n: usize, noun: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_keep_two_significant_units() {
+        for (seconds, text) in [
+            (0.0, "0.0 s"),
+            (-1.0, "0.0 s"),
+            (f64::NAN, "0.0 s"),
+            (0.94, "0.9 s"),
+            (8.06, "8.1 s"),
+            (59.94, "59.9 s"),
+            (59.96, "1 m 00 s"),
+            (185.2, "3 m 05 s"),
+            (3599.7, "1 h 00 m"),
+            (3725.0, "1 h 02 m"),
+        ] {
+            assert_eq!(duration(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn ticking_seconds_have_no_tenths() {
+        assert_eq!(ticking(8.97), "8s");
+        assert_eq!(ticking(65.0), "1m05s");
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        for (size, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (16_777_216, "16.0 MiB"),
+            (1_048_575, "1.0 MiB"),
+            (3 << 40, "3.0 TiB"),
+            (5 << 50, "5120.0 TiB"),
+        ] {
+            assert_eq!(bytes(size), text, "{size}");
+        }
+    }
+
+    #[test]
+    fn counts_agree_with_their_noun() {
+        assert_eq!(count(1, "step"), "1 step");
+        assert_eq!(count(0, "step"), "0 steps");
+    }
+}

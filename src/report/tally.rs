@@ -1,0 +1,238 @@
+//! What a run came to, counted from its events, and its summary.
+
+use std::{collections::HashSet, path::PathBuf};
+
+use super::{
+    quantity::duration,
+    terminal::{BAD, BOLD, DIM, GOOD, Paint, Terminal},
+    text,
+};
+use crate::{
+    event::{Event, HostState, Outcome, Stamped},
+    inventory::HostName,
+};
+
+/// How long one step took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepTime {
+    pub host: HostName,
+    pub name: &'static str,
+    pub seconds: f64,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Default)]
+pub struct Run {
+    pub seconds: f64,
+    /// Hosts, networks and the like that were made.
+    pub created: usize,
+    pub removed: usize,
+    /// Steps that changed their host.
+    pub changed: usize,
+    /// Steps that only looked or waited.
+    pub unchanged: usize,
+    pub failed: usize,
+    /// Steps that were planned and never ran.
+    pub cancelled: usize,
+    /// Every step that ran, in the order of their ends.
+    pub steps: Vec<StepTime>,
+    /// Where the run's log is.
+    pub log: Option<PathBuf>,
+    /// Why the log is incomplete.
+    pub log_trouble: Option<String>,
+}
+
+impl Run {
+    pub fn nothing_changed(&self) -> bool {
+        self.created + self.removed + self.changed + self.failed + self.cancelled == 0
+    }
+
+    /// The `n` slowest steps, slowest first.
+    pub fn slowest(&self, n: usize) -> Vec<&StepTime> {
+        let mut steps: Vec<&StepTime> = self.steps.iter().collect();
+        steps.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        steps.truncate(n);
+        steps
+    }
+}
+
+/// Counts as events pass by.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    run: Run,
+    /// Hosts and resources that are being made: `created` alone may tell of an old one.
+    making: HashSet<String>,
+    finished: bool,
+}
+
+impl Tally {
+    pub(super) fn event(&mut self, stamped: &Stamped) {
+        if !self.finished {
+            self.run.seconds = stamped.t;
+        }
+        match &stamped.event {
+            Event::Host { host, state, .. } => self.thing(host.as_str(), *state, false),
+            // A provider names a resource only when it makes or removes it.
+            Event::Resource {
+                kind, name, state, ..
+            } => {
+                self.thing(&format!("{kind} {name}"), *state, true);
+            }
+            Event::StepFinished {
+                host,
+                name,
+                outcome,
+                seconds,
+                ..
+            } => {
+                let count = match outcome {
+                    Outcome::Changed => &mut self.run.changed,
+                    Outcome::Done => &mut self.run.unchanged,
+                    Outcome::Failed => &mut self.run.failed,
+                    Outcome::Cancelled => &mut self.run.cancelled,
+                };
+                *count += 1;
+                if *outcome != Outcome::Cancelled {
+                    self.run.steps.push(StepTime {
+                        host: host.clone(),
+                        name,
+                        seconds: *seconds,
+                    });
+                }
+            }
+            Event::RunFinished { seconds, .. } => {
+                self.run.seconds = *seconds;
+                self.finished = true;
+            }
+            Event::RunStarted { .. }
+            | Event::Image { .. }
+            | Event::FactsRead { .. }
+            | Event::Planned { .. }
+            | Event::StepStarted { .. }
+            | Event::StepOutput { .. }
+            | Event::VerifyStarted
+            | Event::Check { .. } => {}
+        }
+    }
+
+    fn thing(&mut self, key: &str, state: HostState, told_only_when_made: bool) {
+        match state {
+            HostState::Creating => {
+                self.making.insert(key.to_owned());
+            }
+            HostState::Created if self.making.remove(key) || told_only_when_made => {
+                self.run.created += 1;
+            }
+            HostState::Removed => self.run.removed += 1,
+            HostState::Created
+            | HostState::Starting
+            | HostState::Connecting
+            | HostState::Connected
+            | HostState::Removing => {}
+        }
+    }
+
+    pub(super) fn into_run(self) -> Run {
+        self.run
+    }
+}
+
+/// What the end of a run says beside its numbers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summary<'a> {
+    /// Why there was nothing to do: "5 hosts are as the inventory says".
+    pub settled: &'a str,
+    /// How to reach what is there now, as label and text: `("write", "psql -h … -p 5000")`.
+    pub endpoints: &'a [(&'a str, String)],
+}
+
+/// Sums a run up, on stderr. With `--json` the stream of events has said it already.
+pub fn print_summary(terminal: &Terminal, run: &Run, summary: &Summary<'_>) {
+    if !terminal.json {
+        terminal.say(&summary_text(run, summary, terminal.stderr.paint()));
+    }
+}
+
+/// The summary's text: one line when nothing changed.
+pub(super) fn summary_text(run: &Run, summary: &Summary<'_>, paint: Paint) -> String {
+    let took = duration(run.seconds);
+    let mut text = if run.nothing_changed() {
+        format!(
+            "{} {}  ({took})\n",
+            paint.on(GOOD, "nothing to do:"),
+            summary.settled
+        )
+    } else {
+        let heading = if run.failed > 0 {
+            paint.on(BAD, format_args!("failed after {took}:"))
+        } else if run.cancelled > 0 {
+            paint.on(BAD, format_args!("stopped after {took}:"))
+        } else {
+            paint.on(GOOD, format_args!("done in {took}:"))
+        };
+        format!("{heading} {}\n{}", numbers(run), table(run, summary, paint))
+    };
+    if let Some(trouble) = &run.log_trouble {
+        text += &format!("warning: the run's log is incomplete: {trouble}\n");
+    }
+    text
+}
+
+fn numbers(run: &Run) -> String {
+    let counts = [
+        (run.created, "created"),
+        (run.removed, "removed"),
+        (run.changed, "changed"),
+        (run.unchanged, "unchanged"),
+        (run.failed, "failed"),
+        (run.cancelled, "not run"),
+    ];
+    let said: Vec<String> = counts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, word)| format!("{n} {word}"))
+        .collect();
+    said.join(", ")
+}
+
+fn table(run: &Run, summary: &Summary<'_>, paint: Paint) -> String {
+    let slowest: Vec<&StepTime> = run
+        .slowest(5)
+        .into_iter()
+        .filter(|step| step.seconds >= 0.1)
+        .collect();
+    let widest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    let host_width = widest(&mut slowest.iter().map(|step| step.host.as_str().len()));
+    let name_width = widest(&mut slowest.iter().map(|step| step.name.len()));
+    let mut rows: Vec<(&str, String)> = Vec::new();
+    for (i, step) in slowest.iter().enumerate() {
+        let row = format!(
+            "{:<host_width$}  {:<name_width$}  {:>9}",
+            step.host,
+            step.name,
+            duration(step.seconds)
+        );
+        rows.push((if i == 0 { "slowest" } else { "" }, row));
+    }
+    rows.extend(
+        summary
+            .endpoints
+            .iter()
+            .map(|(label, text)| (*label, text.clone())),
+    );
+    if let (Some(log), true) = (&run.log, run.failed + run.cancelled > 0) {
+        rows.push(("log", log.display().to_string()));
+    }
+    let label_width = widest(&mut rows.iter().map(|(label, _)| text::width(label)));
+    rows.iter()
+        .map(|(label, text)| {
+            let style = if *label == "slowest" || *label == "log" || label.is_empty() {
+                DIM
+            } else {
+                BOLD
+            };
+            let label = paint.on(style, text::pad(label, label_width));
+            format!("  {label}  {text}\n")
+        })
+        .collect()
+}

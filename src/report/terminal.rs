@@ -1,0 +1,215 @@
+//! What there is to write to: two streams, their abilities, and what must not be seen on them.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+};
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Color, Style};
+use serde::Serialize;
+
+use super::mask::Masks;
+use crate::secret::Secret;
+
+/// What one stream can show.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Side {
+    pub terminal: bool,
+    /// Colours are wanted and understood (`NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM`).
+    pub colour: bool,
+    /// Lines and marks beyond ASCII can be shown.
+    pub unicode: bool,
+    /// The width, where there is one.
+    pub columns: Option<usize>,
+}
+
+impl Side {
+    pub(super) fn paint(self) -> Paint {
+        Paint(self.colour)
+    }
+}
+
+/// The user's end of the program, found out once at the start.
+///
+/// Documents (tables, plans, JSON) go to stdout with [`Terminal::print`], everything else to stderr
+/// with [`Terminal::say`]. Secrets made known by [`Terminal::conceal`] appear on neither.
+#[derive(Debug, Clone, Default)]
+pub struct Terminal {
+    /// `--json`.
+    pub json: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    pub stdout: Side,
+    pub stderr: Side,
+    /// There is somebody to ask.
+    pub stdin_terminal: bool,
+    pub(super) lively: bool,
+    pub(super) masks: Masks,
+}
+
+impl Terminal {
+    pub fn detect(json: bool, verbose: u8) -> Self {
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        let term = std::env::var("TERM").unwrap_or_default();
+        let dumb = term.is_empty() || term == "dumb";
+        let unicode = !dumb && speaks_unicode(&term, |name| std::env::var(name).ok());
+        let out = Side {
+            terminal: stdout.is_terminal(),
+            colour: AutoStream::choice(&stdout) != ColorChoice::Never,
+            unicode: unicode && stdout.is_terminal(),
+            columns: columns(&console::Term::stdout()),
+        };
+        let err = Side {
+            terminal: stderr.is_terminal(),
+            colour: AutoStream::choice(&stderr) != ColorChoice::Never,
+            unicode: unicode && stderr.is_terminal(),
+            columns: columns(&console::Term::stderr()),
+        };
+        Self {
+            json,
+            verbose,
+            stdout: out,
+            stderr: err,
+            stdin_terminal: io::stdin().is_terminal(),
+            lively: err.terminal && !dumb && !json,
+            masks: Masks::default(),
+        }
+    }
+
+    /// Masks these secrets in all that is written from now on: output, errors, logs.
+    pub fn conceal<'a>(&self, secrets: impl IntoIterator<Item = &'a Secret>) {
+        self.masks.add(secrets);
+    }
+
+    /// Writes a document to stdout, and a final newline where it lacks one.
+    pub fn print(&self, text: &str) {
+        write_quietly(io::stdout().lock(), &self.masks.hide(text));
+    }
+
+    /// Writes to people, on stderr, with a final newline.
+    pub fn say(&self, text: &str) {
+        write_quietly(io::stderr().lock(), &self.masks.hide(text));
+    }
+
+    /// Writes to people and leaves the line open for their answer.
+    pub(super) fn ask(&self, prompt: &str) {
+        let mut out = io::stderr().lock();
+        let _ = write!(out, "{}", self.masks.hide(prompt)).and_then(|()| out.flush());
+    }
+
+    /// Writes one JSON document to stdout: indented for a person, else on one line.
+    pub fn print_json(&self, document: &impl Serialize) {
+        // Only maps with keys that are no strings can fail, and there are none.
+        let Ok(mut value) = serde_json::to_value(document) else {
+            return;
+        };
+        self.masks.hide_in_json(&mut value);
+        let text = if self.stdout.terminal {
+            format!("{value:#}")
+        } else {
+            value.to_string()
+        };
+        write_quietly(io::stdout().lock(), &text);
+    }
+}
+
+/// A reader that has gone away (`| head`) is no failure.
+fn write_quietly(mut out: impl Write, text: &str) {
+    let end = if text.ends_with('\n') || text.is_empty() {
+        ""
+    } else {
+        "\n"
+    };
+    let _ = write!(out, "{text}{end}").and_then(|()| out.flush());
+}
+
+fn columns(term: &console::Term) -> Option<usize> {
+    let (_, columns) = term.size_checked()?;
+    (columns > 0).then_some(usize::from(columns))
+}
+
+/// Whether marks and box lines can be expected to show.
+///
+/// A locale that says nothing is the usual case on a fresh server, behind a terminal that can do it;
+/// one that names `C` or `POSIX` was chosen. The kernel's own console lacks the glyphs.
+fn speaks_unicode(term: &str, variable: impl Fn(&str) -> Option<String>) -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .filter_map(variable)
+        .find(|value| !value.is_empty());
+    term != "linux" && !matches!(locale.as_deref(), Some("C" | "POSIX"))
+}
+
+pub(super) const BAD: Style = fg(AnsiColor::Red).bold();
+pub(super) const GOOD: Style = fg(AnsiColor::Green);
+pub(super) const WARN: Style = fg(AnsiColor::Yellow).bold();
+pub(super) const HINT: Style = fg(AnsiColor::Cyan);
+pub(super) const BUSY: Style = fg(AnsiColor::Cyan);
+pub(super) const BOLD: Style = Style::new().bold();
+pub(super) const DIM: Style = Style::new().dimmed();
+pub(super) const PLAIN: Style = Style::new();
+
+pub(super) const fn fg(colour: AnsiColor) -> Style {
+    Style::new().fg_color(Some(Color::Ansi(colour)))
+}
+
+/// Styles text, or leaves it alone where colours are off.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paint(pub(super) bool);
+
+impl Paint {
+    pub(super) const OFF: Paint = Paint(false);
+
+    pub(super) fn on(self, style: Style, text: impl fmt::Display) -> String {
+        if self.0 {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_string()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locale_must_be_chosen_to_lose_unicode() {
+        let with = |set: &'static [(&str, &str)]| {
+            move |name: &str| {
+                set.iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| (*value).to_owned())
+            }
+        };
+        assert!(speaks_unicode("xterm", with(&[])));
+        assert!(speaks_unicode("xterm", with(&[("LANG", "en_GB.UTF-8")])));
+        assert!(!speaks_unicode("xterm", with(&[("LANG", "C")])));
+        assert!(speaks_unicode(
+            "xterm",
+            with(&[("LC_ALL", "C.UTF-8"), ("LANG", "C")])
+        ));
+        assert!(!speaks_unicode("linux", with(&[("LANG", "en_GB.UTF-8")])));
+    }
+
+    #[test]
+    fn paint_leaves_no_trace_when_off() {
+        assert_eq!(Paint::OFF.on(BAD, "x"), "x");
+        assert_eq!(Paint(true).on(DIM, "x"), "\u{1b}[2mx\u{1b}[0m");
+    }
+
+    #[test]
+    fn writing_to_a_closed_pipe_is_no_failure() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        write_quietly(Closed, "text");
+    }
+}

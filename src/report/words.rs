@@ -1,0 +1,48 @@
+//! The English for the identifiers that events carry.
+
+use crate::{
+    error::Kind,
+    event::{HostState, Outcome},
+};
+
+pub(super) fn host_state(state: HostState) -> &'static str {
+    match state {
+        HostState::Creating => "creating",
+        HostState::Starting => "starting",
+        HostState::Created => "created",
+        HostState::Connecting => "connecting",
+        HostState::Connected => "connected",
+        HostState::Removing => "removing",
+        HostState::Removed => "removed",
+    }
+}
+
+/// Whether a state is reached, not merely on its way.
+pub(super) fn is_reached(state: HostState) -> bool {
+    match state {
+        HostState::Created | HostState::Connected | HostState::Removed => true,
+        HostState::Creating | HostState::Starting | HostState::Connecting | HostState::Removing => {
+            false
+        }
+    }
+}
+
+pub(super) fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Changed => "changed",
+        Outcome::Done => "done",
+        Outcome::Failed => "failed",
+        Outcome::Cancelled => "cancelled",
+    }
+}
+
+/// The identifier of a kind in JSON; part of the contract with scripts.
+pub(super) fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Failed => "failed",
+        Kind::Input => "input",
+        Kind::Broken => "broken",
+        Kind::Pending => "pending",
+        Kind::Interrupted => "interrupted",
+    }
+}

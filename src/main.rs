@@ -1,1 +1,72 @@
-fn main() {}
+//! The `pgherd` command: arguments in, exit code out.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser;
+use pgherd::{
+    cli::{self, Cli},
+    error::Error,
+    report::{self, Terminal},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long a verb may take to put its affairs in order once the user wants to stop.
+const GRACE: Duration = Duration::from_secs(3);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let terminal = Terminal::detect(cli.global.json, cli.global.verbose);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = Error::failed("cannot start").because(error);
+            report::print_error(&terminal, &error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(cli, &terminal));
+    // A thread that still waits for a key or a slow pipe must not keep the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report::print_error(&terminal, &error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli, terminal: &Terminal) -> Result<u8, Error> {
+    if !cli.verb.can_be_interrupted() {
+        return cli::run(cli, terminal, &CancellationToken::new()).await;
+    }
+    let cancel = CancellationToken::new();
+    let verb = cli::run(cli, terminal, &cancel);
+    tokio::pin!(verb);
+    tokio::select! {
+        result = &mut verb => return result,
+        () = stop() => cancel.cancel(),
+    }
+    tokio::select! {
+        result = &mut verb => result,
+        () = stop() => Err(Error::interrupted()),
+        () = tokio::time::sleep(GRACE) => Err(Error::interrupted()),
+    }
+}
+
+/// Returns when the user, or whoever runs us, wants to stop.
+async fn stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}

@@ -124,6 +124,23 @@ impl SshRemote {
         }
     }
 
+    /// Makes `local` on this machine's loopback lead to `port` of `host`, until the connection ends.
+    pub async fn forward(&self, host: &HostName, local: u16, port: u16) -> Result<()> {
+        let link = self.link(host).await?;
+        link.session
+            .request_port_forward(
+                ForwardType::Local,
+                Socket::new("127.0.0.1", local),
+                Socket::new("127.0.0.1", port),
+            )
+            .await
+            .map_err(|error| {
+                Error::failed(format!("no way to port {port}"))
+                    .on(host)
+                    .because(error)
+            })
+    }
+
     /// Ends all connections, so that no `ssh` process stays behind.
     pub async fn close(&self) {
         let links: Vec<_> = self.links.lock().await.drain().collect();

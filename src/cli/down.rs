@@ -1,0 +1,208 @@
+//! `pgherd down`.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Global, site::Base};
+use crate::{
+    error::{Error, Kind, Result},
+    event::{Event, Events},
+    execute::{self, Context},
+    inventory::HostName,
+    plan::{self, Change, Plan},
+    provider::Resource,
+    remote::Remote,
+    report::{self, Expected, Handle, Options, Reporter, RunLog, Summary, Terminal},
+    workspace::Workspace,
+};
+
+pub(super) async fn run(
+    global: &Global,
+    yes: bool,
+    keep_secrets: bool,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let base = Base::new(global, Workspace::open)?;
+    let lock = base.workspace.lock("down")?;
+    let (events, receiver) = Events::channel();
+    let log = base.workspace.new_run(jiff::Timestamp::now())?;
+    let reporter = Reporter::start(
+        receiver,
+        Options {
+            terminal: terminal.clone(),
+            run_log: Some(RunLog::create(&log)?),
+            hosts: base.hosts(),
+        },
+    );
+    events.emit(Event::RunStarted {
+        verb: "down",
+        cluster: base.inventory.cluster.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        at: jiff::Timestamp::now(),
+    });
+    let asker = Asker {
+        base: &base,
+        terminal,
+        reporter: &reporter,
+        yes,
+        keep_secrets,
+    };
+    let removed = if base.provider.owns_hosts() {
+        remove_hosts(&asker, &events, cancel).await
+    } else {
+        clear_hosts(&asker, &events, cancel).await
+    };
+    let result = removed.and_then(|()| base.workspace.remove(&lock, keep_secrets));
+    events.emit(Event::RunFinished {
+        exit_code: result.as_ref().err().map_or(0, |error| error.kind().exit_code()),
+        seconds: events.elapsed(),
+        error: result.as_ref().err().map(Error::to_string),
+    });
+    let run = reporter.finish().await;
+    if result.is_ok() {
+        let settled = format!("nothing of the cluster {} is left", base.inventory.cluster);
+        let kept = if keep_secrets {
+            vec![("kept", base.inventory.workspace_dir().display().to_string())]
+        } else {
+            Vec::new()
+        };
+        let summary = Summary {
+            settled: &settled,
+            endpoints: &kept,
+        };
+        report::print_summary(terminal, &run, &summary);
+        if !run.nothing_changed() {
+            terminal.say(&settled);
+        }
+    }
+    result
+}
+
+struct Asker<'a> {
+    base: &'a Base,
+    terminal: &'a Terminal,
+    reporter: &'a Handle,
+    yes: bool,
+    keep_secrets: bool,
+}
+
+impl Asker<'_> {
+    /// Shows what would go, and wants the cluster's name typed.
+    async fn ask(&self, what: &str) -> Result<()> {
+        let cluster = &self.base.inventory.cluster;
+        let secrets = if self.keep_secrets {
+            "the cluster's secrets are kept"
+        } else {
+            "the cluster's secrets are removed too (--keep-secrets keeps them)"
+        };
+        if self.yes {
+            return Ok(());
+        }
+        let agreed = self
+            .reporter
+            .aside(async {
+                self.terminal.say(&format!(
+                    "This removes the cluster {cluster} and all of its data:\n{what}  {secrets}"
+                ));
+                let question = format!("Type the cluster's name ({cluster}) to remove it:");
+                report::confirm(self.terminal, &question, Expected::Word(cluster)).await
+            })
+            .await?;
+        if agreed {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Interrupted, "not confirmed").left("nothing was removed"))
+        }
+    }
+}
+
+/// Removes hosts that pgherd made, and looks again that nothing is left.
+async fn remove_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationToken) -> Result<()> {
+    let provider = &asker.base.provider;
+    let resources = provider.resources().await?;
+    if resources.is_empty() {
+        return Ok(());
+    }
+    asker.ask(&list(&resources)).await?;
+    tokio::select! {
+        removed = provider.remove(&resources, events) => removed?,
+        () = cancel.cancelled() => return Err(Error::interrupted()
+            .left("some of it may be gone already")
+            .hint("run `pgherd down` again: it removes the rest")),
+    }
+    let left = provider.resources().await?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed("something is left")
+        .excerpt("still there", list(&left))
+        .hint("run `pgherd down` again"))
+}
+
+fn list(resources: &[Resource]) -> String {
+    resources
+        .iter()
+        .map(|resource| format!("  {} {} ({})\n", resource.kind, resource.name, resource.id))
+        .collect()
+}
+
+/// Takes off hosts that are not pgherd's what it put on them, and looks again that nothing is left.
+async fn clear_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationToken) -> Result<()> {
+    let base = asker.base;
+    let outlook = base.outlook().await?;
+    let site = base.connect(outlook.complete(&base.inventory)?, events).await?;
+    let result = async {
+        let sight = site.look().await?.whole()?;
+        asker.terminal.conceal(sight.cluster.secrets.values());
+        let plan = plan::down(&sight.cluster, &sight.files, &sight.found)?;
+        if plan.is_empty() {
+            return Ok(());
+        }
+        asker.ask(&describe(&plan)).await?;
+        events.emit(Event::Planned {
+            steps: plan.steps.len(),
+            changes: plan.changes(),
+        });
+        let context = Context {
+            cluster: sight.cluster.clone(),
+            remote: site.remote.clone() as Arc<dyn Remote>,
+            http: site.http.clone(),
+            events: events.clone(),
+            cancel: cancel.clone(),
+        };
+        execute::execute(Arc::new(plan), &context).await?;
+        let after = site.look().await?.whole()?;
+        let left = plan::down(&after.cluster, &after.files, &after.found)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Error::failed("something is left")
+            .excerpt("still there", describe(&left))
+            .hint("run `pgherd down` again"))
+    }
+    .await;
+    site.remote.close().await;
+    result
+}
+
+fn describe(plan: &Plan) -> String {
+    let mut text = String::new();
+    let mut last: Option<&HostName> = None;
+    for step in &plan.steps {
+        if last != Some(&step.host) {
+            text.push_str(&format!("  {}:\n", step.host));
+            last = Some(&step.host);
+        }
+        for change in &step.changes {
+            match change {
+                Change::Unit { unit, .. } => text.push_str(&format!("    {unit} is stopped and disabled\n")),
+                Change::Other(what) => text.push_str(&format!("    {what}\n")),
+                _ => {}
+            }
+        }
+        text.push_str("    the packages that pgherd installed are purged\n");
+    }
+    text
+}

@@ -1,0 +1,269 @@
+//! `pgherd status` and `pgherd verify`: verbs that look and answer.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    Global,
+    site::{Base, Sight, Site},
+};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    etcd::Etcd,
+    event::Events,
+    haproxy,
+    inventory::Role,
+    patroni::{self, Topology},
+    report::{Table, Terminal, Tone},
+    verify::Proof,
+};
+
+/// How long lag may take to vanish, and HAProxy to notice what has just changed.
+const BOUND: Duration = Duration::from_secs(5);
+
+pub(super) async fn verify(global: &Global, terminal: &Terminal) -> Result<()> {
+    let base = Base::there(global)?;
+    terminal.conceal(base.workspace.secrets()?.values());
+    let outlook = base.outlook().await?;
+    let machines = outlook.complete(&base.inventory)?;
+    let (events, _quiet) = Events::channel();
+    let site = base.connect(machines, &events).await?;
+    let proof = prove(&site).await;
+    site.remote.close().await;
+    let proof = proof?;
+    if terminal.json {
+        terminal.print_json(&proof);
+    } else {
+        let mut table = Table::new(["", "check", "what was seen"]);
+        for check in &proof.checks {
+            let (tone, mark) = if check.passed {
+                (Tone::Plain, "ok")
+            } else {
+                (Tone::Bad, "FAILED")
+            };
+            table.toned_row(tone, [mark, check.name, &check.detail]);
+        }
+        table.print(terminal);
+    }
+    proof.error(&base.inventory.cluster).map_or(Ok(()), Err)
+}
+
+async fn prove(site: &Site<'_>) -> Result<Proof> {
+    let sight = site.look().await?.whole()?;
+    site.prove(sight, BOUND).await
+}
+
+pub(super) async fn status(global: &Global, terminal: &Terminal) -> Result<()> {
+    let base = Base::there(global)?;
+    terminal.conceal(base.workspace.secrets()?.values());
+    let outlook = base.outlook().await?;
+    if outlook.running.is_empty() {
+        return Err(super::site::no_hosts(&base.inventory));
+    }
+    let (events, _quiet) = Events::channel();
+    let site = base.connect(&outlook.running, &events).await?;
+    let status = gather(&site).await;
+    site.remote.close().await;
+    let status = status?;
+    if terminal.json {
+        terminal.print_json(&status.document(&base, &outlook.absent()));
+    } else {
+        status.print(&base, &outlook.absent(), terminal);
+    }
+    Ok(())
+}
+
+/// Everything that `status` shows.
+struct Status {
+    sight: Sight,
+    survey: std::collections::BTreeMap<crate::inventory::HostName, Result<patroni::Status>>,
+    topology: Option<Topology>,
+    etcd: Vec<(crate::inventory::HostName, Result<bool>)>,
+    servers: Result<Vec<haproxy::Server>>,
+}
+
+async fn gather(site: &Site<'_>) -> Result<Status> {
+    let sight = site.look().await?;
+    let cluster: &Cluster = &sight.cluster;
+    let etcd = futures_util::future::join_all(cluster.with_role(Role::Etcd).map(|node| async {
+        let healthy = Etcd::on(&site.http, &node.name).healthy().await;
+        (node.name.clone(), healthy)
+    }));
+    let (survey, etcd, servers) = tokio::join!(
+        patroni::survey(&site.http, cluster),
+        etcd,
+        haproxy::servers(&site.http, cluster),
+    );
+    // Any member that answers knows the whole topology; the leader knows it best.
+    let mut topology = None;
+    let leader = patroni::leader_of(&survey);
+    let answering = survey.iter().filter(|(_, status)| status.is_ok()).map(|(host, _)| host);
+    if let Some(host) = leader.or(answering.into_iter().next()) {
+        topology = patroni::Patroni::on(&site.http, host).topology().await.ok();
+    }
+    Ok(Status {
+        topology,
+        survey,
+        etcd,
+        servers,
+        sight,
+    })
+}
+
+struct MemberRow {
+    name: String,
+    address: String,
+    role: String,
+    state: String,
+    timeline: Option<u64>,
+    lag: Option<Value>,
+    pending_restart: bool,
+    error: Option<String>,
+}
+
+impl Status {
+    fn members(&self) -> Vec<MemberRow> {
+        self.sight
+            .cluster
+            .with_role(Role::Postgres)
+            .map(|node| {
+                let known = self.topology.as_ref().and_then(|topology| {
+                    topology
+                        .members
+                        .iter()
+                        .find(|member| member.name == node.name.as_str())
+                });
+                let own = self.survey.get(&node.name);
+                let error = own
+                    .and_then(|own| own.as_ref().err())
+                    .map(|error| error.what().to_owned())
+                    .or_else(|| own.is_none().then(|| "the host does not run".into()));
+                let own = own.and_then(|own| own.as_ref().ok());
+                MemberRow {
+                    name: node.name.to_string(),
+                    address: node.address.to_string(),
+                    role: known
+                        .map(|member| member.role.clone())
+                        .or(own.map(|own| own.role.clone()))
+                        .unwrap_or_default(),
+                    state: match (&error, known, own) {
+                        (Some(_), ..) => "unreachable".into(),
+                        (None, Some(member), _) => member.state.clone(),
+                        (None, None, Some(own)) => own.state.clone(),
+                        (None, None, None) => String::new(),
+                    },
+                    timeline: known
+                        .and_then(|member| member.timeline)
+                        .or(own.and_then(|own| own.timeline)),
+                    lag: known.and_then(|member| member.lag.clone()),
+                    pending_restart: own.is_some_and(|own| own.pending_restart),
+                    error,
+                }
+            })
+            .collect()
+    }
+
+    fn print(&self, base: &Base, absent: &[crate::inventory::HostName], terminal: &Terminal) {
+        let mut table = Table::new(["member", "host", "role", "state", "TL", "lag (bytes)"])
+            .title(format!("cluster {}", base.inventory.cluster));
+        for member in self.members() {
+            let lag = member.lag.map_or(String::new(), |lag| lag.to_string().trim_matches('"').to_owned());
+            let mut state = member.state;
+            if member.pending_restart {
+                state.push_str(" (restart pending)");
+            }
+            let tone = match (&member.error, member.role.as_str()) {
+                (Some(_), _) => Tone::Bad,
+                (None, "leader") => Tone::Good,
+                _ => Tone::Plain,
+            };
+            let timeline = member.timeline.map_or(String::new(), |timeline| timeline.to_string());
+            table.toned_row(tone, [member.name, member.address, member.role, state, timeline, lag]);
+        }
+        table.print(terminal);
+        let mut table = Table::new(["etcd", "health"]);
+        for (host, healthy) in &self.etcd {
+            let (tone, word) = match healthy {
+                Ok(true) => (Tone::Plain, "healthy".to_owned()),
+                Ok(false) => (Tone::Bad, "without a leader".to_owned()),
+                Err(error) => (Tone::Bad, error.what().to_owned()),
+            };
+            table.toned_row(tone, [host.to_string(), word]);
+        }
+        table.print(terminal);
+        match &self.servers {
+            Ok(servers) => {
+                let mut table = Table::new(["HAProxy", "port", "backend", "status", "sessions"]);
+                for server in servers {
+                    let port = match server.listener.as_str() {
+                        haproxy::WRITE => base.inventory.haproxy.write_port.to_string(),
+                        haproxy::READ => base.inventory.haproxy.read_port.to_string(),
+                        _ => String::new(),
+                    };
+                    let tone = if server.is_up() { Tone::Plain } else { Tone::Dim };
+                    table.toned_row(
+                        tone,
+                        [
+                            server.listener.clone(),
+                            port,
+                            server.name.clone(),
+                            server.status.clone(),
+                            server.sessions.to_string(),
+                        ],
+                    );
+                }
+                table.print(terminal);
+            }
+            Err(error) => terminal.say(&format!("HAProxy: {error}")),
+        }
+        if self.topology.as_ref().is_some_and(|topology| topology.pause) {
+            terminal.say("Patroni is paused: nothing fails over until it is resumed");
+        }
+        if !base.inventory.tls.enabled {
+            terminal.say("TLS is off (tls.enabled: false): everything, passwords aside, goes in plaintext");
+        }
+        for host in absent {
+            terminal.say(&format!("{host} does not run: pgherd up starts it"));
+        }
+        for error in &self.sight.dark {
+            terminal.say(&error.to_string());
+        }
+    }
+
+    fn document(&self, base: &Base, absent: &[crate::inventory::HostName]) -> Value {
+        let members: Vec<Value> = self
+            .members()
+            .into_iter()
+            .map(|member| {
+                json!({
+                    "name": member.name, "address": member.address, "role": member.role,
+                    "state": member.state, "timeline": member.timeline, "lag_bytes": member.lag,
+                    "pending_restart": member.pending_restart, "error": member.error,
+                })
+            })
+            .collect();
+        let etcd: Vec<Value> = self
+            .etcd
+            .iter()
+            .map(|(host, healthy)| {
+                json!({
+                    "name": host, "healthy": matches!(healthy, Ok(true)),
+                    "error": healthy.as_ref().err().map(Error::to_string),
+                })
+            })
+            .collect();
+        json!({
+            "cluster": base.inventory.cluster,
+            "members": members,
+            "paused": self.topology.as_ref().is_some_and(|topology| topology.pause),
+            "etcd": etcd,
+            "haproxy": self.servers.as_ref().ok(),
+            "haproxy_error": self.servers.as_ref().err().map(Error::to_string),
+            "tls": base.inventory.tls.enabled,
+            "not_running": absent,
+            "unreachable": self.sight.dark.iter().map(Error::to_string).collect::<Vec<_>>(),
+        })
+    }
+}

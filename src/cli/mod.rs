@@ -1,0 +1,220 @@
+//! The command line: what can be said, and which pipeline each verb is.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::{Error, Result},
+    inventory::Inventory,
+    report::Terminal,
+};
+
+mod connect;
+mod down;
+mod init;
+mod look;
+mod plan;
+mod site;
+mod up;
+
+/// Provision, prove and tear down highly available PostgreSQL clusters
+#[derive(Debug, Parser)]
+#[command(
+    name = "pgherd",
+    version,
+    max_term_width = 100,
+    after_help = "Start here:\n  pgherd init && pgherd plan && pgherd up\n\n\
+                  Exit codes: 0 done · 1 hosts, cloud or cluster failed · 2 bad input · 3 the cluster \
+                  does not hold · 4 changes are pending · 130 interrupted"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Read this inventory
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PGHERD_INVENTORY",
+        default_value = "pgherd.yaml",
+        value_hint = ValueHint::FilePath
+    )]
+    pub inventory: PathBuf,
+    /// Print JSON on stdout: one document, or a line per event
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show more; twice for every line that the hosts print
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Take templates from here before the built-in ones
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub templates: Option<PathBuf>,
+}
+
+impl Global {
+    pub(crate) fn load(&self) -> Result<Inventory> {
+        Inventory::load(&self.inventory)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProviderKind {
+    Docker,
+    Aws,
+    Existing,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Write a commented inventory that works as it is
+    #[command(after_help = "Example:\n  pgherd init --provider existing -o prod.yaml")]
+    Init {
+        /// Where the hosts come from
+        #[arg(long, value_enum, default_value = "docker")]
+        provider: ProviderKind,
+        /// Write to this file, or to stdout with `-` [default: the inventory's path]
+        #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+    },
+    /// Show what `up` would do; touch nothing
+    #[command(after_help = "Example:\n  pgherd -i prod.yaml plan --check || echo 'something would change'")]
+    Plan {
+        /// Exit with 4 if anything would change
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make the cluster what the inventory says, and prove it
+    #[command(after_help = "Safe to run again at any time, also after an interruption.\n\nExample:\n  pgherd -i inventories/local.yaml up --yes")]
+    Up {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Show the topology, etcd's health and HAProxy's backends
+    #[command(after_help = "Example:\n  pgherd status --json | jq '.members[] | select(.role == \"leader\")'")]
+    Status,
+    /// Prove that the cluster works, through its own front door
+    Verify,
+    /// Open a shell on a host, or run a command there
+    #[command(after_help = "Example:\n  pgherd ssh node1 -- patronictl -c /etc/patroni.yml list")]
+    Ssh {
+        host: String,
+        /// Run this instead of a shell
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Open psql through HAProxy, as the superuser
+    #[command(after_help = "Example:\n  pgherd psql -- -c 'select version()'")]
+    Psql {
+        /// Go to a replica, through the read port
+        #[arg(long)]
+        read: bool,
+        /// Pass these to psql
+        #[arg(last = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Show the journal of a host's units
+    #[command(after_help = "Example:\n  pgherd logs node2 patroni -f")]
+    Logs {
+        host: String,
+        /// Only this unit [default: the units of the host's roles]
+        unit: Option<String>,
+        /// Go on as lines come
+        #[arg(short, long)]
+        follow: bool,
+        /// Begin with this many lines
+        #[arg(short = 'n', long, default_value = "100")]
+        lines: u32,
+    },
+    /// Remove what `up` made, and prove that nothing is left
+    #[command(after_help = "Example:\n  pgherd -i inventories/local.yaml down")]
+    Down {
+        /// Do not ask for the cluster's name
+        #[arg(short, long)]
+        yes: bool,
+        /// Keep the passwords, keys and certificates for the next `up`
+        #[arg(long)]
+        keep_secrets: bool,
+    },
+    /// Print a completion script
+    #[command(after_help = "Example:\n  pgherd completions bash >/etc/bash_completion.d/pgherd")]
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = "Example:\n  pgherd man | man -l -")]
+    Man,
+}
+
+impl Verb {
+    /// Whether Ctrl-C is for pgherd; otherwise it is for the program that has the terminal.
+    pub fn can_be_interrupted(&self) -> bool {
+        !matches!(self, Verb::Ssh { .. } | Verb::Psql { .. } | Verb::Logs { .. })
+    }
+}
+
+/// Does what the command line says; returns the exit code of a verb that went well.
+pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Result<u8> {
+    let global = &cli.global;
+    match cli.verb {
+        Verb::Init { provider, output } => init::run(global, provider, output.as_deref(), terminal)?,
+        Verb::Plan { check } => plan::run(global, check, terminal).await?,
+        Verb::Up { yes } => up::run(global, yes, terminal, cancel).await?,
+        Verb::Status => look::status(global, terminal).await?,
+        Verb::Verify => look::verify(global, terminal).await?,
+        Verb::Ssh { host, command } => return connect::ssh(global, &host, &command).await,
+        Verb::Psql { read, args } => return connect::psql(global, read, &args).await,
+        Verb::Logs {
+            host,
+            unit,
+            follow,
+            lines,
+        } => return connect::logs(global, &host, unit.as_deref(), follow, lines).await,
+        Verb::Down { yes, keep_secrets } => {
+            down::run(global, yes, keep_secrets, terminal, cancel).await?;
+        }
+        Verb::Completions { shell } => completions(shell, terminal),
+        Verb::Man => man(terminal)?,
+    }
+    Ok(0)
+}
+
+fn completions(shell: clap_complete::Shell, terminal: &Terminal) {
+    let mut script = Vec::new();
+    let mut command = <Cli as clap::CommandFactory>::command();
+    clap_complete::generate(shell, &mut command, "pgherd", &mut script);
+    terminal.print(&String::from_utf8_lossy(&script));
+}
+
+/// One page: the synopsis, then every verb with its options.
+fn man(terminal: &Terminal) -> Result<()> {
+    let failed = |error: std::io::Error| Error::failed("cannot make the manual page").because(error);
+    let mut command = <Cli as clap::CommandFactory>::command();
+    command.build();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone())
+        .render(&mut page)
+        .map_err(failed)?;
+    for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+        let verb = verb.clone();
+        let title = format!(".SH \"PGHERD {}\"\n", verb.get_name().to_uppercase());
+        page.extend_from_slice(title.as_bytes());
+        let man = clap_mangen::Man::new(verb);
+        man.render_description_section(&mut page).map_err(failed)?;
+        man.render_synopsis_section(&mut page).map_err(failed)?;
+        man.render_options_section(&mut page).map_err(failed)?;
+    }
+    terminal.print(&String::from_utf8_lossy(&page));
+    Ok(())
+}

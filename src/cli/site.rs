@@ -1,0 +1,428 @@
+//! The pipeline that the verbs share: inventory, workspace and hosts in; a look at all of it out.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use indexmap::IndexMap;
+
+use super::Global;
+use crate::{
+    cluster::{Address, Cluster, Node},
+    error::{Error, Kind, Result},
+    etcd::{Etcd, PatroniKeys},
+    event::{Event, Events, HostState},
+    facts::{self, Facts, Os},
+    http::Http,
+    inventory::{HostName, Inventory, PgVersion, Role},
+    plan::{self, Found, Plan},
+    provider::{self, Machine, MachineState, Provider},
+    remote::{Remote, SshRemote},
+    render::{self, Files, Templates},
+    verify::{Proof, Prover},
+    workspace::{Request, Workspace},
+};
+
+/// How long the facts of a host may take once it is connected.
+const PROBE: Duration = Duration::from_secs(30);
+
+/// What a verb begins with; nothing has been touched yet.
+pub(super) struct Base {
+    pub inventory: Inventory,
+    pub workspace: Workspace,
+    pub templates: Templates,
+    pub provider: Box<dyn Provider>,
+}
+
+impl Base {
+    pub(super) fn new(global: &Global, open: fn(&Inventory) -> Result<Workspace>) -> Result<Self> {
+        let inventory = global.load()?;
+        let templates = match &global.templates {
+            Some(dir) => Templates::with_overrides(dir)?,
+            None => Templates::embedded()?,
+        };
+        let provider = provider::from_inventory(&inventory)?;
+        let workspace = open(&inventory)?;
+        Ok(Self {
+            inventory,
+            workspace,
+            templates,
+            provider,
+        })
+    }
+
+    /// For verbs that need the cluster to be there: its workspace, or an error that says so.
+    pub(super) fn there(global: &Global) -> Result<Self> {
+        Self::new(global, |inventory| {
+            Workspace::existing(inventory)?.ok_or_else(|| no_cluster(inventory))
+        })
+    }
+
+    pub(super) fn hosts(&self) -> Vec<HostName> {
+        self.inventory.hosts.keys().cloned().collect()
+    }
+
+    /// Splits the inventory's hosts into those that run and those that `up` must make or start.
+    pub(super) async fn outlook(&self) -> Result<Outlook> {
+        let mut machines: BTreeMap<HostName, Machine> = self
+            .provider
+            .discover()
+            .await?
+            .into_iter()
+            .map(|machine| (machine.host.clone(), machine))
+            .collect();
+        let mut outlook = Outlook::default();
+        for host in self.inventory.hosts.keys() {
+            match machines.remove(host) {
+                Some(machine) if machine.state == MachineState::Running => {
+                    outlook.running.push(machine);
+                }
+                Some(_) => outlook.stopped.push(host.clone()),
+                None => outlook.missing.push(host.clone()),
+            }
+        }
+        outlook.strangers = machines.into_keys().collect();
+        Ok(outlook)
+    }
+
+    /// Makes the hosts known to SSH and connects to them.
+    pub(super) async fn connect(&self, machines: &[Machine], events: &Events) -> Result<Site<'_>> {
+        self.workspace.pin_host_keys(machines)?;
+        let config = self.workspace.write_ssh_config(machines)?;
+        let patience = Duration::from_secs(self.inventory.ssh.connect_timeout.into());
+        let remote = Arc::new(SshRemote::new(
+            &config,
+            self.workspace.control_dir()?,
+            patience,
+        ));
+        let tls = if self.inventory.tls.enabled {
+            Some(self.workspace.pki()?.rustls_client_config()?)
+        } else {
+            None
+        };
+        let http = Http::new(remote.clone(), tls.clone());
+        Ok(Site {
+            base: self,
+            machines: machines.to_vec(),
+            remote,
+            http,
+            tls,
+            events: events.clone(),
+        })
+    }
+
+    /// The cluster as it should be, on these machines.
+    ///
+    /// A host without a machine has a stand-in for its address; `os` says what a host runs.
+    pub(super) fn cluster(
+        &self,
+        machines: &[Machine],
+        os: impl Fn(&HostName) -> Os,
+    ) -> Result<Cluster> {
+        let inventory = &self.inventory;
+        let address_of = |host: &HostName| {
+            machines
+                .iter()
+                .find(|machine| machine.host == *host)
+                .and_then(|machine| machine.address)
+                .or(inventory.hosts.get(host).and_then(|host| host.address))
+        };
+        let (ca, mut certificates) = if inventory.tls.enabled {
+            let pki = self.workspace.pki()?;
+            let doors = self.door_names(machines, &address_of);
+            let requests: Vec<Request> = inventory
+                .hosts
+                .iter()
+                .map(|(name, host)| Request {
+                    host: name.clone(),
+                    address: address_of(name),
+                    // Clients reach the databases through HAProxy, and TLS passes through it.
+                    extra: if host.roles.iter().any(|role| *role != Role::Etcd) {
+                        doors.clone()
+                    } else {
+                        vec!["localhost".into(), "127.0.0.1".into()]
+                    },
+                })
+                .collect();
+            (Some(pki.ca().to_owned()), pki.certificates(&requests)?)
+        } else {
+            (None, BTreeMap::new())
+        };
+        let ca_bundle = match &inventory.ca_bundle {
+            None => None,
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+                Error::input(format!("cannot read {}", path.display())).because(error)
+            })?),
+        };
+        let mut nodes = IndexMap::new();
+        for (name, host) in &inventory.hosts {
+            let postgresql = if host.roles.contains(&Role::Postgres) {
+                Some(major(inventory, name, &os(name))?)
+            } else {
+                None
+            };
+            nodes.insert(
+                name.clone(),
+                Node {
+                    name: name.clone(),
+                    roles: host.roles.clone(),
+                    address: address_of(name)
+                        .map_or_else(|| Address::Pending(name.clone()), Address::Known),
+                    postgresql,
+                    certificate: certificates.remove(name),
+                },
+            );
+        }
+        Ok(Cluster {
+            inventory: inventory.clone(),
+            nodes,
+            secrets: self.workspace.secrets()?,
+            ca,
+            ca_bundle,
+        })
+    }
+
+    /// The names and addresses by which clients may call HAProxy.
+    fn door_names(
+        &self,
+        machines: &[Machine],
+        address_of: &impl Fn(&HostName) -> Option<std::net::Ipv4Addr>,
+    ) -> Vec<String> {
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        for host in self.inventory.with_role(Role::Haproxy) {
+            names.push(host.to_string());
+            names.extend(address_of(host).map(|address| address.to_string()));
+            names.extend(
+                machines
+                    .iter()
+                    .filter(|machine| machine.host == *host)
+                    .flat_map(|machine| [machine.ssh_address, machine.published_on])
+                    .flatten()
+                    .map(|address| address.to_string()),
+            );
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The plan for hosts that do not exist yet, as far as it can be known.
+    pub(super) fn preview(&self, outlook: &Outlook) -> Result<(Cluster, Plan)> {
+        let os = Os::expected(&self.inventory);
+        let cluster = self.cluster(&outlook.running, |_| os.clone())?;
+        let files = render::render(&cluster, &self.templates)?;
+        let found = Found {
+            facts: self
+                .hosts()
+                .into_iter()
+                .map(|host| (host, Facts::bare(os.clone())))
+                .collect(),
+            dcs: None,
+        };
+        let plan = plan::up(&cluster, &files, &render::dcs_config(&cluster), &found)?;
+        Ok((cluster, plan))
+    }
+}
+
+pub(super) fn no_cluster(inventory: &Inventory) -> Error {
+    Error::failed(format!("there is no cluster {} here", inventory.cluster))
+        .cause(format!("{} is not there", inventory.workspace_dir().display()))
+        .hint("make it: pgherd up")
+}
+
+fn major(inventory: &Inventory, host: &HostName, os: &Os) -> Result<u16> {
+    match inventory.postgresql.version {
+        PgVersion::Major(major) => Ok(major),
+        PgVersion::Distro => os.postgresql().ok_or_else(|| {
+            Error::input(format!(
+                "which PostgreSQL {} has is not known here",
+                if os.pretty.is_empty() { "this system" } else { &os.pretty }
+            ))
+            .on(host)
+            .hint("name the major version: postgresql: { version: 16 }")
+        }),
+    }
+}
+
+/// Which of the inventory's hosts are there.
+#[derive(Debug, Default)]
+pub(super) struct Outlook {
+    pub running: Vec<Machine>,
+    pub stopped: Vec<HostName>,
+    pub missing: Vec<HostName>,
+    /// Hosts that carry the cluster's label and are not in the inventory.
+    pub strangers: Vec<HostName>,
+}
+
+impl Outlook {
+    /// The hosts that must be made or started.
+    pub(super) fn absent(&self) -> Vec<HostName> {
+        [&self.stopped[..], &self.missing[..]].concat()
+    }
+
+    /// The machines, if the whole inventory runs.
+    pub(super) fn complete(&self, inventory: &Inventory) -> Result<&[Machine]> {
+        let absent = self.absent();
+        if absent.is_empty() {
+            return Ok(&self.running);
+        }
+        if self.running.is_empty() {
+            return Err(no_hosts(inventory));
+        }
+        let names: Vec<&str> = absent.iter().map(HostName::as_str).collect();
+        Err(
+            Error::failed(format!("hosts that do not run: {}", names.join(", ")))
+                .hint("make or start them: pgherd up"),
+        )
+    }
+}
+
+pub(super) fn no_hosts(inventory: &Inventory) -> Error {
+    Error::failed(format!("no host of the cluster {} is there", inventory.cluster))
+        .hint("make them: pgherd up")
+}
+
+/// Hosts that are connected, or are when somebody asks.
+pub(super) struct Site<'a> {
+    pub base: &'a Base,
+    pub machines: Vec<Machine>,
+    pub remote: Arc<SshRemote>,
+    pub http: Http,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub events: Events,
+}
+
+/// The cluster as it should be, and the hosts as they were found to be.
+pub(super) struct Sight {
+    pub cluster: Arc<Cluster>,
+    pub files: Files,
+    pub found: Found,
+    /// Hosts whose facts could not be read.
+    pub dark: Vec<Error>,
+}
+
+impl Sight {
+    pub(super) fn plan(&self) -> Result<Plan> {
+        let config = render::dcs_config(&self.cluster);
+        plan::up(&self.cluster, &self.files, &config, &self.found)
+    }
+
+    /// An error if any host could not be read.
+    pub(super) fn whole(mut self) -> Result<Self> {
+        match self.dark.len() {
+            0 => Ok(self),
+            1 => Err(self.dark.remove(0)),
+            count => Err(Error::several(
+                format!("{count} hosts cannot be read"),
+                self.dark,
+            )),
+        }
+    }
+}
+
+impl Site<'_> {
+    /// Reads every host's facts, and the DCS, and renders what should be there.
+    pub(super) async fn look(&self) -> Result<Sight> {
+        let inventory = &self.base.inventory;
+        // Which files there are does not depend on what the hosts run; only what is in them does.
+        let os = Os::expected(inventory);
+        let draft = self.base.cluster(&self.machines, |_| os.clone());
+        let draft = match draft {
+            Err(error) if inventory.postgresql.version == PgVersion::Distro && error.kind() == Kind::Input => {
+                self.base.cluster(&self.machines, |_| Os::ubuntu_24_04())?
+            }
+            draft => draft?,
+        };
+        let draft = render::render(&draft, &self.base.templates)?;
+        let (facts, dark) = self.probe(&draft).await;
+        let cluster = self.base.cluster(&self.machines, |host| {
+            facts
+                .get(host)
+                .map_or_else(|| os.clone(), |facts: &Facts| facts.os.clone())
+        })?;
+        let files = render::render(&cluster, &self.base.templates)?;
+        let dcs = self.dcs(&cluster, &facts).await;
+        Ok(Sight {
+            cluster: Arc::new(cluster),
+            files,
+            found: Found { facts, dcs },
+            dark,
+        })
+    }
+
+    async fn probe(&self, files: &Files) -> (BTreeMap<HostName, Facts>, Vec<Error>) {
+        let asked = self.machines.iter().map(|machine| async move {
+            let host = &machine.host;
+            let paths: Vec<&str> = files
+                .get(host)
+                .map_or(&[][..], Vec::as_slice)
+                .iter()
+                .map(|file| file.path.as_str())
+                .collect();
+            let script = facts::probe(&self.base.inventory, host, &paths);
+            self.events.host(host, HostState::Connecting, None);
+            let silent = |_, _: &str| {};
+            self.remote.connect(host).await?;
+            self.events.host(host, HostState::Connected, None);
+            let output = self.remote.run(host, &script, PROBE, &silent).await?;
+            let facts = facts::parse(&output.stdout)
+                .map_err(|error| error.on(host).excerpt("stderr", output.stderr))?;
+            self.events.emit(Event::FactsRead { host: host.clone() });
+            Ok::<_, Error>((host.clone(), facts))
+        });
+        let mut read = BTreeMap::new();
+        let mut dark = Vec::new();
+        for answer in join_all(asked).await {
+            match answer {
+                Ok((host, facts)) => {
+                    read.insert(host, facts);
+                }
+                Err(error) => dark.push(error),
+            }
+        }
+        (read, dark)
+    }
+
+    /// Patroni's keys, from the first etcd that answers.
+    async fn dcs(
+        &self,
+        cluster: &Cluster,
+        facts: &BTreeMap<HostName, Facts>,
+    ) -> Option<PatroniKeys> {
+        for node in cluster.with_role(Role::Etcd) {
+            let runs = facts
+                .get(&node.name)
+                .is_some_and(|facts| facts.unit("etcd").is_active() && facts.etcd_data);
+            if runs
+                && let Ok(keys) = Etcd::on(&self.http, &node.name)
+                    .patroni_keys(cluster.name())
+                    .await
+            {
+                return Some(keys);
+            }
+        }
+        None
+    }
+
+    /// Proves the cluster, looking again until it holds or `patience` is over.
+    pub(super) async fn prove(&self, first: Sight, patience: Duration) -> Result<Proof> {
+        self.events.emit(Event::VerifyStarted);
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut sight = first;
+        loop {
+            let prover = Prover {
+                cluster: sight.cluster.clone(),
+                remote: self.remote.clone() as Arc<dyn Remote>,
+                http: self.http.clone(),
+                tls: self.tls.clone(),
+            };
+            let plan = sight.plan()?;
+            let proof = prover.look(&sight.found.facts, &plan).await;
+            if proof.passed || tokio::time::Instant::now() >= deadline {
+                proof.announce(&self.events);
+                return Ok(proof);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            sight = self.look().await?.whole()?;
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! `pgherd up`.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Global, plan as plan_verb,
+    site::{Base, Outlook, Site},
+};
+use crate::{
+    cluster::{Cluster, SUPERUSER},
+    error::{Error, Kind, Result},
+    event::{Event, Events},
+    execute::{self, Context},
+    inventory::Role,
+    plan::Plan,
+    provider::{Access, Machine},
+    remote::Remote,
+    report::{self, Expected, Handle, Options, Reporter, RunLog, Summary, Terminal},
+    workspace::Workspace,
+};
+
+/// How long the cluster may take to settle after the last step, until it must hold.
+const SETTLING: Duration = Duration::from_secs(45);
+
+pub(super) async fn run(
+    global: &Global,
+    yes: bool,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let base = Base::new(global, Workspace::open)?;
+    let _lock = base.workspace.lock("up")?;
+    terminal.conceal(base.workspace.secrets()?.values());
+    for note in base.workspace.take_notes() {
+        terminal.say(&format!("note: {note}"));
+    }
+    let (events, receiver) = Events::channel();
+    let log = base.workspace.new_run(jiff::Timestamp::now())?;
+    let reporter = Reporter::start(
+        receiver,
+        Options {
+            terminal: terminal.clone(),
+            run_log: Some(RunLog::create(&log)?),
+            hosts: base.hosts(),
+        },
+    );
+    events.emit(Event::RunStarted {
+        verb: "up",
+        cluster: base.inventory.cluster.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        at: jiff::Timestamp::now(),
+    });
+    let asker = Asker {
+        terminal,
+        reporter: &reporter,
+        yes,
+    };
+    let result = converge(&base, &asker, &events, cancel).await;
+    events.emit(Event::RunFinished {
+        exit_code: result.as_ref().err().map_or(0, |error| error.kind().exit_code()),
+        seconds: events.elapsed(),
+        error: result.as_ref().err().map(Error::to_string),
+    });
+    let run = reporter.finish().await;
+    let endpoints = result.as_ref().map_or(Vec::new(), |done| endpoints(&base, done));
+    let settled = format!("the cluster {} is as the inventory says, and holds", base.inventory.cluster);
+    if !matches!(&result, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted) {
+        let summary = Summary {
+            settled: &settled,
+            endpoints: &endpoints,
+        };
+        report::print_summary(terminal, &run, &summary);
+    }
+    result.map(|_| ())
+}
+
+/// Asks before anything is made or changed.
+struct Asker<'a> {
+    terminal: &'a Terminal,
+    reporter: &'a Handle,
+    yes: bool,
+}
+
+impl Asker<'_> {
+    async fn ask(&self, base: &Base, outlook: &Outlook, notes: &[String], plan: &Plan) -> Result<()> {
+        if self.yes {
+            return Ok(());
+        }
+        let agreed = self
+            .reporter
+            .aside(async {
+                self.terminal
+                    .say(&outline(base, outlook, notes, plan, self.terminal));
+                report::confirm(self.terminal, "Do this?", Expected::Yes).await
+            })
+            .await?;
+        if agreed {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Interrupted, "not confirmed").left("nothing was changed"))
+        }
+    }
+}
+
+/// The plan in short: what it comes to on each host. The whole of it is `plan`'s to show.
+fn outline(
+    base: &Base,
+    outlook: &Outlook,
+    notes: &[String],
+    plan: &Plan,
+    terminal: &Terminal,
+) -> String {
+    if plan.steps.len() <= 4 {
+        return plan_verb::text(base, outlook, notes, plan, terminal);
+    }
+    let mut text = String::new();
+    for note in notes {
+        text.push_str(&format!("  + {note}\n"));
+    }
+    for (host, desired) in &base.inventory.hosts {
+        let state = if outlook.missing.contains(host) {
+            "is launched; "
+        } else if outlook.stopped.contains(host) {
+            "is started; "
+        } else {
+            ""
+        };
+        let roles: Vec<&str> = desired.roles.iter().map(|role| role.as_str()).collect();
+        let steps: Vec<&str> = plan
+            .steps
+            .iter()
+            .filter(|step| step.host == *host && step.changes_something())
+            .map(|step| step.name)
+            .collect();
+        let steps = if steps.is_empty() {
+            "nothing to do".to_owned()
+        } else {
+            steps.join(", ")
+        };
+        text.push_str(&format!("  {host} ({}): {state}{steps}\n", roles.join(", ")));
+    }
+    text.push_str("  every package, file and diff of it: pgherd plan\n");
+    text
+}
+
+/// What a run that went well leaves.
+struct Done {
+    cluster: Arc<Cluster>,
+    machines: Vec<Machine>,
+}
+
+async fn converge(
+    base: &Base,
+    asker: &Asker<'_>,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<Done> {
+    let mut outlook = base.outlook().await?;
+    let absent = outlook.absent();
+    let mut agreed = false;
+    if !absent.is_empty() {
+        let notes = base.provider.preflight(&absent).await?;
+        let (_, plan) = base.preview(&outlook)?;
+        asker.ask(base, &outlook, &notes, &plan).await?;
+        agreed = true;
+        let identity = base.workspace.identity()?;
+        let access = Access {
+            user: base.inventory.ssh.user.clone(),
+            public_key: identity.public_key,
+        };
+        let launched = tokio::select! {
+            launched = base.provider.launch(&absent, &access, events) => launched?,
+            () = cancel.cancelled() => return Err(Error::interrupted()
+                .left("hosts that were being made may be there; the next run takes them up, and `pgherd down` removes them")),
+        };
+        outlook.running.extend(launched);
+    }
+    let site = base.connect(&outlook.running, events).await?;
+    let result = settle(&site, asker, agreed, cancel).await;
+    site.remote.close().await;
+    let cluster = result?;
+    Ok(Done {
+        cluster,
+        machines: outlook.running,
+    })
+}
+
+/// Everything from connected hosts to a proven cluster.
+async fn settle(
+    site: &Site<'_>,
+    asker: &Asker<'_>,
+    agreed: bool,
+    cancel: &CancellationToken,
+) -> Result<Arc<Cluster>> {
+    let stop = || Error::interrupted().hint("run the same command again: it takes up from here");
+    let sight = tokio::select! {
+        sight = site.look() => sight?.whole()?,
+        () = cancel.cancelled() => return Err(stop()),
+    };
+    let plan = sight.plan()?;
+    site.events.emit(Event::Planned {
+        steps: plan.steps.len(),
+        changes: plan.changes(),
+    });
+    let cluster = sight.cluster.clone();
+    let sight = if plan.is_empty() {
+        sight
+    } else {
+        if !agreed {
+            let nothing = Outlook::default();
+            asker.ask(site.base, &nothing, &[], &plan).await?;
+        }
+        let context = Context {
+            cluster: cluster.clone(),
+            remote: site.remote.clone() as Arc<dyn Remote>,
+            http: site.http.clone(),
+            events: site.events.clone(),
+            cancel: cancel.clone(),
+        };
+        execute::execute(Arc::new(plan), &context).await?;
+        site.look().await?.whole()?
+    };
+    let proof = tokio::select! {
+        proof = site.prove(sight, SETTLING) => proof?,
+        () = cancel.cancelled() => return Err(stop()),
+    };
+    match proof.error(&site.base.inventory.cluster) {
+        None => Ok(cluster),
+        Some(error) => Err(error),
+    }
+}
+
+/// How to reach the cluster.
+fn endpoints(base: &Base, done: &Done) -> Vec<(&'static str, String)> {
+    let haproxy = &base.inventory.haproxy;
+    let Some(door) = done.cluster.with_role(Role::Haproxy).next() else {
+        return Vec::new();
+    };
+    let machine = done.machines.iter().find(|machine| machine.host == door.name);
+    let address = machine
+        .and_then(|machine| machine.published_on.or(machine.ssh_address))
+        .map_or_else(|| door.address.to_string(), |address| address.to_string());
+    let scheme = if done.cluster.ca.is_some() { "https" } else { "http" };
+    let psql = |port| format!("psql -h {address} -p {port} -U {SUPERUSER}");
+    vec![
+        ("writes", psql(haproxy.write_port)),
+        ("reads", psql(haproxy.read_port)),
+        ("stats", format!("{scheme}://{address}:{}/", haproxy.stats_port)),
+        (
+            "passwords",
+            base.inventory.workspace_dir().join("secrets.yaml").display().to_string(),
+        ),
+    ]
+}

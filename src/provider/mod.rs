@@ -13,6 +13,7 @@ use crate::{
     inventory::{self, HostName, Inventory},
 };
 
+mod docker;
 mod existing;
 
 /// The label or tag that names the cluster a resource belongs to.
@@ -98,7 +99,9 @@ pub trait Provider: Send + Sync {
 /// The provider that an inventory names.
 pub fn from_inventory(inventory: &Inventory) -> Result<Box<dyn Provider>> {
     match &inventory.provider {
-        inventory::Provider::Docker(_) => Err(crate::error::Error::failed("not here yet")),
+        inventory::Provider::Docker(settings) => {
+            Ok(Box::new(docker::DockerProvider::new(inventory, settings)))
+        }
         inventory::Provider::Existing => Ok(Box::new(existing::ExistingProvider::new(inventory))),
         inventory::Provider::Aws(_) => Err(crate::error::Error::input(
             "this pgherd was built without the EC2 provider",

@@ -1,0 +1,271 @@
+//! A host image from the machine's own package sources: the script's stdout is the engine's import.
+
+use std::{
+    collections::VecDeque,
+    env, fs, io,
+    os::unix::fs::MetadataExt,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bollard::query_parameters::{CreateImageOptionsBuilder, TagImageOptionsBuilder};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, ChildStderr, ChildStdout, Command},
+};
+
+use super::{
+    engine::{self, Engine},
+    image::SCRIPT,
+};
+use crate::{
+    error::{Error, Result},
+    event::{Event, Events},
+};
+
+/// Half a minute on a fast mirror; a slow line and a slow disk may need several.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// What the script may need to reach its package mirror; sudo would drop it.
+const KEPT_VARIABLES: [&str; 6] = [
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
+/// How much of the script's output an error quotes.
+const QUOTED_LINES: usize = 25;
+
+/// Checks that this machine can build. Changes nothing.
+pub(super) async fn check() -> Result<()> {
+    const WHAT: &str = "a host image cannot be made on this machine";
+    const HINT: &str = "or name an image that the engine has: provider.image";
+    if !on_path("debootstrap") {
+        return Err(Error::failed(WHAT)
+            .cause("debootstrap is not installed")
+            .hint("sudo apt-get install debootstrap")
+            .hint(HINT));
+    }
+    if !is_root() && !sudo_works().await {
+        return Err(Error::failed(WHAT)
+            .cause("debootstrap needs root, and sudo asks for a password")
+            .hint("run `sudo -v` first, or `sudo pgherd …` this once: the image is kept")
+            .hint(HINT));
+    }
+    Ok(())
+}
+
+/// Builds the image and names it `tag`, which exists only once the image is whole.
+pub(super) async fn build(engine: &Engine, tag: &str, events: &Events) -> Result<()> {
+    let failed = |cause: String| {
+        Error::failed(format!("the host image {tag} could not be made"))
+            .cause(cause)
+            .left("the engine has no such image; hosts that exist are as they were")
+    };
+    let script = tempfile::NamedTempFile::new()
+        .and_then(|file| fs::write(file.path(), SCRIPT).map(|()| file))
+        .map_err(|error| failed(format!("its script could not be written: {error}")))?;
+    let mut build = Build::start(script).map_err(|error| failed(error.to_string()))?;
+    let (body, stderr) = build.output();
+
+    let options = CreateImageOptionsBuilder::default().from_src("-").build();
+    let client = engine.streaming(BUILD_TIMEOUT);
+    let import = async {
+        let mut statuses =
+            client.create_image(Some(options), Some(bollard::body_try_stream(body)), None);
+        let mut id = None;
+        while let Some(status) = statuses.next().await {
+            id = status?.status.or(id);
+        }
+        Ok::<_, bollard::errors::Error>(id)
+    };
+    let watch = relay(stderr, tag, events);
+    let both = async { tokio::join!(import, watch) };
+    let Ok((imported, tail)) = tokio::time::timeout(BUILD_TIMEOUT, both).await else {
+        let minutes = BUILD_TIMEOUT.as_secs() / 60;
+        return Err(failed(format!("it was not complete after {minutes} minutes"))
+            .hint("see whether this machine reaches its package mirror: apt-get update"));
+    };
+    let script_failed = build.status().filter(|status| !status.success());
+    let id = match (script_failed, imported) {
+        (Some(status), _) => {
+            return Err(failed(format!("its script ended with {status}"))
+                .excerpt("the end of its output", tail)
+                .hint("see whether this machine reaches its package mirror: apt-get update"));
+        }
+        (None, Err(error)) => return Err(failed(engine::message(&error))),
+        (None, Ok(id)) => id
+            .filter(|id| id.starts_with("sha256:"))
+            .ok_or_else(|| failed("the engine did not say what it made of it".into()))?,
+    };
+    let (repository, version) = tag.split_once(':').unwrap_or((tag, "latest"));
+    let options = TagImageOptionsBuilder::default()
+        .repo(repository)
+        .tag(version)
+        .build();
+    engine::call(
+        &format!("name the new image {tag}"),
+        engine.api().tag_image(&id, Some(options)),
+    )
+    .await
+}
+
+/// The running script. Dropped early, it is told to end, and clears up after itself.
+struct Build {
+    pid: Option<u32>,
+    status: Arc<Mutex<Option<ExitStatus>>>,
+    child: Option<Child>,
+    sudo: bool,
+    // The script starts itself again from its file, so the file stays as long as it runs.
+    _script: tempfile::NamedTempFile,
+}
+
+impl Build {
+    fn start(script: tempfile::NamedTempFile) -> io::Result<Self> {
+        let sudo = !is_root();
+        let mut command = match sudo {
+            true => {
+                let mut command = Command::new("sudo");
+                command.args(["-n", "env"]);
+                for name in KEPT_VARIABLES {
+                    if let Ok(value) = env::var(name) {
+                        command.arg(format!("{name}={value}"));
+                    }
+                }
+                command.arg("bash");
+                command
+            }
+            false => Command::new("bash"),
+        };
+        let child = command
+            .arg(script.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        Ok(Self {
+            pid: child.id(),
+            status: Arc::default(),
+            child: Some(child),
+            sudo,
+            _script: script,
+        })
+    }
+
+    /// The tar stream, which breaks off unless the script succeeds, and the script's progress.
+    fn output(
+        &mut self,
+    ) -> (
+        impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        Option<ChildStderr>,
+    ) {
+        let mut child = self.child.take();
+        let stdout = child.as_mut().and_then(|child| child.stdout.take());
+        let stderr = child.as_mut().and_then(|child| child.stderr.take());
+        let status = Arc::clone(&self.status);
+        let body = stream::try_unfold(Some((stdout, child, status)), async |state| {
+            let Some((mut stdout, mut child, status)) = state else {
+                return Ok(None);
+            };
+            if let Some(chunk) = next_chunk(&mut stdout).await? {
+                return Ok(Some((chunk, Some((stdout, child, status)))));
+            }
+            if let Some(child) = &mut child {
+                let ended = child.wait().await?;
+                *status.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+                if !ended.success() {
+                    // The engine must not take half a filesystem for a whole one.
+                    return Err(io::Error::other("the script failed"));
+                }
+            }
+            Ok(None)
+        });
+        (body, stderr)
+    }
+
+    fn status(&self) -> Option<ExitStatus> {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        let (Some(pid), None) = (self.pid, self.status()) else {
+            return;
+        };
+        let mut command = match self.sudo {
+            true => {
+                let mut command = std::process::Command::new("sudo");
+                command.args(["-n", "kill"]);
+                command
+            }
+            false => std::process::Command::new("kill"),
+        };
+        // An error means that it has ended by itself.
+        let _ = command
+            .args(["-TERM", &pid.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+async fn next_chunk(stdout: &mut Option<ChildStdout>) -> io::Result<Option<Bytes>> {
+    let Some(stdout) = stdout else {
+        return Ok(None);
+    };
+    let mut chunk = Vec::with_capacity(256 * 1024);
+    let read = stdout.read_buf(&mut chunk).await?;
+    Ok((read > 0).then(|| chunk.into()))
+}
+
+/// Passes the script's progress on, and returns its last lines.
+async fn relay(stderr: Option<ChildStderr>, tag: &str, events: &Events) -> String {
+    let Some(stderr) = stderr else {
+        return String::new();
+    };
+    let mut lines = BufReader::new(stderr).lines();
+    let mut tail: VecDeque<String> = VecDeque::new();
+    // What is not text ends the progress, not the build.
+    while let Ok(Some(line)) = lines.next_line().await {
+        if tail.len() == QUOTED_LINES {
+            tail.pop_front();
+        }
+        tail.push_back(line.clone());
+        let line = line.trim_start_matches("host-image: ").to_owned();
+        events.emit(Event::Image {
+            image: tag.to_owned(),
+            line,
+        });
+    }
+    Vec::from(tail).join("\n")
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+async fn sudo_works() -> bool {
+    let sudo = Command::new("sudo")
+        .args(["-n", "true"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    // With a directory service behind it, sudo may take its time.
+    let answer = tokio::time::timeout(Duration::from_secs(10), sudo).await;
+    matches!(answer, Ok(Ok(status)) if status.success())
+}
+
+fn on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        // A plain user's path often lacks these, and sudo's has them.
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder| folder.join(program).is_file())
+}

@@ -1,0 +1,417 @@
+//! A host as the engine has it: a container that boots systemd.
+
+use std::{collections::HashMap, net::Ipv4Addr};
+
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status,
+    ContainerSummary, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use futures_util::{TryStreamExt, future};
+
+use super::{
+    archive,
+    engine::{self, Engine},
+    image::Image,
+    ports::{self, Port},
+};
+use crate::{
+    error::{Error, Result},
+    inventory::HostName,
+    provider::{CLUSTER_LABEL, HOST_LABEL, Machine, MachineState},
+};
+
+/// What becomes PID 1 where an image does not say.
+const INIT: &str = "/sbin/pgherd-init";
+const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
+/// Seconds that `docker stop` gives a host: PostgreSQL's shutdown checkpoint, and some.
+const STOP_TIMEOUT: i64 = 60;
+/// PostgreSQL's parallel queries share memory here; the engine's own 64 MB are soon too few. A
+/// bound, not a reservation.
+const SHM_SIZE: i64 = 1 << 30;
+
+/// What the inventory and the network say of one host.
+pub(super) struct Spec<'a> {
+    pub(super) cluster: &'a str,
+    pub(super) host: &'a HostName,
+    pub(super) network: &'a str,
+    pub(super) address: Ipv4Addr,
+    /// Published on this machine's loopback.
+    pub(super) ports: &'a [Port],
+}
+
+pub(super) fn name(cluster: &str, host: &HostName) -> String {
+    format!("{cluster}-{host}")
+}
+
+/// A container with the cluster's labels.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) host: HostName,
+    pub(super) status: Status,
+    pub(super) exit_code: i64,
+    /// How often the engine started it again after it ended by itself.
+    pub(super) restarts: i64,
+    /// Running or not: the engine keeps it.
+    pub(super) address: Option<Ipv4Addr>,
+    /// Ports of this machine's loopback, sorted.
+    pub(super) ports: Vec<u16>,
+}
+
+impl Found {
+    pub(super) fn running(&self) -> bool {
+        self.status == Status::RUNNING
+    }
+
+    /// Created, but an interruption came before its first start: nothing is on it.
+    pub(super) fn never_started(&self) -> bool {
+        self.status == Status::CREATED
+    }
+
+    /// The engine is removing it, or has failed to.
+    pub(super) fn going(&self) -> bool {
+        matches!(self.status, Status::REMOVING | Status::DEAD)
+    }
+
+    pub(super) fn machine(self, host_key: Option<String>) -> Machine {
+        Machine {
+            state: match self.running() {
+                true => MachineState::Running,
+                false => MachineState::Stopped,
+            },
+            published_on: (!self.ports.is_empty()).then_some(ports::PUBLISHED_ON),
+            host: self.host,
+            id: self.id,
+            address: self.address,
+            ssh_address: None,
+            host_key,
+        }
+    }
+}
+
+/// The containers of the engine, in any state; only the cluster's with `cluster`.
+pub(super) async fn list(engine: &Engine, cluster: Option<&str>) -> Result<Vec<ContainerSummary>> {
+    let mut options = ListContainersOptionsBuilder::default().all(true);
+    if let Some(cluster) = cluster {
+        options = options.filters(&HashMap::from([(
+            "label",
+            vec![format!("{CLUSTER_LABEL}={cluster}")],
+        )]));
+    }
+    engine::call(
+        "list its containers",
+        engine.api().list_containers(Some(options.build())),
+    )
+    .await
+}
+
+/// The label of a listed container.
+pub(super) fn label<'a>(container: &'a ContainerSummary, label: &str) -> Option<&'a str> {
+    container.labels.as_ref()?.get(label).map(String::as_str)
+}
+
+/// The name of a listed container, as people write it.
+pub(super) fn listed_name(container: &ContainerSummary) -> &str {
+    let names = container.names.as_deref().unwrap_or_default();
+    names
+        .first()
+        .map_or("?", |name| name.trim_start_matches('/'))
+}
+
+/// The cluster's hosts, all inspected at once; `network` is the cluster's.
+pub(super) async fn find_all(engine: &Engine, cluster: &str, network: &str) -> Result<Vec<Found>> {
+    let listed = list(engine, Some(cluster)).await?;
+    let inspections = listed
+        .iter()
+        .filter_map(|container| container.id.as_deref())
+        .map(|id| inspect(engine, id, network));
+    let found = future::try_join_all(inspections).await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// One container; `None` when it has gone, or is not one of ours.
+pub(super) async fn inspect(engine: &Engine, id: &str, network: &str) -> Result<Option<Found>> {
+    let inspected = engine::lookup(
+        "inspect a container",
+        engine
+            .api()
+            .inspect_container(id, None::<InspectContainerOptions>),
+    )
+    .await?;
+    Ok(inspected.and_then(|inspected| found(inspected, network)))
+}
+
+fn found(container: ContainerInspectResponse, network: &str) -> Option<Found> {
+    let host = container.config?.labels?.remove(HOST_LABEL)?;
+    let state = container.state.unwrap_or_default();
+    let endpoint = container
+        .network_settings
+        .and_then(|settings| settings.networks?.remove(network));
+    let address = endpoint.and_then(|endpoint| {
+        let fixed = endpoint.ipam_config.and_then(|ipam| ipam.ipv4_address);
+        [fixed, endpoint.ip_address]
+            .into_iter()
+            .flatten()
+            .find_map(|address| address.parse().ok())
+    });
+    let bindings = container.host_config.and_then(|config| config.port_bindings);
+    Some(Found {
+        id: container.id?,
+        name: container.name?.trim_start_matches('/').to_owned(),
+        host: HostName::new(host),
+        // A container that the engine is about to start again has ended just now.
+        status: match state.status.unwrap_or(Status::EMPTY) {
+            Status::EMPTY => Status::EXITED,
+            status => status,
+        },
+        exit_code: state.exit_code.unwrap_or_default(),
+        restarts: container.restart_count.unwrap_or_default(),
+        address,
+        ports: bindings.as_ref().map(ports::published).unwrap_or_default(),
+    })
+}
+
+/// The host's public key, once its first boot has made it.
+pub(super) async fn host_key(engine: &Engine, id: &str) -> Result<Option<String>> {
+    let line = archive::read(engine, id, HOST_KEY).await?;
+    Ok(line.and_then(|line| {
+        // Without the comment, which says where the key was made.
+        let mut words = line.split_whitespace();
+        Some(format!("{} {}", words.next()?, words.next()?))
+    }))
+}
+
+/// Creates the container and returns its id; it is not started.
+pub(super) async fn create(engine: &Engine, spec: &Spec<'_>, image: &Image) -> Result<String> {
+    let name = name(spec.cluster, spec.host);
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    let response = engine::call(
+        &format!("create the container {name}"),
+        engine
+            .api()
+            .create_container(Some(options), body(spec, image)),
+    )
+    .await?;
+    Ok(response.id)
+}
+
+fn body(spec: &Spec<'_>, image: &Image) -> ContainerCreateBody {
+    let strings = |strings: &[&str]| -> Option<Vec<String>> {
+        Some(strings.iter().map(|&string| string.to_owned()).collect())
+    };
+    let bindings = ports::bindings(spec.ports);
+    let mut exposed: Vec<String> = bindings.keys().cloned().collect();
+    exposed.sort();
+    let host_config = HostConfig {
+        // What systemd needs to be PID 1; far less than --privileged, which would hand it the
+        // machine's devices and which some engines refuse.
+        cap_add: strings(&["SYS_ADMIN", "NET_ADMIN"]),
+        security_opt: strings(&["seccomp=unconfined", "apparmor=unconfined"]),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        tmpfs: Some(HashMap::from([
+            ("/run".into(), String::new()),
+            ("/run/lock".into(), String::new()),
+        ])),
+        // An engine may be set up to put its own init first; systemd insists on being PID 1.
+        init: Some(false),
+        shm_size: Some(SHM_SIZE),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+            maximum_retry_count: None,
+        }),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("local".into()),
+            config: Some(HashMap::from([
+                ("max-size".into(), "10m".into()),
+                ("max-file".into(), "2".into()),
+            ])),
+        }),
+        port_bindings: (!bindings.is_empty()).then_some(bindings),
+        network_mode: Some(spec.network.to_owned()),
+        ..Default::default()
+    };
+    ContainerCreateBody {
+        image: Some(image.reference.clone()),
+        hostname: Some(spec.host.to_string()),
+        entrypoint: (!image.has_command).then(|| vec![INIT.to_owned()]),
+        env: strings(&["container=docker"]),
+        exposed_ports: (!exposed.is_empty()).then_some(exposed),
+        stop_signal: Some("SIGRTMIN+3".into()),
+        stop_timeout: Some(STOP_TIMEOUT),
+        labels: Some(HashMap::from([
+            (CLUSTER_LABEL.into(), spec.cluster.into()),
+            (HOST_LABEL.into(), spec.host.to_string()),
+        ])),
+        host_config: Some(host_config),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(
+                spec.network.to_owned(),
+                endpoint(spec.host, spec.address),
+            )])),
+        }),
+        ..Default::default()
+    }
+}
+
+/// An address that the host keeps over every restart, and its name on the network.
+pub(super) fn endpoint(host: &HostName, address: Ipv4Addr) -> EndpointSettings {
+    EndpointSettings {
+        ipam_config: Some(EndpointIpamConfig {
+            ipv4_address: Some(address.to_string()),
+            ..Default::default()
+        }),
+        aliases: Some(vec![host.to_string()]),
+        ..Default::default()
+    }
+}
+
+/// A user of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) uid: u64,
+    pub(super) gid: u64,
+    pub(super) home: String,
+}
+
+/// Looks `user` up in the container's own `/etc/passwd`.
+pub(super) async fn account(engine: &Engine, id: &str, user: &str) -> Result<Account> {
+    let passwd = archive::read(engine, id, "/etc/passwd")
+        .await?
+        .unwrap_or_default();
+    account_in(&passwd, user).ok_or_else(|| {
+        Error::failed(format!("the host's image has no user `{user}`"))
+            .hint("name a user of the image, who may use sudo without a password: ssh.user")
+    })
+}
+
+fn account_in(passwd: &str, user: &str) -> Option<Account> {
+    passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, ..] = fields[..] else {
+            return None;
+        };
+        (name == user).then_some(())?;
+        Some(Account {
+            uid: uid.parse().ok()?,
+            gid: gid.parse().ok()?,
+            home: home.to_owned(),
+        })
+    })
+}
+
+/// The last lines that the container wrote.
+pub(super) async fn log_tail(engine: &Engine, id: &str) -> String {
+    let options = LogsOptionsBuilder::default()
+        .stdout(true)
+        .stderr(true)
+        .tail("20")
+        .build();
+    let log = engine::call(
+        "read a container's log",
+        engine
+            .api()
+            .logs(id, Some(options))
+            .try_fold(String::new(), |mut text, line| async move {
+                text.push_str(&line.to_string());
+                Ok(text)
+            }),
+    );
+    // It goes into a report on something worse.
+    log.await.unwrap_or_default()
+}
+
+/// Removes a container, running or not, with its anonymous volumes, and waits until it is gone.
+pub(super) async fn remove(engine: &Engine, id: &str, name: &str) -> Result<()> {
+    let options = RemoveContainerOptionsBuilder::default()
+        .force(true)
+        .v(true)
+        .build();
+    let doing = format!("remove the container {name}");
+    engine::lookup(&doing, async {
+        match engine.api().remove_container(id, Some(options)).await {
+            // Somebody else is at it already.
+            Err(error) if engine::has_status(&error, 409) => Ok(()),
+            result => result,
+        }
+    })
+    .await?;
+    engine::call(&doing, async {
+        loop {
+            let inspected = engine
+                .api()
+                .inspect_container(id, None::<InspectContainerOptions>);
+            match inspected.await {
+                Err(error) if engine::has_status(&error, 404) => return Ok(()),
+                Err(error) => return Err(error),
+                Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            }
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::Haproxy;
+
+    fn spec<'a>(host: &'a HostName, ports: &'a [Port]) -> Spec<'a> {
+        Spec {
+            cluster: "pg",
+            host,
+            network: "pg-net",
+            address: Ipv4Addr::new(10, 83, 1, 11),
+            ports,
+        }
+    }
+
+    fn image(has_command: bool) -> Image {
+        Image {
+            reference: "pgherd-host:x".into(),
+            has_command,
+        }
+    }
+
+    #[test]
+    fn a_host_is_never_privileged() {
+        let host = HostName::new("node1");
+        let body = body(&spec(&host, &[]), &image(false));
+        assert_eq!(body.entrypoint, Some(vec![INIT.to_owned()]));
+        let config = body.host_config.unwrap();
+        assert_eq!(config.privileged, None);
+        assert_eq!(config.binds, None);
+        assert_eq!(config.port_bindings, None);
+    }
+
+    #[test]
+    fn published_ports_are_on_loopback_only() {
+        let host = HostName::new("haproxy");
+        let ports = ports::of(&Haproxy {
+            write_port: 5000,
+            read_port: 5001,
+            stats_port: 7000,
+        });
+        let body = body(&spec(&host, &ports), &image(true));
+        assert_eq!(body.entrypoint, None);
+        let bindings = body.host_config.unwrap().port_bindings.unwrap();
+        assert_eq!(bindings.len(), 3);
+        for binding in bindings.into_values().flatten().flatten() {
+            assert_eq!(binding.host_ip.as_deref(), Some("127.0.0.1"));
+        }
+    }
+
+    #[test]
+    fn a_user_is_found_by_the_whole_name() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nubuntu2:x:7:7::/x:/bin/sh\nubuntu:x:1000:1001:,,,:/home/ubuntu:/bin/bash\n";
+        let account = account_in(passwd, "ubuntu").unwrap();
+        assert_eq!((account.uid, account.gid), (1000, 1001));
+        assert_eq!(account.home, "/home/ubuntu");
+        assert_eq!(account_in(passwd, "admin"), None);
+    }
+}

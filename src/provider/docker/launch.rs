@@ -1,0 +1,351 @@
+//! From a name in the inventory to a host that answers on SSH.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use bollard::errors::Error as EngineError;
+use bollard::models::{ContainerStateStatusEnum as Status, NetworkConnectRequest, NetworkDisconnectRequest};
+use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    sync::OnceCell,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    archive::{self, Entry},
+    container::{self, Account, Found, Spec},
+    engine::{self, Engine},
+    image::Image,
+    ports,
+};
+use crate::{
+    error::{Error, Result},
+    event::{Events, HostState},
+    provider::{Access, Machine},
+};
+
+/// Boots hosts, each on its own and all at the same time.
+pub(super) struct Launch<'a> {
+    pub(super) engine: &'a Engine,
+    /// `None` when nothing new is to be made.
+    pub(super) image: Option<Image>,
+    pub(super) access: &'a Access,
+    pub(super) ssh_port: u16,
+    /// How long a host may take from its start until it answers.
+    pub(super) patience: Duration,
+    pub(super) events: &'a Events,
+    /// New hosts come from one image, so that one look serves all.
+    pub(super) account: OnceCell<Account>,
+}
+
+impl Launch<'_> {
+    /// Makes or starts the host, or takes it as it runs.
+    pub(super) async fn host(&self, spec: &Spec<'_>, found: Option<Found>) -> Result<Machine> {
+        let taken_up = match found {
+            Some(found) if found.never_started() || found.going() => {
+                container::remove(self.engine, &found.id, &found.name).await?;
+                None
+            }
+            found => found,
+        };
+        let result = match taken_up {
+            Some(found) => self.take_up(spec, found).await,
+            None => self.make(spec).await,
+        };
+        result.map_err(|error| error.on(spec.host))
+    }
+
+    async fn make(&self, spec: &Spec<'_>) -> Result<Machine> {
+        let image = self
+            .image
+            .as_ref()
+            .ok_or_else(|| Error::failed("its container has gone meanwhile").hint("run `up` again"))?;
+        self.events.host(spec.host, HostState::Creating, None);
+        let name = container::name(spec.cluster, spec.host);
+        let id = container::create(self.engine, spec, image).await?;
+        let started = async {
+            let account = self
+                .account
+                .get_or_try_init(|| container::account(self.engine, &id, &self.access.user))
+                .await?;
+            self.authorize(&id, account, String::new()).await?;
+            self.listen(&id).await?;
+            self.start(spec, &id).await?;
+            self.ready(spec, &id, 0).await
+        };
+        match started.await {
+            Ok(machine) => Ok(machine),
+            Err(error) => Err(self.clean_up(spec, &id, &name, error).await),
+        }
+    }
+
+    /// A host that does not run has nothing of value on it, as it never did; one that runs but is
+    /// slow to answer may still come.
+    async fn clean_up(&self, spec: &Spec<'_>, id: &str, name: &str, error: Error) -> Error {
+        match container::inspect(self.engine, id, spec.network).await {
+            Ok(Some(found)) if found.running() && found.restarts == 0 => error.left(format!(
+                "the container {name} runs; the next `up` takes it up, `down` removes it"
+            )),
+            Ok(None) => error.left(format!("there is no container {name}")),
+            _ => match container::remove(self.engine, id, name).await {
+                Ok(()) => error.left(format!("its container {name} was removed again")),
+                Err(_) => error.left(format!(
+                    "the container {name} may still be there; `down` removes it"
+                )),
+            },
+        }
+    }
+
+    async fn take_up(&self, spec: &Spec<'_>, found: Found) -> Result<Machine> {
+        let Found { id, name, .. } = &found;
+        let account = container::account(self.engine, id, &self.access.user).await?;
+        let path = format!("{}/.ssh/authorized_keys", account.home);
+        let keys = archive::read(self.engine, id, &path)
+            .await?
+            .unwrap_or_default();
+        self.authorize(id, &account, keys).await?;
+        let started = async {
+            match found.status {
+                Status::RUNNING | Status::RESTARTING => {}
+                Status::PAUSED => {
+                    self.events.host(spec.host, HostState::Starting, None);
+                    engine::call(
+                        &format!("unpause the container {name}"),
+                        self.engine.api().unpause_container(id),
+                    )
+                    .await?;
+                }
+                _ => {
+                    if found.address != Some(spec.address) {
+                        readdress(self.engine, spec, id).await?;
+                    }
+                    self.start(spec, id).await?;
+                }
+            }
+            // The engine counts restarts from a container's last start by hand.
+            let restarts = if found.running() { found.restarts } else { 0 };
+            self.ready(spec, id, restarts).await
+        };
+        match started.await {
+            Ok(machine) => Ok(machine),
+            Err(error) => Err(self.stop_looping(spec, &found, error).await),
+        }
+    }
+
+    /// A host that ends as soon as it starts would be started for ever; what is on it stays.
+    async fn stop_looping(&self, spec: &Spec<'_>, found: &Found, error: Error) -> Error {
+        let name = &found.name;
+        let now = container::inspect(self.engine, &found.id, spec.network).await;
+        if let Ok(Some(now)) = now
+            && now.status == Status::RESTARTING
+        {
+            let options = StopContainerOptionsBuilder::default().t(0).build();
+            let stop = self.engine.api().stop_container(&found.id, Some(options));
+            if engine::call("stop a container", stop).await.is_ok() {
+                return error.left(format!("the container {name} is stopped, with all its data"));
+            }
+        }
+        error.left(format!("the container {name} is there, with all its data"))
+    }
+
+    /// Lets the public key in, beside the `keys` that are there.
+    async fn authorize(&self, id: &str, account: &Account, mut keys: String) -> Result<()> {
+        let key = self.access.public_key.trim();
+        if keys.lines().any(|line| line.trim() == key) {
+            return Ok(());
+        }
+        if !keys.is_empty() && !keys.ends_with('\n') {
+            keys.push('\n');
+        }
+        keys.push_str(key);
+        keys.push('\n');
+        let entry = |path, mode, content| Entry {
+            path,
+            mode,
+            uid: account.uid,
+            gid: account.gid,
+            content,
+        };
+        archive::write(
+            self.engine,
+            id,
+            &account.home,
+            &[
+                entry(".ssh/", 0o700, None),
+                entry(".ssh/authorized_keys", 0o600, Some(keys.as_str())),
+            ],
+        )
+        .await
+    }
+
+    /// Moves sshd to the inventory's port.
+    async fn listen(&self, id: &str) -> Result<()> {
+        if self.ssh_port == 22 {
+            return Ok(());
+        }
+        archive::write(
+            self.engine,
+            id,
+            "/etc/ssh/sshd_config.d",
+            &[Entry {
+                path: "20-pgherd-port.conf",
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                content: Some(&format!("Port {}\n", self.ssh_port)),
+            }],
+        )
+        .await
+    }
+
+    async fn start(&self, spec: &Spec<'_>, id: &str) -> Result<()> {
+        self.events.host(spec.host, HostState::Starting, None);
+        let name = container::name(spec.cluster, spec.host);
+        let starting = timeout(
+            // Five at once on two slow cores, with images to unpack.
+            Duration::from_secs(60),
+            self.engine
+                .api()
+                .start_container(id, None::<StartContainerOptions>),
+        );
+        match starting.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.not_started(spec, &name, &error).await),
+            Err(_) => Err(Error::failed(format!(
+                "the container engine did not start the container {name} within 60 s"
+            ))),
+        }
+    }
+
+    async fn not_started(&self, spec: &Spec<'_>, name: &str, error: &EngineError) -> Error {
+        let said = engine::message(error);
+        if said.contains("port is already allocated") || said.contains(": bind: ") {
+            let containers = container::list(self.engine, None).await.unwrap_or_default();
+            if let Err(conflict) = ports::check(spec.ports, &containers) {
+                return conflict;
+            }
+        }
+        let failed = engine::could_not(&format!("start the container {name}"), error);
+        if said.contains("Address already in use") {
+            return failed.hint(format!(
+                "something else has {} on the network {}; see `docker network inspect {}`",
+                spec.address, spec.network, spec.network
+            ));
+        }
+        failed
+    }
+
+    /// Waits until sshd answers, which it does once the host's first boot has made its key.
+    async fn ready(&self, spec: &Spec<'_>, id: &str, restarts: i64) -> Result<Machine> {
+        let deadline = Instant::now() + self.patience;
+        let mut next_look = Instant::now();
+        loop {
+            if answers(spec.address, self.ssh_port).await
+                && let Some(key) = container::host_key(self.engine, id).await?
+            {
+                let found = container::inspect(self.engine, id, spec.network)
+                    .await?
+                    .ok_or_else(|| Error::failed("its container has gone meanwhile"))?;
+                let detail = spec.address.to_string();
+                self.events
+                    .host(spec.host, HostState::Created, Some(detail));
+                return Ok(found.machine(Some(key)));
+            }
+            // Knocking is cheap, asking the engine is not.
+            if Instant::now() >= next_look {
+                next_look = Instant::now() + Duration::from_millis(500);
+                let found = container::inspect(self.engine, id, spec.network).await?;
+                match found {
+                    Some(found) if found.running() && found.restarts <= restarts => {}
+                    found => return Err(self.ended(id, found).await),
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(self.silent(spec, id).await);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn ended(&self, id: &str, found: Option<Found>) -> Error {
+        let Some(found) = found else {
+            return Error::failed("its container was removed while it booted");
+        };
+        let image = self.image.as_ref().map(|image| image.reference.as_str());
+        let error = Error::failed("the host ended as soon as it was started")
+            .cause(format!("its first process ended with code {}", found.exit_code))
+            .excerpt(
+                format!("the log of the container {}", found.name),
+                container::log_tail(self.engine, id).await,
+            );
+        match image {
+            Some(image) => error.hint(format!(
+                "see whether the image {image} boots systemd; without provider.image, pgherd makes one that does"
+            )),
+            None => error.hint(format!("start it by hand to see more: docker start -a {}", found.name)),
+        }
+    }
+
+    async fn silent(&self, spec: &Spec<'_>, id: &str) -> Error {
+        let (address, port) = (spec.address, self.ssh_port);
+        let keyed = matches!(container::host_key(self.engine, id).await, Ok(Some(_)));
+        let name = container::name(spec.cluster, spec.host);
+        let error = Error::failed(format!(
+            "the host runs, but nothing answers as SSH on {address}:{port} after {} s",
+            self.patience.as_secs()
+        ))
+        .cause(match keyed {
+            true => "it has made its host key, so its boot got at least that far",
+            false => "it has not made its host key yet, so it is still booting or its boot failed",
+        })
+        .excerpt(
+            format!("the log of the container {name}"),
+            container::log_tail(self.engine, id).await,
+        )
+        .hint(format!("look into it: docker exec {name} systemctl --failed"));
+        match self.engine.local {
+            true => error.hint("a rootless engine gives its containers addresses that nobody else can reach; pgherd needs one that runs as root"),
+            false => error.hint("the addresses of containers are reachable only on the engine's own machine; run pgherd there"),
+        }
+    }
+}
+
+/// Gives an existing host another address on its network; on a running one, connections break.
+pub(super) async fn readdress(engine: &Engine, spec: &Spec<'_>, id: &str) -> Result<()> {
+    let name = container::name(spec.cluster, spec.host);
+    let doing = format!("give the container {name} the address {}", spec.address);
+    engine::lookup(
+        &doing,
+        engine.api().disconnect_network(
+            spec.network,
+            NetworkDisconnectRequest {
+                container: id.to_owned(),
+                force: Some(true),
+            },
+        ),
+    )
+    .await?;
+    engine::call(
+        &doing,
+        engine.api().connect_network(
+            spec.network,
+            NetworkConnectRequest {
+                container: id.to_owned(),
+                endpoint_config: Some(container::endpoint(spec.host, spec.address)),
+            },
+        ),
+    )
+    .await
+}
+
+/// Whether an SSH server greets us there.
+async fn answers(address: Ipv4Addr, port: u16) -> bool {
+    let greeting = async {
+        let mut stream = TcpStream::connect((address, port)).await.ok()?;
+        let mut greeting = [0; 4];
+        stream.read_exact(&mut greeting).await.ok()?;
+        (&greeting == b"SSH-").then_some(())
+    };
+    matches!(timeout(Duration::from_secs(2), greeting).await, Ok(Some(())))
+}

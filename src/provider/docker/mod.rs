@@ -1,0 +1,340 @@
+//! Hosts as containers of a local engine: systemd, sshd and an address of their own each.
+//!
+//! A host is found by its labels and by nothing else; what carries no label of this cluster is
+//! never touched. Host images are not a cluster's: they stay in the engine when clusters go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::future;
+use indexmap::IndexMap;
+use tokio::sync::OnceCell;
+
+use self::{
+    container::{Found, Spec},
+    engine::Engine,
+    launch::Launch,
+    ports::Port,
+};
+use super::{Access, CLUSTER_LABEL, HOST_LABEL, Machine, Provider, Resource};
+use crate::{
+    error::{Error, Result},
+    event::Events,
+    inventory::{self, HostName, Inventory, Role},
+};
+
+mod archive;
+mod build;
+mod container;
+mod engine;
+mod image;
+mod launch;
+mod network;
+mod ports;
+mod removal;
+mod subnet;
+
+/// How long a host may take from its start until SSH answers, unless `ssh.connect_timeout` gives it
+/// longer.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Makes, finds and removes containers that carry the cluster's label.
+pub(super) struct DockerProvider {
+    cluster: String,
+    settings: inventory::Docker,
+    /// In the inventory's order.
+    hosts: Vec<HostName>,
+    fixed: IndexMap<HostName, Ipv4Addr>,
+    /// The host whose ports are published on this machine.
+    publisher: Option<HostName>,
+    ports: [Port; 3],
+    ssh_port: u16,
+    patience: Duration,
+    /// Connected to when first needed, so that verbs without need of it work without an engine.
+    engine: OnceCell<Engine>,
+}
+
+impl DockerProvider {
+    pub(super) fn new(inventory: &Inventory, settings: &inventory::Docker) -> Self {
+        let patience = Duration::from_secs(inventory.ssh.connect_timeout.into());
+        Self {
+            cluster: inventory.cluster.clone(),
+            settings: settings.clone(),
+            hosts: inventory.hosts.keys().cloned().collect(),
+            fixed: inventory
+                .hosts
+                .iter()
+                .filter_map(|(name, host)| Some((name.clone(), host.address?)))
+                .collect(),
+            publisher: inventory.with_role(Role::Haproxy).next().cloned(),
+            ports: ports::of(&inventory.haproxy),
+            ssh_port: inventory.ssh.port,
+            patience: patience.max(BOOT_TIMEOUT),
+            engine: OnceCell::new(),
+        }
+    }
+
+    async fn engine(&self) -> Result<&Engine> {
+        self.engine.get_or_try_init(Engine::connect).await
+    }
+
+    fn network(&self) -> network::Desired<'_> {
+        network::Desired {
+            cluster: &self.cluster,
+            subnet: self.settings.subnet,
+            fixed: &self.fixed,
+        }
+    }
+
+    async fn found(&self, engine: &Engine) -> Result<Vec<Found>> {
+        container::find_all(engine, &self.cluster, &self.network().name()).await
+    }
+
+    fn ports_of(&self, host: &HostName) -> &[Port] {
+        match self.publisher.as_ref() == Some(host) {
+            true => &self.ports,
+            false => &[],
+        }
+    }
+
+    /// Refuses whatever stands in the way of `hosts`, before anything is made.
+    async fn check(&self, engine: &Engine, hosts: &[HostName], found: &[Found]) -> Result<()> {
+        let listed = container::list(engine, None).await?;
+        for host in hosts {
+            let name = container::name(&self.cluster, host);
+            let stranger = listed.iter().find(|container| {
+                container::listed_name(container) == name
+                    && (container::label(container, CLUSTER_LABEL) != Some(&self.cluster)
+                        || container::label(container, HOST_LABEL) != Some(host.as_str()))
+            });
+            if let Some(stranger) = stranger {
+                return Err(taken(host, &name, container::label(stranger, CLUSTER_LABEL)));
+            }
+        }
+        for container in found.iter().filter(|found| !found.never_started()) {
+            self.check_ports_kept(container)?;
+        }
+        if let Some(publisher) = self.publisher.as_ref().filter(|host| hosts.contains(host))
+            && engine.local
+        {
+            // Its own container, when it runs, is who has the ports.
+            let runs = found
+                .iter()
+                .any(|found| found.host == *publisher && found.running());
+            if !runs {
+                ports::check(&self.ports, &listed).map_err(|error| error.on(publisher))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An engine fixes a container's ports when it makes it.
+    fn check_ports_kept(&self, container: &Found) -> Result<()> {
+        if !self.hosts.contains(&container.host) {
+            return Ok(());
+        }
+        let mut wanted: Vec<u16> = self
+            .ports_of(&container.host)
+            .iter()
+            .map(|port| port.number)
+            .collect();
+        wanted.sort_unstable();
+        if wanted == container.ports {
+            return Ok(());
+        }
+        let list = |ports: &[u16]| match ports {
+            [] => "no ports".to_owned(),
+            ports => {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                format!("ports {}", ports.join(", "))
+            }
+        };
+        Err(Error::failed(format!(
+            "the container {} publishes {} on this machine, and the inventory asks for {}",
+            container.name,
+            list(&container.ports),
+            list(&wanted)
+        ))
+        .cause("the ports of a container are fixed when it is made")
+        .on(&container.host)
+        .left("nothing was touched")
+        .hint(format!(
+            "keep the old ones in the inventory, or make the host anew: `docker rm -f {}`, then `up` \
+             (all that is on the host goes)",
+            container.name
+        )))
+    }
+}
+
+fn taken(host: &HostName, name: &str, owner: Option<&str>) -> Error {
+    let error = Error::failed(format!("the name {name} is taken in the engine"))
+        .on(host)
+        .left("nothing was touched");
+    match owner {
+        Some(owner) => error
+            .cause(format!("it is a host of the cluster {owner}"))
+            .hint("give this cluster or this host another name"),
+        None => error
+            .cause("that container is none of pgherd's")
+            .hint(format!(
+                "remove it with `docker rm {name}`, or give the cluster another name"
+            )),
+    }
+}
+
+#[async_trait]
+impl Provider for DockerProvider {
+    async fn discover(&self) -> Result<Vec<Machine>> {
+        let engine = self.engine().await?;
+        let found = self.found(engine).await?;
+        let machines = found
+            .into_iter()
+            .filter(|found| !found.going())
+            .map(async |found| {
+                let key = container::host_key(engine, &found.id).await?;
+                Ok::<_, Error>(found.machine(key))
+            });
+        let mut machines = future::try_join_all(machines).await?;
+        machines.sort_by(|a, b| a.host.cmp(&b.host));
+        Ok(machines)
+    }
+
+    /// Also checks what exists against the inventory, so it is of use with no `hosts`, too.
+    async fn preflight(&self, hosts: &[HostName]) -> Result<Vec<String>> {
+        let engine = self.engine().await?;
+        let found = self.found(engine).await?;
+        self.check(engine, hosts, &found).await?;
+        let mut lines = Vec::new();
+        if self.anything_new(hosts, &found) {
+            let source = image::source(engine, self.settings.image.as_deref()).await?;
+            lines.extend(source.line());
+        }
+        match network::plan(engine, &self.network()).await? {
+            network::Plan::Create(subnets) if !hosts.is_empty() => {
+                lines.extend(subnets.first().map(|subnet| {
+                    format!("network {} with {subnet}", self.network().name())
+                }));
+            }
+            _ => {}
+        }
+        Ok(lines)
+    }
+
+    async fn launch(
+        &self,
+        hosts: &[HostName],
+        access: &Access,
+        events: &Events,
+    ) -> Result<Vec<Machine>> {
+        let engine = self.engine().await?;
+        let found = self.found(engine).await?;
+        self.check(engine, hosts, &found).await?;
+        let image = match self.anything_new(hosts, &found) {
+            true => {
+                // A network that cannot be must not cost the minute that an image may take.
+                network::plan(engine, &self.network()).await?;
+                Some(image::ensure(engine, self.settings.image.as_deref(), events).await?)
+            }
+            false => None,
+        };
+        let network = network::ensure(engine, &self.network(), events).await?;
+        let addresses = self.addresses(engine, &network, &found).await?;
+
+        let mut found: BTreeMap<HostName, Found> = found
+            .into_iter()
+            .map(|found| (found.host.clone(), found))
+            .collect();
+        let launch = Launch {
+            engine,
+            image,
+            access,
+            ssh_port: self.ssh_port,
+            patience: self.patience,
+            events,
+            account: OnceCell::new(),
+        };
+        let mut launches = Vec::new();
+        for host in hosts {
+            let address = *addresses.get(host).ok_or_else(|| {
+                Error::failed("the host is not in the inventory").on(host)
+            })?;
+            let spec = Spec {
+                cluster: &self.cluster,
+                host,
+                network: &network.name,
+                address,
+                ports: self.ports_of(host),
+            };
+            let (launch, found) = (&launch, found.remove(host));
+            launches.push(async move { launch.host(&spec, found).await });
+        }
+        let mut machines = Vec::new();
+        let mut failures = Vec::new();
+        for launched in future::join_all(launches).await {
+            match launched {
+                Ok(machine) => machines.push(machine),
+                Err(error) => failures.push(error),
+            }
+        }
+        match failures.len() {
+            0 => Ok(machines),
+            1 => Err(failures.remove(0)),
+            failed => Err(Error::several(
+                format!("{failed} of {} hosts could not be launched", hosts.len()),
+                failures,
+            )),
+        }
+    }
+
+    async fn resources(&self) -> Result<Vec<Resource>> {
+        removal::resources(self.engine().await?, &self.cluster).await
+    }
+
+    async fn remove(&self, resources: &[Resource], events: &Events) -> Result<()> {
+        removal::remove(self.engine().await?, resources, events).await
+    }
+}
+
+impl DockerProvider {
+    fn anything_new(&self, hosts: &[HostName], found: &[Found]) -> bool {
+        hosts.iter().any(|host| {
+            !found
+                .iter()
+                .any(|found| found.host == *host && !found.never_started() && !found.going())
+        })
+    }
+
+    /// An address for every host of the inventory, whether it is to be launched or not.
+    async fn addresses(
+        &self,
+        engine: &Engine,
+        network: &network::Network,
+        found: &[Found],
+    ) -> Result<BTreeMap<HostName, Ipv4Addr>> {
+        let ours: BTreeSet<Ipv4Addr> = found.iter().filter_map(|found| found.address).collect();
+        let strangers = network::addresses(engine, &network.name)
+            .await?
+            .difference(&ours)
+            .copied()
+            .collect();
+        // A host that is stopped, and so is to be started, moves to where the inventory has it.
+        let existing = found
+            .iter()
+            .filter(|found| !found.never_started() && !found.going())
+            .filter(|found| found.running() || !self.fixed.contains_key(&found.host))
+            .filter_map(|found| Some((found.host.clone(), found.address?)))
+            .collect();
+        subnet::assign(
+            network.subnet,
+            network.gateway,
+            self.hosts.iter(),
+            &self.fixed,
+            &existing,
+            &strangers,
+        )
+    }
+}

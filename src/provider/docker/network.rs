@@ -1,0 +1,292 @@
+//! The cluster's own network: one bridge, on which every host has an address of its own for good.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    net::Ipv4Addr,
+};
+
+use bollard::models::{Ipam, IpamConfig, Network as NetworkSummary, NetworkCreateRequest};
+use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions};
+use indexmap::IndexMap;
+use ipnet::Ipv4Net;
+
+use super::{
+    engine::{self, Engine},
+    subnet::{self, Taken},
+};
+use crate::{
+    error::{Error, Result},
+    event::{Event, Events, HostState},
+    inventory::HostName,
+    provider::CLUSTER_LABEL,
+};
+
+/// How often another subnet is tried when somebody else took the chosen one meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// What the inventory says about the network.
+pub(super) struct Desired<'a> {
+    pub(super) cluster: &'a str,
+    pub(super) subnet: Option<Ipv4Net>,
+    pub(super) fixed: &'a IndexMap<HostName, Ipv4Addr>,
+}
+
+impl Desired<'_> {
+    pub(super) fn name(&self) -> String {
+        format!("{}-net", self.cluster)
+    }
+}
+
+/// A network that exists.
+#[derive(Debug, Clone)]
+pub(super) struct Network {
+    pub(super) name: String,
+    pub(super) subnet: Ipv4Net,
+    pub(super) gateway: Ipv4Addr,
+}
+
+/// The network as it is or as it would be made.
+pub(super) enum Plan {
+    Exists(Network),
+    /// Subnets to try, the best first; just one where the inventory asks for it.
+    Create(Vec<Ipv4Net>),
+}
+
+/// Compares the inventory with the engine and this machine. Changes nothing.
+pub(super) async fn plan(engine: &Engine, desired: &Desired<'_>) -> Result<Plan> {
+    let wanted = subnet::wanted(desired.subnet, desired.fixed)?;
+    let name = desired.name();
+    let networks = engine::call(
+        "list its networks",
+        engine.api().list_networks(None::<ListNetworksOptions>),
+    )
+    .await?;
+    if let Some(network) = networks
+        .iter()
+        .find(|network| network.name.as_ref() == Some(&name))
+    {
+        return existing(network, desired, wanted).map(Plan::Exists);
+    }
+
+    let mut taken: Vec<Taken> = networks.iter().flat_map(ranges).collect();
+    let engines = taken.len();
+    if engine.local {
+        // After the engine's own, whose bridges are routes, too: the first that overlaps is named.
+        taken.extend(subnet::routes(&read("/proc/net/route")));
+        taken.extend(subnet::nameservers(&read("/etc/resolv.conf")));
+    }
+    if let Some(wanted) = wanted {
+        if let Some(other) = subnet::overlap(wanted, &taken) {
+            let error = Error::failed(format!(
+                "the network {name} cannot have the subnet {wanted}: it overlaps {}",
+                other.by
+            ))
+            .left("nothing was made");
+            let network = taken[..engines].contains(other);
+            return Err(if network {
+                error.hint("remove that network with `docker network rm`, or choose other addresses: provider.subnet, hosts.<name>.address")
+            } else {
+                error.hint("choose other addresses, or none at all: provider.subnet, hosts.<name>.address")
+            });
+        }
+        return Ok(Plan::Create(vec![wanted]));
+    }
+    let candidates: Vec<_> = subnet::unused(&taken).take(ATTEMPTS).collect();
+    if candidates.is_empty() {
+        return Err(Error::failed(
+            "no private subnet is free on this machine for the cluster's network",
+        )
+        .hint("name one that may be used: provider.subnet"));
+    }
+    Ok(Plan::Create(candidates))
+}
+
+/// Makes the network unless it is there.
+pub(super) async fn ensure(
+    engine: &Engine,
+    desired: &Desired<'_>,
+    events: &Events,
+) -> Result<Network> {
+    let candidates = match plan(engine, desired).await? {
+        Plan::Exists(network) => return Ok(network),
+        Plan::Create(candidates) => candidates,
+    };
+    let name = desired.name();
+    let mut last = None;
+    for subnet in candidates {
+        let gateway = subnet::gateway(subnet, desired.fixed)?;
+        match create(engine, desired, subnet, gateway).await {
+            Ok(id) => {
+                events.emit(Event::Resource {
+                    kind: "network".into(),
+                    id,
+                    name: name.clone(),
+                    state: HostState::Created,
+                });
+                return Ok(Network {
+                    name,
+                    subnet,
+                    gateway,
+                });
+            }
+            // Another cluster's `up` was faster, or the engine knows of something that we do not.
+            Err(error) if error.causes().iter().any(|cause| cause.contains("overlap")) => {
+                last = Some(error.hint(
+                    "name a subnet that nothing on this machine uses: provider.subnet",
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::failed(format!("no subnet for the network {name}"))))
+}
+
+async fn create(
+    engine: &Engine,
+    desired: &Desired<'_>,
+    subnet: Ipv4Net,
+    gateway: Ipv4Addr,
+) -> Result<String> {
+    let name = desired.name();
+    // The engine gives its networks 1500 whatever the machine has; on a machine with less (many
+    // clouds and tunnels), large packets would then vanish and downloads hang.
+    let mtu = engine.local.then(default_mtu).flatten();
+    let request = NetworkCreateRequest {
+        name: name.clone(),
+        driver: Some("bridge".into()),
+        ipam: Some(Ipam {
+            config: Some(vec![IpamConfig {
+                subnet: Some(subnet.to_string()),
+                gateway: Some(gateway.to_string()),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }),
+        options: mtu
+            .filter(|mtu| *mtu < 1500)
+            .map(|mtu| HashMap::from([("com.docker.network.driver.mtu".into(), mtu.to_string())])),
+        labels: Some(HashMap::from([(
+            CLUSTER_LABEL.into(),
+            desired.cluster.into(),
+        )])),
+        ..Default::default()
+    };
+    let response = engine::call(
+        &format!("make the network {name} with {subnet}"),
+        engine.api().create_network(request),
+    )
+    .await?;
+    Ok(response.id)
+}
+
+/// Addresses on the network that are not of this cluster's hosts, such as a container that a person
+/// connected to it.
+pub(super) async fn addresses(engine: &Engine, name: &str) -> Result<BTreeSet<Ipv4Addr>> {
+    let network = engine::lookup(
+        &format!("inspect the network {name}"),
+        engine
+            .api()
+            .inspect_network(name, None::<InspectNetworkOptions>),
+    )
+    .await?;
+    Ok(network
+        .and_then(|network| network.containers)
+        .unwrap_or_default()
+        .into_values()
+        .filter_map(|endpoint| endpoint.ipv4_address)
+        .filter_map(|address| address.parse::<Ipv4Net>().ok())
+        .map(|net| net.addr())
+        .collect())
+}
+
+fn existing(
+    network: &NetworkSummary,
+    desired: &Desired<'_>,
+    wanted: Option<Ipv4Net>,
+) -> Result<Network> {
+    let name = desired.name();
+    let owner = network
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(CLUSTER_LABEL));
+    if owner.map(String::as_str) != Some(desired.cluster) {
+        return Err(Error::failed(format!(
+            "the engine has a network {name} already, and it is not of the cluster {}",
+            desired.cluster
+        ))
+        .left("nothing was touched")
+        .hint(format!(
+            "remove it with `docker network rm {name}`, or give the cluster another name"
+        )));
+    }
+    let config = network
+        .ipam
+        .as_ref()
+        .and_then(|ipam| ipam.config.as_ref())
+        .and_then(|configs| configs.iter().find(|config| ipv4_subnet(config).is_some()));
+    let Some(subnet) = config.and_then(ipv4_subnet) else {
+        return Err(Error::failed(format!(
+            "the engine's network {name} has no IPv4 subnet"
+        )));
+    };
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != subnet) {
+        // Addresses without `subnet:` only have to fit.
+        let fits = desired.subnet.is_none()
+            && desired.fixed.values().all(|address| subnet.contains(address));
+        if !fits {
+            return Err(Error::failed(format!(
+                "the network {name} has the subnet {subnet}, and the inventory asks for {wanted}"
+            ))
+            .cause("the subnet of a network cannot be changed while hosts are on it")
+            .left("nothing was touched")
+            .hint(format!(
+                "keep {subnet} in the inventory, or take the cluster down and up again"
+            )));
+        }
+    }
+    let gateway = config
+        .and_then(|config| config.gateway.as_deref())
+        .and_then(|gateway| gateway.parse().ok());
+    Ok(Network {
+        name,
+        subnet,
+        gateway: match gateway {
+            Some(gateway) => gateway,
+            None => subnet::gateway(subnet, &IndexMap::new())?,
+        },
+    })
+}
+
+fn ipv4_subnet(config: &IpamConfig) -> Option<Ipv4Net> {
+    config.subnet.as_deref()?.parse().ok()
+}
+
+fn ranges(network: &NetworkSummary) -> Vec<Taken> {
+    let name = network.name.as_deref().unwrap_or("?");
+    network
+        .ipam
+        .iter()
+        .filter_map(|ipam| ipam.config.as_ref())
+        .flatten()
+        .filter_map(ipv4_subnet)
+        .map(|range| Taken {
+            range,
+            by: format!("{range} of the engine's network {name}"),
+        })
+        .collect()
+}
+
+/// What cannot be read constrains nothing; the engine makes its own checks, too.
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn default_mtu() -> Option<u32> {
+    let table = read("/proc/net/route");
+    let interface = subnet::default_interface(&table)?;
+    read(&format!("/sys/class/net/{interface}/mtu"))
+        .trim()
+        .parse()
+        .ok()
+}

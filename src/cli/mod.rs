@@ -74,6 +74,16 @@ pub enum ProviderKind {
     Existing,
 }
 
+impl ProviderKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            ProviderKind::Docker => "docker",
+            ProviderKind::Aws => "aws",
+            ProviderKind::Existing => "existing",
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Write a commented inventory that works as it is
@@ -168,7 +178,16 @@ impl Verb {
 pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Result<u8> {
     let global = &cli.global;
     match cli.verb {
-        Verb::Init { provider, output } => init::run(global, provider, output.as_deref(), terminal)?,
+        Verb::Init { provider, output } => {
+            let output = output.as_deref().unwrap_or(&global.inventory);
+            match init::run(provider.as_str(), output)? {
+                init::Written::Stdout(text) => terminal.print(text),
+                init::Written::File(path) => terminal.say(&format!(
+                    "wrote {}\nnext: read it, then `pgherd -i {0} plan` and `pgherd -i {0} up`",
+                    path.display()
+                )),
+            }
+        }
         Verb::Plan { check } => plan::run(global, check, terminal).await?,
         Verb::Up { yes } => up::run(global, yes, terminal, cancel).await?,
         Verb::Status => look::status(global, terminal).await?,

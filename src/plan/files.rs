@@ -12,6 +12,8 @@ use crate::{
 pub(super) struct Difference {
     pub file: File,
     pub change: Change,
+    /// What taking the change over needs; some settings of a file need more than others.
+    pub effect: Effect,
 }
 
 /// The files among `files` that are not on the host as they should be.
@@ -44,11 +46,16 @@ pub(super) fn differences<'a>(
             new: show(&wanted),
             note,
         };
+        let effect = file.effect_of_change(old);
         let file = File {
             content: wanted,
             ..file.clone()
         };
-        differences.push(Difference { file, change });
+        differences.push(Difference {
+            file,
+            change,
+            effect,
+        });
     }
     Ok(differences)
 }
@@ -72,7 +79,7 @@ fn attributes(file: &File, found: &crate::facts::FileFact) -> Option<String> {
 pub(super) fn effect(differences: &[Difference]) -> Effect {
     differences
         .iter()
-        .map(|difference| difference.file.effect)
+        .map(|difference| difference.effect)
         .max()
         .unwrap_or(Effect::Nothing)
 }

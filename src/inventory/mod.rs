@@ -3,11 +3,26 @@
 //! The only module that knows YAML. What leaves it has been checked as far as it can be without
 //! touching a host.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::Ipv4Addr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 use serde::Serialize;
+
+use crate::error::Result;
+
+mod check;
+mod keys;
+mod problem;
+mod schema;
+mod source;
+mod syntax;
 
 /// The name of a host: a DNS label, unique in its inventory.
 ///
@@ -74,6 +89,23 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Reads and checks the inventory at `path`.
+    ///
+    /// Every error is of kind `Input` and shows file, line and column; where a file has several
+    /// mistakes, all that can be told apart are in `Error::failures`.
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::parse(path, &source::read(path)?)
+    }
+
+    /// Checks an inventory's text. Paths in it are looked for beside `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        // A byte-order mark is no mistake, but would shift every column of the first line.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let source = source::Source::new(path, text);
+        let document = syntax::document(&source).map_err(|problem| source.error(vec![problem]))?;
+        check::inventory(&source, document).map_err(|problems| source.error(problems))
+    }
+
     /// The hosts with a role, in the inventory's order.
     pub fn with_role(&self, role: Role) -> impl Iterator<Item = &HostName> {
         self.hosts
@@ -86,7 +118,7 @@ impl Inventory {
     pub fn workspace_dir(&self) -> PathBuf {
         self.path
             .parent()
-            .unwrap_or(std::path::Path::new("."))
+            .unwrap_or(Path::new("."))
             .join(".pgherd")
             .join(&self.cluster)
     }
@@ -163,6 +195,14 @@ pub enum PgVersion {
     Major(u16),
 }
 
+impl PgVersion {
+    /// The major versions that pgherd sets up.
+    ///
+    /// 13 is left out: its community support ended in November 2025, and it still hashes passwords
+    /// with MD5 unless told otherwise, while everything here asks for SCRAM.
+    pub const MAJORS: RangeInclusive<u16> = 14..=18;
+}
+
 /// Where PostgreSQL's packages come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PgSource {
@@ -182,6 +222,41 @@ pub struct Postgresql {
     pub allow: Vec<Ipv4Net>,
     /// PostgreSQL's parameters, as the text that they have in `postgresql.conf` without quotes.
     pub parameters: BTreeMap<String, String>,
+}
+
+impl Postgresql {
+    /// The parameters that Patroni takes from the DCS alone; in its file it drops them in silence.
+    ///
+    /// Its `ConfigHandler.CMDLINE_OPTIONS`, less those that it sets by itself.
+    pub const DCS_PARAMETERS: [&str; 10] = [
+        "max_connections",
+        "max_locks_per_transaction",
+        "max_prepared_transactions",
+        "max_replication_slots",
+        "max_wal_senders",
+        "max_worker_processes",
+        "track_commit_timestamp",
+        "wal_keep_size",
+        "wal_level",
+        "wal_log_hints",
+    ];
+
+    /// What belongs in the DCS: `bootstrap.dcs` at first, `PATCH /config` from then on.
+    pub fn dcs_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters_where(|name| Self::DCS_PARAMETERS.contains(&name))
+    }
+
+    /// What belongs in each host's own Patroni file.
+    pub fn local_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters_where(|name| !Self::DCS_PARAMETERS.contains(&name))
+    }
+
+    fn parameters_where(&self, keep: impl Fn(&str) -> bool) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(move |(name, _)| keep(name))
+    }
 }
 
 /// Where Patroni comes from.

@@ -1,0 +1,121 @@
+//! The files that an inventory names: there, readable, and what they should be.
+
+use std::{
+    io::{self, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::super::{
+    problem::{Problem, quoted, span_of},
+    schema::Word,
+};
+
+/// More than any key or bundle has, so that a wrong name does not read a disk.
+const LARGEST: u64 = 16 << 20;
+
+/// A file of certificates that hosts are to trust.
+pub(super) fn ca_bundle(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
+    let (path, text, _) = read(inventory, word)?;
+    if text.contains("-----BEGIN CERTIFICATE-----") {
+        Ok(path)
+    } else {
+        Err(Problem::new(
+            span_of(word),
+            format!("{} holds no certificate", quoted(&word.value)),
+        )
+        .label("PEM is wanted: `-----BEGIN CERTIFICATE-----`"))
+    }
+}
+
+/// A private key for SSH.
+pub(super) fn identity(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
+    let (path, text, mode) = read(inventory, word)?;
+    let problem =
+        |what: &str| Problem::new(span_of(word), format!("{} {what}", quoted(&word.value)));
+    if !text.contains("PRIVATE KEY-----") {
+        let public =
+            text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-");
+        return Err(if public {
+            problem("is a public key").label("the private one is wanted, usually without `.pub`")
+        } else {
+            problem("is not a private key").label("the output of `ssh-keygen` is wanted")
+        });
+    }
+    // ssh itself refuses such a key, but only once the hosts exist, and as "permission denied".
+    if mode & 0o077 != 0 {
+        return Err(problem("can be read by other users")
+            .label(format!(
+                "its mode is {:04o}; ssh refuses such a key",
+                mode & 0o7777
+            ))
+            .hint(format!("`chmod 600 {}`", word.value)));
+    }
+    Ok(path)
+}
+
+/// The file's absolute path, since ssh and others resolve it from elsewhere, its text and its mode.
+fn read(inventory: &Path, word: &Word) -> Result<(PathBuf, String, u32), Problem> {
+    let problem = |what: String| Problem::new(span_of(word), what);
+    let path = resolve(inventory, &word.value).map_err(&problem)?;
+    let shown = quoted(&path.display().to_string());
+    let attempt = || -> io::Result<(PathBuf, String, u32)> {
+        let file = std::fs::File::open(&path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(LARGEST).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Ok((
+            std::path::absolute(&path)?,
+            text,
+            metadata.permissions().mode(),
+        ))
+    };
+    attempt().map_err(|cause| {
+        if cause.kind() == io::ErrorKind::NotFound {
+            problem(format!("there is no file {shown}"))
+                .hint("a relative path starts from the inventory's folder, `~` from your home")
+        } else {
+            problem(format!("the file {shown} cannot be read")).label(cause.to_string())
+        }
+    })
+}
+
+/// Where a path of the inventory leads.
+fn resolve(inventory: &Path, written: &str) -> Result<PathBuf, String> {
+    if written.is_empty() || written.contains('\0') {
+        return Err(format!("{} is not a file's name", quoted(written)));
+    }
+    if let Some(rest) = written.strip_prefix('~') {
+        let home = std::env::home_dir()
+            .ok_or_else(|| "`~` stands for your home, but HOME is not set".to_owned())?;
+        return match rest.strip_prefix('/') {
+            Some(rest) => Ok(home.join(rest)),
+            None if rest.is_empty() => Ok(home),
+            None => Err(format!(
+                "only your own home is found by `~`, not {}",
+                quoted(written)
+            )),
+        };
+    }
+    Ok(inventory.parent().unwrap_or(Path::new("")).join(written))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_start_from_the_inventory_or_the_home() {
+        let resolve = |written| resolve(Path::new("some/folder/pgherd.yaml"), written);
+        assert_eq!(resolve("ca.pem"), Ok("some/folder/ca.pem".into()));
+        assert_eq!(resolve("/etc/ca.pem"), Ok("/etc/ca.pem".into()));
+        let home = std::env::home_dir().expect("a home");
+        assert_eq!(resolve("~/.ssh/key"), Ok(home.join(".ssh/key")));
+        assert!(resolve("~root/key").is_err());
+        assert!(resolve("").is_err());
+    }
+}

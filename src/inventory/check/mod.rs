@@ -1,0 +1,372 @@
+//! From what is written to what is meant: every value judged, every mistake kept.
+//!
+//! A value that is wrong gives way to its default, so that the rest can be judged too. What compares
+//! several values with each other runs only when each of them is right by itself: a mistake is told
+//! once.
+
+use super::{
+    Haproxy, Inventory, Patroni, PatroniSource, Ssh, Tls, keys,
+    problem::{Problem, Span, alternatives, quoted, span_of},
+    schema::{self, Number, Word},
+    source::Source,
+};
+
+mod files;
+mod hosts;
+mod net;
+mod parameters;
+mod ports;
+mod postgresql;
+mod provider;
+
+/// The mistakes found so far.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// The value, or nothing and a problem more.
+    fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+        result.map_err(|problem| self.add(problem)).ok()
+    }
+}
+
+/// Judges a whole document.
+pub(super) fn inventory(
+    source: &Source<'_>,
+    document: schema::Document,
+) -> Result<Inventory, Vec<Problem>> {
+    let problems = &mut Problems::default();
+    // Where something is missing, there is nothing to mark but the document's first key.
+    let start = start_of(source.text);
+
+    let cluster = match &document.cluster {
+        Some(name) => problems.keep(cluster_name(name)),
+        None => {
+            problems.add(
+                Problem::new(start.clone(), "the inventory has no `cluster`")
+                    .hint("add `cluster: postgres`, or another name"),
+            );
+            None
+        }
+    };
+    let mut provider = provider::check(problems, &start, &document);
+    let hosts = hosts::check(problems, source, &start, document.hosts.as_ref());
+    let ssh = ssh(problems, source, document.ssh.as_ref());
+    let postgresql = postgresql::check(problems, source, document.postgresql.as_ref());
+    let patroni = patroni(problems, document.patroni.as_ref());
+    etcd(problems, document.etcd.as_ref());
+    let haproxy = haproxy(problems, document.haproxy.as_ref());
+    let ca_bundle = document
+        .ca_bundle
+        .as_ref()
+        .and_then(|file| problems.keep(files::ca_bundle(source.path, file)));
+
+    if let (Some(provider), Some(written)) = (&mut provider, &document.hosts) {
+        hosts::check_addresses(problems, provider, document.provider.as_ref(), written);
+    }
+    if problems.0.is_empty() {
+        ports::check(problems, &document, &hosts, &ssh, &postgresql, &haproxy);
+    }
+    match (cluster, provider) {
+        (Some(cluster), Some(provider)) if problems.0.is_empty() => Ok(Inventory {
+            path: source.path.to_owned(),
+            cluster,
+            provider,
+            ssh,
+            postgresql,
+            patroni,
+            haproxy,
+            tls: Tls {
+                enabled: document.tls.and_then(|tls| tls.enabled).unwrap_or(true),
+            },
+            ca_bundle,
+            hosts,
+        }),
+        _ => Err(std::mem::take(&mut problems.0)),
+    }
+}
+
+/// The first key of a document, or its beginning.
+fn start_of(text: &str) -> Span {
+    let mut offset = 0;
+    for line in text.split_inclusive('\n') {
+        let content = line.trim();
+        if !content.is_empty() && !content.starts_with('#') && !content.starts_with("---") {
+            let key = content.split(':').next().unwrap_or(content);
+            let indent = line.len() - line.trim_start().len();
+            return offset + indent..offset + indent + key.len();
+        }
+        offset += line.len();
+    }
+    0..0
+}
+
+/// Patroni's scope, the prefix of every resource and the name of a folder: what is legal as all of
+/// them, short enough to leave room for what is appended.
+fn cluster_name(name: &Word) -> Result<String, Problem> {
+    const LONGEST: usize = 31;
+    let value = name.value.as_str();
+    let legal = value.starts_with(|c: char| c.is_ascii_lowercase())
+        && !value.ends_with('-')
+        && value.len() <= LONGEST
+        && value
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if legal {
+        return Ok(value.to_owned());
+    }
+    let what = format!("{} cannot name a cluster", quoted(value));
+    Err(Problem::new(span_of(name), what)
+        .label(if value.len() > LONGEST {
+            "longer than 31 characters"
+        } else {
+            "a name is lowercase letters, digits and inner dashes"
+        })
+        .hint(
+            "it becomes Patroni's scope, the prefix of every resource and a folder's name: 1 to 31 \
+             of a-z, 0-9 and `-`, a letter first, no dash last, such as `postgres`",
+        ))
+}
+
+fn ssh(problems: &mut Problems, source: &Source<'_>, written: Option<&schema::Ssh>) -> Ssh {
+    let user = written.and_then(|ssh| ssh.user.as_ref());
+    Ssh {
+        user: user
+            .and_then(|user| problems.keep(ssh_user(user)))
+            .unwrap_or_else(|| "ubuntu".to_owned()),
+        port: ports::port(problems, written.and_then(|ssh| ssh.port.as_ref()), 22),
+        identity_file: written
+            .and_then(|ssh| ssh.identity_file.as_ref())
+            .and_then(|file| problems.keep(files::identity(source.path, file))),
+        connect_timeout: seconds(
+            problems,
+            "`ssh.connect_timeout`",
+            written.and_then(|ssh| ssh.connect_timeout.as_ref()),
+            10,
+            1..=600,
+        ),
+    }
+}
+
+fn ssh_user(user: &Word) -> Result<String, Problem> {
+    /// Accounts that the packages make for their services; nobody logs in by them.
+    const SERVICES: [&str; 3] = ["postgres", "etcd", "haproxy"];
+    let value = user.value.as_str();
+    if SERVICES.contains(&value) {
+        return Err(Problem::new(
+            span_of(user),
+            format!("`{value}` is the account of a service that pgherd installs"),
+        )
+        .label("needs a user with sudo"));
+    }
+    let legal = value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && value.len() <= 32
+        && value
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    if legal {
+        Ok(value.to_owned())
+    } else {
+        Err(Problem::new(
+            span_of(user),
+            format!("{} is not the name of a user", quoted(value)),
+        )
+        .label("1 to 32 letters, digits, `.`, `_` and `-`, a letter or `_` first"))
+    }
+}
+
+/// A number of seconds within bounds, or the default.
+fn seconds(
+    problems: &mut Problems,
+    name: &str,
+    written: Option<&Number>,
+    default: u32,
+    bounds: std::ops::RangeInclusive<u32>,
+) -> u32 {
+    let Some(number) = written else {
+        return default;
+    };
+    match u32::try_from(number.value)
+        .ok()
+        .filter(|value| bounds.contains(value))
+    {
+        Some(value) => value,
+        None => {
+            let (least, most) = bounds.into_inner();
+            problems.add(
+                Problem::new(
+                    span_of(number),
+                    format!("{name} is {least} to {most} seconds, not {}", number.value),
+                )
+                .label(format!("default: {default}")),
+            );
+            default
+        }
+    }
+}
+
+fn patroni(problems: &mut Problems, written: Option<&schema::Patroni>) -> Patroni {
+    let none = schema::Patroni::default();
+    let written = written.unwrap_or(&none);
+    let source = written.source.as_ref();
+    let before = problems.0.len();
+    // The lower bounds are Patroni's own (`Config._validate_and_adjust_timeouts`); it
+    // raises what is below them and says so only in its log.
+    let patroni = Patroni {
+        source: source
+            .and_then(|word| {
+                problems.keep(one_of(
+                    word,
+                    "a source of Patroni",
+                    [
+                        ("pypi", PatroniSource::Pypi),
+                        ("distro", PatroniSource::Distro),
+                    ],
+                ))
+            })
+            .unwrap_or(PatroniSource::Pypi),
+        ttl: seconds(
+            problems,
+            "Patroni's `ttl`",
+            written.ttl.as_ref(),
+            30,
+            20..=3600,
+        ),
+        loop_wait: seconds(
+            problems,
+            "Patroni's `loop_wait`",
+            written.loop_wait.as_ref(),
+            10,
+            1..=3600,
+        ),
+        retry_timeout: seconds(
+            problems,
+            "Patroni's `retry_timeout`",
+            written.retry_timeout.as_ref(),
+            10,
+            3..=3600,
+        ),
+        maximum_lag_on_failover: written
+            .maximum_lag_on_failover
+            .as_ref()
+            .and_then(|bytes| problems.keep(lag(bytes)))
+            .unwrap_or(1_048_576),
+        synchronous: written.synchronous.unwrap_or(false),
+        failsafe: written.failsafe.unwrap_or(true),
+    };
+    let given = [&written.loop_wait, &written.retry_timeout, &written.ttl];
+    if problems.0.len() == before
+        && let Some(at) = given.into_iter().flatten().map(span_of).next()
+    {
+        problems.keep(timing(&patroni, at));
+    }
+    patroni
+}
+
+fn lag(bytes: &Number) -> Result<u64, Problem> {
+    u64::try_from(bytes.value)
+        .ok()
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| {
+            Problem::new(
+                span_of(bytes),
+                "`maximum_lag_on_failover` is a number of bytes greater than 0",
+            )
+            .label("with no lag allowed, no replica could take over")
+            .hint("the default is 1048576, one MiB")
+        })
+}
+
+/// The leader must have time for a loop and two failed tries before its lock runs out.
+fn timing(patroni: &Patroni, at: Span) -> Result<(), Problem> {
+    let Patroni {
+        ttl,
+        loop_wait,
+        retry_timeout,
+        ..
+    } = *patroni;
+    let least = loop_wait + 2 * retry_timeout;
+    if least <= ttl {
+        return Ok(());
+    }
+    // What Patroni makes of it, by `_validate_and_adjust_timeouts`.
+    let (adjusted_loop, adjusted_retry) = if 1 + 2 * retry_timeout > ttl {
+        (1, (ttl - 1) / 2)
+    } else {
+        (ttl - 2 * retry_timeout, retry_timeout)
+    };
+    Err(Problem::new(
+        at,
+        format!(
+            "Patroni needs loop_wait + 2 × retry_timeout ≤ ttl, but {loop_wait} + 2 × \
+             {retry_timeout} = {least} is more than {ttl}"
+        ),
+    )
+    .hint(format!(
+        "Patroni would silently run with loop_wait {adjusted_loop} and retry_timeout \
+         {adjusted_retry}; write that, or a ttl of at least {least}"
+    ))
+    .hint("30/10/10 (ttl/loop_wait/retry_timeout) is its default, 20/2/5 the fastest advised"))
+}
+
+fn etcd(problems: &mut Problems, written: Option<&schema::Etcd>) {
+    let Some(api) = written.and_then(|etcd| etcd.api.as_ref()) else {
+        return;
+    };
+    match api.value.as_str() {
+        "v3" | "3" => {}
+        "v2" | "2" => problems.add(
+            Problem::new(
+                span_of(api),
+                "etcd's v2 interface is off since etcd 3.4 and gone in 3.6",
+            )
+            .label("only `v3`")
+            .hint(
+                "Patroni speaks v3 to etcd here; keys written through v2 are invisible to v3, so \
+                 nothing would be gained by turning v2 on",
+            ),
+        ),
+        other => problems.add(
+            Problem::new(
+                span_of(api),
+                format!("{} is not an interface of etcd", quoted(other)),
+            )
+            .label("only `v3`"),
+        ),
+    }
+}
+
+fn haproxy(problems: &mut Problems, written: Option<&schema::Haproxy>) -> Haproxy {
+    let none = schema::Haproxy::default();
+    let written = written.unwrap_or(&none);
+    Haproxy {
+        write_port: ports::port(problems, written.write_port.as_ref(), 5000),
+        read_port: ports::port(problems, written.read_port.as_ref(), 5001),
+        stats_port: ports::port(problems, written.stats_port.as_ref(), 7000),
+    }
+}
+
+/// One of a few words, each with what it means.
+fn one_of<T, const N: usize>(
+    word: &Word,
+    noun: &str,
+    choices: [(&'static str, T); N],
+) -> Result<T, Problem> {
+    let words = choices.each_ref().map(|(choice, _)| *choice);
+    choices
+        .into_iter()
+        .find(|(choice, _)| *choice == word.value)
+        .map(|(_, meaning)| meaning)
+        .ok_or_else(|| {
+            Problem::new(
+                span_of(word),
+                format!("{} is not {noun}", quoted(&word.value)),
+            )
+            .did_you_mean(keys::nearest(&word.value, words))
+            .hint(format!("valid here: {}", alternatives(words)))
+        })
+}

@@ -1,0 +1,258 @@
+//! PostgreSQL: its version, where it lives and who may come in.
+
+use super::{
+    super::{
+        PgSource, PgVersion, Postgresql,
+        problem::{Problem, quoted, span_of},
+        schema::{self, Number, Word},
+        source::Source,
+    },
+    Problems, net, one_of, parameters, ports,
+};
+
+pub(super) fn check(
+    problems: &mut Problems,
+    source: &Source<'_>,
+    written: Option<&schema::Postgresql>,
+) -> Postgresql {
+    let none = schema::Postgresql::default();
+    let written = written.unwrap_or(&none);
+    let version = written
+        .version
+        .as_ref()
+        .and_then(|word| problems.keep(version(word)))
+        .unwrap_or(PgVersion::Major(16));
+    let packages = written
+        .source
+        .as_ref()
+        .and_then(|word| {
+            let choices = [("distro", PgSource::Distro), ("pgdg", PgSource::Pgdg)];
+            problems.keep(one_of(word, "a source of PostgreSQL", choices))
+        })
+        .unwrap_or(PgSource::Distro);
+    if let (PgVersion::Distro, PgSource::Pgdg) = (version, packages)
+        && let (Some(version), Some(packages)) = (&written.version, &written.source)
+    {
+        problems.add(
+            Problem::new(
+                span_of(packages),
+                "`source: pgdg` and `version: distro` contradict each other",
+            )
+            .label("has every version: say which")
+            .also(span_of(version), "takes what the distribution has")
+            .hint("write `version: 16`, or leave `source` out"),
+        );
+    }
+    Postgresql {
+        version,
+        source: packages,
+        port: port(problems, written.port.as_ref()),
+        data_dir: written
+            .data_dir
+            .as_ref()
+            .and_then(|word| problems.keep(data_dir(word)))
+            .unwrap_or_else(|| "/data/patroni".to_owned()),
+        allow: match &written.allow {
+            Some(list) => list
+                .iter()
+                .filter_map(|word| problems.keep(net::cidr(word)))
+                .collect(),
+            None => vec![ipnet::Ipv4Net::default()],
+        },
+        parameters: parameters::check(problems, source, version, written.parameters.as_ref()),
+    }
+}
+
+fn version(word: &Word) -> Result<PgVersion, Problem> {
+    let (least, most) = PgVersion::MAJORS.into_inner();
+    let value = word.value.as_str();
+    if value == "distro" {
+        return Ok(PgVersion::Distro);
+    }
+    if let Ok(major) = value.parse::<u16>()
+        && PgVersion::MAJORS.contains(&major)
+    {
+        return Ok(PgVersion::Major(major));
+    }
+    let problem = Problem::new(
+        span_of(word),
+        format!(
+            "{} is not a version of PostgreSQL that pgherd sets up",
+            quoted(value)
+        ),
+    );
+    let major = value
+        .split('.')
+        .next()
+        .and_then(|major| major.parse::<u16>().ok());
+    Err(match major {
+        Some(major) if value.contains('.') && PgVersion::MAJORS.contains(&major) => problem.label(
+            format!("the major version alone: `{major}`; the newest minor one is installed"),
+        ),
+        Some(major) if major < least => {
+            problem.label("no longer maintained by the PostgreSQL project")
+        }
+        _ => problem,
+    }
+    .hint(format!(
+        "valid here: {least} to {most}, or `distro` for what the hosts' distribution has"
+    )))
+}
+
+/// PostgreSQL does not run as root, so the ports below 1024 are not its to take.
+fn port(problems: &mut Problems, written: Option<&Number>) -> u16 {
+    const DEFAULT: u16 = 5432;
+    let port = ports::port(problems, written, DEFAULT);
+    match written {
+        Some(number) if port < 1024 => {
+            problems.add(
+                Problem::new(
+                    span_of(number),
+                    format!("PostgreSQL cannot listen on port {port}"),
+                )
+                .label("below 1024 only root can; 1024 to 65535"),
+            );
+            DEFAULT
+        }
+        _ => port,
+    }
+}
+
+/// Folders of the system, or of others, in or above which a database has no business.
+const SYSTEM: [&str; 14] = [
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin",
+    "/sys", "/tmp", "/usr",
+];
+/// Folders that hold other things too; a folder in them may be PostgreSQL's.
+const SHARED: [&str; 12] = [
+    "/home",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/srv",
+    "/var",
+    "/var/backups",
+    "/var/cache",
+    "/var/lib",
+    "/var/lib/postgresql",
+    "/var/log",
+    "/var/spool",
+];
+/// Folders that belong to what else pgherd puts on a host, or that are swept.
+const FOREIGN: [&str; 9] = [
+    "/opt/patroni",
+    "/var/cache/apt",
+    "/var/lib/apt",
+    "/var/lib/dpkg",
+    "/var/lib/etcd",
+    "/var/lib/haproxy",
+    "/var/lock",
+    "/var/run",
+    "/var/tmp",
+];
+
+/// A folder that PostgreSQL can have to itself, written the one way it can be written.
+fn data_dir(word: &Word) -> Result<String, Problem> {
+    let value = word.value.as_str();
+    let under = |folders: &[&str]| {
+        folders.iter().any(|folder| {
+            value
+                .strip_prefix(folder)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    };
+    let label = if !value.starts_with('/') {
+        "must be an absolute path"
+    } else if value == "/" {
+        "the root of the file system"
+    } else if value.len() > 255 {
+        "longer than 255 characters"
+    } else if !value
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-'))
+    {
+        "letters, digits, `.`, `_`, `-` and `/` only"
+    } else if value[1..]
+        .split('/')
+        .any(|part| matches!(part, "" | "." | ".."))
+    {
+        "without `.`, `..`, `//` and a slash at the end"
+    } else if under(&SYSTEM) {
+        "a folder of the system"
+    } else if under(&FOREIGN) {
+        "a folder of another program"
+    } else if SHARED.contains(&value) {
+        "holds other things too: name a folder in it"
+    } else {
+        return Ok(value.to_owned());
+    };
+    Err(Problem::new(
+        span_of(word),
+        format!("{} cannot be the data directory", quoted(value)),
+    )
+    .label(label)
+    .hint("the default is `/data/patroni`; PostgreSQL needs a folder of its own"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_yaml::{Location, Spanned};
+
+    use super::*;
+
+    fn word(value: &str) -> Word {
+        Spanned::new(value.to_owned(), Location::UNKNOWN, Location::UNKNOWN)
+    }
+
+    #[test]
+    fn a_folder_of_its_own_can_be_the_data_directory() {
+        for folder in [
+            "/data/patroni",
+            "/pgdata",
+            "/var/lib/postgresql/16/main",
+            "/srv/pg",
+            "/mnt/nvme-0/pg_16.data",
+            "/usrdata",
+        ] {
+            assert!(data_dir(&word(folder)).is_ok(), "{folder}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_others_cannot() {
+        for folder in [
+            "",
+            "/",
+            "data",
+            "~/data",
+            "/data/",
+            "/data//pg",
+            "/data/../etc",
+            "/data/./pg",
+            "/etc",
+            "/etc/pg",
+            "/usr/local/pg",
+            "/tmp/pg",
+            "/var",
+            "/var/lib",
+            "/var/lib/postgresql",
+            "/var/lib/etcd/pg",
+            "/home",
+            "/data/p g",
+            "/data/pg'",
+            "/data/päth",
+            "/data/pg\n",
+        ] {
+            assert!(data_dir(&word(folder)).is_err(), "{folder:?}");
+        }
+    }
+
+    #[test]
+    fn versions_are_major_or_the_distributions() {
+        assert_eq!(version(&word("16")).ok(), Some(PgVersion::Major(16)));
+        assert_eq!(version(&word("distro")).ok(), Some(PgVersion::Distro));
+        for wrong in ["16.4", "13", "19", "9.6", "-16", "latest", "", "99999"] {
+            assert!(version(&word(wrong)).is_err(), "{wrong}");
+        }
+    }
+}

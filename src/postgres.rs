@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::time::timeout;
 use tokio_postgres::{
     Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow, config::SslMode, tls::MakeTlsConnect,
 };
@@ -36,15 +36,10 @@ pub struct FrontDoor<'a> {
 }
 
 /// One connection as `postgres`.
+///
+/// Its driver runs by itself, and says goodbye to the server once this is dropped.
 pub struct Sql {
     client: Client,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Sql {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }
 
 impl FrontDoor<'_> {
@@ -74,10 +69,8 @@ impl FrontDoor<'_> {
                         .connect_raw(stream, NoTls)
                         .await
                         .map_err(|error| failed(&error))?;
-                    Ok(Sql {
-                        client,
-                        driver: tokio::spawn(async move { drop(connection.await) }),
-                    })
+                    tokio::spawn(connection);
+                    Ok(Sql { client })
                 }
                 Some(tls) => {
                     config.ssl_mode(SslMode::Require);
@@ -91,10 +84,8 @@ impl FrontDoor<'_> {
                         .connect_raw(stream, tls)
                         .await
                         .map_err(|error| failed(&error))?;
-                    Ok(Sql {
-                        client,
-                        driver: tokio::spawn(async move { drop(connection.await) }),
-                    })
+                    tokio::spawn(connection);
+                    Ok(Sql { client })
                 }
             }
         };

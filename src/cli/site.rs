@@ -1,6 +1,13 @@
 //! The pipeline that the verbs share: inventory, workspace and hosts in; a look at all of it out.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use indexmap::IndexMap;
@@ -107,6 +114,7 @@ impl Base {
             http,
             tls,
             events: events.clone(),
+            looked: AtomicBool::new(false),
         })
     }
 
@@ -289,6 +297,8 @@ pub(super) struct Site<'a> {
     pub http: Http,
     pub tls: Option<Arc<rustls::ClientConfig>>,
     pub events: Events,
+    /// Whether the hosts have been connected to before; it is news only once.
+    looked: AtomicBool,
 }
 
 /// The cluster as it should be, and the hosts as they were found to be.
@@ -359,19 +369,23 @@ impl Site<'_> {
                 .map(|file| file.path.as_str())
                 .collect();
             let script = facts::probe(&self.base.inventory, host, &paths);
-            self.events.host(host, HostState::Connecting, None);
             let silent = |_, _: &str| {};
-            self.remote.connect(host).await?;
-            self.events.host(host, HostState::Connected, None);
+            if !self.looked.load(Ordering::Relaxed) {
+                self.events.host(host, HostState::Connecting, None);
+                self.remote.connect(host).await?;
+                self.events.host(host, HostState::Connected, None);
+            }
             let output = self.remote.run(host, &script, PROBE, &silent).await?;
             let facts = facts::parse(&output.stdout)
                 .map_err(|error| error.on(host).excerpt("stderr", output.stderr))?;
             self.events.emit(Event::FactsRead { host: host.clone() });
             Ok::<_, Error>((host.clone(), facts))
         });
+        let answers = join_all(asked).await;
+        self.looked.store(true, Ordering::Relaxed);
         let mut read = BTreeMap::new();
         let mut dark = Vec::new();
-        for answer in join_all(asked).await {
+        for answer in answers {
             match answer {
                 Ok((host, facts)) => {
                     read.insert(host, facts);

@@ -29,7 +29,7 @@ use crate::{
 const RUNNER: &str = r#"exec /bin/sh -c 'if [ "$(id -u)" = 0 ]; then exec /bin/sh -c "$0"; else exec sudo -n /bin/sh -c "$0"; fi' 'eval "$(cat)"'"#;
 
 /// How long an idle connection outlives a run that was killed, in seconds.
-const LINGER: NonZeroUsize = NonZeroUsize::new(120).expect("not zero");
+const LINGER: NonZeroUsize = NonZeroUsize::new(300).expect("not zero");
 
 /// How much longer than it was told an `ssh` that connects may take.
 const STALL: Duration = Duration::from_secs(20);
@@ -79,8 +79,12 @@ impl SshRemote {
             .or_default()
             .clone();
         let mut slot = slot.lock().await;
-        if let Some(link) = slot.as_ref() {
-            return Ok(link.clone());
+        if let Some(link) = slot.take() {
+            // A connection that idled too long, or whose host restarted, is simply made again.
+            if link.session.check().await.is_ok() {
+                *slot = Some(link.clone());
+                return Ok(link);
+            }
         }
         let deadline = Instant::now() + self.patience;
         loop {

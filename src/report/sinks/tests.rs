@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    event::{Event, HostState, Outcome, Stream},
+    event::{HostState, Outcome, Stream},
     secret::Secret,
 };
 
@@ -169,7 +169,7 @@ fn run() -> Vec<Stamped> {
         started(3.2, 2, "node1", "write-files"),
         output(3.3, 2, "node1", "write-files", "10%\r100%"),
         output(3.4, 0, "node1", "install-packages", "Processing triggers"),
-        finished(3.5, 2, "node1", "write-files", Outcome::Done, 0.3),
+        finished(3.5, 2, "node1", "write-files", Outcome::Done, 0.3000412),
         finished(10.4, 0, "node1", "install-packages", Outcome::Changed, 8.1),
         finished(72.0, 1, "node2", "install-packages", Outcome::Failed, 69.7),
         finished(72.0, 3, "haproxy", "start-unit", Outcome::Cancelled, 0.0),

@@ -429,3 +429,23 @@ async fn a_report_ends_though_senders_live_on() {
     let kept = std::fs::read_to_string(folder.path().join("events.jsonl")).expect("a file");
     assert_eq!(kept.lines().count(), 2);
 }
+
+#[tokio::test]
+async fn a_report_that_is_given_up_is_complete_when_its_handle_is_gone() {
+    use crate::{
+        event::Events,
+        report::{Options, Reporter},
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (events, receiver) = Events::channel();
+    let options = Options {
+        terminal: terminal(0),
+        run_log: Some(RunLog::create(folder.path()).expect("a log")),
+        hosts: hosts(),
+    };
+    let report = Reporter::start(receiver, options);
+    events.host(&host("node1"), HostState::Connected, None);
+    drop(report);
+    let kept = std::fs::read_to_string(folder.path().join("node1.log")).expect("a file");
+    assert!(kept.contains("== connected"), "{kept}");
+}

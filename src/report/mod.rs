@@ -19,7 +19,10 @@ mod terminal;
 mod text;
 mod words;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -67,7 +70,10 @@ impl Reporter {
         // the report but never the run.
         let task =
             tokio::task::spawn_blocking(move || runtime.block_on(listen(sinks, events, inbox)));
-        Handle { orders, task }
+        Handle {
+            orders,
+            task: Some(task),
+        }
     }
 }
 
@@ -77,20 +83,24 @@ enum Order {
     Finish,
 }
 
-/// A running report. Dropping it ends the report too, but without waiting for it.
+/// A running report. Dropping it ends the report too, and clears the bars.
 #[derive(Debug)]
 pub struct Handle {
     orders: mpsc::UnboundedSender<Order>,
-    task: JoinHandle<Run>,
+    /// None once its result has been taken.
+    task: Option<JoinHandle<Run>>,
 }
 
 impl Handle {
     /// Reports what has been sent until now, clears the bars and says what the run came to.
     ///
     /// Senders that are still about are not waited for.
-    pub async fn finish(self) -> Run {
+    pub async fn finish(mut self) -> Run {
         let _ = self.orders.send(Order::Finish);
-        self.task.await.unwrap_or_default()
+        match self.task.take() {
+            Some(task) => task.await.unwrap_or_default(),
+            None => Run::default(),
+        }
     }
 
     /// Has the terminal to itself while `other` runs: for a question in the middle of a run.
@@ -101,6 +111,19 @@ impl Handle {
         let result = other.await;
         let _ = self.orders.send(Order::Show);
         result
+    }
+}
+
+impl Drop for Handle {
+    /// A run that is given up, at a second Ctrl-C say, drops this; what is printed next must not
+    /// land among the bars. The report is on a thread of its own, so there is no deadlock in waiting.
+    fn drop(&mut self) {
+        let Some(task) = self.task.take() else { return };
+        let _ = self.orders.send(Order::Finish);
+        let patience = Instant::now();
+        while !task.is_finished() && patience.elapsed() < Duration::from_millis(500) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 

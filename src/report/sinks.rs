@@ -14,7 +14,10 @@ use super::{
     tally::{Run, Tally},
     terminal::{Paint, Terminal},
 };
-use crate::{event::Stamped, inventory::HostName};
+use crate::{
+    event::{Event, Stamped},
+    inventory::HostName,
+};
 
 /// All that a run is reported to.
 pub(super) struct Sinks {
@@ -71,6 +74,7 @@ impl Sinks {
 
     pub(super) fn event(&mut self, mut stamped: Stamped) {
         self.terminal.masks.hide_in_event(&mut stamped);
+        round(&mut stamped);
         self.tally.event(&stamped);
         if self.json.is_some() || self.run_log.is_some() {
             // Events are plain data with string keys; they always serialize.
@@ -154,6 +158,17 @@ impl People {
     fn lines(terminal: &Terminal, hosts: &[HostName], pipe: Pipe) -> Self {
         let detail = Detail::of(terminal.verbose, false);
         People::Lines(Plain::new(detail, Paint::OFF, hosts), pipe)
+    }
+}
+
+/// Rounds to milliseconds; what is finer than that is noise in a log.
+fn round(stamped: &mut Stamped) {
+    let round = |seconds: &mut f64| *seconds = (*seconds * 1000.0).round() / 1000.0;
+    round(&mut stamped.t);
+    if let Event::StepFinished { seconds, .. } | Event::RunFinished { seconds, .. } =
+        &mut stamped.event
+    {
+        round(seconds);
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     text,
 };
 use crate::{
+    error::Kind,
     event::{Event, HostState, Outcome, Stamped},
     inventory::HostName,
 };
@@ -24,6 +25,8 @@ pub struct StepTime {
 #[derive(Debug, Clone, Default)]
 pub struct Run {
     pub seconds: f64,
+    /// As the run said at its end; 0 when it did not say.
+    pub exit_code: u8,
     /// Hosts, networks and the like that were made.
     pub created: usize,
     pub removed: usize,
@@ -100,8 +103,11 @@ impl Tally {
                     });
                 }
             }
-            Event::RunFinished { seconds, .. } => {
+            Event::RunFinished {
+                seconds, exit_code, ..
+            } => {
                 self.run.seconds = *seconds;
+                self.run.exit_code = *exit_code;
                 self.finished = true;
             }
             Event::RunStarted { .. }
@@ -156,21 +162,23 @@ pub fn print_summary(terminal: &Terminal, run: &Run, summary: &Summary<'_>) {
 /// The summary's text: one line when nothing changed.
 pub(super) fn summary_text(run: &Run, summary: &Summary<'_>, paint: Paint) -> String {
     let took = duration(run.seconds);
-    let mut text = if run.nothing_changed() {
-        format!(
-            "{} {}  ({took})\n",
-            paint.on(GOOD, "nothing to do:"),
-            summary.settled
-        )
+    let stopped = run.exit_code == Kind::Interrupted.exit_code();
+    let failed = run.exit_code != 0 || run.failed + run.cancelled > 0;
+    let heading = if stopped {
+        paint.on(BAD, format_args!("stopped after {took}"))
+    } else if failed {
+        paint.on(BAD, format_args!("failed after {took}"))
     } else {
-        let heading = if run.failed > 0 {
-            paint.on(BAD, format_args!("failed after {took}:"))
-        } else if run.cancelled > 0 {
-            paint.on(BAD, format_args!("stopped after {took}:"))
-        } else {
-            paint.on(GOOD, format_args!("done in {took}:"))
-        };
-        format!("{heading} {}\n{}", numbers(run), table(run, summary, paint))
+        paint.on(GOOD, format_args!("done in {took}"))
+    };
+    let mut text = if run.nothing_changed() && !failed {
+        let heading = paint.on(GOOD, "nothing to do:");
+        format!("{heading} {}  ({took})\n", summary.settled)
+    } else {
+        let numbers = numbers(run);
+        let colon = if numbers.is_empty() { "" } else { ": " };
+        let table = table(run, summary, failed, paint);
+        format!("{heading}{colon}{numbers}\n{table}")
     };
     if let Some(trouble) = &run.log_trouble {
         text += &format!("warning: the run's log is incomplete: {trouble}\n");
@@ -195,7 +203,7 @@ fn numbers(run: &Run) -> String {
     said.join(", ")
 }
 
-fn table(run: &Run, summary: &Summary<'_>, paint: Paint) -> String {
+fn table(run: &Run, summary: &Summary<'_>, failed: bool, paint: Paint) -> String {
     let slowest: Vec<&StepTime> = run
         .slowest(5)
         .into_iter()
@@ -220,7 +228,7 @@ fn table(run: &Run, summary: &Summary<'_>, paint: Paint) -> String {
             .iter()
             .map(|(label, text)| (*label, text.clone())),
     );
-    if let (Some(log), true) = (&run.log, run.failed + run.cancelled > 0) {
+    if let (Some(log), true) = (&run.log, failed) {
         rows.push(("log", log.display().to_string()));
     }
     let label_width = widest(&mut rows.iter().map(|(label, _)| text::width(label)));

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    event::{Event, HostState, Outcome, Stream},
+    event::{HostState, Outcome, Stream},
     secret::Secret,
 };
 
@@ -169,7 +169,7 @@ fn run() -> Vec<Stamped> {
         started(3.2, 2, "node1", "write-files"),
         output(3.3, 2, "node1", "write-files", "10%\r100%"),
         output(3.4, 0, "node1", "install-packages", "Processing triggers"),
-        finished(3.5, 2, "node1", "write-files", Outcome::Done, 0.3),
+        finished(3.5, 2, "node1", "write-files", Outcome::Done, 0.3000412),
         finished(10.4, 0, "node1", "install-packages", Outcome::Changed, 8.1),
         finished(72.0, 1, "node2", "install-packages", Outcome::Failed, 69.7),
         finished(72.0, 3, "haproxy", "start-unit", Outcome::Cancelled, 0.0),
@@ -428,4 +428,24 @@ async fn a_report_ends_though_senders_live_on() {
     events.host(&host("node1"), HostState::Removed, None);
     let kept = std::fs::read_to_string(folder.path().join("events.jsonl")).expect("a file");
     assert_eq!(kept.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn a_report_that_is_given_up_is_complete_when_its_handle_is_gone() {
+    use crate::{
+        event::Events,
+        report::{Options, Reporter},
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (events, receiver) = Events::channel();
+    let options = Options {
+        terminal: terminal(0),
+        run_log: Some(RunLog::create(folder.path()).expect("a log")),
+        hosts: hosts(),
+    };
+    let report = Reporter::start(receiver, options);
+    events.host(&host("node1"), HostState::Connected, None);
+    drop(report);
+    let kept = std::fs::read_to_string(folder.path().join("node1.log")).expect("a file");
+    assert!(kept.contains("== connected"), "{kept}");
 }

@@ -22,15 +22,16 @@ fn the_summary_names_the_slowest_steps_and_the_endpoints() {
         .filter(|stamped| {
             !matches!(
                 stamped.event,
-                Event::StepFinished {
-                    outcome: Outcome::Failed | Outcome::Cancelled,
-                    ..
-                }
+                Event::RunFinished { .. }
+                    | Event::StepFinished {
+                        outcome: Outcome::Failed | Outcome::Cancelled,
+                        ..
+                    }
             )
         })
         .collect();
     insta::assert_snapshot!(summary_text(&tallied(good), &summary, Paint::OFF), @"
-    done in 1 m 15 s: 2 created, 1 changed, 1 unchanged
+    done in 1 m 14 s: 2 created, 1 changed, 1 unchanged
       slowest  node1  install-packages      8.1 s
                node1  write-files           0.3 s
       write    psql -h 127.0.0.1 -p 5000 -U postgres
@@ -78,4 +79,22 @@ fn a_run_without_change_is_summed_up_in_one_line() {
         summary_text(&run, &summary, Paint::OFF),
         "nothing to do: 5 hosts are as the inventory says  (0.9 s)\n"
     );
+}
+
+#[test]
+fn a_run_that_was_stopped_or_broken_is_never_done() {
+    let ended = |exit_code| {
+        let event = Event::RunFinished {
+            exit_code,
+            seconds: 0.9,
+            error: None,
+        };
+        let run = tallied(vec![
+            finished(0.8, 0, "node1", "probe", Outcome::Done, 0.05),
+            at(0.9, event),
+        ]);
+        summary_text(&run, &Summary::default(), Paint::OFF)
+    };
+    assert_eq!(ended(130), "stopped after 0.9 s: 1 unchanged\n");
+    assert_eq!(ended(3), "failed after 0.9 s: 1 unchanged\n");
 }

@@ -177,7 +177,7 @@ mod tests {
         let again = acquire(&path, "pg", "up");
         child.kill().unwrap();
         child.wait().unwrap();
-        again.unwrap();
+        let _again = again.unwrap();
     }
 
     /// Not a test: the other process of the next one.

@@ -22,3 +22,4 @@ pub mod render;
 pub mod report;
 pub mod secret;
 pub mod verify;
+pub mod workspace;

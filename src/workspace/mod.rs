@@ -1,0 +1,416 @@
+//! `.pgherd/<cluster>/` beside the inventory: what pgherd remembers of a cluster between runs.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `secrets.yaml` | the passwords; made once, then the user's |
+//! | `pki/` | the cluster's certificate authority and what it issued |
+//! | `id_ed25519` | the key by which hosts know pgherd, unless the user names another |
+//! | `known_hosts` | the hosts' keys, pinned by name |
+//! | `ssh_config` | so that `ssh -F … node1` works |
+//! | `lock` | who is changing the cluster now |
+//! | `runs/` | what each run had to tell |
+//!
+//! The folder is closed to others, and every file in it is replaced whole or not at all.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    cluster::Secrets,
+    error::Result,
+    inventory::{self, HostName, Inventory},
+    provider::Machine,
+};
+
+mod files;
+mod identity;
+mod known_hosts;
+mod lock;
+mod pki;
+mod runs;
+mod secrets;
+mod ssh_config;
+
+use self::known_hosts::KnownHosts;
+pub use self::{
+    identity::Identity,
+    lock::RunLock,
+    pki::{Expiry, Pki, RENEWAL, Request, expires},
+    runs::KEPT_RUNS,
+};
+
+const SECRETS: &str = "secrets.yaml";
+const PKI: &str = "pki";
+const IDENTITY: &str = "id_ed25519";
+const KNOWN_HOSTS: &str = "known_hosts";
+const SSH_CONFIG: &str = "ssh_config";
+const LOCK: &str = "lock";
+const RUNS: &str = "runs";
+const GITIGNORE: &str = ".gitignore";
+
+/// The longest path of a UNIX socket that every system takes, its final NUL included.
+const SOCKET_PATH: usize = 104;
+/// What `openssh` and `ssh` put behind the folder: `/.ssh-connection…/master.…`, with room to spare.
+const SOCKET_NAME: usize = 52;
+
+/// Something that was put right on the way, and that the user should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Others could read it; now they cannot.
+    Tightened { path: PathBuf, was: u32 },
+    /// `secrets.yaml` had no value for this key; now it has.
+    SecretAdded { key: &'static str },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Tightened { path, was } => write!(
+                f,
+                "{} was open to others (mode {was:03o}); it is closed now",
+                path.display()
+            ),
+            Note::SecretAdded { key } => {
+                write!(f, "{SECRETS} had no `{key}`; one was made and added")
+            }
+        }
+    }
+}
+
+/// The workspace of one cluster.
+#[derive(Debug)]
+pub struct Workspace {
+    dir: PathBuf,
+    inventory: Inventory,
+    notes: Mutex<Vec<Note>>,
+    /// What a preview works in; gone when dropped.
+    _scratch: Option<TempDir>,
+}
+
+impl Workspace {
+    /// Opens the workspace, and makes it if there is none.
+    pub fn open(inventory: &Inventory) -> Result<Self> {
+        let workspace = Self::at(Self::path_of(inventory)?, inventory, None);
+        if let Some(all) = workspace.dir.parent() {
+            workspace.make_private(all)?;
+            // Secrets must not reach a repository because somebody said `git add .`.
+            files::create(&all.join(GITIGNORE), files::PUBLIC, b"*\n")?;
+        }
+        workspace.make_private(&workspace.dir)?;
+        workspace.close_to_others()?;
+        Ok(workspace)
+    }
+
+    /// Opens the workspace if there is one, and makes nothing.
+    pub fn existing(inventory: &Inventory) -> Result<Option<Self>> {
+        let workspace = Self::at(Self::path_of(inventory)?, inventory, None);
+        if !workspace.dir.is_dir() {
+            return Ok(None);
+        }
+        workspace.make_private(&workspace.dir)?;
+        workspace.close_to_others()?;
+        Ok(Some(workspace))
+    }
+
+    /// Opens a look-alike for verbs that must not leave a trace, such as `plan`.
+    ///
+    /// It reads what the real workspace has. What it makes, or would change, it makes in a private
+    /// folder of its own that goes with it: a cluster that is not there yet gets secrets and
+    /// certificates that nobody will ever use.
+    pub fn preview(inventory: &Inventory) -> Result<Self> {
+        let real = Self::path_of(inventory)?;
+        let scratch = short_private_dir("pgherd-preview-")?;
+        let copy = scratch.path().to_owned();
+        for name in [SECRETS, IDENTITY, "id_ed25519.pub", KNOWN_HOSTS] {
+            link(&real, &copy, name)?;
+        }
+        let pki = files::names(&real.join(PKI))?;
+        if !pki.is_empty() {
+            files::private_dir(&copy.join(PKI))?;
+        }
+        for name in pki {
+            link(&real.join(PKI), &copy.join(PKI), &name)?;
+        }
+        Ok(Self::at(copy, inventory, Some(scratch)))
+    }
+
+    fn at(dir: PathBuf, inventory: &Inventory, scratch: Option<TempDir>) -> Self {
+        Self {
+            dir,
+            inventory: inventory.clone(),
+            notes: Mutex::default(),
+            _scratch: scratch,
+        }
+    }
+
+    /// Absolute, so that what is written into files is good from any folder.
+    fn path_of(inventory: &Inventory) -> Result<PathBuf> {
+        absolute(&inventory.workspace_dir())
+    }
+
+    /// The workspace's folder, absolute.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What was put right since the last call.
+    pub fn take_notes(&self) -> Vec<Note> {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *notes)
+    }
+
+    fn note(&self, note: Note) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.push(note);
+    }
+
+    fn note_tightened(&self, path: &Path, was: Option<u32>) {
+        if let Some(was) = was {
+            let path = path.to_owned();
+            self.note(Note::Tightened { path, was });
+        }
+    }
+
+    fn make_private(&self, path: &Path) -> Result<()> {
+        let was = files::private_dir(path)?;
+        self.note_tightened(path, was);
+        Ok(())
+    }
+
+    /// Looks after files that a copy, an archive or an editor may have left open to others.
+    fn close_to_others(&self) -> Result<()> {
+        let pki = self.dir.join(PKI);
+        let keys = files::names(&pki)?;
+        let keys = keys.iter().filter(|name| name.ends_with(".key"));
+        let precious = [SECRETS, IDENTITY].map(|name| self.dir.join(name));
+        for path in precious.into_iter().chain(keys.map(|name| pki.join(name))) {
+            let was = files::tighten(&path, files::PRIVATE)?;
+            self.note_tightened(&path, was);
+        }
+        Ok(())
+    }
+
+    /// Takes the cluster for a run of `verb`, or says who has it.
+    pub fn lock(&self, verb: &str) -> Result<RunLock> {
+        lock::acquire(&self.dir.join(LOCK), &self.inventory.cluster, verb)
+    }
+
+    /// The passwords, made at first use.
+    ///
+    /// # Errors
+    /// The file is there but is not what it should be; nothing in it is ever replaced.
+    pub fn secrets(&self) -> Result<Secrets> {
+        secrets::load_or_make(&self.dir.join(SECRETS), |note| self.note(note))
+    }
+
+    /// The certificate authority, made at first use.
+    pub fn pki(&self) -> Result<Pki> {
+        Pki::open(&self.dir.join(PKI), &self.inventory.cluster)
+    }
+
+    /// When the certificates that are here end; none is made.
+    pub fn expiries(&self) -> Result<Vec<Expiry>> {
+        pki::expiries(&self.dir.join(PKI), self.inventory.hosts.keys())
+    }
+
+    /// Where the authority's certificate lies, for clients that take a file (`sslrootcert`).
+    pub fn ca_path(&self) -> PathBuf {
+        pki::ca_path(&self.dir.join(PKI))
+    }
+
+    /// Where the operator's certificate and key lie once [`Pki::operator`] was called.
+    pub fn operator_paths(&self) -> (PathBuf, PathBuf) {
+        pki::operator_paths(&self.dir.join(PKI))
+    }
+
+    /// The key for SSH: the inventory's `ssh.identity_file`, or one made here at first use.
+    pub fn identity(&self) -> Result<Identity> {
+        match self.users_identity()? {
+            Some(path) => identity::of_user(&path),
+            None => identity::of_cluster(&self.dir.join(IDENTITY), &self.inventory.cluster),
+        }
+    }
+
+    /// `ssh.identity_file`, from `~` or the inventory's folder.
+    fn users_identity(&self) -> Result<Option<PathBuf>> {
+        let Some(path) = &self.inventory.ssh.identity_file else {
+            return Ok(None);
+        };
+        let path = match (path.strip_prefix("~"), std::env::home_dir()) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => absolute(&self.inventory.path)?
+                .parent()
+                .unwrap_or(Path::new("/"))
+                .join(path),
+        };
+        Ok(Some(path))
+    }
+
+    /// Writes `ssh_config`, and returns its path.
+    ///
+    /// Hosts that somebody already has (`existing`) and for which no key is named are reached with
+    /// whatever keys and agent the user's own `ssh` would use: a key made here would open no door.
+    pub fn write_ssh_config(&self, machines: &[Machine]) -> Result<PathBuf> {
+        let identity = match (self.users_identity()?, &self.inventory.provider) {
+            (Some(path), _) => Some(path),
+            (None, inventory::Provider::Existing) => None,
+            (None, _) => Some(self.dir.join(IDENTITY)),
+        };
+        let source = ssh_config::Source {
+            cluster: &self.inventory.cluster,
+            ssh: &self.inventory.ssh,
+            known_hosts: &self.dir.join(KNOWN_HOSTS),
+            identity: identity.as_deref(),
+        };
+        let text = ssh_config::render(&source, machines)?;
+        let path = self.ssh_config_path();
+        if files::read(&path)?.as_ref() != Some(&text) {
+            files::write(&path, files::PRIVATE, text.as_bytes())?;
+        }
+        Ok(path)
+    }
+
+    pub fn ssh_config_path(&self) -> PathBuf {
+        self.dir.join(SSH_CONFIG)
+    }
+
+    /// Pins the host keys of `machines`.
+    ///
+    /// # Errors
+    /// Nobody has vouched for a host's key; those of the other hosts are pinned all the same.
+    pub fn pin_host_keys(&self, machines: &[Machine]) -> Result<()> {
+        self.pin_host_keys_trusting(machines, &known_hosts::trusted_files())
+    }
+
+    fn pin_host_keys_trusting(&self, machines: &[Machine], trusted: &[PathBuf]) -> Result<()> {
+        let path = self.dir.join(KNOWN_HOSTS);
+        let mut known = KnownHosts::read(&path)?;
+        let Inventory { cluster, ssh, .. } = &self.inventory;
+        let pinned = known_hosts::pin(&mut known, machines, cluster, ssh.port, trusted);
+        known.write(&path)?;
+        pinned
+    }
+
+    /// The pinned keys (`type base64`) of the inventory's hosts.
+    pub fn pinned(&self) -> Result<BTreeMap<HostName, Vec<String>>> {
+        let known = KnownHosts::read(&self.dir.join(KNOWN_HOSTS))?;
+        let hosts = self.inventory.hosts.keys();
+        Ok(known_hosts::pinned(&known, hosts, &self.inventory.cluster))
+    }
+
+    /// Forgets a host's key, such as that of a host that is gone.
+    pub fn forget(&self, host: &HostName) -> Result<()> {
+        let path = self.dir.join(KNOWN_HOSTS);
+        let mut known = KnownHosts::read(&path)?;
+        known.forget(&known_hosts::alias(host, &self.inventory.cluster));
+        known.write(&path)
+    }
+
+    /// A private folder for SSH's control sockets, whose paths must be short; gone when dropped.
+    pub fn control_dir(&self) -> Result<TempDir> {
+        short_private_dir("pgherd-")
+    }
+
+    /// Makes the folder of a new run, and removes all but the newest [`KEPT_RUNS`].
+    pub fn new_run(&self, now: jiff::Timestamp) -> Result<PathBuf> {
+        runs::begin(&self.dir.join(RUNS), now)
+    }
+
+    /// Removes what pgherd has put here, for `down`; `runs/` stays.
+    ///
+    /// With `keep_secrets`, what a later `up` needs to make the same cluster again stays too:
+    /// passwords, authority and SSH key. What was not made here is left alone, and so is each folder
+    /// that holds such a thing.
+    pub fn remove(&self, _lock: &RunLock, keep_secrets: bool) -> Result<()> {
+        let mut names = vec![KNOWN_HOSTS, SSH_CONFIG];
+        if !keep_secrets {
+            names.extend([SECRETS, IDENTITY, "id_ed25519.pub"]);
+            pki::remove(&self.dir.join(PKI), self.inventory.hosts.keys())?;
+        }
+        for name in names {
+            files::remove(&self.dir.join(name))?;
+        }
+        self.remove_unfinished()?;
+        // Last of all: from here on another run may begin.
+        files::remove(&self.dir.join(LOCK))?;
+        files::remove_empty(&self.dir)?;
+        match self.dir.parent() {
+            Some(all) if files::names(all)? == [GITIGNORE] => {
+                files::remove(&all.join(GITIGNORE))?;
+                files::remove_empty(all)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What runs that were killed have left half-made: files, and folders with a new key in them.
+    fn remove_unfinished(&self) -> Result<()> {
+        for name in files::names(&self.dir)? {
+            if !name.starts_with(files::UNFINISHED) {
+                continue;
+            }
+            let path = self.dir.join(name);
+            if path.is_dir() {
+                files::remove(&path.join("key"))?;
+                files::remove(&path.join("key.pub"))?;
+                files::remove_empty(&path)?;
+            } else {
+                files::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| files::failed("cannot find", path, e))
+}
+
+/// Shows a file of the real workspace in a preview, if it is there.
+///
+/// A write in the preview puts a file in the link's place, and leaves what is behind it alone.
+fn link(from: &Path, to: &Path, name: &str) -> Result<()> {
+    let (file, shown) = (from.join(name), to.join(name));
+    if !file.is_file() {
+        return Ok(());
+    }
+    symlink(&file, &shown).map_err(|e| files::failed("cannot make the link", &shown, e))
+}
+
+/// A new folder, 0700, with a path short enough for sockets in it.
+fn short_private_dir(prefix: &str) -> Result<TempDir> {
+    let preferred = [
+        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+        Some(std::env::temp_dir()),
+    ];
+    let random = 6;
+    for parent in preferred.into_iter().flatten() {
+        let length = parent.as_os_str().len() + 1 + prefix.len() + random + SOCKET_NAME;
+        if !parent.is_absolute() || length > SOCKET_PATH {
+            continue;
+        }
+        // A session that has ended leaves the variable but not the folder.
+        if let Ok(dir) = private_temp(prefix, &parent) {
+            return Ok(dir);
+        }
+    }
+    let last = Path::new("/tmp");
+    private_temp(prefix, last).map_err(|e| files::failed("cannot make a folder in", last, e))
+}
+
+fn private_temp(prefix: &str, parent: &Path) -> std::io::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(parent)
+}
+
+#[cfg(test)]
+mod tests;

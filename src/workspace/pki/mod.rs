@@ -1,0 +1,450 @@
+//! The cluster's own certificate authority, and what it has issued.
+//!
+//! `ca.key` is as precious as `secrets.yaml`: all that trusts the cluster trusts this key. So
+//! nothing here ever replaces an authority; what is broken is an error that says what to do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+};
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+
+use self::x509::{Parsed, San};
+use super::{files, secrets};
+use crate::{
+    cluster::Certificate,
+    error::{Error, Result},
+    inventory::HostName,
+    secret::Secret,
+};
+
+mod x509;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the authority lasts.
+const CA_LIFE: Duration = DAY.saturating_mul(3650);
+/// How long a certificate lasts; more than 825 days some clients refuse.
+const LIFE: Duration = DAY.saturating_mul(825);
+/// A certificate with no more than this left is issued anew.
+pub const RENEWAL: Duration = DAY.saturating_mul(30);
+/// How far the clock of a host may be behind.
+const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
+
+const CA: &str = "ca";
+const OPERATOR: &str = "operator";
+
+/// What one host's certificate must be good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub host: HostName,
+    /// `None` while the host has none.
+    pub address: Option<Ipv4Addr>,
+    /// Further names or addresses, such as those of HAProxy, whose clients see this certificate.
+    pub extra: Vec<String>,
+}
+
+/// When a certificate ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// `ca`, `operator`, or a host's name.
+    pub name: String,
+    pub expires: jiff::Timestamp,
+}
+
+/// The authority, ready to issue.
+pub struct Pki {
+    dir: PathBuf,
+    ca_pem: String,
+    ca: Parsed,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// Without the keys.
+impl fmt::Debug for Pki {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pki")
+            .field("dir", &self.dir)
+            .field("expires", &self.ca.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pki {
+    /// Opens the authority in `dir`, or makes one there.
+    pub(super) fn open(dir: &Path, cluster: &str) -> Result<Self> {
+        Self::open_at(dir, cluster, jiff::Timestamp::now())
+    }
+
+    fn open_at(dir: &Path, cluster: &str, now: jiff::Timestamp) -> Result<Self> {
+        files::private_dir(dir)?;
+        let (cert, key) = paths(dir, CA);
+        if cert.exists() && !key.exists() {
+            return Err(Error::failed(format!("{} is missing", key.display()))
+                .cause("the authority's certificate is there, but nothing can be issued without its key")
+                .hint("restore the key from a backup")
+                .hint(START_OVER));
+        }
+        // First the key, then the certificate made of it: a run that ended in between, or another
+        // at the same time, leaves a key that the next one takes up.
+        let key = match read_key(&key)? {
+            Some(key) => key,
+            None => {
+                let made = generate()?;
+                files::create(&key, files::PRIVATE, made.serialize_pem().as_bytes())?;
+                read_key(&key)?.unwrap_or(made)
+            }
+        };
+        let ca_pem = match files::read(&cert)? {
+            Some(pem) => pem,
+            None => {
+                let made = authority(cluster, &key, now)?;
+                files::create(&cert, files::PUBLIC, made.as_bytes())?;
+                files::read(&cert)?.unwrap_or(made)
+            }
+        };
+        let broken = |why: String| {
+            Error::failed(format!("{} cannot be used", files::origin(&cert).display()))
+                .cause(why)
+                .hint("restore ca.crt and ca.key, which belong together, from a backup")
+                .hint(START_OVER)
+        };
+        let ca = Parsed::from_pem(&ca_pem).map_err(broken)?;
+        if !ca.is_ca {
+            return Err(broken(
+                "it is not the certificate of an authority".to_owned(),
+            ));
+        }
+        if ca.public_key != key.subject_public_key_info() {
+            return Err(broken("it does not belong to ca.key".to_owned()));
+        }
+        if ca.not_after <= now {
+            return Err(broken(format!("it ended at {}", ca.not_after)));
+        }
+        let issuer = Issuer::from_ca_cert_der(&ca.der, key).map_err(|e| broken(e.to_string()))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            ca_pem,
+            ca,
+            issuer,
+        })
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn ca(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// A certificate for each host, issued where there is none that will do.
+    ///
+    /// It will do if this authority issued it, it is for exactly the wanted names, and more than
+    /// [`RENEWAL`] is left. A certificate that is issued anew keeps its key, so that certificate and
+    /// key fit together at every moment, here and on the hosts.
+    pub fn certificates(&self, requests: &[Request]) -> Result<BTreeMap<HostName, Certificate>> {
+        let now = jiff::Timestamp::now();
+        requests
+            .iter()
+            .map(|request| {
+                let certificate = self
+                    .of_host(request, now)
+                    .map_err(|e| e.on(&request.host))?;
+                Ok((request.host.clone(), certificate))
+            })
+            .collect()
+    }
+
+    /// TLS as this cluster's operator: trusts this authority alone, and shows a certificate of it.
+    pub fn rustls_client_config(&self) -> Result<Arc<rustls::ClientConfig>> {
+        let unusable = |what: &str, e: &dyn std::error::Error| {
+            Error::failed(format!("{what} cannot be used for TLS")).cause(e.to_string())
+        };
+        let own = self.of_operator(jiff::Timestamp::now())?;
+        let cert = Parsed::from_pem(&own.cert)
+            .map_err(|e| Error::failed("the operator's certificate is broken").cause(e))?;
+        let key = PrivateKeyDer::from_pem_slice(own.key.expose().as_bytes())
+            .map_err(|e| unusable("the operator's key", &e))?;
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(self.ca.der.clone())
+            .map_err(|e| unusable("the authority's certificate", &e))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| {
+                builder
+                    .with_root_certificates(roots)
+                    .with_client_auth_cert(vec![cert.der], key)
+            })
+            .map_err(|e| unusable("the operator's certificate", &e))?;
+        Ok(Arc::new(config))
+    }
+
+    /// The operator's own certificate, by which etcd knows it.
+    pub fn operator(&self) -> Result<Certificate> {
+        self.of_operator(jiff::Timestamp::now())
+    }
+
+    fn of_operator(&self, now: jiff::Timestamp) -> Result<Certificate> {
+        let mut params = leaf("pgherd operator");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.obtain(OPERATOR, params, &BTreeSet::new(), now)
+    }
+
+    fn of_host(&self, request: &Request, now: jiff::Timestamp) -> Result<Certificate> {
+        let name = request.host.as_str();
+        let mut sans: BTreeSet<_> = request.extra.iter().map(|text| San::of(text)).collect();
+        sans.insert(San::Dns(name.to_ascii_lowercase()));
+        sans.extend(request.address.map(|address| San::Ip(address.into())));
+        let mut params = leaf(name);
+        // Every host is a client too: of etcd, and of the other members' REST interface.
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.subject_alt_names = sans
+            .iter()
+            .map(|san| match san {
+                San::Ip(address) => Ok(SanType::IpAddress(*address)),
+                San::Dns(name) => match name.as_str().try_into() {
+                    Ok(name) => Ok(SanType::DnsName(name)),
+                    Err(e) => {
+                        Err(Error::input(format!("no certificate can be for {name:?}")).because(e))
+                    }
+                },
+            })
+            .collect::<Result<_>>()?;
+        self.obtain(&stem(name), params, &sans, now)
+    }
+
+    /// The stored certificate if it will do, else a new one, stored.
+    fn obtain(
+        &self,
+        stem: &str,
+        mut params: CertificateParams,
+        sans: &BTreeSet<San>,
+        now: jiff::Timestamp,
+    ) -> Result<Certificate> {
+        let (cert_path, key_path) = paths(&self.dir, stem);
+        let key = match read_key(&key_path)? {
+            Some(key) => key,
+            None => {
+                let made = generate()?;
+                files::create(&key_path, files::PRIVATE, made.serialize_pem().as_bytes())?;
+                read_key(&key_path)?.unwrap_or(made)
+            }
+        };
+        let stored = match read_cert(&cert_path)? {
+            Some((pem, cert)) if self.will_do(&cert, &key, sans, now) => pem,
+            _ => {
+                let last = jiff_plus(now, LIFE).min(self.ca.not_after);
+                validity(&mut params, now, last)?;
+                let pem = params
+                    .signed_by(&key, &self.issuer)
+                    .map_err(|e| Error::failed("cannot issue a certificate").because(e))?
+                    .pem();
+                files::write(&cert_path, files::PUBLIC, pem.as_bytes())?;
+                pem
+            }
+        };
+        Ok(Certificate {
+            cert: stored,
+            key: Secret::new(key.serialize_pem()),
+        })
+    }
+
+    fn will_do(
+        &self,
+        cert: &Parsed,
+        key: &KeyPair,
+        sans: &BTreeSet<San>,
+        now: jiff::Timestamp,
+    ) -> bool {
+        // None outlives the authority, so near its end a new one would gain nothing.
+        let lasts = cert.not_after > jiff_plus(now, RENEWAL) || cert.not_after == self.ca.not_after;
+        lasts
+            && cert.sans == *sans
+            && cert.public_key == key.subject_public_key_info()
+            && cert.is_signed_by(&self.ca)
+    }
+}
+
+const START_OVER: &str = "without a backup, remove the folder pki: the next `up` makes a new authority and gives every host a new certificate";
+
+/// When the stored certificates end: the authority's, the operator's and those of `hosts`.
+pub(super) fn expiries<'a>(
+    dir: &Path,
+    hosts: impl Iterator<Item = &'a HostName>,
+) -> Result<Vec<Expiry>> {
+    let mut expiries = Vec::new();
+    let own = [CA, OPERATOR].map(|name| (name.to_owned(), name.to_owned()));
+    let of_hosts = hosts.map(|host| (host.to_string(), stem(host.as_str())));
+    for (name, stem) in own.into_iter().chain(of_hosts) {
+        if let Some((_, cert)) = read_cert(&paths(dir, &stem).0)? {
+            expiries.push(Expiry {
+                name,
+                expires: cert.not_after,
+            });
+        }
+    }
+    Ok(expiries)
+}
+
+/// When a certificate ends, such as one that a server has shown.
+pub fn expires(cert_pem: &str) -> Result<jiff::Timestamp> {
+    Parsed::from_pem(cert_pem)
+        .map(|cert| cert.not_after)
+        .map_err(|e| Error::failed("cannot tell when a certificate ends").cause(e))
+}
+
+/// Removes what was made in `dir`, and `dir` if nothing else is in it.
+///
+/// A certificate counts if it is the authority's, the operator's, one of `hosts`, or, for hosts that
+/// have left the inventory, one that the authority issued.
+pub(super) fn remove<'a>(dir: &Path, hosts: impl Iterator<Item = &'a HostName>) -> Result<()> {
+    let ca = files::read(&paths(dir, CA).0)?.and_then(|pem| Parsed::from_pem(&pem).ok());
+    let issued = |stem: &str| {
+        let pem = files::read(&paths(dir, stem).0).ok().flatten();
+        let cert = pem.and_then(|pem| Parsed::from_pem(&pem).ok());
+        ca.as_ref()
+            .zip(cert)
+            .is_some_and(|(ca, cert)| cert.is_signed_by(ca))
+    };
+    let mut stems: BTreeSet<_> = hosts.map(|host| stem(host.as_str())).collect();
+    stems.extend([CA, OPERATOR].map(str::to_owned));
+    for name in files::names(dir)? {
+        if name.starts_with(files::UNFINISHED) {
+            files::remove(&dir.join(name))?;
+        } else if let Some(stem) = name.strip_suffix(".crt").filter(|stem| issued(stem)) {
+            stems.insert(stem.to_owned());
+        }
+    }
+    for stem in stems {
+        let (cert, key) = paths(dir, &stem);
+        files::remove(&cert)?;
+        files::remove(&key)?;
+    }
+    files::remove_empty(dir)
+}
+
+/// Hosts may be called `ca` or `operator` too; no host's name has a dot.
+fn stem(host: &str) -> String {
+    match host {
+        CA | OPERATOR => format!("{host}.host"),
+        _ => host.to_owned(),
+    }
+}
+
+fn paths(dir: &Path, stem: &str) -> (PathBuf, PathBuf) {
+    (
+        dir.join(format!("{stem}.crt")),
+        dir.join(format!("{stem}.key")),
+    )
+}
+
+/// Where the authority's certificate lies, for clients that take a file.
+pub(super) fn ca_path(dir: &Path) -> PathBuf {
+    paths(dir, CA).0
+}
+
+/// Where the operator's certificate and key lie, for clients that take files.
+pub(super) fn operator_paths(dir: &Path) -> (PathBuf, PathBuf) {
+    paths(dir, OPERATOR)
+}
+
+fn read_key(path: &Path) -> Result<Option<KeyPair>> {
+    let Some(pem) = files::read(path)? else {
+        return Ok(None);
+    };
+    KeyPair::from_pem(&pem)
+        .map(Some)
+        .map_err(|e| unreadable(path, "a private key", e.to_string()))
+}
+
+fn read_cert(path: &Path) -> Result<Option<(String, Parsed)>> {
+    let Some(pem) = files::read(path)? else {
+        return Ok(None);
+    };
+    Parsed::from_pem(&pem)
+        .map(|parsed| Some((pem, parsed)))
+        .map_err(|e| unreadable(path, "a certificate", e))
+}
+
+fn unreadable(path: &Path, what: &str, why: String) -> Error {
+    let is_authority = path.file_stem().is_some_and(|stem| stem == CA);
+    let path = files::origin(path);
+    let error = Error::failed(format!("{} is not {what} any more", path.display())).cause(why);
+    if is_authority {
+        error
+            .hint("restore ca.crt and ca.key, which belong together, from a backup")
+            .hint(START_OVER)
+    } else {
+        error.hint("remove it: the next `up` makes a new one")
+    }
+}
+
+fn generate() -> Result<KeyPair> {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+        .map_err(|e| Error::failed("cannot make a private key").because(e))
+}
+
+/// The authority's own certificate: it signs hosts' certificates and no further authority.
+fn authority(cluster: &str, key: &KeyPair, now: jiff::Timestamp) -> Result<String> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(&format!("pgherd {cluster}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    validity(&mut params, now, jiff_plus(now, CA_LIFE))?;
+    params
+        .self_signed(key)
+        .map(|cert| cert.pem())
+        .map_err(|e| Error::failed("cannot make the cluster's certificate authority").because(e))
+}
+
+fn leaf(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(name);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // Python 3.13's strict verification insists on it.
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn named(name: &str) -> DistinguishedName {
+    // X.520 ends a common name at 64 characters, and some libraries refuse longer ones.
+    let name: String = name.chars().take(64).collect();
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+/// Sets from when to when, and a serial number of its own: one key may have several certificates.
+fn validity(
+    params: &mut CertificateParams,
+    now: jiff::Timestamp,
+    last: jiff::Timestamp,
+) -> Result<()> {
+    let mut serial = secrets::random_bytes::<16>()?;
+    // Positive, and never shorter than 16 bytes.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    let first = now.saturating_sub(CLOCK_SKEW).unwrap_or(now);
+    params.not_before = std::time::SystemTime::from(first).into();
+    params.not_after = std::time::SystemTime::from(last).into();
+    Ok(())
+}
+
+fn jiff_plus(time: jiff::Timestamp, duration: Duration) -> jiff::Timestamp {
+    time.saturating_add(duration).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! What a certificate says, as far as it decides whether it can stay.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// A name or an address for which a certificate is good.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum San {
+    Dns(String),
+    Ip(IpAddr),
+}
+
+impl San {
+    /// An address, if the text is one, else a name; names have no case.
+    pub(super) fn of(text: &str) -> Self {
+        match text.parse() {
+            Ok(address) => Self::Ip(address),
+            Err(_) => Self::Dns(text.to_ascii_lowercase()),
+        }
+    }
+}
+
+/// A certificate, taken apart.
+pub(super) struct Parsed {
+    pub(super) der: CertificateDer<'static>,
+    pub(super) sans: BTreeSet<San>,
+    pub(super) not_after: jiff::Timestamp,
+    pub(super) is_ca: bool,
+    /// The public key, as the DER of its SubjectPublicKeyInfo.
+    pub(super) public_key: Vec<u8>,
+}
+
+impl Parsed {
+    /// Takes the first certificate of a PEM text; the error says what is wrong with it.
+    pub(super) fn from_pem(pem: &str) -> Result<Self, String> {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|e| format!("it is not a certificate in PEM form: {e}"))?;
+        let (_, certificate) =
+            X509Certificate::from_der(&der).map_err(|e| format!("it is not a certificate: {e}"))?;
+        let not_after = certificate.validity().not_after.timestamp();
+        let extension = certificate
+            .subject_alternative_name()
+            .map_err(|e| format!("its names cannot be read: {e}"))?;
+        let names = extension.map_or(&[][..], |e| &e.value.general_names);
+        Ok(Self {
+            sans: names.iter().map(san).collect::<Result<_, _>>()?,
+            not_after: jiff::Timestamp::from_second(not_after)
+                .map_err(|e| format!("it ends at an impossible time: {e}"))?,
+            is_ca: certificate.is_ca(),
+            public_key: certificate.public_key().raw.to_vec(),
+            der,
+        })
+    }
+
+    /// Whether the holder of `authority`'s key made this certificate.
+    pub(super) fn is_signed_by(&self, authority: &Self) -> bool {
+        let parse = |der| {
+            X509Certificate::from_der(der)
+                .ok()
+                .map(|(_, parsed)| parsed)
+        };
+        match (parse(&self.der), parse(&authority.der)) {
+            (Some(leaf), Some(ca)) => {
+                leaf.issuer().as_raw() == ca.subject().as_raw()
+                    && leaf.verify_signature(Some(ca.public_key())).is_ok()
+            }
+            _ => false,
+        }
+    }
+}
+
+fn san(name: &GeneralName<'_>) -> Result<San, String> {
+    match name {
+        GeneralName::DNSName(name) => Ok(San::Dns(name.to_ascii_lowercase())),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(|b| IpAddr::from(Ipv4Addr::from(b)));
+            let v6 = <[u8; 16]>::try_from(*bytes).map(|b| IpAddr::from(Ipv6Addr::from(b)));
+            v4.or(v6)
+                .map(San::Ip)
+                .map_err(|_| "an address in it is neither IPv4 nor IPv6".to_owned())
+        }
+        _ => Err("it has a name of a kind that pgherd does not issue".to_owned()),
+    }
+}

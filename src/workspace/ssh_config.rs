@@ -1,0 +1,275 @@
+//! `ssh_config`: how `ssh -F … node1` gets a person, or pgherd, to a host by its name.
+
+use std::{net::Ipv4Addr, path::Path};
+
+use super::known_hosts;
+use crate::{
+    error::{Error, Result},
+    inventory::{HostName, Ssh},
+    provider::Machine,
+};
+
+/// What the file is made from, beside the machines.
+pub(super) struct Source<'a> {
+    pub(super) cluster: &'a str,
+    pub(super) ssh: &'a Ssh,
+    pub(super) known_hosts: &'a Path,
+    /// `None`: whatever keys the user's own `ssh` would offer.
+    pub(super) identity: Option<&'a Path>,
+}
+
+/// The file's text; a machine without an address is left out.
+pub(super) fn render(source: &Source<'_>, machines: &[Machine]) -> Result<String> {
+    let user = &source.ssh.user;
+    // Newer clients expand `%` and `$` here and older ones do not, so neither has one form for all.
+    if user.is_empty() || user.contains(|c: char| c.is_whitespace() || "\"'\\%$#".contains(c)) {
+        return Err(Error::input(format!(
+            "ssh.user: {user:?} cannot be the name of a user"
+        )));
+    }
+    let mut machines: Vec<_> = machines.iter().collect();
+    machines.sort_by(|a, b| a.host.cmp(&b.host));
+    let hosts: String = machines
+        .into_iter()
+        .filter_map(|machine| {
+            let address = machine.ssh_address.or(machine.address)?;
+            Some(host(source, &machine.host, address))
+        })
+        .collect();
+    let known_hosts = quoted(source.known_hosts)?;
+    let identity = match source.identity {
+        Some(path) => format!(
+            "    IdentityFile {}\n    IdentitiesOnly yes\n",
+            quoted(path)?
+        ),
+        None => String::new(),
+    };
+    let timeout = source.ssh.connect_timeout;
+    Ok(format!(
+        "# Written by pgherd at each run; what is changed here is lost.
+{hosts}
+Host *
+    UserKnownHostsFile {known_hosts}
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    CheckHostIP no
+    UpdateHostKeys no
+{identity}    ConnectTimeout {timeout}
+    ServerAliveInterval 5
+    ServerAliveCountMax 3
+    LogLevel ERROR
+"
+    ))
+}
+
+fn host(source: &Source<'_>, name: &HostName, address: Ipv4Addr) -> String {
+    let alias = known_hosts::alias(name, source.cluster);
+    let Ssh { user, port, .. } = source.ssh;
+    format!(
+        "
+Host {name}
+    HostName {address}
+    Port {port}
+    User {user}
+    HostKeyAlias {alias}
+"
+    )
+}
+
+/// A path as one word of the file.
+///
+/// Quotes and backslashes are for OpenSSH's splitting into words (`argv_split` in its `misc.c`),
+/// `%%` for the expansion that follows; for `${` that expansion has no escape.
+fn quoted(path: &Path) -> Result<String> {
+    let refused = |why: &str| {
+        Err(Error::input(format!(
+            "{} {why}, which OpenSSH's configuration has no way to say",
+            path.display()
+        ))
+        .hint("move the inventory, or the key, to a folder with a plainer name"))
+    };
+    let Some(text) = path.to_str() else {
+        return refused("is not UTF-8");
+    };
+    if text.contains(char::is_control) {
+        return refused("has a control character in it");
+    }
+    if text.contains("${") {
+        return refused("has `${` in it");
+    }
+    let escaped = text
+        .replace('\\', r"\\")
+        .replace('"', r#"\""#)
+        .replace('%', "%%");
+    Ok(format!("\"{escaped}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::PathBuf,
+        process::{Command, Output},
+    };
+
+    use super::*;
+    use crate::{provider::MachineState, workspace::identity};
+
+    fn machine(name: &str, address: Option<&str>, ssh_address: Option<&str>) -> Machine {
+        Machine {
+            host: HostName::new(name),
+            id: name.to_owned(),
+            state: MachineState::Running,
+            address: address.map(|a| a.parse().unwrap()),
+            ssh_address: ssh_address.map(|a| a.parse().unwrap()),
+            host_key: None,
+            published_on: None,
+        }
+    }
+
+    fn ssh() -> Ssh {
+        Ssh {
+            user: "ubuntu".to_owned(),
+            port: 2222,
+            identity_file: None,
+            connect_timeout: 7,
+        }
+    }
+
+    fn client(arguments: &[&str], config: &Path) -> Output {
+        let mut command = Command::new("ssh");
+        // From any folder.
+        command.current_dir("/").arg("-F").arg(config);
+        command.args(arguments);
+        identity::run(command).unwrap()
+    }
+
+    /// What the real client makes of the file, by option.
+    fn asked(config: &Path, host: &str) -> impl Fn(&str) -> String + use<> {
+        let output = client(&["-G", host], config);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        move |option| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(option)?.strip_prefix(' '))
+                .unwrap_or_default()
+                .to_owned()
+        }
+    }
+
+    fn written(folder: &str) -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join(folder);
+        fs::create_dir(&dir).unwrap();
+        let machines = [
+            machine("node2", Some("10.0.0.2"), None),
+            machine("node1", Some("10.0.0.1"), Some("192.0.2.1")),
+            machine("node3", None, None),
+        ];
+        let text = render(
+            &Source {
+                cluster: "Pg",
+                ssh: &ssh(),
+                known_hosts: &dir.join("known_hosts"),
+                identity: Some(&dir.join("id_ed25519")),
+            },
+            &machines,
+        )
+        .unwrap();
+        fs::write(dir.join("ssh_config"), text).unwrap();
+        (root, dir)
+    }
+
+    #[test]
+    fn the_real_client_understands_every_line() {
+        let (_root, dir) = written("plain");
+        let node1 = asked(&dir.join("ssh_config"), "node1");
+        for (option, value) in [
+            ("hostname", "192.0.2.1"),
+            ("port", "2222"),
+            ("user", "ubuntu"),
+            ("hostkeyalias", "node1.pg.pgherd"),
+            ("globalknownhostsfile", "/dev/null"),
+            ("stricthostkeychecking", "true"),
+            ("updatehostkeys", "false"),
+            ("identitiesonly", "yes"),
+            ("connecttimeout", "7"),
+            ("serveraliveinterval", "5"),
+            ("serveralivecountmax", "3"),
+            ("loglevel", "ERROR"),
+        ] {
+            assert_eq!(node1(option), value, "{option}");
+        }
+        let node2 = asked(&dir.join("ssh_config"), "node2");
+        assert_eq!(node2("hostname"), "10.0.0.2");
+        let node3 = asked(&dir.join("ssh_config"), "node3");
+        assert_eq!(node3("hostname"), "node3", "not known yet, so not in it");
+    }
+
+    #[test]
+    fn any_folder_survives() {
+        for folder in [
+            "with blank",
+            "qu\"o'te",
+            "100%d%%",
+            "back\\slash\\",
+            "#$HOME{x}",
+        ] {
+            let (_root, dir) = written(folder);
+            let config = dir.join("ssh_config");
+            let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+            let node1 = asked(&config, "node1");
+            assert_eq!(node1("userknownhostsfile"), file("known_hosts"));
+            assert_eq!(node1("hostname"), "192.0.2.1");
+
+            // `-G` shows the key's path before its expansion; a client that connects tells the rest.
+            // Its proxy ends at once, so that nothing is connected to.
+            let key = identity::of_cluster(&dir.join("id_ed25519"), "pg").unwrap();
+            let output = client(&["-v", "-o", "ProxyCommand=true", "node1"], &config);
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            // OpenSSH's log shows backslashes doubled.
+            let shown = key.private_path.to_str().unwrap().replace('\\', "\\\\");
+            let is_key = |line: &str| {
+                line.contains(&format!("identity file {shown} type ")) && !line.contains("type -1")
+            };
+            assert!(told.lines().any(is_key), "{folder}: {told}");
+        }
+    }
+
+    #[test]
+    fn without_a_key_of_ours_the_users_are_offered() {
+        let text = render(
+            &Source {
+                cluster: "pg",
+                ssh: &ssh(),
+                known_hosts: Path::new("/w/known_hosts"),
+                identity: None,
+            },
+            &[],
+        )
+        .unwrap();
+        assert!(!text.contains("Identit"), "{text}");
+    }
+
+    #[test]
+    fn what_openssh_cannot_say_is_refused() {
+        for path in ["/a${HOME}/k", "/a\nb/k"] {
+            let error = quoted(Path::new(path)).unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Input);
+        }
+        for user in ["", "a b", "a%u", "a\nProxyCommand evil"] {
+            let ssh = Ssh {
+                user: user.to_owned(),
+                ..ssh()
+            };
+            let source = Source {
+                cluster: "pg",
+                ssh: &ssh,
+                known_hosts: Path::new("/w/known_hosts"),
+                identity: None,
+            };
+            assert!(render(&source, &[]).is_err(), "{user:?}");
+        }
+    }
+}

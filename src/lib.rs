@@ -4,6 +4,7 @@
 //! both, `render` makes the files, `facts` says what is there, `plan` compares, `execute` walks the
 //! plan over `remote`, `verify` proves the result, and `report` is what people see of it.
 
+pub mod cli;
 pub mod cluster;
 pub mod error;
 pub mod etcd;

@@ -155,9 +155,9 @@ impl Base {
         } else {
             (None, BTreeMap::new())
         };
-        let ca_bundle = match &inventory.ca_bundle {
+        let ca_bundle = match inventory.ca_bundle.clone().or(self.provider.ca_bundle()) {
             None => None,
-            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+            Some(path) => Some(std::fs::read_to_string(&path).map_err(|error| {
                 Error::input(format!("cannot read {}", path.display())).because(error)
             })?),
         };

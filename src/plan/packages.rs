@@ -54,9 +54,6 @@ pub(super) fn wanted(cluster: &Cluster, node: &Node) -> Vec<String> {
             Role::Haproxy => packages.push("haproxy".into()),
         }
     }
-    if cluster.ca_bundle.is_some() {
-        packages.push("ca-certificates".into());
-    }
     packages
 }
 

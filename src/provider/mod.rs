@@ -3,7 +3,7 @@
 //! A provider knows its own engine or cloud and nothing of PostgreSQL. It ends where hosts with
 //! addresses and pinned keys begin; everything after is the same for all of them.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use async_trait::async_trait;
 
@@ -89,6 +89,12 @@ pub trait Provider: Send + Sync {
 
     /// Removes `resources`, which [`Provider::resources`] has listed, and waits until they are gone.
     async fn remove(&self, resources: &[Resource], events: &Events) -> Result<()>;
+
+    /// Certificates that the hosts must trust to reach the world, where the inventory has no
+    /// `ca_bundle`: hosts on this machine's network see what this machine sees.
+    fn ca_bundle(&self) -> Option<PathBuf> {
+        None
+    }
 
     /// Whether `down` removes the hosts themselves; otherwise it clears what `up` put on them.
     fn owns_hosts(&self) -> bool {

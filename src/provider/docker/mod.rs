@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -188,6 +189,15 @@ fn taken(host: &HostName, name: &str, owner: Option<&str>) -> Error {
 
 #[async_trait]
 impl Provider for DockerProvider {
+    fn ca_bundle(&self) -> Option<PathBuf> {
+        // The containers' way out is this machine's, an inspecting proxy included.
+        std::env::var_os("SSL_CERT_FILE")
+            .map(PathBuf::from)
+            .into_iter()
+            .chain([PathBuf::from("/etc/ssl/certs/ca-certificates.crt")])
+            .find(|bundle| bundle.is_file())
+    }
+
     async fn discover(&self) -> Result<Vec<Machine>> {
         let engine = self.engine().await?;
         let found = self.found(engine).await?;

@@ -136,13 +136,12 @@ impl<'a> Source<'a> {
 
     /// The part of a span in its first line, at the boundaries of characters and inside the text.
     fn within_a_line(&self, span: &Span) -> Span {
-        let boundary = |offset: usize| {
-            (offset.min(self.text.len())..=self.text.len())
-                .find(|offset| self.text.is_char_boundary(*offset))
-                .unwrap_or(self.text.len())
-        };
-        let start = boundary(span.start);
-        let end = boundary(span.end.max(start));
+        let boundary = |offset: &usize| self.text.is_char_boundary(*offset);
+        let length = self.text.len();
+        let start = (0..=span.start.min(length)).rev().find(boundary);
+        let start = start.unwrap_or(0);
+        let end = (span.end.clamp(start, length)..=length).find(boundary);
+        let end = end.unwrap_or(length);
         let first = self.text[start..end].lines().next().unwrap_or_default();
         start..start + first.trim_end().len()
     }

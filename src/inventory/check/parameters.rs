@@ -74,7 +74,42 @@ pub(super) fn check(
             }
         }
     }
+    problems.0.extend(no_connections_left(&parameters, &places));
     parameters
+}
+
+/// PostgreSQL does not start when it keeps all connections back.
+fn no_connections_left(
+    parameters: &BTreeMap<String, String>,
+    places: &BTreeMap<String, Span>,
+) -> Option<Problem> {
+    // The numbers are PostgreSQL's defaults.
+    const KEPT: [(&str, f64); 2] = [
+        ("superuser_reserved_connections", 3.0),
+        ("reserved_connections", 0.0),
+    ];
+    let number = |name: &str, default| {
+        let entry = KNOWN.get(name)?.first()?;
+        parameters
+            .get(name)
+            .map_or(Some(default), |text| entry.shape.number(text))
+    };
+    let most = number("max_connections", 100.0)?;
+    let kept = KEPT
+        .iter()
+        .map(|(name, default)| number(name, *default))
+        .sum::<Option<f64>>()?;
+    let at = KEPT
+        .iter()
+        .chain(&[("max_connections", 100.0)])
+        .find_map(|(name, _)| places.get(*name))?;
+    (kept >= most).then(|| {
+        Problem::new(
+            at.clone(),
+            format!("{kept} connections are kept back, but `max_connections` is {most}"),
+        )
+        .label("none would be left, and PostgreSQL would not start")
+    })
 }
 
 /// The value as PostgreSQL is to read it: YAML's own booleans become `on` and `off`, anything else

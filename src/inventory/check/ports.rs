@@ -12,6 +12,9 @@ use super::{
 };
 use crate::cluster::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, PATRONI_PORT};
 
+/// Where etcd answers its own host; on loopback, but no other listener could take all addresses.
+const ETCD_METRICS_PORT: u16 = 2381;
+
 /// A port from 1, or the default.
 pub(super) fn port(problems: &mut Problems, written: Option<&Number>, default: u16) -> u16 {
     let Some(number) = written else {
@@ -98,6 +101,10 @@ fn listeners(
         (
             Some(Role::Etcd),
             listener(ETCD_PEER_PORT, "etcd's peers", None),
+        ),
+        (
+            Some(Role::Etcd),
+            listener(ETCD_METRICS_PORT, "etcd's metrics", None),
         ),
         (
             Some(Role::Haproxy),

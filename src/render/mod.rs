@@ -2,9 +2,27 @@
 //!
 //! Pure: the same cluster gives the same files, in the same order. The only user of `tera`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::inventory::{HostName, Role};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    inventory::{HostName, Role},
+};
+
+mod block;
+mod context;
+mod files;
+mod filters;
+mod mask;
+mod tags;
+mod templates;
+
+pub use block::{merge_block, remove_block};
+pub use context::{ETCD_METRICS_PORT, dcs_config};
+pub use mask::{mask, mask_values};
+pub use templates::Templates;
+use templates::Variables;
 
 /// What a file may show of itself in a plan or a diff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,5 +76,88 @@ pub struct File {
     pub effect: Effect,
 }
 
+impl File {
+    /// What replacing `old` by this file asks for, which can be more than [`File::effect`].
+    ///
+    /// Patroni's reload passes over what makes it another member of another cluster, and over the
+    /// list of etcd's hosts (patroni#2411).
+    pub fn effect_of_change(&self, old: Option<&str>) -> Effect {
+        const FIXED: [&str; 4] = ["scope", "namespace", "name", "etcd3"];
+        match old {
+            Some(old) if self.path == "/etc/patroni.yml" => {
+                let section = |text: &str, key: &str| top_level(text, key);
+                let differs = |key: &&str| section(old, key) != section(&self.content, key);
+                if FIXED.iter().any(differs) {
+                    Effect::Restart
+                } else {
+                    self.effect
+                }
+            }
+            _ => self.effect,
+        }
+    }
+}
+
+/// The lines of one top-level key of a YAML file, without comments and blank lines.
+fn top_level(yaml: &str, key: &str) -> Vec<String> {
+    let mut inside = false;
+    let mut lines = Vec::new();
+    for line in yaml.lines().map(str::trim_end) {
+        if line.is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        if !line.starts_with([' ', '-']) {
+            inside = line.split(':').next() == Some(key);
+        }
+        if inside {
+            lines.push(line.to_owned());
+        }
+    }
+    lines
+}
+
 /// The files of every host, by host, in the order in which they are written.
 pub type Files = BTreeMap<HostName, Vec<File>>;
+
+/// Renders every file of every host.
+///
+/// An error is of kind `Input` and names the template and, where it is known, the line; a value that
+/// its format cannot hold is such an error too. All hosts' errors are reported.
+pub fn render(cluster: &Cluster, templates: &Templates) -> Result<Files> {
+    let shared = context::shared(cluster);
+    let mut files = Files::new();
+    let mut errors = Vec::new();
+    for node in cluster.nodes.values() {
+        let variables = Variables::new(context::of_host(shared.clone(), cluster, node)?);
+        let mut mine = Vec::new();
+        for entry in files::ENTRIES {
+            if !entry.belongs_on(node, cluster) {
+                continue;
+            }
+            match templates.render(entry.template.0, &variables) {
+                Ok(content) => mine.push(File {
+                    path: entry.path.to_owned(),
+                    content,
+                    owner: entry.owner,
+                    group: entry.group,
+                    mode: entry.mode,
+                    visibility: entry.visibility,
+                    stage: entry.stage,
+                    kind: entry.kind,
+                    role: entry.role,
+                    effect: entry.effect,
+                }),
+                Err(error) => errors.push(error),
+            }
+        }
+        files.insert(node.name.clone(), mine);
+    }
+    // A mistake in a template is the same on every host.
+    let mut seen = BTreeSet::new();
+    errors.retain(|error: &Error| seen.insert(error.to_string()));
+    match errors.len() {
+        0 => Ok(files),
+        1 => Err(errors.remove(0)),
+        _ => Err(Error::several("some templates cannot be rendered", errors)),
+    }
+}

@@ -1,0 +1,247 @@
+//! What the templates know: the cluster as plain values.
+
+use serde_json::{Map, Value, json};
+
+use super::files;
+use crate::{
+    cluster::{
+        Cluster, ETCD_CLIENT_PORT, ETCD_PEER_PORT, Node, PATRONI_PORT, REPLICATION_USER, REST_USER,
+        REWIND_USER, STATS_USER, SUPERUSER,
+    },
+    error::{Error, Result},
+    facts,
+    inventory::{PatroniSource, PgVersion, Postgresql, Role},
+};
+
+/// Where each etcd answers `/health` and `/metrics` to its own host, without a certificate.
+pub const ETCD_METRICS_PORT: u16 = 2381;
+
+/// PostgreSQL's own defaults.
+const MAX_CONNECTIONS: u32 = 100;
+const SUPERUSER_RESERVED_CONNECTIONS: u32 = 3;
+
+/// Patroni's cluster-wide configuration as the inventory wants it, for `/config`.
+pub fn dcs_config(cluster: &Cluster) -> Value {
+    let inventory = &cluster.inventory;
+    let patroni = &inventory.patroni;
+    // pg_rewind needs this or checksums. There are checksums, but a data directory that was not made
+    // here might have none.
+    let mut parameters = Map::from_iter([("wal_log_hints".to_owned(), json!("on"))]);
+    for (name, value) in split(&inventory.postgresql, true) {
+        parameters.insert(name.into(), value.into());
+    }
+    json!({
+        "ttl": patroni.ttl,
+        "loop_wait": patroni.loop_wait,
+        "retry_timeout": patroni.retry_timeout,
+        "maximum_lag_on_failover": patroni.maximum_lag_on_failover,
+        "failsafe_mode": patroni.failsafe,
+        "synchronous_mode": patroni.synchronous,
+        "postgresql": {
+            "use_pg_rewind": true,
+            "use_slots": true,
+            "parameters": parameters,
+        },
+    })
+}
+
+/// The same with the short loop under which a cluster forms.
+fn bootstrap_dcs(cluster: &Cluster) -> Value {
+    let mut config = dcs_config(cluster);
+    config["loop_wait"] = json!(1);
+    config
+}
+
+/// The variables that are the same on every host.
+pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
+    let inventory = &cluster.inventory;
+    let hosts = |role: Option<Role>| -> Vec<Value> {
+        let nodes = cluster.nodes.values();
+        nodes
+            .filter(|node| role.is_none_or(|role| node.roles.contains(&role)))
+            .map(host)
+            .collect()
+    };
+    let (secrets, tls) = (&cluster.secrets, cluster.ca.is_some());
+    let server_maxconn = client_connections(&inventory.postgresql);
+    let members = hosts(Some(Role::Postgres));
+    let most = u64::from(server_maxconn) * members.len() as u64;
+    let context = json!({
+        "cluster": {"name": cluster.name(), "id": secrets.cluster_id},
+        "hosts": hosts(None),
+        "members": members,
+        "etcd": {
+            "members": hosts(Some(Role::Etcd)),
+            "data_dir": facts::etcd_dir(cluster.name()),
+            "client_port": ETCD_CLIENT_PORT,
+            "peer_port": ETCD_PEER_PORT,
+            "metrics_port": ETCD_METRICS_PORT,
+        },
+        "postgresql": {
+            "port": inventory.postgresql.port,
+            "data_dir": inventory.postgresql.data_dir,
+            "allow": networks(cluster),
+            "parameters": parameters(cluster),
+        },
+        "patroni": {
+            "port": PATRONI_PORT,
+            "source": match inventory.patroni.source {
+                PatroniSource::Pypi => "pypi",
+                PatroniSource::Distro => "distro",
+            },
+        },
+        "bootstrap_dcs": bootstrap_dcs(cluster),
+        "haproxy": {
+            "write_port": inventory.haproxy.write_port,
+            "read_port": inventory.haproxy.read_port,
+            "stats_port": inventory.haproxy.stats_port,
+            "server_maxconn": server_maxconn,
+            // As many again may wait in the queues; and some look at the stats.
+            "maxconn": 2 * most + 100,
+            "sources": sources(cluster),
+        },
+        "tls": {
+            "enabled": tls,
+            "scheme": if tls { "https" } else { "http" },
+            "hba": if tls { "hostssl" } else { "host" },
+            "ca": cluster.ca,
+        },
+        "ca_bundle": cluster.ca_bundle,
+        "paths": {
+            "postgres_tls": files::POSTGRES_TLS,
+            "etcd_tls": files::ETCD_TLS,
+            "haproxy_tls": files::HAPROXY_TLS,
+            "ca_bundle": files::CA_BUNDLE,
+        },
+        "users": {
+            "superuser": SUPERUSER,
+            "replication": REPLICATION_USER,
+            "rewind": REWIND_USER,
+            "rest_api": REST_USER,
+            "stats": STATS_USER,
+        },
+        "secrets": {
+            "superuser": secrets.superuser.expose(),
+            "replication": secrets.replication.expose(),
+            "rewind": secrets.rewind.expose(),
+            "rest_api": secrets.rest_api.expose(),
+            "stats": secrets.stats.expose(),
+        },
+    });
+    match context {
+        Value::Object(context) => context,
+        _ => Map::new(),
+    }
+}
+
+/// All variables of one host.
+pub(super) fn of_host(
+    mut context: Map<String, Value>,
+    cluster: &Cluster,
+    node: &Node,
+) -> Result<Map<String, Value>> {
+    let mut this = host(node);
+    this["certificate"] = match (&node.certificate, cluster.ca.is_some()) {
+        (Some(certificate), true) => {
+            json!({"cert": certificate.cert, "key": certificate.key.expose()})
+        }
+        (None, true) => return Err(Error::failed("this host has no certificate").on(&node.name)),
+        (_, false) => Value::Null,
+    };
+    context.insert("node".into(), this);
+    let major = match (node.postgresql, cluster.inventory.postgresql.version) {
+        (Some(major), _) | (None, PgVersion::Major(major)) => major.to_string(),
+        // Only a plan comes here before the host has said which.
+        (None, PgVersion::Distro) => "<version>".into(),
+    };
+    context["postgresql"]["bin_dir"] = format!("/usr/lib/postgresql/{major}/bin").into();
+    context["postgresql"]["version"] = major.into();
+    Ok(context)
+}
+
+fn host(node: &Node) -> Value {
+    let roles: Vec<&str> = node.roles.iter().map(|role| role.as_str()).collect();
+    json!({"name": node.name, "address": node.address.to_string(), "roles": roles})
+}
+
+fn networks(cluster: &Cluster) -> Vec<String> {
+    let allow = &cluster.inventory.postgresql.allow;
+    allow.iter().map(ToString::to_string).collect()
+}
+
+/// From where HAProxy takes clients. PostgreSQL cannot tell them apart: behind HAProxy all have its
+/// address.
+fn sources(cluster: &Cluster) -> Vec<String> {
+    let allow = &cluster.inventory.postgresql.allow;
+    if let Some(everybody) = allow.iter().find(|network| network.prefix_len() == 0) {
+        return vec![everybody.to_string()];
+    }
+    let hosts = cluster.nodes.values().map(|node| node.address.to_string());
+    let mut sources = vec!["127.0.0.0/8".to_owned()];
+    sources.extend(hosts);
+    sources.extend(networks(cluster));
+    sources
+}
+
+/// The parameters of each host's own file: pgherd's defaults, the inventory's, and those with which
+/// something else here would break if they were others.
+fn parameters(cluster: &Cluster) -> Map<String, Value> {
+    let mut parameters =
+        Map::from_iter([("password_encryption".to_owned(), json!("scram-sha-256"))]);
+    for (name, value) in split(&cluster.inventory.postgresql, false) {
+        parameters.insert(name.into(), value.into());
+    }
+    // Where Debian's psql looks for it.
+    let mut fixed = vec![("unix_socket_directories", "/var/run/postgresql".to_owned())];
+    if cluster.ca.is_some() {
+        let file = |name: &str| format!("{}/{name}", files::POSTGRES_TLS);
+        fixed.extend([
+            ("ssl", "on".to_owned()),
+            ("ssl_cert_file", file("server.crt")),
+            ("ssl_key_file", file("server.key")),
+        ]);
+    }
+    for (name, value) in fixed {
+        parameters.insert(name.into(), value.into());
+    }
+    parameters.sort_keys();
+    parameters
+}
+
+/// How many connections PostgreSQL has for those who are not superusers.
+fn client_connections(postgresql: &Postgresql) -> u32 {
+    let number = |name: &str, default: u32| {
+        let value = postgresql.parameters.get(name);
+        value
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(default)
+    };
+    number("max_connections", MAX_CONNECTIONS)
+        .saturating_sub(number(
+            "superuser_reserved_connections",
+            SUPERUSER_RESERVED_CONNECTIONS,
+        ))
+        .saturating_sub(number("reserved_connections", 0))
+        .max(1)
+}
+
+/// TEMPORARY: until the inventory splits them itself.
+fn split(postgresql: &Postgresql, dcs: bool) -> impl Iterator<Item = (&str, &str)> {
+    const DCS: [&str; 10] = [
+        "max_connections",
+        "max_locks_per_transaction",
+        "max_prepared_transactions",
+        "max_replication_slots",
+        "max_wal_senders",
+        "max_worker_processes",
+        "track_commit_timestamp",
+        "wal_keep_size",
+        "wal_level",
+        "wal_log_hints",
+    ];
+    postgresql
+        .parameters
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .filter(move |(name, _)| DCS.contains(name) == dcs)
+}

@@ -1,0 +1,360 @@
+//! How a value is written in each format, so that it is read back as exactly what it was.
+//!
+//! A filter either gives text that the format's own parser turns back into the value, or refuses the
+//! value. Templates cannot print text without one: see [`super::templates`].
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+use tera::{Error, Filter, Result, Tera};
+
+type Arguments = HashMap<String, Value>;
+
+/// A filter whose output is finished text of the target format.
+struct Escape(fn(&str) -> Result<String>);
+
+impl Filter for Escape {
+    fn filter(&self, value: &Value, _: &Arguments) -> Result<Value> {
+        self.0(&text(value)?).map(Value::String)
+    }
+    fn is_safe(&self) -> bool {
+        true
+    }
+}
+
+/// A filter that lets a value through as it is, if it can be carried; it still must be escaped.
+struct Check(fn(&str) -> Result<()>);
+
+impl Filter for Check {
+    fn filter(&self, value: &Value, _: &Arguments) -> Result<Value> {
+        let text = text(value)?;
+        self.0(&text)?;
+        Ok(Value::String(text))
+    }
+}
+
+/// Lets a mapping of PostgreSQL's parameters through as it is, if `postgresql.conf` can hold it.
+struct PostgresqlConf;
+
+impl Filter for PostgresqlConf {
+    fn filter(&self, value: &Value, _: &Arguments) -> Result<Value> {
+        postgresql_conf(value)?;
+        Ok(value.clone())
+    }
+}
+
+struct Yaml;
+
+impl Filter for Yaml {
+    fn filter(&self, value: &Value, arguments: &Arguments) -> Result<Value> {
+        let indent = match arguments.get("indent") {
+            None => 0,
+            Some(indent) => indent
+                .as_u64()
+                .and_then(|indent| usize::try_from(indent).ok())
+                .ok_or_else(|| Error::msg("`indent` takes a number of blanks"))?,
+        };
+        yaml(value, indent).map(Value::String)
+    }
+    fn is_safe(&self) -> bool {
+        true
+    }
+}
+
+/// Every filter by name, for the templates and for their documentation.
+pub(super) fn register(tera: &mut Tera) {
+    tera.register_filter("yaml", Yaml);
+    tera.register_filter("systemd", Escape(systemd));
+    tera.register_filter("environment_file", Escape(environment_file));
+    tera.register_filter("haproxy", Escape(haproxy));
+    tera.register_filter("pg_hba", Escape(pg_hba));
+    tera.register_filter("apt_conf", Escape(apt_conf));
+    tera.register_filter("hostname", Escape(hostname));
+    tera.register_filter("address", Escape(address));
+    tera.register_filter("line", Escape(line));
+    tera.register_filter("pem", Escape(pem));
+    tera.register_filter("postgresql_conf", PostgresqlConf);
+    tera.register_filter("pgpass", Check(pgpass));
+    tera.register_filter("basic_auth", Check(basic_auth));
+}
+
+/// How `value` looks inside the quotes of each format that may hold a secret, for masking.
+pub(super) fn inner_forms(value: &str) -> Vec<String> {
+    let quoted = [
+        Some(yaml_scalar(value)),
+        environment_file(value).ok(),
+        systemd(value).ok(),
+        pg_hba(value).ok(),
+        haproxy(value).ok(),
+        serde_json::to_string(value).ok(),
+    ];
+    let quoted = quoted.into_iter().flatten();
+    quoted
+        .map(|text| match text.strip_prefix(['"', '\'']) {
+            Some(rest) => rest[..rest.len() - 1].to_owned(),
+            None => text,
+        })
+        .collect()
+}
+
+/// The text of a string, number or boolean.
+fn text(value: &Value) -> Result<String> {
+    match value {
+        Value::String(text) if text.contains('\0') => Err(Error::msg(
+            "the value holds a NUL character, or a value inside it was printed without a filter",
+        )),
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Bool(value) => Ok(value.to_string()),
+        Value::Null => Err(Error::msg("there is no value here")),
+        Value::Array(_) | Value::Object(_) => {
+            Err(Error::msg("a list or a mapping cannot be printed here"))
+        }
+    }
+}
+
+/// The first control character, tabs too, as people would name it.
+fn control(text: &str) -> Option<String> {
+    text.chars()
+        .find(|c| c.is_control())
+        .map(|c| format!("the control character U+{:04X}", u32::from(c)))
+}
+
+fn no_controls(text: &str, format: &str) -> Result<()> {
+    control(text).map_or(Ok(()), |found| {
+        Err(Error::msg(format!("{format} cannot hold {found}")))
+    })
+}
+
+/// YAML: a double-quoted scalar, or a block of them for a list or a mapping.
+///
+/// Double quotes are the one style in which nothing is guessed: Patroni reads YAML 1.1, where a
+/// bare `on`, `1e3`, `010` or `12:30` is no string. ASCII only, since its reader goes by the locale.
+fn yaml(value: &Value, indent: usize) -> Result<String> {
+    match value {
+        Value::String(_) => text(value).map(|text| yaml_scalar(&text)),
+        Value::Object(map) if map.is_empty() => Ok("{}".into()),
+        Value::Array(list) if list.is_empty() => Ok("[]".into()),
+        Value::Object(map) => yaml_mapping(map, indent),
+        Value::Array(list) => {
+            let items: Result<Vec<String>> = list
+                .iter()
+                .map(|item| yaml(item, indent + 2).map(|item| format!("- {item}")))
+                .collect();
+            Ok(items?.join(&format!("\n{:indent$}", "")))
+        }
+        _ => text(value),
+    }
+}
+
+fn yaml_mapping(map: &Map<String, Value>, indent: usize) -> Result<String> {
+    let mut lines = Vec::new();
+    for (key, value) in map {
+        let key = yaml_key(&text(&Value::String(key.clone()))?);
+        let nested = match value {
+            Value::Object(map) => !map.is_empty(),
+            Value::Array(list) => !list.is_empty(),
+            _ => false,
+        };
+        let inner = indent + 2;
+        let value = yaml(value, inner)?;
+        lines.push(if nested {
+            format!("{key}:\n{:inner$}{value}", "")
+        } else {
+            format!("{key}: {value}")
+        });
+    }
+    Ok(lines.join(&format!("\n{:indent$}", "")))
+}
+
+/// A key, bare where no YAML reader could take it for anything but a string.
+fn yaml_key(key: &str) -> String {
+    let words = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    let bare = key.starts_with(|c: char| c.is_ascii_lowercase())
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.'))
+        && !words.contains(&key);
+    if bare { key.into() } else { yaml_scalar(key) }
+}
+
+fn yaml_scalar(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str(r#"\""#),
+            '\\' => out.push_str(r"\\"),
+            '\n' => out.push_str(r"\n"),
+            '\r' => out.push_str(r"\r"),
+            '\t' => out.push_str(r"\t"),
+            ' '..='~' => out.push(c),
+            _ => out.push_str(&match u32::from(c) {
+                code @ ..=0xff => format!("\\x{code:02X}"),
+                code @ ..=0xffff => format!("\\u{code:04X}"),
+                code => format!("\\U{code:08X}"),
+            }),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// systemd's unit files: one quoted word, `%` kept from being a specifier.
+///
+/// Not for commands, where `$` is special too. Source: systemd.syntax(7), systemd.unit(5).
+fn systemd(text: &str) -> Result<String> {
+    no_controls(text, "a systemd unit")?;
+    let escaped = text
+        .replace('\\', r"\\")
+        .replace('"', r#"\""#)
+        .replace('%', "%%");
+    Ok(format!("\"{escaped}\""))
+}
+
+/// A file for systemd's `EnvironmentFile=`, which shells can read too.
+///
+/// Source: systemd.exec(5): in double quotes a backslash goes before `"`, `\`, a backquote and `$`.
+fn environment_file(text: &str) -> Result<String> {
+    no_controls(text, "an environment file")?;
+    let mut out = String::from('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\' | '`' | '$') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+    Ok(out)
+}
+
+/// HAProxy: one word, or a part of one; between strong quotes nothing is special.
+///
+/// Source: HAProxy's configuration manual, section 2.2.
+fn haproxy(text: &str) -> Result<String> {
+    no_controls(text, "HAProxy's configuration")?;
+    let bare = !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&b));
+    if bare {
+        return Ok(text.into());
+    }
+    Ok(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
+/// `pg_hba.conf`: a database's or a role's name.
+///
+/// Source: PostgreSQL's `hba.c`. Quotes take keywords and signs their meaning, but not a slash in
+/// front, which makes a regular expression of the name since version 16.
+fn pg_hba(text: &str) -> Result<String> {
+    no_controls(text, "pg_hba.conf")?;
+    if text.is_empty() || text.starts_with('/') {
+        return Err(Error::msg(
+            "pg_hba.conf cannot hold an empty name, or one with a slash in front",
+        ));
+    }
+    let keywords = ["all", "replication", "sameuser", "samerole", "samegroup"];
+    let bare = text
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && !keywords.contains(&text);
+    if bare {
+        return Ok(text.into());
+    }
+    Ok(format!("\"{}\"", text.replace('"', "\"\"")))
+}
+
+/// apt's configuration, whose quotes have no escapes.
+fn apt_conf(text: &str) -> Result<String> {
+    no_controls(text, "apt's configuration")?;
+    if text.contains('"') {
+        return Err(Error::msg("apt's configuration cannot hold a double quote"));
+    }
+    Ok(format!("\"{text}\""))
+}
+
+/// A host's name, where nothing could be escaped: one DNS label.
+fn hostname(text: &str) -> Result<String> {
+    let label = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if label {
+        Ok(text.into())
+    } else {
+        Err(Error::msg("this is not a host's name: one DNS label"))
+    }
+}
+
+/// An IPv4 address, or what `plan` shows in the place of one that is still to come.
+fn address(text: &str) -> Result<String> {
+    let pending = text
+        .strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix("'s address>"))
+        .is_some_and(|host| hostname(host).is_ok());
+    if pending || text.parse::<std::net::Ipv4Addr>().is_ok() {
+        Ok(text.into())
+    } else {
+        Err(Error::msg("this is not an IPv4 address"))
+    }
+}
+
+/// Text that stays as it is, on one line: for comments, and for words that hold nothing to escape.
+fn line(text: &str) -> Result<String> {
+    no_controls(text, "one line")?;
+    Ok(text.into())
+}
+
+/// PEM, as it is but for the blanks around it.
+fn pem(text: &str) -> Result<String> {
+    let text = text.trim();
+    if text.starts_with("-----BEGIN ") || text.contains("\n-----BEGIN ") {
+        Ok(text.into())
+    } else {
+        Err(Error::msg("this is not PEM: it has no -----BEGIN line"))
+    }
+}
+
+/// Patroni writes `name = 'value'`, one line each, and escapes quotes and backslashes alone.
+///
+/// PostgreSQL's `guc-file.l` takes no newline in quotes; the other control characters have no use.
+fn postgresql_conf(value: &Value) -> Result<()> {
+    match value {
+        Value::Object(map) => map.iter().try_for_each(|(name, value)| {
+            let parts = name.split('.').all(|part| {
+                part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                    && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            });
+            if !parts {
+                return Err(Error::msg(format!("`{name}` is not a parameter's name")));
+            }
+            postgresql_conf(value)
+                .map_err(|error| Error::msg(format!("the parameter {name}: {error}")))
+        }),
+        Value::Array(list) => list.iter().try_for_each(postgresql_conf),
+        Value::String(text) => no_controls(&text.replace('\t', " "), "postgresql.conf"),
+        _ => Ok(()),
+    }
+}
+
+/// A password that Patroni can hand on to PostgreSQL's tools: its password file has one line each.
+fn pgpass(text: &str) -> Result<()> {
+    if text.is_empty() {
+        return Err(Error::msg("the password is empty"));
+    }
+    no_controls(text, "PostgreSQL's password file")
+}
+
+/// A password for Patroni's own HTTP requests, which are sent in Latin-1 and checked in UTF-8.
+fn basic_auth(text: &str) -> Result<()> {
+    if text.is_empty() {
+        return Err(Error::msg("the password is empty"));
+    }
+    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        Ok(())
+    } else {
+        Err(Error::msg(
+            "Patroni's REST interface can only carry a password of printable ASCII characters",
+        ))
+    }
+}

@@ -1,0 +1,304 @@
+//! Secrets out of text that people will see.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use super::filters;
+use crate::{
+    cluster::{REST_USER, STATS_USER, Secrets},
+    secret::MASK,
+};
+
+/// Masks a file: this cluster's secrets, and whatever stands where a secret belongs.
+///
+/// The second half is for what is already on a host, with passwords that nobody here knows. Both
+/// sides of a diff must go through this, so that they look alike where only a secret differs.
+pub fn mask(text: &str, secrets: &Secrets) -> String {
+    mask_places(&mask_values(text, secrets))
+}
+
+/// Masks this cluster's secrets wherever they are, in every form in which a file could hold them.
+pub fn mask_values(text: &str, secrets: &Secrets) -> String {
+    let mut forms: Vec<String> = Vec::new();
+    for secret in secrets.values() {
+        let plain = secret.expose();
+        forms.extend(filters::inner_forms(plain));
+        forms.push(plain.to_owned());
+        for user in [REST_USER, STATS_USER] {
+            forms.push(BASE64_STANDARD.encode(format!("{user}:{plain}")));
+        }
+    }
+    forms.retain(|form| !form.is_empty());
+    // A secret may be a part of another.
+    forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    forms.dedup();
+    forms
+        .iter()
+        .fold(text.to_owned(), |text, form| text.replace(form, MASK))
+}
+
+/// What the lines that follow belong to.
+enum Inside {
+    Nothing,
+    /// A private key, up to its `-----END`.
+    Key,
+    /// A string that began with this quote, up to the next one.
+    Quotes(char),
+    /// A value that is indented deeper than its key.
+    Deeper(usize),
+}
+
+/// Masks what stands where a secret belongs, line by line.
+fn mask_places(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut inside = Inside::Nothing;
+    for line in text.split_inclusive('\n') {
+        let bare = line.trim_end_matches(['\n', '\r']);
+        match inside {
+            Inside::Key => {
+                if bare.contains("-----END") {
+                    inside = Inside::Nothing;
+                }
+                continue;
+            }
+            Inside::Quotes(quote) => {
+                if bare.contains(quote) {
+                    inside = Inside::Nothing;
+                }
+                continue;
+            }
+            Inside::Deeper(than) if bare.trim().is_empty() || indent(bare) > than => continue,
+            Inside::Deeper(_) | Inside::Nothing => inside = Inside::Nothing,
+        }
+        out.push_str(&mask_line(bare, &mut inside));
+        out.push_str(&line[bare.len()..]);
+    }
+    out
+}
+
+fn mask_line(line: &str, inside: &mut Inside) -> String {
+    if let Some(at) = line.find("-----BEGIN ")
+        && line[at..].contains("PRIVATE KEY-----")
+    {
+        if !line.contains("-----END") {
+            *inside = Inside::Key;
+        }
+        return format!("{}{MASK}", &line[..at]);
+    }
+    if let Some(masked) = haproxy_login(line) {
+        return masked;
+    }
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some((start, sign)) = next_value(rest) {
+        let at_start = rest.len() == line.len() && is_first_word(&rest[..start]);
+        out.push_str(&rest[..start]);
+        let value = &rest[start..];
+        out.push_str(if value.is_empty() && sign == ':' {
+            ""
+        } else {
+            MASK
+        });
+        let end = match value.chars().next() {
+            Some(quote @ ('"' | '\'')) => match closing(value, quote) {
+                Some(end) => end,
+                None => {
+                    *inside = Inside::Quotes(quote);
+                    value.len()
+                }
+            },
+            _ if sign == ':' || at_start => {
+                *inside = Inside::Deeper(indent(line));
+                value.len()
+            }
+            _ => value.find(char::is_whitespace).unwrap_or(value.len()),
+        };
+        rest = &value[end..];
+    }
+    out.push_str(rest);
+    mask_urls(&out)
+}
+
+/// HAProxy's `stats auth USER:PASSWORD`, and the passwords of its `userlist`.
+fn haproxy_login(line: &str) -> Option<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let start = match words.as_slice() {
+        ["stats", "auth", login, ..] => {
+            let login = line.find(login)?;
+            login + line[login..].find(':')? + 1
+        }
+        ["user", _, "password" | "insecure-password", ..] => {
+            let word = line.find("password")?;
+            word + "password".len() + 1
+        }
+        _ => return None,
+    };
+    Some(format!("{}{MASK}", line.get(..start)?))
+}
+
+/// Where the value of the next key for a secret begins, and the sign between the two.
+fn next_value(text: &str) -> Option<(usize, char)> {
+    const KEYS: [&str; 4] = ["password", "passwd", "passphrase", "secret"];
+    let part_of_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    for (at, sign) in text.match_indices([':', '=']) {
+        let before = text[..at].trim_end().trim_end_matches(['"', '\'']);
+        let key_start = before.rfind(|c| !part_of_key(c)).map_or(0, |found| {
+            found + before[found..].chars().next().map_or(1, char::len_utf8)
+        });
+        let key = before[key_start..].to_ascii_lowercase();
+        if KEYS.iter().any(|secret| key.ends_with(secret)) || key == "auth" {
+            let value = &text[at + 1..];
+            let blanks = value.len() - value.trim_start().len();
+            return Some((at + 1 + blanks, sign.chars().next()?));
+        }
+    }
+    None
+}
+
+/// Whether there is one word before the sign, as in `KEY=value`.
+fn is_first_word(before: &str) -> bool {
+    !before.trim().contains(char::is_whitespace)
+}
+
+/// Where a quoted value ends, in bytes, quotes included.
+fn closing(value: &str, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    for (at, c) in value.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quote == '"' => escaped = true,
+            _ if c == quote => return Some(at + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// `scheme://user:password@host`.
+fn mask_urls(line: &str) -> String {
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        let end = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | ','))
+            .unwrap_or(after.len());
+        let (host, tail) = after.split_at(end);
+        match host
+            .rsplit_once('@')
+            .and_then(|(login, host)| Some((login.split_once(':')?.0, host)))
+        {
+            Some((user, host)) => out.push_str(&format!("{user}:{MASK}@{host}")),
+            None => out.push_str(host),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    out
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn secrets(value: &str) -> Secrets {
+        Secrets {
+            cluster_id: "c0ffee".into(),
+            superuser: Secret::new(value),
+            replication: Secret::new("replication-password"),
+            rewind: Secret::new("rewind-password"),
+            rest_api: Secret::new("rest-password"),
+            stats: Secret::new("stats-password"),
+        }
+    }
+
+    #[test]
+    fn known_values_are_masked_in_every_form() {
+        let secrets = secrets("it's \"é\" $x");
+        for text in [
+            "it's \"é\" $x".to_owned(),
+            r#"password: "it's \"\xE9\" $x""#.into(),
+            r#"stats auth pgherd:'it'\''s "é" $x'"#.into(),
+            serde_json::to_string("it's \"é\" $x").unwrap(),
+            format!(
+                "Authorization: Basic {}",
+                BASE64_STANDARD.encode("pgherd:stats-password")
+            ),
+        ] {
+            let masked = mask_values(&text, &secrets);
+            assert!(masked.contains(MASK), "{masked}");
+            assert!(
+                !masked.contains("x\"") && !masked.contains("$x"),
+                "{masked}"
+            );
+        }
+    }
+
+    #[test]
+    fn both_sides_of_a_diff_look_alike() {
+        let secrets = secrets("known");
+        let new = "    superuser:\n      username: \"postgres\"\n      password: \"known\"\n      sslmode: verify-full\n";
+        let old = new.replace("known", "who knows");
+        assert_eq!(mask(new, &secrets), mask(&old, &secrets));
+        assert_eq!(mask(new, &secrets), new.replace("\"known\"", MASK));
+    }
+
+    #[test]
+    fn what_stands_where_a_secret_belongs_is_masked() {
+        let secrets = secrets("known");
+        for (text, masked) in [
+            (
+                "   password:     A1qaz # x\n   next: 1\n",
+                "   password:     ***\n   next: 1\n",
+            ),
+            (
+                "password: |\n  two\n  lines\nnext: 1\n",
+                "password: ***\nnext: 1\n",
+            ),
+            (
+                "a: 1\npassword: \"two\n  lines\"\nb: 2\n",
+                "a: 1\npassword: ***\nb: 2\n",
+            ),
+            (
+                "{\"password\": \"a\\\"b\", \"user\": \"u\"}",
+                "{\"password\": ***, \"user\": \"u\"}",
+            ),
+            (
+                "ETCD_ROOT_PASSWORD=\"x\"\nETCD_NAME=n\n",
+                "ETCD_ROOT_PASSWORD=***\nETCD_NAME=n\n",
+            ),
+            (
+                "conninfo = 'user=a password=b host=c'",
+                "conninfo = 'user=a password=*** host=c'",
+            ),
+            (
+                "    stats auth admin:pass word\n",
+                "    stats auth admin:***\n",
+            ),
+            (
+                "  user bob insecure-password x y",
+                "  user bob insecure-password ***",
+            ),
+            (
+                "etcd: http://root:pw@etcd1:2379/x",
+                "etcd: http://root:***@etcd1:2379/x",
+            ),
+            ("restapi:\n  auth: 'a:b'\n", "restapi:\n  auth: ***\n"),
+            (
+                "password_encryption: md5\n- auth-local: peer\n",
+                "password_encryption: md5\n- auth-local: peer\n",
+            ),
+            (
+                "x\n-----BEGIN EC PRIVATE KEY-----\nMHc\n-----END EC PRIVATE KEY-----\ny\n",
+                "x\n***\ny\n",
+            ),
+        ] {
+            assert_eq!(mask(text, &secrets), masked);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The templates: those built in, and the user's in their place.
+//!
+//! Text is only printed through a filter that says for which format. The engine's own escaping, which
+//! is for HTML, is turned into the guard of this: it is what happens to text without a filter, and
+//! here that is an error.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::{Map, Value};
+use tera::{Context, Tera};
+
+use super::{files, filters, tags};
+use crate::error::{Error, Result};
+
+/// What unfiltered text becomes. No filter lets it through and no target format could hold it.
+const UNFILTERED: char = '\0';
+
+/// A template's text, and the file from which it came, as people know it.
+struct Source {
+    shown: String,
+    text: String,
+}
+
+/// Every template by its name, which is also its path below a folder of overrides.
+pub struct Templates {
+    tera: Tera,
+    sources: BTreeMap<&'static str, Source>,
+}
+
+impl Templates {
+    /// The templates that are built in.
+    pub fn embedded() -> Result<Self> {
+        let sources = files::templates()
+            .into_iter()
+            .map(|(name, text)| {
+                let source = Source {
+                    shown: format!("templates/{name}"),
+                    text: text.into(),
+                };
+                (name, source)
+            })
+            .collect();
+        Self::parse(sources)
+    }
+
+    /// The templates that are built in, those replaced for which `dir` has a file of the same name.
+    ///
+    /// A file that replaces nothing is an error, since it would change nothing either.
+    pub fn with_overrides(dir: &Path) -> Result<Self> {
+        let mut templates = Self::embedded()?;
+        let mut found = Vec::new();
+        list(dir, String::new(), &mut found)?;
+        for name in found {
+            let shown = dir.join(&name).display().to_string();
+            let Some((_, source)) = templates
+                .sources
+                .iter_mut()
+                .find(|(known, _)| **known == name)
+            else {
+                return Err(stranger(&shown, &name, templates.sources.keys()));
+            };
+            let text = fs::read_to_string(&shown)
+                .map_err(|error| Error::input(format!("cannot read {shown}")).because(error))?;
+            *source = Source { shown, text };
+        }
+        Self::parse(templates.sources)
+    }
+
+    /// The names of all templates.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.sources.keys().copied()
+    }
+
+    fn parse(sources: BTreeMap<&'static str, Source>) -> Result<Self> {
+        let mut tera = engine();
+        for (name, source) in &sources {
+            tera.add_raw_template(name, &source.text)
+                .map_err(|error| syntax(source, &error))?;
+        }
+        Ok(Self { tera, sources })
+    }
+
+    /// Renders one template.
+    pub(super) fn render(&self, name: &str, variables: &Variables) -> Result<String> {
+        let source = self
+            .sources
+            .get(name)
+            .ok_or_else(|| Error::failed(format!("there is no template {name}")))?;
+        tags::check(&source.text, &variables.known).map_err(|finding| {
+            let error = refused(source, Some(finding.line)).cause(finding.what);
+            match finding.nearest {
+                Some(nearest) => error.hint(format!("the nearest name is `{nearest}`")),
+                None => error.hint("docs/templates.md lists the variables and the filters"),
+            }
+        })?;
+        let values = &variables.values;
+        match self.tera.render(name, values) {
+            Ok(text) if !text.contains(UNFILTERED) => Ok(text),
+            Ok(_) => Err(refused(source, line_of_failure(&source.text, values))
+                .cause("text is printed without a filter, which would say for what format")
+                .hint("docs/templates.md lists the variables and the filters")),
+            Err(error) => {
+                let line = line_of_failure(&source.text, values);
+                Err(reasons(&error)
+                    .into_iter()
+                    .fold(refused(source, line), Error::cause))
+            }
+        }
+    }
+}
+
+/// What the templates of one host know, for the engine and for the check of names.
+pub(super) struct Variables {
+    known: Value,
+    values: Context,
+}
+
+impl Variables {
+    pub(super) fn new(known: Map<String, Value>) -> Self {
+        let mut values = Context::new();
+        for (name, value) in &known {
+            values.insert(name, value);
+        }
+        let known = Value::Object(known);
+        Self { known, values }
+    }
+}
+
+/// An engine with the filters and the guard, and without templates.
+fn engine() -> Tera {
+    let mut tera = Tera::default();
+    filters::register(&mut tera);
+    // Every name ends like this.
+    tera.autoescape_on(vec![""]);
+    tera.set_escape_fn(|_| UNFILTERED.to_string());
+    tera
+}
+
+/// The files below `dir`, relative to it, sorted.
+fn list(dir: &Path, prefix: String, found: &mut Vec<String>) -> Result<()> {
+    let unreadable = |error: std::io::Error| {
+        Error::input(format!("cannot read {}", dir.display())).because(error)
+    };
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        entries.push(entry.map_err(unreadable)?);
+    }
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = entry.path();
+        if path.is_dir() {
+            list(&path, format!("{prefix}{name}/"), found)?;
+        } else {
+            found.push(format!("{prefix}{name}"));
+        }
+    }
+    Ok(())
+}
+
+fn stranger<'a>(shown: &str, name: &str, known: impl Iterator<Item = &'a &'static str>) -> Error {
+    let known: Vec<&str> = known.copied().collect();
+    let error = Error::input(format!("{shown} replaces no template"));
+    match tags::nearest(name, known.iter().copied()) {
+        Some(nearest) => error.hint(format!("the nearest name is {nearest}")),
+        None => error.hint(format!("there are {}", known.join(", "))),
+    }
+}
+
+/// The error for a template that cannot be used, with the line itself where it is known.
+fn refused(source: &Source, line: Option<usize>) -> Error {
+    match line {
+        None => Error::input(format!("{} cannot be rendered", source.shown)),
+        Some(number) => {
+            let line = source.text.lines().nth(number - 1).unwrap_or_default();
+            let place = format!("{}, line {number}", source.shown);
+            Error::input(format!("{place}, cannot be rendered")).excerpt(place, line)
+        }
+    }
+}
+
+/// The parser knows the line, but only in its text: ` --> 12:5`.
+fn syntax(source: &Source, error: &tera::Error) -> Error {
+    let reasons = reasons(error);
+    let line = reasons.iter().find_map(|reason| {
+        let (_, place) = reason.split_once("--> ")?;
+        place.split(':').next()?.trim().parse().ok()
+    });
+    let expected = reasons.iter().find_map(|reason| {
+        reason
+            .lines()
+            .rev()
+            .find_map(|line| line.trim().strip_prefix("= "))
+    });
+    match expected {
+        Some(expected) => refused(source, line).cause(expected),
+        None => reasons
+            .into_iter()
+            .fold(refused(source, line), Error::cause),
+    }
+}
+
+/// What the engine says, without its frame.
+fn reasons(error: &tera::Error) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !text.starts_with("Failed to render") {
+            reasons.push(text);
+        }
+        next = error.source();
+    }
+    reasons
+}
+
+/// Renders once more with a line number before each tag; the last that comes out is the culprit's.
+fn line_of_failure(text: &str, values: &Context) -> Option<usize> {
+    let mut tera = engine();
+    tera.add_raw_template("marked", &tags::marked(text)).ok()?;
+    let mut out = Vec::new();
+    // It fails again: what counts is how far it came.
+    let _ = tera.render_to("marked", values, &mut out);
+    let out = String::from_utf8_lossy(&out);
+    tags::last_mark(out.split(UNFILTERED).next().unwrap_or_default())
+}

@@ -52,6 +52,9 @@ impl KnownHosts {
     }
 
     pub(super) fn pin(&mut self, alias: &str, keys: &[String]) {
+        if self.keys(alias) == keys {
+            return;
+        }
         self.forget(alias);
         self.lines
             .extend(keys.iter().map(|key| format!("{alias} {key}")));

@@ -109,9 +109,12 @@ impl Workspace {
     }
 
     /// Opens the workspace if there is one, and makes nothing.
+    ///
+    /// What a `down` leaves, the records of earlier runs, does not count: without secrets there is
+    /// no cluster, and a verb that only looks must not make new ones.
     pub fn existing(inventory: &Inventory) -> Result<Option<Self>> {
         let workspace = Self::at(Self::path_of(inventory)?, inventory, None);
-        if !workspace.dir.is_dir() {
+        if !workspace.dir.join(SECRETS).exists() {
             return Ok(None);
         }
         workspace.make_private(&workspace.dir)?;
@@ -255,6 +258,10 @@ impl Workspace {
 
     /// Writes `ssh_config`, and returns its path.
     ///
+    /// A machine without an address is left out. Hosts of the inventory that are not among
+    /// `machines` stay as they are in the file: `status` may know fewer hosts than the `up` that is
+    /// launching them meanwhile.
+    ///
     /// Hosts that somebody already has (`existing`) and for which no key is named are reached with
     /// whatever keys and agent the user's own `ssh` would use: a key made here would open no door.
     pub fn write_ssh_config(&self, machines: &[Machine]) -> Result<PathBuf> {
@@ -269,12 +276,32 @@ impl Workspace {
             known_hosts: &self.dir.join(KNOWN_HOSTS),
             identity: identity.as_deref(),
         };
-        let text = ssh_config::render(&source, machines)?;
         let path = self.ssh_config_path();
-        if files::read(&path)?.as_ref() != Some(&text) {
+        let _alone = self.alone()?;
+        let old = files::read(&path)?.unwrap_or_default();
+        let mut addresses = ssh_config::addresses(&old);
+        addresses.retain(|host, _| {
+            self.inventory.hosts.contains_key(host) && machines.iter().all(|m| m.host != *host)
+        });
+        addresses.extend(machines.iter().filter_map(|machine| {
+            let address = machine.ssh_address.or(machine.address)?;
+            Some((machine.host.clone(), address))
+        }));
+        let text = ssh_config::render(&source, &addresses)?;
+        if old != text {
             files::write(&path, files::PRIVATE, text.as_bytes())?;
         }
         Ok(path)
+    }
+
+    /// Keeps other processes from writing SSH's files between our reading and our writing.
+    ///
+    /// The lock is on the folder itself and lasts for moments; a run's own lock is another thing,
+    /// since verbs that only look write these files too.
+    fn alone(&self) -> Result<fs::File> {
+        fs::File::open(&self.dir)
+            .and_then(|dir| dir.lock().map(|()| dir))
+            .map_err(|e| files::failed("cannot lock", &self.dir, e))
     }
 
     pub fn ssh_config_path(&self) -> PathBuf {
@@ -291,6 +318,7 @@ impl Workspace {
 
     fn pin_host_keys_trusting(&self, machines: &[Machine], trusted: &[PathBuf]) -> Result<()> {
         let path = self.dir.join(KNOWN_HOSTS);
+        let _alone = self.alone()?;
         let mut known = KnownHosts::read(&path)?;
         let Inventory { cluster, ssh, .. } = &self.inventory;
         let pinned = known_hosts::pin(&mut known, machines, cluster, ssh.port, trusted);
@@ -308,6 +336,7 @@ impl Workspace {
     /// Forgets a host's key, such as that of a host that is gone.
     pub fn forget(&self, host: &HostName) -> Result<()> {
         let path = self.dir.join(KNOWN_HOSTS);
+        let _alone = self.alone()?;
         let mut known = KnownHosts::read(&path)?;
         known.forget(&known_hosts::alias(host, &self.inventory.cluster));
         known.write(&path)

@@ -1,12 +1,11 @@
 //! `ssh_config`: how `ssh -F … node1` gets a person, or pgherd, to a host by its name.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use super::known_hosts;
 use crate::{
     error::{Error, Result},
     inventory::{HostName, Ssh},
-    provider::Machine,
 };
 
 /// What the file is made from, beside the machines.
@@ -18,8 +17,11 @@ pub(super) struct Source<'a> {
     pub(super) identity: Option<&'a Path>,
 }
 
-/// The file's text; a machine without an address is left out.
-pub(super) fn render(source: &Source<'_>, machines: &[Machine]) -> Result<String> {
+/// The file's text.
+pub(super) fn render(
+    source: &Source<'_>,
+    addresses: &BTreeMap<HostName, Ipv4Addr>,
+) -> Result<String> {
     let user = &source.ssh.user;
     // Newer clients expand `%` and `$` here and older ones do not, so neither has one form for all.
     if user.is_empty() || user.contains(|c: char| c.is_whitespace() || "\"'\\%$#".contains(c)) {
@@ -27,14 +29,9 @@ pub(super) fn render(source: &Source<'_>, machines: &[Machine]) -> Result<String
             "ssh.user: {user:?} cannot be the name of a user"
         )));
     }
-    let mut machines: Vec<_> = machines.iter().collect();
-    machines.sort_by(|a, b| a.host.cmp(&b.host));
-    let hosts: String = machines
-        .into_iter()
-        .filter_map(|machine| {
-            let address = machine.ssh_address.or(machine.address)?;
-            Some(host(source, &machine.host, address))
-        })
+    let hosts: String = addresses
+        .iter()
+        .map(|(name, address)| host(source, name, *address))
         .collect();
     let known_hosts = quoted(source.known_hosts)?;
     let identity = match source.identity {
@@ -76,6 +73,23 @@ Host {name}
     )
 }
 
+/// The addresses in a file that [`render`] has made.
+pub(super) fn addresses(text: &str) -> BTreeMap<HostName, Ipv4Addr> {
+    let words = text.lines().filter_map(|line| line.trim().split_once(' '));
+    let mut addresses = BTreeMap::new();
+    let mut host = None;
+    for (key, value) in words {
+        match (key, value.parse(), &host) {
+            ("Host", _, _) => host = Some(HostName::new(value)),
+            ("HostName", Ok(address), Some(host)) => {
+                addresses.insert(host.clone(), address);
+            }
+            _ => {}
+        }
+    }
+    addresses
+}
+
 /// A path as one word of the file.
 ///
 /// Quotes and backslashes are for OpenSSH's splitting into words (`argv_split` in its `misc.c`),
@@ -113,19 +127,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{provider::MachineState, workspace::identity};
-
-    fn machine(name: &str, address: Option<&str>, ssh_address: Option<&str>) -> Machine {
-        Machine {
-            host: HostName::new(name),
-            id: name.to_owned(),
-            state: MachineState::Running,
-            address: address.map(|a| a.parse().unwrap()),
-            ssh_address: ssh_address.map(|a| a.parse().unwrap()),
-            host_key: None,
-            published_on: None,
-        }
-    }
+    use crate::workspace::identity;
 
     fn ssh() -> Ssh {
         Ssh {
@@ -162,11 +164,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join(folder);
         fs::create_dir(&dir).unwrap();
-        let machines = [
-            machine("node2", Some("10.0.0.2"), None),
-            machine("node1", Some("10.0.0.1"), Some("192.0.2.1")),
-            machine("node3", None, None),
-        ];
+        let hosts = [("node2", [10, 0, 0, 2]), ("node1", [192, 0, 2, 1])];
+        let hosts = BTreeMap::from(hosts.map(|(h, a)| (HostName::new(h), Ipv4Addr::from(a))));
         let text = render(
             &Source {
                 cluster: "Pg",
@@ -174,9 +173,10 @@ mod tests {
                 known_hosts: &dir.join("known_hosts"),
                 identity: Some(&dir.join("id_ed25519")),
             },
-            &machines,
+            &hosts,
         )
         .unwrap();
+        assert_eq!(addresses(&text), hosts);
         fs::write(dir.join("ssh_config"), text).unwrap();
         (root, dir)
     }
@@ -246,7 +246,7 @@ mod tests {
                 known_hosts: Path::new("/w/known_hosts"),
                 identity: None,
             },
-            &[],
+            &BTreeMap::new(),
         )
         .unwrap();
         assert!(!text.contains("Identit"), "{text}");
@@ -269,7 +269,7 @@ mod tests {
                 known_hosts: Path::new("/w/known_hosts"),
                 identity: None,
             };
-            assert!(render(&source, &[]).is_err(), "{user:?}");
+            assert!(render(&source, &BTreeMap::new()).is_err(), "{user:?}");
         }
     }
 }

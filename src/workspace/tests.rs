@@ -379,6 +379,76 @@ fn one_stranger_does_not_keep_the_others_from_being_pinned() {
 }
 
 #[test]
+fn what_down_leaves_is_not_a_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = inventory(dir.path());
+    let workspace = filled(&inventory);
+    workspace.new_run(jiff::Timestamp::now()).unwrap();
+    let lock = workspace.lock("down").unwrap();
+    workspace.remove(&lock, false).unwrap();
+    assert!(workspace.dir().exists());
+    assert!(Workspace::existing(&inventory).unwrap().is_none());
+}
+
+#[test]
+fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = inventory(dir.path());
+    let key = Workspace::open(&inventory)
+        .unwrap()
+        .identity()
+        .unwrap()
+        .public_key;
+    std::thread::scope(|scope| {
+        for (host, last) in [("node1", 1), ("node4", 4)] {
+            let (inventory, key) = (&inventory, &key);
+            scope.spawn(move || {
+                for turn in 0..20 {
+                    let workspace = Workspace::open(inventory).unwrap();
+                    let machines = [Machine {
+                        host: HostName::new(host),
+                        id: host.to_owned(),
+                        state: MachineState::Running,
+                        address: Some(Ipv4Addr::new(192, 0, turn, last)),
+                        ssh_address: None,
+                        host_key: Some(key.clone()),
+                        published_on: None,
+                    }];
+                    workspace.pin_host_keys(&machines).unwrap();
+                    workspace.write_ssh_config(&machines).unwrap();
+                    workspace.forget(&HostName::new("nobody")).unwrap();
+                }
+            });
+        }
+    });
+    let workspace = Workspace::open(&inventory).unwrap();
+    assert_eq!(workspace.pinned().unwrap().len(), 2);
+    let config = fs::read_to_string(workspace.ssh_config_path()).unwrap();
+    for line in ["HostName 192.0.19.1\n", "HostName 192.0.19.4\n"] {
+        assert!(config.contains(line), "{config}");
+    }
+
+    // A machine that has lost its address, and a host that has left the inventory, are not kept.
+    let mut smaller = inventory.clone();
+    smaller.hosts.shift_remove(&HostName::new("node1"));
+    let stopped = Machine {
+        host: HostName::new("node4"),
+        id: "4".to_owned(),
+        state: MachineState::Stopped,
+        address: None,
+        ssh_address: None,
+        host_key: None,
+        published_on: None,
+    };
+    let path = Workspace::open(&smaller)
+        .unwrap()
+        .write_ssh_config(&[stopped])
+        .unwrap();
+    let config = fs::read_to_string(path).unwrap();
+    assert!(!config.contains("HostName"), "{config}");
+}
+
+#[test]
 fn control_sockets_fit() {
     let dir = tempfile::tempdir().unwrap();
     let workspace = Workspace::open(&inventory(dir.path())).unwrap();

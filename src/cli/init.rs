@@ -17,18 +17,18 @@ const TEMPLATES: [(&str, &str); 3] = [
 ];
 
 /// The kinds of provider that there is an example for, the default first.
-pub const KINDS: [&str; 3] = ["docker", "aws", "existing"];
+pub(super) const KINDS: [&str; 3] = ["docker", "aws", "existing"];
 
 /// What became of the example.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Written {
+pub(super) enum Written {
     File(PathBuf),
     /// The text to print, for `-o -`.
     Stdout(&'static str),
 }
 
 /// The commented example for a kind of provider.
-pub fn template(kind: &str) -> Option<&'static str> {
+pub(super) fn template(kind: &str) -> Option<&'static str> {
     TEMPLATES
         .iter()
         .find(|(name, _)| *name == kind)
@@ -38,7 +38,7 @@ pub fn template(kind: &str) -> Option<&'static str> {
 /// Writes the example for `kind` to `output`, or hands it over where that is `-`.
 ///
 /// An existing file is never written over.
-pub fn run(kind: &str, output: &Path) -> Result<Written> {
+pub(super) fn run(kind: &str, output: &Path) -> Result<Written> {
     let text = template(kind).ok_or_else(|| {
         Error::input(format!("there is no example for the provider `{kind}`"))
             .hint(format!("--provider takes one of {}", KINDS.join(", ")))

@@ -1,0 +1,12 @@
+//! The whole product on real hosts: systemd, sshd and apt in containers, and everything that runs on
+//! them installed as a user's would be.
+//!
+//! Not part of a plain `cargo test`, since it needs a container engine and minutes:
+//! `cargo test --test lab -- --test-threads=1`.
+
+#![allow(clippy::unwrap_used)]
+
+mod bring_up;
+mod existing;
+mod interrupted;
+mod support;

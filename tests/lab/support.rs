@@ -1,0 +1,329 @@
+//! A cluster of real hosts for a test, and what is asked of it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// An inventory in a folder of its own; the cluster is removed when this is dropped, whatever came
+/// of the test.
+pub(crate) struct Lab {
+    pub name: String,
+    pub dir: tempfile::TempDir,
+    pub write_port: u16,
+    pub read_port: u16,
+}
+
+impl Lab {
+    /// `rest` is the inventory below `cluster` and `haproxy`, which are given here: names and ports
+    /// of their own, so that no lab is in the way of another or of the user's.
+    pub(crate) fn new(test: &str, rest: &str) -> Self {
+        let id = std::process::id() % 10_000;
+        let ports = 30_000 + u16::try_from(id % 9_000).expect("small") * 3;
+        let lab = Self {
+            name: format!("lab-{test}-{id}"),
+            dir: tempfile::tempdir().expect("a folder"),
+            write_port: ports,
+            read_port: ports + 1,
+        };
+        lab.write_inventory(rest);
+        lab
+    }
+
+    pub(crate) fn write_inventory(&self, rest: &str) {
+        let text = format!(
+            "cluster: {}\nhaproxy: {{ write_port: {}, read_port: {}, stats_port: {} }}\n{rest}",
+            self.name,
+            self.write_port,
+            self.read_port,
+            self.read_port + 1
+        );
+        fs::write(self.inventory(), text).expect("the inventory");
+    }
+
+    pub(crate) fn inventory(&self) -> PathBuf {
+        self.dir.path().join("pgherd.yaml")
+    }
+
+    pub(crate) fn workspace(&self) -> PathBuf {
+        self.dir.path().join(".pgherd").join(&self.name)
+    }
+
+    /// `pgherd` as a user would type it in the inventory's folder, without a terminal.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        command
+            .current_dir(self.dir.path())
+            .env("HOME", self.dir.path())
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env_remove("PGHERD_INVENTORY")
+            .args(words)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("pgherd runs")
+    }
+
+    /// Runs and expects an exit code; shows everything when it is another.
+    pub(crate) fn expect(&self, code: i32, words: &[&str]) -> Said {
+        let output = self.run(words);
+        let said = Said {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        };
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "pgherd {}\n--- stdout\n{}\n--- stderr\n{}",
+            words.join(" "),
+            said.stdout,
+            said.stderr
+        );
+        said
+    }
+
+    pub(crate) fn json(&self, words: &[&str]) -> Value {
+        let said = self.expect(0, words);
+        serde_json::from_str(&said.stdout).expect("one JSON document on stdout")
+    }
+
+    /// One value through HAProxy's write port.
+    pub(crate) fn sql(&self, statement: &str) -> String {
+        self.expect(0, &["psql", "--", "-Atqc", statement])
+            .stdout
+            .trim()
+            .to_owned()
+    }
+
+    /// The member that leads, as `status` says.
+    pub(crate) fn leader(&self) -> String {
+        let status = self.json(&["status", "--json"]);
+        status["members"]
+            .as_array()
+            .expect("members")
+            .iter()
+            .find(|member| member["role"] == "leader")
+            .and_then(|member| member["name"].as_str())
+            .expect("a leader")
+            .to_owned()
+    }
+
+    /// Looks until `verify` holds.
+    pub(crate) fn holds_within(&self, limit: Duration) {
+        let begin = Instant::now();
+        loop {
+            let output = self.run(&["verify"]);
+            if output.status.success() {
+                return;
+            }
+            assert!(
+                begin.elapsed() < limit,
+                "the cluster does not hold:\n{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+
+    /// Runs a shell line as root on a host, the way a person would.
+    pub(crate) fn on(&self, host: &str, line: &str) -> String {
+        let line = format!("sudo sh -c '{}'", line.replace('\'', r"'\''"));
+        self.expect(0, &["ssh", host, "--", &line]).stdout
+    }
+
+    /// The engine's name for a host.
+    pub(crate) fn container(&self, host: &str) -> String {
+        format!("{}-{host}", self.name)
+    }
+
+    /// Starts `pgherd up --yes --json` and kills it with SIGKILL as soon as an event satisfies
+    /// `when`; returns whether it came that far.
+    pub(crate) fn kill_up(&self, when: impl Fn(&Value) -> bool) -> bool {
+        let mut child = self
+            .command(&["up", "--yes", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("pgherd runs");
+        let stdout = child.stdout.take().expect("a pipe");
+        let reached = BufReader::new(stdout)
+            .lines()
+            .map_while(Result::ok)
+            .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+            .any(|event| when(&event));
+        kill(&mut child);
+        reached
+    }
+
+    /// Everything that the engine has of this cluster.
+    pub(crate) fn leftovers(&self) -> String {
+        let filter = format!("label=pgherd:cluster={}", self.name);
+        let mut left = docker(&["ps", "-aq", "--filter", &filter]);
+        left.push_str(&docker(&["network", "ls", "-q", "--filter", &filter]));
+        left
+    }
+
+    /// Every file of every run's log, as one text.
+    pub(crate) fn logs(&self) -> String {
+        let mut text = String::new();
+        read_all(&self.workspace().join("runs"), &mut text);
+        text
+    }
+
+    /// The passwords, by reading the file that a person would read.
+    pub(crate) fn passwords(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.workspace().join("secrets.yaml")).expect("secrets");
+        text.lines()
+            .filter(|line| !line.starts_with("cluster_id"))
+            .filter_map(|line| line.split_once(": "))
+            .map(|(_, value)| value.trim_matches('"').to_owned())
+            .filter(|value| value.len() > 8)
+            .collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::env::var_os("PGHERD_LAB_KEEP").is_some() {
+            eprintln!("kept: {}", self.dir.path().display());
+            let kept = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a folder"));
+            let _ = kept.keep();
+            return;
+        }
+        if !self.leftovers().is_empty() {
+            let _ = self.run(&["down", "--yes"]);
+        }
+    }
+}
+
+/// What a run printed.
+pub(crate) struct Said {
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    /// The JSON lines on stdout.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON line"))
+            .collect()
+    }
+}
+
+pub(crate) fn kill(child: &mut Child) {
+    child.kill().expect("it can be killed");
+    child.wait().expect("it ends");
+}
+
+pub(crate) fn docker(words: &[&str]) -> String {
+    let output = Command::new("docker")
+        .args(words)
+        .output()
+        .expect("docker runs");
+    assert!(
+        output.status.success(),
+        "docker {}: {}",
+        words.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A script of the repository.
+pub(crate) fn script(name: &str) -> Command {
+    Command::new(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("scripts")
+            .join(name),
+    )
+}
+
+/// Runs a command that must go well; returns what it printed.
+pub(crate) fn output(command: &mut Command) -> String {
+    let output = command.stderr(Stdio::inherit()).output().expect("it runs");
+    assert!(output.status.success(), "{command:?} failed");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The lab hosts' image, made if the engine does not have it.
+pub(crate) fn base_image() -> String {
+    let tag = output(script("host-image").arg("--tag"));
+    let known = Command::new("docker")
+        .args(["image", "inspect", &tag])
+        .output()
+        .expect("docker runs")
+        .status
+        .success();
+    if !known {
+        let mut maker = script("host-image")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let tar = maker.stdout.take().expect("a pipe");
+        let status = Command::new("docker")
+            .args(["import", "-", &tag])
+            .stdin(tar)
+            .stdout(Stdio::null())
+            .status()
+            .expect("docker runs");
+        assert!(maker.wait().expect("it ends").success() && status.success());
+    }
+    tag
+}
+
+/// An image whose package sources have PostgreSQL 16, whatever the distribution has.
+pub(crate) fn image_with_postgresql_16() -> String {
+    const TAG: &str = "pgherd-host:postgresql-16";
+    let base = base_image();
+    let repository = tempfile::tempdir().expect("a folder");
+    let packages = repository.path().join("apt");
+    output(script("lab-postgresql").arg(&packages));
+    let container = docker(&["create", &base, "/sbin/pgherd-init"])
+        .trim()
+        .to_owned();
+    let source = repository.path().join("lab.list");
+    fs::write(
+        &source,
+        "deb [trusted=yes] file:/var/lib/pgherd-lab-apt ./\n",
+    )
+    .expect("a file");
+    for (from, to) in [
+        (packages.as_path(), "/var/lib/pgherd-lab-apt"),
+        (source.as_path(), "/etc/apt/sources.list.d/pgherd-lab.list"),
+    ] {
+        docker(&[
+            "cp",
+            &from.display().to_string(),
+            &format!("{container}:{to}"),
+        ]);
+    }
+    docker(&["commit", &container, TAG]);
+    docker(&["rm", &container]);
+    TAG.to_owned()
+}
+
+fn read_all(path: &Path, into: &mut String) {
+    let Ok(entries) = fs::read_dir(path) else {
+        return;
+    };
+    for entry in entries.map_while(Result::ok) {
+        let path = entry.path();
+        if path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            read_all(&path, into);
+        } else if let Ok(mut file) = fs::File::open(&path) {
+            let _ = file.read_to_string(into);
+        }
+    }
+}

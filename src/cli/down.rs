@@ -56,7 +56,10 @@ pub(super) async fn run(
     };
     let result = removed.and_then(|()| base.workspace.remove(&lock, keep_secrets));
     events.emit(Event::RunFinished {
-        exit_code: result.as_ref().err().map_or(0, |error| error.kind().exit_code()),
+        exit_code: result
+            .as_ref()
+            .err()
+            .map_or(0, |error| error.kind().exit_code()),
         seconds: events.elapsed(),
         error: result.as_ref().err().map(Error::to_string),
     });
@@ -119,7 +122,11 @@ impl Asker<'_> {
 }
 
 /// Removes hosts that pgherd made, and looks again that nothing is left.
-async fn remove_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationToken) -> Result<()> {
+async fn remove_hosts(
+    asker: &Asker<'_>,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<()> {
     let provider = &asker.base.provider;
     let resources = provider.resources().await?;
     if resources.is_empty() {
@@ -152,7 +159,9 @@ fn list(resources: &[Resource]) -> String {
 async fn clear_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationToken) -> Result<()> {
     let base = asker.base;
     let outlook = base.outlook().await?;
-    let site = base.connect(outlook.complete(&base.inventory)?, events).await?;
+    let site = base
+        .connect(outlook.complete(&base.inventory)?, events)
+        .await?;
     let result = async {
         let sight = site.look().await?.whole()?;
         asker.terminal.conceal(sight.cluster.secrets.values());
@@ -197,7 +206,9 @@ fn describe(plan: &Plan) -> String {
         }
         for change in &step.changes {
             match change {
-                Change::Unit { unit, .. } => text.push_str(&format!("    {unit} is stopped and disabled\n")),
+                Change::Unit { unit, .. } => {
+                    text.push_str(&format!("    {unit} is stopped and disabled\n"))
+                }
                 Change::Other(what) => text.push_str(&format!("    {what}\n")),
                 _ => {}
             }

@@ -99,7 +99,10 @@ async fn gather(site: &Site<'_>) -> Result<Status> {
     // Any member that answers knows the whole topology; the leader knows it best.
     let mut topology = None;
     let leader = patroni::leader_of(&survey);
-    let answering = survey.iter().filter(|(_, status)| status.is_ok()).map(|(host, _)| host);
+    let answering = survey
+        .iter()
+        .filter(|(_, status)| status.is_ok())
+        .map(|(host, _)| host);
     if let Some(host) = leader.or(answering.into_iter().next()) {
         topology = patroni::Patroni::on(&site.http, host).topology().await.ok();
     }
@@ -169,7 +172,9 @@ impl Status {
         let mut table = Table::new(["member", "host", "role", "state", "TL", "lag (bytes)"])
             .title(format!("cluster {}", base.inventory.cluster));
         for member in self.members() {
-            let lag = member.lag.map_or(String::new(), |lag| lag.to_string().trim_matches('"').to_owned());
+            let lag = member.lag.map_or(String::new(), |lag| {
+                lag.to_string().trim_matches('"').to_owned()
+            });
             let mut state = member.state;
             if member.pending_restart {
                 state.push_str(" (restart pending)");
@@ -179,8 +184,20 @@ impl Status {
                 (None, "leader") => Tone::Good,
                 _ => Tone::Plain,
             };
-            let timeline = member.timeline.map_or(String::new(), |timeline| timeline.to_string());
-            table.toned_row(tone, [member.name, member.address, member.role, state, timeline, lag]);
+            let timeline = member
+                .timeline
+                .map_or(String::new(), |timeline| timeline.to_string());
+            table.toned_row(
+                tone,
+                [
+                    member.name,
+                    member.address,
+                    member.role,
+                    state,
+                    timeline,
+                    lag,
+                ],
+            );
         }
         table.print(terminal);
         let mut table = Table::new(["etcd", "health"]);
@@ -202,7 +219,11 @@ impl Status {
                         haproxy::READ => base.inventory.haproxy.read_port.to_string(),
                         _ => String::new(),
                     };
-                    let tone = if server.is_up() { Tone::Plain } else { Tone::Dim };
+                    let tone = if server.is_up() {
+                        Tone::Plain
+                    } else {
+                        Tone::Dim
+                    };
                     table.toned_row(
                         tone,
                         [
@@ -218,11 +239,17 @@ impl Status {
             }
             Err(error) => terminal.say(&format!("HAProxy: {error}")),
         }
-        if self.topology.as_ref().is_some_and(|topology| topology.pause) {
+        if self
+            .topology
+            .as_ref()
+            .is_some_and(|topology| topology.pause)
+        {
             terminal.say("Patroni is paused: nothing fails over until it is resumed");
         }
         if !base.inventory.tls.enabled {
-            terminal.say("TLS is off (tls.enabled: false): everything, passwords aside, goes in plaintext");
+            terminal.say(
+                "TLS is off (tls.enabled: false): everything, passwords aside, goes in plaintext",
+            );
         }
         for host in absent {
             terminal.say(&format!("{host} does not run: pgherd up starts it"));

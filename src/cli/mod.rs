@@ -97,21 +97,27 @@ pub enum Verb {
         output: Option<PathBuf>,
     },
     /// Show what `up` would do; touch nothing
-    #[command(after_help = "Example:\n  pgherd -i prod.yaml plan --check || echo 'something would change'")]
+    #[command(
+        after_help = "Example:\n  pgherd -i prod.yaml plan --check || echo 'something would change'"
+    )]
     Plan {
         /// Exit with 4 if anything would change
         #[arg(long)]
         check: bool,
     },
     /// Make the cluster what the inventory says, and prove it
-    #[command(after_help = "Safe to run again at any time, also after an interruption.\n\nExample:\n  pgherd -i inventories/local.yaml up --yes")]
+    #[command(
+        after_help = "Safe to run again at any time, also after an interruption.\n\nExample:\n  pgherd -i inventories/local.yaml up --yes"
+    )]
     Up {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
     /// Show the topology, etcd's health and HAProxy's backends
-    #[command(after_help = "Example:\n  pgherd status --json | jq '.members[] | select(.role == \"leader\")'")]
+    #[command(
+        after_help = "Example:\n  pgherd status --json | jq '.members[] | select(.role == \"leader\")'"
+    )]
     Status,
     /// Prove that the cluster works, through its own front door
     Verify,
@@ -170,7 +176,10 @@ pub enum Verb {
 impl Verb {
     /// Whether Ctrl-C is for pgherd; otherwise it is for the program that has the terminal.
     pub fn can_be_interrupted(&self) -> bool {
-        !matches!(self, Verb::Ssh { .. } | Verb::Psql { .. } | Verb::Logs { .. })
+        !matches!(
+            self,
+            Verb::Ssh { .. } | Verb::Psql { .. } | Verb::Logs { .. }
+        )
     }
 }
 
@@ -218,14 +227,18 @@ fn completions(shell: clap_complete::Shell, terminal: &Terminal) {
 
 /// One page: the synopsis, then every verb with its options.
 fn man(terminal: &Terminal) -> Result<()> {
-    let failed = |error: std::io::Error| Error::failed("cannot make the manual page").because(error);
+    let failed =
+        |error: std::io::Error| Error::failed("cannot make the manual page").because(error);
     let mut command = <Cli as clap::CommandFactory>::command();
     command.build();
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone())
         .render(&mut page)
         .map_err(failed)?;
-    for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+    for verb in command
+        .get_subcommands()
+        .filter(|verb| verb.get_name() != "help")
+    {
         let verb = verb.clone();
         let title = format!(".SH \"PGHERD {}\"\n", verb.get_name().to_uppercase());
         page.extend_from_slice(title.as_bytes());

@@ -105,7 +105,10 @@ pub(super) fn text(
     ));
     if terminal.verbose > 0 {
         for right in &plan.unchanged {
-            text.push_str(&format!("= {} {}: {}\n", right.host, right.name, right.reason));
+            text.push_str(&format!(
+                "= {} {}: {}\n",
+                right.host, right.name, right.reason
+            ));
         }
     }
     text

@@ -233,7 +233,10 @@ impl Base {
 
 pub(super) fn no_cluster(inventory: &Inventory) -> Error {
     Error::failed(format!("there is no cluster {} here", inventory.cluster))
-        .cause(format!("{} is not there", inventory.workspace_dir().display()))
+        .cause(format!(
+            "{} is not there",
+            inventory.workspace_dir().display()
+        ))
         .hint("make it: pgherd up")
 }
 
@@ -243,7 +246,11 @@ fn major(inventory: &Inventory, host: &HostName, os: &Os) -> Result<u16> {
         PgVersion::Distro => os.postgresql().ok_or_else(|| {
             Error::input(format!(
                 "which PostgreSQL {} has is not known here",
-                if os.pretty.is_empty() { "this system" } else { &os.pretty }
+                if os.pretty.is_empty() {
+                    "this system"
+                } else {
+                    &os.pretty
+                }
             ))
             .on(host)
             .hint("name the major version: postgresql: { version: 16 }")
@@ -285,8 +292,11 @@ impl Outlook {
 }
 
 pub(super) fn no_hosts(inventory: &Inventory) -> Error {
-    Error::failed(format!("no host of the cluster {} is there", inventory.cluster))
-        .hint("make them: pgherd up")
+    Error::failed(format!(
+        "no host of the cluster {} is there",
+        inventory.cluster
+    ))
+    .hint("make them: pgherd up")
 }
 
 /// Hosts that are connected, or are when somebody asks.
@@ -337,7 +347,10 @@ impl Site<'_> {
         let os = Os::expected(inventory);
         let draft = self.base.cluster(&self.machines, |_| os.clone());
         let draft = match draft {
-            Err(error) if inventory.postgresql.version == PgVersion::Distro && error.kind() == Kind::Input => {
+            Err(error)
+                if inventory.postgresql.version == PgVersion::Distro
+                    && error.kind() == Kind::Input =>
+            {
                 self.base.cluster(&self.machines, |_| Os::ubuntu_24_04())?
             }
             draft => draft?,

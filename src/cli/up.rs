@@ -59,14 +59,23 @@ pub(super) async fn run(
     };
     let result = converge(&base, &asker, &events, cancel).await;
     events.emit(Event::RunFinished {
-        exit_code: result.as_ref().err().map_or(0, |error| error.kind().exit_code()),
+        exit_code: result
+            .as_ref()
+            .err()
+            .map_or(0, |error| error.kind().exit_code()),
         seconds: events.elapsed(),
         error: result.as_ref().err().map(Error::to_string),
     });
     let run = reporter.finish().await;
-    let endpoints = result.as_ref().map_or(Vec::new(), |done| endpoints(&base, done));
-    let settled = format!("the cluster {} is as the inventory says, and holds", base.inventory.cluster);
-    if !matches!(&result, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted) {
+    let endpoints = result
+        .as_ref()
+        .map_or(Vec::new(), |done| endpoints(&base, done));
+    let settled = format!(
+        "the cluster {} is as the inventory says, and holds",
+        base.inventory.cluster
+    );
+    if !matches!(&result, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted)
+    {
         let summary = Summary {
             settled: &settled,
             endpoints: &endpoints,
@@ -84,7 +93,13 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    async fn ask(&self, base: &Base, outlook: &Outlook, notes: &[String], plan: &Plan) -> Result<()> {
+    async fn ask(
+        &self,
+        base: &Base,
+        outlook: &Outlook,
+        notes: &[String],
+        plan: &Plan,
+    ) -> Result<()> {
         if self.yes {
             return Ok(());
         }
@@ -139,7 +154,10 @@ fn outline(
         } else {
             steps.join(", ")
         };
-        text.push_str(&format!("  {host} ({}): {state}{steps}\n", roles.join(", ")));
+        text.push_str(&format!(
+            "  {host} ({}): {state}{steps}\n",
+            roles.join(", ")
+        ));
     }
     text.push_str("  every package, file and diff of it: pgherd plan\n");
     text
@@ -238,19 +256,33 @@ fn endpoints(base: &Base, done: &Done) -> Vec<(&'static str, String)> {
     let Some(door) = done.cluster.with_role(Role::Haproxy).next() else {
         return Vec::new();
     };
-    let machine = done.machines.iter().find(|machine| machine.host == door.name);
+    let machine = done
+        .machines
+        .iter()
+        .find(|machine| machine.host == door.name);
     let address = machine
         .and_then(|machine| machine.published_on.or(machine.ssh_address))
         .map_or_else(|| door.address.to_string(), |address| address.to_string());
-    let scheme = if done.cluster.ca.is_some() { "https" } else { "http" };
+    let scheme = if done.cluster.ca.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let psql = |port| format!("psql -h {address} -p {port} -U {SUPERUSER}");
     vec![
         ("writes", psql(haproxy.write_port)),
         ("reads", psql(haproxy.read_port)),
-        ("stats", format!("{scheme}://{address}:{}/", haproxy.stats_port)),
+        (
+            "stats",
+            format!("{scheme}://{address}:{}/", haproxy.stats_port),
+        ),
         (
             "passwords",
-            base.inventory.workspace_dir().join("secrets.yaml").display().to_string(),
+            base.inventory
+                .workspace_dir()
+                .join("secrets.yaml")
+                .display()
+                .to_string(),
         ),
     ]
 }

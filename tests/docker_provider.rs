@@ -45,7 +45,8 @@ impl Lab {
     fn new(test: &str, hosts: &[(&str, Role)]) -> Self {
         // Tests of one run must not want the same ports.
         static PORTS: AtomicU16 = AtomicU16::new(0);
-        let first = 21000 + (std::process::id() as u16 % 800) * 20 + PORTS.fetch_add(3, Ordering::Relaxed);
+        let first =
+            21000 + (std::process::id() as u16 % 800) * 20 + PORTS.fetch_add(3, Ordering::Relaxed);
         let hosts: IndexMap<_, _> = hosts
             .iter()
             .map(|(name, role)| {
@@ -205,7 +206,9 @@ async fn exec(container: &str, command: &[&str]) -> String {
 }
 
 async fn greeting(address: Ipv4Addr, port: u16) -> String {
-    let mut stream = tokio::net::TcpStream::connect((address, port)).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect((address, port))
+        .await
+        .unwrap();
     let mut greeting = [0; 4];
     stream.read_exact(&mut greeting).await.unwrap();
     String::from_utf8_lossy(&greeting).into_owned()
@@ -213,7 +216,10 @@ async fn greeting(address: Ipv4Addr, port: u16) -> String {
 
 async fn remove_container(name: &str) {
     let options = RemoveContainerOptionsBuilder::default().force(true).build();
-    engine().remove_container(name, Some(options)).await.unwrap();
+    engine()
+        .remove_container(name, Some(options))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,8 +238,15 @@ async fn five_hosts_come_stay_and_go() {
     let provider = lab.provider();
     assert_eq!(provider.discover().await.unwrap(), []);
     let lines = provider.preflight(&lab.hosts()).await.unwrap();
-    assert!(lines.iter().any(|line| line.starts_with("network ")), "{lines:?}");
-    assert_eq!(provider.resources().await.unwrap(), [], "preflight made something");
+    assert!(
+        lines.iter().any(|line| line.starts_with("network ")),
+        "{lines:?}"
+    );
+    assert_eq!(
+        provider.resources().await.unwrap(),
+        [],
+        "preflight made something"
+    );
 
     let began = Instant::now();
     let launched = lab.launch().await.unwrap();
@@ -249,11 +262,20 @@ async fn five_hosts_come_stay_and_go() {
     for machine in &launched {
         assert_eq!(&found[machine.host.as_str()], machine);
         assert_eq!(machine.state, MachineState::Running);
-        assert!(machine.host_key.as_ref().unwrap().starts_with("ssh-ed25519 AAAA"));
+        assert!(
+            machine
+                .host_key
+                .as_ref()
+                .unwrap()
+                .starts_with("ssh-ed25519 AAAA")
+        );
         assert_eq!(greeting(machine.address.unwrap(), 22).await, "SSH-");
     }
     // In the inventory's order, from the eleventh on.
-    let last: Vec<u8> = launched.iter().map(|m| m.address.unwrap().octets()[3]).collect();
+    let last: Vec<u8> = launched
+        .iter()
+        .map(|m| m.address.unwrap().octets()[3])
+        .collect();
     assert_eq!(last, [11, 12, 13, 14, 15]);
     let published: Vec<bool> = launched.iter().map(|m| m.published_on.is_some()).collect();
     assert_eq!(published, [false, false, false, false, true]);
@@ -263,25 +285,44 @@ async fn five_hosts_come_stay_and_go() {
     );
 
     // The key is for this user only, and sshd accepts it.
-    let stat = ["stat", "-c", "%a %U %n", "/home/ubuntu/.ssh", "/home/ubuntu/.ssh/authorized_keys"];
+    let stat = [
+        "stat",
+        "-c",
+        "%a %U %n",
+        "/home/ubuntu/.ssh",
+        "/home/ubuntu/.ssh/authorized_keys",
+    ];
     assert_eq!(
         exec(&lab.container("node1"), &stat).await,
         "700 ubuntu /home/ubuntu/.ssh\n600 ubuntu /home/ubuntu/.ssh/authorized_keys\n"
     );
-    assert_eq!(exec(&lab.container("node3"), &["hostname"]).await.trim(), "node3");
+    assert_eq!(
+        exec(&lab.container("node3"), &["hostname"]).await.trim(),
+        "node3"
+    );
     // Each reaches the others by name, and names beyond.
     exec(&lab.container("node1"), &["getent", "hosts", "node2"]).await;
 
     // Once more changes nothing, not even the list of keys.
     assert_eq!(lab.launch().await.unwrap(), launched);
-    let keys = exec(&lab.container("node1"), &["cat", "/home/ubuntu/.ssh/authorized_keys"]).await;
+    let keys = exec(
+        &lab.container("node1"),
+        &["cat", "/home/ubuntu/.ssh/authorized_keys"],
+    )
+    .await;
     assert_eq!(keys, format!("{KEY}\n"));
-    assert_eq!(lab.provider().preflight(&[]).await.unwrap(), Vec::<String>::new());
+    assert_eq!(
+        lab.provider().preflight(&[]).await.unwrap(),
+        Vec::<String>::new()
+    );
 
     // A stopped host keeps its address and its key, and comes back with both.
     let stop = StopContainerOptionsBuilder::default().t(20).build();
     let began = Instant::now();
-    engine().stop_container(&lab.container("node2"), Some(stop)).await.unwrap();
+    engine()
+        .stop_container(&lab.container("node2"), Some(stop))
+        .await
+        .unwrap();
     println!("stop: {:.2?}", began.elapsed());
     let stopped = lab.discover().await.remove("node2").unwrap();
     assert_eq!(stopped.state, MachineState::Stopped);
@@ -303,7 +344,17 @@ async fn five_hosts_come_stay_and_go() {
     let provider = lab.provider();
     let resources = provider.resources().await.unwrap();
     let kinds: Vec<_> = resources.iter().map(|resource| resource.kind).collect();
-    assert_eq!(kinds, ["container", "container", "container", "container", "container", "network"]);
+    assert_eq!(
+        kinds,
+        [
+            "container",
+            "container",
+            "container",
+            "container",
+            "container",
+            "network"
+        ]
+    );
     let began = Instant::now();
     provider.remove(&resources, &lab.events).await.unwrap();
     println!("remove: {:.2?}", began.elapsed());
@@ -314,7 +365,10 @@ async fn five_hosts_come_stay_and_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_launch_is_taken_up() {
-    let lab = Lab::new("cut", &[("node1", Role::Postgres), ("node2", Role::Postgres)]);
+    let lab = Lab::new(
+        "cut",
+        &[("node1", Role::Postgres), ("node2", Role::Postgres)],
+    );
     // Dropped at any moment, as an interruption does.
     for millis in [30, 150, 400, 900] {
         let _ = tokio::time::timeout(Duration::from_millis(millis), lab.launch()).await;
@@ -336,7 +390,12 @@ async fn what_is_not_ours_is_not_touched() {
             labels,
             ..Default::default()
         };
-        async move { engine().create_container(Some(options), body).await.unwrap() }
+        async move {
+            engine()
+                .create_container(Some(options), body)
+                .await
+                .unwrap()
+        }
     };
     lab_image().await;
     for labels in [
@@ -392,28 +451,44 @@ async fn a_port_that_is_taken_is_refused_before_anything_is_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_and_ports_follow_the_inventory_or_are_refused() {
-    let mut lab = Lab::new("fixed", &[("node1", Role::Etcd), ("haproxy", Role::Haproxy)]);
+    let mut lab = Lab::new(
+        "fixed",
+        &[("node1", Role::Etcd), ("haproxy", Role::Haproxy)],
+    );
     lab.inventory.ssh.port = 2222;
     lab.fix("haproxy", "10.254.9.173");
     let launched = lab.launch().await.unwrap();
-    let addresses: Vec<String> = launched.iter().map(|m| m.address.unwrap().to_string()).collect();
+    let addresses: Vec<String> = launched
+        .iter()
+        .map(|m| m.address.unwrap().to_string())
+        .collect();
     assert_eq!(addresses, ["10.254.9.11", "10.254.9.173"]);
     assert_eq!(greeting(launched[1].address.unwrap(), 2222).await, "SSH-");
 
     // A stopped host moves to where the inventory now has it, and is still the same host.
     lab.fix("haproxy", "10.254.9.174");
     let stop = StopContainerOptionsBuilder::default().t(20).build();
-    engine().stop_container(&lab.container("haproxy"), Some(stop)).await.unwrap();
+    engine()
+        .stop_container(&lab.container("haproxy"), Some(stop))
+        .await
+        .unwrap();
     let moved = lab.launch().await.unwrap();
     assert_eq!(moved[1].address, Some("10.254.9.174".parse().unwrap()));
     assert_eq!(moved[1].host_key, launched[1].host_key);
     // Published still.
     let port = lab.inventory.haproxy.write_port;
-    assert!(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok());
+    assert!(
+        tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .is_ok()
+    );
 
     lab.inventory.haproxy.write_port += 1000;
     let error = lab.provider().preflight(&[]).await.unwrap_err();
-    assert!(error.causes()[0].contains("fixed when it is made"), "{error}");
+    assert!(
+        error.causes()[0].contains("fixed when it is made"),
+        "{error}"
+    );
     lab.inventory.haproxy.write_port -= 1000;
 
     lab.docker().subnet = Some("10.254.10.0/24".parse().unwrap());
@@ -427,7 +502,10 @@ async fn images_that_are_no_hosts_are_refused_without_leftovers() {
     let mut lab = Lab::new("image", &[("node1", Role::Etcd)]);
     lab.docker().image = Some("pgherd-host:no-such".into());
     let error = lab.launch().await.unwrap_err();
-    assert!(error.what().contains("no image pgherd-host:no-such"), "{error}");
+    assert!(
+        error.what().contains("no image pgherd-host:no-such"),
+        "{error}"
+    );
 
     lab.docker().image = None;
     lab.inventory.ssh.user = "nobody-here".into();
@@ -446,12 +524,18 @@ async fn images_that_are_no_hosts_are_refused_without_leftovers() {
     assert!(made.status.success(), "{made:?}");
     lab.docker().image = Some(own.clone());
     let error = lab.launch().await.unwrap_err();
-    let _ = tokio::process::Command::new("docker").args(["rmi", &own]).output().await;
+    let _ = tokio::process::Command::new("docker")
+        .args(["rmi", &own])
+        .output()
+        .await;
     assert!(error.causes()[0].contains("code 3"), "{error}");
     assert!(error.excerpts()[0].text.contains("no systemd here"));
     assert!(error.left_behind().unwrap().contains("removed again"));
     let left = lab.provider().resources().await.unwrap();
-    assert!(left.iter().all(|resource| resource.kind == "network"), "{left:?}");
+    assert!(
+        left.iter().all(|resource| resource.kind == "network"),
+        "{left:?}"
+    );
 }
 
 fn host_image() -> String {

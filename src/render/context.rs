@@ -27,7 +27,7 @@ pub fn dcs_config(cluster: &Cluster) -> Value {
     // pg_rewind needs this or checksums. There are checksums, but a data directory that was not made
     // here might have none.
     let mut parameters = Map::from_iter([("wal_log_hints".to_owned(), json!("on"))]);
-    for (name, value) in split(&inventory.postgresql, true) {
+    for (name, value) in inventory.postgresql.dcs_parameters() {
         parameters.insert(name.into(), value.into());
     }
     json!({
@@ -188,7 +188,7 @@ fn sources(cluster: &Cluster) -> Vec<String> {
 fn parameters(cluster: &Cluster) -> Map<String, Value> {
     let mut parameters =
         Map::from_iter([("password_encryption".to_owned(), json!("scram-sha-256"))]);
-    for (name, value) in split(&cluster.inventory.postgresql, false) {
+    for (name, value) in cluster.inventory.postgresql.local_parameters() {
         parameters.insert(name.into(), value.into());
     }
     // Where Debian's psql looks for it.
@@ -223,25 +223,4 @@ fn client_connections(postgresql: &Postgresql) -> u32 {
         ))
         .saturating_sub(number("reserved_connections", 0))
         .max(1)
-}
-
-/// TEMPORARY: until the inventory splits them itself.
-fn split(postgresql: &Postgresql, dcs: bool) -> impl Iterator<Item = (&str, &str)> {
-    const DCS: [&str; 10] = [
-        "max_connections",
-        "max_locks_per_transaction",
-        "max_prepared_transactions",
-        "max_replication_slots",
-        "max_wal_senders",
-        "max_worker_processes",
-        "track_commit_timestamp",
-        "wal_keep_size",
-        "wal_level",
-        "wal_log_hints",
-    ];
-    postgresql
-        .parameters
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .filter(move |(name, _)| DCS.contains(name) == dcs)
 }

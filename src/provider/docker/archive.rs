@@ -2,7 +2,9 @@
 
 use std::{io::Read, path::Path};
 
-use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
+use bollard::query_parameters::{
+    DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
 use futures_util::TryStreamExt;
 
 use super::engine::{self, Engine};
@@ -24,7 +26,9 @@ pub(super) async fn read(engine: &Engine, container: &str, path: &str) -> Result
     let options = DownloadFromContainerOptionsBuilder::default()
         .path(path)
         .build();
-    let stream = engine.api().download_from_container(container, Some(options));
+    let stream = engine
+        .api()
+        .download_from_container(container, Some(options));
     let bytes = engine::lookup(
         &format!("read {path} in a host"),
         stream.try_fold(Vec::new(), |mut bytes, chunk| async move {

@@ -87,8 +87,10 @@ pub(super) async fn build(engine: &Engine, tag: &str, events: &Events) -> Result
     let both = async { tokio::join!(import, watch) };
     let Ok((imported, tail)) = tokio::time::timeout(BUILD_TIMEOUT, both).await else {
         let minutes = BUILD_TIMEOUT.as_secs() / 60;
-        return Err(failed(format!("it was not complete after {minutes} minutes"))
-            .hint("see whether this machine reaches its package mirror: apt-get update"));
+        return Err(
+            failed(format!("it was not complete after {minutes} minutes"))
+                .hint("see whether this machine reaches its package mirror: apt-get update"),
+        );
     };
     let script_failed = build.status().filter(|status| !status.success());
     let id = match (script_failed, imported) {

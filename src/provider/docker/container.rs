@@ -160,7 +160,9 @@ fn found(container: ContainerInspectResponse, network: &str) -> Option<Found> {
             .flatten()
             .find_map(|address| address.parse().ok())
     });
-    let bindings = container.host_config.and_then(|config| config.port_bindings);
+    let bindings = container
+        .host_config
+        .and_then(|config| config.port_bindings);
     Some(Found {
         id: container.id?,
         name: container.name?.trim_start_matches('/').to_owned(),

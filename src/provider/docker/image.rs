@@ -79,11 +79,7 @@ pub(super) async fn source(engine: &Engine, named: Option<&str>) -> Result<Sourc
 }
 
 /// Has the image, whatever it takes.
-pub(super) async fn ensure(
-    engine: &Engine,
-    named: Option<&str>,
-    events: &Events,
-) -> Result<Image> {
+pub(super) async fn ensure(engine: &Engine, named: Option<&str>, events: &Events) -> Result<Image> {
     match source(engine, named).await? {
         Source::Present(image) => return Ok(image),
         Source::Pull(name) => pull(engine, &name, events).await?,
@@ -170,7 +166,9 @@ async fn pull(engine: &Engine, name: &str, events: &Events) -> Result<()> {
         Error::failed(format!("the image {name} could not be pulled"))
             .cause(cause)
             .left("nothing was made")
-            .hint(format!("see whether `docker pull {full}` can; a registry may want a login first"))
+            .hint(format!(
+                "see whether `docker pull {full}` can; a registry may want a login first"
+            ))
             .hint("leave provider.image out, and pgherd makes an image on this machine")
     };
     let client = engine.streaming(PULL_STALLED);
@@ -207,7 +205,9 @@ async fn pull(engine: &Engine, name: &str, events: &Events) -> Result<()> {
         .await
         .unwrap_or_else(|_| {
             let minutes = PULL_TIMEOUT.as_secs() / 60;
-            Err(failed(format!("it was not complete after {minutes} minutes")))
+            Err(failed(format!(
+                "it was not complete after {minutes} minutes"
+            )))
         })
 }
 
@@ -240,7 +240,12 @@ mod tests {
 
     #[test]
     fn names_that_only_this_machine_gives_are_never_pulled() {
-        for name in ["pgherd-host:x", "pgherd-host", "localhost/my:1", "sha256:0123"] {
+        for name in [
+            "pgherd-host:x",
+            "pgherd-host",
+            "localhost/my:1",
+            "sha256:0123",
+        ] {
             assert!(is_local(name), "{name}");
         }
         for name in ["debian:12", "example/pgherd-host:1", "pgherd-hosts:1"] {

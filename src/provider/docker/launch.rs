@@ -3,7 +3,9 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use bollard::errors::Error as EngineError;
-use bollard::models::{ContainerStateStatusEnum as Status, NetworkConnectRequest, NetworkDisconnectRequest};
+use bollard::models::{
+    ContainerStateStatusEnum as Status, NetworkConnectRequest, NetworkDisconnectRequest,
+};
 use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
 use tokio::{
     io::AsyncReadExt,
@@ -57,10 +59,9 @@ impl Launch<'_> {
     }
 
     async fn make(&self, spec: &Spec<'_>) -> Result<Machine> {
-        let image = self
-            .image
-            .as_ref()
-            .ok_or_else(|| Error::failed("its container has gone meanwhile").hint("run `up` again"))?;
+        let image = self.image.as_ref().ok_or_else(|| {
+            Error::failed("its container has gone meanwhile").hint("run `up` again")
+        })?;
         self.events.host(spec.host, HostState::Creating, None);
         let name = container::name(spec.cluster, spec.host);
         let id = container::create(self.engine, spec, image).await?;
@@ -143,7 +144,9 @@ impl Launch<'_> {
             let options = StopContainerOptionsBuilder::default().t(0).build();
             let stop = self.engine.api().stop_container(&found.id, Some(options));
             if engine::call("stop a container", stop).await.is_ok() {
-                return error.left(format!("the container {name} is stopped, with all its data"));
+                return error.left(format!(
+                    "the container {name} is stopped, with all its data"
+                ));
             }
         }
         error.left(format!("the container {name} is there, with all its data"))
@@ -274,7 +277,10 @@ impl Launch<'_> {
         };
         let image = self.image.as_ref().map(|image| image.reference.as_str());
         let error = Error::failed("the host ended as soon as it was started")
-            .cause(format!("its first process ended with code {}", found.exit_code))
+            .cause(format!(
+                "its first process ended with code {}",
+                found.exit_code
+            ))
             .excerpt(
                 format!("the log of the container {}", found.name),
                 container::log_tail(self.engine, id).await,
@@ -303,7 +309,9 @@ impl Launch<'_> {
             format!("the log of the container {name}"),
             container::log_tail(self.engine, id).await,
         )
-        .hint(format!("look into it: docker exec {name} systemctl --failed"));
+        .hint(format!(
+            "look into it: docker exec {name} systemctl --failed"
+        ));
         match self.engine.local {
             true => error.hint("a rootless engine gives its containers addresses that nobody else can reach; pgherd needs one that runs as root"),
             false => error.hint("the addresses of containers are reachable only on the engine's own machine; run pgherd there"),
@@ -347,5 +355,8 @@ async fn answers(address: Ipv4Addr, port: u16) -> bool {
         stream.read_exact(&mut greeting).await.ok()?;
         (&greeting == b"SSH-").then_some(())
     };
-    matches!(timeout(Duration::from_secs(2), greeting).await, Ok(Some(())))
+    matches!(
+        timeout(Duration::from_secs(2), greeting).await,
+        Ok(Some(()))
+    )
 }

@@ -113,7 +113,11 @@ impl DockerProvider {
                         || container::label(container, HOST_LABEL) != Some(host.as_str()))
             });
             if let Some(stranger) = stranger {
-                return Err(taken(host, &name, container::label(stranger, CLUSTER_LABEL)));
+                return Err(taken(
+                    host,
+                    &name,
+                    container::label(stranger, CLUSTER_LABEL),
+                ));
             }
         }
         for container in found.iter().filter(|found| !found.never_started()) {
@@ -225,9 +229,11 @@ impl Provider for DockerProvider {
         }
         match network::plan(engine, &self.network()).await? {
             network::Plan::Create(subnets) if !hosts.is_empty() => {
-                lines.extend(subnets.first().map(|subnet| {
-                    format!("network {} with {subnet}", self.network().name())
-                }));
+                lines.extend(
+                    subnets
+                        .first()
+                        .map(|subnet| format!("network {} with {subnet}", self.network().name())),
+                );
             }
             _ => {}
         }
@@ -269,9 +275,9 @@ impl Provider for DockerProvider {
         };
         let mut launches = Vec::new();
         for host in hosts {
-            let address = *addresses.get(host).ok_or_else(|| {
-                Error::failed("the host is not in the inventory").on(host)
-            })?;
+            let address = *addresses
+                .get(host)
+                .ok_or_else(|| Error::failed("the host is not in the inventory").on(host))?;
             let spec = Spec {
                 cluster: &self.cluster,
                 host,

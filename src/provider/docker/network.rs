@@ -87,7 +87,9 @@ pub(super) async fn plan(engine: &Engine, desired: &Desired<'_>) -> Result<Plan>
             return Err(if network {
                 error.hint("remove that network with `docker network rm`, or choose other addresses: provider.subnet, hosts.<name>.address")
             } else {
-                error.hint("choose other addresses, or none at all: provider.subnet, hosts.<name>.address")
+                error.hint(
+                    "choose other addresses, or none at all: provider.subnet, hosts.<name>.address",
+                )
             });
         }
         return Ok(Plan::Create(vec![wanted]));
@@ -132,9 +134,9 @@ pub(super) async fn ensure(
             }
             // Another cluster's `up` was faster, or the engine knows of something that we do not.
             Err(error) if error.causes().iter().any(|cause| cause.contains("overlap")) => {
-                last = Some(error.hint(
-                    "name a subnet that nothing on this machine uses: provider.subnet",
-                ));
+                last = Some(
+                    error.hint("name a subnet that nothing on this machine uses: provider.subnet"),
+                );
             }
             Err(error) => return Err(error),
         }
@@ -233,7 +235,10 @@ fn existing(
     if let Some(wanted) = wanted.filter(|wanted| *wanted != subnet) {
         // Addresses without `subnet:` only have to fit.
         let fits = desired.subnet.is_none()
-            && desired.fixed.values().all(|address| subnet.contains(address));
+            && desired
+                .fixed
+                .values()
+                .all(|address| subnet.contains(address));
         if !fits {
             return Err(Error::failed(format!(
                 "the network {name} has the subnet {subnet}, and the inventory asks for {wanted}"

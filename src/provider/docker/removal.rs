@@ -59,11 +59,7 @@ pub(super) async fn resources(engine: &Engine, cluster: &str) -> Result<Vec<Reso
 }
 
 /// Removes containers, all at once, then networks; what has gone already is no error.
-pub(super) async fn remove(
-    engine: &Engine,
-    resources: &[Resource],
-    events: &Events,
-) -> Result<()> {
+pub(super) async fn remove(engine: &Engine, resources: &[Resource], events: &Events) -> Result<()> {
     let mut failures = Vec::new();
     for kind in [CONTAINER, NETWORK] {
         let removals = resources
@@ -77,7 +73,10 @@ pub(super) async fn remove(
         0 => Ok(()),
         1 => Err(failures.remove(0)),
         failed => Err(Error::several(
-            format!("{failed} of {} things could not be removed", resources.len()),
+            format!(
+                "{failed} of {} things could not be removed",
+                resources.len()
+            ),
             failures,
         )),
     }

@@ -81,10 +81,7 @@ pub(super) fn unused(taken: &[Taken]) -> impl Iterator<Item = Ipv4Net> {
 }
 
 /// The lowest address that no host is to have.
-pub(super) fn gateway(
-    subnet: Ipv4Net,
-    fixed: &IndexMap<HostName, Ipv4Addr>,
-) -> Result<Ipv4Addr> {
+pub(super) fn gateway(subnet: Ipv4Net, fixed: &IndexMap<HostName, Ipv4Addr>) -> Result<Ipv4Addr> {
     subnet
         .hosts()
         .find(|address| !fixed.values().any(|taken| taken == address))
@@ -146,8 +143,7 @@ pub(super) fn routes(table: &str) -> Vec<Taken> {
         .skip(1)
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            let (interface, destination, mask) =
-                (fields.first()?, fields.get(1)?, fields.get(7)?);
+            let (interface, destination, mask) = (fields.first()?, fields.get(1)?, fields.get(7)?);
             let range = Ipv4Net::with_netmask(address(destination)?, address(mask)?).ok()?;
             (range.prefix_len() > 0).then(|| Taken {
                 range,
@@ -260,8 +256,14 @@ mod tests {
             &strangers,
         )
         .unwrap();
-        let got: Vec<_> = hosts.iter().map(|host| assigned[host].to_string()).collect();
-        assert_eq!(got, ["10.83.1.13", "10.83.1.15", "10.83.1.12", "10.83.1.14"]);
+        let got: Vec<_> = hosts
+            .iter()
+            .map(|host| assigned[host].to_string())
+            .collect();
+        assert_eq!(
+            got,
+            ["10.83.1.13", "10.83.1.15", "10.83.1.12", "10.83.1.14"]
+        );
     }
 
     #[test]

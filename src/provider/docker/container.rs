@@ -1,6 +1,10 @@
 //! A host as the engine has it: a container that boots systemd.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status,
@@ -27,7 +31,9 @@ use crate::{
 
 /// What becomes PID 1 where an image does not say.
 const INIT: &str = "/sbin/pgherd-init";
-const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
+/// Holds the public half of the host key that pgherd put into the container. To read the file itself
+/// costs the engine a tenth of a second of processor time for each host.
+const HOST_KEY_LABEL: &str = "pgherd:host-key";
 /// Seconds that `docker stop` gives a host: PostgreSQL's shutdown checkpoint, and some.
 const STOP_TIMEOUT: i64 = 60;
 /// PostgreSQL's parallel queries share memory here; the engine's own 64 MB are soon too few. A
@@ -53,6 +59,7 @@ pub(super) fn name(cluster: &str, host: &HostName) -> String {
 pub(super) struct Found {
     pub(super) id: String,
     pub(super) name: String,
+    pub(super) cluster: String,
     pub(super) host: HostName,
     pub(super) status: Status,
     pub(super) exit_code: i64,
@@ -62,6 +69,8 @@ pub(super) struct Found {
     pub(super) address: Option<Ipv4Addr>,
     /// Ports of this machine's loopback, sorted.
     pub(super) ports: Vec<u16>,
+    /// The public half: `ssh-ed25519 AAAA…`.
+    pub(super) host_key: Option<String>,
 }
 
 impl Found {
@@ -79,7 +88,7 @@ impl Found {
         matches!(self.status, Status::REMOVING | Status::DEAD)
     }
 
-    pub(super) fn machine(self, host_key: Option<String>) -> Machine {
+    pub(super) fn machine(self) -> Machine {
         Machine {
             state: match self.running() {
                 true => MachineState::Running,
@@ -90,7 +99,7 @@ impl Found {
             id: self.id,
             address: self.address,
             ssh_address: None,
-            host_key,
+            host_key: self.host_key,
         }
     }
 }
@@ -148,7 +157,8 @@ pub(super) async fn inspect(engine: &Engine, id: &str, network: &str) -> Result<
 }
 
 fn found(container: ContainerInspectResponse, network: &str) -> Option<Found> {
-    let host = container.config?.labels?.remove(HOST_LABEL)?;
+    let mut labels = container.config?.labels?;
+    let host = labels.remove(HOST_LABEL)?;
     let state = container.state.unwrap_or_default();
     let endpoint = container
         .network_settings
@@ -166,6 +176,7 @@ fn found(container: ContainerInspectResponse, network: &str) -> Option<Found> {
     Some(Found {
         id: container.id?,
         name: container.name?.trim_start_matches('/').to_owned(),
+        cluster: labels.remove(CLUSTER_LABEL)?,
         host: HostName::new(host),
         // A container that the engine is about to start again has ended just now.
         status: match state.status.unwrap_or(Status::EMPTY) {
@@ -176,34 +187,51 @@ fn found(container: ContainerInspectResponse, network: &str) -> Option<Found> {
         restarts: container.restart_count.unwrap_or_default(),
         address,
         ports: bindings.as_ref().map(ports::published).unwrap_or_default(),
+        host_key: labels.remove(HOST_KEY_LABEL),
     })
 }
 
-/// The host's public key, once its first boot has made it.
-pub(super) async fn host_key(engine: &Engine, id: &str) -> Result<Option<String>> {
-    let line = archive::read(engine, id, HOST_KEY).await?;
-    Ok(line.and_then(|line| {
-        // Without the comment, which says where the key was made.
-        let mut words = line.split_whitespace();
-        Some(format!("{} {}", words.next()?, words.next()?))
-    }))
-}
-
 /// Creates the container and returns its id; it is not started.
-pub(super) async fn create(engine: &Engine, spec: &Spec<'_>, image: &Image) -> Result<String> {
+pub(super) async fn create(
+    engine: &Engine,
+    spec: &Spec<'_>,
+    image: &Image,
+    host_key: &str,
+) -> Result<String> {
     let name = name(spec.cluster, spec.host);
-    let options = CreateContainerOptionsBuilder::default().name(&name).build();
-    let response = engine::call(
-        &format!("create the container {name}"),
-        engine
+    let doing = format!("create the container {name}");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let create = engine
             .api()
-            .create_container(Some(options), body(spec, image)),
-    )
-    .await?;
-    Ok(response.id)
+            .create_container(Some(options), body(spec, image, host_key));
+        let id = engine::call(&doing, async {
+            match create.await {
+                Ok(response) => Ok(Some(response.id)),
+                Err(error) if engine::has_status(&error, 409) && Instant::now() < deadline => {
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        })
+        .await?;
+        if let Some(id) = id {
+            return Ok(id);
+        }
+        // An interrupted `up` may have asked for this very container a moment ago: the engine goes
+        // on alone, holds the name at once, and shows the container later.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if let Some(found) = inspect(engine, &name, spec.network).await?
+            && found.never_started()
+            && found.cluster == spec.cluster
+        {
+            remove(engine, &found.id, &name).await?;
+        }
+    }
 }
 
-fn body(spec: &Spec<'_>, image: &Image) -> ContainerCreateBody {
+fn body(spec: &Spec<'_>, image: &Image, host_key: &str) -> ContainerCreateBody {
     let strings = |strings: &[&str]| -> Option<Vec<String>> {
         Some(strings.iter().map(|&string| string.to_owned()).collect())
     };
@@ -249,6 +277,7 @@ fn body(spec: &Spec<'_>, image: &Image) -> ContainerCreateBody {
         labels: Some(HashMap::from([
             (CLUSTER_LABEL.into(), spec.cluster.into()),
             (HOST_LABEL.into(), spec.host.to_string()),
+            (HOST_KEY_LABEL.into(), host_key.to_owned()),
         ])),
         host_config: Some(host_config),
         networking_config: Some(NetworkingConfig {
@@ -351,7 +380,7 @@ pub(super) async fn remove(engine: &Engine, id: &str, name: &str) -> Result<()> 
             match inspected.await {
                 Err(error) if engine::has_status(&error, 404) => return Ok(()),
                 Err(error) => return Err(error),
-                Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+                Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
     })
@@ -383,7 +412,7 @@ mod tests {
     #[test]
     fn a_host_is_never_privileged() {
         let host = HostName::new("node1");
-        let body = body(&spec(&host, &[]), &image(false));
+        let body = body(&spec(&host, &[]), &image(false), "ssh-ed25519 A");
         assert_eq!(body.entrypoint, Some(vec![INIT.to_owned()]));
         let config = body.host_config.unwrap();
         assert_eq!(config.privileged, None);
@@ -399,7 +428,7 @@ mod tests {
             read_port: 5001,
             stats_port: 7000,
         });
-        let body = body(&spec(&host, &ports), &image(true));
+        let body = body(&spec(&host, &ports), &image(true), "ssh-ed25519 A");
         assert_eq!(body.entrypoint, None);
         let bindings = body.host_config.unwrap().port_bindings.unwrap();
         assert_eq!(bindings.len(), 3);

@@ -18,6 +18,7 @@ use super::{
     archive::{self, Entry},
     container::{self, Account, Found, Spec},
     engine::{self, Engine},
+    host_key::HostKey,
     image::Image,
     ports,
 };
@@ -64,14 +65,14 @@ impl Launch<'_> {
         })?;
         self.events.host(spec.host, HostState::Creating, None);
         let name = container::name(spec.cluster, spec.host);
-        let id = container::create(self.engine, spec, image).await?;
+        let key = HostKey::generate().await?;
+        let id = container::create(self.engine, spec, image, &key.public).await?;
         let started = async {
             let account = self
                 .account
                 .get_or_try_init(|| container::account(self.engine, &id, &self.access.user))
                 .await?;
-            self.authorize(&id, account, String::new()).await?;
-            self.listen(&id).await?;
+            self.furnish(&id, account, &key).await?;
             self.start(spec, &id).await?;
             self.ready(spec, &id, 0).await
         };
@@ -100,12 +101,7 @@ impl Launch<'_> {
 
     async fn take_up(&self, spec: &Spec<'_>, found: Found) -> Result<Machine> {
         let Found { id, name, .. } = &found;
-        let account = container::account(self.engine, id, &self.access.user).await?;
-        let path = format!("{}/.ssh/authorized_keys", account.home);
-        let keys = archive::read(self.engine, id, &path)
-            .await?
-            .unwrap_or_default();
-        self.authorize(id, &account, keys).await?;
+        self.authorize(id).await?;
         let started = async {
             match found.status {
                 Status::RUNNING | Status::RESTARTING => {}
@@ -138,8 +134,11 @@ impl Launch<'_> {
     async fn stop_looping(&self, spec: &Spec<'_>, found: &Found, error: Error) -> Error {
         let name = &found.name;
         let now = container::inspect(self.engine, &found.id, spec.network).await;
+        if let Ok(None) = now {
+            return error.left(format!("there is no container {name} any more"));
+        }
         if let Ok(Some(now)) = now
-            && now.status == Status::RESTARTING
+            && (now.status == Status::RESTARTING || now.restarts > found.restarts)
         {
             let options = StopContainerOptionsBuilder::default().t(0).build();
             let stop = self.engine.api().stop_container(&found.id, Some(options));
@@ -152,8 +151,51 @@ impl Launch<'_> {
         error.left(format!("the container {name} is there, with all its data"))
     }
 
-    /// Lets the public key in, beside the `keys` that are there.
-    async fn authorize(&self, id: &str, account: &Account, mut keys: String) -> Result<()> {
+    /// Puts into a new host what makes it this host: its key, ours, and sshd's port.
+    async fn furnish(&self, id: &str, account: &Account, key: &HostKey) -> Result<()> {
+        let folder = format!("{}/.ssh/", account.home.trim_matches('/'));
+        let authorized = format!("{folder}authorized_keys");
+        let access = format!("{}\n", self.access.public_key.trim());
+        let public = format!("{}\n", key.public);
+        let port = format!("Port {}\n", self.ssh_port);
+        let roots = |path, mode, content| Entry {
+            path,
+            mode,
+            uid: 0,
+            gid: 0,
+            content: Some(content),
+        };
+        let users = |path, mode, content| Entry {
+            path,
+            mode,
+            uid: account.uid,
+            gid: account.gid,
+            content,
+        };
+        let mut entries = vec![
+            users(&folder, 0o700, None),
+            users(&authorized, 0o600, Some(&access)),
+            roots("etc/ssh/ssh_host_ed25519_key", 0o600, &key.private),
+            roots("etc/ssh/ssh_host_ed25519_key.pub", 0o644, &public),
+        ];
+        if self.ssh_port != 22 {
+            entries.push(roots(
+                "etc/ssh/sshd_config.d/20-pgherd-port.conf",
+                0o644,
+                &port,
+            ));
+        }
+        archive::write(self.engine, id, "/", &entries).await
+    }
+
+    /// Lets our key in to a host that exists, beside those that are there: the workspace, and the
+    /// key with it, may be another one than the host was made with.
+    async fn authorize(&self, id: &str) -> Result<()> {
+        let account = container::account(self.engine, id, &self.access.user).await?;
+        let path = format!("{}/.ssh/authorized_keys", account.home);
+        let mut keys = archive::read(self.engine, id, &path)
+            .await?
+            .unwrap_or_default();
         let key = self.access.public_key.trim();
         if keys.lines().any(|line| line.trim() == key) {
             return Ok(());
@@ -170,36 +212,11 @@ impl Launch<'_> {
             gid: account.gid,
             content,
         };
-        archive::write(
-            self.engine,
-            id,
-            &account.home,
-            &[
-                entry(".ssh/", 0o700, None),
-                entry(".ssh/authorized_keys", 0o600, Some(keys.as_str())),
-            ],
-        )
-        .await
-    }
-
-    /// Moves sshd to the inventory's port.
-    async fn listen(&self, id: &str) -> Result<()> {
-        if self.ssh_port == 22 {
-            return Ok(());
-        }
-        archive::write(
-            self.engine,
-            id,
-            "/etc/ssh/sshd_config.d",
-            &[Entry {
-                path: "20-pgherd-port.conf",
-                mode: 0o644,
-                uid: 0,
-                gid: 0,
-                content: Some(&format!("Port {}\n", self.ssh_port)),
-            }],
-        )
-        .await
+        let entries = [
+            entry(".ssh/", 0o700, None),
+            entry(".ssh/authorized_keys", 0o600, Some(keys.as_str())),
+        ];
+        archive::write(self.engine, id, &account.home, &entries).await
     }
 
     async fn start(&self, spec: &Spec<'_>, id: &str) -> Result<()> {
@@ -239,21 +256,19 @@ impl Launch<'_> {
         failed
     }
 
-    /// Waits until sshd answers, which it does once the host's first boot has made its key.
+    /// Waits until sshd answers.
     async fn ready(&self, spec: &Spec<'_>, id: &str, restarts: i64) -> Result<Machine> {
         let deadline = Instant::now() + self.patience;
         let mut next_look = Instant::now();
         loop {
-            if answers(spec.address, self.ssh_port).await
-                && let Some(key) = container::host_key(self.engine, id).await?
-            {
+            if answers(spec.address, self.ssh_port).await {
                 let found = container::inspect(self.engine, id, spec.network)
                     .await?
                     .ok_or_else(|| Error::failed("its container has gone meanwhile"))?;
                 let detail = spec.address.to_string();
                 self.events
                     .host(spec.host, HostState::Created, Some(detail));
-                return Ok(found.machine(Some(key)));
+                return Ok(found.machine());
             }
             // Knocking is cheap, asking the engine is not.
             if Instant::now() >= next_look {
@@ -276,11 +291,13 @@ impl Launch<'_> {
             return Error::failed("its container was removed while it booted");
         };
         let image = self.image.as_ref().map(|image| image.reference.as_str());
+        // One that the engine has started yet again has no code at the moment.
+        let cause = match found.running() {
+            true => "its first process ends, and the engine starts it again and again".into(),
+            false => format!("its first process ended with code {}", found.exit_code),
+        };
         let error = Error::failed("the host ended as soon as it was started")
-            .cause(format!(
-                "its first process ended with code {}",
-                found.exit_code
-            ))
+            .cause(cause)
             .excerpt(
                 format!("the log of the container {}", found.name),
                 container::log_tail(self.engine, id).await,
@@ -295,16 +312,11 @@ impl Launch<'_> {
 
     async fn silent(&self, spec: &Spec<'_>, id: &str) -> Error {
         let (address, port) = (spec.address, self.ssh_port);
-        let keyed = matches!(container::host_key(self.engine, id).await, Ok(Some(_)));
         let name = container::name(spec.cluster, spec.host);
         let error = Error::failed(format!(
             "the host runs, but nothing answers as SSH on {address}:{port} after {} s",
             self.patience.as_secs()
         ))
-        .cause(match keyed {
-            true => "it has made its host key, so its boot got at least that far",
-            false => "it has not made its host key yet, so it is still booting or its boot failed",
-        })
         .excerpt(
             format!("the log of the container {name}"),
             container::log_tail(self.engine, id).await,

@@ -32,6 +32,7 @@ mod archive;
 mod build;
 mod container;
 mod engine;
+mod host_key;
 mod image;
 mod launch;
 mod network;
@@ -205,14 +206,11 @@ impl Provider for DockerProvider {
     async fn discover(&self) -> Result<Vec<Machine>> {
         let engine = self.engine().await?;
         let found = self.found(engine).await?;
-        let machines = found
+        let mut machines: Vec<Machine> = found
             .into_iter()
             .filter(|found| !found.going())
-            .map(async |found| {
-                let key = container::host_key(engine, &found.id).await?;
-                Ok::<_, Error>(found.machine(key))
-            });
-        let mut machines = future::try_join_all(machines).await?;
+            .map(Found::machine)
+            .collect();
         machines.sort_by(|a, b| a.host.cmp(&b.host));
         Ok(machines)
     }

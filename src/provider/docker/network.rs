@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs,
     net::Ipv4Addr,
+    time::Duration,
 };
 
 use bollard::models::{Ipam, IpamConfig, Network as NetworkSummary, NetworkCreateRequest};
@@ -132,8 +133,13 @@ pub(super) async fn ensure(
                     gateway,
                 });
             }
-            // Another cluster's `up` was faster, or the engine knows of something that we do not.
             Err(error) if error.causes().iter().any(|cause| cause.contains("overlap")) => {
+                // An interrupted `up` asked for this very network a moment ago, and the engine went
+                // on alone; or another cluster was faster, or the engine knows of more than we do.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                if let Plan::Exists(network) = plan(engine, desired).await? {
+                    return Ok(network);
+                }
                 last = Some(
                     error.hint("name a subnet that nothing on this machine uses: provider.subnet"),
                 );

@@ -1,0 +1,69 @@
+//! The key by which a host proves who it is, made here so that it is known before the first boot.
+
+use std::{fs, process::Stdio, time::Duration};
+
+use tokio::process::Command;
+
+use crate::error::{Error, Result};
+
+/// An Ed25519 key pair in OpenSSH's formats.
+pub(super) struct HostKey {
+    /// Goes into the host and nowhere else.
+    pub(super) private: String,
+    /// `ssh-ed25519 AAAA…`, without a comment.
+    pub(super) public: String,
+}
+
+impl HostKey {
+    pub(super) async fn generate() -> Result<Self> {
+        let failed = || Error::failed("ssh-keygen made no host key");
+        // Only its owner may enter a temporary folder, and it goes when this function ends.
+        let folder = tempfile::tempdir().map_err(|error| failed().because(error))?;
+        let path = folder.path().join("key");
+        let keygen = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = match tokio::time::timeout(Duration::from_secs(30), keygen).await {
+            Ok(Ok(output)) => output,
+            Ok(Err(error)) => {
+                return Err(failed()
+                    .because(error)
+                    .hint("install OpenSSH's client: sudo apt-get install openssh-client"));
+            }
+            Err(_) => return Err(failed().cause("it did not end within 30 s")),
+        };
+        if !output.status.success() {
+            return Err(failed().excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr)));
+        }
+        let read = |path: &std::path::Path| {
+            fs::read_to_string(path).map_err(|error| failed().because(error))
+        };
+        Ok(Self {
+            private: read(&path)?,
+            public: read(&path.with_extension("pub"))?.trim().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_two_are_the_same() {
+        let (one, other) = (
+            HostKey::generate().await.unwrap(),
+            HostKey::generate().await.unwrap(),
+        );
+        assert!(one.public.starts_with("ssh-ed25519 AAAA"));
+        assert_eq!(one.public.split(' ').count(), 2);
+        assert!(
+            one.private
+                .starts_with("-----BEGIN OPENSSH PRIVATE KEY-----")
+        );
+        assert_ne!(one.public, other.public);
+    }
+}

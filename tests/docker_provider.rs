@@ -3,6 +3,8 @@
 //! Not part of a plain `cargo test`, since it needs an engine and fails without one:
 //! `cargo test --test docker_provider`. It makes the host image if the engine does not have it.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, TcpListener},

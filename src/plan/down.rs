@@ -13,17 +13,16 @@ use crate::{
 };
 
 const PURGE: &str = r#"
-if [ -s /var/lib/pgherd/packages ]; then
-  here=$(sort -u /var/lib/pgherd/packages | while read -r p; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" = '' ] || printf '%s ' "$p"
+if [ -s /var/lib/pgherd/packages.brought ]; then
+  brought=$(sort -u /var/lib/pgherd/packages.brought | grep -vxFf /var/lib/pgherd/packages.before || true)
+  here=$(for p in $brought; do
+    [ -z "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" ] || printf '%s ' "$p"
   done)
   if [ -n "$here" ]; then
-    # The packages' own data was never used; what they would ask about is already gone.
     DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 purge $here
   fi
 fi
 "#;
-
 /// Plans the removal on every host that carries this cluster's mark; a host without it is left alone.
 pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
     let mut plan = Plan::default();

@@ -25,14 +25,15 @@ const VENV_TOOLS: [&str; 4] = [
     "python3-wheel-whl",
 ];
 
-/// How Patroni judges its config, which it can do while it runs.
+/// How Patroni judges its config, also while it runs and its ports are therefore in use.
 pub(super) const VENV_CHECK: &[(&str, &str)] = &[(
     "/etc/patroni.yml",
-    "/opt/patroni/bin/patroni --validate-config $CANDIDATE",
+    "/opt/patroni/bin/patroni --validate-config --ignore-listen-port $CANDIDATE",
 )];
+/// The same for Patroni 3, which cannot be told to pass over its ports.
 pub(super) const DISTRO_CHECK: &[(&str, &str)] = &[(
     "/etc/patroni.yml",
-    "/usr/bin/patroni --validate-config $CANDIDATE",
+    "! /usr/bin/patroni --validate-config $CANDIDATE 2>&1 | grep \"didn't pass validation\" | grep -v 'already in use'",
 )];
 
 /// The packages that `node` must have, in the order of its roles.

@@ -34,11 +34,22 @@ if [ -n "$PGDG" ]; then
   fi
 fi
 
-known() { apt-cache show --no-all-versions "$1" >/dev/null 2>&1; }
-absent() { for p in $PACKAGES; do known "$p" || printf '%s ' "$p"; done; }
-missing=$(absent)
-if [ -n "$missing" ] && [ -z "$updated" ]; then update; missing=$(absent); fi
-if [ -n "$missing" ]; then
+# What is about to come is noted before it comes, and what was there before the first run of all, so
+# that 'down' knows what to take away, whatever happens in between.
+mkdir -p /var/lib/pgherd
+[ -e /var/lib/pgherd/packages.before ] || {
+  dpkg-query -W -f '${Package}\n' | sort -u >/var/lib/pgherd/packages.new
+  mv /var/lib/pgherd/packages.new /var/lib/pgherd/packages.before
+}
+note="sed 's,.*/,,;s/_.*//' >>/var/lib/pgherd/packages.brought"
+install() { apt -o DPkg::Pre-Install-Pkgs::="$note" install --no-install-recommends "$@"; }
+
+unknown() { for p in $PACKAGES; do apt-cache show --no-all-versions "$p" >/dev/null 2>&1 || printf '%s ' "$p"; done; }
+if ! install $PACKAGES; then
+  # Lists that are a little old may name files that a mirror no longer has, or lack what is new.
+  if [ -z "$updated" ]; then update; fi
+  missing=$(unknown)
+  if [ -z "$missing" ]; then install $PACKAGES; exit; fi
   echo "not in this host's package sources: $missing" >&2
   have=$(apt-cache pkgnames postgresql- | sed -n 's/^postgresql-\([0-9][0-9]*\)$/\1/p' | sort -n | tr '\n' ' ')
   case $missing in
@@ -51,9 +62,3 @@ if [ -n "$missing" ]; then
   esac
   exit 65
 fi
-
-# What is about to come is noted first, so that whatever happens 'down' knows what was not there.
-mkdir -p /var/lib/pgherd
-apt install --no-install-recommends -s $PACKAGES | sed -n 's/^Inst \([^ ]*\) .*/\1/p' >>/var/lib/pgherd/packages
-# Downloads that broke off are tried again with new lists: a mirror may have moved on.
-apt install --no-install-recommends $PACKAGES || { [ -z "$updated" ] && update && apt install --no-install-recommends $PACKAGES; }

@@ -8,7 +8,7 @@ use super::{Global, site::Base};
 use crate::{
     error::{Error, Kind, Result},
     event::{Event, Events},
-    execute::{self, Context},
+    execute::{self, Context, SharedSurvey},
     inventory::HostName,
     plan::{self, Change, Plan},
     provider::Resource,
@@ -179,6 +179,7 @@ async fn clear_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationTo
             remote: site.remote.clone() as Arc<dyn Remote>,
             http: site.http.clone(),
             events: events.clone(),
+            survey: SharedSurvey::default(),
             cancel: cancel.clone(),
         };
         execute::execute(Arc::new(plan), &context).await?;

@@ -12,7 +12,7 @@ use crate::{
     cluster::{Cluster, SUPERUSER},
     error::{Error, Kind, Result},
     event::{Event, Events},
-    execute::{self, Context},
+    execute::{self, Context, SharedSurvey},
     inventory::Role,
     plan::Plan,
     provider::{Access, Machine},
@@ -235,6 +235,7 @@ async fn settle(
             remote: site.remote.clone() as Arc<dyn Remote>,
             http: site.http.clone(),
             events: site.events.clone(),
+            survey: SharedSurvey::default(),
             cancel: cancel.clone(),
         };
         execute::execute(Arc::new(plan), &context).await?;

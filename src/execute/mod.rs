@@ -20,7 +20,10 @@ use crate::{
 
 mod action;
 mod diagnose;
+mod shared;
 mod wait;
+
+pub use shared::SharedSurvey;
 
 /// Everything that a step needs to be done.
 #[derive(Clone)]
@@ -29,6 +32,8 @@ pub struct Context {
     pub remote: Arc<dyn Remote>,
     pub http: Http,
     pub events: Events,
+    /// What the members say of themselves, asked once for all that wait.
+    pub survey: SharedSurvey,
     /// Set when the user wants to stop.
     pub cancel: CancellationToken,
 }

@@ -81,7 +81,7 @@ async fn etcd(host: &HostName, context: &Context) -> Seen {
 }
 
 async fn leader(context: &Context) -> Seen {
-    let survey = patroni::survey(&context.http, &context.cluster).await;
+    let survey = context.survey.get(&context.http, &context.cluster).await;
     let states: Vec<String> = survey
         .iter()
         .map(|(host, status)| format!("{host}: {}", describe(status)))
@@ -96,7 +96,7 @@ async fn leader(context: &Context) -> Seen {
 }
 
 async fn streaming(host: &HostName, context: &Context) -> Seen {
-    let survey = patroni::survey(&context.http, &context.cluster).await;
+    let survey = context.survey.get(&context.http, &context.cluster).await;
     match patroni::leader_of(&survey) {
         Some(leader) if leader == host => return Seen::Met,
         Some(leader) => {

@@ -58,8 +58,17 @@ pub struct DataFact {
     pub entries: usize,
     /// The content of `PG_VERSION`.
     pub version: Option<u16>,
-    /// From `pg_control`; `None` where `initdb` never finished.
+    /// From `pg_control`, which `initdb` writes early.
     pub system_id: Option<String>,
+    /// How many databases there are; `initdb` makes three.
+    pub bases: usize,
+}
+
+impl DataFact {
+    /// Whether `initdb` began here and never finished, so that nothing was ever committed.
+    pub fn is_half_made(&self) -> bool {
+        self.entries > 0 && (self.system_id.is_none() || self.bases < 3)
+    }
 }
 
 /// Who listens on one of the cluster's ports.
@@ -101,6 +110,8 @@ pub struct Facts {
     pub data: Option<DataFact>,
     /// The id of the cluster for which pgherd made the data directory.
     pub data_marker: Option<String>,
+    /// A bootstrap is at work right now.
+    pub initdb_runs: bool,
     /// etcd has data of this cluster here.
     pub etcd_data: bool,
     pub listeners: Vec<Listener>,
@@ -230,6 +241,7 @@ pub fn parse(text: &str) -> Result<Facts> {
                     entries: entries.parse().unwrap_or_default(),
                     version: version.parse().ok(),
                     system_id: None,
+                    bases: 0,
                 });
             }
             ["system-id", id] => {
@@ -237,6 +249,12 @@ pub fn parse(text: &str) -> Result<Facts> {
                     data.system_id = Some((*id).into());
                 }
             }
+            ["bases", count] => {
+                if let Some(data) = &mut facts.data {
+                    data.bases = count.parse().unwrap_or_default();
+                }
+            }
+            ["initdb-runs", _] => facts.initdb_runs = true,
             ["data-marker", id] => facts.data_marker = Some((*id).into()),
             ["etcd-data", _] => facts.etcd_data = true,
             ["listener", port, pid, process, unit] => facts.listeners.push(Listener {

@@ -153,6 +153,8 @@ fn versions(cluster: &Cluster) -> Option<Error> {
 /// What the DCS remembers must fit what the hosts have.
 fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
     let keys = found.dcs.as_ref()?;
+    // Without a configuration beside it, the identifier is that of a bootstrap that never finished.
+    keys.config.as_ref()?;
     let known = keys.initialize.as_deref().filter(|id| !id.is_empty())?;
     let scope = cluster.name();
     let mut systems = Vec::new();

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cluster::{Cluster, Node, REPLICATION_USER, REWIND_USER, SUPERUSER},
     error::Result,
-    facts::Facts,
+    facts::{DataFact, Facts},
     inventory::{HostName, Role},
     remote::{Script, quote},
     render::Files,
@@ -63,7 +63,7 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
         }
     }
     let dcs_ready = etcd(&mut plan, &etcds);
-    let released = release_bootstrap(&mut plan, cluster, found, &etcds, &dcs_ready);
+    let released = bootstrap_remains(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
     patroni(&mut plan, cluster, found, config, &databases, &released);
     Ok(plan)
 }
@@ -97,46 +97,91 @@ fn etcd(plan: &mut Plan, etcds: &[(&Node, Configured)]) -> Vec<StepId> {
     healthy
 }
 
-/// Frees the lock of a bootstrap that died with its host, without which no member would try again.
+/// Clears away what a bootstrap left that died before it had made a database.
 ///
-/// Patroni writes the lock empty before `initdb` and the system's identifier after it. An empty one
-/// that nobody works under is what a killed bootstrap leaves behind.
-fn release_bootstrap(
+/// Patroni takes the lock `initialize` with an empty value, runs `initdb`, makes its roles, and only
+/// then writes the system's identifier there and its configuration beside it. Until that moment
+/// nothing was ever committed; a Patroni that is started again neither frees the lock nor repeats
+/// `initdb`, and a half-made data directory stays in its way for ever.
+fn bootstrap_remains(
     plan: &mut Plan,
     cluster: &Cluster,
     found: &Found,
     etcds: &[(&Node, Configured)],
-    dcs_ready: &[StepId],
+    databases: &mut [(&Node, Configured)],
+    dcs_ready: Vec<StepId>,
 ) -> Vec<StepId> {
-    let revision = found.dcs.as_ref().and_then(|keys| {
-        let empty = keys.initialize.as_deref() == Some("") && keys.leader.is_none();
-        let busy = keys.members.values().any(|member| {
-            member["state"].as_str().is_some_and(|state| {
-                state.starts_with("initializing") || state.contains("bootstrap")
-            })
-        });
-        (empty && !busy).then(|| keys.initialize_revision.clone())?
-    });
-    let (Some(revision), Some((node, _))) = (revision, etcds.first()) else {
-        return dcs_ready.to_vec();
+    let (Some(keys), Some((etcd, _))) = (&found.dcs, etcds.first()) else {
+        return dcs_ready;
     };
-    vec![
-        plan.push(Step {
+    let data = |node: &Node| {
+        found
+            .facts
+            .get(&node.name)
+            .and_then(|facts| facts.data.as_ref())
+    };
+    let works = found.facts.values().any(|facts| facts.initdb_runs);
+    if keys.leader.is_some() || keys.config.is_some() || works {
+        return dcs_ready;
+    }
+    let id = Some(&cluster.secrets.cluster_id);
+    let mut before = dcs_ready;
+    let mut cleared = Vec::new();
+    for (node, configured) in databases.iter_mut() {
+        let facts = found.facts.get(&node.name);
+        let ours = facts.is_some_and(|facts| facts.data_marker.as_ref() == id);
+        if !ours || !data(node).is_some_and(DataFact::is_half_made) {
+            continue;
+        }
+        let dir = quote(&cluster.inventory.postgresql.data_dir);
+        configured.turn = Turn::Start;
+        configured.why = "its bootstrap begins anew".into();
+        cleared.push(plan.push(Step {
             host: node.name.clone(),
-            name: "release-bootstrap",
-            why:
-                "an earlier bootstrap died before it had made a database; nothing was ever written"
-                    .into(),
-            after: dcs_ready.to_vec(),
+            name: "clear-bootstrap",
+            why: "initdb began here for this cluster and never finished; nothing was ever committed".into(),
+            after: configured.ready.clone(),
             changes: vec![Change::Other(format!(
-                "the empty bootstrap lock of {} in etcd is removed",
+                "the half-made database in {} is removed",
+                cluster.inventory.postgresql.data_dir
+            ))],
+            action: Action::Run(
+                Script::new()
+                    .alone("clear-bootstrap")
+                    .line("systemctl stop patroni")
+                    .line(format!("find {dir} -mindepth 1 -delete")),
+            ),
+            limit: Duration::from_secs(120),
+            units: vec!["patroni"],
+        }));
+    }
+    let complete = databases
+        .iter()
+        .any(|(node, _)| data(node).is_some_and(|data| data.entries > 0 && !data.is_half_made()));
+    let stale = match keys.initialize.as_deref() {
+        None => false,
+        // Whoever has a whole database takes the lock over by itself.
+        Some("") => !complete,
+        Some(_) => !complete && !cleared.is_empty(),
+    };
+    if let (true, Some(revision)) = (stale, keys.initialize_revision.clone()) {
+        before.extend(&cleared);
+        return vec![plan.push(Step {
+            host: etcd.name.clone(),
+            name: "release-bootstrap",
+            why: "the bootstrap that holds it is dead, and no member would begin another".into(),
+            after: before,
+            changes: vec![Change::Other(format!(
+                "the lock of {}'s bootstrap is removed from etcd",
                 cluster.name()
             ))],
             action: Action::ReleaseBootstrap { revision },
             limit: Duration::from_secs(10),
             units: vec!["etcd"],
-        }),
-    ]
+        })];
+    }
+    before.extend(cleared);
+    before
 }
 
 /// Everything about the database hosts' units, and what must be seen after them.
@@ -152,7 +197,7 @@ fn patroni(
     let fresh = !databases.iter().any(|(node, _)| {
         facts(&node.name)
             .and_then(|facts| facts.data.as_ref())
-            .is_some_and(|data| data.entries > 0)
+            .is_some_and(|data| data.entries > 0 && !data.is_half_made())
     });
     let leader = found.dcs.as_ref().and_then(|keys| keys.leader.clone());
     let Some((first, _)) = databases.first() else {
@@ -196,7 +241,7 @@ fn patroni(
         .filter(|(node, _)| facts(&node.name).is_some_and(lacks_roles))
         .map(|(node, _)| &node.name)
         .collect();
-    if !fresh && (!lacking.is_empty() || !woken.is_empty()) {
+    if !fresh && (!lacking.is_empty() || !woken.is_empty() || leader.is_none()) {
         let why = match lacking.first() {
             Some(host) => {
                 format!("{host} lacks a role that Patroni needs: its bootstrap was cut off")
@@ -371,7 +416,8 @@ fn ensure_roles(cluster: &Cluster) -> Script {
     let secrets = &cluster.secrets;
     let mut sql = String::from(
         "\\set ON_ERROR_STOP on\nset log_statement = 'none';\nset log_min_duration_statement = -1;\n\
-         set log_min_error_statement = 'panic';\nset password_encryption = 'scram-sha-256';\n",
+         set log_min_error_statement = 'panic';\nset password_encryption = 'scram-sha-256';\n\
+         set synchronous_commit = 'local';\n",
     );
     for (role, attributes, password) in [
         (SUPERUSER, "superuser login", &secrets.superuser),

@@ -17,8 +17,12 @@ use crate::{
 
 /// How long one member may take to restart PostgreSQL and be back where it was.
 const RETURN: Duration = Duration::from_secs(120);
-/// How long after a change of the configuration all members have surely seen it.
-const NOTICE: Duration = Duration::from_secs(12);
+/// How long a member may take, once it has been woken, to see that a parameter waits for a restart,
+/// or no longer does.
+const NOTICE: Duration = Duration::from_secs(5);
+/// Raising takes one round; lowering takes two, since a replica keeps the higher value until its
+/// primary has restarted.
+const ROUNDS: usize = 3;
 
 /// The member that leads now.
 pub(super) async fn leader(context: &Context) -> Result<HostName> {
@@ -48,33 +52,58 @@ pub(super) async fn release_bootstrap(
 }
 
 /// Restarts PostgreSQL on every member where a parameter waits for it, replicas first.
-///
-/// Patroni itself holds back a replica whose settings must not fall below the primary's until the
-/// primary has restarted, so that what still waits after the first round is restarted in a second.
 pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
-    let begin = Instant::now();
-    while begin.elapsed() < NOTICE && waiting(context).await?.is_empty() {
-        sleep(Duration::from_millis(250)).await;
-    }
-    for _round in 0..2 {
-        let mut members = waiting(context).await?;
+    let mut members = notice(context, |waiting| !waiting.is_empty()).await?;
+    for _ in 0..ROUNDS {
         if members.is_empty() {
             return Ok(());
         }
         let leader = leader(context).await?;
         members.sort_by_key(|member| *member == leader);
-        for member in members {
-            say(
-                Stream::Stdout,
-                &format!("restarting PostgreSQL on {member}"),
-            );
-            restart(&member, step, context).await?;
+        for member in &members {
+            say(Stream::Stdout, &format!("restarting PostgreSQL on {member}"));
+            restart(member, step, context).await?;
         }
+        members = notice(context, Vec::is_empty).await?;
     }
-    match waiting(context).await?.as_slice() {
-        [] => Ok(()),
-        [host, ..] => Err(Error::failed("a parameter still waits for a restart").on(host)),
+    match members.first() {
+        None => Ok(()),
+        Some(host) => Err(Error::failed("a parameter still waits for a restart").on(host)),
     }
+}
+
+/// Wakes all members, and gives them a moment to come to say what is expected of them.
+async fn notice(
+    context: &Context,
+    expected: impl Fn(&Vec<HostName>) -> bool,
+) -> Result<Vec<HostName>> {
+    let begin = Instant::now();
+    wake(context).await;
+    loop {
+        let members = waiting(context).await?;
+        if expected(&members) || begin.elapsed() > NOTICE {
+            return Ok(members);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Has every member run its loop now rather than within `loop_wait`.
+///
+/// A patch of the configuration does that even when it changes nothing (Patroni 4.1.5,
+/// `api.py`, `do_PATCH_config`).
+async fn wake(context: &Context) {
+    let patch = serde_json::json!({"loop_wait": context.cluster.inventory.patroni.loop_wait});
+    let woken = context.cluster.with_role(Role::Postgres).map(|node| {
+        let patch = &patch;
+        async move {
+            Patroni::on(&context.http, &node.name)
+                .patch_config(&context.cluster, patch)
+                .await
+        }
+    });
+    // One that cannot be woken wakes up by itself.
+    drop(futures_util::future::join_all(woken).await);
 }
 
 async fn waiting(context: &Context) -> Result<Vec<HostName>> {

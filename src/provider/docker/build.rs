@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// Half a minute on a fast mirror; a slow line and a slow disk may need several.
-const BUILD_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+pub(super) const BUILD_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// What the script may need to reach its package mirror; sudo would drop it.
-const KEPT_VARIABLES: [&str; 6] = [
+pub(super) const PROXY_VARIABLES: [&str; 6] = [
     "http_proxy",
     "https_proxy",
     "no_proxy",
@@ -40,23 +40,15 @@ const KEPT_VARIABLES: [&str; 6] = [
 /// How much of the script's output an error quotes.
 const QUOTED_LINES: usize = 25;
 
-/// Checks that this machine can build. Changes nothing.
-pub(super) async fn check() -> Result<()> {
-    const WHAT: &str = "a host image cannot be made on this machine";
-    const HINT: &str = "or name an image that the engine has: provider.image";
+/// Why this machine cannot build; `None` when it can. Changes nothing.
+pub(super) async fn obstacle() -> Option<&'static str> {
     if !on_path("debootstrap") {
-        return Err(Error::failed(WHAT)
-            .cause("debootstrap is not installed")
-            .hint("sudo apt-get install debootstrap")
-            .hint(HINT));
+        return Some("debootstrap is not installed here");
     }
     if !is_root() && !sudo_works().await {
-        return Err(Error::failed(WHAT)
-            .cause("debootstrap needs root, and sudo asks for a password")
-            .hint("run `sudo -v` first, or `sudo pgherd …` this once: the image is kept")
-            .hint(HINT));
+        return Some("debootstrap needs root, and sudo asks for a password");
     }
-    Ok(())
+    None
 }
 
 /// Builds the image and names it `tag`, which exists only once the image is whole.
@@ -133,7 +125,7 @@ impl Build {
             true => {
                 let mut command = Command::new("sudo");
                 command.args(["-n", "env"]);
-                for name in KEPT_VARIABLES {
+                for name in PROXY_VARIABLES {
                     if let Ok(value) = env::var(name) {
                         command.arg(format!("{name}={value}"));
                     }
@@ -228,24 +220,48 @@ async fn next_chunk(stdout: &mut Option<ChildStdout>) -> io::Result<Option<Bytes
 
 /// Passes the script's progress on, and returns its last lines.
 async fn relay(stderr: Option<ChildStderr>, tag: &str, events: &Events) -> String {
-    let Some(stderr) = stderr else {
-        return String::new();
-    };
-    let mut lines = BufReader::new(stderr).lines();
-    let mut tail: VecDeque<String> = VecDeque::new();
-    // What is not text ends the progress, not the build.
-    while let Ok(Some(line)) = lines.next_line().await {
-        if tail.len() == QUOTED_LINES {
-            tail.pop_front();
+    let mut progress = Progress::new(tag, events);
+    if let Some(stderr) = stderr {
+        let mut lines = BufReader::new(stderr).lines();
+        // What is not text ends the progress, not the build.
+        while let Ok(Some(line)) = lines.next_line().await {
+            progress.line(&line);
         }
-        tail.push_back(line.clone());
-        let line = line.trim_start_matches("host-image: ").to_owned();
-        events.emit(Event::Image {
-            image: tag.to_owned(),
-            line,
+    }
+    progress.tail()
+}
+
+/// What the script says, as events, with the end of it kept for an error.
+pub(super) struct Progress<'a> {
+    tag: &'a str,
+    events: &'a Events,
+    tail: VecDeque<String>,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(tag: &'a str, events: &'a Events) -> Self {
+        Self {
+            tag,
+            events,
+            tail: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn line(&mut self, line: &str) {
+        let line = line.trim_start_matches("host-image: ");
+        if self.tail.len() == QUOTED_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.to_owned());
+        self.events.emit(Event::Image {
+            image: self.tag.to_owned(),
+            line: line.to_owned(),
         });
     }
-    Vec::from(tail).join("\n")
+
+    pub(super) fn tail(self) -> String {
+        Vec::from(self.tail).join("\n")
+    }
 }
 
 fn is_root() -> bool {

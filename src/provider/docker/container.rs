@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// What becomes PID 1 where an image does not say.
-const INIT: &str = "/sbin/pgherd-init";
+pub(super) const INIT: &str = "/sbin/pgherd-init";
 /// Holds the public half of the host key that pgherd put into the container. To read the file itself
 /// costs the engine a tenth of a second of processor time for each host.
 const HOST_KEY_LABEL: &str = "pgherd:host-key";
@@ -154,6 +154,18 @@ pub(super) async fn inspect(engine: &Engine, id: &str, network: &str) -> Result<
     )
     .await?;
     Ok(inspected.and_then(|inspected| found(inspected, network)))
+}
+
+/// Whether there is a container of that name, ours or not.
+pub(super) async fn exists(engine: &Engine, name: &str) -> Result<bool> {
+    let inspected = engine::lookup(
+        &format!("look for the container {name}"),
+        engine
+            .api()
+            .inspect_container(name, None::<InspectContainerOptions>),
+    )
+    .await?;
+    Ok(inspected.is_some())
 }
 
 fn found(container: ContainerInspectResponse, network: &str) -> Option<Found> {

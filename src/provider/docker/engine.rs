@@ -28,13 +28,17 @@ impl Engine {
             .ok()
             .filter(|value| !value.is_empty())
             .unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-        let docker = Docker::connect_with_host(&address)
-            .map_err(|error| no_engine(&address, &error))?
+        Self::at(&address).await
+    }
+
+    pub(super) async fn at(address: &str) -> Result<Self> {
+        let docker = Docker::connect_with_host(address)
+            .map_err(|error| no_engine(address, &error))?
             .with_timeout(CALL_TIMEOUT);
         let answer = tokio::time::timeout(Duration::from_secs(10), docker.negotiate_version());
         let docker = match answer.await {
             Ok(Ok(docker)) => docker,
-            Ok(Err(error)) => return Err(no_engine(&address, &error)),
+            Ok(Err(error)) => return Err(no_engine(address, &error)),
             Err(_) => {
                 return Err(Error::failed(format!(
                     "the container engine at {address} does not answer within 10 s"
@@ -161,11 +165,12 @@ fn deepest(error: &EngineError) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_missing_socket_is_explained() {
-        let address = "unix:///nowhere/docker.sock";
-        let error = Docker::connect_with_host(address).unwrap_err();
-        let error = no_engine(address, &error);
+    #[tokio::test]
+    async fn a_missing_socket_is_explained() {
+        let error = Engine::at("unix:///nowhere/docker.sock")
+            .await
+            .err()
+            .unwrap();
         assert_eq!(
             error.what(),
             "no container engine answers at unix:///nowhere/docker.sock"
@@ -179,15 +184,13 @@ mod tests {
         let socket = dir.path().join("docker.sock");
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         let address = format!("unix://{}", socket.display());
-        let docker = Docker::connect_with_host(&address).unwrap();
-        let error = docker.negotiate_version().await.err().unwrap();
-        let error = no_engine(&address, &error);
+        let error = Engine::at(&address).await.err().unwrap();
         assert!(error.causes()[0].contains("not running"), "{error}");
     }
 
-    #[test]
-    fn a_scheme_that_is_not_spoken_is_bad_input() {
-        let error = Docker::connect_with_host("ssh://host").unwrap_err();
-        assert_eq!(no_engine("ssh://host", &error).kind().exit_code(), 2);
+    #[tokio::test]
+    async fn a_scheme_that_is_not_spoken_is_bad_input() {
+        let error = Engine::at("ssh://host").await.err().unwrap();
+        assert_eq!(error.kind().exit_code(), 2);
     }
 }

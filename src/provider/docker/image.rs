@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 
 use super::{
-    build,
+    build, convert,
     engine::{self, Engine},
 };
 use crate::{
@@ -38,8 +38,21 @@ pub(super) enum Source {
     Present(Image),
     /// The user named it and the engine does not have it.
     Pull(String),
-    /// The embedded script makes it.
+    /// The embedded script makes it, by debootstrap.
     Build(String),
+    /// The embedded script makes it, from a distribution's own image.
+    Convert(Conversion),
+}
+
+/// A way to a host image that needs no debootstrap.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Conversion {
+    tag: String,
+    base: String,
+    /// The engine has the base already.
+    present: bool,
+    /// Why it is not made by debootstrap, which needs no registry.
+    obstacle: &'static str,
 }
 
 impl Source {
@@ -49,49 +62,96 @@ impl Source {
             Source::Present(_) => None,
             Source::Pull(name) => Some(format!("image {name}, pulled from its registry")),
             Source::Build(name) => Some(format!("image {name}, built here by debootstrap")),
+            Source::Convert(Conversion {
+                tag, base, present, ..
+            }) => {
+                let pulled = if *present {
+                    ""
+                } else {
+                    ", pulled from its registry"
+                };
+                Some(format!("image {tag}, made here from {base}{pulled}"))
+            }
         }
     }
 }
 
 /// Finds the image, or what must be done to have it. Changes nothing.
 pub(super) async fn source(engine: &Engine, named: Option<&str>) -> Result<Source> {
-    let name = match named {
-        Some(name) => name.to_owned(),
-        None => tag(&fs::read_to_string("/etc/os-release").unwrap_or_default())?,
-    };
-    let inspected = engine::lookup(
-        &format!("look for the image {name}"),
-        engine.api().inspect_image(&name),
-    )
-    .await?;
-    match (inspected, named) {
-        (Some(inspected), _) => Ok(Source::Present(Image {
-            reference: name,
-            has_command: has_command(&inspected),
-        })),
-        (None, Some(_)) if is_local(&name) => Err(absent(engine, &name).await),
-        (None, Some(_)) => Ok(Source::Pull(name)),
-        (None, None) => {
-            build::check().await?;
-            Ok(Source::Build(name))
-        }
+    let own = own(&fs::read_to_string("/etc/os-release").unwrap_or_default());
+    let name = named.unwrap_or(&own.tag);
+    if let Some(image) = find(engine, name).await? {
+        return Ok(Source::Present(image));
     }
+    if let Some(name) = named {
+        return match is_local(name) {
+            true => Err(absent(engine, name).await),
+            false => Ok(Source::Pull(name.to_owned())),
+        };
+    }
+    let obstacle = match own.debootstraps {
+        true => build::obstacle().await,
+        false => Some("this machine is neither Debian nor Ubuntu"),
+    };
+    let Some(obstacle) = obstacle else {
+        return Ok(Source::Build(own.tag));
+    };
+    Ok(Source::Convert(Conversion {
+        present: find(engine, &own.base).await?.is_some(),
+        tag: own.tag,
+        base: own.base,
+        obstacle,
+    }))
 }
 
 /// Has the image, whatever it takes.
 pub(super) async fn ensure(engine: &Engine, named: Option<&str>, events: &Events) -> Result<Image> {
-    match source(engine, named).await? {
+    let name = match source(engine, named).await? {
         Source::Present(image) => return Ok(image),
-        Source::Pull(name) => pull(engine, &name, events).await?,
-        Source::Build(name) => build::build(engine, &name, events).await?,
-    }
-    match source(engine, named).await? {
-        Source::Present(image) => Ok(image),
-        Source::Pull(name) | Source::Build(name) => Err(Error::failed(format!(
+        Source::Pull(name) => {
+            pull(engine, &name, PULL_STALLED, events)
+                .await
+                .map_err(|error| {
+                    error
+                        .hint("leave provider.image out, and pgherd makes an image on this machine")
+                })?;
+            name
+        }
+        Source::Build(tag) => {
+            build::build(engine, &tag, events).await?;
+            tag
+        }
+        Source::Convert(way) => {
+            if !way.present {
+                pull(engine, &way.base, PULL_STALLED, events).await.map_err(|error| {
+                    error
+                        .cause(format!("it was to become a host, as {}", way.obstacle))
+                        .hint("let pgherd make hosts without a registry, on Debian or Ubuntu: sudo apt-get install debootstrap; then run it as root, or `sudo -v` first")
+                        .hint("or name an image that the engine has: provider.image")
+                })?;
+            }
+            convert::convert(engine, &way.tag, &way.base, events).await?;
+            way.tag
+        }
+    };
+    find(engine, &name).await?.ok_or_else(|| {
+        Error::failed(format!(
             "the image {name} is not in the engine, although it was just made"
         ))
-        .hint("see `docker images`; something else may be removing images")),
-    }
+        .hint("see `docker images`; something else may be removing images")
+    })
+}
+
+async fn find(engine: &Engine, name: &str) -> Result<Option<Image>> {
+    let inspected = engine::lookup(
+        &format!("look for the image {name}"),
+        engine.api().inspect_image(name),
+    )
+    .await?;
+    Ok(inspected.map(|inspected| Image {
+        reference: name.to_owned(),
+        has_command: has_command(&inspected),
+    }))
 }
 
 fn has_command(image: &ImageInspect) -> bool {
@@ -102,27 +162,47 @@ fn has_command(image: &ImageInspect) -> bool {
     given(&config.entrypoint) || given(&config.cmd)
 }
 
-/// The name of the image that the embedded script makes on a machine with this `/etc/os-release`;
-/// the script's own `--tag` prints the same.
-fn tag(os_release: &str) -> Result<String> {
+/// The image that this machine makes for itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Own {
+    /// The script's own `--tag` prints the same.
+    tag: String,
+    /// The image that its distribution publishes of the same release.
+    base: String,
+    /// The script can make it from the machine's own package sources.
+    debootstraps: bool,
+}
+
+fn own(os_release: &str) -> Own {
     let value = |key: &str| {
         os_release.lines().find_map(|line| {
             let value = line.strip_prefix(key)?.strip_prefix('=')?;
             Some(value.trim_matches(['"', '\'']).to_owned())
         })
     };
-    let id = value("ID").unwrap_or_else(|| "an unknown system".into());
-    match (id.as_str(), value("VERSION_CODENAME")) {
-        ("debian" | "ubuntu", Some(codename)) => {
-            let digest = Sha256::digest(SCRIPT.as_bytes());
-            let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-            Ok(format!("{REPOSITORY}:{codename}-{hex}"))
-        }
-        _ => Err(Error::failed(format!(
-            "pgherd makes host images on Debian and Ubuntu, and this machine runs {id}"
-        ))
-        .hint("make one on such a machine with scripts/host-image, `docker load` it here, and name it: provider.image")),
+    match (value("ID"), value("VERSION_CODENAME")) {
+        (Some(id), Some(codename)) if id == "debian" || id == "ubuntu" => Own {
+            tag: tag(&codename),
+            base: format!("{id}:{}", value("VERSION_ID").unwrap_or(codename)),
+            debootstraps: true,
+        },
+        // The release whose own PostgreSQL is the tutorial's.
+        _ => Own {
+            tag: tag("noble"),
+            base: "ubuntu:24.04".into(),
+            debootstraps: false,
+        },
     }
+}
+
+fn tag(codename: &str) -> String {
+    let digest = Sha256::digest(SCRIPT.as_bytes());
+    let hex: String = digest
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{REPOSITORY}:{codename}-{hex}")
 }
 
 /// Whether no registry could have it.
@@ -155,7 +235,7 @@ async fn absent(engine: &Engine, name: &str) -> Error {
     }
 }
 
-async fn pull(engine: &Engine, name: &str, events: &Events) -> Result<()> {
+async fn pull(engine: &Engine, name: &str, stalled: Duration, events: &Events) -> Result<()> {
     // Without a tag, the engine would fetch every tag that there is.
     let last = name.rsplit('/').next().unwrap_or(name);
     let full = match last.contains([':', '@']) {
@@ -169,9 +249,8 @@ async fn pull(engine: &Engine, name: &str, events: &Events) -> Result<()> {
             .hint(format!(
                 "see whether `docker pull {full}` can; a registry may want a login first"
             ))
-            .hint("leave provider.image out, and pgherd makes an image on this machine")
     };
-    let client = engine.streaming(PULL_STALLED);
+    let client = engine.streaming(PULL_TIMEOUT);
     let options = CreateImageOptionsBuilder::default()
         .from_image(&full)
         .build();
@@ -179,9 +258,9 @@ async fn pull(engine: &Engine, name: &str, events: &Events) -> Result<()> {
     let whole = async {
         let mut said = String::new();
         loop {
-            match tokio::time::timeout(PULL_STALLED, progress.next()).await {
+            match tokio::time::timeout(stalled, progress.next()).await {
                 Err(_) => {
-                    let seconds = PULL_STALLED.as_secs();
+                    let seconds = stalled.as_secs();
                     return Err(failed(format!("nothing came for {seconds} s")));
                 }
                 Ok(None) => return Ok(()),
@@ -213,29 +292,35 @@ async fn pull(engine: &Engine, name: &str, events: &Events) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
     fn the_tag_is_the_scripts_own() {
-        let own = std::process::Command::new("bash")
+        let script = std::process::Command::new("bash")
             .args(["scripts/host-image", "--tag", "--suite", "bookworm"])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .unwrap();
-        let tag = tag("PRETTY_NAME=\"x\"\nID=debian\nVERSION_CODENAME=bookworm\n").unwrap();
+        let own =
+            own("PRETTY_NAME=\"x\"\nVERSION_ID=\"12\"\nID=debian\nVERSION_CODENAME=bookworm\n");
         // The script answers on Debian and Ubuntu only.
-        if own.status.success() {
-            assert_eq!(String::from_utf8(own.stdout).unwrap().trim(), tag);
+        if script.status.success() {
+            assert_eq!(String::from_utf8(script.stdout).unwrap().trim(), own.tag);
         }
-        assert!(tag.starts_with("pgherd-host:bookworm-"), "{tag}");
-        assert_eq!(tag.len(), "pgherd-host:bookworm-".len() + 12);
+        assert!(own.tag.starts_with("pgherd-host:bookworm-"), "{own:?}");
+        assert_eq!(own.tag.len(), "pgherd-host:bookworm-".len() + 12);
+        assert_eq!(own.base, "debian:12");
+        assert!(own.debootstraps);
     }
 
     #[test]
-    fn other_systems_are_told_what_to_do() {
-        let error = tag("ID=fedora\nVERSION_ID=42\n").unwrap_err();
-        assert!(error.what().contains("fedora"));
-        assert!(error.hints()[0].contains("provider.image"));
+    fn other_systems_need_a_distributions_image() {
+        let own = own("ID=fedora\nVERSION_ID=42\n");
+        assert_eq!(own.base, "ubuntu:24.04");
+        assert!(own.tag.starts_with("pgherd-host:noble-"));
+        assert!(!own.debootstraps);
     }
 
     #[test]
@@ -251,5 +336,63 @@ mod tests {
         for name in ["debian:12", "example/pgherd-host:1", "pgherd-hosts:1"] {
             assert!(!is_local(name), "{name}");
         }
+    }
+
+    /// An engine that answers every pull with `body`, and then with silence.
+    async fn engine_pulling(folder: &std::path::Path, body: &'static str) -> Engine {
+        let socket = folder.join("docker.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let read = stream.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..read]).into_owned();
+                let answer = match request.contains("/images/create") {
+                    true => format!("transfer-encoding: chunked\r\n\r\n{body}"),
+                    false => {
+                        let version = r#"{"ApiVersion":"1.41"}"#;
+                        format!("content-length: {}\r\n\r\n{version}", version.len())
+                    }
+                };
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+                stream
+                    .write_all(format!("{head}{answer}").as_bytes())
+                    .await
+                    .unwrap();
+                open.push(stream);
+            }
+        });
+        Engine::at(&format!("unix://{}", socket.display()))
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_pull_that_stalls_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine =
+            engine_pulling(folder.path(), "1a\r\n{\"status\":\"Downloading\"}\r\n\r\n").await;
+        let (events, mut seen) = Events::channel();
+        let error = pull(&engine, "debian:12", Duration::from_millis(300), &events)
+            .await
+            .unwrap_err();
+        assert!(error.causes()[0].contains("nothing came"), "{error}");
+        let event = seen.recv().await.unwrap().event;
+        assert!(matches!(event, Event::Image { line, .. } if line == "Downloading"));
+    }
+
+    #[tokio::test]
+    async fn a_pull_that_is_refused_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let body =
+            "33\r\n{\"errorDetail\":{\"message\":\"denied\"},\"error\":\"no\"}\r\n\r\n0\r\n\r\n";
+        let engine = engine_pulling(folder.path(), body).await;
+        let (events, _seen) = Events::channel();
+        let error = pull(&engine, "example/x", Duration::from_secs(5), &events)
+            .await
+            .unwrap_err();
+        assert_eq!(error.causes(), ["denied"]);
+        assert!(error.hints()[0].contains("docker pull example/x:latest"));
     }
 }

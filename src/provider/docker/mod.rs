@@ -31,6 +31,7 @@ use crate::{
 mod archive;
 mod build;
 mod container;
+mod convert;
 mod engine;
 mod host_key;
 mod image;

@@ -1,0 +1,219 @@
+//! A host image from a distribution's own container image, for machines that lack debootstrap or
+//! its root: the engine has root.
+
+use std::{collections::HashMap, env, time::Duration};
+
+use bollard::{
+    container::LogOutput,
+    models::{ContainerConfig, ContainerCreateBody, HostConfig},
+    query_parameters::{
+        CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+        LogsOptionsBuilder, StartContainerOptions,
+    },
+};
+use futures_util::StreamExt;
+
+use super::{
+    build::{BUILD_TIMEOUT, PROXY_VARIABLES, Progress},
+    container,
+    engine::{self, Engine},
+    image::SCRIPT,
+};
+use crate::{
+    error::{Error, Result},
+    event::Events,
+};
+
+/// What the script runs when it is started; without it, it is a library.
+const START: &str = "main \"$@\"";
+const CONVERT: &str = include_str!("convert.sh");
+
+/// Makes the image `tag` from `base`, which the engine has.
+pub(super) async fn convert(engine: &Engine, tag: &str, base: &str, events: &Events) -> Result<()> {
+    let name = tag.replace(':', "-");
+    // What an interrupted build has left.
+    if container::exists(engine, &name).await? {
+        container::remove(engine, &name, &name).await?;
+    }
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    engine::call(
+        &format!("create the container {name}"),
+        engine.api().create_container(Some(options), body(base)),
+    )
+    .await?;
+    let made = tokio::time::timeout(BUILD_TIMEOUT, run(engine, tag, &name, events)).await;
+    let made = made.unwrap_or_else(|_| {
+        let minutes = BUILD_TIMEOUT.as_secs() / 60;
+        Err(failed(tag).cause(format!("it was not complete after {minutes} minutes")))
+    });
+    let removed = container::remove(engine, &name, &name).await;
+    made.and(removed)
+}
+
+async fn run(engine: &Engine, tag: &str, name: &str, events: &Events) -> Result<()> {
+    engine::call(
+        &format!("start the container {name}"),
+        engine
+            .api()
+            .start_container(name, None::<StartContainerOptions>),
+    )
+    .await?;
+    let mut progress = Progress::new(tag, events);
+    let options = LogsOptionsBuilder::default()
+        .follow(true)
+        .stdout(true)
+        .stderr(true)
+        .build();
+    let mut log = engine.streaming(BUILD_TIMEOUT).logs(name, Some(options));
+    // The log ends when the container does.
+    while let Some(output) = log.next().await {
+        match output {
+            Ok(LogOutput::StdErr { message } | LogOutput::StdOut { message }) => {
+                for line in String::from_utf8_lossy(&message).lines() {
+                    progress.line(line);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => return Err(failed(tag).cause(engine::message(&error))),
+        }
+    }
+    let code = exit_code(engine, name).await?;
+    if code != 0 {
+        return Err(failed(tag)
+            .cause(format!("its script ended with code {code}"))
+            .excerpt("the end of its output", progress.tail())
+            .hint("see whether containers reach the package mirrors: docker run --rm debian:12 apt-get update"));
+    }
+    let (repository, version) = tag.split_once(':').unwrap_or((tag, "latest"));
+    let options = CommitContainerOptionsBuilder::default()
+        .container(name)
+        .repo(repository)
+        .tag(version)
+        .build();
+    // The name comes with the image: there is none until there is all of it.
+    let config = ContainerConfig {
+        entrypoint: Some(vec![container::INIT.to_owned()]),
+        cmd: Some(Vec::new()),
+        ..Default::default()
+    };
+    let client = engine.streaming(BUILD_TIMEOUT);
+    client
+        .commit_container(options, config)
+        .await
+        .map_err(|error| engine::could_not(&format!("make the image {tag}"), &error))?;
+    Ok(())
+}
+
+async fn exit_code(engine: &Engine, name: &str) -> Result<i64> {
+    loop {
+        let inspected = engine::call(
+            &format!("inspect the container {name}"),
+            engine
+                .api()
+                .inspect_container(name, None::<InspectContainerOptions>),
+        )
+        .await?;
+        let state = inspected.state.unwrap_or_default();
+        if state.running != Some(true) {
+            return Ok(state.exit_code.unwrap_or(-1));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn body(base: &str) -> ContainerCreateBody {
+    let variables = PROXY_VARIABLES
+        .iter()
+        .filter_map(|name| Some(format!("{name}={}", env::var(name).ok()?)));
+    ContainerCreateBody {
+        image: Some(base.to_owned()),
+        user: Some("root".into()),
+        entrypoint: Some(vec!["bash".into(), "-c".into(), script()]),
+        cmd: Some(Vec::new()),
+        env: Some(variables.collect()),
+        host_config: Some(HostConfig {
+            // It binds the root filesystem to another place, to get at what is under mounts.
+            cap_add: Some(vec!["SYS_ADMIN".into()]),
+            security_opt: Some(vec![
+                "seccomp=unconfined".into(),
+                "apparmor=unconfined".into(),
+            ]),
+            tmpfs: Some(HashMap::from([("/run".into(), "exec".into())])),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The functions of the build by debootstrap, and what uses them here.
+fn script() -> String {
+    let functions = SCRIPT.trim_end().trim_end_matches(START);
+    format!("{functions}{CONVERT}")
+}
+
+fn failed(tag: &str) -> Error {
+    Error::failed(format!("the host image {tag} could not be made"))
+        .left("the engine has no such image; hosts that exist are as they were")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_is_taken_as_a_library() {
+        assert!(
+            SCRIPT.trim_end().ends_with(&format!("\n{START}")),
+            "scripts/host-image must end in {START}"
+        );
+        assert!(!script().contains(START));
+        for function in ["step", "in_root", "in_root_apt", "configure"] {
+            assert!(
+                SCRIPT.contains(&format!("\n{function}() {{\n")),
+                "{function}"
+            );
+        }
+        let checked = std::process::Command::new("bash")
+            .args(["-n", "-c", &script()])
+            .status()
+            .unwrap();
+        assert!(checked.success());
+    }
+
+    /// By hand or in a long run, since it takes minutes: needs an engine, root and debootstrap.
+    #[tokio::test]
+    #[ignore = "minutes; cargo test --lib a_distribution_image_becomes_a_host -- --ignored"]
+    async fn a_distribution_image_becomes_a_host() {
+        let base = "localhost/pgherd-test-base:1";
+        let made = std::process::Command::new("bash")
+            .args([
+                "-euc",
+                "codename=$(. /etc/os-release && echo $VERSION_CODENAME)
+                dir=$(mktemp -d); trap 'rm -rf --one-file-system $dir' EXIT
+                debootstrap --variant=minbase $codename $dir/root >&2
+                tar -C $dir/root -c . | docker import - $0",
+                base,
+            ])
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let engine = Engine::connect().await.unwrap();
+        let (events, _seen) = Events::channel();
+        let tag = "pgherd-host:converted-test";
+        convert(&engine, tag, base, &events).await.unwrap();
+        let checked = std::process::Command::new("bash")
+            .args([
+                "-euc",
+                "docker run --rm --entrypoint sh $1 -euc '
+                    test -x /sbin/pgherd-init -a -x /usr/sbin/sshd -a ! -e /usr/sbin/policy-rc.d
+                    test ! -e /etc/ssh/ssh_host_ed25519_key
+                    su ubuntu -c \"sudo -n true\"'
+                docker rmi $0 $1 >&2",
+                base,
+                tag,
+            ])
+            .status()
+            .unwrap();
+        assert!(checked.success());
+    }
+}

@@ -158,7 +158,17 @@ fn failed(tag: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use indexmap::IndexMap;
+    use tokio::sync::OnceCell;
+
     use super::*;
+    use crate::{
+        inventory::{self, Haproxy, HostName},
+        provider::{
+            Access, Provider,
+            docker::{DockerProvider, ports},
+        },
+    };
 
     #[test]
     fn the_script_is_taken_as_a_library() {
@@ -201,19 +211,43 @@ mod tests {
         let (events, _seen) = Events::channel();
         let tag = "pgherd-host:converted-test";
         convert(&engine, tag, base, &events).await.unwrap();
-        let checked = std::process::Command::new("bash")
-            .args([
-                "-euc",
-                "docker run --rm --entrypoint sh $1 -euc '
-                    test -x /sbin/pgherd-init -a -x /usr/sbin/sshd -a ! -e /usr/sbin/policy-rc.d
-                    test ! -e /etc/ssh/ssh_host_ed25519_key
-                    su ubuntu -c \"sudo -n true\"'
-                docker rmi $0 $1 >&2",
-                base,
-                tag,
-            ])
-            .status()
+        let host = HostName::new("node1");
+        let provider = DockerProvider {
+            cluster: format!("pgherd-test-{}-converted", std::process::id()),
+            settings: inventory::Docker {
+                image: Some(tag.into()),
+                subnet: None,
+            },
+            hosts: vec![host.clone()],
+            fixed: IndexMap::new(),
+            publisher: None,
+            ports: ports::of(&Haproxy {
+                write_port: 5000,
+                read_port: 5001,
+                stats_port: 7000,
+            }),
+            ssh_port: 22,
+            patience: Duration::from_secs(60),
+            engine: OnceCell::new(),
+        };
+        let access = Access {
+            user: "ubuntu".into(),
+            public_key: "ssh-ed25519 AAAA".into(),
+        };
+        let launched = provider.launch(&[host], &access, &events).await;
+        let resources = provider.resources().await.unwrap();
+        let sudo = std::process::Command::new("docker")
+            .args(["exec", "--user", "ubuntu", &resources[0].name])
+            .args(["sudo", "-n", "systemctl", "is-active", "ssh"])
+            .output()
             .unwrap();
-        assert!(checked.success());
+        provider.remove(&resources, &events).await.unwrap();
+        let removed = std::process::Command::new("docker")
+            .args(["rmi", tag, base])
+            .output()
+            .unwrap();
+        assert!(removed.status.success());
+        assert_eq!(launched.unwrap().len(), 1);
+        assert_eq!(String::from_utf8_lossy(&sudo.stdout).trim(), "active");
     }
 }

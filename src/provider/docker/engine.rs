@@ -112,6 +112,7 @@ pub(super) fn has_status(error: &EngineError, status: u16) -> bool {
 pub(super) fn message(error: &EngineError) -> String {
     match error {
         EngineError::DockerResponseServerError { message, .. } => message.trim().to_owned(),
+        EngineError::DockerStreamError { error } => error.trim().to_owned(),
         other => other.to_string(),
     }
 }

@@ -61,7 +61,10 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
         let leader = leader(context).await?;
         members.sort_by_key(|member| *member == leader);
         for member in &members {
-            say(Stream::Stdout, &format!("restarting PostgreSQL on {member}"));
+            say(
+                Stream::Stdout,
+                &format!("restarting PostgreSQL on {member}"),
+            );
             restart(member, step, context).await?;
         }
         members = notice(context, Vec::is_empty).await?;

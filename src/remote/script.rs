@@ -57,7 +57,10 @@ impl Script {
     pub fn alone(self, name: &str) -> Self {
         self.line("mkdir -p /run/pgherd")
             .line(format!("exec 9>/run/pgherd/{name}.lock"))
-            .line("flock -w 600 9 || { echo 'an earlier run still holds this step' >&2; exit 75; }")
+            .line(
+                "flock -n 9 || { echo 'waiting for an earlier run of this step to end'; flock -w 600 9 || \
+                 { echo 'it did not end within 600 s: look for it with `fuser /run/pgherd/*.lock`' >&2; exit 75; }; }",
+            )
     }
 
     /// Puts `file` in place with its owner and mode.

@@ -25,15 +25,15 @@ const VENV_TOOLS: [&str; 4] = [
     "python3-wheel-whl",
 ];
 
-/// How Patroni judges its config, also while it runs and its ports are therefore in use.
+/// How Patroni judges its config. What it says of ports in use and of an etcd that does not answer is
+/// about the moment and not about the file, and is passed over.
 pub(super) const VENV_CHECK: &[(&str, &str)] = &[(
     "/etc/patroni.yml",
-    "/opt/patroni/bin/patroni --validate-config --ignore-listen-port $CANDIDATE",
+    "! /opt/patroni/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
 )];
-/// The same for Patroni 3, which cannot be told to pass over its ports.
 pub(super) const DISTRO_CHECK: &[(&str, &str)] = &[(
     "/etc/patroni.yml",
-    "! /usr/bin/patroni --validate-config $CANDIDATE 2>&1 | grep \"didn't pass validation\" | grep -v 'already in use'",
+    "! /usr/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
 )];
 
 /// The packages that `node` must have, in the order of its roles.

@@ -356,6 +356,7 @@ fn connect_error(
     if text.contains("Permission denied") {
         return reach
             .hint("the host does not accept the key: check ssh.user and ssh.identity_file")
+            .hint("a cluster that was made from another folder has its key there: copy that .pgherd beside this inventory")
             .hint(by_hand);
     }
     if text.contains("os error 2") {

@@ -68,7 +68,7 @@ fn from_nothing_to_nothing() {
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("belongs to another cluster"), "{stderr}");
+    assert!(stderr.contains("made from another folder"), "{stderr}");
     lab.expect(0, &["verify"]);
 
     let said = lab.expect(2, &["down"]);

@@ -58,7 +58,9 @@ pub(super) async fn build(engine: &Engine, tag: &str, events: &Events) -> Result
             .cause(cause)
             .left("the engine has no such image; hosts that exist are as they were")
     };
-    let script = tempfile::NamedTempFile::new()
+    let script = tempfile::Builder::new()
+        .prefix("pgherd-host-image-")
+        .tempfile()
         .and_then(|file| fs::write(file.path(), SCRIPT).map(|()| file))
         .map_err(|error| failed(format!("its script could not be written: {error}")))?;
     let mut build = Build::start(script).map_err(|error| failed(error.to_string()))?;

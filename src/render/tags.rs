@@ -316,6 +316,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use serde_json::json;
 

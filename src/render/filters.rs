@@ -358,3 +358,99 @@ fn basic_auth(text: &str) -> Result<()> {
         ))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// The first field of a line of `pg_hba.conf`, after `next_token()` in PostgreSQL's `hba.c`, and
+    /// whether quotes were around it.
+    fn hba_token(line: &str) -> (String, bool) {
+        let (mut token, mut quoted) = (String::new(), false);
+        let (mut inside, mut was_quote) = (false, false);
+        for c in line.chars() {
+            if c.is_ascii_whitespace() && !inside || matches!(c, ',' | '#') && !inside {
+                break;
+            }
+            if c != '"' || was_quote {
+                token.push(c);
+            }
+            was_quote = inside && c == '"' && !was_quote;
+            if c == '"' {
+                inside = !inside;
+                quoted |= token.is_empty();
+            }
+        }
+        (token, quoted)
+    }
+
+    proptest! {
+        #[test]
+        fn pg_hba_names_are_read_back(name in any::<String>()) {
+            match pg_hba(&name) {
+                Ok(written) => {
+                    let (token, quoted) = hba_token(&format!("{written} 192.0.2.1/32"));
+                    prop_assert_eq!(&token, &name);
+                    let special = ["all", "replication", "samerole"].contains(&token.as_str());
+                    prop_assert!(quoted || !(special || token.starts_with(['+', '@'])));
+                }
+                Err(_) => prop_assert!(
+                    name.is_empty() || name.starts_with('/') || name.chars().any(char::is_control)
+                ),
+            }
+        }
+
+        #[test]
+        fn yaml_blocks_are_read_back(
+            names in prop::collection::vec("[a-z]{1,3}|[^\0]{0,6}", 3),
+            values in prop::collection::vec("[^\0]{0,12}", 3),
+            number in any::<i64>(),
+        ) {
+            let value = json!({
+                "plain": {names[0].clone(): values[0], names[1].clone(): [values[1], {"on": number}, []]},
+                "list": [{}, true, values[2], [[number]]],
+                names[2].clone(): {},
+            });
+            for indent in [0, 4] {
+                let text = format!("{:indent$}{}\n", "", yaml(&value, indent).unwrap());
+                prop_assert_eq!(&serde_yaml::from_str::<Value>(&text).unwrap(), &value, "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn words_that_are_special_are_quoted() {
+        assert_eq!(pg_hba("replicator").unwrap(), "replicator");
+        assert_eq!(pg_hba("all").unwrap(), "\"all\"");
+        assert_eq!(pg_hba("My\"Role").unwrap(), "\"My\"\"Role\"");
+        assert_eq!(haproxy("a-b_c.9").unwrap(), "a-b_c.9");
+        assert_eq!(haproxy("it's").unwrap(), r"'it'\''s'");
+        assert_eq!(yaml_key("wal_level"), "wal_level");
+        assert_eq!(yaml_key("on"), "\"on\"");
+        assert_eq!(apt_conf("/etc/x.crt").unwrap(), "\"/etc/x.crt\"");
+    }
+
+    #[test]
+    fn what_cannot_be_escaped_is_refused() {
+        assert!(apt_conf("a\"b").is_err());
+        assert!(hostname("node_1").is_err() && hostname("-a").is_err() && hostname("").is_err());
+        assert!(address("192.0.2.256").is_err() && address("<x y's address>").is_err());
+        assert!(address("<node1's address>").is_ok());
+        assert!(pem("no certificate").is_err());
+        assert!(line("two\nlines").is_err());
+        assert!(pgpass("").is_err() && basic_auth("é").is_err());
+        assert!(postgresql_conf(&json!({"a b": "1"})).is_err());
+        assert!(postgresql_conf(&json!({"pg_stat_statements.track": "all\t"})).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_printed_for_nothing() {
+        assert!(yaml(&Value::Null, 0).is_err());
+        assert!(text(&Value::Null).is_err());
+        assert!(text(&json!(["a"])).is_err());
+    }
+}

@@ -202,6 +202,7 @@ fn indent(line: &str) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
     use crate::secret::Secret;

@@ -132,7 +132,7 @@ impl Scope<'_> {
     fn tag(&mut self, tag: &Tag<'_>) -> Result<(), Wrong> {
         let tokens = tokens(tag.inner);
         if tag.prints {
-            let joined = tokens.iter().any(|token| *token == Token::Sign('~'));
+            let joined = tokens.contains(&Token::Sign('~'));
             if joined && !tokens.contains(&Token::Sign('|')) {
                 return Err(("text is printed without a filter".into(), None));
             }
@@ -316,6 +316,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use serde_json::json;
 

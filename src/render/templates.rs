@@ -12,7 +12,9 @@ use tera::{Context, Tera};
 use super::{files, filters, tags};
 use crate::error::{Error, Result};
 
-/// What unfiltered text becomes. No filter lets it through and no target format could hold it.
+/// Goes before unfiltered text. No filter lets it through and no target format could hold it.
+///
+/// The text itself stays, since the engine compares what it would print: `a == "b"`.
 const UNFILTERED: char = '\0';
 
 /// A template's text, and the file from which it came, as people know it.
@@ -89,7 +91,7 @@ impl Templates {
         tags::check(&source.text, &variables.known).map_err(|finding| {
             let error = refused(source, Some(finding.line)).cause(finding.what);
             match finding.nearest {
-                Some(nearest) => error.hint(format!("the nearest name is `{nearest}`")),
+                Some(nearest) => error.hint(format!("did you mean `{nearest}`?")),
                 None => error.hint("docs/templates.md lists the variables and the filters"),
             }
         })?;
@@ -132,7 +134,7 @@ fn engine() -> Tera {
     filters::register(&mut tera);
     // Every name ends like this.
     tera.autoescape_on(vec![""]);
-    tera.set_escape_fn(|_| UNFILTERED.to_string());
+    tera.set_escape_fn(|text| format!("{UNFILTERED}{text}"));
     tera
 }
 
@@ -162,7 +164,7 @@ fn stranger<'a>(shown: &str, name: &str, known: impl Iterator<Item = &'a &'stati
     let known: Vec<&str> = known.copied().collect();
     let error = Error::input(format!("{shown} replaces no template"));
     match tags::nearest(name, known.iter().copied()) {
-        Some(nearest) => error.hint(format!("the nearest name is {nearest}")),
+        Some(nearest) => error.hint(format!("did you mean `{nearest}`?")),
         None => error.hint(format!("there are {}", known.join(", "))),
     }
 }

@@ -1,0 +1,121 @@
+//! Every file of whole clusters, byte for byte.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use pgherd::{
+    cluster::Cluster,
+    inventory::{PatroniSource, Role},
+};
+
+use crate::fixture::{HOSTS, cluster, pem, rendered};
+
+fn golden(name: &str, cluster: &Cluster) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    let mut expected: BTreeMap<PathBuf, String> = BTreeMap::new();
+    for (host, files) in rendered(cluster) {
+        let dir = root.join(host.as_str());
+        let mut table = String::new();
+        for file in files {
+            table.push_str(&format!(
+                "{} {}:{} {:04o} {:?} {:?} {:?} {:?}\n",
+                file.path,
+                file.owner,
+                file.group,
+                file.mode,
+                file.visibility,
+                file.stage,
+                file.kind,
+                file.effect
+            ));
+            expected.insert(dir.join(file.path.trim_start_matches('/')), file.content);
+        }
+        expected.insert(root.join(format!("{host}.files")), table);
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let _ = fs::remove_dir_all(&root);
+        for (path, content) in &expected {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+    }
+    let known: BTreeSet<&PathBuf> = expected.keys().collect();
+    let found = walk(&root);
+    assert_eq!(
+        known,
+        found.iter().collect(),
+        "files under tests/golden/{name}"
+    );
+    for (path, content) in &expected {
+        let golden = fs::read_to_string(path).unwrap();
+        assert!(
+            golden == *content,
+            "{} is not as rendered:\n{}",
+            path.display(),
+            similar::TextDiff::from_lines(&golden, content).unified_diff()
+        );
+    }
+}
+
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(walk(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn golden_tls() {
+    golden("tls", &cluster(&HOSTS, true));
+}
+
+#[test]
+fn golden_plain() {
+    golden("plain", &cluster(&HOSTS, false));
+}
+
+/// What the tutorial's inventory does not have: roles together, three etcds, a narrower `allow`,
+/// parameters, a bundle, everything from the distribution.
+#[test]
+fn golden_combined() {
+    let all: &[Role] = &[Role::Postgres, Role::Etcd, Role::Haproxy];
+    let hosts: [(&str, [u8; 4], &[Role]); 3] = [
+        ("db1", [10, 0, 0, 1], all),
+        ("db2", [10, 0, 0, 2], &[Role::Postgres, Role::Etcd]),
+        ("db3", [10, 0, 0, 3], &[Role::Postgres, Role::Etcd]),
+    ];
+    let mut cluster = cluster(&hosts, true);
+    cluster.ca_bundle = Some(pem("CERTIFICATE", "an inspecting proxy"));
+    cluster.inventory.patroni.source = PatroniSource::Distro;
+    cluster.inventory.patroni.synchronous = true;
+    cluster.inventory.patroni.ttl = 20;
+    cluster.inventory.patroni.loop_wait = 2;
+    cluster.inventory.patroni.retry_timeout = 5;
+    let postgresql = &mut cluster.inventory.postgresql;
+    postgresql.port = 5433;
+    postgresql.data_dir = "/srv/pg data/100%".into();
+    postgresql.allow = vec![
+        "10.1.0.0/16".parse().unwrap(),
+        "10.2.3.4/32".parse().unwrap(),
+    ];
+    postgresql.parameters = BTreeMap::from(
+        [
+            ("max_connections", "400"),
+            ("shared_buffers", "4GB"),
+            ("log_line_prefix", "%m [%p] 'who' \\ "),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    golden("combined", &cluster);
+}

@@ -4,236 +4,30 @@
 //! `cargo test --test docker_provider`. It makes the host image if the engine does not have it.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
-    sync::atomic::{AtomicU16, Ordering},
+    collections::HashMap,
+    net::TcpListener,
     time::{Duration, Instant},
 };
 
 use bollard::{
-    Docker,
-    models::{ContainerCreateBody, Ipam, IpamConfig, NetworkCreateRequest},
+    models::ContainerCreateBody,
     query_parameters::{
-        CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
-        StopContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, InspectContainerOptions, StopContainerOptionsBuilder,
     },
 };
-use indexmap::IndexMap;
 use pgherd::{
-    error::Error,
-    event::{Event, Events, HostState, Stamped},
-    inventory::{
-        self, Haproxy, Host, HostName, Inventory, Patroni, PatroniSource, PgSource, PgVersion,
-        Postgresql, Role, Ssh, Tls,
-    },
-    provider::{self, Access, CLUSTER_LABEL, HOST_LABEL, Machine, MachineState, Provider},
+    event::HostState,
+    inventory::{HostName, Role},
+    provider::{CLUSTER_LABEL, HOST_LABEL, MachineState},
 };
-use tokio::{io::AsyncReadExt, sync::mpsc::UnboundedReceiver};
 
-const KEY: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test";
+use lab::{
+    KEY, Lab, engine, exec, greeting, host_image, lab_image, make_network, remove_container,
+    scanned,
+};
 
-/// A cluster of its own for a test, removed when the test ends, however it ends.
-struct Lab {
-    inventory: Inventory,
-    events: Events,
-    seen: UnboundedReceiver<Stamped>,
-}
-
-impl Lab {
-    fn new(test: &str, hosts: &[(&str, Role)]) -> Self {
-        // Tests of one run must not want the same ports.
-        static PORTS: AtomicU16 = AtomicU16::new(0);
-        let first =
-            21000 + (std::process::id() as u16 % 800) * 20 + PORTS.fetch_add(3, Ordering::Relaxed);
-        let hosts: IndexMap<_, _> = hosts
-            .iter()
-            .map(|(name, role)| {
-                let host = Host {
-                    roles: vec![*role],
-                    address: None,
-                };
-                (HostName::new(*name), host)
-            })
-            .collect();
-        let inventory = Inventory {
-            path: PathBuf::from("pgherd.yaml"),
-            cluster: format!("pgherd-test-{}-{test}", std::process::id()),
-            provider: inventory::Provider::Docker(inventory::Docker::default()),
-            ssh: Ssh {
-                user: "ubuntu".into(),
-                port: 22,
-                identity_file: None,
-                connect_timeout: 30,
-            },
-            postgresql: Postgresql {
-                version: PgVersion::Distro,
-                source: PgSource::Distro,
-                port: 5432,
-                data_dir: "/data/patroni".into(),
-                allow: Vec::new(),
-                parameters: BTreeMap::new(),
-            },
-            patroni: Patroni {
-                source: PatroniSource::Pypi,
-                ttl: 30,
-                loop_wait: 10,
-                retry_timeout: 10,
-                maximum_lag_on_failover: 1 << 20,
-                synchronous: false,
-                failsafe: true,
-            },
-            haproxy: Haproxy {
-                write_port: first,
-                read_port: first + 1,
-                stats_port: first + 2,
-            },
-            tls: Tls { enabled: false },
-            ca_bundle: None,
-            hosts,
-        };
-        let (events, seen) = Events::channel();
-        Self {
-            inventory,
-            events,
-            seen,
-        }
-    }
-
-    fn docker(&mut self) -> &mut inventory::Docker {
-        match &mut self.inventory.provider {
-            inventory::Provider::Docker(docker) => docker,
-            _ => unreachable!(),
-        }
-    }
-
-    fn fix(&mut self, host: &str, address: &str) {
-        let host = self.inventory.hosts.get_mut(&HostName::new(host)).unwrap();
-        host.address = Some(address.parse().unwrap());
-    }
-
-    fn cluster(&self) -> String {
-        self.inventory.cluster.clone()
-    }
-
-    fn provider(&self) -> Box<dyn Provider> {
-        provider::from_inventory(&self.inventory).unwrap()
-    }
-
-    fn hosts(&self) -> Vec<HostName> {
-        self.inventory.hosts.keys().cloned().collect()
-    }
-
-    async fn launch(&self) -> Result<Vec<Machine>, Error> {
-        let access = Access {
-            user: self.inventory.ssh.user.clone(),
-            public_key: KEY.into(),
-        };
-        self.provider()
-            .launch(&self.hosts(), &access, &self.events)
-            .await
-    }
-
-    async fn discover(&self) -> BTreeMap<String, Machine> {
-        let machines = self.provider().discover().await.unwrap();
-        machines
-            .into_iter()
-            .map(|machine| (machine.host.to_string(), machine))
-            .collect()
-    }
-
-    fn container(&self, host: &str) -> String {
-        format!("{}-{host}", self.inventory.cluster)
-    }
-
-    fn states_of(&mut self, host: &str) -> Vec<HostState> {
-        let mut states = Vec::new();
-        while let Ok(stamped) = self.seen.try_recv() {
-            if let Event::Host {
-                host: of, state, ..
-            } = stamped.event
-                && of.as_str() == host
-            {
-                states.push(state);
-            }
-        }
-        states
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let inventory = self.inventory.clone();
-        let cleaned = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let provider = provider::from_inventory(&inventory).unwrap();
-                let left = provider.resources().await.unwrap();
-                let (events, _seen) = Events::channel();
-                provider.remove(&left, &events).await.unwrap();
-                assert_eq!(provider.resources().await.unwrap(), []);
-            });
-        })
-        .join();
-        if !std::thread::panicking() {
-            cleaned.unwrap();
-        }
-    }
-}
-
-fn engine() -> Docker {
-    Docker::connect_with_defaults().expect("these tests need a container engine")
-}
-
-async fn exec(container: &str, command: &[&str]) -> String {
-    let output = tokio::process::Command::new("docker")
-        .arg("exec")
-        .arg(container)
-        .args(command)
-        .output()
-        .await
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-async fn greeting(address: Ipv4Addr, port: u16) -> String {
-    let mut stream = tokio::net::TcpStream::connect((address, port))
-        .await
-        .unwrap();
-    let mut greeting = [0; 4];
-    stream.read_exact(&mut greeting).await.unwrap();
-    String::from_utf8_lossy(&greeting).into_owned()
-}
-
-async fn scanned(address: Ipv4Addr) -> String {
-    let output = tokio::process::Command::new("ssh-keyscan")
-        .args(["-t", "ed25519", &address.to_string()])
-        .output()
-        .await
-        .unwrap();
-    let line = String::from_utf8(output.stdout).unwrap();
-    let (_, key) = line.trim().split_once(' ').unwrap();
-    key.to_owned()
-}
-
-async fn remove_container(name: &str) {
-    let options = RemoveContainerOptionsBuilder::default().force(true).build();
-    engine()
-        .remove_container(name, Some(options))
-        .await
-        .unwrap();
-}
+mod lab;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hosts_come_stay_and_go() {
@@ -553,38 +347,4 @@ async fn images_that_are_no_hosts_are_refused_without_leftovers() {
         left.iter().all(|resource| resource.kind == "network"),
         "{left:?}"
     );
-}
-
-fn host_image() -> String {
-    let tag = std::process::Command::new("bash")
-        .args(["scripts/host-image", "--tag"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    String::from_utf8(tag.stdout).unwrap().trim().to_owned()
-}
-
-/// Has the host image made, for tests that use it by themselves.
-async fn lab_image() {
-    static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
-    MADE.get_or_init(|| async {
-        let lab = Lab::new("made", &[("x", Role::Etcd)]);
-        lab.launch().await.unwrap();
-    })
-    .await;
-}
-
-async fn make_network(name: &str, subnet: &str) {
-    let request = NetworkCreateRequest {
-        name: name.into(),
-        ipam: Some(Ipam {
-            config: Some(vec![IpamConfig {
-                subnet: Some(subnet.into()),
-                ..Default::default()
-            }]),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    engine().create_network(request).await.unwrap();
 }

@@ -1,0 +1,261 @@
+//! A cluster for a test, and what tests ask the engine itself.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use bollard::{
+    Docker,
+    models::{Ipam, IpamConfig, NetworkCreateRequest},
+    query_parameters::RemoveContainerOptionsBuilder,
+};
+use indexmap::IndexMap;
+use pgherd::{
+    error::Error,
+    event::{Event, Events, HostState, Stamped},
+    inventory::{
+        self, Haproxy, Host, HostName, Inventory, Patroni, PatroniSource, PgSource, PgVersion,
+        Postgresql, Role, Ssh, Tls,
+    },
+    provider::{self, Access, Machine, Provider},
+};
+use tokio::{io::AsyncReadExt, sync::mpsc::UnboundedReceiver};
+
+pub(super) const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test";
+
+/// A cluster of its own for a test, removed when the test ends, however it ends.
+pub(super) struct Lab {
+    pub(super) inventory: Inventory,
+    pub(super) events: Events,
+    seen: UnboundedReceiver<Stamped>,
+}
+
+impl Lab {
+    pub(super) fn new(test: &str, hosts: &[(&str, Role)]) -> Self {
+        // Tests of one run must not want the same ports.
+        static PORTS: AtomicU16 = AtomicU16::new(0);
+        let first =
+            21000 + (std::process::id() as u16 % 800) * 20 + PORTS.fetch_add(3, Ordering::Relaxed);
+        let hosts: IndexMap<_, _> = hosts
+            .iter()
+            .map(|(name, role)| {
+                let host = Host {
+                    roles: vec![*role],
+                    address: None,
+                };
+                (HostName::new(*name), host)
+            })
+            .collect();
+        let inventory = Inventory {
+            path: PathBuf::from("pgherd.yaml"),
+            cluster: format!("pgherd-test-{}-{test}", std::process::id()),
+            provider: inventory::Provider::Docker(inventory::Docker::default()),
+            ssh: Ssh {
+                user: "ubuntu".into(),
+                port: 22,
+                identity_file: None,
+                connect_timeout: 30,
+            },
+            postgresql: Postgresql {
+                version: PgVersion::Distro,
+                source: PgSource::Distro,
+                port: 5432,
+                data_dir: "/data/patroni".into(),
+                allow: Vec::new(),
+                parameters: BTreeMap::new(),
+            },
+            patroni: Patroni {
+                source: PatroniSource::Pypi,
+                ttl: 30,
+                loop_wait: 10,
+                retry_timeout: 10,
+                maximum_lag_on_failover: 1 << 20,
+                synchronous: false,
+                failsafe: true,
+            },
+            haproxy: Haproxy {
+                write_port: first,
+                read_port: first + 1,
+                stats_port: first + 2,
+            },
+            tls: Tls { enabled: false },
+            ca_bundle: None,
+            hosts,
+        };
+        let (events, seen) = Events::channel();
+        Self {
+            inventory,
+            events,
+            seen,
+        }
+    }
+
+    pub(super) fn docker(&mut self) -> &mut inventory::Docker {
+        match &mut self.inventory.provider {
+            inventory::Provider::Docker(docker) => docker,
+            _ => unreachable!(),
+        }
+    }
+
+    pub(super) fn fix(&mut self, host: &str, address: &str) {
+        let host = self.inventory.hosts.get_mut(&HostName::new(host)).unwrap();
+        host.address = Some(address.parse().unwrap());
+    }
+
+    pub(super) fn cluster(&self) -> String {
+        self.inventory.cluster.clone()
+    }
+
+    pub(super) fn provider(&self) -> Box<dyn Provider> {
+        provider::from_inventory(&self.inventory).unwrap()
+    }
+
+    pub(super) fn hosts(&self) -> Vec<HostName> {
+        self.inventory.hosts.keys().cloned().collect()
+    }
+
+    pub(super) async fn launch(&self) -> Result<Vec<Machine>, Error> {
+        let access = Access {
+            user: self.inventory.ssh.user.clone(),
+            public_key: KEY.into(),
+        };
+        self.provider()
+            .launch(&self.hosts(), &access, &self.events)
+            .await
+    }
+
+    pub(super) async fn discover(&self) -> BTreeMap<String, Machine> {
+        let machines = self.provider().discover().await.unwrap();
+        machines
+            .into_iter()
+            .map(|machine| (machine.host.to_string(), machine))
+            .collect()
+    }
+
+    pub(super) fn container(&self, host: &str) -> String {
+        format!("{}-{host}", self.inventory.cluster)
+    }
+
+    pub(super) fn states_of(&mut self, host: &str) -> Vec<HostState> {
+        let mut states = Vec::new();
+        while let Ok(stamped) = self.seen.try_recv() {
+            if let Event::Host {
+                host: of, state, ..
+            } = stamped.event
+                && of.as_str() == host
+            {
+                states.push(state);
+            }
+        }
+        states
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let inventory = self.inventory.clone();
+        let cleaned = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let provider = provider::from_inventory(&inventory).unwrap();
+                let left = provider.resources().await.unwrap();
+                let (events, _seen) = Events::channel();
+                provider.remove(&left, &events).await.unwrap();
+                assert_eq!(provider.resources().await.unwrap(), []);
+            });
+        })
+        .join();
+        if !std::thread::panicking() {
+            cleaned.unwrap();
+        }
+    }
+}
+
+pub(super) fn engine() -> Docker {
+    Docker::connect_with_defaults().expect("these tests need a container engine")
+}
+
+pub(super) async fn exec(container: &str, command: &[&str]) -> String {
+    let output = tokio::process::Command::new("docker")
+        .arg("exec")
+        .arg(container)
+        .args(command)
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(super) async fn greeting(address: Ipv4Addr, port: u16) -> String {
+    let mut stream = tokio::net::TcpStream::connect((address, port))
+        .await
+        .unwrap();
+    let mut greeting = [0; 4];
+    stream.read_exact(&mut greeting).await.unwrap();
+    String::from_utf8_lossy(&greeting).into_owned()
+}
+
+pub(super) async fn scanned(address: Ipv4Addr) -> String {
+    let output = tokio::process::Command::new("ssh-keyscan")
+        .args(["-t", "ed25519", &address.to_string()])
+        .output()
+        .await
+        .unwrap();
+    let line = String::from_utf8(output.stdout).unwrap();
+    let (_, key) = line.trim().split_once(' ').unwrap();
+    key.to_owned()
+}
+
+pub(super) async fn remove_container(name: &str) {
+    let options = RemoveContainerOptionsBuilder::default().force(true).build();
+    engine()
+        .remove_container(name, Some(options))
+        .await
+        .unwrap();
+}
+
+pub(super) fn host_image() -> String {
+    let tag = std::process::Command::new("bash")
+        .args(["scripts/host-image", "--tag"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    String::from_utf8(tag.stdout).unwrap().trim().to_owned()
+}
+
+/// Has the host image made, for tests that use it by themselves.
+pub(super) async fn lab_image() {
+    static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    MADE.get_or_init(|| async {
+        let lab = Lab::new("made", &[("x", Role::Etcd)]);
+        lab.launch().await.unwrap();
+    })
+    .await;
+}
+
+pub(super) async fn make_network(name: &str, subnet: &str) {
+    let request = NetworkCreateRequest {
+        name: name.into(),
+        ipam: Some(Ipam {
+            config: Some(vec![IpamConfig {
+                subnet: Some(subnet.into()),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    engine().create_network(request).await.unwrap();
+}

@@ -18,9 +18,16 @@ rm -rf "$env.old"
 [ ! -e "$env" ] || mv "$env" "$env.old"
 python3 -m venv --without-pip "$env"
 if [ -n "$CA_BUNDLE" ]; then export PIP_CERT="$CA_BUNDLE"; fi
-PYTHONPATH=$tools "$env/bin/python" -m pip install --quiet --no-input --no-cache-dir \
+if ! PYTHONPATH=$tools "$env/bin/python" -m pip install --quiet --no-input --no-cache-dir \
   --disable-pip-version-check --root-user-action=ignore --no-warn-script-location --no-compile \
-  --no-deps --no-build-isolation --use-pep517 --retries 2 --require-hashes -r "$REQUIREMENTS"
+  --no-deps --no-build-isolation --use-pep517 --retries 2 --require-hashes -r "$REQUIREMENTS" 2>"$tools/said"
+then
+  cat "$tools/said" >&2
+  if grep -q CERTIFICATE_VERIFY_FAILED "$tools/said"; then
+    echo "pgherd-hint: these hosts seem to be behind a proxy that inspects TLS: name a file with its certificates in the inventory, as 'ca_bundle: FILE'" >&2
+  fi
+  exit 1
+fi
 
 # The service may not write here, so without this it would compile what it imports at every start.
 "$env/bin/python" -c 'import patroni.__main__, patroni.api, patroni.ha, patroni.ctl, patroni.dcs.etcd3, patroni.postgresql, psycopg'

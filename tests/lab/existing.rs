@@ -51,6 +51,7 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
     let own = tempfile::tempdir().expect("a folder");
     let mut text = format!(
         "cluster: own\nprovider: {{ kind: existing }}\nssh: {{ identity_file: {} }}\n\
+         ca_bundle: /etc/ssl/certs/ca-certificates.crt\n\
          postgresql: {{ version: distro, data_dir: /srv/pg/main }}\nhosts:\n",
         key.display()
     );

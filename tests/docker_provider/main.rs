@@ -4,6 +4,7 @@
 //! `cargo test --test docker_provider`. It makes the host image if the engine does not have it.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::{
     collections::HashMap,
     net::TcpListener,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
-    components::{self, Configured, Turn},
+    components::{self, Component, Configured, Turn},
     config_patch, packages, surprise,
 };
 use crate::{
@@ -47,12 +47,14 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
                     packages::install_patroni(&mut plan, cluster, node, facts, files, base.clone());
                 after = venv.map_or(after, |venv| vec![venv]);
             }
-            let mut configured =
-                components::configure(&mut plan, cluster, node, *role, found, files, after)?;
-            if venv.is_some() && matches!(configured.turn, Turn::Leave | Turn::Reload) {
-                configured.turn = Turn::Restart;
-                configured.why = "Patroni itself was replaced".into();
-            }
+            let component = Component {
+                node,
+                role: *role,
+                facts,
+                files,
+                replaced: venv.is_some(),
+            };
+            let configured = components::configure(&mut plan, cluster, &component, after)?;
             match role {
                 Role::Postgres => databases.push((node, configured)),
                 Role::Etcd => etcds.push((node, configured)),
@@ -71,9 +73,15 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
 /// Starts what does not run, all at once; restarts what must be restarted one at a time, so that a
 /// quorum stays. Returns the steps after which the DCS can be used.
 fn etcd(plan: &mut Plan, etcds: &[(&Node, Configured)]) -> Vec<StepId> {
+    let (starts, others): (Vec<_>, Vec<_>) = etcds
+        .iter()
+        .partition(|(_, configured)| configured.turn == Turn::Start);
+    // A member that is away must be back before another goes. Without a quorum there is nothing to
+    // keep, and the restart may be what brings it back.
+    let quorum = others.len() > etcds.len() / 2;
     let mut healthy = Vec::new();
     let mut last: Vec<StepId> = Vec::new();
-    for (node, configured) in etcds {
+    for (node, configured) in starts.into_iter().chain(others) {
         let serial = configured.turn == Turn::Restart;
         let before = if serial { last.clone() } else { Vec::new() };
         let Some(step) = components::run_unit(plan, node, Role::Etcd, configured, &before) else {
@@ -91,6 +99,8 @@ fn etcd(plan: &mut Plan, etcds: &[(&Node, Configured)]) -> Vec<StepId> {
         });
         if serial {
             last = vec![wait];
+        } else if quorum {
+            last.push(wait);
         }
         healthy.push(wait);
     }
@@ -200,6 +210,10 @@ fn patroni(
             .is_some_and(|data| data.entries > 0 && !data.is_half_made())
     });
     let leader = found.dcs.as_ref().and_then(|keys| keys.leader.clone());
+    // While etcd is away the one that takes writes can still be told from the databases themselves.
+    let primary = databases
+        .iter()
+        .find(|(node, _)| facts(&node.name).is_some_and(|facts| facts.in_recovery == Some(false)));
     let Some((first, _)) = databases.first() else {
         return;
     };
@@ -218,15 +232,18 @@ fn patroni(
         }
     }
 
-    let mut led: Vec<StepId> = started.clone();
+    // What is started waits for the DCS by itself.
+    let mut led: Vec<StepId> = if started.is_empty() {
+        dcs_ready.to_vec()
+    } else {
+        started
+    };
     if !woken.is_empty() || leader.is_none() {
-        let mut after = started.clone();
-        after.extend(dcs_ready);
         led = vec![plan.push(Step {
             host: first.name.clone(),
             name: "await-leader",
             why: "one member must take writes".into(),
-            after,
+            after: led,
             changes: Vec::new(),
             action: Action::Await(Condition::Leader),
             limit: FORMING,
@@ -241,7 +258,8 @@ fn patroni(
         .filter(|(node, _)| facts(&node.name).is_some_and(lacks_roles))
         .map(|(node, _)| &node.name)
         .collect();
-    if !fresh && (!lacking.is_empty() || !woken.is_empty() || leader.is_none()) {
+    let unseen = primary.is_none() && (!woken.is_empty() || leader.is_none());
+    if !fresh && (!lacking.is_empty() || unseen) {
         let why = match lacking.first() {
             Some(host) => {
                 format!("{host} lacks a role that Patroni needs: its bootstrap was cut off")
@@ -277,7 +295,10 @@ fn patroni(
     }
 
     let mut settled = if streaming.is_empty() { led } else { streaming };
-    restart_in_turn(plan, databases, leader.as_deref(), &mut settled);
+    let leading = leader
+        .as_deref()
+        .or(primary.map(|(node, _)| node.name.as_str()));
+    restart_in_turn(plan, databases, leading, &mut settled);
 
     let known = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
     let (patch, mut changes) = config_patch(known, config);
@@ -364,8 +385,6 @@ fn restart_in_turn(
         if Some(node.name.as_str()) == leader && databases.len() > 1 {
             let mut after = settled.clone();
             after.extend(&configured.ready);
-            after.sort_unstable();
-            after.dedup();
             *settled = vec![plan.push(Step {
                 host: node.name.clone(),
                 name: "hand-over",

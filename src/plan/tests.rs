@@ -1,0 +1,9 @@
+//! Planning as data: facts in, steps out.
+
+mod drift;
+mod first_run;
+mod order;
+mod properties;
+mod removal;
+mod surprises;
+mod world;

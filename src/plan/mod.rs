@@ -14,6 +14,7 @@ mod config;
 mod down;
 mod files;
 mod packages;
+mod remains;
 mod surprise;
 #[cfg(test)]
 mod tests;

@@ -174,7 +174,7 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
         match &data.system_id {
             Some(system) => systems.push((node.name.clone(), system.clone())),
             // Without its package there is nothing to read a database's identifier with.
-            None => unread |= data.version.is_some(),
+            None => unread |= data.control,
         }
     }
     if systems.is_empty() && unread {

@@ -4,6 +4,7 @@ mod drift;
 mod first_run;
 mod order;
 mod properties;
+mod remains;
 mod removal;
 mod surprises;
 mod world;

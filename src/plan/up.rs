@@ -7,12 +7,12 @@ use serde_json::Value;
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Component, Configured, Turn},
-    config_patch, packages, surprise,
+    config_patch, packages, remains, surprise,
 };
 use crate::{
     cluster::{Cluster, Node, REPLICATION_USER, REWIND_USER, SUPERUSER},
     error::Result,
-    facts::{DataFact, Facts},
+    facts::Facts,
     inventory::{HostName, Role},
     remote::{Script, quote},
     render::Files,
@@ -65,8 +65,8 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
         }
     }
     let dcs_ready = etcd(&mut plan, &etcds);
-    let released = bootstrap_remains(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
-    patroni(&mut plan, cluster, found, config, &databases, &released);
+    let cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
+    patroni(&mut plan, cluster, found, config, &databases, &cleared);
     Ok(plan)
 }
 
@@ -105,93 +105,6 @@ fn etcd(plan: &mut Plan, etcds: &[(&Node, Configured)]) -> Vec<StepId> {
         healthy.push(wait);
     }
     healthy
-}
-
-/// Clears away what a bootstrap left that died before it had made a database.
-///
-/// Patroni takes the lock `initialize` with an empty value, runs `initdb`, makes its roles, and only
-/// then writes the system's identifier there and its configuration beside it. Until that moment
-/// nothing was ever committed; a Patroni that is started again neither frees the lock nor repeats
-/// `initdb`, and a half-made data directory stays in its way for ever.
-fn bootstrap_remains(
-    plan: &mut Plan,
-    cluster: &Cluster,
-    found: &Found,
-    etcds: &[(&Node, Configured)],
-    databases: &mut [(&Node, Configured)],
-    dcs_ready: Vec<StepId>,
-) -> Vec<StepId> {
-    let (Some(keys), Some((etcd, _))) = (&found.dcs, etcds.first()) else {
-        return dcs_ready;
-    };
-    let data = |node: &Node| {
-        found
-            .facts
-            .get(&node.name)
-            .and_then(|facts| facts.data.as_ref())
-    };
-    let works = found.facts.values().any(|facts| facts.initdb_runs);
-    if keys.leader.is_some() || keys.config.is_some() || works {
-        return dcs_ready;
-    }
-    let id = Some(&cluster.secrets.cluster_id);
-    let mut before = dcs_ready;
-    let mut cleared = Vec::new();
-    for (node, configured) in databases.iter_mut() {
-        let facts = found.facts.get(&node.name);
-        let ours = facts.is_some_and(|facts| facts.data_marker.as_ref() == id);
-        if !ours || !data(node).is_some_and(DataFact::is_half_made) {
-            continue;
-        }
-        let dir = quote(&cluster.inventory.postgresql.data_dir);
-        configured.turn = Turn::Start;
-        configured.why = "its bootstrap begins anew".into();
-        cleared.push(plan.push(Step {
-            host: node.name.clone(),
-            name: "clear-bootstrap",
-            why: "initdb began here for this cluster and never finished; nothing was ever committed".into(),
-            after: configured.ready.clone(),
-            changes: vec![Change::Other(format!(
-                "the half-made database in {} is removed",
-                cluster.inventory.postgresql.data_dir
-            ))],
-            action: Action::Run(
-                Script::new()
-                    .alone("clear-bootstrap")
-                    .line("systemctl stop patroni")
-                    .line(format!("find {dir} -mindepth 1 -delete")),
-            ),
-            limit: Duration::from_secs(120),
-            units: vec!["patroni"],
-        }));
-    }
-    let complete = databases
-        .iter()
-        .any(|(node, _)| data(node).is_some_and(|data| data.entries > 0 && !data.is_half_made()));
-    let stale = match keys.initialize.as_deref() {
-        None => false,
-        // Whoever has a whole database takes the lock over by itself.
-        Some("") => !complete,
-        Some(_) => !complete && !cleared.is_empty(),
-    };
-    if let (true, Some(revision)) = (stale, keys.initialize_revision.clone()) {
-        before.extend(&cleared);
-        return vec![plan.push(Step {
-            host: etcd.name.clone(),
-            name: "release-bootstrap",
-            why: "the bootstrap that holds it is dead, and no member would begin another".into(),
-            after: before,
-            changes: vec![Change::Other(format!(
-                "the lock of {}'s bootstrap is removed from etcd",
-                cluster.name()
-            ))],
-            action: Action::ReleaseBootstrap { revision },
-            limit: Duration::from_secs(10),
-            units: vec!["etcd"],
-        })];
-    }
-    before.extend(cleared);
-    before
 }
 
 /// Everything about the database hosts' units, and what must be seen after them.

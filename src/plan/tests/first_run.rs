@@ -2,12 +2,8 @@
 
 use serde_json::json;
 
-use super::world::{ONE, SHARED, World, says, step};
-use crate::{
-    etcd::PatroniKeys,
-    inventory::Role,
-    plan::{Action, Change, tests::world::FIVE},
-};
+use super::world::{FIVE, ONE, SHARED, World, says, step};
+use crate::{inventory::Role, plan::Change};
 
 #[test]
 fn bare_hosts_need_everything_and_nobody_waits_for_more_than_it_needs() {
@@ -111,74 +107,6 @@ fn secrets_go_into_scripts_and_never_into_what_is_shown() {
     }
     assert!(says(step, world.cluster.secrets.replication.expose()));
     assert!(!format!("{plan:?}").contains("the key of"));
-}
-
-/// The state that a power cut leaves between Patroni's lock and its `initdb`.
-fn cut_before_initdb(member: &str) -> World {
-    let mut world = World::settled(FIVE);
-    for host in ["node1", "node2", "node3"] {
-        world.stop(host, "patroni");
-        if let Some(data) = &mut world.facts(host).data {
-            *data = crate::facts::DataFact {
-                owner: "postgres".into(),
-                ..Default::default()
-            };
-        }
-    }
-    world.found.dcs = Some(PatroniKeys {
-        initialize: Some(String::new()),
-        initialize_revision: Some("42".into()),
-        members: [("node2".to_owned(), json!({"state": member}))].into(),
-        ..PatroniKeys::default()
-    });
-    world
-}
-
-#[test]
-fn the_lock_of_a_bootstrap_that_died_is_released_before_patroni_starts() {
-    let world = cut_before_initdb("stopped");
-    assert_eq!(
-        world.steps(),
-        [
-            "node4 release-bootstrap []",
-            "node1 start-patroni [0]",
-            "node2 start-patroni [0]",
-            "node3 start-patroni [0]",
-            "node1 await-leader [1, 2, 3]",
-            "node1 await-streaming [4]",
-            "node2 await-streaming [4]",
-            "node3 await-streaming [4]",
-            "node1 patch-config [5, 6, 7]",
-        ]
-    );
-    let plan = world.plan();
-    assert_eq!(
-        step(&plan, "node4", "release-bootstrap").action,
-        Action::ReleaseBootstrap {
-            revision: "42".into()
-        }
-    );
-}
-
-#[test]
-fn the_lock_of_a_bootstrap_at_work_is_left_alone() {
-    for state in [
-        "initializing new cluster",
-        "running custom bootstrap script",
-    ] {
-        let steps = cut_before_initdb(state).steps();
-        assert_eq!(steps[0], "node1 start-patroni []", "{state}");
-        assert!(!steps.iter().any(|step| step.contains("release-bootstrap")));
-    }
-}
-
-#[test]
-fn a_lock_with_a_leader_or_a_system_is_no_lock_of_a_bootstrap() {
-    let mut world = cut_before_initdb("stopped");
-    world.dcs().leader = Some("node1".into());
-    assert!(!world.steps().join("\n").contains("release-bootstrap"));
-    let world = World::settled(FIVE);
-    assert!(!world.steps().join("\n").contains("release-bootstrap"));
 }
 
 /// Patroni makes its roles right after `initdb`, and never again.

@@ -13,6 +13,8 @@ fn foreign_data(world: &mut World) {
         entries: 23,
         version: Some(15),
         system_id: Some("123".into()),
+        control: true,
+        bases: 3,
     });
 }
 

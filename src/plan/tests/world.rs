@@ -284,6 +284,8 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
             entries: 23,
             version: node.postgresql,
             system_id: Some(SYSTEM.into()),
+            control: true,
+            bases: 3,
         });
         facts.in_recovery = Some(!leads);
         for name in ["postgres", "replicator", "rewind"] {

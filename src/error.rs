@@ -87,10 +87,13 @@ impl Error {
         Self::new(Kind::Interrupted, "interrupted")
     }
 
-    /// Several failures of one run, sorted by host; the kind is that of the gravest.
+    /// Several failures of one run, sorted by host; of their kind where they share one.
     pub fn several(what: impl Into<String>, mut failures: Vec<Error>) -> Self {
         failures.sort_by(|a, b| a.host().cmp(&b.host()));
-        let kind = failures.first().map_or(Kind::Failed, Error::kind);
+        let kind = match failures.first().map(Error::kind) {
+            Some(kind) if failures.iter().all(|failure| failure.kind() == kind) => kind,
+            _ => Kind::Failed,
+        };
         let mut error = Self::new(kind, what);
         error.0.failures = failures;
         error

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::process::Command;
 
-use super::{Global, site::Base};
+use super::{
+    Global,
+    site::{self, Base},
+};
 use crate::{
     cluster::SUPERUSER,
     error::{Error, Result},
@@ -98,7 +101,7 @@ pub(super) async fn psql(global: &Global, read: bool, args: &[String]) -> Result
         .running
         .iter()
         .find(|machine| machine.host == door)
-        .ok_or_else(|| not_running(&door))?;
+        .ok_or_else(|| not_running(&base, &door))?;
     let (events, _quiet) = Events::channel();
     let site = base.connect(std::slice::from_ref(machine), &events).await?;
     let haproxy = &base.inventory.haproxy;
@@ -149,17 +152,20 @@ fn known(inventory: &Inventory, name: &str) -> Result<HostName> {
         .hint(format!("the inventory's hosts: {}", hosts.join(", "))))
 }
 
-fn not_running(host: &HostName) -> Error {
+fn not_running(base: &Base, host: &HostName) -> Error {
     Error::failed("the host does not run")
         .on(host)
-        .hint("make or start it: pgherd up")
+        .hint(format!(
+            "make or start it: {}",
+            site::typed(&base.inventory.path, "up")
+        ))
 }
 
 /// Finds the hosts afresh and writes `ssh_config`, since addresses may have changed.
 async fn reach(base: &Base, host: &HostName) -> Result<std::path::PathBuf> {
     let outlook = base.outlook().await?;
     if !outlook.running.iter().any(|machine| machine.host == *host) {
-        return Err(not_running(host));
+        return Err(not_running(base, host));
     }
     base.workspace.pin_host_keys(&outlook.running)?;
     base.workspace.write_ssh_config(&outlook.running)

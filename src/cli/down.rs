@@ -109,7 +109,7 @@ impl Asker<'_> {
                 self.terminal.say(&format!(
                     "This removes the cluster {cluster} and all of its data:\n{what}  {secrets}"
                 ));
-                let question = format!("Type the cluster's name ({cluster}) to remove it:");
+                let question = format!("Remove {cluster} for good?");
                 report::confirm(self.terminal, &question, Expected::Word(cluster)).await
             })
             .await?;

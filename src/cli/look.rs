@@ -252,7 +252,8 @@ impl Status {
             );
         }
         for host in absent {
-            terminal.say(&format!("{host} does not run: pgherd up starts it"));
+            let up = super::site::typed(&base.inventory.path, "up");
+            terminal.say(&format!("{host} does not run; start it: {up}"));
         }
         for error in &self.sight.dark {
             terminal.say(&error.to_string());

@@ -15,6 +15,7 @@ mod connect;
 mod down;
 mod init;
 mod look;
+mod manual;
 mod plan;
 mod site;
 mod up;
@@ -36,8 +37,12 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+/// Read where neither `-i` nor PGHERD_INVENTORY names another.
+const DEFAULT_INVENTORY: &str = "pgherd.yaml";
+
 /// What every verb takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Read this inventory
     #[arg(
@@ -46,7 +51,7 @@ pub struct Global {
         global = true,
         value_name = "FILE",
         env = "PGHERD_INVENTORY",
-        default_value = "pgherd.yaml",
+        default_value = DEFAULT_INVENTORY,
         value_hint = ValueHint::FilePath
     )]
     pub inventory: PathBuf,
@@ -120,10 +125,15 @@ pub enum Verb {
     )]
     Status,
     /// Prove that the cluster works, through its own front door
+    #[command(
+        after_help = "Writes a row through the write port and reads it back from every replica; changes nothing else.\n\n\
+                      Example:\n  pgherd verify && echo 'the cluster holds'"
+    )]
     Verify,
     /// Open a shell on a host, or run a command there
     #[command(after_help = "Example:\n  pgherd ssh node1 -- patronictl -c /etc/patroni.yml list")]
     Ssh {
+        /// One of the inventory's hosts
         host: String,
         /// Run this instead of a shell
         #[arg(last = true, value_name = "CMD")]
@@ -142,6 +152,7 @@ pub enum Verb {
     /// Show the journal of a host's units
     #[command(after_help = "Example:\n  pgherd logs node2 patroni -f")]
     Logs {
+        /// One of the inventory's hosts
         host: String,
         /// Only this unit [default: the units of the host's roles]
         unit: Option<String>,
@@ -165,6 +176,7 @@ pub enum Verb {
     /// Print a completion script
     #[command(after_help = "Example:\n  pgherd completions bash >/etc/bash_completion.d/pgherd")]
     Completions {
+        /// The shell that is to complete pgherd's verbs and options
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
@@ -192,8 +204,10 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
             match init::run(provider.as_str(), output)? {
                 init::Written::Stdout(text) => terminal.print(text),
                 init::Written::File(path) => terminal.say(&format!(
-                    "wrote {}\nnext: read it, then `pgherd -i {0} plan` and `pgherd -i {0} up`",
-                    path.display()
+                    "wrote {}\nnext: read it, then `{}` and `{}`",
+                    path.display(),
+                    site::typed(&path, "plan"),
+                    site::typed(&path, "up")
                 )),
             }
         }
@@ -225,28 +239,10 @@ fn completions(shell: clap_complete::Shell, terminal: &Terminal) {
     terminal.print(&String::from_utf8_lossy(&script));
 }
 
-/// One page: the synopsis, then every verb with its options.
 fn man(terminal: &Terminal) -> Result<()> {
-    let failed =
-        |error: std::io::Error| Error::failed("cannot make the manual page").because(error);
-    let mut command = <Cli as clap::CommandFactory>::command();
-    command.build();
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone())
-        .render(&mut page)
-        .map_err(failed)?;
-    for verb in command
-        .get_subcommands()
-        .filter(|verb| verb.get_name() != "help")
-    {
-        let verb = verb.clone();
-        let title = format!(".SH \"PGHERD {}\"\n", verb.get_name().to_uppercase());
-        page.extend_from_slice(title.as_bytes());
-        let man = clap_mangen::Man::new(verb);
-        man.render_description_section(&mut page).map_err(failed)?;
-        man.render_synopsis_section(&mut page).map_err(failed)?;
-        man.render_options_section(&mut page).map_err(failed)?;
-    }
-    terminal.print(&String::from_utf8_lossy(&page));
+    let command = <Cli as clap::CommandFactory>::command();
+    let page = manual::page(&command)
+        .map_err(|error| Error::failed("cannot make the manual page").because(error))?;
+    terminal.print(&page);
     Ok(())
 }

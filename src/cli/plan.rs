@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    site::{Base, Outlook},
+    site::{self, Base, Outlook},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -41,7 +41,10 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
         terminal.print(&text(&base, &outlook, &notes, &plan, terminal));
     }
     if check && !(plan.is_empty() && absent.is_empty()) {
-        return Err(Error::new(Kind::Pending, "changes are pending").hint("make them: pgherd up"));
+        let up = site::typed(&base.inventory.path, "up");
+        return Err(
+            Error::new(Kind::Pending, "changes are pending").hint(format!("make them: {up}"))
+        );
     }
     Ok(())
 }

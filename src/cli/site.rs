@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +24,7 @@ use crate::{
     inventory::{HostName, Inventory, PgVersion, Role},
     plan::{self, Found, Plan},
     provider::{self, Machine, MachineState, Provider},
-    remote::{Remote, SshRemote},
+    remote::{Remote, SshRemote, quote},
     render::{self, Files, Templates},
     verify::{Proof, Prover},
     workspace::{Request, Workspace},
@@ -231,13 +232,22 @@ impl Base {
     }
 }
 
+/// What to type for `verb` on the same inventory.
+pub(super) fn typed(inventory: &Path, verb: &str) -> String {
+    if inventory == Path::new(super::DEFAULT_INVENTORY) {
+        return format!("pgherd {verb}");
+    }
+    let file = quote(&inventory.display().to_string());
+    format!("pgherd -i {file} {verb}")
+}
+
 pub(super) fn no_cluster(inventory: &Inventory) -> Error {
     Error::failed(format!("there is no cluster {} here", inventory.cluster))
         .cause(format!(
             "{} is not there",
             inventory.workspace_dir().display()
         ))
-        .hint("make it: pgherd up")
+        .hint(format!("make it: {}", typed(&inventory.path, "up")))
 }
 
 fn major(inventory: &Inventory, host: &HostName, os: &Os) -> Result<u16> {
@@ -285,8 +295,10 @@ impl Outlook {
         }
         let names: Vec<&str> = absent.iter().map(HostName::as_str).collect();
         Err(
-            Error::failed(format!("hosts that do not run: {}", names.join(", ")))
-                .hint("make or start them: pgherd up"),
+            Error::failed(format!("hosts that do not run: {}", names.join(", "))).hint(format!(
+                "make or start them: {}",
+                typed(&inventory.path, "up")
+            )),
         )
     }
 }
@@ -296,7 +308,7 @@ pub(super) fn no_hosts(inventory: &Inventory) -> Error {
         "no host of the cluster {} is there",
         inventory.cluster
     ))
-    .hint("make them: pgherd up")
+    .hint(format!("make them: {}", typed(&inventory.path, "up")))
 }
 
 /// Hosts that are connected, or are when somebody asks.

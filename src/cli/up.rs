@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Global, plan as plan_verb,
-    site::{Base, Outlook, Site},
+    site::{self, Base, Outlook, Site},
 };
 use crate::{
     cluster::{Cluster, SUPERUSER},
@@ -159,7 +159,8 @@ fn outline(
             roles.join(", ")
         ));
     }
-    text.push_str("  every package, file and diff of it: pgherd plan\n");
+    let plan = site::typed(&base.inventory.path, "plan");
+    text.push_str(&format!("  every package, file and diff of it: {plan}\n"));
     text
 }
 

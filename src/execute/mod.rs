@@ -55,7 +55,7 @@ pub async fn execute(plan: Arc<Plan>, context: &Context) -> Result<Tally> {
     let mut failures = Vec::new();
     let mut interrupted = false;
     loop {
-        if !interrupted {
+        if !interrupted && !context.cancel.is_cancelled() {
             start_ready(&plan, &mut states, &mut running, context);
         }
         let ended = tokio::select! {

@@ -16,10 +16,12 @@ use crate::{
 const FRESH: Duration = Duration::from_millis(150);
 
 type Survey = BTreeMap<HostName, Result<Status>>;
+/// A survey, and when it was answered.
+type Answered = (Instant, Arc<Survey>);
 
-/// The latest survey, and when it was answered.
+/// The latest survey.
 #[derive(Clone, Default)]
-pub struct SharedSurvey(Arc<Mutex<Option<(Instant, Arc<Survey>)>>>);
+pub struct SharedSurvey(Arc<Mutex<Option<Answered>>>);
 
 impl SharedSurvey {
     /// What the members say now, or said a moment ago. Whoever asks while another does waits for the

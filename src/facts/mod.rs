@@ -58,16 +58,19 @@ pub struct DataFact {
     pub entries: usize,
     /// The content of `PG_VERSION`.
     pub version: Option<u16>,
-    /// From `pg_control`, which `initdb` writes early.
+    /// From `pg_control`; `None` also where no package is installed that could read it.
     pub system_id: Option<String>,
+    /// Whether there is a `pg_control`, which `initdb` writes early and a copy of a leader last.
+    pub control: bool,
     /// How many databases there are; `initdb` makes three.
     pub bases: usize,
 }
 
 impl DataFact {
-    /// Whether `initdb` began here and never finished, so that nothing was ever committed.
+    /// Whether `initdb`, or a copy of a leader, began here and never finished, so that nothing was
+    /// ever committed.
     pub fn is_half_made(&self) -> bool {
-        self.entries > 0 && (self.system_id.is_none() || self.bases < 3)
+        self.entries > 0 && (!self.control || self.bases < 3)
     }
 }
 
@@ -110,8 +113,8 @@ pub struct Facts {
     pub data: Option<DataFact>,
     /// The id of the cluster for which pgherd made the data directory.
     pub data_marker: Option<String>,
-    /// A bootstrap is at work right now.
-    pub initdb_runs: bool,
+    /// `initdb` or `pg_basebackup` is at work right now.
+    pub data_at_work: bool,
     /// etcd has data of this cluster here.
     pub etcd_data: bool,
     pub listeners: Vec<Listener>,
@@ -240,8 +243,7 @@ pub fn parse(text: &str) -> Result<Facts> {
                     owner: (*owner).into(),
                     entries: entries.parse().unwrap_or_default(),
                     version: version.parse().ok(),
-                    system_id: None,
-                    bases: 0,
+                    ..DataFact::default()
                 });
             }
             ["system-id", id] => {
@@ -249,12 +251,17 @@ pub fn parse(text: &str) -> Result<Facts> {
                     data.system_id = Some((*id).into());
                 }
             }
+            ["pg-control", _] => {
+                if let Some(data) = &mut facts.data {
+                    data.control = true;
+                }
+            }
             ["bases", count] => {
                 if let Some(data) = &mut facts.data {
                     data.bases = count.parse().unwrap_or_default();
                 }
             }
-            ["initdb-runs", _] => facts.initdb_runs = true,
+            ["data-at-work", _] => facts.data_at_work = true,
             ["data-marker", id] => facts.data_marker = Some((*id).into()),
             ["etcd-data", _] => facts.etcd_data = true,
             ["listener", port, pid, process, unit] => facts.listeners.push(Listener {

@@ -40,12 +40,13 @@ if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
   c=$(ls /usr/lib/postgresql/*/bin/pg_controldata 2>/dev/null | sort -V | tail -n 1)
   # initdb makes three databases, the last of them right before it is done.
   fact bases "$(ls "$DATA_DIR/base" 2>/dev/null | grep -c '^[0-9]')"
+  [ -e "$DATA_DIR/global/pg_control" ] && fact pg-control yes
   if [ -n "$c" ] && [ -e "$DATA_DIR/global/pg_control" ]; then
     "$c" -D "$DATA_DIR" 2>/dev/null | sed -n 's/^Database system identifier: */system-id\t/p'
   fi
 fi
 [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ] && fact data-marker "$(cat "$DATA_DIR.pgherd")"
-[ -n "$DATA_DIR" ] && grep -qsx initdb /proc/[0-9]*/comm && fact initdb-runs yes
+[ -n "$DATA_DIR" ] && grep -qsxE 'initdb|pg_basebackup' /proc/[0-9]*/comm && fact data-at-work yes
 [ -n "$ETCD_DIR" ] && [ -d "$ETCD_DIR/member" ] && fact etcd-data "$ETCD_DIR"
 
 if command -v ss >/dev/null; then

@@ -13,7 +13,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => Error::input(format!("{shown}: there is no such inventory"))
             .hint(format!(
-                "`pgherd -i {shown} init` writes one that works as it is"
+                "`pgherd init -o {shown}` writes one that works as it is"
             ))
             .hint("`-i FILE` or PGHERD_INVENTORY names another"),
         io::ErrorKind::IsADirectory => {

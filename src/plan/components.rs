@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, Change, Found, Plan, Step, StepId,
+    Action, Change, Plan, Step, StepId,
     files::{self, Check, Difference},
     packages,
     surprise::unit,
@@ -16,6 +16,17 @@ use crate::{
     remote::{Script, quote},
     render::{Effect, File, Stage},
 };
+
+/// A role on a host: as it was found, and as it should be.
+pub(super) struct Component<'a> {
+    pub node: &'a Node,
+    pub role: Role,
+    pub facts: &'a Facts,
+    /// All of the host's files.
+    pub files: &'a [File],
+    /// The program itself is replaced in this plan, which its unit only notices when it restarts.
+    pub replaced: bool,
+}
 
 /// What happens to a component's unit in this plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +44,8 @@ pub(super) struct Configured {
     /// After which its unit can be started, reloaded or restarted.
     pub ready: Vec<StepId>,
     pub why: String,
+    /// The unit runs but would not start at boot.
+    pub enable: bool,
 }
 
 /// The names of a component's steps, so that they are the same wherever they show.
@@ -75,7 +88,8 @@ pub(super) fn prepare(
     files: &[File],
 ) -> Result<Option<StepId>> {
     let wanted = files.iter().filter(|file| file.stage == Stage::Prepare);
-    let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)?;
+    let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)
+        .map_err(|error| error.on(&node.name))?;
     if changed.is_empty() {
         plan.skip(
             &node.name,
@@ -101,44 +115,44 @@ pub(super) fn prepare(
 pub(super) fn configure(
     plan: &mut Plan,
     cluster: &Cluster,
-    node: &Node,
-    role: Role,
-    found: &Found,
-    files: &[File],
+    component: &Component<'_>,
     after: Vec<StepId>,
 ) -> Result<Configured> {
-    let bare = Facts::default();
-    let facts = found.facts.get(&node.name).unwrap_or(&bare);
+    let Component {
+        node, role, facts, ..
+    } = *component;
     let names = names(role);
-    let wanted = files
+    let wanted = component
+        .files
         .iter()
         .filter(|file| file.stage == Stage::Configure && file.role == Some(role));
-    let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)?;
+    let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)
+        .map_err(|error| error.on(&node.name))?;
     let unit_fact = facts.unit(unit(role));
-    let pending = facts.pending.get(unit(role)).map(String::as_str);
-    let effect = files::effect(&changed).max(match pending {
+    let pending = match facts.pending.get(unit(role)).map(String::as_str) {
         Some("restart") => Effect::Restart,
         Some(_) => Effect::Reload,
         None => Effect::Nothing,
-    });
+    };
+    let replaced = if component.replaced {
+        Effect::Restart
+    } else {
+        Effect::Nothing
+    };
+    let effect = files::effect(&changed).max(pending).max(replaced);
     let dirs = directories(cluster, role, facts);
     let mut ready = after.clone();
-    let mut why = if changed.is_empty() {
-        "an earlier run was cut off before the unit took its config over".to_owned()
-    } else {
+    let mut why = if !changed.is_empty() {
         list(&changed)
+    } else if component.replaced {
+        format!("{} itself is replaced", unit(role))
+    } else {
+        "an earlier run was cut off before the unit took its config over".to_owned()
     };
     if changed.is_empty() && dirs.is_none() {
         plan.skip(&node.name, names.configure, "the files are as rendered");
     } else {
-        let note = match effect {
-            Effect::Restart => "restart",
-            _ => "reload",
-        };
-        let mut script = Script::new()
-            .alone(names.configure)
-            .line("mkdir -p /run/pgherd/pending")
-            .line(format!("echo {note} >/run/pgherd/pending/{}", unit(role)));
+        let mut script = note_pending(Script::new().alone(names.configure), role, effect);
         if let Some(dirs) = &dirs {
             script = script.line(dirs);
         }
@@ -181,14 +195,33 @@ pub(super) fn configure(
     if turn == Turn::Leave {
         plan.skip(&node.name, names.start, "the unit is active and enabled");
     }
-    Ok(Configured { turn, ready, why })
+    Ok(Configured {
+        turn,
+        ready,
+        why,
+        enable: !unit_fact.is_enabled(),
+    })
+}
+
+/// Notes on the host what its unit still has to do, before anything is done that asks for it: should
+/// the run be cut off in between, the next one knows. The unit's own step removes the note.
+pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script {
+    let note = match effect {
+        Effect::Restart => "restart",
+        Effect::Reload => "reload",
+        Effect::Nothing => return script,
+    };
+    script
+        .line("mkdir -p /run/pgherd/pending")
+        .line(format!("echo {note} >/run/pgherd/pending/{}", unit(role)))
 }
 
 fn turn(unit: &UnitFact, effect: Effect) -> Turn {
-    if !unit.is_active() || !unit.is_enabled() {
+    if !unit.is_active() {
         return Turn::Start;
     }
     match effect {
+        Effect::Nothing if !unit.is_enabled() => Turn::Start,
         Effect::Nothing => Turn::Leave,
         Effect::Reload => Turn::Reload,
         Effect::Restart => Turn::Restart,
@@ -220,23 +253,34 @@ pub(super) fn run_unit(
             ],
         ),
         Turn::Reload => (names.reload, "reload", &["systemctl reload UNIT"]),
-        Turn::Restart => (names.restart, "restart", &["systemctl restart UNIT"]),
+        // A run that was cut off may have left a unit file that systemd has not read.
+        Turn::Restart => (
+            names.restart,
+            "restart",
+            &["systemctl daemon-reload", "systemctl restart UNIT"],
+        ),
     };
     let mut script = Script::new().alone(name);
+    let mut changes = vec![Change::Unit { unit, verb }];
+    if configured.enable && configured.turn != Turn::Start {
+        script = script.line(format!("systemctl enable --quiet {unit}"));
+        changes.push(Change::Unit {
+            unit,
+            verb: "enable",
+        });
+    }
     for command in commands {
         script = script.line(command.replace("UNIT", unit));
     }
     script = script.line(format!("rm -f /run/pgherd/pending/{unit}"));
     let mut waits = configured.ready.clone();
     waits.extend(after);
-    waits.sort_unstable();
-    waits.dedup();
     Some(plan.push(Step {
         host: node.name.clone(),
         name,
         why: configured.why.clone(),
         after: waits,
-        changes: vec![Change::Unit { unit, verb }],
+        changes,
         action: Action::Run(script),
         limit: Duration::from_secs(180),
         units: vec![unit],

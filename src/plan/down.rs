@@ -82,17 +82,33 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
                 continue;
             };
             match file.kind {
-                Kind::Whole => script = script.line(format!("rm -f {}", quote(&file.path))),
+                Kind::Whole => {
+                    script = script.line(format!("rm -f {}", quote(&file.path)));
+                    changes.push(Change::Other(format!("{} is removed", file.path)));
+                }
                 Kind::Block => {
-                    let rest = crate::render::remove_block(&here.content, cluster.name())?;
+                    let rest = crate::render::remove_block(&here.content, cluster.name()).map_err(
+                        |error| {
+                            error
+                                .on(&node.name)
+                                .cause(format!("it is in {}", file.path))
+                        },
+                    )?;
+                    if rest == here.content {
+                        continue;
+                    }
                     let file = crate::render::File {
                         content: rest,
+                        mode: here.mode,
                         ..file.clone()
                     };
                     script = script.put(&file);
+                    changes.push(Change::Other(format!(
+                        "pgherd's lines in {} are removed",
+                        file.path
+                    )));
                 }
             }
-            changes.push(Change::Other(format!("{} is removed", file.path)));
         }
         // The mark goes last: until then, a `down` that was cut off finds its way back.
         script = script

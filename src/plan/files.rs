@@ -29,7 +29,8 @@ pub(super) fn differences<'a>(
         let old = found.map(|found| found.content.as_str());
         let wanted = match file.kind {
             Kind::Whole => file.content.clone(),
-            Kind::Block => render::merge_block(old.unwrap_or_default(), &file.content, cluster)?,
+            Kind::Block => render::merge_block(old.unwrap_or_default(), &file.content, cluster)
+                .map_err(|error| error.cause(format!("it is in {}", file.path)))?,
         };
         let note = found.and_then(|found| attributes(file, found));
         if old == Some(wanted.as_str()) && note.is_none() {
@@ -47,8 +48,13 @@ pub(super) fn differences<'a>(
             note,
         };
         let effect = file.effect_of_change(old);
+        let mode = match (file.kind, found) {
+            (Kind::Block, Some(found)) => found.mode,
+            _ => file.mode,
+        };
         let file = File {
             content: wanted,
+            mode,
             ..file.clone()
         };
         differences.push(Difference {

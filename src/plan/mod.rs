@@ -14,7 +14,10 @@ mod config;
 mod down;
 mod files;
 mod packages;
+mod remains;
 mod surprise;
+#[cfg(test)]
+mod tests;
 mod up;
 
 pub use config::config_patch;
@@ -132,7 +135,9 @@ impl Plan {
             .count()
     }
 
-    fn push(&mut self, step: Step) -> StepId {
+    fn push(&mut self, mut step: Step) -> StepId {
+        step.after.sort_unstable();
+        step.after.dedup();
         debug_assert!(step.after.iter().all(|before| *before < self.steps.len()));
         self.steps.push(step);
         self.steps.len() - 1

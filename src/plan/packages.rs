@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Action, Change, Plan, Step, StepId};
+use super::{Action, Change, Plan, Step, StepId, components};
 use crate::{
     cluster::{Cluster, Node},
     facts::Facts,
     inventory::{PatroniSource, PgSource, Role},
     remote::{Script, quote},
-    render::File,
+    render::{Effect, File},
 };
 
 const INSTALL: &str = include_str!("packages.sh");
@@ -126,8 +126,9 @@ pub(super) fn install_patroni(
         Some(_) => "/opt/patroni has other versions",
     };
     let bundle = cluster.ca_bundle.as_ref().map_or("", |_| CA_BUNDLE);
-    let script = Script::new()
-        .alone("install-patroni")
+    // Patroni goes on with what it has loaded until it is restarted.
+    let script = Script::new().alone("install-patroni");
+    let script = components::note_pending(script, Role::Postgres, Effect::Restart)
         .line(format!("STAMP={stamp}"))
         .line(format!("CA_BUNDLE={bundle}"))
         .line(format!("REQUIREMENTS={REQUIREMENTS}"))
@@ -149,7 +150,7 @@ pub(super) fn install_patroni(
 /// Where the user's `ca_bundle` lies on the hosts.
 pub(super) const CA_BUNDLE: &str = "/etc/pgherd/ca-bundle.crt";
 
-fn digest(text: &str) -> String {
+pub(super) fn digest(text: &str) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(text)
         .iter()

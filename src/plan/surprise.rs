@@ -3,6 +3,8 @@
 //! Everything here stops a run before it changes anything, with the facts. Nothing is ever wiped to
 //! get out of the way of a plan.
 
+use std::collections::BTreeSet;
+
 use super::Found;
 use crate::{
     cluster::{Cluster, Node},
@@ -69,7 +71,12 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
         }
         None => false,
     };
+    let mut seen = BTreeSet::new();
     for listener in &facts.listeners {
+        // A process that listens on several addresses is one finding.
+        if !seen.insert((listener.port, listener.pid)) {
+            continue;
+        }
         let expected = node
             .roles
             .iter()
@@ -158,15 +165,20 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
     let known = keys.initialize.as_deref().filter(|id| !id.is_empty())?;
     let scope = cluster.name();
     let mut systems = Vec::new();
+    let mut unread = false;
     for node in cluster.with_role(Role::Postgres) {
-        let system = found
-            .facts
-            .get(&node.name)
-            .and_then(|facts| facts.data.as_ref())
-            .and_then(|data| data.system_id.clone());
-        if let Some(system) = system {
-            systems.push((node.name.clone(), system));
+        let facts = found.facts.get(&node.name);
+        let Some(data) = facts.and_then(|facts| facts.data.as_ref()) else {
+            continue;
+        };
+        match &data.system_id {
+            Some(system) => systems.push((node.name.clone(), system.clone())),
+            // Without its package there is nothing to read a database's identifier with.
+            None => unread |= data.control,
         }
+    }
+    if systems.is_empty() && unread {
+        return None;
     }
     if systems.is_empty() {
         return Some(

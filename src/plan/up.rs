@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
-    components::{self, Configured, Turn},
-    config_patch, packages, surprise,
+    components::{self, Component, Configured, Turn},
+    config_patch, packages, remains, surprise,
 };
 use crate::{
     cluster::{Cluster, Node, REPLICATION_USER, REWIND_USER, SUPERUSER},
     error::Result,
-    facts::{DataFact, Facts},
+    facts::Facts,
     inventory::{HostName, Role},
     remote::{Script, quote},
     render::Files,
@@ -47,12 +47,14 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
                     packages::install_patroni(&mut plan, cluster, node, facts, files, base.clone());
                 after = venv.map_or(after, |venv| vec![venv]);
             }
-            let mut configured =
-                components::configure(&mut plan, cluster, node, *role, found, files, after)?;
-            if venv.is_some() && matches!(configured.turn, Turn::Leave | Turn::Reload) {
-                configured.turn = Turn::Restart;
-                configured.why = "Patroni itself was replaced".into();
-            }
+            let component = Component {
+                node,
+                role: *role,
+                facts,
+                files,
+                replaced: venv.is_some(),
+            };
+            let configured = components::configure(&mut plan, cluster, &component, after)?;
             match role {
                 Role::Postgres => databases.push((node, configured)),
                 Role::Etcd => etcds.push((node, configured)),
@@ -63,17 +65,23 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
         }
     }
     let dcs_ready = etcd(&mut plan, &etcds);
-    let released = bootstrap_remains(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
-    patroni(&mut plan, cluster, found, config, &databases, &released);
+    let cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
+    patroni(&mut plan, cluster, found, config, &databases, &cleared);
     Ok(plan)
 }
 
 /// Starts what does not run, all at once; restarts what must be restarted one at a time, so that a
 /// quorum stays. Returns the steps after which the DCS can be used.
 fn etcd(plan: &mut Plan, etcds: &[(&Node, Configured)]) -> Vec<StepId> {
+    let (starts, others): (Vec<_>, Vec<_>) = etcds
+        .iter()
+        .partition(|(_, configured)| configured.turn == Turn::Start);
+    // A member that is away must be back before another goes. Without a quorum there is nothing to
+    // keep, and the restart may be what brings it back.
+    let quorum = others.len() > etcds.len() / 2;
     let mut healthy = Vec::new();
     let mut last: Vec<StepId> = Vec::new();
-    for (node, configured) in etcds {
+    for (node, configured) in starts.into_iter().chain(others) {
         let serial = configured.turn == Turn::Restart;
         let before = if serial { last.clone() } else { Vec::new() };
         let Some(step) = components::run_unit(plan, node, Role::Etcd, configured, &before) else {
@@ -91,97 +99,12 @@ fn etcd(plan: &mut Plan, etcds: &[(&Node, Configured)]) -> Vec<StepId> {
         });
         if serial {
             last = vec![wait];
+        } else if quorum {
+            last.push(wait);
         }
         healthy.push(wait);
     }
     healthy
-}
-
-/// Clears away what a bootstrap left that died before it had made a database.
-///
-/// Patroni takes the lock `initialize` with an empty value, runs `initdb`, makes its roles, and only
-/// then writes the system's identifier there and its configuration beside it. Until that moment
-/// nothing was ever committed; a Patroni that is started again neither frees the lock nor repeats
-/// `initdb`, and a half-made data directory stays in its way for ever.
-fn bootstrap_remains(
-    plan: &mut Plan,
-    cluster: &Cluster,
-    found: &Found,
-    etcds: &[(&Node, Configured)],
-    databases: &mut [(&Node, Configured)],
-    dcs_ready: Vec<StepId>,
-) -> Vec<StepId> {
-    let (Some(keys), Some((etcd, _))) = (&found.dcs, etcds.first()) else {
-        return dcs_ready;
-    };
-    let data = |node: &Node| {
-        found
-            .facts
-            .get(&node.name)
-            .and_then(|facts| facts.data.as_ref())
-    };
-    let works = found.facts.values().any(|facts| facts.initdb_runs);
-    if keys.leader.is_some() || keys.config.is_some() || works {
-        return dcs_ready;
-    }
-    let id = Some(&cluster.secrets.cluster_id);
-    let mut before = dcs_ready;
-    let mut cleared = Vec::new();
-    for (node, configured) in databases.iter_mut() {
-        let facts = found.facts.get(&node.name);
-        let ours = facts.is_some_and(|facts| facts.data_marker.as_ref() == id);
-        if !ours || !data(node).is_some_and(DataFact::is_half_made) {
-            continue;
-        }
-        let dir = quote(&cluster.inventory.postgresql.data_dir);
-        configured.turn = Turn::Start;
-        configured.why = "its bootstrap begins anew".into();
-        cleared.push(plan.push(Step {
-            host: node.name.clone(),
-            name: "clear-bootstrap",
-            why: "initdb began here for this cluster and never finished; nothing was ever committed".into(),
-            after: configured.ready.clone(),
-            changes: vec![Change::Other(format!(
-                "the half-made database in {} is removed",
-                cluster.inventory.postgresql.data_dir
-            ))],
-            action: Action::Run(
-                Script::new()
-                    .alone("clear-bootstrap")
-                    .line("systemctl stop patroni")
-                    .line(format!("find {dir} -mindepth 1 -delete")),
-            ),
-            limit: Duration::from_secs(120),
-            units: vec!["patroni"],
-        }));
-    }
-    let complete = databases
-        .iter()
-        .any(|(node, _)| data(node).is_some_and(|data| data.entries > 0 && !data.is_half_made()));
-    let stale = match keys.initialize.as_deref() {
-        None => false,
-        // Whoever has a whole database takes the lock over by itself.
-        Some("") => !complete,
-        Some(_) => !complete && !cleared.is_empty(),
-    };
-    if let (true, Some(revision)) = (stale, keys.initialize_revision.clone()) {
-        before.extend(&cleared);
-        return vec![plan.push(Step {
-            host: etcd.name.clone(),
-            name: "release-bootstrap",
-            why: "the bootstrap that holds it is dead, and no member would begin another".into(),
-            after: before,
-            changes: vec![Change::Other(format!(
-                "the lock of {}'s bootstrap is removed from etcd",
-                cluster.name()
-            ))],
-            action: Action::ReleaseBootstrap { revision },
-            limit: Duration::from_secs(10),
-            units: vec!["etcd"],
-        })];
-    }
-    before.extend(cleared);
-    before
 }
 
 /// Everything about the database hosts' units, and what must be seen after them.
@@ -200,6 +123,10 @@ fn patroni(
             .is_some_and(|data| data.entries > 0 && !data.is_half_made())
     });
     let leader = found.dcs.as_ref().and_then(|keys| keys.leader.clone());
+    // While etcd is away the one that takes writes can still be told from the databases themselves.
+    let primary = databases
+        .iter()
+        .find(|(node, _)| facts(&node.name).is_some_and(|facts| facts.in_recovery == Some(false)));
     let Some((first, _)) = databases.first() else {
         return;
     };
@@ -218,15 +145,18 @@ fn patroni(
         }
     }
 
-    let mut led: Vec<StepId> = started.clone();
+    // What is started waits for the DCS by itself.
+    let mut led: Vec<StepId> = if started.is_empty() {
+        dcs_ready.to_vec()
+    } else {
+        started
+    };
     if !woken.is_empty() || leader.is_none() {
-        let mut after = started.clone();
-        after.extend(dcs_ready);
         led = vec![plan.push(Step {
             host: first.name.clone(),
             name: "await-leader",
             why: "one member must take writes".into(),
-            after,
+            after: led,
             changes: Vec::new(),
             action: Action::Await(Condition::Leader),
             limit: FORMING,
@@ -241,7 +171,8 @@ fn patroni(
         .filter(|(node, _)| facts(&node.name).is_some_and(lacks_roles))
         .map(|(node, _)| &node.name)
         .collect();
-    if !fresh && (!lacking.is_empty() || !woken.is_empty() || leader.is_none()) {
+    let unseen = primary.is_none() && (!woken.is_empty() || leader.is_none());
+    if !fresh && (!lacking.is_empty() || unseen) {
         let why = match lacking.first() {
             Some(host) => {
                 format!("{host} lacks a role that Patroni needs: its bootstrap was cut off")
@@ -277,7 +208,10 @@ fn patroni(
     }
 
     let mut settled = if streaming.is_empty() { led } else { streaming };
-    restart_in_turn(plan, databases, leader.as_deref(), &mut settled);
+    let leading = leader
+        .as_deref()
+        .or(primary.map(|(node, _)| node.name.as_str()));
+    restart_in_turn(plan, databases, leading, &mut settled);
 
     let known = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
     let (patch, mut changes) = config_patch(known, config);
@@ -364,8 +298,6 @@ fn restart_in_turn(
         if Some(node.name.as_str()) == leader && databases.len() > 1 {
             let mut after = settled.clone();
             after.extend(&configured.ready);
-            after.sort_unstable();
-            after.dedup();
             *settled = vec![plan.push(Step {
                 host: node.name.clone(),
                 name: "hand-over",

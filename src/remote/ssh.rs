@@ -40,6 +40,9 @@ struct Link {
     forwards: Mutex<HashMap<u16, PathBuf>>,
 }
 
+/// A host's connection, held by whoever makes it, so that it is made once.
+type Slot = Arc<Mutex<Option<Arc<Link>>>>;
+
 /// Connections to the hosts that `ssh_config` names.
 pub struct SshRemote {
     config: PathBuf,
@@ -47,7 +50,7 @@ pub struct SshRemote {
     sockets: tempfile::TempDir,
     /// How long a host may take to let us in.
     patience: Duration,
-    links: Mutex<HashMap<HostName, Arc<Mutex<Option<Arc<Link>>>>>>,
+    links: Mutex<HashMap<HostName, Slot>>,
 }
 
 impl SshRemote {

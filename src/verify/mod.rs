@@ -146,8 +146,8 @@ impl Prover {
 
     async fn leader(&self, survey: &BTreeMap<HostName, Result<Status>>) -> Check {
         let mut wrong: Vec<String> = survey
-            .iter()
-            .filter_map(|(_, status)| status.as_ref().err())
+            .values()
+            .filter_map(|status| status.as_ref().err())
             .map(Error::to_string)
             .collect();
         let asked = survey.keys().map(|host| async move {

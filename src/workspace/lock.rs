@@ -180,26 +180,22 @@ mod tests {
         let _again = again.unwrap();
     }
 
-    /// Not a test: the other process of the next one.
-    #[test]
-    #[ignore = "run by a_run_that_died_never_blocks_the_next"]
-    fn holds_the_lock_until_killed() {
-        let Some(path) = std::env::var_os("PGHERD_TEST_LOCK") else {
-            return;
-        };
-        let _lock = acquire(&PathBuf::from(path), "pg", "drill").unwrap();
-        eprintln!("locked");
-        std::thread::sleep(std::time::Duration::from_secs(60));
-    }
-
     #[test]
     fn a_run_that_died_never_blocks_the_next() {
+        // The run that dies is this very test once more, in a process of its own.
+        const HOLD: &str = "PGHERD_TEST_LOCK";
+        if let Some(path) = std::env::var_os(HOLD) {
+            let _lock = acquire(&PathBuf::from(path), "pg", "drill").unwrap();
+            eprintln!("locked");
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            panic!("nobody killed it");
+        }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--ignored", "--nocapture"])
-            .arg("workspace::lock::tests::holds_the_lock_until_killed")
-            .env("PGHERD_TEST_LOCK", &path)
+            .args(["--exact", "--nocapture"])
+            .arg("workspace::lock::tests::a_run_that_died_never_blocks_the_next")
+            .env(HOLD, &path)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

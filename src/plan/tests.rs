@@ -1,0 +1,10 @@
+//! Planning as data: facts in, steps out.
+
+mod drift;
+mod first_run;
+mod order;
+mod properties;
+mod remains;
+mod removal;
+mod surprises;
+mod world;

@@ -1,0 +1,318 @@
+//! A cluster as it should be, and its hosts as they were found, as values to plan with.
+
+use std::{net::Ipv4Addr, path::Path, sync::LazyLock};
+
+use serde_json::json;
+
+use crate::{
+    cluster::{Address, Certificate, Cluster, Node, Secrets},
+    error::{Error, Result},
+    etcd::PatroniKeys,
+    facts::{DataFact, DbRole, Facts, FileFact, Listener, Os, UnitFact},
+    inventory::{HostName, Inventory, Role},
+    plan::{self, Action, Found, Plan, Step, packages, surprise},
+    render::{self, File, Files, Kind, Templates},
+    secret::Secret,
+};
+
+/// The cluster of the contract.
+pub(super) const FIVE: &str = r"
+  node1:   { roles: [postgres], address: 192.0.2.1 }
+  node2:   { roles: [postgres], address: 192.0.2.2 }
+  node3:   { roles: [postgres], address: 192.0.2.3 }
+  node4:   { roles: [etcd],     address: 192.0.2.4 }
+  haproxy: { roles: [haproxy],  address: 192.0.2.5 }
+";
+
+/// Three etcd members, each beside a database.
+pub(super) const SHARED: &str = r"
+  db1:  { roles: [postgres, etcd], address: 192.0.2.1 }
+  db2:  { roles: [postgres, etcd], address: 192.0.2.2 }
+  db3:  { roles: [postgres, etcd], address: 192.0.2.3 }
+  door: { roles: [haproxy],        address: 192.0.2.4 }
+";
+
+/// One host for everything.
+pub(super) const ONE: &str = "\n  all: { roles: [postgres, etcd, haproxy], address: 192.0.2.1 }";
+
+/// The database system that a settled world has.
+pub(super) const SYSTEM: &str = "7506492390881896645";
+
+static TEMPLATES: LazyLock<Templates> = LazyLock::new(|| Templates::embedded().unwrap());
+
+#[derive(Clone)]
+pub(super) struct World {
+    pub cluster: Cluster,
+    pub files: Files,
+    pub found: Found,
+}
+
+impl World {
+    /// Bare hosts of Debian 12.
+    pub(super) fn bare(hosts: &str) -> Self {
+        let mut world = Self {
+            cluster: cluster("", hosts),
+            files: Files::new(),
+            found: Found::default(),
+        };
+        world.files = render::render(&world.cluster, &TEMPLATES).unwrap();
+        for host in world.hosts() {
+            world.found.facts.insert(host, bare());
+        }
+        world
+    }
+
+    /// What a run that went well leaves behind; the first database leads.
+    pub(super) fn settled(hosts: &str) -> Self {
+        let mut world = Self::bare(hosts);
+        let mut databases = Vec::new();
+        for node in world.cluster.nodes.values() {
+            if node.roles.contains(&Role::Postgres) {
+                databases.push(node.name.clone());
+            }
+            let leads = databases.first() == Some(&node.name);
+            let facts = settled(&world.cluster, node, &world.files[&node.name], leads);
+            world.found.facts.insert(node.name.clone(), facts);
+        }
+        world.found.dcs = Some(PatroniKeys {
+            initialize: Some(SYSTEM.into()),
+            leader: Some(databases[0].to_string()),
+            config: Some(render::dcs_config(&world.cluster)),
+            members: databases
+                .iter()
+                .map(|name| (name.to_string(), json!({"state": "running"})))
+                .collect(),
+            initialize_revision: Some("7".into()),
+        });
+        world
+    }
+
+    /// The same hosts under another inventory: `extra` above their section, `hosts` in it.
+    pub(super) fn wants(&mut self, extra: &str, hosts: &str) {
+        self.cluster = cluster(extra, hosts);
+        self.files = render::render(&self.cluster, &TEMPLATES).unwrap();
+    }
+
+    pub(super) fn hosts(&self) -> Vec<HostName> {
+        self.cluster.nodes.keys().cloned().collect()
+    }
+
+    pub(super) fn facts(&mut self, host: &str) -> &mut Facts {
+        self.found.facts.get_mut(&HostName::new(host)).unwrap()
+    }
+
+    pub(super) fn file(&mut self, host: &str, path: &str) -> &mut FileFact {
+        self.facts(host).files.get_mut(path).unwrap()
+    }
+
+    pub(super) fn unit(&mut self, host: &str, unit: &str) -> &mut UnitFact {
+        self.facts(host).units.get_mut(unit).unwrap()
+    }
+
+    /// Stops a unit, and with it what only it would tell of.
+    pub(super) fn stop(&mut self, host: &str, unit: &str) {
+        self.unit(host, unit).active = "inactive".into();
+        let facts = self.facts(host);
+        facts
+            .listeners
+            .retain(|listener| listener.unit != format!("{unit}.service"));
+        if unit == "patroni" {
+            facts.db_roles.clear();
+            facts.in_recovery = None;
+        }
+    }
+
+    pub(super) fn dcs(&mut self) -> &mut PatroniKeys {
+        self.found.dcs.as_mut().unwrap()
+    }
+
+    pub(super) fn up(&self) -> Result<Plan> {
+        let config = render::dcs_config(&self.cluster);
+        plan::up(&self.cluster, &self.files, &config, &self.found)
+    }
+
+    pub(super) fn plan(&self) -> Plan {
+        self.up().map_err(|error| told(&error)).unwrap()
+    }
+
+    /// The steps, as `host name [what it waits for]`.
+    pub(super) fn steps(&self) -> Vec<String> {
+        steps(&self.plan())
+    }
+
+    /// Why nothing is planned.
+    pub(super) fn refusal(&self) -> String {
+        told(&self.up().unwrap_err())
+    }
+
+    /// Puts a file on a host, as the step that the plan has for it would.
+    pub(super) fn put(&mut self, host: &HostName, path: &str) {
+        let file = self.files[host].iter().find(|file| file.path == path);
+        let file = file.unwrap().clone();
+        let name = self.cluster.name().to_owned();
+        let facts = self.found.facts.get_mut(host).unwrap();
+        let old = facts.files.get(path).cloned();
+        let fact = on_host(&file, old.as_ref(), &name);
+        facts.files.insert(path.into(), fact);
+    }
+}
+
+pub(super) fn steps(plan: &Plan) -> Vec<String> {
+    plan.steps
+        .iter()
+        .map(|step| format!("{} {} {:?}", step.host, step.name, step.after))
+        .collect()
+}
+
+/// The first step of that name on a host.
+pub(super) fn step<'a>(plan: &'a Plan, host: &str, name: &str) -> &'a Step {
+    plan.steps
+        .iter()
+        .find(|step| step.host.as_str() == host && step.name == name)
+        .unwrap()
+}
+
+/// Whether a step's script holds some text.
+pub(super) fn says(step: &Step, text: &str) -> bool {
+    match &step.action {
+        Action::Run(script) | Action::RunOnLeader(script) => script.contains(text),
+        _ => false,
+    }
+}
+
+/// Every part of an error, a line each.
+pub(super) fn told(error: &Error) -> String {
+    let mut lines = vec![match error.host() {
+        Some(host) => format!("{host}: {}", error.what()),
+        None => error.what().to_owned(),
+    }];
+    lines.extend(error.causes().iter().map(|cause| format!("  why: {cause}")));
+    lines.extend(error.left_behind().map(|left| format!("  left: {left}")));
+    lines.extend(error.hints().iter().map(|hint| format!("  hint: {hint}")));
+    lines.extend(error.failures().iter().map(told));
+    lines.join("\n")
+}
+
+fn bare() -> Facts {
+    Facts::bare(Os {
+        id: "debian".into(),
+        version: "12".into(),
+        codename: "bookworm".into(),
+        pretty: "Debian GNU/Linux 12 (bookworm)".into(),
+    })
+}
+
+fn pem(label: &str, text: &str) -> String {
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+}
+
+fn cluster(extra: &str, hosts: &str) -> Cluster {
+    let text = format!("cluster: pg\nprovider: {{ kind: existing }}\n{extra}\nhosts:{hosts}\n");
+    let inventory = Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap();
+    let tls = inventory.tls.enabled;
+    let nodes = inventory.hosts.iter().map(|(name, host)| {
+        let node = Node {
+            name: name.clone(),
+            roles: host.roles.clone(),
+            address: Address::Known(host.address.unwrap_or(Ipv4Addr::LOCALHOST)),
+            postgresql: host.roles.contains(&Role::Postgres).then_some(16),
+            certificate: tls.then(|| Certificate {
+                cert: pem("CERTIFICATE", &format!("that of {name}")),
+                key: Secret::new(pem("PRIVATE KEY", &format!("the key of {name}"))),
+            }),
+        };
+        (name.clone(), node)
+    });
+    Cluster {
+        nodes: nodes.collect(),
+        secrets: Secrets {
+            cluster_id: "0a1b2c3d4e5f".into(),
+            superuser: Secret::new("superuser-s3cret"),
+            replication: Secret::new("replication-s3cret"),
+            rewind: Secret::new("rewind-s3cret"),
+            rest_api: Secret::new("rest-s3cret"),
+            stats: Secret::new("stats-s3cret"),
+        },
+        ca: tls.then(|| pem("CERTIFICATE", "the authority's")),
+        ca_bundle: None,
+        inventory,
+    }
+}
+
+fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts {
+    let mut facts = bare();
+    for file in files {
+        let fact = on_host(file, None, cluster.name());
+        facts.files.insert(file.path.clone(), fact);
+    }
+    for package in packages::wanted(cluster, node) {
+        facts.packages.insert(package, "1".into());
+    }
+    for role in &node.roles {
+        let unit = surprise::unit(*role);
+        facts.units.insert(
+            unit.into(),
+            UnitFact {
+                loaded: true,
+                active: "active".into(),
+                sub: "running".into(),
+                enabled: "enabled".into(),
+                ..UnitFact::default()
+            },
+        );
+        let port = match role {
+            Role::Postgres => 5432,
+            Role::Etcd => 2379,
+            Role::Haproxy => 5000,
+        };
+        facts.listeners.push(Listener {
+            port,
+            pid: Some(100 + u32::from(port)),
+            process: unit.into(),
+            unit: format!("{unit}.service"),
+        });
+    }
+    facts.etcd_data = node.roles.contains(&Role::Etcd);
+    if node.roles.contains(&Role::Postgres) {
+        let requirements = files
+            .iter()
+            .find(|file| file.path == packages::REQUIREMENTS);
+        facts.patroni_stamp = requirements.map(|file| packages::digest(&file.content));
+        facts.data_marker = Some(cluster.secrets.cluster_id.clone());
+        facts.data = Some(DataFact {
+            owner: "postgres".into(),
+            entries: 23,
+            version: node.postgresql,
+            system_id: Some(SYSTEM.into()),
+            control: true,
+            bases: 3,
+        });
+        facts.in_recovery = Some(!leads);
+        for name in ["postgres", "replicator", "rewind"] {
+            let role = DbRole {
+                superuser: name == "postgres",
+                replication: name != "rewind",
+                login: true,
+                has_password: true,
+            };
+            facts.db_roles.insert(name.into(), role);
+        }
+    }
+    facts
+}
+
+fn on_host(file: &File, old: Option<&FileFact>, cluster: &str) -> FileFact {
+    let content = match file.kind {
+        Kind::Whole => file.content.clone(),
+        Kind::Block => {
+            let old = old.map_or("127.0.0.1 localhost\n", |old| &old.content);
+            render::merge_block(old, &file.content, cluster).unwrap()
+        }
+    };
+    FileFact {
+        owner: file.owner.into(),
+        group: file.group.into(),
+        mode: file.mode,
+        content,
+    }
+}

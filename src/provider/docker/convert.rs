@@ -158,17 +158,7 @@ fn failed(tag: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use indexmap::IndexMap;
-    use tokio::sync::OnceCell;
-
     use super::*;
-    use crate::{
-        inventory::{self, Haproxy, HostName},
-        provider::{
-            Access, Provider,
-            docker::{DockerProvider, ports},
-        },
-    };
 
     #[test]
     fn the_script_is_taken_as_a_library() {
@@ -189,10 +179,24 @@ mod tests {
             .unwrap();
         assert!(checked.success());
     }
+}
 
-    /// By hand or in a long run, since it takes minutes: needs an engine, root and debootstrap.
+/// What needs a container engine, root, debootstrap and minutes.
+#[cfg(all(test, feature = "engine-tests"))]
+mod engine_tests {
+    use indexmap::IndexMap;
+    use tokio::sync::OnceCell;
+
+    use super::*;
+    use crate::{
+        inventory::{self, Haproxy, HostName},
+        provider::{
+            Access, Provider,
+            docker::{DockerProvider, ports},
+        },
+    };
+
     #[tokio::test]
-    #[ignore = "minutes; cargo test --lib a_distribution_image_becomes_a_host -- --ignored"]
     async fn a_distribution_image_becomes_a_host() {
         let base = "localhost/pgherd-test-base:1";
         let made = std::process::Command::new("bash")

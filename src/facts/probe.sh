@@ -1,3 +1,5 @@
+# shellcheck disable=SC1091,SC2086 # lists of plain words are split on purpose
+# shellcheck disable=SC2010,SC2012 # none of these folders holds an odd name
 # Reads a host's facts in one round trip and changes nothing. One fact a line: a key, a tab, fields
 # between tabs; anything that could hold a blank or a newline is in base64.
 LC_ALL=C

@@ -92,7 +92,6 @@ fn unpaired(line: usize, what: &str) -> Error {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use proptest::prelude::*;
 

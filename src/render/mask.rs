@@ -202,7 +202,6 @@ fn indent(line: &str) -> usize {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
     use crate::secret::Secret;

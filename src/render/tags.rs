@@ -316,7 +316,6 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use serde_json::json;
 

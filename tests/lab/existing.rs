@@ -118,7 +118,7 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
     on("beta", "rm -r /srv/pg/main");
     on(
         "gamma",
-        "systemd-run --quiet --unit=squatter perl -MIO::Socket::INET -e \"IO::Socket::INET->new(LocalPort => 5432, Listen => 1) or die; sleep 600\"",
+        "systemd-run --quiet --unit=squatter /usr/sbin/sshd -D -p 5432 -o PidFile=none",
     );
     let said = pgherd(&["up", "--yes"], 1);
     assert!(

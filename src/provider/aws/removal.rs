@@ -319,7 +319,7 @@ async fn delete(ec2: &Client, resource: &Resource) -> Result<()> {
                 call.doing(doing()).map(|_| ())
             }
             _ => {
-                let call = ec2.delete_key_pair().key_pair_id(id).send().await;
+                let call = ec2.delete_key_pair().key_name(name).send().await;
                 call.doing(doing()).map(|_| ())
             }
         }

@@ -14,6 +14,7 @@ mod crashes;
 mod faults;
 mod life;
 mod proxy;
+mod server;
 mod support;
 
 /// Says under which names the functions are tests.

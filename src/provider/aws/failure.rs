@@ -103,7 +103,8 @@ where
             if let Some(service) = error.as_service_error() {
                 return Failure {
                     doing,
-                    code: service.code().map(str::to_owned),
+                    // Without one, something answered that is not EC2.
+                    code: Some(service.code().unwrap_or("an unknown answer").to_owned()),
                     causes: service.message().map(shortened).into_iter().collect(),
                     request: service.request_id().map(str::to_owned),
                 };

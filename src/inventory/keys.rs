@@ -30,7 +30,10 @@ pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
             "profile",
             "endpoint_url",
             "instance_type",
+            "volume_gb",
+            "iops",
             "subnet_id",
+            "subnet_ids",
             "connect",
             "operator_cidrs",
             "tags",
@@ -63,7 +66,17 @@ pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
     ("etcd", &["api"]),
     ("haproxy", &["write_port", "read_port", "stats_port"]),
     ("tls", &["enabled"]),
-    ("hosts.<name>", &["roles", "address"]),
+    (
+        "hosts.<name>",
+        &[
+            "roles",
+            "address",
+            "zone",
+            "instance_type",
+            "volume_gb",
+            "iops",
+        ],
+    ),
 ];
 
 /// What each kind of provider takes beside `kind`.
@@ -76,8 +89,11 @@ pub(super) const PROVIDERS: [(&str, &[&str]); 3] = [
             "profile",
             "endpoint_url",
             "instance_type",
+            "volume_gb",
+            "iops",
             "image",
             "subnet_id",
+            "subnet_ids",
             "connect",
             "operator_cidrs",
             "tags",

@@ -169,13 +169,26 @@ pub struct Aws {
     pub region: Option<String>,
     pub profile: Option<String>,
     pub endpoint_url: Option<String>,
-    pub instance_type: String,
     /// An AMI id, `ubuntu-24.04` or `ubuntu-24.04-minimal`.
     pub image: String,
-    pub subnet_id: Option<String>,
+    /// Those of the default VPC when there are none.
+    pub subnet_ids: Vec<String>,
     pub connect: Connect,
     pub operator_cidrs: Vec<Ipv4Net>,
     pub tags: BTreeMap<String, String>,
+    /// What each host is to be, in the inventory's order.
+    pub hosts: IndexMap<HostName, AwsHost>,
+}
+
+/// What an instance is to be, the provider's defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsHost {
+    /// The availability zone; one is chosen when there is none.
+    pub zone: Option<String>,
+    pub instance_type: String,
+    /// GiB.
+    pub volume_gb: u32,
+    pub iops: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -38,7 +38,10 @@ pub(super) struct Provider {
     pub(super) profile: Option<Word>,
     pub(super) endpoint_url: Option<Word>,
     pub(super) instance_type: Option<Word>,
+    pub(super) volume_gb: Option<Number>,
+    pub(super) iops: Option<Number>,
     pub(super) subnet_id: Option<Word>,
+    pub(super) subnet_ids: Option<Spanned<Vec<Word>>>,
     pub(super) connect: Option<Word>,
     pub(super) operator_cidrs: Option<Spanned<Vec<Word>>>,
     pub(super) tags: Option<Spanned<IndexMap<Word, Word>>>,
@@ -101,4 +104,8 @@ pub(super) struct Tls {
 pub(super) struct Host {
     pub(super) roles: Option<Spanned<Vec<Word>>>,
     pub(super) address: Option<Word>,
+    pub(super) zone: Option<Word>,
+    pub(super) instance_type: Option<Word>,
+    pub(super) volume_gb: Option<Number>,
+    pub(super) iops: Option<Number>,
 }

@@ -13,8 +13,11 @@ use crate::{
     inventory::{self, HostName, Inventory},
 };
 
+#[cfg(feature = "aws")]
+mod aws;
 mod docker;
 mod existing;
+mod greeting;
 
 /// The label or tag that names the cluster a resource belongs to.
 pub const CLUSTER_LABEL: &str = "pgherd:cluster";
@@ -109,6 +112,11 @@ pub fn from_inventory(inventory: &Inventory) -> Result<Box<dyn Provider>> {
             Ok(Box::new(docker::DockerProvider::new(inventory, settings)))
         }
         inventory::Provider::Existing => Ok(Box::new(existing::ExistingProvider::new(inventory))),
+        #[cfg(feature = "aws")]
+        inventory::Provider::Aws(settings) => {
+            Ok(Box::new(aws::AwsProvider::new(inventory, settings)))
+        }
+        #[cfg(not(feature = "aws"))]
         inventory::Provider::Aws(_) => Err(crate::error::Error::input(
             "this pgherd was built without the EC2 provider",
         )

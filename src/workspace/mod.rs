@@ -8,6 +8,7 @@
 //! | `known_hosts` | the hosts' keys, pinned by name |
 //! | `ssh_config` | so that `ssh -F … node1` works |
 //! | `lock` | who is changing the cluster now |
+//! | `launches/` | hosts that have been asked for and not been seen yet |
 //! | `runs/` | what each run had to tell |
 //!
 //! The folder is closed to others, and every file in it is replaced whole or not at all.
@@ -32,6 +33,8 @@ use crate::{
 mod files;
 mod identity;
 mod known_hosts;
+#[cfg(feature = "aws")]
+mod launches;
 mod lock;
 mod pki;
 mod runs;
@@ -39,6 +42,8 @@ mod secrets;
 mod ssh_config;
 
 use self::known_hosts::KnownHosts;
+#[cfg(feature = "aws")]
+pub use self::launches::{Launch, Launches};
 pub use self::{
     identity::Identity,
     lock::RunLock,
@@ -53,6 +58,7 @@ const KNOWN_HOSTS: &str = "known_hosts";
 const SSH_CONFIG: &str = "ssh_config";
 const LOCK: &str = "lock";
 const RUNS: &str = "runs";
+const LAUNCHES: &str = "launches";
 const GITIGNORE: &str = ".gitignore";
 
 /// The longest path of a UNIX socket that every system takes, its final NUL included.
@@ -358,6 +364,11 @@ impl Workspace {
     /// passwords, authority and SSH key. What was not made here is left alone, and so is each folder
     /// that holds such a thing.
     pub fn remove(&self, _lock: &RunLock, keep_secrets: bool) -> Result<()> {
+        let launches = self.dir.join(LAUNCHES);
+        for name in files::names(&launches)? {
+            files::remove(&launches.join(name))?;
+        }
+        files::remove_empty(&launches)?;
         let mut names = vec![KNOWN_HOSTS, SSH_CONFIG];
         if !keep_secrets {
             names.extend([SECRETS, IDENTITY, "id_ed25519.pub"]);

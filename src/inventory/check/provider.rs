@@ -7,9 +7,9 @@ use serde_yaml::Spanned;
 
 use super::{
     super::{
-        Aws, Connect, Docker, Provider, keys,
+        Aws, AwsHost, Connect, Docker, HostName, Provider, keys,
         problem::{Problem, Span, alternatives, quoted, span_of},
-        schema::{self, Word},
+        schema::{self, Number, Word},
     },
     Problems, net, one_of,
 };
@@ -53,12 +53,15 @@ pub(super) fn check(
             problems.add(misplaced(kind, key, at));
         }
     }
+    if kind.value != "aws" {
+        refuse_instances(problems, kind, document);
+    }
     Some(match kind.value.as_str() {
         "docker" => {
             let hosts = document.hosts.as_ref().map_or(0, |hosts| hosts.value.len());
             Provider::Docker(docker(problems, section, hosts))
         }
-        "aws" => Provider::Aws(aws(problems, section)),
+        "aws" => Provider::Aws(aws(problems, section, document)),
         _ => Provider::Existing,
     })
 }
@@ -74,7 +77,10 @@ fn given(section: &schema::Provider) -> impl Iterator<Item = (&'static str, Span
         profile,
         endpoint_url,
         instance_type,
+        volume_gb,
+        iops,
         subnet_id,
+        subnet_ids,
         connect,
         operator_cidrs,
         tags,
@@ -91,6 +97,9 @@ fn given(section: &schema::Provider) -> impl Iterator<Item = (&'static str, Span
     ]
     .map(|(key, word)| (key, word.as_ref().map(span_of)));
     let others = [
+        ("volume_gb", volume_gb.as_ref().map(span_of)),
+        ("iops", iops.as_ref().map(span_of)),
+        ("subnet_ids", subnet_ids.as_ref().map(span_of)),
         ("operator_cidrs", operator_cidrs.as_ref().map(span_of)),
         ("tags", tags.as_ref().map(span_of)),
     ];
@@ -158,7 +167,7 @@ fn container_image(image: &Word) -> Result<String, Problem> {
     }
 }
 
-fn aws(problems: &mut Problems, section: &schema::Provider) -> Aws {
+fn aws(problems: &mut Problems, section: &schema::Provider, document: &schema::Document) -> Aws {
     let optional =
         |problems: &mut Problems, word: &Option<Word>, check: fn(&str) -> bool, wanted| {
             let word = word.as_ref()?;
@@ -183,13 +192,6 @@ fn aws(problems: &mut Problems, section: &schema::Provider) -> Aws {
             is_url,
             "a URL, such as `http://127.0.0.1:5000`",
         ),
-        instance_type: optional(
-            problems,
-            &section.instance_type,
-            is_instance_type,
-            "an instance type, such as `t2.medium`",
-        )
-        .unwrap_or_else(|| "t2.medium".to_owned()),
         image: optional(
             problems,
             &section.image,
@@ -199,12 +201,7 @@ fn aws(problems: &mut Problems, section: &schema::Provider) -> Aws {
             "`ubuntu-24.04`, `ubuntu-24.04-minimal` or an id, such as `ami-0123456789abcdef0`",
         )
         .unwrap_or_else(|| "ubuntu-24.04-minimal".to_owned()),
-        subnet_id: optional(
-            problems,
-            &section.subnet_id,
-            |value| is_id("subnet-", value),
-            "a subnet's id, such as `subnet-0123456789abcdef0`",
-        ),
+        subnet_ids: subnets(problems, section),
         connect: section
             .connect
             .as_ref()
@@ -220,7 +217,126 @@ fn aws(problems: &mut Problems, section: &schema::Provider) -> Aws {
             .filter_map(|word| problems.keep(net::cidr(word)))
             .collect(),
         tags: tags(problems, section.tags.as_ref()),
+        hosts: instances(problems, section, document),
     }
+}
+
+/// One subnet for all hosts, or several to spread them over.
+fn subnets(problems: &mut Problems, section: &schema::Provider) -> Vec<String> {
+    if let (Some(one), Some(several)) = (&section.subnet_id, &section.subnet_ids) {
+        problems.add(
+            Problem::new(
+                span_of(several),
+                "`subnet_id` and `subnet_ids` say the same thing twice",
+            )
+            .also(span_of(one), "the one")
+            .hint("name all of them in `subnet_ids`"),
+        );
+    }
+    let several = section.subnet_ids.iter().flat_map(|list| &list.value);
+    section
+        .subnet_id
+        .iter()
+        .chain(several)
+        .filter_map(|word| {
+            problems.keep(shaped(
+                word,
+                |value| is_id("subnet-", value),
+                "a subnet's id, such as `subnet-0123456789abcdef0`",
+            ))
+        })
+        .collect()
+}
+
+/// What each host is to be: its own word, or the provider's, or the default.
+fn instances(
+    problems: &mut Problems,
+    section: &schema::Provider,
+    document: &schema::Document,
+) -> IndexMap<HostName, AwsHost> {
+    let instance_type = |problems: &mut Problems, word: &Option<Word>| {
+        let word = word.as_ref()?;
+        let wanted = "an instance type, such as `t2.medium`";
+        problems.keep(shaped(word, is_instance_type, wanted))
+    };
+    let all = AwsHost {
+        zone: None,
+        instance_type: instance_type(problems, &section.instance_type)
+            .unwrap_or_else(|| "t2.medium".to_owned()),
+        volume_gb: volume(problems, section.volume_gb.as_ref()).unwrap_or(20),
+        iops: iops(problems, section.iops.as_ref()),
+    };
+    let none = schema::Host::default();
+    let written = document.hosts.iter().flat_map(|hosts| &hosts.value);
+    written
+        .map(|(name, host)| {
+            let host = host.as_ref().unwrap_or(&none);
+            let zone = host.zone.as_ref().and_then(|word| {
+                let wanted = "an availability zone, such as `eu-central-1a`";
+                problems.keep(shaped(word, is_zone, wanted))
+            });
+            let own = AwsHost {
+                zone,
+                instance_type: instance_type(problems, &host.instance_type)
+                    .unwrap_or_else(|| all.instance_type.clone()),
+                volume_gb: volume(problems, host.volume_gb.as_ref()).unwrap_or(all.volume_gb),
+                iops: iops(problems, host.iops.as_ref()).or(all.iops),
+            };
+            (HostName::new(name.value.clone()), own)
+        })
+        .collect()
+}
+
+/// Hosts of another kind are what they are.
+fn refuse_instances(problems: &mut Problems, kind: &Word, document: &schema::Document) {
+    let written = document.hosts.iter().flat_map(|hosts| &hosts.value);
+    for host in written.filter_map(|(_, host)| host.as_ref()) {
+        let given = [
+            ("zone", host.zone.as_ref().map(span_of)),
+            ("instance_type", host.instance_type.as_ref().map(span_of)),
+            ("volume_gb", host.volume_gb.as_ref().map(span_of)),
+            ("iops", host.iops.as_ref().map(span_of)),
+        ];
+        for (key, at) in given {
+            if let Some(at) = at {
+                problems.add(
+                    Problem::new(
+                        at,
+                        format!("`{key}` is nothing that `kind: {}` gives", kind.value),
+                    )
+                    .also(span_of(kind), "the kind")
+                    .hint("only hosts of the kind `aws` are made to measure"),
+                );
+            }
+        }
+    }
+}
+
+/// A root volume that holds the system and some data, and that gp3 can be.
+fn volume(problems: &mut Problems, number: Option<&Number>) -> Option<u32> {
+    bounded(problems, number?, "a size in GiB", 10, 16_384)
+}
+
+fn iops(problems: &mut Problems, number: Option<&Number>) -> Option<u32> {
+    bounded(problems, number?, "a number of IOPS of gp3", 3_000, 16_000)
+}
+
+fn bounded(
+    problems: &mut Problems,
+    number: &Number,
+    noun: &str,
+    least: u32,
+    most: u32,
+) -> Option<u32> {
+    let value = u32::try_from(number.value).ok();
+    let value = value.filter(|value| (least..=most).contains(value));
+    if value.is_none() {
+        problems.add(
+            Problem::new(span_of(number), format!("{} is not {noun}", number.value))
+                .label(format!("{least} to {most}")),
+        );
+    }
+    value
 }
 
 fn shaped(word: &Word, check: fn(&str) -> bool, wanted: &str) -> Result<String, Problem> {
@@ -244,6 +360,17 @@ fn is_region(value: &str) -> bool {
             .all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase()))
         && !number.is_empty()
         && number.chars().all(|c| c.is_ascii_digit())
+}
+
+/// A region with a letter, or a local zone's longer name.
+fn is_zone(value: &str) -> bool {
+    let name = value.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    name.len() < value.len()
+        && name.ends_with(|c: char| c.is_ascii_digit())
+        && value.split('-').count() >= 3
+        && value
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 fn is_instance_type(value: &str) -> bool {
@@ -356,6 +483,8 @@ mod tests {
         ] {
             assert!(!is_region(region), "{region}");
         }
+        assert!(is_zone("eu-central-1a") && is_zone("us-west-2-lax-1b"));
+        assert!(!is_zone("eu-central-1") && !is_zone("a") && !is_zone("EU-central-1a"));
         assert!(is_instance_type("t2.medium") && is_instance_type("u-6tb1.56xlarge"));
         assert!(!is_instance_type("t2-medium") && !is_instance_type("t2."));
         assert!(is_id("ami-", "ami-0123456789abcdef0") && !is_id("ami-", "ami-xyz"));

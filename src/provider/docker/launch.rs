@@ -1,6 +1,6 @@
 //! From a name in the inventory to a host that answers on SSH.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use bollard::errors::Error as EngineError;
 use bollard::models::{
@@ -8,8 +8,6 @@ use bollard::models::{
 };
 use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
 use tokio::{
-    io::AsyncReadExt,
-    net::TcpStream,
     sync::OnceCell,
     time::{Instant, sleep, timeout},
 };
@@ -25,7 +23,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     event::{Events, HostState},
-    provider::{Access, Machine},
+    provider::{Access, Machine, greeting::answers},
 };
 
 /// Boots hosts, each on its own and all at the same time.
@@ -357,18 +355,4 @@ pub(super) async fn readdress(engine: &Engine, spec: &Spec<'_>, id: &str) -> Res
         ),
     )
     .await
-}
-
-/// Whether an SSH server greets us there.
-async fn answers(address: Ipv4Addr, port: u16) -> bool {
-    let greeting = async {
-        let mut stream = TcpStream::connect((address, port)).await.ok()?;
-        let mut greeting = [0; 4];
-        stream.read_exact(&mut greeting).await.ok()?;
-        (&greeting == b"SSH-").then_some(())
-    };
-    matches!(
-        timeout(Duration::from_secs(2), greeting).await,
-        Ok(Some(()))
-    )
 }

@@ -1,0 +1,116 @@
+//! Which image hosts are made from.
+
+use aws_sdk_ec2::{Client, types};
+
+use super::{
+    failure::{Doing, Failure},
+    instance::{Found, filter},
+};
+use crate::error::{Error, Result};
+
+/// Canonical's account, by which it publishes Ubuntu's images in every commercial region.
+const CANONICAL: &str = "099720109477";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Image {
+    pub(super) id: String,
+    pub(super) name: String,
+    /// The device that is its root volume.
+    pub(super) root: String,
+    /// GiB; a root volume cannot be smaller.
+    pub(super) least_gb: u32,
+}
+
+/// The image that the inventory's `word` means to a host of this architecture.
+///
+/// A cluster keeps its image: where a living host was made by the same word, its image is taken.
+pub(super) async fn resolve(
+    ec2: &Client,
+    word: &str,
+    architecture: &str,
+    found: &[Found],
+) -> Result<Image> {
+    if word.starts_with("ami-") {
+        return by_id(ec2, word).await?.ok_or_else(|| unknown(word));
+    }
+    let pinned = found
+        .iter()
+        .find(|it| it.image.as_deref() == Some(word) && it.architecture == architecture);
+    if let Some(pinned) = pinned
+        // Publishers withdraw images some day; then the newest is the nearest.
+        && let Some(image) = by_id(ec2, &pinned.image_id).await?
+    {
+        return Ok(image);
+    }
+    newest(ec2, word, architecture).await
+}
+
+fn unknown(id: &str) -> Error {
+    Error::input(format!(
+        "there is no image {id} that these credentials can see"
+    ))
+    .hint("the same image has another id in each region; see provider.region")
+    .hint("`ubuntu-24.04` and `ubuntu-24.04-minimal` mean the right one in each region")
+}
+
+async fn by_id(ec2: &Client, id: &str) -> Result<Option<Image>, Failure> {
+    let answer = ec2
+        .describe_images()
+        .image_ids(id)
+        .send()
+        .await
+        .doing(format!("look at the image {id}"));
+    match answer {
+        Ok(answer) => Ok(answer.images().iter().find_map(image)),
+        Err(failure) if failure.is(&["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"]) => {
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Canonical's newest image of a kind.
+async fn newest(ec2: &Client, word: &str, architecture: &str) -> Result<Image> {
+    let machine = match architecture {
+        "arm64" => "arm64",
+        _ => "amd64",
+    };
+    // Canonical's names, older storage kinds included.
+    let pattern = match word {
+        "ubuntu-24.04-minimal" => {
+            format!("ubuntu-minimal/images/hvm-ssd*/ubuntu-noble-24.04-{machine}-minimal-*")
+        }
+        _ => format!("ubuntu/images/hvm-ssd*/ubuntu-noble-24.04-{machine}-server-*"),
+    };
+    let answer = ec2
+        .describe_images()
+        .owners(CANONICAL)
+        .filters(filter("name", [pattern.as_str()]))
+        .filters(filter("architecture", [architecture]))
+        .filters(filter("state", ["available"]))
+        .send()
+        .await
+        .doing(format!("find the newest image {word}"))?;
+    // An ISO time, so that text sorts as time does.
+    let newest = answer.images().iter().max_by_key(|it| it.creation_date());
+    newest.and_then(image).ok_or_else(|| {
+        Error::failed(format!("there is no image {word} for {architecture} here"))
+            .cause(format!("account {CANONICAL} shows none named {pattern}"))
+            .hint("name an image of Ubuntu 24.04 by its id in provider.image; in some partitions, Canonical's account is another")
+    })
+}
+
+fn image(image: &types::Image) -> Option<Image> {
+    let root = image.root_device_name().unwrap_or("/dev/sda1");
+    let volume = image
+        .block_device_mappings()
+        .iter()
+        .find(|mapping| mapping.device_name() == Some(root))
+        .and_then(|mapping| mapping.ebs()?.volume_size());
+    Some(Image {
+        id: image.image_id()?.to_owned(),
+        name: image.name().unwrap_or_default().to_owned(),
+        root: root.to_owned(),
+        least_gb: volume.and_then(|gb| gb.try_into().ok()).unwrap_or(1),
+    })
+}

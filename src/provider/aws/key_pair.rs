@@ -1,0 +1,123 @@
+//! The public key that new hosts let in.
+
+use aws_sdk_ec2::{Client, primitives::Blob, types::ResourceType};
+
+use super::{
+    Tags,
+    failure::{Doing, Failure, allowed},
+    instance::{Found, filter, tag},
+};
+use crate::{
+    error::{Error, Result},
+    provider::CLUSTER_LABEL,
+};
+
+/// A key that opens nothing, for asking whether one could be imported.
+const NOBODY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody";
+
+pub(super) fn name(cluster: &str) -> String {
+    format!("pgherd-{cluster}")
+}
+
+/// Its public key, if there is such a key pair, and whether it is the cluster's.
+pub(super) async fn find(ec2: &Client, cluster: &str) -> Result<Option<(String, bool)>, Failure> {
+    let name = name(cluster);
+    let answer = ec2
+        .describe_key_pairs()
+        .filters(filter("key-name", [name.as_str()]))
+        .include_public_key(true)
+        .send()
+        .await
+        .doing("look for the key pair")?;
+    let found = answer.key_pairs().first().map(|pair| {
+        let ours = tag(pair.tags(), CLUSTER_LABEL) == Some(cluster);
+        (pair.public_key().unwrap_or_default().to_owned(), ours)
+    });
+    Ok(found)
+}
+
+/// Asks whether a key pair could be imported.
+pub(super) async fn ask(ec2: &Client, cluster: &str, tags: &Tags<'_>) -> Result<(), Failure> {
+    let asked = ec2
+        .import_key_pair()
+        .key_name(name(cluster))
+        .public_key_material(Blob::new(NOBODY))
+        .tag_specifications(tags.of(ResourceType::KeyPair))
+        .dry_run(true)
+        .send()
+        .await
+        .doing("import a key pair (ec2:ImportKeyPair, ec2:CreateTags)");
+    allowed(asked)
+}
+
+/// Refuses a key pair that is somebody else's.
+pub(super) fn check(cluster: &str, found: Option<&(String, bool)>) -> Result<()> {
+    match found {
+        Some((_, false)) => Err(Error::failed(format!(
+            "the name {} is taken by a key pair that is none of this cluster's",
+            name(cluster)
+        ))
+        .left("nothing was touched")
+        .hint("remove it, or give the cluster another name")),
+        _ => Ok(()),
+    }
+}
+
+/// Makes EC2 know the key; one that the cluster's hosts have already is not replaced by another.
+pub(super) async fn ensure(
+    ec2: &Client,
+    cluster: &str,
+    public_key: &str,
+    alive: &[Found],
+    tags: &Tags<'_>,
+) -> Result<()> {
+    let name = name(cluster);
+    let found = find(ec2, cluster).await?;
+    check(cluster, found.as_ref())?;
+    if let Some((known, _)) = &found {
+        if same(known, public_key) {
+            return Ok(());
+        }
+        if let Some(host) = alive
+            .iter()
+            .find(|it| it.key_name.as_deref() == Some(&name))
+        {
+            return Err(Error::failed("the cluster's hosts know another SSH key than the one here")
+                .cause(format!("{} ({}) was made with the key pair {name}", host.host, host.id))
+                .left("nothing was touched")
+                .hint("take the workspace (.pgherd/) of whoever made the cluster, or name the key in ssh.identity_file"));
+        }
+        let dropped = ec2.delete_key_pair().key_name(&name).send().await;
+        dropped.doing(format!("replace the key pair {name}"))?;
+    }
+    let imported = ec2
+        .import_key_pair()
+        .key_name(&name)
+        .public_key_material(Blob::new(public_key))
+        .tag_specifications(tags.of(ResourceType::KeyPair))
+        .send()
+        .await
+        .doing(format!("import the key pair {name}"));
+    match imported {
+        // A call that was repeated, since its answer was lost.
+        Err(failure) if failure.is(&["InvalidKeyPair.Duplicate"]) => {
+            match find(ec2, cluster).await? {
+                Some((known, true)) if same(&known, public_key) => Ok(()),
+                found => check(cluster, found.as_ref()).and(Err(failure.into())),
+            }
+        }
+        imported => Ok(imported.map(|_| ())?),
+    }
+}
+
+/// Whether two lines hold the same key, whatever their comments.
+fn same(one: &str, other: &str) -> bool {
+    let key = |line: &str| -> Vec<String> {
+        line.split_ascii_whitespace()
+            .take(2)
+            .map(str::to_owned)
+            .collect()
+    };
+    key(one) == key(other)
+}

@@ -1,0 +1,334 @@
+//! From names in the inventory to hosts that answer on SSH.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use aws_sdk_ec2::{Client, types::InstanceStateName as State};
+use futures_util::future;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Tags,
+    failure::{Doing, Failure, NOT_YET, insist},
+    groups,
+    instance::{self, ALIVE, Found},
+    key_pair,
+    request::{Made, Spec, run_instance},
+    survey::Survey,
+    together, user_data,
+};
+use crate::{
+    error::{Error, Result},
+    event::{Events, HostState},
+    inventory::{Aws, Connect, HostName, Inventory, Role},
+    provider::{Access, Machine, greeting::answers},
+    workspace::Launches,
+};
+
+/// How long EC2 may take until an instance runs, or a stopped one has stopped.
+const RUNNING: Duration = Duration::from_secs(300);
+/// How long a host may take from then on until SSH answers, unless `ssh.connect_timeout` gives it
+/// longer.
+const BOOT: Duration = Duration::from_secs(240);
+/// How long the address of a predecessor that is ending may be taken.
+const ADDRESS: Duration = Duration::from_secs(180);
+
+/// Launches and starts hosts, all of them at once.
+pub(super) struct Launch<'a> {
+    pub(super) ec2: &'a Client,
+    pub(super) inventory: &'a Inventory,
+    pub(super) settings: &'a Aws,
+    pub(super) tags: Tags<'a>,
+    pub(super) launches: Launches,
+    pub(super) access: &'a Access,
+    pub(super) events: &'a Events,
+}
+
+impl Launch<'_> {
+    /// Takes up what is `alive` of `hosts`, makes the rest, and returns them when SSH answers.
+    ///
+    /// A host that cannot be had does not keep the others from coming: each that is there now need
+    /// not be made by the next run.
+    pub(super) async fn hosts(
+        &self,
+        hosts: &[HostName],
+        alive: &[Found],
+        survey: Option<&Survey>,
+    ) -> Result<Vec<Machine>> {
+        let mut failures = Vec::new();
+        let mut ids: BTreeMap<HostName, String> = alive
+            .iter()
+            .filter(|it| hosts.contains(&it.host))
+            .map(|it| (it.host.clone(), it.id.clone()))
+            .collect();
+        if let Some(survey) = survey {
+            let (groups, ()) = tokio::try_join!(
+                groups::ensure(
+                    self.ec2,
+                    self.inventory,
+                    &survey.vpc,
+                    &survey.operators,
+                    &self.tags
+                ),
+                key_pair::ensure(
+                    self.ec2,
+                    &self.inventory.cluster,
+                    &self.access.public_key,
+                    alive,
+                    &self.tags
+                ),
+            )?;
+            let made = hosts
+                .iter()
+                .filter(|host| survey.places.contains_key(host))
+                .map(|host| self.make(host, survey, &groups));
+            for made in future::join_all(made).await {
+                match made {
+                    Ok((host, id)) => drop(ids.insert(host, id)),
+                    Err(error) => failures.push(error),
+                }
+            }
+        }
+        if let Err(error) = self.start(alive).await {
+            failures.push(error);
+        }
+        let (running, lost) = self.wait_running(&ids).await?;
+        failures.extend(lost);
+        let mut machines = Vec::new();
+        let booted = running.iter().map(|found| self.ready(found));
+        for booted in future::join_all(booted).await {
+            match booted {
+                Ok(machine) => machines.push(machine),
+                Err(error) => failures.push(error),
+            }
+        }
+        together(failures, |count| {
+            format!("{count} of {} hosts could not be launched", hosts.len())
+        })?;
+        Ok(machines)
+    }
+
+    /// Launches one host; returns its instance's id.
+    async fn make(
+        &self,
+        host: &HostName,
+        survey: &Survey,
+        groups: &BTreeMap<Role, String>,
+    ) -> Result<(HostName, String)> {
+        self.events.host(host, HostState::Creating, None);
+        let id = match self.run(host, survey, groups).await {
+            Ok(Some(id)) => Ok(id),
+            // What the token had made has ended since, so that it can make nothing any more.
+            Ok(None) => {
+                self.launches.finish(host)?;
+                let again = self.run(host, survey, groups).await;
+                again.and_then(|id| {
+                    id.ok_or_else(|| Error::failed("its instance ended as soon as it was launched"))
+                })
+            }
+            Err(error) => Err(error),
+        };
+        Ok((host.clone(), id.map_err(|error| error.on(host))?))
+    }
+
+    /// Nothing where the launch under way is one whose instance has ended.
+    async fn run(
+        &self,
+        host: &HostName,
+        survey: &Survey,
+        groups: &BTreeMap<Role, String>,
+    ) -> Result<Option<String>> {
+        let launch = self.launches.begin(host)?;
+        let user_data = user_data::render(&launch, &self.access.user, self.inventory.ssh.port);
+        let spec = Spec {
+            host,
+            desired: &self.inventory.hosts[host],
+            own: &self.settings.hosts[host],
+            settings: self.settings,
+            place: &survey.places[host],
+        };
+        let key_name = key_pair::name(&self.inventory.cluster);
+        let made = Made {
+            groups,
+            key_name: &key_name,
+            token: &launch.token,
+            host_key: &launch.public_key,
+            user_data: &user_data,
+        };
+        let retried = [&NOT_YET[..], &["InvalidIPAddress.InUse"]].concat();
+        let ran = insist(&retried, ADDRESS, || {
+            let call = run_instance(self.ec2, &spec, &self.tags, Some(&made));
+            async move { call.send().await.doing("launch the host") }
+        })
+        .await;
+        match ran {
+            Ok(reservation) => {
+                let instance = reservation.instances().first();
+                let state = instance.and_then(|it| it.state()).and_then(|it| it.name());
+                let id = instance.and_then(|it| it.instance_id());
+                let lives = state.is_none_or(|state| ALIVE.contains(state));
+                Ok(id.filter(|_| lives).map(str::to_owned))
+            }
+            Err(failure) if failure.is(&["IdempotentInstanceTerminated"]) => Ok(None),
+            // The inventory has changed since the run that died with this token.
+            Err(failure) if failure.is(&["IdempotentParameterMismatch"]) => {
+                Ok(self.by_token(&launch.token).await?)
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn by_token(&self, token: &str) -> Result<Option<String>, Failure> {
+        let answer = self
+            .ec2
+            .describe_instances()
+            .filters(instance::filter("client-token", [token]))
+            .filters(instance::filter(
+                "instance-state-name",
+                ALIVE.iter().map(State::as_str),
+            ))
+            .send()
+            .await
+            .doing("look for an instance that an earlier run has launched")?;
+        let mut all = answer.reservations().iter().flat_map(|it| it.instances());
+        Ok(all.find_map(|it| it.instance_id()).map(str::to_owned))
+    }
+
+    /// Starts what is stopped, in one call.
+    async fn start(&self, alive: &[Found]) -> Result<()> {
+        let stopped: Vec<&Found> = alive
+            .iter()
+            .filter(|it| matches!(it.state, State::Stopped | State::Stopping))
+            .collect();
+        if stopped.is_empty() {
+            return Ok(());
+        }
+        for found in &stopped {
+            self.events.host(&found.host, HostState::Starting, None);
+        }
+        let ids: Vec<String> = stopped.iter().map(|it| it.id.clone()).collect();
+        // One that is stopping can be started once it has stopped.
+        insist(&["IncorrectInstanceState"], RUNNING, || {
+            let call = self
+                .ec2
+                .start_instances()
+                .set_instance_ids(Some(ids.clone()));
+            async move { call.send().await.doing("start the stopped instances") }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Waits until all have their addresses; returns those that do, and why the others do not.
+    async fn wait_running(
+        &self,
+        ids: &BTreeMap<HostName, String>,
+    ) -> Result<(Vec<Found>, Vec<Error>)> {
+        const ALL: [State; 6] = [
+            State::Pending,
+            State::Running,
+            State::Stopping,
+            State::Stopped,
+            State::ShuttingDown,
+            State::Terminated,
+        ];
+        let deadline = Instant::now() + RUNNING;
+        let mut waiting = ids.clone();
+        let mut told = BTreeSet::new();
+        let mut running = Vec::new();
+        let mut lost = Vec::new();
+        let mut pause = Duration::from_millis(300);
+        while !waiting.is_empty() {
+            let found = instance::find(self.ec2, &self.inventory.cluster, &ALL).await?;
+            for it in found {
+                if waiting.get(&it.host) != Some(&it.id) {
+                    continue;
+                }
+                // From now on everybody finds it by its tags.
+                if told.insert(it.id.clone()) {
+                    self.launches.finish(&it.host)?;
+                }
+                if !it.is_alive() {
+                    waiting.remove(&it.host);
+                    lost.push(ended(&it));
+                } else if it.state == State::Running
+                    && it.private.is_some()
+                    && it.door(self.settings.connect).is_some()
+                {
+                    waiting.remove(&it.host);
+                    running.push(it);
+                }
+            }
+            if Instant::now() >= deadline {
+                lost.extend(waiting.iter().map(|(host, id)| self.stuck(host, id)));
+                break;
+            }
+            if !waiting.is_empty() {
+                sleep(pause).await;
+                pause = (pause * 3 / 2).min(Duration::from_secs(3));
+            }
+        }
+        Ok((running, lost))
+    }
+
+    fn stuck(&self, host: &HostName, id: &str) -> Error {
+        let what = match self.settings.connect {
+            Connect::Public => "runs with a public address",
+            Connect::Private => "runs",
+        };
+        Error::failed(format!("{id} is not one that {what} after {} s", RUNNING.as_secs()))
+            .on(host)
+            .hint("an instance that has no public address cannot get one: make it anew, or use provider.connect: private")
+    }
+
+    /// Waits until sshd answers, which it does once cloud-init has given it its key.
+    async fn ready(&self, found: &Found) -> Result<Machine> {
+        let port = self.inventory.ssh.port;
+        let patience = BOOT.max(Duration::from_secs(
+            self.inventory.ssh.connect_timeout.into(),
+        ));
+        let deadline = Instant::now() + patience;
+        let Some(address) = found.door(self.settings.connect) else {
+            return Err(self.stuck(&found.host, &found.id));
+        };
+        while !answers(address, port).await {
+            if Instant::now() >= deadline {
+                return Err(self.silent(found, address, patience));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        self.events
+            .host(&found.host, HostState::Created, Some(address.to_string()));
+        Ok(found.machine(self.settings.connect))
+    }
+
+    fn silent(&self, found: &Found, address: std::net::Ipv4Addr, patience: Duration) -> Error {
+        let port = self.inventory.ssh.port;
+        let error = Error::failed(format!(
+            "{} runs, but nothing answers as SSH on {address}:{port} after {} s",
+            found.id,
+            patience.as_secs()
+        ))
+        .on(&found.host)
+        .hint(format!(
+            "its console: aws ec2 get-console-output --latest --instance-id {}",
+            found.id
+        ))
+        .hint("from where it may be reached: provider.operator_cidrs");
+        match self.settings.connect {
+            Connect::Public => error.hint("see whether its subnet has a route to an internet gateway"),
+            Connect::Private => error.hint("private addresses are reached only from inside the VPC; elsewhere: provider.connect: public"),
+        }
+    }
+}
+
+fn ended(found: &Found) -> Error {
+    let error =
+        Error::failed(format!("{} ended as soon as it was launched", found.id)).on(&found.host);
+    match &found.reason {
+        Some(reason) => error.cause(reason.clone()),
+        None => error,
+    }
+}

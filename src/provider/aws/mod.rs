@@ -1,0 +1,393 @@
+//! Hosts as EC2 instances.
+//!
+//! Tags say which cluster and host a resource belongs to, and nothing else does: no file is needed
+//! to find a cluster again. What lacks the cluster's tag is never touched.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{InstanceStateName as State, ResourceType, Tag, TagSpecification};
+use tokio::sync::{Mutex, OnceCell};
+
+use self::{
+    account::Account,
+    failure::{Doing, Failure, allowed},
+    instance::Found,
+    launch::Launch,
+    request::Spec,
+    survey::Survey,
+};
+use super::{Access, CLUSTER_LABEL, Machine, Provider, Resource};
+use crate::{
+    error::{Error, Result},
+    event::Events,
+    inventory::{self, HostName, Inventory, Role},
+    workspace::Launches,
+};
+
+mod account;
+mod failure;
+mod groups;
+mod image;
+mod instance;
+mod key_pair;
+mod launch;
+mod placement;
+mod removal;
+mod request;
+mod seen;
+mod survey;
+mod user_data;
+
+/// How long what was made a moment ago may be unknown to EC2's other halves.
+const SETTLING: Duration = Duration::from_secs(60);
+
+/// Launches, finds and terminates instances that carry the cluster's tag.
+pub(super) struct AwsProvider {
+    inventory: Inventory,
+    settings: inventory::Aws,
+    /// Connected to when first needed, so that verbs without need of it work without credentials.
+    account: OnceCell<Account>,
+    /// What `preflight` has seen; `launch` need not ask again what a minute does not change.
+    surveyed: Mutex<Option<(Vec<HostName>, Survey)>>,
+}
+
+impl AwsProvider {
+    pub(super) fn new(inventory: &Inventory, settings: &inventory::Aws) -> Self {
+        Self {
+            inventory: inventory.clone(),
+            settings: settings.clone(),
+            account: OnceCell::new(),
+            surveyed: Mutex::default(),
+        }
+    }
+
+    async fn account(&self) -> Result<&Account> {
+        let connect = || Account::connect(&self.settings);
+        self.account.get_or_try_init(connect).await
+    }
+
+    fn tags(&self) -> Tags<'_> {
+        Tags {
+            cluster: &self.inventory.cluster,
+            own: &self.settings.tags,
+        }
+    }
+
+    /// Those of `hosts` that have no instance.
+    fn missing(&self, hosts: &[HostName], alive: &[Found]) -> Vec<HostName> {
+        let there = |host: &&HostName| alive.iter().any(|it| it.host == **host);
+        hosts.iter().filter(|host| !there(host)).cloned().collect()
+    }
+
+    async fn survey(
+        &self,
+        account: &Account,
+        missing: &[HostName],
+        alive: &[Found],
+    ) -> Result<Survey> {
+        let mut surveyed = self.surveyed.lock().await;
+        if let Some((hosts, survey)) = &*surveyed
+            && hosts == missing
+        {
+            return Ok(survey.clone());
+        }
+        let survey = survey::survey(
+            &account.ec2,
+            &self.inventory,
+            &self.settings,
+            missing,
+            alive,
+        )
+        .await?;
+        *surveyed = Some((missing.to_vec(), survey.clone()));
+        Ok(survey)
+    }
+
+    /// Asks whether each thing that a launch does would be allowed, as far as it can be asked before
+    /// anything exists.
+    async fn ask_permissions(
+        &self,
+        account: &Account,
+        survey: &Survey,
+        groups_missing: bool,
+        key_missing: bool,
+    ) -> Vec<Failure> {
+        let ec2 = &account.ec2;
+        let tags = self.tags();
+        let instance = async {
+            let (host, place) = survey.places.first_key_value()?;
+            let spec = self.spec(host, place);
+            let asked = request::run_instance(ec2, &spec, &tags, None).send().await;
+            allowed(asked.doing("launch instances (ec2:RunInstances, ec2:CreateTags)")).err()
+        };
+        let group = async {
+            if !groups_missing {
+                return None;
+            }
+            let asked = ec2
+                .create_security_group()
+                .group_name(groups::name(&self.inventory.cluster, Role::Postgres))
+                .description("pgherd")
+                .vpc_id(&survey.vpc)
+                .tag_specifications(tags.of(ResourceType::SecurityGroup))
+                .dry_run(true)
+                .send()
+                .await;
+            allowed(asked.doing("make security groups (ec2:CreateSecurityGroup, ec2:CreateTags)"))
+                .err()
+        };
+        let key = async {
+            if !key_missing {
+                return None;
+            }
+            key_pair::ask(ec2, &self.inventory.cluster, &tags)
+                .await
+                .err()
+        };
+        let (instance, group, key) = tokio::join!(instance, group, key);
+        [instance, group, key].into_iter().flatten().collect()
+    }
+
+    fn spec<'a>(&'a self, host: &'a HostName, place: &'a survey::Place) -> Spec<'a> {
+        Spec {
+            host,
+            desired: &self.inventory.hosts[host],
+            own: &self.settings.hosts[host],
+            settings: &self.settings,
+            place,
+        }
+    }
+
+    /// What would be made for hosts that are missing, or why it could not be.
+    async fn outlook(
+        &self,
+        account: &Account,
+        missing: &[HostName],
+        alive: &[Found],
+    ) -> Result<Vec<String>> {
+        let cluster = &self.inventory.cluster;
+        let survey = self.survey(account, missing, alive).await?;
+        let (groups, key) = tokio::try_join!(
+            groups::find(&account.ec2, cluster, &survey.vpc),
+            key_pair::find(&account.ec2, cluster),
+        )?;
+        key_pair::check(cluster, key.as_ref())?;
+        let refused = self
+            .ask_permissions(
+                account,
+                &survey,
+                groups.len() < Role::ALL.len(),
+                key.is_none(),
+            )
+            .await;
+        let refused = refused.into_iter().map(Error::from);
+        let refused = refused
+            .map(|error| error.left("nothing was made"))
+            .collect();
+        together(refused, |count| format!("{count} things are not allowed"))?;
+
+        let mut lines = Vec::new();
+        let mut images: BTreeMap<&str, &str> = BTreeMap::new();
+        for (host, place) in &survey.places {
+            let own = &self.settings.hosts[host];
+            let address = self.inventory.hosts[host].address;
+            let address = address.map_or_else(String::new, |it| format!(" as {it}"));
+            let volume = match own.iops {
+                Some(iops) => format!("{} GiB with {iops} IOPS", own.volume_gb),
+                None => format!("{} GiB", own.volume_gb),
+            };
+            lines.push(format!(
+                "instance {host}: {}, {volume}, in {} ({}){address}",
+                own.instance_type, place.subnet.zone, place.subnet.id
+            ));
+            images.insert(&place.image.id, &place.image.name);
+        }
+        lines.extend(
+            images
+                .iter()
+                .map(|(id, name)| format!("of the image {id} ({name})")),
+        );
+        let new_groups = Role::ALL
+            .into_iter()
+            .filter(|role| !groups.contains_key(role));
+        lines.extend(new_groups.map(|role| {
+            format!(
+                "security group {} in {}",
+                groups::name(cluster, role),
+                survey.vpc
+            )
+        }));
+        let networks = |networks: &[ipnet::Ipv4Net]| {
+            let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+            networks.join(", ")
+        };
+        lines.push(format!(
+            "SSH and the statistics page reachable from {}",
+            networks(&survey.operators)
+        ));
+        lines.push(format!(
+            "the ports {} and {} for clients reachable from {}",
+            self.inventory.haproxy.write_port,
+            self.inventory.haproxy.read_port,
+            networks(&self.inventory.postgresql.allow)
+        ));
+        if key.is_none() {
+            lines.push(format!("key pair {}", key_pair::name(cluster)));
+        }
+        Ok(lines)
+    }
+
+    /// Asks whether what is stopped may be started.
+    async fn ask_start(&self, account: &Account, alive: &[Found]) -> Result<()> {
+        let stopped = alive.iter().filter(|it| it.state == State::Stopped);
+        let ids: Vec<String> = stopped.map(|it| it.id.clone()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let asked = account
+            .ec2
+            .start_instances()
+            .set_instance_ids(Some(ids))
+            .dry_run(true)
+            .send()
+            .await;
+        Ok(allowed(asked.doing(
+            "start the stopped instances (ec2:StartInstances)",
+        ))?)
+    }
+
+    /// Adds to an error what the account has of the cluster now.
+    async fn left(&self, account: &Account, error: Error) -> Error {
+        let Ok(resources) = removal::resources(&account.ec2, &self.inventory.cluster).await else {
+            return error.left("what the account has of the cluster now could not be found out; `pgherd down` lists and removes it");
+        };
+        if resources.is_empty() {
+            return error.left("the account has nothing of the cluster");
+        }
+        let all: Vec<String> = resources
+            .iter()
+            .map(|it| format!("{} {} ({})", it.kind, it.name, it.id))
+            .collect();
+        error
+            .left(format!("in the account now: {}", all.join(", ")))
+            .hint("the next `up` takes it up, `down` removes it")
+    }
+}
+
+#[async_trait]
+impl Provider for AwsProvider {
+    async fn discover(&self) -> Result<Vec<Machine>> {
+        let account = self.account().await?;
+        let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
+        Ok(alive
+            .iter()
+            .map(|it| it.machine(self.settings.connect))
+            .collect())
+    }
+
+    async fn preflight(&self, hosts: &[HostName]) -> Result<Vec<String>> {
+        let account = self.account().await?;
+        let ((number, who), alive) = tokio::try_join!(
+            account.who(),
+            instance::alive(&account.ec2, &self.inventory.cluster),
+        )?;
+        let mut lines = vec![format!(
+            "in the account {number}, region {}, as {who}",
+            account.region
+        )];
+        let missing = self.missing(hosts, &alive);
+        if !missing.is_empty() {
+            lines.extend(self.outlook(account, &missing, &alive).await?);
+        }
+        self.ask_start(account, &alive).await?;
+        Ok(lines)
+    }
+
+    async fn launch(
+        &self,
+        hosts: &[HostName],
+        access: &Access,
+        events: &Events,
+    ) -> Result<Vec<Machine>> {
+        let account = self.account().await?;
+        let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
+        let missing = self.missing(hosts, &alive);
+        let survey = match missing.is_empty() {
+            true => None,
+            false => Some(self.survey(account, &missing, &alive).await?),
+        };
+        let launch = Launch {
+            ec2: &account.ec2,
+            inventory: &self.inventory,
+            settings: &self.settings,
+            tags: self.tags(),
+            launches: Launches::of(&self.inventory)?,
+            access,
+            events,
+        };
+        match launch.hosts(hosts, &alive, survey.as_ref()).await {
+            Ok(machines) => Ok(machines),
+            Err(error) => Err(self.left(account, error).await),
+        }
+    }
+
+    async fn resources(&self) -> Result<Vec<Resource>> {
+        let account = self.account().await?;
+        Ok(removal::resources(&account.ec2, &self.inventory.cluster).await?)
+    }
+
+    async fn remove(&self, resources: &[Resource], events: &Events) -> Result<()> {
+        let account = self.account().await?;
+        removal::remove(&account.ec2, resources, events).await
+    }
+}
+
+/// The tags that everything gets which is made for a cluster.
+#[derive(Debug, Clone, Copy)]
+struct Tags<'a> {
+    cluster: &'a str,
+    /// The user's, from the inventory.
+    own: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Tags<'a> {
+    fn cluster(&self) -> &'a str {
+        self.cluster
+    }
+
+    fn of(&self, kind: ResourceType) -> TagSpecification {
+        self.with(kind, [])
+    }
+
+    /// With `more`, where the user has not set the same.
+    fn with<'b>(
+        &self,
+        kind: ResourceType,
+        more: impl IntoIterator<Item = (&'b str, &'b str)>,
+    ) -> TagSpecification {
+        let mut all: BTreeMap<&str, &str> = more.into_iter().collect();
+        all.extend(
+            self.own
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+        );
+        all.insert(CLUSTER_LABEL, self.cluster);
+        let tags = all
+            .into_iter()
+            .map(|(key, value)| Tag::builder().key(key).value(value).build());
+        TagSpecification::builder()
+            .resource_type(kind)
+            .set_tags(Some(tags.collect()))
+            .build()
+    }
+}
+
+/// No error, the one there is, or all of them as one.
+fn together(mut failures: Vec<Error>, what: impl FnOnce(usize) -> String) -> Result<()> {
+    match failures.len() {
+        0 => Ok(()),
+        1 => Err(failures.remove(0)),
+        count => Err(Error::several(what(count), failures)),
+    }
+}

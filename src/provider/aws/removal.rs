@@ -1,0 +1,348 @@
+//! What a cluster has in the account, and its removal.
+
+use std::time::Duration;
+
+use aws_sdk_ec2::{
+    Client,
+    types::{InstanceStateName as State, Tag},
+};
+use futures_util::future;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    failure::{Doing, Failure, insist},
+    groups,
+    instance::{self, of_cluster, tag},
+};
+use crate::{
+    error::{Error, Result},
+    event::{Event, Events, HostState},
+    inventory::HostName,
+    provider::{HOST_LABEL, Resource},
+};
+
+const INSTANCE: &str = "instance";
+const VOLUME: &str = "volume";
+const INTERFACE: &str = "network interface";
+const GROUP: &str = "security group";
+const KEY_PAIR: &str = "key pair";
+
+/// How long instances may take to end; those with much memory need minutes.
+const ENDING: Duration = Duration::from_secs(600);
+/// How long EC2 may hold on to what ended instances had.
+const RELEASE: Duration = Duration::from_secs(180);
+
+fn resource(
+    kind: &'static str,
+    id: Option<&str>,
+    name: Option<&str>,
+    tags: &[Tag],
+) -> Option<Resource> {
+    let host = tag(tags, HOST_LABEL);
+    let id = id?.to_owned();
+    Some(Resource {
+        kind,
+        name: name.or(host).unwrap_or(&id).to_owned(),
+        host: host.map(HostName::new),
+        id,
+    })
+}
+
+/// Everything with the cluster's tag: in the order in which it can be removed.
+///
+/// Volumes and interfaces go with the instance that has them, so they are listed only where no
+/// instance has them any more.
+pub(super) async fn resources(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
+    let (instances, volumes, interfaces, groups, pairs) = tokio::try_join!(
+        instances(ec2, cluster),
+        volumes(ec2, cluster),
+        interfaces(ec2, cluster),
+        all_groups(ec2, cluster),
+        pairs(ec2, cluster),
+    )?;
+    let mut all = Vec::new();
+    for mut kind in [instances, volumes, interfaces, groups, pairs] {
+        kind.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        all.append(&mut kind);
+    }
+    Ok(all)
+}
+
+/// Those that end are still there, and hold on to the rest, until they have ended.
+async fn instances(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
+    let states = [&instance::ALIVE[..], &[State::ShuttingDown]].concat();
+    let reservations = ec2
+        .describe_instances()
+        .filters(of_cluster(cluster))
+        .filters(instance::filter(
+            "instance-state-name",
+            states.iter().map(State::as_str),
+        ))
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .doing("list the cluster's instances")?;
+    let all = reservations.iter().flat_map(|it| it.instances());
+    Ok(all
+        .filter_map(|it| resource(INSTANCE, it.instance_id(), None, it.tags()))
+        .collect())
+}
+
+async fn volumes(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
+    let found = ec2
+        .describe_volumes()
+        .filters(of_cluster(cluster))
+        .filters(instance::filter("status", ["available", "error"]))
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .doing("list the cluster's volumes")?;
+    let found = found.iter();
+    Ok(found
+        .filter_map(|it| resource(VOLUME, it.volume_id(), None, it.tags()))
+        .collect())
+}
+
+async fn interfaces(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
+    let found = ec2
+        .describe_network_interfaces()
+        .filters(of_cluster(cluster))
+        .filters(instance::filter("status", ["available"]))
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .doing("list the cluster's network interfaces")?;
+    let found = found.iter();
+    Ok(found
+        .filter_map(|it| resource(INTERFACE, it.network_interface_id(), None, it.tag_set()))
+        .collect())
+}
+
+async fn all_groups(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
+    let found = ec2
+        .describe_security_groups()
+        .filters(of_cluster(cluster))
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .doing("list the cluster's security groups")?;
+    let found = found.iter();
+    Ok(found
+        .filter_map(|it| resource(GROUP, it.group_id(), it.group_name(), it.tags()))
+        .collect())
+}
+
+async fn pairs(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
+    let found = ec2
+        .describe_key_pairs()
+        .filters(of_cluster(cluster))
+        .send()
+        .await
+        .doing("list the cluster's key pairs")?;
+    let found = found.key_pairs().iter();
+    Ok(found
+        .filter_map(|it| resource(KEY_PAIR, it.key_pair_id(), it.key_name(), it.tags()))
+        .collect())
+}
+
+/// Removes `resources` and waits until they are gone; what has gone already is no error.
+pub(super) async fn remove(ec2: &Client, resources: &[Resource], events: &Events) -> Result<()> {
+    let of = |kind| resources.iter().filter(move |it| it.kind == kind);
+    let emit = |resource: &Resource, state| {
+        events.emit(Event::Resource {
+            kind: resource.kind.to_owned(),
+            id: resource.id.clone(),
+            name: resource.name.clone(),
+            state,
+        });
+    };
+    let ids: Vec<String> = of(INSTANCE).map(|it| it.id.clone()).collect();
+    if !ids.is_empty() {
+        of(INSTANCE).for_each(|it| emit(it, HostState::Removing));
+        terminate(ec2, &ids).await?;
+        wait_ended(ec2, &ids, |id| {
+            of(INSTANCE)
+                .filter(|it| it.id == id)
+                .for_each(|it| emit(it, HostState::Removed));
+        })
+        .await?;
+    }
+    let groups: Vec<&Resource> = of(GROUP).collect();
+    detach_groups(ec2, &groups).await?;
+    let rest = resources
+        .iter()
+        .filter(|it| it.kind != INSTANCE)
+        .map(|it| async move {
+            emit(it, HostState::Removing);
+            delete(ec2, it).await?;
+            emit(it, HostState::Removed);
+            Ok::<_, Error>(())
+        });
+    let failures: Vec<Error> = future::join_all(rest)
+        .await
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    super::together(failures, |count| {
+        format!("{count} things could not be removed")
+    })
+}
+
+async fn terminate(ec2: &Client, ids: &[String]) -> Result<()> {
+    let ended = ec2
+        .terminate_instances()
+        .set_instance_ids(Some(ids.to_vec()))
+        .send()
+        .await
+        .doing("terminate the instances");
+    match ended {
+        // One of them is gone for so long that EC2 has forgotten it, and the call did nothing.
+        Err(failure) if failure.is(&["InvalidInstanceID.NotFound"]) && ids.len() > 1 => {
+            for id in ids {
+                Box::pin(terminate(ec2, std::slice::from_ref(id))).await?;
+            }
+            Ok(())
+        }
+        Err(failure) if failure.is(&["InvalidInstanceID.NotFound"]) => Ok(()),
+        Err(failure) => {
+            let protected = failure.is(&["OperationNotPermitted"]);
+            let error = Error::from(failure).left(format!("still there: {}", ids.join(", ")));
+            Err(match protected {
+                true => error.hint(
+                    "somebody has protected an instance from termination; take that off first",
+                ),
+                false => error,
+            })
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+async fn wait_ended(ec2: &Client, ids: &[String], ended: impl Fn(&str)) -> Result<()> {
+    let deadline = Instant::now() + ENDING;
+    let mut left: Vec<String> = ids.to_vec();
+    let mut pause = Duration::from_millis(250);
+    loop {
+        let answer = ec2
+            .describe_instances()
+            .filters(instance::filter(
+                "instance-id",
+                left.iter().map(String::as_str),
+            ))
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>()
+            .await
+            .doing("watch the instances end")?;
+        let there: Vec<&str> = answer
+            .iter()
+            .flat_map(|it| it.instances())
+            .filter(|it| it.state().and_then(|it| it.name()) != Some(&State::Terminated))
+            .filter_map(|it| it.instance_id())
+            .collect();
+        left.retain(|id| {
+            let gone = !there.contains(&id.as_str());
+            if gone {
+                ended(id);
+            }
+            !gone
+        });
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::failed(format!(
+                "instances do not end within {} s",
+                ENDING.as_secs()
+            ))
+            .left(format!("still there: {}", left.join(", ")))
+            .hint("run `pgherd down` again later: it removes the rest"));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(4));
+    }
+}
+
+/// A group that another one names cannot be deleted.
+async fn detach_groups(ec2: &Client, groups: &[&Resource]) -> Result<()> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = groups.iter().map(|it| it.id.as_str()).collect();
+    let found = ec2
+        .describe_security_groups()
+        .filters(instance::filter("group-id", ids))
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .doing("look at the security groups")?;
+    let revoked = found.iter().filter_map(|group| {
+        let references = groups::references(group);
+        let (id, name) = (group.group_id()?, group.group_name()?);
+        (!references.is_empty()).then(|| groups::revoke(ec2, id, name, references))
+    });
+    future::try_join_all(revoked).await?;
+    Ok(())
+}
+
+async fn delete(ec2: &Client, resource: &Resource) -> Result<()> {
+    let Resource { kind, id, name, .. } = resource;
+    let doing = || format!("delete the {kind} {name} ({id})");
+    let busy = [
+        "DependencyViolation",
+        "VolumeInUse",
+        "InvalidNetworkInterface.InUse",
+    ];
+    let deleted = insist(&busy, RELEASE, || async {
+        match *kind {
+            VOLUME => {
+                let call = ec2.delete_volume().volume_id(id).send().await;
+                call.doing(doing()).map(|_| ())
+            }
+            INTERFACE => {
+                let call = ec2.delete_network_interface().network_interface_id(id);
+                call.send().await.doing(doing()).map(|_| ())
+            }
+            GROUP => {
+                let call = ec2.delete_security_group().group_id(id).send().await;
+                call.doing(doing()).map(|_| ())
+            }
+            _ => {
+                let call = ec2.delete_key_pair().key_name(name).send().await;
+                call.doing(doing()).map(|_| ())
+            }
+        }
+    })
+    .await;
+    let gone = [
+        "InvalidGroup.NotFound",
+        "InvalidGroupId.NotFound",
+        "InvalidKeyPair.NotFound",
+        "InvalidVolume.NotFound",
+        "InvalidNetworkInterfaceID.NotFound",
+    ];
+    match deleted {
+        Err(failure) if !failure.is(&gone) => {
+            let used = failure.is(&busy);
+            let error = Error::from(failure).left(format!(
+                "the {kind} {name} ({id}) is still there; run `down` again"
+            ));
+            Err(match used {
+                true => error.hint("something that is not the cluster's uses it; see which network interfaces have it"),
+                false => error,
+            })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,107 @@
+//! The one call that launches a host, asked about or in earnest.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ec2::{
+    Client,
+    operation::run_instances::builders::RunInstancesFluentBuilder,
+    types::{
+        BlockDeviceMapping, EbsBlockDevice, HttpTokensState, InstanceMetadataEndpointState,
+        InstanceMetadataOptionsRequest, InstanceNetworkInterfaceSpecification, InstanceType,
+        ResourceType, ShutdownBehavior, VolumeType,
+    },
+};
+
+use super::{
+    Tags,
+    instance::{HOST_KEY, IMAGE},
+    survey::Place,
+};
+use crate::{
+    inventory::{Aws, AwsHost, Connect, Host, HostName, Role},
+    provider::HOST_LABEL,
+};
+
+/// What one host is to be.
+pub(super) struct Spec<'a> {
+    pub(super) host: &'a HostName,
+    pub(super) desired: &'a Host,
+    pub(super) own: &'a AwsHost,
+    pub(super) settings: &'a Aws,
+    pub(super) place: &'a Place,
+}
+
+/// What only exists once the launch has begun.
+pub(super) struct Made<'a> {
+    pub(super) groups: &'a BTreeMap<Role, String>,
+    pub(super) key_name: &'a str,
+    pub(super) token: &'a str,
+    pub(super) host_key: &'a str,
+    pub(super) user_data: &'a str,
+}
+
+/// The call; without what is made first, it is only good for asking.
+///
+/// Tags go with it, so that there is no moment in which something exists and is not known to be the
+/// cluster's.
+pub(super) fn run_instance(
+    ec2: &Client,
+    spec: &Spec<'_>,
+    tags: &Tags<'_>,
+    made: Option<&Made<'_>>,
+) -> RunInstancesFluentBuilder {
+    let name = format!("{}-{}", tags.cluster(), spec.host);
+    let common = [("Name", name.as_str()), (HOST_LABEL, spec.host.as_str())];
+    let mut about: Vec<(&str, &str)> = common.to_vec();
+    about.push((IMAGE, &spec.settings.image));
+    let mut interface = InstanceNetworkInterfaceSpecification::builder()
+        .device_index(0)
+        .subnet_id(&spec.place.subnet.id)
+        .associate_public_ip_address(spec.settings.connect == Connect::Public)
+        .delete_on_termination(true)
+        .set_private_ip_address(spec.desired.address.map(|it| it.to_string()));
+    if let Some(made) = made {
+        about.push((HOST_KEY, made.host_key));
+        let groups = spec.desired.roles.iter();
+        let groups = groups.filter_map(|role| made.groups.get(role).cloned());
+        interface = interface.set_groups(Some(groups.collect()));
+    }
+    let volume = EbsBlockDevice::builder()
+        .volume_type(VolumeType::Gp3)
+        .volume_size(i32::try_from(spec.own.volume_gb).unwrap_or(i32::MAX))
+        .set_iops(spec.own.iops.and_then(|iops| iops.try_into().ok()))
+        .encrypted(true)
+        .delete_on_termination(true)
+        .build();
+    let metadata = InstanceMetadataOptionsRequest::builder()
+        .http_endpoint(InstanceMetadataEndpointState::Enabled)
+        .http_tokens(HttpTokensState::Required)
+        .http_put_response_hop_limit(1)
+        .build();
+    let call = ec2
+        .run_instances()
+        .min_count(1)
+        .max_count(1)
+        .image_id(&spec.place.image.id)
+        .instance_type(InstanceType::from(spec.own.instance_type.as_str()))
+        .block_device_mappings(
+            BlockDeviceMapping::builder()
+                .device_name(&spec.place.image.root)
+                .ebs(volume)
+                .build(),
+        )
+        .network_interfaces(interface.build())
+        .metadata_options(metadata)
+        // `poweroff` on a host must not destroy it.
+        .instance_initiated_shutdown_behavior(ShutdownBehavior::Stop)
+        .tag_specifications(tags.with(ResourceType::Instance, about))
+        .tag_specifications(tags.with(ResourceType::Volume, common))
+        .tag_specifications(tags.with(ResourceType::NetworkInterface, common));
+    match made {
+        Some(made) => call
+            .client_token(made.token)
+            .key_name(made.key_name)
+            .user_data(made.user_data),
+        None => call.dry_run(true),
+    }
+}

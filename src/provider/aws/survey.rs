@@ -1,0 +1,254 @@
+//! What the account and the region offer to hosts that are to be launched.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ec2::{Client, types};
+use ipnet::Ipv4Net;
+
+use super::{
+    failure::{Doing, Failure},
+    image::{self, Image},
+    instance::{Found, filter},
+    placement::{self, Subnet, Wish},
+    seen,
+};
+use crate::{
+    error::{Error, Result},
+    inventory::{Aws, Connect, HostName, Inventory, Role},
+};
+
+/// Where a host that does not exist yet is to be, and what it is to be made from.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) subnet: Subnet,
+    pub(super) image: Image,
+}
+
+/// Everything that must be known before the first thing is made.
+#[derive(Debug, Clone)]
+pub(super) struct Survey {
+    pub(super) vpc: String,
+    /// From where SSH and the statistics page are to be reachable.
+    pub(super) operators: Vec<Ipv4Net>,
+    pub(super) places: BTreeMap<HostName, Place>,
+}
+
+/// Looks into everything that launching `missing` needs; changes nothing.
+pub(super) async fn survey(
+    ec2: &Client,
+    inventory: &Inventory,
+    settings: &Aws,
+    missing: &[HostName],
+    found: &[Found],
+) -> Result<Survey> {
+    let types: BTreeSet<&str> = missing
+        .iter()
+        .filter_map(|host| Some(settings.hosts.get(host)?.instance_type.as_str()))
+        .collect();
+    let (subnets, offers, architectures) = tokio::try_join!(
+        subnets(ec2, settings),
+        async { Ok(offers(ec2, &types).await?) },
+        async { Ok(architectures(ec2, &types).await?) },
+    )?;
+    let vpc = one_vpc(&subnets, found)?;
+    let wishes: Vec<Wish<'_>> = missing
+        .iter()
+        .filter_map(|host| {
+            let desired = inventory.hosts.get(host)?;
+            let own = settings.hosts.get(host)?;
+            Some(Wish {
+                host,
+                roles: &desired.roles,
+                zone: own.zone.as_deref(),
+                address: desired.address,
+                instance_type: &own.instance_type,
+                offered: offers.get(&own.instance_type).cloned().unwrap_or_default(),
+            })
+        })
+        .collect();
+    let there: Vec<(Vec<Role>, String)> = found
+        .iter()
+        .filter_map(|it| {
+            Some((
+                inventory.hosts.get(&it.host)?.roles.clone(),
+                it.zone.clone(),
+            ))
+        })
+        .collect();
+    let chosen = placement::place(&wishes, &there, &subnets)?;
+    let mut images: BTreeMap<&str, Image> = BTreeMap::new();
+    let mut places = BTreeMap::new();
+    for (host, subnet) in chosen {
+        let own = &settings.hosts[host];
+        let architecture = architectures
+            .get(&own.instance_type)
+            .map_or("x86_64", String::as_str);
+        let image = match images.get(architecture) {
+            Some(image) => image.clone(),
+            None => {
+                let image = image::resolve(ec2, &settings.image, architecture, found).await?;
+                images.insert(architecture, image.clone());
+                image
+            }
+        };
+        if own.volume_gb < image.least_gb {
+            return Err(Error::input(format!(
+                "a volume of {} GiB is too small for the image {}, which needs {}",
+                own.volume_gb, image.id, image.least_gb
+            ))
+            .on(host)
+            .hint("raise volume_gb"));
+        }
+        let place = Place {
+            subnet: subnet.clone(),
+            image,
+        };
+        places.insert(host.clone(), place);
+    }
+    let operators = match (settings.operator_cidrs.as_slice(), settings.connect) {
+        ([], Connect::Private) => networks_of(ec2, &vpc).await?,
+        ([], Connect::Public) => vec![seen::address(settings).await?.into()],
+        (named, _) => named.to_vec(),
+    };
+    Ok(Survey {
+        vpc,
+        operators,
+        places,
+    })
+}
+
+/// The subnets that the inventory names, or those of the default VPC.
+async fn subnets(ec2: &Client, settings: &Aws) -> Result<Vec<Subnet>> {
+    let call = ec2.describe_subnets();
+    let call = match settings.subnet_ids.as_slice() {
+        [] => call
+            .filters(filter("default-for-az", ["true"]))
+            .filters(filter("state", ["available"])),
+        ids => call.set_subnet_ids(Some(ids.to_vec())),
+    };
+    let answer = call.send().await.doing("look at the subnets");
+    let answer = answer.map_err(|failure| {
+        let unknown = failure.is(&["InvalidSubnetID.NotFound"]);
+        let error = Error::from(failure);
+        match unknown {
+            true => error.hint("a subnet belongs to one region; see provider.region"),
+            false => error,
+        }
+    })?;
+    let found: Vec<Subnet> = answer.subnets().iter().filter_map(subnet).collect();
+    if found.is_empty() {
+        return Err(Error::failed("there is no default VPC with subnets here")
+            .hint("name subnets in provider.subnet_ids, or make a default VPC: aws ec2 create-default-vpc"));
+    }
+    Ok(found)
+}
+
+fn subnet(subnet: &types::Subnet) -> Option<Subnet> {
+    Some(Subnet {
+        id: subnet.subnet_id()?.to_owned(),
+        vpc: subnet.vpc_id()?.to_owned(),
+        zone: subnet.availability_zone()?.to_owned(),
+        network: subnet.cidr_block()?.parse().ok()?,
+        free: subnet.available_ip_address_count().unwrap_or(1),
+    })
+}
+
+/// Security groups belong to one VPC, and so must all hosts, those that exist included.
+fn one_vpc(subnets: &[Subnet], found: &[Found]) -> Result<String> {
+    let vpc = subnets.first().map(|it| it.vpc.clone()).unwrap_or_default();
+    if let Some(other) = subnets.iter().find(|it| it.vpc != vpc) {
+        return Err(Error::input(format!(
+            "{} is in {}, and {} in {vpc}",
+            other.id, other.vpc, subnets[0].id
+        ))
+        .hint("the subnets of a cluster must be in one VPC"));
+    }
+    let stray = found
+        .iter()
+        .find(|it| it.vpc.as_ref().is_some_and(|other| *other != vpc));
+    match stray {
+        Some(stray) => Err(Error::failed(format!(
+            "the host is in {}, and the inventory's subnets are in {vpc}",
+            stray.vpc.as_deref().unwrap_or_default()
+        ))
+        .on(&stray.host)
+        .left("nothing was touched")
+        .hint("a cluster cannot move to another VPC; make another cluster there")),
+        None => Ok(vpc),
+    }
+}
+
+/// The zones that have each instance type.
+async fn offers(
+    ec2: &Client,
+    wanted: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+    let offerings = ec2
+        .describe_instance_type_offerings()
+        .location_type(types::LocationType::AvailabilityZone)
+        .filters(filter("instance-type", wanted.iter().copied()))
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .doing("see which zones have the instance type")?;
+    let mut zones: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for offering in offerings {
+        if let (Some(kind), Some(zone)) = (offering.instance_type, offering.location) {
+            zones
+                .entry(kind.as_str().to_owned())
+                .or_default()
+                .push(zone);
+        }
+    }
+    Ok(zones)
+}
+
+/// The architecture of each instance type, for its image.
+async fn architectures(
+    ec2: &Client,
+    wanted: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let known = ec2
+        .describe_instance_types()
+        .filters(filter("instance-type", wanted.iter().copied()))
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .doing("look at the instance type")?;
+    Ok(known
+        .into_iter()
+        .filter_map(|kind| {
+            let all = kind.processor_info()?.supported_architectures();
+            let first = all
+                .iter()
+                .find(|it| matches!(it.as_str(), "x86_64" | "arm64"))?;
+            Some((
+                kind.instance_type()?.as_str().to_owned(),
+                first.as_str().to_owned(),
+            ))
+        })
+        .collect())
+}
+
+/// The networks of a VPC: from where a private address is reached, directly or through a bastion.
+async fn networks_of(ec2: &Client, vpc: &str) -> Result<Vec<Ipv4Net>> {
+    let answer = ec2.describe_vpcs().vpc_ids(vpc).send().await;
+    let answer = answer.doing(format!("look at {vpc}"))?;
+    let networks: Vec<Ipv4Net> = answer
+        .vpcs()
+        .iter()
+        .flat_map(|vpc| {
+            let more = vpc.cidr_block_association_set().iter();
+            vpc.cidr_block()
+                .into_iter()
+                .chain(more.filter_map(|it| it.cidr_block()))
+        })
+        .filter_map(|network| network.parse().ok())
+        .collect();
+    let networks: BTreeSet<Ipv4Net> = networks.into_iter().collect();
+    Ok(networks.into_iter().collect())
+}

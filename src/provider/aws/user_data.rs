@@ -1,0 +1,100 @@
+//! What a new host is told at its first boot, by cloud-init.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::workspace::Launch;
+
+/// EC2's limit, in bytes before base64.
+#[cfg(test)]
+const LIMIT: usize = 16 * 1024;
+
+/// The user data of one host, in base64 as EC2 wants it.
+pub(super) fn render(launch: &Launch, user: &str, port: u16) -> String {
+    BASE64_STANDARD.encode(document(launch, user, port))
+}
+
+/// A `#cloud-config` document.
+///
+/// The user data holds the host's private key, and any process on the host could read it from the
+/// metadata service; so only root may talk to that, from the first boot on and after each.
+fn document(launch: &Launch, user: &str, port: u16) -> String {
+    let private: String = launch
+        .private_key
+        .expose()
+        .lines()
+        .map(|line| format!("    {line}\n"))
+        .collect();
+    let mut text = format!(
+        "#cloud-config\n\
+         ssh_pwauth: false\n\
+         ssh_deletekeys: true\n\
+         ssh_keys:\n  \
+           ed25519_private: |\n{private}  \
+           ed25519_public: {public}\n\
+         bootcmd:\n  \
+           - [ip, rule, add, pref, '100', to, 169.254.169.254/32, uidrange, 1-4294967294, prohibit]\n",
+        public = launch.public_key,
+    );
+    match user {
+        "ubuntu" => {}
+        "root" => text.push_str("disable_root: false\n"),
+        other => text.push_str(&format!(
+            "system_info:\n  default_user:\n    name: {other}\n"
+        )),
+    }
+    if port != 22 {
+        text.push_str(&format!(
+            "write_files:\n  \
+               - path: /etc/ssh/sshd_config.d/20-pgherd-port.conf\n    \
+                 content: |\n      Port {port}\n\
+             runcmd:\n  \
+               - [systemctl, daemon-reload]\n  \
+               - [sh, -c, 'systemctl restart ssh.socket 2>/dev/null; systemctl restart ssh']\n"
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    fn launch() -> Launch {
+        Launch {
+            token: "0".repeat(32),
+            private_key: Secret::new("-----BEGIN\nabc\n-----END\n"),
+            public_key: "ssh-ed25519 AAAA".into(),
+        }
+    }
+
+    fn parsed(user: &str, port: u16) -> Value {
+        let text = document(&launch(), user, port);
+        assert!(text.starts_with("#cloud-config\n"));
+        assert!(text.len() < LIMIT);
+        serde_yaml::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn the_host_key_is_handed_over_whole() {
+        let data = parsed("ubuntu", 22);
+        assert_eq!(
+            data["ssh_keys"]["ed25519_private"],
+            "-----BEGIN\nabc\n-----END\n"
+        );
+        assert_eq!(data["ssh_keys"]["ed25519_public"], "ssh-ed25519 AAAA");
+        assert_eq!(data["ssh_pwauth"], false);
+        assert_eq!(data["bootcmd"][0][0], "ip");
+        assert!(data.get("system_info").is_none() && data.get("runcmd").is_none());
+    }
+
+    #[test]
+    fn another_user_and_port_are_made() {
+        let data = parsed("admin", 2222);
+        assert_eq!(data["system_info"]["default_user"]["name"], "admin");
+        assert_eq!(data["write_files"][0]["content"], "Port 2222\n");
+        assert_eq!(parsed("root", 22)["disable_root"], false);
+    }
+}

@@ -1,0 +1,523 @@
+//! The whole life of a cluster's hosts, and what may happen in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ec2::types::{InstanceAttributeName, ResourceType, Tag, TagSpecification};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use pgherd::{
+    inventory::HostName,
+    provider::{self, MachineState},
+};
+use serde_json::Value;
+
+use crate::{
+    proxy::Call,
+    support::{FIVE, KEY, Lab, launch, tag},
+};
+
+const NEWEST_MINIMAL: &str = "ami-0bbbbbbbbbbbbbbb2";
+const OLDER: &str = "ami-0aaaaaaaaaaaaaaa1";
+const NEWEST: &str = "ami-0aaaaaaaaaaaaaaa2";
+
+fn hosts() -> Vec<HostName> {
+    FIVE.into_iter().map(HostName::new).collect()
+}
+
+pub(crate) async fn from_nothing_to_nothing() {
+    let lab = Lab::new("life").await;
+    let provider = lab.provider();
+    assert!(provider.discover().await.unwrap().is_empty());
+    let lines = provider.preflight(&hosts()).await.unwrap().join("\n");
+    for part in [
+        "account 123456789012, region eu-central-1",
+        "instance node1: t2.medium, 20 GiB, in eu-central-1",
+        NEWEST_MINIMAL,
+        "security group pgherd-life-postgres in vpc-",
+        "key pair pgherd-life",
+        &format!(
+            "SSH and the statistics page reachable from 127.{}.0.0/16",
+            lab.network
+        ),
+    ] {
+        assert!(lines.contains(part), "{part} is missing in\n{lines}");
+    }
+    assert_eq!(lab.left().await, [""; 0], "looking makes nothing");
+
+    let machines = launch(&*provider, &FIVE, &lab.events).await.unwrap();
+    assert_eq!(machines.len(), 5);
+    for instance in lab.instances().await {
+        check_instance(&lab, &instance).await;
+    }
+    assert_eq!(
+        lab.left().await,
+        [
+            "instance haproxy",
+            "instance node1",
+            "instance node2",
+            "instance node3",
+            "instance node4",
+            "security group pgherd-life-etcd",
+            "security group pgherd-life-haproxy",
+            "security group pgherd-life-postgres",
+            "key pair pgherd-life"
+        ]
+    );
+    let workspace = lab.dir.path().join(".pgherd/life");
+    assert!(
+        !workspace.join("launches").exists(),
+        "no private host key stays here"
+    );
+    let found = lab.provider().discover().await.unwrap();
+    let by_name = |all: &[provider::Machine]| -> BTreeMap<_, _> {
+        all.iter().map(|it| (it.host.clone(), it.clone())).collect()
+    };
+    assert_eq!(
+        by_name(&found),
+        by_name(&machines),
+        "anybody finds the same"
+    );
+
+    // A second life, for the calls that the first has no need of.
+    lab.ec2
+        .stop_instances()
+        .instance_ids(lab.id_of("node1").await)
+        .send()
+        .await
+        .unwrap();
+    provider.preflight(&hosts()).await.unwrap();
+    launch(&*provider, &["node1"], &lab.events).await.unwrap();
+    volume_and_interface(&lab).await;
+    let all = provider.resources().await.unwrap();
+    provider.remove(&all, &lab.events).await.unwrap();
+    assert_eq!(provider.resources().await.unwrap(), []);
+
+    let calls = lab.proxy.take();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for call in &calls {
+        *counts.entry(call.action.clone()).or_default() += 1;
+    }
+    println!("calls of a whole life: {counts:#?}");
+    the_policy_allows(&counts.keys().cloned().collect());
+}
+
+/// The policy in the manual allows what was called, and nothing that was not.
+///
+/// Tags that go with a launch need a permission of their own, without being a call of their own.
+/// Rules are only ever taken away from groups where the inventory has changed or goes.
+fn the_policy_allows(called: &BTreeSet<String>) {
+    let text = include_str!("../../docs/iam-policy.json");
+    let policy: Value = serde_json::from_str(text).unwrap();
+    let allowed: BTreeSet<String> = policy["Statement"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|statement| statement["Action"].as_array().unwrap())
+        .map(|action| action.as_str().unwrap().to_owned())
+        .collect();
+    let mut needed = called.clone();
+    needed.insert("ec2:CreateTags".into());
+    // AWS lets everybody ask who he is.
+    needed.remove("sts:GetCallerIdentity");
+    assert_eq!(allowed, needed);
+}
+
+async fn check_instance(lab: &Lab, instance: &aws_sdk_ec2::types::Instance) {
+    let id = instance.instance_id().unwrap();
+    let host = tag(instance.tags(), "pgherd:host");
+    assert_eq!(tag(instance.tags(), "Name"), format!("{}-{host}", lab.name));
+    assert_eq!(instance.image_id(), Some(NEWEST_MINIMAL));
+    assert_eq!(instance.key_name(), Some("pgherd-life"));
+    let metadata = instance.metadata_options().unwrap();
+    assert_eq!(metadata.http_tokens().unwrap().as_str(), "required");
+    assert_eq!(instance.public_ip_address(), None, "connect: private");
+
+    let attribute = lab
+        .ec2
+        .describe_instance_attribute()
+        .instance_id(id)
+        .attribute(InstanceAttributeName::UserData)
+        .send()
+        .await
+        .unwrap();
+    let data = attribute.user_data().and_then(|it| it.value()).unwrap();
+    let text = String::from_utf8(BASE64_STANDARD.decode(data).unwrap()).unwrap();
+    let config: Value = serde_yaml::from_str(&text).unwrap();
+    let public = config["ssh_keys"]["ed25519_public"].as_str().unwrap();
+    assert_eq!(public, tag(instance.tags(), "pgherd:host-key"));
+
+    let volumes = lab.ec2.describe_volumes().send().await.unwrap();
+    let volume = volumes
+        .volumes()
+        .iter()
+        .find(|it| {
+            it.attachments()
+                .iter()
+                .any(|it| it.instance_id() == Some(id))
+        })
+        .unwrap();
+    assert_eq!(tag(volume.tags(), "pgherd:cluster"), lab.name);
+    assert_eq!(volume.encrypted(), Some(true));
+    assert_eq!(volume.volume_type().unwrap().as_str(), "gp3");
+    assert_eq!(volume.size(), Some(20));
+}
+
+/// Left behind, as by somebody who has kept them from going with their instance.
+async fn volume_and_interface(lab: &Lab) {
+    let tags = |kind| {
+        let tag = Tag::builder()
+            .key("pgherd:cluster")
+            .value(&lab.name)
+            .build();
+        TagSpecification::builder()
+            .resource_type(kind)
+            .tags(tag)
+            .build()
+    };
+    lab.ec2
+        .create_volume()
+        .availability_zone("eu-central-1a")
+        .size(10)
+        .tag_specifications(tags(ResourceType::Volume))
+        .send()
+        .await
+        .unwrap();
+    lab.ec2
+        .create_network_interface()
+        .subnet_id(&lab.subnet)
+        .tag_specifications(tags(ResourceType::NetworkInterface))
+        .send()
+        .await
+        .unwrap();
+}
+
+pub(crate) async fn the_second_run_makes_nothing() {
+    let lab = Lab::new("again").await;
+    let first = lab.launch(&FIVE).await.unwrap();
+    lab.proxy.take();
+    let second = lab.launch(&FIVE).await.unwrap();
+    let ids = |machines: &[provider::Machine]| -> BTreeSet<String> {
+        machines.iter().map(|it| it.id.clone()).collect()
+    };
+    assert_eq!(ids(&first), ids(&second));
+    assert!(lab.proxy.take().iter().all(|it| it.is("DescribeInstances")));
+    lab.remove().await.unwrap();
+}
+
+pub(crate) async fn several_pages_are_read() {
+    let lab = Lab::new("pages").await;
+    lab.proxy.pages_of(5);
+    lab.launch(&FIVE).await.unwrap();
+    // moto takes no fewer than five a page.
+    for n in 0..14 {
+        let host = format!("more{n}");
+        lab.stray(
+            NEWEST,
+            &[("pgherd:cluster", "pages"), ("pgherd:host", &host)],
+        )
+        .await;
+    }
+    lab.proxy.take();
+    assert_eq!(lab.provider().discover().await.unwrap().len(), 19);
+    assert_eq!(lab.proxy.take().len(), 4);
+    lab.remove().await.unwrap();
+    assert_eq!(lab.instances().await.len(), 0);
+}
+
+pub(crate) async fn stopped_hosts_are_started() {
+    let lab = Lab::new("stopped").await;
+    lab.launch(&FIVE).await.unwrap();
+    let id = lab.id_of("node2").await;
+    lab.ec2
+        .stop_instances()
+        .instance_ids(&id)
+        .send()
+        .await
+        .unwrap();
+    let found = lab.provider().discover().await.unwrap();
+    let node2 = found.iter().find(|it| it.id == id).unwrap();
+    assert_eq!(node2.state, MachineState::Stopped);
+    let started = lab.launch(&["node2"]).await.unwrap();
+    assert_eq!(
+        (started[0].id.as_str(), started[0].state),
+        (id.as_str(), MachineState::Running)
+    );
+    assert_eq!(started[0].address, node2.address);
+    lab.remove().await.unwrap();
+}
+
+pub(crate) async fn a_terminated_host_is_made_anew() {
+    let lab = Lab::new("anew").await;
+    let before = lab.launch(&FIVE).await.unwrap();
+    let id = lab.id_of("node3").await;
+    lab.ec2
+        .terminate_instances()
+        .instance_ids(&id)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(lab.provider().discover().await.unwrap().len(), 4);
+    let tokens = |calls: Vec<Call>| -> BTreeSet<String> {
+        let all = calls.iter().filter(|it| it.is("RunInstances"));
+        all.filter_map(|it| it.parameter("ClientToken").map(str::to_owned))
+            .collect()
+    };
+    let first = tokens(lab.proxy.take());
+    let made = lab.launch(&["node3"]).await.unwrap();
+    let old = before.iter().find(|it| it.id == id).unwrap();
+    assert_ne!(made[0].id, old.id);
+    assert_ne!(made[0].host_key, old.host_key);
+    let second = tokens(lab.proxy.take());
+    assert_eq!((first.len(), second.len()), (5, 1));
+    assert!(first.is_disjoint(&second));
+    lab.remove().await.unwrap();
+}
+
+/// A host that is made later has the image of its siblings, though there is a newer one.
+pub(crate) async fn the_image_is_kept() {
+    let lab = Lab::new("image").await;
+    let mine = [("pgherd:cluster", "image"), ("pgherd:host", "node1")];
+    let image = ("pgherd:image", "ubuntu-24.04");
+    lab.stray(OLDER, &[mine[0], mine[1], image]).await;
+    let inventory = lab.five("  image: ubuntu-24.04\n");
+    let provider = provider::from_inventory(&inventory).unwrap();
+    launch(&*provider, &FIVE[1..3], &lab.events).await.unwrap();
+    assert!(
+        lab.instances()
+            .await
+            .iter()
+            .all(|it| it.image_id() == Some(OLDER))
+    );
+    lab.remove().await.unwrap();
+    let provider = provider::from_inventory(&inventory).unwrap();
+    launch(&*provider, &FIVE[1..2], &lab.events).await.unwrap();
+    assert!(
+        lab.instances()
+            .await
+            .iter()
+            .all(|it| it.image_id() == Some(NEWEST))
+    );
+    lab.remove().await.unwrap();
+}
+
+pub(crate) async fn two_clusters_never_touch() {
+    let one = Lab::new("pair").await;
+    let mut other = Lab::new("pair-b").await;
+    // In the same subnet, even.
+    other.subnet = one.subnet.clone();
+    other.vpc = one.vpc.clone();
+    let (a, b) = tokio::join!(one.launch(&FIVE), other.launch(&FIVE));
+    a.unwrap_or_else(|error| panic!("{error:?}"));
+    // Its addresses are greeted on the first's port alone, so it is enough that it was launched.
+    drop(b);
+    assert_eq!(other.instances().await.len(), 5);
+    one.remove().await.unwrap();
+    assert_eq!(one.left().await, [""; 0]);
+    assert_eq!(other.left().await.len(), 9);
+    other.remove().await.unwrap();
+    assert_eq!(other.left().await, [""; 0]);
+}
+
+pub(crate) async fn strangers_are_never_touched() {
+    let lab = Lab::new("strangers").await;
+    let stranger = lab
+        .stray(
+            NEWEST,
+            &[("Name", "strangers-node1"), ("pgherd:host", "node1")],
+        )
+        .await;
+    let taken = lab.ec2.create_security_group();
+    let taken = taken
+        .group_name("pgherd-strangers-etcd")
+        .description("theirs")
+        .vpc_id(&lab.vpc);
+    let taken = taken.send().await.unwrap().group_id.unwrap();
+    let error = lab.launch(&FIVE).await.unwrap_err();
+    assert!(
+        error.to_string().contains("pgherd-strangers-etcd is taken"),
+        "{error:?}"
+    );
+    lab.remove().await.unwrap();
+    lab.ec2
+        .delete_security_group()
+        .group_id(taken)
+        .send()
+        .await
+        .unwrap();
+    let pair = lab.ec2.import_key_pair().key_name("pgherd-strangers");
+    let pair = pair.public_key_material(aws_sdk_ec2::primitives::Blob::new(KEY));
+    pair.send().await.unwrap();
+    let error = lab.provider().preflight(&hosts()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("none of this cluster's"),
+        "{error:?}"
+    );
+    lab.remove().await.unwrap();
+    assert_eq!(lab.left().await, [""; 0]);
+    let pairs = lab
+        .ec2
+        .describe_key_pairs()
+        .key_names("pgherd-strangers")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(pairs.key_pairs().len(), 1);
+    let found = lab
+        .ec2
+        .describe_instances()
+        .instance_ids(stranger)
+        .send()
+        .await
+        .unwrap();
+    let state = found.reservations()[0].instances()[0]
+        .state()
+        .unwrap()
+        .name()
+        .unwrap()
+        .as_str()
+        .to_owned();
+    assert_eq!(state, "running");
+}
+
+/// Also with nothing on this machine that knows of them.
+pub(crate) async fn leftovers_are_found() {
+    let lab = Lab::new("leftovers").await;
+    lab.launch(&FIVE).await.unwrap();
+    volume_and_interface(&lab).await;
+    std::fs::remove_dir_all(lab.dir.path().join(".pgherd")).unwrap();
+    let ids: Vec<String> = lab
+        .instances()
+        .await
+        .into_iter()
+        .filter_map(|it| it.instance_id)
+        .collect();
+    lab.ec2
+        .terminate_instances()
+        .set_instance_ids(Some(ids))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(lab.left().await.len(), 6);
+    lab.remove().await.unwrap();
+    assert_eq!(lab.left().await, [""; 0]);
+    lab.remove().await.unwrap();
+}
+
+pub(crate) async fn rules_follow_the_inventory() {
+    let lab = Lab::new("rules").await;
+    let inventory = lab.five("  operator_cidrs: [203.0.113.7/32]\n");
+    let provider = provider::from_inventory(&inventory).unwrap();
+    launch(&*provider, &FIVE[..4], &lab.events).await.unwrap();
+    let before = rules(&lab).await;
+    assert!(
+        before
+            .iter()
+            .filter(|it| it.ends_with("203.0.113.7/32"))
+            .count()
+            == 4,
+        "{before:?}"
+    );
+    assert_eq!(before.len(), 12, "{before:?}");
+    lab.proxy.take();
+
+    let inventory = lab.five("  operator_cidrs: [203.0.113.8/32]\n");
+    let provider = provider::from_inventory(&inventory).unwrap();
+    launch(&*provider, &FIVE[4..], &lab.events).await.unwrap();
+    let after = rules(&lab).await;
+    let renamed: BTreeSet<String> = before
+        .iter()
+        .map(|it| it.replace("203.0.113.7", "203.0.113.8"))
+        .collect();
+    assert_eq!(after, renamed);
+    let calls = lab.proxy.take();
+    assert_eq!(
+        calls
+            .iter()
+            .filter(|it| it.is("AuthorizeSecurityGroupIngress"))
+            .count(),
+        3
+    );
+    assert_eq!(
+        calls
+            .iter()
+            .filter(|it| it.is("CreateSecurityGroup"))
+            .count(),
+        0
+    );
+    lab.remove().await.unwrap();
+}
+
+async fn rules(lab: &Lab) -> BTreeSet<String> {
+    let filter = aws_sdk_ec2::types::Filter::builder();
+    let filter = filter.name("tag:pgherd:cluster").values(&lab.name).build();
+    let groups = lab
+        .ec2
+        .describe_security_groups()
+        .filters(filter)
+        .send()
+        .await
+        .unwrap();
+    let groups = groups.security_groups();
+    let name = |id: &str| {
+        let group = groups.iter().find(|it| it.group_id() == Some(id)).unwrap();
+        tag(group.tags(), "pgherd:role").to_owned()
+    };
+    let mut all = BTreeSet::new();
+    for group in groups {
+        for rule in group.ip_permissions() {
+            let ranges = rule
+                .ip_ranges()
+                .iter()
+                .map(|it| it.cidr_ip().unwrap().to_owned());
+            let pairs = rule
+                .user_id_group_pairs()
+                .iter()
+                .map(|it| name(it.group_id().unwrap()));
+            for source in ranges.chain(pairs) {
+                let (to, port) = (name(group.group_id().unwrap()), rule.from_port().unwrap());
+                all.insert(format!("{to} {port} <- {source}"));
+            }
+        }
+    }
+    all
+}
+
+pub(crate) async fn hosts_are_made_to_measure() {
+    let lab = Lab::new("measure").await;
+    let network = lab.network;
+    let text = lab.text(
+        "  volume_gb: 30\n  iops: 4000\n  tags: { team: databases, Name: mine }\n",
+        &format!(
+            "  node1: {{ roles: [postgres, etcd], address: 127.{network}.5.77, instance_type: m5.large, volume_gb: 100 }}\n  \
+             door: {{ roles: [haproxy] }}\n"
+        ),
+    );
+    // An inventory cannot fix an address on the loopback, where this test has to stay.
+    let mut inventory = lab.parse(&text.replace(&format!(", address: 127.{network}.5.77"), ""));
+    let node1 = inventory.hosts.get_mut(&HostName::new("node1")).unwrap();
+    node1.address = Some(format!("127.{network}.5.77").parse().unwrap());
+    let provider = provider::from_inventory(&inventory).unwrap();
+    let machines = launch(&*provider, &["node1", "door"], &lab.events)
+        .await
+        .unwrap();
+    let node1 = machines
+        .iter()
+        .find(|it| it.host.as_str() == "node1")
+        .unwrap();
+    assert_eq!(
+        node1.address.unwrap().to_string(),
+        format!("127.{network}.5.77")
+    );
+    let instances = lab.instances().await;
+    let node1 = instances
+        .iter()
+        .find(|it| it.instance_id() == Some(&node1.id))
+        .unwrap();
+    assert_eq!(node1.instance_type().unwrap().as_str(), "m5.large");
+    assert_eq!(
+        (tag(node1.tags(), "team"), tag(node1.tags(), "Name")),
+        ("databases", "mine")
+    );
+    // moto has an instance's groups on its interface alone.
+    assert_eq!(node1.network_interfaces()[0].groups().len(), 2);
+    lab.remove().await.unwrap();
+}

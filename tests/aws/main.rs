@@ -1,0 +1,74 @@
+//! The EC2 provider against a moto server.
+//!
+//! Not part of a plain `cargo test`, since it needs moto: `cargo test --test aws`, which gets it from
+//! PyPI the first time. All traffic stays on this machine's loopback: the subnets that the server is
+//! told to have are there, too.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+
+mod crashes;
+mod faults;
+mod life;
+mod proxy;
+mod server;
+mod support;
+
+/// Says under which names the functions are tests.
+macro_rules! trials {
+    ($($module:ident: $($name:ident),+;)+) => {
+        vec![$($(
+            Trial::test(concat!(stringify!($module), "::", stringify!($name)), || {
+                let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
+                runtime.block_on($module::$name());
+                Ok(())
+            }),
+        )+)+]
+    };
+}
+
+/// What the SDK is to find, and nothing of the user's.
+const ENVIRONMENT: [(&str, &str); 5] = [
+    ("AWS_ACCESS_KEY_ID", "lab"),
+    ("AWS_SECRET_ACCESS_KEY", "lab"),
+    ("AWS_EC2_METADATA_DISABLED", "true"),
+    ("AWS_CONFIG_FILE", "/dev/null"),
+    ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+];
+
+fn main() -> ExitCode {
+    if std::env::var("AWS_ACCESS_KEY_ID").as_deref() != Ok("lab") {
+        // A process cannot safely change its own environment.
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        for name in [
+            "AWS_PROFILE",
+            "AWS_REGION",
+            "AWS_DEFAULT_REGION",
+            "AWS_SESSION_TOKEN",
+        ] {
+            again.env_remove(name);
+        }
+        let status = again
+            .args(std::env::args_os().skip(1))
+            .envs(ENVIRONMENT)
+            .status()
+            .unwrap();
+        return ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
+    }
+    let trials = trials! {
+        life: from_nothing_to_nothing, the_second_run_makes_nothing, several_pages_are_read,
+            stopped_hosts_are_started, a_terminated_host_is_made_anew, the_image_is_kept,
+            two_clusters_never_touch, strangers_are_never_touched, leftovers_are_found,
+            rules_follow_the_inventory, hosts_are_made_to_measure;
+        crashes: a_launch_may_die_at_any_call, a_removal_may_die_at_any_call,
+            a_token_outlives_a_change_of_the_inventory;
+        faults: throttling_is_waited_out, what_was_just_made_may_be_unknown,
+            half_a_launch_is_completed, groups_are_released_late, a_missing_permission_is_named,
+            what_cannot_be_is_said_before_anything_is_made, one_host_has_one_instance,
+            a_host_that_ends_at_once_says_why, only_aws_knows_this_machine;
+    };
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}

@@ -1,0 +1,281 @@
+//! What stands between pgherd and the server: it counts calls, and breaks them where a test says so.
+//!
+//! It also gives moto what EC2 has and moto lacks: the same client token launches only once.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+/// One call, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// `ec2:RunInstances`, `sts:GetCallerIdentity`, …
+    pub action: String,
+    pub dry_run: bool,
+    pub body: String,
+    /// How many calls came before it.
+    pub number: usize,
+}
+
+impl Call {
+    pub(crate) fn is(&self, action: &str) -> bool {
+        self.action == format!("ec2:{action}") && !self.dry_run
+    }
+
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.body.split('&').filter_map(|it| it.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+}
+
+/// What becomes of a call.
+pub(crate) enum Verdict {
+    Pass,
+    /// EC2's error with this code, instead of doing it.
+    Refuse(&'static str),
+    /// This answer, instead of doing it.
+    Answer(String),
+    /// Nobody answers, as if the caller had died before it was done.
+    Swallow,
+    /// It is done and nobody answers, as if the caller had died before it heard.
+    DoAndSwallow,
+}
+
+type Judge = dyn Fn(&Call) -> Verdict + Send + Sync;
+
+pub(crate) struct Proxy {
+    pub port: u16,
+    calls: Arc<Mutex<Vec<Call>>>,
+    judge: Arc<Mutex<Arc<Judge>>>,
+    /// Set once a call was swallowed.
+    swallowed: Arc<AtomicBool>,
+    /// At most this many results a page.
+    page: Arc<Mutex<Option<u32>>>,
+}
+
+impl Proxy {
+    pub(crate) fn new(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Self {
+            port: listener.local_addr().unwrap().port(),
+            calls: Arc::default(),
+            judge: Arc::new(Mutex::new(Arc::new(|_: &Call| Verdict::Pass))),
+            swallowed: Arc::default(),
+            page: Arc::default(),
+        };
+        let (calls, judge, swallowed, page) = (
+            proxy.calls.clone(),
+            proxy.judge.clone(),
+            proxy.swallowed.clone(),
+            proxy.page.clone(),
+        );
+        let launched: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (calls, judge, swallowed, page, launched) = (
+                    calls.clone(),
+                    judge.clone(),
+                    swallowed.clone(),
+                    page.clone(),
+                    launched.clone(),
+                );
+                thread::spawn(move || {
+                    let Some((head, body)) = receive(&stream) else {
+                        return;
+                    };
+                    let call = {
+                        let mut calls = calls.lock().unwrap();
+                        let call = call(&head, &body, calls.len());
+                        calls.push(call.clone());
+                        call
+                    };
+                    let judge = judge.lock().unwrap().clone();
+                    let body = match *page.lock().unwrap() {
+                        Some(most) if call.action.starts_with("ec2:Describe") => {
+                            smaller(&body, most)
+                        }
+                        _ => body,
+                    };
+                    let answer = match judge(&call) {
+                        Verdict::Pass => pass(server, &call, &head, &body, &launched),
+                        Verdict::Refuse(code) => refusal(code),
+                        Verdict::Answer(xml) => response(200, &xml),
+                        Verdict::Swallow => {
+                            swallowed.store(true, Ordering::SeqCst);
+                            return hold(&stream);
+                        }
+                        Verdict::DoAndSwallow => {
+                            pass(server, &call, &head, &body, &launched);
+                            swallowed.store(true, Ordering::SeqCst);
+                            return hold(&stream);
+                        }
+                    };
+                    let _ = (&stream).write_all(&answer);
+                });
+            }
+        });
+        proxy
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn judge(&self, judge: impl Fn(&Call) -> Verdict + Send + Sync + 'static) {
+        *self.judge.lock().unwrap() = Arc::new(judge);
+    }
+
+    pub(crate) fn pass_all(&self) {
+        self.judge(|_| Verdict::Pass);
+        self.swallowed.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn pages_of(&self, most: u32) {
+        *self.page.lock().unwrap() = Some(most);
+    }
+
+    /// The calls since the last time.
+    pub(crate) fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    pub(crate) async fn has_swallowed(&self) {
+        while !self.swallowed.load(Ordering::SeqCst) {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    }
+}
+
+fn receive(stream: &TcpStream) -> Option<(Vec<String>, String)> {
+    let mut reader = BufReader::new(stream);
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end().to_owned();
+        if line.is_empty() {
+            break;
+        }
+        head.push(line);
+    }
+    let length = header(&head, "content-length")?.parse().ok()?;
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((head, String::from_utf8(body).ok()?))
+}
+
+fn header<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
+    head.iter()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+}
+
+fn call(head: &[String], body: &str, number: usize) -> Call {
+    let service = header(head, "authorization")
+        .and_then(|it| {
+            it.split("/aws4_request")
+                .next()?
+                .rsplit('/')
+                .next()
+                .map(str::to_owned)
+        })
+        .unwrap_or_default();
+    let mut call = Call {
+        action: String::new(),
+        dry_run: body.split('&').any(|it| it == "DryRun=true"),
+        body: body.to_owned(),
+        number,
+    };
+    call.action = format!("{service}:{}", call.parameter("Action").unwrap_or_default());
+    call
+}
+
+fn smaller(body: &str, most: u32) -> String {
+    let mut pairs: Vec<String> = body
+        .split('&')
+        .filter(|it| !it.starts_with("MaxResults="))
+        .map(str::to_owned)
+        .collect();
+    pairs.push(format!("MaxResults={most}"));
+    pairs.join("&")
+}
+
+fn pass(
+    server: u16,
+    call: &Call,
+    head: &[String],
+    body: &str,
+    launched: &Mutex<HashMap<String, Vec<u8>>>,
+) -> Vec<u8> {
+    let token = call
+        .parameter("ClientToken")
+        .filter(|_| call.is("RunInstances"));
+    if let Some(token) = token
+        && let Some(answer) = launched.lock().unwrap().get(token)
+    {
+        return answer.clone();
+    }
+    let mut stream = TcpStream::connect(("127.0.0.1", server)).unwrap();
+    let mut request = String::new();
+    for line in head {
+        let lower = line.to_ascii_lowercase();
+        if !lower.starts_with("connection:") && !lower.starts_with("content-length:") {
+            request.push_str(line);
+            request.push_str("\r\n");
+        }
+    }
+    request.push_str(&format!(
+        "connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    if let Some(token) = token
+        && answer.starts_with(b"HTTP/1.1 200")
+    {
+        launched
+            .lock()
+            .unwrap()
+            .insert(token.to_owned(), answer.clone());
+    }
+    answer
+}
+
+fn refusal(code: &str) -> Vec<u8> {
+    let status = if code == "RequestLimitExceeded" {
+        503
+    } else {
+        400
+    };
+    response(
+        status,
+        &format!(
+            "<?xml version=\"1.0\"?><Response><Errors><Error><Code>{code}</Code><Message>as the test says\
+             </Message></Error></Errors><RequestID>0f0f</RequestID></Response>"
+        ),
+    )
+}
+
+fn response(status: u16, xml: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 {status} x\r\ncontent-type: text/xml\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{xml}",
+        xml.len()
+    )
+    .into_bytes()
+}
+
+/// Until the caller hangs up.
+fn hold(mut stream: &TcpStream) {
+    let _ = stream.read(&mut [0]);
+}

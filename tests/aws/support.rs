@@ -1,0 +1,220 @@
+//! A server that answers EC2's calls, and a cluster in it for a test.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+use aws_sdk_ec2::{
+    Client,
+    types::{Filter, Instance, ResourceType, Tag, TagSpecification},
+};
+use pgherd::{
+    error::Result,
+    event::Events,
+    inventory::{HostName, Inventory},
+    provider::{self, Access, Machine, Provider},
+};
+use tokio::{io::AsyncWriteExt, net::TcpSocket};
+
+use crate::{
+    proxy::Proxy,
+    server::{REGION, direct, moto},
+};
+
+pub(crate) const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test";
+pub(crate) const FIVE: [&str; 5] = ["node1", "node2", "node3", "node4", "haproxy"];
+
+/// A cluster in a VPC of its own, whose addresses are all on this machine's loopback.
+pub(crate) struct Lab {
+    pub dir: tempfile::TempDir,
+    pub proxy: Proxy,
+    pub ec2: Client,
+    pub subnet: String,
+    pub vpc: String,
+    pub network: u8,
+    pub name: String,
+    port: u16,
+    pub events: Events,
+}
+
+impl Lab {
+    pub(crate) async fn new(name: &str) -> Self {
+        static NETWORK: AtomicU8 = AtomicU8::new(1);
+        let network = NETWORK.fetch_add(1, Ordering::Relaxed);
+        let ec2 = direct();
+        let made = ec2
+            .create_vpc()
+            .cidr_block(format!("127.{network}.0.0/16"))
+            .send()
+            .await
+            .unwrap();
+        let vpc = made.vpc.unwrap().vpc_id.unwrap();
+        let made = ec2
+            .create_subnet()
+            .vpc_id(&vpc)
+            .cidr_block(format!("127.{network}.5.0/24"))
+            .send()
+            .await
+            .unwrap();
+        let subnet = made.subnet.unwrap().subnet_id.unwrap();
+        let port = greet(network).await;
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            proxy: Proxy::new(moto()),
+            ec2,
+            subnet,
+            vpc,
+            network,
+            name: name.to_owned(),
+            port,
+            events: Events::channel().0,
+        }
+    }
+
+    pub(crate) fn text(&self, provider: &str, hosts: &str) -> String {
+        format!(
+            "cluster: {}\nprovider:\n  kind: aws\n  region: {REGION}\n  endpoint_url: {}\n  \
+             connect: private\n  subnet_id: {}\n{provider}ssh: {{ port: {} }}\nhosts:\n{hosts}",
+            self.name,
+            self.proxy.url(),
+            self.subnet,
+            self.port
+        )
+    }
+
+    pub(crate) fn five(&self, provider: &str) -> Inventory {
+        let roles = ["postgres", "postgres", "postgres", "etcd", "haproxy"];
+        let hosts: String = FIVE
+            .iter()
+            .zip(roles)
+            .map(|(host, role)| format!("  {host}: {{ roles: [{role}] }}\n"))
+            .collect();
+        self.parse(&self.text(provider, &hosts))
+    }
+
+    pub(crate) fn parse(&self, text: &str) -> Inventory {
+        let path = self.dir.path().join("pgherd.yaml");
+        fs::write(&path, text).unwrap();
+        Inventory::load(&path).unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    pub(crate) fn provider(&self) -> Box<dyn Provider> {
+        provider::from_inventory(&self.five("")).unwrap()
+    }
+
+    pub(crate) async fn launch(&self, hosts: &[&str]) -> Result<Vec<Machine>> {
+        launch(&*self.provider(), hosts, &self.events).await
+    }
+
+    /// Everything from listing to nothing.
+    pub(crate) async fn remove(&self) -> Result<()> {
+        let provider = self.provider();
+        let resources = provider.resources().await?;
+        provider.remove(&resources, &self.events).await
+    }
+
+    /// What the server has with this cluster's tag, by kind.
+    pub(crate) async fn left(&self) -> Vec<String> {
+        let resources = self.provider().resources().await.unwrap();
+        resources
+            .iter()
+            .map(|it| format!("{} {}", it.kind, it.name))
+            .collect()
+    }
+
+    /// The instances of the cluster that have not ended, past proxy and provider.
+    pub(crate) async fn instances(&self) -> Vec<Instance> {
+        let answer = self
+            .ec2
+            .describe_instances()
+            .filters(
+                Filter::builder()
+                    .name("tag:pgherd:cluster")
+                    .values(&self.name)
+                    .build(),
+            )
+            .send()
+            .await
+            .unwrap();
+        answer
+            .reservations
+            .unwrap_or_default()
+            .into_iter()
+            .flat_map(|it| it.instances.unwrap_or_default())
+            .filter(|it| it.state.as_ref().unwrap().name.as_ref().unwrap().as_str() != "terminated")
+            .collect()
+    }
+
+    pub(crate) async fn id_of(&self, host: &str) -> String {
+        let all = self.instances().await;
+        let one = all
+            .into_iter()
+            .find(|it| tag(it.tags(), "pgherd:host") == host);
+        one.unwrap_or_else(|| panic!("no {host}"))
+            .instance_id
+            .unwrap()
+    }
+
+    /// An instance by somebody else's hand, with whatever tags.
+    pub(crate) async fn stray(&self, image: &str, tags: &[(&str, &str)]) -> String {
+        let tags = tags
+            .iter()
+            .map(|(key, value)| Tag::builder().key(*key).value(*value).build());
+        let made = self
+            .ec2
+            .run_instances()
+            .image_id(image)
+            .instance_type("t2.medium".into())
+            .subnet_id(&self.subnet)
+            .min_count(1)
+            .max_count(1)
+            .tag_specifications(
+                TagSpecification::builder()
+                    .resource_type(ResourceType::Instance)
+                    .set_tags(Some(tags.collect()))
+                    .build(),
+            )
+            .send()
+            .await
+            .unwrap();
+        made.instances()[0].instance_id().unwrap().to_owned()
+    }
+}
+
+pub(crate) async fn launch(
+    provider: &dyn Provider,
+    hosts: &[&str],
+    events: &Events,
+) -> Result<Vec<Machine>> {
+    let hosts: Vec<HostName> = hosts.iter().map(|host| HostName::new(*host)).collect();
+    let access = Access {
+        user: "ubuntu".into(),
+        public_key: KEY.into(),
+    };
+    provider.launch(&hosts, &access, events).await
+}
+
+pub(crate) fn tag<'a>(tags: &'a [Tag], key: &str) -> &'a str {
+    let tag = tags.iter().find(|it| it.key() == Some(key));
+    tag.and_then(Tag::value).unwrap_or_default()
+}
+
+/// Greets as an SSH server would, on every address that the server may give out; returns the port.
+async fn greet(network: u8) -> u16 {
+    let mut port = 0;
+    for last in 4..120 {
+        let socket = TcpSocket::new_v4().unwrap();
+        let address = format!("127.{network}.5.{last}:{port}").parse().unwrap();
+        socket.bind(address).unwrap();
+        let listener = socket.listen(16).unwrap();
+        port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(b"SSH-2.0-lab\r\n").await;
+            }
+        });
+    }
+    port
+}

@@ -1,0 +1,277 @@
+//! Hosts behind the instances that moto only pretends to have.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use aws_sdk_ec2::{
+    Client,
+    types::{Filter, Instance, InstanceAttributeName},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::Value;
+
+use crate::{server::direct, support::docker};
+
+/// Keeps containers as moto says that instances are, until dropped.
+pub(crate) struct Hypervisor {
+    cluster: String,
+    network: String,
+    stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Hypervisor {
+    /// The network is there before any instance, so that whoever knocks at an address where nobody
+    /// is yet knocks on this machine.
+    pub(crate) fn start(cluster: &str, image: &str, subnet: &str) -> Self {
+        let network = format!("{cluster}-vpc");
+        docker(&["network", "create", "--subnet", subnet, &network]);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (flag, name, image, vpc) = (
+            stopped.clone(),
+            cluster.to_owned(),
+            image.to_owned(),
+            network.clone(),
+        );
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let ec2 = direct();
+            while !flag.load(Ordering::SeqCst) {
+                runtime.block_on(follow(&ec2, &name, &image, &vpc));
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        Self {
+            cluster: cluster.to_owned(),
+            network,
+            stopped,
+            thread: Some(thread),
+        }
+    }
+
+    /// The containers, by the ids of the instances that they stand for.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        containers(&self.cluster).into_keys().collect()
+    }
+
+    /// Waits until all that moto has said is so.
+    pub(crate) fn settle(&self) {
+        for _ in 0..100 {
+            if self.hosts().is_empty() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// By somebody else's hand; returns once the host is gone.
+    pub(crate) async fn terminate(&self, host: &str) {
+        let ec2 = direct();
+        let id = self.id_of(&ec2, host).await;
+        ec2.terminate_instances()
+            .instance_ids(&id)
+            .send()
+            .await
+            .unwrap();
+        while self.hosts().contains(&id) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(crate) async fn stop(&self, host: &str) {
+        let ec2 = direct();
+        let id = self.id_of(&ec2, host).await;
+        ec2.stop_instances().instance_ids(&id).send().await.unwrap();
+        while containers(&self.cluster).get(&id).map(String::as_str) == Some("running") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn id_of(&self, ec2: &Client, host: &str) -> String {
+        let all = instances(ec2, &self.cluster).await;
+        let one = all
+            .iter()
+            .find(|it| state(it) != "terminated" && tag(it, "pgherd:host") == host);
+        one.unwrap().instance_id().unwrap().to_owned()
+    }
+}
+
+impl Drop for Hypervisor {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        if std::env::var_os("PGHERD_LAB_KEEP").is_some() {
+            return;
+        }
+        for id in self.hosts() {
+            docker(&["rm", "-f", "-v", &id]);
+        }
+        docker(&["network", "rm", &self.network]);
+    }
+}
+
+fn containers(cluster: &str) -> BTreeMap<String, String> {
+    let filter = format!("label=pgherd-lab={cluster}");
+    docker(&[
+        "ps",
+        "-a",
+        "--filter",
+        &filter,
+        "--format",
+        "{{.Names}} {{.State}}",
+    ])
+    .lines()
+    .filter_map(|line| line.split_once(' '))
+    .map(|(name, state)| (name.to_owned(), state.to_owned()))
+    .collect()
+}
+
+async fn instances(ec2: &Client, cluster: &str) -> Vec<Instance> {
+    let ours = Filter::builder()
+        .name("tag:pgherd:cluster")
+        .values(cluster)
+        .build();
+    let answer = ec2.describe_instances().filters(ours).send().await.unwrap();
+    let reservations = answer.reservations.unwrap_or_default();
+    reservations
+        .into_iter()
+        .flat_map(|it| it.instances.unwrap_or_default())
+        .collect()
+}
+
+fn state(instance: &Instance) -> &str {
+    instance
+        .state()
+        .and_then(|it| it.name())
+        .map_or("", |it| it.as_str())
+}
+
+fn tag<'a>(instance: &'a Instance, key: &str) -> &'a str {
+    let tag = instance.tags().iter().find(|it| it.key() == Some(key));
+    tag.and_then(|it| it.value()).unwrap_or_default()
+}
+
+/// Makes the containers what the instances are.
+async fn follow(ec2: &Client, cluster: &str, image: &str, network: &str) {
+    let there = containers(cluster);
+    for instance in instances(ec2, cluster).await {
+        let id = instance.instance_id().unwrap();
+        match (state(&instance), there.get(id).map(String::as_str)) {
+            ("running", None) => boot(ec2, &instance, cluster, image, network).await,
+            ("running", Some("exited")) => drop(docker(&["start", id])),
+            ("stopped", Some("running")) => drop(docker(&["stop", "-t", "20", id])),
+            ("terminated", Some(_)) => drop(docker(&["rm", "-f", "-v", id])),
+            _ => {}
+        }
+    }
+}
+
+async fn boot(ec2: &Client, instance: &Instance, cluster: &str, image: &str, network: &str) {
+    let id = instance.instance_id().unwrap();
+    let config = user_data(ec2, id).await;
+    let pair = ec2
+        .describe_key_pairs()
+        .key_names(instance.key_name().unwrap())
+        .include_public_key(true)
+        .send()
+        .await
+        .unwrap();
+    let key = pair.key_pairs()[0].public_key().unwrap().trim().to_owned();
+    let label = format!("pgherd-lab={cluster}");
+    let hostname = format!(
+        "ip-{}",
+        instance.private_ip_address().unwrap().replace('.', "-")
+    );
+    docker(&[
+        "create",
+        "--name",
+        id,
+        "--hostname",
+        &hostname,
+        "--label",
+        &label,
+        "--network",
+        network,
+        "--ip",
+        instance.private_ip_address().unwrap(),
+        "--cap-add",
+        "SYS_ADMIN",
+        "--cap-add",
+        "NET_ADMIN",
+        "--security-opt",
+        "seccomp=unconfined",
+        "--security-opt",
+        "apparmor=unconfined",
+        "--cgroupns",
+        "private",
+        "--tmpfs",
+        "/run",
+        "--tmpfs",
+        "/run/lock",
+        "--shm-size",
+        "1g",
+        image,
+        "/sbin/pgherd-init",
+    ]);
+    let files = tempfile::tempdir().unwrap();
+    let put = |from: &Path, to: &str| {
+        docker(&["cp", &from.display().to_string(), &format!("{id}:{to}")]);
+    };
+    let write = |name: &str, mode: u32, text: &str| {
+        let path = files.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    let keys = &config["ssh_keys"];
+    let private = keys["ed25519_private"].as_str().unwrap();
+    let public = format!("{}\n", keys["ed25519_public"].as_str().unwrap());
+    put(
+        &write("key", 0o600, private),
+        "/etc/ssh/ssh_host_ed25519_key",
+    );
+    put(
+        &write("pub", 0o644, &public),
+        "/etc/ssh/ssh_host_ed25519_key.pub",
+    );
+    // sshd takes keys that belong to root as well, if their user can read them.
+    write(".ssh/authorized_keys", 0o644, &format!("{key}\n"));
+    fs::set_permissions(files.path().join(".ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    put(&files.path().join(".ssh"), "/home/ubuntu/");
+    docker(&["start", id]);
+    for command in config["bootcmd"].as_array().into_iter().flatten() {
+        let words: Vec<&str> = command
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        docker(&[&["exec", id], words.as_slice()].concat());
+    }
+}
+
+async fn user_data(ec2: &Client, id: &str) -> Value {
+    let answer = ec2
+        .describe_instance_attribute()
+        .instance_id(id)
+        .attribute(InstanceAttributeName::UserData)
+        .send()
+        .await
+        .unwrap();
+    let data = answer.user_data().and_then(|it| it.value()).unwrap();
+    let text = BASE64_STANDARD.decode(data).unwrap();
+    serde_yaml::from_str(std::str::from_utf8(&text).unwrap()).unwrap()
+}

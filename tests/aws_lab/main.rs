@@ -1,0 +1,155 @@
+//! From EC2's calls to a proven cluster: a moto server answers the calls, and a lab host comes up at
+//! every private address that it gives out, with what cloud-init would have made of its user data.
+//!
+//! Needs a container engine and moto: `cargo test --test aws_lab`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+mod hypervisor;
+#[path = "../aws/server.rs"]
+mod server;
+#[path = "../lab/support.rs"]
+#[expect(dead_code, reason = "other tests need the rest of it")]
+mod support;
+
+use hypervisor::Hypervisor;
+use server::{REGION, direct, moto};
+use support::{Lab, image_with_postgresql_16};
+
+const NETWORK: &str = "192.168.0.0/24";
+
+#[test]
+fn from_calls_to_a_cluster_and_back() {
+    let image = image_with_postgresql_16();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let subnet = runtime.block_on(make_subnet());
+    // Those packages' PostgreSQL is built without TLS; what this machine trusts, the hosts must.
+    let trusted = std::env::var("SSL_CERT_FILE");
+    let trusted = trusted.unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
+    let lab = Lab::new(
+        "ec2",
+        &format!(
+            "provider:\n  kind: aws\n  region: {REGION}\n  endpoint_url: http://127.0.0.1:{}\n  \
+             connect: private\n  image: ubuntu-24.04\n  subnet_id: {subnet}\n\
+             ca_bundle: {trusted}\npostgresql: {{ version: 16 }}\ntls: {{ enabled: false }}\nhosts:\n  \
+             node1: {{ roles: [postgres], address: 192.168.0.249 }}\n  \
+             node2: {{ roles: [postgres], address: 192.168.0.248 }}\n  \
+             node3: {{ roles: [postgres] }}\n  \
+             node4: {{ roles: [etcd], address: 192.168.0.179 }}\n  \
+             haproxy: {{ roles: [haproxy], address: 192.168.0.173 }}\n",
+            moto()
+        ),
+    );
+    give_credentials(lab.dir.path());
+    let hypervisor = Hypervisor::start(&lab.name, &image, NETWORK);
+
+    let plan = lab.expect(4, &["plan", "--check"]).stdout;
+    println!("{}", plan.lines().take(20).collect::<Vec<_>>().join("\n"));
+    assert!(
+        plan.contains("host node1 (postgres) is launched by aws"),
+        "{plan}"
+    );
+    assert!(plan.contains("in the account 123456789012"), "{plan}");
+    assert_eq!(hypervisor.hosts(), [""; 0], "plan makes nothing");
+
+    let said = lab.expect(0, &["up", "--yes"]);
+    println!("{}", said.stderr);
+    lab.expect(0, &["verify"]);
+    assert!(lab.sql("select version()").starts_with("PostgreSQL 16."));
+    lab.sql("create table kept as select generate_series(1, 1000) as id");
+    let said = lab.expect(0, &["up"]);
+    assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
+
+    // Somebody ends an instance; its successor has another id, another key, perhaps another address.
+    let replica = ["node1", "node2", "node3"]
+        .into_iter()
+        .find(|host| *host != lab.leader())
+        .unwrap();
+    runtime.block_on(hypervisor.terminate(replica));
+    let said = lab.expect(4, &["plan", "--check"]);
+    let launched = format!("host {replica} (postgres) is launched");
+    assert!(said.stdout.contains(&launched), "{}", said.stdout);
+    lab.expect(0, &["up", "--yes"]);
+    lab.expect(0, &["verify"]);
+    assert_eq!(lab.sql("select count(*) from kept"), "1000");
+
+    // One that was only stopped is started.
+    runtime.block_on(hypervisor.stop("haproxy"));
+    let said = lab.expect(4, &["plan", "--check"]);
+    assert!(
+        said.stdout.contains("host haproxy is started"),
+        "{}",
+        said.stdout
+    );
+    lab.expect(0, &["up", "--yes"]);
+    assert_eq!(lab.sql("select count(*) from kept"), "1000");
+
+    let said = lab.expect(0, &["down", "--yes"]);
+    println!("{}", said.stderr);
+    assert!(!lab.workspace().join("secrets.yaml").exists());
+    hypervisor.settle();
+    assert_eq!(hypervisor.hosts(), [""; 0]);
+    let left = runtime.block_on(tagged(&lab.name));
+    assert!(left.values().all(|count| *count == 0), "{left:?}");
+}
+
+async fn make_subnet() -> String {
+    let ec2 = direct();
+    let made = ec2.create_vpc().cidr_block(NETWORK).send().await.unwrap();
+    let vpc = made.vpc.unwrap().vpc_id.unwrap();
+    let made = ec2
+        .create_subnet()
+        .vpc_id(vpc)
+        .cidr_block(NETWORK)
+        .send()
+        .await;
+    made.unwrap().subnet.unwrap().subnet_id.unwrap()
+}
+
+/// As a user would have them; `HOME` is the lab's own folder.
+fn give_credentials(home: &Path) {
+    fs::create_dir(home.join(".aws")).unwrap();
+    let text = "[default]\naws_access_key_id = lab\naws_secret_access_key = lab\n";
+    fs::write(home.join(".aws/credentials"), text).unwrap();
+}
+
+/// What the server still has, counted past pgherd.
+async fn tagged(cluster: &str) -> BTreeMap<&'static str, usize> {
+    let ec2 = direct();
+    let ours = aws_sdk_ec2::types::Filter::builder()
+        .name("tag:pgherd:cluster")
+        .values(cluster)
+        .build();
+    let groups = ec2
+        .describe_security_groups()
+        .filters(ours.clone())
+        .send()
+        .await
+        .unwrap();
+    let pairs = ec2
+        .describe_key_pairs()
+        .filters(ours.clone())
+        .send()
+        .await
+        .unwrap();
+    let volumes = ec2
+        .describe_volumes()
+        .filters(ours.clone())
+        .send()
+        .await
+        .unwrap();
+    let instances = ec2.describe_instances().filters(ours).send().await.unwrap();
+    let alive = instances
+        .reservations()
+        .iter()
+        .flat_map(|it| it.instances())
+        .filter(|it| it.state().unwrap().name().unwrap().as_str() != "terminated");
+    BTreeMap::from([
+        ("groups", groups.security_groups().len()),
+        ("pairs", pairs.key_pairs().len()),
+        ("volumes", volumes.volumes().len()),
+        ("instances", alive.count()),
+    ])
+}

@@ -135,7 +135,7 @@ pub struct Host {
 #[derive(Debug, Clone)]
 pub enum Provider {
     Docker(Docker),
-    Aws(Aws),
+    Aws(Box<Aws>),
     Existing,
 }
 

@@ -61,7 +61,7 @@ pub(super) fn check(
             let hosts = document.hosts.as_ref().map_or(0, |hosts| hosts.value.len());
             Provider::Docker(docker(problems, section, hosts))
         }
-        "aws" => Provider::Aws(aws(problems, section, document)),
+        "aws" => Provider::Aws(Box::new(aws(problems, section, document))),
         _ => Provider::Existing,
     })
 }

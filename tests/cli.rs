@@ -1,215 +1,402 @@
-//! The command line as a user meets it, in a cleared environment and an empty folder.
+//! The command line as a user meets it, without any host.
 //!
-//! `INSTA_UPDATE=always cargo test --test cli` writes the snapshots anew; look at the diff.
+//! `INSTA_UPDATE=always cargo test --test cli` writes `tests/snapshots` anew; look at the diff.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{self, Stdio},
+    time::Duration,
+};
 
 use assert_cmd::Command;
+use pgherd::inventory::Inventory;
+use serde_json::{Value, json};
 
-fn pgherd(dir: &Path, words: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_pgherd"))
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", dir)
-        .current_dir(dir)
-        .args(words)
-        .output()
-        .expect("pgherd runs");
-    let text = |bytes: &[u8]| {
-        let text = String::from_utf8_lossy(bytes).into_owned();
-        assert!(!text.contains('\u{1b}'), "no escapes in a pipe: {text:?}");
-        text
-    };
-    (
-        output.status.code(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+const VERBS: [&str; 11] = [
+    "init",
+    "plan",
+    "up",
+    "status",
+    "verify",
+    "ssh",
+    "psql",
+    "logs",
+    "down",
+    "completions",
+    "man",
+];
+
+/// A folder to work in, with no inventory in it yet.
+struct Desk(tempfile::TempDir);
+
+/// What a command came to.
+struct Said {
+    line: String,
+    code: i32,
+    stdout: String,
+    stderr: String,
 }
 
-fn empty() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a folder")
+impl Desk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A desk with the example inventory in its place.
+    fn with_inventory() -> Self {
+        let desk = Self::new();
+        desk.expect(0, &["init"]);
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// `pgherd` with nothing in its environment but what a test adds.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
+        command
+            .current_dir(self.0.path())
+            .env_clear()
+            .env("HOME", self.0.path())
+            .timeout(Duration::from_secs(60))
+            .args(words);
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Said {
+        run(self.command(words), words)
+    }
+
+    fn expect(&self, code: i32, words: &[&str]) -> Said {
+        let said = self.run(words);
+        assert_eq!(said.code, code, "{}", said.text());
+        said
+    }
+
+    /// Everything below the desk, by its path.
+    fn files(&self) -> Vec<String> {
+        fn walk(dir: &Path, root: &Path, into: &mut Vec<String>) {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                into.push(path.strip_prefix(root).unwrap().display().to_string());
+                if path.is_dir() {
+                    walk(&path, root, into);
+                }
+            }
+        }
+        let mut files = Vec::new();
+        walk(self.0.path(), self.0.path(), &mut files);
+        files.sort();
+        files
+    }
+}
+
+fn run(mut command: Command, words: &[&str]) -> Said {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let said = Said {
+        line: format!("pgherd {}", words.join(" ")),
+        code: output.status.code().unwrap(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    };
+    // Nothing here is a terminal.
+    assert!(!said.text().contains('\u{1b}'), "{}", said.text());
+    said
+}
+
+impl Said {
+    fn text(&self) -> String {
+        let mut text = format!("$ {}\n", self.line);
+        for (name, part) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            if !part.is_empty() {
+                text += &format!("--- {name}\n{part}");
+            }
+        }
+        text + &format!("--- exit code {}\n", self.code)
+    }
 }
 
 #[test]
-fn help_of_everything() {
-    let dir = empty();
-    let (code, out, _) = pgherd(dir.path(), &["--help"]);
-    assert_eq!(code, Some(0));
-    insta::assert_snapshot!("help", out);
-    for verb in [
-        "init",
-        "plan",
-        "up",
-        "status",
-        "verify",
-        "ssh",
-        "psql",
-        "logs",
-        "down",
-        "completions",
-        "man",
-    ] {
-        let (code, out, _) = pgherd(dir.path(), &[verb, "--help"]);
-        assert_eq!(code, Some(0), "{verb}");
-        insta::assert_snapshot!(format!("help-{verb}"), out);
+fn help_of_the_whole_and_of_each_verb() {
+    let desk = Desk::new();
+    insta::assert_snapshot!("help", desk.expect(0, &["--help"]).stdout);
+    for verb in VERBS {
+        let help = desk.expect(0, &[verb, "--help"]).stdout;
+        insta::assert_snapshot!(format!("help-{verb}"), help);
     }
+}
+
+#[test]
+fn without_a_verb_the_help_is_what_is_wrong() {
+    let said = Desk::new().expect(2, &[]);
+    assert!(said.stdout.is_empty());
+    assert!(said.stderr.contains("Usage: pgherd [OPTIONS] <COMMAND>"));
 }
 
 #[test]
 fn wrong_arguments_are_bad_input() {
-    let dir = empty();
-    for words in [
-        &["upp"][..],
-        &["up", "--ja"],
-        &["ssh"],
-        &[],
+    let desk = Desk::with_inventory();
+    let cases: [&[&str]; 9] = [
+        &["frobnicate"],
+        &["statsu"],
+        &["plan", "--chek"],
         &["init", "--provider", "gcp"],
-    ] {
-        let (code, _, err) = pgherd(dir.path(), words);
-        assert_eq!(code, Some(2), "{words:?}: {err}");
-        assert!(err.contains("Usage:") || err.contains("--help"), "{err}");
-    }
-    let (_, _, err) = pgherd(dir.path(), &["statsu"]);
-    assert!(err.contains("status"), "the nearest verb is named: {err}");
+        &["logs", "node1", "-n", "many"],
+        &["ssh"],
+        &["ssh", "node1", "hostname"],
+        &["up", "now"],
+        &["completions", "tcsh"],
+    ];
+    let said: Vec<String> = cases
+        .iter()
+        .map(|words| desk.expect(2, words).text())
+        .collect();
+    insta::assert_snapshot!("wrong-arguments", said.join("\n"));
 }
 
 #[test]
-fn a_missing_inventory_is_named_with_the_way_to_one() {
-    let dir = empty();
-    for verb in ["plan", "up", "status", "verify", "down"] {
-        let (code, out, err) = pgherd(dir.path(), &[verb]);
-        assert_eq!((code, out.as_str()), (Some(2), ""), "{verb}: {err}");
-        assert!(
-            err.contains("pgherd.yaml") && err.contains("pgherd init"),
-            "{err}"
-        );
+fn init_writes_the_example_of_each_provider() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventories");
+    for (kind, example) in [
+        ("docker", "local.yaml"),
+        ("aws", "aws.yaml"),
+        ("existing", "existing.yaml"),
+    ] {
+        let desk = Desk::new();
+        desk.expect(0, &["init", "--provider", kind, "-o", "mine.yaml"]);
+        let example = fs::read_to_string(root.join(example)).unwrap();
+        Inventory::load(&desk.path("mine.yaml")).unwrap();
+        assert_eq!(fs::read_to_string(desk.path("mine.yaml")).unwrap(), example);
+        let printed = desk.expect(0, &["init", "--provider", kind, "-o", "-"]);
+        assert_eq!(printed.stdout, example);
+        assert_eq!(printed.stderr, "");
+        assert_eq!(desk.files(), ["mine.yaml"]);
     }
+}
+
+#[test]
+fn init_says_what_comes_next_and_never_writes_over_a_file() {
+    let desk = Desk::new();
+    let said = [
+        desk.expect(0, &["init"]),
+        desk.expect(2, &["init"]),
+        desk.expect(0, &["-i", "prod site.yaml", "init"]),
+        desk.expect(2, &["init", "-o", "no/such/folder.yaml"]),
+    ];
+    let said: Vec<String> = said.iter().map(Said::text).collect();
+    insta::assert_snapshot!("init", said.join("\n"));
+
+    fs::write(desk.path("pgherd.yaml"), "mine").unwrap();
+    desk.expect(2, &["init", "--provider", "existing"]);
     assert_eq!(
-        fs::read_dir(dir.path()).expect("a folder").count(),
-        0,
-        "nothing was made"
+        fs::read_to_string(desk.path("pgherd.yaml")).unwrap(),
+        "mine"
     );
 }
 
 #[test]
-fn the_environment_names_an_inventory_and_the_flag_outweighs_it() {
-    let dir = empty();
-    let said = |words: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_pgherd"))
-            .env_clear()
-            .env("PGHERD_INVENTORY", "other.yaml")
-            .current_dir(dir.path())
-            .args(words)
-            .output()
-            .expect("pgherd runs");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
-    assert!(said(&["plan"]).contains("other.yaml"));
-    assert!(said(&["-i", "third.yaml", "plan"]).contains("third.yaml"));
+fn a_missing_inventory_points_to_init() {
+    let desk = Desk::new();
+    let said: Vec<String> = [
+        &["status"][..],
+        &["-i", "prod.yaml", "up", "--yes"],
+        &["-i", ".", "plan"],
+    ]
+    .iter()
+    .map(|words| desk.expect(2, words).text())
+    .collect();
+    insta::assert_snapshot!("missing-inventory", said.join("\n"));
+    assert_eq!(desk.files(), [""; 0], "nothing is made");
 }
 
 #[test]
-fn init_writes_what_loads_and_never_over_a_file() {
-    let dir = empty();
-    for provider in ["docker", "aws", "existing"] {
-        let file = format!("{provider}.yaml");
-        let (code, _, err) = pgherd(dir.path(), &["init", "--provider", provider, "-o", &file]);
-        assert_eq!(code, Some(0), "{err}");
-        assert!(err.contains(&file) && err.contains("up"), "{err}");
-        pgherd::inventory::Inventory::load(&dir.path().join(&file)).expect("it loads");
-        let (code, _, err) = pgherd(dir.path(), &["init", "--provider", provider, "-o", &file]);
-        assert_eq!(code, Some(2));
-        assert!(err.contains("already there"), "{err}");
-    }
-    let (code, out, _) = pgherd(dir.path(), &["init", "-o", "-"]);
-    assert_eq!(code, Some(0));
-    assert!(out.contains("kind: docker"));
-    let (code, ..) = pgherd(dir.path(), &["-i", "mine.yaml", "init"]);
-    assert_eq!(code, Some(0));
-    assert!(dir.path().join("mine.yaml").exists());
+fn mistakes_in_an_inventory_are_framed() {
+    let desk = Desk::new();
+    fs::write(
+        desk.path("pgherd.yaml"),
+        "cluster: pg\nprovider: { kind: docker }\npatroni:\n  ttl: 10\n  retry_timeot: 10\nhosts:\n  \
+         node1: { roles: [postgres] }\n",
+    )
+    .unwrap();
+    let verbs = ["plan", "up", "status", "verify", "down"];
+    let said: Vec<String> = verbs
+        .iter()
+        .map(|verb| desk.expect(2, &[verb]).stderr)
+        .collect();
+    assert!(said.iter().all(|text| *text == said[0]));
+    insta::assert_snapshot!("bad-inventory", desk.expect(2, &["plan"]).text());
+    let json = desk.expect(2, &["plan", "--json"]);
+    let error: Value = serde_json::from_str(&json.stdout).unwrap();
+    insta::assert_json_snapshot!("bad-inventory-json", error);
 }
 
 #[test]
-fn verbs_that_need_a_cluster_say_how_to_make_one() {
-    let dir = empty();
-    pgherd(dir.path(), &["init", "--provider", "existing"]);
-    for words in [
+fn verbs_for_a_cluster_say_that_there_is_none() {
+    let desk = Desk::with_inventory();
+    let said: Vec<String> = [
         &["status"][..],
         &["verify"],
         &["ssh", "node1"],
         &["psql"],
         &["logs", "node1"],
-    ] {
-        let (code, out, err) = pgherd(dir.path(), words);
-        assert_eq!((code, out.as_str()), (Some(1), ""), "{words:?}: {err}");
-        assert!(err.contains("pgherd up"), "{words:?}: {err}");
+    ]
+    .iter()
+    .map(|words| {
+        let said = desk.expect(1, words);
+        assert_eq!(said.stdout, "");
+        said.stderr
+    })
+    .collect();
+    assert!(said.iter().all(|text| *text == said[0]));
+    insta::assert_snapshot!("no-cluster", said[0]);
+    assert_eq!(desk.files(), ["pgherd.yaml"], "no folder is made");
+}
+
+#[test]
+fn a_hint_names_the_inventory_that_was_named() {
+    let desk = Desk::new();
+    desk.expect(0, &["init", "-o", "my cluster.yaml"]);
+    let said = desk.expect(1, &["-i", "my cluster.yaml", "status"]);
+    assert!(
+        said.stderr.contains("pgherd -i 'my cluster.yaml' up"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
+fn with_json_an_error_is_one_object_on_stdout_and_told_to_people_too() {
+    let desk = Desk::with_inventory();
+    let said = desk.expect(1, &["--json", "status"]);
+    assert_eq!(said.stdout.lines().count(), 1);
+    let error: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(
+        error,
+        json!({
+            "event": "error",
+            "kind": "failed",
+            "exit_code": 1,
+            "message": "there is no cluster local here",
+            "causes": [".pgherd/local/secrets.yaml is not there"],
+            "hints": ["make it: pgherd up"],
+        })
+    );
+    assert!(said.stderr.starts_with("error: there is no cluster local"));
+}
+
+#[test]
+fn the_environment_names_the_inventory_and_an_option_outweighs_it() {
+    let desk = Desk::new();
+    desk.expect(0, &["init", "-o", "env.yaml"]);
+    let with_env = |words: &[&str]| {
+        let mut command = desk.command(words);
+        command.env("PGHERD_INVENTORY", "env.yaml");
+        run(command, words)
+    };
+    let said = with_env(&["status"]);
+    assert_eq!(said.code, 1, "{}", said.text());
+    assert!(said.stderr.contains("there is no cluster local here"));
+    let said = with_env(&["-i", "other.yaml", "status"]);
+    assert_eq!(said.code, 2);
+    assert!(said.stderr.contains("other.yaml: there is no such"));
+}
+
+#[test]
+fn a_host_that_the_inventory_lacks_is_bad_input() {
+    let desk = Desk::with_inventory();
+    let workspace = desk.path(".pgherd/local");
+    fs::create_dir_all(&workspace).unwrap();
+    fs::write(workspace.join("secrets.yaml"), "").unwrap();
+    for verb in ["ssh", "logs"] {
+        let said = desk.expect(2, &[verb, "node9"]);
+        insta::assert_snapshot!("unknown-host", said.stderr);
     }
-    assert!(
-        !dir.path().join(".pgherd").exists(),
-        "looking makes nothing"
-    );
 }
 
 #[test]
-fn an_error_is_json_for_programs() {
-    let dir = empty();
-    fs::write(dir.path().join("pgherd.yaml"), "cluster: x\nprovidr: 1\n").expect("a file");
-    let (code, out, err) = pgherd(dir.path(), &["plan", "--json"]);
-    assert_eq!(code, Some(2));
-    let error: serde_json::Value = serde_json::from_str(&out).expect("one JSON document");
-    assert_eq!(error["exit_code"], 2);
-    assert!(
-        error["message"]
-            .as_str()
-            .expect("words")
-            .contains("pgherd.yaml:2:1"),
-        "{error}"
-    );
-    assert!(err.contains("provider"), "the nearest key is named: {err}");
+fn a_second_run_is_refused_and_told_who_has_the_cluster() {
+    let desk = Desk::with_inventory();
+    let workspace = desk.path(".pgherd/local");
+    fs::create_dir_all(&workspace).unwrap();
+    let mut lock = fs::File::create(workspace.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let holder =
+        r#"{"pid":4711,"verb":"up","since":"2026-01-02T03:04:05Z","by":"alice@ops"}"#.to_owned();
+    lock.write_all(holder.as_bytes()).unwrap();
+    for verb in ["up", "down"] {
+        let said = desk.expect(1, &[verb, "--yes"]);
+        insta::assert_snapshot!("second-run", said.stderr);
+    }
 }
 
 #[test]
-fn completions_are_scripts() {
-    let dir = empty();
+fn a_folder_of_templates_that_is_not_there_is_bad_input() {
+    let desk = Desk::with_inventory();
+    let said = desk.expect(2, &["--templates", "nowhere", "plan"]);
+    insta::assert_snapshot!("no-templates", said.stderr);
+}
+
+/// Hands `text` to a program, if this machine has it; fails where the program finds fault.
+fn check_with(program: &str, arguments: &[&str], text: &str) {
+    let child = process::Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else { return };
+    let mut stdin = child.stdin.take().unwrap();
+    let text = text.to_owned();
+    let feed = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    feed.join().unwrap().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program}: {complaints}");
+    assert_eq!(complaints, "", "{program}");
+}
+
+#[test]
+fn completions_are_scripts_that_know_the_verbs() {
+    let desk = Desk::new();
     for shell in ["bash", "zsh", "fish"] {
-        let (code, out, _) = pgherd(dir.path(), &["completions", shell]);
-        assert_eq!(code, Some(0));
-        assert!(out.contains("keep-secrets"), "{shell}");
-        if shell == "bash" {
-            let checked = std::process::Command::new("bash")
-                .args(["-n", "-c", &out])
-                .status()
-                .expect("bash runs");
-            assert!(checked.success());
+        let script = desk.expect(0, &["completions", shell]).stdout;
+        for verb in VERBS {
+            assert!(script.contains(verb), "{shell} does not know {verb}");
         }
+        assert!(script.contains("keep-secrets"), "{shell}");
+        check_with(shell, &["-n"], &script);
     }
 }
 
 #[test]
-fn the_manual_has_every_verb() {
-    let dir = empty();
-    let (code, page, _) = pgherd(dir.path(), &["man"]);
-    assert_eq!(code, Some(0));
-    for verb in [
-        "INIT", "PLAN", "UP", "STATUS", "VERIFY", "SSH", "PSQL", "LOGS", "DOWN",
-    ] {
-        assert!(page.contains(&format!("PGHERD {verb}")), "{verb}");
+fn the_manual_has_a_section_for_each_verb_and_no_mistake() {
+    let page = Desk::new().expect(0, &["man"]).stdout;
+    assert!(page.contains(".TH pgherd 1"));
+    for verb in VERBS {
+        let heading = format!(".SH \"PGHERD {}\"", verb.to_uppercase());
+        assert_eq!(page.matches(&heading).count(), 1, "{heading}");
     }
+    assert_eq!(
+        page.matches("\\-\\-templates").count(),
+        2,
+        "what every verb takes is told once: in the synopsis and among the options"
+    );
+    check_with("groff", &["-man", "-ww", "-Kutf8", "-Tutf8"], &page);
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
-    let dir = empty();
-    let status = std::process::Command::new("bash")
-        .args([
-            "-c",
-            "set -o pipefail; \"$0\" man | head -n 1",
-            env!("CARGO_BIN_EXE_pgherd"),
-        ])
-        .current_dir(dir.path())
-        .stdout(std::process::Stdio::null())
+    let status = process::Command::new("bash")
+        .args(["-c", "set -o pipefail; \"$0\" man | head -n 1"])
+        .arg(env!("CARGO_BIN_EXE_pgherd"))
+        .stdout(Stdio::null())
         .status()
-        .expect("bash runs");
+        .unwrap();
     assert!(status.success());
 }

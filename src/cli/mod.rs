@@ -126,7 +126,8 @@ pub enum Verb {
     Status,
     /// Prove that the cluster works, through its own front door
     #[command(
-        after_help = "Writes a row through the write port and reads it back from every replica; changes nothing else.\n\n\
+        after_help = "Writes a row into a schema of its own, `pgherd`, through the write port, reads it back\n\
+                      from every replica through the read port, and removes it; changes nothing else.\n\n\
                       Example:\n  pgherd verify && echo 'the cluster holds'"
     )]
     Verify,

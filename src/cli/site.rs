@@ -245,7 +245,7 @@ pub(super) fn no_cluster(inventory: &Inventory) -> Error {
     Error::failed(format!("there is no cluster {} here", inventory.cluster))
         .cause(format!(
             "{} is not there",
-            inventory.workspace_dir().display()
+            inventory.workspace_dir().join("secrets.yaml").display()
         ))
         .hint(format!("make it: {}", typed(&inventory.path, "up")))
 }

@@ -21,6 +21,8 @@ use crate::{
 mod action;
 mod diagnose;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 pub use shared::SharedSurvey;

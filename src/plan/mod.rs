@@ -17,7 +17,7 @@ mod packages;
 mod remains;
 mod surprise;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod up;
 
 pub use config::config_patch;

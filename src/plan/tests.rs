@@ -7,4 +7,4 @@ mod properties;
 mod remains;
 mod removal;
 mod surprises;
-mod world;
+pub(crate) mod world;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The cluster of the contract.
-pub(super) const FIVE: &str = r"
+pub(crate) const FIVE: &str = r"
   node1:   { roles: [postgres], address: 192.0.2.1 }
   node2:   { roles: [postgres], address: 192.0.2.2 }
   node3:   { roles: [postgres], address: 192.0.2.3 }
@@ -206,7 +206,8 @@ fn pem(label: &str, text: &str) -> String {
     format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
-fn cluster(extra: &str, hosts: &str) -> Cluster {
+/// The cluster of an inventory with `extra` above the section of its `hosts`.
+pub(crate) fn cluster(extra: &str, hosts: &str) -> Cluster {
     let text = format!("cluster: pg\nprovider: {{ kind: existing }}\n{extra}\nhosts:{hosts}\n");
     let inventory = Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap();
     let tls = inventory.tls.enabled;

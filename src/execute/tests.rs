@@ -1,0 +1,5 @@
+//! Walking a plan on hosts that are not there: `Remote` alone is played.
+
+mod cluster;
+mod hosts;
+mod walk;

@@ -1,0 +1,246 @@
+//! Steps that speak to the cluster: Patroni and etcd are played by what they would answer.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::hosts::{Deed, Hosts, member, script, step, walk};
+use crate::{
+    event::Outcome::{Changed, Done, Failed},
+    plan::{Action, Condition, Step},
+    remote::Script,
+};
+
+const NOBODY: (u16, Value) = (503, Value::Null);
+
+#[tokio::test]
+async fn a_wait_ends_when_etcd_is_healthy() {
+    let asked = AtomicUsize::new(0);
+    let hosts = Hosts::serving(move |question| match question {
+        ("node4", 2379, "GET /health", _) => match asked.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => (503, json!({"health": "false"})),
+            _ => (200, json!({"health": "true"})),
+        },
+        _ => NOBODY,
+    });
+    let wait = step("node4", Action::Await(Condition::EtcdHealthy), &[]);
+    let walked = walk(hosts, vec![wait]).await;
+    assert_eq!(walked.outcomes(), [Done]);
+    assert_eq!(walked.said(), ["etcd has no leader yet"], "once a state");
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_says_what_was_there_instead() {
+    let hosts = Hosts::serving(|question| match question {
+        ("node1", 8008, "GET /patroni", _) => {
+            (503, json!({"state": "starting", "role": "replica"}))
+        }
+        _ => (503, json!({"state": "stopped"})),
+    });
+    let wait = Step {
+        limit: Duration::from_millis(300),
+        ..step("node1", Action::Await(Condition::Leader), &[])
+    };
+    let walked = walk(hosts, vec![wait, script("node2", &[0])]).await;
+    let error = walked.error();
+    assert!(
+        error
+            .what()
+            .contains("node1: replica, starting; node2: stopped"),
+        "{}",
+        error.what()
+    );
+    assert!(error.left_behind().unwrap().contains("go on trying"));
+    assert_eq!(walked.outcomes()[0], Failed);
+}
+
+/// No time passes in which a unit could still come up by itself.
+#[tokio::test]
+async fn a_unit_that_dies_again_and_again_is_not_waited_for() {
+    let hosts = Hosts::new(|_, script| {
+        if script.contains("NRestarts --value") {
+            Deed::Ends(0, "7\n", "")
+        } else {
+            Deed::Ends(0, "cannot open /etc/patroni.yml\n", "")
+        }
+    });
+    let wait = Step {
+        limit: Duration::from_secs(600),
+        units: vec!["patroni"],
+        ..step("node2", Action::Await(Condition::Streaming), &[])
+    };
+    let walked = walk(hosts, vec![wait]).await;
+    let error = walked.error();
+    assert_eq!(error.what(), "patroni dies again and again (7 times)");
+    assert!(error.excerpts()[0].text.contains("cannot open"));
+}
+
+/// node2 leads, and streams to both others.
+fn node2_leads(question: super::hosts::Asked<'_>) -> (u16, Value) {
+    match question {
+        ("node2", 8008, "GET /patroni", _) => {
+            (200, member(true, &[("node1", "async"), ("node3", "async")]))
+        }
+        ("node2", 8008, "GET /primary", _) => (200, Value::Null),
+        (_, 8008, "GET /patroni", _) => (200, member(false, &[])),
+        _ => NOBODY,
+    }
+}
+
+#[tokio::test]
+async fn leader_and_streaming_are_seen() {
+    let steps = vec![
+        step("node1", Action::Await(Condition::Leader), &[]),
+        step("node1", Action::Await(Condition::Streaming), &[0]),
+        step("node2", Action::Await(Condition::Streaming), &[0]),
+        step("node3", Action::Await(Condition::Streaming), &[0]),
+    ];
+    let walked = walk(Hosts::serving(node2_leads), steps).await;
+    assert_eq!(walked.outcomes(), [Done; 4]);
+    assert_eq!(walked.result.unwrap().changed, 0);
+}
+
+#[tokio::test]
+async fn what_needs_the_leader_runs_where_it_is() {
+    let deed = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
+    let walked = walk(Hosts::serving(node2_leads), vec![deed]).await;
+    assert_eq!(walked.log, ["node2 begins", "node2 ends"]);
+    assert_eq!(walked.outcomes(), [Changed]);
+}
+
+#[tokio::test]
+async fn without_a_leader_there_is_nowhere_to_run() {
+    let hosts = Hosts::serving(|_| (200, member(false, &[])));
+    let deed = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
+    let walked = walk(hosts, vec![deed]).await;
+    assert_eq!(walked.error().what(), "the cluster has no leader");
+    assert!(walked.log.is_empty());
+}
+
+#[tokio::test]
+async fn a_patch_goes_to_the_leader_and_its_refusal_is_quoted() {
+    let hosts = Hosts::serving(|question| match question {
+        ("node2", 8008, "PATCH /config", body) if *body == json!({"ttl": 30}) => {
+            (412, json!("ttl is out of bounds"))
+        }
+        other => node2_leads(other),
+    });
+    let patch = step("node1", Action::PatchConfig(json!({"ttl": 30})), &[]);
+    let walked = walk(hosts, vec![patch]).await;
+    let error = walked.error();
+    assert!(error.what().contains("412"), "{}", error.what());
+    assert!(error.what().contains("/config"));
+    assert!(error.causes()[0].contains("ttl is out of bounds"));
+    assert_eq!(error.host().unwrap().as_str(), "node2");
+}
+
+#[tokio::test]
+async fn the_lock_of_a_bootstrap_is_released_only_as_it_was_seen() {
+    let asked: Arc<Mutex<Value>> = Arc::default();
+    let kept = asked.clone();
+    let hosts = Hosts::serving(move |question| match question {
+        ("node4", 2379, "POST /v3/kv/txn", body) => {
+            *kept.lock().unwrap() = body.clone();
+            // Somebody has taken the lock since: a bootstrap is alive.
+            (200, json!({"succeeded": false}))
+        }
+        _ => NOBODY,
+    });
+    let release = Action::ReleaseBootstrap {
+        revision: "42".into(),
+    };
+    let walked = walk(hosts, vec![step("node4", release, &[])]).await;
+    assert_eq!(walked.outcomes(), [Changed]);
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked["compare"][0]["mod_revision"], "42");
+    assert_eq!(asked["compare"][0]["target"], "MOD");
+}
+
+#[tokio::test]
+async fn a_leader_hands_over_to_the_synchronous_standby() {
+    let switched = Arc::new(AtomicBool::new(false));
+    let state = switched.clone();
+    let hosts = Hosts::serving(move |question| {
+        let leader = if state.load(Ordering::SeqCst) {
+            "node2"
+        } else {
+            "node1"
+        };
+        match question {
+            ("node1", 8008, "POST /switchover", body) => {
+                assert_eq!(*body, json!({"leader": "node1", "candidate": "node2"}));
+                state.store(true, Ordering::SeqCst);
+                (200, json!("Successfully switched over"))
+            }
+            (host, 8008, "GET /patroni", _) => {
+                let replicas = [("node2", "sync"), ("node3", "async")];
+                (200, member(host == leader, &replicas))
+            }
+            _ => NOBODY,
+        }
+    });
+    let walked = walk(hosts, vec![step("node1", Action::HandOver, &[])]).await;
+    assert_eq!(walked.outcomes(), [Changed]);
+    assert!(switched.load(Ordering::SeqCst));
+    assert_eq!(walked.said(), ["node1 hands over to node2"]);
+}
+
+#[tokio::test]
+async fn a_host_that_no_longer_leads_has_nothing_to_hand_over() {
+    let walked = walk(
+        Hosts::serving(node2_leads),
+        vec![step("node1", Action::HandOver, &[])],
+    )
+    .await;
+    assert_eq!(walked.outcomes(), [Changed]);
+    assert!(walked.said().is_empty());
+}
+
+#[tokio::test]
+async fn a_leader_without_a_replica_keeps_its_post() {
+    let hosts = Hosts::serving(|question| match question {
+        ("node1", 8008, "GET /patroni", _) => (200, member(true, &[])),
+        _ => NOBODY,
+    });
+    let walked = walk(hosts, vec![step("node1", Action::HandOver, &[])]).await;
+    let error = walked.error();
+    assert!(
+        error.what().contains("no replica streams"),
+        "{}",
+        error.what()
+    );
+}
+
+#[tokio::test]
+async fn parameters_that_wait_are_taken_over_replicas_first() {
+    let waiting: Arc<Mutex<BTreeSet<String>>> =
+        Arc::new(Mutex::new(["node1".into(), "node2".into()].into()));
+    let order: Arc<Mutex<Vec<String>>> = Arc::default();
+    let restarted = order.clone();
+    let hosts = Hosts::serving(move |question| match question {
+        (host, 8008, "POST /restart", _) => {
+            waiting.lock().unwrap().remove(host);
+            restarted.lock().unwrap().push(host.to_owned());
+            (200, json!("restarted successfully"))
+        }
+        (host, 8008, "GET /patroni", _) => {
+            let mut status = member(host == "node1", &[("node2", "async"), ("node3", "async")]);
+            if waiting.lock().unwrap().contains(host) {
+                status["pending_restart"] = json!(true);
+            }
+            (200, status)
+        }
+        (_, 8008, "PATCH /config", _) => (200, json!({})),
+        _ => NOBODY,
+    });
+    let walked = walk(hosts, vec![step("node3", Action::RestartPending, &[])]).await;
+    assert_eq!(walked.outcomes(), [Changed]);
+    assert_eq!(*order.lock().unwrap(), ["node2", "node1"]);
+}

@@ -109,6 +109,16 @@ impl<'a> Etcd<'a> {
         Ok(members.members)
     }
 
+    /// Tells the cluster under which URL a member's peers find it.
+    ///
+    /// Needs a quorum, and no restart of the member, which has its own URLs from its config.
+    pub async fn update_member(&self, id: &str, peer_url: &str) -> Result<()> {
+        let body = json!({"ID": id, "peerURLs": [peer_url]});
+        self.post::<Value>("/v3/cluster/member/update", &body)
+            .await
+            .map(|_| ())
+    }
+
     /// Everything that Patroni keeps for `scope`, in one call.
     pub async fn patroni_keys(&self, scope: &str) -> Result<PatroniKeys> {
         let prefix = prefix(scope);

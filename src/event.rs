@@ -38,6 +38,8 @@ pub enum HostState {
     Creating,
     Starting,
     Created,
+    /// It runs under another address than before.
+    Moved,
     Connecting,
     Connected,
     Removing,

@@ -46,6 +46,11 @@ impl Status {
         matches!(self.role.as_str(), "primary" | "master") && self.state == "running"
     }
 
+    /// Whether its PostgreSQL runs; Patroni 4 says `streaming` of a replica that does.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "streaming")
+    }
+
     /// Whether this primary streams to `member`.
     pub fn streams_to(&self, member: &HostName) -> bool {
         self.replication.iter().any(|replica| {

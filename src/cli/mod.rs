@@ -12,13 +12,14 @@ use crate::{
 };
 
 mod connect;
+mod converge;
 mod down;
 mod init;
 mod look;
 mod manual;
 mod plan;
+mod render;
 mod site;
-mod up;
 
 /// Provision, prove and tear down highly available PostgreSQL clusters
 #[derive(Debug, Parser)]
@@ -119,6 +120,30 @@ pub enum Verb {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Find the hosts' addresses afresh, and make every config right for them
+    #[command(
+        after_help = "For when addresses have changed: finds where the hosts are now, renders every file, shows the\n\
+                      diff, changes only what must change, in an order that keeps the cluster writable, and\n\
+                      proves the result. Safe to run again at any time, also after an interruption.\n\n\
+                      Examples:\n  \
+                      pgherd -i prod.yaml render\n  \
+                      pgherd -i prod.yaml render --check || echo 'something would change'\n  \
+                      pgherd -i prod.yaml render --out /tmp/rendered"
+    )]
+    Render {
+        /// Show what would change; touch nothing
+        #[arg(long, conflicts_with_all = ["out", "check", "yes"])]
+        dry_run: bool,
+        /// Write the files to DIR/<host>/<path>; touch no host
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = ["check", "yes"])]
+        out: Option<PathBuf>,
+        /// Show what would change, and exit with 4 if anything would
+        #[arg(long, conflicts_with = "yes")]
+        check: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Show the topology, etcd's health and HAProxy's backends
     #[command(
         after_help = "Example:\n  pgherd status --json | jq '.members[] | select(.role == \"leader\")'"
@@ -213,7 +238,21 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
             }
         }
         Verb::Plan { check } => plan::run(global, check, terminal).await?,
-        Verb::Up { yes } => up::run(global, yes, terminal, cancel).await?,
+        Verb::Up { yes } => {
+            converge::run(converge::Verb::Up, global, yes, terminal, cancel).await?;
+        }
+        Verb::Render {
+            dry_run,
+            out,
+            check,
+            yes,
+        } => match (out, dry_run || check) {
+            (Some(dir), _) => render::out(global, &dir, terminal).await?,
+            (None, true) => render::compare(global, check, terminal).await?,
+            (None, false) => {
+                converge::run(converge::Verb::Render, global, yes, terminal, cancel).await?;
+            }
+        },
         Verb::Status => look::status(global, terminal).await?,
         Verb::Verify => look::verify(global, terminal).await?,
         Verb::Ssh { host, command } => return connect::ssh(global, &host, &command).await,

@@ -40,7 +40,7 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
     } else {
         terminal.print(&text(&base, &outlook, &notes, &plan, terminal));
     }
-    if check && !(plan.is_empty() && absent.is_empty()) {
+    if check && !(plan.is_empty() && absent.is_empty() && outlook.moving.is_empty()) {
         let up = site::typed(&base.inventory.path, "up");
         return Err(
             Error::new(Kind::Pending, "changes are pending").hint(format!("make them: {up}"))
@@ -77,6 +77,9 @@ pub(super) fn text(
     for host in &outlook.stopped {
         line(&format!("~ host {host} is started"));
     }
+    for moving in &outlook.moving {
+        line(&moving.to_string());
+    }
     for note in notes {
         line(&format!("+ {note}"));
     }
@@ -88,7 +91,7 @@ pub(super) fn text(
     if !outlook.absent().is_empty() && !outlook.running.is_empty() {
         line("  what the hosts that run still need is known once all of them do");
     }
-    if plan.is_empty() && outlook.absent().is_empty() {
+    if plan.is_empty() && outlook.absent().is_empty() && outlook.moving.is_empty() {
         line(&format!(
             "nothing to do: {} are as the inventory says",
             report::count(base.inventory.hosts.len(), "host")
@@ -174,7 +177,7 @@ fn indent(text: &str) -> String {
 }
 
 /// The whole plan, for programs.
-fn document(base: &Base, outlook: &Outlook, notes: &[String], plan: &Plan) -> Value {
+pub(super) fn document(base: &Base, outlook: &Outlook, notes: &[String], plan: &Plan) -> Value {
     let steps: Vec<Value> = plan
         .steps
         .iter()
@@ -196,14 +199,20 @@ fn document(base: &Base, outlook: &Outlook, notes: &[String], plan: &Plan) -> Va
         .iter()
         .map(|right| json!({"host": right.host, "name": right.name, "reason": right.reason}))
         .collect();
+    let moves: Vec<Value> = outlook
+        .moving
+        .iter()
+        .map(|it| json!({"host": it.host, "from": it.from, "to": it.to}))
+        .collect();
     json!({
         "cluster": base.inventory.cluster,
         "launch": outlook.missing,
         "start": outlook.stopped,
+        "move": moves,
         "also": notes,
         "steps": steps,
         "unchanged": unchanged,
-        "changes": plan.changes() + outlook.absent().len(),
+        "changes": plan.changes() + outlook.absent().len() + outlook.moving.len(),
     })
 }
 
@@ -216,6 +225,7 @@ fn action(action: &Action) -> &'static str {
         Action::RestartPending => "restart_pending",
         Action::ReleaseBootstrap { .. } => "release_bootstrap",
         Action::HandOver => "hand_over",
+        Action::UpdateEtcdMember { .. } => "update_etcd_member",
     }
 }
 

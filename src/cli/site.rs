@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
+    net::Ipv4Addr,
     path::Path,
     sync::{
         Arc,
@@ -17,7 +19,7 @@ use super::Global;
 use crate::{
     cluster::{Address, Cluster, Node},
     error::{Error, Kind, Result},
-    etcd::{Etcd, PatroniKeys},
+    etcd::{Etcd, Member, PatroniKeys},
     event::{Event, Events, HostState},
     facts::{self, Facts, Os},
     http::Http,
@@ -60,9 +62,7 @@ impl Base {
 
     /// For verbs that need the cluster to be there: its workspace, or an error that says so.
     pub(super) fn there(global: &Global) -> Result<Self> {
-        Self::new(global, |inventory| {
-            Workspace::existing(inventory)?.ok_or_else(|| no_cluster(inventory))
-        })
+        Self::new(global, workspace_there)
     }
 
     pub(super) fn hosts(&self) -> Vec<HostName> {
@@ -89,6 +89,15 @@ impl Base {
             }
         }
         outlook.strangers = machines.into_keys().collect();
+        for (host, to) in self.provider.moves(&outlook.running)? {
+            let machine = outlook.running.iter_mut().find(|it| it.host == host);
+            let Some(machine) = machine else { continue };
+            let from = machine.address;
+            outlook.moving.push(Move { host, from, to });
+            // The files are to say where it will be; SSH still goes where it is.
+            machine.ssh_address = machine.ssh_address.or(from);
+            machine.address = Some(to);
+        }
         Ok(outlook)
     }
 
@@ -194,7 +203,7 @@ impl Base {
     fn door_names(
         &self,
         machines: &[Machine],
-        address_of: &impl Fn(&HostName) -> Option<std::net::Ipv4Addr>,
+        address_of: &impl Fn(&HostName) -> Option<Ipv4Addr>,
     ) -> Vec<String> {
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         for host in self.inventory.with_role(Role::Haproxy) {
@@ -226,6 +235,7 @@ impl Base {
                 .map(|host| (host, Facts::bare(os.clone())))
                 .collect(),
             dcs: None,
+            etcd: Vec::new(),
         };
         let plan = plan::up(&cluster, &files, &render::dcs_config(&cluster), &found)?;
         Ok((cluster, plan))
@@ -239,6 +249,11 @@ pub(super) fn typed(inventory: &Path, verb: &str) -> String {
     }
     let file = quote(&inventory.display().to_string());
     format!("pgherd -i {file} {verb}")
+}
+
+/// The workspace of a cluster that is there.
+pub(super) fn workspace_there(inventory: &Inventory) -> Result<Workspace> {
+    Workspace::existing(inventory)?.ok_or_else(|| no_cluster(inventory))
 }
 
 pub(super) fn no_cluster(inventory: &Inventory) -> Error {
@@ -268,12 +283,33 @@ fn major(inventory: &Inventory, host: &HostName, os: &Os) -> Result<u16> {
     }
 }
 
+/// A host that runs under another address than the inventory gives it.
+#[derive(Debug, Clone)]
+pub(super) struct Move {
+    pub host: HostName,
+    /// `None` where an earlier move was cut off, and the host has no address at all.
+    pub from: Option<Ipv4Addr>,
+    pub to: Ipv4Addr,
+}
+
+impl fmt::Display for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, from, to } = self;
+        match from {
+            Some(from) => write!(f, "~ host {host} moves from {from} to {to}"),
+            None => write!(f, "~ host {host}, which has no address, gets {to}"),
+        }
+    }
+}
+
 /// Which of the inventory's hosts are there.
 #[derive(Debug, Default)]
 pub(super) struct Outlook {
     pub running: Vec<Machine>,
     pub stopped: Vec<HostName>,
     pub missing: Vec<HostName>,
+    /// Those of `running` that are to have another address first.
+    pub moving: Vec<Move>,
     /// Hosts that carry the cluster's label and are not in the inventory.
     pub strangers: Vec<HostName>,
 }
@@ -338,6 +374,14 @@ impl Sight {
         plan::up(&self.cluster, &self.files, &config, &self.found)
     }
 
+    /// An error if no host at all could be read.
+    pub(super) fn in_part(self) -> Result<Self> {
+        if self.found.facts.is_empty() {
+            return self.whole();
+        }
+        Ok(self)
+    }
+
     /// An error if any host could not be read.
     pub(super) fn whole(mut self) -> Result<Self> {
         match self.dark.len() {
@@ -352,6 +396,13 @@ impl Sight {
 }
 
 impl Site<'_> {
+    /// The inventory's hosts that are not among the machines.
+    pub(super) fn absent(&self) -> Vec<HostName> {
+        let there = |host: &HostName| self.machines.iter().any(|machine| machine.host == *host);
+        let hosts = self.base.inventory.hosts.keys();
+        hosts.filter(|host| !there(host)).cloned().collect()
+    }
+
     /// Reads every host's facts, and the DCS, and renders what should be there.
     pub(super) async fn look(&self) -> Result<Sight> {
         let inventory = &self.base.inventory;
@@ -375,11 +426,11 @@ impl Site<'_> {
                 .map_or_else(|| os.clone(), |facts: &Facts| facts.os.clone())
         })?;
         let files = render::render(&cluster, &self.base.templates)?;
-        let dcs = self.dcs(&cluster, &facts).await;
+        let (dcs, etcd) = self.dcs(&cluster, &facts).await;
         Ok(Sight {
             cluster: Arc::new(cluster),
             files,
-            found: Found { facts, dcs },
+            found: Found { facts, dcs, etcd },
             dark,
         })
     }
@@ -421,25 +472,26 @@ impl Site<'_> {
         (read, dark)
     }
 
-    /// Patroni's keys, from the first etcd that answers.
+    /// Patroni's keys and etcd's members, from the first etcd that answers.
     async fn dcs(
         &self,
         cluster: &Cluster,
         facts: &BTreeMap<HostName, Facts>,
-    ) -> Option<PatroniKeys> {
+    ) -> (Option<PatroniKeys>, Vec<Member>) {
         for node in cluster.with_role(Role::Etcd) {
             let runs = facts
                 .get(&node.name)
                 .is_some_and(|facts| facts.unit("etcd").is_active() && facts.etcd_data);
-            if runs
-                && let Ok(keys) = Etcd::on(&self.http, &node.name)
-                    .patroni_keys(cluster.name())
-                    .await
-            {
-                return Some(keys);
+            if !runs {
+                continue;
+            }
+            let etcd = Etcd::on(&self.http, &node.name);
+            let (keys, members) = tokio::join!(etcd.patroni_keys(cluster.name()), etcd.members());
+            if let Ok(keys) = keys {
+                return (Some(keys), members.unwrap_or_default());
             }
         }
-        None
+        (None, Vec::new())
     }
 
     /// Proves the cluster, looking again until it holds or `patience` is over.

@@ -51,6 +51,42 @@ pub(super) async fn release_bootstrap(
         .map(|_| ())
 }
 
+/// Has whichever etcd has a quorum remember another peer URL for the member on the step's host.
+pub(super) async fn update_etcd_member(
+    step: &Step,
+    peer_url: &str,
+    context: &Context,
+) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let mut last = Error::failed("no etcd answers");
+        for node in context.cluster.with_role(Role::Etcd) {
+            let etcd = Etcd::on(&context.http, &node.name);
+            match update_through(&etcd, &step.host, peer_url).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        // Right after its start a member may not know its leader yet.
+        if begin.elapsed() > step.limit {
+            return Err(last);
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
+async fn update_through(etcd: &Etcd<'_>, host: &HostName, peer_url: &str) -> Result<()> {
+    let members = etcd.members().await?;
+    let member = members
+        .iter()
+        .find(|member| member.name == host.as_str())
+        .ok_or_else(|| Error::failed(format!("etcd has no member {host}")))?;
+    if member.peer_urls == [peer_url] {
+        return Ok(());
+    }
+    etcd.update_member(&member.id, peer_url).await
+}
+
 /// Restarts PostgreSQL on every member where a parameter waits for it, replicas first.
 pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
     let mut members = notice(context, |waiting| !waiting.is_empty()).await?;

@@ -193,6 +193,9 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
             action::release_bootstrap(step, revision, context).await
         }
         Action::HandOver => action::hand_over(step, context, &say).await,
+        Action::UpdateEtcdMember { peer_url } => {
+            action::update_etcd_member(step, peer_url, context).await
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     etcd::Etcd,
     inventory::{HostName, Role},
-    patroni::{self, Status},
+    patroni::{self, Patroni, Status},
     plan::{Condition, Step},
     remote::Script,
 };
@@ -39,6 +39,7 @@ pub(super) async fn wait(
             Condition::EtcdHealthy => etcd(&step.host, context).await,
             Condition::Leader => leader(context).await,
             Condition::Streaming => streaming(&step.host, context).await,
+            Condition::Registered => registered(&step.host, context).await,
         };
         let state = match seen {
             Seen::Met => return Ok(()),
@@ -89,7 +90,7 @@ async fn leader(context: &Context) -> Seen {
     let Some(host) = patroni::leader_of(&survey) else {
         return Seen::Not(states.join("; "));
     };
-    match patroni::Patroni::on(&context.http, host).is_leader().await {
+    match Patroni::on(&context.http, host).is_leader().await {
         Ok(true) => Seen::Met,
         _ => Seen::Not(states.join("; ")),
     }
@@ -121,6 +122,34 @@ async fn streaming(host: &HostName, context: &Context) -> Seen {
     } else {
         Seen::Not(state)
     }
+}
+
+/// Whether Patroni answers on `host` and has told the DCS where it is now.
+async fn registered(host: &HostName, context: &Context) -> Seen {
+    let status = Patroni::on(&context.http, host).status().await;
+    let running = status.as_ref().is_ok_and(Status::is_running);
+    if !running {
+        return Seen::Not(describe(&status));
+    }
+    let Some(node) = context.cluster.node(host) else {
+        return Seen::Not("no such host".into());
+    };
+    let address = format!("://{}:", node.address);
+    for etcd in context.cluster.with_role(Role::Etcd) {
+        let keys = Etcd::on(&context.http, &etcd.name)
+            .patroni_keys(context.cluster.name())
+            .await;
+        let Ok(keys) = keys else { continue };
+        let told = keys
+            .members
+            .get(host.as_str())
+            .and_then(|member| member["conn_url"].as_str())
+            .is_some_and(|url| url.contains(&address));
+        if told {
+            return Seen::Met;
+        }
+    }
+    Seen::Not("the DCS does not know where it is yet".into())
 }
 
 fn describe(status: &Result<Status>) -> String {

@@ -35,6 +35,8 @@ pub(super) enum Turn {
     Leave,
     Start,
     Reload,
+    /// Patroni starts anew, and its PostgreSQL does not notice.
+    Exchange,
     Restart,
 }
 
@@ -131,6 +133,7 @@ pub(super) fn configure(
     let unit_fact = facts.unit(unit(role));
     let pending = match facts.pending.get(unit(role)).map(String::as_str) {
         Some("restart") => Effect::Restart,
+        Some("exchange") => Effect::Exchange,
         Some(_) => Effect::Reload,
         None => Effect::Nothing,
     };
@@ -184,7 +187,7 @@ pub(super) fn configure(
             units: Vec::new(),
         })];
     }
-    let turn = turn(&unit_fact, effect);
+    let turn = turn(&unit_fact, effect, facts);
     if turn == Turn::Start {
         why = match unit_fact.active.as_str() {
             "" | "inactive" => "the unit does not run".into(),
@@ -208,6 +211,7 @@ pub(super) fn configure(
 pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script {
     let note = match effect {
         Effect::Restart => "restart",
+        Effect::Exchange => "exchange",
         Effect::Reload => "reload",
         Effect::Nothing => return script,
     };
@@ -216,17 +220,44 @@ pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script
         .line(format!("echo {note} >/run/pgherd/pending/{}", unit(role)))
 }
 
-fn turn(unit: &UnitFact, effect: Effect) -> Turn {
+fn turn(unit: &UnitFact, effect: Effect, facts: &Facts) -> Turn {
     if !unit.is_active() {
         return Turn::Start;
     }
+    // Without a database that runs there is nothing that must go on; and one that copies the
+    // leader's is a child of Patroni's, whose work would be lost to its successor.
+    let spares = facts.in_recovery.is_some() && !facts.data_at_work;
     match effect {
         Effect::Nothing if !unit.is_enabled() => Turn::Start,
         Effect::Nothing => Turn::Leave,
         Effect::Reload => Turn::Reload,
-        Effect::Restart => Turn::Restart,
+        Effect::Exchange if spares => Turn::Exchange,
+        Effect::Exchange | Effect::Restart => Turn::Restart,
     }
 }
+
+/// Starts another Patroni in the place of the one that runs, while PostgreSQL goes on.
+///
+/// Patroni stops PostgreSQL when it is asked to end, unless the cluster is paused; a pause needs a
+/// DCS that answers, and somebody to end it. So Patroni is not asked: systemd kills it and nothing
+/// else, and starts its successor, which takes over the PostgreSQL that it finds. That is one script
+/// on the host, which goes on to its end there whatever happens to whoever sent it; the unit's own
+/// way of stopping is back in force after it, and after a reboot.
+const EXCHANGE: &str = r#"drop=/run/systemd/system/patroni.service.d
+as_before() {
+  rm -f "$drop/pgherd-exchange.conf"
+  rmdir "$drop" 2>/dev/null || true
+  systemctl daemon-reload
+}
+trap '' HUP PIPE TERM INT
+trap as_before EXIT
+mkdir -p "$drop"
+printf '[Service]
+KillMode=process
+KillSignal=SIGKILL
+' >"$drop/pgherd-exchange.conf"
+systemctl daemon-reload
+systemctl restart patroni"#;
 
 /// Plans what `configured` asks for; returns the step, if there is one.
 pub(super) fn run_unit(
@@ -240,6 +271,7 @@ pub(super) fn run_unit(
     let unit = unit(role);
     let (name, verb, commands): (_, _, &[&str]) = match configured.turn {
         Turn::Leave => return None,
+        Turn::Exchange => ("exchange-patroni", "restart", &[EXCHANGE]),
         // A unit that failed too often refuses to start until its counter is reset. A Type=notify
         // etcd is only started once it has a quorum, so nobody waits for it here.
         Turn::Start => (
@@ -261,7 +293,10 @@ pub(super) fn run_unit(
         ),
     };
     let mut script = Script::new().alone(name);
-    let mut changes = vec![Change::Unit { unit, verb }];
+    let mut changes = vec![match configured.turn {
+        Turn::Exchange => Change::Other("Patroni starts anew; PostgreSQL goes on".into()),
+        _ => Change::Unit { unit, verb },
+    }];
     if configured.enable && configured.turn != Turn::Start {
         script = script.line(format!("systemctl enable --quiet {unit}"));
         changes.push(Change::Unit {

@@ -7,12 +7,19 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 
-use crate::{etcd::PatroniKeys, facts::Facts, inventory::HostName, remote::Script};
+use crate::{
+    etcd::{self, PatroniKeys},
+    facts::Facts,
+    inventory::HostName,
+    remote::Script,
+};
 
 mod components;
 mod config;
 mod down;
+mod etcd_members;
 mod files;
+mod front_door;
 mod packages;
 mod remains;
 mod surprise;
@@ -64,6 +71,8 @@ pub enum Condition {
     Leader,
     /// The leader streams to the step's host.
     Streaming,
+    /// The Patroni on the step's host answers, and the DCS knows it under its address.
+    Registered,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +91,10 @@ pub enum Action {
     },
     /// Gives the leadership to another member, if the step's host has it.
     HandOver,
+    /// Tells etcd's cluster under which URL the peers of the member on the step's host find it.
+    UpdateEtcdMember {
+        peer_url: String,
+    },
 }
 
 /// One thing to do on one host, in one round trip.
@@ -158,4 +171,6 @@ pub struct Found {
     pub facts: BTreeMap<HostName, Facts>,
     /// Patroni's keys; `None` while no etcd answers.
     pub dcs: Option<PatroniKeys>,
+    /// etcd's members as they know each other; empty while none answers.
+    pub etcd: Vec<etcd::Member>,
 }

@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Component, Configured, Turn},
-    config_patch, packages, remains, surprise,
+    config_patch, etcd_members, front_door, packages, remains, surprise,
 };
 use crate::{
-    cluster::{Cluster, Node, REPLICATION_USER, REWIND_USER, SUPERUSER},
+    cluster::{Cluster, ETCD_CLIENT_PORT, Node, REPLICATION_USER, REWIND_USER, SUPERUSER},
     error::Result,
     facts::Facts,
     inventory::{HostName, Role},
@@ -25,15 +25,17 @@ const COPYING: Duration = Duration::from_secs(6 * 3600);
 
 /// Plans everything that stands between `found` and the cluster as the inventory wants it.
 ///
-/// `config` is the cluster-wide configuration as it should be in the DCS.
+/// `config` is the cluster-wide configuration as it should be in the DCS. A host of which there are
+/// no facts could not be looked at: there is no step for it.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     surprise::check(cluster, found)?;
     let mut plan = Plan::default();
-    let bare = Facts::default();
     let mut databases: Vec<(&Node, Configured)> = Vec::new();
     let mut etcds: Vec<(&Node, Configured)> = Vec::new();
     for node in cluster.nodes.values() {
-        let facts = found.facts.get(&node.name).unwrap_or(&bare);
+        let Some(facts) = found.facts.get(&node.name) else {
+            continue;
+        };
         let files = files.get(&node.name).map_or(&[][..], Vec::as_slice);
         let prepared = components::prepare(&mut plan, cluster, node, facts, files)?;
         let installed =
@@ -64,7 +66,7 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
             }
         }
     }
-    let dcs_ready = etcd(&mut plan, &etcds);
+    let dcs_ready = etcd(&mut plan, cluster, found, &etcds);
     let cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
     patroni(&mut plan, cluster, found, config, &databases, &cleared);
     Ok(plan)
@@ -72,19 +74,39 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
 
 /// Starts what does not run, all at once; restarts what must be restarted one at a time, so that a
 /// quorum stays. Returns the steps after which the DCS can be used.
-fn etcd(plan: &mut Plan, etcds: &[(&Node, Configured)]) -> Vec<StepId> {
+///
+/// With a quorum the others are told of a member's new URL before it restarts; without one, or of the
+/// only member, that can only follow.
+fn etcd(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    etcds: &[(&Node, Configured)],
+) -> Vec<StepId> {
     let (starts, others): (Vec<_>, Vec<_>) = etcds
         .iter()
         .partition(|(_, configured)| configured.turn == Turn::Start);
     // A member that is away must be back before another goes. Without a quorum there is nothing to
     // keep, and the restart may be what brings it back.
-    let quorum = others.len() > etcds.len() / 2;
+    let declared = cluster.with_role(Role::Etcd).count();
+    let quorum = others.len() > declared / 2 && etcd_members::has_quorum(cluster, found);
     let mut healthy = Vec::new();
     let mut last: Vec<StepId> = Vec::new();
     for (node, configured) in starts.into_iter().chain(others) {
         let serial = configured.turn == Turn::Restart;
-        let before = if serial { last.clone() } else { Vec::new() };
+        let mut before = if serial { last.clone() } else { Vec::new() };
+        let first = quorum && declared > 1;
+        if first {
+            let mut after = last.clone();
+            after.extend(&configured.ready);
+            before.extend(etcd_members::update(plan, cluster, found, node, &after));
+        }
         let Some(step) = components::run_unit(plan, node, Role::Etcd, configured, &before) else {
+            if first {
+                last.extend(before);
+            } else {
+                healthy.extend(etcd_members::update(plan, cluster, found, node, &[]));
+            }
             continue;
         };
         let wait = plan.push(Step {
@@ -97,6 +119,11 @@ fn etcd(plan: &mut Plan, etcds: &[(&Node, Configured)]) -> Vec<StepId> {
             limit: Duration::from_secs(60),
             units: vec!["etcd"],
         });
+        let wait = if first {
+            wait
+        } else {
+            etcd_members::update(plan, cluster, found, node, &[wait]).unwrap_or(wait)
+        };
         if serial {
             last = vec![wait];
         } else if quorum {
@@ -131,6 +158,11 @@ fn patroni(
         return;
     };
 
+    let leading = leader
+        .as_deref()
+        .or(primary.map(|(node, _)| node.name.as_str()));
+    let exchanged = exchange_in_turn(plan, cluster, found, databases, leading, dcs_ready);
+
     let mut started: Vec<StepId> = Vec::new();
     let mut woken: Vec<(&Node, StepId)> = Vec::new();
     for (node, configured) in databases {
@@ -151,6 +183,7 @@ fn patroni(
     } else {
         started
     };
+    led.extend(&exchanged);
     if !woken.is_empty() || leader.is_none() {
         led = vec![plan.push(Step {
             host: first.name.clone(),
@@ -208,9 +241,7 @@ fn patroni(
     }
 
     let mut settled = if streaming.is_empty() { led } else { streaming };
-    let leading = leader
-        .as_deref()
-        .or(primary.map(|(node, _)| node.name.as_str()));
+    settled.extend(exchanged);
     restart_in_turn(plan, databases, leading, &mut settled);
 
     let known = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
@@ -279,6 +310,76 @@ fn await_streaming(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
         limit: COPYING,
         units: vec!["patroni"],
     })
+}
+
+/// Has another Patroni take over on each host where etcd is elsewhere now, one at a time.
+///
+/// Replicas first, unless none of the etcd hosts that the members know is left: then the leader only
+/// goes on because all members vouch for it (`failsafe_mode`), so that none of them may be away
+/// before it has its lock again.
+fn exchange_in_turn(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    databases: &[(&Node, Configured)],
+    leader: Option<&str>,
+    dcs_ready: &[StepId],
+) -> Vec<StepId> {
+    let mut exchanges: Vec<&(&Node, Configured)> = databases
+        .iter()
+        .filter(|(_, configured)| configured.turn == Turn::Exchange)
+        .collect();
+    let lost = exchanges
+        .iter()
+        .any(|(node, _)| knows_no_etcd(cluster, found, node));
+    exchanges.sort_by_key(|(node, _)| (Some(node.name.as_str()) == leader) != lost);
+    let mut last: Vec<StepId> = Vec::new();
+    for (node, configured) in exchanges {
+        let mut before = last.clone();
+        before.extend(dcs_ready);
+        let leads = Some(node.name.as_str()) == leader;
+        if leads {
+            before.extend(&configured.ready);
+            before.extend(front_door::hold(plan, cluster, found, node, &before));
+        }
+        let Some(step) = components::run_unit(plan, node, Role::Postgres, configured, &before)
+        else {
+            continue;
+        };
+        last = vec![plan.push(Step {
+            host: node.name.clone(),
+            name: "await-member",
+            why: "the DCS must know it again before the next goes".into(),
+            after: vec![step],
+            changes: Vec::new(),
+            action: Action::Await(Condition::Registered),
+            limit: Duration::from_secs(60),
+            units: vec!["patroni"],
+        })];
+        if leads {
+            last = front_door::release(plan, cluster, found, node, &last)
+                .map_or(last, |step| vec![step]);
+        }
+    }
+    last
+}
+
+/// Whether a member's Patroni has no address of any etcd that is right today.
+fn knows_no_etcd(cluster: &Cluster, found: &Found, node: &Node) -> bool {
+    let config = found
+        .facts
+        .get(&node.name)
+        .and_then(|facts| facts.files.get("/etc/patroni.yml"));
+    let Some(config) = config else {
+        return true;
+    };
+    // A run that was cut off may have written the new list for a Patroni that has not read it yet.
+    let unread = found.facts[&node.name].pending.contains_key("patroni");
+    unread
+        || !cluster.with_role(Role::Etcd).any(|etcd| {
+            let address = format!("{}:{ETCD_CLIENT_PORT}", etcd.address);
+            config.content.contains(&address)
+        })
 }
 
 /// Restarts Patroni where nothing less will do: replicas first, one at a time, and the leader last,

@@ -87,6 +87,19 @@ pub trait Provider: Send + Sync {
         events: &Events,
     ) -> Result<Vec<Machine>>;
 
+    /// Which of the running `machines` the inventory wants elsewhere, and where; none where an
+    /// address is not the provider's to change.
+    fn moves(&self, _machines: &[Machine]) -> Result<Vec<(HostName, Ipv4Addr)>> {
+        Ok(Vec::new())
+    }
+
+    /// Carries out what [`Provider::moves`] has said. Connections to those hosts break.
+    ///
+    /// Safe to call again after any interruption.
+    async fn readdress(&self, _moves: &[(HostName, Ipv4Addr)], _events: &Events) -> Result<()> {
+        Ok(())
+    }
+
     /// Everything with the cluster's label, whether the inventory knows it or not.
     async fn resources(&self) -> Result<Vec<Resource>>;
 

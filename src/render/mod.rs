@@ -52,11 +52,13 @@ pub enum Kind {
     Block,
 }
 
-/// What must happen once a file has changed.
+/// What must happen once a file has changed, from the least to the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     Nothing,
     Reload,
+    /// Patroni alone starts anew; the PostgreSQL that it runs goes on.
+    Exchange,
     Restart,
 }
 
@@ -80,15 +82,16 @@ impl File {
     /// What replacing `old` by this file asks for, which can be more than [`File::effect`].
     ///
     /// Patroni's reload passes over what makes it another member of another cluster, and over the
-    /// list of etcd's hosts (patroni#2411).
+    /// list of etcd's hosts (patroni#2411), which is no business of its PostgreSQL's.
     pub fn effect_of_change(&self, old: Option<&str>) -> Effect {
-        const FIXED: [&str; 4] = ["scope", "namespace", "name", "etcd3"];
+        const FIXED: [&str; 3] = ["scope", "namespace", "name"];
         match old {
             Some(old) if self.path == "/etc/patroni.yml" => {
-                let section = |text: &str, key: &str| top_level(text, key);
-                let differs = |key: &&str| section(old, key) != section(&self.content, key);
+                let differs = |key: &&str| top_level(old, key) != top_level(&self.content, key);
                 if FIXED.iter().any(differs) {
                     Effect::Restart
+                } else if differs(&"etcd3") {
+                    Effect::Exchange
                 } else {
                     self.effect
                 }

@@ -30,6 +30,8 @@ pub struct Run {
     /// Hosts, networks and the like that were made.
     pub created: usize,
     pub removed: usize,
+    /// Hosts that have another address now.
+    pub moved: usize,
     /// Steps that changed their host.
     pub changed: usize,
     /// Steps that only looked or waited.
@@ -47,7 +49,7 @@ pub struct Run {
 
 impl Run {
     pub fn nothing_changed(&self) -> bool {
-        self.created + self.removed + self.changed + self.failed + self.cancelled == 0
+        self.created + self.removed + self.moved + self.changed + self.failed + self.cancelled == 0
     }
 
     /// The `n` slowest steps, slowest first.
@@ -130,6 +132,7 @@ impl Tally {
                 self.run.created += 1;
             }
             HostState::Removed => self.run.removed += 1,
+            HostState::Moved => self.run.moved += 1,
             HostState::Created
             | HostState::Starting
             | HostState::Connecting
@@ -190,6 +193,7 @@ fn numbers(run: &Run) -> String {
     let counts = [
         (run.created, "created"),
         (run.removed, "removed"),
+        (run.moved, "moved"),
         (run.changed, "changed"),
         (run.unchanged, "unchanged"),
         (run.failed, "failed"),

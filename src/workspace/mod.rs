@@ -16,6 +16,7 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
+    net::Ipv4Addr,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -308,6 +309,12 @@ impl Workspace {
         fs::File::open(&self.dir)
             .and_then(|dir| dir.lock().map(|()| dir))
             .map_err(|e| files::failed("cannot lock", &self.dir, e))
+    }
+
+    /// Where the last run reached each host.
+    pub fn known_addresses(&self) -> Result<BTreeMap<HostName, Ipv4Addr>> {
+        let config = files::read(&self.ssh_config_path())?.unwrap_or_default();
+        Ok(ssh_config::addresses(&config))
     }
 
     pub fn ssh_config_path(&self) -> PathBuf {

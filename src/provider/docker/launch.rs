@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use bollard::errors::Error as EngineError;
-use bollard::models::{
-    ContainerStateStatusEnum as Status, NetworkConnectRequest, NetworkDisconnectRequest,
-};
+use bollard::models::ContainerStateStatusEnum as Status;
 use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
 use tokio::{
     sync::OnceCell,
@@ -18,7 +16,7 @@ use super::{
     engine::{self, Engine},
     host_key::HostKey,
     image::Image,
-    ports,
+    ports, readdress,
 };
 use crate::{
     error::{Error, Result},
@@ -113,7 +111,7 @@ impl Launch<'_> {
                 }
                 _ => {
                     if found.address != Some(spec.address) {
-                        readdress(self.engine, spec, id).await?;
+                        readdress::move_stopped(self.engine, spec, id).await?;
                     }
                     self.start(spec, id).await?;
                 }
@@ -327,32 +325,4 @@ impl Launch<'_> {
             false => error.hint("the addresses of containers are reachable only on the engine's own machine; run pgherd there"),
         }
     }
-}
-
-/// Gives an existing host another address on its network; on a running one, connections break.
-pub(super) async fn readdress(engine: &Engine, spec: &Spec<'_>, id: &str) -> Result<()> {
-    let name = container::name(spec.cluster, spec.host);
-    let doing = format!("give the container {name} the address {}", spec.address);
-    engine::lookup(
-        &doing,
-        engine.api().disconnect_network(
-            spec.network,
-            NetworkDisconnectRequest {
-                container: id.to_owned(),
-                force: Some(true),
-            },
-        ),
-    )
-    .await?;
-    engine::call(
-        &doing,
-        engine.api().connect_network(
-            spec.network,
-            NetworkConnectRequest {
-                container: id.to_owned(),
-                endpoint_config: Some(container::endpoint(spec.host, spec.address)),
-            },
-        ),
-    )
-    .await
 }

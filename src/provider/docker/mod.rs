@@ -38,6 +38,7 @@ mod image;
 mod launch;
 mod network;
 mod ports;
+mod readdress;
 mod removal;
 mod subnet;
 
@@ -303,6 +304,29 @@ impl Provider for DockerProvider {
                 failures,
             )),
         }
+    }
+
+    fn moves(&self, machines: &[Machine]) -> Result<Vec<(HostName, Ipv4Addr)>> {
+        readdress::moves(&self.network(), self.hosts.iter(), machines)
+    }
+
+    async fn readdress(&self, moves: &[(HostName, Ipv4Addr)], events: &Events) -> Result<()> {
+        let engine = self.engine().await?;
+        let found = self.found(engine).await?;
+        let desired = self.network();
+        let network = desired.name();
+        let specs: Vec<Spec> = moves
+            .iter()
+            .map(|(host, address)| Spec {
+                cluster: &self.cluster,
+                host,
+                network: &network,
+                address: *address,
+                ports: self.ports_of(host),
+            })
+            .collect();
+        let ssh = (self.ssh_port, self.patience);
+        readdress::readdress(engine, &desired, &specs, &found, ssh, events).await
     }
 
     async fn resources(&self) -> Result<Vec<Resource>> {

@@ -150,6 +150,75 @@ pub(super) async fn ensure(
     Err(last.unwrap_or_else(|| Error::failed(format!("no subnet for the network {name}"))))
 }
 
+/// Whether there is a network of this cluster's that does not have `subnet`.
+pub(super) async fn is_elsewhere(
+    engine: &Engine,
+    desired: &Desired<'_>,
+    subnet: Ipv4Net,
+) -> Result<bool> {
+    Ok(elsewhere(engine, desired, subnet).await?.is_some())
+}
+
+/// Removes the cluster's own network if it is not where the inventory wants it; no host is on it.
+pub(super) async fn renumber(engine: &Engine, desired: &Desired<'_>) -> Result<()> {
+    let Some(wanted) = subnet::wanted(desired.subnet, desired.fixed)? else {
+        return Ok(());
+    };
+    let Some(id) = elsewhere(engine, desired, wanted).await? else {
+        return Ok(());
+    };
+    let doing = format!("remove the network {}", desired.name());
+    engine::lookup(&doing, engine.api().remove_network(&id))
+        .await
+        .map(|_| ())
+        .map_err(|error| {
+            error
+                .left(
+                    "the hosts that were to move have no address until the next run gives them one",
+                )
+                .hint(format!(
+                    "see who else is on it: docker network inspect {}",
+                    desired.name()
+                ))
+        })
+}
+
+async fn elsewhere(
+    engine: &Engine,
+    desired: &Desired<'_>,
+    wanted: Ipv4Net,
+) -> Result<Option<String>> {
+    let name = desired.name();
+    let network = engine::lookup(
+        &format!("inspect the network {name}"),
+        engine
+            .api()
+            .inspect_network(&name, None::<InspectNetworkOptions>),
+    )
+    .await?;
+    let Some(network) = network else {
+        return Ok(None);
+    };
+    let ours = network
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(CLUSTER_LABEL));
+    let subnet = network
+        .ipam
+        .as_ref()
+        .and_then(|ipam| ipam.config.as_ref())
+        .and_then(|configs| configs.iter().find_map(ipv4_subnet));
+    let fits = match (desired.subnet, subnet) {
+        (_, None) => false,
+        (Some(_), Some(subnet)) => subnet == wanted,
+        // Addresses without `subnet:` only have to fit.
+        (None, Some(subnet)) => desired.fixed.values().all(|it| subnet.contains(it)),
+    };
+    Ok(network
+        .id
+        .filter(|_| !fits && ours.map(String::as_str) == Some(desired.cluster)))
+}
+
 async fn create(
     engine: &Engine,
     desired: &Desired<'_>,

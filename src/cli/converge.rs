@@ -1,4 +1,8 @@
-//! `pgherd up`.
+//! `pgherd up` and `pgherd render`: what is there becomes what the inventory says, and is proven.
+//!
+//! One way for both. `up` also makes and starts hosts. `render` shows every diff before it asks, and
+//! goes on with the hosts that it reaches: at three in the morning one that is dead must not keep the
+//! others from being put right.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Global, plan as plan_verb,
-    site::{self, Base, Outlook, Site},
+    site::{self, Base, Outlook, Sight, Site},
 };
 use crate::{
     cluster::{Cluster, SUPERUSER},
     error::{Error, Kind, Result},
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
-    inventory::Role,
+    inventory::{HostName, Inventory, Role},
     plan::Plan,
     provider::{Access, Machine},
     remote::Remote,
@@ -24,14 +28,38 @@ use crate::{
 /// How long the cluster may take to settle after the last step, until it must hold.
 const SETTLING: Duration = Duration::from_secs(45);
 
+/// Which of the two it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Up,
+    Render,
+}
+
+impl Verb {
+    fn as_str(self) -> &'static str {
+        match self {
+            Verb::Up => "up",
+            Verb::Render => "render",
+        }
+    }
+
+    fn open(self) -> fn(&Inventory) -> Result<Workspace> {
+        match self {
+            Verb::Up => Workspace::open,
+            Verb::Render => site::workspace_there,
+        }
+    }
+}
+
 pub(super) async fn run(
+    verb: Verb,
     global: &Global,
     yes: bool,
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::new(global, Workspace::open)?;
-    let _lock = base.workspace.lock("up")?;
+    let base = Base::new(global, verb.open())?;
+    let _lock = base.workspace.lock(verb.as_str())?;
     terminal.conceal(base.workspace.secrets()?.values());
     for note in base.workspace.take_notes() {
         terminal.say(&format!("note: {note}"));
@@ -47,12 +75,13 @@ pub(super) async fn run(
         },
     );
     events.emit(Event::RunStarted {
-        verb: "up",
+        verb: verb.as_str(),
         cluster: base.inventory.cluster.clone(),
         version: env!("CARGO_PKG_VERSION"),
         at: jiff::Timestamp::now(),
     });
     let asker = Asker {
+        verb,
         terminal,
         reporter: &reporter,
         yes,
@@ -87,6 +116,7 @@ pub(super) async fn run(
 
 /// Asks before anything is made or changed.
 struct Asker<'a> {
+    verb: Verb,
     terminal: &'a Terminal,
     reporter: &'a Handle,
     yes: bool,
@@ -103,11 +133,14 @@ impl Asker<'_> {
         if self.yes {
             return Ok(());
         }
+        let text = match self.verb {
+            Verb::Up => outline(base, outlook, notes, plan, self.terminal),
+            Verb::Render => plan_verb::text(base, outlook, notes, plan, self.terminal),
+        };
         let agreed = self
             .reporter
             .aside(async {
-                self.terminal
-                    .say(&outline(base, outlook, notes, plan, self.terminal));
+                self.terminal.say(&text);
                 report::confirm(self.terminal, "Do this?", Expected::Yes).await
             })
             .await?;
@@ -131,6 +164,9 @@ fn outline(
         return plan_verb::text(base, outlook, notes, plan, terminal);
     }
     let mut text = String::new();
+    for moving in &outlook.moving {
+        text.push_str(&format!("  {moving}\n"));
+    }
     for note in notes {
         text.push_str(&format!("  + {note}\n"));
     }
@@ -179,7 +215,10 @@ async fn converge(
     let mut outlook = base.outlook().await?;
     let absent = outlook.absent();
     let mut agreed = false;
-    if !absent.is_empty() {
+    if asker.verb == Verb::Render && outlook.running.is_empty() {
+        return Err(site::no_hosts(&base.inventory));
+    }
+    if asker.verb == Verb::Up && !absent.is_empty() {
         let notes = base.provider.preflight(&absent).await?;
         let (_, plan) = base.preview(&outlook)?;
         asker.ask(base, &outlook, &notes, &plan).await?;
@@ -195,6 +234,22 @@ async fn converge(
                 .left("hosts that were being made may be there; the next run takes them up, and `pgherd down` removes them")),
         };
         outlook.running.extend(launched);
+    }
+    if !outlook.moving.is_empty() {
+        if !agreed && !asker.yes {
+            let site = base.connect(&outlook.running, events).await?;
+            let plan = site.look().await.and_then(|sight| sight.plan());
+            site.remote.close().await;
+            asker.ask(base, &outlook, &[], &plan?).await?;
+        }
+        agreed = true;
+        let moves: Vec<_> = outlook
+            .moving
+            .iter()
+            .map(|it| (it.host.clone(), it.to))
+            .collect();
+        base.provider.readdress(&moves, events).await?;
+        outlook = base.outlook().await?;
     }
     let site = base.connect(&outlook.running, events).await?;
     let result = settle(&site, asker, agreed, cancel).await;
@@ -214,8 +269,13 @@ async fn settle(
     cancel: &CancellationToken,
 ) -> Result<Arc<Cluster>> {
     let stop = || Error::interrupted().hint("run the same command again: it takes up from here");
+    // What cannot be reached is `render`'s to name, and not to wait for.
+    let whole = |sight: Sight| match asker.verb {
+        Verb::Up => sight.whole(),
+        Verb::Render => sight.in_part(),
+    };
     let sight = tokio::select! {
-        sight = site.look() => sight?.whole()?,
+        sight = site.look() => whole(sight?)?,
         () = cancel.cancelled() => return Err(stop()),
     };
     let plan = sight.plan()?;
@@ -240,8 +300,12 @@ async fn settle(
             cancel: cancel.clone(),
         };
         execute::execute(Arc::new(plan), &context).await?;
-        site.look().await?.whole()?
+        whole(site.look().await?)?
     };
+    let absent: Vec<HostName> = site.absent();
+    if !sight.dark.is_empty() || !absent.is_empty() {
+        return Err(left_out(sight.dark, absent, &site.base.inventory));
+    }
     let proof = tokio::select! {
         proof = site.prove(sight, SETTLING) => proof?,
         () = cancel.cancelled() => return Err(stop()),
@@ -250,6 +314,24 @@ async fn settle(
         None => Ok(cluster),
         Some(error) => Err(error),
     }
+}
+
+/// The error of a `render` that could not look at every host.
+fn left_out(mut dark: Vec<Error>, absent: Vec<HostName>, inventory: &Inventory) -> Error {
+    let up = site::typed(&inventory.path, "up");
+    dark.extend(absent.iter().map(|host| {
+        Error::failed("the host does not run")
+            .on(host)
+            .hint(format!("make or start it: {up}"))
+    }));
+    let render = site::typed(&inventory.path, "render");
+    let error = match dark.len() {
+        1 => dark.remove(0),
+        count => Error::several(format!("{count} hosts could not be looked at"), dark),
+    };
+    error
+        .left("the other hosts are as rendered; the cluster as a whole is not proven")
+        .hint(format!("once they can be reached: {render}"))
 }
 
 /// How to reach the cluster.

@@ -1,0 +1,74 @@
+//! What etcd's members know of each other, which is not in their configs.
+//!
+//! A member's own URLs come from its config and need a restart; under which URL its *peers* find it
+//! is remembered by etcd itself, and changed there.
+
+use std::time::Duration;
+
+use super::{Action, Change, Found, Plan, Step, StepId};
+use crate::{
+    cluster::{Cluster, ETCD_PEER_PORT, Node},
+    inventory::Role,
+};
+
+/// The URL under which a member's peers are to find it.
+fn peer_url(cluster: &Cluster, node: &Node) -> String {
+    let scheme = if cluster.ca.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{}:{ETCD_PEER_PORT}", node.address)
+}
+
+/// The URL that etcd has for a member, if it is another than it should be.
+fn outdated(cluster: &Cluster, found: &Found, node: &Node) -> Option<String> {
+    let member = found
+        .etcd
+        .iter()
+        .find(|member| member.name == node.name.as_str())?;
+    let wanted = peer_url(cluster, node);
+    (member.peer_urls != [wanted]).then(|| member.peer_urls.join(", "))
+}
+
+/// Whether those members that can be reached where their peers look for them are a majority.
+pub(super) fn has_quorum(cluster: &Cluster, found: &Found) -> bool {
+    let (mut here, mut all) = (0, 0);
+    for node in cluster.with_role(Role::Etcd) {
+        all += 1;
+        let runs = found
+            .facts
+            .get(&node.name)
+            .is_some_and(|facts| facts.unit("etcd").is_active());
+        if runs && outdated(cluster, found, node).is_none() {
+            here += 1;
+        }
+    }
+    all == 1 || here > all / 2
+}
+
+/// Plans the change of a member's URL, if it has another; returns the step.
+pub(super) fn update(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    node: &Node,
+    after: &[StepId],
+) -> Option<StepId> {
+    let from = outdated(cluster, found, node)?;
+    let peer_url = peer_url(cluster, node);
+    Some(plan.push(Step {
+        host: node.name.clone(),
+        name: "update-etcd-member",
+        why: "its peers look for it where it no longer is".into(),
+        after: after.to_vec(),
+        changes: vec![Change::Setting {
+            key: format!("etcd's member {}", node.name),
+            from: Some(from.into()),
+            to: Some(peer_url.clone().into()),
+        }],
+        action: Action::UpdateEtcdMember { peer_url },
+        limit: Duration::from_secs(30),
+        units: vec!["etcd"],
+    }))
+}

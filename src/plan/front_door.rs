@@ -1,0 +1,118 @@
+//! HAProxy keeps a leader whose Patroni is away for a moment.
+//!
+//! HAProxy asks Patroni which member leads, and takes a leader whose Patroni does not answer for dead:
+//! it would close every connection to a PostgreSQL that runs and goes on leading. So for as long as
+//! another Patroni takes over, it does not ask.
+
+use std::time::Duration;
+
+use super::{Action, Change, Found, Plan, Step, StepId};
+use crate::{
+    cluster::{Cluster, Node},
+    haproxy,
+    inventory::Role,
+    remote::{Script, quote},
+};
+
+/// After which HAProxy asks again whatever has become of the run. Meanwhile it would not notice a
+/// leader's death; a failover takes longer than that in any case.
+const AT_MOST: u32 = 15;
+
+/// Speaks to HAProxy's socket. Perl's base package is on every Debian and Ubuntu; `socat` is not.
+const SAY: &str = r#"say() {
+  perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock") or die "HAProxy: $!\n"; print $s "$ARGV[0]\n"; $s->shutdown(1); print <$s>' "$1"
+}"#;
+
+/// Has HAProxy keep `leader` as it is; returns the step, or none where no HAProxy runs.
+pub(super) fn hold(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    leader: &Node,
+    after: &[StepId],
+) -> Option<StepId> {
+    let server = server(leader);
+    let later = format!("sleep {AT_MOST}\n{SAY}\nsay 'enable health {server}'");
+    let script = Script::new()
+        .alone("hold-haproxy")
+        .line(SAY)
+        .line(format!("say 'disable health {server}'"))
+        .line(format!(
+            "setsid sh -c {} </dev/null >/dev/null 2>&1 9>&- &",
+            quote(&later)
+        ));
+    let draft = Draft {
+        name: "hold-haproxy",
+        why: format!("{}'s Patroni is away for a moment", leader.name),
+        change: format!("HAProxy does not check {} for {AT_MOST} s", leader.name),
+        script,
+    };
+    push(plan, cluster, found, after, draft)
+}
+
+/// Has HAProxy check `leader` again.
+pub(super) fn release(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    leader: &Node,
+    after: &[StepId],
+) -> Option<StepId> {
+    let server = server(leader);
+    let script = Script::new()
+        .alone("hold-haproxy")
+        .line(SAY)
+        .line(format!("say 'enable health {server}'"));
+    let draft = Draft {
+        name: "release-haproxy",
+        why: format!("{}'s Patroni is back", leader.name),
+        change: format!("HAProxy checks {} again", leader.name),
+        script,
+    };
+    push(plan, cluster, found, after, draft)
+}
+
+fn server(leader: &Node) -> String {
+    format!("{}/{}", haproxy::WRITE, leader.name)
+}
+
+/// A step on HAProxy's host, in words.
+struct Draft {
+    name: &'static str,
+    why: String,
+    change: String,
+    script: Script,
+}
+
+fn push(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    after: &[StepId],
+    draft: Draft,
+) -> Option<StepId> {
+    let door = cluster.with_role(Role::Haproxy).next()?;
+    let runs = found
+        .facts
+        .get(&door.name)
+        .is_some_and(|facts| facts.unit("haproxy").is_active());
+    if !runs {
+        return None;
+    }
+    // A reload would undo it.
+    let reloads = plan.steps.iter().enumerate();
+    let reloads = reloads
+        .filter(|(_, step)| step.host == door.name && step.units.contains(&"haproxy"))
+        .map(|(id, _)| id);
+    let after = reloads.chain(after.iter().copied()).collect();
+    Some(plan.push(Step {
+        host: door.name.clone(),
+        name: draft.name,
+        why: draft.why,
+        after,
+        changes: vec![Change::Other(draft.change)],
+        action: Action::Run(draft.script),
+        limit: Duration::from_secs(30),
+        units: vec!["haproxy"],
+    }))
+}

@@ -225,6 +225,7 @@ fn action(action: &Action) -> &'static str {
         Action::RestartPending => "restart_pending",
         Action::ReleaseBootstrap { .. } => "release_bootstrap",
         Action::HandOver => "hand_over",
+        Action::Wake => "wake",
         Action::UpdateEtcdMember { .. } => "update_etcd_member",
     }
 }

@@ -131,7 +131,7 @@ async fn notice(
 ///
 /// A patch of the configuration does that even when it changes nothing (Patroni 4.1.5,
 /// `api.py`, `do_PATCH_config`).
-async fn wake(context: &Context) {
+pub(super) async fn wake(context: &Context) {
     let patch = serde_json::json!({"loop_wait": context.cluster.inventory.patroni.loop_wait});
     let woken = context.cluster.with_role(Role::Postgres).map(|node| {
         let patch = &patch;

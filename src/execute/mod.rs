@@ -193,6 +193,10 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
             action::release_bootstrap(step, revision, context).await
         }
         Action::HandOver => action::hand_over(step, context, &say).await,
+        Action::Wake => {
+            action::wake(context).await;
+            Ok(())
+        }
         Action::UpdateEtcdMember { peer_url } => {
             action::update_etcd_member(step, peer_url, context).await
         }

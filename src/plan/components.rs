@@ -14,8 +14,11 @@ use crate::{
     facts::{self, Facts, UnitFact},
     inventory::{PatroniSource, Role},
     remote::{Script, quote},
-    render::{Effect, File, Stage},
+    render::{self, Effect, File, Stage},
 };
+
+/// Where Patroni's config lies on every database host.
+pub(super) const PATRONI_CONFIG: &str = "/etc/patroni.yml";
 
 /// A role on a host: as it was found, and as it should be.
 pub(super) struct Component<'a> {
@@ -48,6 +51,8 @@ pub(super) struct Configured {
     pub why: String,
     /// The unit runs but would not start at boot.
     pub enable: bool,
+    /// A parameter of PostgreSQL's may wait for a restart afterwards.
+    pub parameters: bool,
 }
 
 /// The names of a component's steps, so that they are the same wherever they show.
@@ -143,6 +148,9 @@ pub(super) fn configure(
         Effect::Nothing
     };
     let effect = files::effect(&changed).max(pending).max(replaced);
+    // What an earlier run wrote and did not get taken over can be anything.
+    let parameters = role == Role::Postgres
+        && (pending != Effect::Nothing || changed.iter().any(|it| changes_parameters(it, facts)));
     let dirs = directories(cluster, role, facts);
     let mut ready = after.clone();
     let mut why = if !changed.is_empty() {
@@ -203,7 +211,17 @@ pub(super) fn configure(
         ready,
         why,
         enable: !unit_fact.is_enabled(),
+        parameters,
     })
+}
+
+fn changes_parameters(difference: &Difference, facts: &Facts) -> bool {
+    let file = &difference.file;
+    file.path == PATRONI_CONFIG
+        && facts
+            .files
+            .get(PATRONI_CONFIG)
+            .is_none_or(|old| render::parameters_differ(&old.content, &file.content))
 }
 
 /// Notes on the host what its unit still has to do, before anything is done that asks for it: should

@@ -91,6 +91,8 @@ pub enum Action {
     },
     /// Gives the leadership to another member, if the step's host has it.
     HandOver,
+    /// Has every Patroni run its loop now rather than within `loop_wait`.
+    Wake,
     /// Tells etcd's cluster under which URL the peers of the member on the step's host find it.
     UpdateEtcdMember {
         peer_url: String,

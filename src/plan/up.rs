@@ -226,6 +226,7 @@ fn patroni(
         })];
     }
 
+    led.extend(reconnect(plan, cluster, found, databases, leading, &led));
     let mut streaming: Vec<StepId> = Vec::new();
     if databases.len() > 1 {
         // Which of them leads is known when the step's turn comes; the leader itself has nothing
@@ -241,7 +242,7 @@ fn patroni(
     }
 
     let mut settled = if streaming.is_empty() { led } else { streaming };
-    settled.extend(exchanged);
+    settled.extend(&exchanged);
     restart_in_turn(plan, databases, leading, &mut settled);
 
     let known = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
@@ -275,7 +276,11 @@ fn patroni(
             "the DCS has the inventory's settings",
         );
     }
-    if !fresh && !changes_empty_or_fresh(plan) {
+    let patched = plan.steps.iter().any(|step| step.name == "patch-config");
+    let parameters = databases
+        .iter()
+        .any(|(_, configured)| configured.parameters);
+    if !fresh && (patched || parameters) {
         plan.push(Step {
             host: first.name.clone(),
             name: "restart-pending",
@@ -289,14 +294,6 @@ fn patroni(
             units: vec!["patroni"],
         });
     }
-}
-
-/// Whether nothing in this plan can have left a parameter waiting for a restart.
-fn changes_empty_or_fresh(plan: &Plan) -> bool {
-    !plan
-        .steps
-        .iter()
-        .any(|step| matches!(step.name, "patch-config" | "reload-patroni"))
 }
 
 fn await_streaming(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
@@ -364,12 +361,134 @@ fn exchange_in_turn(
     last
 }
 
+/// Ends replication over addresses that are no member's any more, so that it begins anew.
+///
+/// Neither end of a connection whose address is gone hears of it: both would wait for their timeouts,
+/// a minute each, and until then the replica's slot is taken.
+fn reconnect(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    databases: &[(&Node, Configured)],
+    leader: Option<&str>,
+    led: &[StepId],
+) -> Vec<StepId> {
+    let moved: Vec<&Node> = databases
+        .iter()
+        .map(|(node, _)| *node)
+        .filter(|node| {
+            found
+                .facts
+                .get(&node.name)
+                .is_some_and(|facts| has_moved(node, facts))
+        })
+        .collect();
+    let Some(first) = moved.first() else {
+        return Vec::new();
+    };
+    // Everybody must know the new addresses first.
+    let mut after: Vec<StepId> = (0..plan.steps.len())
+        .filter(|id| plan.steps[*id].name == "reload-patroni")
+        .collect();
+    after.extend(led);
+    let leader_moved = moved.iter().any(|node| Some(node.name.as_str()) == leader);
+    let gone = if leader_moved {
+        "true".to_owned()
+    } else {
+        let members: Vec<String> = cluster
+            .with_role(Role::Postgres)
+            .map(|node| {
+                let (name, address) = (node.name.as_str(), node.address.to_string());
+                format!("({}, {})", literal(name), literal(&address))
+            })
+            .collect();
+        format!(
+            "(application_name, host(client_addr)) not in ({})",
+            members.join(", ")
+        )
+    };
+    let on_leader =
+        format!("select pg_terminate_backend(pid) from pg_stat_replication where {gone}");
+    let freed = plan.push(Step {
+        host: first.name.clone(),
+        name: "free-slots",
+        why: "the leader would stream to addresses that are gone until it times out".into(),
+        after,
+        changes: vec![Change::Other(
+            "the leader gives up replication to addresses that are no member's".into(),
+        )],
+        action: Action::RunOnLeader(local_sql(cluster, &on_leader)),
+        limit: Duration::from_secs(30),
+        units: vec!["patroni"],
+    });
+    let mut steps = Vec::new();
+    if leader_moved {
+        steps.push(plan.push(Step {
+            host: first.name.clone(),
+            name: "wake-members",
+            why: "the replicas would look for the leader only in their next loop".into(),
+            after: vec![freed],
+            changes: vec![Change::Other("every Patroni runs its loop now".into())],
+            action: Action::Wake,
+            limit: Duration::from_secs(30),
+            units: vec!["patroni"],
+        }));
+    }
+    steps.extend(moved.into_iter().map(|node| {
+        plan.push(Step {
+            host: node.name.clone(),
+            name: "reconnect-replica",
+            why: "a replica waits for its old connection until it times out".into(),
+            after: vec![freed],
+            changes: vec![Change::Other("replication begins anew".into())],
+            // The receiver is no backend, so that pg_terminate_backend() does not know it.
+            action: Action::Run(
+                Script::new()
+                    .line(LOCAL_PSQL)
+                    .line(format!(
+                        "pid=$(echo 'select pid from pg_stat_wal_receiver' | local_psql {} -At)",
+                        cluster.inventory.postgresql.port
+                    ))
+                    .line("[ -z \"$pid\" ] || kill \"$pid\""),
+            ),
+            limit: Duration::from_secs(30),
+            units: vec!["patroni"],
+        })
+    }));
+    steps
+}
+
+/// Whether a member runs under another address than its Patroni was told.
+fn has_moved(node: &Node, facts: &Facts) -> bool {
+    let told = format!("connect_address: \"{}:", node.address);
+    let config = facts.files.get(components::PATRONI_CONFIG);
+    facts.in_recovery.is_some() && config.is_some_and(|config| !config.content.contains(&told))
+}
+
+/// `local_psql PORT …`: psql as the superuser over the local socket, which asks for no password.
+const LOCAL_PSQL: &str = r#"local_psql() {
+  port=$1
+  shift
+  psql=$(ls /usr/lib/postgresql/*/bin/psql | sort -V | tail -n 1)
+  cd /
+  setpriv --reuid=postgres --regid=postgres --init-groups "$psql" -qX -h /var/run/postgresql -p "$port" -U postgres -d postgres "$@"
+}"#;
+
+/// Runs SQL as the superuser, over standard input.
+fn local_sql(cluster: &Cluster, sql: &str) -> Script {
+    let port = cluster.inventory.postgresql.port;
+    Script::new().line(LOCAL_PSQL).line(format!(
+        "printf '%s' {} | local_psql {port} -o /dev/null",
+        quote(sql),
+    ))
+}
+
 /// Whether a member's Patroni has no address of any etcd that is right today.
 fn knows_no_etcd(cluster: &Cluster, found: &Found, node: &Node) -> bool {
     let config = found
         .facts
         .get(&node.name)
-        .and_then(|facts| facts.files.get("/etc/patroni.yml"));
+        .and_then(|facts| facts.files.get(components::PATRONI_CONFIG));
     let Some(config) = config else {
         return true;
     };
@@ -474,14 +593,7 @@ fn ensure_roles(cluster: &Cluster) -> Script {
             "grant execute on function pg_catalog.{function} to {REWIND_USER};\n"
         ));
     }
-    Script::new()
-        .line("psql=$(ls /usr/lib/postgresql/*/bin/psql | sort -V | tail -n 1)")
-        .line("cd /")
-        .line(format!(
-            "printf '%s' {} | setpriv --reuid=postgres --regid=postgres --init-groups \"$psql\" -qX -h /var/run/postgresql -p {} -U {SUPERUSER} -d postgres -o /dev/null",
-            quote(&sql),
-            cluster.inventory.postgresql.port,
-        ))
+    local_sql(cluster, &sql)
 }
 
 /// A string literal of SQL, whatever `standard_conforming_strings` says.

@@ -101,6 +101,22 @@ impl File {
     }
 }
 
+/// Whether two of Patroni's configs set PostgreSQL's parameters differently.
+pub fn parameters_differ(old: &str, new: &str) -> bool {
+    let parameters = |yaml: &str| -> Vec<String> {
+        let section = top_level(yaml, "postgresql");
+        let below = section
+            .into_iter()
+            .skip_while(|line| line != "  parameters:");
+        below
+            .enumerate()
+            .take_while(|(i, line)| *i == 0 || line.starts_with("    "))
+            .map(|(_, line)| line)
+            .collect()
+    };
+    parameters(old) != parameters(new)
+}
+
 /// The lines of one top-level key of a YAML file, without comments and blank lines.
 fn top_level(yaml: &str, key: &str) -> Vec<String> {
     let mut inside = false;

@@ -149,8 +149,9 @@ pub(super) fn configure(
     };
     let effect = files::effect(&changed).max(pending).max(replaced);
     // What an earlier run wrote and did not get taken over can be anything.
+    let unheard = matches!(pending, Effect::Reload | Effect::Exchange);
     let parameters = role == Role::Postgres
-        && (pending != Effect::Nothing || changed.iter().any(|it| changes_parameters(it, facts)));
+        && (unheard || changed.iter().any(|it| changes_parameters(it, facts)));
     let dirs = directories(cluster, role, facts);
     let mut ready = after.clone();
     let mut why = if !changed.is_empty() {
@@ -195,7 +196,7 @@ pub(super) fn configure(
             units: Vec::new(),
         })];
     }
-    let turn = turn(&unit_fact, effect, facts);
+    let turn = turn(&unit_fact, effect);
     if turn == Turn::Start {
         why = match unit_fact.active.as_str() {
             "" | "inactive" => "the unit does not run".into(),
@@ -238,19 +239,16 @@ pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script
         .line(format!("echo {note} >/run/pgherd/pending/{}", unit(role)))
 }
 
-fn turn(unit: &UnitFact, effect: Effect, facts: &Facts) -> Turn {
+fn turn(unit: &UnitFact, effect: Effect) -> Turn {
     if !unit.is_active() {
         return Turn::Start;
     }
-    // Without a database that runs there is nothing that must go on; and one that copies the
-    // leader's is a child of Patroni's, whose work would be lost to its successor.
-    let spares = facts.in_recovery.is_some() && !facts.data_at_work;
     match effect {
         Effect::Nothing if !unit.is_enabled() => Turn::Start,
         Effect::Nothing => Turn::Leave,
         Effect::Reload => Turn::Reload,
-        Effect::Exchange if spares => Turn::Exchange,
-        Effect::Exchange | Effect::Restart => Turn::Restart,
+        Effect::Exchange => Turn::Exchange,
+        Effect::Restart => Turn::Restart,
     }
 }
 
@@ -261,6 +259,9 @@ fn turn(unit: &UnitFact, effect: Effect, facts: &Facts) -> Turn {
 /// else, and starts its successor, which takes over the PostgreSQL that it finds. That is one script
 /// on the host, which goes on to its end there whatever happens to whoever sent it; the unit's own
 /// way of stopping is back in force after it, and after a reboot.
+///
+/// What Patroni has running beside PostgreSQL must not outlive it: its successor would begin the same
+/// in the same folder.
 const EXCHANGE: &str = r#"drop=/run/systemd/system/patroni.service.d
 as_before() {
   rm -f "$drop/pgherd-exchange.conf"
@@ -269,11 +270,10 @@ as_before() {
 }
 trap '' HUP PIPE TERM INT
 trap as_before EXIT
-mkdir -p "$drop"
-printf '[Service]
-KillMode=process
-KillSignal=SIGKILL
-' >"$drop/pgherd-exchange.conf"
+if ! grep -qsxE 'initdb|pg_basebackup|pg_rewind' /proc/[0-9]*/comm; then
+  mkdir -p "$drop"
+  printf '[Service]\nKillMode=process\nKillSignal=SIGKILL\n' >"$drop/pgherd-exchange.conf"
+fi
 systemctl daemon-reload
 systemctl restart patroni"#;
 

@@ -82,7 +82,8 @@ impl File {
     /// What replacing `old` by this file asks for, which can be more than [`File::effect`].
     ///
     /// Patroni's reload passes over what makes it another member of another cluster, and over the
-    /// list of etcd's hosts (patroni#2411), which is no business of its PostgreSQL's.
+    /// list of etcd's hosts (patroni#2411), which is no business of its PostgreSQL's. etcd itself
+    /// reads how its cluster began only while it has no data.
     pub fn effect_of_change(&self, old: Option<&str>) -> Effect {
         const FIXED: [&str; 3] = ["scope", "namespace", "name"];
         match old {
@@ -96,9 +97,25 @@ impl File {
                     self.effect
                 }
             }
+            Some(old) if self.path == "/etc/default/etcd" => {
+                if settings_of_a_member(old) == settings_of_a_member(&self.content) {
+                    Effect::Nothing
+                } else {
+                    self.effect
+                }
+            }
             _ => self.effect,
         }
     }
+}
+
+/// What an etcd that has data takes from its environment.
+fn settings_of_a_member(environment: &str) -> Vec<&str> {
+    environment
+        .lines()
+        .filter(|line| !line.starts_with("ETCD_INITIAL_") && !line.starts_with('#'))
+        .filter(|line| !line.trim().is_empty())
+        .collect()
 }
 
 /// Whether two of Patroni's configs set PostgreSQL's parameters differently.

@@ -25,11 +25,7 @@ fn a_settled_cluster_needs_nothing() {
 
 #[test]
 fn files_are_put_right_and_taken_over() {
-    const RELOADED: &[&str] = &[
-        "node2 configure-patroni []",
-        "node2 reload-patroni [0]",
-        "node1 restart-pending [1]",
-    ];
+    const RELOADED: &[&str] = &["node2 configure-patroni []", "node2 reload-patroni [0]"];
     check(
         FIVE,
         &[
@@ -40,6 +36,19 @@ fn files_are_put_right_and_taken_over() {
                     file.content.push_str("# by hand\n");
                 },
                 RELOADED,
+            ),
+            (
+                "a parameter by hand",
+                |world| {
+                    let file = world.file("node2", "/etc/patroni.yml");
+                    let more = "  parameters:\n    shared_buffers: \"1MB\"";
+                    file.content = file.content.replace("  parameters:", more);
+                },
+                &[
+                    "node2 configure-patroni []",
+                    "node2 reload-patroni [0]",
+                    "node1 restart-pending [1]",
+                ],
             ),
             (
                 "everybody may read the passwords",

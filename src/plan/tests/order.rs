@@ -165,34 +165,3 @@ fn without_a_quorum_no_member_waits_for_another() {
         ]
     );
 }
-
-/// etcd's host has another address: etcd itself, and every Patroni, since a reload does not take over
-/// another list of etcd's hosts.
-#[test]
-fn a_change_of_etcds_address_is_only_a_shorter_plan() {
-    let mut world = World::settled(FIVE);
-    world.wants("", &FIVE.replace("192.0.2.4 ", "192.0.2.40 "));
-    assert_eq!(
-        world.steps(),
-        [
-            "node1 prepare []",
-            "node1 configure-patroni [0]",
-            "node2 prepare []",
-            "node2 configure-patroni [2]",
-            "node3 prepare []",
-            "node3 configure-patroni [4]",
-            "node4 prepare []",
-            "node4 configure-etcd [6]",
-            "haproxy prepare []",
-            "node4 restart-etcd [7]",
-            "node4 await-etcd [9]",
-            "node2 restart-patroni [3, 10]",
-            "node2 await-streaming [11]",
-            "node3 restart-patroni [5, 12]",
-            "node3 await-streaming [13]",
-            "node1 hand-over [1, 14]",
-            "node1 restart-patroni [1, 15]",
-            "node1 await-streaming [16]",
-        ]
-    );
-}

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     cluster::{Address, Certificate, Cluster, Node, Secrets},
     error::{Error, Result},
-    etcd::PatroniKeys,
+    etcd::{Member, PatroniKeys},
     facts::{DataFact, DbRole, Facts, FileFact, Listener, Os, UnitFact},
     inventory::{HostName, Inventory, Role},
     plan::{self, Action, Found, Plan, Step, packages, surprise},
@@ -84,7 +84,33 @@ impl World {
                 .collect(),
             initialize_revision: Some("7".into()),
         });
+        world.found.etcd = world
+            .cluster
+            .with_role(Role::Etcd)
+            .map(|node| Member {
+                id: format!("id of {}", node.name),
+                name: node.name.to_string(),
+                peer_urls: vec![format!("https://{}:2380", node.address)],
+                client_urls: vec![format!("https://{}:2379", node.address)],
+            })
+            .collect();
         world
+    }
+
+    /// Hosts that run on under other addresses than those that everybody has been told.
+    pub(super) fn moves(&mut self, moves: &[(&str, &str)]) {
+        let mut hosts = String::new();
+        for node in self.cluster.nodes.values() {
+            let to = moves.iter().find(|(host, _)| *host == node.name.as_str());
+            let address = to.map_or_else(|| node.address.to_string(), |(_, to)| (*to).to_owned());
+            let roles: Vec<&str> = node.roles.iter().map(|role| role.as_str()).collect();
+            let roles = roles.join(", ");
+            hosts.push_str(&format!(
+                "\n  {}: {{ roles: [{roles}], address: {address} }}",
+                node.name
+            ));
+        }
+        self.wants("", &hosts);
     }
 
     /// The same hosts under another inventory: `extra` above their section, `hosts` in it.

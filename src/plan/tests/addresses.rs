@@ -1,0 +1,200 @@
+//! Hosts whose addresses have changed: what is told to whom, and in which order.
+
+use super::world::{FIVE, SHARED, World, step};
+use crate::plan::Action;
+
+/// Steps that write files are the same for every change; what matters is what comes of them.
+fn deeds(world: &World) -> Vec<String> {
+    let plan = world.plan();
+    plan.steps
+        .iter()
+        .map(|step| format!("{} {}", step.host, step.name))
+        .filter(|step| !step.contains(" configure-") && !step.ends_with(" prepare"))
+        .collect()
+}
+
+#[test]
+fn a_replica_is_told_of_by_reloads_alone() {
+    let mut world = World::settled(FIVE);
+    world.moves(&[("node2", "192.0.2.20")]);
+    assert_eq!(
+        deeds(&world),
+        [
+            "haproxy reload-haproxy",
+            "node1 reload-patroni",
+            "node2 reload-patroni",
+            "node3 reload-patroni",
+            "node1 free-slots",
+            "node2 reconnect-replica",
+        ]
+        .map(|deed| deed.replace("node1 free-slots", "node2 free-slots"))
+    );
+    let plan = world.plan();
+    let freed = step(&plan, "node2", "free-slots");
+    let after: Vec<&str> = freed.after.iter().map(|id| plan.steps[*id].name).collect();
+    assert_eq!(after, ["reload-patroni"; 3], "everybody knows it by then");
+    let Action::RunOnLeader(script) = &freed.action else {
+        panic!("{:?}", freed.action)
+    };
+    assert!(script.contains("192.0.2.20"), "others' replication goes on");
+}
+
+#[test]
+fn a_leader_stays_the_leader() {
+    let mut world = World::settled(FIVE);
+    world.moves(&[("node1", "192.0.2.10")]);
+    assert_eq!(
+        deeds(&world),
+        [
+            "haproxy reload-haproxy",
+            "node1 reload-patroni",
+            "node2 reload-patroni",
+            "node3 reload-patroni",
+            "node1 free-slots",
+            "node1 wake-members",
+            "node1 reconnect-replica",
+        ]
+    );
+    let plan = world.plan();
+    let Action::RunOnLeader(script) = &step(&plan, "node1", "free-slots").action else {
+        panic!("it runs on the leader")
+    };
+    assert!(
+        script.contains("where true"),
+        "every replica has lost its leader, wherever it is itself"
+    );
+}
+
+#[test]
+fn haproxy_alone_concerns_nobody_elses_service() {
+    let mut world = World::settled(FIVE);
+    world.moves(&[("haproxy", "192.0.2.50")]);
+    let restarts: Vec<String> = deeds(&world)
+        .into_iter()
+        .filter(|deed| !deed.ends_with("reload-patroni") && !deed.ends_with("reload-haproxy"))
+        .collect();
+    assert_eq!(restarts, [""; 0]);
+}
+
+/// While none of the etcd addresses that they know is right, the leader only goes on because all
+/// members vouch for it: it must have its lock again before any of them is away.
+#[test]
+fn the_only_etcd_is_found_again_by_the_leader_first() {
+    for (leader, others) in [("node1", ["node2", "node3"]), ("node3", ["node1", "node2"])] {
+        let mut world = World::settled(FIVE);
+        world.dcs().leader = Some(leader.into());
+        world.moves(&[("node4", "192.0.2.40")]);
+        assert_eq!(
+            deeds(&world),
+            [
+                "node4 restart-etcd".to_owned(),
+                "node4 await-etcd".into(),
+                "node4 update-etcd-member".into(),
+                "haproxy hold-haproxy".into(),
+                format!("{leader} exchange-patroni"),
+                format!("{leader} await-member"),
+                "haproxy release-haproxy".into(),
+                format!("{} exchange-patroni", others[0]),
+                format!("{} await-member", others[0]),
+                format!("{} exchange-patroni", others[1]),
+                format!("{} await-member", others[1]),
+            ]
+        );
+        let plan = world.plan();
+        for pair in plan.steps.windows(2) {
+            if pair[1].name == "exchange-patroni" && pair[1].host.as_str() != leader {
+                let before = plan.steps.iter().position(|it| it == &pair[0]).unwrap();
+                assert!(pair[1].after.contains(&before), "one at a time");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_of_three_etcd_members_is_told_of_before_it_restarts_and_the_leader_comes_last() {
+    let mut world = World::settled(SHARED);
+    world.moves(&[("db2", "192.0.2.20")]);
+    let deeds = deeds(&world);
+    let at = |deed: &str| {
+        let found = deeds.iter().position(|it| it == deed);
+        found.unwrap_or_else(|| panic!("no {deed} in {deeds:?}"))
+    };
+    assert!(at("db2 update-etcd-member") < at("db2 restart-etcd"));
+    let restarts = deeds.iter().filter(|deed| deed.ends_with("restart-etcd"));
+    assert_eq!(restarts.count(), 1, "{deeds:?}");
+    assert!(at("db2 await-member") < at("db1 exchange-patroni"));
+    assert!(at("db3 await-member") < at("db1 exchange-patroni"));
+    assert!(at("db2 update-etcd-member") < at("db2 exchange-patroni"));
+}
+
+#[test]
+fn all_five_at_once_is_one_plan() {
+    let mut world = World::settled(FIVE);
+    world.moves(&[
+        ("node1", "192.0.2.10"),
+        ("node2", "192.0.2.20"),
+        ("node3", "192.0.2.30"),
+        ("node4", "192.0.2.40"),
+        ("haproxy", "192.0.2.50"),
+    ]);
+    let deeds = deeds(&world);
+    for deed in [
+        "restart-patroni",
+        "hand-over",
+        "restart-pending",
+        "patch-config",
+    ] {
+        assert!(
+            deeds.iter().all(|it| !it.ends_with(deed)),
+            "{deed} is not needed: {deeds:?}"
+        );
+    }
+    assert_eq!(deeds.last().unwrap(), "node3 reconnect-replica");
+}
+
+#[test]
+fn hosts_that_swapped_their_addresses_are_told_apart_by_their_names() {
+    let mut world = World::settled(FIVE);
+    world.moves(&[("node2", "192.0.2.3"), ("node3", "192.0.2.2")]);
+    let plan = world.plan();
+    let freed = plan.steps.iter().find(|step| step.name == "free-slots");
+    let Action::RunOnLeader(script) = &freed.unwrap().action else {
+        panic!("it runs on the leader")
+    };
+    assert!(script.contains("application_name"));
+}
+
+/// A run that was cut off wrote the files, and nobody has read them.
+#[test]
+fn what_an_earlier_run_has_not_got_to_is_done() {
+    let mut world = World::settled(FIVE);
+    for host in ["node1", "node2", "node3"] {
+        let facts = world.facts(host);
+        facts.pending.insert("patroni".into(), "exchange".into());
+    }
+    world.found.etcd[0].peer_urls = vec!["https://192.0.2.99:2380".into()];
+    let deeds = deeds(&world);
+    assert_eq!(deeds[0], "node4 update-etcd-member");
+    assert_eq!(
+        deeds[1..4],
+        [
+            "haproxy hold-haproxy",
+            "node1 exchange-patroni",
+            "node1 await-member"
+        ],
+        "the leader first, since nothing tells which etcd its Patroni knows"
+    );
+}
+
+#[test]
+fn a_host_that_cannot_be_looked_at_has_no_step() {
+    let mut world = World::settled(FIVE);
+    world.moves(&[("node4", "192.0.2.40")]);
+    world
+        .found
+        .facts
+        .remove(&crate::inventory::HostName::new("node2"));
+    let plan = world.plan();
+    assert!(plan.steps.iter().all(|step| step.host.as_str() != "node2"));
+    assert!(plan.steps.iter().any(|step| step.host.as_str() == "node3"));
+}

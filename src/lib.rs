@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod drill;
 pub mod error;
 pub mod etcd;
 pub mod event;
@@ -22,5 +23,6 @@ pub mod remote;
 pub mod render;
 pub mod report;
 pub mod secret;
+pub mod switchover;
 pub mod verify;
 pub mod workspace;

@@ -1,6 +1,6 @@
 //! The command line: what can be said, and which pipeline each verb is.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use tokio_util::sync::CancellationToken;
@@ -14,12 +14,15 @@ use crate::{
 mod connect;
 mod converge;
 mod down;
+mod drill;
 mod init;
 mod look;
 mod manual;
 mod plan;
 mod render;
 mod site;
+mod switchover;
+mod watch;
 
 /// Provision, prove and tear down highly available PostgreSQL clusters
 #[derive(Debug, Parser)]
@@ -148,7 +151,11 @@ pub enum Verb {
     #[command(
         after_help = "Example:\n  pgherd status --json | jq '.members[] | select(.role == \"leader\")'"
     )]
-    Status,
+    Status {
+        /// Go on as it changes: live on a terminal, a line per change elsewhere
+        #[arg(short, long)]
+        watch: bool,
+    },
     /// Prove that the cluster works, through its own front door
     #[command(
         after_help = "Writes a row into a schema of its own, `pgherd`, through the write port, reads it back\n\
@@ -156,6 +163,32 @@ pub enum Verb {
                       Example:\n  pgherd verify && echo 'the cluster holds'"
     )]
     Verify,
+    /// Give the leadership to another member, and measure how long writes are refused
+    #[command(
+        after_help = "A checkpoint goes before, so that the leader stops at once. Afterwards the cluster is\n\
+                      whole again when this returns.\n\n\
+                      Example:\n  pgherd switchover --to node2"
+    )]
+    Switchover {
+        /// The member that is to lead [default: the synchronous standby, or the replica that is nearest]
+        #[arg(long, value_name = "HOST")]
+        to: Option<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Break the cluster on purpose under load, and measure what its clients feel
+    #[command(
+        after_help = "Writers commit numbered rows through HAProxy and note what was acknowledged, readers read,\n\
+                      and every member is asked directly whether it takes writes. Everything is put right again,\n\
+                      also after Ctrl-C; after a kill -9 the next run does it.\n\n\
+                      Exits with 3 when a commit is missing, two leaders wrote, a limit was exceeded, or the\n\
+                      cluster did not become whole again.\n\n\
+                      Examples:\n  pgherd drill crash-host\n  \
+                      pgherd drill all --yes --runs 3 --max-outage 30s --json\n  \
+                      pgherd drill watch --for 60s"
+    )]
+    Drill(drill::Wish),
     /// Open a shell on a host, or run a command there
     #[command(after_help = "Example:\n  pgherd ssh node1 -- patronictl -c /etc/patroni.yml list")]
     Ssh {
@@ -219,6 +252,15 @@ impl Verb {
             Verb::Ssh { .. } | Verb::Psql { .. } | Verb::Logs { .. }
         )
     }
+
+    /// How long the verb may take to put its affairs in order once the user wants to stop.
+    pub fn grace(&self) -> Duration {
+        match self {
+            // What is broken is put right first: a host may have to boot.
+            Verb::Drill(_) | Verb::Switchover { .. } => Duration::from_secs(300),
+            _ => Duration::from_secs(3),
+        }
+    }
 }
 
 /// Does what the command line says; returns the exit code of a verb that went well.
@@ -253,8 +295,13 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
                 converge::run(converge::Verb::Render, global, yes, terminal, cancel).await?;
             }
         },
-        Verb::Status => look::status(global, terminal).await?,
+        Verb::Status { watch: true } => watch::run(global, terminal, cancel).await?,
+        Verb::Status { watch: false } => look::status(global, terminal).await?,
         Verb::Verify => look::verify(global, terminal).await?,
+        Verb::Switchover { to, yes } => {
+            switchover::run(global, to.as_deref(), yes, terminal, cancel).await?;
+        }
+        Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Ssh { host, command } => return connect::ssh(global, &host, &command).await,
         Verb::Psql { read, args } => return connect::psql(global, read, &args).await,
         Verb::Logs {

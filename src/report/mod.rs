@@ -4,7 +4,9 @@
 //! stream. Errors, tables, diffs, questions and the closing summary are put into words here too.
 
 mod board;
+mod canvas;
 mod diff;
+mod drills;
 mod failure;
 mod live;
 mod mask;
@@ -32,7 +34,9 @@ use tokio::{
 
 use self::sinks::Sinks;
 pub use self::{
+    canvas::Canvas,
     diff::diff,
+    drills::print_drills,
     failure::{error_json, print_error},
     mask::Masks,
     prompt::{Expected, confirm},

@@ -1,0 +1,32 @@
+//! Breaking a cluster on purpose, and what its clients feel meanwhile.
+//!
+//! [`Load`] is the measuring part and stands on its own: clients at work, a ledger of what they were
+//! told, and a [`Recording`] that [`measure`] turns into numbers. It can run beside anything that is
+//! done to a cluster.
+
+mod clients;
+mod fault;
+mod guests;
+mod ledger;
+mod load;
+mod measure;
+mod narrator;
+pub mod record;
+mod scenario;
+mod stage;
+mod tape;
+mod trouble;
+mod verdict;
+
+pub use clients::{Clients, Target};
+pub use fault::{Fault, Tools};
+pub use guests::{Guest, guests};
+pub use ledger::{Balance, Ledger, Row, Tables};
+pub use load::{Crew, Load};
+pub use measure::{bands, marks, measure, samples};
+pub use narrator::narrate;
+pub use scenario::Scenario;
+pub use stage::Stage;
+pub use tape::{Attempt, Kind, Probe, Recording, Tape, View};
+pub use trouble::Trouble;
+pub use verdict::judge;

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::inventory::HostName;
@@ -44,6 +44,28 @@ pub enum HostState {
     Connected,
     Removing,
     Removed,
+}
+
+/// What can happen in a drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// Writers and readers are at work.
+    Load,
+    /// Something was broken.
+    Fault,
+    /// The first write after the fault that was not acknowledged.
+    Refused,
+    /// Another member acknowledged a write.
+    NewLeader,
+    /// The first acknowledged write after the time in which there was none.
+    Accepted,
+    /// What was broken is put right.
+    Repair,
+    /// All members stream, and both ports lead where they should.
+    Whole,
+    /// Writers and readers have stopped.
+    End,
 }
 
 /// The closed vocabulary of a run.
@@ -108,6 +130,37 @@ pub enum Event {
         id: String,
         name: String,
         state: HostState,
+    },
+    /// One drill begins, the `run`th of `runs` of its scenario.
+    DrillStarted {
+        scenario: &'static str,
+        run: usize,
+        runs: usize,
+        /// Which are to be broken.
+        hosts: Vec<HostName>,
+    },
+    DrillMoment {
+        moment: Moment,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        host: Option<HostName>,
+    },
+    /// What clients get at this moment, told once a second.
+    Load {
+        /// Acknowledged in the last second.
+        writes: u32,
+        reads: u32,
+        /// Seconds since the last acknowledged write, once there should have been one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        refused: Option<f64>,
+    },
+    DrillFinished {
+        scenario: &'static str,
+        passed: bool,
+        /// Seconds.
+        write_outage: f64,
+        read_outage: f64,
+        acknowledged: u64,
+        missing: u64,
     },
     RunFinished {
         exit_code: u8,

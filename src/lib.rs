@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod drill;
 pub mod error;
 pub mod etcd;
 pub mod event;

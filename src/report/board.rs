@@ -10,7 +10,7 @@ use super::{
     text, words,
 };
 use crate::{
-    event::{Event, HostState, Outcome, Stamped},
+    event::{Event, HostState, Moment, Outcome, Stamped},
     inventory::HostName,
 };
 
@@ -52,6 +52,16 @@ pub(super) struct Board {
     verifying: bool,
     /// What the run does before there is a plan.
     verb: &'static str,
+    /// What a drill's clients get.
+    load: Option<Load>,
+}
+
+#[derive(Debug)]
+struct Load {
+    writes: u32,
+    reads: u32,
+    /// In seconds of the run.
+    refused_since: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -100,6 +110,7 @@ impl Board {
             checks: IndexMap::new(),
             verifying: false,
             verb: "",
+            load: None,
         }
     }
 
@@ -188,7 +199,31 @@ impl Board {
                 self.checks
                     .insert(check, (*passed, text::first_line(detail)));
             }
-            Event::Resource { .. } | Event::RunFinished { .. } => {}
+            Event::DrillStarted { scenario, .. } => {
+                self.verb = scenario;
+                self.steps = None;
+                self.verifying = false;
+                self.checks.clear();
+            }
+            Event::Load {
+                writes,
+                reads,
+                refused,
+            } => {
+                self.load = Some(Load {
+                    writes: *writes,
+                    reads: *reads,
+                    refused_since: refused.map(|refused| t - refused),
+                });
+            }
+            Event::DrillMoment {
+                moment: Moment::End,
+                ..
+            } => self.load = None,
+            Event::DrillMoment { .. }
+            | Event::DrillFinished { .. }
+            | Event::Resource { .. }
+            | Event::RunFinished { .. } => {}
         }
     }
 
@@ -271,6 +306,13 @@ impl Board {
         parts.push(ticking(now));
         if self.failed > 0 {
             parts.push(paint.on(BAD, format_args!("{} failed", self.failed)));
+        }
+        if let Some(load) = &self.load {
+            parts.push(format!("{} writes/s  {} reads/s", load.writes, load.reads));
+            if let Some(since) = load.refused_since {
+                let seconds = format!("no write for {:.1} s", now - since);
+                parts.push(paint.on(BAD, seconds));
+            }
         }
         if self.verifying {
             parts.push(self.verify(canvas));

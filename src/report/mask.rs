@@ -96,7 +96,11 @@ impl Masks {
             | Event::Planned { .. }
             | Event::StepStarted { .. }
             | Event::VerifyStarted
-            | Event::Resource { .. } => {}
+            | Event::Resource { .. }
+            | Event::DrillStarted { .. }
+            | Event::DrillMoment { .. }
+            | Event::Load { .. }
+            | Event::DrillFinished { .. } => {}
         }
     }
 }

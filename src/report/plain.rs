@@ -11,7 +11,7 @@ use super::{
     text, words,
 };
 use crate::{
-    event::{Event, HostState, Outcome, Stamped},
+    event::{Event, HostState, Moment, Outcome, Stamped},
     inventory::HostName,
 };
 
@@ -212,6 +212,64 @@ impl Plain {
                     (*check).to_owned(),
                     with_detail(&word, (!detail.is_empty()).then_some(&detail)),
                 )
+            }
+            Event::DrillStarted {
+                scenario,
+                run,
+                runs,
+                hosts,
+            } => {
+                let hosts: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+                let mut what = format!("breaks {}", hosts.join(", "));
+                if *runs > 1 {
+                    what += &format!(", run {run} of {runs}");
+                }
+                (Detail::Results, None, (*scenario).to_owned(), what)
+            }
+            Event::DrillMoment { moment, host } => {
+                let style = match moment {
+                    Moment::Fault | Moment::Refused => BAD,
+                    Moment::NewLeader | Moment::Accepted | Moment::Whole => GOOD,
+                    Moment::Load | Moment::Repair | Moment::End => PLAIN,
+                };
+                (
+                    // Bars pass; these lines are what a person wants to read afterwards.
+                    Detail::Failures,
+                    host.as_ref(),
+                    "drill".into(),
+                    paint.on(style, words::moment(*moment)),
+                )
+            }
+            Event::Load {
+                writes,
+                reads,
+                refused,
+            } => {
+                let mut what = format!("{writes} writes/s, {reads} reads/s");
+                if let Some(refused) = refused {
+                    what += &format!(", no write for {}", duration(*refused));
+                }
+                (Detail::Starts, None, "load".into(), paint.on(DIM, what))
+            }
+            Event::DrillFinished {
+                scenario,
+                passed,
+                write_outage,
+                read_outage,
+                acknowledged,
+                missing,
+            } => {
+                let word = if *passed {
+                    paint.on(GOOD, "holds")
+                } else {
+                    paint.on(BAD, "does not hold")
+                };
+                let what = format!(
+                    "{word}: no writes for {}, no reads for {}, {missing} of {acknowledged} commits missing",
+                    duration(*write_outage),
+                    duration(*read_outage)
+                );
+                (Detail::Failures, None, (*scenario).to_owned(), what)
             }
             // Told by its checks and by the summary.
             Event::VerifyStarted | Event::RunFinished { .. } => return None,

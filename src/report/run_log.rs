@@ -173,6 +173,10 @@ impl RunLog {
             | Event::VerifyStarted
             | Event::Check { .. }
             | Event::Resource { .. }
+            | Event::DrillStarted { .. }
+            | Event::DrillMoment { .. }
+            | Event::Load { .. }
+            | Event::DrillFinished { .. }
             | Event::RunFinished { .. } => Ok(()),
         }
     }

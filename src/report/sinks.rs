@@ -165,10 +165,21 @@ impl People {
 fn round(stamped: &mut Stamped) {
     let round = |seconds: &mut f64| *seconds = (*seconds * 1000.0).round() / 1000.0;
     round(&mut stamped.t);
-    if let Event::StepFinished { seconds, .. } | Event::RunFinished { seconds, .. } =
-        &mut stamped.event
-    {
-        round(seconds);
+    match &mut stamped.event {
+        Event::StepFinished { seconds, .. } | Event::RunFinished { seconds, .. } => round(seconds),
+        Event::Load {
+            refused: Some(refused),
+            ..
+        } => round(refused),
+        Event::DrillFinished {
+            write_outage,
+            read_outage,
+            ..
+        } => {
+            round(write_outage);
+            round(read_outage);
+        }
+        _ => {}
     }
 }
 

@@ -119,7 +119,11 @@ impl Tally {
             | Event::StepStarted { .. }
             | Event::StepOutput { .. }
             | Event::VerifyStarted
-            | Event::Check { .. } => {}
+            | Event::Check { .. }
+            | Event::DrillStarted { .. }
+            | Event::DrillMoment { .. }
+            | Event::Load { .. }
+            | Event::DrillFinished { .. } => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Kind,
-    event::{HostState, Outcome},
+    event::{HostState, Moment, Outcome},
 };
 
 pub(super) fn host_state(state: HostState) -> &'static str {
@@ -34,6 +34,19 @@ pub(super) fn outcome(outcome: Outcome) -> &'static str {
         Outcome::Done => "done",
         Outcome::Failed => "failed",
         Outcome::Cancelled => "cancelled",
+    }
+}
+
+pub(super) fn moment(moment: Moment) -> &'static str {
+    match moment {
+        Moment::Load => "writers and readers at work",
+        Moment::Fault => "broken now",
+        Moment::Refused => "writes are refused",
+        Moment::NewLeader => "a new leader takes writes",
+        Moment::Accepted => "writes are accepted again",
+        Moment::Repair => "put right",
+        Moment::Whole => "whole again",
+        Moment::End => "writers and readers stopped",
     }
 }
 

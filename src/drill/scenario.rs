@@ -1,0 +1,112 @@
+//! What can be broken, and what the timing settings say that it costs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::inventory::Patroni;
+
+/// A way to break a cluster on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// A planned change of leader.
+    Switchover,
+    /// HAProxy is restarted.
+    HaproxyRestart,
+    /// Patroni is stopped on a replica, the synchronous one if there is one.
+    ReplicaDown,
+    /// etcd is stopped on all of its hosts.
+    EtcdDown,
+    /// Patroni is stopped on the leader, and PostgreSQL with it, in good order.
+    StopLeader,
+    /// Patroni and PostgreSQL on the leader are killed.
+    KillLeader,
+    /// The leader's host dies.
+    CrashHost,
+    /// The leader's host is cut off from the network.
+    IsolateLeader,
+}
+
+impl Scenario {
+    /// Every scenario, the gentlest first: the order of `all`.
+    pub const ALL: [Scenario; 8] = [
+        Scenario::Switchover,
+        Scenario::HaproxyRestart,
+        Scenario::ReplicaDown,
+        Scenario::EtcdDown,
+        Scenario::StopLeader,
+        Scenario::KillLeader,
+        Scenario::CrashHost,
+        Scenario::IsolateLeader,
+    ];
+
+    /// The name on the command line and in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scenario::Switchover => "switchover",
+            Scenario::HaproxyRestart => "haproxy-restart",
+            Scenario::ReplicaDown => "replica-down",
+            Scenario::EtcdDown => "etcd-down",
+            Scenario::StopLeader => "stop-leader",
+            Scenario::KillLeader => "kill-leader",
+            Scenario::CrashHost => "crash-host",
+            Scenario::IsolateLeader => "isolate-leader",
+        }
+    }
+
+    /// Whether the fault is the provider's to make; the others are made over SSH.
+    pub fn needs_provider(self) -> bool {
+        matches!(self, Scenario::CrashHost | Scenario::IsolateLeader)
+    }
+
+    /// Whether another member must lead afterwards for writes to go on.
+    ///
+    /// A leader that was killed comes back by itself, so there it may or may not.
+    pub fn moves_leader(self) -> bool {
+        matches!(
+            self,
+            Scenario::Switchover
+                | Scenario::StopLeader
+                | Scenario::CrashHost
+                | Scenario::IsolateLeader
+        )
+    }
+
+    /// Seconds that writes may be refused by what the timing settings say.
+    ///
+    /// Sources: Patroni's own account of failover (a lost leader's key ends `ttl` after its last
+    /// renewal, then one REST round with a 2 s timeout), and what pgherd promises for planned changes.
+    pub fn bound(self, patroni: &Patroni) -> f64 {
+        let ttl = f64::from(patroni.ttl);
+        match self {
+            Scenario::Switchover | Scenario::StopLeader | Scenario::HaproxyRestart => 2.0,
+            // Without failsafe_mode the leader steps down, and leads again only with etcd.
+            Scenario::EtcdDown if patroni.failsafe => 0.0,
+            Scenario::ReplicaDown if !patroni.synchronous => 0.0,
+            // A commit waits for the standby that went until the leader's next loop drops it.
+            Scenario::ReplicaDown => f64::from(patroni.loop_wait) + 1.0,
+            Scenario::EtcdDown
+            | Scenario::KillLeader
+            | Scenario::CrashHost
+            | Scenario::IsolateLeader => ttl + 2.0,
+        }
+    }
+}
+
+impl std::fmt::Display for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_and_the_command_line_use_one_name() {
+        for scenario in Scenario::ALL {
+            let json = serde_json::to_value(scenario).expect("a plain enum");
+            assert_eq!(json, scenario.as_str());
+        }
+    }
+}

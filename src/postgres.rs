@@ -3,9 +3,18 @@
 //! Connections go through the HAProxy host's SSH connection to its own ports, so that they take the
 //! way that clients take, and no port has to be reachable from here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::timeout,
+};
 use tokio_postgres::{
     Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow, config::SslMode, tls::MakeTlsConnect,
 };
@@ -16,10 +25,14 @@ use crate::{
     error::{Error, Result},
     inventory::{HostName, Role},
     remote::{Connection, Remote},
+    secret::Secret,
 };
 
 /// How long a connection or a statement may take.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// What connections of pgherd's call themselves in `pg_stat_activity`.
+pub const APPLICATION: &str = "pgherd";
 
 /// Which of HAProxy's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,37 +70,10 @@ impl FrontDoor<'_> {
         };
         let connect = async {
             let stream = self.remote.dial(host, port).await?;
-            let mut config = Config::new();
-            config
-                .user(SUPERUSER)
-                .dbname("postgres")
-                .password(self.cluster.secrets.superuser.expose())
-                .application_name("pgherd");
-            match &self.tls {
-                None => {
-                    let (client, connection) = config
-                        .connect_raw(stream, NoTls)
-                        .await
-                        .map_err(|error| failed(&error))?;
-                    tokio::spawn(connection);
-                    Ok(Sql { client })
-                }
-                Some(tls) => {
-                    config.ssl_mode(SslMode::Require);
-                    let mut make = MakeRustlsConnect::new((**tls).clone());
-                    let tls = MakeTlsConnect::<Box<dyn Connection>>::make_tls_connect(
-                        &mut make,
-                        host.as_str(),
-                    )
-                    .map_err(|error| failed(&error))?;
-                    let (client, connection) = config
-                        .connect_raw(stream, tls)
-                        .await
-                        .map_err(|error| failed(&error))?;
-                    tokio::spawn(connection);
-                    Ok(Sql { client })
-                }
-            }
+            let password = &self.cluster.secrets.superuser;
+            login(stream, host, password, self.tls.as_deref())
+                .await
+                .map_err(|error| failed(&*error))
         };
         timeout(ANSWER, connect).await.unwrap_or_else(|_| {
             Err(Error::failed(format!(
@@ -107,7 +93,81 @@ impl FrontDoor<'_> {
     }
 }
 
+/// Logs in as `postgres` over a connection that has been made to `host`, whose certificate must name
+/// it where there is TLS.
+pub async fn login(
+    stream: Box<dyn Connection>,
+    host: &HostName,
+    password: &Secret,
+    tls: Option<&rustls::ClientConfig>,
+) -> Result<Sql, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = Wire(stream);
+    let mut config = Config::new();
+    config
+        .user(SUPERUSER)
+        .dbname("postgres")
+        .password(password.expose())
+        .application_name(APPLICATION);
+    let client = match tls {
+        None => {
+            let (client, connection) = config.connect_raw(stream, NoTls).await?;
+            tokio::spawn(connection);
+            client
+        }
+        Some(tls) => {
+            config.ssl_mode(SslMode::Require);
+            let mut make = MakeRustlsConnect::new(tls.clone());
+            let tls = MakeTlsConnect::<Wire>::make_tls_connect(&mut make, host.as_str())?;
+            let (client, connection) = config.connect_raw(stream, tls).await?;
+            tokio::spawn(connection);
+            client
+        }
+    };
+    Ok(Sql { client })
+}
+
+/// A connection without a lifetime in its type: with one the compiler cannot prove that a login may
+/// be spawned, since the TLS layer wants its stream to be `'static`.
+struct Wire(Box<dyn Connection>);
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 impl Sql {
+    /// The first field of the first row, however long it takes, with PostgreSQL's own error.
+    pub async fn attempt(&self, statement: &str) -> Result<Option<String>, tokio_postgres::Error> {
+        let messages = self.client.simple_query(statement).await?;
+        Ok(messages.into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        }))
+    }
+
     /// Runs `statements`; returns the rows of all of them.
     pub async fn query(&self, statements: &str) -> Result<Vec<SimpleQueryRow>> {
         let messages = timeout(ANSWER, self.client.simple_query(statements))

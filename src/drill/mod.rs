@@ -1,6 +1,22 @@
 //! Breaking a cluster on purpose, and what its clients feel meanwhile.
+//!
+//! [`Load`] is the measuring part and stands on its own: clients at work, a ledger of what they were
+//! told, and a [`Recording`] that [`measure`] turns into numbers. It can run beside anything that is
+//! done to a cluster.
 
+mod clients;
+mod ledger;
+mod load;
+mod measure;
 pub mod record;
 mod scenario;
+mod tape;
+mod trouble;
 
+pub use clients::{Clients, Target};
+pub use ledger::{Balance, Tables};
+pub use load::{Crew, Load};
+pub use measure::{bands, measure, samples};
 pub use scenario::Scenario;
+pub use tape::{Attempt, Kind, Probe, Recording, Tape, View};
+pub use trouble::Trouble;

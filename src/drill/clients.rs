@@ -1,0 +1,230 @@
+//! The ways in which clients reach the front door and the members.
+//!
+//! A client of the cluster connects to HAProxy's own address, so that is what is tried first; what no
+//! port leads to from here is reached through the host's SSH connection. Only addresses are tried
+//! directly that SSH has shown to be the host's: a private address of some cloud may be a stranger's
+//! on this network.
+
+use std::{
+    collections::BTreeMap,
+    error::Error as StdError,
+    net::Ipv4Addr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{record::Route, trouble::Trouble};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    inventory::{HostName, Role},
+    postgres::{self, Sql},
+    provider::Machine,
+    remote::{Connection, Remote},
+};
+
+/// How long a direct connection may take to be tried out, login included.
+const TRIAL: Duration = Duration::from_secs(2);
+/// How long a client waits for its connection and login.
+const DIRECT: Duration = Duration::from_secs(2);
+/// The same through SSH, which may have to connect first.
+const THROUGH_SSH: Duration = Duration::from_secs(6);
+/// How long the whole of a question to the cluster may be tried again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a client connects to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// HAProxy's write port.
+    Write,
+    /// HAProxy's read port.
+    Read,
+    /// PostgreSQL's own port on a member.
+    Member(HostName),
+}
+
+/// Opens connections as a client does.
+pub struct Clients {
+    cluster: Arc<Cluster>,
+    remote: Arc<dyn Remote>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    door: HostName,
+    /// By host; one that is not here is reached through SSH.
+    direct: RwLock<BTreeMap<Target, Ipv4Addr>>,
+}
+
+impl Clients {
+    /// Finds out which ports can be reached from here.
+    ///
+    /// # Errors
+    /// The inventory has no HAProxy.
+    pub async fn find(
+        cluster: Arc<Cluster>,
+        remote: Arc<dyn Remote>,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        machines: &[Machine],
+    ) -> Result<Self> {
+        let door = cluster
+            .with_role(Role::Haproxy)
+            .map(|node| node.name.clone())
+            .next()
+            .ok_or_else(|| Error::failed("the inventory has no HAProxy"))?;
+        let clients = Self {
+            cluster,
+            remote,
+            tls,
+            door,
+            direct: RwLock::default(),
+        };
+        let members = clients.members();
+        let targets = [Target::Write, Target::Read]
+            .into_iter()
+            .chain(members.into_iter().map(Target::Member));
+        let tried = join_all(targets.map(|target| {
+            let (clients, machines) = (&clients, machines);
+            async move {
+                let address = clients.try_out(&target, machines).await?;
+                Some((target, address))
+            }
+        }))
+        .await;
+        clients.set(tried.into_iter().flatten().collect());
+        Ok(clients)
+    }
+
+    /// Goes on at the addresses that hosts have now.
+    pub fn reroute(&self, machines: &[Machine]) {
+        let moved = self
+            .ways()
+            .into_iter()
+            .map(|(target, address)| {
+                let host = self.host(&target);
+                let candidates = addresses(host, machines);
+                let stays = candidates.is_empty() || candidates.contains(&address);
+                let now = if stays { address } else { candidates[0] };
+                (target, now)
+            })
+            .collect();
+        self.set(moved);
+    }
+
+    /// The members, in the inventory's order.
+    pub fn members(&self) -> Vec<HostName> {
+        self.cluster
+            .with_role(Role::Postgres)
+            .map(|node| node.name.clone())
+            .collect()
+    }
+
+    /// How clients get to HAProxy.
+    pub fn route(&self) -> Route {
+        match self.ways().contains_key(&Target::Write) {
+            true => Route::Direct,
+            false => Route::Ssh,
+        }
+    }
+
+    /// Connects and logs in, once.
+    pub async fn open(&self, target: &Target) -> Result<Sql, Trouble> {
+        let address = self.ways().get(target).copied();
+        let limit = address.map_or(THROUGH_SSH, |_| DIRECT);
+        timeout(limit, self.connect(target, address))
+            .await
+            .map_err(|_| Trouble::Timeout)?
+            .map_err(|error| Trouble::of(&*error))
+    }
+
+    /// Asks through HAProxy's write port, again and again until there is an answer.
+    ///
+    /// `statement` may be run more than once.
+    pub async fn ask(&self, statement: &str) -> Result<Vec<tokio_postgres::SimpleQueryRow>> {
+        let begin = Instant::now();
+        loop {
+            let failure = match self.open(&Target::Write).await {
+                Ok(sql) => match sql.query(statement).await {
+                    Ok(rows) => return Ok(rows),
+                    Err(error) => error.to_string(),
+                },
+                Err(trouble) => trouble.to_string(),
+            };
+            if begin.elapsed() > PATIENCE {
+                return Err(Error::failed(format!(
+                    "the write port did not answer in {} s",
+                    PATIENCE.as_secs()
+                ))
+                .on(&self.door)
+                .cause(failure));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn connect(
+        &self,
+        target: &Target,
+        address: Option<Ipv4Addr>,
+    ) -> Result<Sql, Box<dyn StdError + Send + Sync>> {
+        let (host, port) = (self.host(target), self.port(target));
+        let stream: Box<dyn Connection> = match address {
+            Some(address) => {
+                let stream = TcpStream::connect((address, port)).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            None => self.remote.dial(host, port).await?,
+        };
+        let password = &self.cluster.secrets.superuser;
+        postgres::login(stream, host, password, self.tls.as_deref()).await
+    }
+
+    /// The first address of the host at which this port lets us in.
+    async fn try_out(&self, target: &Target, machines: &[Machine]) -> Option<Ipv4Addr> {
+        for address in addresses(self.host(target), machines) {
+            if let Ok(Ok(_)) = timeout(TRIAL, self.connect(target, Some(address))).await {
+                return Some(address);
+            }
+        }
+        None
+    }
+
+    fn host<'a>(&'a self, target: &'a Target) -> &'a HostName {
+        match target {
+            Target::Write | Target::Read => &self.door,
+            Target::Member(host) => host,
+        }
+    }
+
+    fn port(&self, target: &Target) -> u16 {
+        let inventory = &self.cluster.inventory;
+        match target {
+            Target::Write => inventory.haproxy.write_port,
+            Target::Read => inventory.haproxy.read_port,
+            Target::Member(_) => inventory.postgresql.port,
+        }
+    }
+
+    fn ways(&self) -> BTreeMap<Target, Ipv4Addr> {
+        let ways = self.direct.read().unwrap_or_else(PoisonError::into_inner);
+        ways.clone()
+    }
+
+    fn set(&self, ways: BTreeMap<Target, Ipv4Addr>) {
+        *self.direct.write().unwrap_or_else(PoisonError::into_inner) = ways;
+    }
+}
+
+/// Where SSH reaches the host, then where the host's published ports are.
+fn addresses(host: &HostName, machines: &[Machine]) -> Vec<Ipv4Addr> {
+    machines
+        .iter()
+        .filter(|machine| machine.host == *host)
+        .flat_map(|machine| [machine.ssh_address.or(machine.address), machine.published_on])
+        .flatten()
+        .collect()
+}

@@ -1,0 +1,292 @@
+//! Clients at work: writers with numbered commits, readers, and a prober at every member.
+//!
+//! They are what clients are: each reconnects when its connection fails, some keep their connections
+//! and some open a new one every time, and none knows more of the cluster than HAProxy's two ports.
+//! The probers alone ask the members directly, so that a second leader cannot hide behind HAProxy.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    clients::{Clients, Target},
+    ledger::{Balance, Ledger, Tables},
+    record::Seen,
+    tape::{Attempt, Kind, Probe, Recording, Tape, View},
+    trouble::Trouble,
+};
+use crate::{
+    error::{Error, Result},
+    inventory::HostName,
+    plan::literal,
+    postgres::Sql,
+};
+
+/// How long a client waits for an answer before it gives its connection up. A client that gives up
+/// does not cancel its statement: a commit that waits for a standby would then be acknowledged
+/// although no standby has it.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long a client waits after a failure.
+const BACKOFF: Duration = Duration::from_millis(25);
+/// From one look at a member to the next.
+const PROBE: Duration = Duration::from_millis(100);
+/// How long a member may take to commit a prober's write.
+const PROBE_ANSWER: Duration = Duration::from_secs(3);
+
+/// The timeline that a primary writes on, as the first eight hexadecimal digits of its WAL file's name.
+const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
+
+/// Who works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crew {
+    /// Writers that keep their connections.
+    pub writers: u32,
+    /// Writers that connect anew for every commit.
+    pub new_writers: u32,
+    pub readers: u32,
+    pub new_readers: u32,
+    /// What each waits for after an acknowledgement.
+    pub pause: Duration,
+}
+
+impl Default for Crew {
+    fn default() -> Self {
+        Self {
+            writers: 3,
+            new_writers: 1,
+            readers: 2,
+            new_readers: 1,
+            pause: Duration::from_millis(5),
+        }
+    }
+}
+
+/// Clients at work. Dropping it ends them at once.
+pub struct Load {
+    clients: Arc<Clients>,
+    ledger: Arc<Ledger>,
+    tape: Arc<Tape>,
+    stop: CancellationToken,
+    tasks: JoinSet<Result<()>>,
+}
+
+impl Load {
+    /// Makes the tables and sets everybody to work; `folder` gets the ledger.
+    pub async fn start(clients: Arc<Clients>, folder: &Path, crew: &Crew) -> Result<Self> {
+        Tables::create(&clients).await?;
+        let ledger = Arc::new(Ledger::open(&folder.join(super::ledger::FILE))?);
+        let tape = Arc::new(Tape::start());
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut next = 0;
+        let mut client = |target: &Target, keeps: bool| {
+            next += 1;
+            Client {
+                number: next,
+                target: target.clone(),
+                keeps,
+                pause: crew.pause,
+                clients: clients.clone(),
+                tape: tape.clone(),
+                stop: stop.clone(),
+                open: None,
+            }
+        };
+        for i in 0..crew.writers + crew.new_writers {
+            tasks.spawn(write(
+                client(&Target::Write, i < crew.writers),
+                ledger.clone(),
+            ));
+        }
+        for i in 0..crew.readers + crew.new_readers {
+            tasks.spawn(read(client(&Target::Read, i < crew.readers)));
+        }
+        for member in clients.members() {
+            let target = Target::Member(member.clone());
+            tasks.spawn(probe(client(&target, true), member));
+        }
+        Ok(Self {
+            clients,
+            ledger,
+            tape,
+            stop,
+            tasks,
+        })
+    }
+
+    pub fn tape(&self) -> &Tape {
+        &self.tape
+    }
+
+    pub fn view(&self) -> View {
+        self.tape.view()
+    }
+
+    /// Lets everybody finish what is under way, and returns what was seen.
+    ///
+    /// # Errors
+    /// The ledger could not be written, so that nothing can be said of lost commits.
+    pub async fn stop(mut self) -> Result<(Recording, Balance)> {
+        self.stop.cancel();
+        let mut failure = None;
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failure = Some(error),
+                Err(error) => {
+                    failure = Some(Error::failed("a client of the drill ended early").because(error));
+                }
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let recording = self.tape.recording();
+        let there = Tables::rows(&self.clients).await?;
+        let balance = Balance::of(&self.ledger.rows()?, &there);
+        Tables::drop(&self.clients).await?;
+        Ok((recording, balance))
+    }
+}
+
+/// One client: a connection now and then, and what it asks over it.
+struct Client {
+    number: u32,
+    target: Target,
+    keeps: bool,
+    pause: Duration,
+    clients: Arc<Clients>,
+    tape: Arc<Tape>,
+    stop: CancellationToken,
+    open: Option<Sql>,
+}
+
+impl Client {
+    /// Asks once, over the connection that is open or a new one.
+    async fn ask(&mut self, statement: &str, limit: Duration) -> Result<Option<String>, Trouble> {
+        let sql = match self.open.take() {
+            Some(sql) => sql,
+            None => self.clients.open(&self.target).await?,
+        };
+        let answer = timeout(limit, sql.attempt(statement))
+            .await
+            .map_err(|_| Trouble::Timeout)?
+            .map_err(|error| Trouble::of(&error))?;
+        if self.keeps {
+            self.open = Some(sql);
+        }
+        Ok(answer)
+    }
+
+    /// Takes down what came of it, and rests.
+    async fn note(&self, kind: Kind, from: f64, result: Result<Option<u32>, Trouble>) {
+        let pause = if result.is_ok() { self.pause } else { BACKOFF };
+        self.tape.attempt(Attempt {
+            client: self.number,
+            kind,
+            from,
+            to: self.tape.now(),
+            result,
+        });
+        self.rest(pause).await;
+    }
+
+    async fn rest(&self, pause: Duration) {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+}
+
+async fn write(mut client: Client, ledger: Arc<Ledger>) -> Result<()> {
+    let mut number = 0;
+    while !client.stop.is_cancelled() {
+        // Never the same number twice: whether a commit whose answer was lost is there, nobody knows.
+        number += 1;
+        let row = (client.number, number);
+        let statement = format!(
+            "insert into pgherd.drill (writer, number) values ({}, {number}) returning {TIMELINE}",
+            client.number
+        );
+        let from = client.tape.now();
+        let result = client.ask(&statement, ANSWER).await;
+        if result.is_ok() {
+            ledger.acknowledge(row)?;
+        }
+        let result = result.map(|answer| timeline(answer.as_deref()));
+        client.note(Kind::Write, from, result).await;
+    }
+    Ok(())
+}
+
+async fn read(mut client: Client) -> Result<()> {
+    // The first writer's latest, which the primary key finds at once however many rows there are.
+    let statement = "select max(number) from pgherd.drill where writer = 1";
+    while !client.stop.is_cancelled() {
+        let from = client.tape.now();
+        let result = client.ask(statement, ANSWER).await.map(|_| None);
+        client.note(Kind::Read, from, result).await;
+    }
+    Ok(())
+}
+
+async fn probe(mut client: Client, member: HostName) -> Result<()> {
+    let name = literal(member.as_str());
+    let insert = format!(
+        "insert into pgherd.drill_probe (member, number) values ({name}, 1) \
+         on conflict (member) do update set number = drill_probe.number + 1 returning {TIMELINE}"
+    );
+    while !client.stop.is_cancelled() {
+        let from = client.tape.now();
+        let (seen, timeline) = look(&mut client, &insert).await;
+        client.tape.probe(Probe {
+            member: member.clone(),
+            from,
+            to: client.tape.now(),
+            seen,
+            timeline,
+        });
+        client.rest(PROBE).await;
+    }
+    Ok(())
+}
+
+/// Tries to write on a member, unless it says that it cannot.
+async fn look(client: &mut Client, insert: &str) -> (Seen, Option<u32>) {
+    let unlike = |trouble: &Trouble| match trouble {
+        trouble if trouble.is_answer() => Seen::Refusing,
+        _ => Seen::Down,
+    };
+    match client.ask("select pg_is_in_recovery()", PROBE_ANSWER).await {
+        Ok(answer) if answer.as_deref() == Some("t") => return (Seen::Replica, None),
+        Ok(_) => {}
+        Err(trouble) => return (unlike(&trouble), None),
+    }
+    match client.ask(insert, PROBE_ANSWER).await {
+        Ok(answer) => (Seen::Leader, timeline(answer.as_deref())),
+        Err(Trouble::Timeout) => (Seen::Stalled, None),
+        Err(Trouble::ReadOnly) => (Seen::Replica, None),
+        Err(trouble) => (unlike(&trouble), None),
+    }
+}
+
+fn timeline(answer: Option<&str>) -> Option<u32> {
+    u32::from_str_radix(answer?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeline_is_read_from_the_name_of_a_wal_file() {
+        assert_eq!(timeline(Some("0000001A")), Some(26));
+        assert_eq!(timeline(Some("")), None);
+        assert_eq!(timeline(None), None);
+    }
+}

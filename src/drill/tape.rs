@@ -1,0 +1,141 @@
+//! What clients and probers saw, taken down as it happened.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::{record::Seen, trouble::Trouble};
+use crate::inventory::HostName;
+
+/// One thing that a client tried. Times are seconds since the load began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    pub client: u32,
+    pub kind: Kind,
+    pub from: f64,
+    pub to: f64,
+    /// For a write, the timeline on which it was committed.
+    pub result: Result<Option<u32>, Trouble>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Write,
+    Read,
+}
+
+/// One look at a member, directly. Times are seconds since the load began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    pub member: HostName,
+    pub from: f64,
+    pub to: f64,
+    pub seen: Seen,
+    /// Of a leader: the timeline on which it committed.
+    pub timeline: Option<u32>,
+}
+
+/// All that was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Recording {
+    /// In the order of their ends.
+    pub attempts: Vec<Attempt>,
+    /// In the order of their ends.
+    pub probes: Vec<Probe>,
+    /// When it ended.
+    pub length: f64,
+}
+
+/// What clients get at this moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct View {
+    /// Now.
+    pub t: f64,
+    /// Acknowledged so far.
+    pub writes: u64,
+    pub reads: u64,
+    /// When the last write was acknowledged.
+    pub last_write: f64,
+    /// When the last write ended without an acknowledgement.
+    pub last_refused: Option<f64>,
+    /// The newest timeline on which a write was committed.
+    pub timeline: Option<u32>,
+    /// Who was last seen to commit a write.
+    pub leader: Option<HostName>,
+}
+
+/// A clock, and what was seen since it was started.
+#[derive(Debug)]
+pub struct Tape {
+    start: Instant,
+    begun: jiff::Timestamp,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    recording: Recording,
+    view: View,
+}
+
+impl Tape {
+    pub fn start() -> Self {
+        Self {
+            start: Instant::now(),
+            begun: jiff::Timestamp::now(),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Seconds since the start.
+    pub fn now(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    /// The start by the calendar.
+    pub fn begun(&self) -> jiff::Timestamp {
+        self.begun
+    }
+
+    pub fn attempt(&self, attempt: Attempt) {
+        let mut inner = self.inner();
+        let view = &mut inner.view;
+        match (attempt.kind, &attempt.result) {
+            (Kind::Write, Ok(timeline)) => {
+                view.writes += 1;
+                view.last_write = attempt.to;
+                view.timeline = view.timeline.max(*timeline);
+            }
+            (Kind::Write, Err(_)) => view.last_refused = Some(attempt.to),
+            (Kind::Read, Ok(_)) => view.reads += 1,
+            (Kind::Read, Err(_)) => {}
+        }
+        inner.recording.attempts.push(attempt);
+    }
+
+    pub fn probe(&self, probe: Probe) {
+        let mut inner = self.inner();
+        if probe.seen == Seen::Leader {
+            inner.view.leader = Some(probe.member.clone());
+            inner.view.timeline = inner.view.timeline.max(probe.timeline);
+        }
+        inner.recording.probes.push(probe);
+    }
+
+    pub fn view(&self) -> View {
+        let mut view = self.inner().view.clone();
+        view.t = self.now();
+        view
+    }
+
+    /// All of it, up to now.
+    pub fn recording(&self) -> Recording {
+        let mut recording = self.inner().recording.clone();
+        recording.length = self.now();
+        recording
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,6 +1,6 @@
 //! The `pgherd` command: arguments in, exit code out.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use clap::Parser;
 use pgherd::{
@@ -9,9 +9,6 @@ use pgherd::{
     report::{self, Terminal},
 };
 use tokio_util::sync::CancellationToken;
-
-/// How long a verb may take to put its affairs in order once the user wants to stop.
-const GRACE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -40,6 +37,7 @@ async fn run(cli: Cli, terminal: &Terminal) -> Result<u8, Error> {
     if !cli.verb.can_be_interrupted() {
         return cli::run(cli, terminal, &CancellationToken::new()).await;
     }
+    let grace = cli.verb.grace();
     let cancel = CancellationToken::new();
     let verb = cli::run(cli, terminal, &cancel);
     tokio::pin!(verb);
@@ -50,7 +48,7 @@ async fn run(cli: Cli, terminal: &Terminal) -> Result<u8, Error> {
     tokio::select! {
         result = &mut verb => result,
         () = stop() => Err(Error::interrupted()),
-        () = tokio::time::sleep(GRACE) => Err(Error::interrupted()),
+        () = tokio::time::sleep(grace) => Err(Error::interrupted()),
     }
 }
 

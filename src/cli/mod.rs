@@ -1,6 +1,6 @@
 //! The command line: what can be said, and which pipeline each verb is.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use crate::{
 mod connect;
 mod converge;
 mod down;
+mod drill;
 mod init;
 mod look;
 mod manual;
@@ -156,6 +157,9 @@ pub enum Verb {
                       Example:\n  pgherd verify && echo 'the cluster holds'"
     )]
     Verify,
+    /// Break the cluster on purpose under load, and measure what its clients feel
+    #[command(after_help = "Example:\n  pgherd drill watch --for 60s --json")]
+    Drill(drill::Wish),
     /// Open a shell on a host, or run a command there
     #[command(after_help = "Example:\n  pgherd ssh node1 -- patronictl -c /etc/patroni.yml list")]
     Ssh {
@@ -219,6 +223,15 @@ impl Verb {
             Verb::Ssh { .. } | Verb::Psql { .. } | Verb::Logs { .. }
         )
     }
+
+    /// How long the verb may take to put its affairs in order once the user wants to stop.
+    pub fn grace(&self) -> Duration {
+        match self {
+            // What is broken is put right first: a host may have to boot.
+            Verb::Drill(_) => Duration::from_secs(300),
+            _ => Duration::from_secs(3),
+        }
+    }
 }
 
 /// Does what the command line says; returns the exit code of a verb that went well.
@@ -255,6 +268,7 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
         },
         Verb::Status => look::status(global, terminal).await?,
         Verb::Verify => look::verify(global, terminal).await?,
+        Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Ssh { host, command } => return connect::ssh(global, &host, &command).await,
         Verb::Psql { read, args } => return connect::psql(global, read, &args).await,
         Verb::Logs {

@@ -224,7 +224,12 @@ fn addresses(host: &HostName, machines: &[Machine]) -> Vec<Ipv4Addr> {
     machines
         .iter()
         .filter(|machine| machine.host == *host)
-        .flat_map(|machine| [machine.ssh_address.or(machine.address), machine.published_on])
+        .flat_map(|machine| {
+            [
+                machine.ssh_address.or(machine.address),
+                machine.published_on,
+            ]
+        })
         .flatten()
         .collect()
 }

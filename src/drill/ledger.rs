@@ -13,7 +13,7 @@ use super::clients::Clients;
 use crate::error::{Error, Result};
 
 /// The ledger's name in a run's folder.
-pub const FILE: &str = "acknowledged";
+pub(super) const FILE: &str = "acknowledged";
 
 /// Rows that are fetched at a time.
 const PAGE: usize = 50_000;

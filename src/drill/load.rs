@@ -138,7 +138,8 @@ impl Load {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => failure = Some(error),
                 Err(error) => {
-                    failure = Some(Error::failed("a client of the drill ended early").because(error));
+                    failure =
+                        Some(Error::failed("a client of the drill ended early").because(error));
                 }
             }
         }

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use super::{
     ledger::Balance,
-    record::{Band, Conflict, GAP, Measured, Samples, Seen, Span},
+    record::{Band, Conflict, GAP, Mark, Measured, Samples, Seen, Span},
     tape::{Attempt, Kind, Probe, Recording},
 };
+use crate::event::Moment;
 
 /// Milliseconds of one sample.
 const STEP: u32 = 100;
@@ -222,6 +223,51 @@ fn conflicts(recording: &Recording) -> Vec<Conflict> {
     conflicts
 }
 
+/// What clients noticed of what was done at `fault`, in order.
+pub fn marks(recording: &Recording, fault: f64) -> Vec<Mark> {
+    let mut marks = Vec::new();
+    let mark = |t, moment, host| Mark { t, moment, host };
+    let writes = Side::of(recording, Kind::Write);
+    let outage = writes
+        .gaps()
+        .into_iter()
+        .filter(|gap| gap.to > fault)
+        .max_by(|a, b| (a.to - a.from).total_cmp(&(b.to - b.from)));
+    if let Some(outage) = outage {
+        let refused = recording
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.kind == Kind::Write && attempt.result.is_err())
+            .map(|attempt| attempt.to)
+            .find(|t| *t > outage.from.max(fault) && *t < outage.to);
+        marks.push(mark(
+            refused.unwrap_or(outage.from.max(fault)),
+            Moment::Refused,
+            None,
+        ));
+        if writes.acknowledged.contains(&outage.to) {
+            marks.push(mark(outage.to, Moment::Accepted, None));
+        }
+    }
+    let before = recording
+        .probes
+        .iter()
+        .rfind(|probe| probe.to <= fault && probe.timeline.is_some())
+        .and_then(|probe| probe.timeline);
+    if let Some(before) = before
+        && let Some(after) = new_leader(recording, fault, before)
+    {
+        let host = recording
+            .probes
+            .iter()
+            .find(|probe| probe.to > fault && probe.timeline > Some(before))
+            .map(|probe| probe.member.to_string());
+        marks.push(mark(fault + after, Moment::NewLeader, host));
+    }
+    marks.sort_by(|a, b| a.t.total_cmp(&b.t));
+    marks
+}
+
 /// What clients got, per tenth of a second.
 pub fn samples(recording: &Recording) -> Samples {
     let step = f64::from(STEP) / 1000.0;
@@ -350,7 +396,10 @@ mod tests {
         assert!((measured.write_outage - 2.0).abs() < 1e-9);
         assert!((measured.worst_writer - 3.1).abs() < 1e-9);
         assert!((measured.write_baseline - 0.4).abs() < 1e-9);
-        assert_eq!(measured.write_errors, BTreeMap::from([("closed".into(), 2)]));
+        assert_eq!(
+            measured.write_errors,
+            BTreeMap::from([("closed".into(), 2)])
+        );
         assert_eq!(measured.leader_before.as_deref(), Some("node1"));
         assert_eq!(measured.leader_after.as_deref(), Some("node2"));
         assert_eq!(
@@ -359,6 +408,24 @@ mod tests {
         );
         assert!((measured.new_leader.unwrap_or_default() - 2.01).abs() < 1e-9);
         assert_eq!(measured.two_leaders, []);
+    }
+
+    #[test]
+    fn what_clients_noticed_is_in_order() {
+        let marks = marks(&failover(), 1.0);
+        let told: Vec<(Moment, Option<&str>)> = marks
+            .iter()
+            .map(|mark| (mark.moment, mark.host.as_deref()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Moment::Refused, None),
+                (Moment::NewLeader, Some("node2")),
+                (Moment::Accepted, None),
+            ]
+        );
+        assert!((marks[0].t - 1.5).abs() < 1e-9);
     }
 
     #[test]
@@ -378,7 +445,9 @@ mod tests {
         recording.attempts.push(write(3, 2.9, 3.2, 1));
         assert_eq!(conflicts(&recording), []);
         // Begun after that.
-        recording.probes.push(probe("node1", 3.5, Seen::Leader, Some(1)));
+        recording
+            .probes
+            .push(probe("node1", 3.5, Seen::Leader, Some(1)));
         let found = conflicts(&recording);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].member.as_deref(), Some("node1"));
@@ -388,7 +457,9 @@ mod tests {
     #[test]
     fn two_members_on_one_timeline_are_two_leaders() {
         let mut recording = failover();
-        recording.probes.push(probe("node3", 3.5, Seen::Leader, Some(2)));
+        recording
+            .probes
+            .push(probe("node3", 3.5, Seen::Leader, Some(2)));
         let found = conflicts(&recording);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].newer_member.as_deref(), Some("node2"));
@@ -397,7 +468,9 @@ mod tests {
     #[test]
     fn leadership_may_go_back_on_a_timeline_of_its_own() {
         let mut recording = failover();
-        recording.probes.push(probe("node1", 5.0, Seen::Leader, Some(3)));
+        recording
+            .probes
+            .push(probe("node1", 5.0, Seen::Leader, Some(3)));
         recording.attempts.push(write(1, 5.1, 5.2, 3));
         assert_eq!(conflicts(&recording), []);
     }
@@ -419,9 +492,6 @@ mod tests {
             .filter(|band| band.member == "node2")
             .map(|band| (band.role, band.from, band.to))
             .collect();
-        assert_eq!(
-            node2,
-            [(Seen::Replica, 0.0, 3.0), (Seen::Leader, 3.0, 4.1)]
-        );
+        assert_eq!(node2, [(Seen::Replica, 0.0, 3.0), (Seen::Leader, 3.0, 4.1)]);
     }
 }

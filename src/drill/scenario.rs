@@ -24,10 +24,12 @@ pub enum Scenario {
     CrashHost,
     /// The leader's host is cut off from the network.
     IsolateLeader,
+    /// Nothing is broken: whatever happens, somebody else does it.
+    Watch,
 }
 
 impl Scenario {
-    /// Every scenario, the gentlest first: the order of `all`.
+    /// Every way to break something, the gentlest first: the order of `all`.
     pub const ALL: [Scenario; 8] = [
         Scenario::Switchover,
         Scenario::HaproxyRestart,
@@ -50,6 +52,7 @@ impl Scenario {
             Scenario::KillLeader => "kill-leader",
             Scenario::CrashHost => "crash-host",
             Scenario::IsolateLeader => "isolate-leader",
+            Scenario::Watch => "watch",
         }
     }
 
@@ -79,6 +82,7 @@ impl Scenario {
         let ttl = f64::from(patroni.ttl);
         match self {
             Scenario::Switchover | Scenario::StopLeader | Scenario::HaproxyRestart => 2.0,
+            Scenario::Watch => 0.0,
             // Without failsafe_mode the leader steps down, and leads again only with etcd.
             Scenario::EtcdDown if patroni.failsafe => 0.0,
             Scenario::ReplicaDown if !patroni.synchronous => 0.0,
@@ -104,7 +108,7 @@ mod tests {
 
     #[test]
     fn documents_and_the_command_line_use_one_name() {
-        for scenario in Scenario::ALL {
+        for scenario in Scenario::ALL.into_iter().chain([Scenario::Watch]) {
             let json = serde_json::to_value(scenario).expect("a plain enum");
             assert_eq!(json, scenario.as_str());
         }

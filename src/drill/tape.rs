@@ -60,8 +60,8 @@ pub struct View {
     pub last_refused: Option<f64>,
     /// The newest timeline on which a write was committed.
     pub timeline: Option<u32>,
-    /// Who was last seen to commit a write.
-    pub leader: Option<HostName>,
+    /// Who was last seen to commit a write, and on which timeline.
+    pub leader: Option<(HostName, u32)>,
 }
 
 /// A clock, and what was seen since it was started.
@@ -115,9 +115,9 @@ impl Tape {
 
     pub fn probe(&self, probe: Probe) {
         let mut inner = self.inner();
-        if probe.seen == Seen::Leader {
-            inner.view.leader = Some(probe.member.clone());
-            inner.view.timeline = inner.view.timeline.max(probe.timeline);
+        if let (Seen::Leader, Some(timeline)) = (probe.seen, probe.timeline) {
+            inner.view.leader = Some((probe.member.clone(), timeline));
+            inner.view.timeline = inner.view.timeline.max(Some(timeline));
         }
         inner.recording.probes.push(probe);
     }

@@ -131,10 +131,7 @@ mod tests {
     fn what_postgresql_says_is_an_answer() {
         assert_eq!(Trouble::of_sqlstate("25006"), Trouble::ReadOnly);
         assert!(Trouble::of_sqlstate("57P03").is_answer());
-        assert_eq!(
-            Trouble::of_sqlstate("40001").to_string(),
-            "sqlstate_40001"
-        );
+        assert_eq!(Trouble::of_sqlstate("40001").to_string(), "sqlstate_40001");
         assert!(!Trouble::Closed.is_answer());
     }
 }

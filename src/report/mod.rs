@@ -5,6 +5,7 @@
 
 mod board;
 mod diff;
+mod drills;
 mod failure;
 mod live;
 mod mask;
@@ -33,6 +34,7 @@ use tokio::{
 use self::sinks::Sinks;
 pub use self::{
     diff::diff,
+    drills::print_drills,
     failure::{error_json, print_error},
     mask::Masks,
     prompt::{Expected, confirm},

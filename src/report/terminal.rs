@@ -77,6 +77,14 @@ impl Terminal {
         }
     }
 
+    /// The same terminal for a verb that answers with one document: its progress is for people only.
+    pub fn for_people(&self) -> Self {
+        Self {
+            json: false,
+            ..self.clone()
+        }
+    }
+
     /// Masks these secrets in all that is written from now on: output, errors, logs.
     pub fn conceal<'a>(&self, secrets: impl IntoIterator<Item = &'a Secret>) {
         self.masks.add(secrets);

@@ -1,0 +1,61 @@
+//! What clients get, told while it happens.
+
+use std::{convert::Infallible, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{load::Load, record::GAP, tape::View};
+use crate::{
+    event::{Event, Events, Moment},
+    inventory::HostName,
+};
+
+/// How often the narrator looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// Looks from one report of the load to the next: a second.
+const REPORT: u32 = 20;
+
+/// Tells of a load at work until it is dropped.
+pub async fn narrate(load: &Load, events: &Events) -> Infallible {
+    let mut told = load.view();
+    let mut leader: Option<(HostName, u32)> = told.leader.clone();
+    let mut refused = false;
+    let moment = |moment, host| events.emit(Event::DrillMoment { moment, host });
+    for look in 1u32.. {
+        sleep(LOOK).await;
+        let view = load.view();
+        let since = view.t - view.last_write;
+        if !refused && since > GAP {
+            moment(Moment::Refused, None);
+        } else if refused && since <= GAP {
+            moment(Moment::Accepted, None);
+        }
+        refused = since > GAP;
+        if let Some((now, timeline)) = &view.leader {
+            let newer = leader.as_ref().is_some_and(|(_, before)| timeline > before);
+            if newer {
+                moment(Moment::NewLeader, Some(now.clone()));
+            }
+            if newer || leader.is_none() {
+                leader = Some((now.clone(), *timeline));
+            }
+        }
+        if look.is_multiple_of(REPORT) {
+            events.emit(report(&told, &view, refused));
+            told = view;
+        }
+    }
+    std::future::pending().await
+}
+
+fn report(before: &View, now: &View, refused: bool) -> Event {
+    let per_second = |count: u64| {
+        let seconds = (now.t - before.t).max(0.001);
+        (count as f64 / seconds).round() as u32
+    };
+    Event::Load {
+        writes: per_second(now.writes - before.writes),
+        reads: per_second(now.reads - before.reads),
+        refused: refused.then_some(now.t - now.last_write),
+    }
+}

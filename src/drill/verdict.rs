@@ -1,0 +1,165 @@
+//! Whether a cluster has stood what was done to it.
+
+use std::path::Path;
+
+use super::{
+    Scenario,
+    record::{Drill, FILE, FORMAT, Limits, Measured, Record, Settings, Summary},
+};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Kind, Result},
+    inventory::Role,
+};
+
+/// Why a drill does not hold; empty when it does.
+pub fn judge(scenario: Scenario, measured: &Measured, limits: &Limits) -> Vec<String> {
+    let mut failures = Vec::new();
+    if measured.missing > limits.max_lost {
+        failures.push(format!(
+            "{} of {} acknowledged commits are missing",
+            measured.missing, measured.acknowledged
+        ));
+    }
+    if let Some(conflict) = measured.two_leaders.first() {
+        let member = conflict.member.as_deref().unwrap_or("an earlier leader");
+        failures.push(format!(
+            "two leaders accepted writes: {member} still did on timeline {} when there was timeline {}",
+            conflict.timeline, conflict.newer
+        ));
+    }
+    if let Some(limit) = limits.max_outage
+        && measured.write_outage > limit
+    {
+        failures.push(format!(
+            "no write was acknowledged for {:.1} s; the limit is {limit:.1} s",
+            measured.write_outage
+        ));
+    }
+    if measured.acknowledged == 0 {
+        failures.push("no write was acknowledged at all".into());
+    }
+    // A watcher does not know when it should be.
+    if measured.whole.is_none() && scenario != Scenario::Watch {
+        failures.push("the cluster did not become whole again in time".into());
+    }
+    failures
+}
+
+impl Settings {
+    pub fn of(cluster: &Cluster) -> Self {
+        let patroni = &cluster.inventory.patroni;
+        Self {
+            ttl: patroni.ttl,
+            loop_wait: patroni.loop_wait,
+            retry_timeout: patroni.retry_timeout,
+            synchronous: patroni.synchronous,
+            failsafe: patroni.failsafe,
+            tls: cluster.ca.is_some(),
+            members: cluster.with_role(Role::Postgres).count(),
+            etcd: cluster.with_role(Role::Etcd).count(),
+        }
+    }
+}
+
+impl Record {
+    /// The record of drills that have been judged.
+    pub fn of(
+        cluster: &Cluster,
+        begun: jiff::Timestamp,
+        limits: Limits,
+        drills: Vec<Drill>,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            cluster: cluster.name().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            begun,
+            settings: Settings::of(cluster),
+            limits,
+            summaries: Summary::of(&drills),
+            passed: drills.iter().all(|drill| drill.failures.is_empty()),
+            drills,
+        }
+    }
+
+    /// Writes the document into a run's folder.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        let failed = |error: &dyn std::error::Error| {
+            Error::failed(format!("cannot write {}", path.display())).because(error)
+        };
+        let text = serde_json::to_string(self).map_err(|error| failed(&error))?;
+        std::fs::write(&path, text + "\n").map_err(|error| failed(&error))
+    }
+
+    /// The error that says what did not hold; `None` when all did.
+    pub fn verdict(&self) -> Option<Error> {
+        if self.passed {
+            return None;
+        }
+        let what = format!("the cluster {} does not hold", self.cluster);
+        let mut error = Error::new(Kind::Broken, what);
+        for drill in &self.drills {
+            for failure in &drill.failures {
+                error = error.cause(format!("{}, run {}: {failure}", drill.scenario, drill.run));
+            }
+        }
+        if !self.settings.synchronous && self.drills.iter().any(|d| d.measured.missing > 0) {
+            error = error.hint(
+                "asynchronous replication can lose the last commits of a leader that dies; \
+                 patroni: { synchronous: true } waits for a replica to have each",
+            );
+        }
+        Some(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Limits = Limits {
+        max_outage: None,
+        max_lost: 0,
+    };
+
+    fn good() -> Measured {
+        Measured {
+            acknowledged: 100,
+            write_outage: 21.0,
+            whole: Some(3.0),
+            ..Measured::default()
+        }
+    }
+
+    #[test]
+    fn without_a_limit_an_outage_may_last() {
+        assert_eq!(judge(Scenario::CrashHost, &good(), &NONE), [""; 0]);
+        let limits = Limits {
+            max_outage: Some(20.0),
+            ..NONE
+        };
+        let failures = judge(Scenario::CrashHost, &good(), &limits);
+        assert_eq!(
+            failures,
+            ["no write was acknowledged for 21.0 s; the limit is 20.0 s"]
+        );
+    }
+
+    #[test]
+    fn a_lost_commit_or_a_cluster_that_stays_broken_does_not_hold() {
+        let measured = Measured {
+            missing: 2,
+            whole: None,
+            ..good()
+        };
+        assert_eq!(judge(Scenario::CrashHost, &measured, &NONE).len(), 2);
+        let limits = Limits {
+            max_lost: 2,
+            ..NONE
+        };
+        assert_eq!(judge(Scenario::CrashHost, &measured, &limits).len(), 1);
+        assert_eq!(judge(Scenario::Watch, &measured, &limits), [""; 0]);
+    }
+}

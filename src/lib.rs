@@ -23,5 +23,6 @@ pub mod remote;
 pub mod render;
 pub mod report;
 pub mod secret;
+pub mod switchover;
 pub mod verify;
 pub mod workspace;

@@ -5,22 +5,26 @@
 //! done to a cluster.
 
 mod clients;
+mod fault;
 mod ledger;
 mod load;
 mod measure;
 mod narrator;
 pub mod record;
 mod scenario;
+mod stage;
 mod tape;
 mod trouble;
 mod verdict;
 
 pub use clients::{Clients, Target};
+pub use fault::{Fault, Tools};
 pub use ledger::{Balance, Ledger, Row, Tables};
 pub use load::{Crew, Load};
 pub use measure::{bands, marks, measure, samples};
 pub use narrator::narrate;
 pub use scenario::Scenario;
+pub use stage::Stage;
 pub use tape::{Attempt, Kind, Probe, Recording, Tape, View};
 pub use trouble::Trouble;
 pub use verdict::judge;

@@ -8,7 +8,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use async_trait::async_trait;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     event::Events,
     inventory::{self, HostName, Inventory},
 };
@@ -112,10 +112,44 @@ pub trait Provider: Send + Sync {
         None
     }
 
+    /// Makes a running host die at once, as if its power had been cut: nothing on it is told, and
+    /// nothing that it was about to send leaves it.
+    async fn crash(&self, machine: &Machine) -> Result<()> {
+        Err(cannot("make a host die", machine))
+    }
+
+    /// Starts a host that [`Provider::crash`] has made die, at the address it had.
+    ///
+    /// Safe to call again, also when the host runs.
+    async fn revive(&self, machine: &Machine) -> Result<()> {
+        Err(cannot("start a host", machine))
+    }
+
+    /// Cuts a running host off from everybody; what runs on it goes on.
+    async fn isolate(&self, machine: &Machine) -> Result<()> {
+        Err(cannot("cut a host off", machine))
+    }
+
+    /// Connects a host again that [`Provider::isolate`] has cut off, at the address it had.
+    ///
+    /// Safe to call again, also when the host is connected.
+    async fn rejoin(&self, machine: &Machine) -> Result<()> {
+        Err(cannot("connect a host", machine))
+    }
+
+    /// Whether [`Provider::crash`] and [`Provider::isolate`] are honest here.
+    fn can_break_hosts(&self) -> bool {
+        false
+    }
+
     /// Whether `down` removes the hosts themselves; otherwise it clears what `up` put on them.
     fn owns_hosts(&self) -> bool {
         true
     }
+}
+
+fn cannot(what: &str, machine: &Machine) -> Error {
+    Error::input(format!("this provider cannot {what}")).on(&machine.host)
 }
 
 /// The provider that an inventory names.

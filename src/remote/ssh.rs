@@ -120,6 +120,16 @@ impl SshRemote {
             .await
     }
 
+    /// Forgets the connection to a host that died or was cut off: SSH itself notices only after a
+    /// while, and until then the host would seem to be silent.
+    pub async fn forget(&self, host: &HostName) {
+        let slot = self.links.lock().await.remove(host);
+        // Whoever holds it is making a new connection just now.
+        if let Some(mut link) = slot.as_ref().and_then(|slot| slot.try_lock().ok()) {
+            link.take();
+        }
+    }
+
     /// Forgets a connection that has failed, so that the next use opens a new one.
     async fn drop_link(&self, host: &HostName, broken: &Arc<Link>) {
         let slot = self.links.lock().await.get(host).cloned();

@@ -110,6 +110,23 @@ impl Prover {
         Proof::of(checks)
     }
 
+    /// The checks of whether all members are there and both ports lead where they should, which a
+    /// failover breaks and which ask for no facts.
+    pub async fn stand(&self) -> Vec<Check> {
+        let (survey, etcd, servers) = tokio::join!(
+            patroni::survey(&self.http, &self.cluster),
+            self.etcd(),
+            haproxy::servers(&self.http, &self.cluster),
+        );
+        let leader = patroni::leader_of(&survey);
+        vec![
+            self.leader(&survey).await,
+            self.replication(&survey, leader),
+            etcd,
+            self.backends(&servers, leader),
+        ]
+    }
+
     fn units(&self, facts: &BTreeMap<HostName, Facts>) -> Check {
         let mut wrong = Vec::new();
         let mut count = 0;

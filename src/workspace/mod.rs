@@ -8,6 +8,7 @@
 //! | `known_hosts` | the hosts' keys, pinned by name |
 //! | `ssh_config` | so that `ssh -F … node1` works |
 //! | `lock` | who is changing the cluster now |
+//! | `broken.json` | what a drill has broken and not put right yet |
 //! | `launches/` | hosts that have been asked for and not been seen yet |
 //! | `runs/` | what each run had to tell |
 //!
@@ -31,6 +32,7 @@ use crate::{
     provider::Machine,
 };
 
+mod broken;
 mod files;
 mod identity;
 mod known_hosts;
@@ -46,6 +48,7 @@ use self::known_hosts::KnownHosts;
 #[cfg(feature = "aws")]
 pub use self::launches::{Launch, Launches};
 pub use self::{
+    broken::{Broken, BrokenHost, Note as BrokenNote},
     identity::Identity,
     lock::RunLock,
     pki::{Expiry, Pki, RENEWAL, Request, expires},
@@ -58,6 +61,7 @@ const IDENTITY: &str = "id_ed25519";
 const KNOWN_HOSTS: &str = "known_hosts";
 const SSH_CONFIG: &str = "ssh_config";
 const LOCK: &str = "lock";
+const BROKEN: &str = "broken.json";
 const RUNS: &str = "runs";
 const LAUNCHES: &str = "launches";
 const GITIGNORE: &str = ".gitignore";
@@ -210,6 +214,16 @@ impl Workspace {
     /// Takes the cluster for a run of `verb`, or says who has it.
     pub fn lock(&self, verb: &str) -> Result<RunLock> {
         lock::acquire(&self.dir.join(LOCK), &self.inventory.cluster, verb)
+    }
+
+    /// Takes down what is about to be broken on purpose; the note goes with [`BrokenNote::clear`].
+    pub fn note_broken(&self, broken: &Broken) -> Result<BrokenNote> {
+        broken::note(&self.dir.join(BROKEN), broken)
+    }
+
+    /// What a drill that died has left broken.
+    pub fn left_broken(&self) -> Result<Option<(Broken, BrokenNote)>> {
+        broken::left(&self.dir.join(BROKEN))
     }
 
     /// The passwords, made at first use.
@@ -376,7 +390,7 @@ impl Workspace {
             files::remove(&launches.join(name))?;
         }
         files::remove_empty(&launches)?;
-        let mut names = vec![KNOWN_HOSTS, SSH_CONFIG];
+        let mut names = vec![KNOWN_HOSTS, SSH_CONFIG, BROKEN];
         if !keep_secrets {
             names.extend([SECRETS, IDENTITY, "id_ed25519.pub"]);
             pki::remove(&self.dir.join(PKI), self.inventory.hosts.keys())?;

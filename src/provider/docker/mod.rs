@@ -33,6 +33,7 @@ mod build;
 mod container;
 mod convert;
 mod engine;
+mod faults;
 mod host_key;
 mod image;
 mod launch;
@@ -335,6 +336,30 @@ impl Provider for DockerProvider {
 
     async fn remove(&self, resources: &[Resource], events: &Events) -> Result<()> {
         removal::remove(self.engine().await?, resources, events).await
+    }
+
+    async fn crash(&self, machine: &Machine) -> Result<()> {
+        let network = self.network().name();
+        faults::crash(self.engine().await?, &network, machine).await
+    }
+
+    async fn revive(&self, machine: &Machine) -> Result<()> {
+        let network = self.network().name();
+        faults::revive(self.engine().await?, &network, machine).await
+    }
+
+    async fn isolate(&self, machine: &Machine) -> Result<()> {
+        let network = self.network().name();
+        faults::isolate(self.engine().await?, &network, machine).await
+    }
+
+    async fn rejoin(&self, machine: &Machine) -> Result<()> {
+        let network = self.network().name();
+        faults::rejoin(self.engine().await?, &network, machine).await
+    }
+
+    fn can_break_hosts(&self) -> bool {
+        true
     }
 }
 

@@ -1,0 +1,188 @@
+//! How each scenario breaks a cluster, and how it is put right.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+
+use super::Scenario;
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    http::Http,
+    inventory::{HostName, Role},
+    patroni,
+    provider::{Machine, Provider},
+    remote::{Remote, Script, SshRemote},
+    switchover::Handover,
+};
+
+/// How long a unit may take to be told; none is waited for.
+const ORDER: Duration = Duration::from_secs(20);
+/// How long a unit may take to start: PostgreSQL may have to recover first.
+const START: Duration = Duration::from_secs(120);
+
+/// What breaking and repairing work with.
+pub struct Tools<'a> {
+    pub cluster: Arc<Cluster>,
+    pub remote: Arc<SshRemote>,
+    pub http: Http,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub provider: &'a dyn Provider,
+}
+
+/// A fault that can be made: a scenario and the hosts that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub scenario: Scenario,
+    pub hosts: Vec<HostName>,
+}
+
+impl Fault {
+    /// Chooses the hosts by what the cluster is at this moment.
+    pub async fn aim(scenario: Scenario, tools: &Tools<'_>) -> Result<Self> {
+        let with_role = |role| {
+            tools
+                .cluster
+                .with_role(role)
+                .map(|node| node.name.clone())
+                .collect()
+        };
+        let hosts = match scenario {
+            Scenario::EtcdDown => with_role(Role::Etcd),
+            Scenario::HaproxyRestart => with_role(Role::Haproxy),
+            Scenario::Watch => Vec::new(),
+            Scenario::ReplicaDown => {
+                let survey = patroni::survey(&tools.http, &tools.cluster).await;
+                // The same as who would take over: losing that one costs most.
+                let handover = Handover::plan(&survey, None)?;
+                handover.into_iter().map(|handover| handover.to).collect()
+            }
+            Scenario::Switchover
+            | Scenario::StopLeader
+            | Scenario::KillLeader
+            | Scenario::CrashHost
+            | Scenario::IsolateLeader => {
+                let survey = patroni::survey(&tools.http, &tools.cluster).await;
+                let leader = patroni::leader_of(&survey)
+                    .ok_or_else(|| Error::failed("the cluster has no leader"))?;
+                vec![leader.clone()]
+            }
+        };
+        Ok(Self { scenario, hosts })
+    }
+
+    /// What is done before clients are to feel anything.
+    pub async fn prepare(&self, tools: &Tools<'_>) -> Result<()> {
+        if self.scenario != Scenario::Switchover {
+            return Ok(());
+        }
+        let survey = patroni::survey(&tools.http, &tools.cluster).await;
+        match Handover::plan(&survey, None)? {
+            Some(handover) => {
+                let remote = tools.remote.clone() as Arc<dyn Remote>;
+                handover
+                    .prepare(&tools.cluster, remote, tools.tls.clone())
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Breaks it. `machines` are the hosts as the provider knew them before.
+    pub async fn inject(&self, tools: &Tools<'_>, machines: &[Machine]) -> Result<()> {
+        match self.scenario {
+            Scenario::Watch => Ok(()),
+            Scenario::Switchover => {
+                let survey = patroni::survey(&tools.http, &tools.cluster).await;
+                match Handover::plan(&survey, None)? {
+                    Some(handover) => handover.run(&tools.http, &tools.cluster).await,
+                    None => Ok(()),
+                }
+            }
+            Scenario::StopLeader | Scenario::ReplicaDown => {
+                // It is not waited for: what counts is when clients notice.
+                self.everywhere(tools, "systemctl stop --no-block patroni", ORDER)
+                    .await
+            }
+            Scenario::KillLeader => {
+                self.everywhere(tools, "systemctl kill -s KILL patroni", ORDER)
+                    .await
+            }
+            Scenario::EtcdDown => self.everywhere(tools, "systemctl stop etcd", ORDER).await,
+            Scenario::HaproxyRestart => {
+                self.everywhere(tools, "systemctl restart haproxy", ORDER)
+                    .await
+            }
+            Scenario::CrashHost => {
+                for machine in self.machines(machines) {
+                    tools.provider.crash(machine).await?;
+                }
+                Ok(())
+            }
+            Scenario::IsolateLeader => {
+                for machine in self.machines(machines) {
+                    tools.provider.isolate(machine).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts it right. Safe to call again, and when nothing was broken after all.
+    pub async fn repair(&self, tools: &Tools<'_>, machines: &[Machine]) -> Result<()> {
+        match self.scenario {
+            Scenario::Watch | Scenario::Switchover => Ok(()),
+            Scenario::StopLeader | Scenario::ReplicaDown | Scenario::KillLeader => {
+                self.everywhere(tools, "systemctl start patroni", START)
+                    .await
+            }
+            Scenario::EtcdDown => self.everywhere(tools, "systemctl start etcd", START).await,
+            Scenario::HaproxyRestart => {
+                self.everywhere(tools, "systemctl start haproxy", START)
+                    .await
+            }
+            Scenario::CrashHost | Scenario::IsolateLeader => {
+                for machine in self.machines(machines) {
+                    if self.scenario == Scenario::CrashHost {
+                        tools.provider.revive(machine).await?;
+                    } else {
+                        tools.provider.rejoin(machine).await?;
+                    }
+                    // SSH still has its connection to what was there before.
+                    tools.remote.forget(&machine.host).await;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn machines<'a>(&'a self, machines: &'a [Machine]) -> impl Iterator<Item = &'a Machine> {
+        machines
+            .iter()
+            .filter(|machine| self.hosts.contains(&machine.host))
+    }
+
+    async fn everywhere(&self, tools: &Tools<'_>, line: &str, limit: Duration) -> Result<()> {
+        let script = Script::new().line(line);
+        let told = join_all(self.hosts.iter().map(|host| {
+            let script = &script;
+            async move {
+                let quiet = |_, _: &str| {};
+                let output = tools.remote.run(host, script, limit, &quiet).await?;
+                if output.success() {
+                    return Ok(());
+                }
+                Err(Error::failed(format!("`{line}` failed"))
+                    .on(host)
+                    .excerpt("stderr", output.stderr))
+            }
+        }))
+        .await;
+        let mut failures: Vec<Error> = told.into_iter().filter_map(Result::err).collect();
+        match failures.len() {
+            0 => Ok(()),
+            1 => Err(failures.remove(0)),
+            count => Err(Error::several(format!("{count} hosts failed"), failures)),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! One drill from its first client to a cluster that is whole again.
+
+use std::{
+    panic::AssertUnwindSafe,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Clients, Crew, Fault, Load, Scenario, Tables, Tools, bands, judge, marks, measure, narrate,
+    record::{Drill, Limits, Mark, Measured},
+    samples,
+};
+use crate::{
+    error::{Error, Result},
+    event::{Event, Events, Moment},
+    provider::Machine,
+    remote::Remote,
+    verify::Prover,
+    workspace::{Broken, BrokenHost, BrokenNote, Workspace},
+};
+
+/// How long clients work before anything is broken.
+const BASELINE: Duration = Duration::from_secs(3);
+/// How long they may take to get going.
+const GETTING_GOING: Duration = Duration::from_secs(30);
+/// How long a fault lasts once clients have got over it.
+const LINGER: Duration = Duration::from_secs(3);
+/// How long the cluster may take to become whole once the fault is lifted.
+const RECOVERY: Duration = Duration::from_secs(180);
+/// How long clients go on in a cluster that is whole.
+const TAIL: Duration = Duration::from_secs(2);
+/// How often the stage looks what clients get.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often it looks whether the cluster is whole.
+const INSPECTION: Duration = Duration::from_millis(250);
+
+/// What drills are played with.
+pub struct Stage<'a> {
+    pub tools: Tools<'a>,
+    pub workspace: &'a Workspace,
+    pub machines: &'a [Machine],
+    pub events: Events,
+    /// Takes the ledgers.
+    pub folder: PathBuf,
+    pub limits: Limits,
+    pub cancel: CancellationToken,
+}
+
+/// When what happened, in seconds of the load.
+#[derive(Debug, Default)]
+struct Times {
+    fault: Option<f64>,
+    repair: Option<f64>,
+    whole: Option<f64>,
+}
+
+impl Stage<'_> {
+    /// Plays `scenario` once. Whatever happens, what was broken is put right before this returns, or
+    /// the error says that it could not be.
+    pub async fn play(&self, scenario: Scenario, run: usize, runs: usize) -> Result<Drill> {
+        let fault = Fault::aim(scenario, &self.tools).await?;
+        self.events.emit(Event::DrillStarted {
+            scenario: scenario.as_str(),
+            run,
+            runs,
+            hosts: fault.hosts.clone(),
+        });
+        let clients = Arc::new(self.clients().await?);
+        let folder = self.folder.join(format!("{scenario}-{run}"));
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            Error::failed(format!("cannot make {}", folder.display())).because(error)
+        })?;
+        fault.prepare(&self.tools).await?;
+        let load = Load::start(clients.clone(), &folder, &Crew::default()).await?;
+        let begun = load.tape().begun();
+        let mut times = Times::default();
+        let acted = tokio::select! {
+            acted = self.act(&fault, &load, &mut times) => acted,
+            never = narrate(&load, &self.events) => match never {},
+        };
+        if let Err(error) = acted {
+            drop(load);
+            // Best done, but the error is what matters.
+            let _ = Tables::drop(&clients).await;
+            return Err(error);
+        }
+        let (recording, balance) = load.stop().await?;
+        self.tell(Moment::End);
+        let at = times.fault.unwrap_or_default();
+        let measured = Measured {
+            whole: times.whole.map(|whole| whole - times.repair.unwrap_or(at)),
+            ..measure(&recording, at, &balance)
+        };
+        let failures = judge(scenario, &measured, &self.limits);
+        self.events.emit(Event::DrillFinished {
+            scenario: scenario.as_str(),
+            passed: failures.is_empty(),
+            write_outage: measured.write_outage,
+            read_outage: measured.read_outage,
+            acknowledged: measured.acknowledged,
+            missing: measured.missing,
+        });
+        Ok(Drill {
+            scenario,
+            run,
+            hosts: fault.hosts.iter().map(ToString::to_string).collect(),
+            begun,
+            route: clients.route(),
+            bound: scenario.bound(&self.tools.cluster.inventory.patroni),
+            failures,
+            samples: samples(&recording),
+            marks: self.marks(&fault, &times, marks(&recording, at), recording.length),
+            bands: bands(&recording),
+            measured,
+        })
+    }
+
+    /// Puts right what a drill that died has left.
+    pub async fn mend(&self, broken: &Broken, note: BrokenNote) -> Result<()> {
+        let fault = Fault {
+            scenario: broken.scenario,
+            hosts: broken
+                .hosts
+                .iter()
+                .map(|host| host.machine().host)
+                .collect(),
+        };
+        let machines: Vec<Machine> = broken.hosts.iter().map(BrokenHost::machine).collect();
+        self.tell(Moment::Repair);
+        fault.repair(&self.tools, &machines).await?;
+        if self.until_whole(None, None).await.is_none() {
+            return Err(not_whole());
+        }
+        self.tell(Moment::Whole);
+        Tables::drop(&self.clients().await?).await?;
+        note.clear()
+    }
+
+    async fn clients(&self) -> Result<Clients> {
+        Clients::find(
+            self.tools.cluster.clone(),
+            self.tools.remote.clone() as Arc<dyn Remote>,
+            self.tools.tls.clone(),
+            self.machines,
+        )
+        .await
+    }
+
+    async fn act(&self, fault: &Fault, load: &Load, times: &mut Times) -> Result<()> {
+        self.get_going(load).await?;
+        self.tell(Moment::Load);
+        self.pause(BASELINE).await?;
+        let broken = Broken {
+            scenario: fault.scenario,
+            since: jiff::Timestamp::now(),
+            hosts: self
+                .machines
+                .iter()
+                .filter(|machine| fault.hosts.contains(&machine.host))
+                .map(BrokenHost::of)
+                .collect(),
+        };
+        let note = self.workspace.note_broken(&broken)?;
+        // From here on everything is put right, whatever comes.
+        let suffered = AssertUnwindSafe(self.suffer(fault, load, times))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Err(Error::failed("the drill itself failed (a panic)")));
+        let interrupted = self.cancel.is_cancelled();
+        if times.repair.is_none() && (lifts(fault.scenario) || suffered.is_err()) {
+            times.repair = Some(load.tape().now());
+            self.tell(Moment::Repair);
+        }
+        let repaired = fault.repair(&self.tools, self.machines).await;
+        if let Err(error) = repaired {
+            return Err(still_broken(error, &broken));
+        }
+        if times.whole.is_none() {
+            let timeline = None;
+            times.whole = self.until_whole(Some(load), timeline).await;
+        }
+        if times.whole.is_some() {
+            self.tell(Moment::Whole);
+        }
+        note.clear()?;
+        suffered?;
+        if interrupted {
+            return Err(Error::interrupted().left("what was broken has been put right"));
+        }
+        self.pause(TAIL).await
+    }
+
+    /// Breaks it, and waits until clients have got over it, or long enough.
+    async fn suffer(&self, fault: &Fault, load: &Load, times: &mut Times) -> Result<()> {
+        let before = load.view();
+        self.events.emit(Event::DrillMoment {
+            moment: Moment::Fault,
+            host: fault.hosts.first().cloned(),
+        });
+        times.fault = Some(load.tape().now());
+        fault.inject(&self.tools, self.machines).await?;
+        let scenario = fault.scenario;
+        let patroni = &self.tools.cluster.inventory.patroni;
+        let bound = Duration::from_secs_f64(scenario.bound(patroni));
+        if !lifts(scenario) {
+            let newer = scenario.moves_leader().then_some(before.timeline).flatten();
+            times.whole = self.until_whole(Some(load), newer).await;
+            return Ok(());
+        }
+        let injected = Instant::now();
+        if scenario.moves_leader() {
+            let patience = bound + Duration::from_secs(60);
+            while injected.elapsed() < patience {
+                let view = load.view();
+                if view.timeline > before.timeline && view.last_write + 0.5 > view.t {
+                    break;
+                }
+                self.pause(LOOK).await?;
+            }
+            return self.pause(LINGER).await;
+        }
+        // The leader may stay. Long enough that whoever steps down has done so.
+        let long_enough = match scenario {
+            Scenario::EtcdDown => patroni.ttl + patroni.loop_wait,
+            _ => patroni.loop_wait + 5,
+        };
+        self.pause(Duration::from_secs(long_enough.into())).await
+    }
+
+    /// Waits until the first writes are there.
+    async fn get_going(&self, load: &Load) -> Result<()> {
+        let begin = Instant::now();
+        while load.view().writes < 20 || load.view().reads < 20 {
+            if begin.elapsed() > GETTING_GOING {
+                return Err(Error::failed(format!(
+                    "clients got {} writes and {} reads through in {} s",
+                    load.view().writes,
+                    load.view().reads,
+                    GETTING_GOING.as_secs()
+                ))
+                .left("nothing was broken"));
+            }
+            self.pause(LOOK).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the cluster stands and, with `newer`, on a timeline after that; returns when that
+    /// was, by the clock of the load. Not interrupted: it is what an interruption waits for.
+    async fn until_whole(&self, load: Option<&Load>, newer: Option<u32>) -> Option<f64> {
+        let prover = Prover {
+            cluster: self.tools.cluster.clone(),
+            remote: self.tools.remote.clone() as Arc<dyn Remote>,
+            http: self.tools.http.clone(),
+            tls: self.tools.tls.clone(),
+        };
+        let begin = Instant::now();
+        let clock = || load.map_or(begin.elapsed().as_secs_f64(), |load| load.tape().now());
+        while begin.elapsed() < RECOVERY {
+            let seen = clock();
+            let moved = newer
+                .is_none_or(|newer| load.is_some_and(|load| load.view().timeline > Some(newer)));
+            if moved && prover.stand().await.iter().all(|check| check.passed) {
+                return Some(seen);
+            }
+            sleep(INSPECTION).await;
+        }
+        None
+    }
+
+    async fn pause(&self, length: Duration) -> Result<()> {
+        tokio::select! {
+            () = sleep(length) => Ok(()),
+            () = self.cancel.cancelled() => Err(Error::interrupted()
+                .left("what was broken has been put right")),
+        }
+    }
+
+    fn tell(&self, moment: Moment) {
+        self.events.emit(Event::DrillMoment { moment, host: None });
+    }
+
+    fn marks(&self, fault: &Fault, times: &Times, noticed: Vec<Mark>, end: f64) -> Vec<Mark> {
+        let host = fault.hosts.first().map(ToString::to_string);
+        let known = [
+            (Some(0.0), Moment::Load, None),
+            (times.fault, Moment::Fault, host),
+            (times.repair, Moment::Repair, None),
+            (times.whole, Moment::Whole, None),
+            (Some(end), Moment::End, None),
+        ];
+        let mut all: Vec<Mark> = known
+            .into_iter()
+            .filter_map(|(t, moment, host)| {
+                Some(Mark {
+                    t: t?,
+                    moment,
+                    host,
+                })
+            })
+            .chain(noticed)
+            .collect();
+        all.sort_by(|a, b| a.t.total_cmp(&b.t));
+        all
+    }
+}
+
+/// Whether the fault lasts until somebody lifts it.
+fn lifts(scenario: Scenario) -> bool {
+    !matches!(
+        scenario,
+        Scenario::Switchover | Scenario::HaproxyRestart | Scenario::KillLeader | Scenario::Watch
+    )
+}
+
+fn not_whole() -> Error {
+    Error::failed(format!(
+        "the cluster did not become whole again in {} s",
+        RECOVERY.as_secs()
+    ))
+    .hint("what is wrong: pgherd status")
+}
+
+fn still_broken(error: Error, broken: &Broken) -> Error {
+    let hosts: Vec<&str> = broken.hosts.iter().map(|host| host.name.as_str()).collect();
+    error
+        .left(format!(
+            "what {} has broken on {} is not put right",
+            broken.scenario,
+            hosts.join(", ")
+        ))
+        .hint("try again: pgherd drill --repair")
+}

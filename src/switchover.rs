@@ -1,0 +1,213 @@
+//! A planned change of leader, and what makes it short.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    http::Http,
+    inventory::HostName,
+    patroni::{self, Patroni, Status},
+    postgres::{Door, FrontDoor},
+    remote::Remote,
+};
+
+/// How long the candidate may take to lead.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who leads and who is to lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handover {
+    pub from: HostName,
+    pub to: HostName,
+}
+
+impl Handover {
+    /// The handover to `wanted`, or to the best replica; `None` when `wanted` leads already.
+    pub fn plan(
+        survey: &BTreeMap<HostName, Result<Status>>,
+        wanted: Option<&HostName>,
+    ) -> Result<Option<Self>> {
+        let from =
+            patroni::leader_of(survey).ok_or_else(|| Error::failed("the cluster has no leader"))?;
+        let status = survey[from]
+            .as_ref()
+            .map_err(|_| Error::failed("the leader does not answer").on(from))?;
+        if wanted == Some(from) {
+            return Ok(None);
+        }
+        let to = match wanted {
+            Some(wanted) => refuse_unfit(status, from, wanted)?,
+            None => best(survey, status, from)?,
+        };
+        Ok(Some(Self {
+            from: from.clone(),
+            to: to.clone(),
+        }))
+    }
+
+    /// Makes what follows short: the checkpoint that a clean stop waits for is done beforehand, while
+    /// writes go on.
+    pub async fn prepare(
+        &self,
+        cluster: &Cluster,
+        remote: Arc<dyn Remote>,
+        tls: Tls,
+    ) -> Result<()> {
+        let door = FrontDoor {
+            cluster,
+            remote,
+            tls,
+        };
+        let sql = door.open(Door::Write).await?;
+        // A large one takes its time, and does no harm.
+        sql.attempt("checkpoint")
+            .await
+            .map(|_| ())
+            .map_err(|error| Error::failed("the leader makes no checkpoint").because(error))
+    }
+
+    /// Hands over, and returns once the candidate leads.
+    pub async fn run(&self, http: &Http, cluster: &Cluster) -> Result<()> {
+        Patroni::on(http, &self.from)
+            .switchover(cluster, &self.from, &self.to)
+            .await?;
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            if Patroni::on(http, &self.to)
+                .is_leader()
+                .await
+                .is_ok_and(|leads| leads)
+            {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        Err(Error::failed(format!("{} did not become the leader", self.to)).on(&self.from))
+    }
+}
+
+type Tls = Option<Arc<rustls::ClientConfig>>;
+
+/// Whether a standby has every commit that was acknowledged; in synchronous mode only such a one may
+/// take over.
+fn is_synchronous(leader: &Status, member: &HostName) -> bool {
+    leader.replication.iter().any(|replica| {
+        replica.application_name == member.as_str()
+            && matches!(replica.sync_state.as_str(), "sync" | "quorum")
+    })
+}
+
+fn has_synchronous(leader: &Status) -> bool {
+    leader
+        .replication
+        .iter()
+        .any(|replica| matches!(replica.sync_state.as_str(), "sync" | "quorum"))
+}
+
+fn refuse_unfit<'a>(
+    leader: &Status,
+    from: &HostName,
+    wanted: &'a HostName,
+) -> Result<&'a HostName> {
+    if !leader.streams_to(wanted) {
+        return Err(Error::failed(format!("{from} does not stream to {wanted}"))
+            .hint("see who does: pgherd status"));
+    }
+    if has_synchronous(leader) && !is_synchronous(leader, wanted) {
+        return Err(Error::failed(format!(
+            "{wanted} is not the synchronous standby, and Patroni lets no other take over"
+        ))
+        .hint("leave --to out, and the synchronous standby is taken"));
+    }
+    Ok(wanted)
+}
+
+/// The synchronous standby, else the one that is nearest.
+fn best<'a>(
+    survey: &'a BTreeMap<HostName, Result<Status>>,
+    leader: &Status,
+    from: &HostName,
+) -> Result<&'a HostName> {
+    survey
+        .iter()
+        .filter(|(host, _)| *host != from && leader.streams_to(host))
+        .max_by_key(|(host, status)| {
+            let replayed = status
+                .as_ref()
+                .ok()
+                .and_then(|status| status.xlog.replayed_location);
+            (is_synchronous(leader, host), replayed)
+        })
+        .map(|(host, _)| host)
+        .ok_or_else(|| Error::failed("no replica streams that could take over").on(from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patroni::{Replication, Xlog};
+
+    fn status(role: &str, replayed: u64) -> Status {
+        Status {
+            state: "running".into(),
+            role: role.into(),
+            timeline: Some(1),
+            server_version: None,
+            replication: Vec::new(),
+            replication_state: None,
+            xlog: Xlog {
+                replayed_location: Some(replayed),
+                ..Xlog::default()
+            },
+            pending_restart: false,
+            database_system_identifier: None,
+            pause: false,
+            patroni: BTreeMap::new(),
+        }
+    }
+
+    fn streams(name: &str, sync_state: &str) -> Replication {
+        Replication {
+            application_name: name.into(),
+            state: "streaming".into(),
+            sync_state: sync_state.into(),
+        }
+    }
+
+    /// node1 leads; node2 is nearer than node3; node4 does not stream.
+    fn survey(sync: &str) -> BTreeMap<HostName, Result<Status>> {
+        let mut leader = status("primary", 0);
+        leader.replication = vec![streams("node2", "async"), streams("node3", sync)];
+        BTreeMap::from([
+            (HostName::new("node1"), Ok(leader)),
+            (HostName::new("node2"), Ok(status("replica", 200))),
+            (HostName::new("node3"), Ok(status("replica", 100))),
+            (HostName::new("node4"), Ok(status("replica", 300))),
+        ])
+    }
+
+    fn to(survey: &BTreeMap<HostName, Result<Status>>, wanted: Option<&str>) -> Result<String> {
+        let wanted = wanted.map(HostName::new);
+        Ok(Handover::plan(survey, wanted.as_ref())?
+            .map_or_else(|| "nobody".to_owned(), |handover| handover.to.to_string()))
+    }
+
+    #[test]
+    fn the_nearest_replica_takes_over_unless_another_is_synchronous() {
+        assert_eq!(to(&survey("async"), None).expect("one"), "node2");
+        assert_eq!(to(&survey("sync"), None).expect("one"), "node3");
+    }
+
+    #[test]
+    fn who_cannot_take_over_is_refused() {
+        assert_eq!(to(&survey("async"), Some("node3")).expect("one"), "node3");
+        assert_eq!(to(&survey("async"), Some("node1")).expect("one"), "nobody");
+        let error = to(&survey("async"), Some("node4")).expect_err("it does not stream");
+        assert!(error.what().contains("does not stream to node4"));
+        let error = to(&survey("sync"), Some("node2")).expect_err("it may lack commits");
+        assert!(error.what().contains("not the synchronous standby"));
+    }
+}

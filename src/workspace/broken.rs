@@ -1,0 +1,158 @@
+//! What is broken on purpose at this moment, so that it is put right whatever becomes of the drill.
+//!
+//! The note is on disk before anything is broken, and goes when everything is right again. While its
+//! drill lives, the drill holds a lock on it: a note without one was left by a drill that died.
+
+use std::{
+    fs::{File, TryLockError},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::files;
+use crate::{
+    drill::Scenario,
+    error::{Error, Result},
+    inventory::HostName,
+    provider::{Machine, MachineState},
+};
+
+/// What a drill has broken, or is about to break.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Broken {
+    pub scenario: Scenario,
+    pub since: jiff::Timestamp,
+    pub hosts: Vec<BrokenHost>,
+}
+
+/// A host as it was before: one that is cut off no longer shows its address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokenHost {
+    pub name: String,
+    pub id: String,
+    pub address: Option<Ipv4Addr>,
+    pub ssh_address: Option<Ipv4Addr>,
+}
+
+impl BrokenHost {
+    pub fn of(machine: &Machine) -> Self {
+        Self {
+            name: machine.host.to_string(),
+            id: machine.id.clone(),
+            address: machine.address,
+            ssh_address: machine.ssh_address,
+        }
+    }
+
+    /// The machine as its provider knew it.
+    pub fn machine(&self) -> Machine {
+        Machine {
+            host: HostName::new(&self.name),
+            id: self.id.clone(),
+            state: MachineState::Running,
+            address: self.address,
+            ssh_address: self.ssh_address,
+            host_key: None,
+            published_on: None,
+        }
+    }
+}
+
+/// The note of a drill that is alive: its own.
+#[derive(Debug)]
+#[must_use = "without it nobody knows what is broken"]
+pub struct Note {
+    path: PathBuf,
+    _held: File,
+}
+
+impl Note {
+    /// Removes the note: everything is right again.
+    pub fn clear(self) -> Result<()> {
+        files::remove(&self.path)
+    }
+}
+
+/// Takes down what is about to be broken.
+pub(super) fn note(path: &Path, broken: &Broken) -> Result<Note> {
+    let text = serde_json::to_vec(broken)
+        .map_err(|error| Error::failed("cannot take down what is broken").because(error))?;
+    files::write(path, files::PRIVATE, &text)?;
+    take(path)
+}
+
+/// What a drill that died has left broken, and its note; none while a drill is at work, or when
+/// nothing is broken.
+pub(super) fn left(path: &Path) -> Result<Option<(Broken, Note)>> {
+    let Some(text) = files::read(path)? else {
+        return Ok(None);
+    };
+    let broken = serde_json::from_str(&text).map_err(|error| {
+        Error::failed(format!("{} makes no sense", path.display()))
+            .because(error)
+            .hint("see what is broken with `pgherd status`, put it right, and remove the file")
+    })?;
+    let file = File::open(path).map_err(|error| files::failed("cannot open", path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some((
+            broken,
+            Note {
+                path: path.to_owned(),
+                _held: file,
+            },
+        ))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(files::failed("cannot lock", path, error)),
+    }
+}
+
+fn take(path: &Path) -> Result<Note> {
+    let file = File::open(path).map_err(|error| files::failed("cannot open", path, error))?;
+    // Others hold it for moments only, to see whether anybody does.
+    file.lock()
+        .map_err(|error| files::failed("cannot lock", path, error))?;
+    Ok(Note {
+        path: path.to_owned(),
+        _held: file,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken() -> Broken {
+        Broken {
+            scenario: Scenario::CrashHost,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            hosts: vec![BrokenHost {
+                name: "node1".into(),
+                id: "abc".into(),
+                address: Some(Ipv4Addr::new(10, 0, 0, 1)),
+                ssh_address: None,
+            }],
+        }
+    }
+
+    #[test]
+    fn only_a_drill_that_died_has_left_something() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("broken.json");
+        assert!(left(&path).expect("nothing there").is_none());
+
+        let held = note(&path, &broken()).expect("a note");
+        assert!(left(&path).expect("a drill is at work").is_none());
+        drop(held);
+        let (found, held) = left(&path).expect("readable").expect("left behind");
+        assert_eq!(found, broken());
+        assert_eq!(found.hosts[0].machine().host.as_str(), "node1");
+        assert!(left(&path).expect("one repairs it").is_none());
+
+        held.clear().expect("removed");
+        assert!(left(&path).expect("nothing there").is_none());
+    }
+}

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Global, plan as plan_verb,
+    Global, drill, plan as plan_verb,
     site::{self, Base, Outlook, Sight, Site},
 };
 use crate::{
@@ -61,6 +61,7 @@ pub(super) async fn run(
     let base = Base::new(global, verb.open())?;
     let _lock = base.workspace.lock(verb.as_str())?;
     terminal.conceal(base.workspace.secrets()?.values());
+    drill::mend::offer(&base, yes, terminal, cancel).await?;
     for note in base.workspace.take_notes() {
         terminal.say(&format!("note: {note}"));
     }

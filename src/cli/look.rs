@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    Global,
+    Global, drill,
     site::{Base, Sight, Site},
 };
 use crate::{
@@ -26,6 +26,7 @@ const BOUND: Duration = Duration::from_secs(5);
 pub(super) async fn verify(global: &Global, terminal: &Terminal) -> Result<()> {
     let base = Base::there(global)?;
     terminal.conceal(base.workspace.secrets()?.values());
+    drill::mend::notice(&base, terminal)?;
     let outlook = base.outlook().await?;
     let machines = outlook.complete(&base.inventory)?;
     let (events, _quiet) = Events::channel();
@@ -58,6 +59,7 @@ async fn prove(site: &Site<'_>) -> Result<Proof> {
 pub(super) async fn status(global: &Global, terminal: &Terminal) -> Result<()> {
     let base = Base::there(global)?;
     terminal.conceal(base.workspace.secrets()?.values());
+    drill::mend::notice(&base, terminal)?;
     let outlook = base.outlook().await?;
     if outlook.running.is_empty() {
         return Err(super::site::no_hosts(&base.inventory));

@@ -6,6 +6,7 @@
 
 mod clients;
 mod fault;
+mod guests;
 mod ledger;
 mod load;
 mod measure;
@@ -19,6 +20,7 @@ mod verdict;
 
 pub use clients::{Clients, Target};
 pub use fault::{Fault, Tools};
+pub use guests::{Guest, guests};
 pub use ledger::{Balance, Ledger, Row, Tables};
 pub use load::{Crew, Load};
 pub use measure::{bands, marks, measure, samples};

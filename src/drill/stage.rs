@@ -49,6 +49,7 @@ pub struct Stage<'a> {
     /// Takes the ledgers.
     pub folder: PathBuf,
     pub limits: Limits,
+    pub crew: Crew,
     pub cancel: CancellationToken,
 }
 
@@ -77,7 +78,7 @@ impl Stage<'_> {
             Error::failed(format!("cannot make {}", folder.display())).because(error)
         })?;
         fault.prepare(&self.tools).await?;
-        let load = Load::start(clients.clone(), &folder, &Crew::default()).await?;
+        let load = Load::start(clients.clone(), &folder, &self.crew).await?;
         let begun = load.tape().begun();
         let mut times = Times::default();
         let acted = tokio::select! {

@@ -1,0 +1,129 @@
+//! What a drill that was killed has left broken: noticed, and put right.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Global, play::stage};
+use crate::{
+    cli::site::{self, Base},
+    drill::{Scenario, record::Limits},
+    error::{Error, Result},
+    event::Events,
+    report::{self, Expected, Options, Reporter, RunLog, Terminal},
+    workspace::{Broken, BrokenHost, BrokenNote},
+};
+
+/// `pgherd drill --repair`.
+pub(super) async fn run(
+    global: &Global,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let base = Base::there(global)?;
+    let _lock = base.workspace.lock("drill")?;
+    terminal.conceal(base.workspace.secrets()?.values());
+    match base.workspace.left_broken()? {
+        Some((broken, note)) => mend(&base, &broken, note, terminal, cancel).await,
+        None => {
+            terminal.say("nothing is broken: no drill was killed here");
+            Ok(())
+        }
+    }
+}
+
+/// Says, in verbs that only look, what a drill has left.
+pub(in crate::cli) fn notice(base: &Base, terminal: &Terminal) -> Result<()> {
+    if let Some((broken, _)) = base.workspace.left_broken()? {
+        terminal.say(&format!(
+            "note: {}\n      put it right: {}",
+            describe(&broken),
+            site::typed(&base.inventory.path, "drill --repair")
+        ));
+    }
+    Ok(())
+}
+
+/// Offers, in verbs that change something, to put right what a drill has left before they begin.
+pub(in crate::cli) async fn offer(
+    base: &Base,
+    yes: bool,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let Some((broken, note)) = base.workspace.left_broken()? else {
+        return Ok(());
+    };
+    terminal.say(&format!("note: {}", describe(&broken)));
+    if !yes && !report::confirm(terminal, "Put that right first?", Expected::Yes).await? {
+        return Ok(());
+    }
+    mend(base, &broken, note, terminal, cancel).await
+}
+
+/// Puts it right, and returns once the cluster is whole.
+pub(super) async fn mend(
+    base: &Base,
+    broken: &Broken,
+    note: BrokenNote,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let folder = base.workspace.new_run(jiff::Timestamp::now())?;
+    let (events, receiver) = Events::channel();
+    let reporter = Reporter::start(
+        receiver,
+        Options {
+            terminal: terminal.for_people(),
+            run_log: Some(RunLog::create(&folder)?),
+            hosts: Vec::new(),
+        },
+    );
+    terminal.say(&format!("putting right: {}", describe(broken)));
+    let mended = put_right(base, broken, note, &events, folder, cancel).await;
+    reporter.finish().await;
+    mended
+}
+
+async fn put_right(
+    base: &Base,
+    broken: &Broken,
+    note: BrokenNote,
+    events: &Events,
+    folder: std::path::PathBuf,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    // The hosts first: only then can anybody be asked anything.
+    for machine in broken.hosts.iter().map(BrokenHost::machine) {
+        match broken.scenario {
+            Scenario::CrashHost => base.provider.revive(&machine).await?,
+            Scenario::IsolateLeader => base.provider.rejoin(&machine).await?,
+            _ => {}
+        }
+    }
+    let outlook = base.outlook().await?;
+    let site = base
+        .connect(outlook.complete(&base.inventory)?, events)
+        .await?;
+    let limits = Limits {
+        max_outage: None,
+        max_lost: 0,
+    };
+    let mended = async {
+        let sight = site.look().await?;
+        stage(&site, sight.cluster, folder, limits, cancel)
+            .mend(broken, note)
+            .await
+    }
+    .await;
+    site.remote.close().await;
+    mended.map_err(|error: Error| error.hint("see what is wrong: pgherd status"))
+}
+
+fn describe(broken: &Broken) -> String {
+    let hosts: Vec<&str> = broken.hosts.iter().map(|host| host.name.as_str()).collect();
+    format!(
+        "the drill {} was killed at its work on {}, since {}",
+        broken.scenario,
+        hosts.join(", "),
+        broken.since.strftime("%Y-%m-%d %H:%M:%S UTC")
+    )
+}

@@ -1,0 +1,150 @@
+//! `pgherd drill`.
+
+use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use super::Global;
+use crate::{
+    drill::{Scenario, record::Limits},
+    error::Result,
+    report::Terminal,
+};
+
+pub(super) mod mend;
+mod play;
+mod watch;
+
+/// What `pgherd drill` takes.
+#[derive(Debug, Args)]
+pub struct Wish {
+    /// What to break
+    #[arg(value_enum, value_name = "SCENARIO", default_value = "all")]
+    what: What,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Go on although others are connected to the cluster, who will feel it too
+    #[arg(long)]
+    despite_clients: bool,
+    /// Do each scenario so many times, and show median and worst
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Exit with 3 when writes are refused for longer than this, such as `30s`
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    max_outage: Option<f64>,
+    /// Exit with 3 when more acknowledged commits than this are missing afterwards
+    #[arg(long, value_name = "COMMITS", default_value_t = 0)]
+    max_lost: u64,
+    /// With `watch`: end by itself after this time, such as `60s` or `5m`
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+    length: Option<f64>,
+    /// Only put right what a drill that was killed has left broken
+    #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "length"])]
+    repair: bool,
+}
+
+impl Wish {
+    fn limits(&self) -> Limits {
+        Limits {
+            max_outage: self.max_outage,
+            max_lost: self.max_lost,
+        }
+    }
+}
+
+/// The scenarios, as the command line offers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Every one of these in turn, with a proven cluster between any two
+    All,
+    /// Hand the leadership over, as `pgherd switchover` does
+    Switchover,
+    /// Restart HAProxy
+    HaproxyRestart,
+    /// Stop Patroni and PostgreSQL on a replica, the synchronous one if there is one
+    ReplicaDown,
+    /// Stop etcd on all of its hosts
+    EtcdDown,
+    /// Stop Patroni and PostgreSQL on the leader in good order
+    StopLeader,
+    /// Kill Patroni and PostgreSQL on the leader
+    KillLeader,
+    /// Make the leader's host die
+    CrashHost,
+    /// Cut the leader's host off from the network
+    IsolateLeader,
+    /// Nothing: measure while somebody else does something, until Ctrl-C
+    Watch,
+}
+
+impl What {
+    fn scenarios(self) -> Vec<Scenario> {
+        let one = match self {
+            What::All => return Scenario::ALL.to_vec(),
+            What::Switchover => Scenario::Switchover,
+            What::HaproxyRestart => Scenario::HaproxyRestart,
+            What::ReplicaDown => Scenario::ReplicaDown,
+            What::EtcdDown => Scenario::EtcdDown,
+            What::StopLeader => Scenario::StopLeader,
+            What::KillLeader => Scenario::KillLeader,
+            What::CrashHost => Scenario::CrashHost,
+            What::IsolateLeader => Scenario::IsolateLeader,
+            What::Watch => Scenario::Watch,
+        };
+        vec![one]
+    }
+}
+
+pub(super) async fn run(
+    global: &Global,
+    wish: &Wish,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    match wish.what {
+        _ if wish.repair => mend::run(global, terminal, cancel).await,
+        What::Watch => watch::run(global, wish, terminal, cancel).await,
+        what => play::run(global, wish, &what.scenarios(), terminal, cancel).await,
+    }
+}
+
+/// `500ms`, `30s`, `1m 30s`.
+fn seconds(text: &str) -> Result<f64, String> {
+    let span: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "write a number with a unit: 500ms, 30s, 5m".to_owned())?;
+    if span.is_negative() {
+        return Err("a time cannot be negative".into());
+    }
+    Ok(span.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(seconds("30s"), Ok(30.0));
+        assert_eq!(seconds("1m 30s"), Ok(90.0));
+        assert_eq!(seconds("500ms"), Ok(0.5));
+        assert!(seconds("30").is_err() && seconds("-3s").is_err() && seconds("soon").is_err());
+    }
+
+    #[test]
+    fn every_scenario_is_offered_under_its_own_name() {
+        for what in What::value_variants() {
+            let name = what
+                .to_possible_value()
+                .map(|value| value.get_name().to_owned());
+            let name = name.unwrap_or_default();
+            match what.scenarios()[..] {
+                [one] => assert_eq!(one.as_str(), name),
+                ref all => {
+                    assert_eq!(name, "all");
+                    assert_eq!(all, Scenario::ALL);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `pgherd drill watch`: measures, and breaks nothing.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Global, Wish};
+use crate::{
+    cli::site::{self, Base, Site},
+    drill::{
+        Clients, Crew, Load, Scenario, bands, judge, marks, measure, narrate,
+        record::{Drill, Mark, Record},
+        samples,
+    },
+    error::Result,
+    event::{Event, Events, Moment},
+    report::{self, Options, Reporter, RunLog, Terminal},
+};
+
+/// How long clients work before what they feel counts: seconds. Connections are made meanwhile.
+const WARM_UP: f64 = 1.0;
+/// How often to look where the hosts are now.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(
+    global: &Global,
+    wish: &Wish,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let base = Base::there(global)?;
+    terminal.conceal(base.workspace.secrets()?.values());
+    let outlook = base.outlook().await?;
+    if outlook.running.is_empty() {
+        return Err(site::no_hosts(&base.inventory));
+    }
+    // No lock: it is there to run beside whatever holds it.
+    let folder = base.workspace.new_run(jiff::Timestamp::now())?;
+    let (events, receiver) = Events::channel();
+    let reporter = Reporter::start(
+        receiver,
+        Options {
+            terminal: terminal.for_people(),
+            run_log: Some(RunLog::create(&folder)?),
+            hosts: Vec::new(),
+        },
+    );
+    let site = base.connect(&outlook.running, &events).await?;
+    let watched = watch(&site, wish, &folder, cancel).await;
+    site.remote.close().await;
+    reporter.finish().await;
+    let record = watched?;
+    record.write(&folder)?;
+    report::print_drills(terminal, &record);
+    record.verdict().map_or(Ok(()), Err)
+}
+
+async fn watch(
+    site: &Site<'_>,
+    wish: &Wish,
+    folder: &Path,
+    cancel: &CancellationToken,
+) -> Result<Record> {
+    let cluster = site.look().await?.cluster;
+    let clients = Arc::new(
+        Clients::find(
+            cluster.clone(),
+            site.remote.clone(),
+            site.tls.clone(),
+            &site.machines,
+        )
+        .await?,
+    );
+    let load = Load::start(clients.clone(), folder, &Crew::default()).await?;
+    let begun = load.tape().begun();
+    let tell = |moment| site.events.emit(Event::DrillMoment { moment, host: None });
+    tell(Moment::Load);
+    tokio::select! {
+        () = length(wish.length) => {}
+        () = cancel.cancelled() => {}
+        never = narrate(&load, &site.events) => match never {},
+        () = follow(site.base, &clients) => {}
+    }
+    let (recording, balance) = load.stop().await?;
+    tell(Moment::End);
+    let mark = |t, moment| Mark {
+        t,
+        moment,
+        host: None,
+    };
+    let mut all = vec![mark(0.0, Moment::Load)];
+    all.extend(marks(&recording, WARM_UP));
+    all.push(mark(recording.length, Moment::End));
+    let limits = wish.limits();
+    let measured = measure(&recording, WARM_UP, &balance);
+    let drill = Drill {
+        scenario: Scenario::Watch,
+        run: 1,
+        hosts: Vec::new(),
+        begun,
+        route: clients.route(),
+        bound: 0.0,
+        failures: judge(Scenario::Watch, &measured, &limits),
+        measured,
+        samples: samples(&recording),
+        marks: all,
+        bands: bands(&recording),
+    };
+    Ok(Record::of(&cluster, begun, limits, vec![drill]))
+}
+
+async fn length(seconds: Option<f64>) {
+    match seconds {
+        Some(seconds) => sleep(Duration::from_secs_f64(seconds)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whoever changes addresses meanwhile must not be taken for somebody who refuses writes.
+async fn follow(base: &Base, clients: &Clients) {
+    loop {
+        sleep(LOOK).await;
+        if let Ok(now) = base.outlook().await {
+            clients.reroute(&now.running);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Who else is connected to the cluster.
+
+use futures_util::future::join_all;
+
+use super::clients::{Clients, Target};
+use crate::{
+    error::{Error, Result},
+    postgres::APPLICATION,
+};
+
+/// Connections of one kind that are neither pgherd's nor the cluster's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    pub member: String,
+    pub user: String,
+    pub application: String,
+    pub count: u64,
+}
+
+impl std::fmt::Display for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plural = if self.count == 1 { "" } else { "s" };
+        write!(
+            f,
+            "{}: {} connection{plural} of {}",
+            self.member, self.count, self.user
+        )?;
+        if !self.application.is_empty() {
+            write!(f, " ({})", self.application)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks every member who is connected to it.
+pub async fn guests(clients: &Clients) -> Result<Vec<Guest>> {
+    // Patroni names its own connections; walsenders are no client backends.
+    let statement = format!(
+        "select usename, application_name, count(*) from pg_stat_activity \
+         where backend_type = 'client backend' and pid <> pg_backend_pid() \
+         and application_name <> '{APPLICATION}' and application_name not like 'Patroni%' \
+         group by 1, 2 order by 1, 2"
+    );
+    let members = clients.members();
+    let asked = members.iter().map(|member| {
+        let statement = &statement;
+        async move {
+            let target = Target::Member(member.clone());
+            let sql = clients.open(&target).await.map_err(|trouble| {
+                Error::failed("cannot see who is connected")
+                    .on(member)
+                    .cause(trouble.to_string())
+            })?;
+            let rows = sql
+                .query(statement)
+                .await
+                .map_err(|error| error.on(member))?;
+            let guest = |row: &tokio_postgres::SimpleQueryRow| {
+                let field = |at: usize| row.get(at).unwrap_or_default().to_owned();
+                Guest {
+                    member: member.to_string(),
+                    user: field(0),
+                    application: field(1),
+                    count: field(2).parse().unwrap_or(1),
+                }
+            };
+            Ok::<_, Error>(rows.iter().map(guest).collect::<Vec<_>>())
+        }
+    });
+    let mut guests = Vec::new();
+    for answer in join_all(asked).await {
+        guests.extend(answer?);
+    }
+    Ok(guests)
+}

@@ -21,6 +21,7 @@ mod manual;
 mod plan;
 mod render;
 mod site;
+mod switchover;
 
 /// Provision, prove and tear down highly available PostgreSQL clusters
 #[derive(Debug, Parser)]
@@ -157,8 +158,31 @@ pub enum Verb {
                       Example:\n  pgherd verify && echo 'the cluster holds'"
     )]
     Verify,
+    /// Give the leadership to another member, and measure how long writes are refused
+    #[command(
+        after_help = "A checkpoint goes before, so that the leader stops at once. Afterwards the cluster is\n\
+                      whole again when this returns.\n\n\
+                      Example:\n  pgherd switchover --to node2"
+    )]
+    Switchover {
+        /// The member that is to lead [default: the synchronous standby, or the replica that is nearest]
+        #[arg(long, value_name = "HOST")]
+        to: Option<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Break the cluster on purpose under load, and measure what its clients feel
-    #[command(after_help = "Example:\n  pgherd drill watch --for 60s --json")]
+    #[command(
+        after_help = "Writers commit numbered rows through HAProxy and note what was acknowledged, readers read,\n\
+                      and every member is asked directly whether it takes writes. Everything is put right again,\n\
+                      also after Ctrl-C; after a kill -9 the next run does it.\n\n\
+                      Exits with 3 when a commit is missing, two leaders wrote, a limit was exceeded, or the\n\
+                      cluster did not become whole again.\n\n\
+                      Examples:\n  pgherd drill crash-host\n  \
+                      pgherd drill all --yes --runs 3 --max-outage 30s --json\n  \
+                      pgherd drill watch --for 60s"
+    )]
     Drill(drill::Wish),
     /// Open a shell on a host, or run a command there
     #[command(after_help = "Example:\n  pgherd ssh node1 -- patronictl -c /etc/patroni.yml list")]
@@ -228,7 +252,7 @@ impl Verb {
     pub fn grace(&self) -> Duration {
         match self {
             // What is broken is put right first: a host may have to boot.
-            Verb::Drill(_) => Duration::from_secs(300),
+            Verb::Drill(_) | Verb::Switchover { .. } => Duration::from_secs(300),
             _ => Duration::from_secs(3),
         }
     }
@@ -268,6 +292,9 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
         },
         Verb::Status => look::status(global, terminal).await?,
         Verb::Verify => look::verify(global, terminal).await?,
+        Verb::Switchover { to, yes } => {
+            switchover::run(global, to.as_deref(), yes, terminal, cancel).await?;
+        }
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Ssh { host, command } => return connect::ssh(global, &host, &command).await,
         Verb::Psql { read, args } => return connect::psql(global, read, &args).await,

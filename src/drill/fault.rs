@@ -35,6 +35,8 @@ pub struct Tools<'a> {
 pub struct Fault {
     pub scenario: Scenario,
     pub hosts: Vec<HostName>,
+    /// Who is to lead after a switchover; the best replica where nobody is named.
+    pub candidate: Option<HostName>,
 }
 
 impl Fault {
@@ -68,7 +70,11 @@ impl Fault {
                 vec![leader.clone()]
             }
         };
-        Ok(Self { scenario, hosts })
+        Ok(Self {
+            scenario,
+            hosts,
+            candidate: None,
+        })
     }
 
     /// What is done before clients are to feel anything.
@@ -76,16 +82,11 @@ impl Fault {
         if self.scenario != Scenario::Switchover {
             return Ok(());
         }
-        let survey = patroni::survey(&tools.http, &tools.cluster).await;
-        match Handover::plan(&survey, None)? {
-            Some(handover) => {
-                let remote = tools.remote.clone() as Arc<dyn Remote>;
-                handover
-                    .prepare(&tools.cluster, remote, tools.tls.clone())
-                    .await
-            }
-            None => Ok(()),
-        }
+        let handover = self.handover(tools).await?;
+        let remote = tools.remote.clone() as Arc<dyn Remote>;
+        handover
+            .prepare(&tools.cluster, remote, tools.tls.clone())
+            .await
     }
 
     /// Breaks it. `machines` are the hosts as the provider knew them before.
@@ -93,11 +94,8 @@ impl Fault {
         match self.scenario {
             Scenario::Watch => Ok(()),
             Scenario::Switchover => {
-                let survey = patroni::survey(&tools.http, &tools.cluster).await;
-                match Handover::plan(&survey, None)? {
-                    Some(handover) => handover.run(&tools.http, &tools.cluster).await,
-                    None => Ok(()),
-                }
+                let handover = self.handover(tools).await?;
+                handover.run(&tools.http, &tools.cluster).await
             }
             Scenario::StopLeader | Scenario::ReplicaDown => {
                 // It is not waited for: what counts is when clients notice.
@@ -154,6 +152,12 @@ impl Fault {
                 Ok(())
             }
         }
+    }
+
+    async fn handover(&self, tools: &Tools<'_>) -> Result<Handover> {
+        let survey = patroni::survey(&tools.http, &tools.cluster).await;
+        Handover::plan(&survey, self.candidate.as_ref())?
+            .ok_or_else(|| Error::failed("the candidate leads already"))
     }
 
     fn machines<'a>(&'a self, machines: &'a [Machine]) -> impl Iterator<Item = &'a Machine> {

@@ -12,11 +12,17 @@ use crate::{
 
 /// How often the narrator looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// So many writes, and the load is under way.
+const GOING: u64 = 20;
 /// Looks from one report of the load to the next: a second.
 const REPORT: u32 = 20;
 
 /// Tells of a load at work until it is dropped.
 pub async fn narrate(load: &Load, events: &Events) -> Infallible {
+    // Whoever still connects for the first time is not refused.
+    while load.view().writes < GOING {
+        sleep(LOOK).await;
+    }
     let mut told = load.view();
     let mut leader: Option<(HostName, u32)> = told.leader.clone();
     let mut refused = false;

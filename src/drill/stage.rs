@@ -66,6 +66,12 @@ impl Stage<'_> {
     /// the error says that it could not be.
     pub async fn play(&self, scenario: Scenario, run: usize, runs: usize) -> Result<Drill> {
         let fault = Fault::aim(scenario, &self.tools).await?;
+        self.play_fault(fault, run, runs).await
+    }
+
+    /// The same with a fault that is aimed already.
+    pub async fn play_fault(&self, fault: Fault, run: usize, runs: usize) -> Result<Drill> {
+        let scenario = fault.scenario;
         self.events.emit(Event::DrillStarted {
             scenario: scenario.as_str(),
             run,
@@ -126,6 +132,7 @@ impl Stage<'_> {
     pub async fn mend(&self, broken: &Broken, note: BrokenNote) -> Result<()> {
         let fault = Fault {
             scenario: broken.scenario,
+            candidate: None,
             hosts: broken
                 .hosts
                 .iter()

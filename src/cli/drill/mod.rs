@@ -14,6 +14,8 @@ pub(super) mod mend;
 mod play;
 mod watch;
 
+pub(super) use play::stage;
+
 /// What `pgherd drill` takes.
 #[derive(Debug, Args)]
 pub struct Wish {

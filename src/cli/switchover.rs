@@ -1,0 +1,180 @@
+//! `pgherd switchover`.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Global, drill,
+    site::{Base, Site},
+};
+use crate::{
+    drill::{
+        Crew, Fault, Scenario,
+        record::{Drill, Limits, Record},
+    },
+    error::{Error, Kind, Result},
+    event::{Event, Events},
+    inventory::{HostName, Role},
+    patroni,
+    report::{self, Expected, Handle, Options, Reporter, RunLog, Summary, Terminal},
+    switchover::Handover,
+};
+
+/// As few clients as tell how long writes were refused: others are at work here.
+const CREW: Crew = Crew {
+    writers: 1,
+    new_writers: 2,
+    readers: 0,
+    new_readers: 1,
+    pause: Duration::from_millis(10),
+};
+
+pub(super) async fn run(
+    global: &Global,
+    to: Option<&str>,
+    yes: bool,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let base = Base::there(global)?;
+    let to = to.map(|name| known(&base, name)).transpose()?;
+    let _lock = base.workspace.lock("switchover")?;
+    terminal.conceal(base.workspace.secrets()?.values());
+    drill::mend::offer(&base, yes, terminal, cancel).await?;
+    let outlook = base.outlook().await?;
+    if outlook.running.is_empty() {
+        return Err(super::site::no_hosts(&base.inventory));
+    }
+    let folder = base.workspace.new_run(jiff::Timestamp::now())?;
+    let begun = jiff::Timestamp::now();
+    let (events, receiver) = Events::channel();
+    let reporter = Reporter::start(
+        receiver,
+        Options {
+            terminal: terminal.clone(),
+            run_log: Some(RunLog::create(&folder)?),
+            hosts: base.hosts(),
+        },
+    );
+    events.emit(Event::RunStarted {
+        verb: "switchover",
+        cluster: base.inventory.cluster.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        at: begun,
+    });
+    let limits = Limits {
+        max_outage: None,
+        max_lost: 0,
+    };
+    let result = async {
+        let site = base.connect(&outlook.running, &events).await?;
+        let handed = async {
+            let cluster = site.look().await?.cluster;
+            let survey = patroni::survey(&site.http, &cluster).await;
+            let Some(handover) = Handover::plan(&survey, to.as_ref())? else {
+                return Ok(None);
+            };
+            ask(&site, &handover, yes, terminal, &reporter).await?;
+            let mut stage = drill::stage(&site, cluster.clone(), folder.clone(), limits, cancel);
+            stage.crew = CREW;
+            let fault = Fault {
+                scenario: Scenario::Switchover,
+                hosts: vec![handover.from.clone()],
+                candidate: Some(handover.to.clone()),
+            };
+            let drill = stage.play_fault(fault, 1, 1).await?;
+            let record = Record::of(&cluster, begun, limits, vec![drill]);
+            record.write(&folder)?;
+            Ok(Some((handover, record)))
+        }
+        .await;
+        site.remote.close().await;
+        handed
+    }
+    .await;
+    let result = result.and_then(|done: Option<(Handover, Record)>| {
+        match done.as_ref().and_then(|(_, record)| record.verdict()) {
+            Some(error) => Err(error),
+            None => Ok(done),
+        }
+    });
+    events.emit(Event::RunFinished {
+        exit_code: result
+            .as_ref()
+            .err()
+            .map_or(0, |error| error.kind().exit_code()),
+        seconds: events.elapsed(),
+        error: result.as_ref().err().map(Error::to_string),
+    });
+    let run = reporter.finish().await;
+    match result? {
+        None => {
+            let leader = to.map(|to| to.to_string()).unwrap_or_default();
+            let summary = Summary {
+                settled: &format!("{leader} leads already"),
+                endpoints: &[],
+            };
+            report::print_summary(terminal, &run, &summary);
+        }
+        Some((handover, record)) => {
+            if let Some(drill) = record.drills.first() {
+                terminal.say(&told(&handover, drill));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn known(base: &Base, name: &str) -> Result<HostName> {
+    let members: Vec<&HostName> = base.inventory.with_role(Role::Postgres).collect();
+    if let Some(member) = members.iter().find(|member| member.as_str() == name) {
+        return Ok((*member).clone());
+    }
+    let names: Vec<&str> = members.iter().map(|member| member.as_str()).collect();
+    Err(Error::input(format!("no member is called {name}"))
+        .hint(format!("the inventory's members: {}", names.join(", "))))
+}
+
+async fn ask(
+    site: &Site<'_>,
+    handover: &Handover,
+    yes: bool,
+    terminal: &Terminal,
+    reporter: &Handle,
+) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    let Handover { from, to } = handover;
+    let agreed = reporter
+        .aside(async {
+            terminal.say(&format!(
+                "In the cluster {}, {from} hands over to {to}: clients are broken off, and writes are \
+                 refused for about 2 s.",
+                site.base.inventory.cluster
+            ));
+            report::confirm(terminal, "Do this?", Expected::Yes).await
+        })
+        .await?;
+    if agreed {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::Interrupted, "not confirmed").left("nothing was changed"))
+    }
+}
+
+fn told(handover: &Handover, drill: &Drill) -> String {
+    let measured = &drill.measured;
+    let Handover { from, to } = handover;
+    format!(
+        "{from} has handed over to {to}: no writes for {}, no reads for {}; timeline {} > {}; {} of {} \
+         commits missing",
+        report::duration(measured.write_outage),
+        report::duration(measured.read_outage),
+        measured.timeline_before.unwrap_or_default(),
+        measured.timeline_after.unwrap_or_default(),
+        measured.missing,
+        measured.acknowledged,
+    )
+}

@@ -56,7 +56,7 @@ pub enum Moment {
     Fault,
     /// The first write after the fault that was not acknowledged.
     Refused,
-    /// Another member acknowledged a write.
+    /// A write was acknowledged on a newer timeline: a member was promoted, most often another.
     NewLeader,
     /// The first acknowledged write after the time in which there was none.
     Accepted,

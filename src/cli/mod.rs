@@ -22,6 +22,7 @@ mod plan;
 mod render;
 mod site;
 mod switchover;
+mod watch;
 
 /// Provision, prove and tear down highly available PostgreSQL clusters
 #[derive(Debug, Parser)]
@@ -150,7 +151,11 @@ pub enum Verb {
     #[command(
         after_help = "Example:\n  pgherd status --json | jq '.members[] | select(.role == \"leader\")'"
     )]
-    Status,
+    Status {
+        /// Go on as it changes: live on a terminal, a line per change elsewhere
+        #[arg(short, long)]
+        watch: bool,
+    },
     /// Prove that the cluster works, through its own front door
     #[command(
         after_help = "Writes a row into a schema of its own, `pgherd`, through the write port, reads it back\n\
@@ -290,7 +295,8 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
                 converge::run(converge::Verb::Render, global, yes, terminal, cancel).await?;
             }
         },
-        Verb::Status => look::status(global, terminal).await?,
+        Verb::Status { watch: true } => watch::run(global, terminal, cancel).await?,
+        Verb::Status { watch: false } => look::status(global, terminal).await?,
         Verb::Verify => look::verify(global, terminal).await?,
         Verb::Switchover { to, yes } => {
             switchover::run(global, to.as_deref(), yes, terminal, cancel).await?;

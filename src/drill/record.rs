@@ -120,8 +120,8 @@ pub struct Measured {
     pub unexpected: u64,
     /// The first few of the missing, as `writer/number`.
     pub missing_rows: Vec<String>,
-    /// Seconds from the fault until another member acknowledged a write; none where the leader
-    /// stayed.
+    /// Seconds from the fault until a write was acknowledged on a newer timeline, by whoever was
+    /// promoted; none where the leader stayed.
     pub new_leader: Option<f64>,
     /// Seconds until all members stream and both ports lead where they should: from the moment the
     /// fault was lifted, or from the fault itself where there is nothing to lift. None where that

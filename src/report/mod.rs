@@ -4,6 +4,7 @@
 //! stream. Errors, tables, diffs, questions and the closing summary are put into words here too.
 
 mod board;
+mod canvas;
 mod diff;
 mod drills;
 mod failure;
@@ -33,6 +34,7 @@ use tokio::{
 
 use self::sinks::Sinks;
 pub use self::{
+    canvas::Canvas,
     diff::diff,
     drills::print_drills,
     failure::{error_json, print_error},

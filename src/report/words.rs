@@ -42,7 +42,7 @@ pub(super) fn moment(moment: Moment) -> &'static str {
         Moment::Load => "writers and readers at work",
         Moment::Fault => "broken now",
         Moment::Refused => "writes are refused",
-        Moment::NewLeader => "a new leader takes writes",
+        Moment::NewLeader => "takes writes, on a new timeline",
         Moment::Accepted => "writes are accepted again",
         Moment::Repair => "put right",
         Moment::Whole => "whole again",

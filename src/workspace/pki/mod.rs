@@ -202,7 +202,14 @@ impl Pki {
         let name = request.host.as_str();
         let mut sans: BTreeSet<_> = request.extra.iter().map(|text| San::of(text)).collect();
         sans.insert(San::Dns(name.to_ascii_lowercase()));
-        sans.extend(request.address.map(|address| San::Ip(address.into())));
+        match request.address {
+            Some(address) => {
+                sans.insert(San::Ip(address.into()));
+            }
+            // A host that is down or cut off has the same address as before for all that is known:
+            // no reason for another certificate.
+            None => sans.extend(self.stored_addresses(&stem(name))?),
+        }
         let mut params = leaf(name);
         // Every host is a client too: of etcd, and of the other members' REST interface.
         params.extended_key_usages = vec![
@@ -222,6 +229,16 @@ impl Pki {
             })
             .collect::<Result<_>>()?;
         self.obtain(&stem(name), params, &sans, now)
+    }
+
+    /// The addresses in the stored certificate, if there is one.
+    fn stored_addresses(&self, stem: &str) -> Result<Vec<San>> {
+        let stored = read_cert(&paths(&self.dir, stem).0)?;
+        let sans = stored.map(|(_, cert)| cert.sans).unwrap_or_default();
+        Ok(sans
+            .into_iter()
+            .filter(|san| matches!(san, San::Ip(_)))
+            .collect())
     }
 
     /// The stored certificate if it will do, else a new one, stored.

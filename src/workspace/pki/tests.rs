@@ -205,6 +205,17 @@ fn a_changed_address_a_foreign_authority_or_another_key_need_a_new_one() {
 }
 
 #[test]
+fn a_host_that_is_down_keeps_its_certificate() {
+    let place = Place::new();
+    let pki = place.open();
+    let first = pki.of_host(&request("node1"), now()).unwrap();
+    let mut down = request("node1");
+    down.address = None;
+    assert_eq!(pki.of_host(&down, now()).unwrap(), first);
+    assert_eq!(pki.of_host(&request("node1"), now()).unwrap(), first);
+}
+
+#[test]
 fn nothing_outlives_the_authority() {
     let place = Place::new();
     place

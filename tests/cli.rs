@@ -15,12 +15,14 @@ use assert_cmd::Command;
 use pgherd::inventory::Inventory;
 use serde_json::{Value, json};
 
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 13] = [
     "init",
     "plan",
     "up",
     "status",
     "verify",
+    "switchover",
+    "drill",
     "ssh",
     "psql",
     "logs",
@@ -161,6 +163,23 @@ fn wrong_arguments_are_bad_input() {
 }
 
 #[test]
+fn a_drill_that_makes_no_sense_is_bad_input() {
+    let desk = Desk::with_inventory();
+    let cases: [&[&str]; 5] = [
+        &["drill", "crash"],
+        &["drill", "all", "--max-outage", "30"],
+        &["drill", "all", "--runs", "0"],
+        &["drill", "crash-host", "--repair"],
+        &["drill", "watch", "--for", "-3s"],
+    ];
+    let said: Vec<String> = cases
+        .iter()
+        .map(|words| desk.expect(2, words).text())
+        .collect();
+    insta::assert_snapshot!("wrong-drills", said.join("\n"));
+}
+
+#[test]
 fn init_writes_the_example_of_each_provider() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventories");
     for (kind, example) in [
@@ -245,6 +264,11 @@ fn verbs_for_a_cluster_say_that_there_is_none() {
         &["ssh", "node1"],
         &["psql"],
         &["logs", "node1"],
+        &["status", "--watch"],
+        &["switchover", "--yes"],
+        &["drill", "--yes"],
+        &["drill", "watch"],
+        &["drill", "--repair"],
     ]
     .iter()
     .map(|words| {

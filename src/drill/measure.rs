@@ -28,7 +28,7 @@ pub fn measure(recording: &Recording, fault: f64, balance: &Balance) -> Measured
         .iter()
         .filter(leads)
         .rfind(|probe| probe.to <= fault);
-    let after = recording.probes.iter().rfind(|probe| leads(&probe));
+    let after = recording.probes.iter().rfind(leads);
     let timeline_before = before.and_then(|probe| probe.timeline);
     let name = |probe: &Probe| probe.member.to_string();
     Measured {
@@ -193,8 +193,7 @@ fn conflicts(recording: &Recording) -> Vec<Conflict> {
     for acceptance in acceptances(recording) {
         let newest = firsts
             .range(acceptance.timeline + 1..)
-            .filter(|(_, (first, _))| *first < acceptance.from)
-            .next_back();
+            .rfind(|(_, (first, _))| *first < acceptance.from);
         let usurper = newest.map(|(timeline, (_, member))| (*timeline, *member));
         let first = firsts
             .entry(acceptance.timeline)

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bring_up;
+mod drills;
 mod existing;
 mod interrupted;
 mod support;

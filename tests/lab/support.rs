@@ -280,6 +280,13 @@ pub(crate) fn base_image() -> String {
     tag
 }
 
+/// A host's image with every package, for tests of what comes after them.
+pub(crate) fn prepared_image() -> String {
+    const TAG: &str = "pgherd-host:prepared";
+    output(script("lab-prepared").args([&base_image(), TAG]));
+    TAG.to_owned()
+}
+
 /// An image whose package sources have PostgreSQL 16, whatever the distribution has.
 pub(crate) fn image_with_postgresql_16() -> String {
     const TAG: &str = "pgherd-host:postgresql-16";

@@ -1,0 +1,231 @@
+//! A cluster that is broken on purpose, and what is left of it.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::support::{Lab, kill, prepared_image};
+
+/// The fastest timing that Patroni takes, and no acknowledged commit may ever be lost.
+fn inventory() -> String {
+    format!(
+        "provider: {{ kind: docker, image: {} }}\npostgresql: {{ version: 15 }}\n\
+         patroni: {{ ttl: 20, loop_wait: 2, retry_timeout: 5, synchronous: true }}\n\
+         hosts:\n  node1: {{ roles: [postgres] }}\n  node2: {{ roles: [postgres] }}\n  \
+         node3: {{ roles: [postgres] }}\n  node4: {{ roles: [etcd] }}\n  haproxy: {{ roles: [haproxy] }}\n",
+        prepared_image()
+    )
+}
+
+#[test]
+fn a_cluster_stands_what_is_done_to_it() {
+    let lab = Lab::new("drills", &inventory());
+    let said = lab.expect(1, &["drill", "stop-leader", "--yes"]);
+    assert!(said.stderr.contains("pgherd up"), "{}", said.stderr);
+    lab.expect(0, &["up", "--yes"]);
+
+    nobody_is_broken_off_unasked(&lab);
+    a_switchover_goes_where_it_is_told(&lab);
+    a_leader_that_stops_is_replaced(&lab);
+    etcd_may_be_gone_for_a_while(&lab);
+    a_host_that_dies_takes_nothing_with_it(&lab);
+    a_limit_decides_the_exit_code(&lab);
+    an_interrupted_drill_puts_everything_right(&lab);
+    what_a_killed_drill_has_left_is_put_right(&lab);
+}
+
+fn nobody_is_broken_off_unasked(lab: &Lab) {
+    let said = lab.expect(2, &["drill", "stop-leader"]);
+    assert!(said.stderr.contains("--yes"), "{}", said.stderr);
+    let mut guest = lab
+        .command(&["psql", "--", "-c", "select pg_sleep(60)"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let busy = "select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' \
+                and pid <> pg_backend_pid()";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while lab.sql(busy) == "0" {
+        assert!(Instant::now() < deadline, "the guest never came in");
+    }
+    let leader = lab.leader();
+    let said = lab.expect(1, &["drill", "stop-leader", "--yes"]);
+    assert!(said.stderr.contains("--despite-clients"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("of postgres (psql)"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(lab.leader(), leader);
+    kill(&mut guest);
+    // psql was a child of what was killed; its server process ends here.
+    lab.sql("select count(pg_terminate_backend(pid)) from pg_stat_activity where query like '%pg_sleep(60)%' and pid <> pg_backend_pid()");
+}
+
+fn a_switchover_goes_where_it_is_told(lab: &Lab) {
+    let leader = lab.leader();
+    let said = lab.expect(0, &["switchover", "--to", &leader, "--yes"]);
+    assert!(said.stderr.contains("leads already"), "{}", said.stderr);
+    let said = lab.expect(2, &["switchover", "--to", "node4", "--yes"]);
+    assert!(said.stderr.contains("no member is called node4"));
+    let standby = lab.sql(
+        "select application_name from pg_stat_replication where sync_state in ('sync', 'quorum') limit 1",
+    );
+    let said = lab.expect(0, &["switchover", "--to", &standby, "--yes"]);
+    assert!(
+        said.stderr
+            .contains(&format!("{leader} has handed over to {standby}")),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(lab.leader(), standby);
+}
+
+/// Runs one drill that must hold; returns what it measured.
+fn drill(lab: &Lab, words: &[&str]) -> Value {
+    let mut all = vec!["drill", "--yes", "--json"];
+    all.extend(words);
+    let document = lab.json(&all);
+    let kept = lab.workspace().join("runs/latest/drill.json");
+    let kept: Value = serde_json::from_str(&fs::read_to_string(kept).unwrap()).unwrap();
+    assert_eq!(document, kept, "what is printed is what is kept");
+    assert_eq!(document["passed"], true);
+    let drill = document["drills"][0].clone();
+    assert_eq!(drill["measured"]["missing"], 0);
+    assert_eq!(drill["measured"]["two_leaders"], serde_json::json!([]));
+    assert!(drill["measured"]["acknowledged"].as_u64() > Some(50));
+    let written: u64 = drill["samples"]["writes_ok"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_u64)
+        .sum();
+    assert_eq!(Some(written), drill["measured"]["acknowledged"].as_u64());
+    assert_eq!(
+        lab.sql(
+            "select count(*) from pg_tables where schemaname = 'pgherd' and tablename like 'drill%'"
+        ),
+        "0",
+        "its tables are gone"
+    );
+    lab.holds_within(Duration::from_secs(20));
+    drill
+}
+
+fn moments(drill: &Value) -> Vec<&str> {
+    let marks = drill["marks"].as_array().unwrap();
+    marks
+        .iter()
+        .filter_map(|mark| mark["moment"].as_str())
+        .collect()
+}
+
+fn a_leader_that_stops_is_replaced(lab: &Lab) {
+    let leader = lab.leader();
+    let drill = drill(lab, &["stop-leader"]);
+    let measured = &drill["measured"];
+    assert_eq!(drill["hosts"], serde_json::json!([leader]));
+    assert_eq!(measured["leader_before"], leader.as_str());
+    assert_ne!(measured["leader_after"], leader.as_str());
+    assert!(measured["timeline_after"].as_u64() > measured["timeline_before"].as_u64());
+    assert!(measured["write_outage"].as_f64() > Some(0.3));
+    assert_eq!(
+        moments(&drill),
+        [
+            "load",
+            "fault",
+            "refused",
+            "new_leader",
+            "accepted",
+            "repair",
+            "whole",
+            "end"
+        ]
+    );
+    let roles: Vec<&str> = drill["bands"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|band| band["member"] == leader.as_str())
+        .filter_map(|band| band["role"].as_str())
+        .collect();
+    assert_eq!(roles.first(), Some(&"leader"));
+    assert!(roles.contains(&"down"), "{roles:?}");
+    assert_eq!(roles.last(), Some(&"replica"));
+}
+
+fn etcd_may_be_gone_for_a_while(lab: &Lab) {
+    let leader = lab.leader();
+    let drill = drill(lab, &["etcd-down"]);
+    let measured = &drill["measured"];
+    assert_eq!(measured["new_leader"], Value::Null);
+    assert_eq!(measured["timeline_after"], measured["timeline_before"]);
+    assert_eq!(measured["write_errors"], serde_json::json!({}));
+    assert_eq!(lab.leader(), leader);
+}
+
+fn a_host_that_dies_takes_nothing_with_it(lab: &Lab) {
+    let leader = lab.leader();
+    let drill = drill(lab, &["crash-host"]);
+    assert_ne!(drill["measured"]["leader_after"], leader.as_str());
+    // Its address is the one that it had, so that nothing is left to be done.
+    lab.expect(0, &["plan", "--check"]);
+}
+
+fn a_limit_decides_the_exit_code(lab: &Lab) {
+    let said = lab.expect(
+        3,
+        &["drill", "haproxy-restart", "--yes", "--max-outage", "1ms"],
+    );
+    assert!(said.stderr.contains("the limit is"), "{}", said.stderr);
+    lab.holds_within(Duration::from_secs(20));
+}
+
+/// Starts a drill and waits until the fault has had its effect.
+fn begin(lab: &Lab, scenario: &str) -> std::process::Child {
+    let mut child = lab
+        .command(&["drill", scenario, "--yes"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let refused = std::io::BufRead::lines(stderr)
+        .map_while(Result::ok)
+        .any(|line| line.contains("writes are refused"));
+    assert!(refused, "{scenario} never had an effect");
+    child
+}
+
+fn an_interrupted_drill_puts_everything_right(lab: &Lab) {
+    let mut child = begin(lab, "stop-leader");
+    let told = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(told.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!lab.workspace().join("broken.json").exists());
+    lab.holds_within(Duration::from_secs(10));
+}
+
+fn what_a_killed_drill_has_left_is_put_right(lab: &Lab) {
+    let mut child = begin(lab, "isolate-leader");
+    // A second drill is refused while the first lives, and nobody repairs behind its back.
+    let said = lab.expect(1, &["drill", "--repair"]);
+    assert!(said.stderr.contains("another run is at work"));
+    kill(&mut child);
+    let said = lab.expect(0, &["status"]);
+    assert!(said.stderr.contains("drill --repair"), "{}", said.stderr);
+    lab.expect(0, &["up", "--yes"]);
+    let said = lab.expect(0, &["status"]);
+    assert!(!said.stderr.contains("drill --repair"), "{}", said.stderr);
+    lab.expect(0, &["verify"]);
+    let said = lab.expect(0, &["drill", "--repair"]);
+    assert!(said.stderr.contains("nothing is broken"));
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::Patroni;
+use crate::{inventory::Patroni, provider::Provider};
 
 /// A way to break a cluster on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,9 +56,13 @@ impl Scenario {
         }
     }
 
-    /// Whether the fault is the provider's to make; the others are made over SSH.
-    pub fn needs_provider(self) -> bool {
-        matches!(self, Scenario::CrashHost | Scenario::IsolateLeader)
+    /// Whether this provider can make the fault; all but two are made over SSH.
+    pub fn can_be_played(self, provider: &dyn Provider) -> bool {
+        match self {
+            Scenario::CrashHost => provider.can_crash(),
+            Scenario::IsolateLeader => provider.can_isolate(),
+            _ => true,
+        }
     }
 
     /// Whether another member must lead afterwards for writes to go on.

@@ -141,13 +141,20 @@ impl Stage<'_> {
         };
         let machines: Vec<Machine> = broken.hosts.iter().map(BrokenHost::machine).collect();
         self.tell(Moment::Repair);
-        fault.repair(&self.tools, &machines).await?;
+        self.repair(&fault, &machines).await?;
         if self.until_whole(None, None).await.is_none() {
             return Err(not_whole());
         }
         self.tell(Moment::Whole);
         Tables::drop(&self.clients().await?).await?;
         note.clear()
+    }
+
+    async fn repair(&self, fault: &Fault, machines: &[Machine]) -> Result<()> {
+        fault.repair(&self.tools, machines).await?;
+        // A cloud may have given a host that was started another public address.
+        let machines = self.tools.provider.discover().await?;
+        self.workspace.write_ssh_config(&machines).map(|_| ())
     }
 
     async fn clients(&self) -> Result<Clients> {
@@ -185,7 +192,7 @@ impl Stage<'_> {
             times.repair = Some(load.tape().now());
             self.tell(Moment::Repair);
         }
-        let repaired = fault.repair(&self.tools, self.machines).await;
+        let repaired = self.repair(fault, self.machines).await;
         if let Err(error) = repaired {
             return Err(still_broken(error, &broken));
         }

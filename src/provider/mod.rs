@@ -137,8 +137,13 @@ pub trait Provider: Send + Sync {
         Err(cannot("connect a host", machine))
     }
 
-    /// Whether [`Provider::crash`] and [`Provider::isolate`] are honest here.
-    fn can_break_hosts(&self) -> bool {
+    /// Whether [`Provider::crash`] does here what it says.
+    fn can_crash(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Provider::isolate`] does here what it says.
+    fn can_isolate(&self) -> bool {
         false
     }
 

@@ -160,19 +160,19 @@ async fn play(
 fn possible(base: &Base, scenarios: &[Scenario], terminal: &Terminal) -> Result<Vec<Scenario>> {
     let (cannot, can): (Vec<Scenario>, Vec<Scenario>) = scenarios
         .iter()
-        .partition(|scenario| scenario.needs_provider() && !base.provider.can_break_hosts());
+        .partition(|scenario| !scenario.can_be_played(base.provider.as_ref()));
     let names: Vec<&str> = cannot.iter().map(|scenario| scenario.as_str()).collect();
     if can.is_empty() {
         return Err(Error::input(format!(
             "{} cannot be played on these hosts",
             names.join(", ")
         ))
-        .cause("their provider can neither cut a host's power nor its network")
+        .cause("their provider has no honest way to do that to a host")
         .hint("kill-leader and stop-leader need nothing but SSH"));
     }
     if !cannot.is_empty() {
         terminal.say(&format!(
-            "note: left out, since this provider cannot break hosts: {}",
+            "note: left out, since there is no honest way to do it to these hosts: {}",
             names.join(", ")
         ));
     }

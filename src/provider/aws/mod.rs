@@ -27,6 +27,7 @@ use crate::{
 
 mod account;
 mod failure;
+mod faults;
 mod groups;
 mod image;
 mod instance;
@@ -330,6 +331,18 @@ impl Provider for AwsProvider {
             Ok(machines) => Ok(machines),
             Err(error) => Err(self.left(account, error).await),
         }
+    }
+
+    async fn crash(&self, machine: &Machine) -> Result<()> {
+        faults::crash(&self.account().await?.ec2, machine).await
+    }
+
+    async fn revive(&self, machine: &Machine) -> Result<()> {
+        faults::revive(&self.account().await?.ec2, machine).await
+    }
+
+    fn can_crash(&self) -> bool {
+        true
     }
 
     async fn resources(&self) -> Result<Vec<Resource>> {

@@ -358,7 +358,11 @@ impl Provider for DockerProvider {
         faults::rejoin(self.engine().await?, &network, machine).await
     }
 
-    fn can_break_hosts(&self) -> bool {
+    fn can_crash(&self) -> bool {
+        true
+    }
+
+    fn can_isolate(&self) -> bool {
         true
     }
 }

@@ -1,0 +1,99 @@
+//! Instances that die on purpose.
+//!
+//! None is cut off: security groups let the connections go on that are already open, so to swap them
+//! would pretend to cut a host off from the others while they still talk; and a network ACL is the
+//! whole subnet's.
+
+use std::time::{Duration, Instant};
+
+use aws_sdk_ec2::{
+    Client,
+    types::{Filter, InstanceStateName as State},
+};
+use tokio::time::sleep;
+
+use super::failure::{Doing, Failure};
+use crate::{
+    error::{Error, Result},
+    provider::Machine,
+};
+
+/// From one look at an instance to the next.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long an instance may take to stop or to start.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Stops the instance without a word to its system, which cannot even write its buffers out.
+pub(super) async fn crash(ec2: &Client, machine: &Machine) -> Result<()> {
+    let asked = ec2
+        .stop_instances()
+        .instance_ids(&machine.id)
+        .force(true)
+        .send()
+        .await
+        .doing("stop an instance (ec2:StopInstances)");
+    match asked {
+        Ok(_) => Ok(()),
+        Err(failure) => Err(Error::from(failure).on(&machine.host)),
+    }
+}
+
+/// Starts the instance, once it has stopped; it keeps its private address, and gets a new public one
+/// unless it has an elastic one.
+pub(super) async fn revive(ec2: &Client, machine: &Machine) -> Result<()> {
+    let started = async {
+        if await_state(ec2, machine, &[State::Stopped, State::Running]).await? == State::Running {
+            return Ok(());
+        }
+        ec2.start_instances()
+            .instance_ids(&machine.id)
+            .send()
+            .await
+            .doing("start an instance (ec2:StartInstances)")?;
+        await_state(ec2, machine, &[State::Running])
+            .await
+            .map(|_| ())
+    };
+    started
+        .await
+        .map_err(|error: Error| error.on(&machine.host))
+}
+
+async fn await_state(ec2: &Client, machine: &Machine, wanted: &[State]) -> Result<State> {
+    let begin = Instant::now();
+    loop {
+        let state = state(ec2, &machine.id).await?;
+        match state {
+            Some(state) if wanted.contains(&state) => return Ok(state),
+            Some(State::Terminated | State::ShuttingDown) | None => {
+                return Err(Error::failed("its instance is gone"));
+            }
+            Some(state) if begin.elapsed() > PATIENCE => {
+                return Err(Error::failed(format!(
+                    "its instance is still {} after {} s",
+                    state.as_str(),
+                    PATIENCE.as_secs()
+                )));
+            }
+            Some(_) => sleep(LOOK).await,
+        }
+    }
+}
+
+async fn state(ec2: &Client, id: &str) -> Result<Option<State>, Failure> {
+    // By a filter: one that is unknown for a moment is then no error.
+    let answer = ec2
+        .describe_instances()
+        .filters(Filter::builder().name("instance-id").values(id).build())
+        .send()
+        .await
+        .doing("look at an instance (ec2:DescribeInstances)")?;
+    let instances = answer
+        .reservations
+        .into_iter()
+        .flatten()
+        .flat_map(|reservation| reservation.instances.unwrap_or_default());
+    Ok(instances
+        .into_iter()
+        .find_map(|instance| instance.state?.name))
+}

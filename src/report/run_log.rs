@@ -169,7 +169,9 @@ impl RunLog {
                 }
             }
             Event::Image { .. }
+            | Event::Software { .. }
             | Event::Planned { .. }
+            | Event::StepPlanned { .. }
             | Event::VerifyStarted
             | Event::Check { .. }
             | Event::Resource { .. }

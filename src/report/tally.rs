@@ -115,7 +115,9 @@ impl Tally {
             Event::RunStarted { .. }
             | Event::Image { .. }
             | Event::FactsRead { .. }
+            | Event::Software { .. }
             | Event::Planned { .. }
+            | Event::StepPlanned { .. }
             | Event::StepStarted { .. }
             | Event::StepOutput { .. }
             | Event::VerifyStarted

@@ -10,6 +10,7 @@ use crate::{
         Scenario,
         record::{Drill, GAP, Measured, Record, Route, Settings, Spread, Summary},
     },
+    event::Moment,
     report::quantity::{count, duration},
 };
 
@@ -39,9 +40,9 @@ fn results(record: &Record) -> Markup {
             table.results {
                 thead {
                     tr {
-                        th { "scenario" } th { "holds" }
+                        th { "scenario" } th { "holds" } th.number { "lost" }
                         th.number { "no writes for" } th.number { "at most" } th.share { "against it" }
-                        th.number { "lost" } th.number { "no reads for" } th.number { "new leader" }
+                        th.number { "no reads for" } th.number { "new leader" }
                         th.number { "whole" } th.number { "commits" }
                     }
                 }
@@ -74,10 +75,10 @@ fn result(summary: &Summary, longest: f64) -> Markup {
                     (summary.passed) " of " (summary.runs)
                 }
             }
+            td.number.(if summary.missing == 0 { "plain" } else { "bad" }) { (summary.missing) }
             td.number { (spread(Some(summary.write_outage), summary.runs)) }
             td.number { (at_most(summary.bound)) }
             td.share { (against(worst, summary.bound, longest)) }
-            td.number.(if summary.missing == 0 { "plain" } else { "bad" }) { (summary.missing) }
             td.number { (spread(Some(summary.read_outage), summary.runs)) }
             td.number { (spread(summary.new_leader, summary.runs)) }
             td.number { (spread(summary.whole, summary.runs)) }
@@ -282,6 +283,7 @@ fn numbers(drill: &Drill) -> Markup {
         ),
     };
     let never = || "–".to_owned();
+    let repaired = drill.marks.iter().any(|mark| mark.moment == Moment::Repair);
     let text = |timeline: &Option<u32>| timeline.map(|timeline| timeline.to_string());
     html! {
         dl.numbers {
@@ -303,7 +305,7 @@ fn numbers(drill: &Drill) -> Markup {
             div {
                 dt { "whole again after" }
                 dd { (whole.map_or_else(never, duration)) }
-                dd.aside { "timeline " (change(text(timeline_before), text(timeline_after))) }
+                dd.aside { @if repaired { "of the repair; " } "timeline " (change(text(timeline_before), text(timeline_after))) }
             }
             div {
                 dt { "commits acknowledged" }

@@ -40,6 +40,7 @@ pub(super) fn sheet(run: &KeptRun, body: &Markup) -> String {
 /// How a run ended, in a word or two.
 pub(super) fn word(history: &History) -> &'static str {
     match history.verdict() {
+        Verdict::Done if history.verb == "drill" => "holds",
         Verdict::Done => "done",
         Verdict::Failed => "failed",
         Verdict::Broken => "does not hold",

@@ -179,13 +179,13 @@ fn drills(record: &Record) -> Table {
     let headers = [
         "scenario",
         "holds",
+        "lost",
         "no writes for",
         "at most",
         "no reads for",
         "new leader",
         "whole",
         "commits",
-        "lost",
     ];
     let mut table = Table::new(headers);
     let spread = |spread: Option<Spread>, runs: usize| match spread {
@@ -201,13 +201,13 @@ fn drills(record: &Record) -> Table {
             [
                 summary.scenario.to_string(),
                 format!("{} of {}", summary.passed, count(runs, "run")),
+                summary.missing.to_string(),
                 spread(Some(summary.write_outage), runs),
                 duration(summary.bound),
                 spread(Some(summary.read_outage), runs),
                 spread(summary.new_leader, runs),
                 spread(summary.whole, runs),
                 summary.acknowledged.to_string(),
-                summary.missing.to_string(),
             ],
         );
     }

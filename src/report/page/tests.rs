@@ -277,10 +277,10 @@ fn a_drill_is_on_one_page_with_what_clients_felt() {
         [
             "crash-host",
             "1 of 2",
+            "1",
             "1.8 s / 2.0 s",
             "22.0 s",
             "",
-            "1",
             "0.2 s / 0.2 s",
             "1.6 s / 1.8 s",
             "4.0 s / 4.0 s",

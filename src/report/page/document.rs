@@ -28,6 +28,7 @@ struct Document<'a> {
     hosts: &'a [String],
     made: usize,
     removed: usize,
+    moved: usize,
     steps: Counts,
     critical_path: Vec<Piece<'a>>,
     /// All that took time, by its begin.
@@ -103,6 +104,7 @@ impl KeptRun {
             hosts: &history.hosts,
             made: history.created,
             removed: history.removed,
+            moved: history.moved,
             steps: Counts {
                 changed: history.count(Ending::Changed),
                 done: history.count(Ending::Done),

@@ -65,6 +65,7 @@ fn results(record: &Record) -> Markup {
 fn result(summary: &Summary, longest: f64) -> Markup {
     let held = summary.passed == summary.runs;
     let worst = summary.write_outage.worst;
+    let bound = promised(summary.scenario, summary.bound);
     html! {
         tr {
             td { a href=(format!("#{}", summary.scenario)) { (summary.scenario) } }
@@ -77,8 +78,8 @@ fn result(summary: &Summary, longest: f64) -> Markup {
             }
             td.number.(if summary.missing == 0 { "plain" } else { "bad" }) { (summary.missing) }
             td.number { (spread(Some(summary.write_outage), summary.runs)) }
-            td.number { (at_most(summary.bound)) }
-            td.share { (against(worst, summary.bound, longest)) }
+            td.number { (at_most(bound)) }
+            td.share { (against(worst, bound, longest)) }
             td.number { (spread(Some(summary.read_outage), summary.runs)) }
             td.number { (spread(summary.new_leader, summary.runs)) }
             td.number { (spread(summary.whole, summary.runs)) }
@@ -99,22 +100,27 @@ fn spread(spread: Option<Spread>, runs: usize) -> Markup {
     }
 }
 
-/// Whether clients felt no more than they may; a gap that is not even listed is nothing to feel.
-fn within(measured: f64, bound: f64) -> bool {
-    measured <= bound.max(GAP)
+/// What the settings promise for a scenario; nothing for what somebody else has done.
+fn promised(scenario: Scenario, bound: f64) -> Option<f64> {
+    (scenario != Scenario::Watch).then_some(bound)
 }
 
-fn at_most(bound: f64) -> String {
-    if bound > 0.0 {
-        duration(bound)
-    } else {
-        "no gap".into()
+/// Whether clients felt no more than they may; a gap that is not even listed is nothing to feel.
+fn within(measured: f64, bound: Option<f64>) -> bool {
+    bound.is_none_or(|bound| measured <= bound.max(GAP))
+}
+
+fn at_most(bound: Option<f64>) -> String {
+    match bound {
+        None => "–".into(),
+        Some(bound) if bound > 0.0 => duration(bound),
+        Some(_) => "no gap".into(),
     }
 }
 
 /// A measured time as a bar, and what it should not exceed as a mark, all on one scale.
-fn against(measured: f64, bound: f64, longest: f64) -> Markup {
-    let class = if measured <= bound {
+fn against(measured: f64, bound: Option<f64>, longest: f64) -> Markup {
+    let class = if within(measured, bound) {
         "critical"
     } else {
         "over"
@@ -124,7 +130,9 @@ fn against(measured: f64, bound: f64, longest: f64) -> Markup {
     html! {
         svg.share width="100%" height="13" aria-hidden="true" {
             rect class=(class) y="2" width=(pct(at(measured))) height="9" rx="2" {}
-            line.bound x1=(pct(at(bound))) x2=(pct(at(bound))) y1="0" y2="13" {}
+            @if let Some(bound) = bound {
+                line.bound x1=(pct(at(bound))) x2=(pct(at(bound))) y1="0" y2="13" {}
+            }
         }
     }
 }
@@ -214,6 +222,9 @@ fn what(scenario: Scenario) -> &'static str {
         Scenario::KillLeader => "Patroni and PostgreSQL on the leader were killed.",
         Scenario::CrashHost => "The leader's host died.",
         Scenario::IsolateLeader => "The leader's host was cut off from the network.",
+        Scenario::Watch => {
+            "Nothing was broken here: this is what clients felt of what was done meanwhile."
+        }
     }
 }
 
@@ -268,7 +279,8 @@ fn numbers(drill: &Drill) -> Markup {
         timeline_after,
         ..
     } = &drill.measured;
-    let over = if within(*write_outage, drill.bound) {
+    let bound = promised(drill.scenario, drill.bound);
+    let over = if within(*write_outage, bound) {
         "good"
     } else {
         "bad"
@@ -290,7 +302,7 @@ fn numbers(drill: &Drill) -> Markup {
             div {
                 dt { "no writes for" }
                 dd.(over) { (duration(*write_outage)) }
-                dd.aside { "at most " (at_most(drill.bound)) "; worst client " (duration(*worst_writer)) }
+                dd.aside { @if bound.is_some() { "at most " (at_most(bound)) "; " } "worst client " (duration(*worst_writer)) }
             }
             div {
                 dt { "no reads for" }

@@ -148,6 +148,8 @@ pub(super) struct History {
     /// What was made and what was removed: hosts, networks and the like.
     pub created: usize,
     pub removed: usize,
+    /// Hosts that run under another address than before.
+    pub moved: usize,
     /// The last word on each check, in their order.
     pub checks: Vec<Check>,
     pub software: BTreeMap<String, Software>,

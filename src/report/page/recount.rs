@@ -199,6 +199,13 @@ impl Recount {
                     self.end(t, place, &start, Ending::Changed);
                 }
             }
+            // It is told of only once it is done.
+            "moved" => {
+                let name = called("move");
+                self.begin(t, place.clone(), &name, None);
+                self.end(t, place, &name, Ending::Changed);
+                self.history.moved += 1;
+            }
             "removing" => self.begin(t, place.clone(), &remove, None),
             "removed" => {
                 self.end(t, place, &remove, Ending::Changed);

@@ -95,6 +95,7 @@ fn figures(run: &KeptRun) -> Vec<(&'static str, String, &'static str)> {
     number("hosts", history.hosts.len(), "plain");
     number("made", history.created, "plain");
     number("removed", history.removed, "plain");
+    number("moved", history.moved, "plain");
     number(
         "steps that changed",
         history.count(Ending::Changed),

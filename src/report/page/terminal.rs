@@ -6,14 +6,7 @@ use super::{
     history::{Ending, Failure, History},
     sheet,
 };
-use crate::{
-    drill::record::{Record, Spread},
-    report::{
-        Side, Table, Tone,
-        quantity::{count, duration},
-        text,
-    },
-};
+use crate::report::{Side, Table, Tone, drills, quantity::duration, text};
 
 impl KeptRun {
     /// The run's report as text, for a stream of this kind.
@@ -26,7 +19,12 @@ impl KeptRun {
         }
         let mut tables = Vec::new();
         match &self.drill {
-            Some(record) => tables.push(drills(record)),
+            Some(record) => {
+                tables.push(drills::runs(record));
+                if record.summaries.iter().any(|summary| summary.runs > 1) {
+                    tables.push(drills::summaries(record));
+                }
+            }
             None => tables.extend([path(history), slowest(history)].into_iter().flatten()),
         }
         tables.extend(proof(history));
@@ -50,6 +48,7 @@ fn heading(run: &KeptRun) -> String {
     let counts = [
         (history.created, "made"),
         (history.removed, "removed"),
+        (history.moved, "moved"),
         (history.count(Ending::Changed), "changed"),
         (history.count(Ending::Done), "waited"),
         (history.count(Ending::Failed), "failed"),
@@ -173,43 +172,4 @@ fn proof(history: &History) -> Option<Table> {
         table.toned_row(tone, [mark, &check.check, &check.detail]);
     }
     Some(table)
-}
-
-fn drills(record: &Record) -> Table {
-    let headers = [
-        "scenario",
-        "holds",
-        "lost",
-        "no writes for",
-        "at most",
-        "no reads for",
-        "new leader",
-        "whole",
-        "commits",
-    ];
-    let mut table = Table::new(headers);
-    let spread = |spread: Option<Spread>, runs: usize| match spread {
-        None => "-".to_owned(),
-        Some(spread) if runs == 1 => duration(spread.worst),
-        Some(spread) => format!("{} / {}", duration(spread.median), duration(spread.worst)),
-    };
-    for summary in &record.summaries {
-        let runs = summary.runs;
-        let held = summary.passed == runs;
-        table.toned_row(
-            if held { Tone::Plain } else { Tone::Bad },
-            [
-                summary.scenario.to_string(),
-                format!("{} of {}", summary.passed, count(runs, "run")),
-                summary.missing.to_string(),
-                spread(Some(summary.write_outage), runs),
-                duration(summary.bound),
-                spread(Some(summary.read_outage), runs),
-                spread(summary.new_leader, runs),
-                spread(summary.whole, runs),
-                summary.acknowledged.to_string(),
-            ],
-        );
-    }
-    table
 }

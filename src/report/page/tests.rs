@@ -300,7 +300,7 @@ fn a_drill_is_on_one_page_with_what_clients_felt() {
         texts(&html, "section > article .marks li"),
         [
             "+0.0 s broken now (node1)",
-            "+1.8 s a new leader takes writes (node2)",
+            "+1.8 s takes writes, on a new timeline (node2)",
             "+2.0 s writes are accepted again"
         ]
     );

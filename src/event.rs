@@ -3,7 +3,7 @@
 //! Everything that works emits these; `report` alone turns them into bars, lines, JSON and logs.
 //! There is no styling and no prose in here: steps, checks and states are known by identifiers.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -92,10 +92,25 @@ pub enum Event {
     FactsRead {
         host: HostName,
     },
+    /// What serves on a host, by package; Patroni's is that of its venv, where it has one.
+    Software {
+        host: HostName,
+        os: String,
+        packages: BTreeMap<String, String>,
+    },
     /// The plan is made: this many steps to do.
     Planned {
         steps: usize,
         changes: usize,
+    },
+    /// A step that the plan's execution is about to wait for or begin; one for each, before the first.
+    StepPlanned {
+        step: usize,
+        host: HostName,
+        name: &'static str,
+        why: String,
+        /// The steps that must have ended before.
+        after: Vec<usize>,
     },
     StepStarted {
         step: usize,

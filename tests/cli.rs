@@ -15,10 +15,11 @@ use assert_cmd::Command;
 use pgherd::inventory::Inventory;
 use serde_json::{Value, json};
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 15] = [
     "init",
     "plan",
     "up",
+    "render",
     "status",
     "verify",
     "switchover",
@@ -27,6 +28,7 @@ const VERBS: [&str; 13] = [
     "psql",
     "logs",
     "down",
+    "report",
     "completions",
     "man",
 ];
@@ -412,6 +414,58 @@ fn the_manual_has_a_section_for_each_verb_and_no_mistake() {
         "what every verb takes is told once: in the synopsis and among the options"
     );
     check_with("groff", &["-man", "-ww", "-Kutf8", "-Tutf8"], &page);
+}
+
+#[test]
+fn a_run_is_reported_by_its_page_as_text_and_as_a_document() {
+    let desk = Desk::with_inventory();
+    let mut said = desk.expect(1, &["report"]).text();
+    let runs = desk.path(".pgherd/local/runs");
+    for (run, verb) in [
+        ("2026-01-02T03-04-05Z", "up"),
+        ("2026-01-02T04-00-00Z", "down"),
+    ] {
+        let folder = runs.join(run);
+        fs::create_dir_all(&folder).unwrap();
+        let events = [
+            json!({"t": 0.0, "event": "run_started", "verb": verb, "cluster": "local", "version": "0.1.0",
+                   "at": "2026-01-02T03:04:05Z"}),
+            json!({"t": 0.0, "event": "step_started", "step": 0, "host": "node1", "name": "prepare"}),
+            json!({"t": 2.5, "event": "step_finished", "step": 0, "host": "node1", "name": "prepare",
+                   "outcome": "changed", "seconds": 2.5}),
+            json!({"t": 2.5, "event": "run_finished", "exit_code": 0, "seconds": 2.5}),
+        ];
+        let events: Vec<String> = events.iter().map(Value::to_string).collect();
+        fs::write(folder.join("events.jsonl"), events.join("\n")).unwrap();
+    }
+    let path = |run: &str| format!("{}\n", runs.join(run).join("report.html").display());
+    assert_eq!(
+        desk.expect(0, &["report"]).stdout,
+        path("2026-01-02T04-00-00Z")
+    );
+    assert_eq!(
+        desk.expect(0, &["report", "2026-01-02T03"]).stdout,
+        path("2026-01-02T03-04-05Z")
+    );
+    let page = fs::read_to_string(runs.join("2026-01-02T03-04-05Z/report.html")).unwrap();
+    assert!(page.contains("prepare"), "{page}");
+
+    let document = desk.expect(0, &["--json", "report", "latest"]).stdout;
+    let document: Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(document["verb"], "down");
+    assert_eq!(document["critical_path"][0]["seconds"], json!(2.5));
+    assert_eq!(document["steps"]["changed"], 1);
+
+    for words in [
+        &["report", "--text", "2026-01-02T03"][..],
+        &["report", "2025"],
+        &["report", "2026"],
+    ] {
+        let code = if words.len() == 3 { 0 } else { 2 };
+        said += &format!("\n{}", desk.expect(code, words).text());
+    }
+    let root = desk.0.path().canonicalize().unwrap().display().to_string();
+    insta::assert_snapshot!("report", said.replace(&root, "DESK"));
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub(super) async fn run(
         seconds: events.elapsed(),
         error: result.as_ref().err().map(Error::to_string),
     });
-    let run = reporter.finish().await;
+    let run = reporter.conclude(result.as_ref().err()).await;
     let endpoints = result
         .as_ref()
         .map_or(Vec::new(), |done| endpoints(&base, done));

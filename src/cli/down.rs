@@ -63,7 +63,7 @@ pub(super) async fn run(
         seconds: events.elapsed(),
         error: result.as_ref().err().map(Error::to_string),
     });
-    let run = reporter.finish().await;
+    let run = reporter.conclude(result.as_ref().err()).await;
     if result.is_ok() {
         let settled = format!("nothing of the cluster {} is left", base.inventory.cluster);
         let kept = if keep_secrets {

@@ -20,6 +20,7 @@ mod look;
 mod manual;
 mod plan;
 mod render;
+mod report;
 mod site;
 mod switchover;
 mod watch;
@@ -232,6 +233,18 @@ pub enum Verb {
         #[arg(long)]
         keep_secrets: bool,
     },
+    /// Show where the report of a run is: how long each step took, what failed, what was proven
+    #[command(
+        after_help = "RUN is the name of a folder in .pgherd/<cluster>/runs, or how it begins.\n\n\
+                      Example:\n  xdg-open \"$(pgherd report)\""
+    )]
+    Report {
+        /// The run to report on [default: the latest]
+        run: Option<String>,
+        /// Print the report itself, as far as text can show it
+        #[arg(long)]
+        text: bool,
+    },
     /// Print a completion script
     #[command(after_help = "Example:\n  pgherd completions bash >/etc/bash_completion.d/pgherd")]
     Completions {
@@ -313,6 +326,7 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
         Verb::Down { yes, keep_secrets } => {
             down::run(global, yes, keep_secrets, terminal, cancel).await?;
         }
+        Verb::Report { run, text } => report::run(global, run.as_deref(), text, terminal)?,
         Verb::Completions { shell } => completions(shell, terminal),
         Verb::Man => man(terminal)?,
     }

@@ -455,6 +455,9 @@ impl Site<'_> {
             let facts = facts::parse(&output.stdout)
                 .map_err(|error| error.on(host).excerpt("stderr", output.stderr))?;
             self.events.emit(Event::FactsRead { host: host.clone() });
+            if !self.looked.load(Ordering::Relaxed) {
+                self.tell_software(host, &facts);
+            }
             Ok::<_, Error>((host.clone(), facts))
         });
         let answers = join_all(asked).await;
@@ -470,6 +473,15 @@ impl Site<'_> {
             }
         }
         (read, dark)
+    }
+
+    /// What a host has of the cluster's software, for the run's record.
+    fn tell_software(&self, host: &HostName, facts: &Facts) {
+        self.events.emit(Event::Software {
+            host: host.clone(),
+            os: facts.os.pretty.clone(),
+            packages: facts.software(),
+        });
     }
 
     /// Patroni's keys and etcd's members, from the first etcd that answers.
@@ -509,6 +521,9 @@ impl Site<'_> {
             let plan = sight.plan()?;
             let proof = prover.look(&sight.found.facts, &plan).await;
             if proof.passed || tokio::time::Instant::now() >= deadline {
+                for (host, facts) in &sight.found.facts {
+                    self.tell_software(host, facts);
+                }
                 proof.announce(&self.events);
                 return Ok(proof);
             }

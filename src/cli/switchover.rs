@@ -107,7 +107,7 @@ pub(super) async fn run(
         seconds: events.elapsed(),
         error: result.as_ref().err().map(Error::to_string),
     });
-    let run = reporter.finish().await;
+    let run = reporter.conclude(result.as_ref().err()).await;
     match result? {
         None => {
             let leader = to.map(|to| to.to_string()).unwrap_or_default();

@@ -56,6 +56,7 @@ pub async fn execute(plan: Arc<Plan>, context: &Context) -> Result<Tally> {
     let mut running: JoinSet<(StepId, Result<()>)> = JoinSet::new();
     let mut failures = Vec::new();
     let mut interrupted = false;
+    announce(&plan, context);
     loop {
         if !interrupted && !context.cancel.is_cancelled() {
             start_ready(&plan, &mut states, &mut running, context);
@@ -98,6 +99,19 @@ pub async fn execute(plan: Arc<Plan>, context: &Context) -> Result<Tally> {
     }
     let changed = plan.changes();
     Ok(Tally { changed })
+}
+
+/// Tells what is to be done and in which order, so that a report can say what a step waited for.
+fn announce(plan: &Plan, context: &Context) {
+    for (id, step) in plan.steps.iter().enumerate() {
+        context.events.emit(Event::StepPlanned {
+            step: id,
+            host: step.host.clone(),
+            name: step.name,
+            why: step.why.clone(),
+            after: step.after.clone(),
+        });
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,8 +14,10 @@ use crate::{
 };
 
 mod distribution;
+mod software;
 
 pub use distribution::Os;
+pub(crate) use software::REQUIREMENTS;
 
 const PROBE: &str = include_str!("probe.sh");
 

@@ -15,7 +15,7 @@ const INSTALL: &str = include_str!("packages.sh");
 const VENV: &str = include_str!("patroni.sh");
 
 /// The file whose digest tells which Patroni is in `/opt/patroni`.
-pub(super) const REQUIREMENTS: &str = "/etc/pgherd/patroni-requirements.txt";
+pub(super) use crate::facts::REQUIREMENTS;
 
 /// Python, and the distribution's wheels of what installs and builds Python packages.
 const VENV_TOOLS: [&str; 4] = [

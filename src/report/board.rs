@@ -222,6 +222,8 @@ impl Board {
             } => self.load = None,
             Event::DrillMoment { .. }
             | Event::DrillFinished { .. }
+            | Event::Software { .. }
+            | Event::StepPlanned { .. }
             | Event::Resource { .. }
             | Event::RunFinished { .. } => {}
         }

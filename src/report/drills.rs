@@ -24,7 +24,7 @@ pub fn print_drills(terminal: &Terminal, record: &Record) {
     }
 }
 
-fn runs(record: &Record) -> Table {
+pub(super) fn runs(record: &Record) -> Table {
     let mut table = Table::new([
         "scenario",
         "broken",
@@ -71,7 +71,7 @@ fn runs(record: &Record) -> Table {
     table
 }
 
-fn summaries(record: &Record) -> Table {
+pub(super) fn summaries(record: &Record) -> Table {
     let mut table = Table::new([
         "scenario",
         "runs",

@@ -91,8 +91,10 @@ impl Masks {
                 }
             }
             Event::Check { detail, .. } => self.hide_in(detail),
+            Event::StepPlanned { why, .. } => self.hide_in(why),
             Event::RunStarted { .. }
             | Event::FactsRead { .. }
+            | Event::Software { .. }
             | Event::Planned { .. }
             | Event::StepStarted { .. }
             | Event::VerifyStarted

@@ -10,6 +10,7 @@ mod drills;
 mod failure;
 mod live;
 mod mask;
+mod page;
 mod plain;
 mod prompt;
 mod quantity;
@@ -26,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -39,6 +41,7 @@ pub use self::{
     drills::print_drills,
     failure::{error_json, print_error},
     mask::Masks,
+    page::KeptRun,
     prompt::{Expected, confirm},
     quantity::{bytes, count, duration},
     run_log::RunLog,
@@ -46,7 +49,7 @@ pub use self::{
     tally::{Run, StepTime, Summary, print_summary},
     terminal::{Side, Terminal},
 };
-use crate::{event::Stamped, inventory::HostName};
+use crate::{error::Error, event::Stamped, inventory::HostName};
 
 /// Time between two pictures: enough for a spinner, and hardly any work.
 const FRAME: Duration = Duration::from_millis(100);
@@ -84,7 +87,8 @@ impl Reporter {
 enum Order {
     Hide(oneshot::Sender<()>),
     Show,
-    Finish,
+    /// With the run's error, as JSON, if there was one.
+    Finish(Option<Value>),
 }
 
 /// A running report. Dropping it ends the report too, and clears the bars.
@@ -99,8 +103,13 @@ impl Handle {
     /// Reports what has been sent until now, clears the bars and says what the run came to.
     ///
     /// Senders that are still about are not waited for.
-    pub async fn finish(mut self) -> Run {
-        let _ = self.orders.send(Order::Finish);
+    pub async fn finish(self) -> Run {
+        self.conclude(None).await
+    }
+
+    /// Like [`Handle::finish`], and keeps the run's error in its log, with every excerpt.
+    pub async fn conclude(mut self, error: Option<&Error>) -> Run {
+        let _ = self.orders.send(Order::Finish(error.map(error_json)));
         match self.task.take() {
             Some(task) => task.await.unwrap_or_default(),
             None => Run::default(),
@@ -123,7 +132,7 @@ impl Drop for Handle {
     /// land among the bars. The report is on a thread of its own, so there is no deadlock in waiting.
     fn drop(&mut self) {
         let Some(task) = self.task.take() else { return };
-        let _ = self.orders.send(Order::Finish);
+        let _ = self.orders.send(Order::Finish(None));
         let patience = Instant::now();
         while !task.is_finished() && patience.elapsed() < Duration::from_millis(500) {
             std::thread::sleep(Duration::from_millis(2));
@@ -140,7 +149,7 @@ async fn listen(
     let mut frames = interval(FRAME);
     frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut open = true;
-    loop {
+    let failure = loop {
         tokio::select! {
             received = events.recv_many(&mut batch, 256), if open => {
                 open = received > 0;
@@ -157,13 +166,17 @@ async fn listen(
                     let _ = ready.send(());
                 }
                 Some(Order::Show) => sinks.show(),
-                Some(Order::Finish) | None => break,
+                Some(Order::Finish(failure)) => break failure,
+                None => break None,
             },
         }
-    }
+    };
     events.close();
     while let Some(event) = events.recv().await {
         sinks.event(event);
+    }
+    if let Some(failure) = failure {
+        sinks.failure(failure);
     }
     sinks.finish()
 }

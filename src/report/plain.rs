@@ -271,8 +271,11 @@ impl Plain {
                 );
                 (Detail::Failures, None, (*scenario).to_owned(), what)
             }
-            // Told by its checks and by the summary.
-            Event::VerifyStarted | Event::RunFinished { .. } => return None,
+            // Told by its checks, by its steps and by the summary.
+            Event::VerifyStarted
+            | Event::Software { .. }
+            | Event::StepPlanned { .. }
+            | Event::RunFinished { .. } => return None,
         })
     }
 }

@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{quantity::duration, text, words};
+use serde_json::Value;
+
+use super::{page::KeptRun, quantity::duration, text, words};
 use crate::{
     error::{Error, Result},
     event::{Event, Outcome, Stamped, Stream},
@@ -66,6 +68,27 @@ impl RunLog {
     pub(super) fn event(&mut self, stamped: &Stamped, json: &str) {
         let written = writeln!(self.events, "{json}").and_then(|()| self.host_line(stamped));
         self.note(written);
+    }
+
+    /// Takes up the error that ended the run, already masked, as the last line of the events.
+    pub(super) fn failure(&mut self, t: f64, mut failure: Value) {
+        if let Value::Object(fields) = &mut failure {
+            fields.insert("t".into(), t.into());
+        }
+        let written = writeln!(self.events, "{failure}");
+        self.note(written);
+    }
+
+    /// Makes the run's page from its log; none where the log could not be kept.
+    pub(super) fn write_page(&mut self) -> Option<PathBuf> {
+        self.flush();
+        match KeptRun::read(&self.folder).and_then(|run| run.write()) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                self.trouble.get_or_insert_with(|| error.to_string());
+                None
+            }
+        }
     }
 
     /// Brings everything to disk, so that a run that is killed leaves its log.
@@ -169,7 +192,9 @@ impl RunLog {
                 }
             }
             Event::Image { .. }
+            | Event::Software { .. }
             | Event::Planned { .. }
+            | Event::StepPlanned { .. }
             | Event::VerifyStarted
             | Event::Check { .. }
             | Event::Resource { .. }

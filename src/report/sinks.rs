@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
+
 use super::{
     Options,
     board::Board,
@@ -102,6 +104,14 @@ impl Sinks {
         }
     }
 
+    /// Keeps the error that ended the run; people and programs are told of it elsewhere.
+    pub(super) fn failure(&mut self, mut failure: Value) {
+        self.terminal.masks.hide_in_json(&mut failure);
+        if let Some(log) = &mut self.run_log {
+            log.failure(self.tally.seconds(), failure);
+        }
+    }
+
     /// Hands over what is buffered.
     pub(super) fn flush(&mut self) {
         if let Some(json) = &mut self.json {
@@ -138,7 +148,8 @@ impl Sinks {
     pub(super) fn finish(mut self) -> Run {
         self.hide();
         let mut run = self.tally.into_run();
-        if let Some(log) = &self.run_log {
+        if let Some(log) = &mut self.run_log {
+            run.page = log.write_page();
             run.log = Some(log.folder().to_owned());
             run.log_trouble = log.trouble().map(str::to_owned);
         }

@@ -43,6 +43,8 @@ pub struct Run {
     pub steps: Vec<StepTime>,
     /// Where the run's log is.
     pub log: Option<PathBuf>,
+    /// Where the run's page is, if it could be written.
+    pub page: Option<PathBuf>,
     /// Why the log is incomplete.
     pub log_trouble: Option<String>,
 }
@@ -115,7 +117,9 @@ impl Tally {
             Event::RunStarted { .. }
             | Event::Image { .. }
             | Event::FactsRead { .. }
+            | Event::Software { .. }
             | Event::Planned { .. }
+            | Event::StepPlanned { .. }
             | Event::StepStarted { .. }
             | Event::StepOutput { .. }
             | Event::VerifyStarted
@@ -143,6 +147,11 @@ impl Tally {
             | HostState::Connected
             | HostState::Removing => {}
         }
+    }
+
+    /// How long the run has been, or was.
+    pub(super) fn seconds(&self) -> f64 {
+        self.run.seconds
     }
 
     pub(super) fn into_run(self) -> Run {
@@ -239,10 +248,13 @@ fn table(run: &Run, summary: &Summary<'_>, failed: bool, paint: Paint) -> String
     if let (Some(log), true) = (&run.log, failed) {
         rows.push(("log", log.display().to_string()));
     }
+    if let Some(page) = &run.page {
+        rows.push(("report", page.display().to_string()));
+    }
     let label_width = widest(&mut rows.iter().map(|(label, _)| text::width(label)));
     rows.iter()
         .map(|(label, text)| {
-            let style = if *label == "slowest" || *label == "log" || label.is_empty() {
+            let style = if matches!(*label, "slowest" | "log" | "report" | "") {
                 DIM
             } else {
                 BOLD

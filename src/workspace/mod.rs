@@ -379,6 +379,13 @@ impl Workspace {
         runs::begin(&self.dir.join(RUNS), now)
     }
 
+    /// The folders of the runs that are kept, the latest last; nothing is made.
+    ///
+    /// They are there when the cluster is gone, too: `down` leaves them.
+    pub fn kept_runs(inventory: &Inventory) -> Result<Vec<PathBuf>> {
+        runs::kept(&Self::path_of(inventory)?.join(RUNS))
+    }
+
     /// Removes what pgherd has put here, for `down`; `runs/` stays.
     ///
     /// With `keep_secrets`, what a later `up` needs to make the same cluster again stays too:

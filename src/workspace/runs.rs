@@ -38,6 +38,21 @@ pub(super) fn begin(runs: &Path, now: jiff::Timestamp) -> Result<PathBuf> {
     Ok(run)
 }
 
+/// The runs that are kept, the one that `latest` points at last and the others by age before it.
+pub(super) fn kept(runs: &Path) -> Result<Vec<PathBuf>> {
+    let mut names = files::names(runs)?;
+    names.retain(|name| order_of(name).is_some());
+    names.sort_by(|a, b| order_of(a).cmp(&order_of(b)));
+    // The clock may have been set back, and then the newest name is not the latest run's.
+    let latest = fs::read_link(runs.join(LATEST)).ok();
+    let latest = latest.and_then(|name| names.iter().position(|known| name == Path::new(known)));
+    if let Some(latest) = latest {
+        let name = names.remove(latest);
+        names.push(name);
+    }
+    Ok(names.into_iter().map(|name| runs.join(name)).collect())
+}
+
 /// Replaces the link in one step, so that it never points nowhere.
 fn point_latest(runs: &Path, name: &str) -> Result<()> {
     let link = runs.join(LATEST);
@@ -115,6 +130,19 @@ mod tests {
         assert!(begin(&runs, at(0)).unwrap().is_dir());
         let names = files::names(&runs).unwrap();
         assert_eq!(names.iter().filter(|n| order_of(n).is_some()).count(), 50);
+    }
+
+    #[test]
+    fn kept_runs_are_listed_by_age_and_the_latest_is_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = dir.path().join("runs");
+        assert_eq!(kept(&runs).unwrap(), Vec::<PathBuf>::new());
+        let second = begin(&runs, at(1)).unwrap();
+        let third = begin(&runs, at(2)).unwrap();
+        fs::create_dir(runs.join("kept-by-somebody")).unwrap();
+        assert_eq!(kept(&runs).unwrap(), [second.clone(), third.clone()]);
+        let set_back = begin(&runs, at(0)).unwrap();
+        assert_eq!(kept(&runs).unwrap(), [second, third, set_back]);
     }
 
     #[test]

@@ -50,6 +50,7 @@ fn from_nothing_to_nothing() {
         ]
     );
 
+    the_run_is_reported(&lab);
     the_second_run_changes_nothing(&lab);
     people_get_there(&lab);
     nothing_secret_shows(&lab);
@@ -79,7 +80,32 @@ fn from_nothing_to_nothing() {
     assert!(lab.workspace().join("secrets.yaml").exists());
     lab.expect(0, &["down", "--yes"]);
     assert!(!lab.workspace().join("secrets.yaml").exists());
+    // What there is to tell of a cluster outlives it.
+    assert_eq!(lab.json(&["report", "--json"])["verb"], "down");
     assert!(!lab.workspace().join("pki").exists());
+}
+
+fn the_run_is_reported(lab: &Lab) {
+    let page = lab.expect(0, &["report"]).stdout;
+    let page = fs::read_to_string(page.trim()).unwrap();
+    assert!(page.contains("install-packages"), "{page}");
+    let report = lab.json(&["report", "--json"]);
+    assert_eq!(report["verdict"], "done");
+    assert_eq!(report["steps"]["never_ran"], 0);
+    let versions = &report["software"]["node1"]["packages"];
+    assert_eq!(versions["patroni"], "4.1.5", "{versions}");
+    // The critical path is what the run consists of: without a gap worth the name, and to the end.
+    let links = report["critical_path"].as_array().unwrap();
+    let took: f64 = links
+        .iter()
+        .filter_map(|link| link["seconds"].as_f64())
+        .sum();
+    let whole = report["seconds"].as_f64().unwrap();
+    assert!(
+        took > whole * 0.9 && took <= whole,
+        "{took} of {whole}: {links:?}"
+    );
+    assert_eq!(links.last().unwrap()["name"], "prove");
 }
 
 fn the_second_run_changes_nothing(lab: &Lab) {

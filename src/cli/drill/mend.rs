@@ -7,7 +7,7 @@ use crate::{
     cli::site::{self, Base},
     drill::{Scenario, record::Limits},
     error::{Error, Result},
-    event::Events,
+    event::{Event, Events},
     report::{self, Expected, Options, Reporter, RunLog, Terminal},
     workspace::{Broken, BrokenHost, BrokenNote},
 };
@@ -77,9 +77,23 @@ pub(super) async fn mend(
             hosts: Vec::new(),
         },
     );
+    events.emit(Event::RunStarted {
+        verb: "drill",
+        cluster: base.inventory.cluster.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        at: jiff::Timestamp::now(),
+    });
     terminal.say(&format!("putting right: {}", describe(broken)));
     let mended = put_right(base, broken, note, &events, folder, cancel).await;
-    reporter.finish().await;
+    events.emit(Event::RunFinished {
+        exit_code: mended
+            .as_ref()
+            .err()
+            .map_or(0, |error| error.kind().exit_code()),
+        seconds: events.elapsed(),
+        error: mended.as_ref().err().map(Error::to_string),
+    });
+    reporter.conclude(mended.as_ref().err()).await;
     mended
 }
 

@@ -96,7 +96,7 @@ pub(super) async fn run(
         seconds: events.elapsed(),
         error: result.as_ref().err().map(Error::to_string),
     });
-    reporter.finish().await;
+    reporter.conclude(result.as_ref().err()).await;
     if let Some(record) = record.filter(|record| !record.drills.is_empty()) {
         report::print_drills(terminal, &record);
     }

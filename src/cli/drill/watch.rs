@@ -13,7 +13,7 @@ use crate::{
         record::{Drill, Mark, Record},
         samples,
     },
-    error::Result,
+    error::{Error, Result},
     event::{Event, Events, Moment},
     report::{self, Options, Reporter, RunLog, Terminal},
 };
@@ -46,14 +46,37 @@ pub(super) async fn run(
             hosts: Vec::new(),
         },
     );
+    events.emit(Event::RunStarted {
+        verb: "drill",
+        cluster: base.inventory.cluster.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        at: jiff::Timestamp::now(),
+    });
     let site = base.connect(&outlook.running, &events).await?;
     let watched = watch(&site, wish, &folder, cancel).await;
     site.remote.close().await;
-    reporter.finish().await;
-    let record = watched?;
-    record.write(&folder)?;
-    report::print_drills(terminal, &record);
-    record.verdict().map_or(Ok(()), Err)
+    // Before the report ends, which puts it on the run's page.
+    let (record, result) = match watched {
+        Err(error) => (None, Err(error)),
+        Ok(record) => {
+            let written = record.write(&folder);
+            let verdict = record.verdict().map_or(Ok(()), Err);
+            (Some(record), written.and(verdict))
+        }
+    };
+    events.emit(Event::RunFinished {
+        exit_code: result
+            .as_ref()
+            .err()
+            .map_or(0, |error| error.kind().exit_code()),
+        seconds: events.elapsed(),
+        error: result.as_ref().err().map(Error::to_string),
+    });
+    reporter.conclude(result.as_ref().err()).await;
+    if let Some(record) = record {
+        report::print_drills(terminal, &record);
+    }
+    result
 }
 
 async fn watch(

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::hosts::{Deed, Hosts, script, walk, walk_until};
 use crate::{
     error::Kind,
+    event::Event,
     event::Outcome::{Cancelled, Changed, Failed},
     inventory::HostName,
     plan::Step,
@@ -41,6 +42,24 @@ async fn a_step_waits_for_what_it_needs_and_for_nothing_else() {
     assert!(walked.before("aside ends", "last begins"));
     assert!(walked.before("aside begins", "first ends"), "at once");
     assert_eq!(walked.outcomes(), [Changed; 4]);
+}
+
+#[tokio::test]
+async fn every_step_is_told_of_with_what_it_waits_for_before_the_first_begins() {
+    let walked = walk(
+        by_name(),
+        vec![script("first", &[]), script("second", &[0])],
+    )
+    .await;
+    let told: Vec<String> = walked
+        .events
+        .iter()
+        .map_while(|stamped| match &stamped.event {
+            Event::StepPlanned { host, after, .. } => Some(format!("{host} after {after:?}")),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["first after []", "second after [0]"]);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
+    error::Error,
     event::{HostState, Outcome, Stream},
     secret::Secret,
 };
@@ -374,6 +375,27 @@ fn the_run_log_keeps_events_and_each_hosts_output() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_run_is_put_on_a_page_with_its_error_and_without_its_secrets() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = RunLog::create(folder.path()).expect("a log");
+    let mut sinks = Sinks::new(terminal(0), Some(log), None, None);
+    feed(&mut sinks, run());
+    let error = Error::failed("exit code 100")
+        .on(&host("node2"))
+        .excerpt("stderr", "E: password is hunter2!");
+    sinks.failure(crate::report::error_json(&error));
+    let run = sinks.finish();
+    assert_eq!(run.log_trouble, None);
+    let page = run.page.expect("a page");
+    assert_eq!(page, folder.path().join("report.html"));
+    let page = std::fs::read_to_string(page).expect("the page");
+    assert!(page.contains("E: password is ***!"), "{page}");
+    assert!(!page.contains("hunter2"), "{page}");
+    let events = std::fs::read_to_string(folder.path().join("events.jsonl")).expect("a file");
+    assert!(!events.contains("hunter2"), "{events}");
 }
 
 #[test]

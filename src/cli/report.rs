@@ -1,0 +1,132 @@
+//! `pgherd report`: a run that is over, on its page, in the terminal or as a document.
+
+use std::path::{Path, PathBuf};
+
+use super::{Global, site};
+use crate::{
+    error::{Error, Result},
+    inventory::Inventory,
+    report::{KeptRun, Terminal},
+    workspace::Workspace,
+};
+
+/// How many runs are named where the one that was asked for is not there.
+const NAMED: usize = 8;
+
+pub(super) fn run(
+    global: &Global,
+    run: Option<&str>,
+    text: bool,
+    terminal: &Terminal,
+) -> Result<()> {
+    let inventory = global.load()?;
+    let runs = Workspace::kept_runs(&inventory)?;
+    let folder = choose(&runs, run, &inventory)?;
+    let kept = KeptRun::read(folder)?;
+    // Also where only text is wanted: a run that was killed gets its page by being looked at.
+    let page = kept.page()?;
+    if terminal.json {
+        terminal.print_json(&kept.document(&page));
+    } else if text {
+        terminal.print(&kept.text(&terminal.stdout));
+        terminal.say(&format!("report: {}", page.display()));
+    } else {
+        terminal.print(&page.display().to_string());
+    }
+    Ok(())
+}
+
+/// The run that is meant: by its name, by how its name begins, or the latest.
+fn choose<'a>(
+    runs: &'a [PathBuf],
+    wanted: Option<&str>,
+    inventory: &Inventory,
+) -> Result<&'a Path> {
+    let Some(latest) = runs.last() else {
+        return Err(Error::failed(format!(
+            "no run of the cluster {} is kept here",
+            inventory.cluster
+        ))
+        .hint(format!("make one: {}", site::typed(&inventory.path, "up"))));
+    };
+    let wanted = match wanted {
+        None | Some("latest") => return Ok(latest),
+        Some(wanted) => wanted,
+    };
+    if let Some(run) = runs.iter().find(|run| name(run) == wanted) {
+        return Ok(run);
+    }
+    let begin_so: Vec<&PathBuf> = runs
+        .iter()
+        .filter(|run| name(run).starts_with(wanted))
+        .collect();
+    match begin_so.as_slice() {
+        [one] => Ok(one),
+        [] => Err(Error::input(format!("there is no run `{wanted}`"))
+            .excerpt("the latest runs", list(runs.iter()))),
+        several => Err(
+            Error::input(format!("{} runs begin with `{wanted}`", several.len()))
+                .excerpt("the latest of them", list(several.iter().copied())),
+        ),
+    }
+}
+
+fn name(run: &Path) -> std::borrow::Cow<'_, str> {
+    run.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// The newest first.
+fn list<'a>(runs: impl DoubleEndedIterator<Item = &'a PathBuf>) -> String {
+    let names: Vec<_> = runs.rev().take(NAMED).map(|run| name(run)).collect();
+    names.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn inventory() -> Inventory {
+        let text = "cluster: postgres\nprovider: { kind: docker }\nhosts:\n  a: { roles: [postgres, etcd, haproxy] }\n";
+        Inventory::parse(Path::new("pgherd.yaml"), text).unwrap()
+    }
+
+    fn chosen(wanted: Option<&str>) -> Result<String> {
+        let runs = [
+            "2026-09-21T14-13-20Z",
+            "2026-09-21T14-13-20Z-2",
+            "2026-09-22T08-00-00Z",
+        ];
+        let runs: Vec<PathBuf> = runs.iter().map(|run| Path::new("runs").join(run)).collect();
+        choose(&runs, wanted, &inventory()).map(|run| name(run).into_owned())
+    }
+
+    #[test]
+    fn a_run_is_known_by_its_name_or_the_begin_of_it() {
+        for (wanted, run) in [
+            (None, "2026-09-22T08-00-00Z"),
+            (Some("latest"), "2026-09-22T08-00-00Z"),
+            (Some("2026-09-22"), "2026-09-22T08-00-00Z"),
+            // A whole name counts, though another begins with it.
+            (Some("2026-09-21T14-13-20Z"), "2026-09-21T14-13-20Z"),
+        ] {
+            assert_eq!(chosen(wanted).unwrap(), run);
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_not_there_or_not_clear_is_bad_input() {
+        for wanted in ["2025", "2026-09-21"] {
+            let error = chosen(Some(wanted)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Input);
+            assert!(error.excerpts()[0].text.contains("2026-09-21T14-13-20Z-2"));
+        }
+    }
+
+    #[test]
+    fn without_any_run_there_is_nothing_to_report() {
+        let error = choose(&[], None, &inventory()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Failed);
+        assert_eq!(error.hints(), ["make one: pgherd up"]);
+    }
+}

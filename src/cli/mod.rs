@@ -18,6 +18,7 @@ mod init;
 mod look;
 mod manual;
 mod plan;
+mod prospect;
 mod render;
 mod site;
 

@@ -196,7 +196,10 @@ fn call(head: &[String], body: &str, number: usize) -> Call {
         body: body.to_owned(),
         number,
     };
-    call.action = format!("{service}:{}", call.parameter("Action").unwrap_or_default());
+    // SSM speaks JSON and names the action in the head.
+    let target = header(head, "x-amz-target").and_then(|it| it.rsplit('.').next());
+    let action = target.or(call.parameter("Action")).unwrap_or_default();
+    call.action = format!("{service}:{action}");
     call
 }
 

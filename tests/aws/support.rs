@@ -26,6 +26,10 @@ pub(crate) const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test";
 pub(crate) const FIVE: [&str; 5] = ["node1", "node2", "node3", "node4", "haproxy"];
 
+pub(crate) fn hosts() -> Vec<HostName> {
+    FIVE.into_iter().map(HostName::new).collect()
+}
+
 /// A cluster in a VPC of its own, whose addresses are all on this machine's loopback.
 pub(crate) struct Lab {
     pub dir: tempfile::TempDir,
@@ -35,7 +39,7 @@ pub(crate) struct Lab {
     pub vpc: String,
     pub network: u8,
     pub name: String,
-    port: u16,
+    pub port: u16,
     pub events: Events,
 }
 

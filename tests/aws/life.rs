@@ -24,7 +24,7 @@ pub(crate) async fn from_nothing_to_nothing() {
     assert!(provider.discover().await.unwrap().is_empty());
     let lines = provider.preflight(&hosts()).await.unwrap().join("\n");
     for part in [
-        "account 123456789012, region eu-central-1",
+        &format!("account {}, region eu-central-1", lab.account),
         "instance node1: t2.medium, 20 GiB, in eu-central-1",
         NEWEST_MINIMAL,
         "security group pgherd-life-postgres in vpc-",
@@ -269,11 +269,7 @@ pub(crate) async fn a_terminated_host_is_made_anew() {
 
 pub(crate) async fn two_clusters_never_touch() {
     let one = Lab::new("pair").await;
-    let mut other = Lab::new("pair-b").await;
-    // In the same subnet, even, where the first's SSH answers.
-    other.subnet = one.subnet.clone();
-    other.vpc = one.vpc.clone();
-    other.port = one.port;
+    let other = one.beside("pair-b");
     let (a, b) = tokio::join!(one.launch(&FIVE), other.launch(&FIVE));
     a.unwrap_or_else(|error| panic!("{error:?}"));
     b.unwrap_or_else(|error| panic!("{error:?}"));

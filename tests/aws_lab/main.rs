@@ -14,8 +14,8 @@ mod server;
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod support;
 
-use hypervisor::Hypervisor;
-use server::{REGION, direct, moto};
+use hypervisor::{Hypervisor, direct};
+use server::{REGION, moto};
 use support::{Lab, image_with_postgresql_16};
 
 const NETWORK: &str = "192.168.0.0/24";

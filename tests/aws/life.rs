@@ -95,6 +95,76 @@ pub(crate) async fn from_nothing_to_nothing() {
     the_policy_allows(&counts.keys().cloned().collect());
 }
 
+/// The manual lists the calls of each verb. How often instances are looked at while they come and go
+/// depends on how long that takes; everything else is as often as listed.
+pub(crate) async fn the_calls_of_each_verb_are_those_in_the_manual() {
+    const LOOKS: &str = "ec2:DescribeInstances";
+    let lab = Lab::new("calls").await;
+    let mut verbs = Vec::new();
+    let provider = lab.provider();
+    let plan = async |provider: &dyn provider::Provider, absent: &[HostName]| {
+        provider.discover().await.unwrap();
+        provider.drift().await.unwrap();
+        if !absent.is_empty() {
+            provider.preflight(absent).await.unwrap();
+        }
+    };
+    plan(&*provider, &hosts()).await;
+    verbs.push(lab.proxy.take());
+    let provider = lab.provider();
+    plan(&*provider, &hosts()).await;
+    launch(&*provider, &FIVE, &lab.events).await.unwrap();
+    verbs.push(lab.proxy.take());
+    plan(&*lab.provider(), &[]).await;
+    verbs.push(lab.proxy.take());
+    lab.remove().await.unwrap();
+    assert_eq!(lab.left().await, [""; 0]);
+    verbs.push(lab.proxy.take());
+
+    let mut rows: BTreeMap<String, [usize; 4]> = BTreeMap::new();
+    for (verb, calls) in verbs.iter().enumerate() {
+        for call in calls {
+            let asked = if call.dry_run { ", asked" } else { "" };
+            let row = format!("`{}`{asked}", call.action);
+            rows.entry(row).or_default()[verb] += 1;
+        }
+    }
+    let table: String = rows
+        .iter()
+        .map(|(name, counts)| {
+            let counts = counts.map(|it| {
+                if it == 0 {
+                    String::new()
+                } else {
+                    it.to_string()
+                }
+            });
+            format!("| {name} | {} |\n", counts.join(" | ").replace("  ", " "))
+        })
+        .collect();
+    let manual = include_str!("../../docs/aws.md");
+    for (name, counts) in &rows {
+        let line = manual
+            .lines()
+            .find(|line| line.starts_with(&format!("| {name} |")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in the manual:\n{table}"));
+        let cells = line.trim_matches('|').split('|').skip(1);
+        let listed: Vec<usize> = cells.map(|it| it.trim().parse().unwrap_or(0)).collect();
+        let as_listed = match name.contains(LOOKS) {
+            true => counts
+                .iter()
+                .zip(&listed)
+                .all(|(made, listed)| made >= listed),
+            false => counts[..] == listed[..],
+        };
+        assert!(as_listed, "{name} was made {counts:?} times:\n{table}");
+    }
+    let listed = manual
+        .lines()
+        .filter(|it| it.starts_with("| `ec2:") || it.starts_with("| `s"));
+    assert_eq!(listed.count(), rows.len(), "\n{table}");
+}
+
 /// The policy in the manual allows what was called, and nothing that was not.
 ///
 /// Tags that go with a launch need a permission of their own, without being a call of their own.

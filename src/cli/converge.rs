@@ -267,7 +267,10 @@ async fn converge(
         base.provider.readdress(&moves, events).await?;
         outlook = base.outlook().await?;
     }
-    let site = base.connect(&outlook.running, events).await?;
+    let mut site = base.connect(&outlook.running, events).await?;
+    if asker.verb == Verb::Render {
+        site.resting.clone_from(&outlook.stopped);
+    }
     let result = settle(&site, asker, agreed, cancel).await;
     site.remote.close().await;
     let cluster = result?;

@@ -38,7 +38,8 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
         return Err(site::no_hosts(&base.inventory));
     }
     let (events, _quiet) = Events::channel();
-    let site = base.connect(&outlook.running, &events).await?;
+    let mut site = base.connect(&outlook.running, &events).await?;
+    site.resting.clone_from(&outlook.stopped);
     let looked = site.look().await.and_then(|sight| {
         terminal.conceal(sight.cluster.secrets.values());
         let plan = sight.plan()?;

@@ -131,16 +131,7 @@ pub(crate) async fn the_calls_of_each_verb_are_those_in_the_manual() {
     }
     let table: String = rows
         .iter()
-        .map(|(name, counts)| {
-            let counts = counts.map(|it| {
-                if it == 0 {
-                    String::new()
-                } else {
-                    it.to_string()
-                }
-            });
-            format!("| {name} | {} |\n", counts.join(" | ").replace("  ", " "))
-        })
+        .map(|(name, counts)| format!("{name} {counts:?}\n"))
         .collect();
     let manual = include_str!("../../docs/aws.md");
     for (name, counts) in &rows {

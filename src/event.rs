@@ -38,6 +38,8 @@ pub enum HostState {
     Creating,
     Starting,
     Created,
+    /// It was there and is different now.
+    Changed,
     /// It runs under another address than before.
     Moved,
     Connecting,

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Global, drill, plan as plan_verb,
-    site::{self, Base, Outlook, Sight, Site},
+    prospect::Prospect,
+    site::{self, Base, Sight, Site},
 };
 use crate::{
     cluster::{Cluster, SUPERUSER},
@@ -18,7 +19,6 @@ use crate::{
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
     inventory::{HostName, Inventory, Role},
-    plan::Plan,
     provider::{Access, Machine},
     remote::Remote,
     report::{self, Expected, Handle, Options, Reporter, RunLog, Summary, Terminal},
@@ -124,19 +124,13 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    async fn ask(
-        &self,
-        base: &Base,
-        outlook: &Outlook,
-        notes: &[String],
-        plan: &Plan,
-    ) -> Result<()> {
+    async fn ask(&self, base: &Base, prospect: &Prospect) -> Result<()> {
         if self.yes {
             return Ok(());
         }
         let text = match self.verb {
-            Verb::Up => outline(base, outlook, notes, plan, self.terminal),
-            Verb::Render => plan_verb::text(base, outlook, notes, plan, self.terminal),
+            Verb::Up => outline(base, prospect, self.terminal),
+            Verb::Render => plan_verb::text(base, prospect, self.terminal),
         };
         let agreed = self
             .reporter
@@ -154,27 +148,26 @@ impl Asker<'_> {
 }
 
 /// The plan in short: what it comes to on each host. The whole of it is `plan`'s to show.
-fn outline(
-    base: &Base,
-    outlook: &Outlook,
-    notes: &[String],
-    plan: &Plan,
-    terminal: &Terminal,
-) -> String {
+fn outline(base: &Base, prospect: &Prospect, terminal: &Terminal) -> String {
+    let Prospect { outlook, plan, .. } = prospect;
     if plan.steps.len() <= 4 {
-        return plan_verb::text(base, outlook, notes, plan, terminal);
+        return plan_verb::text(base, prospect, terminal);
     }
     let mut text = String::new();
     for moving in &outlook.moving {
         text.push_str(&format!("  {moving}\n"));
     }
-    for note in notes {
+    for note in &prospect.notes {
         text.push_str(&format!("  + {note}\n"));
     }
+    for drift in &prospect.drift {
+        text.push_str(&format!("  ~ {drift}\n"));
+    }
+    let unseen = prospect.unseen();
     for (host, desired) in &base.inventory.hosts {
         let state = if outlook.missing.contains(host) {
             "is launched; "
-        } else if outlook.stopped.contains(host) {
+        } else if outlook.stopped.iter().any(|it| it.host == *host) {
             "is started; "
         } else {
             ""
@@ -186,7 +179,9 @@ fn outline(
             .filter(|step| step.host == *host && step.changes_something())
             .map(|step| step.name)
             .collect();
-        let steps = if steps.is_empty() {
+        let steps = if unseen.contains(&host) {
+            "what it needs is known once it can be seen".to_owned()
+        } else if steps.is_empty() {
             "nothing to do".to_owned()
         } else {
             steps.join(", ")
@@ -213,17 +208,33 @@ async fn converge(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Done> {
-    let mut outlook = base.outlook().await?;
+    // What is around the hosts is `up`'s alone.
+    let drift = async {
+        match asker.verb {
+            Verb::Up => base.provider.drift().await,
+            Verb::Render => Ok(Vec::new()),
+        }
+    };
+    let (mut outlook, drift) = tokio::try_join!(base.outlook(), drift)?;
     let absent = outlook.absent();
     let mut agreed = false;
     if asker.verb == Verb::Render && outlook.running.is_empty() {
         return Err(site::no_hosts(&base.inventory));
     }
+    if asker.verb == Verb::Up && !(absent.is_empty() && drift.is_empty()) {
+        let prospect = tokio::select! {
+            prospect = base.prospect(outlook, drift) => prospect?,
+            () = cancel.cancelled() => return Err(Error::interrupted().left("nothing was changed")),
+        };
+        asker.ask(base, &prospect).await?;
+        // What could not be seen is asked about once it can be.
+        agreed = prospect.unseen().is_empty();
+        if !prospect.drift.is_empty() {
+            base.provider.mend(events).await?;
+        }
+        outlook = prospect.outlook;
+    }
     if asker.verb == Verb::Up && !absent.is_empty() {
-        let notes = base.provider.preflight(&absent).await?;
-        let (_, plan) = base.preview(&outlook)?;
-        asker.ask(base, &outlook, &notes, &plan).await?;
-        agreed = true;
         let identity = base.workspace.identity()?;
         let access = Access {
             user: base.inventory.ssh.user.clone(),
@@ -241,7 +252,12 @@ async fn converge(
             let site = base.connect(&outlook.running, events).await?;
             let plan = site.look().await.and_then(|sight| sight.plan());
             site.remote.close().await;
-            asker.ask(base, &outlook, &[], &plan?).await?;
+            let prospect = Prospect {
+                outlook,
+                ..Prospect::of_plan(plan?)
+            };
+            asker.ask(base, &prospect).await?;
+            outlook = prospect.outlook;
         }
         agreed = true;
         let moves: Vec<_> = outlook
@@ -252,7 +268,10 @@ async fn converge(
         base.provider.readdress(&moves, events).await?;
         outlook = base.outlook().await?;
     }
-    let site = base.connect(&outlook.running, events).await?;
+    let mut site = base.connect(&outlook.running, events).await?;
+    if asker.verb == Verb::Render {
+        site.resting.clone_from(&outlook.stopped);
+    }
     let result = settle(&site, asker, agreed, cancel).await;
     site.remote.close().await;
     let cluster = result?;
@@ -288,9 +307,9 @@ async fn settle(
     let sight = if plan.is_empty() {
         sight
     } else {
+        let prospect = Prospect::of_plan(plan);
         if !agreed {
-            let nothing = Outlook::default();
-            asker.ask(site.base, &nothing, &[], &plan).await?;
+            asker.ask(site.base, &prospect).await?;
         }
         let context = Context {
             cluster: cluster.clone(),
@@ -300,7 +319,7 @@ async fn settle(
             survey: SharedSurvey::default(),
             cancel: cancel.clone(),
         };
-        execute::execute(Arc::new(plan), &context).await?;
+        execute::execute(Arc::new(prospect.plan), &context).await?;
         whole(site.look().await?)?
     };
     let absent: Vec<HostName> = site.absent();

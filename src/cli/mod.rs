@@ -19,6 +19,7 @@ mod init;
 mod look;
 mod manual;
 mod plan;
+mod prospect;
 mod render;
 mod report;
 mod site;

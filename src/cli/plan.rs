@@ -4,43 +4,27 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    site::{self, Base, Outlook},
+    prospect::Prospect,
+    site::{self, Base},
 };
 use crate::{
     error::{Error, Kind, Result},
-    event::Events,
-    plan::{Action, Change, Plan, Step},
+    plan::{Action, Change, Step},
     report::{self, Terminal},
     workspace::Workspace,
 };
 
 pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
     let base = Base::new(global, Workspace::preview)?;
-    let outlook = base.outlook().await?;
-    let absent = outlook.absent();
-    let mut notes = Vec::new();
-    let plan = if absent.is_empty() {
-        let (events, _quiet) = Events::channel();
-        let site = base.connect(&outlook.running, &events).await?;
-        let sight = site.look().await?.whole();
-        let plan = sight.and_then(|sight| {
-            terminal.conceal(sight.cluster.secrets.values());
-            sight.plan()
-        });
-        site.remote.close().await;
-        plan?
-    } else {
-        notes = base.provider.preflight(&absent).await?;
-        let (cluster, plan) = base.preview(&outlook)?;
-        terminal.conceal(cluster.secrets.values());
-        plan
-    };
+    let (outlook, drift) = tokio::try_join!(base.outlook(), base.provider.drift())?;
+    let prospect = base.prospect(outlook, drift).await?;
+    terminal.conceal(base.workspace.secrets()?.values());
     if terminal.json {
-        terminal.print_json(&document(&base, &outlook, &notes, &plan));
+        terminal.print_json(&document(&base, &prospect));
     } else {
-        terminal.print(&text(&base, &outlook, &notes, &plan, terminal));
+        terminal.print(&text(&base, &prospect, terminal));
     }
-    if check && !(plan.is_empty() && absent.is_empty() && outlook.moving.is_empty()) {
+    if check && !prospect.is_empty() {
         let up = site::typed(&base.inventory.path, "up");
         return Err(
             Error::new(Kind::Pending, "changes are pending").hint(format!("make them: {up}"))
@@ -50,13 +34,8 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
 }
 
 /// The whole plan, for people.
-pub(super) fn text(
-    base: &Base,
-    outlook: &Outlook,
-    notes: &[String],
-    plan: &Plan,
-    terminal: &Terminal,
-) -> String {
+pub(super) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> String {
+    let Prospect { outlook, plan, .. } = prospect;
     let mut text = String::new();
     let mut line = |words: &str| {
         text.push_str(words);
@@ -74,24 +53,32 @@ pub(super) fn text(
             base.inventory.provider.kind()
         ));
     }
-    for host in &outlook.stopped {
-        line(&format!("~ host {host} is started"));
+    for machine in &outlook.stopped {
+        line(&format!("~ host {} is started", machine.host));
     }
     for moving in &outlook.moving {
         line(&moving.to_string());
     }
-    for note in notes {
+    for note in &prospect.notes {
         line(&format!("+ {note}"));
+    }
+    for drift in &prospect.drift {
+        line(&format!("~ {drift}"));
     }
     for host in &outlook.strangers {
         line(&format!(
             "  host {host} belongs to the cluster and is not in the inventory; it is left alone"
         ));
     }
-    if !outlook.absent().is_empty() && !outlook.running.is_empty() {
-        line("  what the hosts that run still need is known once all of them do");
+    for dark in &prospect.dark {
+        line(&format!("  host {dark}"));
     }
-    if plan.is_empty() && outlook.absent().is_empty() && outlook.moving.is_empty() {
+    for host in prospect.unseen() {
+        line(&format!(
+            "  what {host} still needs is known once it can be seen"
+        ));
+    }
+    if prospect.is_empty() {
         line(&format!(
             "nothing to do: {} are as the inventory says",
             report::count(base.inventory.hosts.len(), "host")
@@ -177,7 +164,9 @@ fn indent(text: &str) -> String {
 }
 
 /// The whole plan, for programs.
-pub(super) fn document(base: &Base, outlook: &Outlook, notes: &[String], plan: &Plan) -> Value {
+pub(super) fn document(base: &Base, prospect: &Prospect) -> Value {
+    let Prospect { outlook, plan, .. } = prospect;
+    let stopped = outlook.stopped.iter().map(|machine| &machine.host);
     let steps: Vec<Value> = plan
         .steps
         .iter()
@@ -207,12 +196,14 @@ pub(super) fn document(base: &Base, outlook: &Outlook, notes: &[String], plan: &
     json!({
         "cluster": base.inventory.cluster,
         "launch": outlook.missing,
-        "start": outlook.stopped,
+        "start": stopped.collect::<Vec<_>>(),
         "move": moves,
-        "also": notes,
+        "also": prospect.notes,
+        "amend": prospect.drift,
+        "unseen": prospect.unseen(),
         "steps": steps,
         "unchanged": unchanged,
-        "changes": plan.changes() + outlook.absent().len() + outlook.moving.len(),
+        "changes": plan.changes() + outlook.absent().len() + outlook.moving.len() + prospect.drift.len(),
     })
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{
     Global, plan as plan_verb,
+    prospect::Prospect,
     site::{self, Base, Outlook},
 };
 use crate::{
@@ -19,7 +20,6 @@ use crate::{
     event::Events,
     facts::Os,
     inventory::HostName,
-    plan::Plan,
     provider::{Machine, MachineState},
     render::{self, File, Visibility},
     report::{self, Terminal},
@@ -38,7 +38,8 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
         return Err(site::no_hosts(&base.inventory));
     }
     let (events, _quiet) = Events::channel();
-    let site = base.connect(&outlook.running, &events).await?;
+    let mut site = base.connect(&outlook.running, &events).await?;
+    site.resting.clone_from(&outlook.stopped);
     let looked = site.look().await.and_then(|sight| {
         terminal.conceal(sight.cluster.secrets.values());
         let plan = sight.plan()?;
@@ -52,15 +53,18 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
         missing: Vec::new(),
         ..outlook
     };
+    let seen = Prospect {
+        outlook: seen,
+        ..Prospect::of_plan(plan)
+    };
     if terminal.json {
-        let mut document = plan_verb::document(&base, &seen, &[], &plan);
+        let mut document = plan_verb::document(&base, &seen);
         document["not_compared"] = json!(not_compared(&dark, &absent));
         terminal.print_json(&document);
     } else {
-        terminal.print(&text(&base, &seen, &plan, &dark, &absent, terminal));
+        terminal.print(&text(&base, &seen, &dark, &absent, terminal));
     }
-    let pending = !plan.is_empty() || !seen.moving.is_empty();
-    if check && pending {
+    if check && !seen.is_empty() {
         let render = site::typed(&base.inventory.path, "render");
         return Err(
             Error::new(Kind::Pending, "changes are pending").hint(format!("make them: {render}"))
@@ -80,8 +84,7 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
 
 fn text(
     base: &Base,
-    seen: &Outlook,
-    plan: &Plan,
+    seen: &Prospect,
     dark: &[Error],
     absent: &[HostName],
     terminal: &Terminal,
@@ -94,13 +97,13 @@ fn text(
         text.push_str(&format!("? {host}: the host does not run; not compared\n"));
     }
     let left_out = dark.len() + absent.len();
-    if plan.is_empty() && seen.moving.is_empty() && left_out > 0 {
+    if seen.is_empty() && left_out > 0 {
         let rest = base.inventory.hosts.len() - left_out;
         let rest = report::count(rest, "other host");
         text.push_str(&format!("nothing to do on the {rest}\n"));
         return text;
     }
-    text.push_str(&plan_verb::text(base, seen, &[], plan, terminal));
+    text.push_str(&plan_verb::text(base, seen, terminal));
     text
 }
 

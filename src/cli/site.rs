@@ -84,7 +84,7 @@ impl Base {
                 Some(machine) if machine.state == MachineState::Running => {
                     outlook.running.push(machine);
                 }
-                Some(_) => outlook.stopped.push(host.clone()),
+                Some(machine) => outlook.stopped.push(machine),
                 None => outlook.missing.push(host.clone()),
             }
         }
@@ -120,6 +120,7 @@ impl Base {
         Ok(Site {
             base: self,
             machines: machines.to_vec(),
+            resting: Vec::new(),
             remote,
             http,
             tls,
@@ -222,24 +223,6 @@ impl Base {
         names.dedup();
         names
     }
-
-    /// The plan for hosts that do not exist yet, as far as it can be known.
-    pub(super) fn preview(&self, outlook: &Outlook) -> Result<(Cluster, Plan)> {
-        let os = Os::expected(&self.inventory);
-        let cluster = self.cluster(&outlook.running, |_| os.clone())?;
-        let files = render::render(&cluster, &self.templates)?;
-        let found = Found {
-            facts: self
-                .hosts()
-                .into_iter()
-                .map(|host| (host, Facts::bare(os.clone())))
-                .collect(),
-            dcs: None,
-            etcd: Vec::new(),
-        };
-        let plan = plan::up(&cluster, &files, &render::dcs_config(&cluster), &found)?;
-        Ok((cluster, plan))
-    }
 }
 
 /// What to type for `verb` on the same inventory.
@@ -306,7 +289,7 @@ impl fmt::Display for Move {
 #[derive(Debug, Default)]
 pub(super) struct Outlook {
     pub running: Vec<Machine>,
-    pub stopped: Vec<HostName>,
+    pub stopped: Vec<Machine>,
     pub missing: Vec<HostName>,
     /// Those of `running` that are to have another address first.
     pub moving: Vec<Move>,
@@ -317,7 +300,8 @@ pub(super) struct Outlook {
 impl Outlook {
     /// The hosts that must be made or started.
     pub(super) fn absent(&self) -> Vec<HostName> {
-        [&self.stopped[..], &self.missing[..]].concat()
+        let stopped = self.stopped.iter().map(|machine| machine.host.clone());
+        stopped.chain(self.missing.iter().cloned()).collect()
     }
 
     /// The machines, if the whole inventory runs.
@@ -351,6 +335,8 @@ pub(super) fn no_hosts(inventory: &Inventory) -> Error {
 pub(super) struct Site<'a> {
     pub base: &'a Base,
     pub machines: Vec<Machine>,
+    /// Hosts that do not run; only their addresses count.
+    pub resting: Vec<Machine>,
     pub remote: Arc<SshRemote>,
     pub http: Http,
     pub tls: Option<Arc<rustls::ClientConfig>>,
@@ -408,19 +394,20 @@ impl Site<'_> {
         let inventory = &self.base.inventory;
         // Which files there are does not depend on what the hosts run; only what is in them does.
         let os = Os::expected(inventory);
-        let draft = self.base.cluster(&self.machines, |_| os.clone());
+        let machines = [&self.machines[..], &self.resting[..]].concat();
+        let draft = self.base.cluster(&machines, |_| os.clone());
         let draft = match draft {
             Err(error)
                 if inventory.postgresql.version == PgVersion::Distro
                     && error.kind() == Kind::Input =>
             {
-                self.base.cluster(&self.machines, |_| Os::ubuntu_24_04())?
+                self.base.cluster(&machines, |_| Os::ubuntu_24_04())?
             }
             draft => draft?,
         };
         let draft = render::render(&draft, &self.base.templates)?;
         let (facts, dark) = self.probe(&draft).await;
-        let cluster = self.base.cluster(&self.machines, |host| {
+        let cluster = self.base.cluster(&machines, |host| {
             facts
                 .get(host)
                 .map_or_else(|| os.clone(), |facts: &Facts| facts.os.clone())

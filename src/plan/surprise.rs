@@ -167,8 +167,11 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
     let mut systems = Vec::new();
     let mut unread = false;
     for node in cluster.with_role(Role::Postgres) {
-        let facts = found.facts.get(&node.name);
-        let Some(data) = facts.and_then(|facts| facts.data.as_ref()) else {
+        let Some(facts) = found.facts.get(&node.name) else {
+            unread = true;
+            continue;
+        };
+        let Some(data) = &facts.data else {
             continue;
         };
         match &data.system_id {

@@ -8,4 +8,5 @@ mod properties;
 mod remains;
 mod removal;
 mod surprises;
+mod unseen;
 pub(crate) mod world;

@@ -26,7 +26,7 @@ const COPYING: Duration = Duration::from_secs(6 * 3600);
 /// Plans everything that stands between `found` and the cluster as the inventory wants it.
 ///
 /// `config` is the cluster-wide configuration as it should be in the DCS. A host of which there are
-/// no facts could not be looked at: there is no step for it.
+/// no facts could not be looked at: there is no step for it, nor for what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     surprise::check(cluster, found)?;
     let mut plan = Plan::default();
@@ -144,6 +144,10 @@ fn patroni(
     dcs_ready: &[StepId],
 ) {
     let facts = |host: &HostName| found.facts.get(host);
+    let blind = found.dcs.is_none()
+        && cluster
+            .with_role(Role::Etcd)
+            .any(|node| facts(&node.name).is_none());
     let fresh = !databases.iter().any(|(node, _)| {
         facts(&node.name)
             .and_then(|facts| facts.data.as_ref())
@@ -205,7 +209,7 @@ fn patroni(
         .map(|(node, _)| &node.name)
         .collect();
     let unseen = primary.is_none() && (!woken.is_empty() || leader.is_none());
-    if !fresh && (!lacking.is_empty() || unseen) {
+    if !fresh && !blind && (!lacking.is_empty() || unseen) {
         let why = match lacking.first() {
             Some(host) => {
                 format!("{host} lacks a role that Patroni needs: its bootstrap was cut off")
@@ -245,6 +249,9 @@ fn patroni(
     settled.extend(&exchanged);
     restart_in_turn(plan, databases, leading, &mut settled);
 
+    if blind {
+        return;
+    }
     let known = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
     let (patch, mut changes) = config_patch(known, config);
     if known.is_none() {

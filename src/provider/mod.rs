@@ -100,6 +100,17 @@ pub trait Provider: Send + Sync {
         Ok(())
     }
 
+    /// What around the hosts is not as the inventory says, such as a firewall's rules: a line a
+    /// change that [`Provider::mend`] would make. Changes nothing.
+    async fn drift(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// Puts right what [`Provider::drift`] tells of.
+    async fn mend(&self, _events: &Events) -> Result<()> {
+        Ok(())
+    }
+
     /// Everything with the cluster's label, whether the inventory knows it or not.
     async fn resources(&self) -> Result<Vec<Resource>>;
 

@@ -32,7 +32,7 @@ pub struct Run {
     pub removed: usize,
     /// Hosts that have another address now.
     pub moved: usize,
-    /// Steps that changed their host.
+    /// Steps that changed their host; hosts that were started, and resources that were changed.
     pub changed: usize,
     /// Steps that only looked or waited.
     pub unchanged: usize,
@@ -79,7 +79,7 @@ impl Tally {
         }
         match &stamped.event {
             Event::Host { host, state, .. } => self.thing(host.as_str(), *state, false),
-            // A provider names a resource only when it makes or removes it.
+            // A provider names a resource only when it makes, changes or removes it.
             Event::Resource {
                 kind, name, state, ..
             } => {
@@ -141,6 +141,8 @@ impl Tally {
             }
             HostState::Removed => self.run.removed += 1,
             HostState::Moved => self.run.moved += 1,
+            HostState::Changed => self.run.changed += 1,
+            HostState::Starting if !self.making.contains(key) => self.run.changed += 1,
             HostState::Created
             | HostState::Starting
             | HostState::Connecting

@@ -10,6 +10,7 @@ pub(super) fn host_state(state: HostState) -> &'static str {
         HostState::Creating => "creating",
         HostState::Starting => "starting",
         HostState::Created => "created",
+        HostState::Changed => "changed",
         HostState::Moved => "moved",
         HostState::Connecting => "connecting",
         HostState::Connected => "connected",
@@ -21,7 +22,11 @@ pub(super) fn host_state(state: HostState) -> &'static str {
 /// Whether a state is reached, not merely on its way.
 pub(super) fn is_reached(state: HostState) -> bool {
     match state {
-        HostState::Created | HostState::Moved | HostState::Connected | HostState::Removed => true,
+        HostState::Created
+        | HostState::Changed
+        | HostState::Moved
+        | HostState::Connected
+        | HostState::Removed => true,
         HostState::Creating | HostState::Starting | HostState::Connecting | HostState::Removing => {
             false
         }

@@ -2,18 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pgherd::{error::Kind, inventory::HostName, provider};
+use pgherd::{error::Kind, provider};
 
 use crate::{
     proxy::{Call, Verdict},
-    support::{FIVE, Lab, launch},
+    support::{FIVE, Lab, hosts, launch},
 };
 
 const NOTHING: &str = "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>";
-
-fn hosts() -> Vec<HostName> {
-    FIVE.into_iter().map(HostName::new).collect()
-}
 
 /// Refuses the first `times` of the calls that `which` says.
 fn first(
@@ -288,4 +284,82 @@ pub(crate) async fn only_aws_knows_this_machine() {
     assert_eq!(error.kind(), Kind::Input);
     assert!(error.hints()[0].contains("operator_cidrs: ["), "{error:?}");
     assert_eq!(lab.left().await, [""; 0]);
+}
+
+/// EC2 tells of a quota only at the launch that exceeds it.
+pub(crate) async fn a_quota_is_named_and_what_there_is_now() {
+    let lab = Lab::new("quota").await;
+    lab.proxy.judge(|call| match call.is("RunInstances") {
+        true => Verdict::Refuse("VcpuLimitExceeded"),
+        false => Verdict::Pass,
+    });
+    let error = lab.launch(&["node1"]).await.unwrap_err();
+    assert!(error.what().contains("quota is used up"), "{error:?}");
+    assert!(error.hints()[0].contains("Service Quotas"), "{error:?}");
+    let left = error.left_behind().unwrap();
+    assert!(
+        left.contains("security group pgherd-quota-postgres (sg-"),
+        "{left}"
+    );
+    assert!(!left.contains("instance "), "{left}");
+    lab.proxy.pass_all();
+    lab.remove().await.unwrap();
+}
+
+pub(crate) async fn what_may_not_be_removed_is_listed() {
+    let lab = Lab::new("kept").await;
+    lab.launch(&["node1"]).await.unwrap();
+    for (action, said, left) in [
+        (
+            "TerminateInstances",
+            "may not terminate the instances",
+            "instance node1 (i-",
+        ),
+        (
+            "DeleteKeyPair",
+            "may not delete the key pair",
+            "key pair pgherd-kept (key-",
+        ),
+    ] {
+        lab.proxy.judge(move |call| match call.is(action) {
+            true => Verdict::Refuse("UnauthorizedOperation"),
+            false => Verdict::Pass,
+        });
+        let error = lab.remove().await.unwrap_err();
+        assert!(error.what().contains(said), "{error:?}");
+        assert!(error.left_behind().unwrap().contains(left), "{error:?}");
+        assert!(
+            error.hints().iter().any(|it| it.contains("down")),
+            "{error:?}"
+        );
+    }
+    lab.proxy.pass_all();
+    lab.remove().await.unwrap();
+    assert_eq!(lab.left().await, [""; 0]);
+}
+
+/// Another region has neither the cluster nor its subnets, and what is elsewhere is not touched.
+pub(crate) async fn in_the_wrong_region_nothing_is_made() {
+    let lab = Lab::new("elsewhere").await;
+    lab.launch(&["node1"]).await.unwrap();
+    lab.five("");
+    let text = std::fs::read_to_string(lab.dir.path().join("pgherd.yaml")).unwrap();
+    let inventory = lab.parse(&text.replace("eu-central-1", "eu-west-1"));
+    let provider = provider::from_inventory(&inventory).unwrap();
+    assert!(provider.discover().await.unwrap().is_empty());
+    let error = provider.preflight(&hosts()).await.unwrap_err();
+    assert!(
+        error
+            .hints()
+            .iter()
+            .any(|it| it.contains("provider.region")),
+        "{error:?}"
+    );
+    assert_eq!(
+        error.left_behind(),
+        Some("the account has nothing of the cluster")
+    );
+    assert!(provider.resources().await.unwrap().is_empty());
+    assert_eq!(lab.instances().await.len(), 1);
+    lab.remove().await.unwrap();
 }

@@ -12,16 +12,11 @@ use serde_json::Value;
 
 use crate::{
     proxy::Call,
-    support::{FIVE, KEY, Lab, launch, tag},
+    support::{FIVE, KEY, Lab, hosts, launch, tag},
 };
 
 const NEWEST_MINIMAL: &str = "ami-0bbbbbbbbbbbbbbb2";
-const OLDER: &str = "ami-0aaaaaaaaaaaaaaa1";
 const NEWEST: &str = "ami-0aaaaaaaaaaaaaaa2";
-
-fn hosts() -> Vec<HostName> {
-    FIVE.into_iter().map(HostName::new).collect()
-}
 
 pub(crate) async fn from_nothing_to_nothing() {
     let lab = Lab::new("life").await;
@@ -29,7 +24,7 @@ pub(crate) async fn from_nothing_to_nothing() {
     assert!(provider.discover().await.unwrap().is_empty());
     let lines = provider.preflight(&hosts()).await.unwrap().join("\n");
     for part in [
-        "account 123456789012, region eu-central-1",
+        &format!("account {}, region eu-central-1", lab.account),
         "instance node1: t2.medium, 20 GiB, in eu-central-1",
         NEWEST_MINIMAL,
         "security group pgherd-life-postgres in vpc-",
@@ -98,6 +93,67 @@ pub(crate) async fn from_nothing_to_nothing() {
     }
     println!("calls of a whole life: {counts:#?}");
     the_policy_allows(&counts.keys().cloned().collect());
+}
+
+/// The manual lists the calls of each verb. How often instances are looked at while they come and go
+/// depends on how long that takes; everything else is as often as listed.
+pub(crate) async fn the_calls_of_each_verb_are_those_in_the_manual() {
+    const LOOKS: &str = "ec2:DescribeInstances";
+    let lab = Lab::new("calls").await;
+    let mut verbs = Vec::new();
+    let provider = lab.provider();
+    let plan = async |provider: &dyn provider::Provider, absent: &[HostName]| {
+        provider.discover().await.unwrap();
+        provider.drift().await.unwrap();
+        if !absent.is_empty() {
+            provider.preflight(absent).await.unwrap();
+        }
+    };
+    plan(&*provider, &hosts()).await;
+    verbs.push(lab.proxy.take());
+    let provider = lab.provider();
+    plan(&*provider, &hosts()).await;
+    launch(&*provider, &FIVE, &lab.events).await.unwrap();
+    verbs.push(lab.proxy.take());
+    plan(&*lab.provider(), &[]).await;
+    verbs.push(lab.proxy.take());
+    lab.remove().await.unwrap();
+    assert_eq!(lab.left().await, [""; 0]);
+    verbs.push(lab.proxy.take());
+
+    let mut rows: BTreeMap<String, [usize; 4]> = BTreeMap::new();
+    for (verb, calls) in verbs.iter().enumerate() {
+        for call in calls {
+            let asked = if call.dry_run { ", asked" } else { "" };
+            let row = format!("`{}`{asked}", call.action);
+            rows.entry(row).or_default()[verb] += 1;
+        }
+    }
+    let table: String = rows
+        .iter()
+        .map(|(name, counts)| format!("{name} {counts:?}\n"))
+        .collect();
+    let manual = include_str!("../../docs/aws.md");
+    for (name, counts) in &rows {
+        let line = manual
+            .lines()
+            .find(|line| line.starts_with(&format!("| {name} |")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in the manual:\n{table}"));
+        let cells = line.trim_matches('|').split('|').skip(1);
+        let listed: Vec<usize> = cells.map(|it| it.trim().parse().unwrap_or(0)).collect();
+        let as_listed = match name.contains(LOOKS) {
+            true => counts
+                .iter()
+                .zip(&listed)
+                .all(|(made, listed)| made >= listed),
+            false => counts[..] == listed[..],
+        };
+        assert!(as_listed, "{name} was made {counts:?} times:\n{table}");
+    }
+    let listed = manual
+        .lines()
+        .filter(|it| it.starts_with("| `ec2:") || it.starts_with("| `s"));
+    assert_eq!(listed.count(), rows.len(), "\n{table}");
 }
 
 /// The policy in the manual allows what was called, and nothing that was not.
@@ -272,43 +328,12 @@ pub(crate) async fn a_terminated_host_is_made_anew() {
     lab.remove().await.unwrap();
 }
 
-/// A host that is made later has the image of its siblings, though there is a newer one.
-pub(crate) async fn the_image_is_kept() {
-    let lab = Lab::new("image").await;
-    let mine = [("pgherd:cluster", "image"), ("pgherd:host", "node1")];
-    let image = ("pgherd:image", "ubuntu-24.04");
-    lab.stray(OLDER, &[mine[0], mine[1], image]).await;
-    let inventory = lab.five("  image: ubuntu-24.04\n");
-    let provider = provider::from_inventory(&inventory).unwrap();
-    launch(&*provider, &FIVE[1..3], &lab.events).await.unwrap();
-    assert!(
-        lab.instances()
-            .await
-            .iter()
-            .all(|it| it.image_id() == Some(OLDER))
-    );
-    lab.remove().await.unwrap();
-    let provider = provider::from_inventory(&inventory).unwrap();
-    launch(&*provider, &FIVE[1..2], &lab.events).await.unwrap();
-    assert!(
-        lab.instances()
-            .await
-            .iter()
-            .all(|it| it.image_id() == Some(NEWEST))
-    );
-    lab.remove().await.unwrap();
-}
-
 pub(crate) async fn two_clusters_never_touch() {
     let one = Lab::new("pair").await;
-    let mut other = Lab::new("pair-b").await;
-    // In the same subnet, even.
-    other.subnet = one.subnet.clone();
-    other.vpc = one.vpc.clone();
+    let other = one.beside("pair-b");
     let (a, b) = tokio::join!(one.launch(&FIVE), other.launch(&FIVE));
     a.unwrap_or_else(|error| panic!("{error:?}"));
-    // Its addresses are greeted on the first's port alone, so it is enough that it was launched.
-    drop(b);
+    b.unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!(other.instances().await.len(), 5);
     one.remove().await.unwrap();
     assert_eq!(one.left().await, [""; 0]);
@@ -400,85 +425,6 @@ pub(crate) async fn leftovers_are_found() {
     lab.remove().await.unwrap();
     assert_eq!(lab.left().await, [""; 0]);
     lab.remove().await.unwrap();
-}
-
-pub(crate) async fn rules_follow_the_inventory() {
-    let lab = Lab::new("rules").await;
-    let inventory = lab.five("  operator_cidrs: [203.0.113.7/32]\n");
-    let provider = provider::from_inventory(&inventory).unwrap();
-    launch(&*provider, &FIVE[..4], &lab.events).await.unwrap();
-    let before = rules(&lab).await;
-    assert!(
-        before
-            .iter()
-            .filter(|it| it.ends_with("203.0.113.7/32"))
-            .count()
-            == 4,
-        "{before:?}"
-    );
-    assert_eq!(before.len(), 12, "{before:?}");
-    lab.proxy.take();
-
-    let inventory = lab.five("  operator_cidrs: [203.0.113.8/32]\n");
-    let provider = provider::from_inventory(&inventory).unwrap();
-    launch(&*provider, &FIVE[4..], &lab.events).await.unwrap();
-    let after = rules(&lab).await;
-    let renamed: BTreeSet<String> = before
-        .iter()
-        .map(|it| it.replace("203.0.113.7", "203.0.113.8"))
-        .collect();
-    assert_eq!(after, renamed);
-    let calls = lab.proxy.take();
-    assert_eq!(
-        calls
-            .iter()
-            .filter(|it| it.is("AuthorizeSecurityGroupIngress"))
-            .count(),
-        3
-    );
-    assert_eq!(
-        calls
-            .iter()
-            .filter(|it| it.is("CreateSecurityGroup"))
-            .count(),
-        0
-    );
-    lab.remove().await.unwrap();
-}
-
-async fn rules(lab: &Lab) -> BTreeSet<String> {
-    let filter = aws_sdk_ec2::types::Filter::builder();
-    let filter = filter.name("tag:pgherd:cluster").values(&lab.name).build();
-    let groups = lab
-        .ec2
-        .describe_security_groups()
-        .filters(filter)
-        .send()
-        .await
-        .unwrap();
-    let groups = groups.security_groups();
-    let name = |id: &str| {
-        let group = groups.iter().find(|it| it.group_id() == Some(id)).unwrap();
-        tag(group.tags(), "pgherd:role").to_owned()
-    };
-    let mut all = BTreeSet::new();
-    for group in groups {
-        for rule in group.ip_permissions() {
-            let ranges = rule
-                .ip_ranges()
-                .iter()
-                .map(|it| it.cidr_ip().unwrap().to_owned());
-            let pairs = rule
-                .user_id_group_pairs()
-                .iter()
-                .map(|it| name(it.group_id().unwrap()));
-            for source in ranges.chain(pairs) {
-                let (to, port) = (name(group.group_id().unwrap()), rule.from_port().unwrap());
-                all.insert(format!("{to} {port} <- {source}"));
-            }
-        }
-    }
-    all
 }
 
 pub(crate) async fn hosts_are_made_to_measure() {

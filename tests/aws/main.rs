@@ -12,8 +12,10 @@ use libtest_mimic::{Arguments, Trial};
 
 mod crashes;
 mod faults;
+mod image;
 mod life;
 mod proxy;
+mod rules;
 mod server;
 mod support;
 
@@ -59,16 +61,22 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
     }
     let trials = trials! {
-        life: from_nothing_to_nothing, the_second_run_makes_nothing, several_pages_are_read,
-            stopped_hosts_are_started, a_terminated_host_is_made_anew, the_image_is_kept,
+        life: from_nothing_to_nothing, the_calls_of_each_verb_are_those_in_the_manual,
+            the_second_run_makes_nothing, several_pages_are_read,
+            stopped_hosts_are_started, a_terminated_host_is_made_anew,
             two_clusters_never_touch, strangers_are_never_touched, leftovers_are_found,
-            rules_follow_the_inventory, hosts_are_made_to_measure;
+            hosts_are_made_to_measure;
+        image: what_canonical_publishes_is_taken, the_image_is_kept;
+        rules: rules_follow_the_inventory, those_of_running_hosts_follow_too,
+            mending_may_die_at_any_call;
         crashes: a_launch_may_die_at_any_call, a_removal_may_die_at_any_call,
             a_token_outlives_a_change_of_the_inventory;
         faults: throttling_is_waited_out, what_was_just_made_may_be_unknown,
             half_a_launch_is_completed, groups_are_released_late, a_missing_permission_is_named,
             what_cannot_be_is_said_before_anything_is_made, one_host_has_one_instance,
-            a_host_that_ends_at_once_says_why, only_aws_knows_this_machine;
+            a_host_that_ends_at_once_says_why, only_aws_knows_this_machine,
+            a_quota_is_named_and_what_there_is_now, what_may_not_be_removed_is_listed,
+            in_the_wrong_region_nothing_is_made;
     };
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

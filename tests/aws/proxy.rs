@@ -1,6 +1,7 @@
 //! What stands between pgherd and the server: it counts calls, and breaks them where a test says so.
 //!
-//! It also gives moto what EC2 has and moto lacks: the same client token launches only once.
+//! It also gives moto what EC2 has and moto lacks: the same client token launches only once. And it
+//! says for which account a call is: moto gets slow with all that it has ever had in one.
 
 use std::{
     collections::HashMap,
@@ -61,7 +62,8 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(server: u16) -> Self {
+    pub(crate) fn new(server: u16, account: &str) -> Self {
+        let account = account.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = Self {
             port: listener.local_addr().unwrap().port(),
@@ -79,7 +81,8 @@ impl Proxy {
         let launched: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (calls, judge, swallowed, page, launched) = (
+                let (account, calls, judge, swallowed, page, launched) = (
+                    account.clone(),
                     calls.clone(),
                     judge.clone(),
                     swallowed.clone(),
@@ -104,7 +107,7 @@ impl Proxy {
                         _ => body,
                     };
                     let answer = match judge(&call) {
-                        Verdict::Pass => pass(server, &call, &head, &body, &launched),
+                        Verdict::Pass => pass(server, &account, &call, &head, &body, &launched),
                         Verdict::Refuse(code) => refusal(code),
                         Verdict::Answer(xml) => response(200, &xml),
                         Verdict::Swallow => {
@@ -112,7 +115,7 @@ impl Proxy {
                             return hold(&stream);
                         }
                         Verdict::DoAndSwallow => {
-                            pass(server, &call, &head, &body, &launched);
+                            pass(server, &account, &call, &head, &body, &launched);
                             swallowed.store(true, Ordering::SeqCst);
                             return hold(&stream);
                         }
@@ -196,7 +199,10 @@ fn call(head: &[String], body: &str, number: usize) -> Call {
         body: body.to_owned(),
         number,
     };
-    call.action = format!("{service}:{}", call.parameter("Action").unwrap_or_default());
+    // SSM speaks JSON and names the action in the head.
+    let target = header(head, "x-amz-target").and_then(|it| it.rsplit('.').next());
+    let action = target.or(call.parameter("Action")).unwrap_or_default();
+    call.action = format!("{service}:{action}");
     call
 }
 
@@ -212,6 +218,7 @@ fn smaller(body: &str, most: u32) -> String {
 
 fn pass(
     server: u16,
+    account: &str,
     call: &Call,
     head: &[String],
     body: &str,
@@ -235,7 +242,7 @@ fn pass(
         }
     }
     request.push_str(&format!(
-        "connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        "x-moto-account-id: {account}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     ));
     stream.write_all(request.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! The moto server, and a way to it past everything.
+//! The moto server, and a way to it past pgherd.
 
 use std::{
     net::TcpListener,
@@ -41,13 +41,12 @@ pub(crate) fn moto() -> u16 {
     .1
 }
 
-/// A client of the server itself, past every proxy.
-pub(crate) fn direct() -> Client {
+pub(crate) fn client(url: &str) -> Client {
     let config = aws_sdk_ec2::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(REGION))
         .credentials_provider(Credentials::new("lab", "lab", None, None, "test"))
-        .endpoint_url(format!("http://127.0.0.1:{}", moto()))
+        .endpoint_url(url)
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build();
     Client::from_conf(config)

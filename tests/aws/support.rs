@@ -19,23 +19,30 @@ use tokio::{io::AsyncWriteExt, net::TcpSocket};
 
 use crate::{
     proxy::Proxy,
-    server::{REGION, direct, moto},
+    server::{REGION, client, moto},
 };
 
 pub(crate) const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test";
 pub(crate) const FIVE: [&str; 5] = ["node1", "node2", "node3", "node4", "haproxy"];
 
-/// A cluster in a VPC of its own, whose addresses are all on this machine's loopback.
+pub(crate) fn hosts() -> Vec<HostName> {
+    FIVE.into_iter().map(HostName::new).collect()
+}
+
+/// A cluster in an account and a VPC of its own, whose addresses are all on this machine's loopback.
 pub(crate) struct Lab {
     pub dir: tempfile::TempDir,
+    /// What the provider calls.
     pub proxy: Proxy,
+    /// Past that proxy, with its judge and its count.
     pub ec2: Client,
+    pub account: String,
     pub subnet: String,
     pub vpc: String,
     pub network: u8,
     pub name: String,
-    port: u16,
+    pub port: u16,
     pub events: Events,
 }
 
@@ -43,7 +50,8 @@ impl Lab {
     pub(crate) async fn new(name: &str) -> Self {
         static NETWORK: AtomicU8 = AtomicU8::new(1);
         let network = NETWORK.fetch_add(1, Ordering::Relaxed);
-        let ec2 = direct();
+        let account = format!("{:012}", 100_000_000_000 + u64::from(network));
+        let ec2 = client(&Proxy::new(moto(), &account).url());
         let made = ec2
             .create_vpc()
             .cidr_block(format!("127.{network}.0.0/16"))
@@ -62,13 +70,30 @@ impl Lab {
         let port = greet(network).await;
         Self {
             dir: tempfile::tempdir().unwrap(),
-            proxy: Proxy::new(moto()),
+            proxy: Proxy::new(moto(), &account),
             ec2,
+            account,
             subnet,
             vpc,
             network,
             name: name.to_owned(),
             port,
+            events: Events::channel().0,
+        }
+    }
+
+    /// Another cluster in the same account and subnet.
+    pub(crate) fn beside(&self, name: &str) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            proxy: Proxy::new(moto(), &self.account),
+            ec2: self.ec2.clone(),
+            account: self.account.clone(),
+            subnet: self.subnet.clone(),
+            vpc: self.vpc.clone(),
+            network: self.network,
+            name: name.to_owned(),
+            port: self.port,
             events: Events::channel().0,
         }
     }

@@ -20,7 +20,15 @@ use aws_sdk_ec2::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
-use crate::{server::direct, support::docker};
+use crate::{
+    server::{client, moto},
+    support::docker,
+};
+
+/// A client of the server itself.
+pub(crate) fn direct() -> Client {
+    client(&format!("http://127.0.0.1:{}", moto()))
+}
 
 /// Keeps containers as moto says that instances are, until dropped.
 pub(crate) struct Hypervisor {

@@ -14,8 +14,8 @@ mod server;
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod support;
 
-use hypervisor::Hypervisor;
-use server::{REGION, direct, moto};
+use hypervisor::{Hypervisor, direct};
+use server::{REGION, moto};
 use support::{Lab, image_with_postgresql_16};
 
 const NETWORK: &str = "192.168.0.0/24";
@@ -28,11 +28,10 @@ fn from_calls_to_a_cluster_and_back() {
     // Those packages' PostgreSQL is built without TLS; what this machine trusts, the hosts must.
     let trusted = std::env::var("SSL_CERT_FILE");
     let trusted = trusted.unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
-    let lab = Lab::new(
-        "ec2",
-        &format!(
+    let inventory = |operators: &str| {
+        format!(
             "provider:\n  kind: aws\n  region: {REGION}\n  endpoint_url: http://127.0.0.1:{}\n  \
-             connect: private\n  image: ubuntu-24.04\n  subnet_id: {subnet}\n\
+             connect: private\n  image: ubuntu-24.04\n  subnet_id: {subnet}\n{operators}\
              ca_bundle: {trusted}\npostgresql: {{ version: 16 }}\ntls: {{ enabled: false }}\nhosts:\n  \
              node1: {{ roles: [postgres], address: 192.168.0.249 }}\n  \
              node2: {{ roles: [postgres], address: 192.168.0.248 }}\n  \
@@ -40,8 +39,9 @@ fn from_calls_to_a_cluster_and_back() {
              node4: {{ roles: [etcd], address: 192.168.0.179 }}\n  \
              haproxy: {{ roles: [haproxy], address: 192.168.0.173 }}\n",
             moto()
-        ),
-    );
+        )
+    };
+    let lab = Lab::new("ec2", &inventory(""));
     give_credentials(lab.dir.path());
     let hypervisor = Hypervisor::start(&lab.name, &image, NETWORK);
 
@@ -62,6 +62,20 @@ fn from_calls_to_a_cluster_and_back() {
     let said = lab.expect(0, &["up"]);
     assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
 
+    // Another operator: the groups of running hosts follow, and nothing else changes.
+    lab.write_inventory(&inventory(
+        "  operator_cidrs: [192.168.0.0/24, 10.0.0.0/8]\n",
+    ));
+    let said = lab.expect(4, &["plan", "--check"]);
+    let group = format!(
+        "security group pgherd-{}-etcd opens 22 to 10.0.0.0/8",
+        lab.name
+    );
+    assert!(said.stdout.contains(&group), "{}", said.stdout);
+    let said = lab.expect(0, &["up", "--yes"]);
+    assert!(said.stderr.contains("3 changed"), "{}", said.stderr);
+    lab.expect(0, &["plan", "--check"]);
+
     // Somebody ends an instance; its successor has another id, another key, perhaps another address.
     let replica = ["node1", "node2", "node3"]
         .into_iter()
@@ -71,6 +85,14 @@ fn from_calls_to_a_cluster_and_back() {
     let said = lab.expect(4, &["plan", "--check"]);
     let launched = format!("host {replica} (postgres) is launched");
     assert!(said.stdout.contains(&launched), "{}", said.stdout);
+    let plan = lab.json(&["plan", "--json"]);
+    let steps = plan["steps"].as_array().unwrap();
+    let bare: Vec<&str> = steps
+        .iter()
+        .filter(|step| step["name"] == "install-packages")
+        .filter_map(|step| step["host"].as_str())
+        .collect();
+    assert_eq!(bare, [replica], "those that run are seen as they are");
     lab.expect(0, &["up", "--yes"]);
     lab.expect(0, &["verify"]);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
@@ -83,7 +105,15 @@ fn from_calls_to_a_cluster_and_back() {
         "{}",
         said.stdout
     );
-    lab.expect(0, &["up", "--yes"]);
+    let plan = lab.json(&["plan", "--json"]);
+    assert_eq!(
+        plan["steps"],
+        serde_json::json!([]),
+        "nothing else is wrong"
+    );
+    assert_eq!(plan["unseen"], serde_json::json!(["haproxy"]));
+    let said = lab.expect(0, &["up", "--yes"]);
+    assert!(!said.stderr.contains("nothing to do"), "{}", said.stderr);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
 
     let said = lab.expect(0, &["down", "--yes"]);

@@ -219,7 +219,7 @@ pub(super) fn told(error: &Error) -> String {
     lines.join("\n")
 }
 
-fn bare() -> Facts {
+pub(super) fn bare() -> Facts {
     Facts::bare(Os {
         id: "debian".into(),
         version: "12".into(),

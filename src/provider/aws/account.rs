@@ -16,6 +16,7 @@ const ATTEMPTS: u32 = 8;
 
 pub(super) struct Account {
     pub(super) ec2: aws_sdk_ec2::Client,
+    pub(super) ssm: aws_sdk_ssm::Client,
     sts: aws_sdk_sts::Client,
     pub(super) region: String,
 }
@@ -52,8 +53,19 @@ impl Account {
             Error::input("no AWS region is named anywhere")
                 .hint("write provider.region, or set AWS_REGION, or `aws configure set region …`")
         })?;
+        // Nothing depends on what it answers, and many private networks have no way to it.
+        let ssm = aws_sdk_ssm::config::Builder::from(&config)
+            .retry_config(RetryConfig::standard().with_max_attempts(2))
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .operation_timeout(Duration::from_secs(6))
+                    .connect_timeout(Duration::from_secs(3))
+                    .build(),
+            )
+            .build();
         Ok(Self {
             ec2: aws_sdk_ec2::Client::new(&config),
+            ssm: aws_sdk_ssm::Client::from_conf(ssm),
             sts: aws_sdk_sts::Client::new(&config),
             region,
         })

@@ -3,6 +3,7 @@
 use aws_sdk_ec2::{Client, types};
 
 use super::{
+    account::Account,
     failure::{Doing, Failure},
     instance::{Found, filter},
 };
@@ -25,11 +26,12 @@ pub(super) struct Image {
 ///
 /// A cluster keeps its image: where a living host was made by the same word, its image is taken.
 pub(super) async fn resolve(
-    ec2: &Client,
+    account: &Account,
     word: &str,
     architecture: &str,
     found: &[Found],
 ) -> Result<Image> {
+    let ec2 = &account.ec2;
     if word.starts_with("ami-") {
         return by_id(ec2, word).await?.ok_or_else(|| unknown(word));
     }
@@ -42,7 +44,32 @@ pub(super) async fn resolve(
     {
         return Ok(image);
     }
-    newest(ec2, word, architecture).await
+    let machine = match architecture {
+        "arm64" => "arm64",
+        _ => "amd64",
+    };
+    if let Some(id) = published(&account.ssm, word, machine).await
+        && let Some(image) = by_id(ec2, &id).await?
+    {
+        return Ok(image);
+    }
+    newest(ec2, word, machine, architecture).await
+}
+
+/// The id that Canonical has published for a kind of image; nothing where it cannot be had.
+///
+/// Why not is no reason to stop, be it a missing permission, a network without a way to SSM or a
+/// region without the parameter: the image itself can be looked for.
+async fn published(ssm: &aws_sdk_ssm::Client, word: &str, machine: &str) -> Option<String> {
+    let kind = match word {
+        "ubuntu-24.04-minimal" => "server-minimal",
+        _ => "server",
+    };
+    let name = format!(
+        "/aws/service/canonical/ubuntu/{kind}/24.04/stable/current/{machine}/hvm/ebs-gp3/ami-id"
+    );
+    let answer = ssm.get_parameter().name(name).send().await.ok()?;
+    answer.parameter?.value
 }
 
 fn unknown(id: &str) -> Error {
@@ -69,12 +96,8 @@ async fn by_id(ec2: &Client, id: &str) -> Result<Option<Image>, Failure> {
     }
 }
 
-/// Canonical's newest image of a kind.
-async fn newest(ec2: &Client, word: &str, architecture: &str) -> Result<Image> {
-    let machine = match architecture {
-        "arm64" => "arm64",
-        _ => "amd64",
-    };
+/// The newest image of a kind that Canonical's account has.
+async fn newest(ec2: &Client, word: &str, machine: &str, architecture: &str) -> Result<Image> {
     // Canonical's names, older storage kinds included.
     let pattern = match word {
         "ubuntu-24.04-minimal" => {

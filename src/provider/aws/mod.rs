@@ -7,20 +7,23 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{InstanceStateName as State, ResourceType, Tag, TagSpecification};
+use futures_util::future;
 use tokio::sync::{Mutex, OnceCell};
 
 use self::{
     account::Account,
     failure::{Doing, Failure, allowed},
+    groups::Amendment,
     instance::Found,
     launch::Launch,
     request::Spec,
+    seen::Seen,
     survey::Survey,
 };
 use super::{Access, CLUSTER_LABEL, Machine, Provider, Resource};
 use crate::{
-    error::{Error, Result},
-    event::Events,
+    error::{Error, Kind, Result},
+    event::{Event, Events, HostState},
     inventory::{self, HostName, Inventory, Role},
     workspace::Launches,
 };
@@ -36,6 +39,7 @@ mod launch;
 mod placement;
 mod removal;
 mod request;
+mod rules;
 mod seen;
 mod survey;
 mod user_data;
@@ -51,6 +55,7 @@ pub(super) struct AwsProvider {
     account: OnceCell<Account>,
     /// What `preflight` has seen; `launch` need not ask again what a minute does not change.
     surveyed: Mutex<Option<(Vec<HostName>, Survey)>>,
+    seen: Seen,
 }
 
 impl AwsProvider {
@@ -60,6 +65,7 @@ impl AwsProvider {
             settings: settings.clone(),
             account: OnceCell::new(),
             surveyed: Mutex::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -94,9 +100,10 @@ impl AwsProvider {
             return Ok(survey.clone());
         }
         let survey = survey::survey(
-            &account.ec2,
+            account,
             &self.inventory,
             &self.settings,
+            &self.seen,
             missing,
             alive,
         )
@@ -258,8 +265,25 @@ impl AwsProvider {
         ))?)
     }
 
-    /// Adds to an error what the account has of the cluster now.
-    async fn left(&self, account: &Account, error: Error) -> Error {
+    /// What is not right with the rules of the groups that are there.
+    async fn amendments(&self, account: &Account) -> Result<Vec<Amendment>> {
+        let mut wrong = Vec::new();
+        for (vpc, groups) in groups::find_all(&account.ec2, &self.inventory.cluster).await? {
+            let operators = survey::operators(&account.ec2, &self.settings, &self.seen, &vpc).await;
+            let operators = match operators {
+                Ok(operators) => Some(operators),
+                // Nobody can say from where this machine comes, and what is there need not suffer.
+                Err(error) if error.kind() == Kind::Input => None,
+                Err(error) => return Err(error),
+            };
+            let found = groups::amendments(&self.inventory, operators.as_deref(), &groups);
+            wrong.extend(found);
+        }
+        Ok(wrong)
+    }
+
+    /// Adds to an error what the account has of the cluster now, and what becomes of it.
+    async fn left(&self, account: &Account, error: Error, next: &str) -> Error {
         let Ok(resources) = removal::resources(&account.ec2, &self.inventory.cluster).await else {
             return error.left("what the account has of the cluster now could not be found out; `pgherd down` lists and removes it");
         };
@@ -272,9 +296,13 @@ impl AwsProvider {
             .collect();
         error
             .left(format!("in the account now: {}", all.join(", ")))
-            .hint("the next `up` takes it up, `down` removes it")
+            .hint(next)
     }
 }
+
+/// What is there is no reason to begin anew.
+const TAKEN_UP: &str = "the next `up` takes it up, `down` removes it";
+const REMOVED: &str = "run `pgherd down` again: it removes the rest";
 
 #[async_trait]
 impl Provider for AwsProvider {
@@ -289,20 +317,28 @@ impl Provider for AwsProvider {
 
     async fn preflight(&self, hosts: &[HostName]) -> Result<Vec<String>> {
         let account = self.account().await?;
-        let ((number, who), alive) = tokio::try_join!(
-            account.who(),
-            instance::alive(&account.ec2, &self.inventory.cluster),
-        )?;
-        let mut lines = vec![format!(
-            "in the account {number}, region {}, as {who}",
-            account.region
-        )];
-        let missing = self.missing(hosts, &alive);
-        if !missing.is_empty() {
-            lines.extend(self.outlook(account, &missing, &alive).await?);
+        let asked = async {
+            let ((number, who), alive) = tokio::try_join!(
+                account.who(),
+                instance::alive(&account.ec2, &self.inventory.cluster),
+            )?;
+            let mut lines = vec![format!(
+                "in the account {number}, region {}, as {who}",
+                account.region
+            )];
+            let missing = self.missing(hosts, &alive);
+            if !missing.is_empty() {
+                lines.extend(self.outlook(account, &missing, &alive).await?);
+            }
+            self.ask_start(account, &alive).await?;
+            Ok::<_, Error>(lines)
+        };
+        match asked.await {
+            Err(error) if error.left_behind().is_none() => {
+                Err(self.left(account, error, TAKEN_UP).await)
+            }
+            asked => asked,
         }
-        self.ask_start(account, &alive).await?;
-        Ok(lines)
     }
 
     async fn launch(
@@ -329,7 +365,39 @@ impl Provider for AwsProvider {
         };
         match launch.hosts(hosts, &alive, survey.as_ref()).await {
             Ok(machines) => Ok(machines),
-            Err(error) => Err(self.left(account, error).await),
+            Err(error) => Err(self.left(account, error, TAKEN_UP).await),
+        }
+    }
+
+    async fn drift(&self) -> Result<Vec<String>> {
+        let account = self.account().await?;
+        let wrong = self.amendments(account).await?;
+        let refused = future::join_all(wrong.iter().map(|it| it.ask(&account.ec2))).await;
+        let refused = refused.into_iter().flatten().map(Error::from);
+        let refused = refused
+            .map(|error| error.left("nothing was changed"))
+            .collect();
+        together(refused, |count| format!("{count} things are not allowed"))?;
+        Ok(wrong.into_iter().map(|it| it.line).collect())
+    }
+
+    async fn mend(&self, events: &Events) -> Result<()> {
+        let account = self.account().await?;
+        let wrong = self.amendments(account).await?;
+        let mended = wrong.iter().map(|amendment| async move {
+            amendment.apply(&account.ec2).await?;
+            events.emit(Event::Resource {
+                kind: removal::GROUP.to_owned(),
+                id: amendment.id.clone(),
+                name: amendment.name.clone(),
+                state: HostState::Changed,
+            });
+            Ok(())
+        });
+        let mended: Result<Vec<()>> = future::join_all(mended).await.into_iter().collect();
+        match mended {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.left(account, error, TAKEN_UP).await),
         }
     }
 
@@ -352,7 +420,10 @@ impl Provider for AwsProvider {
 
     async fn remove(&self, resources: &[Resource], events: &Events) -> Result<()> {
         let account = self.account().await?;
-        removal::remove(&account.ec2, resources, events).await
+        match removal::remove(&account.ec2, resources, events).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.left(account, error, REMOVED).await),
+        }
     }
 }
 

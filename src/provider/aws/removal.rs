@@ -13,6 +13,7 @@ use super::{
     failure::{Doing, Failure, insist},
     groups,
     instance::{self, of_cluster, tag},
+    rules,
 };
 use crate::{
     error::{Error, Result},
@@ -24,7 +25,7 @@ use crate::{
 const INSTANCE: &str = "instance";
 const VOLUME: &str = "volume";
 const INTERFACE: &str = "network interface";
-const GROUP: &str = "security group";
+pub(super) const GROUP: &str = "security group";
 const KEY_PAIR: &str = "key pair";
 
 /// How long instances may take to end; those with much memory need minutes.
@@ -214,7 +215,7 @@ async fn terminate(ec2: &Client, ids: &[String]) -> Result<()> {
         Err(failure) if failure.is(&["InvalidInstanceID.NotFound"]) => Ok(()),
         Err(failure) => {
             let protected = failure.is(&["OperationNotPermitted"]);
-            let error = Error::from(failure).left(format!("still there: {}", ids.join(", ")));
+            let error = Error::from(failure);
             Err(match protected {
                 true => error.hint(
                     "somebody has protected an instance from termination; take that off first",
@@ -264,8 +265,7 @@ async fn wait_ended(ec2: &Client, ids: &[String], ended: impl Fn(&str)) -> Resul
                 "instances do not end within {} s",
                 ENDING.as_secs()
             ))
-            .left(format!("still there: {}", left.join(", ")))
-            .hint("run `pgherd down` again later: it removes the rest"));
+            .cause(format!("still there: {}", left.join(", "))));
         }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(4));
@@ -288,7 +288,7 @@ async fn detach_groups(ec2: &Client, groups: &[&Resource]) -> Result<()> {
         .await
         .doing("look at the security groups")?;
     let revoked = found.iter().filter_map(|group| {
-        let references = groups::references(group);
+        let references = rules::references(group);
         let (id, name) = (group.group_id()?, group.group_name()?);
         (!references.is_empty()).then(|| groups::revoke(ec2, id, name, references))
     });
@@ -335,9 +335,7 @@ async fn delete(ec2: &Client, resource: &Resource) -> Result<()> {
     match deleted {
         Err(failure) if !failure.is(&gone) => {
             let used = failure.is(&busy);
-            let error = Error::from(failure).left(format!(
-                "the {kind} {name} ({id}) is still there; run `down` again"
-            ));
+            let error = Error::from(failure);
             Err(match used {
                 true => error.hint("something that is not the cluster's uses it; see which network interfaces have it"),
                 false => error,

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, body::Bytes, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::OnceCell, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{
@@ -20,9 +20,19 @@ const ASKED: &str = "checkip.amazonaws.com";
 /// How long it may take; the question can be answered in the inventory, too.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// # Errors
-/// Nobody could say, and nothing is guessed: an open door would be the alternative.
-pub(super) async fn address(settings: &Aws) -> Result<Ipv4Addr> {
+/// The answer, once there is one: a run asks no more than once.
+#[derive(Debug, Default)]
+pub(super) struct Seen(OnceCell<Ipv4Addr>);
+
+impl Seen {
+    /// # Errors
+    /// Nobody could say, and nothing is guessed: an open door would be the alternative.
+    pub(super) async fn address(&self, settings: &Aws) -> Result<Ipv4Addr> {
+        self.0.get_or_try_init(|| address(settings)).await.copied()
+    }
+}
+
+async fn address(settings: &Aws) -> Result<Ipv4Addr> {
     let failed = |cause: String| {
         Error::input(
             "from where will this machine reach the hosts? Its public address could not be found",

@@ -6,11 +6,12 @@ use aws_sdk_ec2::{Client, types};
 use ipnet::Ipv4Net;
 
 use super::{
+    account::Account,
     failure::{Doing, Failure},
     image::{self, Image},
     instance::{Found, filter},
     placement::{self, Subnet, Wish},
-    seen,
+    seen::Seen,
 };
 use crate::{
     error::{Error, Result},
@@ -35,12 +36,14 @@ pub(super) struct Survey {
 
 /// Looks into everything that launching `missing` needs; changes nothing.
 pub(super) async fn survey(
-    ec2: &Client,
+    account: &Account,
     inventory: &Inventory,
     settings: &Aws,
+    seen: &Seen,
     missing: &[HostName],
     found: &[Found],
 ) -> Result<Survey> {
+    let ec2 = &account.ec2;
     let types: BTreeSet<&str> = missing
         .iter()
         .filter_map(|host| Some(settings.hosts.get(host)?.instance_type.as_str()))
@@ -86,7 +89,7 @@ pub(super) async fn survey(
         let image = match images.get(architecture) {
             Some(image) => image.clone(),
             None => {
-                let image = image::resolve(ec2, &settings.image, architecture, found).await?;
+                let image = image::resolve(account, &settings.image, architecture, found).await?;
                 images.insert(architecture, image.clone());
                 image
             }
@@ -105,16 +108,26 @@ pub(super) async fn survey(
         };
         places.insert(host.clone(), place);
     }
-    let operators = match (settings.operator_cidrs.as_slice(), settings.connect) {
-        ([], Connect::Private) => networks_of(ec2, &vpc).await?,
-        ([], Connect::Public) => vec![seen::address(settings).await?.into()],
-        (named, _) => named.to_vec(),
-    };
+    let operators = operators(ec2, settings, seen, &vpc).await?;
     Ok(Survey {
         vpc,
         operators,
         places,
     })
+}
+
+/// From where SSH and the statistics page are to be reachable.
+pub(super) async fn operators(
+    ec2: &Client,
+    settings: &Aws,
+    seen: &Seen,
+    vpc: &str,
+) -> Result<Vec<Ipv4Net>> {
+    match (settings.operator_cidrs.as_slice(), settings.connect) {
+        ([], Connect::Private) => networks_of(ec2, vpc).await,
+        ([], Connect::Public) => Ok(vec![seen.address(settings).await?.into()]),
+        (named, _) => Ok(named.to_vec()),
+    }
 }
 
 /// The subnets that the inventory names, or those of the default VPC.

@@ -1,0 +1,101 @@
+//! What `up` would do, as far as it can be known while not everything is there.
+
+use super::site::{Base, Outlook, Sight};
+use crate::{
+    error::{Error, Result},
+    event::Events,
+    facts::{Facts, Os},
+    inventory::HostName,
+    plan::{Found, Plan},
+    render,
+};
+
+/// All that would be made and changed.
+#[derive(Debug, Default)]
+pub(super) struct Prospect {
+    pub outlook: Outlook,
+    /// What would be made beside the hosts.
+    pub notes: Vec<String>,
+    /// What around the hosts is not as the inventory says.
+    pub drift: Vec<String>,
+    /// What would be done on the hosts that could be seen, and on those that would be new.
+    pub plan: Plan,
+    /// Why hosts that run could not be read.
+    pub dark: Vec<Error>,
+}
+
+impl Prospect {
+    pub(super) fn of_plan(plan: Plan) -> Self {
+        Self {
+            plan,
+            ..Self::default()
+        }
+    }
+
+    /// Whether there is anything to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.plan.is_empty()
+            && self.outlook.absent().is_empty()
+            && self.outlook.moving.is_empty()
+            && self.drift.is_empty()
+    }
+
+    /// Hosts of which nobody can say yet what they need: they do not run, or do not let us in.
+    pub(super) fn unseen(&self) -> Vec<&HostName> {
+        let stopped = self.outlook.stopped.iter().map(|machine| &machine.host);
+        stopped
+            .chain(self.dark.iter().filter_map(Error::host))
+            .collect()
+    }
+}
+
+impl Base {
+    /// Looks at what is there; what is not is taken to be as it would come.
+    ///
+    /// Hosts that run and cannot be read are an error, unless there is a `drift`, such as a firewall
+    /// that does not know this machine: then that comes first, and what they need is seen after it.
+    pub(super) async fn prospect(&self, outlook: Outlook, drift: Vec<String>) -> Result<Prospect> {
+        let absent = outlook.absent();
+        let notes = if absent.is_empty() {
+            Vec::new()
+        } else {
+            self.provider.preflight(&absent).await?
+        };
+        let os = Os::expected(&self.inventory);
+        let mut sight = if outlook.running.is_empty() {
+            self.unseen(&outlook, &os)?
+        } else {
+            let (events, _quiet) = Events::channel();
+            let mut site = self.connect(&outlook.running, &events).await?;
+            site.resting.clone_from(&outlook.stopped);
+            let sight = site.look().await;
+            site.remote.close().await;
+            sight?
+        };
+        if drift.is_empty() {
+            sight = sight.whole()?;
+        }
+        for host in &outlook.missing {
+            let facts = Facts::bare(os.clone());
+            sight.found.facts.insert(host.clone(), facts);
+        }
+        Ok(Prospect {
+            plan: sight.plan()?,
+            dark: sight.dark,
+            outlook,
+            notes,
+            drift,
+        })
+    }
+
+    /// A cluster of which no host runs.
+    fn unseen(&self, outlook: &Outlook, os: &Os) -> Result<Sight> {
+        let cluster = self.cluster(&outlook.stopped, |_| os.clone())?;
+        Ok(Sight {
+            files: render::render(&cluster, &self.templates)?,
+            cluster: cluster.into(),
+            found: Found::default(),
+            dark: Vec::new(),
+        })
+    }
+}

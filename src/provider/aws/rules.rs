@@ -1,0 +1,365 @@
+//! What each role's hosts must hear, and what a security group lets in instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ec2::types::{
+    IpPermission, IpRange, Ipv6Range, PrefixListId, SecurityGroup, UserIdGroupPair,
+};
+use ipnet::Ipv4Net;
+
+use crate::inventory::{Inventory, Role};
+
+/// Patroni's REST interface.
+const PATRONI: u16 = 8008;
+const ETCD_CLIENT: u16 = 2379;
+const ETCD_PEER: u16 = 2380;
+
+/// Who may come in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Source<G> {
+    Network(String),
+    Network6(String),
+    Prefixes(String),
+    Group(G),
+}
+
+/// One source to one range of ports; what EC2 shows as a permission may be many of these.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Rule<G> {
+    protocol: String,
+    from: i32,
+    to: i32,
+    source: Source<G>,
+}
+
+fn rule<G>(port: u16, source: Source<G>) -> Rule<G> {
+    Rule {
+        protocol: "tcp".to_owned(),
+        from: port.into(),
+        to: port.into(),
+        source,
+    }
+}
+
+/// What each role's hosts must hear, and from whom.
+///
+/// SSH goes to all of them, from the operator alone.
+fn desired(inventory: &Inventory, operators: &[Ipv4Net]) -> BTreeMap<Role, BTreeSet<Rule<Role>>> {
+    let group = |role| Source::Group(role);
+    let networks = |networks: &[Ipv4Net], port| -> Vec<Rule<Role>> {
+        let networks = networks.iter();
+        networks
+            .map(|network| rule(port, Source::Network(network.to_string())))
+            .collect()
+    };
+    let haproxy = &inventory.haproxy;
+    let database = inventory.postgresql.port;
+    Role::ALL
+        .into_iter()
+        .map(|role| {
+            let mut rules: BTreeSet<_> = match role {
+                Role::Postgres => [Role::Postgres, Role::Haproxy]
+                    .into_iter()
+                    .flat_map(|from| [rule(database, group(from)), rule(PATRONI, group(from))])
+                    .collect(),
+                Role::Etcd => BTreeSet::from([
+                    rule(ETCD_CLIENT, group(Role::Postgres)),
+                    rule(ETCD_PEER, group(Role::Etcd)),
+                ]),
+                Role::Haproxy => [haproxy.write_port, haproxy.read_port]
+                    .into_iter()
+                    .flat_map(|port| networks(&inventory.postgresql.allow, port))
+                    .chain(networks(operators, haproxy.stats_port))
+                    .collect(),
+            };
+            rules.extend(networks(operators, inventory.ssh.port));
+            (role, rules)
+        })
+        .collect()
+}
+
+/// What a group lacks, and what it has too much, as EC2 wants it.
+#[derive(Debug, Clone)]
+pub(super) struct Difference {
+    pub(super) missing: Vec<IpPermission>,
+    pub(super) extra: Vec<IpPermission>,
+}
+
+impl Difference {
+    /// `opens 22 to 203.0.113.8/32; closes 22 to 203.0.113.7/32`; `shown` names a group by its id.
+    pub(super) fn in_words(&self, shown: impl Fn(&str) -> String) -> String {
+        let all = |permissions: &[IpPermission]| {
+            let rules = permissions.iter().flat_map(rules);
+            let rules: Vec<String> = rules.map(|rule| rule.in_words(&shown)).collect();
+            rules.join(", ")
+        };
+        let mut parts = Vec::new();
+        if !self.missing.is_empty() {
+            parts.push(format!("opens {}", all(&self.missing)));
+        }
+        if !self.extra.is_empty() {
+            parts.push(format!("closes {}", all(&self.extra)));
+        }
+        parts.join("; ")
+    }
+}
+
+impl Rule<String> {
+    fn in_words(&self, shown: impl Fn(&str) -> String) -> String {
+        let source = match &self.source {
+            Source::Network(text) | Source::Network6(text) | Source::Prefixes(text) => text.clone(),
+            Source::Group(id) => shown(id),
+        };
+        let ports = match (self.from, self.to) {
+            _ if self.protocol == "-1" => "everything".to_owned(),
+            (from, to) if from == to => from.to_string(),
+            (from, to) => format!("{from}-{to}"),
+        };
+        match self.protocol.as_str() {
+            "tcp" | "-1" => format!("{ports} to {source}"),
+            protocol => format!("{protocol} {ports} to {source}"),
+        }
+    }
+
+    /// Whether it is there to let the operator in.
+    fn is_for_operators(&self, inventory: &Inventory) -> bool {
+        let ports = [inventory.ssh.port, inventory.haproxy.stats_port].map(i32::from);
+        self.protocol == "tcp"
+            && self.from == self.to
+            && ports.contains(&self.from)
+            && !matches!(self.source, Source::Group(_))
+    }
+}
+
+/// What is wrong with the rules of a role's group; nothing where all is right.
+///
+/// `ids` are the groups that there are; what a rule would let in from a group that is not there yet
+/// is left out. Without `operators`, the rules that let somebody in as one stay.
+pub(super) fn difference(
+    inventory: &Inventory,
+    operators: Option<&[Ipv4Net]>,
+    role: Role,
+    group: &SecurityGroup,
+    ids: &BTreeMap<Role, String>,
+) -> Option<Difference> {
+    let found: BTreeSet<_> = group.ip_permissions().iter().flat_map(rules).collect();
+    let mut wanted: BTreeSet<_> = desired(inventory, operators.unwrap_or_default())
+        .remove(&role)?
+        .iter()
+        .filter_map(|rule| named(rule, ids))
+        .collect();
+    if operators.is_none() {
+        let kept = found.iter().filter(|it| it.is_for_operators(inventory));
+        wanted.extend(kept.cloned());
+    }
+    let missing: Vec<_> = wanted.difference(&found).map(permission).collect();
+    let extra: Vec<_> = found.difference(&wanted).map(permission).collect();
+    (!missing.is_empty() || !extra.is_empty()).then_some(Difference { missing, extra })
+}
+
+/// The rule with a group's id instead of its role, if there is that group.
+fn named(rule: &Rule<Role>, ids: &BTreeMap<Role, String>) -> Option<Rule<String>> {
+    let Rule {
+        protocol,
+        from,
+        to,
+        source,
+    } = rule.clone();
+    let source = match source {
+        Source::Group(role) => Source::Group(ids.get(&role)?.clone()),
+        Source::Network(network) => Source::Network(network),
+        Source::Network6(network) => Source::Network6(network),
+        Source::Prefixes(list) => Source::Prefixes(list),
+    };
+    Some(Rule {
+        protocol,
+        from,
+        to,
+        source,
+    })
+}
+
+/// The part of a group's rules that names other groups, and so keeps those from being deleted.
+pub(super) fn references(group: &SecurityGroup) -> Vec<IpPermission> {
+    group
+        .ip_permissions()
+        .iter()
+        .flat_map(rules)
+        .filter(|rule| matches!(rule.source, Source::Group(_)))
+        .map(|rule| permission(&rule))
+        .collect()
+}
+
+/// A permission taken apart.
+fn rules(permission: &IpPermission) -> Vec<Rule<String>> {
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    let networks = permission
+        .ip_ranges()
+        .iter()
+        .map(|it| Source::Network(text(it.cidr_ip())));
+    let networks6 = permission.ipv6_ranges().iter();
+    let networks6 = networks6.map(|it| Source::Network6(text(it.cidr_ipv6())));
+    let lists = permission.prefix_list_ids().iter();
+    let lists = lists.map(|it| Source::Prefixes(text(it.prefix_list_id())));
+    let groups = permission.user_id_group_pairs().iter();
+    let groups = groups.map(|it| Source::Group(text(it.group_id())));
+    networks
+        .chain(networks6)
+        .chain(lists)
+        .chain(groups)
+        .map(|source| Rule {
+            protocol: text(permission.ip_protocol()),
+            from: permission.from_port().unwrap_or(-1),
+            to: permission.to_port().unwrap_or(-1),
+            source,
+        })
+        .collect()
+}
+
+fn permission(rule: &Rule<String>) -> IpPermission {
+    let builder = IpPermission::builder()
+        .ip_protocol(&rule.protocol)
+        .from_port(rule.from)
+        .to_port(rule.to);
+    match &rule.source {
+        Source::Network(network) => builder.ip_ranges(IpRange::builder().cidr_ip(network).build()),
+        Source::Network6(network) => {
+            builder.ipv6_ranges(Ipv6Range::builder().cidr_ipv6(network).build())
+        }
+        Source::Prefixes(list) => {
+            builder.prefix_list_ids(PrefixListId::builder().prefix_list_id(list).build())
+        }
+        Source::Group(id) => {
+            builder.user_id_group_pairs(UserIdGroupPair::builder().group_id(id).build())
+        }
+    }
+    .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inventory() -> Inventory {
+        let text = "cluster: pg\nprovider: { kind: aws }\npostgresql: { allow: [10.9.0.0/16] }\nhosts:\n  \
+                    n1: { roles: [postgres] }\n  n4: { roles: [etcd] }\n  door: { roles: [haproxy] }\n";
+        Inventory::parse(std::path::Path::new("pgherd.yaml"), text).unwrap()
+    }
+
+    #[test]
+    fn each_role_hears_what_it_must_and_no_more() {
+        let operators = ["203.0.113.7/32".parse().unwrap()];
+        let shown: Vec<String> = desired(&inventory(), &operators)
+            .into_iter()
+            .flat_map(|(role, rules)| {
+                rules.into_iter().map(move |rule| {
+                    assert_eq!((rule.protocol.as_str(), rule.from), ("tcp", rule.to));
+                    let source = match rule.source {
+                        Source::Network(network) => network,
+                        Source::Group(role) => role.as_str().to_owned(),
+                        _ => unreachable!(),
+                    };
+                    format!("{} {} <- {source}", role.as_str(), rule.from)
+                })
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "postgres 22 <- 203.0.113.7/32",
+                "postgres 5432 <- postgres",
+                "postgres 5432 <- haproxy",
+                "postgres 8008 <- postgres",
+                "postgres 8008 <- haproxy",
+                "etcd 22 <- 203.0.113.7/32",
+                "etcd 2379 <- postgres",
+                "etcd 2380 <- etcd",
+                "haproxy 22 <- 203.0.113.7/32",
+                "haproxy 5000 <- 10.9.0.0/16",
+                "haproxy 5001 <- 10.9.0.0/16",
+                "haproxy 7000 <- 203.0.113.7/32",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_permission_taken_apart_is_the_same_put_together() {
+        let both = IpPermission::builder()
+            .ip_protocol("tcp")
+            .from_port(22)
+            .to_port(22)
+            .ip_ranges(
+                IpRange::builder()
+                    .cidr_ip("10.0.0.0/8")
+                    .description("x")
+                    .build(),
+            )
+            .user_id_group_pairs(
+                UserIdGroupPair::builder()
+                    .group_id("sg-1")
+                    .user_id("1")
+                    .build(),
+            )
+            .ipv6_ranges(Ipv6Range::builder().cidr_ipv6("::/0").build())
+            .build();
+        let apart = rules(&both);
+        assert_eq!(apart.len(), 3);
+        let again: Vec<_> = apart
+            .iter()
+            .map(permission)
+            .flat_map(|it| rules(&it))
+            .collect();
+        assert_eq!(apart, again);
+    }
+
+    fn group(rules: &[Rule<String>]) -> SecurityGroup {
+        SecurityGroup::builder()
+            .group_id("sg-h")
+            .set_ip_permissions(Some(rules.iter().map(permission).collect()))
+            .build()
+    }
+
+    fn network(port: u16, network: &str) -> Rule<String> {
+        rule(port, Source::Network(network.to_owned()))
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_nothing_else() {
+        let inventory = inventory();
+        let ids = BTreeMap::from([(Role::Haproxy, "sg-h".to_owned())]);
+        let operators: [Ipv4Net; 1] = ["203.0.113.7/32".parse().unwrap()];
+        let wrong = |operators: Option<&[Ipv4Net]>, rules: &[Rule<String>]| {
+            let wrong = difference(&inventory, operators, Role::Haproxy, &group(rules), &ids);
+            wrong.map(|it| it.in_words(str::to_owned))
+        };
+        let right = [
+            network(22, "203.0.113.7/32"),
+            network(5000, "10.9.0.0/16"),
+            network(5001, "10.9.0.0/16"),
+            network(7000, "203.0.113.7/32"),
+        ];
+        assert_eq!(wrong(Some(&operators), &right), None);
+        let mut drifted = right.to_vec();
+        drifted[0] = network(22, "0.0.0.0/0");
+        drifted[1] = network(9999, "10.9.0.0/16");
+        assert_eq!(
+            wrong(Some(&operators), &drifted).unwrap(),
+            "opens 22 to 203.0.113.7/32, 5000 to 10.9.0.0/16; \
+             closes 22 to 0.0.0.0/0, 9999 to 10.9.0.0/16"
+        );
+        // Nobody could say from where the operator comes.
+        assert_eq!(
+            wrong(None, &drifted).unwrap(),
+            "opens 5000 to 10.9.0.0/16; closes 9999 to 10.9.0.0/16"
+        );
+        assert_eq!(wrong(None, &right), None);
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_yet_is_not_named() {
+        let ids = BTreeMap::from([(Role::Etcd, "sg-e".to_owned())]);
+        let wrong = difference(&inventory(), Some(&[]), Role::Etcd, &group(&[]), &ids);
+        let words = wrong.unwrap().in_words(str::to_owned);
+        assert_eq!(words, "opens 2380 to sg-e", "and nothing of postgres");
+    }
+}

@@ -1,0 +1,226 @@
+//! The rules of security groups, as the inventory changes and as others change them.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_ec2::types::{IpPermission, IpRange};
+use pgherd::provider::{self, Provider};
+
+use crate::{
+    proxy::{Call, Verdict},
+    support::{FIVE, Lab, launch, tag},
+};
+
+pub(crate) async fn rules_follow_the_inventory() {
+    let lab = Lab::new("rules").await;
+    let inventory = lab.five("  operator_cidrs: [203.0.113.7/32]\n");
+    let provider = provider::from_inventory(&inventory).unwrap();
+    launch(&*provider, &FIVE[..4], &lab.events).await.unwrap();
+    let before = rules(&lab).await;
+    assert!(
+        before
+            .iter()
+            .filter(|it| it.ends_with("203.0.113.7/32"))
+            .count()
+            == 4,
+        "{before:?}"
+    );
+    assert_eq!(before.len(), 12, "{before:?}");
+    lab.proxy.take();
+
+    let inventory = lab.five("  operator_cidrs: [203.0.113.8/32]\n");
+    let provider = provider::from_inventory(&inventory).unwrap();
+    launch(&*provider, &FIVE[4..], &lab.events).await.unwrap();
+    let after = rules(&lab).await;
+    let renamed: BTreeSet<String> = before
+        .iter()
+        .map(|it| it.replace("203.0.113.7", "203.0.113.8"))
+        .collect();
+    assert_eq!(after, renamed);
+    let calls = lab.proxy.take();
+    assert_eq!(
+        calls
+            .iter()
+            .filter(|it| it.is("AuthorizeSecurityGroupIngress"))
+            .count(),
+        3
+    );
+    assert_eq!(
+        calls
+            .iter()
+            .filter(|it| it.is("CreateSecurityGroup"))
+            .count(),
+        0
+    );
+    lab.remove().await.unwrap();
+}
+
+async fn rules(lab: &Lab) -> BTreeSet<String> {
+    let filter = aws_sdk_ec2::types::Filter::builder();
+    let filter = filter.name("tag:pgherd:cluster").values(&lab.name).build();
+    let groups = lab
+        .ec2
+        .describe_security_groups()
+        .filters(filter)
+        .send()
+        .await
+        .unwrap();
+    let groups = groups.security_groups();
+    let name = |id: &str| {
+        let group = groups.iter().find(|it| it.group_id() == Some(id)).unwrap();
+        tag(group.tags(), "pgherd:role").to_owned()
+    };
+    let mut all = BTreeSet::new();
+    for group in groups {
+        for rule in group.ip_permissions() {
+            let ranges = rule
+                .ip_ranges()
+                .iter()
+                .map(|it| it.cidr_ip().unwrap().to_owned());
+            let pairs = rule
+                .user_id_group_pairs()
+                .iter()
+                .map(|it| name(it.group_id().unwrap()));
+            for source in ranges.chain(pairs) {
+                let (to, port) = (name(group.group_id().unwrap()), rule.from_port().unwrap());
+                all.insert(format!("{to} {port} <- {source}"));
+            }
+        }
+    }
+    all
+}
+
+fn provider(lab: &Lab, operators: &str, allow: &str) -> Box<dyn Provider> {
+    lab.five(&format!("  operator_cidrs: [{operators}]\n"));
+    let text = std::fs::read_to_string(lab.dir.path().join("pgherd.yaml")).unwrap();
+    let allow = format!("postgresql: {{ allow: [{allow}] }}\nhosts:\n");
+    let inventory = lab.parse(&text.replace("hosts:\n", &allow));
+    provider::from_inventory(&inventory).unwrap()
+}
+
+fn amending(calls: &[Call]) -> usize {
+    let amends = |call: &&Call| {
+        call.is("AuthorizeSecurityGroupIngress") || call.is("RevokeSecurityGroupIngress")
+    };
+    calls.iter().filter(amends).count()
+}
+
+pub(crate) async fn those_of_running_hosts_follow_too() {
+    let lab = Lab::new("drift").await;
+    let first = provider(&lab, "203.0.113.7/32", "10.9.0.0/16");
+    launch(&*first, &FIVE, &lab.events).await.unwrap();
+    let before = rules(&lab).await;
+    lab.proxy.take();
+    assert_eq!(first.drift().await.unwrap(), [""; 0]);
+    let calls = lab.proxy.take();
+    assert_eq!(calls.len(), 1, "what is right costs one look: {calls:?}");
+
+    let second = provider(&lab, "203.0.113.8/32", "10.9.0.0/16, 10.8.0.0/16");
+    let ssh = lab.port;
+    let [old, new] = ["203.0.113.7/32", "203.0.113.8/32"];
+    let ssh_alone = |role| {
+        format!("security group pgherd-drift-{role} opens {ssh} to {new}; closes {ssh} to {old}")
+    };
+    assert_eq!(
+        second.drift().await.unwrap(),
+        [
+            ssh_alone("postgres"),
+            ssh_alone("etcd"),
+            format!(
+                "security group pgherd-drift-haproxy opens 5000 to 10.8.0.0/16, 5001 to 10.8.0.0/16, \
+                 7000 to {new}, {ssh} to {new}; closes 7000 to {old}, {ssh} to {old}"
+            ),
+        ]
+    );
+    assert_eq!(rules(&lab).await, before, "to look changes nothing");
+    assert_eq!(amending(&lab.proxy.take()), 0);
+    second.mend(&lab.events).await.unwrap();
+    let mut wanted: BTreeSet<String> = before
+        .iter()
+        .map(|it| it.replace("203.0.113.7", "203.0.113.8"))
+        .collect();
+    wanted.extend(["haproxy 5000 <- 10.8.0.0/16", "haproxy 5001 <- 10.8.0.0/16"].map(String::from));
+    assert_eq!(rules(&lab).await, wanted);
+    assert_eq!(amending(&lab.proxy.take()), 6);
+    assert_eq!(second.drift().await.unwrap(), [""; 0]);
+    second.mend(&lab.events).await.unwrap();
+    assert_eq!(amending(&lab.proxy.take()), 0, "a second time does nothing");
+
+    // Somebody opens a door by hand.
+    let world = IpPermission::builder()
+        .ip_protocol("tcp")
+        .from_port(5432)
+        .to_port(5432)
+        .ip_ranges(IpRange::builder().cidr_ip("0.0.0.0/0").build())
+        .build();
+    let id = group(&lab, "postgres").await;
+    let opened = lab.ec2.authorize_security_group_ingress().group_id(id);
+    opened.ip_permissions(world).send().await.unwrap();
+    assert_eq!(
+        second.drift().await.unwrap(),
+        ["security group pgherd-drift-postgres closes 5432 to 0.0.0.0/0"]
+    );
+    lab.proxy.judge(|call| match call.dry_run {
+        true => Verdict::Refuse("UnauthorizedOperation"),
+        false => Verdict::Pass,
+    });
+    let error = second.drift().await.unwrap_err();
+    assert!(
+        error.what().contains("ec2:RevokeSecurityGroupIngress"),
+        "{error:?}"
+    );
+    lab.proxy.pass_all();
+    second.mend(&lab.events).await.unwrap();
+    assert_eq!(rules(&lab).await, wanted);
+    lab.remove().await.unwrap();
+}
+
+/// Wherever it is cut off, the next run ends it.
+pub(crate) async fn mending_may_die_at_any_call() {
+    let lab = Lab::new("mend").await;
+    let mut address = 1;
+    let first = provider(&lab, "203.0.113.1/32", "10.9.0.0/16");
+    launch(&*first, &FIVE, &lab.events).await.unwrap();
+    for done in [false, true] {
+        for number in 0.. {
+            address += 1;
+            let wanted = format!("203.0.113.{address}/32");
+            let next = provider(&lab, &wanted, "10.9.0.0/16");
+            lab.proxy.take();
+            lab.proxy
+                .judge(move |call: &Call| match call.number == number {
+                    true if done => Verdict::DoAndSwallow,
+                    true => Verdict::Swallow,
+                    false => Verdict::Pass,
+                });
+            let survived = tokio::select! {
+                mended = next.mend(&lab.events) => {
+                    mended.unwrap_or_else(|error| panic!("{error:?}"));
+                    true
+                }
+                () = lab.proxy.has_swallowed() => false,
+            };
+            lab.proxy.pass_all();
+            let next = provider(&lab, &wanted, "10.9.0.0/16");
+            next.mend(&lab.events).await.unwrap();
+            assert_eq!(next.drift().await.unwrap(), [""; 0], "call {number}");
+            let all = rules(&lab).await;
+            let operators = all.iter().filter(|it| it.contains("203.0.113."));
+            assert!(operators.clone().all(|it| it.ends_with(&wanted)), "{all:?}");
+            assert_eq!(operators.count(), 4);
+            if survived {
+                assert!(number > 6, "only {number} calls were tried");
+                break;
+            }
+        }
+    }
+    lab.remove().await.unwrap();
+}
+
+async fn group(lab: &Lab, role: &str) -> String {
+    let filter = aws_sdk_ec2::types::Filter::builder();
+    let name = format!("pgherd-{}-{role}", lab.name);
+    let filter = filter.name("group-name").values(name).build();
+    let groups = lab.ec2.describe_security_groups().filters(filter);
+    let groups = groups.send().await.unwrap();
+    groups.security_groups()[0].group_id().unwrap().to_owned()
+}

@@ -62,6 +62,9 @@ pub(super) fn text(
         text.push_str(words);
         text.push('\n');
     };
+    if !base.inventory.tls.enabled {
+        line(site::PLAINTEXT);
+    }
     for host in &outlook.missing {
         let roles: Vec<&str> = base.inventory.hosts[host]
             .roles
@@ -206,6 +209,7 @@ pub(super) fn document(base: &Base, outlook: &Outlook, notes: &[String], plan: &
         .collect();
     json!({
         "cluster": base.inventory.cluster,
+        "tls": base.inventory.tls.enabled,
         "launch": outlook.missing,
         "start": outlook.stopped,
         "move": moves,

@@ -100,7 +100,7 @@ impl Prover {
             round_trip::check(self),
         );
         let leader = patroni::leader_of(&survey);
-        let mut checks = vec![self.units(facts), self.leader(&survey).await];
+        let mut checks = vec![self.units(facts), self.leader(&survey, facts).await];
         checks.push(self.replication(&survey, leader));
         checks.push(etcd);
         checks.push(trip);
@@ -161,7 +161,11 @@ impl Prover {
         )
     }
 
-    async fn leader(&self, survey: &BTreeMap<HostName, Result<Status>>) -> Check {
+    async fn leader(
+        &self,
+        survey: &BTreeMap<HostName, Result<Status>>,
+        facts: &BTreeMap<HostName, Facts>,
+    ) -> Check {
         let mut wrong: Vec<String> = survey
             .values()
             .filter_map(|status| status.as_ref().err())
@@ -183,7 +187,16 @@ impl Prover {
                     .as_ref()
                     .ok()
                     .and_then(|status| status.timeline);
-                format!("{one} leads, on timeline {}", timeline.unwrap_or_default())
+                let watchdog = facts.get(*one).and_then(|facts| facts.watchdog_armed);
+                format!(
+                    "{one} leads, on timeline {}; {}",
+                    timeline.unwrap_or_default(),
+                    match watchdog {
+                        Some(true) => "its watchdog is armed",
+                        Some(false) => "its watchdog is not armed",
+                        None => "it has no watchdog",
+                    }
+                )
             }
             [] => {
                 wrong.push("no member leads".into());

@@ -67,18 +67,39 @@ pub struct Secrets {
     pub rest_api: Secret,
     /// HAProxy's stats page, user `pgherd`.
     pub stats: Secret,
+    /// Those of `postgresql.users`, by name.
+    pub users: BTreeMap<String, Secret>,
+    /// While the passwords of `replicator` and `rewind` change.
+    pub interim: Option<Interim>,
+}
+
+/// Roles that stand in for `replicator` and `rewind`, so that at every moment each member has a login
+/// that the database takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interim {
+    /// Whether the members log in by them.
+    pub used: bool,
+    pub replication: Secret,
+    pub rewind: Secret,
 }
 
 impl Secrets {
     /// Every value that must be masked wherever it could be seen.
-    pub fn values(&self) -> [&Secret; 5] {
-        [
+    pub fn values(&self) -> Vec<&Secret> {
+        let mut values = vec![
             &self.superuser,
             &self.replication,
             &self.rewind,
             &self.rest_api,
             &self.stats,
-        ]
+        ];
+        values.extend(self.users.values());
+        values.extend(
+            self.interim
+                .iter()
+                .flat_map(|interim| [&interim.replication, &interim.rewind]),
+        );
+        values
     }
 }
 
@@ -86,6 +107,9 @@ impl Secrets {
 pub const SUPERUSER: &str = "postgres";
 pub const REPLICATION_USER: &str = "replicator";
 pub const REWIND_USER: &str = "rewind";
+/// What members use for a moment while the passwords of the two above change.
+pub const INTERIM_REPLICATION_USER: &str = "replicator_interim";
+pub const INTERIM_REWIND_USER: &str = "rewind_interim";
 pub const REST_USER: &str = "patroni";
 pub const STATS_USER: &str = "pgherd";
 

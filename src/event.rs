@@ -100,6 +100,10 @@ pub enum Event {
         os: String,
         packages: BTreeMap<String, String>,
     },
+    /// A change that takes several plans has come to the next of them.
+    Stage {
+        stage: &'static str,
+    },
     /// The plan is made: this many steps to do.
     Planned {
         steps: usize,

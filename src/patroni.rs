@@ -75,6 +75,9 @@ pub struct Replication {
     pub state: String,
     #[serde(default)]
     pub sync_state: String,
+    /// The role that the replica has logged in as.
+    #[serde(default)]
+    pub usename: String,
 }
 
 /// The cluster as one member sees it (`GET /cluster`).

@@ -381,7 +381,10 @@ fn keys_of_the_contract() -> BTreeSet<String> {
         "etcd: { zzz: 1 }",
         "haproxy: { zzz: 1 }",
         "tls: { zzz: 1 }",
+        "secrets: { zzz: 1 }",
         "hosts: { a: { zzz: 1 } }",
+        "postgresql: { users: { a: { zzz: 1 } } }",
+        "postgresql: { databases: { a: { zzz: 1 } } }",
     ];
     let mut keys = BTreeSet::new();
     for text in sections {
@@ -391,6 +394,10 @@ fn keys_of_the_contract() -> BTreeSet<String> {
         let prefix = match text.split_once(':') {
             Some(("zzz", _)) => String::new(),
             Some(("hosts", _)) => "hosts.<name>.".to_owned(),
+            Some((_, inner)) if inner.contains("users") => "postgresql.users.<name>.".to_owned(),
+            Some((_, inner)) if inner.contains("databases") => {
+                "postgresql.databases.<name>.".to_owned()
+            }
             Some((section, _)) => format!("{section}."),
             None => unreachable!(),
         };

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Global, drill, plan as plan_verb,
     prospect::Prospect,
+    rotate,
     site::{self, Base, Sight, Site},
 };
 use crate::{
@@ -65,6 +66,7 @@ pub(super) async fn run(
     for note in base.workspace.take_notes() {
         terminal.say(&format!("note: {note}"));
     }
+    rotate::say_unfinished(&base, terminal)?;
     let (events, receiver) = Events::channel();
     let log = base.workspace.new_run(jiff::Timestamp::now())?;
     let reporter = Reporter::start(
@@ -116,11 +118,11 @@ pub(super) async fn run(
 }
 
 /// Asks before anything is made or changed.
-struct Asker<'a> {
-    verb: Verb,
-    terminal: &'a Terminal,
-    reporter: &'a Handle,
-    yes: bool,
+pub(super) struct Asker<'a> {
+    pub verb: Verb,
+    pub terminal: &'a Terminal,
+    pub reporter: &'a Handle,
+    pub yes: bool,
 }
 
 impl Asker<'_> {
@@ -282,7 +284,7 @@ async fn converge(
 }
 
 /// Everything from connected hosts to a proven cluster.
-async fn settle(
+pub(super) async fn settle(
     site: &Site<'_>,
     asker: &Asker<'_>,
     agreed: bool,

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    Global, drill,
+    Global,
+    certificates::Certificates,
+    drill, rotate,
     site::{Base, Sight, Site},
 };
 use crate::{
@@ -73,6 +75,7 @@ pub(super) async fn status(global: &Global, terminal: &Terminal) -> Result<()> {
         terminal.print_json(&status.document(&base, &outlook.absent()));
     } else {
         status.print(&base, &outlook.absent(), terminal);
+        rotate::say_unfinished(&base, terminal)?;
     }
     Ok(())
 }
@@ -84,6 +87,7 @@ struct Status {
     topology: Option<Topology>,
     etcd: Vec<(crate::inventory::HostName, Result<bool>)>,
     servers: Result<Vec<haproxy::Server>>,
+    certificates: Certificates,
 }
 
 async fn gather(site: &Site<'_>) -> Result<Status> {
@@ -109,6 +113,7 @@ async fn gather(site: &Site<'_>) -> Result<Status> {
         topology = patroni::Patroni::on(&site.http, host).topology().await.ok();
     }
     Ok(Status {
+        certificates: Certificates::of(site.base, &sight)?,
         topology,
         survey,
         etcd,
@@ -248,10 +253,11 @@ impl Status {
         {
             terminal.say("Patroni is paused: nothing fails over until it is resumed");
         }
+        if let Some(text) = self.certificates.sentence(base, jiff::Timestamp::now()) {
+            terminal.say(&text);
+        }
         if !base.inventory.tls.enabled {
-            terminal.say(
-                "TLS is off (tls.enabled: false): everything, passwords aside, goes in plaintext",
-            );
+            terminal.say(super::site::PLAINTEXT);
         }
         for host in absent {
             let up = super::site::typed(&base.inventory.path, "up");
@@ -292,6 +298,7 @@ impl Status {
             "haproxy": self.servers.as_ref().ok(),
             "haproxy_error": self.servers.as_ref().err().map(Error::to_string),
             "tls": base.inventory.tls.enabled,
+            "certificates": self.certificates.document(),
             "not_running": absent,
             "unreachable": self.sight.dark.iter().map(Error::to_string).collect::<Vec<_>>(),
         })

@@ -11,6 +11,7 @@ use crate::{
     report::Terminal,
 };
 
+mod certificates;
 mod connect;
 mod converge;
 mod down;
@@ -22,6 +23,7 @@ mod plan;
 mod prospect;
 mod render;
 mod report;
+mod rotate;
 mod site;
 mod switchover;
 mod watch;
@@ -191,6 +193,16 @@ pub enum Verb {
                       pgherd drill watch --for 60s"
     )]
     Drill(drill::Wish),
+    /// Change certificates or passwords while the cluster runs
+    #[command(
+        after_help = "No acknowledged write is lost. A change that was cut off anywhere is \
+                      completed by the same command.\n\n\
+                      Example:\n  pgherd rotate certs --prepare && pgherd rotate certs"
+    )]
+    Rotate {
+        #[command(subcommand)]
+        what: Rotate,
+    },
     /// Open a shell on a host, or run a command there
     #[command(after_help = "Example:\n  pgherd ssh node1 -- patronictl -c /etc/patroni.yml list")]
     Ssh {
@@ -258,6 +270,35 @@ pub enum Verb {
     Man,
 }
 
+/// What can be changed while the cluster runs.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Rotate {
+    /// Make a new authority, and certificates of it for all
+    #[command(
+        after_help = "Clients that verify need the new pki/ca.crt before the certificates change: hand it out after \
+                      --prepare, when it holds both authorities.\n\n\
+                      Example:\n  pgherd rotate certs --prepare"
+    )]
+    Certs {
+        /// Stop once all hosts trust the new authority beside the old one
+        #[arg(long)]
+        prepare: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Make new passwords
+    #[command(after_help = "Example:\n  pgherd rotate secrets --users")]
+    Secrets {
+        /// Those of `postgresql.users` too; their applications need the new ones at once
+        #[arg(long)]
+        users: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
 impl Verb {
     /// Whether Ctrl-C is for pgherd; otherwise it is for the program that has the terminal.
     pub fn can_be_interrupted(&self) -> bool {
@@ -316,6 +357,7 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
             switchover::run(global, to.as_deref(), yes, terminal, cancel).await?;
         }
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
+        Verb::Rotate { what } => rotate::run(global, what, terminal, cancel).await?,
         Verb::Ssh { host, command } => return connect::ssh(global, &host, &command).await,
         Verb::Psql { read, args } => return connect::psql(global, read, &args).await,
         Verb::Logs {

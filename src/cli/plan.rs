@@ -41,6 +41,9 @@ pub(super) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> Str
         text.push_str(words);
         text.push('\n');
     };
+    if !base.inventory.tls.enabled {
+        line(site::PLAINTEXT);
+    }
     for host in &outlook.missing {
         let roles: Vec<&str> = base.inventory.hosts[host]
             .roles
@@ -195,6 +198,7 @@ pub(super) fn document(base: &Base, prospect: &Prospect) -> Value {
         .collect();
     json!({
         "cluster": base.inventory.cluster,
+        "tls": base.inventory.tls.enabled,
         "launch": outlook.missing,
         "start": stopped.collect::<Vec<_>>(),
         "move": moves,

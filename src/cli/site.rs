@@ -32,6 +32,10 @@ use crate::{
     workspace::{Request, Workspace},
 };
 
+/// What is said aloud wherever it can be seen, while `tls` is off.
+pub(super) const PLAINTEXT: &str =
+    "! TLS is off (tls.enabled: false): everything, passwords aside, goes in plaintext";
+
 /// How long the facts of a host may take once it is connected.
 const PROBE: Duration = Duration::from_secs(30);
 

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     error::{Error, Result},
     inventory::HostName,
-    plan::literal,
     postgres::Sql,
+    sql::literal,
 };
 
 /// How long a client waits for an answer before it gives its connection up. A client that gives up

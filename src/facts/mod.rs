@@ -2,15 +2,20 @@
 //!
 //! [`probe`] makes the script, [`parse`] reads its answer; nothing else here does anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
-    cluster::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, PATRONI_PORT},
+    cluster::{
+        ETCD_CLIENT_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER,
+        PATRONI_PORT, REPLICATION_USER, REWIND_USER, SUPERUSER,
+    },
     error::{Error, Result},
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
+    secret::Secret,
+    sql::literals,
 };
 
 mod distribution;
@@ -86,13 +91,16 @@ pub struct Listener {
     pub unit: String,
 }
 
-/// One of the database roles that Patroni needs.
+/// A role in the running database, of those that were asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DbRole {
     pub superuser: bool,
     pub replication: bool,
     pub login: bool,
-    pub has_password: bool,
+    /// What the database keeps of its password; an attacker could try passwords on it.
+    pub verifier: Option<Secret>,
+    /// The roles that it is a member of.
+    pub member_of: BTreeSet<String>,
 }
 
 /// Everything that planning wants to know of a host.
@@ -122,6 +130,10 @@ pub struct Facts {
     pub listeners: Vec<Listener>,
     /// The roles in the running database; empty when none runs.
     pub db_roles: BTreeMap<String, DbRole>,
+    /// The inventory's databases that are there, with their owners.
+    pub databases: BTreeMap<String, String>,
+    /// The host's watchdog, if it has one: whether Patroni has armed it, as a leader does.
+    pub watchdog_armed: Option<bool>,
     /// Whether the running database is a replica; `None` when none runs.
     pub in_recovery: Option<bool>,
 }
@@ -184,6 +196,16 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         let haproxy = &inventory.haproxy;
         ports.extend([haproxy.write_port, haproxy.read_port, haproxy.stats_port]);
     }
+    let users = inventory.postgresql.users.keys().map(String::as_str);
+    let ours = [
+        SUPERUSER,
+        REPLICATION_USER,
+        REWIND_USER,
+        INTERIM_REPLICATION_USER,
+        INTERIM_REWIND_USER,
+    ];
+    let db_roles = literals(ours.into_iter().chain(users));
+    let databases = literals(inventory.postgresql.databases.keys().map(String::as_str));
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     Script::probe("")
         .line(format!("PACKAGES={}", quote(&packages.join(" "))))
@@ -193,6 +215,8 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         .line(format!("DATA_DIR={}", quote(data_dir)))
         .line(format!("ETCD_DIR={}", quote(&etcd)))
         .line(format!("PG_PORT={}", inventory.postgresql.port))
+        .line(format!("DB_ROLES={}", quote(&db_roles)))
+        .line(format!("DATABASES={}", quote(&databases)))
         .line(PROBE)
 }
 
@@ -264,6 +288,7 @@ pub fn parse(text: &str) -> Result<Facts> {
                 }
             }
             ["data-at-work", _] => facts.data_at_work = true,
+            ["watchdog", state] => facts.watchdog_armed = Some(*state == "armed"),
             ["data-marker", id] => facts.data_marker = Some((*id).into()),
             ["etcd-data", _] => facts.etcd_data = true,
             ["listener", port, pid, process, unit] => facts.listeners.push(Listener {
@@ -272,7 +297,7 @@ pub fn parse(text: &str) -> Result<Facts> {
                 process: (*process).into(),
                 unit: (*unit).into(),
             }),
-            ["role", name, superuser, replication, login, has_password] => {
+            ["role", name, superuser, replication, login, verifier] => {
                 let is = |field: &str| field == "t" || field == "true";
                 facts.db_roles.insert(
                     (*name).into(),
@@ -280,9 +305,19 @@ pub fn parse(text: &str) -> Result<Facts> {
                         superuser: is(superuser),
                         replication: is(replication),
                         login: is(login),
-                        has_password: is(has_password),
+                        verifier: (!verifier.is_empty()).then(|| Secret::new(*verifier)),
+                        member_of: BTreeSet::new(),
                     },
                 );
+            }
+            // After the roles themselves.
+            ["member", name, role, ..] => {
+                if let Some(member) = facts.db_roles.get_mut(*name) {
+                    member.member_of.insert((*role).into());
+                }
+            }
+            ["database", name, owner, ..] => {
+                facts.databases.insert((*name).into(), (*owner).into());
             }
             ["recovery", value, ..] => {
                 facts.in_recovery = Some(matches!(*value, "t" | "true"));
@@ -294,7 +329,12 @@ pub fn parse(text: &str) -> Result<Facts> {
     if complete {
         Ok(facts)
     } else {
-        Err(Error::failed("the host's facts came back incomplete").excerpt("what came", text))
+        let came: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with("role\t"))
+            .collect();
+        Err(Error::failed("the host's facts came back incomplete")
+            .excerpt("what came", came.join("\n")))
     }
 }
 
@@ -327,7 +367,8 @@ mod tests {
             file\t/etc/hosts\troot\troot\t644\tMTI3LjAuMC4xIGxvY2FsaG9zdAo=\n\
             unit\tId\tpatroni.service\nunit\tActiveState\tactive\nunit\tUnitFileState\tenabled\nunit-end\n\
             pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\n\
-            listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\tt\tt\tt\tt\nrecovery\tfalse\t\t\t\t\nend\n";
+            listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
+            role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\ndatabase\tshop\tan app\t\t\t\nrecovery\tfalse\t\t\t\t\nend\n";
         let facts = parse(text)?;
         assert_eq!(facts.os.pretty, "Debian");
         assert!(facts.packages.contains_key("etcd-server"));
@@ -346,13 +387,23 @@ mod tests {
             Some("7506492390881896645")
         );
         assert_eq!(facts.in_recovery, Some(false));
-        assert!(facts.db_roles["postgres"].superuser);
+        assert!(facts.db_roles["postgres"].superuser && facts.db_roles["postgres"].login);
+        let app = &facts.db_roles["an app"];
+        assert!(!app.superuser && app.verifier.is_none() && app.member_of.contains("pg_monitor"));
+        assert_eq!(facts.databases["shop"], "an app");
         Ok(())
     }
 
     #[test]
-    fn an_answer_cut_short_is_an_error() {
-        assert!(parse("version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\n").is_err());
+    fn an_answer_cut_short_is_an_error_without_what_is_kept_of_passwords() {
+        let text =
+            "version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\nrole\tpostgres\tt\tt\tt\tSCRAM-X\n";
+        let error = parse(text).expect_err("there is no end");
+        let shown = format!("{error:?}");
+        assert!(
+            shown.contains("bookworm") && !shown.contains("SCRAM-X"),
+            "{shown}"
+        );
     }
 
     #[test]

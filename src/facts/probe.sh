@@ -32,6 +32,15 @@ systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,NRestarts,Main
   done
 fact unit-end
 
+# A container sees the watchdog of the machine that it runs on, which is not its own.
+if [ -n "$DATA_DIR" ] && [ -c /dev/watchdog ] && ! systemd-detect-virt --quiet --container; then
+  w=idle
+  for p in $(systemctl show -p MainPID --value patroni.service 2>/dev/null); do
+    ls -l "/proc/$p/fd" 2>/dev/null | grep -q '/dev/watchdog' && w=armed
+  done
+  fact watchdog "$w"
+fi
+
 for f in /run/pgherd/pending/*; do
   [ -e "$f" ] && fact pending "${f##*/}" "$(cat "$f")"
 done
@@ -71,7 +80,11 @@ if [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR/postmaster.pid" ]; then
   p=$(ls /usr/lib/postgresql/*/bin/psql 2>/dev/null | sort -V | tail -n 1)
   if [ -n "$p" ]; then
     cd / && PGCONNECT_TIMEOUT=2 setpriv --reuid=postgres --regid=postgres --init-groups \
-      "$p" -h /var/run/postgresql -p "$PG_PORT" -U postgres -d postgres -AtqX -F '	' -c "select 'role', rolname, rolsuper, rolreplication, rolcanlogin, coalesce(rolpassword, '') <> '' from pg_authid where rolname in ('postgres', 'replicator', 'rewind') union all select 'recovery', pg_is_in_recovery()::text, null, null, null, null" 2>/dev/null
+      "$p" -h /var/run/postgresql -p "$PG_PORT" -U postgres -d postgres -AtqX -F '	' -c "
+select 'role', rolname, rolsuper::text, rolreplication::text, rolcanlogin::text, coalesce(rolpassword, '') from pg_authid where rolname in ($DB_ROLES)
+union all select 'recovery', pg_is_in_recovery()::text, null, null, null, null
+union all select 'member', u.rolname, r.rolname, null, null, null from pg_auth_members m join pg_roles u on u.oid = m.member join pg_roles r on r.oid = m.roleid where u.rolname in ($DB_ROLES) and r.rolname !~ '[[:cntrl:]]'
+union all select 'database', datname, pg_get_userbyid(datdba), null, null, null from pg_database where datname in ($DATABASES)" 2>/dev/null
   fi
 fi
 fact end

@@ -4,7 +4,7 @@
 const TOP: &str = "";
 
 /// Every key by the section it belongs to, as `schema` has them.
-pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 12] = [
     (
         TOP,
         &[
@@ -16,6 +16,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
             "etcd",
             "haproxy",
             "tls",
+            "secrets",
             "ca_bundle",
             "hosts",
         ],
@@ -49,8 +50,12 @@ pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
             "data_dir",
             "allow",
             "parameters",
+            "users",
+            "databases",
         ],
     ),
+    ("postgresql.users.<name>", &["roles"]),
+    ("postgresql.databases.<name>", &["owner"]),
     (
         "patroni",
         &[
@@ -66,6 +71,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
     ("etcd", &["api"]),
     ("haproxy", &["write_port", "read_port", "stats_port"]),
     ("tls", &["enabled"]),
+    ("secrets", &["file"]),
     (
         "hosts.<name>",
         &[

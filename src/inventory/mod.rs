@@ -82,6 +82,7 @@ pub struct Inventory {
     pub patroni: Patroni,
     pub haproxy: Haproxy,
     pub tls: Tls,
+    pub secrets: SecretsSource,
     /// A file of PEM certificates that the hosts are to trust, for hosts behind an inspecting proxy.
     pub ca_bundle: Option<PathBuf>,
     /// In the inventory's order.
@@ -235,6 +236,23 @@ pub struct Postgresql {
     pub allow: Vec<Ipv4Net>,
     /// PostgreSQL's parameters, as the text that they have in `postgresql.conf` without quotes.
     pub parameters: BTreeMap<String, String>,
+    /// The roles that applications log in by, in the inventory's order.
+    pub users: IndexMap<String, User>,
+    /// The databases by name, in the inventory's order.
+    pub databases: IndexMap<String, Database>,
+}
+
+/// A role that an application logs in by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct User {
+    /// The roles that it is a member of.
+    pub roles: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// One of the inventory's users.
+    pub owner: String,
 }
 
 impl Postgresql {
@@ -301,6 +319,13 @@ pub struct Haproxy {
     pub write_port: u16,
     pub read_port: u16,
     pub stats_port: u16,
+}
+
+/// Where passwords come from that pgherd is not to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecretsSource {
+    /// A file of the same form as `secrets.yaml`, absolute.
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

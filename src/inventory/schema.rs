@@ -23,6 +23,7 @@ pub(super) struct Document {
     pub(super) etcd: Option<Etcd>,
     pub(super) haproxy: Option<Haproxy>,
     pub(super) tls: Option<Tls>,
+    pub(super) secrets: Option<Secrets>,
     pub(super) ca_bundle: Option<Word>,
     pub(super) hosts: Option<Spanned<IndexMap<Word, Option<Host>>>>,
 }
@@ -65,6 +66,20 @@ pub(super) struct Postgresql {
     pub(super) data_dir: Option<Word>,
     pub(super) allow: Option<Vec<Word>>,
     pub(super) parameters: Option<IndexMap<Word, Word>>,
+    pub(super) users: Option<IndexMap<Word, Option<User>>>,
+    pub(super) databases: Option<IndexMap<Word, Option<Database>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct User {
+    pub(super) roles: Option<Vec<Word>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Database {
+    pub(super) owner: Option<Word>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,6 +112,12 @@ pub(super) struct Haproxy {
 #[serde(deny_unknown_fields)]
 pub(super) struct Tls {
     pub(super) enabled: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Secrets {
+    pub(super) file: Option<Word>,
 }
 
 #[derive(Debug, Default, Deserialize)]

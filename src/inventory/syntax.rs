@@ -149,8 +149,14 @@ mod tests {
         for (section, keys) in keys::SECTIONS {
             let text = match section {
                 "" => "zzz: 1".to_owned(),
-                "hosts.<name>" => "hosts: {a: {zzz: 1}}".to_owned(),
-                section => format!("{section}: {{zzz: 1}}"),
+                section => {
+                    let parts: Vec<&str> = section.split('.').collect();
+                    let inside = parts
+                        .iter()
+                        .rev()
+                        .fold("1".to_owned(), |inner, part| format!("{{{part}: {inner}}}"));
+                    inside.replace(": 1}", ": {zzz: 1}}").replace("<name>", "a")
+                }
             };
             let error = serde_yaml::from_str::<Document>(&text).expect_err("`zzz` is no key");
             let Error::SerdeUnknownField { expected, .. } = error.without_snippet() else {

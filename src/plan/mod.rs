@@ -22,6 +22,7 @@ mod files;
 mod front_door;
 mod packages;
 mod remains;
+mod roles;
 mod surprise;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -29,7 +30,6 @@ mod up;
 
 pub use config::config_patch;
 pub use down::down;
-pub(crate) use up::literal;
 pub use up::up;
 
 /// The index of a step in its plan.

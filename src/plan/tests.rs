@@ -1,5 +1,6 @@
 //! Planning as data: facts in, steps out.
 
+mod accounts;
 mod addresses;
 mod drift;
 mod first_run;

@@ -7,15 +7,16 @@ use serde_json::Value;
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Component, Configured, Turn},
-    config_patch, etcd_members, front_door, packages, remains, surprise,
+    config_patch, etcd_members, front_door, packages, remains, roles, surprise,
 };
 use crate::{
-    cluster::{Cluster, ETCD_CLIENT_PORT, Node, REPLICATION_USER, REWIND_USER, SUPERUSER},
+    cluster::{Cluster, ETCD_CLIENT_PORT, Node},
     error::Result,
     facts::Facts,
     inventory::{HostName, Role},
     remote::{Script, quote},
     render::Files,
+    sql::literal,
 };
 
 /// How long a leader or a first replica may take.
@@ -201,34 +202,18 @@ fn patroni(
         })];
     }
 
-    // Patroni makes its roles once, right after initdb. A bootstrap that was cut off in between
-    // leaves a leader that no replica can ever join; the roles are then made here.
-    let lacking: Vec<&HostName> = databases
-        .iter()
-        .filter(|(node, _)| facts(&node.name).is_some_and(lacks_roles))
-        .map(|(node, _)| &node.name)
-        .collect();
+    let lacking = roles::lacking(cluster, databases.iter().map(|(node, _)| *node), found);
     let unseen = primary.is_none() && (!woken.is_empty() || leader.is_none());
     if !fresh && !blind && (!lacking.is_empty() || unseen) {
-        let why = match lacking.first() {
-            Some(host) => {
-                format!("{host} lacks a role that Patroni needs: its bootstrap was cut off")
-            }
-            None => "a bootstrap may have been cut off before Patroni had made its roles".into(),
-        };
-        led = vec![plan.push(Step {
-            host: first.name.clone(),
-            name: "ensure-roles",
-            why,
-            after: led.clone(),
-            changes: vec![Change::Other(format!(
-                "the roles {SUPERUSER}, {REPLICATION_USER} and {REWIND_USER}, where they are not right"
-            ))],
-            action: Action::RunOnLeader(ensure_roles(cluster)),
-            limit: Duration::from_secs(60),
-            units: vec!["patroni"],
-        })];
+        led = vec![roles::ensure(
+            plan,
+            cluster,
+            &first.name,
+            &lacking,
+            led.clone(),
+        )];
     }
+    roles::accounts(plan, cluster, &first.name, found, led.clone());
 
     led.extend(reconnect(plan, cluster, found, databases, leading, &led));
     let mut streaming: Vec<StepId> = Vec::new();
@@ -482,7 +467,7 @@ const LOCAL_PSQL: &str = r#"local_psql() {
 }"#;
 
 /// Runs SQL as the superuser, over standard input.
-fn local_sql(cluster: &Cluster, sql: &str) -> Script {
+pub(super) fn local_sql(cluster: &Cluster, sql: &str) -> Script {
     let port = cluster.inventory.postgresql.port;
     Script::new().line(LOCAL_PSQL).line(format!(
         "printf '%s' {} | local_psql {port} -o /dev/null",
@@ -553,58 +538,4 @@ fn restart_in_turn(
             }];
         }
     }
-}
-
-/// Whether the database that runs on a host lacks a role that Patroni should have made.
-fn lacks_roles(facts: &Facts) -> bool {
-    facts.in_recovery.is_some()
-        && [SUPERUSER, REPLICATION_USER, REWIND_USER]
-            .iter()
-            .any(|role| {
-                !facts
-                    .db_roles
-                    .get(*role)
-                    .is_some_and(|role| role.login && role.has_password)
-            })
-}
-
-/// Makes the roles that Patroni makes after initdb, and sets their passwords, over the local socket.
-///
-/// The statements go through standard input, and are not logged by the server.
-fn ensure_roles(cluster: &Cluster) -> Script {
-    let secrets = &cluster.secrets;
-    let mut sql = String::from(
-        "\\set ON_ERROR_STOP on\nset log_statement = 'none';\nset log_min_duration_statement = -1;\n\
-         set log_min_error_statement = 'panic';\nset password_encryption = 'scram-sha-256';\n\
-         set synchronous_commit = 'local';\n",
-    );
-    for (role, attributes, password) in [
-        (SUPERUSER, "superuser login", &secrets.superuser),
-        (REPLICATION_USER, "replication login", &secrets.replication),
-        (REWIND_USER, "login", &secrets.rewind),
-    ] {
-        let password = literal(password.expose());
-        sql.push_str(&format!(
-            "select not exists (select from pg_roles where rolname = '{role}') as absent \\gset\n\
-             \\if :absent\ncreate role {role};\n\\endif\n\
-             alter role {role} with {attributes} password {password};\n"
-        ));
-    }
-    for function in [
-        "pg_ls_dir(text, boolean, boolean)",
-        "pg_stat_file(text, boolean)",
-        "pg_read_binary_file(text)",
-        "pg_read_binary_file(text, bigint, bigint, boolean)",
-    ] {
-        sql.push_str(&format!(
-            "grant execute on function pg_catalog.{function} to {REWIND_USER};\n"
-        ));
-    }
-    local_sql(cluster, &sql)
-}
-
-/// A string literal of SQL, whatever `standard_conforming_strings` says.
-pub(crate) fn literal(text: &str) -> String {
-    let escaped = text.replace('\\', "\\\\").replace('\'', "''");
-    format!("E'{escaped}'")
 }

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::files;
 use crate::{
     cluster::{
-        Cluster, ETCD_CLIENT_PORT, ETCD_PEER_PORT, Node, PATRONI_PORT, REPLICATION_USER, REST_USER,
-        REWIND_USER, STATS_USER, SUPERUSER,
+        Cluster, ETCD_CLIENT_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER,
+        Node, PATRONI_PORT, REPLICATION_USER, REST_USER, REWIND_USER, STATS_USER, SUPERUSER,
     },
     error::{Error, Result},
     facts,
@@ -63,6 +63,18 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             .collect()
     };
     let (secrets, tls) = (&cluster.secrets, cluster.ca.is_some());
+    let mut replication = (REPLICATION_USER, &secrets.replication);
+    let mut rewind = (REWIND_USER, &secrets.rewind);
+    // Whoever may log in is let in before, and until after, anybody does.
+    let (mut all_replication, mut all_rewind) = (vec![REPLICATION_USER], vec![REWIND_USER]);
+    if let Some(interim) = &secrets.interim {
+        all_replication.push(INTERIM_REPLICATION_USER);
+        all_rewind.push(INTERIM_REWIND_USER);
+        if interim.used {
+            replication = (INTERIM_REPLICATION_USER, &interim.replication);
+            rewind = (INTERIM_REWIND_USER, &interim.rewind);
+        }
+    }
     let server_maxconn = client_connections(&inventory.postgresql);
     let members = hosts(Some(Role::Postgres));
     let most = u64::from(server_maxconn) * members.len() as u64;
@@ -115,15 +127,17 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
         },
         "users": {
             "superuser": SUPERUSER,
-            "replication": REPLICATION_USER,
-            "rewind": REWIND_USER,
+            "replication": replication.0,
+            "rewind": rewind.0,
+            "all_replication": all_replication,
+            "all_rewind": all_rewind,
             "rest_api": REST_USER,
             "stats": STATS_USER,
         },
         "secrets": {
             "superuser": secrets.superuser.expose(),
-            "replication": secrets.replication.expose(),
-            "rewind": secrets.rewind.expose(),
+            "replication": replication.1.expose(),
+            "rewind": rewind.1.expose(),
             "rest_api": secrets.rest_api.expose(),
             "stats": secrets.stats.expose(),
         },

@@ -154,6 +154,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         ..service(Role::Postgres, "/etc/patroni.yml", template!("etc/patroni.yml"), Effect::Reload)
     },
 
+    service(Role::Haproxy, "/etc/systemd/system/haproxy.service.d/pgherd.conf", template!("etc/systemd/system/haproxy.service.d/pgherd.conf"), Effect::Nothing),
     certificate(Role::Haproxy, "/etc/pgherd/tls/haproxy/ca.crt", template!("etc/pgherd/tls/ca.crt"), Effect::Reload),
     // HAProxy reads it as root, before it becomes its own user.
     key(Role::Haproxy, "/etc/pgherd/tls/haproxy/server.pem", template!("etc/pgherd/tls/server.pem"), Effect::Reload, "root"),

@@ -214,6 +214,8 @@ mod tests {
             rewind: Secret::new("rewind-password"),
             rest_api: Secret::new("rest-password"),
             stats: Secret::new("stats-password"),
+            users: std::collections::BTreeMap::new(),
+            interim: None,
         }
     }
 

@@ -141,6 +141,7 @@ impl Board {
                     line.rest = Rest::Reached("facts read");
                 }
             }
+            Event::Stage { .. } => {}
             Event::Planned { steps, .. } => self.steps = Some(self.finished + steps),
             Event::StepStarted { step, host, name } => {
                 let line = self.host(host);

@@ -95,6 +95,7 @@ impl Masks {
             Event::RunStarted { .. }
             | Event::FactsRead { .. }
             | Event::Software { .. }
+            | Event::Stage { .. }
             | Event::Planned { .. }
             | Event::StepStarted { .. }
             | Event::VerifyStarted

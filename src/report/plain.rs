@@ -142,6 +142,7 @@ impl Plain {
             Event::FactsRead { host } => {
                 (Detail::Starts, Some(host), "facts".into(), "read".into())
             }
+            Event::Stage { stage } => (Detail::Results, None, "stage".into(), (*stage).to_owned()),
             Event::Planned { steps, changes } => (
                 Detail::Results,
                 None,

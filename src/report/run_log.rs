@@ -193,6 +193,7 @@ impl RunLog {
             }
             Event::Image { .. }
             | Event::Software { .. }
+            | Event::Stage { .. }
             | Event::Planned { .. }
             | Event::StepPlanned { .. }
             | Event::VerifyStarted

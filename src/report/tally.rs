@@ -118,6 +118,7 @@ impl Tally {
             | Event::Image { .. }
             | Event::FactsRead { .. }
             | Event::Software { .. }
+            | Event::Stage { .. }
             | Event::Planned { .. }
             | Event::StepPlanned { .. }
             | Event::StepStarted { .. }

@@ -100,7 +100,7 @@ impl Prover {
             round_trip::check(self),
         );
         let leader = patroni::leader_of(&survey);
-        let mut checks = vec![self.units(facts), self.leader(&survey).await];
+        let mut checks = vec![self.units(facts), self.leader(&survey, Some(facts)).await];
         checks.push(self.replication(&survey, leader));
         checks.push(etcd);
         checks.push(trip);
@@ -120,7 +120,7 @@ impl Prover {
         );
         let leader = patroni::leader_of(&survey);
         vec![
-            self.leader(&survey).await,
+            self.leader(&survey, None).await,
             self.replication(&survey, leader),
             etcd,
             self.backends(&servers, leader),
@@ -161,7 +161,11 @@ impl Prover {
         )
     }
 
-    async fn leader(&self, survey: &BTreeMap<HostName, Result<Status>>) -> Check {
+    async fn leader(
+        &self,
+        survey: &BTreeMap<HostName, Result<Status>>,
+        facts: Option<&BTreeMap<HostName, Facts>>,
+    ) -> Check {
         let mut wrong: Vec<String> = survey
             .values()
             .filter_map(|status| status.as_ref().err())
@@ -183,7 +187,18 @@ impl Prover {
                     .as_ref()
                     .ok()
                     .and_then(|status| status.timeline);
-                format!("{one} leads, on timeline {}", timeline.unwrap_or_default())
+                let watchdog = facts.map(|facts| {
+                    match facts.get(*one).and_then(|facts| facts.watchdog_armed) {
+                        Some(true) => "; its watchdog is armed",
+                        Some(false) => "; its watchdog is not armed",
+                        None => "; it has no watchdog",
+                    }
+                });
+                format!(
+                    "{one} leads, on timeline {}{}",
+                    timeline.unwrap_or_default(),
+                    watchdog.unwrap_or_default()
+                )
             }
             [] => {
                 wrong.push("no member leads".into());

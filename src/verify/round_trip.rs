@@ -8,8 +8,8 @@ use super::{Check, Prover};
 use crate::{
     error::{Error, Result},
     inventory::{HostName, Role},
-    plan::literal,
     postgres::{Door, FrontDoor, Sql},
+    sql::literal,
 };
 
 /// How long a committed row may take to reach a replica.

@@ -3,7 +3,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | `secrets.yaml` | the passwords; made once, then the user's |
-//! | `pki/` | the cluster's certificate authority and what it issued |
+//! | `pki/` | the cluster's certificate authority and what it issued; `next/` in it while it changes |
+//! | `rotation.json` | how far a change of the passwords has come |
 //! | `id_ed25519` | the key by which hosts know pgherd, unless the user names another |
 //! | `known_hosts` | the hosts' keys, pinned by name |
 //! | `ssh_config` | so that `ssh -F … node1` works |
@@ -40,6 +41,7 @@ mod known_hosts;
 mod launches;
 mod lock;
 mod pki;
+mod rotation;
 mod runs;
 mod secrets;
 mod ssh_config;
@@ -51,7 +53,8 @@ pub use self::{
     broken::{Broken, BrokenHost, Note as BrokenNote},
     identity::Identity,
     lock::RunLock,
-    pki::{Expiry, Pki, RENEWAL, Request, expires},
+    pki::{AuthorityStage, Expiry, Pki, RENEWAL, Request, expires},
+    rotation::SecretsStage,
     runs::KEPT_RUNS,
 };
 
@@ -63,6 +66,7 @@ const SSH_CONFIG: &str = "ssh_config";
 const LOCK: &str = "lock";
 const BROKEN: &str = "broken.json";
 const RUNS: &str = "runs";
+const ROTATION: &str = "rotation.json";
 const LAUNCHES: &str = "launches";
 const GITIGNORE: &str = ".gitignore";
 
@@ -77,7 +81,7 @@ pub enum Note {
     /// Others could read it; now they cannot.
     Tightened { path: PathBuf, was: u32 },
     /// `secrets.yaml` had no value for this key; now it has.
-    SecretAdded { key: &'static str },
+    SecretAdded { key: String },
 }
 
 impl fmt::Display for Note {
@@ -142,15 +146,17 @@ impl Workspace {
         let real = Self::path_of(inventory)?;
         let scratch = short_private_dir("pgherd-preview-")?;
         let copy = scratch.path().to_owned();
-        for name in [SECRETS, IDENTITY, "id_ed25519.pub", KNOWN_HOSTS] {
+        for name in [SECRETS, ROTATION, IDENTITY, "id_ed25519.pub", KNOWN_HOSTS] {
             link(&real, &copy, name)?;
         }
-        let pki = files::names(&real.join(PKI))?;
-        if !pki.is_empty() {
-            files::private_dir(&copy.join(PKI))?;
-        }
-        for name in pki {
-            link(&real.join(PKI), &copy.join(PKI), &name)?;
+        for pki in [PathBuf::from(PKI), pki::rotation::next_dir(Path::new(PKI))] {
+            let names = files::names(&real.join(&pki))?;
+            if !names.is_empty() {
+                files::private_dir(&copy.join(&pki))?;
+            }
+            for name in names {
+                link(&real.join(&pki), &copy.join(&pki), &name)?;
+            }
         }
         Ok(Self::at(copy, inventory, Some(scratch)))
     }
@@ -201,10 +207,15 @@ impl Workspace {
     /// Looks after files that a copy, an archive or an editor may have left open to others.
     fn close_to_others(&self) -> Result<()> {
         let pki = self.dir.join(PKI);
-        let keys = files::names(&pki)?;
-        let keys = keys.iter().filter(|name| name.ends_with(".key"));
-        let precious = [SECRETS, IDENTITY].map(|name| self.dir.join(name));
-        for path in precious.into_iter().chain(keys.map(|name| pki.join(name))) {
+        let mut precious: Vec<PathBuf> = [SECRETS, ROTATION, IDENTITY]
+            .map(|name| self.dir.join(name))
+            .into();
+        for folder in [pki::rotation::next_dir(&pki), pki] {
+            let names = files::names(&folder)?.into_iter();
+            let keys = names.filter(|name| name.ends_with(".key"));
+            precious.extend(keys.map(|name| folder.join(name)));
+        }
+        for path in precious {
             let was = files::tighten(&path, files::PRIVATE)?;
             self.note_tightened(&path, was);
         }
@@ -231,7 +242,20 @@ impl Workspace {
     /// # Errors
     /// The file is there but is not what it should be; nothing in it is ever replaced.
     pub fn secrets(&self) -> Result<Secrets> {
-        secrets::load_or_make(&self.dir.join(SECRETS), |note| self.note(note))
+        let path = self.dir.join(SECRETS);
+        let mut secrets =
+            secrets::load_or_make(&path, &self.wanted_secrets(), |note| self.note(note))?;
+        secrets.interim = rotation::interim(&self.dir.join(ROTATION))?;
+        Ok(secrets)
+    }
+
+    fn wanted_secrets(&self) -> secrets::Wanted<'_> {
+        let postgresql = &self.inventory.postgresql;
+        secrets::Wanted {
+            users: postgresql.users.keys().map(String::as_str).collect(),
+            file: self.inventory.secrets.file.as_deref(),
+            variable: &|name| std::env::var_os(name),
+        }
     }
 
     /// The certificate authority, made at first use.
@@ -250,7 +274,7 @@ impl Workspace {
     }
 
     /// Where the operator's certificate and key lie once [`Pki::operator`] was called.
-    pub fn operator_paths(&self) -> (PathBuf, PathBuf) {
+    pub fn operator_paths(&self) -> Result<(PathBuf, PathBuf)> {
         pki::operator_paths(&self.dir.join(PKI))
     }
 
@@ -399,7 +423,7 @@ impl Workspace {
         files::remove_empty(&launches)?;
         let mut names = vec![KNOWN_HOSTS, SSH_CONFIG, BROKEN];
         if !keep_secrets {
-            names.extend([SECRETS, IDENTITY, "id_ed25519.pub"]);
+            names.extend([SECRETS, ROTATION, IDENTITY, "id_ed25519.pub"]);
             pki::remove(&self.dir.join(PKI), self.inventory.hosts.keys())?;
         }
         for name in names {

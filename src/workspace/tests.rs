@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     inventory::{
         Docker, Haproxy, Host, Patroni, PatroniSource, PgSource, PgVersion, Postgresql, Provider,
-        Role, Ssh, Tls,
+        Role, SecretsSource, Ssh, Tls, User,
     },
     provider::MachineState,
 };
@@ -33,6 +33,8 @@ fn inventory(folder: &Path) -> Inventory {
             data_dir: "/data/patroni".to_owned(),
             allow: Vec::new(),
             parameters: BTreeMap::new(),
+            users: IndexMap::new(),
+            databases: IndexMap::new(),
         },
         patroni: Patroni {
             source: PatroniSource::Pypi,
@@ -49,6 +51,7 @@ fn inventory(folder: &Path) -> Inventory {
             stats_port: 7000,
         },
         tls: Tls { enabled: true },
+        secrets: SecretsSource::default(),
         ca_bundle: None,
         hosts: IndexMap::from([
             (HostName::new("node1"), host(Role::Postgres)),
@@ -481,4 +484,56 @@ fn two_openings_of_one_cluster_do_not_both_get_it() {
     );
     drop(lock);
     let _lock = two.lock("render").unwrap();
+}
+
+#[test]
+fn passwords_change_in_stages_of_which_each_can_be_the_last_of_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut inventory = inventory(dir.path());
+    inventory
+        .postgresql
+        .users
+        .insert("app".into(), User::default());
+    let workspace = filled(&inventory);
+    let old = workspace.secrets().unwrap();
+    assert_eq!(workspace.secrets_stage().unwrap(), None);
+    let mut interim = None;
+    for (stage, used, renewed) in [
+        (SecretsStage::Make, false, false),
+        (SecretsStage::Use, true, false),
+        (SecretsStage::Change, true, true),
+        (SecretsStage::Return, false, true),
+    ] {
+        workspace.advance_secrets(stage, false).unwrap();
+        // As the next run would find it, and `plan` too.
+        for found in [
+            Workspace::existing(&inventory).unwrap().unwrap(),
+            Workspace::preview(&inventory).unwrap(),
+        ] {
+            assert_eq!(found.secrets_stage().unwrap(), Some(stage));
+            let secrets = found.secrets().unwrap();
+            let stands_in = secrets.interim.clone().unwrap();
+            assert_eq!(stands_in.used, used, "{stage:?}");
+            let same = interim.get_or_insert(stands_in.clone());
+            assert_eq!(same.replication, stands_in.replication);
+            for (one, other) in secrets.values().iter().zip(old.values()).take(5) {
+                assert_eq!(*one != other, renewed, "{stage:?}");
+            }
+            assert_eq!(secrets.users, old.users, "only when asked for");
+            assert_eq!(secrets.cluster_id, old.cluster_id);
+        }
+        assert_eq!(mode(&workspace.dir().join(ROTATION)), 0o600);
+    }
+    workspace.end_secrets().unwrap();
+    assert_eq!(workspace.secrets().unwrap().interim, None);
+
+    workspace
+        .advance_secrets(SecretsStage::Change, true)
+        .unwrap();
+    assert_ne!(workspace.secrets().unwrap().users, old.users);
+
+    fs::write(workspace.dir().join(ROTATION), "{\"stage\": \"hunter2\"}").unwrap();
+    let error = format!("{:?}", workspace.secrets().unwrap_err());
+    assert!(error.contains("rotation.json is damaged"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
 }

@@ -18,7 +18,7 @@ use pgherd::{
     event::{Event, Events, HostState, Stamped},
     inventory::{
         self, Haproxy, Host, HostName, Inventory, Patroni, PatroniSource, PgSource, PgVersion,
-        Postgresql, Role, Ssh, Tls,
+        Postgresql, Role, SecretsSource, Ssh, Tls,
     },
     provider::{self, Access, Machine, Provider},
 };
@@ -67,6 +67,8 @@ impl Lab {
                 data_dir: "/data/patroni".into(),
                 allow: Vec::new(),
                 parameters: BTreeMap::new(),
+                users: IndexMap::new(),
+                databases: IndexMap::new(),
             },
             patroni: Patroni {
                 source: PatroniSource::Pypi,
@@ -83,6 +85,7 @@ impl Lab {
                 stats_port: first + 2,
             },
             tls: Tls { enabled: false },
+            secrets: SecretsSource::default(),
             ca_bundle: None,
             hosts,
         };

@@ -10,4 +10,6 @@ mod bring_up;
 mod drills;
 mod existing;
 mod interrupted;
+mod security;
 mod support;
+mod watch;

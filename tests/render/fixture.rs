@@ -7,7 +7,7 @@ use pgherd::{
     cluster::{Address, Certificate, Cluster, Node, Secrets},
     inventory::{
         Haproxy, Host, HostName, Inventory, Patroni, PatroniSource, PgSource, PgVersion,
-        Postgresql, Provider, Role, Ssh, Tls,
+        Postgresql, Provider, Role, SecretsSource, Ssh, Tls,
     },
     render::{self, File, Files, Templates},
     secret::Secret,
@@ -44,6 +44,8 @@ pub(crate) fn cluster(hosts: &[(&str, [u8; 4], &[Role])], tls: bool) -> Cluster 
             data_dir: "/data/patroni".into(),
             allow: vec!["0.0.0.0/0".parse().unwrap()],
             parameters: BTreeMap::new(),
+            users: IndexMap::new(),
+            databases: IndexMap::new(),
         },
         patroni: Patroni {
             source: PatroniSource::Pypi,
@@ -60,6 +62,7 @@ pub(crate) fn cluster(hosts: &[(&str, [u8; 4], &[Role])], tls: bool) -> Cluster 
             stats_port: 7000,
         },
         tls: Tls { enabled: tls },
+        secrets: SecretsSource::default(),
         ca_bundle: None,
         hosts: hosts
             .iter()
@@ -98,6 +101,8 @@ pub(crate) fn cluster(hosts: &[(&str, [u8; 4], &[Role])], tls: bool) -> Cluster 
             rewind: Secret::new("rewind-s3cret"),
             rest_api: Secret::new("rest-s3cret"),
             stats: Secret::new("stats-s3cret"),
+            users: BTreeMap::new(),
+            interim: None,
         },
         ca: tls.then(|| pem("CERTIFICATE", "the authority")),
         ca_bundle: None,

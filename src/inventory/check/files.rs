@@ -28,6 +28,20 @@ pub(super) fn ca_bundle(inventory: &Path, word: &Word) -> Result<PathBuf, Proble
     }
 }
 
+/// A file of passwords; what is in it is judged by whoever reads it, without showing any of it.
+pub(super) fn secrets(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
+    let (path, _, mode) = read(inventory, word)?;
+    if mode & 0o077 != 0 {
+        return Err(Problem::new(
+            span_of(word),
+            format!("{} can be read by other users", quoted(&word.value)),
+        )
+        .label(format!("its mode is {:04o}", mode & 0o7777))
+        .hint(format!("`chmod 600 {}`", word.value)));
+    }
+    Ok(path)
+}
+
 /// A private key for SSH.
 pub(super) fn identity(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
     let (path, text, mode) = read(inventory, word)?;

@@ -5,12 +5,13 @@
 //! once.
 
 use super::{
-    Haproxy, Inventory, Patroni, PatroniSource, Ssh, Tls, keys,
+    Haproxy, Inventory, Patroni, PatroniSource, SecretsSource, Ssh, Tls, keys,
     problem::{Problem, Span, alternatives, quoted, span_of},
     schema::{self, Number, Word},
     source::Source,
 };
 
+mod accounts;
 mod files;
 mod hosts;
 mod net;
@@ -64,6 +65,13 @@ pub(super) fn inventory(
         .ca_bundle
         .as_ref()
         .and_then(|file| problems.keep(files::ca_bundle(source.path, file)));
+    let secrets = SecretsSource {
+        file: document
+            .secrets
+            .as_ref()
+            .and_then(|secrets| secrets.file.as_ref())
+            .and_then(|file| problems.keep(files::secrets(source.path, file))),
+    };
 
     if let (Some(provider), Some(written)) = (&mut provider, &document.hosts) {
         hosts::check_addresses(problems, provider, document.provider.as_ref(), written);
@@ -83,6 +91,7 @@ pub(super) fn inventory(
             tls: Tls {
                 enabled: document.tls.and_then(|tls| tls.enabled).unwrap_or(true),
             },
+            secrets,
             ca_bundle,
             hosts,
         }),

@@ -7,7 +7,7 @@ use super::{
         schema::{self, Number, Word},
         source::Source,
     },
-    Problems, net, one_of, parameters, ports,
+    Problems, accounts, net, one_of, parameters, ports,
 };
 
 pub(super) fn check(
@@ -60,6 +60,12 @@ pub(super) fn check(
             None => vec![ipnet::Ipv4Net::default()],
         },
         parameters: parameters::check(problems, source, version, written.parameters.as_ref()),
+        users: accounts::users(problems, written.users.as_ref()),
+        databases: accounts::databases(
+            problems,
+            written.users.as_ref(),
+            written.databases.as_ref(),
+        ),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::world::{FIVE, ONE, SHARED, World, says, step};
-use crate::{inventory::Role, plan::Change};
+use crate::{inventory::Role, plan::Change, scram};
 
 #[test]
 fn bare_hosts_need_everything_and_nobody_waits_for_more_than_it_needs() {
@@ -140,16 +140,27 @@ fn the_roles_are_made_with_the_clusters_own_passwords() {
     }
     let plan = world.plan();
     let step = step(&plan, "node1", "ensure-roles");
-    assert!(step.why.contains("node1 lacks a role"), "{}", step.why);
-    for text in [
-        "alter role replicator with replication login password E",
-        "replication-s3cret",
-        "superuser-s3cret",
-        "rewind-s3cret",
-        "log_statement = ",
+    assert!(
+        step.why.contains("node1 has no role replicator"),
+        "{}",
+        step.why
+    );
+    let secrets = &world.cluster.secrets;
+    for (role, password) in [
+        ("postgres", &secrets.superuser),
+        ("replicator", &secrets.replication),
+        ("rewind", &secrets.rewind),
     ] {
-        assert!(says(step, text), "{text}");
+        let context = format!("{} {role}", secrets.cluster_id);
+        let verifier = scram::verifier(password, &context);
+        assert!(says(step, &verifier), "{role}");
+        assert!(!says(step, password.expose()), "{role}");
     }
+    assert!(says(
+        step,
+        "alter role replicator with replication login password E"
+    ));
+    assert!(says(step, "log_statement = "));
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! A cluster as it should be, and its hosts as they were found, as values to plan with.
 
-use std::{net::Ipv4Addr, path::Path, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+    sync::{LazyLock, Mutex},
+};
 
 use serde_json::json;
 
@@ -12,6 +17,7 @@ use crate::{
     inventory::{HostName, Inventory, Role},
     plan::{self, Action, Found, Plan, Step, packages, surprise},
     render::{self, File, Files, Kind, Templates},
+    scram,
     secret::Secret,
 };
 
@@ -259,6 +265,8 @@ pub(crate) fn cluster(extra: &str, hosts: &str) -> Cluster {
             rewind: Secret::new("rewind-s3cret"),
             rest_api: Secret::new("rest-s3cret"),
             stats: Secret::new("stats-s3cret"),
+            users: BTreeMap::new(),
+            interim: None,
         },
         ca: tls.then(|| pem("CERTIFICATE", "the authority's")),
         ca_bundle: None,
@@ -315,17 +323,33 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
             bases: 3,
         });
         facts.in_recovery = Some(!leads);
-        for name in ["postgres", "replicator", "rewind"] {
-            let role = DbRole {
-                superuser: name == "postgres",
-                replication: name != "rewind",
-                login: true,
-                has_password: true,
-            };
-            facts.db_roles.insert(name.into(), role);
+        let secrets = &cluster.secrets;
+        for (name, password) in [
+            ("postgres", &secrets.superuser),
+            ("replicator", &secrets.replication),
+            ("rewind", &secrets.rewind),
+        ] {
+            facts.db_roles.insert(name.into(), role(name, password));
         }
     }
     facts
+}
+
+/// A role of the database as it should be.
+pub(super) fn role(name: &str, password: &Secret) -> DbRole {
+    // Thousands of worlds have the same few roles, and a verifier is slow to make on purpose.
+    static MADE: LazyLock<Mutex<BTreeMap<(String, String), String>>> =
+        LazyLock::new(Mutex::default);
+    let key = (name.to_owned(), password.expose().to_owned());
+    let made = || scram::verifier(password, name);
+    let verifier = MADE.lock().unwrap().entry(key).or_insert_with(made).clone();
+    DbRole {
+        superuser: name == "postgres",
+        replication: name != "rewind",
+        login: true,
+        verifier: Some(Secret::new(verifier)),
+        member_of: BTreeSet::new(),
+    }
 }
 
 fn on_host(file: &File, old: Option<&FileFact>, cluster: &str) -> FileFact {

@@ -16,8 +16,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
+pub use self::rotation::AuthorityStage;
 use self::x509::{Parsed, San};
 use super::{files, secrets};
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
     secret::Secret,
 };
 
+pub(super) mod rotation;
 mod x509;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -81,10 +83,18 @@ impl fmt::Debug for Pki {
 impl Pki {
     /// Opens the authority in `dir`, or makes one there.
     pub(super) fn open(dir: &Path, cluster: &str) -> Result<Self> {
-        Self::open_at(dir, cluster, jiff::Timestamp::now())
+        let now = jiff::Timestamp::now();
+        let mut pki = Self::open_at(&rotation::issuing_dir(dir)?, &rotation::name(cluster), now)?;
+        if rotation::stage(dir)? == Some(AuthorityStage::Issue)
+            && let Some(both) = files::read(&paths(dir, CA).0)?
+        {
+            pki.ca_pem = both;
+        }
+        Ok(pki)
     }
 
-    fn open_at(dir: &Path, cluster: &str, now: jiff::Timestamp) -> Result<Self> {
+    /// Opens what is in `dir` itself; an authority that is made gets `name`.
+    fn open_at(dir: &Path, name: &str, now: jiff::Timestamp) -> Result<Self> {
         files::private_dir(dir)?;
         let (cert, key) = paths(dir, CA);
         if cert.exists() && !key.exists() {
@@ -106,7 +116,7 @@ impl Pki {
         let ca_pem = match files::read(&cert)? {
             Some(pem) => pem,
             None => {
-                let made = authority(cluster, &key, now)?;
+                let made = authority(name, &key, now)?;
                 files::create(&cert, files::PUBLIC, made.as_bytes())?;
                 files::read(&cert)?.unwrap_or(made)
             }
@@ -138,7 +148,7 @@ impl Pki {
         })
     }
 
-    /// The authority's certificate, PEM.
+    /// The certificate of the authority, or of both while it changes, PEM: what all are to trust.
     pub fn ca(&self) -> &str {
         &self.ca_pem
     }
@@ -161,7 +171,7 @@ impl Pki {
             .collect()
     }
 
-    /// TLS as this cluster's operator: trusts this authority alone, and shows a certificate of it.
+    /// TLS as this cluster's operator: trusts its authority alone, and shows a certificate of it.
     pub fn rustls_client_config(&self) -> Result<Arc<rustls::ClientConfig>> {
         let unusable = |what: &str, e: &dyn std::error::Error| {
             Error::failed(format!("{what} cannot be used for TLS")).cause(e.to_string())
@@ -172,9 +182,12 @@ impl Pki {
         let key = PrivateKeyDer::from_pem_slice(own.key.expose().as_bytes())
             .map_err(|e| unusable("the operator's key", &e))?;
         let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(self.ca.der.clone())
-            .map_err(|e| unusable("the authority's certificate", &e))?;
+        for trusted in CertificateDer::pem_slice_iter(self.ca_pem.as_bytes()) {
+            let trusted = trusted.map_err(|e| unusable("the authority's certificate", &e))?;
+            roots
+                .add(trusted)
+                .map_err(|e| unusable("the authority's certificate", &e))?;
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -348,6 +361,7 @@ pub(super) fn remove<'a>(dir: &Path, hosts: impl Iterator<Item = &'a HostName>) 
         files::remove(&cert)?;
         files::remove(&key)?;
     }
+    rotation::clear(dir)?;
     files::remove_empty(dir)
 }
 
@@ -372,8 +386,8 @@ pub(super) fn ca_path(dir: &Path) -> PathBuf {
 }
 
 /// Where the operator's certificate and key lie, for clients that take files.
-pub(super) fn operator_paths(dir: &Path) -> (PathBuf, PathBuf) {
-    paths(dir, OPERATOR)
+pub(super) fn operator_paths(dir: &Path) -> Result<(PathBuf, PathBuf)> {
+    Ok(paths(&rotation::issuing_dir(dir)?, OPERATOR))
 }
 
 fn read_key(path: &Path) -> Result<Option<KeyPair>> {
@@ -413,9 +427,9 @@ fn generate() -> Result<KeyPair> {
 }
 
 /// The authority's own certificate: it signs hosts' certificates and no further authority.
-fn authority(cluster: &str, key: &KeyPair, now: jiff::Timestamp) -> Result<String> {
+fn authority(name: &str, key: &KeyPair, now: jiff::Timestamp) -> Result<String> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = named(&format!("pgherd {cluster}"));
+    params.distinguished_name = named(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     validity(&mut params, now, jiff_plus(now, CA_LIFE))?;

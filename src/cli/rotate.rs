@@ -1,0 +1,356 @@
+//! `pgherd rotate`: other certificates or passwords, while the cluster runs.
+//!
+//! Each stage is a cluster as it should be, which the same planning as that of `up` brings about; the
+//! next one begins once the cluster is seen to hold in this one. The stages are the workspace's, so
+//! that whatever cuts a run off, the next knows where to go on, and an `up` meanwhile undoes nothing.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Global, Rotate,
+    converge::{self, Asker, Verb},
+    site::{Base, Site, typed},
+};
+use crate::{
+    cluster::{Cluster, INTERIM_REPLICATION_USER, REPLICATION_USER},
+    error::{Error, Kind, Result},
+    event::{Event, Events},
+    patroni,
+    provider::Machine,
+    report::{self, Expected, Options, Reporter, RunLog, Summary, Terminal},
+    workspace::{AuthorityStage, SecretsStage},
+};
+
+/// How long a replica may take to log in anew; a loop of Patroni's, and a restart of its receiver.
+const LOGIN: Duration = Duration::from_secs(90);
+
+pub(super) async fn run(
+    global: &Global,
+    what: Rotate,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let base = Base::there(global)?;
+    let _lock = base.workspace.lock("rotate")?;
+    terminal.conceal(base.workspace.secrets()?.values());
+    let intent = intent(&base, what)?;
+    let outlook = base.outlook().await?;
+    let machines = outlook.complete(&base.inventory)?;
+    let (events, receiver) = Events::channel();
+    let log = base.workspace.new_run(jiff::Timestamp::now())?;
+    let reporter = Reporter::start(
+        receiver,
+        Options {
+            terminal: terminal.clone(),
+            run_log: Some(RunLog::create(&log)?),
+            hosts: base.hosts(),
+        },
+    );
+    events.emit(Event::RunStarted {
+        verb: "rotate",
+        cluster: base.inventory.cluster.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        at: jiff::Timestamp::now(),
+    });
+    let (Rotate::Certs { yes, .. } | Rotate::Secrets { yes, .. }) = what;
+    let turn = Turn {
+        base: &base,
+        machines,
+        asker: Asker {
+            verb: Verb::Up,
+            terminal,
+            reporter: &reporter,
+            yes: true,
+        },
+        events: &events,
+        cancel,
+    };
+    let result = turn.rotate(what, &intent, yes).await;
+    events.emit(Event::RunFinished {
+        exit_code: result
+            .as_ref()
+            .err()
+            .map_or(0, |error| error.kind().exit_code()),
+        seconds: events.elapsed(),
+        error: result.as_ref().err().map(Error::to_string),
+    });
+    let run = reporter.finish().await;
+    let endpoints = match (&result, what) {
+        (Err(_), _) => Vec::new(),
+        (Ok(()), Rotate::Certs { .. }) => {
+            vec![("authority", base.workspace.ca_path().display().to_string())]
+        }
+        (Ok(()), Rotate::Secrets { .. }) => {
+            let secrets = base.inventory.workspace_dir().join("secrets.yaml");
+            vec![("passwords", secrets.display().to_string())]
+        }
+    };
+    let summary = Summary {
+        settled: "nothing had to change",
+        endpoints: &endpoints,
+    };
+    report::print_summary(terminal, &run, &summary);
+    if result.is_ok() {
+        terminal.say(&conclusion(&base, what)?);
+    }
+    result
+}
+
+/// What is about to happen, in words; an error if it cannot.
+fn intent(base: &Base, what: Rotate) -> Result<String> {
+    let cluster = &base.inventory.cluster;
+    match what {
+        Rotate::Certs { .. } if !base.inventory.tls.enabled => {
+            Err(Error::input(format!("{cluster} has no certificates"))
+                .cause("TLS is off (tls.enabled: false)"))
+        }
+        Rotate::Certs { prepare: true, .. } => Ok(format!(
+            "{cluster} gets a new authority, which all hosts trust beside the old one; certificates stay"
+        )),
+        Rotate::Certs { .. } => Ok(format!(
+            "{cluster} gets a new authority, and every host a new key and certificate; clients that verify \
+             need the new pki/ca.crt"
+        )),
+        Rotate::Secrets { users, .. } => {
+            let (ours, given) = base.workspace.renewable_secrets(users)?;
+            if ours.is_empty() {
+                return Err(Error::input("there is no password that pgherd may change")
+                    .cause("all of them are given by secrets.file or by variables")
+                    .hint(format!(
+                        "change them there, then: {}",
+                        typed(&base.inventory.path, "up")
+                    )));
+            }
+            let mut text = format!("new passwords: {}", ours.join(", "));
+            if !given.is_empty() {
+                text.push_str(&format!(
+                    "\nleft as they are, since you give them: {}",
+                    given.join(", ")
+                ));
+            }
+            if !users && !base.inventory.postgresql.users.is_empty() {
+                text.push_str("\nthe users of applications keep theirs (--users changes them too)");
+            }
+            Ok(text)
+        }
+    }
+}
+
+/// What is left for a person to do.
+fn conclusion(base: &Base, what: Rotate) -> Result<String> {
+    Ok(match what {
+        Rotate::Certs { .. } if base.workspace.authority_stage()?.is_some() => format!(
+            "both authorities are trusted; give pki/ca.crt to the clients, then: {}",
+            typed(&base.inventory.path, "rotate certs")
+        ),
+        Rotate::Certs { .. } => "the old authority is gone; nobody trusts it any more".to_owned(),
+        Rotate::Secrets { .. } => {
+            "the passwords are new, and in .pgherd alone: give them to whoever needs them"
+                .to_owned()
+        }
+    })
+}
+
+/// Says which change of certificates or passwords was begun and not completed.
+pub(super) fn say_unfinished(base: &Base, terminal: &Terminal) -> Result<()> {
+    let authority = base.workspace.authority_stage()?;
+    let secrets = base.workspace.secrets_stage()?;
+    for (what, verb, stage) in [
+        (
+            "authority",
+            "rotate certs",
+            authority.map(AuthorityStage::as_str),
+        ),
+        (
+            "passwords",
+            "rotate secrets",
+            secrets.map(SecretsStage::as_str),
+        ),
+    ] {
+        if let Some(stage) = stage {
+            terminal.say(&format!(
+                "note: a change of the {what} is under way (stage `{stage}`); complete it: {}",
+                typed(&base.inventory.path, verb)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// One change, from the state in which the cluster is found to its end.
+struct Turn<'a> {
+    base: &'a Base,
+    machines: &'a [Machine],
+    asker: Asker<'a>,
+    events: &'a Events,
+    cancel: &'a CancellationToken,
+}
+
+impl Turn<'_> {
+    async fn rotate(&self, what: Rotate, intent: &str, yes: bool) -> Result<()> {
+        let workspace = &self.base.workspace;
+        let begun = match what {
+            Rotate::Certs { .. } => workspace.authority_stage()?.is_some(),
+            Rotate::Secrets { .. } => workspace.secrets_stage()?.is_some(),
+        };
+        if !begun {
+            self.nothing_pending().await?;
+        }
+        self.ask(intent, yes).await?;
+        match what {
+            Rotate::Certs { prepare, .. } => self.authority(prepare).await,
+            Rotate::Secrets { users, .. } => self.secrets(users).await,
+        }
+    }
+
+    /// An error unless the cluster is as the inventory says: one change at a time.
+    async fn nothing_pending(&self) -> Result<()> {
+        let site = self.base.connect(self.machines, self.events).await?;
+        let plan = match site.look().await {
+            Ok(sight) => sight.whole().and_then(|sight| sight.plan()),
+            Err(error) => Err(error),
+        };
+        site.remote.close().await;
+        let plan = plan?;
+        if plan.is_empty() {
+            return Ok(());
+        }
+        Err(
+            Error::failed("the cluster is not as the inventory says, or not as it should be")
+                .cause(format!(
+                    "{} would change",
+                    report::count(plan.changes(), "step")
+                ))
+                .left("nothing was changed")
+                .hint(format!("see: {}", typed(&self.base.inventory.path, "plan")))
+                .hint(format!(
+                    "first make it so: {}",
+                    typed(&self.base.inventory.path, "up")
+                )),
+        )
+    }
+
+    async fn ask(&self, intent: &str, yes: bool) -> Result<()> {
+        if yes {
+            return Ok(());
+        }
+        let agreed = self
+            .asker
+            .reporter
+            .aside(async {
+                self.asker.terminal.say(intent);
+                report::confirm(self.asker.terminal, "Do this?", Expected::Yes).await
+            })
+            .await?;
+        if agreed {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Interrupted, "not confirmed").left("nothing was changed"))
+        }
+    }
+
+    async fn authority(&self, prepare: bool) -> Result<()> {
+        let workspace = &self.base.workspace;
+        let begun = workspace.authority_stage()?;
+        for stage in [
+            AuthorityStage::Trust,
+            AuthorityStage::Issue,
+            AuthorityStage::Adopt,
+        ] {
+            if begun.is_some_and(|begun| stage < begun) {
+                continue;
+            }
+            if begun != Some(stage) {
+                workspace.advance_authority(stage)?;
+            }
+            self.converge(stage.as_str()).await?;
+            if prepare && stage == AuthorityStage::Trust {
+                return Ok(());
+            }
+        }
+        workspace.end_authority()
+    }
+
+    async fn secrets(&self, users: bool) -> Result<()> {
+        let workspace = &self.base.workspace;
+        let begun = workspace.secrets_stage()?;
+        for stage in [
+            SecretsStage::Make,
+            SecretsStage::Use,
+            SecretsStage::Change,
+            SecretsStage::Return,
+        ] {
+            if begun.is_some_and(|begun| stage < begun) {
+                continue;
+            }
+            if begun != Some(stage) {
+                workspace.advance_secrets(stage, users)?;
+            }
+            self.converge(stage.as_str()).await?;
+        }
+        workspace.end_secrets()?;
+        self.converge("end").await
+    }
+
+    /// Makes the cluster what the workspace now says, and sees that it holds.
+    async fn converge(&self, stage: &'static str) -> Result<()> {
+        self.asker
+            .terminal
+            .conceal(self.base.workspace.secrets()?.values());
+        self.events.emit(Event::Stage { stage });
+        // Anew for each stage, since with it changes what pgherd itself trusts and shows.
+        let site = self.base.connect(self.machines, self.events).await?;
+        let settled = async {
+            let cluster = converge::settle(&site, &self.asker, true, self.cancel).await?;
+            tokio::select! {
+                seen = logins(&site, &cluster) => seen,
+                () = self.cancel.cancelled() => Err(Error::interrupted()),
+            }
+        }
+        .await;
+        site.remote.close().await;
+        settled.map_err(|error| {
+            error.left(format!(
+                "the change has come to its stage `{stage}`, in which the cluster can stay; the same \
+                 command goes on from there"
+            ))
+        })
+    }
+}
+
+/// Waits until every replica has logged in as the role that it should use now: Patroni takes another
+/// login over within its next loop, and what the stage has made superfluous goes only after that.
+async fn logins(site: &Site<'_>, cluster: &Cluster) -> Result<()> {
+    let wanted = match &cluster.secrets.interim {
+        Some(interim) if interim.used => INTERIM_REPLICATION_USER,
+        _ => REPLICATION_USER,
+    };
+    let deadline = Instant::now() + LOGIN;
+    loop {
+        let survey = patroni::survey(&site.http, cluster).await;
+        let others: Vec<String> = patroni::leader_of(&survey)
+            .and_then(|leader| survey[leader].as_ref().ok())
+            .map(|leader| {
+                let other = leader.replication.iter();
+                other
+                    .filter(|replica| replica.usename != wanted)
+                    .map(|replica| replica.application_name.clone())
+                    .collect()
+            })
+            .unwrap_or_default();
+        if others.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(Error::failed(format!(
+                "{} did not log in as {wanted} within {} s",
+                others.join(", "),
+                LOGIN.as_secs()
+            )));
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+}

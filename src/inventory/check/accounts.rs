@@ -1,0 +1,162 @@
+//! The roles and databases that applications get.
+
+use indexmap::IndexMap;
+
+use super::{
+    super::{
+        Database, User, keys,
+        problem::{Problem, alternatives, quoted, span_of},
+        schema::{self, Word},
+    },
+    Problems,
+};
+use crate::cluster::{
+    INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, REPLICATION_USER, REWIND_USER, SUPERUSER,
+};
+
+/// The longest name that PostgreSQL keeps whole, in bytes.
+const LONGEST: usize = 63;
+
+/// Judges the roles, each by itself, and that none is a member of what it cannot be.
+pub(super) fn users(
+    problems: &mut Problems,
+    written: Option<&IndexMap<Word, Option<schema::User>>>,
+) -> IndexMap<String, User> {
+    let mut users = IndexMap::new();
+    for (name, user) in written.into_iter().flatten() {
+        let checked = problems.keep(role_name(name));
+        let memberships = user.as_ref().and_then(|user| user.roles.as_ref());
+        let roles = memberships
+            .into_iter()
+            .flatten()
+            .filter_map(|role| problems.keep(membership(name, role)))
+            .collect();
+        if let Some(name) = checked {
+            users.insert(name, User { roles });
+        }
+    }
+    users
+}
+
+/// Judges the databases; each has an owner among the users as they are written, so that a mistake in
+/// a user is told once.
+pub(super) fn databases(
+    problems: &mut Problems,
+    users: Option<&IndexMap<Word, Option<schema::User>>>,
+    written: Option<&IndexMap<Word, Option<schema::Database>>>,
+) -> IndexMap<String, Database> {
+    let users: Vec<&str> = users
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.value.as_str())
+        .collect();
+    let mut databases = IndexMap::new();
+    for (name, database) in written.into_iter().flatten() {
+        let owner = database
+            .as_ref()
+            .and_then(|database| database.owner.as_ref());
+        let owner = problems.keep(owner_of(name, owner, &users));
+        let name = problems.keep(database_name(name));
+        if let (Some(name), Some(owner)) = (name, owner) {
+            databases.insert(name, Database { owner });
+        }
+    }
+    databases
+}
+
+fn role_name(name: &Word) -> Result<String, Problem> {
+    const OURS: [&str; 5] = [
+        SUPERUSER,
+        REPLICATION_USER,
+        REWIND_USER,
+        INTERIM_REPLICATION_USER,
+        INTERIM_REWIND_USER,
+    ];
+    let value = name.value.as_str();
+    if OURS.contains(&value) {
+        return Err(cannot_name(name, "a user").label("a role of the cluster's own"));
+    }
+    // PostgreSQL refuses these (its `check_rolespec_name` and `IsReservedName`).
+    if value.starts_with("pg_") || matches!(value, "public" | "none") {
+        return Err(cannot_name(name, "a user").label("PostgreSQL keeps it for itself"));
+    }
+    plain_name(name, "a user")
+}
+
+fn database_name(name: &Word) -> Result<String, Problem> {
+    if matches!(name.value.as_str(), "postgres" | "template0" | "template1") {
+        return Err(cannot_name(name, "a database").label("there already, in every cluster"));
+    }
+    plain_name(name, "a database")
+}
+
+/// Any text that PostgreSQL keeps as it is, and that fits on a line.
+fn plain_name(name: &Word, what: &str) -> Result<String, Problem> {
+    let value = name.value.as_str();
+    let label = if value.is_empty() {
+        "empty".to_owned()
+    } else if value.len() > LONGEST {
+        format!("longer than {LONGEST} bytes: PostgreSQL would cut it off")
+    } else if value.chars().any(char::is_control) {
+        "has a line break or another control character".to_owned()
+    } else {
+        return Ok(value.to_owned());
+    };
+    Err(cannot_name(name, what).label(label))
+}
+
+fn cannot_name(name: &Word, what: &str) -> Problem {
+    Problem::new(
+        span_of(name),
+        format!("{} cannot name {what}", quoted(&name.value)),
+    )
+}
+
+/// A role that a user may be a member of: PostgreSQL's own, or one that somebody makes.
+fn membership(user: &Word, role: &Word) -> Result<String, Problem> {
+    let value = role.value.as_str();
+    let problem = |label: &str| {
+        Problem::new(
+            span_of(role),
+            format!(
+                "{} cannot be a member of {}",
+                quoted(&user.value),
+                quoted(value)
+            ),
+        )
+        .label(label)
+    };
+    if value == SUPERUSER {
+        return Err(problem("that would make a superuser of it")
+            .hint("give it what it needs, such as `pg_read_all_data` or `pg_monitor`"));
+    }
+    if value == user.value {
+        return Err(problem("the same role"));
+    }
+    plain_name(role, "a role")
+}
+
+fn owner_of(database: &Word, owner: Option<&Word>, users: &[&str]) -> Result<String, Problem> {
+    let name = owner.unwrap_or(database).value.as_str();
+    if users.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(match owner {
+        Some(owner) => Problem::new(
+            span_of(owner),
+            format!("{} is not one of `postgresql.users`", quoted(name)),
+        )
+        .did_you_mean(keys::nearest(name, users.iter().copied()))
+        .hint(if users.is_empty() {
+            "there is none yet; add it: `users: { NAME: {} }`".to_owned()
+        } else {
+            format!("valid here: {}", alternatives(users.iter().copied()))
+        }),
+        None => Problem::new(
+            span_of(database),
+            format!("the database {} has no owner", quoted(name)),
+        )
+        .label("no user is called the same")
+        .hint("name one of `postgresql.users`: `owner: NAME`"),
+    })
+}

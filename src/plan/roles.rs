@@ -1,0 +1,300 @@
+//! Roles and databases: those that Patroni needs, and those that the inventory gives to applications.
+//!
+//! Nothing is ever dropped but the roles that stood in while passwords changed.
+
+use std::time::Duration;
+
+use super::{Action, Change, Found, Plan, Step, StepId, up::local_sql};
+use crate::{
+    cluster::{
+        Cluster, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, Node, REPLICATION_USER,
+        REWIND_USER, SUPERUSER,
+    },
+    facts::{DbRole, Facts},
+    inventory::HostName,
+    scram,
+    secret::Secret,
+    sql::{identifier, literal},
+};
+
+/// Before every statement that holds a verifier: the server must not log it, and it must not wait for
+/// replicas that may not be there yet.
+const QUIETLY: &str = "\\set ON_ERROR_STOP on\nset log_statement = 'none';\nset log_min_duration_statement = -1;\n\
+     set log_min_error_statement = 'panic';\nset synchronous_commit = 'local';\n";
+
+/// A role of the cluster's own.
+struct Own<'a> {
+    name: &'static str,
+    attributes: &'static str,
+    password: &'a Secret,
+}
+
+fn own(cluster: &Cluster) -> Vec<Own<'_>> {
+    let secrets = &cluster.secrets;
+    let role = |name, attributes, password| Own {
+        name,
+        attributes,
+        password,
+    };
+    let mut roles = vec![
+        role(SUPERUSER, "superuser login", &secrets.superuser),
+        role(REPLICATION_USER, "replication login", &secrets.replication),
+        role(REWIND_USER, "login", &secrets.rewind),
+    ];
+    if let Some(interim) = &secrets.interim {
+        roles.extend([
+            role(
+                INTERIM_REPLICATION_USER,
+                "replication login",
+                &interim.replication,
+            ),
+            role(INTERIM_REWIND_USER, "login", &interim.rewind),
+        ]);
+    }
+    roles
+}
+
+/// The facts of a host whose database tells of the whole cluster's: the primary, if it is known.
+fn telling<'a>(
+    databases: impl Iterator<Item = &'a Node>,
+    found: &'a Found,
+) -> Option<(&'a Node, &'a Facts)> {
+    databases
+        .filter_map(|node| Some((node, found.facts.get(&node.name)?)))
+        .filter(|(_, facts)| facts.in_recovery.is_some())
+        .min_by_key(|(_, facts)| facts.in_recovery)
+}
+
+/// What is not right about the roles of the cluster's own, in words; empty where nobody can tell.
+pub(super) fn lacking<'a>(
+    cluster: &Cluster,
+    databases: impl Iterator<Item = &'a Node>,
+    found: &'a Found,
+) -> Vec<String> {
+    let Some((node, facts)) = telling(databases, found) else {
+        return Vec::new();
+    };
+    let mut lacking = Vec::new();
+    for role in own(cluster) {
+        let name = role.name;
+        match facts.db_roles.get(name) {
+            Some(found) if !found.login => lacking.push(format!("{name} cannot log in")),
+            Some(found) if !has_password(found, role.password) => {
+                lacking.push(format!(
+                    "{name} has another password than secrets.yaml says"
+                ));
+            }
+            Some(_) => {}
+            None => lacking.push(format!("{} has no role {name}", node.name)),
+        }
+    }
+    if cluster.secrets.interim.is_none() {
+        for name in [INTERIM_REPLICATION_USER, INTERIM_REWIND_USER] {
+            if facts.db_roles.contains_key(name) {
+                lacking.push(format!("{name} has served"));
+            }
+        }
+    }
+    lacking
+}
+
+fn has_password(role: &DbRole, password: &Secret) -> bool {
+    role.verifier
+        .as_ref()
+        .is_some_and(|verifier| scram::is_of(verifier.expose(), password))
+}
+
+/// Plans that the roles of the cluster's own are what they should be.
+///
+/// Patroni makes its roles once, right after initdb, and never changes a password. A bootstrap that
+/// was cut off in between leaves a leader that no replica can ever join.
+pub(super) fn ensure(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    host: &HostName,
+    lacking: &[String],
+    after: Vec<StepId>,
+) -> StepId {
+    let why = if lacking.is_empty() {
+        "a bootstrap may have been cut off before Patroni had made its roles".to_owned()
+    } else {
+        lacking.join("; ")
+    };
+    let names: Vec<&str> = own(cluster).iter().map(|role| role.name).collect();
+    plan.push(Step {
+        host: host.clone(),
+        name: "ensure-roles",
+        why,
+        after,
+        changes: vec![Change::Other(format!(
+            "the roles {}, where they are not right",
+            names.join(", ")
+        ))],
+        action: Action::RunOnLeader(local_sql(cluster, &own_roles(cluster))),
+        limit: Duration::from_secs(60),
+        units: vec!["patroni"],
+    })
+}
+
+fn own_roles(cluster: &Cluster) -> String {
+    let mut sql = String::from(QUIETLY);
+    for role in own(cluster) {
+        let name = role.name;
+        sql.push_str(&create_role(name));
+        sql.push_str(&format!(
+            "alter role {name} with {} password {};\n",
+            role.attributes,
+            verifier(cluster, name, role.password)
+        ));
+    }
+    for function in [
+        "pg_ls_dir(text, boolean, boolean)",
+        "pg_stat_file(text, boolean)",
+        "pg_read_binary_file(text)",
+        "pg_read_binary_file(text, bigint, bigint, boolean)",
+    ] {
+        sql.push_str(&format!(
+            "grant execute on function pg_catalog.{function} to {REWIND_USER};\n"
+        ));
+    }
+    if cluster.secrets.interim.is_some() {
+        sql.push_str(&format!("grant {REWIND_USER} to {INTERIM_REWIND_USER};\n"));
+    } else {
+        sql.push_str(&format!(
+            "set client_min_messages = 'warning';\n\
+             drop role if exists {INTERIM_REPLICATION_USER}, {INTERIM_REWIND_USER};\n"
+        ));
+    }
+    sql
+}
+
+/// Makes a role that may be there already.
+fn create_role(name: &str) -> String {
+    format!(
+        "select not exists (select from pg_roles where rolname = {}) as absent \\gset\n\
+         \\if :absent\ncreate role {};\n\\endif\n",
+        literal(name),
+        identifier(name)
+    )
+}
+
+fn verifier(cluster: &Cluster, role: &str, password: &Secret) -> String {
+    let context = format!("{} {role}", cluster.secrets.cluster_id);
+    literal(&scram::verifier(password, &context))
+}
+
+/// Plans the inventory's users and databases, as far as they are not there.
+pub(super) fn accounts(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    host: &HostName,
+    found: &Found,
+    after: Vec<StepId>,
+) {
+    const NAME: &str = "ensure-databases";
+    let postgresql = &cluster.inventory.postgresql;
+    if postgresql.users.is_empty() && postgresql.databases.is_empty() {
+        return;
+    }
+    let databases = cluster.with_role(crate::inventory::Role::Postgres);
+    let nothing = Facts::default();
+    let (known, facts) = match telling(databases, found) {
+        Some((_, facts)) => (true, facts),
+        None => (false, &nothing),
+    };
+    let wanted = wanted(cluster, facts);
+    if wanted.changes.is_empty() {
+        plan.skip(host, NAME, "the users and databases are there");
+        return;
+    }
+    plan.push(Step {
+        host: host.clone(),
+        name: NAME,
+        why: if known {
+            "a user or a database is not as the inventory says".into()
+        } else {
+            "the inventory's users and databases".into()
+        },
+        after,
+        changes: wanted.changes.into_iter().map(Change::Other).collect(),
+        action: Action::RunOnLeader(local_sql(cluster, &wanted.sql)),
+        limit: Duration::from_secs(120),
+        units: vec!["patroni"],
+    });
+}
+
+/// What the inventory's users and databases still need: as SQL, and in words.
+struct Wanted {
+    sql: String,
+    changes: Vec<String>,
+}
+
+fn wanted(cluster: &Cluster, facts: &Facts) -> Wanted {
+    let postgresql = &cluster.inventory.postgresql;
+    let mut sql = String::from(QUIETLY);
+    let mut changes = Vec::new();
+    for name in postgresql.users.keys() {
+        let found = facts.db_roles.get(name);
+        let password = cluster.secrets.users.get(name);
+        let right = found.is_some_and(|role| {
+            role.login && password.is_none_or(|password| has_password(role, password))
+        });
+        if right {
+            continue;
+        }
+        changes.push(match found {
+            None => format!("user {name}"),
+            Some(role) if !role.login => format!("user {name} may log in"),
+            Some(_) => format!("the password of user {name}"),
+        });
+        sql.push_str(&create_role(name));
+        let password = password.map_or(String::new(), |password| {
+            format!(" password {}", verifier(cluster, name, password))
+        });
+        sql.push_str(&format!(
+            "alter role {} with login{password};\n",
+            identifier(name)
+        ));
+    }
+    // Users may be members of each other, so that all must be there before.
+    for (name, user) in &postgresql.users {
+        for role in &user.roles {
+            let member = facts.db_roles.get(name);
+            if member.is_some_and(|found| found.member_of.contains(role)) {
+                continue;
+            }
+            changes.push(format!("user {name} becomes a member of {role}"));
+            sql.push_str(&format!(
+                "grant {} to {};\n",
+                identifier(role),
+                identifier(name)
+            ));
+        }
+    }
+    for (name, database) in &postgresql.databases {
+        let owner = &database.owner;
+        match facts.databases.get(name) {
+            Some(found) if found == owner => continue,
+            Some(found) => {
+                changes.push(format!(
+                    "database {name} belongs to {owner}, not to {found}"
+                ));
+            }
+            None => changes.push(format!("database {name}, of user {owner}")),
+        }
+        let create = format!(
+            "create database {} owner {}",
+            identifier(name),
+            identifier(owner)
+        );
+        sql.push_str(&format!(
+            "select {} where not exists (select from pg_database where datname = {}) \\gexec\n\
+             alter database {} owner to {};\n",
+            literal(&create),
+            literal(name),
+            identifier(name),
+            identifier(owner)
+        ));
+    }
+    Wanted { sql, changes }
+}

@@ -1,0 +1,177 @@
+//! Users and databases of the inventory, and passwords that are not what they should be.
+
+use super::world::{FIVE, World, role, says, step, told};
+use crate::{
+    cluster::{INTERIM_REPLICATION_USER, Interim},
+    plan::Change,
+    scram,
+    secret::Secret,
+};
+
+const WANTED: &str = "postgresql: { users: { app: {}, \"o'\\\\hara \\\"x\\\"\": { roles: [pg_monitor, app] } }, \
+                      databases: { app: {}, \"a;b\": { owner: app } } }";
+const ODD: &str = r#"o'\hara "x""#;
+
+fn world() -> World {
+    let mut world = World::settled(FIVE);
+    world.wants(WANTED, FIVE);
+    let users = &mut world.cluster.secrets.users;
+    users.insert("app".into(), Secret::new("app-s3cret"));
+    users.insert(ODD.into(), Secret::new("odd-s3cret"));
+    world
+}
+
+fn everywhere(world: &mut World, change: impl Fn(&mut crate::facts::Facts)) {
+    for host in ["node1", "node2", "node3"] {
+        change(world.facts(host));
+    }
+}
+
+/// As `ensure-databases` leaves them.
+fn done(facts: &mut crate::facts::Facts) {
+    facts
+        .db_roles
+        .insert("app".into(), role("app", &Secret::new("app-s3cret")));
+    let mut odd = role(ODD, &Secret::new("odd-s3cret"));
+    odd.member_of = ["app".to_owned(), "pg_monitor".into()].into();
+    facts.db_roles.insert(ODD.into(), odd);
+    facts.databases.insert("app".into(), "app".into());
+    facts.databases.insert("a;b".into(), "app".into());
+}
+
+fn changes(world: &World) -> Vec<String> {
+    let plan = world.plan();
+    let step = step(&plan, "node1", "ensure-databases");
+    step.changes
+        .iter()
+        .map(|change| match change {
+            Change::Other(what) => what.clone(),
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_not_there_is_made_on_the_leader() {
+    let world = world();
+    assert_eq!(world.steps(), ["node1 ensure-databases []"]);
+    assert_eq!(
+        changes(&world),
+        [
+            "user app".to_owned(),
+            format!("user {ODD}"),
+            format!("user {ODD} becomes a member of pg_monitor"),
+            format!("user {ODD} becomes a member of app"),
+            "database app, of user app".into(),
+            "database a;b, of user app".into(),
+        ]
+    );
+    let plan = world.plan();
+    let step = step(&plan, "node1", "ensure-databases");
+    // Through the shell, in which a quote is a quote, a backslash and a quote more.
+    assert!(says(step, r#"create role "o'\''\hara ""x"""#));
+    assert!(says(step, r#"create database "a;b" owner "app""#));
+    assert!(says(step, "SCRAM-SHA-256$4096:"));
+    assert!(!says(step, "app-s3cret"), "no password is in a statement");
+}
+
+#[test]
+fn what_is_there_is_left_alone() {
+    let mut world = world();
+    everywhere(&mut world, done);
+    assert_eq!(world.steps(), [""; 0]);
+    // And so is what has left the inventory.
+    world.wants("", FIVE);
+    assert_eq!(world.steps(), [""; 0]);
+}
+
+#[test]
+fn what_is_not_right_is_mended_and_nothing_else() {
+    type Case = (fn(&mut crate::facts::Facts), &'static str);
+    let cases: [Case; 4] = [
+        (
+            |facts| {
+                let other = role("app", &Secret::new("another"));
+                facts.db_roles.insert("app".into(), other);
+            },
+            "the password of user app",
+        ),
+        (
+            |facts| facts.db_roles.get_mut("app").unwrap().login = false,
+            "user app may log in",
+        ),
+        (
+            |facts| facts.db_roles.get_mut(ODD).unwrap().member_of.clear(),
+            "user o'\\hara \"x\" becomes a member of pg_monitor",
+        ),
+        (
+            |facts| {
+                facts.databases.insert("app".into(), "postgres".into());
+            },
+            "database app belongs to app, not to postgres",
+        ),
+    ];
+    for (happens, change) in cases {
+        let mut world = world();
+        everywhere(&mut world, done);
+        everywhere(&mut world, happens);
+        assert_eq!(changes(&world)[0], change);
+    }
+}
+
+#[test]
+fn a_password_that_secrets_yaml_has_otherwise_is_set() {
+    let mut world = World::settled(FIVE);
+    world.cluster.secrets.rewind = Secret::new("edited by hand");
+    let plan = world.plan();
+    let step = step(&plan, "node1", "ensure-roles");
+    assert_eq!(
+        step.why,
+        "rewind has another password than secrets.yaml says"
+    );
+    let context = format!("{} rewind", world.cluster.secrets.cluster_id);
+    let verifier = scram::verifier(&world.cluster.secrets.rewind, &context);
+    assert!(says(step, &verifier) && !says(step, "edited by hand"));
+}
+
+#[test]
+fn a_replicas_word_counts_only_where_no_primary_tells() {
+    let mut world = World::settled(FIVE);
+    for host in ["node2", "node3"] {
+        world.facts(host).db_roles.clear();
+    }
+    assert_eq!(world.steps(), [""; 0], "they only lag");
+    world.stop("node1", "patroni");
+    let plan = world.up().map_err(|error| told(&error)).unwrap();
+    assert!(plan.steps.iter().any(|step| step.name == "ensure-roles"));
+}
+
+#[test]
+fn interim_roles_come_before_they_are_used_and_go_when_they_have_served() {
+    let mut world = World::settled(FIVE);
+    world.cluster.secrets.interim = Some(Interim {
+        used: false,
+        replication: Secret::new("interim-1"),
+        rewind: Secret::new("interim-2"),
+    });
+    let plan = world.plan();
+    assert!(says(
+        step(&plan, "node1", "ensure-roles"),
+        "grant rewind to rewind_interim"
+    ));
+
+    world.cluster.secrets.interim = None;
+    let interim = role(INTERIM_REPLICATION_USER, &Secret::new("interim-1"));
+    everywhere(&mut world, |facts| {
+        facts
+            .db_roles
+            .insert(INTERIM_REPLICATION_USER.into(), interim.clone());
+    });
+    let plan = world.plan();
+    let step = step(&plan, "node1", "ensure-roles");
+    assert_eq!(step.why, "replicator_interim has served");
+    assert!(says(
+        step,
+        "drop role if exists replicator_interim, rewind_interim"
+    ));
+}

@@ -1,0 +1,136 @@
+//! Another authority in the place of the one that is there, while the cluster runs.
+//!
+//! | stage | hosts and clients trust | certificates are of |
+//! |---|---|---|
+//! | `trust` | both | the old authority |
+//! | `issue` | both | the new one |
+//! | `adopt` | the new one | the new one |
+//!
+//! Whoever trusts both takes either's certificates, so that at no moment anybody is refused, however
+//! far each host has come with the stage. The new authority grows in `pki/next/`; the file `stage` in
+//! there says how far it is. Everything can be cut off anywhere: each change of the stage is one file
+//! that is replaced, after all that the stage needs is there.
+
+use std::path::{Path, PathBuf};
+
+use super::{CA, Parsed, Pki, files, paths};
+use crate::error::{Error, Result};
+
+const NEXT: &str = "next";
+const STAGE: &str = "stage";
+
+/// How far a change of the authority has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AuthorityStage {
+    Trust,
+    Issue,
+    Adopt,
+}
+
+impl AuthorityStage {
+    const ALL: [Self; 3] = [Self::Trust, Self::Issue, Self::Adopt];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trust => "trust",
+            Self::Issue => "issue",
+            Self::Adopt => "adopt",
+        }
+    }
+}
+
+/// Where the new authority grows.
+pub(in crate::workspace) fn next_dir(dir: &Path) -> PathBuf {
+    dir.join(NEXT)
+}
+
+/// Where the authority is that issues now.
+pub(super) fn issuing_dir(dir: &Path) -> Result<PathBuf> {
+    Ok(match stage(dir)? {
+        None | Some(AuthorityStage::Trust) => dir.to_owned(),
+        Some(AuthorityStage::Issue | AuthorityStage::Adopt) => next_dir(dir),
+    })
+}
+
+/// How far a change has come; `None` while there is none.
+pub(in crate::workspace) fn stage(dir: &Path) -> Result<Option<AuthorityStage>> {
+    let path = next_dir(dir).join(STAGE);
+    let Some(text) = files::read(&path)? else {
+        return Ok(None);
+    };
+    let mut stages = AuthorityStage::ALL.into_iter();
+    stages
+        .find(|stage| stage.as_str() == text.trim())
+        .map(Some)
+        .ok_or_else(|| {
+            Error::failed(format!("{} is damaged", files::origin(&path).display()))
+                .cause("it says how far the change of the authority has come")
+                .hint("restore it from a backup: its text is trust, issue or adopt")
+        })
+}
+
+/// Makes the new authority and has both trusted from now on.
+pub(in crate::workspace) fn begin(dir: &Path, cluster: &str, now: jiff::Timestamp) -> Result<()> {
+    let next = next_dir(dir);
+    let current = Pki::open_at(dir, &name(cluster), now)?;
+    // What a change that was completed has left: its authority is the current one.
+    let leftover = files::read(&paths(&next, CA).0)?
+        .and_then(|pem| Parsed::from_pem(&pem).ok())
+        .is_some_and(|next| next.public_key == current.ca.public_key);
+    if leftover {
+        clear(dir)?;
+    }
+    // Clients find an issuer by its name, and two of one name would be a puzzle.
+    let since = now.strftime("%Y-%m-%d %H:%M:%S");
+    let made = Pki::open_at(&next, &format!("{} since {since}", name(cluster)), now)?;
+    let both = format!("{}\n{}", first(&current.ca_pem), made.ca_pem);
+    files::write(&paths(dir, CA).0, files::PUBLIC, both.as_bytes())?;
+    advance(dir, AuthorityStage::Trust)
+}
+
+/// Notes that the cluster has come to `stage`.
+pub(in crate::workspace) fn advance(dir: &Path, stage: AuthorityStage) -> Result<()> {
+    let text = format!("{}\n", stage.as_str());
+    files::write(&next_dir(dir).join(STAGE), files::PUBLIC, text.as_bytes())
+}
+
+/// Puts the new authority, and all that it has issued, in the place of the old one.
+///
+/// What is copied is complete before the stage ends, and the same as what the stage used.
+pub(in crate::workspace) fn adopt(dir: &Path) -> Result<()> {
+    let next = next_dir(dir);
+    for name in files::names(&next)? {
+        let mode = match name.rsplit_once('.') {
+            Some((_, "key")) => files::PRIVATE,
+            Some((_, "crt")) => files::PUBLIC,
+            _ => continue,
+        };
+        if let Some(text) = files::read(&next.join(&name))? {
+            files::write(&dir.join(&name), mode, text.as_bytes())?;
+        }
+    }
+    clear(dir)
+}
+
+/// Removes what is left of a change, its stage first.
+pub(super) fn clear(dir: &Path) -> Result<()> {
+    let next = next_dir(dir);
+    files::remove(&next.join(STAGE))?;
+    for name in files::names(&next)? {
+        let ours = [".crt", ".key"].iter().any(|end| name.ends_with(end));
+        if ours || name.starts_with(files::UNFINISHED) {
+            files::remove(&next.join(name))?;
+        }
+    }
+    files::remove_empty(&next)
+}
+
+pub(super) fn name(cluster: &str) -> String {
+    format!("pgherd {cluster}")
+}
+
+/// The first certificate of a PEM text.
+fn first(pem: &str) -> &str {
+    const END: &str = "-----END CERTIFICATE-----";
+    pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
+}

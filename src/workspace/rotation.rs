@@ -1,0 +1,148 @@
+//! Other passwords in the place of those that are there, while the cluster runs.
+//!
+//! A role has one password, and the database, which takes it, and the members, which give it, cannot
+//! change at the same moment. So two other roles stand in for `replicator` and `rewind` meanwhile:
+//!
+//! | stage | in the database | members log in as |
+//! |---|---|---|
+//! | `make` | the interim roles come | the old roles, old passwords |
+//! | `use` | | the interim roles |
+//! | `change` | all others' passwords change | the interim roles |
+//! | `return` | | the old roles, new passwords |
+//!
+//! Whatever stage a host has come to, the database takes its login. Without the file nothing changes,
+//! and the interim roles go.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AuthorityStage, PKI, ROTATION, SECRETS, Workspace, files, pki, secrets};
+use crate::{
+    cluster::Interim,
+    error::{Error, Result},
+    secret::Secret,
+};
+
+/// How far a change of the passwords has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretsStage {
+    Make,
+    Use,
+    /// Until this stage `secrets.yaml` holds the old passwords, from then on the new ones.
+    Change,
+    Return,
+}
+
+impl SecretsStage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Make => "make",
+            Self::Use => "use",
+            Self::Change => "change",
+            Self::Return => "return",
+        }
+    }
+}
+
+impl Workspace {
+    /// How far a change of the passwords has come; `None` while there is none.
+    pub fn secrets_stage(&self) -> Result<Option<SecretsStage>> {
+        stage(&self.dir.join(ROTATION))
+    }
+
+    /// Goes on to the next stage of a change of the passwords, or begins one.
+    ///
+    /// With the stage `Change` come new passwords; `users` has those of `postgresql.users` among them.
+    ///
+    /// # Errors
+    /// The user gives all of the passwords: there is nothing that could be made anew.
+    pub fn advance_secrets(&self, stage: SecretsStage, users: bool) -> Result<()> {
+        if stage == SecretsStage::Change {
+            let path = self.dir.join(SECRETS);
+            secrets::renew(&path, &self.wanted_secrets(), users)?;
+        }
+        advance(&self.dir.join(ROTATION), stage)
+    }
+
+    /// The passwords that `rotate secrets` would make anew, and those that the user gives.
+    pub fn renewable_secrets(&self, users: bool) -> Result<(Vec<String>, Vec<String>)> {
+        secrets::renewable(&self.wanted_secrets(), users)
+    }
+
+    /// Ends a change of the passwords: the roles that stood in are not wanted any more.
+    pub fn end_secrets(&self) -> Result<()> {
+        files::remove(&self.dir.join(ROTATION))
+    }
+
+    /// How far a change of the authority has come; `None` while there is none.
+    pub fn authority_stage(&self) -> Result<Option<AuthorityStage>> {
+        pki::rotation::stage(&self.dir.join(PKI))
+    }
+
+    /// Goes on to a stage of a change of the authority; the first one makes the new authority.
+    pub fn advance_authority(&self, stage: AuthorityStage) -> Result<()> {
+        let pki = self.dir.join(PKI);
+        match stage {
+            AuthorityStage::Trust => {
+                pki::rotation::begin(&pki, &self.inventory.cluster, jiff::Timestamp::now())
+            }
+            AuthorityStage::Issue | AuthorityStage::Adopt => pki::rotation::advance(&pki, stage),
+        }
+    }
+
+    /// Ends a change of the authority: the new one takes the place of the old one, which is gone.
+    pub fn end_authority(&self) -> Result<()> {
+        pki::rotation::adopt(&self.dir.join(PKI))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    stage: SecretsStage,
+    replication: Secret,
+    rewind: Secret,
+}
+
+fn read(path: &Path) -> Result<Option<State>> {
+    let Some(text) = files::read(path)? else {
+        return Ok(None);
+    };
+    // The parser's own words could quote a password.
+    serde_json::from_str(&text).map(Some).map_err(|_| {
+        Error::failed(format!("{} is damaged", files::origin(path).display()))
+            .cause("it says how far the change of the passwords has come")
+            .hint("restore it from a backup")
+            .hint("or remove it: `up` then sets the passwords of secrets.yaml everywhere")
+    })
+}
+
+pub(super) fn stage(path: &Path) -> Result<Option<SecretsStage>> {
+    Ok(read(path)?.map(|state| state.stage))
+}
+
+/// The roles that stand in now.
+pub(super) fn interim(path: &Path) -> Result<Option<Interim>> {
+    Ok(read(path)?.map(|state| Interim {
+        used: matches!(state.stage, SecretsStage::Use | SecretsStage::Change),
+        replication: state.replication,
+        rewind: state.rewind,
+    }))
+}
+
+/// Notes that the cluster comes to `stage`; the interim roles' passwords are made at the first.
+pub(super) fn advance(path: &Path, stage: SecretsStage) -> Result<()> {
+    let state = match read(path)? {
+        Some(state) => State { stage, ..state },
+        None => State {
+            stage,
+            replication: secrets::passing()?,
+            rewind: secrets::passing()?,
+        },
+    };
+    let text = serde_json::to_string_pretty(&state)
+        .map_err(|e| Error::failed("cannot write down how far the change has come").because(e))?;
+    files::write(path, files::PRIVATE, format!("{text}\n").as_bytes())
+}

@@ -1,0 +1,247 @@
+//! The passwords: made once in `secrets.yaml`, or given by the user, and from then on the user's.
+
+use std::{ffi::OsString, path::Path};
+
+use rand::{TryRngCore, rngs::OsRng};
+
+use self::form::{Key, Values};
+use super::{Note, files};
+use crate::{
+    cluster::Secrets,
+    error::{Error, Result},
+    secret::Secret,
+};
+
+mod form;
+#[cfg(test)]
+mod tests;
+
+const CLUSTER_ID: &str = "cluster_id";
+const SUPERUSER: &str = "superuser";
+const REPLICATION: &str = "replication";
+const REWIND: &str = "rewind";
+const REST_API: &str = "rest_api";
+const STATS: &str = "stats";
+
+/// In the order in which they are written.
+const KEYS: [&str; 6] = [CLUSTER_ID, SUPERUSER, REPLICATION, REWIND, REST_API, STATS];
+
+/// How the names of variables begin that hold a password.
+const VARIABLES: &str = "PGHERD_SECRET_";
+
+const PASSWORD_CHARS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+const PASSWORD_LENGTH: usize = 32;
+
+/// What is wanted, and where a user may have put it.
+pub(super) struct Wanted<'a> {
+    /// The names of `postgresql.users`.
+    pub users: Vec<&'a str>,
+    /// `secrets.file`.
+    pub file: Option<&'a Path>,
+    /// The environment.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+impl Wanted<'_> {
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        let own = KEYS.iter().copied().map(Key::Own);
+        own.chain(self.users.iter().map(|name| Key::User((*name).to_owned())))
+    }
+
+    /// What the user gives: by a variable before the file.
+    fn given(&self) -> Result<Values> {
+        let mut given = match self.file {
+            None => Values::new(),
+            Some(path) => {
+                let text = files::read(path)?.ok_or_else(|| {
+                    Error::input(format!("{}: there is no such file", path.display()))
+                        .hint("it is named by `secrets.file` in the inventory")
+                })?;
+                let values = form::parse(path, &text)?;
+                if values.iter().any(|(key, _)| *key == Key::Own(CLUSTER_ID)) {
+                    return Err(Error::input(format!(
+                        "{}: `{CLUSTER_ID}` is no password, and not the user's to give",
+                        path.display()
+                    ))
+                    .hint("take the line out"));
+                }
+                values
+            }
+        };
+        let mut seen: Vec<(String, Key)> = Vec::new();
+        for key in self.keys().filter(|key| *key != Key::Own(CLUSTER_ID)) {
+            let name = variable(&key);
+            let Some(value) = (self.variable)(&name) else {
+                continue;
+            };
+            let refused = |what: &str| {
+                Error::input(format!("the variable {name} {what}"))
+                    .hint(format!("it is the password of {key}"))
+            };
+            if let Some((_, other)) = seen.iter().find(|(taken, _)| *taken == name) {
+                return Err(refused(&format!("could be for {other} or for {key}"))
+                    .hint("give these by `secrets.file` instead"));
+            }
+            let value = value.into_string().map_err(|_| refused("is not UTF-8"))?;
+            form::check(&key, &value).map_err(refused)?;
+            given.retain(|(have, _)| *have != key);
+            given.push((key.clone(), Secret::new(value)));
+            seen.push((name, key));
+        }
+        Ok(given)
+    }
+}
+
+/// The variable that may hold a password: `PGHERD_SECRET_REST_API`, `PGHERD_SECRET_USER_APP`.
+fn variable(key: &Key) -> String {
+    let (prefix, name) = match key {
+        Key::Own(name) => (VARIABLES.to_owned(), *name),
+        Key::User(name) => (format!("{VARIABLES}USER_"), name.as_str()),
+    };
+    let name = name.chars().map(|c| match c.to_ascii_uppercase() {
+        c if c.is_ascii_alphanumeric() => c,
+        _ => '_',
+    });
+    prefix + &name.collect::<String>()
+}
+
+/// Reads the secrets at `path`, or makes them there; what the user gives elsewhere counts before.
+///
+/// What is there is never replaced: a password that the cluster has and the file lacks is lost.
+pub(super) fn load_or_make(
+    path: &Path,
+    wanted: &Wanted<'_>,
+    note: impl Fn(Note),
+) -> Result<Secrets> {
+    let given = wanted.given()?;
+    let missing = |have: &Values| {
+        let has = |key: &Key| have.iter().chain(&given).any(|(have, _)| have == key);
+        let keys = wanted.keys().filter(|key| !has(key));
+        keys.map(make).collect::<Result<Values>>()
+    };
+    let text = match files::read(path)? {
+        Some(text) => text,
+        None => {
+            let made = form::to_yaml(&missing(&Values::new())?);
+            if files::create(path, files::PRIVATE, made.as_bytes())? {
+                made
+            } else {
+                // Another process has been faster.
+                files::read(path)?.unwrap_or(made)
+            }
+        }
+    };
+    let mut values = form::parse(path, &text)?;
+    let added = missing(&values)?;
+    if !added.is_empty() {
+        let extended = form::extend(path, &text, &values, &added)?;
+        files::write(path, files::PRIVATE, extended.as_bytes())?;
+        for (key, _) in &added {
+            note(Note::SecretAdded {
+                key: key.to_string(),
+            });
+        }
+        values.extend(added);
+    }
+    for (key, value) in given {
+        values.retain(|(have, _)| *have != key);
+        values.push((key, value));
+    }
+    assemble(path, &values)
+}
+
+/// Makes new passwords in the place of those at `path`, but for those that the user gives.
+pub(super) fn renew(path: &Path, wanted: &Wanted<'_>, users: bool) -> Result<()> {
+    let text = files::read(path)?.ok_or_else(|| {
+        Error::failed(format!("{} is gone", path.display())).hint("restore it from a backup")
+    })?;
+    let values = form::parse(path, &text)?;
+    let (keys, _) = split(wanted, users)?;
+    let new = keys.into_iter().map(make).collect::<Result<Values>>()?;
+    let replaced = form::replace(path, &text, &values, &new)?;
+    files::write(path, files::PRIVATE, replaced.as_bytes())
+}
+
+/// The passwords that [`renew`] would make, and those that the user gives.
+pub(super) fn renewable(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<String>, Vec<String>)> {
+    let (ours, given) = split(wanted, users)?;
+    let names = |keys: Vec<Key>| keys.iter().map(Key::to_string).collect();
+    Ok((names(ours), names(given)))
+}
+
+fn split(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<Key>, Vec<Key>)> {
+    let given = wanted.given()?;
+    let keys = wanted.keys().filter(|key| match key {
+        Key::Own(name) => *name != CLUSTER_ID,
+        Key::User(_) => users,
+    });
+    Ok(keys.partition(|key| !given.iter().any(|(given, _)| given == key)))
+}
+
+/// A password for a role that only stands in for another.
+pub(super) fn passing() -> Result<Secret> {
+    password().map(Secret::new)
+}
+
+fn make(key: Key) -> Result<(Key, Secret)> {
+    let value = match key {
+        Key::Own(CLUSTER_ID) => random_bytes::<16>()?
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+        _ => password()?,
+    };
+    Ok((key, Secret::new(value)))
+}
+
+fn password() -> Result<String> {
+    let mut password = String::with_capacity(PASSWORD_LENGTH);
+    while password.len() < PASSWORD_LENGTH {
+        // Bytes beyond the last whole multiple of 62 would favour the first characters.
+        let fair = random_bytes::<64>()?.into_iter().filter(|b| *b < 62 * 4);
+        let room = PASSWORD_LENGTH - password.len();
+        password.extend(
+            fair.take(room)
+                .map(|byte| char::from(PASSWORD_CHARS[usize::from(byte) % 62])),
+        );
+    }
+    Ok(password)
+}
+
+/// From the operating system's own generator.
+pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    OsRng.try_fill_bytes(&mut bytes).map_err(|e| {
+        Error::failed("the operating system has no random numbers to give").because(e)
+    })?;
+    Ok(bytes)
+}
+
+fn assemble(path: &Path, values: &Values) -> Result<Secrets> {
+    let get = |key: &'static str| {
+        values
+            .iter()
+            .find(|(have, _)| *have == Key::Own(key))
+            .map(|(_, value)| value.clone())
+            .ok_or_else(|| {
+                Error::input(format!(
+                    "{}: `{key}` is missing",
+                    files::origin(path).display()
+                ))
+            })
+    };
+    let users = values.iter().filter_map(|(key, value)| match key {
+        Key::User(name) => Some((name.clone(), value.clone())),
+        Key::Own(_) => None,
+    });
+    Ok(Secrets {
+        cluster_id: get(CLUSTER_ID)?.expose().to_owned(),
+        superuser: get(SUPERUSER)?,
+        replication: get(REPLICATION)?,
+        rewind: get(REWIND)?,
+        rest_api: get(REST_API)?,
+        stats: get(STATS)?,
+        users: users.collect(),
+        interim: None,
+    })
+}

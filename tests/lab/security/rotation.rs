@@ -1,0 +1,200 @@
+//! Certificates and passwords that change while the cluster is written to.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{HOSTS, SERVER, Secrets, Seen, address, door, overwrite, within};
+use crate::{
+    support::{Lab, kill},
+    watch::{Door, Writer},
+};
+
+/// The certificate that PostgreSQL shows.
+fn shown(address: &str) -> String {
+    let output = Command::new("openssl")
+        .args([
+            "s_client",
+            "-starttls",
+            "postgres",
+            "-connect",
+            &format!("{address}:5432"),
+        ])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let begin = text.find("-----BEGIN").expect("a certificate");
+    text[begin..]
+        .split_inclusive("-----END CERTIFICATE-----\n")
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+pub(super) fn a_certificate_that_ends_soon_is_renewed_without_a_restart(lab: &Lab) {
+    let pki = lab.workspace().join("pki");
+    let csr = tempfile::NamedTempFile::new().unwrap();
+    let openssl = |words: &[&str]| {
+        let output = Command::new("openssl")
+            .args(words)
+            .current_dir(&pki)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    let request = csr.path().to_str().unwrap();
+    openssl(&[
+        "x509",
+        "-x509toreq",
+        "-copy_extensions",
+        "copyall",
+        "-in",
+        "node2.crt",
+        "-signkey",
+        "node2.key",
+        "-out",
+        request,
+    ]);
+    openssl(&[
+        "x509",
+        "-req",
+        "-days",
+        "12",
+        "-copy_extensions",
+        "copyall",
+        "-in",
+        request,
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-out",
+        "node2.crt",
+    ]);
+    let short = fs::read_to_string(pki.join("node2.crt")).unwrap();
+    overwrite(lab, "node2", &format!("{SERVER}.crt"), &short);
+    let running = "systemctl show -p MainPID --value patroni; head -1 /data/patroni/postmaster.pid";
+    let before = lab.on("node2", running);
+
+    let said = lab.expect(0, &["status"]);
+    assert!(
+        said.stderr.contains("the first to end is node2's") && said.stderr.contains("renew: "),
+        "{}",
+        said.stderr
+    );
+    lab.expect(0, &["up", "--yes"]);
+    let new = fs::read_to_string(pki.join("node2.crt")).unwrap();
+    assert_ne!(new, short);
+    let at = address(lab, "node2");
+    within(
+        Duration::from_secs(10),
+        "PostgreSQL shows the new one",
+        || shown(&at).trim() == new.trim(),
+    );
+    assert_eq!(lab.on("node2", running), before, "nothing has restarted");
+}
+
+pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) {
+    let old = Secrets::of(lab);
+    let writer = Writer::start(&door(lab));
+    // Killed in the stage in which most is on its way.
+    let mut child = lab
+        .command(&["rotate", "secrets", "--yes", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let mut stage = String::new();
+    let cut = lines.any(|line| {
+        seen.text(&line);
+        let event: Value = serde_json::from_str(&line).unwrap();
+        if event["event"] == "stage" {
+            stage = event["stage"].as_str().unwrap().to_owned();
+        }
+        stage == "change" && event["event"] == "step_started" && event["name"] == "ensure-roles"
+    });
+    assert!(cut, "it came as far as the database");
+    kill(&mut child);
+    // Whoever comes meanwhile undoes nothing; and a leader that goes takes nobody's login with it.
+    let said = lab.expect(0, &["up", "--yes"]);
+    assert!(
+        said.stderr
+            .contains("a change of the passwords is under way"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(
+        lab.sql("select count(*) from pg_stat_replication where usename = 'replicator_interim'"),
+        "2"
+    );
+    seen.output(&lab.run(&["rotate", "secrets", "--yes"]));
+    let written = writer.end();
+    assert!(
+        written.longest_gap < Duration::from_secs(15),
+        "{:?}: {:?}",
+        written.longest_gap,
+        written.refused
+    );
+
+    let new = Secrets::of(lab);
+    for key in ["superuser", "replication", "rewind", "rest_api", "stats"] {
+        assert_ne!(old.get(key), new.get(key), "{key}");
+    }
+    assert_eq!(old.get("\"shop\""), new.get("\"shop\""));
+    assert_eq!(
+        lab.sql("select count(*) from pg_roles where rolname like '%interim'"),
+        "0"
+    );
+    assert_eq!(
+        lab.sql("select count(*) from pg_stat_replication where usename = 'replicator'"),
+        "2"
+    );
+    lab.expect(0, &["rotate", "secrets", "--users", "--yes"]);
+    assert_eq!(door(lab).ask("select 1"), "1");
+    let before = Door {
+        password: old.get("\"shop\"").to_owned(),
+        ..door(lab)
+    };
+    assert!(!before.psql("select 1").status.success());
+}
+
+pub(super) fn the_authority_changes_without_a_lost_write(lab: &Lab, seen: &mut Seen) {
+    let path = lab.workspace().join("pki/ca.crt");
+    let old = fs::read_to_string(&path).unwrap();
+    let writer = Writer::start(&door(lab));
+    seen.output(&lab.run(&["rotate", "certs", "--prepare", "--yes"]));
+    // What clients get now is good for the rest of the way.
+    let both = fs::read_to_string(&path).unwrap();
+    assert_eq!(both.matches("BEGIN CERTIFICATE").count(), 2);
+    assert!(both.starts_with(old.trim_end()));
+    seen.output(&lab.run(&["rotate", "certs", "--yes"]));
+    let written = writer.end();
+    assert!(
+        written.longest_gap < Duration::from_secs(15),
+        "{:?}: {:?}",
+        written.longest_gap,
+        written.refused
+    );
+    let new = fs::read_to_string(&path).unwrap();
+    assert_eq!(new.matches("BEGIN CERTIFICATE").count(), 1);
+    assert!(both.ends_with(&new));
+    let line = old.lines().nth(2).unwrap();
+    for host in HOSTS {
+        let left = lab.on(host, &format!("grep -rlF {line} /etc/pgherd || true"));
+        assert_eq!(left, "", "{host} knows the old authority");
+    }
+    lab.expect(0, &["plan", "--check"]);
+}

@@ -222,7 +222,9 @@ fn changes_parameters(difference: &Difference, facts: &Facts) -> bool {
         && facts
             .files
             .get(PATRONI_CONFIG)
-            .is_none_or(|old| render::parameters_differ(&old.content, &file.content))
+            .map_or(facts.unit("patroni").is_active(), |old| {
+                render::parameters_differ(&old.content, &file.content)
+            })
 }
 
 /// Notes on the host what its unit still has to do, before anything is done that asks for it: should

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod bring_up;
 mod drills;
 mod existing;

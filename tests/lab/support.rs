@@ -146,8 +146,13 @@ impl Lab {
     /// Starts `pgherd up --yes --json` and kills it with SIGKILL as soon as an event satisfies
     /// `when`; returns whether it came that far.
     pub(crate) fn kill_up(&self, when: impl Fn(&Value) -> bool) -> bool {
+        self.kill_run(&["up", "--yes", "--json"], when)
+    }
+
+    /// The same for any run that prints events.
+    pub(crate) fn kill_run(&self, words: &[&str], mut when: impl FnMut(&Value) -> bool) -> bool {
         let mut child = self
-            .command(&["up", "--yes", "--json"])
+            .command(words)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -175,6 +175,7 @@ mod tests {
             application_name: name.into(),
             state: "streaming".into(),
             sync_state: sync_state.into(),
+            usename: "replicator".into(),
         }
     }
 

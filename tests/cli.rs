@@ -15,7 +15,7 @@ use assert_cmd::Command;
 use pgherd::inventory::Inventory;
 use serde_json::{Value, json};
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "init",
     "plan",
     "up",
@@ -24,6 +24,7 @@ const VERBS: [&str; 15] = [
     "verify",
     "switchover",
     "drill",
+    "rotate",
     "ssh",
     "psql",
     "logs",
@@ -133,6 +134,10 @@ fn help_of_the_whole_and_of_each_verb() {
     for verb in VERBS {
         let help = desk.expect(0, &[verb, "--help"]).stdout;
         insta::assert_snapshot!(format!("help-{verb}"), help);
+    }
+    for what in ["certs", "secrets"] {
+        let help = desk.expect(0, &["rotate", what, "--help"]).stdout;
+        insta::assert_snapshot!(format!("help-rotate-{what}"), help);
     }
 }
 

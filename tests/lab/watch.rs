@@ -51,7 +51,7 @@ impl Arguments {
                         seen.insert(String::from_utf8_lossy(&line).replace('\0', " "));
                     }
                 }
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(40));
             }
             seen
         }))

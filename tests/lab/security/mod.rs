@@ -234,34 +234,35 @@ fn errors_and_plans_come_without_secrets(lab: &Lab, seen: &mut Seen) {
     lab.expect(0, &["verify"]);
 }
 
-/// Searches the hosts themselves, which leaves the passwords in their journals: last of all.
+/// Searches the hosts themselves for all of them at once.
 fn secrets_are_only_where_they_are_needed(lab: &Lab, secrets: &Secrets) {
+    const PATTERNS: &str = "/dev/shm/pgherd-lab-patterns";
+    let patterns: String = secrets
+        .0
+        .iter()
+        .map(|(_, secret)| format!("{secret}\n"))
+        .collect();
     for host in HOSTS {
-        for (name, secret) in &secrets.0 {
-            let pattern = tempfile_on(lab, host, secret);
-            let found = lab.on(host, &format!(
-                "grep -rlsFf {pattern} /etc /home /opt /root /run /srv /tmp /usr/local /var --exclude={} --exclude-dir=journal || true; rm {pattern}",
-                pattern.rsplit('/').next().unwrap()
-            ));
-            for path in found.lines() {
-                let owner = lab.on(host, &format!("stat -c \"%U %a\" {path}"));
-                let allowed = match path {
-                    "/etc/patroni.yml" | "/var/lib/postgresql/.pgpass-patroni" => "postgres 600",
-                    "/etc/haproxy/haproxy.cfg" => "root 640",
-                    path if path.starts_with("/etc/pgherd/tls/postgres/") => "postgres 600",
-                    path if path.starts_with("/etc/pgherd/tls/etcd/") => "etcd 600",
-                    path if path.starts_with("/etc/pgherd/tls/haproxy/") => "root 600",
-                    _ => "nobody",
-                };
-                assert_eq!(owner.trim(), allowed, "{name} is in {path} on {host}");
-            }
+        overwrite(lab, host, PATTERNS, &patterns);
+        let found = lab.on(
+            host,
+            &format!(
+                "cd / && grep -rlsFf {PATTERNS} etc home opt root run srv tmp usr/local var \
+                 | xargs -r stat -c \"/%n %U %a\"; rm {PATTERNS}"
+            ),
+        );
+        assert_ne!(found, "", "{host} has its own key at least");
+        for line in found.lines() {
+            let (path, owner) = line.split_once(' ').unwrap();
+            let allowed = match path {
+                "/etc/patroni.yml" | "/var/lib/postgresql/.pgpass-patroni" => "postgres 600",
+                "/etc/haproxy/haproxy.cfg" => "root 640",
+                path if path.starts_with("/etc/pgherd/tls/postgres/") => "postgres 600",
+                path if path.starts_with("/etc/pgherd/tls/etcd/") => "etcd 600",
+                path if path.starts_with("/etc/pgherd/tls/haproxy/") => "root 600",
+                _ => "nobody",
+            };
+            assert_eq!(owner, allowed, "{path} on {host}");
         }
     }
-}
-
-/// A file on a host with one line, which comes over standard input.
-fn tempfile_on(lab: &Lab, host: &str, line: &str) -> String {
-    let path = "/dev/shm/pgherd-lab-pattern".to_owned();
-    overwrite(lab, host, &path, &format!("{line}\n"));
-    path
 }

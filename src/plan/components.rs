@@ -216,13 +216,14 @@ pub(super) fn configure(
     })
 }
 
+/// A database that is not there yet starts with what it should have.
 fn changes_parameters(difference: &Difference, facts: &Facts) -> bool {
     let file = &difference.file;
     file.path == PATRONI_CONFIG
-        && facts
-            .files
-            .get(PATRONI_CONFIG)
-            .is_none_or(|old| render::parameters_differ(&old.content, &file.content))
+        && match facts.files.get(PATRONI_CONFIG) {
+            Some(old) => render::parameters_differ(&old.content, &file.content),
+            None => facts.data.is_some(),
+        }
 }
 
 /// Notes on the host what its unit still has to do, before anything is done that asks for it: should

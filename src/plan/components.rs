@@ -216,6 +216,7 @@ pub(super) fn configure(
     })
 }
 
+/// A database that is not there yet starts with what it should have.
 fn changes_parameters(difference: &Difference, facts: &Facts) -> bool {
     let file = &difference.file;
     file.path == PATRONI_CONFIG

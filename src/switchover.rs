@@ -171,7 +171,6 @@ mod tests {
 
     fn streams(name: &str, sync_state: &str) -> Replication {
         Replication {
-            usename: String::new(),
             application_name: name.into(),
             state: "streaming".into(),
             sync_state: sync_state.into(),

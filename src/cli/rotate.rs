@@ -77,7 +77,7 @@ pub(super) async fn run(
         seconds: events.elapsed(),
         error: result.as_ref().err().map(Error::to_string),
     });
-    let run = reporter.finish().await;
+    let run = reporter.conclude(result.as_ref().err()).await;
     let endpoints = match (&result, what) {
         (Err(_), _) => Vec::new(),
         (Ok(()), Rotate::Certs { .. }) => {

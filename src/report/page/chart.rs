@@ -6,7 +6,10 @@ use maud::{Markup, html};
 
 use super::axis::{self, Axis, fits, pct};
 use crate::{
-    drill::record::{Band, Drill, Mark, Seen, Span},
+    drill::{
+        Scenario,
+        record::{Band, Drill, Mark, Seen, Span},
+    },
     event::Moment,
     report::{quantity::duration, words},
 };
@@ -65,7 +68,7 @@ pub(super) fn chart(drill: &Drill) -> Markup {
                     (band(member, &drill.bands, bands + i as f64 * (HEADING + BAND + 2.0), &axis))
                 }
                 @for (i, (mark, row)) in marks.iter().zip(&rows).enumerate() {
-                    (draw_mark(i + 1, mark, *row, height, &axis))
+                    (draw_mark(i + 1, mark, said(drill, mark.moment), *row, height, &axis))
                 }
             }
             figcaption {
@@ -73,7 +76,7 @@ pub(super) fn chart(drill: &Drill) -> Markup {
                     @for mark in &marks {
                         li.(tone(mark.moment)) {
                             @if let Some(fault) = fault { b { (since(mark.t - fault.t)) } " " }
-                            (words::moment(mark.moment))
+                            (said(drill, mark.moment))
                             @if let Some(host) = &mark.host { " (" (host) ")" }
                         }
                     }
@@ -85,6 +88,14 @@ pub(super) fn chart(drill: &Drill) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// A moment in words; a change of leader that was asked for breaks nothing.
+fn said(drill: &Drill, moment: Moment) -> &'static str {
+    match (drill.scenario, moment) {
+        (Scenario::Switchover, Moment::Fault) => "a change of leader is asked for",
+        _ => words::moment(moment),
     }
 }
 
@@ -142,13 +153,20 @@ fn tone(moment: Moment) -> &'static str {
     }
 }
 
-fn draw_mark(number: usize, mark: &Mark, row: usize, height: f64, axis: &Axis) -> Markup {
+fn draw_mark(
+    number: usize,
+    mark: &Mark,
+    said: &str,
+    row: usize,
+    height: f64,
+    axis: &Axis,
+) -> Markup {
     // The disc stays inside the picture; its line is where it belongs.
     let (x, disc) = (axis.x(mark.t), axis.x(mark.t).clamp(2.6, 97.4));
     let y = axis::HEIGHT + row as f64 * MARK + MARK / 2.0 - 2.0;
     html! {
         g class=(format!("mark {}", tone(mark.moment))) {
-            title { (words::moment(mark.moment)) }
+            title { (said) }
             line x1=(pct(x)) x2=(pct(x)) y1=(y) y2=(height) {}
             circle cx=(pct(disc)) cy=(y) r="7.5" {}
             text x=(pct(disc)) y=(y + 3.8) text-anchor="middle" { (number) }

@@ -29,6 +29,7 @@ struct Document<'a> {
     made: usize,
     removed: usize,
     moved: usize,
+    altered: usize,
     steps: Counts,
     critical_path: Vec<Piece<'a>>,
     /// All that took time, by its begin.
@@ -105,6 +106,7 @@ impl KeptRun {
             made: history.created,
             removed: history.removed,
             moved: history.moved,
+            altered: history.altered,
             steps: Counts {
                 changed: history.count(Ending::Changed),
                 done: history.count(Ending::Done),

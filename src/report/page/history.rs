@@ -150,6 +150,8 @@ pub(super) struct History {
     pub removed: usize,
     /// Hosts that run under another address than before.
     pub moved: usize,
+    /// Security groups and the like that were there and are other than before.
+    pub altered: usize,
     /// The last word on each check, in their order.
     pub checks: Vec<Check>,
     pub software: BTreeMap<String, Software>,

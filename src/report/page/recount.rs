@@ -192,19 +192,20 @@ impl Recount {
                     self.history.created += 1;
                 } else if *place == Place::Site {
                     // It is told of only once it is there.
-                    self.begin(t, place.clone(), &launch, None);
-                    self.end(t, place, &launch, Ending::Changed);
+                    self.moment(t, place, &launch);
                     self.history.created += 1;
                 } else {
                     self.end(t, place, &start, Ending::Changed);
                 }
             }
-            // It is told of only once it is done.
+            // These two are told of only once they are done.
             "moved" => {
-                let name = called("move");
-                self.begin(t, place.clone(), &name, None);
-                self.end(t, place, &name, Ending::Changed);
+                self.moment(t, place, &called("move"));
                 self.history.moved += 1;
+            }
+            "changed" => {
+                self.moment(t, place, &called("change"));
+                self.history.altered += 1;
             }
             "removing" => self.begin(t, place.clone(), &remove, None),
             "removed" => {
@@ -213,6 +214,12 @@ impl Recount {
             }
             _ => {}
         }
+    }
+
+    /// Something that has just been done, for nobody knows how long.
+    fn moment(&mut self, t: f64, place: &Place, name: &str) {
+        self.begin(t, place.clone(), name, None);
+        self.end(t, place, name, Ending::Changed);
     }
 
     fn step_started(&mut self, t: f64, step: usize, host: String, name: String) {

@@ -96,6 +96,7 @@ fn figures(run: &KeptRun) -> Vec<(&'static str, String, &'static str)> {
     number("made", history.created, "plain");
     number("removed", history.removed, "plain");
     number("moved", history.moved, "plain");
+    number("altered", history.altered, "plain");
     number(
         "steps that changed",
         history.count(Ending::Changed),

@@ -49,6 +49,7 @@ fn heading(run: &KeptRun) -> String {
         (history.created, "made"),
         (history.removed, "removed"),
         (history.moved, "moved"),
+        (history.altered, "altered"),
         (history.count(Ending::Changed), "changed"),
         (history.count(Ending::Done), "waited"),
         (history.count(Ending::Failed), "failed"),

@@ -263,6 +263,22 @@ fn steps_of_a_second_plan_are_not_taken_for_those_of_the_first() {
 }
 
 #[test]
+fn hosts_that_moved_and_things_that_were_altered_are_counted() {
+    let events = [
+        json!({"t": 0.5, "event": "host", "host": "node1", "state": "moved", "detail": "10.0.0.9, not 10.0.0.1"}),
+        json!({"t": 0.7, "event": "resource", "kind": "security group", "id": "sg-1", "name": "postgres-etcd", "state": "changed"}),
+    ];
+    let history = History::read(&log(&events));
+    assert_eq!((history.moved, history.altered), (1, 1));
+    let names: Vec<&str> = history
+        .spans
+        .iter()
+        .map(|span| span.name.as_str())
+        .collect();
+    assert_eq!(names, ["move", "change security group postgres-etcd"]);
+}
+
+#[test]
 fn a_drill_is_on_one_page_with_what_clients_felt() {
     let events = [
         json!({"t": 0.0, "event": "run_started", "verb": "drill", "cluster": "postgres", "version": "0.1.0",

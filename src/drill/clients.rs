@@ -31,8 +31,9 @@ use crate::{
 
 /// How long a direct connection may take to be tried out, login included.
 const TRIAL: Duration = Duration::from_secs(2);
-/// How long a client waits for its connection and login.
-const DIRECT: Duration = Duration::from_secs(2);
+/// How long a client waits for its connection and login. HAProxy accepts at once and then looks for a
+/// server, so that a client with less patience would measure itself.
+const DIRECT: Duration = Duration::from_secs(5);
 /// The same through SSH, which may have to connect first.
 const THROUGH_SSH: Duration = Duration::from_secs(6);
 /// How long the whole of a question to the cluster may be tried again.

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Global;
 use crate::{
-    drill::{Scenario, record::Limits},
+    drill::{Crew, Scenario, record::Limits},
     error::Result,
     report::Terminal,
 };
@@ -37,15 +37,26 @@ pub struct Wish {
     /// Exit with 3 when more acknowledged commits than this are missing afterwards
     #[arg(long, value_name = "COMMITS", default_value_t = 0)]
     max_lost: u64,
+    /// So many writers with lasting connections; the more there are, the more is under way when a
+    /// leader dies
+    #[arg(long, value_name = "N", default_value_t = Crew::default().writers, value_parser = clap::value_parser!(u32).range(1..=64))]
+    writers: u32,
     /// With `watch`: end by itself after this time, such as `60s` or `5m`
     #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
     length: Option<f64>,
     /// Only put right what a drill that was killed has left broken
-    #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "length"])]
+    #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "length"])]
     repair: bool,
 }
 
 impl Wish {
+    fn crew(&self) -> Crew {
+        Crew {
+            writers: self.writers,
+            ..Crew::default()
+        }
+    }
+
     fn limits(&self) -> Limits {
         Limits {
             max_outage: self.max_outage,

@@ -14,6 +14,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     event::{Event, Events},
+    patroni,
     remote::Remote,
     report::{self, Expected, Handle, Options, Reporter, RunLog, Terminal},
 };
@@ -70,7 +71,8 @@ pub(super) async fn run(
         let played = async {
             let proven = guard.pass().await?;
             cluster = Some(proven.clone());
-            let stage = stage(&site, proven, folder.clone(), wish.limits(), cancel);
+            let mut stage = stage(&site, proven, folder.clone(), wish.limits(), cancel);
+            stage.crew = wish.crew();
             play(&site, &stage, &scenarios, wish.runs.into(), &mut drills).await
         }
         .await;
@@ -196,6 +198,14 @@ impl Guard<'_> {
         if let Some(error) = proof.error(cluster.name()) {
             return Err(error
                 .left("nothing was broken: a drill shows something only on a cluster that holds"));
+        }
+        let survey = patroni::survey(&self.site.http, &cluster).await;
+        if survey.values().flatten().any(|status| status.pause) {
+            return Err(
+                Error::failed("Patroni is paused, so that nothing would fail over")
+                    .left("nothing was broken")
+                    .hint("resume it on any member: patronictl -c /etc/patroni.yml resume"),
+            );
         }
         let clients = Clients::find(
             cluster.clone(),

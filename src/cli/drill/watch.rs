@@ -9,7 +9,7 @@ use super::{Global, Wish};
 use crate::{
     cli::site::{self, Base, Site},
     drill::{
-        Clients, Crew, Load, Scenario, bands, judge, marks, measure, narrate,
+        Clients, Load, Scenario, bands, judge, marks, measure, narrate,
         record::{Drill, Mark, Record},
         samples,
     },
@@ -95,7 +95,7 @@ async fn watch(
         )
         .await?,
     );
-    let load = Load::start(clients.clone(), folder, &Crew::default()).await?;
+    let load = Load::start(clients.clone(), folder, &wish.crew()).await?;
     let begun = load.tape().begun();
     let tell = |moment| site.events.emit(Event::DrillMoment { moment, host: None });
     tell(Moment::Load);

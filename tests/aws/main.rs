@@ -68,6 +68,7 @@ fn main() -> ExitCode {
             hosts_are_made_to_measure;
         image: what_canonical_publishes_is_taken, the_image_is_kept;
         rules: rules_follow_the_inventory, those_of_running_hosts_follow_too,
+            a_host_is_in_the_groups_of_its_roles,
             mending_may_die_at_any_call;
         crashes: a_launch_may_die_at_any_call, a_removal_may_die_at_any_call,
             a_token_outlives_a_change_of_the_inventory;

@@ -110,9 +110,10 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     launch(&*first, &FIVE, &lab.events).await.unwrap();
     let before = rules(&lab).await;
     lab.proxy.take();
+    first.discover().await.unwrap();
     assert_eq!(first.drift().await.unwrap(), [""; 0]);
     let calls = lab.proxy.take();
-    assert_eq!(calls.len(), 1, "what is right costs one look: {calls:?}");
+    assert_eq!(calls.len(), 2, "what is right costs one look: {calls:?}");
 
     let second = provider(&lab, "203.0.113.8/32", "10.9.0.0/16, 10.8.0.0/16");
     let ssh = lab.port;
@@ -172,6 +173,88 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     second.mend(&lab.events).await.unwrap();
     assert_eq!(rules(&lab).await, wanted);
     lab.remove().await.unwrap();
+}
+
+pub(crate) async fn a_host_is_in_the_groups_of_its_roles() {
+    let lab = Lab::new("roles").await;
+    lab.launch(&FIVE).await.unwrap();
+    lab.proxy.take();
+    let before = lab.provider();
+    before.discover().await.unwrap();
+    assert_eq!(before.drift().await.unwrap(), [""; 0]);
+    let looks = lab.proxy.take();
+    assert_eq!(
+        looks.iter().filter(|it| it.is("DescribeInstances")).count(),
+        1
+    );
+    // Somebody's own group, which stays.
+    let own = lab
+        .ec2
+        .create_security_group()
+        .group_name("own")
+        .description("own");
+    let own = own.vpc_id(&lab.vpc).send().await.unwrap().group_id.unwrap();
+    let node4 = lab.id_of("node4").await;
+    let mut groups = groups_of(&lab, &node4).await;
+    groups.insert(own.clone());
+    let interface = interface_of(&lab, &node4).await;
+    let put = lab.ec2.modify_network_interface_attribute();
+    let put = put.network_interface_id(interface);
+    put.set_groups(Some(groups.into_iter().collect()))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(before.drift().await.unwrap(), [""; 0]);
+
+    let after = other_roles(&lab);
+    let told = after.drift().await.unwrap();
+    assert_eq!(
+        told,
+        [
+            "instance haproxy joins pgherd-roles-etcd; leaves pgherd-roles-haproxy",
+            "instance node4 joins pgherd-roles-haproxy; leaves pgherd-roles-etcd",
+        ]
+    );
+    lab.proxy.take();
+    after.mend(&lab.events).await.unwrap();
+    assert_eq!(after.drift().await.unwrap(), [""; 0]);
+    let wanted = BTreeSet::from([own.clone(), group(&lab, "haproxy").await]);
+    assert_eq!(groups_of(&lab, &node4).await, wanted);
+    lab.remove().await.unwrap();
+    lab.ec2
+        .delete_security_group()
+        .group_id(own)
+        .send()
+        .await
+        .unwrap();
+}
+
+/// The same hosts, and two of them have each other's roles.
+pub(crate) fn other_roles(lab: &Lab) -> Box<dyn Provider> {
+    lab.five("");
+    let text = std::fs::read_to_string(lab.dir.path().join("pgherd.yaml")).unwrap();
+    let text = text.replace("node4: { roles: [etcd]", "node4: { roles: [haproxy]");
+    let text = text.replace("haproxy: { roles: [haproxy]", "haproxy: { roles: [etcd]");
+    let provider = provider::from_inventory(&lab.parse(&text));
+    provider.unwrap()
+}
+
+async fn instance_of(lab: &Lab, id: &str) -> aws_sdk_ec2::types::Instance {
+    let all = lab.instances().await.into_iter();
+    let mut all = all.filter(|it| it.instance_id() == Some(id));
+    all.next().unwrap()
+}
+
+async fn interface_of(lab: &Lab, id: &str) -> String {
+    let instance = instance_of(lab, id).await;
+    let interface = &instance.network_interfaces()[0];
+    interface.network_interface_id().unwrap().to_owned()
+}
+
+async fn groups_of(lab: &Lab, id: &str) -> BTreeSet<String> {
+    let instance = instance_of(lab, id).await;
+    let groups = instance.network_interfaces()[0].groups().iter();
+    groups.map(|it| it.group_id().unwrap().to_owned()).collect()
 }
 
 /// Wherever it is cut off, the next run ends it.

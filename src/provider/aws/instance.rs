@@ -41,6 +41,9 @@ pub(super) struct Found {
     pub(super) host_key: Option<String>,
     pub(super) key_name: Option<String>,
     pub(super) vpc: Option<String>,
+    /// The interface that it was launched with, and the security groups that this is in.
+    pub(super) interface: Option<String>,
+    pub(super) groups: Vec<String>,
     /// Why it is in its state, where EC2 says so.
     pub(super) reason: Option<String>,
 }
@@ -50,7 +53,16 @@ impl Found {
     pub(super) fn new(instance: Instance) -> Option<Self> {
         let tag = |key| tag(instance.tags(), key).map(str::to_owned);
         let address = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+        let interface = instance.network_interfaces().first();
+        let groups = interface.map_or(&[][..], |it| it.groups());
         Some(Self {
+            interface: interface
+                .and_then(|it| it.network_interface_id())
+                .map(str::to_owned),
+            groups: groups
+                .iter()
+                .filter_map(|it| it.group_id().map(str::to_owned))
+                .collect(),
             host: HostName::new(tag(HOST_LABEL)?),
             state: instance.state()?.name()?.clone(),
             private: address(instance.private_ip_address()),

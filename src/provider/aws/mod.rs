@@ -7,13 +7,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{InstanceStateName as State, ResourceType, Tag, TagSpecification};
-use futures_util::future;
 use tokio::sync::{Mutex, OnceCell};
 
 use self::{
     account::Account,
+    drift::Drift,
     failure::{Doing, Failure, allowed},
-    groups::Amendment,
     instance::Found,
     launch::Launch,
     request::Spec,
@@ -22,13 +21,14 @@ use self::{
 };
 use super::{Access, CLUSTER_LABEL, Machine, Provider, Resource};
 use crate::{
-    error::{Error, Kind, Result},
-    event::{Event, Events, HostState},
+    error::{Error, Result},
+    event::Events,
     inventory::{self, HostName, Inventory, Role},
     workspace::Launches,
 };
 
 mod account;
+mod drift;
 mod failure;
 mod faults;
 mod groups;
@@ -36,6 +36,7 @@ mod image;
 mod instance;
 mod key_pair;
 mod launch;
+mod membership;
 mod placement;
 mod removal;
 mod request;
@@ -56,6 +57,8 @@ pub(super) struct AwsProvider {
     /// What `preflight` has seen; `launch` need not ask again what a minute does not change.
     surveyed: Mutex<Option<(Vec<HostName>, Survey)>>,
     seen: Seen,
+    /// What was discovered a moment ago, for whoever asks about the same hosts next.
+    discovered: Mutex<Option<Vec<Found>>>,
 }
 
 impl AwsProvider {
@@ -66,6 +69,7 @@ impl AwsProvider {
             account: OnceCell::new(),
             surveyed: Mutex::default(),
             seen: Seen::default(),
+            discovered: Mutex::default(),
         }
     }
 
@@ -265,21 +269,16 @@ impl AwsProvider {
         ))?)
     }
 
-    /// What is not right with the rules of the groups that are there.
-    async fn amendments(&self, account: &Account) -> Result<Vec<Amendment>> {
-        let mut wrong = Vec::new();
-        for (vpc, groups) in groups::find_all(&account.ec2, &self.inventory.cluster).await? {
-            let operators = survey::operators(&account.ec2, &self.settings, &self.seen, &vpc).await;
-            let operators = match operators {
-                Ok(operators) => Some(operators),
-                // Nobody can say from where this machine comes, and what is there need not suffer.
-                Err(error) if error.kind() == Kind::Input => None,
-                Err(error) => return Err(error),
-            };
-            let found = groups::amendments(&self.inventory, operators.as_deref(), &groups);
-            wrong.extend(found);
-        }
-        Ok(wrong)
+    /// What is not right around hosts, those `alive` included.
+    async fn find_drift(&self, account: &Account, alive: &[Found]) -> Result<Drift> {
+        Drift::find(
+            &account.ec2,
+            &self.inventory,
+            &self.settings,
+            &self.seen,
+            alive,
+        )
+        .await
     }
 
     /// Adds to an error what the account has of the cluster now, and what becomes of it.
@@ -308,11 +307,12 @@ const REMOVED: &str = "run `pgherd down` again: it removes the rest";
 impl Provider for AwsProvider {
     async fn discover(&self) -> Result<Vec<Machine>> {
         let account = self.account().await?;
+        let mut discovered = self.discovered.lock().await;
         let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
-        Ok(alive
-            .iter()
-            .map(|it| it.machine(self.settings.connect))
-            .collect())
+        let machines = alive.iter().map(|it| it.machine(self.settings.connect));
+        let machines = machines.collect();
+        *discovered = Some(alive);
+        Ok(machines)
     }
 
     async fn preflight(&self, hosts: &[HostName]) -> Result<Vec<String>> {
@@ -371,32 +371,22 @@ impl Provider for AwsProvider {
 
     async fn drift(&self) -> Result<Vec<String>> {
         let account = self.account().await?;
-        let wrong = self.amendments(account).await?;
-        let refused = future::join_all(wrong.iter().map(|it| it.ask(&account.ec2))).await;
-        let refused = refused.into_iter().flatten().map(Error::from);
-        let refused = refused
-            .map(|error| error.left("nothing was changed"))
-            .collect();
-        together(refused, |count| format!("{count} things are not allowed"))?;
-        Ok(wrong.into_iter().map(|it| it.line).collect())
+        let discovered = self.discovered.lock().await.take();
+        let alive = match discovered {
+            Some(alive) => alive,
+            None => instance::alive(&account.ec2, &self.inventory.cluster).await?,
+        };
+        let drift = self.find_drift(account, &alive).await?;
+        drift.ask(&account.ec2).await?;
+        Ok(drift.into_lines())
     }
 
     async fn mend(&self, events: &Events) -> Result<()> {
         let account = self.account().await?;
-        let wrong = self.amendments(account).await?;
-        let mended = wrong.iter().map(|amendment| async move {
-            amendment.apply(&account.ec2).await?;
-            events.emit(Event::Resource {
-                kind: removal::GROUP.to_owned(),
-                id: amendment.id.clone(),
-                name: amendment.name.clone(),
-                state: HostState::Changed,
-            });
-            Ok(())
-        });
-        let mended: Result<Vec<()>> = future::join_all(mended).await.into_iter().collect();
-        match mended {
-            Ok(_) => Ok(()),
+        let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
+        let drift = self.find_drift(account, &alive).await?;
+        match drift.mend(&account.ec2, events).await {
+            Ok(()) => Ok(()),
             Err(error) => Err(self.left(account, error, TAKEN_UP).await),
         }
     }

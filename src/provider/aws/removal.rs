@@ -22,7 +22,7 @@ use crate::{
     provider::{HOST_LABEL, Resource},
 };
 
-const INSTANCE: &str = "instance";
+pub(super) const INSTANCE: &str = "instance";
 const VOLUME: &str = "volume";
 const INTERFACE: &str = "network interface";
 pub(super) const GROUP: &str = "security group";

@@ -1,0 +1,105 @@
+//! What is not as the inventory says of security groups that are there, and of hosts in them.
+
+use aws_sdk_ec2::Client;
+use futures_util::future;
+
+use super::{
+    groups::{self, Amendment},
+    instance::Found,
+    membership::{self, Membership},
+    removal::{GROUP, INSTANCE},
+    seen::Seen,
+    survey, together,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    event::{Event, Events, HostState},
+    inventory::{Aws, Inventory},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Drift {
+    rules: Vec<Amendment>,
+    memberships: Vec<Membership>,
+}
+
+impl Drift {
+    /// Compares all that is there; what is not there yet is for a launch to make right.
+    pub(super) async fn find(
+        ec2: &Client,
+        inventory: &Inventory,
+        settings: &Aws,
+        seen: &Seen,
+        found: &[Found],
+    ) -> Result<Self> {
+        let mut drift = Self::default();
+        for (vpc, groups) in groups::find_all(ec2, &inventory.cluster).await? {
+            let operators = match survey::operators(ec2, settings, seen, &vpc).await {
+                Ok(operators) => Some(operators),
+                // Nobody can say from where this machine comes, and what is there need not suffer.
+                Err(error) if error.kind() == Kind::Input => None,
+                Err(error) => return Err(error),
+            };
+            let rules = groups::amendments(inventory, operators.as_deref(), &groups);
+            drift.rules.extend(rules);
+            let here = found.iter().filter(|it| it.vpc.as_ref() == Some(&vpc));
+            let here: Vec<Found> = here.cloned().collect();
+            let memberships = membership::wrong(inventory, &groups, &here);
+            drift.memberships.extend(memberships);
+        }
+        Ok(drift)
+    }
+
+    /// A line a change.
+    pub(super) fn into_lines(self) -> Vec<String> {
+        let rules = self.rules.into_iter().map(|it| it.line);
+        rules
+            .chain(self.memberships.into_iter().map(|it| it.line))
+            .collect()
+    }
+
+    /// Asks whether it may be put right; changes nothing.
+    pub(super) async fn ask(&self, ec2: &Client) -> Result<()> {
+        let (rules, memberships) = tokio::join!(
+            future::join_all(self.rules.iter().map(|it| it.ask(ec2))),
+            future::join_all(self.memberships.iter().map(|it| it.ask(ec2))),
+        );
+        let memberships = memberships.into_iter().filter_map(Result::err);
+        let refused = rules.into_iter().flatten().chain(memberships);
+        let refused = refused
+            .map(|failure| Error::from(failure).left("nothing was changed"))
+            .collect();
+        together(refused, |count| format!("{count} things are not allowed"))
+    }
+
+    /// Puts it right, as far as it can be.
+    pub(super) async fn mend(&self, ec2: &Client, events: &Events) -> Result<()> {
+        let changed = |kind: &str, id: &str, name: &str| {
+            events.emit(Event::Resource {
+                kind: kind.to_owned(),
+                id: id.to_owned(),
+                name: name.to_owned(),
+                state: HostState::Changed,
+            });
+        };
+        let rules = self.rules.iter().map(|it| async move {
+            it.apply(ec2).await?;
+            changed(GROUP, &it.id, &it.name);
+            Ok(())
+        });
+        let memberships = self.memberships.iter().map(|it| async move {
+            it.apply(ec2)
+                .await
+                .map_err(|error| Error::from(error).on(&it.host))?;
+            changed(INSTANCE, &it.id, it.host.as_str());
+            Ok(())
+        });
+        let (rules, memberships) =
+            tokio::join!(future::join_all(rules), future::join_all(memberships));
+        let failures = rules.into_iter().chain(memberships);
+        let failures: Vec<Error> = failures.filter_map(Result::err).collect();
+        together(failures, |count| {
+            format!("{count} things could not be put right")
+        })
+    }
+}

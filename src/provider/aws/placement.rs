@@ -80,7 +80,7 @@ fn refusal(wish: &Wish<'_>, subnet: &Subnet) -> Option<String> {
             return Some(format!("EC2 keeps {address} for itself"));
         }
     }
-    if !wish.offered.iter().any(|zone| *zone == subnet.zone) {
+    if !wish.offered.contains(&subnet.zone) {
         return Some(format!("its zone has no {}", wish.instance_type));
     }
     (subnet.free < 1).then(|| "no address in it is free".to_owned())

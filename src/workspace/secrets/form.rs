@@ -185,6 +185,7 @@ fn same(one: &Values, other: &Values) -> bool {
 }
 
 /// Keys and values with their places, in order.
+#[derive(Default)]
 struct Pairs(Vec<(Spanned<String>, Spanned<Option<String>>)>);
 
 /// The file as it stands.
@@ -192,12 +193,6 @@ struct Pairs(Vec<(Spanned<String>, Spanned<Option<String>>)>);
 struct Entries {
     own: Pairs,
     users: Pairs,
-}
-
-impl Default for Pairs {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
 }
 
 impl<'de> Deserialize<'de> for Pairs {

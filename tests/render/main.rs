@@ -127,7 +127,7 @@ fn a_member_that_moves_changes_what_names_it_and_nothing_else() {
 }
 
 #[test]
-fn another_etcd_takes_a_restart_of_patroni() {
+fn another_etcd_takes_another_patroni_and_spares_postgresql() {
     let before = cluster(&HOSTS, true);
     let mut after = before.clone();
     let node4 = after.nodes.get_mut(&HostName::new("node4")).unwrap();
@@ -135,7 +135,7 @@ fn another_etcd_takes_a_restart_of_patroni() {
     let (before, after) = (rendered(&before), rendered(&after));
     let old = &file(&before, "node1", "/etc/patroni.yml").content;
     let new = file(&after, "node1", "/etc/patroni.yml");
-    assert_eq!(new.effect_of_change(Some(old)), Effect::Restart);
+    assert_eq!(new.effect_of_change(Some(old)), Effect::Exchange);
     assert_eq!(new.effect_of_change(None), Effect::Reload);
 }
 

@@ -20,12 +20,15 @@ mod down;
 mod etcd_members;
 mod files;
 mod front_door;
+mod local_sql;
 mod packages;
+mod reconnect;
 mod remains;
 mod roles;
 mod surprise;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turns;
 mod up;
 
 pub use config::config_patch;

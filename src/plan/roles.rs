@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Change, Found, Plan, Step, StepId, up::local_sql};
+use super::{Action, Change, Found, Plan, Step, StepId, local_sql::local_sql};
 use crate::{
     cluster::{
         Cluster, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, Node, REPLICATION_USER,

@@ -1,0 +1,24 @@
+//! SQL as the superuser on a host itself, over the socket that asks for no password.
+
+use crate::{
+    cluster::Cluster,
+    remote::{Script, quote},
+};
+
+/// `local_psql PORT …`: psql as the superuser over the local socket, which asks for no password.
+pub(super) const LOCAL_PSQL: &str = r#"local_psql() {
+  port=$1
+  shift
+  psql=$(ls /usr/lib/postgresql/*/bin/psql | sort -V | tail -n 1)
+  cd /
+  setpriv --reuid=postgres --regid=postgres --init-groups "$psql" -qX -h /var/run/postgresql -p "$port" -U postgres -d postgres "$@"
+}"#;
+
+/// Runs SQL as the superuser, over standard input.
+pub(super) fn local_sql(cluster: &Cluster, sql: &str) -> Script {
+    let port = cluster.inventory.postgresql.port;
+    Script::new().line(LOCAL_PSQL).line(format!(
+        "printf '%s' {} | local_psql {port} -o /dev/null",
+        quote(sql),
+    ))
+}

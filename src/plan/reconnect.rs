@@ -1,0 +1,120 @@
+//! Replication that begins anew where an end of it has another address now.
+
+use std::time::Duration;
+
+use super::{
+    Action, Change, Found, Plan, Step, StepId,
+    components::{self, Configured},
+    local_sql::{LOCAL_PSQL, local_sql},
+};
+use crate::{
+    cluster::{Cluster, Node},
+    facts::Facts,
+    inventory::Role,
+    remote::Script,
+    sql::literal,
+};
+
+/// Ends replication over addresses that are no member's any more, so that it begins anew.
+///
+/// Neither end of a connection whose address is gone hears of it: both would wait for their timeouts,
+/// a minute each, and until then the replica's slot is taken.
+pub(super) fn reconnect(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    databases: &[(&Node, Configured)],
+    leader: Option<&str>,
+    led: &[StepId],
+) -> Vec<StepId> {
+    let moved: Vec<&Node> = databases
+        .iter()
+        .map(|(node, _)| *node)
+        .filter(|node| {
+            found
+                .facts
+                .get(&node.name)
+                .is_some_and(|facts| has_moved(node, facts))
+        })
+        .collect();
+    let Some(first) = moved.first() else {
+        return Vec::new();
+    };
+    // Everybody must know the new addresses first.
+    let mut after: Vec<StepId> = (0..plan.steps.len())
+        .filter(|id| plan.steps[*id].name == "reload-patroni")
+        .collect();
+    after.extend(led);
+    let leader_moved = moved.iter().any(|node| Some(node.name.as_str()) == leader);
+    let gone = if leader_moved {
+        "true".to_owned()
+    } else {
+        let members: Vec<String> = cluster
+            .with_role(Role::Postgres)
+            .map(|node| {
+                let (name, address) = (node.name.as_str(), node.address.to_string());
+                format!("({}, {})", literal(name), literal(&address))
+            })
+            .collect();
+        format!(
+            "(application_name, host(client_addr)) not in ({})",
+            members.join(", ")
+        )
+    };
+    let on_leader =
+        format!("select pg_terminate_backend(pid) from pg_stat_replication where {gone}");
+    let freed = plan.push(Step {
+        host: first.name.clone(),
+        name: "free-slots",
+        why: "the leader would stream to addresses that are gone until it times out".into(),
+        after,
+        changes: vec![Change::Other(
+            "the leader gives up replication to addresses that are no member's".into(),
+        )],
+        action: Action::RunOnLeader(local_sql(cluster, &on_leader)),
+        limit: Duration::from_secs(30),
+        units: vec!["patroni"],
+    });
+    let mut steps = Vec::new();
+    if leader_moved {
+        steps.push(plan.push(Step {
+            host: first.name.clone(),
+            name: "wake-members",
+            why: "the replicas would look for the leader only in their next loop".into(),
+            after: vec![freed],
+            changes: vec![Change::Other("every Patroni runs its loop now".into())],
+            action: Action::Wake,
+            limit: Duration::from_secs(30),
+            units: vec!["patroni"],
+        }));
+    }
+    steps.extend(moved.into_iter().map(|node| {
+        plan.push(Step {
+            host: node.name.clone(),
+            name: "reconnect-replica",
+            why: "a replica waits for its old connection until it times out".into(),
+            after: vec![freed],
+            changes: vec![Change::Other("replication begins anew".into())],
+            // The receiver is no backend, so that pg_terminate_backend() does not know it.
+            action: Action::Run(
+                Script::new()
+                    .line(LOCAL_PSQL)
+                    .line(format!(
+                        "pid=$(echo 'select pid from pg_stat_wal_receiver' | local_psql {} -At)",
+                        cluster.inventory.postgresql.port
+                    ))
+                    .line("[ -z \"$pid\" ] || kill \"$pid\""),
+            ),
+            limit: Duration::from_secs(30),
+            units: vec!["patroni"],
+        })
+    }));
+    steps
+}
+
+/// Whether a member runs under another address than its Patroni was told.
+fn has_moved(node: &Node, facts: &Facts) -> bool {
+    let told = format!("connect_address: \"{}:", node.address);
+    let config = facts.files.get(components::PATRONI_CONFIG);
+    facts.in_recovery.is_some() && config.is_some_and(|config| !config.content.contains(&told))
+}

@@ -1,0 +1,131 @@
+//! Members whose Patroni starts anew: one at a time, in an order that keeps somebody taking writes.
+
+use std::time::Duration;
+
+use super::{
+    Action, Change, Condition, Found, Plan, Step, StepId,
+    components::{self, Configured, Turn},
+    front_door,
+    up::{FORMING, await_streaming},
+};
+use crate::{
+    cluster::{Cluster, ETCD_CLIENT_PORT, Node},
+    inventory::Role,
+};
+
+/// Has another Patroni take over on each host where etcd is elsewhere now, one at a time.
+///
+/// Replicas first, unless none of the etcd hosts that the members know is left: then the leader only
+/// goes on because all members vouch for it (`failsafe_mode`), so that none of them may be away
+/// before it has its lock again.
+pub(super) fn exchange_in_turn(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    databases: &[(&Node, Configured)],
+    leader: Option<&str>,
+    dcs_ready: &[StepId],
+) -> Vec<StepId> {
+    let mut exchanges: Vec<&(&Node, Configured)> = databases
+        .iter()
+        .filter(|(_, configured)| configured.turn == Turn::Exchange)
+        .collect();
+    let lost = exchanges
+        .iter()
+        .any(|(node, _)| knows_no_etcd(cluster, found, node));
+    exchanges.sort_by_key(|(node, _)| (Some(node.name.as_str()) == leader) != lost);
+    let mut last: Vec<StepId> = Vec::new();
+    for (node, configured) in exchanges {
+        let mut before = last.clone();
+        before.extend(dcs_ready);
+        let leads = Some(node.name.as_str()) == leader;
+        if leads {
+            before.extend(&configured.ready);
+            before.extend(front_door::hold(plan, cluster, found, node, &before));
+        }
+        let Some(step) = components::run_unit(plan, node, Role::Postgres, configured, &before)
+        else {
+            continue;
+        };
+        last = vec![plan.push(Step {
+            host: node.name.clone(),
+            name: "await-member",
+            why: "the DCS must know it again before the next goes".into(),
+            after: vec![step],
+            changes: Vec::new(),
+            action: Action::Await(Condition::Registered),
+            limit: Duration::from_secs(60),
+            units: vec!["patroni"],
+        })];
+        if leads {
+            last = front_door::release(plan, cluster, found, node, &last)
+                .map_or(last, |step| vec![step]);
+        }
+    }
+    last
+}
+
+/// Whether a member's Patroni has no address of any etcd that is right today.
+fn knows_no_etcd(cluster: &Cluster, found: &Found, node: &Node) -> bool {
+    let config = found
+        .facts
+        .get(&node.name)
+        .and_then(|facts| facts.files.get(components::PATRONI_CONFIG));
+    let Some(config) = config else {
+        return true;
+    };
+    // A run that was cut off may have written the new list for a Patroni that has not read it yet.
+    let unread = found.facts[&node.name].pending.contains_key("patroni");
+    unread
+        || !cluster.with_role(Role::Etcd).any(|etcd| {
+            let address = format!("{}:{ETCD_CLIENT_PORT}", etcd.address);
+            config.content.contains(&address)
+        })
+}
+
+/// Restarts Patroni where nothing less will do: replicas first, one at a time, and the leader last,
+/// after it has handed over.
+pub(super) fn restart_in_turn(
+    plan: &mut Plan,
+    databases: &[(&Node, Configured)],
+    leader: Option<&str>,
+    settled: &mut Vec<StepId>,
+) {
+    let mut restarts: Vec<&(&Node, Configured)> = databases
+        .iter()
+        .filter(|(_, configured)| configured.turn == Turn::Restart)
+        .collect();
+    restarts.sort_by_key(|(node, _)| Some(node.name.as_str()) == leader);
+    for (node, configured) in restarts {
+        if Some(node.name.as_str()) == leader && databases.len() > 1 {
+            let mut after = settled.clone();
+            after.extend(&configured.ready);
+            *settled = vec![plan.push(Step {
+                host: node.name.clone(),
+                name: "hand-over",
+                why: "a leader is not restarted while it takes writes".into(),
+                after,
+                changes: vec![Change::Other("another member becomes the leader".into())],
+                action: Action::HandOver,
+                limit: Duration::from_secs(60),
+                units: vec!["patroni"],
+            })];
+        }
+        if let Some(step) = components::run_unit(plan, node, Role::Postgres, configured, settled) {
+            *settled = vec![if databases.len() > 1 {
+                await_streaming(plan, node, vec![step])
+            } else {
+                plan.push(Step {
+                    host: node.name.clone(),
+                    name: "await-leader",
+                    why: "one member must take writes".into(),
+                    after: vec![step],
+                    changes: Vec::new(),
+                    action: Action::Await(Condition::Leader),
+                    limit: FORMING,
+                    units: vec!["patroni"],
+                })
+            }];
+        }
+    }
+}

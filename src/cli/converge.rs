@@ -250,7 +250,8 @@ async fn converge(
         outlook.running.extend(launched);
     }
     if !outlook.moving.is_empty() {
-        if !agreed && !asker.yes {
+        // What would be refused afterwards is refused before anything moves.
+        if !agreed {
             let site = base.connect(&outlook.running, events).await?;
             let plan = site.look().await.and_then(|sight| sight.plan());
             site.remote.close().await;

@@ -21,6 +21,7 @@ mod etcd_members;
 mod files;
 mod front_door;
 mod local_sql;
+mod lost_quorum;
 mod packages;
 mod reconnect;
 mod remains;

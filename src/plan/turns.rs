@@ -76,7 +76,10 @@ fn knows_no_etcd(cluster: &Cluster, found: &Found, node: &Node) -> bool {
     };
     // A run that was cut off may have written the new list for a Patroni that has not read it yet.
     let unread = found.facts[&node.name].pending.contains_key("patroni");
+    // At the right address, and spoken to in the wrong way.
+    let tls = config.content.contains("protocol: https");
     unread
+        || tls != cluster.ca.is_some()
         || !cluster.with_role(Role::Etcd).any(|etcd| {
             let address = format!("{}:{ETCD_CLIENT_PORT}", etcd.address);
             config.content.contains(&address)

@@ -1,7 +1,7 @@
 //! Hosts whose addresses have changed: what is told to whom, and in which order.
 
 use super::world::{FIVE, SHARED, World, step};
-use crate::plan::Action;
+use crate::plan::{self, Action};
 
 /// Steps that write files are the same for every change; what matters is what comes of them.
 fn deeds(world: &World) -> Vec<String> {
@@ -125,6 +125,39 @@ fn one_of_three_etcd_members_is_told_of_before_it_restarts_and_the_leader_comes_
     assert!(at("db2 await-member") < at("db1 exchange-patroni"));
     assert!(at("db3 await-member") < at("db1 exchange-patroni"));
     assert!(at("db2 update-etcd-member") < at("db2 exchange-patroni"));
+}
+
+#[test]
+fn most_of_three_etcd_members_at_once_is_refused() {
+    let mut world = World::settled(SHARED);
+    world.moves(&[("db1", "192.0.2.10"), ("db2", "192.0.2.20")]);
+    let error = plan::up(
+        &world.cluster,
+        &world.files,
+        &crate::render::dcs_config(&world.cluster),
+        &world.found,
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("db1, db2"), "{error}");
+    assert_eq!(error.left_behind(), Some("nothing was changed"));
+}
+
+#[test]
+fn tls_is_not_turned_off_under_several_etcd_members() {
+    let mut world = World::settled(SHARED);
+    world.wants("\ntls: { enabled: false }", SHARED);
+    world.cluster.ca = None;
+    let error = plan::up(
+        &world.cluster,
+        &world.files,
+        &crate::render::dcs_config(&world.cluster),
+        &world.found,
+    )
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("cannot be turned off"),
+        "{error}"
+    );
 }
 
 #[test]

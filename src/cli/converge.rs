@@ -12,6 +12,7 @@ use super::{
     Global, drill, plan as plan_verb,
     prospect::Prospect,
     rotate,
+    session::Session,
     site::{self, Base, Sight, Site},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     inventory::{HostName, Inventory, Role},
     provider::{Access, Machine},
     remote::Remote,
-    report::{self, Expected, Handle, Options, Reporter, RunLog, Summary, Terminal},
+    report::{self, Expected, Handle, Summary, Terminal},
     workspace::Workspace,
 };
 
@@ -67,38 +68,15 @@ pub(super) async fn run(
         terminal.say(&format!("note: {note}"));
     }
     rotate::say_unfinished(&base, terminal)?;
-    let (events, receiver) = Events::channel();
-    let log = base.workspace.new_run(jiff::Timestamp::now())?;
-    let reporter = Reporter::start(
-        receiver,
-        Options {
-            terminal: terminal.clone(),
-            run_log: Some(RunLog::create(&log)?),
-            hosts: base.hosts(),
-        },
-    );
-    events.emit(Event::RunStarted {
-        verb: verb.as_str(),
-        cluster: base.inventory.cluster.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        at: jiff::Timestamp::now(),
-    });
+    let session = Session::begin(&base, verb.as_str(), terminal.clone(), base.hosts())?;
     let asker = Asker {
         verb,
         terminal,
-        reporter: &reporter,
+        reporter: &session.reporter,
         yes,
     };
-    let result = converge(&base, &asker, &events, cancel).await;
-    events.emit(Event::RunFinished {
-        exit_code: result
-            .as_ref()
-            .err()
-            .map_or(0, |error| error.kind().exit_code()),
-        seconds: events.elapsed(),
-        error: result.as_ref().err().map(Error::to_string),
-    });
-    let run = reporter.conclude(result.as_ref().err()).await;
+    let result = converge(&base, &asker, &session.events, cancel).await;
+    let run = session.end(&result).await;
     let endpoints = result
         .as_ref()
         .map_or(Vec::new(), |done| endpoints(&base, done));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, site::Base};
+use super::{Global, session::Session, site::Base};
 use crate::{
     error::{Error, Kind, Result},
     event::{Event, Events},
@@ -13,7 +13,7 @@ use crate::{
     plan::{self, Change, Plan},
     provider::Resource,
     remote::Remote,
-    report::{self, Expected, Handle, Options, Reporter, RunLog, Summary, Terminal},
+    report::{self, Expected, Handle, Summary, Terminal},
     workspace::Workspace,
 };
 
@@ -26,44 +26,21 @@ pub(super) async fn run(
 ) -> Result<()> {
     let base = Base::new(global, Workspace::open)?;
     let lock = base.workspace.lock("down")?;
-    let (events, receiver) = Events::channel();
-    let log = base.workspace.new_run(jiff::Timestamp::now())?;
-    let reporter = Reporter::start(
-        receiver,
-        Options {
-            terminal: terminal.clone(),
-            run_log: Some(RunLog::create(&log)?),
-            hosts: base.hosts(),
-        },
-    );
-    events.emit(Event::RunStarted {
-        verb: "down",
-        cluster: base.inventory.cluster.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        at: jiff::Timestamp::now(),
-    });
+    let session = Session::begin(&base, "down", terminal.clone(), base.hosts())?;
     let asker = Asker {
         base: &base,
         terminal,
-        reporter: &reporter,
+        reporter: &session.reporter,
         yes,
         keep_secrets,
     };
     let removed = if base.provider.owns_hosts() {
-        remove_hosts(&asker, &events, cancel).await
+        remove_hosts(&asker, &session.events, cancel).await
     } else {
-        clear_hosts(&asker, &events, cancel).await
+        clear_hosts(&asker, &session.events, cancel).await
     };
     let result = removed.and_then(|()| base.workspace.remove(&lock, keep_secrets));
-    events.emit(Event::RunFinished {
-        exit_code: result
-            .as_ref()
-            .err()
-            .map_or(0, |error| error.kind().exit_code()),
-        seconds: events.elapsed(),
-        error: result.as_ref().err().map(Error::to_string),
-    });
-    let run = reporter.conclude(result.as_ref().err()).await;
+    let run = session.end(&result).await;
     if result.is_ok() {
         let settled = format!("nothing of the cluster {} is left", base.inventory.cluster);
         let kept = if keep_secrets {

@@ -24,6 +24,7 @@ mod prospect;
 mod render;
 mod report;
 mod rotate;
+mod session;
 mod site;
 mod switchover;
 mod watch;

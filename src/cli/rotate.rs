@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Global, Rotate,
     converge::{self, Asker, Verb},
+    session::Session,
     site::{Base, Site, typed},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     event::{Event, Events},
     patroni,
     provider::Machine,
-    report::{self, Expected, Options, Reporter, RunLog, Summary, Terminal},
+    report::{self, Expected, Summary, Terminal},
     workspace::{AuthorityStage, SecretsStage},
 };
 
@@ -39,22 +40,7 @@ pub(super) async fn run(
     let intent = intent(&base, what)?;
     let outlook = base.outlook().await?;
     let machines = outlook.complete(&base.inventory)?;
-    let (events, receiver) = Events::channel();
-    let log = base.workspace.new_run(jiff::Timestamp::now())?;
-    let reporter = Reporter::start(
-        receiver,
-        Options {
-            terminal: terminal.clone(),
-            run_log: Some(RunLog::create(&log)?),
-            hosts: base.hosts(),
-        },
-    );
-    events.emit(Event::RunStarted {
-        verb: "rotate",
-        cluster: base.inventory.cluster.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        at: jiff::Timestamp::now(),
-    });
+    let session = Session::begin(&base, "rotate", terminal.clone(), base.hosts())?;
     let (Rotate::Certs { yes, .. } | Rotate::Secrets { yes, .. }) = what;
     let turn = Turn {
         base: &base,
@@ -62,22 +48,14 @@ pub(super) async fn run(
         asker: Asker {
             verb: Verb::Up,
             terminal,
-            reporter: &reporter,
+            reporter: &session.reporter,
             yes: true,
         },
-        events: &events,
+        events: &session.events,
         cancel,
     };
     let result = turn.rotate(what, &intent, yes).await;
-    events.emit(Event::RunFinished {
-        exit_code: result
-            .as_ref()
-            .err()
-            .map_or(0, |error| error.kind().exit_code()),
-        seconds: events.elapsed(),
-        error: result.as_ref().err().map(Error::to_string),
-    });
-    let run = reporter.conclude(result.as_ref().err()).await;
+    let run = session.end(&result).await;
     let endpoints = match (&result, what) {
         (Err(_), _) => Vec::new(),
         (Ok(()), Rotate::Certs { .. }) => {

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Global, drill,
+    session::Session,
     site::{Base, Site},
 };
 use crate::{
@@ -14,10 +15,9 @@ use crate::{
         record::{Drill, Limits, Record},
     },
     error::{Error, Kind, Result},
-    event::{Event, Events},
     inventory::{HostName, Role},
     patroni,
-    report::{self, Expected, Handle, Options, Reporter, RunLog, Summary, Terminal},
+    report::{self, Expected, Handle, Summary, Terminal},
     switchover::Handover,
 };
 
@@ -46,37 +46,27 @@ pub(super) async fn run(
     if outlook.running.is_empty() {
         return Err(super::site::no_hosts(&base.inventory));
     }
-    let folder = base.workspace.new_run(jiff::Timestamp::now())?;
-    let begun = jiff::Timestamp::now();
-    let (events, receiver) = Events::channel();
-    let reporter = Reporter::start(
-        receiver,
-        Options {
-            terminal: terminal.clone(),
-            run_log: Some(RunLog::create(&folder)?),
-            hosts: base.hosts(),
-        },
-    );
-    events.emit(Event::RunStarted {
-        verb: "switchover",
-        cluster: base.inventory.cluster.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        at: begun,
-    });
+    let session = Session::begin(&base, "switchover", terminal.clone(), base.hosts())?;
     let limits = Limits {
         max_outage: None,
         max_lost: 0,
     };
     let result = async {
-        let site = base.connect(&outlook.running, &events).await?;
+        let site = base.connect(&outlook.running, &session.events).await?;
         let handed = async {
             let cluster = site.look().await?.cluster;
             let survey = patroni::survey(&site.http, &cluster).await;
             let Some(handover) = Handover::plan(&survey, to.as_ref())? else {
                 return Ok(None);
             };
-            ask(&site, &handover, yes, terminal, &reporter).await?;
-            let mut stage = drill::stage(&site, cluster.clone(), folder.clone(), limits, cancel);
+            ask(&site, &handover, yes, terminal, &session.reporter).await?;
+            let mut stage = drill::stage(
+                &site,
+                cluster.clone(),
+                session.folder.clone(),
+                limits,
+                cancel,
+            );
             stage.crew = CREW;
             let fault = Fault {
                 scenario: Scenario::Switchover,
@@ -84,8 +74,8 @@ pub(super) async fn run(
                 candidate: Some(handover.to.clone()),
             };
             let drill = stage.play_fault(fault, 1, 1).await?;
-            let record = Record::of(&cluster, begun, limits, vec![drill]);
-            record.write(&folder)?;
+            let record = Record::of(&cluster, session.begun, limits, vec![drill]);
+            record.write(&session.folder)?;
             Ok(Some((handover, record)))
         }
         .await;
@@ -99,15 +89,7 @@ pub(super) async fn run(
             None => Ok(done),
         }
     });
-    events.emit(Event::RunFinished {
-        exit_code: result
-            .as_ref()
-            .err()
-            .map_or(0, |error| error.kind().exit_code()),
-        seconds: events.elapsed(),
-        error: result.as_ref().err().map(Error::to_string),
-    });
-    let run = reporter.conclude(result.as_ref().err()).await;
+    let run = session.end(&result).await;
     match result? {
         None => {
             let leader = to.map(|to| to.to_string()).unwrap_or_default();

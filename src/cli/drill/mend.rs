@@ -4,11 +4,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Global, play::stage};
 use crate::{
-    cli::site::{self, Base},
+    cli::{
+        session::Session,
+        site::{self, Base},
+    },
     drill::{Scenario, record::Limits},
     error::{Error, Result},
-    event::{Event, Events},
-    report::{self, Expected, Options, Reporter, RunLog, Terminal},
+    event::Events,
+    report::{self, Expected, Terminal},
     workspace::{Broken, BrokenHost, BrokenNote},
 };
 
@@ -67,33 +70,18 @@ pub(super) async fn mend(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let folder = base.workspace.new_run(jiff::Timestamp::now())?;
-    let (events, receiver) = Events::channel();
-    let reporter = Reporter::start(
-        receiver,
-        Options {
-            terminal: terminal.for_people(),
-            run_log: Some(RunLog::create(&folder)?),
-            hosts: Vec::new(),
-        },
-    );
-    events.emit(Event::RunStarted {
-        verb: "drill",
-        cluster: base.inventory.cluster.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        at: jiff::Timestamp::now(),
-    });
+    let session = Session::begin(base, "drill", terminal.for_people(), Vec::new())?;
     terminal.say(&format!("putting right: {}", describe(broken)));
-    let mended = put_right(base, broken, note, &events, folder, cancel).await;
-    events.emit(Event::RunFinished {
-        exit_code: mended
-            .as_ref()
-            .err()
-            .map_or(0, |error| error.kind().exit_code()),
-        seconds: events.elapsed(),
-        error: mended.as_ref().err().map(Error::to_string),
-    });
-    reporter.conclude(mended.as_ref().err()).await;
+    let mended = put_right(
+        base,
+        broken,
+        note,
+        &session.events,
+        session.folder.clone(),
+        cancel,
+    )
+    .await;
+    session.end(&mended).await;
     mended
 }
 

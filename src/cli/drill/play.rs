@@ -6,17 +6,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Global, Wish, mend};
 use crate::{
-    cli::site::{Base, Site},
+    cli::{
+        session::Session,
+        site::{Base, Site},
+    },
     cluster::Cluster,
     drill::{
         Clients, Crew, Guest, Scenario, Stage, Tools, guests,
         record::{Drill, Limits, Record},
     },
     error::{Error, Kind, Result},
-    event::{Event, Events},
     patroni,
     remote::Remote,
-    report::{self, Expected, Handle, Options, Reporter, RunLog, Terminal},
+    report::{self, Expected, Handle, Terminal},
 };
 
 /// How long lag may take to vanish before a drill.
@@ -40,38 +42,22 @@ pub(super) async fn run(
     let scenarios = possible(&base, scenarios, terminal)?;
     let outlook = base.outlook().await?;
     let machines = outlook.complete(&base.inventory)?;
-    let folder = base.workspace.new_run(jiff::Timestamp::now())?;
-    let begun = jiff::Timestamp::now();
-    let (events, receiver) = Events::channel();
-    let reporter = Reporter::start(
-        receiver,
-        Options {
-            terminal: terminal.for_people(),
-            run_log: Some(RunLog::create(&folder)?),
-            hosts: base.hosts(),
-        },
-    );
-    events.emit(Event::RunStarted {
-        verb: "drill",
-        cluster: base.inventory.cluster.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        at: begun,
-    });
+    let session = Session::begin(&base, "drill", terminal.for_people(), base.hosts())?;
     let mut drills = Vec::new();
     let mut cluster = None;
     let result = async {
-        let site = base.connect(machines, &events).await?;
+        let site = base.connect(machines, &session.events).await?;
         let guard = Guard {
             site: &site,
             wish,
             scenarios: &scenarios,
             terminal,
-            reporter: &reporter,
+            reporter: &session.reporter,
         };
         let played = async {
             let proven = guard.pass().await?;
             cluster = Some(proven.clone());
-            let mut stage = stage(&site, proven, folder.clone(), wish.limits(), cancel);
+            let mut stage = stage(&site, proven, session.folder.clone(), wish.limits(), cancel);
             stage.crew = wish.crew();
             play(&site, &stage, &scenarios, wish.runs.into(), &mut drills).await
         }
@@ -80,25 +66,17 @@ pub(super) async fn run(
         played
     }
     .await;
-    let record = cluster.map(|cluster| Record::of(&cluster, begun, wish.limits(), drills));
+    let record = cluster.map(|cluster| Record::of(&cluster, session.begun, wish.limits(), drills));
     let result = match &record {
         Some(record) if !record.drills.is_empty() => {
-            let written = record.write(&folder);
+            let written = record.write(&session.folder);
             result
                 .and(written)
                 .and(record.verdict().map_or(Ok(()), Err))
         }
         _ => result,
     };
-    events.emit(Event::RunFinished {
-        exit_code: result
-            .as_ref()
-            .err()
-            .map_or(0, |error| error.kind().exit_code()),
-        seconds: events.elapsed(),
-        error: result.as_ref().err().map(Error::to_string),
-    });
-    reporter.conclude(result.as_ref().err()).await;
+    session.end(&result).await;
     if let Some(record) = record.filter(|record| !record.drills.is_empty()) {
         report::print_drills(terminal, &record);
     }

@@ -7,15 +7,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Global, Wish};
 use crate::{
-    cli::site::{self, Base, Site},
+    cli::{
+        session::Session,
+        site::{self, Base, Site},
+    },
     drill::{
         Clients, Load, Scenario, bands, judge, marks, measure, narrate,
         record::{Drill, Mark, Record},
         samples,
     },
-    error::{Error, Result},
-    event::{Event, Events, Moment},
-    report::{self, Options, Reporter, RunLog, Terminal},
+    error::Result,
+    event::{Event, Moment},
+    report::{self, Terminal},
 };
 
 /// How long clients work before what they feel counts: seconds. Connections are made meanwhile.
@@ -36,43 +39,20 @@ pub(super) async fn run(
         return Err(site::no_hosts(&base.inventory));
     }
     // No lock: it is there to run beside whatever holds it.
-    let folder = base.workspace.new_run(jiff::Timestamp::now())?;
-    let (events, receiver) = Events::channel();
-    let reporter = Reporter::start(
-        receiver,
-        Options {
-            terminal: terminal.for_people(),
-            run_log: Some(RunLog::create(&folder)?),
-            hosts: Vec::new(),
-        },
-    );
-    events.emit(Event::RunStarted {
-        verb: "drill",
-        cluster: base.inventory.cluster.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        at: jiff::Timestamp::now(),
-    });
-    let site = base.connect(&outlook.running, &events).await?;
-    let watched = watch(&site, wish, &folder, cancel).await;
+    let session = Session::begin(&base, "drill", terminal.for_people(), Vec::new())?;
+    let site = base.connect(&outlook.running, &session.events).await?;
+    let watched = watch(&site, wish, &session.folder, cancel).await;
     site.remote.close().await;
     // Before the report ends, which puts it on the run's page.
     let (record, result) = match watched {
         Err(error) => (None, Err(error)),
         Ok(record) => {
-            let written = record.write(&folder);
+            let written = record.write(&session.folder);
             let verdict = record.verdict().map_or(Ok(()), Err);
             (Some(record), written.and(verdict))
         }
     };
-    events.emit(Event::RunFinished {
-        exit_code: result
-            .as_ref()
-            .err()
-            .map_or(0, |error| error.kind().exit_code()),
-        seconds: events.elapsed(),
-        error: result.as_ref().err().map(Error::to_string),
-    });
-    reporter.conclude(result.as_ref().err()).await;
+    session.end(&result).await;
     if let Some(record) = record {
         report::print_drills(terminal, &record);
     }

@@ -172,6 +172,14 @@ impl<'a> Etcd<'a> {
         Ok(done.succeeded)
     }
 
+    /// Deletes what a member of Patroni's has said of itself, which it says again in its next loop.
+    pub async fn forget_patroni_member(&self, scope: &str, member: &str) -> Result<()> {
+        let key = encode(&format!("{}members/{member}", prefix(scope)));
+        self.post::<Value>("/v3/kv/deleterange", &json!({"key": key}))
+            .await
+            .map(|_| ())
+    }
+
     async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
         let answer = self
             .http

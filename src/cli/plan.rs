@@ -220,6 +220,7 @@ fn action(action: &Action) -> &'static str {
         Action::RestartPending => "restart_pending",
         Action::ReleaseBootstrap { .. } => "release_bootstrap",
         Action::HandOver => "hand_over",
+        Action::ForgetMember => "forget_member",
         Action::Wake => "wake",
         Action::UpdateEtcdMember { .. } => "update_etcd_member",
     }

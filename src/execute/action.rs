@@ -13,6 +13,7 @@ use crate::{
     inventory::{HostName, Role},
     patroni::{self, Patroni},
     plan::Step,
+    remote::Script,
 };
 
 /// How long one member may take to restart PostgreSQL and be back where it was.
@@ -20,6 +21,11 @@ const RETURN: Duration = Duration::from_secs(120);
 /// How long a member may take, once it has been woken, to see that a parameter waits for a restart,
 /// or no longer does.
 const NOTICE: Duration = Duration::from_secs(5);
+/// How often a bootstrap must be seen not to be at work until it is taken for dead, and how far apart:
+/// from taking the lock to the start of `initdb` is a fraction of a second.
+const QUIET_LOOKS: usize = 4;
+const QUIET_PAUSE: Duration = Duration::from_millis(750);
+const QUIET_LIMIT: Duration = Duration::from_secs(10);
 /// Raising takes one round; lowering takes two, since a replica keeps the higher value until its
 /// primary has restarted.
 const ROUNDS: usize = 3;
@@ -44,11 +50,41 @@ pub(super) async fn release_bootstrap(
     revision: &str,
     context: &Context,
 ) -> Result<()> {
+    // Whoever took the lock a moment ago may not have begun when the hosts were looked at: released
+    // under his hands, it would be taken by a second, and there would be two clusters.
+    for _ in 0..QUIET_LOOKS {
+        sleep(QUIET_PAUSE).await;
+        if bootstrap_at_work(context).await? {
+            return Ok(());
+        }
+    }
     // If somebody has touched the lock since, a bootstrap is alive after all, and that is as good.
     Etcd::on(&context.http, &step.host)
         .release_initialize(context.cluster.name(), revision)
         .await
         .map(|_| ())
+}
+
+/// Whether any member makes a database, copies one, or runs one.
+async fn bootstrap_at_work(context: &Context) -> Result<bool> {
+    let script = Script::probe(
+        "grep -qsxE 'initdb|pg_basebackup|postgres' /proc/[0-9]*/comm && echo busy || echo quiet",
+    );
+    let looks = context.cluster.with_role(Role::Postgres).map(|node| {
+        let script = &script;
+        async move {
+            let silent = |_, _: &str| {};
+            context
+                .remote
+                .run(&node.name, script, QUIET_LIMIT, &silent)
+                .await
+        }
+    });
+    let mut busy = false;
+    for look in futures_util::future::join_all(looks).await {
+        busy |= look?.stdout.contains("busy");
+    }
+    Ok(busy)
 }
 
 /// Has whichever etcd has a quorum remember another peer URL for the member on the step's host.
@@ -73,6 +109,21 @@ pub(super) async fn update_etcd_member(
         }
         sleep(Duration::from_millis(300)).await;
     }
+}
+
+/// Has the DCS forget where the member on the step's host was.
+pub(super) async fn forget_member(step: &Step, context: &Context) -> Result<()> {
+    let mut last = Error::failed("no etcd answers");
+    for node in context.cluster.with_role(Role::Etcd) {
+        let forgotten = Etcd::on(&context.http, &node.name)
+            .forget_patroni_member(context.cluster.name(), step.host.as_str())
+            .await;
+        match forgotten {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 async fn update_through(etcd: &Etcd<'_>, host: &HostName, peer_url: &str) -> Result<()> {

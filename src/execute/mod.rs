@@ -207,6 +207,7 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
             action::release_bootstrap(step, revision, context).await
         }
         Action::HandOver => action::hand_over(step, context, &say).await,
+        Action::ForgetMember => action::forget_member(step, context).await,
         Action::Wake => {
             action::wake(context).await;
             Ok(())

@@ -47,7 +47,7 @@ pub(super) fn has_quorum(cluster: &Cluster, found: &Found) -> bool {
     all == 1 || here > all / 2
 }
 
-/// Plans the change of a member's URL, if it has another; returns the step.
+/// Plans the change of a member's URL, if it has another or may have; returns the step.
 pub(super) fn update(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -55,18 +55,32 @@ pub(super) fn update(
     node: &Node,
     after: &[StepId],
 ) -> Option<StepId> {
-    let from = outdated(cluster, found, node)?;
     let peer_url = peer_url(cluster, node);
+    // A run that was cut off may have left it starting, and then nobody can say what it remembers.
+    let facts = found.facts.get(&node.name);
+    let unknown = found.etcd.is_empty() && facts.is_some_and(|facts| facts.etcd_data);
+    let (why, change) = if unknown {
+        (
+            "etcd does not answer, and may know it by another URL",
+            Change::Other(format!("{peer_url} is where its peers find it")),
+        )
+    } else {
+        let from = outdated(cluster, found, node)?;
+        (
+            "its peers look for it where it no longer is",
+            Change::Setting {
+                key: format!("etcd's member {}", node.name),
+                from: Some(from.into()),
+                to: Some(peer_url.clone().into()),
+            },
+        )
+    };
     Some(plan.push(Step {
         host: node.name.clone(),
         name: "update-etcd-member",
-        why: "its peers look for it where it no longer is".into(),
+        why: why.into(),
         after: after.to_vec(),
-        changes: vec![Change::Setting {
-            key: format!("etcd's member {}", node.name),
-            from: Some(from.into()),
-            to: Some(peer_url.clone().into()),
-        }],
+        changes: vec![change],
         action: Action::UpdateEtcdMember { peer_url },
         limit: Duration::from_secs(30),
         units: vec!["etcd"],

@@ -97,6 +97,8 @@ pub enum Action {
     HandOver,
     /// Has every Patroni run its loop now rather than within `loop_wait`.
     Wake,
+    /// Deletes what the DCS has of the member on the step's host.
+    ForgetMember,
     /// Tells etcd's cluster under which URL the peers of the member on the step's host find it.
     UpdateEtcdMember {
         peer_url: String,

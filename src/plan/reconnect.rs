@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::{
     Action, Change, Found, Plan, Step, StepId,
     components::{self, Configured},
-    local_sql::{LOCAL_PSQL, local_sql},
+    local_sql::LOCAL_PSQL,
 };
 use crate::{
     cluster::{Cluster, Node},
     facts::Facts,
     inventory::Role,
-    remote::Script,
+    remote::{Script, quote},
     sql::literal,
 };
 
@@ -61,8 +61,6 @@ pub(super) fn reconnect(
             members.join(", ")
         )
     };
-    let on_leader =
-        format!("select pg_terminate_backend(pid) from pg_stat_replication where {gone}");
     let freed = plan.push(Step {
         host: first.name.clone(),
         name: "free-slots",
@@ -71,7 +69,7 @@ pub(super) fn reconnect(
         changes: vec![Change::Other(
             "the leader gives up replication to addresses that are no member's".into(),
         )],
-        action: Action::RunOnLeader(local_sql(cluster, &on_leader)),
+        action: Action::RunOnLeader(free_slots(cluster, &gone)),
         limit: Duration::from_secs(30),
         units: vec!["patroni"],
     });
@@ -110,6 +108,27 @@ pub(super) fn reconnect(
         })
     }));
     steps
+}
+
+/// Ends the walsenders for which `gone` holds.
+///
+/// One whose socket is full tries to say goodbye to nobody, and only goes at the second word.
+fn free_slots(cluster: &Cluster, gone: &str) -> Script {
+    let port = cluster.inventory.postgresql.port;
+    Script::new()
+        .line(LOCAL_PSQL)
+        .line(format!("ask() {{ printf '%s' \"$1\" | local_psql {port} -At; }}"))
+        .line(format!(
+            "pids=$(ask {} | paste -sd ,)",
+            quote(&format!("select pid from pg_stat_replication where {gone}"))
+        ))
+        .line("[ -n \"$pids\" ] || exit 0")
+        .line("for _ in 1 2 3 4 5 6 7 8 9 10; do")
+        .line("  left=$(ask \"select count(pg_terminate_backend(pid)) from pg_stat_replication where pid in ($pids)\")")
+        .line("  [ \"$left\" != 0 ] || exit 0")
+        .line("  sleep 0.2")
+        .line("done")
+        .line("echo 'they are still there, and end by themselves within a minute' >&2")
 }
 
 /// Whether a member runs under another address than its Patroni was told.

@@ -38,6 +38,11 @@ pub(super) fn exchange_in_turn(
     for (node, configured) in exchanges {
         let mut before = last.clone();
         before.extend(dcs_ready);
+        if remembered_elsewhere(found, node) {
+            let mut after = before.clone();
+            after.extend(&configured.ready);
+            before.push(forget(plan, node, after));
+        }
         let leads = Some(node.name.as_str()) == leader;
         if leads {
             before.extend(&configured.ready);
@@ -63,6 +68,34 @@ pub(super) fn exchange_in_turn(
         }
     }
     last
+}
+
+/// Whether the DCS has a member under an address at which it is no more.
+fn remembered_elsewhere(found: &Found, node: &Node) -> bool {
+    let address = format!("://{}:", node.address);
+    let known = found.dcs.as_ref();
+    known
+        .and_then(|keys| keys.members.get(node.name.as_str()))
+        .and_then(|member| member["conn_url"].as_str())
+        .is_some_and(|url| !url.contains(&address))
+}
+
+/// A Patroni that starts asks whoever has its name whether he is there; at an address that is gone
+/// that takes six seconds.
+fn forget(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "forget-member",
+        why: "the DCS has it at an address where nobody answers".into(),
+        after,
+        changes: vec![Change::Other(format!(
+            "what the DCS has of {}, until its Patroni says it anew",
+            node.name
+        ))],
+        action: Action::ForgetMember,
+        limit: Duration::from_secs(10),
+        units: vec!["etcd"],
+    })
 }
 
 /// Whether a member's Patroni has no address of any etcd that is right today.

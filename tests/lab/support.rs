@@ -151,10 +151,11 @@ impl Lab {
 
     /// The same for any run that prints events.
     pub(crate) fn kill_run(&self, words: &[&str], mut when: impl FnMut(&Value) -> bool) -> bool {
+        let said = fs::File::create(self.dir.path().join("stderr")).expect("a file");
         let mut child = self
             .command(words)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(said)
             .spawn()
             .expect("pgherd runs");
         let stdout = child.stdout.take().expect("a pipe");
@@ -164,6 +165,10 @@ impl Lab {
             .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
             .any(|event| when(&event));
         kill(&mut child);
+        if !reached {
+            let said = fs::read_to_string(self.dir.path().join("stderr"));
+            println!("it ended by itself: {}", said.unwrap_or_default());
+        }
         reached
     }
 

@@ -163,6 +163,24 @@ async fn the_lock_of_a_bootstrap_is_released_only_as_it_was_seen() {
     assert_eq!(asked["compare"][0]["target"], "MOD");
 }
 
+/// Its owner may have taken it after the hosts were looked at.
+#[tokio::test]
+async fn the_lock_of_a_bootstrap_stays_while_any_member_is_at_work() {
+    let mut hosts = Hosts::serving(|question| match question {
+        ("node4", 2379, "POST /v3/kv/txn", _) => panic!("it was released"),
+        _ => NOBODY,
+    });
+    hosts.scripts = Box::new(|host, _| match host {
+        "node2" => Deed::Ends(0, "busy\n", ""),
+        _ => Deed::Ends(0, "quiet\n", ""),
+    });
+    let release = Action::ReleaseBootstrap {
+        revision: "42".into(),
+    };
+    let walked = walk(hosts, vec![step("node4", release, &[])]).await;
+    assert_eq!(walked.outcomes(), [Changed]);
+}
+
 #[tokio::test]
 async fn a_leader_hands_over_to_the_synchronous_standby() {
     let switched = Arc::new(AtomicBool::new(false));

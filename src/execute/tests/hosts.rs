@@ -38,7 +38,7 @@ type Scripts = dyn Fn(&str, &Script) -> Deed + Send + Sync;
 type Services = dyn Fn(Asked<'_>) -> (u16, Value) + Send + Sync;
 
 pub(super) struct Hosts {
-    scripts: Box<Scripts>,
+    pub(super) scripts: Box<Scripts>,
     services: Arc<Services>,
     /// `HOST begins` and `HOST ends`, in their order.
     log: Mutex<Vec<String>>,

@@ -185,6 +185,22 @@ fn all_five_at_once_is_one_plan() {
     assert_eq!(deeds.last().unwrap(), "node3 reconnect-replica");
 }
 
+/// Its successor would ask at the old address, and wait for an answer, before it began.
+#[test]
+fn where_a_member_was_is_forgotten_before_its_patroni_starts() {
+    let mut world = World::settled(FIVE);
+    let url = serde_json::json!({"conn_url": "postgres://192.0.2.2:5432/postgres"});
+    world.dcs().members.insert("node2".into(), url);
+    world.moves(&[("node2", "192.0.2.20"), ("node4", "192.0.2.40")]);
+    let deeds = deeds(&world);
+    let forgotten: Vec<usize> = (0..deeds.len())
+        .filter(|at| deeds[*at].ends_with("forget-member"))
+        .collect();
+    assert_eq!(forgotten.len(), 1, "{deeds:?}");
+    assert_eq!(deeds[forgotten[0]], "node2 forget-member");
+    assert_eq!(deeds[forgotten[0] + 1], "node2 exchange-patroni");
+}
+
 #[test]
 fn hosts_that_swapped_their_addresses_are_told_apart_by_their_names() {
     let mut world = World::settled(FIVE);
@@ -216,6 +232,24 @@ fn what_an_earlier_run_has_not_got_to_is_done() {
             "node1 await-member"
         ],
         "the leader first, since nothing tells which etcd its Patroni knows"
+    );
+}
+
+/// A run that was killed while etcd restarted.
+#[test]
+fn what_an_etcd_that_does_not_answer_remembers_is_put_right_once_it_does() {
+    let mut world = World::settled(FIVE);
+    world.stop("node4", "etcd");
+    world.found.dcs = None;
+    world.found.etcd.clear();
+    let deeds = deeds(&world);
+    assert_eq!(
+        deeds[..3],
+        [
+            "node4 start-etcd",
+            "node4 await-etcd",
+            "node4 update-etcd-member"
+        ]
     );
 }
 

@@ -70,12 +70,14 @@ pub(super) fn exchange_in_turn(
     last
 }
 
-/// Whether the DCS has a member under an address at which it is no more.
+/// Whether the DCS has a member under an address at which it is no more, or may have.
 fn remembered_elsewhere(found: &Found, node: &Node) -> bool {
     let address = format!("://{}:", node.address);
-    let known = found.dcs.as_ref();
+    let Some(keys) = &found.dcs else {
+        return true;
+    };
+    let known = keys.members.get(node.name.as_str());
     known
-        .and_then(|keys| keys.members.get(node.name.as_str()))
         .and_then(|member| member["conn_url"].as_str())
         .is_some_and(|url| !url.contains(&address))
 }
@@ -86,7 +88,7 @@ fn forget(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
     plan.push(Step {
         host: node.name.clone(),
         name: "forget-member",
-        why: "the DCS has it at an address where nobody answers".into(),
+        why: "the DCS may have it at an address where nobody answers".into(),
         after,
         changes: vec![Change::Other(format!(
             "what the DCS has of {}, until its Patroni says it anew",

@@ -11,6 +11,14 @@ use crate::support::{Lab, docker, prepared_image};
 
 const HOSTS: [&str; 5] = ["node1", "node2", "node3", "node4", "haproxy"];
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
+/// After which a run is killed: where most is half done. `PGHERD_LAB_EVERY_STEP=1` has it killed after
+/// every kind of step, which takes minutes more.
+const KILLS: [&str; 4] = [
+    "configure-patroni",
+    "restart-etcd",
+    "exchange-patroni",
+    "free-slots",
+];
 
 /// The cluster with every host at a fixed address: those of set `n`, but for `others`.
 fn inventory(subnet: &str, n: usize, others: &[(&str, usize)]) -> String {
@@ -79,7 +87,8 @@ fn a_cluster_goes_on_while_its_hosts_move() {
     lab.expect(0, &["render", "--yes"]);
     assert_eq!(lab.sql("select count(*) from kept"), rows);
 
-    // All at once, and the run is killed after every kind of step.
+    // All at once, and the run is killed on the way.
+    let every = std::env::var_os("PGHERD_LAB_EVERY_STEP").is_some();
     let mut set = 3;
     let mut killed = Vec::new();
     loop {
@@ -87,7 +96,9 @@ fn a_cluster_goes_on_while_its_hosts_move() {
         let mut latest = None;
         let reached = lab.kill_run(&["render", "--yes", "--json"], |event| {
             let name = event["name"].as_str().unwrap_or_default();
-            let new = event["event"] == "step_finished" && !killed.iter().any(|it| it == name);
+            let wanted = every || KILLS.contains(&name);
+            let new =
+                wanted && event["event"] == "step_finished" && !killed.iter().any(|it| it == name);
             if new {
                 latest = Some(name.to_owned());
             }
@@ -103,7 +114,7 @@ fn a_cluster_goes_on_while_its_hosts_move() {
         assert_eq!(lab.sql("select count(*) from kept"), rows);
         set = if set == 3 { 4 } else { 3 };
     }
-    assert!(killed.len() >= 8, "{killed:?}");
+    assert!(killed.len() >= KILLS.len(), "{killed:?}");
 
     // A hand-edited file is shown before it is overwritten.
     lab.on("node2", "echo '# by hand' >>/etc/patroni.yml");

@@ -27,8 +27,9 @@ use crate::{
     workspace::Workspace,
 };
 
-/// How long the cluster may take to settle after the last step, until it must hold.
-const SETTLING: Duration = Duration::from_secs(45);
+/// How long the cluster may take to settle after the last step, until it must hold: a connection of
+/// replication whose other end is gone times out after a minute.
+const SETTLING: Duration = Duration::from_secs(75);
 
 /// Which of the two it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -131,9 +131,15 @@ fn free_slots(cluster: &Cluster, gone: &str) -> Script {
         .line("echo 'they are still there, and end by themselves within a minute' >&2")
 }
 
-/// Whether a member runs under another address than its Patroni was told.
+/// Whether a member runs under another address than its Patroni was told, or may: a run that was cut
+/// off has told nobody what it wrote.
 fn has_moved(node: &Node, facts: &Facts) -> bool {
     let told = format!("connect_address: \"{}:", node.address);
     let config = facts.files.get(components::PATRONI_CONFIG);
-    facts.in_recovery.is_some() && config.is_some_and(|config| !config.content.contains(&told))
+    let unheard = matches!(
+        facts.pending.get("patroni").map(String::as_str),
+        Some("reload" | "exchange")
+    );
+    facts.in_recovery.is_some()
+        && (unheard || config.is_some_and(|config| !config.content.contains(&told)))
 }

@@ -256,7 +256,12 @@ fn units_are_started_enabled_and_told_what_they_have_not_heard() {
                     let pending = &mut world.facts("node3").pending;
                     pending.insert("patroni".into(), "reload".into());
                 },
-                &["node3 reload-patroni []", "node1 restart-pending [0]"],
+                &[
+                    "node3 reload-patroni []",
+                    "node3 free-slots [0]",
+                    "node3 reconnect-replica [1]",
+                    "node1 restart-pending [0, 2]",
+                ],
             ),
             (
                 "cut off before etcd's restart",

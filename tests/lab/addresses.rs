@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Lab, docker, prepared_image};
+use crate::support::{Lab, docker, prepared_image, prepared_version};
 
 const HOSTS: [&str; 5] = ["node1", "node2", "node3", "node4", "haproxy"];
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
@@ -44,8 +44,9 @@ fn inventory(subnet: &str, n: usize, others: &[(&str, usize)]) -> String {
         .collect();
     format!(
         "provider: {{ kind: docker, image: {}, subnet: {subnet}.0/24 }}\n\
-         postgresql: {{ version: 15 }}\npatroni: {{ synchronous: true }}\nhosts:\n{hosts}",
-        prepared_image()
+         postgresql: {{ version: {} }}\npatroni: {{ synchronous: true }}\nhosts:\n{hosts}",
+        prepared_image(),
+        prepared_version()
     )
 }
 

@@ -8,16 +8,17 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Lab, kill, prepared_image};
+use crate::support::{Lab, kill, prepared_image, prepared_version};
 
 /// The fastest timing that Patroni takes, and no acknowledged commit may ever be lost.
 fn inventory() -> String {
     format!(
-        "provider: {{ kind: docker, image: {} }}\npostgresql: {{ version: 15 }}\n\
+        "provider: {{ kind: docker, image: {} }}\npostgresql: {{ version: {} }}\n\
          patroni: {{ ttl: 20, loop_wait: 2, retry_timeout: 5, synchronous: true }}\n\
          hosts:\n  node1: {{ roles: [postgres] }}\n  node2: {{ roles: [postgres] }}\n  \
          node3: {{ roles: [postgres] }}\n  node4: {{ roles: [etcd] }}\n  haproxy: {{ roles: [haproxy] }}\n",
-        prepared_image()
+        prepared_image(),
+        prepared_version()
     )
 }
 

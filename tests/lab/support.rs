@@ -297,6 +297,13 @@ pub(crate) fn prepared_image() -> String {
     TAG.to_owned()
 }
 
+/// The major version of PostgreSQL that the prepared image has: its distribution's.
+pub(crate) fn prepared_version() -> String {
+    let label = "{{index .Config.Labels \"pgherd.postgresql\"}}";
+    let said = docker(&["image", "inspect", "--format", label, &prepared_image()]);
+    said.trim().to_owned()
+}
+
 /// An image whose package sources have PostgreSQL 16, whatever the distribution has.
 pub(crate) fn image_with_postgresql_16() -> String {
     const TAG: &str = "pgherd-host:postgresql-16";

@@ -113,13 +113,77 @@ pub const INTERIM_REWIND_USER: &str = "rewind_interim";
 pub const REST_USER: &str = "patroni";
 pub const STATS_USER: &str = "pgherd";
 
+/// How far the cluster speaks TLS.
+///
+/// `Off` and `Required` are what an inventory can ask for. The two between them are what a cluster that
+/// runs goes through on its way from one to the other: neighbours get on with each other, so that hosts
+/// can change one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsStage {
+    /// Plaintext, and no certificates.
+    Off,
+    /// Every host has certificates and trusts those of the others; everybody still uses plaintext.
+    Offered,
+    /// The cluster's own parts use TLS, and clients may.
+    Used,
+    /// Nothing but TLS, verified.
+    Required,
+}
+
+impl TlsStage {
+    pub fn of(inventory: &Inventory) -> Self {
+        if inventory.tls.enabled {
+            Self::Required
+        } else {
+            Self::Off
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Offered => "offered",
+            Self::Used => "used",
+            Self::Required => "required",
+        }
+    }
+
+    /// Whether it is one that a cluster only goes through.
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Offered | Self::Used)
+    }
+
+    /// Whether hosts have certificates.
+    pub fn is_offered(self) -> bool {
+        self >= Self::Offered
+    }
+
+    /// Whether whoever in the cluster asks another does it by TLS.
+    pub fn is_used(self) -> bool {
+        self >= Self::Used
+    }
+
+    /// The one after this on the way to `end`.
+    pub fn towards(self, end: Self) -> Self {
+        use std::cmp::Ordering::{Equal, Greater, Less};
+        match (self, self.cmp(&end)) {
+            (_, Equal) => self,
+            (Self::Off, Less) | (Self::Used, Greater) => Self::Offered,
+            (Self::Offered, Less) | (Self::Required, Greater) => Self::Used,
+            (Self::Offered | Self::Off, Greater) => Self::Off,
+            (Self::Used | Self::Required, Less) => Self::Required,
+        }
+    }
+}
+
 /// Everything that rendering and planning need to know, and nothing that they could find out.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     pub inventory: Inventory,
     pub nodes: IndexMap<HostName, Node>,
     pub secrets: Secrets,
-    /// The cluster's own certificate authority, PEM; `None` while `tls` is off.
+    pub tls: TlsStage,
+    /// The cluster's own certificate authority, PEM; `None` while TLS is off.
     pub ca: Option<String>,
     /// What `ca_bundle` names, PEM.
     pub ca_bundle: Option<String>,

@@ -15,6 +15,8 @@ use crate::{
 pub const WRITE: &str = "write";
 /// The listener that leads to the replicas.
 pub const READ: &str = "read";
+/// What ends the name of a member that is asked by TLS, where it is also asked without.
+pub const OVER_TLS: &str = "_tls";
 
 /// One server behind one listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,6 +35,15 @@ pub struct Server {
 impl Server {
     pub fn is_up(&self) -> bool {
         self.status.starts_with("UP")
+    }
+
+    /// A member that is asked in two ways is up if it answers in one.
+    fn merge(&mut self, other: Self) {
+        let sessions = self.sessions + other.sessions;
+        if other.is_up() {
+            *self = other;
+        }
+        self.sessions = sessions;
     }
 }
 
@@ -84,13 +95,20 @@ fn parse(csv: &str, host: &HostName) -> Result<Vec<Server>> {
             continue;
         }
         let field = |at: usize| fields.get(at).copied().unwrap_or_default().to_owned();
-        servers.push(Server {
+        let server = Server {
             listener: listener.to_owned(),
-            name: name.to_owned(),
+            name: name.strip_suffix(OVER_TLS).unwrap_or(name).to_owned(),
             status: field(status),
             sessions: field(scur).parse().unwrap_or(0),
             check: field(check),
-        });
+        };
+        let same = servers
+            .iter_mut()
+            .find(|it: &&mut Server| (&it.listener, &it.name) == (&server.listener, &server.name));
+        match same {
+            Some(one) => one.merge(server),
+            None => servers.push(server),
+        }
     }
     Ok(servers)
 }
@@ -98,6 +116,23 @@ fn parse(csv: &str, host: &HostName) -> Result<Vec<Server>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_that_is_asked_in_two_ways_is_one() -> Result<()> {
+        let csv = "# pxname,svname,scur,status,check_status\n\
+                   write,node1,3,DOWN,L7RSP\nwrite,node1_tls,2,UP,L7OK\n\
+                   write,node2,0,UP,L7OK\nwrite,node2_tls,1,DOWN,L6RSP\n";
+        let servers = parse(csv, &HostName::new("haproxy"))?;
+        let seen: Vec<_> = servers
+            .iter()
+            .map(|it| (it.name.as_str(), it.is_up(), it.sessions, it.check.as_str()))
+            .collect();
+        assert_eq!(
+            seen,
+            [("node1", true, 5, "L7OK"), ("node2", true, 1, "L7OK")]
+        );
+        Ok(())
+    }
 
     #[test]
     fn frontends_and_totals_are_not_servers() -> Result<()> {

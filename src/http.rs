@@ -2,7 +2,13 @@
 //!
 //! No port has to be reachable from here, and what is measured is what the host itself sees.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -49,6 +55,8 @@ impl Answer {
 pub struct Http {
     remote: Arc<dyn Remote>,
     tls: Option<Arc<rustls::ClientConfig>>,
+    /// Whether services may still, or already, speak plaintext.
+    plaintext: Arc<AtomicBool>,
 }
 
 /// User and password for HTTP's basic authentication.
@@ -57,7 +65,17 @@ pub type Login<'a> = (&'a str, &'a Secret);
 impl Http {
     /// `tls` is given where the services speak TLS; it trusts the cluster's authority alone.
     pub fn new(remote: Arc<dyn Remote>, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
-        Self { remote, tls }
+        Self {
+            remote,
+            tls,
+            plaintext: Arc::default(),
+        }
+    }
+
+    /// From now on plaintext will do as well, for a cluster that is on its way to TLS or from it. It
+    /// goes through SSH in either case.
+    pub fn allow_plaintext(&self) {
+        self.plaintext.store(true, Ordering::Relaxed);
     }
 
     pub async fn get(
@@ -112,12 +130,21 @@ impl Http {
         port: u16,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer> {
-        let stream = self.remote.dial(host, port).await?;
         let failed = |error: &dyn std::error::Error| {
             Error::failed(format!("port {port} does not answer"))
                 .on(host)
                 .because(error)
         };
+        if self.tls.is_some() && self.plaintext.load(Ordering::Relaxed) {
+            // In this order: a service that waits for plaintext might wait for the end of a TLS
+            // greeting, while one that speaks TLS says at once that it was not greeted.
+            let stream = self.remote.dial(host, port).await?;
+            match talk(stream, request.clone()).await {
+                Ok(answer) if answer.status != StatusCode::BAD_REQUEST => return Ok(answer),
+                _ => {}
+            }
+        }
+        let stream = self.remote.dial(host, port).await?;
         match &self.tls {
             None => talk(stream, request).await.map_err(|error| failed(&error)),
             Some(config) => {

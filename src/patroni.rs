@@ -35,6 +35,8 @@ pub struct Status {
     #[serde(default)]
     pub pending_restart: bool,
     pub database_system_identifier: Option<String>,
+    /// When its loop last saw the DCS, in whole seconds of its own clock.
+    pub dcs_last_seen: Option<u64>,
     #[serde(default)]
     pub pause: bool,
     #[serde(default)]

@@ -164,6 +164,7 @@ mod tests {
             },
             pending_restart: false,
             database_system_identifier: None,
+            dcs_last_seen: None,
             pause: false,
             patroni: BTreeMap::new(),
         }

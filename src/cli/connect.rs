@@ -15,7 +15,7 @@ use super::{
     site::{self, Base},
 };
 use crate::{
-    cluster::SUPERUSER,
+    cluster::{SUPERUSER, TlsStage},
     error::{Error, Result},
     event::Events,
     inventory::{HostName, Inventory, Role},
@@ -125,11 +125,14 @@ pub(super) async fn psql(global: &Global, read: bool, args: &[String]) -> Result
             .env_remove("PGPASSWORD")
             .env_remove("PGSERVICE")
             .args(args);
-        if base.inventory.tls.enabled {
-            psql.env("PGSSLMODE", "verify-full")
-                .env("PGSSLROOTCERT", base.workspace.ca_path());
-        } else {
-            psql.env("PGSSLMODE", "disable");
+        let mode = match base.workspace.tls()? {
+            TlsStage::Required => "verify-full",
+            TlsStage::Used | TlsStage::Offered => "prefer",
+            TlsStage::Off => "disable",
+        };
+        psql.env("PGSSLMODE", mode);
+        if mode == "verify-full" {
+            psql.env("PGSSLROOTCERT", base.workspace.ca_path());
         }
         wait(psql, "psql", "postgresql-client").await
     }

@@ -9,14 +9,14 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Global, drill, plan as plan_verb,
+    Global, drill, passing, plan as plan_verb,
     prospect::Prospect,
     rotate,
     session::Session,
     site::{self, Base, Sight, Site},
 };
 use crate::{
-    cluster::{Cluster, SUPERUSER},
+    cluster::{Cluster, SUPERUSER, TlsStage},
     error::{Error, Kind, Result},
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
@@ -256,7 +256,16 @@ async fn converge(
     }
     let result = settle(&site, asker, agreed, cancel).await;
     site.remote.close().await;
-    let cluster = result?;
+    let mut cluster = result?;
+    while cluster.tls.is_passing() {
+        let next = cluster.tls.towards(TlsStage::of(&base.inventory));
+        base.workspace.note_tls(next)?;
+        // Anew, since with it changes what pgherd itself expects.
+        let site = base.connect(&outlook.running, events).await?;
+        let result = settle(&site, asker, true, cancel).await;
+        site.remote.close().await;
+        cluster = result?;
+    }
     Ok(Done {
         cluster,
         machines: outlook.running,
@@ -286,13 +295,21 @@ pub(super) async fn settle(
         changes: plan.changes(),
     });
     let cluster = sight.cluster.clone();
-    let sight = if plan.is_empty() {
+    let prospect = Prospect {
+        notes: Vec::from_iter(passing::note(cluster.tls, &site.base.inventory)),
+        ..Prospect::of_plan(plan)
+    };
+    if !(agreed || prospect.plan.is_empty()) {
+        asker.ask(site.base, &prospect).await?;
+    }
+    if cluster.tls.is_passing() {
+        site.base.workspace.note_tls(cluster.tls)?;
+        let stage = cluster.tls.as_str();
+        site.events.emit(Event::Stage { stage });
+    }
+    let sight = if prospect.plan.is_empty() {
         sight
     } else {
-        let prospect = Prospect::of_plan(plan);
-        if !agreed {
-            asker.ask(site.base, &prospect).await?;
-        }
         let context = Context {
             cluster: cluster.clone(),
             remote: site.remote.clone() as Arc<dyn Remote>,
@@ -349,7 +366,7 @@ fn endpoints(base: &Base, done: &Done) -> Vec<(&'static str, String)> {
     let address = machine
         .and_then(|machine| machine.published_on.or(machine.ssh_address))
         .map_or_else(|| door.address.to_string(), |address| address.to_string());
-    let scheme = if done.cluster.ca.is_some() {
+    let scheme = if done.cluster.tls.is_used() {
         "https"
     } else {
         "http"

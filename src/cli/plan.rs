@@ -222,6 +222,7 @@ fn action(action: &Action) -> &'static str {
         Action::HandOver => "hand_over",
         Action::ForgetMember => "forget_member",
         Action::Wake => "wake",
+        Action::TakeOver => "take_over",
         Action::UpdateEtcdMember { .. } => "update_etcd_member",
     }
 }

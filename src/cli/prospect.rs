@@ -1,6 +1,9 @@
 //! What `up` would do, as far as it can be known while not everything is there.
 
-use super::site::{Base, Outlook, Sight};
+use super::{
+    passing,
+    site::{Base, Outlook, Sight},
+};
 use crate::{
     error::{Error, Result},
     event::Events,
@@ -56,7 +59,7 @@ impl Base {
     /// that does not know this machine: then that comes first, and what they need is seen after it.
     pub(super) async fn prospect(&self, outlook: Outlook, drift: Vec<String>) -> Result<Prospect> {
         let absent = outlook.absent();
-        let notes = if absent.is_empty() {
+        let mut notes = if absent.is_empty() {
             Vec::new()
         } else {
             self.provider.preflight(&absent).await?
@@ -75,6 +78,7 @@ impl Base {
         if drift.is_empty() {
             sight = sight.whole()?;
         }
+        notes.extend(passing::note(sight.cluster.tls, &self.inventory));
         for host in &outlook.missing {
             let facts = Facts::bare(os.clone());
             sight.found.facts.insert(host.clone(), facts);
@@ -90,7 +94,7 @@ impl Base {
 
     /// A cluster of which no host runs.
     fn unseen(&self, outlook: &Outlook, os: &Os) -> Result<Sight> {
-        let cluster = self.cluster(&outlook.stopped, |_| os.clone())?;
+        let cluster = self.cluster(&outlook.stopped, self.workspace.tls()?, |_| os.clone())?;
         Ok(Sight {
             files: render::render(&cluster, &self.templates)?,
             cluster: cluster.into(),

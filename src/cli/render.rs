@@ -134,7 +134,7 @@ pub(super) async fn out(global: &Global, dir: &Path, terminal: &Terminal) -> Res
         }
     };
     let os = Os::expected(&base.inventory);
-    let cluster = base.cluster(&machines, |_| os.clone())?;
+    let cluster = base.cluster(&machines, base.workspace.tls()?, |_| os.clone())?;
     for node in cluster.nodes.values() {
         if let Address::Pending(host) = &node.address {
             notes.push(format!(

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Global, Rotate,
     converge::{self, Asker, Verb},
+    passing,
     session::Session,
     site::{Base, Site, typed},
 };
@@ -132,10 +133,17 @@ fn conclusion(base: &Base, what: Rotate) -> Result<String> {
     })
 }
 
-/// Says which change of certificates or passwords was begun and not completed.
+/// Says which change of certificates, passwords or TLS was begun and not completed.
 pub(super) fn say_unfinished(base: &Base, terminal: &Terminal) -> Result<()> {
     let authority = base.workspace.authority_stage()?;
     let secrets = base.workspace.secrets_stage()?;
+    if let Some(tls) = base.workspace.tls_stage()? {
+        let stage = passing::note(tls, &base.inventory).unwrap_or_default();
+        terminal.say(&format!(
+            "note: {stage}; complete it: {}",
+            typed(&base.inventory.path, "up")
+        ));
+    }
     for (what, verb, stage) in [
         (
             "authority",

@@ -17,7 +17,7 @@ use indexmap::IndexMap;
 
 use super::Global;
 use crate::{
-    cluster::{Address, Cluster, Node},
+    cluster::{Address, Cluster, Node, TlsStage},
     error::{Error, Kind, Result},
     etcd::{Etcd, Member, PatroniKeys},
     event::{Event, Events, HostState},
@@ -115,19 +115,23 @@ impl Base {
             self.workspace.control_dir()?,
             patience,
         ));
-        let tls = if self.inventory.tls.enabled {
+        let spoken = self.workspace.tls()?;
+        let trust = if spoken.is_offered() || self.workspace.has_authority() {
             Some(self.workspace.pki()?.rustls_client_config()?)
         } else {
             None
         };
-        let http = Http::new(remote.clone(), tls.clone());
+        let http = Http::new(remote.clone(), trust.clone());
+        if spoken != TlsStage::Required {
+            http.allow_plaintext();
+        }
         Ok(Site {
             base: self,
             machines: machines.to_vec(),
             resting: Vec::new(),
             remote,
             http,
-            tls,
+            tls: trust.filter(|_| spoken.is_offered()),
             events: events.clone(),
             looked: AtomicBool::new(false),
         })
@@ -139,6 +143,7 @@ impl Base {
     pub(super) fn cluster(
         &self,
         machines: &[Machine],
+        tls: TlsStage,
         os: impl Fn(&HostName) -> Os,
     ) -> Result<Cluster> {
         let inventory = &self.inventory;
@@ -149,7 +154,7 @@ impl Base {
                 .and_then(|machine| machine.address)
                 .or(inventory.hosts.get(host).and_then(|host| host.address))
         };
-        let (ca, mut certificates) = if inventory.tls.enabled {
+        let (ca, mut certificates) = if tls.is_offered() {
             let pki = self.workspace.pki()?;
             let doors = self.door_names(machines, &address_of);
             let requests: Vec<Request> = inventory
@@ -199,6 +204,7 @@ impl Base {
             inventory: inventory.clone(),
             nodes,
             secrets: self.workspace.secrets()?,
+            tls,
             ca,
             ca_bundle,
         })
@@ -395,35 +401,51 @@ impl Site<'_> {
 
     /// Reads every host's facts, and the DCS, and renders what should be there.
     pub(super) async fn look(&self) -> Result<Sight> {
+        let noted = self.base.workspace.tls()?;
+        let (sight, tls) = self.look_for(noted).await?;
+        // With certificates come files that nobody has looked for.
+        if tls.is_offered() && !noted.is_offered() {
+            return Ok(self.look_for(tls).await?.0);
+        }
+        Ok(sight)
+    }
+
+    /// The same with the files that a cluster has at `tls`; also says where it is.
+    async fn look_for(&self, tls: TlsStage) -> Result<(Sight, TlsStage)> {
         let inventory = &self.base.inventory;
         // Which files there are does not depend on what the hosts run; only what is in them does.
         let os = Os::expected(inventory);
         let machines = [&self.machines[..], &self.resting[..]].concat();
-        let draft = self.base.cluster(&machines, |_| os.clone());
+        let draft = self.base.cluster(&machines, tls, |_| os.clone());
         let draft = match draft {
             Err(error)
                 if inventory.postgresql.version == PgVersion::Distro
                     && error.kind() == Kind::Input =>
             {
-                self.base.cluster(&machines, |_| Os::ubuntu_24_04())?
+                self.base.cluster(&machines, tls, |_| Os::ubuntu_24_04())?
             }
             draft => draft?,
         };
         let draft = render::render(&draft, &self.base.templates)?;
         let (facts, dark) = self.probe(&draft).await;
-        let cluster = self.base.cluster(&machines, |host| {
+        let tls = self.base.tls(&facts)?;
+        if tls != TlsStage::Required {
+            self.http.allow_plaintext();
+        }
+        let cluster = self.base.cluster(&machines, tls, |host| {
             facts
                 .get(host)
                 .map_or_else(|| os.clone(), |facts: &Facts| facts.os.clone())
         })?;
         let files = render::render(&cluster, &self.base.templates)?;
         let (dcs, etcd) = self.dcs(&cluster, &facts).await;
-        Ok(Sight {
+        let sight = Sight {
             cluster: Arc::new(cluster),
             files,
             found: Found { facts, dcs, etcd },
             dark,
-        })
+        };
+        Ok((sight, tls))
     }
 
     async fn probe(&self, files: &Files) -> (BTreeMap<HostName, Facts>, Vec<Error>) {

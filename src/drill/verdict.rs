@@ -55,7 +55,7 @@ impl Settings {
             retry_timeout: patroni.retry_timeout,
             synchronous: patroni.synchronous,
             failsafe: patroni.failsafe,
-            tls: cluster.ca.is_some(),
+            tls: cluster.tls.is_used(),
             members: cluster.with_role(Role::Postgres).count(),
             etcd: cluster.with_role(Role::Etcd).count(),
         }

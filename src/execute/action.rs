@@ -196,6 +196,31 @@ pub(super) async fn wake(context: &Context) {
     drop(futures_util::future::join_all(woken).await);
 }
 
+/// Has every member read its config now, and sees to it that it has: its loop reads first, and notes
+/// then when it saw the DCS.
+///
+/// A member that does not answer, or does not see the DCS, is not waited for.
+pub(super) async fn take_over(context: &Context) {
+    let seen = async || -> Vec<(HostName, Option<u64>)> {
+        let survey = patroni::survey(&context.http, &context.cluster).await;
+        let told = survey.into_iter();
+        told.map(|(host, status)| (host, status.ok().and_then(|it| it.dcs_last_seen)))
+            .collect()
+    };
+    let before = seen().await;
+    let begin = Instant::now();
+    while begin.elapsed() < NOTICE {
+        wake(context).await;
+        sleep(Duration::from_millis(200)).await;
+        let behind = |(host, now): &(HostName, Option<u64>)| {
+            now.is_some() && before.iter().any(|(it, then)| it == host && then >= now)
+        };
+        if !seen().await.iter().any(behind) {
+            return;
+        }
+    }
+}
+
 async fn waiting(context: &Context) -> Result<Vec<HostName>> {
     let survey = patroni::survey(&context.http, &context.cluster).await;
     Ok(survey

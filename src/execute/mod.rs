@@ -212,6 +212,10 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
             action::wake(context).await;
             Ok(())
         }
+        Action::TakeOver => {
+            action::take_over(context).await;
+            Ok(())
+        }
         Action::UpdateEtcdMember { peer_url } => {
             action::update_etcd_member(step, peer_url, context).await
         }

@@ -11,14 +11,15 @@ use crate::{
     inventory::Role,
 };
 
-/// The URL under which a member's peers are to find it.
+/// The URL under which a member's peers are to find it: by its name, which `/etc/hosts` has everywhere,
+/// so that whatever addresses change, all of them at once too, etcd has nothing to be told.
 fn peer_url(cluster: &Cluster, node: &Node) -> String {
-    let scheme = if cluster.ca.is_some() {
+    let scheme = if cluster.tls.is_used() {
         "https"
     } else {
         "http"
     };
-    format!("{scheme}://{}:{ETCD_PEER_PORT}", node.address)
+    format!("{scheme}://{}:{ETCD_PEER_PORT}", node.name)
 }
 
 /// The URL that etcd has for a member, if it is another than it should be.
@@ -40,7 +41,10 @@ pub(super) fn has_quorum(cluster: &Cluster, found: &Found) -> bool {
             .facts
             .get(&node.name)
             .is_some_and(|facts| facts.unit("etcd").is_active());
-        if runs && outdated(cluster, found, node).is_none() {
+        let member = found.etcd.iter().find(|it| it.name == node.name.as_str());
+        let by_name = format!("://{}:{ETCD_PEER_PORT}", node.name);
+        let elsewhere = |url: &String| !url.ends_with(&by_name);
+        if runs && !member.is_some_and(|member| member.peer_urls.iter().any(elsewhere)) {
             here += 1;
         }
     }

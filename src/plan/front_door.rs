@@ -31,12 +31,12 @@ pub(super) fn hold(
     leader: &Node,
     after: &[StepId],
 ) -> Option<StepId> {
-    let server = server(leader);
-    let later = format!("sleep {AT_MOST}\n{SAY}\nsay 'enable health {server}'");
+    let enable = say(cluster, leader, "enable");
+    let later = format!("sleep {AT_MOST}\n{SAY}\n{enable}");
     let script = Script::new()
         .alone("hold-haproxy")
         .line(SAY)
-        .line(format!("say 'disable health {server}'"))
+        .line(say(cluster, leader, "disable"))
         .line(format!(
             "setsid sh -c {} </dev/null >/dev/null 2>&1 9>&- &",
             quote(&later)
@@ -58,11 +58,10 @@ pub(super) fn release(
     leader: &Node,
     after: &[StepId],
 ) -> Option<StepId> {
-    let server = server(leader);
     let script = Script::new()
         .alone("hold-haproxy")
         .line(SAY)
-        .line(format!("say 'enable health {server}'"));
+        .line(say(cluster, leader, "enable"));
     let draft = Draft {
         name: "release-haproxy",
         why: format!("{}'s Patroni is back", leader.name),
@@ -72,8 +71,21 @@ pub(super) fn release(
     push(plan, cluster, found, after, draft)
 }
 
-fn server(leader: &Node) -> String {
-    format!("{}/{}", haproxy::WRITE, leader.name)
+/// Tells HAProxy about its checks of a leader, under whichever names it has it.
+fn say(cluster: &Cluster, leader: &Node, what: &str) -> String {
+    let suffixes: &[&str] = if cluster.tls.is_passing() {
+        &["", haproxy::OVER_TLS]
+    } else {
+        &[""]
+    };
+    let lines: Vec<String> = suffixes
+        .iter()
+        .map(|suffix| {
+            let listener = haproxy::WRITE;
+            format!("say '{what} health {listener}/{}{suffix}'", leader.name)
+        })
+        .collect();
+    lines.join("\n")
 }
 
 /// A step on HAProxy's host, in words.

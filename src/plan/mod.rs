@@ -21,7 +21,6 @@ mod etcd_members;
 mod files;
 mod front_door;
 mod local_sql;
-mod lost_quorum;
 mod packages;
 mod reconnect;
 mod remains;
@@ -97,6 +96,8 @@ pub enum Action {
     HandOver,
     /// Has every Patroni run its loop now rather than within `loop_wait`.
     Wake,
+    /// The same, and waits until each has read its config.
+    TakeOver,
     /// Deletes what the DCS has of the member on the step's host.
     ForgetMember,
     /// Tells etcd's cluster under which URL the peers of the member on the step's host find it.

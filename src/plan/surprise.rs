@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Found, lost_quorum};
+use super::Found;
 use crate::{
     cluster::{Cluster, Node},
     error::{Error, Kind, Result},
@@ -30,7 +30,6 @@ pub(super) fn check(cluster: &Cluster, found: &Found) -> Result<()> {
     }
     findings.extend(versions(cluster));
     findings.extend(dcs(cluster, found));
-    findings.extend(lost_quorum::check(cluster, found));
     match findings.len() {
         0 => Ok(()),
         1 => Err(findings.remove(0)),

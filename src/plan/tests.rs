@@ -9,5 +9,6 @@ mod properties;
 mod remains;
 mod removal;
 mod surprises;
+mod tls;
 mod unseen;
 pub(crate) mod world;

@@ -114,7 +114,7 @@ fn knows_no_etcd(cluster: &Cluster, found: &Found, node: &Node) -> bool {
     // At the right address, and spoken to in the wrong way.
     let tls = config.content.contains("protocol: https");
     unread
-        || tls != cluster.ca.is_some()
+        || tls != cluster.tls.is_used()
         || !cluster.with_role(Role::Etcd).any(|etcd| {
             let address = format!("{}:{ETCD_CLIENT_PORT}", etcd.address);
             config.content.contains(&address)

@@ -73,6 +73,8 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
 /// Starts what does not run, all at once; restarts what must be restarted one at a time, so that a
 /// quorum stays. Returns the steps after which the DCS can be used.
 ///
+/// Members look for each other by name, so that every host must know the names before one restarts.
+///
 /// With a quorum the others are told of a member's new URL before it restarts; without one, or of the
 /// only member, that can only follow.
 fn etcd(
@@ -88,8 +90,16 @@ fn etcd(
     // keep, and the restart may be what brings it back.
     let declared = cluster.with_role(Role::Etcd).count();
     let quorum = others.len() > declared / 2 && etcd_members::has_quorum(cluster, found);
+    let named: Vec<StepId> = (0..plan.steps.len())
+        .filter(|id| plan.steps[*id].name == "prepare" && declared > 1)
+        .filter(|id| {
+            etcds
+                .iter()
+                .any(|(node, _)| node.name == plan.steps[*id].host)
+        })
+        .collect();
     let mut healthy = Vec::new();
-    let mut last: Vec<StepId> = Vec::new();
+    let mut last = named;
     for (node, configured) in starts.into_iter().chain(others) {
         let serial = configured.turn == Turn::Restart;
         let mut before = if serial { last.clone() } else { Vec::new() };
@@ -282,6 +292,23 @@ fn patroni(
             )],
             action: Action::RestartPending,
             limit: Duration::from_secs(600),
+            units: vec!["patroni"],
+        });
+        return;
+    }
+    let reloads: Vec<StepId> = (0..plan.steps.len())
+        .filter(|id| plan.steps[*id].name == "reload-patroni")
+        .collect();
+    if !reloads.is_empty() {
+        plan.push(Step {
+            host: first.name.clone(),
+            name: "take-over",
+            why: "Patroni reads what was reloaded in its next loop, which may be seconds away"
+                .into(),
+            after: reloads,
+            changes: vec![Change::Other("every Patroni runs its loop now".into())],
+            action: Action::TakeOver,
+            limit: Duration::from_secs(30),
             units: vec!["patroni"],
         });
     }

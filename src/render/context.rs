@@ -7,6 +7,7 @@ use crate::{
     cluster::{
         Cluster, ETCD_CLIENT_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER,
         Node, PATRONI_PORT, REPLICATION_USER, REST_USER, REWIND_USER, STATS_USER, SUPERUSER,
+        TlsStage,
     },
     error::{Error, Result},
     facts,
@@ -62,7 +63,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             .map(host)
             .collect()
     };
-    let (secrets, tls) = (&cluster.secrets, cluster.ca.is_some());
+    let secrets = &cluster.secrets;
     let mut replication = (REPLICATION_USER, &secrets.replication);
     let mut rewind = (REWIND_USER, &secrets.rewind);
     // Whoever may log in is let in before, and until after, anybody does.
@@ -112,12 +113,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "maxconn": 2 * most + 100,
             "sources": sources(cluster),
         },
-        "tls": {
-            "enabled": tls,
-            "scheme": if tls { "https" } else { "http" },
-            "hba": if tls { "hostssl" } else { "host" },
-            "ca": cluster.ca,
-        },
+        "tls": tls(cluster),
         "ca_bundle": cluster.ca_bundle,
         "paths": {
             "postgres_tls": files::POSTGRES_TLS,
@@ -155,7 +151,7 @@ pub(super) fn of_host(
     node: &Node,
 ) -> Result<Map<String, Value>> {
     let mut this = host(node);
-    this["certificate"] = match (&node.certificate, cluster.ca.is_some()) {
+    this["certificate"] = match (&node.certificate, cluster.tls.is_offered()) {
         (Some(certificate), true) => {
             json!({"cert": certificate.cert, "key": certificate.key.expose()})
         }
@@ -171,6 +167,19 @@ pub(super) fn of_host(
     context["postgresql"]["bin_dir"] = format!("/usr/lib/postgresql/{major}/bin").into();
     context["postgresql"]["version"] = major.into();
     Ok(context)
+}
+
+/// How TLS is spoken; on its way from off to on a cluster has both for a while.
+fn tls(cluster: &Cluster) -> Value {
+    let tls = cluster.tls;
+    json!({
+        "enabled": tls.is_offered(),
+        "used": tls.is_used(),
+        "required": tls == TlsStage::Required,
+        "scheme": if tls.is_used() { "https" } else { "http" },
+        "hba": if tls == TlsStage::Required { "hostssl" } else { "host" },
+        "ca": cluster.ca,
+    })
 }
 
 fn host(node: &Node) -> Value {
@@ -207,7 +216,7 @@ fn parameters(cluster: &Cluster) -> Map<String, Value> {
     }
     // Where Debian's psql looks for it.
     let mut fixed = vec![("unix_socket_directories", "/var/run/postgresql".to_owned())];
-    if cluster.ca.is_some() {
+    if cluster.tls.is_offered() {
         let file = |name: &str| format!("{}/{name}", files::POSTGRES_TLS);
         fixed.extend([
             ("ssl", "on".to_owned()),

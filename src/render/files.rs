@@ -55,7 +55,7 @@ impl Entry {
         let here = self.role.is_none_or(|role| node.roles.contains(&role));
         here && match self.when {
             When::Always => true,
-            When::Tls => cluster.ca.is_some(),
+            When::Tls => cluster.tls.is_offered(),
             When::CaBundle => cluster.ca_bundle.is_some(),
             When::Pypi => cluster.inventory.patroni.source == PatroniSource::Pypi,
         }

@@ -164,7 +164,20 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in: {text}");
         }
         drop(first);
-        let _second = acquire(&path, "pg", "down").unwrap();
+        let _second = acquire_soon(&path).unwrap();
+    }
+
+    /// Other tests start programs too, and between its birth and its own program's start each has
+    /// everything of ours for a moment.
+    fn acquire_soon(path: &Path) -> Result<RunLock> {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            let again = acquire(path, "pg", "up");
+            if again.is_ok() || std::time::Instant::now() > deadline {
+                return again;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 
     #[test]
@@ -174,16 +187,7 @@ mod tests {
         let lock = acquire(&path, "pg", "up").unwrap();
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         drop(lock);
-        // Other tests start programs too, and between its birth and its own program's start each has
-        // everything of ours for a moment.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        let again = loop {
-            let again = acquire(&path, "pg", "up");
-            if again.is_ok() || std::time::Instant::now() > deadline {
-                break again;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        };
+        let again = acquire_soon(&path);
         child.kill().unwrap();
         child.wait().unwrap();
         let _again = again.unwrap();

@@ -5,6 +5,7 @@
 //! | `secrets.yaml` | the passwords; made once, then the user's |
 //! | `pki/` | the cluster's certificate authority and what it issued; `next/` in it while it changes |
 //! | `rotation.json` | how far a change of the passwords has come |
+//! | `tls` | how far the cluster has come on its way to TLS, or from it |
 //! | `id_ed25519` | the key by which hosts know pgherd, unless the user names another |
 //! | `known_hosts` | the hosts' keys, pinned by name |
 //! | `ssh_config` | so that `ssh -F … node1` works |
@@ -45,6 +46,7 @@ mod rotation;
 mod runs;
 mod secrets;
 mod ssh_config;
+mod tls;
 
 use self::known_hosts::KnownHosts;
 #[cfg(feature = "aws")]
@@ -67,6 +69,7 @@ const LOCK: &str = "lock";
 const BROKEN: &str = "broken.json";
 const RUNS: &str = "runs";
 const ROTATION: &str = "rotation.json";
+const TLS: &str = "tls";
 const LAUNCHES: &str = "launches";
 const GITIGNORE: &str = ".gitignore";
 
@@ -146,7 +149,14 @@ impl Workspace {
         let real = Self::path_of(inventory)?;
         let scratch = short_private_dir("pgherd-preview-")?;
         let copy = scratch.path().to_owned();
-        for name in [SECRETS, ROTATION, IDENTITY, "id_ed25519.pub", KNOWN_HOSTS] {
+        for name in [
+            SECRETS,
+            ROTATION,
+            TLS,
+            IDENTITY,
+            "id_ed25519.pub",
+            KNOWN_HOSTS,
+        ] {
             link(&real, &copy, name)?;
         }
         for pki in [PathBuf::from(PKI), pki::rotation::next_dir(Path::new(PKI))] {
@@ -421,7 +431,7 @@ impl Workspace {
             files::remove(&launches.join(name))?;
         }
         files::remove_empty(&launches)?;
-        let mut names = vec![KNOWN_HOSTS, SSH_CONFIG, BROKEN];
+        let mut names = vec![KNOWN_HOSTS, SSH_CONFIG, BROKEN, TLS];
         if !keep_secrets {
             names.extend([SECRETS, ROTATION, IDENTITY, "id_ed25519.pub"]);
             pki::remove(&self.dir.join(PKI), self.inventory.hosts.keys())?;

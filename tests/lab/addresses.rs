@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{Lab, docker, prepared_image, prepared_version};
 
 const HOSTS: [&str; 5] = ["node1", "node2", "node3", "node4", "haproxy"];
-const NODES: [&str; 3] = ["node1", "node2", "node3"];
+pub(crate) const NODES: [&str; 3] = ["node1", "node2", "node3"];
 /// After which a run is killed: where most is half done. `PGHERD_LAB_EVERY_STEP=1` has it killed after
 /// every kind of step, which takes minutes more.
 const KILLS: [&str; 4] = [
@@ -161,7 +161,7 @@ fn files_need_no_host(lab: &Lab, subnet: &str) {
 }
 
 /// When each PostgreSQL was started, by its own word.
-fn started(lab: &Lab) -> Vec<String> {
+pub(crate) fn started(lab: &Lab) -> Vec<String> {
     let when = |node: &&str| lab.on(node, "sed -n 3p /data/patroni/postmaster.pid");
     NODES.iter().map(when).collect()
 }

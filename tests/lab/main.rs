@@ -11,6 +11,7 @@ mod bring_up;
 mod drills;
 mod existing;
 mod interrupted;
+mod quorum;
 mod security;
 mod support;
 mod watch;

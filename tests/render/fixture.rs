@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::LazyLock};
 
 use indexmap::IndexMap;
 use pgherd::{
-    cluster::{Address, Certificate, Cluster, Node, Secrets},
+    cluster::{Address, Certificate, Cluster, Node, Secrets, TlsStage},
     inventory::{
         Haproxy, Host, HostName, Inventory, Patroni, PatroniSource, PgSource, PgVersion,
         Postgresql, Provider, Role, SecretsSource, Ssh, Tls,
@@ -92,6 +92,7 @@ pub(crate) fn cluster(hosts: &[(&str, [u8; 4], &[Role])], tls: bool) -> Cluster 
         })
         .collect();
     Cluster {
+        tls: TlsStage::of(&inventory),
         inventory,
         nodes,
         secrets: Secrets {

@@ -25,7 +25,11 @@ fn a_settled_cluster_needs_nothing() {
 
 #[test]
 fn files_are_put_right_and_taken_over() {
-    const RELOADED: &[&str] = &["node2 configure-patroni []", "node2 reload-patroni [0]"];
+    const RELOADED: &[&str] = &[
+        "node2 configure-patroni []",
+        "node2 reload-patroni [0]",
+        "node1 take-over [1]",
+    ];
     check(
         FIVE,
         &[

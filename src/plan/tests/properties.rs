@@ -6,6 +6,7 @@ use proptest::{prelude::*, sample::Index};
 
 use super::world::{FIVE, ONE, SHARED, World, steps, told};
 use crate::{
+    cluster::TlsStage,
     inventory::{HostName, Role},
     plan::{Change, Plan, StepId, surprise},
     render::Kind,
@@ -42,7 +43,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
     ]
 }
 
-/// The layout, whether the hosts are bare, and whether TLS is to be switched off.
+/// The layout, whether the hosts are bare, and whether TLS is to go.
 type Beginning = (&'static str, bool, bool);
 
 /// What stories begin with, rendered once.
@@ -52,9 +53,10 @@ static BEGINNINGS: LazyLock<Vec<(Beginning, World)>> = LazyLock::new(|| {
         for tls_off in [false, true] {
             for (bare, mut world) in [(true, World::bare(layout)), (false, World::settled(layout))]
             {
-                // Under several etcd members that is refused.
-                if tls_off && (bare || layout != SHARED) {
+                if tls_off && bare {
                     world.wants("tls: { enabled: false }", layout);
+                } else if tls_off {
+                    world.speaks(TlsStage::Used);
                 }
                 beginnings.push(((layout, bare, tls_off), world));
             }

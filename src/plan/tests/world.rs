@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    cluster::{Address, Certificate, Cluster, Node, Secrets},
+    cluster::{Address, Certificate, Cluster, Node, Secrets, TlsStage},
     error::{Error, Result},
     etcd::{Member, PatroniKeys},
     facts::{DataFact, DbRole, Facts, FileFact, Listener, Os, UnitFact},
@@ -70,7 +70,13 @@ impl World {
 
     /// What a run that went well leaves behind; the first database leads.
     pub(super) fn settled(hosts: &str) -> Self {
+        Self::settled_at(TlsStage::Required, hosts)
+    }
+
+    /// The same at a stage of its way to TLS.
+    pub(super) fn settled_at(tls: TlsStage, hosts: &str) -> Self {
         let mut world = Self::bare(hosts);
+        world.speaks(tls);
         let mut databases = Vec::new();
         for node in world.cluster.nodes.values() {
             if node.roles.contains(&Role::Postgres) {
@@ -90,14 +96,15 @@ impl World {
                 .collect(),
             initialize_revision: Some("7".into()),
         });
+        let scheme = if tls.is_used() { "https" } else { "http" };
         world.found.etcd = world
             .cluster
             .with_role(Role::Etcd)
             .map(|node| Member {
                 id: format!("id of {}", node.name),
                 name: node.name.to_string(),
-                peer_urls: vec![format!("https://{}:2380", node.address)],
-                client_urls: vec![format!("https://{}:2379", node.address)],
+                peer_urls: vec![format!("{scheme}://{}:2380", node.name)],
+                client_urls: vec![format!("{scheme}://{}:2379", node.address)],
             })
             .collect();
         world
@@ -122,6 +129,14 @@ impl World {
     /// The same hosts under another inventory: `extra` above their section, `hosts` in it.
     pub(super) fn wants(&mut self, extra: &str, hosts: &str) {
         self.cluster = cluster(extra, hosts);
+        self.files = render::render(&self.cluster, &TEMPLATES).unwrap();
+    }
+
+    /// The same hosts in a cluster that is to come to `tls`.
+    pub(super) fn speaks(&mut self, tls: TlsStage) {
+        self.cluster.tls = tls;
+        let ca = || pem("CERTIFICATE", "the authority's");
+        self.cluster.ca = tls.is_offered().then(ca);
         self.files = render::render(&self.cluster, &TEMPLATES).unwrap();
     }
 
@@ -268,6 +283,7 @@ pub(crate) fn cluster(extra: &str, hosts: &str) -> Cluster {
             users: BTreeMap::new(),
             interim: None,
         },
+        tls: TlsStage::of(&inventory),
         ca: tls.then(|| pem("CERTIFICATE", "the authority's")),
         ca_bundle: None,
         inventory,

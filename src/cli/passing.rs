@@ -1,0 +1,93 @@
+//! A cluster that runs and is to speak TLS, or no longer to: it goes there one stage at a time.
+
+use std::collections::BTreeMap;
+
+use super::site::Base;
+use crate::{
+    cluster::TlsStage,
+    error::Result,
+    facts::Facts,
+    inventory::{HostName, Inventory},
+};
+
+impl Base {
+    /// How far the cluster is to speak TLS now, given what its hosts do.
+    pub(super) fn tls(&self, facts: &BTreeMap<HostName, Facts>) -> Result<TlsStage> {
+        if let Some(stage) = self.workspace.tls_stage()? {
+            return Ok(stage);
+        }
+        let wanted = TlsStage::of(&self.inventory);
+        let other = |facts: &Facts| says_tls(facts).is_some_and(|says| says != wanted.is_used());
+        Ok(match (facts.values().any(other), wanted) {
+            (false, _) => wanted,
+            (true, TlsStage::Off) => TlsStage::Required.towards(wanted),
+            (true, _) => TlsStage::Off.towards(wanted),
+        })
+    }
+}
+
+/// Whether the part of the cluster that has data on a host was told to speak TLS.
+fn says_tls(facts: &Facts) -> Option<bool> {
+    let says = |path: &str, word: &str| {
+        let file = facts.files.get(path);
+        file.map(|file| file.content.lines().any(|line| line.starts_with(word)))
+    };
+    if facts.data.as_ref().is_some_and(|data| data.entries > 0) {
+        return says("/etc/patroni.yml", "  protocol: https");
+    }
+    if facts.etcd_data {
+        return says("/etc/default/etcd", "ETCD_LISTEN_CLIENT_URLS=\"https:");
+    }
+    None
+}
+
+/// What is under way, for a plan that brings about the next stage of it.
+pub(super) fn note(tls: TlsStage, inventory: &Inventory) -> Option<String> {
+    let (what, left) = match (tls, inventory.tls.enabled) {
+        (TlsStage::Offered, true) => ("on", "this is the first of three stages"),
+        (TlsStage::Used, true) => ("on", "this is the second of three stages"),
+        (TlsStage::Used, false) => ("off", "this is the first of three stages"),
+        (TlsStage::Offered, false) => ("off", "this is the second of three stages"),
+        (TlsStage::Off | TlsStage::Required, _) => return None,
+    };
+    Some(format!(
+        "TLS is turned {what} while the cluster runs: {left}, and the others follow in the same run"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{DataFact, FileFact, Os};
+
+    fn host(patroni: &str) -> Facts {
+        let mut facts = Facts::bare(Os::ubuntu_24_04());
+        facts.files.insert(
+            "/etc/patroni.yml".into(),
+            FileFact {
+                owner: "postgres".into(),
+                group: "postgres".into(),
+                mode: 0o600,
+                content: patroni.into(),
+            },
+        );
+        facts
+    }
+
+    #[test]
+    fn only_what_has_data_says_how_the_cluster_speaks() {
+        let mut facts = host("etcd3:\n  hosts: []\n  protocol: https\n");
+        assert_eq!(says_tls(&facts), None);
+        facts.data = Some(DataFact {
+            entries: 20,
+            ..DataFact::default()
+        });
+        assert_eq!(says_tls(&facts), Some(true));
+        let mut facts = host("# protocol: https\n");
+        facts.data = Some(DataFact {
+            entries: 20,
+            ..DataFact::default()
+        });
+        assert_eq!(says_tls(&facts), Some(false));
+    }
+}

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{
+    future::join_all,
+    stream::{FuturesUnordered, StreamExt},
+};
 use indexmap::IndexMap;
 
 use super::Global;
@@ -503,15 +506,21 @@ impl Site<'_> {
         cluster: &Cluster,
         facts: &BTreeMap<HostName, Facts>,
     ) -> (Option<PatroniKeys>, Vec<Member>) {
-        for node in cluster.with_role(Role::Etcd) {
-            let runs = facts
+        let runs = |node: &&Node| {
+            facts
                 .get(&node.name)
-                .is_some_and(|facts| facts.unit("etcd").is_active() && facts.etcd_data);
-            if !runs {
-                continue;
-            }
-            let etcd = Etcd::on(&self.http, &node.name);
-            let (keys, members) = tokio::join!(etcd.patroni_keys(cluster.name()), etcd.members());
+                .is_some_and(|facts| facts.unit("etcd").is_active() && facts.etcd_data)
+        };
+        let mut asked: FuturesUnordered<_> = cluster
+            .with_role(Role::Etcd)
+            .filter(runs)
+            .map(|node| async {
+                let etcd = Etcd::on(&self.http, &node.name);
+                tokio::join!(etcd.patroni_keys(cluster.name()), etcd.members())
+            })
+            .collect();
+        // All at once: without a quorum each only answers after a while, and with a refusal.
+        while let Some((keys, members)) = asked.next().await {
             if let Ok(keys) = keys {
                 return (Some(keys), members.unwrap_or_default());
             }

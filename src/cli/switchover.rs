@@ -72,6 +72,7 @@ pub(super) async fn run(
                 scenario: Scenario::Switchover,
                 hosts: vec![handover.from.clone()],
                 candidate: Some(handover.to.clone()),
+                lag: None,
             };
             let drill = stage.play_fault(fault, 1, 1).await?;
             let record = Record::of(&cluster, session.begun, limits, vec![drill]);

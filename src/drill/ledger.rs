@@ -17,8 +17,6 @@ pub(super) const FILE: &str = "acknowledged";
 
 /// Rows that are fetched at a time.
 const PAGE: usize = 50_000;
-/// Missing rows that are named.
-const NAMED: usize = 20;
 
 /// A commit: the writer's number, and the number that it gave to the row.
 pub type Row = (u32, u64);
@@ -96,7 +94,7 @@ pub struct Balance {
     pub missing: u64,
     /// There, and never acknowledged.
     pub unexpected: u64,
-    /// The first few of the missing.
+    /// All of the missing, in order.
     pub missing_rows: Vec<Row>,
 }
 
@@ -108,7 +106,7 @@ impl Balance {
             acknowledged: acknowledged.len() as u64,
             missing: missing.len() as u64,
             unexpected: there.difference(acknowledged).count() as u64,
-            missing_rows: missing.into_iter().take(NAMED).collect(),
+            missing_rows: missing,
         }
     }
 }

@@ -229,7 +229,7 @@ impl Plain {
             }
             Event::DrillMoment { moment, host } => {
                 let style = match moment {
-                    Moment::Fault | Moment::Refused => BAD,
+                    Moment::HeldUp | Moment::Fault | Moment::Refused => BAD,
                     Moment::NewLeader | Moment::Accepted | Moment::Whole => GOOD,
                     Moment::Load | Moment::Repair | Moment::End => PLAIN,
                 };

@@ -45,6 +45,7 @@ pub(super) fn outcome(outcome: Outcome) -> &'static str {
 pub(super) fn moment(moment: Moment) -> &'static str {
     match moment {
         Moment::Load => "writers and readers at work",
+        Moment::HeldUp => "replication is held up",
         Moment::Fault => "broken now",
         Moment::Refused => "writes are refused",
         Moment::NewLeader => "takes writes, on a new timeline",

@@ -1,12 +1,14 @@
 //! `pgherd drill`.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use super::Global;
 use crate::{
-    drill::{Crew, Scenario, record::Limits},
-    error::Result,
+    drill::{Crew, LONGEST_HOLD, Scenario, record::Limits},
+    error::{Error, Result},
     report::Terminal,
 };
 
@@ -41,11 +43,15 @@ pub struct Wish {
     /// leader dies
     #[arg(long, value_name = "N", default_value_t = Crew::default().writers, value_parser = clap::value_parser!(u32).range(1..=64))]
     writers: u32,
+    /// With `crash-host`: hold replication up for this time before the host dies, at most 30s, so
+    /// that it shows what the replicas do not have yet
+    #[arg(long, value_name = "TIME", value_parser = lag)]
+    lag: Option<f64>,
     /// With `watch`: end by itself after this time, such as `60s` or `5m`
     #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
     length: Option<f64>,
     /// Only put right what a drill that was killed has left broken
-    #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "length"])]
+    #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "lag", "length"])]
     repair: bool,
 }
 
@@ -55,6 +61,10 @@ impl Wish {
             writers: self.writers,
             ..Crew::default()
         }
+    }
+
+    fn lag(&self) -> Option<Duration> {
+        self.lag.map(Duration::from_secs_f64)
     }
 
     fn limits(&self) -> Limits {
@@ -114,6 +124,10 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    if wish.lag.is_some() && wish.what != What::CrashHost {
+        return Err(Error::input("--lag goes with the scenario crash-host only")
+            .hint("pgherd drill crash-host --lag 5s"));
+    }
     match wish.what {
         _ if wish.repair => mend::run(global, terminal, cancel).await,
         What::Watch => watch::run(global, wish, terminal, cancel).await,
@@ -132,6 +146,19 @@ fn seconds(text: &str) -> Result<f64, String> {
     Ok(span.as_secs_f64())
 }
 
+/// A time that replication may be held up for.
+fn lag(text: &str) -> Result<f64, String> {
+    let seconds = seconds(text)?;
+    let longest = LONGEST_HOLD.as_secs_f64();
+    if seconds > 0.0 && seconds <= longest {
+        Ok(seconds)
+    } else {
+        Err(format!(
+            "it must be more than nothing and at most {longest} s"
+        ))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +169,13 @@ mod tests {
         assert_eq!(seconds("1m 30s"), Ok(90.0));
         assert_eq!(seconds("500ms"), Ok(0.5));
         assert!(seconds("30").is_err() && seconds("-3s").is_err() && seconds("soon").is_err());
+    }
+
+    #[test]
+    fn replicas_are_kept_waiting_for_a_while_only() {
+        assert_eq!(lag("5s"), Ok(5.0));
+        assert_eq!(lag("30s"), Ok(30.0));
+        assert!(lag("0s").is_err() && lag("31s").is_err() && lag("5").is_err());
     }
 
     #[test]

@@ -113,7 +113,8 @@ fn shown(marks: &[Mark]) -> Vec<&Mark> {
     let mut shown: Vec<&Mark> = marks
         .iter()
         .filter(|mark| match mark.moment {
-            Moment::Fault
+            Moment::HeldUp
+            | Moment::Fault
             | Moment::NewLeader
             | Moment::Accepted
             | Moment::Repair
@@ -146,7 +147,7 @@ fn rows(marks: &[&Mark], axis: &Axis) -> Vec<usize> {
 
 fn tone(moment: Moment) -> &'static str {
     match moment {
-        Moment::Fault | Moment::Refused => "bad",
+        Moment::HeldUp | Moment::Fault | Moment::Refused => "bad",
         Moment::NewLeader => "lead",
         Moment::Accepted | Moment::Whole => "good",
         Moment::Load | Moment::Repair | Moment::End => "plain",

@@ -102,7 +102,7 @@ pub(super) async fn run(
         }
         Some((handover, record)) => {
             if let Some(drill) = record.drills.first() {
-                terminal.say(&told(&handover, drill));
+                terminal.explain(&told(&handover, drill));
             }
         }
     }
@@ -132,7 +132,7 @@ async fn ask(
     let Handover { from, to } = handover;
     let agreed = reporter
         .aside(async {
-            terminal.say(&format!(
+            terminal.explain(&format!(
                 "In the cluster {}, {from} hands over to {to}: clients are broken off, and writes are \
                  refused for about 2 s.",
                 site.base.inventory.cluster

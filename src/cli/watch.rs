@@ -25,7 +25,7 @@ use crate::{
     haproxy,
     inventory::{HostName, Role},
     patroni::{Patroni, Status},
-    report::{Canvas, Table, Terminal, Tone},
+    report::{Canvas, Side, Table, Terminal, Tone},
 };
 
 /// From one question to the next.
@@ -193,7 +193,7 @@ impl Watcher<'_> {
                     );
                 }
             } else if canvas.paints() {
-                canvas.paint(&tables(name, &now, terminal));
+                canvas.paint(|side| tables(name, &now, side));
             } else {
                 let clock = jiff::Timestamp::now().strftime("%H:%M:%SZ").to_string();
                 for line in changes(&last, &now) {
@@ -267,7 +267,7 @@ impl Picture {
     }
 }
 
-fn tables(cluster: &str, picture: &Picture, terminal: &Terminal) -> String {
+fn tables(cluster: &str, picture: &Picture, side: &Side) -> String {
     let mut members = Table::new(["member", "role", "state", "TL", "lag (bytes)"])
         .title(format!("cluster {cluster}"));
     for (name, member) in &picture.members {
@@ -306,7 +306,7 @@ fn tables(cluster: &str, picture: &Picture, terminal: &Terminal) -> String {
         };
         rest.toned_row(tone, [port.to_owned(), to]);
     }
-    members.render(&terminal.stdout) + &rest.render(&terminal.stdout)
+    members.render(side) + &rest.render(side)
 }
 
 fn health(healthy: Option<bool>) -> (Tone, &'static str) {

@@ -168,6 +168,8 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -178,6 +180,11 @@ mod tests {
         for row in [(1, 1), (2, 1), (1, 2)] {
             ledger.acknowledge(row).expect("a line");
         }
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
         drop(ledger);
         // The process was killed in the middle of a line, and another goes on with the file.
         std::fs::OpenOptions::new()

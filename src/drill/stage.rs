@@ -26,7 +26,7 @@ use crate::{
     provider::Machine,
     remote::Remote,
     verify::Prover,
-    workspace::{Broken, BrokenHost, BrokenNote, Workspace},
+    workspace::{self, Broken, BrokenHost, BrokenNote, Workspace},
 };
 
 /// How long clients work before anything is broken.
@@ -92,9 +92,7 @@ impl Stage<'_> {
         });
         let clients = Arc::new(self.clients().await?);
         let folder = self.folder.join(format!("{scenario}-{run}"));
-        std::fs::create_dir_all(&folder).map_err(|error| {
-            Error::failed(format!("cannot make {}", folder.display())).because(error)
-        })?;
+        workspace::private_folder(&folder)?;
         fault.prepare(&self.tools).await?;
         let load = Load::start(clients.clone(), &folder, &self.crew).await?;
         let begun = load.tape().begun();

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use super::{
     board::{Board, Canvas},
     terminal::Side,
+    text,
 };
 use crate::event::Stamped;
 
@@ -47,10 +48,11 @@ impl Live {
 
     /// Prints a line that stays, above the board.
     pub(super) fn line(&mut self, line: &str) {
+        let line = text::wrap(line, usize::from(self.screen.width()));
         match &self.bar {
             Some(bar) => bar.println(line),
             None => {
-                let _ = self.screen.write_line(line);
+                let _ = self.screen.write_line(&line);
                 let _ = self.screen.flush();
             }
         }

@@ -153,7 +153,7 @@ fn possible(base: &Base, scenarios: &[Scenario], terminal: &Terminal) -> Result<
         .hint("kill-leader and stop-leader need nothing but SSH"));
     }
     if !cannot.is_empty() {
-        terminal.say(&format!(
+        terminal.explain(&format!(
             "note: left out, since there is no honest way to do it to these hosts: {}",
             names.join(", ")
         ));
@@ -214,7 +214,7 @@ impl Guard<'_> {
             .reporter
             .aside(async {
                 self.terminal
-                    .say(&outline(cluster, self.scenarios, self.wish));
+                    .explain(&outline(cluster, self.scenarios, self.wish));
                 let name = cluster.name();
                 let question = format!("Break {name} on purpose?");
                 let agreed =
@@ -222,7 +222,7 @@ impl Guard<'_> {
                 if !agreed || guests.is_empty() || self.wish.despite_clients {
                     return Ok(agreed);
                 }
-                self.terminal.say(&format!(
+                self.terminal.explain(&format!(
                     "Others are connected, and will feel all of this:\n{list}"
                 ));
                 report::confirm(self.terminal, "Break them off?", Expected::Word("clients")).await

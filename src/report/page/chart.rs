@@ -8,7 +8,7 @@ use super::axis::{self, Axis, fits, pct};
 use crate::{
     drill::{
         Scenario,
-        record::{Band, Drill, Mark, Seen, Span},
+        record::{Band, Drill, Hold, Mark, Seen, Span},
     },
     event::Moment,
     report::{quantity::duration, words},
@@ -45,6 +45,7 @@ pub(super) fn chart(drill: &Drill) -> Markup {
         ok: &samples.writes_ok,
         failed: &samples.writes_failed,
         gaps: &drill.measured.write_gaps,
+        hold: drill.hold.as_ref(),
     };
     let reads = Panel {
         heading: "reads answered",
@@ -54,6 +55,7 @@ pub(super) fn chart(drill: &Drill) -> Markup {
         ok: &samples.reads_ok,
         failed: &samples.reads_failed,
         gaps: &drill.measured.read_gaps,
+        hold: None,
     };
     let bands = reads.bottom();
     let height = bands + members.len() as f64 * (HEADING + BAND + 2.0) + 2.0;
@@ -85,18 +87,15 @@ pub(super) fn chart(drill: &Drill) -> Markup {
                     span.key.leader { "takes writes" } span.key.stalled { "writes hang" }
                     span.key.replica { "replica" } span.key.refusing { "starts or stops" }
                     span.key.down { "no answer" }
+                    @if drill.hold.is_some() { span.key.held-up { "replication held up" } }
                 }
             }
         }
     }
 }
 
-/// A moment in words; a change of leader that was asked for breaks nothing.
 fn said(drill: &Drill, moment: Moment) -> &'static str {
-    match (drill.scenario, moment) {
-        (Scenario::Switchover, Moment::Fault) => "a change of leader is asked for",
-        _ => words::moment(moment),
-    }
+    words::moment(moment, drill.scenario == Scenario::Switchover)
 }
 
 /// Seconds since the fault.
@@ -184,6 +183,8 @@ struct Panel<'a> {
     ok: &'a [u32],
     failed: &'a [u32],
     gaps: &'a [Span],
+    /// While replication was held up.
+    hold: Option<&'a Hold>,
 }
 
 impl Panel<'_> {
@@ -201,6 +202,11 @@ impl Panel<'_> {
             text class="group" x="0" y=(self.top + 12.0) { (self.heading) }
             text class="tick" x="100%" y=(self.top + 12.0) text-anchor="end" {
                 "up to " (most) " in " (step_ms) " ms"
+            }
+            @if let Some(hold) = self.hold {
+                rect class="held-up" x=(pct(axis.x(hold.from))) width=(pct(axis.width(hold.from, hold.to))) y=(top) height=(self.height) {
+                    title { "replication is held up" }
+                }
             }
             @for gap in self.gaps {
                 (shade(gap, top, self.height, axis))

@@ -23,6 +23,8 @@ pub(super) struct Live {
     bar: Option<ProgressBar>,
     side: Side,
     frame: usize,
+    /// The widths of the lines that were drawn last, and of the terminal then.
+    drawn: (Vec<usize>, u16),
     /// The run's clock, as the last event told it, and when that was.
     clock: (f64, Instant),
 }
@@ -35,6 +37,7 @@ impl Live {
             bar: None,
             side,
             frame: 0,
+            drawn: (Vec::new(), 0),
             clock: (0.0, Instant::now()),
         };
         live.show();
@@ -48,6 +51,7 @@ impl Live {
 
     /// Prints a line that stays, above the board.
     pub(super) fn line(&mut self, line: &str) {
+        self.settle();
         let line = text::wrap(line, usize::from(self.screen.width()));
         match &self.bar {
             Some(bar) => bar.println(line),
@@ -59,6 +63,7 @@ impl Live {
     }
 
     pub(super) fn draw(&mut self) {
+        self.settle();
         self.frame += 1;
         let Some(bar) = &self.bar else { return };
         let canvas = Canvas {
@@ -71,6 +76,26 @@ impl Live {
         let (t, at) = self.clock;
         let lines = self.board.lines(t + at.elapsed().as_secs_f64(), &canvas);
         bar.set_message(lines.join("\n"));
+        let widths = lines.iter().map(|line| text::width(line)).collect();
+        self.drawn = (widths, self.screen.width());
+    }
+
+    /// Begins anew on a terminal whose width has changed: it has broken the picture's lines anew,
+    /// which indicatif knows nothing of, so that what it drew is wiped away by hand.
+    fn settle(&mut self) {
+        let (widths, columns) = &self.drawn;
+        if self.screen.width() == *columns || widths.is_empty() {
+            return;
+        }
+        let Some(bar) = self.bar.take() else { return };
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        let above = rows_above(widths, usize::from(self.screen.width()));
+        if above > 0 {
+            let _ = self.screen.move_cursor_up(above);
+        }
+        let _ = self.screen.write_str("\r\u{1b}[J");
+        self.drawn = (Vec::new(), 0);
+        self.show();
     }
 
     /// Clears the board away, and leaves the cursor where it began.
@@ -95,6 +120,15 @@ impl Live {
         // A line can be printed above a picture only when there is one.
         self.draw();
     }
+}
+
+/// Rows from the first line to the last, where the cursor is, once all are broken at `columns`.
+fn rows_above(widths: &[usize], columns: usize) -> usize {
+    let above = widths.split_last().map_or(widths, |(_, above)| above);
+    let rows = above
+        .iter()
+        .map(|width| width.div_ceil(columns.max(1)).max(1));
+    rows.sum()
 }
 
 impl Drop for Live {
@@ -141,5 +175,18 @@ impl TermLike for Screen {
     fn flush(&self) -> io::Result<()> {
         self.0.write_str("\r")?;
         self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_a_narrower_terminal_breaks_take_more_rows() {
+        assert_eq!(rows_above(&[20, 0, 41, 80], 80), 3);
+        assert_eq!(rows_above(&[20, 0, 41, 80], 40), 4);
+        assert_eq!(rows_above(&[80], 40), 0);
+        assert_eq!(rows_above(&[], 40), 0);
     }
 }

@@ -81,7 +81,7 @@ impl Table {
 
     /// Prints the table to stdout.
     pub fn print(&self, terminal: &Terminal) {
-        terminal.print(&self.render(&terminal.stdout));
+        terminal.print(&self.render(&terminal.stdout_now()));
     }
 
     /// The table as lines for a stream, the last with its newline.

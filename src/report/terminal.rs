@@ -90,6 +90,17 @@ impl Terminal {
         self.masks.add(secrets);
     }
 
+    /// What stdout can show now: a window may have another size at the end of a run.
+    pub(super) fn stdout_now(&self) -> Side {
+        let columns = columns(&console::Term::stdout());
+        Side {
+            columns: columns
+                .filter(|_| self.stdout.terminal)
+                .or(self.stdout.columns),
+            ..self.stdout
+        }
+    }
+
     /// Writes a document to stdout, and a final newline where it lacks one.
     pub fn print(&self, text: &str) {
         write_quietly(io::stdout().lock(), &self.masks.hide(text));

@@ -1,6 +1,10 @@
 //! The board on the screen: drawn below what has been printed, and always in one piece.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
@@ -109,7 +113,10 @@ impl Live {
         if self.bar.is_some() {
             return;
         }
-        let screen = Box::new(Screen(Arc::clone(&self.screen)));
+        let screen = Box::new(Screen {
+            term: Arc::clone(&self.screen),
+            pen: Mutex::default(),
+        });
         // `draw` alone sets the pace, so indicatif's own limit is left out: it would swallow the
         // last picture before a pause.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like(screen));
@@ -137,50 +144,111 @@ impl Drop for Live {
     }
 }
 
-/// A terminal whose cursor waits at the start of the last line.
+/// A terminal on which lines end where they end, and whose cursor waits at the start of the last.
 ///
-/// indicatif leaves it behind the last column. There the terminal's echo of Ctrl-C would begin a new
-/// line, which indicatif knows nothing of, and the picture would climb down the screen.
+/// indicatif fills each line with blanks up to the last column. Behind that, the terminal's echo of
+/// Ctrl-C would begin a new line, which indicatif knows nothing of, and the picture would climb down the
+/// screen. And a terminal that gets another width would take all of them for one long line.
 #[derive(Debug)]
-struct Screen(Arc<dyn TermLike>);
+struct Screen {
+    term: Arc<dyn TermLike>,
+    pen: Mutex<Pen>,
+}
+
+/// Where the next text goes.
+#[derive(Debug, Default)]
+struct Pen {
+    column: usize,
+    /// The line is filled, so that the next text belongs on the next.
+    filled: bool,
+}
+
+impl Pen {
+    /// What to write instead of `text`.
+    fn write(&mut self, text: &str, columns: usize) -> String {
+        if text == "\r" {
+            *self = Pen::default();
+            return text.to_owned();
+        }
+        let mut out = String::new();
+        if self.filled {
+            *self = Pen::default();
+            out.push_str("\r\n");
+        }
+        let width = text::width(text);
+        self.column += width;
+        let blank = width > 0 && text.bytes().all(|byte| byte == b' ');
+        if blank && self.column == columns {
+            self.filled = true;
+            out.push_str("\u{1b}[K");
+        } else {
+            out.push_str(text);
+        }
+        out
+    }
+}
+
+impl Screen {
+    fn write(&self, text: &str) -> io::Result<()> {
+        let columns = usize::from(self.term.width());
+        let mut pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
+        self.term.write_str(&pen.write(text, columns))
+    }
+}
 
 impl TermLike for Screen {
     fn width(&self) -> u16 {
-        self.0.width()
+        self.term.width()
     }
     fn height(&self) -> u16 {
-        self.0.height()
+        self.term.height()
     }
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {
-        self.0.move_cursor_up(n)
+        self.term.move_cursor_up(n)
     }
     fn move_cursor_down(&self, n: usize) -> io::Result<()> {
-        self.0.move_cursor_down(n)
+        self.term.move_cursor_down(n)
     }
     fn move_cursor_right(&self, n: usize) -> io::Result<()> {
-        self.0.move_cursor_right(n)
+        self.term.move_cursor_right(n)
     }
     fn move_cursor_left(&self, n: usize) -> io::Result<()> {
-        self.0.move_cursor_left(n)
+        self.term.move_cursor_left(n)
     }
     fn write_line(&self, s: &str) -> io::Result<()> {
-        self.0.write_line(s)
+        self.term.write_line(s)
     }
     fn write_str(&self, s: &str) -> io::Result<()> {
-        self.0.write_str(s)
+        self.write(s)
     }
     fn clear_line(&self) -> io::Result<()> {
-        self.0.clear_line()
+        self.term.clear_line()
     }
     fn flush(&self) -> io::Result<()> {
-        self.0.write_str("\r")?;
-        self.0.flush()
+        self.write("\r")?;
+        self.term.flush()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filled_line_is_ended_before_the_next() {
+        let mut pen = Pen::default();
+        let written: String = ["\r", "one", "  ", "", "     ", "12345", "", "six"]
+            .map(|text| pen.write(text, 5))
+            .concat();
+        // The line that is full by itself is left to the terminal.
+        assert_eq!(written, "\rone\u{1b}[K\r\n\u{1b}[K\r\n12345six");
+        assert_eq!(pen.write("\r", 5), "\r");
+        assert_eq!(
+            pen.write("\u{1b}[1mone\u{1b}[0m", 5),
+            "\u{1b}[1mone\u{1b}[0m"
+        );
+        assert_eq!(pen.write("  ", 5), "\u{1b}[K");
+    }
 
     #[test]
     fn lines_that_a_narrower_terminal_breaks_take_more_rows() {

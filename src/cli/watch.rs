@@ -13,10 +13,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Global, drill,
-    site::{Base, Site},
-};
+use super::{Global, look, site::Site};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
@@ -59,13 +56,7 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::there(global)?;
-    terminal.conceal(base.workspace.secrets()?.values());
-    drill::mend::notice(&base, terminal)?;
-    let outlook = base.outlook().await?;
-    if outlook.running.is_empty() {
-        return Err(super::site::no_hosts(&base.inventory));
-    }
+    let (base, outlook) = look::hosts(global, terminal).await?;
     let (events, _quiet) = Events::channel();
     let site = base.connect(&outlook.running, &events).await?;
     let watched = async {

@@ -241,7 +241,7 @@ impl Board {
         let word = words::moment(moment, self.planned);
         match moment {
             Moment::End => self.load = None,
-            Moment::Repair => {
+            Moment::Repair | Moment::Whole => {
                 for line in self.hosts.values_mut() {
                     if matches!(line.rest, Rest::Hurt(_)) {
                         line.rest = Rest::Reached(word);

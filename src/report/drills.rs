@@ -1,7 +1,7 @@
 //! The results of drills as tables.
 
 use super::{
-    quantity::{bytes, duration},
+    quantity::{bytes, count, duration},
     table::{Table, Tone},
     terminal::Terminal,
 };
@@ -83,10 +83,15 @@ pub(super) fn held_up(drill: &Drill) -> Option<String> {
     let hold = drill.hold.as_ref()?;
     let (missing, span) = (drill.measured.missing, drill.measured.missing_span);
     let cost = match span {
-        Some(span) => format!(
-            "{missing} commits acknowledged within {} are missing",
-            duration(span.to - span.from)
-        ),
+        Some(span) => {
+            let number = usize::try_from(missing).unwrap_or(usize::MAX);
+            format!(
+                "{} acknowledged within {} {} missing",
+                count(number, "commit"),
+                duration(span.to - span.from),
+                if missing == 1 { "is" } else { "are" }
+            )
+        }
         None if hold.waited > GAP => format!(
             "commits waited for up to {}, and none that was acknowledged is missing",
             duration(hold.waited)

@@ -203,13 +203,13 @@ impl Panel<'_> {
             text class="tick" x="100%" y=(self.top + 12.0) text-anchor="end" {
                 "up to " (most) " in " (step_ms) " ms"
             }
+            @for gap in self.gaps {
+                (shade(gap, top, self.height, axis))
+            }
             @if let Some(hold) = self.hold {
                 rect class="held-up" x=(pct(axis.x(hold.from))) width=(pct(axis.width(hold.from, hold.to))) y=(top) height=(self.height) {
                     title { "replication is held up" }
                 }
-            }
-            @for gap in self.gaps {
-                (shade(gap, top, self.height, axis))
             }
             svg class=(self.class) x="0" y=(top) width=(width) height=(self.height) viewBox=(view) preserveAspectRatio="none" {
                 path d=(area(self.ok, most)) {}

@@ -54,6 +54,8 @@ pub enum HostState {
 pub enum Moment {
     /// Writers and readers are at work.
     Load,
+    /// Replication is held up: from here on replicas fall behind.
+    HeldUp,
     /// Something was broken.
     Fault,
     /// The first write after the fault that was not acknowledged.

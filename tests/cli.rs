@@ -172,8 +172,10 @@ fn wrong_arguments_are_bad_input() {
 #[test]
 fn a_drill_that_makes_no_sense_is_bad_input() {
     let desk = Desk::with_inventory();
-    let cases: [&[&str]; 5] = [
+    let cases: [&[&str]; 7] = [
         &["drill", "crash"],
+        &["drill", "all", "--lag", "5s"],
+        &["drill", "crash-host", "--lag", "1m"],
         &["drill", "all", "--max-outage", "30"],
         &["drill", "all", "--runs", "0"],
         &["drill", "crash-host", "--repair"],

@@ -8,7 +8,7 @@ use super::{
     Global,
     certificates::Certificates,
     drill, rotate,
-    site::{Base, Sight, Site},
+    site::{Base, Outlook, Sight, Site},
 };
 use crate::{
     cluster::Cluster,
@@ -58,7 +58,8 @@ async fn prove(site: &Site<'_>) -> Result<Proof> {
     site.prove(sight, BOUND).await
 }
 
-pub(super) async fn status(global: &Global, terminal: &Terminal) -> Result<()> {
+/// The cluster's hosts, at least one of which runs.
+pub(super) async fn hosts(global: &Global, terminal: &Terminal) -> Result<(Base, Outlook)> {
     let base = Base::there(global)?;
     terminal.conceal(base.workspace.secrets()?.values());
     drill::mend::notice(&base, terminal)?;
@@ -66,6 +67,11 @@ pub(super) async fn status(global: &Global, terminal: &Terminal) -> Result<()> {
     if outlook.running.is_empty() {
         return Err(super::site::no_hosts(&base.inventory));
     }
+    Ok((base, outlook))
+}
+
+pub(super) async fn status(global: &Global, terminal: &Terminal) -> Result<()> {
+    let (base, outlook) = hosts(global, terminal).await?;
     let (events, _quiet) = Events::channel();
     let site = base.connect(&outlook.running, &events).await?;
     let status = gather(&site).await;

@@ -192,6 +192,7 @@ pub enum Verb {
                       cluster did not become whole again.\n\n\
                       Examples:\n  pgherd drill crash-host\n  \
                       pgherd drill all --yes --runs 3 --max-outage 30s --json\n  \
+                      pgherd drill crash-host --lag 5s\n  \
                       pgherd drill watch --for 60s"
     )]
     Drill(drill::Wish),

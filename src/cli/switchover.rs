@@ -72,6 +72,7 @@ pub(super) async fn run(
                 scenario: Scenario::Switchover,
                 hosts: vec![handover.from.clone()],
                 candidate: Some(handover.to.clone()),
+                lag: None,
             };
             let drill = stage.play_fault(fault, 1, 1).await?;
             let record = Record::of(&cluster, session.begun, limits, vec![drill]);
@@ -101,7 +102,7 @@ pub(super) async fn run(
         }
         Some((handover, record)) => {
             if let Some(drill) = record.drills.first() {
-                terminal.say(&told(&handover, drill));
+                terminal.explain(&told(&handover, drill));
             }
         }
     }
@@ -131,7 +132,7 @@ async fn ask(
     let Handover { from, to } = handover;
     let agreed = reporter
         .aside(async {
-            terminal.say(&format!(
+            terminal.explain(&format!(
                 "In the cluster {}, {from} hands over to {to}: clients are broken off, and writes are \
                  refused for about 2 s.",
                 site.base.inventory.cluster

@@ -13,10 +13,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Global, drill,
-    site::{Base, Site},
-};
+use super::{Global, look, site::Site};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
@@ -25,7 +22,7 @@ use crate::{
     haproxy,
     inventory::{HostName, Role},
     patroni::{Patroni, Status},
-    report::{Canvas, Table, Terminal, Tone},
+    report::{Canvas, Side, Table, Terminal, Tone},
 };
 
 /// From one question to the next.
@@ -59,13 +56,7 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::there(global)?;
-    terminal.conceal(base.workspace.secrets()?.values());
-    drill::mend::notice(&base, terminal)?;
-    let outlook = base.outlook().await?;
-    if outlook.running.is_empty() {
-        return Err(super::site::no_hosts(&base.inventory));
-    }
+    let (base, outlook) = look::hosts(global, terminal).await?;
     let (events, _quiet) = Events::channel();
     let site = base.connect(&outlook.running, &events).await?;
     let watched = async {
@@ -193,7 +184,7 @@ impl Watcher<'_> {
                     );
                 }
             } else if canvas.paints() {
-                canvas.paint(&tables(name, &now, terminal));
+                canvas.paint(|side| tables(name, &now, side));
             } else {
                 let clock = jiff::Timestamp::now().strftime("%H:%M:%SZ").to_string();
                 for line in changes(&last, &now) {
@@ -267,7 +258,7 @@ impl Picture {
     }
 }
 
-fn tables(cluster: &str, picture: &Picture, terminal: &Terminal) -> String {
+fn tables(cluster: &str, picture: &Picture, side: &Side) -> String {
     let mut members = Table::new(["member", "role", "state", "TL", "lag (bytes)"])
         .title(format!("cluster {cluster}"));
     for (name, member) in &picture.members {
@@ -306,7 +297,7 @@ fn tables(cluster: &str, picture: &Picture, terminal: &Terminal) -> String {
         };
         rest.toned_row(tone, [port.to_owned(), to]);
     }
-    members.render(&terminal.stdout) + &rest.render(&terminal.stdout)
+    members.render(side) + &rest.render(side)
 }
 
 fn health(healthy: Option<bool>) -> (Tone, &'static str) {

@@ -9,7 +9,7 @@ use crate::{
     cluster::Cluster,
     error::{Error, Result},
     http::Http,
-    inventory::{HostName, Role},
+    inventory::{HostName, Patroni, Role},
     patroni,
     provider::{Machine, Provider},
     remote::{Remote, Script, SshRemote},
@@ -37,6 +37,8 @@ pub struct Fault {
     pub hosts: Vec<HostName>,
     /// Who is to lead after a switchover; the best replica where nobody is named.
     pub candidate: Option<HostName>,
+    /// How long replication is held up before a host dies.
+    pub lag: Option<Duration>,
 }
 
 impl Fault {
@@ -74,7 +76,18 @@ impl Fault {
             scenario,
             hosts,
             candidate: None,
+            lag: None,
         })
+    }
+
+    /// Seconds that writes may be refused by what the timing settings say.
+    pub fn bound(&self, patroni: &Patroni) -> f64 {
+        let bound = self.scenario.bound(patroni);
+        match self.lag {
+            // Commits wait for a standby that hears nothing.
+            Some(lag) if patroni.synchronous => bound + lag.as_secs_f64(),
+            _ => bound,
+        }
     }
 
     /// What is done before clients are to feel anything.

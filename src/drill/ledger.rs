@@ -17,8 +17,6 @@ pub(super) const FILE: &str = "acknowledged";
 
 /// Rows that are fetched at a time.
 const PAGE: usize = 50_000;
-/// Missing rows that are named.
-const NAMED: usize = 20;
 
 /// A commit: the writer's number, and the number that it gave to the row.
 pub type Row = (u32, u64);
@@ -96,7 +94,7 @@ pub struct Balance {
     pub missing: u64,
     /// There, and never acknowledged.
     pub unexpected: u64,
-    /// The first few of the missing.
+    /// All of the missing, in order.
     pub missing_rows: Vec<Row>,
 }
 
@@ -108,7 +106,7 @@ impl Balance {
             acknowledged: acknowledged.len() as u64,
             missing: missing.len() as u64,
             unexpected: there.difference(acknowledged).count() as u64,
-            missing_rows: missing.into_iter().take(NAMED).collect(),
+            missing_rows: missing,
         }
     }
 }
@@ -170,6 +168,8 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -180,6 +180,11 @@ mod tests {
         for row in [(1, 1), (2, 1), (1, 2)] {
             ledger.acknowledge(row).expect("a line");
         }
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
         drop(ledger);
         // The process was killed in the middle of a line, and another goes on with the file.
         std::fs::OpenOptions::new()

@@ -87,6 +87,7 @@ impl Load {
             next += 1;
             Client {
                 number: next,
+                tried: 0,
                 target: target.clone(),
                 keeps,
                 pause: crew.pause,
@@ -116,6 +117,10 @@ impl Load {
             stop,
             tasks,
         })
+    }
+
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
     }
 
     pub fn tape(&self) -> &Tape {
@@ -157,6 +162,8 @@ impl Load {
 /// One client: a connection now and then, and what it asks over it.
 struct Client {
     number: u32,
+    /// How often it has asked.
+    tried: u64,
     target: Target,
     keeps: bool,
     pause: Duration,
@@ -188,6 +195,7 @@ impl Client {
         let pause = if result.is_ok() { self.pause } else { BACKOFF };
         self.tape.attempt(Attempt {
             client: self.number,
+            number: self.tried,
             kind,
             from,
             to: self.tape.now(),
@@ -205,14 +213,12 @@ impl Client {
 }
 
 async fn write(mut client: Client, ledger: Arc<Ledger>) -> Result<()> {
-    let mut number = 0;
     while !client.stop.is_cancelled() {
         // Never the same number twice: whether a commit whose answer was lost is there, nobody knows.
-        number += 1;
-        let row = (client.number, number);
+        client.tried += 1;
+        let row @ (writer, number) = (client.number, client.tried);
         let statement = format!(
-            "insert into pgherd.drill (writer, number) values ({}, {number}) returning {TIMELINE}",
-            client.number
+            "insert into pgherd.drill (writer, number) values ({writer}, {number}) returning {TIMELINE}"
         );
         let from = client.tape.now();
         let result = client.ask(&statement, ANSWER).await;
@@ -229,6 +235,7 @@ async fn read(mut client: Client) -> Result<()> {
     // The first writer's latest, which the primary key finds at once however many rows there are.
     let statement = "select max(number) from pgherd.drill where writer = 1";
     while !client.stop.is_cancelled() {
+        client.tried += 1;
         let from = client.tape.now();
         let result = client.ask(statement, ANSWER).await.map(|_| None);
         client.note(Kind::Read, from, result).await;

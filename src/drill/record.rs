@@ -2,7 +2,7 @@
 //!
 //! All times named `t`, `from` and `to` are seconds since the drill's load began; everything else in
 //! seconds is a duration. `docs/drills.md` documents the file for its readers: a change here is a
-//! change there, and another [`FORMAT`].
+//! change there, and another [`FORMAT`] unless all that readers knew is still there.
 
 use std::collections::BTreeMap;
 
@@ -72,6 +72,9 @@ pub struct Drill {
     pub route: Route,
     /// Seconds that writes may be refused by what the timing settings say.
     pub bound: f64,
+    /// How replication was held up before the fault, where it was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hold: Option<Hold>,
     pub measured: Measured,
     /// Why it does not hold; empty when it does.
     pub failures: Vec<String>,
@@ -120,6 +123,9 @@ pub struct Measured {
     pub unexpected: u64,
     /// The first few of the missing, as `writer/number`.
     pub missing_rows: Vec<String>,
+    /// From the first acknowledgement of a missing commit to the last; none where none is missing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub missing_span: Option<Span>,
     /// Seconds from the fault until a write was acknowledged on a newer timeline, by whoever was
     /// promoted; none where the leader stayed.
     pub new_leader: Option<f64>,
@@ -133,6 +139,20 @@ pub struct Measured {
     pub timeline_after: Option<u32>,
     /// Writes that one member accepted although another had accepted writes as its successor.
     pub two_leaders: Vec<Conflict>,
+}
+
+/// Replication that was held up until the fault.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    pub from: f64,
+    /// The fault: nobody lets replication go on before it.
+    pub to: f64,
+    /// Bytes of WAL that even the best replica did not have at the end of it.
+    pub behind: u64,
+    /// Bytes that a replica may lack and still take over: `maximum_lag_on_failover`.
+    pub limit: u64,
+    /// The longest time in it without an acknowledged commit.
+    pub waited: f64,
 }
 
 /// Shorter times without an acknowledgement are not listed: seconds.

@@ -56,6 +56,12 @@ impl Scenario {
         }
     }
 
+    /// The scenario of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter().chain([Scenario::Watch]);
+        all.find(|scenario| scenario.as_str() == name)
+    }
+
     /// Whether this provider can make the fault; all but two are made over SSH.
     pub fn can_be_played(self, provider: &dyn Provider) -> bool {
         match self {
@@ -115,6 +121,8 @@ mod tests {
         for scenario in Scenario::ALL.into_iter().chain([Scenario::Watch]) {
             let json = serde_json::to_value(scenario).expect("a plain enum");
             assert_eq!(json, scenario.as_str());
+            assert_eq!(Scenario::named(scenario.as_str()), Some(scenario));
         }
+        assert_eq!(Scenario::named("all"), None);
     }
 }

@@ -12,17 +12,21 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Clients, Crew, Fault, Load, Scenario, Tables, Tools, bands, judge, marks, measure, narrate,
-    record::{Drill, Limits, Mark, Measured},
+    Clients, Crew, Fault, Load, Scenario, Tables, Tools, bands,
+    hold::{self, Hold},
+    judge, longest_wait, marks, measure, narrate,
+    record::{self, Drill, Limits, Mark, Measured, Span},
     samples,
+    tape::Recording,
 };
 use crate::{
     error::{Error, Result},
     event::{Event, Events, Moment},
+    inventory::HostName,
     provider::Machine,
     remote::Remote,
     verify::Prover,
-    workspace::{Broken, BrokenHost, BrokenNote, Workspace},
+    workspace::{self, Broken, BrokenHost, BrokenNote, Workspace},
 };
 
 /// How long clients work before anything is broken.
@@ -50,12 +54,17 @@ pub struct Stage<'a> {
     pub folder: PathBuf,
     pub limits: Limits,
     pub crew: Crew,
+    /// How long replication is held up before a host dies.
+    pub lag: Option<Duration>,
     pub cancel: CancellationToken,
 }
 
 /// When what happened, in seconds of the load.
 #[derive(Debug, Default)]
 struct Times {
+    /// When replication was held up, and how far behind the best replica was in the end.
+    held_up: Option<f64>,
+    behind: u64,
     fault: Option<f64>,
     repair: Option<f64>,
     whole: Option<f64>,
@@ -65,7 +74,10 @@ impl Stage<'_> {
     /// Plays `scenario` once. Whatever happens, what was broken is put right before this returns, or
     /// the error says that it could not be.
     pub async fn play(&self, scenario: Scenario, run: usize, runs: usize) -> Result<Drill> {
-        let fault = Fault::aim(scenario, &self.tools).await?;
+        let fault = Fault {
+            lag: self.lag,
+            ..Fault::aim(scenario, &self.tools).await?
+        };
         self.play_fault(fault, run, runs).await
     }
 
@@ -80,9 +92,7 @@ impl Stage<'_> {
         });
         let clients = Arc::new(self.clients().await?);
         let folder = self.folder.join(format!("{scenario}-{run}"));
-        std::fs::create_dir_all(&folder).map_err(|error| {
-            Error::failed(format!("cannot make {}", folder.display())).because(error)
-        })?;
+        workspace::private_folder(&folder)?;
         fault.prepare(&self.tools).await?;
         let load = Load::start(clients.clone(), &folder, &self.crew).await?;
         let begun = load.tape().begun();
@@ -119,7 +129,8 @@ impl Stage<'_> {
             hosts: fault.hosts.iter().map(ToString::to_string).collect(),
             begun,
             route: clients.route(),
-            bound: scenario.bound(&self.tools.cluster.inventory.patroni),
+            bound: fault.bound(&self.tools.cluster.inventory.patroni),
+            hold: self.held(&times, &recording),
             failures,
             samples: samples(&recording),
             marks: self.marks(&fault, &times, marks(&recording, at), recording.length),
@@ -133,6 +144,8 @@ impl Stage<'_> {
         let fault = Fault {
             scenario: broken.scenario,
             candidate: None,
+            // How long it was to be matters no more.
+            lag: broken.held_up.then_some(Duration::ZERO),
             hosts: broken
                 .hosts
                 .iter()
@@ -154,7 +167,11 @@ impl Stage<'_> {
         fault.repair(&self.tools, machines).await?;
         // A cloud may have given a host that was started another public address.
         let machines = self.tools.provider.discover().await?;
-        self.workspace.write_ssh_config(&machines).map(|_| ())
+        self.workspace.write_ssh_config(&machines)?;
+        if let (Some(_), Some(host)) = (fault.lag, fault.hosts.first()) {
+            hold::release(&self.tools, host).await?;
+        }
+        Ok(())
     }
 
     async fn clients(&self) -> Result<Clients> {
@@ -180,6 +197,7 @@ impl Stage<'_> {
                 .filter(|machine| fault.hosts.contains(&machine.host))
                 .map(BrokenHost::of)
                 .collect(),
+            held_up: fault.lag.is_some(),
         };
         let note = self.workspace.note_broken(&broken)?;
         // From here on everything is put right, whatever comes.
@@ -214,6 +232,9 @@ impl Stage<'_> {
     /// Breaks it, and waits until clients have got over it, or long enough.
     async fn suffer(&self, fault: &Fault, load: &Load, times: &mut Times) -> Result<()> {
         let before = load.view();
+        if let (Some(lag), Some(host)) = (fault.lag, fault.hosts.first()) {
+            self.hold_up(host, lag, load, times).await?;
+        }
         self.events.emit(Event::DrillMoment {
             moment: Moment::Fault,
             host: fault.hosts.first().cloned(),
@@ -222,7 +243,7 @@ impl Stage<'_> {
         fault.inject(&self.tools, self.machines).await?;
         let scenario = fault.scenario;
         let patroni = &self.tools.cluster.inventory.patroni;
-        let bound = Duration::from_secs_f64(scenario.bound(patroni));
+        let bound = Duration::from_secs_f64(fault.bound(patroni));
         if !lifts(scenario) {
             let newer = scenario.moves_leader().then_some(before.timeline).flatten();
             times.whole = self.until_whole(Some(load), newer).await;
@@ -246,6 +267,41 @@ impl Stage<'_> {
             _ => patroni.loop_wait + 5,
         };
         self.pause(Duration::from_secs(long_enough.into())).await
+    }
+
+    /// Lets the replicas of `host` fall behind for as long as was asked for, but never so far that none
+    /// of them would be let take over.
+    async fn hold_up(
+        &self,
+        host: &HostName,
+        lag: Duration,
+        load: &Load,
+        times: &mut Times,
+    ) -> Result<()> {
+        let most = self.tools.cluster.inventory.patroni.maximum_lag_on_failover / 2;
+        let hold = Hold::begin(&self.tools, load.clients(), host, lag).await?;
+        let begin = Instant::now();
+        times.held_up = Some(load.tape().now());
+        self.events.emit(Event::DrillMoment {
+            moment: Moment::HeldUp,
+            host: Some(host.clone()),
+        });
+        while begin.elapsed() < lag && times.behind < most {
+            self.pause(LOOK).await?;
+            times.behind = hold.behind().await?;
+        }
+        Ok(())
+    }
+
+    fn held(&self, times: &Times, recording: &Recording) -> Option<record::Hold> {
+        let (from, to) = (times.held_up?, times.fault?);
+        Some(record::Hold {
+            from,
+            to,
+            behind: times.behind,
+            limit: self.tools.cluster.inventory.patroni.maximum_lag_on_failover,
+            waited: longest_wait(recording, Span { from, to }),
+        })
     }
 
     /// Waits until the first writes are there.
@@ -305,6 +361,7 @@ impl Stage<'_> {
         let host = fault.hosts.first().map(ToString::to_string);
         let known = [
             (Some(0.0), Moment::Load, None),
+            (times.held_up, Moment::HeldUp, host.clone()),
             (times.fault, Moment::Fault, host),
             (times.repair, Moment::Repair, None),
             (times.whole, Moment::Whole, None),

@@ -11,6 +11,8 @@ use crate::inventory::HostName;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
     pub client: u32,
+    /// Counts this client's attempts, from 1: of a writer, what it gives to the row.
+    pub number: u64,
     pub kind: Kind,
     pub from: f64,
     pub to: f64,

@@ -10,6 +10,7 @@ use crate::{
     cluster::Cluster,
     error::{Error, Kind, Result},
     inventory::Role,
+    workspace,
 };
 
 /// Why a drill does not hold; empty when it does.
@@ -86,11 +87,10 @@ impl Record {
     /// Writes the document into a run's folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
-        let failed = |error: &dyn std::error::Error| {
+        let text = serde_json::to_string(self).map_err(|error| {
             Error::failed(format!("cannot write {}", path.display())).because(error)
-        };
-        let text = serde_json::to_string(self).map_err(|error| failed(&error))?;
-        std::fs::write(&path, text + "\n").map_err(|error| failed(&error))
+        })?;
+        workspace::private_file(&path, (text + "\n").as_bytes())
     }
 
     /// The error that says what did not hold; `None` when all did.
@@ -161,5 +161,40 @@ mod tests {
         };
         assert_eq!(judge(Scenario::CrashHost, &measured, &limits).len(), 1);
         assert_eq!(judge(Scenario::Watch, &measured, &limits), [""; 0]);
+    }
+
+    #[test]
+    fn the_document_is_its_owners() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a folder");
+        let record = Record {
+            format: FORMAT,
+            cluster: "postgres".into(),
+            version: "0.1.0".into(),
+            begun: jiff::Timestamp::UNIX_EPOCH,
+            settings: Settings {
+                ttl: 30,
+                loop_wait: 10,
+                retry_timeout: 10,
+                synchronous: false,
+                failsafe: true,
+                tls: true,
+                members: 3,
+                etcd: 1,
+            },
+            limits: NONE,
+            drills: Vec::new(),
+            summaries: Vec::new(),
+            passed: true,
+        };
+        record.write(dir.path()).expect("written");
+        let path = dir.path().join(FILE);
+        let text = std::fs::read_to_string(&path).expect("readable");
+        assert_eq!(serde_json::from_str::<Record>(&text).ok(), Some(record));
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

@@ -5,6 +5,7 @@
 use indexmap::IndexMap;
 
 use super::{
+    plain::SWITCHOVER,
     quantity::{count, ticking},
     terminal::{BAD, BOLD, BUSY, DIM, GOOD, Paint, WARN},
     text, words,
@@ -52,6 +53,8 @@ pub(super) struct Board {
     verifying: bool,
     /// What the run does before there is a plan.
     verb: &'static str,
+    /// The drill is a change of leader, which breaks nothing.
+    planned: bool,
     /// What a drill's clients get.
     load: Option<Load>,
 }
@@ -93,6 +96,8 @@ enum Rest {
     #[default]
     Waiting,
     Reached(&'static str),
+    /// A drill has done this to it.
+    Hurt(&'static str),
     Failed(&'static str),
 }
 
@@ -110,6 +115,7 @@ impl Board {
             checks: IndexMap::new(),
             verifying: false,
             verb: "",
+            planned: false,
             load: None,
         }
     }
@@ -205,6 +211,11 @@ impl Board {
                 self.steps = None;
                 self.verifying = false;
                 self.checks.clear();
+                self.planned = *scenario == SWITCHOVER;
+                // What was done to hosts before has nothing to say of what is done to them now.
+                for line in self.hosts.values_mut() {
+                    *line = HostLine::default();
+                }
             }
             Event::Load {
                 writes,
@@ -217,16 +228,35 @@ impl Board {
                     refused_since: refused.map(|refused| t - refused),
                 });
             }
-            Event::DrillMoment {
-                moment: Moment::End,
-                ..
-            } => self.load = None,
-            Event::DrillMoment { .. }
-            | Event::DrillFinished { .. }
+            Event::DrillMoment { moment, host } => self.moment(*moment, host.as_ref()),
+            Event::DrillFinished { .. }
             | Event::Software { .. }
             | Event::StepPlanned { .. }
             | Event::Resource { .. }
             | Event::RunFinished { .. } => {}
+        }
+    }
+
+    fn moment(&mut self, moment: Moment, host: Option<&HostName>) {
+        let word = words::moment(moment, self.planned);
+        match moment {
+            Moment::End => self.load = None,
+            Moment::Repair | Moment::Whole => {
+                for line in self.hosts.values_mut() {
+                    if matches!(line.rest, Rest::Hurt(_)) {
+                        line.rest = Rest::Reached(word);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if let Some(host) = host {
+            let hurts = matches!(moment, Moment::Fault | Moment::HeldUp) && !self.planned;
+            self.host(host).rest = if hurts {
+                Rest::Hurt(word)
+            } else {
+                Rest::Reached(word)
+            };
         }
     }
 
@@ -385,7 +415,7 @@ impl HostLine {
     /// What can be left out first, when there is not room for all.
     fn dullness(&self) -> u8 {
         match (&self.rest, self.running.is_empty()) {
-            (Rest::Failed(_), _) => 0,
+            (Rest::Failed(_) | Rest::Hurt(_), _) => 0,
             (_, false) => 1,
             (Rest::Waiting, true) => 2,
             (Rest::Reached(_), true) => 3,
@@ -410,6 +440,9 @@ impl HostLine {
         let Some(first) = self.running.first() else {
             return match &self.rest {
                 Rest::Waiting => format!("{} {}", paint.on(DIM, idle), paint.on(DIM, name)),
+                Rest::Hurt(what) => {
+                    format!("{} {name}  {}", paint.on(BAD, bad), paint.on(BAD, what))
+                }
                 Rest::Failed(step) => {
                     let what = paint.on(BAD, format_args!("{step} failed"));
                     format!("{} {name}  {what}", paint.on(BAD, bad))

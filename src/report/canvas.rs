@@ -14,8 +14,7 @@ pub struct Canvas {
     masks: Masks,
     side: Side,
     paints: bool,
-    /// Rows that the last text took.
-    rows: usize,
+    frame: Frame,
     gone: bool,
 }
 
@@ -25,7 +24,7 @@ impl Canvas {
             masks: terminal.masks.clone(),
             side: terminal.stdout,
             paints: terminal.stdout.terminal && terminal.lively,
-            rows: 0,
+            frame: Frame::default(),
             gone: false,
         }
     }
@@ -40,10 +39,16 @@ impl Canvas {
         self.gone
     }
 
-    /// Paints `text` over what was painted last.
-    pub fn paint(&mut self, text: &str) {
+    /// Paints what `picture` makes for the terminal, as wide as it is now, over what was painted last.
+    pub fn paint(&mut self, picture: impl FnOnce(&Side) -> String) {
+        let size = console::Term::stdout().size_checked();
+        let size = size.map(|(rows, columns)| (usize::from(rows), usize::from(columns)));
+        if let Some((_, columns)) = size {
+            self.side.columns = Some(columns);
+        }
+        let text = self.masks.hide(&picture(&self.side)).into_owned();
+        let painted = self.frame.next(&text, size);
         let mut out = io::stdout().lock();
-        let painted = frame(&self.masks.hide(text), self.side.columns, &mut self.rows);
         self.gone = out
             .write_all(painted.as_bytes())
             .and_then(|()| out.flush())
@@ -51,39 +56,73 @@ impl Canvas {
     }
 }
 
-/// The text with what takes it to its place: in one piece, so that no half picture is seen.
-fn frame(text: &str, columns: Option<usize>, rows: &mut usize) -> String {
-    // Up to where the last one began, and off with all below.
-    let mut frame = match *rows {
-        0 => String::new(),
-        rows => format!("\u{1b}[{rows}F\u{1b}[J"),
-    };
-    *rows = 0;
-    for line in text.lines() {
-        let line = text::truncate(line, columns.unwrap_or(usize::MAX), true);
-        frame.push_str(&line);
-        frame.push('\n');
-        *rows += 1;
+/// Where the last picture is.
+#[derive(Debug, Default)]
+struct Frame {
+    /// Rows that it took.
+    taken: usize,
+    /// Rows and columns of the terminal that it was painted on.
+    size: Option<(usize, usize)>,
+}
+
+impl Frame {
+    /// The text with what takes it to its place: in one piece, so that no half picture is seen.
+    fn next(&mut self, text: &str, size: Option<(usize, usize)>) -> String {
+        let mut frame = match self.taken {
+            0 => String::new(),
+            // The terminal has broken its lines anew: nobody knows where they are now.
+            _ if self.size != size => "\u{1b}[H\u{1b}[2J".to_owned(),
+            // Up to where the last one began, and off with all below.
+            taken => format!("\u{1b}[{taken}F\u{1b}[J"),
+        };
+        let (rows, columns) = size.unwrap_or((usize::MAX, usize::MAX));
+        // A row is left for the cursor: a picture that scrolled could not be painted over.
+        let room = rows.saturating_sub(1).max(1);
+        let lines: Vec<&str> = text.lines().collect();
+        let shown = if lines.len() > room {
+            room - 1
+        } else {
+            lines.len()
+        };
+        let more = (shown < lines.len()).then_some("…");
+        for line in lines[..shown].iter().copied().chain(more) {
+            frame.push_str(&text::truncate(line, columns, true));
+            frame.push('\n');
+        }
+        self.taken = shown + usize::from(more.is_some());
+        self.size = size;
+        frame
     }
-    frame
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SIZE: Option<(usize, usize)> = Some((24, 80));
+
     #[test]
     fn a_picture_goes_over_the_last_one() {
-        let mut rows = 0;
-        assert_eq!(frame("a\nb\n", Some(80), &mut rows), "a\nb\n");
-        assert_eq!(frame("c\n", Some(80), &mut rows), "\u{1b}[2F\u{1b}[Jc\n");
-        assert_eq!(rows, 1);
+        let mut frame = Frame::default();
+        assert_eq!(frame.next("a\nb\n", SIZE), "a\nb\n");
+        assert_eq!(frame.next("c\n", SIZE), "\u{1b}[2F\u{1b}[Jc\n");
+        assert_eq!(frame.next("d\n", SIZE), "\u{1b}[1F\u{1b}[Jd\n");
     }
 
     #[test]
-    fn a_line_never_takes_two_rows() {
-        let mut rows = 0;
-        let painted = frame("0123456789\n", Some(6), &mut rows);
-        assert_eq!(painted, "01234…\n");
+    fn on_a_terminal_of_another_size_all_is_painted_anew() {
+        let mut frame = Frame::default();
+        frame.next("a\nb\n", SIZE);
+        let now = Some((10, 40));
+        assert_eq!(frame.next("a\nb\n", now), "\u{1b}[H\u{1b}[2Ja\nb\n");
+        assert_eq!(frame.next("a\n", now), "\u{1b}[2F\u{1b}[Ja\n");
+    }
+
+    #[test]
+    fn a_picture_is_never_larger_than_the_terminal() {
+        let mut frame = Frame::default();
+        let painted = frame.next("0123456789\n2\n3\n4\n", Some((4, 6)));
+        assert_eq!(painted, "01234…\n2\n…\n");
+        assert!(frame.next("", Some((4, 6))).starts_with("\u{1b}[3F"));
     }
 }

@@ -1,11 +1,11 @@
 //! The results of drills as tables.
 
 use super::{
-    quantity::duration,
+    quantity::{bytes, count, duration},
     table::{Table, Tone},
     terminal::Terminal,
 };
-use crate::drill::record::{Drill, Record, Spread};
+use crate::drill::record::{Drill, GAP, Record, Spread};
 
 /// Prints what drills came to: a document with `--json`, else a table of runs and one of summaries.
 pub fn print_drills(terminal: &Terminal, record: &Record) {
@@ -14,10 +14,8 @@ pub fn print_drills(terminal: &Terminal, record: &Record) {
         return;
     }
     runs(record).print(terminal);
-    for drill in &record.drills {
-        if let Some(errors) = errors(drill) {
-            terminal.say(&errors);
-        }
+    for note in notes(record) {
+        terminal.explain(&note);
     }
     if record.summaries.iter().any(|summary| summary.runs > 1) {
         summaries(record).print(terminal);
@@ -35,7 +33,7 @@ pub(super) fn runs(record: &Record) -> Table {
         "TL",
         "commits",
         "missing",
-        "",
+        "result",
     ])
     .title(title(record));
     for drill in &record.drills {
@@ -69,6 +67,44 @@ pub(super) fn runs(record: &Record) -> Table {
         );
     }
     table
+}
+
+/// What the table has no room for: a line for each thing that went on beside it.
+pub(super) fn notes(record: &Record) -> Vec<String> {
+    let notes = record.drills.iter().flat_map(|drill| {
+        let name = |note| format!("{}: {note}", drill.scenario);
+        [errors(drill), held_up(drill)].map(|note| note.map(name))
+    });
+    notes.flatten().collect()
+}
+
+/// How replication was held up before the fault, and what that cost.
+pub(super) fn held_up(drill: &Drill) -> Option<String> {
+    let hold = drill.hold.as_ref()?;
+    let (missing, span) = (drill.measured.missing, drill.measured.missing_span);
+    let cost = match span {
+        Some(span) => {
+            let number = usize::try_from(missing).unwrap_or(usize::MAX);
+            format!(
+                "{} acknowledged within {} {} missing",
+                count(number, "commit"),
+                duration(span.to - span.from),
+                if missing == 1 { "is" } else { "are" }
+            )
+        }
+        None if hold.waited > GAP => format!(
+            "commits waited for up to {}, and none that was acknowledged is missing",
+            duration(hold.waited)
+        ),
+        None => "none that was acknowledged is missing".to_owned(),
+    };
+    Some(format!(
+        "replication was held up for {}, until the best replica lacked {} (one that lacks more than {} does \
+         not take over); {cost}",
+        duration(hold.to - hold.from),
+        bytes(hold.behind),
+        bytes(hold.limit)
+    ))
 }
 
 pub(super) fn summaries(record: &Record) -> Table {
@@ -139,9 +175,67 @@ fn errors(drill: &Drill) -> Option<String> {
         .filter(|(_, errors)| !errors.is_empty())
         .map(|(what, errors)| format!("{what} failed: {errors}"))
         .collect();
-    (!parts.is_empty()).then(|| format!("{}: {}", drill.scenario, parts.join("; ")))
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn optional(seconds: Option<f64>) -> String {
     seconds.map_or_else(|| "-".to_owned(), duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drill::{
+        Scenario,
+        record::{Hold, Measured, Route, Samples, Span},
+    };
+
+    fn drill(waited: f64, measured: Measured) -> Drill {
+        Drill {
+            scenario: Scenario::CrashHost,
+            run: 1,
+            hosts: vec!["node1".into()],
+            begun: jiff::Timestamp::UNIX_EPOCH,
+            route: Route::Direct,
+            bound: 22.0,
+            hold: Some(Hold {
+                from: 3.0,
+                to: 8.0,
+                behind: 340_624,
+                limit: 1_048_576,
+                waited,
+            }),
+            measured,
+            failures: Vec::new(),
+            samples: Samples::default(),
+            marks: Vec::new(),
+            bands: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_hold_cost_is_said() {
+        let lost = Measured {
+            missing: 1788,
+            missing_span: Some(Span { from: 3.2, to: 8.3 }),
+            ..Measured::default()
+        };
+        assert_eq!(
+            held_up(&drill(0.1, lost)).unwrap_or_default(),
+            "replication was held up for 5.0 s, until the best replica lacked 332.6 KiB (one that lacks more \
+             than 1.0 MiB does not take over); 1788 commits acknowledged within 5.1 s are missing"
+        );
+        let waited = held_up(&drill(4.9, Measured::default())).unwrap_or_default();
+        assert!(
+            waited.ends_with(
+                "; commits waited for up to 4.9 s, and none that was acknowledged is missing"
+            ),
+            "{waited}"
+        );
+        let without = Drill {
+            hold: None,
+            ..drill(0.0, Measured::default())
+        };
+        assert_eq!(held_up(&without), None);
+    }
 }

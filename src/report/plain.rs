@@ -15,6 +15,9 @@ use crate::{
     inventory::HostName,
 };
 
+/// The drill that breaks nothing.
+pub(super) const SWITCHOVER: &str = "switchover";
+
 const NAME_WIDTH: usize = 22;
 
 /// How much is told; each level holds the ones before it.
@@ -48,6 +51,8 @@ pub(super) struct Plain {
     paint: Paint,
     host_width: usize,
     image: Option<String>,
+    /// The drill is a change of leader, which breaks nothing.
+    planned: bool,
     /// Each check as it was told last; `verify` repeats itself until a cluster has settled.
     checks: HashMap<&'static str, (bool, String)>,
 }
@@ -60,6 +65,7 @@ impl Plain {
             paint,
             host_width: longest.unwrap_or(0).max(5),
             image: None,
+            planned: false,
             checks: HashMap::new(),
         }
     }
@@ -221,7 +227,13 @@ impl Plain {
                 hosts,
             } => {
                 let hosts: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
-                let mut what = format!("breaks {}", hosts.join(", "));
+                self.planned = *scenario == SWITCHOVER;
+                let verb = if self.planned {
+                    "moves the leader away from"
+                } else {
+                    "breaks"
+                };
+                let mut what = format!("{verb} {}", hosts.join(", "));
                 if *runs > 1 {
                     what += &format!(", run {run} of {runs}");
                 }
@@ -229,7 +241,7 @@ impl Plain {
             }
             Event::DrillMoment { moment, host } => {
                 let style = match moment {
-                    Moment::Fault | Moment::Refused => BAD,
+                    Moment::HeldUp | Moment::Fault | Moment::Refused => BAD,
                     Moment::NewLeader | Moment::Accepted | Moment::Whole => GOOD,
                     Moment::Load | Moment::Repair | Moment::End => PLAIN,
                 };
@@ -238,7 +250,7 @@ impl Plain {
                     Detail::Failures,
                     host.as_ref(),
                     "drill".into(),
-                    paint.on(style, words::moment(*moment)),
+                    paint.on(style, words::moment(*moment, self.planned)),
                 )
             }
             Event::Load {

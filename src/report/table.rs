@@ -81,7 +81,7 @@ impl Table {
 
     /// Prints the table to stdout.
     pub fn print(&self, terminal: &Terminal) {
-        terminal.print(&self.render(&terminal.stdout));
+        terminal.print(&self.render(&terminal.stdout_now()));
     }
 
     /// The table as lines for a stream, the last with its newline.
@@ -107,6 +107,9 @@ impl Table {
             && side.terminal
             && width > columns
         {
+            if self.needs() > columns {
+                return self.records(columns, side);
+            }
             table
                 .set_content_arrangement(ContentArrangement::Dynamic)
                 .set_width(u16::try_from(columns).unwrap_or(u16::MAX));
@@ -118,6 +121,53 @@ impl Table {
         for line in lines {
             text.push_str(line.trim_end());
             text.push('\n');
+        }
+        text
+    }
+
+    /// The columns without which words would be broken; a few wide cells may well be.
+    fn needs(&self) -> usize {
+        const FEW: usize = 4;
+        if self.headers.len() <= FEW {
+            return 0;
+        }
+        let longest = |column: usize| {
+            let cells = self.rows.iter().filter_map(|(_, cells)| cells.get(column));
+            // A number stays with its unit.
+            let numeric = self.is_numeric(column);
+            let words = cells.flat_map(|cell| match numeric {
+                true => vec![cell.as_str()],
+                false => cell.split_whitespace().collect(),
+            });
+            let words = words.chain(self.headers[column].split_whitespace());
+            words.map(super::text::width).max().unwrap_or(0)
+        };
+        (0..self.headers.len())
+            .map(|i| longest(i) + 3)
+            .sum::<usize>()
+            + 1
+    }
+
+    /// A line for each cell, for a terminal on which no table has room.
+    fn records(&self, columns: usize, side: &Side) -> String {
+        let width = self.headers.iter().map(|it| super::text::width(it)).max();
+        let mut text = String::new();
+        let mut line = |line: &str| {
+            text.push_str(&super::text::truncate(line, columns, side.unicode));
+            text.push('\n');
+        };
+        if let Some(title) = &self.title {
+            line(&one_line(title));
+        }
+        for (i, (tone, cells)) in self.rows.iter().enumerate() {
+            if i > 0 {
+                line("");
+            }
+            for (header, cell) in self.headers.iter().zip(cells) {
+                let header = super::text::pad(header, width.unwrap_or(0));
+                let cell = side.paint().on(style(*tone), one_line(cell));
+                line(format!("  {header}  {cell}").trim_end());
+            }
         }
         text
     }
@@ -168,17 +218,20 @@ impl Table {
         }
         let first = lines.len() - body;
         for ((tone, _), line) in self.rows.iter().zip(&mut lines[first..]) {
-            let style = match tone {
-                Tone::Plain => PLAIN,
-                Tone::Good => GOOD,
-                Tone::Warn => WARN,
-                Tone::Bad => BAD,
-                Tone::Dim => DIM,
-            };
             if *tone != Tone::Plain {
-                *line = paint_cells(line, |cell| paint.on(style, cell));
+                *line = paint_cells(line, |cell| paint.on(style(*tone), cell));
             }
         }
+    }
+}
+
+fn style(tone: Tone) -> anstyle::Style {
+    match tone {
+        Tone::Plain => PLAIN,
+        Tone::Good => GOOD,
+        Tone::Warn => WARN,
+        Tone::Bad => BAD,
+        Tone::Dim => DIM,
     }
 }
 
@@ -279,6 +332,41 @@ mod tests {
             ..Side::default()
         };
         assert_eq!(table.render(&piped).lines().count(), 5);
+    }
+
+    #[test]
+    fn where_words_would_be_broken_each_cell_has_a_line() {
+        let narrow = |columns| Side {
+            terminal: true,
+            columns: Some(columns),
+            ..Side::default()
+        };
+        // Headings may stand in two lines, words are not cut.
+        let mut table = Table::new(["member", "role", "state", "TL", "lag (bytes)"]).title("pg");
+        table.row(["node1", "leader", "running", "1", ""]);
+        insta::assert_snapshot!(table.render(&narrow(47)), @"
+        + pg ----+--------+---------+----+---------+
+        | member | role   | state   | TL | lag     |
+        |        |        |         |    | (bytes) |
+        +--------+--------+---------+----+---------+
+        | node1  | leader | running |  1 |         |
+        +--------+--------+---------+----+---------+
+        ");
+        table.row(["node2", "replica", "creating replica", "1", "17 MiB"]);
+        insta::assert_snapshot!(table.render(&narrow(20)), @"
+        pg
+          member       node1
+          role         le...
+          state        ru...
+          TL           1
+          lag (bytes)
+
+          member       node2
+          role         re...
+          state        cr...
+          TL           1
+          lag (bytes)  17...
+        ");
     }
 
     #[test]

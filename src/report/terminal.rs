@@ -9,7 +9,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Color, Style};
 use serde::Serialize;
 
-use super::mask::Masks;
+use super::{mask::Masks, text};
 use crate::secret::Secret;
 
 /// What one stream can show.
@@ -90,6 +90,17 @@ impl Terminal {
         self.masks.add(secrets);
     }
 
+    /// What stdout can show now: a window may have another size at the end of a run.
+    pub(super) fn stdout_now(&self) -> Side {
+        let columns = columns(&console::Term::stdout());
+        Side {
+            columns: columns
+                .filter(|_| self.stdout.terminal)
+                .or(self.stdout.columns),
+            ..self.stdout
+        }
+    }
+
     /// Writes a document to stdout, and a final newline where it lacks one.
     pub fn print(&self, text: &str) {
         write_quietly(io::stdout().lock(), &self.masks.hide(text));
@@ -98,6 +109,17 @@ impl Terminal {
     /// Writes to people, on stderr, with a final newline.
     pub fn say(&self, text: &str) {
         write_quietly(io::stderr().lock(), &self.masks.hide(text));
+    }
+
+    /// Writes prose to people, on stderr: a terminal that is too narrow does not break its words.
+    pub fn explain(&self, text: &str) {
+        match self.stderr.columns.filter(|_| self.stderr.terminal) {
+            Some(columns) => {
+                let lines = text.lines().map(|line| text::wrap(line, columns));
+                self.say(&lines.collect::<Vec<_>>().join("\n"));
+            }
+            None => self.say(text),
+        }
     }
 
     /// Writes to people and leaves the line open for their answer.

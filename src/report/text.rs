@@ -39,6 +39,49 @@ pub(super) fn lines(text: &str) -> Vec<String> {
     lines
 }
 
+/// With a capital letter, and a full stop.
+pub(super) fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(char::to_uppercase);
+    first
+        .into_iter()
+        .flatten()
+        .chain(chars)
+        .chain(['.'])
+        .collect()
+}
+
+/// Breaks a line between words; what follows stands below the text of its last column.
+///
+/// A word that is longer than a line stays whole: it may be a path that somebody wants to copy.
+pub(super) fn wrap(line: &str, columns: usize) -> String {
+    if width(line) <= columns {
+        return line.to_owned();
+    }
+    let indent = line.len() - line.trim_start().len();
+    let column = line.trim_end().rfind("  ").map_or(0, |at| at + 2);
+    let column = width(&line[..column]);
+    let hang = if column > indent && column <= columns * 2 / 3 {
+        column
+    } else {
+        indent + 2
+    };
+    let mut wrapped = String::new();
+    let mut used = 0;
+    for word in line.split_inclusive(' ') {
+        let room = width(word.trim_end());
+        if used + room > columns && used > hang {
+            wrapped.truncate(wrapped.trim_end().len());
+            wrapped.push('\n');
+            wrapped.push_str(&" ".repeat(hang));
+            used = hang;
+        }
+        wrapped.push_str(word);
+        used += width(word);
+    }
+    wrapped
+}
+
 /// Cuts at `columns`, with a mark where something is missing; leaves colours intact.
 pub(super) fn truncate(text: &str, columns: usize, unicode: bool) -> Cow<'_, str> {
     let tail = match (unicode, columns) {
@@ -61,6 +104,25 @@ pub(super) fn width(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words_below_their_last_column() {
+        assert_eq!(wrap("short", 10), "short");
+        assert_eq!(
+            wrap("  name    what it does to you", 20),
+            "  name    what it\n          does to\n          you"
+        );
+        assert_eq!(wrap("one two three four", 10), "one two\n  three\n  four");
+        assert_eq!(
+            wrap("see /a/very/long/path ok", 10),
+            "see\n  /a/very/long/path\n  ok"
+        );
+        // Colours take no room.
+        assert_eq!(
+            wrap("\u{1b}[1mone\u{1b}[0m two", 7),
+            "\u{1b}[1mone\u{1b}[0m two"
+        );
+    }
 
     #[test]
     fn escapes_and_overwritten_progress_are_gone() {

@@ -42,9 +42,12 @@ pub(super) fn outcome(outcome: Outcome) -> &'static str {
     }
 }
 
-pub(super) fn moment(moment: Moment) -> &'static str {
+/// A moment of a drill; a change of leader that was `planned` breaks nothing.
+pub(super) fn moment(moment: Moment, planned: bool) -> &'static str {
     match moment {
+        Moment::Fault if planned => "a change of leader is asked for",
         Moment::Load => "writers and readers at work",
+        Moment::HeldUp => "replication is held up",
         Moment::Fault => "broken now",
         Moment::Refused => "writes are refused",
         Moment::NewLeader => "takes writes, on a new timeline",

@@ -26,6 +26,9 @@ pub struct Broken {
     pub scenario: Scenario,
     pub since: jiff::Timestamp,
     pub hosts: Vec<BrokenHost>,
+    /// Whether replication may be held up there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held_up: bool,
 }
 
 /// A host as it was before: one that is cut off no longer shows its address.
@@ -135,6 +138,7 @@ mod tests {
                 address: Some(Ipv4Addr::new(10, 0, 0, 1)),
                 ssh_address: None,
             }],
+            held_up: true,
         }
     }
 

@@ -514,5 +514,15 @@ fn private_temp(prefix: &str, parent: &Path) -> std::io::Result<TempDir> {
         .tempdir_in(parent)
 }
 
+/// Makes a folder in a run's, for its owner alone.
+pub fn private_folder(path: &Path) -> Result<()> {
+    files::private_dir(path).map(|_| ())
+}
+
+/// Writes a file of a run, whole or not at all, for its owner alone.
+pub fn private_file(path: &Path, contents: &[u8]) -> Result<()> {
+    files::write(path, files::PRIVATE, contents)
+}
+
 #[cfg(test)]
 mod tests;

@@ -174,6 +174,8 @@ fn the_policy_allows(called: &BTreeSet<String>) {
         .collect();
     let mut needed = called.clone();
     needed.insert("ec2:CreateTags".into());
+    // Only drills make hosts die.
+    needed.insert("ec2:StopInstances".into());
     // AWS lets everybody ask who he is.
     needed.remove("sts:GetCallerIdentity");
     assert_eq!(allowed, needed);

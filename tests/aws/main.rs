@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 use libtest_mimic::{Arguments, Trial};
 
 mod crashes;
+mod drills;
 mod faults;
 mod image;
 mod life;
@@ -72,6 +73,9 @@ fn main() -> ExitCode {
             mending_may_die_at_any_call;
         crashes: a_launch_may_die_at_any_call, a_removal_may_die_at_any_call,
             a_token_outlives_a_change_of_the_inventory;
+        drills: a_host_dies_without_a_word_and_comes_back_where_it_was,
+            one_that_still_stops_is_waited_for, a_drill_may_die_at_any_call,
+            what_cannot_be_done_to_a_host_is_said;
         faults: throttling_is_waited_out, what_was_just_made_may_be_unknown,
             half_a_launch_is_completed, groups_are_released_late, a_missing_permission_is_named,
             what_cannot_be_is_said_before_anything_is_made, one_host_has_one_instance,

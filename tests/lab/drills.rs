@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::support::{Lab, kill, prepared_image, prepared_version};
 
+/// What is said once clients feel a fault.
+const REFUSED: &str = "writes are refused";
+
 /// The fastest timing that Patroni takes, and no acknowledged commit may ever be lost.
 fn inventory() -> String {
     format!(
@@ -187,24 +190,110 @@ fn a_limit_decides_the_exit_code(lab: &Lab) {
     lab.holds_within(Duration::from_secs(20));
 }
 
-/// Starts a drill and waits until the fault has had its effect.
-fn begin(lab: &Lab, scenario: &str) -> std::process::Child {
+/// What asynchronous replication can lose, and that the same cluster loses nothing as a synchronous one.
+#[test]
+fn what_a_dying_leader_takes_with_it_is_counted() {
+    let asynchronous = inventory().replace("synchronous: true", "synchronous: false");
+    let lab = Lab::new("loss", &asynchronous);
+    lab.expect(0, &["up", "--yes"]);
+    let said = lab.expect(2, &["drill", "stop-leader", "--lag", "3s", "--yes"]);
+    assert!(said.stderr.contains("crash-host"), "{}", said.stderr);
+
+    a_drill_that_is_killed_lets_replication_go_on(&lab);
+    commits_are_lost_and_counted(&lab);
+    lab.write_inventory(&inventory());
+    lab.expect(0, &["up", "--yes"]);
+    lab.holds_within(Duration::from_secs(30));
+    commits_wait_and_none_is_lost(&lab);
+}
+
+fn commits_are_lost_and_counted(lab: &Lab) {
+    let words = ["drill", "crash-host", "--lag", "3s", "--yes", "--json"];
+    let said = lab.expect(3, &words);
+    assert!(
+        said.stderr.contains("commits are missing"),
+        "{}",
+        said.stderr
+    );
+    // The error follows on a line of its own.
+    let document = said.stdout.lines().next().unwrap();
+    let document: Value = serde_json::from_str(document).unwrap();
+    let drill = &document["drills"][0];
+    let (measured, hold) = (&drill["measured"], &drill["hold"]);
+    let missing = measured["missing"].as_u64().unwrap();
+    assert!(missing > 50, "{missing} commits are missing");
+    assert!(measured["acknowledged"].as_u64() > Some(missing));
+    assert_ne!(measured["leader_after"], measured["leader_before"]);
+    // They are those of the hold, and nobody waited in it.
+    let span = |name: &str, of: &Value| of[name].as_f64().unwrap();
+    let lost = &measured["missing_span"];
+    assert!(
+        span("from", lost) > span("from", hold) - 1.0,
+        "{lost} {hold}"
+    );
+    assert!(span("to", lost) - span("from", lost) > 2.0, "{lost} {hold}");
+    assert!(hold["behind"].as_u64() > Some(0));
+    assert!(hold["behind"].as_u64() < hold["limit"].as_u64());
+    assert!(moments(drill).starts_with(&["load", "held_up", "fault"]));
+    let page = lab.workspace().join("runs/latest/report.html");
+    assert!(
+        fs::read_to_string(page)
+            .unwrap()
+            .contains("replication is held up")
+    );
+    lab.holds_within(Duration::from_secs(20));
+}
+
+fn commits_wait_and_none_is_lost(lab: &Lab) {
+    let drill = drill(lab, &["crash-host", "--lag", "3s"]);
+    assert!(
+        drill["hold"]["waited"].as_f64() > Some(2.0),
+        "{}",
+        drill["hold"]
+    );
+    assert_eq!(drill["measured"]["missing_span"], Value::Null);
+}
+
+fn a_drill_that_is_killed_lets_replication_go_on(lab: &Lab) {
+    let leader = lab.leader();
+    let stopped = "cat /proc/[0-9]*/stat | grep -c '(postgres) T' || true";
+    let killed = |lag| {
+        let words = ["drill", "crash-host", "--lag", lag, "--yes"];
+        kill(&mut begin(lab, &words, "replication is held up"));
+        assert_eq!(lab.on(&leader, stopped).trim(), "2");
+    };
+    killed("30s");
+    lab.expect(0, &["drill", "--repair"]);
+    assert_eq!(lab.on(&leader, stopped).trim(), "0");
+    // Also when nobody comes to put it right.
+    killed("3s");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while lab.on(&leader, stopped).trim() != "0" {
+        assert!(Instant::now() < deadline, "replication stays held up");
+    }
+    lab.expect(0, &["drill", "--repair"]);
+    assert_eq!(lab.leader(), leader);
+    lab.holds_within(Duration::from_secs(20));
+}
+
+/// Starts a drill and waits until it tells of an effect.
+fn begin(lab: &Lab, words: &[&str], effect: &str) -> std::process::Child {
     let mut child = lab
-        .command(&["drill", scenario, "--yes"])
+        .command(words)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
-    let refused = std::io::BufRead::lines(stderr)
+    let seen = std::io::BufRead::lines(stderr)
         .map_while(Result::ok)
-        .any(|line| line.contains("writes are refused"));
-    assert!(refused, "{scenario} never had an effect");
+        .any(|line| line.contains(effect));
+    assert!(seen, "{words:?}: never seen: {effect}");
     child
 }
 
 fn an_interrupted_drill_puts_everything_right(lab: &Lab) {
-    let mut child = begin(lab, "stop-leader");
+    let mut child = begin(lab, &["drill", "stop-leader", "--yes"], REFUSED);
     let told = Command::new("kill")
         .args(["-INT", &child.id().to_string()])
         .status()
@@ -216,7 +305,7 @@ fn an_interrupted_drill_puts_everything_right(lab: &Lab) {
 }
 
 fn what_a_killed_drill_has_left_is_put_right(lab: &Lab) {
-    let mut child = begin(lab, "isolate-leader");
+    let mut child = begin(lab, &["drill", "isolate-leader", "--yes"], REFUSED);
     // A second drill is refused while the first lives, and nobody repairs behind its back.
     let said = lab.expect(1, &["drill", "--repair"]);
     assert!(said.stderr.contains("another run is at work"));

@@ -1,12 +1,17 @@
 //! `pgherd drill`.
 
-use clap::{Args, ValueEnum};
+use std::time::Duration;
+
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Global;
 use crate::{
-    drill::{Crew, Scenario, record::Limits},
-    error::Result,
+    drill::{Crew, LONGEST_HOLD, Scenario, record::Limits},
+    error::{Error, Result},
     report::Terminal,
 };
 
@@ -20,7 +25,7 @@ pub(super) use play::stage;
 #[derive(Debug, Args)]
 pub struct Wish {
     /// What to break
-    #[arg(value_enum, value_name = "SCENARIO", default_value = "all")]
+    #[arg(value_parser = What::parser(), value_name = "SCENARIO", default_value = "all")]
     what: What,
     /// Do not ask
     #[arg(short, long)]
@@ -41,11 +46,15 @@ pub struct Wish {
     /// leader dies
     #[arg(long, value_name = "N", default_value_t = Crew::default().writers, value_parser = clap::value_parser!(u32).range(1..=64))]
     writers: u32,
+    /// With `crash-host`: hold replication up for this time before the host dies, at most 30s, so
+    /// that it shows what the replicas do not have yet
+    #[arg(long, value_name = "TIME", value_parser = lag)]
+    lag: Option<f64>,
     /// With `watch`: end by itself after this time, such as `60s` or `5m`
     #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
     length: Option<f64>,
     /// Only put right what a drill that was killed has left broken
-    #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "length"])]
+    #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "lag", "length"])]
     repair: bool,
 }
 
@@ -57,6 +66,10 @@ impl Wish {
         }
     }
 
+    fn lag(&self) -> Option<Duration> {
+        self.lag.map(Duration::from_secs_f64)
+    }
+
     fn limits(&self) -> Limits {
         Limits {
             max_outage: self.max_outage,
@@ -65,46 +78,44 @@ impl Wish {
     }
 }
 
-/// The scenarios, as the command line offers them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// What to break, as the command line offers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// Every one of these in turn, with a proven cluster between any two
     All,
-    /// Hand the leadership over, as `pgherd switchover` does
-    Switchover,
-    /// Restart HAProxy
-    HaproxyRestart,
-    /// Stop Patroni and PostgreSQL on a replica, the synchronous one if there is one
-    ReplicaDown,
-    /// Stop etcd on all of its hosts
-    EtcdDown,
-    /// Stop Patroni and PostgreSQL on the leader in good order
-    StopLeader,
-    /// Kill Patroni and PostgreSQL on the leader
-    KillLeader,
-    /// Make the leader's host die
-    CrashHost,
-    /// Cut the leader's host off from the network
-    IsolateLeader,
-    /// Nothing: measure while somebody else does something, until Ctrl-C
-    Watch,
+    One(Scenario),
 }
 
 impl What {
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        let all = PossibleValue::new("all")
+            .help("Every one of these in turn, with a proven cluster between any two");
+        let each = Scenario::ALL.into_iter().chain([Scenario::Watch]);
+        let each = each.map(|scenario| PossibleValue::new(scenario.as_str()).help(help(scenario)));
+        PossibleValuesParser::new([all].into_iter().chain(each))
+            .map(|name| Scenario::named(&name).map_or(What::All, What::One))
+    }
+
     fn scenarios(self) -> Vec<Scenario> {
-        let one = match self {
-            What::All => return Scenario::ALL.to_vec(),
-            What::Switchover => Scenario::Switchover,
-            What::HaproxyRestart => Scenario::HaproxyRestart,
-            What::ReplicaDown => Scenario::ReplicaDown,
-            What::EtcdDown => Scenario::EtcdDown,
-            What::StopLeader => Scenario::StopLeader,
-            What::KillLeader => Scenario::KillLeader,
-            What::CrashHost => Scenario::CrashHost,
-            What::IsolateLeader => Scenario::IsolateLeader,
-            What::Watch => Scenario::Watch,
-        };
-        vec![one]
+        match self {
+            What::All => Scenario::ALL.to_vec(),
+            What::One(scenario) => vec![scenario],
+        }
+    }
+}
+
+fn help(scenario: Scenario) -> &'static str {
+    match scenario {
+        Scenario::Switchover => "Hand the leadership over, as `pgherd switchover` does",
+        Scenario::HaproxyRestart => "Restart HAProxy",
+        Scenario::ReplicaDown => {
+            "Stop Patroni and PostgreSQL on a replica, the synchronous one if there is one"
+        }
+        Scenario::EtcdDown => "Stop etcd on all of its hosts",
+        Scenario::StopLeader => "Stop Patroni and PostgreSQL on the leader in good order",
+        Scenario::KillLeader => "Kill Patroni and PostgreSQL on the leader",
+        Scenario::CrashHost => "Make the leader's host die",
+        Scenario::IsolateLeader => "Cut the leader's host off from the network",
+        Scenario::Watch => "Nothing: measure while somebody else does something, until Ctrl-C",
     }
 }
 
@@ -114,9 +125,13 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    if wish.lag.is_some() && wish.what != What::One(Scenario::CrashHost) {
+        return Err(Error::input("--lag goes with the scenario crash-host only")
+            .hint("pgherd drill crash-host --lag 5s"));
+    }
     match wish.what {
         _ if wish.repair => mend::run(global, terminal, cancel).await,
-        What::Watch => watch::run(global, wish, terminal, cancel).await,
+        What::One(Scenario::Watch) => watch::run(global, wish, terminal, cancel).await,
         what => play::run(global, wish, &what.scenarios(), terminal, cancel).await,
     }
 }
@@ -132,6 +147,19 @@ fn seconds(text: &str) -> Result<f64, String> {
     Ok(span.as_secs_f64())
 }
 
+/// A time that replication may be held up for.
+fn lag(text: &str) -> Result<f64, String> {
+    let seconds = seconds(text)?;
+    let longest = LONGEST_HOLD.as_secs_f64();
+    if seconds > 0.0 && seconds <= longest {
+        Ok(seconds)
+    } else {
+        Err(format!(
+            "it must be more than nothing and at most {longest} s"
+        ))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,19 +173,9 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_is_offered_under_its_own_name() {
-        for what in What::value_variants() {
-            let name = what
-                .to_possible_value()
-                .map(|value| value.get_name().to_owned());
-            let name = name.unwrap_or_default();
-            match what.scenarios()[..] {
-                [one] => assert_eq!(one.as_str(), name),
-                ref all => {
-                    assert_eq!(name, "all");
-                    assert_eq!(all, Scenario::ALL);
-                }
-            }
-        }
+    fn replicas_are_kept_waiting_for_a_while_only() {
+        assert_eq!(lag("5s"), Ok(5.0));
+        assert_eq!(lag("30s"), Ok(30.0));
+        assert!(lag("0s").is_err() && lag("31s").is_err() && lag("5").is_err());
     }
 }

@@ -59,6 +59,7 @@ pub(super) async fn run(
             cluster = Some(proven.clone());
             let mut stage = stage(&site, proven, session.folder.clone(), wish.limits(), cancel);
             stage.crew = wish.crew();
+            stage.lag = wish.lag();
             play(&site, &stage, &scenarios, wish.runs.into(), &mut drills).await
         }
         .await;
@@ -105,6 +106,7 @@ pub(in crate::cli) fn stage<'a>(
         folder,
         limits,
         crew: Crew::default(),
+        lag: None,
         cancel: cancel.clone(),
     }
 }
@@ -151,7 +153,7 @@ fn possible(base: &Base, scenarios: &[Scenario], terminal: &Terminal) -> Result<
         .hint("kill-leader and stop-leader need nothing but SSH"));
     }
     if !cannot.is_empty() {
-        terminal.say(&format!(
+        terminal.explain(&format!(
             "note: left out, since there is no honest way to do it to these hosts: {}",
             names.join(", ")
         ));
@@ -212,7 +214,7 @@ impl Guard<'_> {
             .reporter
             .aside(async {
                 self.terminal
-                    .say(&outline(cluster, self.scenarios, self.wish.runs));
+                    .explain(&outline(cluster, self.scenarios, self.wish));
                 let name = cluster.name();
                 let question = format!("Break {name} on purpose?");
                 let agreed =
@@ -220,7 +222,7 @@ impl Guard<'_> {
                 if !agreed || guests.is_empty() || self.wish.despite_clients {
                     return Ok(agreed);
                 }
-                self.terminal.say(&format!(
+                self.terminal.explain(&format!(
                     "Others are connected, and will feel all of this:\n{list}"
                 ));
                 report::confirm(self.terminal, "Break them off?", Expected::Word("clients")).await
@@ -235,7 +237,7 @@ impl Guard<'_> {
 }
 
 /// What will be broken, and for how long.
-fn outline(cluster: &Cluster, scenarios: &[Scenario], runs: u16) -> String {
+fn outline(cluster: &Cluster, scenarios: &[Scenario], wish: &Wish) -> String {
     let patroni = &cluster.inventory.patroni;
     let mut text = format!(
         "This breaks the cluster {} on purpose, while clients of its own write and read:\n",
@@ -250,10 +252,20 @@ fn outline(cluster: &Cluster, scenarios: &[Scenario], runs: u16) -> String {
         };
         text.push_str(&format!("  {scenario:<16} {}; {writes}\n", what(*scenario)));
     }
-    if runs > 1 {
-        text.push_str(&format!("  each {runs} times\n"));
+    if wish.runs > 1 {
+        text.push_str(&format!("  each {} times\n", wish.runs));
     }
-    if !patroni.synchronous {
+    if let Some(lag) = wish.lag {
+        let cost = if patroni.synchronous {
+            "no commit is acknowledged meanwhile"
+        } else {
+            "what is committed meanwhile is lost"
+        };
+        let lag = report::duration(lag);
+        text.push_str(&format!(
+            "  before, replication is held up for {lag}: {cost}\n"
+        ));
+    } else if !patroni.synchronous {
         text.push_str(
             "  patroni.synchronous is off: a leader that dies may take its last commits with it\n",
         );

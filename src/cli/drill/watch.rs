@@ -104,6 +104,7 @@ async fn watch(
         begun,
         route: clients.route(),
         bound: 0.0,
+        hold: None,
         failures: judge(Scenario::Watch, &measured, &limits),
         measured,
         samples: samples(&recording),

@@ -8,7 +8,7 @@ use super::axis::{self, Axis, fits, pct};
 use crate::{
     drill::{
         Scenario,
-        record::{Band, Drill, Mark, Seen, Span},
+        record::{Band, Drill, Hold, Mark, Seen, Span},
     },
     event::Moment,
     report::{quantity::duration, words},
@@ -45,6 +45,7 @@ pub(super) fn chart(drill: &Drill) -> Markup {
         ok: &samples.writes_ok,
         failed: &samples.writes_failed,
         gaps: &drill.measured.write_gaps,
+        hold: drill.hold.as_ref(),
     };
     let reads = Panel {
         heading: "reads answered",
@@ -54,6 +55,7 @@ pub(super) fn chart(drill: &Drill) -> Markup {
         ok: &samples.reads_ok,
         failed: &samples.reads_failed,
         gaps: &drill.measured.read_gaps,
+        hold: None,
     };
     let bands = reads.bottom();
     let height = bands + members.len() as f64 * (HEADING + BAND + 2.0) + 2.0;
@@ -85,18 +87,15 @@ pub(super) fn chart(drill: &Drill) -> Markup {
                     span.key.leader { "takes writes" } span.key.stalled { "writes hang" }
                     span.key.replica { "replica" } span.key.refusing { "starts or stops" }
                     span.key.down { "no answer" }
+                    @if drill.hold.is_some() { span.key.held-up { "replication held up" } }
                 }
             }
         }
     }
 }
 
-/// A moment in words; a change of leader that was asked for breaks nothing.
 fn said(drill: &Drill, moment: Moment) -> &'static str {
-    match (drill.scenario, moment) {
-        (Scenario::Switchover, Moment::Fault) => "a change of leader is asked for",
-        _ => words::moment(moment),
-    }
+    words::moment(moment, drill.scenario == Scenario::Switchover)
 }
 
 /// Seconds since the fault.
@@ -113,7 +112,8 @@ fn shown(marks: &[Mark]) -> Vec<&Mark> {
     let mut shown: Vec<&Mark> = marks
         .iter()
         .filter(|mark| match mark.moment {
-            Moment::Fault
+            Moment::HeldUp
+            | Moment::Fault
             | Moment::NewLeader
             | Moment::Accepted
             | Moment::Repair
@@ -146,7 +146,7 @@ fn rows(marks: &[&Mark], axis: &Axis) -> Vec<usize> {
 
 fn tone(moment: Moment) -> &'static str {
     match moment {
-        Moment::Fault | Moment::Refused => "bad",
+        Moment::HeldUp | Moment::Fault | Moment::Refused => "bad",
         Moment::NewLeader => "lead",
         Moment::Accepted | Moment::Whole => "good",
         Moment::Load | Moment::Repair | Moment::End => "plain",
@@ -183,6 +183,8 @@ struct Panel<'a> {
     ok: &'a [u32],
     failed: &'a [u32],
     gaps: &'a [Span],
+    /// While replication was held up.
+    hold: Option<&'a Hold>,
 }
 
 impl Panel<'_> {
@@ -203,6 +205,11 @@ impl Panel<'_> {
             }
             @for gap in self.gaps {
                 (shade(gap, top, self.height, axis))
+            }
+            @if let Some(hold) = self.hold {
+                rect class="held-up" x=(pct(axis.x(hold.from))) width=(pct(axis.width(hold.from, hold.to))) y=(top) height=(self.height) {
+                    title { "replication is held up" }
+                }
             }
             svg class=(self.class) x="0" y=(top) width=(width) height=(self.height) viewBox=(view) preserveAspectRatio="none" {
                 path d=(area(self.ok, most)) {}

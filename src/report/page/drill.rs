@@ -11,7 +11,11 @@ use crate::{
         record::{Drill, GAP, Measured, Record, Route, Settings, Spread, Summary},
     },
     event::Moment,
-    report::quantity::{count, duration},
+    report::{
+        drills,
+        quantity::{count, duration},
+        text,
+    },
 };
 
 pub(super) fn body(kept: &KeptRun, record: &Record) -> Markup {
@@ -242,10 +246,16 @@ fn card(drill: &Drill, runs: usize) -> Markup {
             }
             (chart(drill))
             (numbers(drill))
+            @if let Some(held_up) = drills::held_up(drill) {
+                p.(if measured.missing == 0 { "plain" } else { "bad" }) { (text::sentence(&held_up)) }
+            }
             (errors("Writes failed", &measured.write_errors))
             (errors("Reads failed", &measured.read_errors))
             @if !measured.missing_rows.is_empty() {
-                p.bad { "Acknowledged and gone (writer/number): " (measured.missing_rows.join(", ")) }
+                p.bad {
+                    "Acknowledged and gone (writer/number): " (measured.missing_rows.join(", "))
+                    @if measured.missing > measured.missing_rows.len() as u64 { ", …" }
+                }
             }
             @for conflict in &measured.two_leaders {
                 p.bad {

@@ -18,9 +18,11 @@ impl KeptRun {
             push_failure(&failure, &mut text);
         }
         let mut tables = Vec::new();
+        let mut notes = Vec::new();
         match &self.drill {
             Some(record) => {
                 tables.push(drills::runs(record));
+                notes = drills::notes(record);
                 if record.summaries.iter().any(|summary| summary.runs > 1) {
                     tables.push(drills::summaries(record));
                 }
@@ -31,6 +33,10 @@ impl KeptRun {
         for table in tables {
             text.push('\n');
             text.push_str(&table.render(side));
+        }
+        for note in notes {
+            text.push_str(&note);
+            text.push('\n');
         }
         text
     }

@@ -326,6 +326,30 @@ fn a_drill_is_on_one_page_with_what_clients_felt() {
 }
 
 #[test]
+fn what_a_hold_cost_is_marked_and_said() {
+    let mut record = record();
+    let drill = &mut record["drills"][1];
+    drill["hold"] =
+        json!({"from": 0.5, "to": 2.0, "behind": 2048, "limit": 1_048_576, "waited": 0.1});
+    drill["measured"]["missing_span"] = json!({"from": 0.6, "to": 1.9});
+    drill["marks"][0] = json!({"t": 0.5, "moment": "held_up", "host": "node1"});
+    let html = parsed(&page(&log(&events()), Some(&record)));
+    assert_eq!(
+        texts(&html, "rect.held-up title"),
+        ["replication is held up"]
+    );
+    assert_eq!(
+        texts(&html, "section > article .marks li")[0],
+        "−1.5 s replication is held up (node1)"
+    );
+    assert_eq!(
+        texts(&html, "article.drill .numbers + p")[0],
+        "Replication was held up for 1.5 s, until the best replica lacked 2.0 KiB (one that lacks more than \
+          1.0 MiB does not take over); 1 commit acknowledged within 1.3 s is missing."
+    );
+}
+
+#[test]
 fn a_record_of_another_version_leaves_the_run_to_be_told() {
     let html = parsed(&page(&log(&events()), Some(&json!({"format": 99}))));
     assert_eq!(texts(&html, "table.steps").len(), 1);

@@ -1,4 +1,5 @@
 mod bars;
+mod drill;
 mod summary;
 
 use std::{
@@ -231,11 +232,15 @@ fn feed(sinks: &mut Sinks, events: Vec<Stamped>) {
 }
 
 fn plain(verbose: u8) -> String {
+    plain_of(verbose, run())
+}
+
+fn plain_of(verbose: u8, events: Vec<Stamped>) -> String {
     let buffer = Buffer::default();
     let terminal = terminal(verbose);
     let people = People::lines(&terminal, &hosts(), Pipe::new(buffer.clone()));
     let mut sinks = Sinks::new(terminal, None, None, Some(people));
-    feed(&mut sinks, run());
+    feed(&mut sinks, events);
     buffer.text()
 }
 

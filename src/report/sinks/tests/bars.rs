@@ -5,6 +5,16 @@ use crate::report::{plain::Plain, terminal::Side};
 
 /// Bars on a screen in memory, after the first `n` events of the run.
 fn screen(rows: u16, columns: u16, verbose: u8, n: usize) -> (InMemoryTerm, Sinks) {
+    let events = run().into_iter().take(n).collect();
+    screen_of(rows, columns, verbose, events)
+}
+
+pub(super) fn screen_of(
+    rows: u16,
+    columns: u16,
+    verbose: u8,
+    events: Vec<Stamped>,
+) -> (InMemoryTerm, Sinks) {
     let term = InMemoryTerm::new(rows, columns);
     let terminal = terminal(verbose);
     let side = Side {
@@ -17,7 +27,7 @@ fn screen(rows: u16, columns: u16, verbose: u8, n: usize) -> (InMemoryTerm, Sink
     let plain = Plain::new(detail, Paint::OFF, &hosts());
     let people = People::Bars(plain, Box::new(live));
     let mut sinks = Sinks::new(terminal, None, None, Some(people));
-    feed(&mut sinks, run().into_iter().take(n).collect());
+    feed(&mut sinks, events);
     sinks.draw();
     (term, sinks)
 }
@@ -50,7 +60,7 @@ fn failures_stay_above_the_bars() {
     let (term, _sinks) = screen(24, 80, 0, 24);
     insta::assert_snapshot!(term.contents(), @"
       72.0s  node2    install-packages        failed (1 m 10 s): apt-get exited with
-     code 100
+                                              code 100
     ✓ node1    install-packages, 2 steps done
     ✗ node2    install-packages failed
     · haproxy
@@ -63,17 +73,17 @@ fn verbose_results_stay_above_the_bars_and_the_bars_go_at_the_end() {
     let (term, sinks) = screen(24, 80, 1, 100);
     sinks.finish();
     insta::assert_snapshot!(term.contents(), @"
-      0.1s  -        image                   pgherd-host:debian-12: building
-      1.0s  -        network                 created pgherd-postgres (0123abcd)
-      1.5s  node1    host                    created (192.168.0.11)
-      2.0s  node1    host                    connected
-      2.2s  -        plan                    4 steps, 3 changes
-      3.5s  node1    write-files             done (0.3 s)
-     10.4s  node1    install-packages        changed (8.1 s)
-     72.0s  node2    install-packages        failed (1 m 10 s): apt-get exited with
-    code 100
-     72.2s  -        one-leader              holds (node1)
-     74.3s  -        replicas-streaming      holds (1 of 1)
+     0.1s  -        image                   pgherd-host:debian-12: building
+     1.0s  -        network                 created pgherd-postgres (0123abcd)
+     1.5s  node1    host                    created (192.168.0.11)
+     2.0s  node1    host                    connected
+     2.2s  -        plan                    4 steps, 3 changes
+     3.5s  node1    write-files             done (0.3 s)
+    10.4s  node1    install-packages        changed (8.1 s)
+    72.0s  node2    install-packages        failed (1 m 10 s): apt-get exited with
+                                            code 100
+    72.2s  -        one-leader              holds (node1)
+    74.3s  -        replicas-streaming      holds (1 of 1)
     ");
 }
 

@@ -1,0 +1,128 @@
+//! Replication held up on the leader for a moment, so that what a dying leader takes with it shows.
+//!
+//! The processes that send WAL to the replicas are stopped, as if the way there had become very slow;
+//! PostgreSQL itself goes on. Without this, how much is under way when a host dies is a matter of
+//! milliseconds and of luck.
+
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use super::{
+    clients::{Clients, Target},
+    fault::Tools,
+};
+use crate::{
+    error::{Error, Result},
+    inventory::HostName,
+    postgres::Sql,
+    remote::Script,
+};
+
+/// How long a replica may be kept waiting. After `wal_receiver_timeout`, 60 s unless it is set, it would
+/// give its connection up and be served by a process that nobody has stopped.
+pub const LONGEST: Duration = Duration::from_secs(30);
+
+/// The transient unit on the leader's host that ends the hold, whatever becomes of the drill.
+const UNIT: &str = "pgherd-hold";
+/// How much longer than it was asked for the unit lets the hold last: the host is dead by then.
+const SLACK: Duration = Duration::from_secs(10);
+/// How long the host may take to be told.
+const ORDER: Duration = Duration::from_secs(20);
+
+/// A leader whose replicas hear nothing.
+pub(super) struct Hold {
+    sql: Sql,
+    host: HostName,
+}
+
+impl Hold {
+    /// Stops what sends WAL on `host`, for no longer than `lag` and a little more.
+    pub(super) async fn begin(
+        tools: &Tools<'_>,
+        clients: &Arc<Clients>,
+        host: &HostName,
+        lag: Duration,
+    ) -> Result<Self> {
+        let failed = |error: Error| error.on(host).left("nothing was broken");
+        let sql = clients
+            .open(&Target::Member(host.clone()))
+            .await
+            .map_err(|trouble| {
+                failed(Error::failed("cannot ask the leader").cause(trouble.to_string()))
+            })?;
+        let rows = sql.query("select pid from pg_stat_replication").await;
+        let pids: Vec<u32> = rows
+            .map_err(failed)?
+            .iter()
+            .filter_map(|row| row.get(0)?.parse().ok())
+            .collect();
+        if pids.is_empty() {
+            return Err(failed(Error::failed("nobody replicates from the leader")));
+        }
+        tell(tools, host, &script(&pids, lag + SLACK)).await?;
+        Ok(Self {
+            sql,
+            host: host.clone(),
+        })
+    }
+
+    /// Bytes of WAL that the replica with the most of it has not.
+    pub(super) async fn behind(&self) -> Result<u64> {
+        let statement = "select min(pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn))::bigint \
+                         from pg_stat_replication";
+        let answer = self.sql.value(statement).await;
+        let answer = answer.map_err(|error| error.on(&self.host))?;
+        answer.parse().map_err(|_| {
+            Error::failed("the replicas have gone while replication was held up").on(&self.host)
+        })
+    }
+}
+
+/// Lets replication go on at `host`; nothing to do where it does.
+pub(super) async fn release(tools: &Tools<'_>, host: &HostName) -> Result<()> {
+    let script = Script::new().line(format!(
+        "! systemctl --quiet is-active {UNIT} || systemctl stop {UNIT}"
+    ));
+    tell(tools, host, &script).await
+}
+
+/// The unit is there before anything is stopped, so that nothing stays stopped.
+fn script(pids: &[u32], limit: Duration) -> Script {
+    let pids = pids.iter().fold(String::new(), |mut list, pid| {
+        let _ = write!(list, " {pid}");
+        list
+    });
+    Script::new()
+        .line(format!(
+            "systemd-run --quiet --collect --unit={UNIT} \
+             --property=ExecStopPost=\"/bin/sh -c 'kill -CONT{pids}'\" /bin/sleep {}",
+            limit.as_secs().max(1)
+        ))
+        .line(format!("kill -STOP{pids}"))
+}
+
+async fn tell(tools: &Tools<'_>, host: &HostName, script: &Script) -> Result<()> {
+    use crate::remote::Remote as _;
+    let quiet = |_, _: &str| {};
+    let output = tools.remote.run(host, script, ORDER, &quiet).await?;
+    if output.success() {
+        return Ok(());
+    }
+    Err(
+        Error::failed("replication could not be held up, or let go on")
+            .on(host)
+            .excerpt("stderr", output.stderr),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_the_hold_is_there_before_it_begins() {
+        let script = script(&[12, 345], Duration::from_secs(15));
+        assert!(script.contains(
+            "--property=ExecStopPost=\"/bin/sh -c 'kill -CONT 12 345'\" /bin/sleep 15\nkill -STOP 12 345\n"
+        ));
+    }
+}

@@ -1,6 +1,6 @@
 //! A cluster with etcd beside each database: what changes under a quorum that must stay.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::Value;
 
@@ -11,6 +11,9 @@ use crate::{
 };
 
 const SUBNET: &str = "10.84.11";
+
+/// Two users, of whom one has a password that its owner keeps in a file of his own.
+const OWN: &str = "users:\n  shop: own-word-1234567890\n";
 
 fn inventory(tls: bool, set: usize) -> String {
     let hosts: String = NODES
@@ -23,7 +26,8 @@ fn inventory(tls: bool, set: usize) -> String {
         .collect();
     format!(
         "provider: {{ kind: docker, image: {}, subnet: {SUBNET}.0/24 }}\n\
-         postgresql: {{ version: {} }}\ntls: {{ enabled: {tls} }}\n\
+         postgresql: {{ version: {}, users: {{ shop: {{}}, web: {{}} }}, databases: {{ shop: {{}} }} }}\n\
+         secrets: {{ file: own.yaml }}\ntls: {{ enabled: {tls} }}\n\
          patroni: {{ synchronous: true }}\nhosts:\n{hosts}  \
          haproxy: {{ roles: [haproxy], address: {SUBNET}.{} }}\n",
         prepared_image(),
@@ -46,9 +50,61 @@ fn door(lab: &Lab) -> Door {
     }
 }
 
+fn plain(lab: &Lab) -> Door {
+    let door = door(lab);
+    Door {
+        conninfo: door.conninfo.replace("prefer", "disable"),
+        ..door
+    }
+}
+
+/// Writes down the passwords that are not pgherd's to make.
+fn own(lab: &Lab, text: &str) {
+    let path = lab.dir.path().join("own.yaml");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Whether an application's user gets in by `password`.
+fn lets_in(lab: &Lab, user: &str, password: &str) -> bool {
+    let door = Door {
+        conninfo: door(lab)
+            .conninfo
+            .replace("user=postgres", &format!("user={user}")),
+        password: password.to_owned(),
+    };
+    door.psql("select 1").status.success()
+}
+
+fn password_of(lab: &Lab, user: &str) -> String {
+    let secrets = fs::read_to_string(lab.workspace().join("secrets.yaml")).unwrap();
+    let start = format!("  \"{user}\": ");
+    let line = secrets.lines().find(|line| line.starts_with(&start));
+    line.unwrap()[start.len()..].trim_matches('"').to_owned()
+}
+
+/// Passwords of applications' users: made here, and given.
+fn users_passwords_change(lab: &Lab) {
+    assert!(lets_in(lab, "shop", "own-word-1234567890"));
+    let old = password_of(lab, "web");
+    assert!(lets_in(lab, "web", &old));
+    lab.expect(0, &["rotate", "secrets", "--users", "--yes"]);
+    let new = password_of(lab, "web");
+    assert!(lets_in(lab, "web", &new) && !lets_in(lab, "web", &old));
+    assert!(
+        lets_in(lab, "shop", "own-word-1234567890"),
+        "it is not pgherd's to change"
+    );
+    own(lab, &OWN.replace("own-word", "new-word"));
+    lab.expect(0, &["up", "--yes"]);
+    assert!(lets_in(lab, "shop", "new-word-1234567890"));
+    assert!(!lets_in(lab, "shop", "own-word-1234567890"));
+}
+
 #[test]
 fn three_etcd_members_change_and_the_cluster_goes_on() {
     let lab = Lab::new("quorum", &inventory(false, 1));
+    own(&lab, OWN);
     lab.expect(0, &["up", "--yes"]);
     let begun = started(&lab);
     let leader = lab.leader();
@@ -70,29 +126,31 @@ fn three_etcd_members_change_and_the_cluster_goes_on() {
     assert!(said.stderr.contains("TLS is turned on"), "{}", said.stderr);
     assert!(!stage.exists());
     assert_eq!(lab.sql(encrypted), "2");
-    let plain = Door {
-        conninfo: door(&lab).conninfo.replace("prefer", "disable"),
-        ..door(&lab)
-    };
     assert!(
-        !plain.psql("select 1").status.success(),
+        !plain(&lab).psql("select 1").status.success(),
         "plaintext is refused"
     );
 
     // Another authority, which every member of etcd must trust before one shows its certificate.
     lab.expect(0, &["rotate", "certs", "--yes"]);
+    let written = writer.end();
+    assert_eq!(written.refused, [""; 0]);
+    users_passwords_change(&lab);
+    let writer = Writer::start(&door(&lab));
 
     // And TLS goes again.
     lab.write_inventory(&inventory(false, 1));
     lab.expect(0, &["up", "--yes"]);
     assert_eq!(lab.sql("show ssl"), "off");
-    assert!(plain.psql("select 1").status.success());
-    let written = writer.end();
+    assert!(plain(&lab).psql("select 1").status.success());
+    let back = writer.end();
+    assert_eq!(back.refused, [""; 0]);
     println!(
-        "{} rows, {} refused, {:?} at most without one",
+        "{} and {} rows, {:?} and {:?} at most without one",
         written.acknowledged.len(),
-        written.refused.len(),
-        written.longest_gap
+        back.acknowledged.len(),
+        written.longest_gap,
+        back.longest_gap
     );
     assert_eq!(started(&lab), begun, "no PostgreSQL was restarted");
     assert_eq!(lab.leader(), leader, "nobody was deposed");

@@ -1,6 +1,9 @@
 //! What `up` would do, as far as it can be known while not everything is there.
 
-use super::site::{Base, Outlook, Sight};
+use super::{
+    outlook::Outlook,
+    site::{Base, Sight},
+};
 use crate::{
     error::{Error, Result},
     event::Events,
@@ -72,9 +75,11 @@ impl Base {
             site.remote.close().await;
             sight?
         };
-        if drift.is_empty() {
-            sight = sight.whole()?;
-        }
+        sight = if drift.is_empty() {
+            sight.whole()?
+        } else {
+            sight.not_mixed_up()?
+        };
         for host in &outlook.missing {
             let facts = Facts::bare(os.clone());
             sight.found.facts.insert(host.clone(), facts);

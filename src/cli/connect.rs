@@ -19,8 +19,11 @@ use crate::{
     error::{Error, Result},
     event::Events,
     inventory::{HostName, Inventory, Role},
-    remote::quote,
+    remote::{self, quote},
 };
+
+/// What `ssh` itself ends with when it did not get there; a command there may end with it too.
+const SSH_FAILED: u8 = 255;
 
 /// `pgherd ssh`; returns the remote command's exit code.
 pub(super) async fn ssh(global: &Global, host: &str, command: &[String]) -> Result<u8> {
@@ -40,7 +43,7 @@ pub(super) async fn ssh(global: &Global, host: &str, command: &[String]) -> Resu
             ssh.arg("--").arg(line.join(" "));
         }
     }
-    wait(ssh, "ssh", "openssh-client").await
+    there(ssh, &config, &host).await
 }
 
 /// `pgherd logs`; runs until the reader has seen enough.
@@ -81,7 +84,7 @@ pub(super) async fn logs(
         ssh.arg("-tt");
     }
     ssh.arg(host.as_str()).arg("--").arg(as_root);
-    wait(ssh, "ssh", "openssh-client").await
+    there(ssh, &config, &host).await
 }
 
 /// `pgherd psql`; returns psql's exit code.
@@ -178,6 +181,17 @@ fn client(config: &Path) -> Command {
     let mut ssh = Command::new("ssh");
     ssh.arg("-F").arg(config);
     ssh
+}
+
+/// Waits for `ssh`; where it was another host that answered, the error says who, as everywhere.
+async fn there(ssh: Command, config: &Path, host: &HostName) -> Result<u8> {
+    let code = wait(ssh, "ssh", "openssh-client").await?;
+    if code == SSH_FAILED
+        && let Some(named) = remote::stranger(config, host).await
+    {
+        return Err(named);
+    }
+    Ok(code)
 }
 
 /// Waits for a program that has the terminal; Ctrl-C is for it, not for us.

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use super::{
     Global,
     certificates::Certificates,
-    drill, rotate,
-    site::{Base, Outlook, Sight, Site},
+    drill,
+    outlook::Outlook,
+    rotate,
+    site::{Base, Sight, Site},
 };
 use crate::{
     cluster::Cluster,

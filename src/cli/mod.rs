@@ -19,6 +19,7 @@ mod drill;
 mod init;
 mod look;
 mod manual;
+mod outlook;
 mod passing;
 mod plan;
 mod prospect;

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Kind, Result},
     plan::{Action, Change, Step},
     report::{self, Terminal},
-    workspace::Workspace,
+    workspace::{Workspace, certificates_in_words},
 };
 
 pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
@@ -149,7 +149,7 @@ fn change_text(change: &Change, terminal: &Terminal) -> String {
             let mut text = match new {
                 None => format!("      ~ {path} (its contents are not shown)\n"),
                 Some(new) if old.as_ref() != Some(new) => {
-                    indent(&report::diff(terminal, old.as_deref(), new, path))
+                    indent(&file_diff(terminal, old.as_deref(), new, path))
                 }
                 Some(_) if note.is_none() => format!("      ~ {path} (only secrets differ)\n"),
                 Some(_) => String::new(),
@@ -160,6 +160,17 @@ fn change_text(change: &Change, terminal: &Terminal) -> String {
             text
         }
     }
+}
+
+/// The diff of a file, in which certificates are told in words rather than as base64.
+fn file_diff(terminal: &Terminal, old: Option<&str>, new: &str, path: &str) -> String {
+    let told = [old.unwrap_or_default(), new].map(certificates_in_words);
+    let [told_old, told_new] = &told;
+    // The same certificates, written in another way.
+    if old.is_some() && told_old == told_new {
+        return report::diff(terminal, old, new, path);
+    }
+    report::diff(terminal, old.map(|_| told_old.as_str()), told_new, path)
 }
 
 fn indent(text: &str) -> String {
@@ -241,5 +252,80 @@ fn change_json(change: &Change) -> Value {
             new,
             note,
         } => json!({"kind": "file", "path": path, "old": old, "new": new, "note": note}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = include_str!("../../tests/golden/certificates/before.crt");
+    const AFTER: &str = include_str!("../../tests/golden/certificates/after.crt");
+    const CA: &str = include_str!("../../tests/golden/certificates/ca.crt");
+
+    #[test]
+    fn certificates_are_told_in_words() {
+        let terminal = Terminal::default();
+        let told = file_diff(&terminal, Some(BEFORE), AFTER, "/server.crt");
+        insta::assert_snapshot!(told, @"
+        --- /server.crt
+        +++ /server.crt
+        @@ -1,10 +1,10 @@
+         certificate: node1
+        -  serial: 04:70:49:62:f1:4f:54:3f:8f:e5:9b:f1:a9:ec:05:50
+        +  serial: 04:0f:fd:b0:12:46:10:ae:af:f9:00:cd:9e:44:5d:f0
+           issuer: pgherd pg
+           valid until: 2029-02-27 22:10 UTC
+           name: haproxy
+           name: localhost
+           name: node1
+        -  address: 10.0.0.1
+           address: 10.0.0.5
+        +  address: 10.0.0.21
+           address: 127.0.0.1
+        ");
+        insta::assert_snapshot!(file_diff(&terminal, None, CA, "/ca.crt"), @"
+        --- /dev/null
+        +++ /ca.crt
+        @@ -0,0 +1,4 @@
+        +authority: pgherd pg
+        +  serial: 52:eb:7a:1c:ed:2a:4c:c5:1d:6c:b2:34:fb:7b:88:64:f8:a0:8a:84
+        +  issuer: pgherd pg
+        +  valid until: 2036-11-22 22:10 UTC
+        ");
+        // An authority on its way in, and what surrounds a certificate.
+        let (old, new) = (format!("a\n{CA}b\n"), format!("a\n{CA}\n{AFTER}b\n"));
+        insta::assert_snapshot!(file_diff(&terminal, Some(&old), &new, "/ca.crt"), @"
+        --- /ca.crt
+        +++ /ca.crt
+        @@ -3,4 +3,15 @@
+           serial: 52:eb:7a:1c:ed:2a:4c:c5:1d:6c:b2:34:fb:7b:88:64:f8:a0:8a:84
+           issuer: pgherd pg
+           valid until: 2036-11-22 22:10 UTC
+        +
+        +certificate: node1
+        +  serial: 04:0f:fd:b0:12:46:10:ae:af:f9:00:cd:9e:44:5d:f0
+        +  issuer: pgherd pg
+        +  valid until: 2029-02-27 22:10 UTC
+        +  name: haproxy
+        +  name: localhost
+        +  name: node1
+        +  address: 10.0.0.5
+        +  address: 10.0.0.21
+        +  address: 127.0.0.1
+         b
+        ");
+    }
+
+    #[test]
+    fn a_difference_that_words_do_not_show_is_shown_as_it_is() {
+        let terminal = Terminal::default();
+        let windows = CA.trim_end().replace('\n', "\r\n") + "\n";
+        let told = file_diff(&terminal, Some(&windows), CA, "/ca.crt");
+        assert!(told.contains("+-----BEGIN CERTIFICATE-----"), "{told}");
+        let cut = &AFTER[..AFTER.len() / 2];
+        let told = file_diff(&terminal, Some(cut), AFTER, "/server.crt");
+        assert!(told.contains("------BEGIN CERTIFICATE-----"), "{told}");
+        assert!(told.contains("+certificate: node1"), "{told}");
     }
 }

@@ -1,8 +1,9 @@
 //! What `up` would do, as far as it can be known while not everything is there.
 
 use super::{
+    outlook::Outlook,
     passing,
-    site::{Base, Outlook, Sight},
+    site::{Base, Sight},
 };
 use crate::{
     error::{Error, Result},
@@ -75,9 +76,11 @@ impl Base {
             site.remote.close().await;
             sight?
         };
-        if drift.is_empty() {
-            sight = sight.whole()?;
-        }
+        sight = if drift.is_empty() {
+            sight.whole()?
+        } else {
+            sight.not_mixed_up()?
+        };
         notes.extend(passing::note(sight.cluster.tls, &self.inventory));
         for host in &outlook.missing {
             let facts = Facts::bare(os.clone());

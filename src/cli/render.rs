@@ -10,9 +10,11 @@ use std::{
 use serde_json::json;
 
 use super::{
-    Global, plan as plan_verb,
+    Global,
+    outlook::Outlook,
+    plan as plan_verb,
     prospect::Prospect,
-    site::{self, Base, Outlook},
+    site::{self, Base},
 };
 use crate::{
     cluster::Address,
@@ -42,6 +44,7 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
     site.resting.clone_from(&outlook.stopped);
     let looked = site.look().await.and_then(|sight| {
         terminal.conceal(sight.cluster.secrets.values());
+        let sight = sight.not_mixed_up()?;
         let plan = sight.plan()?;
         Ok((plan, sight.dark))
     });

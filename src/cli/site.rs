@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::Ipv4Addr,
     path::Path,
     sync::{
@@ -28,8 +27,8 @@ use crate::{
     http::Http,
     inventory::{HostName, Inventory, PgVersion, Role},
     plan::{self, Found, Plan},
-    provider::{self, Machine, MachineState, Provider},
-    remote::{Remote, SshRemote, quote},
+    provider::{self, Machine, Provider},
+    remote::{MIXED_UP, Remote, SshRemote, quote},
     render::{self, Files, Templates},
     verify::{Proof, Prover},
     workspace::{Request, Workspace},
@@ -74,38 +73,6 @@ impl Base {
 
     pub(super) fn hosts(&self) -> Vec<HostName> {
         self.inventory.hosts.keys().cloned().collect()
-    }
-
-    /// Splits the inventory's hosts into those that run and those that `up` must make or start.
-    pub(super) async fn outlook(&self) -> Result<Outlook> {
-        let mut machines: BTreeMap<HostName, Machine> = self
-            .provider
-            .discover()
-            .await?
-            .into_iter()
-            .map(|machine| (machine.host.clone(), machine))
-            .collect();
-        let mut outlook = Outlook::default();
-        for host in self.inventory.hosts.keys() {
-            match machines.remove(host) {
-                Some(machine) if machine.state == MachineState::Running => {
-                    outlook.running.push(machine);
-                }
-                Some(machine) => outlook.stopped.push(machine),
-                None => outlook.missing.push(host.clone()),
-            }
-        }
-        outlook.strangers = machines.into_keys().collect();
-        for (host, to) in self.provider.moves(&outlook.running)? {
-            let machine = outlook.running.iter_mut().find(|it| it.host == host);
-            let Some(machine) = machine else { continue };
-            let from = machine.address;
-            outlook.moving.push(Move { host, from, to });
-            // The files are to say where it will be; SSH still goes where it is.
-            machine.ssh_address = machine.ssh_address.or(from);
-            machine.address = Some(to);
-        }
-        Ok(outlook)
     }
 
     /// Makes the hosts known to SSH and connects to them.
@@ -279,63 +246,6 @@ fn major(inventory: &Inventory, host: &HostName, os: &Os) -> Result<u16> {
     }
 }
 
-/// A host that runs under another address than the inventory gives it.
-#[derive(Debug, Clone)]
-pub(super) struct Move {
-    pub host: HostName,
-    /// `None` where an earlier move was cut off, and the host has no address at all.
-    pub from: Option<Ipv4Addr>,
-    pub to: Ipv4Addr,
-}
-
-impl fmt::Display for Move {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, from, to } = self;
-        match from {
-            Some(from) => write!(f, "~ host {host} moves from {from} to {to}"),
-            None => write!(f, "~ host {host}, which has no address, gets {to}"),
-        }
-    }
-}
-
-/// Which of the inventory's hosts are there.
-#[derive(Debug, Default)]
-pub(super) struct Outlook {
-    pub running: Vec<Machine>,
-    pub stopped: Vec<Machine>,
-    pub missing: Vec<HostName>,
-    /// Those of `running` that are to have another address first.
-    pub moving: Vec<Move>,
-    /// Hosts that carry the cluster's label and are not in the inventory.
-    pub strangers: Vec<HostName>,
-}
-
-impl Outlook {
-    /// The hosts that must be made or started.
-    pub(super) fn absent(&self) -> Vec<HostName> {
-        let stopped = self.stopped.iter().map(|machine| machine.host.clone());
-        stopped.chain(self.missing.iter().cloned()).collect()
-    }
-
-    /// The machines, if the whole inventory runs.
-    pub(super) fn complete(&self, inventory: &Inventory) -> Result<&[Machine]> {
-        let absent = self.absent();
-        if absent.is_empty() {
-            return Ok(&self.running);
-        }
-        if self.running.is_empty() {
-            return Err(no_hosts(inventory));
-        }
-        let names: Vec<&str> = absent.iter().map(HostName::as_str).collect();
-        Err(
-            Error::failed(format!("hosts that do not run: {}", names.join(", "))).hint(format!(
-                "make or start them: {}",
-                typed(&inventory.path, "up")
-            )),
-        )
-    }
-}
-
 pub(super) fn no_hosts(inventory: &Inventory) -> Error {
     Error::failed(format!(
         "no host of the cluster {} is there",
@@ -373,9 +283,21 @@ impl Sight {
         plan::up(&self.cluster, &self.files, &config, &self.found)
     }
 
-    /// An error if no host at all could be read.
+    /// An error if no host at all could be read, or addresses are mixed up.
     pub(super) fn in_part(self) -> Result<Self> {
-        if self.found.facts.is_empty() {
+        let sight = self.not_mixed_up()?;
+        if sight.found.facts.is_empty() {
+            return sight.whole();
+        }
+        Ok(sight)
+    }
+
+    /// An error if a host answers at the address of another one: files made of such addresses must
+    /// not reach the hosts that are where they should be.
+    pub(super) fn not_mixed_up(mut self) -> Result<Self> {
+        let is_mixed_up = |error: &Error| error.what() == MIXED_UP;
+        if self.dark.iter().any(is_mixed_up) {
+            self.dark.retain(is_mixed_up);
             return self.whole();
         }
         Ok(self)

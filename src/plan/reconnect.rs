@@ -46,6 +46,10 @@ pub(super) fn reconnect(
         .collect();
     after.extend(led);
     let leader_moved = moved.iter().any(|node| Some(node.name.as_str()) == leader);
+    if !leader_moved {
+        let why = "each Patroni would take over who may come in only in its next loop";
+        after = vec![wake(plan, first, why, after)];
+    }
     let gone = if leader_moved {
         "true".to_owned()
     } else {
@@ -75,16 +79,8 @@ pub(super) fn reconnect(
     });
     let mut steps = Vec::new();
     if leader_moved {
-        steps.push(plan.push(Step {
-            host: first.name.clone(),
-            name: "wake-members",
-            why: "the replicas would look for the leader only in their next loop".into(),
-            after: vec![freed],
-            changes: vec![Change::Other("every Patroni runs its loop now".into())],
-            action: Action::Wake,
-            limit: Duration::from_secs(30),
-            units: vec!["patroni"],
-        }));
+        let why = "the replicas would look for the leader only in their next loop";
+        steps.push(wake(plan, first, why, vec![freed]));
     }
     steps.extend(moved.into_iter().map(|node| {
         plan.push(Step {
@@ -108,6 +104,19 @@ pub(super) fn reconnect(
         })
     }));
     steps
+}
+
+fn wake(plan: &mut Plan, node: &Node, why: &str, after: Vec<StepId>) -> StepId {
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "wake-members",
+        why: why.into(),
+        after,
+        changes: vec![Change::Other("every Patroni runs its loop now".into())],
+        action: Action::Wake,
+        limit: Duration::from_secs(30),
+        units: vec!["patroni"],
+    })
 }
 
 /// Ends the walsenders for which `gone` holds.

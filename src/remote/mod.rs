@@ -12,14 +12,20 @@ use crate::{error::Result, event::Stream, inventory::HostName};
 
 mod script;
 mod ssh;
+mod stranger;
 
 pub use script::{Script, quote};
 pub use ssh::SshRemote;
+pub use stranger::stranger;
 
 /// What an error says when a connection that had been made broke.
 pub const BROKEN: &str = "the connection broke";
 /// What an error says when no connection could be made.
 pub const UNREACHABLE: &str = "cannot connect over SSH";
+/// What an error says when a host answers whose key is not the pinned one.
+pub const STRANGER: &str = "this is not the host whose key is pinned";
+/// What an error says when that host is another one of the same cluster: its addresses are mixed up.
+pub const MIXED_UP: &str = "another host of the cluster answers at its address";
 
 /// What a script left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Connection, OnLine, Output, Remote, Script};
+use super::{Connection, OnLine, Output, Remote, Script, stranger::stranger};
 use crate::{
     error::{Error, Result},
     event::Stream,
@@ -103,6 +103,11 @@ impl SshRemote {
                     return Ok(link);
                 }
                 Err(error) if is_final(&error) || Instant::now() >= deadline => {
+                    if is_wrong_key(&full_text(&error))
+                        && let Some(named) = stranger(&self.config, host).await
+                    {
+                        return Err(named);
+                    }
                     return Err(connect_error(host, &error, self.patience, &self.config));
                 }
                 Err(_) => sleep(Duration::from_millis(150)).await,
@@ -337,6 +342,10 @@ fn is_final(error: &openssh::Error) -> bool {
     .any(|sign| text.contains(sign))
 }
 
+fn is_wrong_key(text: &str) -> bool {
+    text.contains("verification failed") || text.contains("IDENTIFICATION HAS CHANGED")
+}
+
 fn full_text(error: &openssh::Error) -> String {
     use std::error::Error as _;
     let mut text = error.to_string();
@@ -358,8 +367,8 @@ fn connect_error(
     let text = full_text(error);
     let reach = Error::failed(super::UNREACHABLE).on(host).because(error);
     let by_hand = format!("look at it by hand: ssh -v -F {} {host}", config.display());
-    if text.contains("verification failed") || text.contains("IDENTIFICATION HAS CHANGED") {
-        return Error::failed("this is not the host whose key is pinned")
+    if is_wrong_key(&text) {
+        return Error::failed(super::STRANGER)
             .on(host)
             .because(error)
             .left("nothing was sent to it")

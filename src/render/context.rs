@@ -209,8 +209,12 @@ fn sources(cluster: &Cluster) -> Vec<String> {
 /// The parameters of each host's own file: pgherd's defaults, the inventory's, and those with which
 /// something else here would break if they were others.
 fn parameters(cluster: &Cluster) -> Map<String, Value> {
-    let mut parameters =
-        Map::from_iter([("password_encryption".to_owned(), json!("scram-sha-256"))]);
+    let mut parameters = Map::from_iter([
+        ("password_encryption".to_owned(), json!("scram-sha-256")),
+        // A replica whose leader has moved asks at its old address once more and then waits for this
+        // long; PostgreSQL's own 5 s are 5 s without a commit if it is the synchronous standby.
+        ("wal_retrieve_retry_interval".to_owned(), json!("1s")),
+    ]);
     for (name, value) in cluster.inventory.postgresql.local_parameters() {
         parameters.insert(name.into(), value.into());
     }

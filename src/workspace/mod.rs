@@ -42,6 +42,7 @@ mod known_hosts;
 mod launches;
 mod lock;
 mod pki;
+mod removal;
 mod rotation;
 mod runs;
 mod secrets;
@@ -55,7 +56,7 @@ pub use self::{
     broken::{Broken, BrokenHost, Note as BrokenNote},
     identity::Identity,
     lock::RunLock,
-    pki::{AuthorityStage, Expiry, Pki, RENEWAL, Request, expires},
+    pki::{AuthorityStage, Expiry, Pki, RENEWAL, Request, certificates_in_words, expires},
     rotation::SecretsStage,
     runs::KEPT_RUNS,
 };
@@ -418,56 +419,6 @@ impl Workspace {
     /// They are there when the cluster is gone, too: `down` leaves them.
     pub fn kept_runs(inventory: &Inventory) -> Result<Vec<PathBuf>> {
         runs::kept(&Self::path_of(inventory)?.join(RUNS))
-    }
-
-    /// Removes what pgherd has put here, for `down`; `runs/` stays.
-    ///
-    /// With `keep_secrets`, what a later `up` needs to make the same cluster again stays too:
-    /// passwords, authority and SSH key. What was not made here is left alone, and so is each folder
-    /// that holds such a thing.
-    pub fn remove(&self, _lock: &RunLock, keep_secrets: bool) -> Result<()> {
-        let launches = self.dir.join(LAUNCHES);
-        for name in files::names(&launches)? {
-            files::remove(&launches.join(name))?;
-        }
-        files::remove_empty(&launches)?;
-        let mut names = vec![KNOWN_HOSTS, SSH_CONFIG, BROKEN, TLS];
-        if !keep_secrets {
-            names.extend([SECRETS, ROTATION, IDENTITY, "id_ed25519.pub"]);
-            pki::remove(&self.dir.join(PKI), self.inventory.hosts.keys())?;
-        }
-        for name in names {
-            files::remove(&self.dir.join(name))?;
-        }
-        self.remove_unfinished()?;
-        // Last of all: from here on another run may begin.
-        files::remove(&self.dir.join(LOCK))?;
-        files::remove_empty(&self.dir)?;
-        match self.dir.parent() {
-            Some(all) if files::names(all)? == [GITIGNORE] => {
-                files::remove(&all.join(GITIGNORE))?;
-                files::remove_empty(all)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What runs that were killed have left half-made: files, and folders with a new key in them.
-    fn remove_unfinished(&self) -> Result<()> {
-        for name in files::names(&self.dir)? {
-            if !name.starts_with(files::UNFINISHED) {
-                continue;
-            }
-            let path = self.dir.join(name);
-            if path.is_dir() {
-                files::remove(&path.join("key"))?;
-                files::remove(&path.join("key.pub"))?;
-                files::remove_empty(&path)?;
-            } else {
-                files::remove(&path)?;
-            }
-        }
-        Ok(())
     }
 }
 

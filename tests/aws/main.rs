@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
 
+mod addresses;
 mod crashes;
 mod drills;
 mod faults;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
     }
     let trials = trials! {
+        addresses: a_started_host_is_found_at_its_new_public_address;
         life: from_nothing_to_nothing, the_calls_of_each_verb_are_those_in_the_manual,
             the_second_run_makes_nothing, several_pages_are_read,
             stopped_hosts_are_started, a_terminated_host_is_made_anew,

@@ -105,12 +105,21 @@ impl Hypervisor {
         }
     }
 
+    /// Where a host is to be reached, by EC2's word.
+    pub(crate) async fn address_of(&self, host: &str) -> String {
+        let instance = self.instance_of(&direct(), host).await;
+        instance.private_ip_address.unwrap()
+    }
+
     async fn id_of(&self, ec2: &Client, host: &str) -> String {
+        self.instance_of(ec2, host).await.instance_id.unwrap()
+    }
+
+    async fn instance_of(&self, ec2: &Client, host: &str) -> Instance {
         let all = instances(ec2, &self.cluster).await;
-        let one = all
-            .iter()
-            .find(|it| state(it) != "terminated" && tag(it, "pgherd:host") == host);
-        one.unwrap().instance_id().unwrap().to_owned()
+        all.into_iter()
+            .find(|it| state(it) != "terminated" && tag(it, "pgherd:host") == host)
+            .unwrap()
     }
 }
 

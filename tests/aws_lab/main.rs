@@ -19,6 +19,8 @@ use server::{REGION, moto};
 use support::{Lab, image_with_postgresql_16};
 
 const NETWORK: &str = "192.168.0.0/24";
+/// Prints when a host's PostgreSQL was started, by its own word.
+const STARTED: &str = "sed -n 3p /data/patroni/postmaster.pid";
 
 #[test]
 fn from_calls_to_a_cluster_and_back() {
@@ -33,8 +35,7 @@ fn from_calls_to_a_cluster_and_back() {
             "provider:\n  kind: aws\n  region: {REGION}\n  endpoint_url: http://127.0.0.1:{}\n  \
              connect: private\n  image: ubuntu-24.04\n  subnet_id: {subnet}\n{operators}\
              ca_bundle: {trusted}\npostgresql: {{ version: 16 }}\ntls: {{ enabled: false }}\nhosts:\n  \
-             node1: {{ roles: [postgres], address: 192.168.0.249 }}\n  \
-             node2: {{ roles: [postgres], address: 192.168.0.248 }}\n  \
+             node1: {{ roles: [postgres] }}\n  node2: {{ roles: [postgres] }}\n  \
              node3: {{ roles: [postgres] }}\n  \
              node4: {{ roles: [etcd], address: 192.168.0.179 }}\n  \
              haproxy: {{ roles: [haproxy], address: 192.168.0.173 }}\n",
@@ -76,12 +77,17 @@ fn from_calls_to_a_cluster_and_back() {
     assert!(said.stderr.contains("3 changed"), "{}", said.stderr);
     lab.expect(0, &["plan", "--check"]);
 
-    // Somebody ends an instance; its successor has another id, another key, perhaps another address.
+    // Somebody ends an instance, and its address is another's at once: its successor has another id,
+    // another key and another address, to which everybody else is put.
+    let leader = lab.leader();
     let replica = ["node1", "node2", "node3"]
         .into_iter()
-        .find(|host| *host != lab.leader())
+        .find(|host| *host != leader)
         .unwrap();
+    let before = runtime.block_on(hypervisor.address_of(replica));
+    let begun = lab.on(&leader, STARTED);
     runtime.block_on(hypervisor.terminate(replica));
+    runtime.block_on(take_address(&subnet, &before));
     let said = lab.expect(4, &["plan", "--check"]);
     let launched = format!("host {replica} (postgres) is launched");
     assert!(said.stdout.contains(&launched), "{}", said.stdout);
@@ -95,7 +101,16 @@ fn from_calls_to_a_cluster_and_back() {
     assert_eq!(bare, [replica], "those that run are seen as they are");
     lab.expect(0, &["up", "--yes"]);
     lab.expect(0, &["verify"]);
+    lab.expect(0, &["render", "--check"]);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
+    let after = runtime.block_on(hypervisor.address_of(replica));
+    assert_ne!(after, before);
+    let known = lab.on("haproxy", "cat /etc/hosts /etc/haproxy/haproxy.cfg");
+    assert!(
+        known.contains(&after) && !known.contains(&before),
+        "{known}"
+    );
+    assert_eq!(lab.on(&leader, STARTED), begun, "the leader went on");
 
     // One that was only stopped is started.
     runtime.block_on(hypervisor.stop("haproxy"));
@@ -138,6 +153,21 @@ async fn make_subnet() -> String {
         .send()
         .await;
     made.unwrap().subnet.unwrap().subnet_id.unwrap()
+}
+
+/// Somebody else's instance, which gets an address that has just become free.
+async fn take_address(subnet: &str, address: &str) {
+    let made = direct()
+        .run_instances()
+        .image_id("ami-0aaaaaaaaaaaaaaa2")
+        .subnet_id(subnet)
+        .private_ip_address(address)
+        .min_count(1)
+        .max_count(1)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(made.instances()[0].private_ip_address(), Some(address));
 }
 
 /// As a user would have them; `HOME` is the lab's own folder.

@@ -1,6 +1,6 @@
 //! Hosts that somebody already has, with things on them that are not pgherd's.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::PathBuf, process::Command};
 
 use pgherd::{
     event::Events,
@@ -8,7 +8,7 @@ use pgherd::{
     provider::{self, Access, Machine},
 };
 
-use crate::support::{Lab, base_image};
+use crate::support::{Lab, base_image, docker};
 
 const HOSTS: [&str; 4] = ["alpha", "beta", "gamma", "door"];
 
@@ -38,6 +38,96 @@ fn bare_hosts(lab: &Lab, key: &std::path::Path) -> BTreeMap<HostName, Machine> {
         .collect()
 }
 
+/// The same hosts again, as somebody's own, in a folder that knows nothing of the engine.
+struct Own<'a> {
+    lab: &'a Lab,
+    dir: tempfile::TempDir,
+    key: PathBuf,
+    addresses: BTreeMap<&'static str, Ipv4Addr>,
+}
+
+impl<'a> Own<'a> {
+    fn new(lab: &'a Lab, key: PathBuf, machines: &BTreeMap<HostName, Machine>) -> Self {
+        let address = |host| machines[&HostName::new(host)].address.expect("an address");
+        let own = Self {
+            lab,
+            dir: tempfile::tempdir().expect("a folder"),
+            key,
+            addresses: HOSTS
+                .into_iter()
+                .map(|host| (host, address(host)))
+                .collect(),
+        };
+        own.write(&own.addresses);
+        own
+    }
+
+    fn write(&self, addresses: &BTreeMap<&str, Ipv4Addr>) {
+        let mut text = format!(
+            "cluster: own\nprovider: {{ kind: existing }}\nssh: {{ identity_file: {} }}\n\
+             ca_bundle: /etc/ssl/certs/ca-certificates.crt\n\
+             postgresql: {{ version: distro, data_dir: /srv/pg/main }}\nhosts:\n",
+            self.key.display()
+        );
+        for (host, address) in addresses {
+            let roles = if *host == "door" {
+                "haproxy"
+            } else {
+                "postgres, etcd"
+            };
+            text.push_str(&format!(
+                "  {host}: {{ roles: [{roles}], address: {address} }}\n"
+            ));
+        }
+        fs::write(self.dir.path().join("pgherd.yaml"), text).expect("an inventory");
+    }
+
+    fn pgherd(&self, words: &[&str], code: i32) -> String {
+        let mut command = self.lab.command(words);
+        let output = self.here(&mut command).output().expect("pgherd runs");
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(output.status.code(), Some(code), "pgherd {words:?}\n{said}");
+        said
+    }
+
+    fn here<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command
+            .current_dir(self.dir.path())
+            .env("HOME", self.dir.path())
+    }
+
+    /// Types lines into the user's own shell.
+    fn shell(&self, lines: &str) {
+        let mut shell = Command::new("sh");
+        let output = self.here(shell.args(["-ec", lines])).output();
+        let output = output.expect("sh runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{lines}\n{said}");
+    }
+
+    /// Runs a shell line as root on a host, the way a person would.
+    fn on(&self, host: &str, line: &str) -> String {
+        self.pgherd(&["ssh", host, "--", &format!("sudo sh -c '{line}'")], 0)
+    }
+
+    /// The same by the hosts' own keys, for when those of the cluster are gone.
+    fn past_pgherd(&self, host: &str, line: &str) -> String {
+        let mut command = Command::new("ssh");
+        command
+            .args(["-F", "none", "-o", "UserKnownHostsFile=.ssh/known_hosts"])
+            .args(["-o", "BatchMode=yes", "-i"])
+            .arg(&self.key)
+            .arg(format!("ubuntu@{}", self.addresses[host]))
+            .arg(line);
+        let output = self.here(&mut command).output().expect("ssh runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
 #[test]
 fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
     base_image();
@@ -47,46 +137,12 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
     let key = lab.dir.path().join("handed-over");
     let machines = bare_hosts(&lab, &key);
 
-    // The same hosts again, now as somebody's own.
-    let own = tempfile::tempdir().expect("a folder");
-    let mut text = format!(
-        "cluster: own\nprovider: {{ kind: existing }}\nssh: {{ identity_file: {} }}\n\
-         ca_bundle: /etc/ssl/certs/ca-certificates.crt\n\
-         postgresql: {{ version: distro, data_dir: /srv/pg/main }}\nhosts:\n",
-        key.display()
-    );
-    for (host, machine) in &machines {
-        let roles = if host.as_str() == "door" {
-            "haproxy"
-        } else {
-            "postgres, etcd"
-        };
-        let address = machine.address.expect("an address");
-        text.push_str(&format!(
-            "  {host}: {{ roles: [{roles}], address: {address} }}\n"
-        ));
-    }
-    fs::write(own.path().join("pgherd.yaml"), text).expect("an inventory");
-    let pgherd = |words: &[&str], code: i32| {
-        let output = lab
-            .command(words)
-            .current_dir(own.path())
-            .env("HOME", own.path())
-            .output()
-            .expect("pgherd runs");
-        let said = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert_eq!(output.status.code(), Some(code), "pgherd {words:?}\n{said}");
-        said
-    };
+    let mut own = Own::new(&lab, key, &machines);
 
     // A host whose key nobody has vouched for is not trusted, and the error says how to.
-    let said = pgherd(&["up", "--yes"], 1);
+    let said = own.pgherd(&["up", "--yes"], 1);
     assert!(said.contains("ssh-keyscan"), "{said}");
-    fs::create_dir_all(own.path().join(".ssh")).expect("a folder");
+    fs::create_dir_all(own.dir.path().join(".ssh")).expect("a folder");
     let known: String = machines
         .values()
         .map(|machine| {
@@ -97,71 +153,62 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
             )
         })
         .collect();
-    fs::write(own.path().join(".ssh/known_hosts"), known).expect("known hosts");
+    fs::write(own.dir.path().join(".ssh/known_hosts"), known).expect("known hosts");
 
     // Somebody's data, and somebody's process, stop the run before it changes anything.
-    let on =
-        |host: &str, line: &str| pgherd(&["ssh", host, "--", &format!("sudo sh -c '{line}'")], 0);
-    pgherd(&["plan"], 0);
-    pgherd(&["up"], 2);
-    on(
+    own.pgherd(&["plan"], 0);
+    own.pgherd(&["up"], 2);
+    own.on(
         "beta",
         "mkdir -p /srv/pg/main && echo precious >/srv/pg/main/data",
     );
-    let said = pgherd(&["up", "--yes"], 1);
+    let said = own.pgherd(&["up", "--yes"], 1);
     assert!(
         said.contains("/srv/pg/main is not empty") && said.contains("beta"),
         "{said}"
     );
-    assert!(on("beta", "cat /srv/pg/main/data").contains("precious"));
-    assert!(on("alpha", "ls /etc/pgherd 2>/dev/null || echo untouched").contains("untouched"));
-    on("beta", "rm -r /srv/pg/main");
-    on(
+    assert!(own.on("beta", "cat /srv/pg/main/data").contains("precious"));
+    assert!(
+        own.on("alpha", "ls /etc/pgherd 2>/dev/null || echo untouched")
+            .contains("untouched")
+    );
+    own.on("beta", "rm -r /srv/pg/main");
+    own.on(
         "gamma",
         "systemd-run --quiet --unit=squatter /usr/sbin/sshd -D -p 5432 -o PidFile=none",
     );
-    let said = pgherd(&["up", "--yes"], 1);
+    let said = own.pgherd(&["up", "--yes"], 1);
     assert!(
         said.contains("port 5432 is taken") && said.contains("squatter.service"),
         "{said}"
     );
-    on("gamma", "systemctl stop squatter");
-    on("alpha", "echo \"10.9.9.9 mine\" >>/etc/hosts");
+    own.on("gamma", "systemctl stop squatter");
+    own.on("alpha", "echo \"10.9.9.9 mine\" >>/etc/hosts");
 
-    pgherd(&["up", "--yes"], 0);
-    let said = pgherd(&["up"], 0);
+    own.pgherd(&["up", "--yes"], 0);
+    let said = own.pgherd(&["up"], 0);
     assert!(said.contains("nothing to do"), "{said}");
-    assert!(on("alpha", "cat /etc/hosts").contains("10.9.9.9 mine"));
+    assert!(own.on("alpha", "cat /etc/hosts").contains("10.9.9.9 mine"));
 
-    let before = on(
+    hosts_are_known_by_their_keys(&own);
+    addresses_change(&mut own, &["gamma"]);
+
+    let before = own.on(
         "alpha",
         "ls /opt /var/lib/etcd; command -v haproxy etcd || true",
     );
     assert!(before.contains("patroni"), "{before}");
-    pgherd(&["down", "--yes"], 0);
-    pgherd(&["down", "--yes"], 0);
+    own.pgherd(&["down", "--yes"], 0);
+    // What pgherd knew of the hosts' keys went with the cluster; the user's own ssh knows where they
+    // were before they moved.
+    let addresses: Vec<String> = own.addresses.values().map(Ipv4Addr::to_string).collect();
+    own.shell(&format!(
+        "ssh-keyscan -t ed25519 {} >>~/.ssh/known_hosts",
+        addresses.join(" ")
+    ));
+    own.pgherd(&["down", "--yes"], 0);
     // The hosts are still theirs; the keys of the cluster are gone, so this goes by their own.
-    let ssh = |host: &str, line: &str| {
-        let machine = &machines[&HostName::new(host)];
-        let output = Command::new("ssh")
-            .args([
-                "-F",
-                "none",
-                "-o",
-                "UserKnownHostsFile=.ssh/known_hosts",
-                "-o",
-                "BatchMode=yes",
-                "-i",
-            ])
-            .arg(&key)
-            .arg(format!("ubuntu@{}", machine.address.expect("an address")))
-            .arg(line)
-            .current_dir(own.path())
-            .output()
-            .expect("ssh runs");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let left = ssh(
+    let left = own.past_pgherd(
         "alpha",
         "ls -d /etc/pgherd /etc/patroni.yml /opt/patroni /srv/pg/main /var/lib/pgherd /etc/systemd/system/patroni.service 2>/dev/null; cat /etc/hosts; dpkg -l | grep -cE 'postgresql-[0-9]|etcd-server' || true; systemctl is-active patroni etcd",
     );
@@ -175,4 +222,105 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
         left.contains("10.9.9.9 mine") && left.contains("\n0\n"),
         "{left}"
     );
+}
+
+/// Addresses that are wrong in the inventory, and a host made anew: named, and nothing is touched.
+fn hosts_are_known_by_their_keys(own: &Own<'_>) {
+    let (alpha, beta) = (own.addresses["alpha"], own.addresses["beta"]);
+    let files = |host| {
+        own.on(
+            host,
+            "cat /etc/hosts /etc/patroni.yml /etc/haproxy/haproxy.cfg || true",
+        )
+    };
+    let before = ["gamma", "door"].map(files);
+    let mut swapped = own.addresses.clone();
+    swapped.insert("alpha", beta);
+    swapped.insert("beta", alpha);
+    own.write(&swapped);
+    let verbs: [&[&str]; 6] = [
+        &["render", "--yes"],
+        &["render", "--check"],
+        &["up", "--yes"],
+        &["plan"],
+        &["verify"],
+        &["ssh", "alpha", "--", "true"],
+    ];
+    for verb in verbs {
+        let said = own.pgherd(verb, 1);
+        let named = format!("at {beta} beta answers, not alpha");
+        assert!(said.contains(&named), "{verb:?}\n{said}");
+        let other = format!("at {alpha} alpha answers, not beta");
+        assert!(
+            verb[0] == "ssh" || said.contains(&other),
+            "{verb:?}\n{said}"
+        );
+    }
+    own.write(&own.addresses);
+    assert_eq!(["gamma", "door"].map(files), before);
+    // The workspace has issued certificates for those addresses meanwhile, and issues them again.
+    own.pgherd(&["render", "--yes"], 0);
+    own.pgherd(&["render", "--check"], 0);
+
+    let fingerprint = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub | cut -d\" \" -f2";
+    let before = own.on("door", fingerprint);
+    let after = own.on(
+        "door",
+        &format!("rm /etc/ssh/ssh_host_*; ssh-keygen -A >/dev/null 2>&1; {fingerprint}; systemctl restart ssh"),
+    );
+    let said = own.pgherd(&["verify"], 1);
+    assert!(
+        said.contains(before.trim()) && said.contains(after.trim()) && before != after,
+        "{before}{after}{said}"
+    );
+    // What it says to type, typed.
+    let lines = said.lines().map(str::trim);
+    let advice: Vec<&str> = lines.filter(|line| line.contains("known_hosts")).collect();
+    assert_eq!(advice.len(), 3, "{said}");
+    own.shell(&advice.join("\n"));
+    own.pgherd(&["verify"], 0);
+}
+
+/// Somebody gives hosts other addresses, and types them into the inventory.
+fn addresses_change(own: &mut Own<'_>, moving: &[&'static str]) {
+    const STARTED: &str = "sed -n 3p /srv/pg/main/postmaster.pid";
+    const ENTERED: &str = "systemctl show -P ActiveEnterTimestampMonotonic haproxy";
+    let started = |own: &Own<'_>| {
+        let databases = ["alpha", "beta", "gamma"].map(|host| own.on(host, STARTED));
+        (databases, own.on("door", ENTERED))
+    };
+    let begun = started(own);
+    for host in moving {
+        let [a, b, c, d] = own.addresses[host].octets();
+        let to = Ipv4Addr::new(a, b, c, d + 100);
+        own.addresses.insert(host, to);
+        let network = format!("{}-net", own.lab.name);
+        let container = own.lab.container(host);
+        docker(&["network", "disconnect", &network, &container]);
+        docker(&[
+            "network",
+            "connect",
+            "--ip",
+            &to.to_string(),
+            &network,
+            &container,
+        ]);
+    }
+    own.write(&own.addresses);
+    let said = own.pgherd(&["render", "--check"], 4);
+    for host in moving {
+        let address = own.addresses[host];
+        for shown in [
+            format!("certificate: {host}"),
+            format!("+  address: {address}"),
+            format!("+{address}  {host}"),
+        ] {
+            assert!(said.contains(&shown), "{shown} is not in\n{said}");
+        }
+    }
+    assert!(!said.contains("BEGIN CERTIFICATE"), "{said}");
+    own.pgherd(&["render", "--yes"], 0);
+    own.pgherd(&["render", "--check"], 0);
+    own.pgherd(&["verify"], 0);
+    assert_eq!(started(own), begun, "what need not start anew did not");
 }

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use pgherd::{
-    cluster::Address,
+    cluster::{Address, Cluster},
     inventory::{HostName, PatroniSource, PgVersion},
     render::{self, Effect, Visibility},
 };
@@ -171,6 +171,21 @@ fn the_dcs_gets_what_the_file_cannot_say() {
         haproxy.contains("maxconn 247\n"),
         "250, less 3 for superusers"
     );
+}
+
+#[test]
+fn a_parameter_of_the_users_comes_before_pgherds_own() {
+    let own = "wal_retrieve_retry_interval";
+    let mut cluster = cluster(&HOSTS, false);
+    let rendered_as = |cluster: &Cluster| {
+        let files = rendered(cluster);
+        yaml(&file(&files, "node1", "/etc/patroni.yml").content)["postgresql"]["parameters"][own]
+            .clone()
+    };
+    assert_eq!(rendered_as(&cluster), "1s");
+    let parameters = &mut cluster.inventory.postgresql.parameters;
+    parameters.insert(own.to_owned(), "3s".to_owned());
+    assert_eq!(rendered_as(&cluster), "3s");
 }
 
 #[test]

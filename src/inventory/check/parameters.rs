@@ -392,6 +392,7 @@ mod tests {
             ("random_page_cost", "1.1"),
             ("restore_command", "false"),
             ("max_connections", "100"),
+            ("WAL_retrieve_retry_interval", "5s"),
             ("application_name", ""),
         ] {
             let parameters = judge(name, value, PG16).unwrap_or_else(|it| panic!("{name}: {it:?}"));

@@ -1,7 +1,7 @@
 //! Hosts whose addresses have changed: what is told to whom, and in which order.
 
 use super::world::{FIVE, SHARED, World, step};
-use crate::plan::Action;
+use crate::plan::{Action, Step};
 
 /// Steps that write files are the same for every change; what matters is what comes of them.
 fn deeds(world: &World) -> Vec<String> {
@@ -24,16 +24,25 @@ fn a_replica_is_told_of_by_reloads_alone() {
             "node1 reload-patroni",
             "node2 reload-patroni",
             "node3 reload-patroni",
-            "node1 free-slots",
+            "node2 wake-members",
+            "node2 free-slots",
             "node2 reconnect-replica",
             "node1 take-over",
         ]
-        .map(|deed| deed.replace("node1 free-slots", "node2 free-slots"))
     );
     let plan = world.plan();
+    let before = |step: &Step| -> Vec<&str> {
+        let names = step.after.iter().map(|id| plan.steps[*id].name);
+        names.collect()
+    };
+    let woken = step(&plan, "node2", "wake-members");
+    assert_eq!(before(woken), ["reload-patroni"; 3]);
     let freed = step(&plan, "node2", "free-slots");
-    let after: Vec<&str> = freed.after.iter().map(|id| plan.steps[*id].name).collect();
-    assert_eq!(after, ["reload-patroni"; 3], "everybody knows it by then");
+    assert_eq!(
+        before(freed),
+        ["wake-members"],
+        "everybody knows it by then"
+    );
     let Action::RunOnLeader(script) = &freed.action else {
         panic!("{:?}", freed.action)
     };

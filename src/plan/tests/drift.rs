@@ -262,9 +262,10 @@ fn units_are_started_enabled_and_told_what_they_have_not_heard() {
                 },
                 &[
                     "node3 reload-patroni []",
-                    "node3 free-slots [0]",
-                    "node3 reconnect-replica [1]",
-                    "node1 restart-pending [0, 2]",
+                    "node3 wake-members [0]",
+                    "node3 free-slots [1]",
+                    "node3 reconnect-replica [2]",
+                    "node1 restart-pending [0, 3]",
                 ],
             ),
             (

@@ -18,8 +18,8 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-pub use self::rotation::AuthorityStage;
 use self::x509::{Parsed, San};
+pub use self::{rotation::AuthorityStage, x509::certificates_in_words};
 use super::{files, secrets};
 use crate::{
     cluster::Certificate,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
 /// A name or an address for which a certificate is good.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +72,62 @@ impl Parsed {
             _ => false,
         }
     }
+}
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+
+/// A text with every certificate in it told in words, as people compare them; all else stays.
+pub fn certificates_in_words(text: &str) -> String {
+    let mut told = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(BEGIN) {
+        let Some(length) = rest[start..].find(END) else {
+            break;
+        };
+        let (before, from) = rest.split_at(start);
+        let (pem, after) = from.split_at(length + END.len());
+        told.push_str(before);
+        told.push_str(&in_words(pem).unwrap_or_else(|| pem.to_owned()));
+        rest = after;
+    }
+    told + rest
+}
+
+/// One thing a line, so that a diff shows the one that changes. The serial number is there because
+/// two certificates may differ in nothing else, and near the top because it always differs: a diff
+/// has the lines around it.
+fn in_words(pem: &str) -> Option<String> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    let until = certificate.validity().not_after.timestamp();
+    let until = jiff::Timestamp::from_second(until).ok()?;
+    let kind = if certificate.is_ca() {
+        "authority"
+    } else {
+        "certificate"
+    };
+    let mut lines = vec![
+        format!("{kind}: {}", called(certificate.subject())),
+        format!("  serial: {}", certificate.raw_serial_as_string()),
+        format!("  issuer: {}", called(certificate.issuer())),
+        format!("  valid until: {}", until.strftime("%Y-%m-%d %H:%M UTC")),
+    ];
+    let names = certificate.subject_alternative_name().ok()?;
+    let names = names.map_or(&[][..], |e| &e.value.general_names);
+    let sans: BTreeSet<San> = names.iter().filter_map(|name| san(name).ok()).collect();
+    lines.extend(sans.iter().map(|san| match san {
+        San::Dns(name) => format!("  name: {name}"),
+        San::Ip(address) => format!("  address: {address}"),
+    }));
+    Some(lines.join("\n"))
+}
+
+/// The common name, or whatever else is there.
+fn called(name: &X509Name<'_>) -> String {
+    let mut common = name.iter_common_name();
+    let common = common.next().and_then(|name| name.as_str().ok());
+    common.map_or_else(|| name.to_string(), str::to_owned)
 }
 
 fn san(name: &GeneralName<'_>) -> Result<San, String> {

@@ -1,0 +1,101 @@
+//! Which of the inventory's hosts are there, and where.
+
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+
+use super::site::{Base, no_hosts, typed};
+use crate::{
+    error::{Error, Result},
+    inventory::{HostName, Inventory},
+    provider::{Machine, MachineState},
+};
+
+/// A host that runs under another address than the inventory gives it.
+#[derive(Debug, Clone)]
+pub(super) struct Move {
+    pub host: HostName,
+    /// `None` where an earlier move was cut off, and the host has no address at all.
+    pub from: Option<Ipv4Addr>,
+    pub to: Ipv4Addr,
+}
+
+impl fmt::Display for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, from, to } = self;
+        match from {
+            Some(from) => write!(f, "~ host {host} moves from {from} to {to}"),
+            None => write!(f, "~ host {host}, which has no address, gets {to}"),
+        }
+    }
+}
+
+/// Which of the inventory's hosts are there.
+#[derive(Debug, Default)]
+pub(super) struct Outlook {
+    pub running: Vec<Machine>,
+    pub stopped: Vec<Machine>,
+    pub missing: Vec<HostName>,
+    /// Those of `running` that are to have another address first.
+    pub moving: Vec<Move>,
+    /// Hosts that carry the cluster's label and are not in the inventory.
+    pub strangers: Vec<HostName>,
+}
+
+impl Outlook {
+    /// The hosts that must be made or started.
+    pub(super) fn absent(&self) -> Vec<HostName> {
+        let stopped = self.stopped.iter().map(|machine| machine.host.clone());
+        stopped.chain(self.missing.iter().cloned()).collect()
+    }
+
+    /// The machines, if the whole inventory runs.
+    pub(super) fn complete(&self, inventory: &Inventory) -> Result<&[Machine]> {
+        let absent = self.absent();
+        if absent.is_empty() {
+            return Ok(&self.running);
+        }
+        if self.running.is_empty() {
+            return Err(no_hosts(inventory));
+        }
+        let names: Vec<&str> = absent.iter().map(HostName::as_str).collect();
+        Err(
+            Error::failed(format!("hosts that do not run: {}", names.join(", "))).hint(format!(
+                "make or start them: {}",
+                typed(&inventory.path, "up")
+            )),
+        )
+    }
+}
+
+impl Base {
+    /// Splits the inventory's hosts into those that run and those that `up` must make or start.
+    pub(super) async fn outlook(&self) -> Result<Outlook> {
+        let mut machines: BTreeMap<HostName, Machine> = self
+            .provider
+            .discover()
+            .await?
+            .into_iter()
+            .map(|machine| (machine.host.clone(), machine))
+            .collect();
+        let mut outlook = Outlook::default();
+        for host in self.inventory.hosts.keys() {
+            match machines.remove(host) {
+                Some(machine) if machine.state == MachineState::Running => {
+                    outlook.running.push(machine);
+                }
+                Some(machine) => outlook.stopped.push(machine),
+                None => outlook.missing.push(host.clone()),
+            }
+        }
+        outlook.strangers = machines.into_keys().collect();
+        for (host, to) in self.provider.moves(&outlook.running)? {
+            let machine = outlook.running.iter_mut().find(|it| it.host == host);
+            let Some(machine) = machine else { continue };
+            let from = machine.address;
+            outlook.moving.push(Move { host, from, to });
+            // The files are to say where it will be; SSH still goes where it is.
+            machine.ssh_address = machine.ssh_address.or(from);
+            machine.address = Some(to);
+        }
+        Ok(outlook)
+    }
+}

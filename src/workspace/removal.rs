@@ -1,0 +1,62 @@
+//! What `down` takes out of the workspace.
+
+use super::{
+    BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, PKI, ROTATION, RunLock, SECRETS,
+    SSH_CONFIG, TLS, Workspace, files, pki,
+};
+use crate::error::Result;
+
+/// What `ssh-keygen -R` leaves when a person has accepted a host's new key, as the error told them to.
+const KNOWN_HOSTS_OLD: &str = "known_hosts.old";
+
+impl Workspace {
+    /// Removes what pgherd has put here, for `down`; `runs/` stays.
+    ///
+    /// With `keep_secrets`, what a later `up` needs to make the same cluster again stays too:
+    /// passwords, authority and SSH key. What was not made here is left alone, and so is each folder
+    /// that holds such a thing.
+    pub fn remove(&self, _lock: &RunLock, keep_secrets: bool) -> Result<()> {
+        let launches = self.dir.join(LAUNCHES);
+        for name in files::names(&launches)? {
+            files::remove(&launches.join(name))?;
+        }
+        files::remove_empty(&launches)?;
+        let mut names = vec![KNOWN_HOSTS, KNOWN_HOSTS_OLD, SSH_CONFIG, BROKEN, TLS];
+        if !keep_secrets {
+            names.extend([SECRETS, ROTATION, IDENTITY, "id_ed25519.pub"]);
+            pki::remove(&self.dir.join(PKI), self.inventory.hosts.keys())?;
+        }
+        for name in names {
+            files::remove(&self.dir.join(name))?;
+        }
+        self.remove_unfinished()?;
+        // Last of all: from here on another run may begin.
+        files::remove(&self.dir.join(LOCK))?;
+        files::remove_empty(&self.dir)?;
+        match self.dir.parent() {
+            Some(all) if files::names(all)? == [GITIGNORE] => {
+                files::remove(&all.join(GITIGNORE))?;
+                files::remove_empty(all)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What runs that were killed have left half-made: files, and folders with a new key in them.
+    fn remove_unfinished(&self) -> Result<()> {
+        for name in files::names(&self.dir)? {
+            if !name.starts_with(files::UNFINISHED) {
+                continue;
+            }
+            let path = self.dir.join(name);
+            if path.is_dir() {
+                files::remove(&path.join("key"))?;
+                files::remove(&path.join("key.pub"))?;
+                files::remove_empty(&path)?;
+            } else {
+                files::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -35,6 +35,10 @@ pub struct Status {
     #[serde(default)]
     pub pending_restart: bool,
     pub database_system_identifier: Option<String>,
+    /// It was told by a leader, without etcd, not longer than `ttl` ago, and takes him for the leader
+    /// until then, also if he has gone meanwhile (Patroni 4.1.5, `ha.py`, `Failsafe.leader`).
+    #[serde(default)]
+    pub failsafe_mode_is_active: bool,
     /// When its loop last saw the DCS, in whole seconds of its own clock.
     pub dcs_last_seen: Option<u64>,
     #[serde(default)]

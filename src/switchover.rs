@@ -164,6 +164,7 @@ mod tests {
             },
             pending_restart: false,
             database_system_identifier: None,
+            failsafe_mode_is_active: false,
             dcs_last_seen: None,
             pause: false,
             patroni: BTreeMap::new(),

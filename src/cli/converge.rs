@@ -116,7 +116,7 @@ impl Asker<'_> {
         let agreed = self
             .reporter
             .aside(async {
-                self.terminal.say(&text);
+                self.terminal.explain(&text);
                 report::confirm(self.terminal, "Do this?", Expected::Yes).await
             })
             .await?;

@@ -227,7 +227,7 @@ impl Turn<'_> {
             .asker
             .reporter
             .aside(async {
-                self.asker.terminal.say(intent);
+                self.asker.terminal.explain(intent);
                 report::confirm(self.asker.terminal, "Do this?", Expected::Yes).await
             })
             .await?;

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     error::Error as StdError,
+    io,
     net::Ipv4Addr,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -133,12 +134,17 @@ impl Clients {
 
     /// Connects and logs in, once.
     pub async fn open(&self, target: &Target) -> Result<Sql, Trouble> {
+        self.attempt(target)
+            .await
+            .map_err(|error| Trouble::of(&*error))
+    }
+
+    async fn attempt(&self, target: &Target) -> Result<Sql, Box<dyn StdError + Send + Sync>> {
         let address = self.ways().get(target).copied();
         let limit = address.map_or(THROUGH_SSH, |_| DIRECT);
         timeout(limit, self.connect(target, address))
             .await
-            .map_err(|_| Trouble::Timeout)?
-            .map_err(|error| Trouble::of(&*error))
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     /// Asks through HAProxy's write port, again and again until there is an answer.
@@ -147,12 +153,13 @@ impl Clients {
     pub async fn ask(&self, statement: &str) -> Result<Vec<tokio_postgres::SimpleQueryRow>> {
         let begin = Instant::now();
         loop {
-            let failure = match self.open(&Target::Write).await {
+            let failure: Box<dyn StdError + Send + Sync> = match self.attempt(&Target::Write).await
+            {
                 Ok(sql) => match sql.query(statement).await {
                     Ok(rows) => return Ok(rows),
-                    Err(error) => error.to_string(),
+                    Err(error) => error.to_string().into(),
                 },
-                Err(trouble) => trouble.to_string(),
+                Err(error) => error,
             };
             if begin.elapsed() > PATIENCE {
                 return Err(Error::failed(format!(
@@ -160,7 +167,7 @@ impl Clients {
                     PATIENCE.as_secs()
                 ))
                 .on(&self.door)
-                .cause(failure));
+                .because(&*failure));
             }
             sleep(Duration::from_millis(200)).await;
         }

@@ -1,5 +1,7 @@
 //! Errors in words, and as JSON.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -10,8 +12,10 @@ use super::{
 use crate::error::{Error, Kind};
 
 /// Tells people of an error on stderr and, with `--json`, programs on stdout.
+///
+/// Where stdout has had its one document, that says what is wrong, and the exit code that something is.
 pub fn print_error(terminal: &Terminal, error: &Error) {
-    if terminal.json {
+    if terminal.json && !terminal.answered.load(Ordering::Relaxed) {
         let mut value = error_json(error);
         terminal.masks.hide_in_json(&mut value);
         // On one line always: it may end a stream of JSON lines.

@@ -3,6 +3,10 @@
 use std::{
     fmt,
     io::{self, IsTerminal, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anstream::{AutoStream, ColorChoice};
@@ -46,6 +50,8 @@ pub struct Terminal {
     pub stdin_terminal: bool,
     pub(super) lively: bool,
     pub(super) masks: Masks,
+    /// Stdout has had the one document that a verb answers with.
+    pub(super) answered: Arc<AtomicBool>,
 }
 
 impl Terminal {
@@ -74,6 +80,7 @@ impl Terminal {
             stdin_terminal: io::stdin().is_terminal(),
             lively: err.terminal && !dumb && !json,
             masks: Masks::default(),
+            answered: Arc::default(),
         }
     }
 
@@ -135,6 +142,7 @@ impl Terminal {
             return;
         };
         self.masks.hide_in_json(&mut value);
+        self.answered.store(true, Ordering::Relaxed);
         let text = if self.stdout.terminal {
             format!("{value:#}")
         } else {

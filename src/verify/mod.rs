@@ -124,6 +124,7 @@ impl Prover {
             self.replication(&survey, leader),
             etcd,
             self.backends(&servers, leader),
+            failover(&survey),
         ]
     }
 
@@ -365,6 +366,25 @@ fn files(plan: &Plan) -> Check {
         "configs",
         wrong,
         "every file and setting is as rendered".into(),
+    )
+}
+
+/// After etcd was away the members go on taking the leader of that time for the leader, for up to `ttl`:
+/// until then nobody would follow him.
+fn failover(survey: &BTreeMap<HostName, Result<Status>>) -> Check {
+    let bound = survey
+        .iter()
+        .filter(|(_, status)| {
+            status
+                .as_ref()
+                .is_ok_and(|status| status.failsafe_mode_is_active)
+        })
+        .map(|(host, _)| format!("{host} would follow nobody yet: etcd was away"))
+        .collect();
+    check(
+        "failover",
+        bound,
+        "every member would follow another leader".to_owned(),
     )
 }
 

@@ -216,8 +216,7 @@ fn commits_are_lost_and_counted(lab: &Lab) {
         said.stderr
     );
     // The error follows on a line of its own.
-    let document = said.stdout.lines().next().unwrap();
-    let document: Value = serde_json::from_str(document).unwrap();
+    let document: Value = serde_json::from_str(&said.stdout).expect("one document");
     let drill = &document["drills"][0];
     let (measured, hold) = (&drill["measured"], &drill["hold"]);
     let missing = measured["missing"].as_u64().unwrap();

@@ -21,6 +21,7 @@ mod etcd_members;
 mod files;
 mod front_door;
 mod local_sql;
+mod members;
 mod packages;
 mod reconnect;
 mod remains;

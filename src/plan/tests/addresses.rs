@@ -3,22 +3,12 @@
 use super::world::{FIVE, SHARED, World, step};
 use crate::plan::{Action, Step};
 
-/// Steps that write files are the same for every change; what matters is what comes of them.
-fn deeds(world: &World) -> Vec<String> {
-    let plan = world.plan();
-    plan.steps
-        .iter()
-        .map(|step| format!("{} {}", step.host, step.name))
-        .filter(|step| !step.contains(" configure-") && !step.ends_with(" prepare"))
-        .collect()
-}
-
 #[test]
 fn a_replica_is_told_of_by_reloads_alone() {
     let mut world = World::settled(FIVE);
     world.moves(&[("node2", "192.0.2.20")]);
     assert_eq!(
-        deeds(&world),
+        world.deeds(),
         [
             "haproxy reload-haproxy",
             "node1 reload-patroni",
@@ -54,7 +44,7 @@ fn a_leader_stays_the_leader() {
     let mut world = World::settled(FIVE);
     world.moves(&[("node1", "192.0.2.10")]);
     assert_eq!(
-        deeds(&world),
+        world.deeds(),
         [
             "haproxy reload-haproxy",
             "node1 reload-patroni",
@@ -80,7 +70,8 @@ fn a_leader_stays_the_leader() {
 fn haproxy_alone_concerns_nobody_elses_service() {
     let mut world = World::settled(FIVE);
     world.moves(&[("haproxy", "192.0.2.50")]);
-    let restarts: Vec<String> = deeds(&world)
+    let restarts: Vec<String> = world
+        .deeds()
         .into_iter()
         .filter(|deed| !deed.contains(" reload-") && !deed.ends_with("take-over"))
         .collect();
@@ -96,7 +87,7 @@ fn the_only_etcd_is_found_again_by_the_leader_first() {
         world.dcs().leader = Some(leader.into());
         world.moves(&[("node4", "192.0.2.40")]);
         assert_eq!(
-            deeds(&world),
+            world.deeds(),
             [
                 "node4 restart-etcd".to_owned(),
                 "node4 await-etcd".into(),
@@ -124,7 +115,7 @@ fn the_only_etcd_is_found_again_by_the_leader_first() {
 fn one_of_three_etcd_members_restarts_and_the_leader_comes_last() {
     let mut world = World::settled(SHARED);
     world.moves(&[("db2", "192.0.2.20")]);
-    let deeds = deeds(&world);
+    let deeds = world.deeds();
     let at = |deed: &str| {
         let found = deeds.iter().position(|it| it == deed);
         found.unwrap_or_else(|| panic!("no {deed} in {deeds:?}"))
@@ -168,7 +159,7 @@ fn all_five_at_once_is_one_plan() {
         ("node4", "192.0.2.40"),
         ("haproxy", "192.0.2.50"),
     ]);
-    let deeds = deeds(&world);
+    let deeds = world.deeds();
     for deed in [
         "restart-patroni",
         "hand-over",
@@ -190,7 +181,7 @@ fn where_a_member_was_is_forgotten_before_its_patroni_starts() {
     let url = serde_json::json!({"conn_url": "postgres://192.0.2.2:5432/postgres"});
     world.dcs().members.insert("node2".into(), url);
     world.moves(&[("node2", "192.0.2.20"), ("node4", "192.0.2.40")]);
-    let deeds = deeds(&world);
+    let deeds = world.deeds();
     let forgotten: Vec<usize> = (0..deeds.len())
         .filter(|at| deeds[*at].ends_with("forget-member"))
         .collect();
@@ -220,7 +211,7 @@ fn what_an_earlier_run_has_not_got_to_is_done() {
         facts.pending.insert("patroni".into(), "exchange".into());
     }
     world.found.etcd[0].peer_urls = vec!["https://192.0.2.99:2380".into()];
-    let deeds = deeds(&world);
+    let deeds = world.deeds();
     assert_eq!(deeds[0], "node4 update-etcd-member");
     assert_eq!(
         deeds[1..4],
@@ -240,7 +231,7 @@ fn what_an_etcd_that_does_not_answer_remembers_is_put_right_once_it_does() {
     world.stop("node4", "etcd");
     world.found.dcs = None;
     world.found.etcd.clear();
-    let deeds = deeds(&world);
+    let deeds = world.deeds();
     assert_eq!(
         deeds[..3],
         [

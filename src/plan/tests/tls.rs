@@ -7,12 +7,7 @@ use crate::cluster::TlsStage::{self, Off, Offered, Required, Used};
 fn deeds(from: TlsStage, to: TlsStage, hosts: &str) -> Vec<String> {
     let mut world = World::settled_at(from, hosts);
     world.speaks(to);
-    let plan = world.plan();
-    plan.steps
-        .iter()
-        .map(|step| format!("{} {}", step.host, step.name))
-        .filter(|step| !step.contains(" configure-") && !step.ends_with(" prepare"))
-        .collect()
+    world.deeds()
 }
 
 #[test]

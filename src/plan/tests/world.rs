@@ -140,6 +140,17 @@ impl World {
         self.files = render::render(&self.cluster, &TEMPLATES).unwrap();
     }
 
+    /// The plan's steps but those that write files: they are the same for every change, and what
+    /// matters is what comes of them.
+    pub(super) fn deeds(&self) -> Vec<String> {
+        let plan = self.plan();
+        plan.steps
+            .iter()
+            .map(|step| format!("{} {}", step.host, step.name))
+            .filter(|step| !step.contains(" configure-") && !step.ends_with(" prepare"))
+            .collect()
+    }
+
     pub(super) fn hosts(&self) -> Vec<HostName> {
         self.cluster.nodes.keys().cloned().collect()
     }

@@ -1,0 +1,258 @@
+//! The database hosts' units: who starts, reloads or restarts when, and what must be seen after it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{
+    Action, Change, Condition, Found, Plan, Step, StepId,
+    components::{self, Configured, Turn},
+    config_patch, reconnect, roles, turns,
+};
+use crate::{
+    cluster::{Cluster, Node},
+    inventory::Role,
+};
+
+/// How long a leader or a first replica may take.
+pub(super) const FORMING: Duration = Duration::from_secs(180);
+/// How long a replica may copy; it is only given up when it is no longer seen to be copying.
+const COPYING: Duration = Duration::from_secs(6 * 3600);
+
+/// The cluster's databases, as they were found and as they are configured.
+pub(super) struct Members<'a> {
+    cluster: &'a Cluster,
+    found: &'a Found,
+    databases: &'a [(&'a Node, Configured)],
+    /// Where the steps are shown that concern the cluster as a whole.
+    first: &'a Node,
+    /// Whose word the DCS has.
+    leader: Option<&'a str>,
+    /// Who takes writes, by PostgreSQL's own word: that can be told while etcd is away.
+    primary: Option<&'a str>,
+    /// No member has a database yet.
+    fresh: bool,
+    /// What the DCS has could not be read, since its hosts could not be looked at.
+    blind: bool,
+}
+
+/// What was started or reloaded.
+#[derive(Default)]
+struct Begun<'a> {
+    steps: Vec<StepId>,
+    /// Members that did not run.
+    woken: Vec<&'a Node>,
+}
+
+impl<'a> Members<'a> {
+    /// `None` where no database host could be looked at.
+    pub(super) fn of(
+        cluster: &'a Cluster,
+        found: &'a Found,
+        databases: &'a [(&'a Node, Configured)],
+    ) -> Option<Self> {
+        let facts = |node: &Node| found.facts.get(&node.name);
+        let (first, _) = databases.first()?;
+        let has_database = |(node, _): &(&Node, Configured)| {
+            facts(node)
+                .and_then(|facts| facts.data.as_ref())
+                .is_some_and(|data| data.entries > 0 && !data.is_half_made())
+        };
+        let primary = databases
+            .iter()
+            .find(|(node, _)| facts(node).is_some_and(|facts| facts.in_recovery == Some(false)));
+        let mut etcds = cluster.with_role(Role::Etcd);
+        Some(Self {
+            cluster,
+            found,
+            databases,
+            first,
+            leader: found.dcs.as_ref().and_then(|keys| keys.leader.as_deref()),
+            primary: primary.map(|(node, _)| node.name.as_str()),
+            fresh: !databases.iter().any(has_database),
+            blind: found.dcs.is_none() && etcds.any(|node| facts(node).is_none()),
+        })
+    }
+
+    /// Plans all that concerns them; `dcs_ready` are the steps after which the DCS can be used.
+    pub(super) fn plan(&self, plan: &mut Plan, config: &Value, dcs_ready: &[StepId]) {
+        let (cluster, found, databases) = (self.cluster, self.found, self.databases);
+        let leading = self.leader.or(self.primary);
+        let exchanged =
+            turns::exchange_in_turn(plan, cluster, found, databases, leading, dcs_ready);
+        let begun = self.begin(plan, dcs_ready);
+        let mut led = self.await_leader(plan, &begun, &exchanged, dcs_ready);
+        let lacking = roles::lacking(cluster, databases.iter().map(|(node, _)| *node), found);
+        let unseen = self.primary.is_none() && (!begun.woken.is_empty() || self.leader.is_none());
+        if !self.fresh && !self.blind && (!lacking.is_empty() || unseen) {
+            let ensured = roles::ensure(plan, cluster, &self.first.name, &lacking, led.clone());
+            led = vec![ensured];
+        }
+        roles::accounts(plan, cluster, &self.first.name, found, led.clone());
+        led.extend(reconnect::reconnect(
+            plan, cluster, found, databases, leading, &led,
+        ));
+        // Which of them leads is known when the step's turn comes; the leader itself has nothing to
+        // wait for.
+        let waiting = if self.fresh || self.leader.is_none() || !lacking.is_empty() {
+            databases.iter().map(|(node, _)| *node).collect()
+        } else {
+            begun.woken
+        };
+        let mut settled = self.await_replicas(plan, &waiting, led);
+        settled.extend(&exchanged);
+        turns::restart_in_turn(plan, databases, leading, &mut settled);
+        if !self.blind {
+            self.settings(plan, config, settled);
+        }
+    }
+
+    /// Starts what does not run and reloads what does, all at once.
+    fn begin(&self, plan: &mut Plan, dcs_ready: &[StepId]) -> Begun<'a> {
+        let mut begun = Begun::default();
+        for (node, configured) in self.databases {
+            if matches!(configured.turn, Turn::Start | Turn::Reload)
+                && let Some(step) =
+                    components::run_unit(plan, node, Role::Postgres, configured, dcs_ready)
+            {
+                begun.steps.push(step);
+                if configured.turn == Turn::Start {
+                    begun.woken.push(node);
+                }
+            }
+        }
+        begun
+    }
+
+    /// Returns the steps after which one member takes writes.
+    fn await_leader(
+        &self,
+        plan: &mut Plan,
+        begun: &Begun<'_>,
+        exchanged: &[StepId],
+        dcs_ready: &[StepId],
+    ) -> Vec<StepId> {
+        // What is started waits for the DCS by itself.
+        let mut after = if begun.steps.is_empty() {
+            dcs_ready.to_vec()
+        } else {
+            begun.steps.clone()
+        };
+        after.extend(exchanged);
+        if begun.woken.is_empty() && self.leader.is_some() {
+            return after;
+        }
+        vec![plan.push(Step {
+            host: self.first.name.clone(),
+            name: "await-leader",
+            why: "one member must take writes".into(),
+            after,
+            changes: Vec::new(),
+            action: Action::Await(Condition::Leader),
+            limit: FORMING,
+            units: vec!["patroni"],
+        })]
+    }
+
+    /// Returns the steps after which all of `waiting` stream, or `led` where nobody has to.
+    fn await_replicas(&self, plan: &mut Plan, waiting: &[&Node], led: Vec<StepId>) -> Vec<StepId> {
+        if self.databases.len() == 1 || waiting.is_empty() {
+            return led;
+        }
+        let steps = waiting.iter();
+        steps
+            .map(|node| await_streaming(plan, node, led.clone()))
+            .collect()
+    }
+
+    /// The half of the configuration that lives in the DCS, and what the members make of both halves.
+    fn settings(&self, plan: &mut Plan, config: &Value, settled: Vec<StepId>) {
+        let patched = self.patch_config(plan, config, settled.clone());
+        let parameters = self.databases.iter().any(|(_, it)| it.parameters);
+        if !self.fresh && (patched.is_some() || parameters) {
+            plan.push(Step {
+                host: self.first.name.clone(),
+                name: "restart-pending",
+                why: "some parameters only take effect when PostgreSQL starts".into(),
+                after: patched.map_or(settled, |step| vec![step]),
+                changes: vec![Change::Other(
+                    "PostgreSQL restarts where a parameter waits for it".into(),
+                )],
+                action: Action::RestartPending,
+                limit: Duration::from_secs(600),
+                units: vec!["patroni"],
+            });
+            return;
+        }
+        let reloads: Vec<StepId> = (0..plan.steps.len())
+            .filter(|id| plan.steps[*id].name == "reload-patroni")
+            .collect();
+        if !reloads.is_empty() {
+            plan.push(Step {
+                host: self.first.name.clone(),
+                name: "take-over",
+                why: "Patroni reads what was reloaded in its next loop, which may be seconds away"
+                    .into(),
+                after: reloads,
+                changes: vec![Change::Other("every Patroni runs its loop now".into())],
+                action: Action::TakeOver,
+                limit: Duration::from_secs(30),
+                units: vec!["patroni"],
+            });
+        }
+    }
+
+    fn patch_config(
+        &self,
+        plan: &mut Plan,
+        config: &Value,
+        settled: Vec<StepId>,
+    ) -> Option<StepId> {
+        let known = self
+            .found
+            .dcs
+            .as_ref()
+            .and_then(|keys| keys.config.as_ref());
+        let (patch, mut changes) = config_patch(known, config);
+        if known.is_none() {
+            // The cluster begins with a short loop, so that replicas need not wait for slots; this is
+            // all that differs from what it began with.
+            changes.retain(
+                |change| matches!(change, Change::Setting { key, .. } if key == "loop_wait"),
+            );
+        }
+        if changes.is_empty() {
+            let right = "the DCS has the inventory's settings";
+            plan.skip(&self.first.name, "patch-config", right);
+            return None;
+        }
+        let patch = if known.is_none() {
+            config.clone()
+        } else {
+            patch
+        };
+        Some(plan.push(Step {
+            host: self.first.name.clone(),
+            name: "patch-config",
+            why: "the cluster-wide configuration is not as the inventory says".into(),
+            after: settled,
+            changes,
+            action: Action::PatchConfig(patch),
+            limit: Duration::from_secs(30),
+            units: vec!["patroni"],
+        }))
+    }
+}
+
+pub(super) fn await_streaming(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "await-streaming",
+        why: "a replica counts once the leader streams to it".into(),
+        after,
+        changes: Vec::new(),
+        action: Action::Await(Condition::Streaming),
+        limit: COPYING,
+        units: vec!["patroni"],
+    })
+}

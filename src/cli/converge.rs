@@ -9,7 +9,9 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Global, drill, passing, plan as plan_verb,
+    Global, drill,
+    outlook::Outlook,
+    passing, plan as plan_verb,
     prospect::Prospect,
     rotate,
     session::Session,
@@ -216,39 +218,12 @@ async fn converge(
         outlook = prospect.outlook;
     }
     if asker.verb == Verb::Up && !absent.is_empty() {
-        let identity = base.workspace.identity()?;
-        let access = Access {
-            user: base.inventory.ssh.user.clone(),
-            public_key: identity.public_key,
-        };
-        let launched = tokio::select! {
-            launched = base.provider.launch(&absent, &access, events) => launched?,
-            () = cancel.cancelled() => return Err(Error::interrupted()
-                .left("hosts that were being made may be there; the next run takes them up, and `pgherd down` removes them")),
-        };
+        let launched = launch(base, &absent, events, cancel).await?;
         outlook.running.extend(launched);
     }
     if !outlook.moving.is_empty() {
-        // What would be refused afterwards is refused before anything moves.
-        if !agreed {
-            let site = base.connect(&outlook.running, events).await?;
-            let plan = site.look().await.and_then(|sight| sight.plan());
-            site.remote.close().await;
-            let prospect = Prospect {
-                outlook,
-                ..Prospect::of_plan(plan?)
-            };
-            asker.ask(base, &prospect).await?;
-            outlook = prospect.outlook;
-        }
+        outlook = readdress(base, outlook, asker, agreed, events).await?;
         agreed = true;
-        let moves: Vec<_> = outlook
-            .moving
-            .iter()
-            .map(|it| (it.host.clone(), it.to))
-            .collect();
-        base.provider.readdress(&moves, events).await?;
-        outlook = base.outlook().await?;
     }
     let mut site = base.connect(&outlook.running, events).await?;
     if asker.verb == Verb::Render {
@@ -270,6 +245,54 @@ async fn converge(
         cluster,
         machines: outlook.running,
     })
+}
+
+/// Makes and starts the hosts that do not run.
+async fn launch(
+    base: &Base,
+    absent: &[HostName],
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<Vec<Machine>> {
+    let identity = base.workspace.identity()?;
+    let access = Access {
+        user: base.inventory.ssh.user.clone(),
+        public_key: identity.public_key,
+    };
+    tokio::select! {
+        launched = base.provider.launch(absent, &access, events) => launched,
+        () = cancel.cancelled() => Err(Error::interrupted()
+            .left("hosts that were being made may be there; the next run takes them up, and `pgherd down` removes them")),
+    }
+}
+
+/// Moves hosts to the addresses that the inventory gives them; returns what is there afterwards.
+async fn readdress(
+    base: &Base,
+    mut outlook: Outlook,
+    asker: &Asker<'_>,
+    agreed: bool,
+    events: &Events,
+) -> Result<Outlook> {
+    // What would be refused afterwards is refused before anything moves.
+    if !agreed {
+        let site = base.connect(&outlook.running, events).await?;
+        let plan = site.look().await.and_then(|sight| sight.plan());
+        site.remote.close().await;
+        let prospect = Prospect {
+            outlook,
+            ..Prospect::of_plan(plan?)
+        };
+        asker.ask(base, &prospect).await?;
+        outlook = prospect.outlook;
+    }
+    let moves: Vec<_> = outlook
+        .moving
+        .iter()
+        .map(|it| (it.host.clone(), it.to))
+        .collect();
+    base.provider.readdress(&moves, events).await?;
+    base.outlook().await
 }
 
 /// Everything from connected hosts to a proven cluster.

@@ -60,6 +60,9 @@ impl Lab {
         command
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
+            // What a run leaves that is killed goes with the test.
+            .env("TMPDIR", self.dir.path())
+            .env_remove("XDG_RUNTIME_DIR")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env_remove("PGHERD_INVENTORY")
             .args(words)

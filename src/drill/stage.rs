@@ -25,7 +25,7 @@ use crate::{
     inventory::HostName,
     provider::Machine,
     remote::Remote,
-    verify::Prover,
+    verify::{self, Check, Prover},
     workspace::{self, Broken, BrokenHost, BrokenNote, Workspace},
 };
 
@@ -35,7 +35,8 @@ const BASELINE: Duration = Duration::from_secs(3);
 const GETTING_GOING: Duration = Duration::from_secs(30);
 /// How long a fault lasts once clients have got over it.
 const LINGER: Duration = Duration::from_secs(3);
-/// How long the cluster may take to become whole once the fault is lifted.
+/// How long the cluster may take to become whole once the fault is lifted, and `ttl` beside it: for that
+/// long after an outage of etcd no member follows another leader.
 const RECOVERY: Duration = Duration::from_secs(180);
 /// How long clients go on in a cluster that is whole.
 const TAIL: Duration = Duration::from_secs(2);
@@ -90,6 +91,7 @@ impl Stage<'_> {
             runs,
             hosts: fault.hosts.clone(),
         });
+        self.until_followed().await?;
         let clients = Arc::new(self.clients().await?);
         let folder = self.folder.join(format!("{scenario}-{run}"));
         workspace::private_folder(&folder)?;
@@ -156,7 +158,7 @@ impl Stage<'_> {
         self.tell(Moment::Repair);
         self.repair(&fault, &machines).await?;
         if self.until_whole(None, None).await.is_none() {
-            return Err(not_whole());
+            return Err(self.not_whole());
         }
         self.tell(Moment::Whole);
         Tables::drop(&self.clients().await?).await?;
@@ -325,15 +327,10 @@ impl Stage<'_> {
     /// Waits until the cluster stands and, with `newer`, on a timeline after that; returns when that
     /// was, by the clock of the load. Not interrupted: it is what an interruption waits for.
     async fn until_whole(&self, load: Option<&Load>, newer: Option<u32>) -> Option<f64> {
-        let prover = Prover {
-            cluster: self.tools.cluster.clone(),
-            remote: self.tools.remote.clone() as Arc<dyn Remote>,
-            http: self.tools.http.clone(),
-            tls: self.tools.tls.clone(),
-        };
+        let prover = self.prover();
         let begin = Instant::now();
         let clock = || load.map_or(begin.elapsed().as_secs_f64(), |load| load.tape().now());
-        while begin.elapsed() < RECOVERY {
+        while begin.elapsed() < RECOVERY + self.ttl() {
             let seen = clock();
             let moved = newer
                 .is_none_or(|newer| load.is_some_and(|load| load.view().timeline > Some(newer)));
@@ -343,6 +340,42 @@ impl Stage<'_> {
             sleep(INSPECTION).await;
         }
         None
+    }
+
+    /// Waits until every member would follow another leader: an outage of etcd shortly before is not to
+    /// be measured, nor to make a planned change of leader longer.
+    async fn until_followed(&self) -> Result<()> {
+        let prover = self.prover();
+        let begin = Instant::now();
+        while begin.elapsed() < self.ttl() {
+            let bound = |check: &Check| check.name == verify::FAILOVER && !check.passed;
+            if !prover.stand().await.iter().any(bound) {
+                break;
+            }
+            self.pause(INSPECTION).await?;
+        }
+        Ok(())
+    }
+
+    fn prover(&self) -> Prover {
+        Prover {
+            cluster: self.tools.cluster.clone(),
+            remote: self.tools.remote.clone() as Arc<dyn Remote>,
+            http: self.tools.http.clone(),
+            tls: self.tools.tls.clone(),
+        }
+    }
+
+    fn ttl(&self) -> Duration {
+        Duration::from_secs(self.tools.cluster.inventory.patroni.ttl.into())
+    }
+
+    fn not_whole(&self) -> Error {
+        Error::failed(format!(
+            "the cluster did not become whole again in {} s",
+            (RECOVERY + self.ttl()).as_secs()
+        ))
+        .hint("what is wrong: pgherd status")
     }
 
     async fn pause(&self, length: Duration) -> Result<()> {
@@ -389,14 +422,6 @@ fn lifts(scenario: Scenario) -> bool {
         scenario,
         Scenario::Switchover | Scenario::HaproxyRestart | Scenario::KillLeader | Scenario::Watch
     )
-}
-
-fn not_whole() -> Error {
-    Error::failed(format!(
-        "the cluster did not become whole again in {} s",
-        RECOVERY.as_secs()
-    ))
-    .hint("what is wrong: pgherd status")
 }
 
 fn still_broken(error: Error, broken: &Broken) -> Error {

@@ -71,7 +71,7 @@ pub(super) fn update(
     } else {
         let from = outdated(cluster, found, node)?;
         (
-            "its peers look for it where it no longer is",
+            "its peers look for it under another URL",
             Change::Setting {
                 key: format!("etcd's member {}", node.name),
                 from: Some(from.into()),

@@ -23,6 +23,9 @@ use crate::{
 
 mod round_trip;
 
+/// The name of the check of whether every member would follow another leader.
+pub const FAILOVER: &str = "failover";
+
 /// One thing that must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -382,7 +385,7 @@ fn failover(survey: &BTreeMap<HostName, Result<Status>>) -> Check {
         .map(|(host, _)| format!("{host} would follow nobody yet: etcd was away"))
         .collect();
     check(
-        "failover",
+        FAILOVER,
         bound,
         "every member would follow another leader".to_owned(),
     )
@@ -410,5 +413,30 @@ fn check(name: &'static str, wrong: Vec<String>, right: String) -> Check {
         } else {
             wrong.join("; ")
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_keeps_to_a_leaders_word_would_follow_nobody() {
+        let status = |active| -> Result<Status> {
+            let told = serde_json::json!({"state": "running", "failsafe_mode_is_active": active});
+            Ok(serde_json::from_value(told).unwrap())
+        };
+        let mut survey = BTreeMap::from([
+            (HostName::new("node1"), status(false)),
+            (HostName::new("node2"), Err(Error::failed("no answer"))),
+        ]);
+        assert!(failover(&survey).passed, "who is silent is another check's");
+        survey.insert(HostName::new("node3"), status(true));
+        let check = failover(&survey);
+        assert!(
+            !check.passed && check.detail.contains("node3"),
+            "{}",
+            check.detail
+        );
     }
 }

@@ -135,7 +135,7 @@ fn help_of_the_whole_and_of_each_verb() {
         let help = desk.expect(0, &[verb, "--help"]).stdout;
         insta::assert_snapshot!(format!("help-{verb}"), help);
     }
-    for what in ["certs", "secrets"] {
+    for what in ["certs", "secrets", "ssh"] {
         let help = desk.expect(0, &["rotate", what, "--help"]).stdout;
         insta::assert_snapshot!(format!("help-rotate-{what}"), help);
     }

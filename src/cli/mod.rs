@@ -26,6 +26,7 @@ mod prospect;
 mod render;
 mod report;
 mod rotate;
+mod rotate_ssh;
 mod session;
 mod site;
 mod switchover;
@@ -197,7 +198,7 @@ pub enum Verb {
                       pgherd drill watch --for 60s"
     )]
     Drill(drill::Wish),
-    /// Change certificates or passwords while the cluster runs
+    /// Change certificates, passwords or SSH keys while the cluster runs
     #[command(
         after_help = "No acknowledged write is lost. A change that was cut off anywhere is \
                       completed by the same command.\n\n\
@@ -287,6 +288,20 @@ pub enum Rotate {
         /// Stop once all hosts trust the new authority beside the old one
         #[arg(long)]
         prepare: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Make a new SSH key for pgherd, and new keys for the hosts
+    #[command(
+        after_help = "The old key goes only after every host was seen to let in the new one; then a login with the\n\
+                      old key is tried, and must be refused.\n\n\
+                      Example:\n  pgherd rotate ssh"
+    )]
+    Ssh {
+        /// Change the keys of hosts that pgherd did not make, too; others who know them need the new ones
+        #[arg(long)]
+        host_keys: bool,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,

@@ -13,6 +13,7 @@ use super::{
     Global, Rotate,
     converge::{self, Asker, Verb},
     passing,
+    rotate_ssh::{self, SshTurn},
     session::Session,
     site::{Base, Site, typed},
 };
@@ -23,7 +24,7 @@ use crate::{
     patroni,
     provider::Machine,
     report::{self, Expected, Summary, Terminal},
-    workspace::{AuthorityStage, SecretsStage},
+    workspace::{AuthorityStage, SecretsStage, SshStage},
 };
 
 /// How long a replica may take to log in anew; a loop of Patroni's, and a restart of its receiver.
@@ -42,7 +43,7 @@ pub(super) async fn run(
     let outlook = base.outlook().await?;
     let machines = outlook.complete(&base.inventory)?;
     let session = Session::begin(&base, "rotate", terminal.clone(), base.hosts())?;
-    let (Rotate::Certs { yes, .. } | Rotate::Secrets { yes, .. }) = what;
+    let (Rotate::Certs { yes, .. } | Rotate::Secrets { yes, .. } | Rotate::Ssh { yes, .. }) = what;
     let turn = Turn {
         base: &base,
         machines,
@@ -62,6 +63,7 @@ pub(super) async fn run(
         (Ok(()), Rotate::Certs { .. }) => {
             vec![("authority", base.workspace.ca_path().display().to_string())]
         }
+        (Ok(()), Rotate::Ssh { .. }) => Vec::new(),
         (Ok(()), Rotate::Secrets { .. }) => {
             let secrets = base.inventory.workspace_dir().join("secrets.yaml");
             vec![("passwords", secrets.display().to_string())]
@@ -93,6 +95,7 @@ fn intent(base: &Base, what: Rotate) -> Result<String> {
             "{cluster} gets a new authority, and every host a new key and certificate; clients that verify \
              need the new pki/ca.crt"
         )),
+        Rotate::Ssh { host_keys, .. } => rotate_ssh::intent(base, host_keys),
         Rotate::Secrets { users, .. } => {
             let (ours, given) = base.workspace.renewable_secrets(users)?;
             if ours.is_empty() {
@@ -126,6 +129,10 @@ fn conclusion(base: &Base, what: Rotate) -> Result<String> {
             typed(&base.inventory.path, "rotate certs")
         ),
         Rotate::Certs { .. } => "the old authority is gone; nobody trusts it any more".to_owned(),
+        Rotate::Ssh { .. } => {
+            "every host was seen to let in the right key alone, and to show a new key of its own"
+                .to_owned()
+        }
         Rotate::Secrets { .. } => {
             "the passwords are new, and in .pgherd alone: give them to whoever needs them"
                 .to_owned()
@@ -137,6 +144,7 @@ fn conclusion(base: &Base, what: Rotate) -> Result<String> {
 pub(super) fn say_unfinished(base: &Base, terminal: &Terminal) -> Result<()> {
     let authority = base.workspace.authority_stage()?;
     let secrets = base.workspace.secrets_stage()?;
+    let ssh = base.workspace.ssh_stage()?;
     if let Some(tls) = base.workspace.tls_stage()? {
         let stage = passing::note(tls, &base.inventory).unwrap_or_default();
         terminal.say(&format!(
@@ -155,6 +163,7 @@ pub(super) fn say_unfinished(base: &Base, terminal: &Terminal) -> Result<()> {
             "rotate secrets",
             secrets.map(SecretsStage::as_str),
         ),
+        ("SSH keys", "rotate ssh", ssh.map(SshStage::as_str)),
     ] {
         if let Some(stage) = stage {
             terminal.say(&format!(
@@ -181,6 +190,8 @@ impl Turn<'_> {
         let begun = match what {
             Rotate::Certs { .. } => workspace.authority_stage()?.is_some(),
             Rotate::Secrets { .. } => workspace.secrets_stage()?.is_some(),
+            // A leak does not wait for a cluster that is as it should be.
+            Rotate::Ssh { .. } => true,
         };
         if !begun {
             self.nothing_pending().await?;
@@ -189,6 +200,15 @@ impl Turn<'_> {
         match what {
             Rotate::Certs { prepare, .. } => self.authority(prepare).await,
             Rotate::Secrets { users, .. } => self.secrets(users).await,
+            Rotate::Ssh { .. } => {
+                let turn = SshTurn {
+                    base: self.base,
+                    machines: self.machines,
+                    events: self.events,
+                    cancel: self.cancel,
+                };
+                turn.rotate().await
+            }
         }
     }
 

@@ -26,6 +26,7 @@ mod packages;
 mod reconnect;
 mod remains;
 mod roles;
+pub mod ssh_keys;
 mod surprise;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -158,6 +158,12 @@ pub trait Provider: Send + Sync {
         false
     }
 
+    /// Makes the provider hand this public key to hosts that it makes from now on; those that run have
+    /// it already. Safe to call again.
+    async fn replace_access_key(&self, _public_key: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether `down` removes the hosts themselves; otherwise it clears what `up` put on them.
     fn owns_hosts(&self) -> bool {
         true

@@ -106,6 +106,19 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// Copies `from` to `to`, whole or not at all.
+pub(super) fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let contents = fs::read(from).map_err(|e| failed("cannot read", from, e))?;
+    write(to, mode, &contents)
+}
+
+/// Puts `from` in the place of `to` at once.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to)
+        .and_then(|()| sync_parent(to))
+        .map_err(|e| failed("cannot replace", to, e))
+}
+
 /// Removes a file or a symbolic link; one that is not there is removed already.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use super::{files, identity};
+use super::{files, identity, ssh_rotation::Rotated};
 use crate::{
     error::{Error, Result},
     inventory::HostName,
@@ -78,11 +78,13 @@ pub(super) fn trusted_files() -> Vec<PathBuf> {
 
 /// Pins the keys of `machines`.
 ///
-/// A key that its provider vouches for replaces what was pinned: a host made anew has a new one.
+/// A key that its provider vouches for replaces what was pinned: a host made anew has a new one. Of a
+/// host whose key was changed since it was made, the provider only knows the first (`rotated`).
 /// For the others what is pinned stays; else what the user has accepted before is taken over.
 pub(super) fn pin(
     known: &mut KnownHosts,
     machines: &[Machine],
+    rotated: &BTreeMap<HostName, Rotated>,
     cluster: &str,
     port: u16,
     trusted: &[PathBuf],
@@ -96,7 +98,10 @@ pub(super) fn pin(
                     .on(&machine.host)
                     .cause(key.clone())
             })?;
-            known.pin(&alias, &[key]);
+            match rotated.get(&machine.host) {
+                Some(it) if it.vouched.as_ref() == Some(&key) => known.pin(&alias, &it.keys),
+                _ => known.pin(&alias, &[key]),
+            }
         } else if known.keys(&alias).is_empty() {
             let Some(address) = machine.ssh_address.or(machine.address) else {
                 // Not running: nobody will connect to it now.
@@ -234,9 +239,9 @@ mod tests {
         fs::write(&path, format!("# mine\nother.example {}\n", key(9))).unwrap();
         let mut known = KnownHosts::read(&path).unwrap();
         let both = [machine("a", 1, Some(key(1))), machine("b", 2, Some(key(2)))];
-        pin(&mut known, &both, "PG", 22, &[]).unwrap();
+        pin(&mut known, &both, &BTreeMap::new(), "PG", 22, &[]).unwrap();
         let rebuilt = [machine("a", 1, Some(format!("{} root@a", key(3))))];
-        pin(&mut known, &rebuilt, "PG", 22, &[]).unwrap();
+        pin(&mut known, &rebuilt, &BTreeMap::new(), "PG", 22, &[]).unwrap();
         known.write(&path).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(
@@ -252,6 +257,23 @@ mod tests {
         let pins = pinned(&KnownHosts::read(&path).unwrap(), hosts.iter(), "PG");
         assert_eq!(pins[&hosts[0]], [key(3)]);
         assert_eq!(pins.len(), 2);
+    }
+
+    #[test]
+    fn a_key_that_was_changed_outlives_the_providers_word_but_not_the_host() {
+        let host = HostName::new("a");
+        let mut known = KnownHosts::default();
+        let now = Rotated {
+            vouched: Some(key(1)),
+            keys: vec![key(2)],
+        };
+        let rotated = BTreeMap::from([(host.clone(), now)]);
+        let made = [machine("a", 1, Some(key(1)))];
+        pin(&mut known, &made, &rotated, "pg", 22, &[]).unwrap();
+        assert_eq!(known.keys("a.pg.pgherd"), [key(2)]);
+        let anew = [machine("a", 1, Some(key(3)))];
+        pin(&mut known, &anew, &rotated, "pg", 22, &[]).unwrap();
+        assert_eq!(known.keys("a.pg.pgherd"), [key(3)]);
     }
 
     #[test]
@@ -276,12 +298,20 @@ mod tests {
         let trusted = [plain, hashed, dir.path().join("missing")];
         let machines = [machine("a", 1, None), machine("b", 2, None)];
         let mut known = KnownHosts::default();
-        pin(&mut known, &machines, "pg", 22, &trusted).unwrap();
+        pin(&mut known, &machines, &BTreeMap::new(), "pg", 22, &trusted).unwrap();
         assert_eq!(known.keys("a.pg.pgherd"), [key(1)]);
         assert_eq!(known.keys("b.pg.pgherd"), [key(5)]);
 
         let mut known = KnownHosts::default();
-        pin(&mut known, &machines[..1], "pg", 2222, &trusted).unwrap();
+        pin(
+            &mut known,
+            &machines[..1],
+            &BTreeMap::new(),
+            "pg",
+            2222,
+            &trusted,
+        )
+        .unwrap();
         assert_eq!(known.keys("a.pg.pgherd"), [key(2), key(1)]);
     }
 
@@ -289,10 +319,28 @@ mod tests {
     fn what_is_pinned_stays_when_the_address_changes() {
         let mut known = KnownHosts::default();
         known.pin("a.pg.pgherd", &[key(1)]);
-        pin(&mut known, &[machine("a", 77, None)], "pg", 22, &[]).unwrap();
+        pin(
+            &mut known,
+            &[machine("a", 77, None)],
+            &BTreeMap::new(),
+            "pg",
+            22,
+            &[],
+        )
+        .unwrap();
         assert_eq!(known.keys("a.pg.pgherd"), [key(1)]);
         known.forget("a.pg.pgherd");
-        assert!(pin(&mut known, &[machine("a", 77, None)], "pg", 22, &[]).is_err());
+        assert!(
+            pin(
+                &mut known,
+                &[machine("a", 77, None)],
+                &BTreeMap::new(),
+                "pg",
+                22,
+                &[]
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -301,7 +349,7 @@ mod tests {
         let mut stopped = machine("c", 3, None);
         stopped.address = None;
         let machines = [machine("a", 1, None), machine("b", 2, None), stopped];
-        let error = pin(&mut known, &machines, "pg", 2222, &[]).unwrap_err();
+        let error = pin(&mut known, &machines, &BTreeMap::new(), "pg", 2222, &[]).unwrap_err();
         assert!(error.what().contains("a (192.0.2.1), b (192.0.2.2)"));
         assert!(!error.what().contains('c') || !error.what().contains("c ("));
         let shown: String = error.excerpts().iter().map(|e| e.text.as_str()).collect();
@@ -322,6 +370,6 @@ mod tests {
             1,
             Some("ssh-ed25519 AAAA\nevil ssh-rsa".into()),
         )];
-        assert!(pin(&mut known, &machines, "pg", 22, &[]).is_err());
+        assert!(pin(&mut known, &machines, &BTreeMap::new(), "pg", 22, &[]).is_err());
     }
 }

@@ -5,6 +5,8 @@
 //! | `secrets.yaml` | the passwords; made once, then the user's |
 //! | `pki/` | the cluster's certificate authority and what it issued; `next/` in it while it changes |
 //! | `rotation.json` | how far a change of the passwords has come |
+//! | `ssh.json`, `id_ed25519.next`, `id_ed25519.old` | how far a change of the SSH keys has come, and the keys |
+//! | `host_keys.json` | hosts whose keys were changed since they were made |
 //! | `tls` | how far the cluster has come on its way to TLS, or from it |
 //! | `id_ed25519` | the key by which hosts know pgherd, unless the user names another |
 //! | `known_hosts` | the hosts' keys, pinned by name |
@@ -47,6 +49,7 @@ mod rotation;
 mod runs;
 mod secrets;
 mod ssh_config;
+mod ssh_rotation;
 mod tls;
 
 use self::known_hosts::KnownHosts;
@@ -59,6 +62,7 @@ pub use self::{
     pki::{AuthorityStage, Expiry, Pki, RENEWAL, Request, certificates_in_words, expires},
     rotation::SecretsStage,
     runs::KEPT_RUNS,
+    ssh_rotation::SshStage,
 };
 
 const SECRETS: &str = "secrets.yaml";
@@ -157,6 +161,7 @@ impl Workspace {
             IDENTITY,
             "id_ed25519.pub",
             KNOWN_HOSTS,
+            ssh_rotation::HOST_KEYS,
         ] {
             link(&real, &copy, name)?;
         }
@@ -218,9 +223,15 @@ impl Workspace {
     /// Looks after files that a copy, an archive or an editor may have left open to others.
     fn close_to_others(&self) -> Result<()> {
         let pki = self.dir.join(PKI);
-        let mut precious: Vec<PathBuf> = [SECRETS, ROTATION, IDENTITY]
-            .map(|name| self.dir.join(name))
-            .into();
+        let mut precious: Vec<PathBuf> = [
+            SECRETS,
+            ROTATION,
+            IDENTITY,
+            ssh_rotation::NEXT,
+            ssh_rotation::OLD,
+        ]
+        .map(|name| self.dir.join(name))
+        .into();
         for folder in [pki::rotation::next_dir(&pki), pki] {
             let names = files::names(&folder)?.into_iter();
             let keys = names.filter(|name| name.ends_with(".key"));
@@ -312,6 +323,15 @@ impl Workspace {
         Ok(Some(path))
     }
 
+    /// The key that `ssh` shows; `None` where it shows whatever the user's own would.
+    fn identity_path(&self) -> Result<Option<PathBuf>> {
+        Ok(match (self.users_identity()?, &self.inventory.provider) {
+            (Some(path), _) => Some(path),
+            (None, inventory::Provider::Existing) => None,
+            (None, _) => Some(self.dir.join(IDENTITY)),
+        })
+    }
+
     /// Writes `ssh_config`, and returns its path.
     ///
     /// A machine without an address is left out. Hosts of the inventory that are not among
@@ -321,11 +341,7 @@ impl Workspace {
     /// Hosts that somebody already has (`existing`) and for which no key is named are reached with
     /// whatever keys and agent the user's own `ssh` would use: a key made here would open no door.
     pub fn write_ssh_config(&self, machines: &[Machine]) -> Result<PathBuf> {
-        let identity = match (self.users_identity()?, &self.inventory.provider) {
-            (Some(path), _) => Some(path),
-            (None, inventory::Provider::Existing) => None,
-            (None, _) => Some(self.dir.join(IDENTITY)),
-        };
+        let identity = self.identity_path()?;
         let source = ssh_config::Source {
             cluster: &self.inventory.cluster,
             ssh: &self.inventory.ssh,
@@ -383,7 +399,8 @@ impl Workspace {
         let _alone = self.alone()?;
         let mut known = KnownHosts::read(&path)?;
         let Inventory { cluster, ssh, .. } = &self.inventory;
-        let pinned = known_hosts::pin(&mut known, machines, cluster, ssh.port, trusted);
+        let rotated = ssh_rotation::rotated(&self.dir)?;
+        let pinned = known_hosts::pin(&mut known, machines, &rotated, cluster, ssh.port, trusted);
         known.write(&path)?;
         pinned
     }

@@ -2,7 +2,7 @@
 
 use super::{
     BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, PKI, ROTATION, RunLock, SECRETS,
-    SSH_CONFIG, TLS, Workspace, files, pki,
+    SSH_CONFIG, TLS, Workspace, files, identity, pki, ssh_rotation,
 };
 use crate::error::Result;
 
@@ -21,7 +21,22 @@ impl Workspace {
             files::remove(&launches.join(name))?;
         }
         files::remove_empty(&launches)?;
-        let mut names = vec![KNOWN_HOSTS, KNOWN_HOSTS_OLD, SSH_CONFIG, BROKEN, TLS];
+        let mut names = vec![
+            KNOWN_HOSTS,
+            KNOWN_HOSTS_OLD,
+            SSH_CONFIG,
+            BROKEN,
+            TLS,
+            ssh_rotation::HOST_KEYS,
+            ssh_rotation::SSH_STAGE,
+            ssh_rotation::TRIAL,
+            ssh_rotation::TRIAL_HOSTS,
+        ];
+        for name in [ssh_rotation::NEXT, ssh_rotation::OLD] {
+            let key = self.dir.join(name);
+            files::remove(&identity::beside(&key))?;
+            files::remove(&key)?;
+        }
         if !keep_secrets {
             names.extend([SECRETS, ROTATION, IDENTITY, "id_ed25519.pub"]);
             pki::remove(&self.dir.join(PKI), self.inventory.hosts.keys())?;

@@ -11,7 +11,7 @@ use crate::{
     provider::MachineState,
 };
 
-fn inventory(folder: &Path) -> Inventory {
+pub(super) fn inventory(folder: &Path) -> Inventory {
     let host = |role| Host {
         roles: vec![role],
         address: None,

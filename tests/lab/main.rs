@@ -13,5 +13,6 @@ mod existing;
 mod interrupted;
 mod quorum;
 mod security;
+mod ssh_keys;
 mod support;
 mod watch;

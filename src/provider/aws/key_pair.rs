@@ -111,6 +111,23 @@ pub(super) async fn ensure(
     }
 }
 
+/// Has EC2 hand another key to the instances that come; one that is there already stays as it is.
+pub(super) async fn replace(
+    ec2: &Client,
+    cluster: &str,
+    public_key: &str,
+    tags: &Tags<'_>,
+) -> Result<()> {
+    let found = find(ec2, cluster).await?;
+    check(cluster, found.as_ref())?;
+    if found.is_some_and(|(known, _)| !same(&known, public_key)) {
+        let name = name(cluster);
+        let dropped = ec2.delete_key_pair().key_name(&name).send().await;
+        dropped.doing(format!("replace the key pair {name}"))?;
+    }
+    ensure(ec2, cluster, public_key, &[], tags).await
+}
+
 /// Whether two lines hold the same key, whatever their comments.
 fn same(one: &str, other: &str) -> bool {
     let key = |line: &str| -> Vec<String> {

@@ -399,6 +399,12 @@ impl Provider for AwsProvider {
         faults::revive(&self.account().await?.ec2, machine).await
     }
 
+    async fn replace_access_key(&self, public_key: &str) -> Result<()> {
+        let account = self.account().await?;
+        let cluster = &self.inventory.cluster;
+        key_pair::replace(&account.ec2, cluster, public_key, &self.tags()).await
+    }
+
     fn can_crash(&self) -> bool {
         true
     }

@@ -1,0 +1,282 @@
+//! `pgherd rotate ssh`: another key for pgherd, and other keys for the hosts.
+//!
+//! Each stage leaves hosts that let pgherd in; the stages are the workspace's (`workspace/ssh_rotation.rs`), so
+//! that whatever cuts a run off, the next goes on. What is claimed is tried: a login with the new key alone,
+//! and one with the old key, which must be refused.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD},
+};
+use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::site::Base;
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    event::{Event, Events},
+    execute::{self, Context, SharedSurvey},
+    inventory::HostName,
+    plan::{
+        Plan,
+        ssh_keys::{self, AccessKey},
+    },
+    provider::Machine,
+    remote::{Remote, SshRemote},
+    workspace::SshStage,
+};
+
+/// How long a host may take to print its new public keys; making an RSA key takes seconds.
+const MAKING: Duration = Duration::from_secs(60);
+
+/// What is about to happen, in words; an error if it cannot.
+pub(super) fn intent(base: &Base, host_keys: bool) -> Result<String> {
+    let cluster = &base.inventory.cluster;
+    let hosts = "every host shows new keys of its own";
+    match (base.workspace.owns_identity()?, host_keys) {
+        (true, _) => Ok(format!(
+            "{cluster} gets a new SSH key: once every host was seen to let it in, the old one goes, sessions \
+             that it opened end, and {hosts}"
+        )),
+        (false, true) => Ok(format!(
+            "{hosts}; everybody else who has the old ones in known_hosts needs the new ones. The key that logs \
+             in is yours, and stays"
+        )),
+        (false, false) => Err(
+            Error::input("the key that logs in to the hosts is yours, not pgherd's")
+                .cause("ssh.identity_file names it, or your own ssh chooses it")
+                .hint("change it with your own tools: add the new one on each host, name it in the inventory, remove the old one")
+                .hint("to change the hosts' own keys: pgherd rotate ssh --host-keys"),
+        ),
+    }
+}
+
+/// A change of the SSH keys of hosts that run.
+pub(super) struct SshTurn<'a> {
+    pub base: &'a Base,
+    pub machines: &'a [Machine],
+    pub events: &'a Events,
+    pub cancel: &'a CancellationToken,
+}
+
+impl SshTurn<'_> {
+    pub(super) async fn rotate(&self) -> Result<()> {
+        let workspace = &self.base.workspace;
+        let begun = workspace.ssh_stage()?;
+        let owns = workspace.owns_identity()?;
+        for stage in SshStage::ALL {
+            let done = begun.is_some_and(|begun| stage < begun);
+            if done || !(owns || stage == SshStage::Hosts) {
+                continue;
+            }
+            workspace.advance_ssh(stage)?;
+            let stage_name = stage.as_str();
+            self.events.emit(Event::Stage { stage: stage_name });
+            let came = match stage {
+                SshStage::Add => self.add().await,
+                SshStage::Use => self.try_new_key().await,
+                SshStage::Remove => self.remove().await,
+                SshStage::Hosts => self.host_keys().await,
+            };
+            came.map_err(|error| {
+                error.left(format!(
+                    "the change has come to its stage `{stage_name}`, in which pgherd gets to the hosts; the \
+                     same command goes on from there"
+                ))
+            })?;
+        }
+        workspace.end_ssh()
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &HostName> {
+        self.machines.iter().map(|machine| &machine.host)
+    }
+
+    /// Lets the new key in everywhere, and tries it before anything relies on it.
+    async fn add(&self) -> Result<()> {
+        let workspace = &self.base.workspace;
+        let (now, next) = (workspace.identity()?, workspace.next_identity()?);
+        let plan = ssh_keys::add_access(
+            self.hosts(),
+            self.access(&now.public_key),
+            self.access(&next.public_key),
+        );
+        self.execute(plan).await?;
+        self.login(Some(&next.private_path), None).await
+    }
+
+    /// The new key is in the old one's place now; where hosts are made from, it must be known too.
+    async fn try_new_key(&self) -> Result<()> {
+        let identity = self.base.workspace.identity()?;
+        self.login(None, None).await?;
+        self.base
+            .provider
+            .replace_access_key(&identity.public_key)
+            .await
+    }
+
+    async fn remove(&self) -> Result<()> {
+        let workspace = &self.base.workspace;
+        let Some(old) = workspace.old_identity()? else {
+            return Ok(());
+        };
+        let access = self.access(&old.public_key);
+        let print = fingerprint(access.blob)?;
+        self.execute(ssh_keys::remove_access(self.hosts(), access, &print))
+            .await?;
+        self.refused(&old.private_path).await?;
+        workspace.forget_old_identity()
+    }
+
+    async fn host_keys(&self) -> Result<()> {
+        let workspace = &self.base.workspace;
+        let new = self.make_host_keys().await?;
+        let pinned = workspace.pinned()?;
+        for machine in self.machines {
+            // Both, since a run may be cut off before the host shows the new ones or right after.
+            let mut both = pinned.get(&machine.host).cloned().unwrap_or_default();
+            both.extend(new[&machine.host].iter().cloned());
+            both.dedup();
+            workspace.note_host_keys(machine, &both)?;
+        }
+        self.execute(ssh_keys::show_host_keys(self.hosts())).await?;
+        self.login(None, Some(&new)).await?;
+        for machine in self.machines {
+            workspace.note_host_keys(machine, &new[&machine.host])?;
+        }
+        Ok(())
+    }
+
+    /// Has every host make its new keys; returns their public halves.
+    async fn make_host_keys(&self) -> Result<BTreeMap<HostName, Vec<String>>> {
+        let site = self.base.connect(self.machines, self.events).await?;
+        let script = ssh_keys::next_host_keys();
+        let made = join_all(self.hosts().map(|host| {
+            let (remote, script) = (&site.remote, &script);
+            async move {
+                let silent = |_, _: &str| {};
+                let output = remote.run(host, script, MAKING, &silent).await?;
+                let keys: Vec<String> = output.stdout.lines().map(str::to_owned).collect();
+                if output.success() && !keys.is_empty() {
+                    return Ok((host.clone(), keys));
+                }
+                Err(Error::failed("the host made no new SSH keys")
+                    .on(host)
+                    .excerpt("stderr", output.stderr))
+            }
+        }))
+        .await;
+        site.remote.close().await;
+        all(made)
+    }
+
+    fn access<'a>(&'a self, public_key: &'a str) -> AccessKey<'a> {
+        AccessKey {
+            user: &self.base.inventory.ssh.user,
+            blob: public_key
+                .split_ascii_whitespace()
+                .nth(1)
+                .unwrap_or_default(),
+        }
+    }
+
+    async fn execute(&self, plan: Plan) -> Result<()> {
+        let site = self.base.connect(self.machines, self.events).await?;
+        let done = async {
+            let sight = site.look().await?.whole()?;
+            let cluster: Arc<Cluster> = sight.cluster.clone();
+            self.events.emit(Event::Planned {
+                steps: plan.steps.len(),
+                changes: plan.changes(),
+            });
+            let context = Context {
+                cluster,
+                remote: site.remote.clone() as Arc<dyn Remote>,
+                http: site.http.clone(),
+                events: self.events.clone(),
+                survey: SharedSurvey::default(),
+                cancel: self.cancel.clone(),
+            };
+            execute::execute(Arc::new(plan), &context).await
+        }
+        .await;
+        site.remote.close().await;
+        done.map(|_| ())
+    }
+
+    /// Logs in on every host with `identity` alone, and takes no host keys but those.
+    async fn login(
+        &self,
+        identity: Option<&Path>,
+        host_keys: Option<&BTreeMap<HostName, Vec<String>>>,
+    ) -> Result<()> {
+        let remote = self.trial(identity, host_keys)?;
+        let tried = join_all(self.hosts().map(|host| remote.connect(host))).await;
+        remote.close().await;
+        all(tried).map(|_: Vec<()>| ())
+    }
+
+    /// An error unless every host refuses the key.
+    async fn refused(&self, identity: &Path) -> Result<()> {
+        let remote = self.trial(Some(identity), None)?;
+        let tried = join_all(self.hosts().map(|host| async {
+            match remote.connect(host).await {
+                Ok(()) => Err(Error::failed("the host still lets the old SSH key in")
+                    .on(host)
+                    .cause("its line was removed from the files that sshd names; something else knows the key")
+                    .hint("look for it: sudo sshd -T | grep -i -e authorizedkeys -e trustedusercakeys")),
+                Err(error) if is_refusal(&error) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }))
+        .await;
+        remote.close().await;
+        all(tried).map(|_: Vec<()>| ())
+    }
+
+    fn trial(
+        &self,
+        identity: Option<&Path>,
+        host_keys: Option<&BTreeMap<HostName, Vec<String>>>,
+    ) -> Result<SshRemote> {
+        let workspace = &self.base.workspace;
+        let config = workspace.trial_ssh_config(self.machines, identity, host_keys)?;
+        let patience = Duration::from_secs(self.base.inventory.ssh.connect_timeout.into());
+        Ok(SshRemote::new(&config, workspace.control_dir()?, patience))
+    }
+}
+
+/// Whether the host was there and did not want the key.
+fn is_refusal(error: &Error) -> bool {
+    error
+        .causes()
+        .iter()
+        .any(|cause| cause.contains("Permission denied"))
+}
+
+/// The key as sshd's log has it.
+fn fingerprint(blob: &str) -> Result<String> {
+    let bytes = BASE64_STANDARD
+        .decode(blob)
+        .map_err(|error| Error::failed("the old SSH key is not in base64").because(error))?;
+    let digest = BASE64_STANDARD_NO_PAD.encode(Sha256::digest(bytes));
+    Ok(format!("SHA256:{digest}"))
+}
+
+/// All of it, or the failures of all hosts.
+fn all<T, C: FromIterator<T>>(results: Vec<Result<T>>) -> Result<C> {
+    let mut failures = Vec::new();
+    let good: C = results
+        .into_iter()
+        .filter_map(|result| result.map_err(|error| failures.push(error)).ok())
+        .collect();
+    match failures.len() {
+        0 => Ok(good),
+        1 => Err(failures.remove(0)),
+        count => Err(Error::several(format!("{count} hosts failed"), failures)),
+    }
+}

@@ -471,3 +471,23 @@ pub(crate) async fn hosts_are_made_to_measure() {
     assert_eq!(node1.network_interfaces()[0].groups().len(), 2);
     lab.remove().await.unwrap();
 }
+
+/// Instances that run keep what they have; those that come get the new key.
+pub(crate) async fn the_key_pair_follows_the_key() {
+    const NEXT: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5cJkSN6hmqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0d next";
+    let lab = Lab::new("rotated").await;
+    lab.launch(&FIVE[..1]).await.unwrap();
+    let known = async || {
+        let pairs = lab.ec2.describe_key_pairs().key_names("pgherd-rotated");
+        let pairs = pairs.include_public_key(true).send().await.unwrap();
+        pairs.key_pairs()[0].public_key().unwrap().to_owned()
+    };
+    assert!(known().await.starts_with(KEY.trim_end_matches(" test")));
+    for _ in 0..2 {
+        lab.provider().replace_access_key(NEXT).await.unwrap();
+        assert!(known().await.starts_with(NEXT.trim_end_matches(" next")));
+    }
+    lab.remove().await.unwrap();
+    assert_eq!(lab.left().await, [""; 0]);
+}

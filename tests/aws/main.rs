@@ -68,7 +68,7 @@ fn main() -> ExitCode {
             the_second_run_makes_nothing, several_pages_are_read,
             stopped_hosts_are_started, a_terminated_host_is_made_anew,
             two_clusters_never_touch, strangers_are_never_touched, leftovers_are_found,
-            hosts_are_made_to_measure;
+            hosts_are_made_to_measure, the_key_pair_follows_the_key;
         image: what_canonical_publishes_is_taken, the_image_is_kept;
         rules: rules_follow_the_inventory, those_of_running_hosts_follow_too,
             a_host_is_in_the_groups_of_its_roles,

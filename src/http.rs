@@ -3,6 +3,7 @@
 //! No port has to be reachable from here, and what is measured is what the host itself sees.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     error::{Error, Result},
     inventory::HostName,
-    remote::{Connection, Remote},
+    remote::{self, Connection, Remote},
     secret::Secret,
 };
 
@@ -130,7 +131,10 @@ impl Http {
         port: u16,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer> {
-        let failed = |error: &dyn std::error::Error| {
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            if let Some(said) = refused_forward(error) {
+                return remote::no_forwarding(host, &said);
+            }
             Error::failed(format!("port {port} does not answer"))
                 .on(host)
                 .because(error)
@@ -160,6 +164,20 @@ impl Http {
             }
         }
     }
+}
+
+/// What ssh said, if an error comes from a forward that sshd refused.
+fn refused_forward(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            return Some(error.to_string());
+        }
+        source = error.source();
+    }
+    None
 }
 
 async fn talk(

@@ -12,7 +12,7 @@ use crate::{
     inventory::{HostName, Role},
     patroni::{self, Patroni, Status},
     plan::{Condition, Step},
-    remote::Script,
+    remote::{NO_FORWARDING, Script},
 };
 
 /// How often it looks.
@@ -43,6 +43,7 @@ pub(super) async fn wait(
         };
         let state = match seen {
             Seen::Met => return Ok(()),
+            Seen::Never(error) => return Err(error),
             Seen::Not(state) => state,
             Seen::Working(state) => {
                 progress = Instant::now();
@@ -67,6 +68,8 @@ pub(super) async fn wait(
 
 enum Seen {
     Met,
+    /// Waiting cannot help.
+    Never(Error),
     /// Not yet, and this is how it is.
     Not(String),
     /// Not yet, but it is getting there.
@@ -77,7 +80,8 @@ async fn etcd(host: &HostName, context: &Context) -> Seen {
     match Etcd::on(&context.http, host).healthy().await {
         Ok(true) => Seen::Met,
         Ok(false) => Seen::Not("etcd has no leader yet".into()),
-        Err(_) => Seen::Not("etcd does not answer yet".into()),
+        Err(error) if error.what() == NO_FORWARDING => Seen::Never(error),
+        Err(error) => Seen::Not(silent("etcd", &error)),
     }
 }
 
@@ -156,7 +160,16 @@ fn describe(status: &Result<Status>) -> String {
     match status {
         Ok(status) if status.role.is_empty() => status.state.clone(),
         Ok(status) => format!("{}, {}", status.role, status.state),
-        Err(_) => "Patroni does not answer yet".into(),
+        Err(error) => silent("Patroni", error),
+    }
+}
+
+/// That a service does not answer, with the last cause that was seen: that nobody listens yet is one,
+/// that a certificate is not valid is another.
+fn silent(service: &str, error: &Error) -> String {
+    match error.causes().last() {
+        Some(cause) => format!("{service} does not answer yet ({cause})"),
+        None => format!("{service} does not answer yet ({})", error.what()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Change, Found, Plan, Step, surprise};
+use super::{Action, Change, Found, Plan, Step, packages, surprise};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
@@ -19,7 +19,7 @@ if [ -s /var/lib/pgherd/packages.brought ]; then
     [ -z "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" ] || printf '%s ' "$p"
   done)
   if [ -n "$here" ]; then
-    DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 purge $here
+    with_locks env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 purge $here
   fi
 fi
 "#;
@@ -75,7 +75,10 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
             changes
                 .extend(data.map(|dir| Change::Other(format!("all data in {dir} is destroyed"))));
         }
-        script = script.line("rm -rf /opt/patroni").line(PURGE);
+        script = script
+            .line("rm -rf /opt/patroni")
+            .line(packages::LOCKS)
+            .line(PURGE);
         let mine = files.get(&node.name).map_or(&[][..], Vec::as_slice);
         for file in mine.iter().filter(|file| file.path != surprise::MARKER) {
             let Some(here) = facts.files.get(&file.path) else {
@@ -123,7 +126,8 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
             after: Vec::new(),
             changes,
             action: Action::Run(script),
-            limit: Duration::from_secs(600),
+            // Ten minutes of it may be somebody else's, who holds dpkg's lock.
+            limit: Duration::from_secs(1200),
             units: Vec::new(),
         });
     }

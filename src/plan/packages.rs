@@ -11,6 +11,8 @@ use crate::{
     render::{Effect, File},
 };
 
+/// Shell functions that wait for dpkg's and apt's locks: before every command that takes them.
+pub(super) const LOCKS: &str = include_str!("locks.sh");
 const INSTALL: &str = include_str!("packages.sh");
 const VENV: &str = include_str!("patroni.sh");
 
@@ -86,6 +88,7 @@ pub(super) fn install(
         .alone("install-packages")
         .line(format!("PACKAGES={}", quote(&missing.join(" "))))
         .line(format!("PGDG={}", if pgdg { "yes" } else { "" }))
+        .line(LOCKS)
         .line(INSTALL);
     Some(plan.push(Step {
         host: node.name.clone(),
@@ -94,7 +97,8 @@ pub(super) fn install(
         after,
         changes: missing.into_iter().map(Change::Package).collect(),
         action: Action::Run(script),
-        limit: Duration::from_secs(1200),
+        // Ten minutes of it may be somebody else's, who holds dpkg's lock.
+        limit: Duration::from_secs(1800),
         units: Vec::new(),
     }))
 }
@@ -156,4 +160,69 @@ pub(super) fn digest(text: &str) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        process::{Command, Output},
+        time::Instant,
+    };
+
+    use super::LOCKS;
+
+    /// Runs lines of shell with a lock file of their own, which somebody holds for `held` seconds.
+    fn with_a_lock(held: &str, wait: u32, lines: &str) -> (Output, f64) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("lock-frontend").display().to_string();
+        let mut holder = Command::new("flock")
+            .args([file.as_str(), "sleep", held])
+            .spawn()
+            .unwrap();
+        while !std::path::Path::new(&file).exists() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let script = format!("set -eu\nLOCK_WAIT={wait}\n{LOCKS}\nlock_files={file}\n{lines}");
+        let begin = Instant::now();
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let seconds = begin.elapsed().as_secs_f64();
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        (output, seconds)
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_and_its_holder_is_named() {
+        let (output, seconds) = with_a_lock("2", 60, "with_locks echo done");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        assert!(said.contains("lock, held by flock (pid "), "{said}");
+        assert!(said.ends_with("done\n"), "{said}");
+        assert!(seconds > 1.0, "{seconds}");
+    }
+
+    #[test]
+    fn a_lock_that_is_never_free_ends_the_script_with_its_holder() {
+        let (output, _) = with_a_lock("30", 1, "with_locks echo done");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(75), "{output:?}");
+        assert!(
+            said.contains("held by flock") && said.contains("not free within 1 s"),
+            "{said}"
+        );
+        assert!(said.contains("pgherd-hint: "), "{said}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("done"));
+    }
+
+    #[test]
+    fn who_was_faster_is_waited_for_and_another_failure_is_not_repeated() {
+        // The command finds the lock taken after all, once.
+        let lines = "try() { echo tried; [ -e $lock_files.again ] || { : >$lock_files.again; \
+                     echo 'E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)' >&2; return 100; }; }\n\
+                     with_locks try; with_locks sh -c 'echo broken >&2; exit 3' || echo \"code $?\"";
+        let (output, _) = with_a_lock("0", 60, lines);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.ends_with("tried\ntried\ncode 3\n"), "{output:?}");
+    }
 }

@@ -5,23 +5,51 @@ policy=/usr/sbin/policy-rc.d
 restore() {
   if [ -e "$policy.pgherd-saved" ]; then mv -f "$policy.pgherd-saved" "$policy"; else rm -f "$policy"; fi
 }
+
+# A first boot may still be installing its own packages; what it starts then comes under apt's locks.
+if command -v cloud-init >/dev/null; then
+  case $(cloud-init status 2>/dev/null || true) in
+    *running* | *'not started'*)
+      echo 'waiting for cloud-init to end'
+      timeout 300 cloud-init status --wait >/dev/null 2>&1 || true ;;
+  esac
+fi
+# Whoever is at work now may have services to start.
+await_locks
+
 if [ -e "$policy" ] && ! grep -q 'pgherd' "$policy"; then mv -f "$policy" "$policy.pgherd-saved"; fi
 trap restore EXIT
 printf '#!/bin/sh\n# pgherd: no service starts while packages are installed\nexit 101\n' >"$policy"
 chmod 755 "$policy"
 
-# A first boot may still be installing its own packages.
-if command -v cloud-init >/dev/null; then cloud-init status --wait >/dev/null 2>&1 || true; fi
-
 # A run that was cut off may have left packages half configured.
-if [ -n "$(dpkg --audit 2>/dev/null)" ]; then dpkg --configure -a; fi
+if [ -n "$(dpkg --audit 2>/dev/null)" ]; then with_locks dpkg --configure -a; fi
 
 apt() {
-  apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Languages=none -o Acquire::Retries=3 \
+  with_locks apt-get -q -y -o DPkg::Lock::Timeout=60 -o Acquire::Languages=none -o Acquire::Retries=3 \
     -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \
     -o Dpkg::Options::=--force-unsafe-io "$@"
 }
-update() { apt update; updated=yes; }
+# What the package sources do not have, or apt would not take from them (a pin).
+unknown() {
+  for p in $PACKAGES; do
+    apt-cache policy "$p" 2>/dev/null | grep -q '^  Candidate: [^(]' || printf '%s ' "$p"
+  done
+}
+# A source that is dead, or whose signature is not right, must not end the run while the others have
+# all that is needed.
+update() {
+  updated=yes
+  if apt update; then return; fi
+  missing=$(unknown)
+  if [ -z "$missing" ]; then
+    echo 'not every package source can be used (see above); going on, since the others have what is needed'
+  elif [ -z "$PGDG" ]; then
+    echo "a package source cannot be used (see above), and the others do not have: $missing" >&2
+    echo 'pgherd-hint: put the source right, or take it out of /etc/apt/sources.list.d' >&2
+    exit 65
+  fi
+}
 updated=
 # Lists that are younger than an hour are new enough.
 if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mmin -60 2>/dev/null | head -n 1)" ]; then update; fi
@@ -29,7 +57,7 @@ if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mmin -60 2>/d
 if [ -n "$PGDG" ]; then
   if ! [ -e /etc/apt/sources.list.d/pgdg.sources ] && ! [ -e /etc/apt/sources.list.d/pgdg.list ]; then
     apt install --no-install-recommends postgresql-common ca-certificates
-    YES=yes /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y
+    with_locks env YES=yes /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y
     updated=yes
   fi
 fi
@@ -44,8 +72,11 @@ mkdir -p /var/lib/pgherd
 note="sed 's,.*/,,;s/_.*//' >>/var/lib/pgherd/packages.brought"
 install() { apt -o DPkg::Pre-Install-Pkgs::="$note" install --no-install-recommends "$@"; }
 
-unknown() { for p in $PACKAGES; do apt-cache show --no-all-versions "$p" >/dev/null 2>&1 || printf '%s ' "$p"; done; }
 if ! install $PACKAGES; then
+  held=$(apt-mark showhold 2>/dev/null | tr '\n' ' ')
+  if [ -n "$held" ]; then
+    echo "pgherd-hint: these packages are held, and apt changes none of them: $held(release those that are in the way: sudo apt-mark unhold PACKAGE)" >&2
+  fi
   # Lists that are a little old may name files that a mirror no longer has, or lack what is new.
   if [ -z "$updated" ]; then update; fi
   missing=$(unknown)

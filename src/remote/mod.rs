@@ -8,8 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{error::Result, event::Stream, inventory::HostName};
+use crate::{
+    error::{Error, Result},
+    event::Stream,
+    inventory::HostName,
+};
 
+mod forward;
+mod runner;
 mod script;
 mod ssh;
 mod stranger;
@@ -26,6 +32,18 @@ pub const UNREACHABLE: &str = "cannot connect over SSH";
 pub const STRANGER: &str = "this is not the host whose key is pinned";
 /// What an error says when that host is another one of the same cluster: its addresses are mixed up.
 pub const MIXED_UP: &str = "another host of the cluster answers at its address";
+
+/// What an error says when sshd does not lead to the ports of its host.
+pub const NO_FORWARDING: &str = "sshd refuses to forward connections";
+
+/// The error of a forward that sshd refused, in ssh's own words.
+pub fn no_forwarding(host: &HostName, said: &str) -> Error {
+    Error::failed(NO_FORWARDING)
+        .on(host)
+        .cause(said)
+        .hint("pgherd reaches the services through SSH: allow it for this user in sshd_config (AllowTcpForwarding yes or local, no DisableForwarding, no PermitOpen that leaves 127.0.0.1 out), and at its key (no `restrict`, no-port-forwarding or permitopen=)")
+        .hint("what sshd itself has: sudo sshd -T | grep -iE 'forwarding|permitopen'")
+}
 
 /// What a script left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,10 +16,11 @@ pub fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// What every script starts with: it stops at the first failure, speaks plain English, and can put
-/// a file in place whole or not at all. A file that is a mount point (as a container's `/etc/hosts`
+/// What every script starts with: it stops at the first failure, speaks plain English, makes what
+/// others may read, and can put a file in place whole or not at all. A file that is a mount point (as a container's `/etc/hosts`
 /// can be) cannot be renamed over, and is written in place.
 const PRELUDE: &str = r#"set -eu
+umask 022
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 put() {
   mkdir -p "$(dirname "$1")"

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -17,16 +17,17 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Connection, OnLine, Output, Remote, Script, stranger::stranger};
+use super::{
+    Connection, OnLine, Output, Remote, Script,
+    forward::{Forwarded, Log},
+    runner::{self, RUNNER, Told},
+    stranger::stranger,
+};
 use crate::{
     error::{Error, Result},
     event::Stream,
     inventory::HostName,
 };
-
-/// Reads the script from standard input before it runs any of it, and runs it as root. The script
-/// is never an argument, so no process list shows it; and no command in it can eat the rest of it.
-const RUNNER: &str = r#"exec /bin/sh -c 'if [ "$(id -u)" = 0 ]; then exec /bin/sh -c "$0"; else exec sudo -n /bin/sh -c "$0"; fi' 'eval "$(cat)"'"#;
 
 /// How long an idle connection outlives a run that was killed, in seconds.
 const LINGER: NonZeroUsize = NonZeroUsize::new(300).expect("not zero");
@@ -51,6 +52,7 @@ pub struct SshRemote {
     /// How long a host may take to let us in.
     patience: Duration,
     links: Mutex<HashMap<HostName, Slot>>,
+    telling: OnceLock<PathBuf>,
 }
 
 impl SshRemote {
@@ -62,6 +64,7 @@ impl SshRemote {
             sockets,
             patience,
             links: Mutex::new(HashMap::new()),
+            telling: OnceLock::new(),
         }
     }
 
@@ -117,12 +120,24 @@ impl SshRemote {
 
     async fn open(&self, host: &HostName) -> Result<Session, openssh::Error> {
         SessionBuilder::default()
-            .config_file(&self.config)
+            .config_file(self.telling_config())
             .control_directory(self.sockets.path())
             .control_persist(ControlPersist::IdleFor(LINGER))
             .known_hosts_check(KnownHosts::Strict)
             .connect_mux(host.as_str())
             .await
+    }
+
+    /// The same config with a log that says why a port could not be reached; what is not an error of
+    /// ssh's own is only told there. Should it not come to be, the log says less.
+    fn telling_config(&self) -> &Path {
+        self.telling.get_or_init(|| {
+            let path = self.sockets.path().join("config");
+            let told = std::fs::read_to_string(&self.config)
+                .map(|text| text.replace("LogLevel ERROR", "LogLevel INFO"))
+                .and_then(|text| std::fs::write(&path, text));
+            told.map_or_else(|_| self.config.clone(), |()| path)
+        })
     }
 
     /// Forgets the connection to a host that died or was cut off: SSH itself notices only after a
@@ -180,7 +195,7 @@ impl SshRemote {
         link: &Link,
         script: &Script,
         on_line: OnLine<'_>,
-    ) -> Result<Output, openssh::Error> {
+    ) -> Result<(i32, Told, Told), openssh::Error> {
         let mut child = link
             .session
             .raw_command(RUNNER)
@@ -212,33 +227,29 @@ impl SshRemote {
             }
             Err(error) => return Err(error),
         };
-        Ok(Output {
-            code,
-            stdout,
-            stderr,
-        })
+        Ok((code, stdout, stderr))
     }
 }
 
-/// Reads a stream to its end, handing on each line as it comes.
+/// Reads a stream to its end, handing on each of the script's lines as it comes.
 async fn collect(
     stream: Option<impl AsyncRead + Unpin>,
     kind: Stream,
     on_line: OnLine<'_>,
-) -> String {
+) -> Told {
+    let mut told = Told::default();
     let Some(stream) = stream else {
-        return String::new();
+        return told;
     };
-    let mut text = String::new();
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
-        let decoded = String::from_utf8_lossy(&line);
-        on_line(kind, decoded.trim_end());
-        text.push_str(&decoded);
+        if let Some(line) = told.take(&String::from_utf8_lossy(&line)) {
+            on_line(kind, line.trim_end());
+        }
         line.clear();
     }
-    text
+    told
 }
 
 #[async_trait]
@@ -252,13 +263,7 @@ impl Remote for SshRemote {
     ) -> Result<Output> {
         let link = self.link(host).await?;
         match timeout(limit, self.execute(&link, script, on_line)).await {
-            Ok(Ok(output)) if output.code == 1 && output.stderr.starts_with("sudo: ") => {
-                Err(Error::failed("the SSH user may not become root")
-                    .on(host)
-                    .cause(output.stderr.trim())
-                    .hint("give the user passwordless sudo, or set ssh.user to root"))
-            }
-            Ok(Ok(output)) => Ok(output),
+            Ok(Ok((code, stdout, stderr))) => runner::output(host, code, stdout, stderr),
             Ok(Err(error)) => {
                 self.drop_link(host, &link).await;
                 Err(Error::failed(super::BROKEN).on(host).because(error))
@@ -302,8 +307,9 @@ impl Remote for SshRemote {
                 path
             }
         };
+        let log = Log::beside(link.session.control_socket());
         match UnixStream::connect(&path).await {
-            Ok(stream) => Ok(Box::new(stream)),
+            Ok(stream) => Ok(Box::new(Forwarded::new(stream, log))),
             Err(error) => {
                 self.drop_link(host, &link).await;
                 Err(Error::failed(format!("no way to port {port}"))

@@ -1,0 +1,143 @@
+//! Ways to the ports of a host, and why one leads nowhere.
+//!
+//! A forward begins at a socket on this machine, which takes every connection at once. Whether the
+//! host leads on shows only afterwards, as an end without a byte; why it did not is told by the
+//! connection's own `ssh`, in its log.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+};
+
+/// A connection to a port of a host, which knows why it ended before it began.
+pub(super) struct Forwarded {
+    stream: UnixStream,
+    log: Log,
+    /// Something was read, so that the host did lead on.
+    served: bool,
+}
+
+impl Forwarded {
+    pub(super) fn new(stream: UnixStream, log: Log) -> Self {
+        Self {
+            stream,
+            log,
+            served: false,
+        }
+    }
+}
+
+impl AsyncRead for Forwarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let ready = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Poll::Ready(result) = ready else {
+            return Poll::Pending;
+        };
+        if buffer.filled().len() > before {
+            self.served = true;
+        } else if !self.served
+            && let Some(error) = self.log.refusal()
+        {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for Forwarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The log of a connection's `ssh`, from some moment on.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
+    path: PathBuf,
+    from: usize,
+}
+
+impl Log {
+    /// What is added from now on to the log beside the control socket, where `openssh` puts it.
+    pub(super) fn beside(socket: &Path) -> Self {
+        let path = socket.with_file_name("log");
+        let from = fs::metadata(&path).map_or(0, |it| it.len() as usize);
+        Self { path, from }
+    }
+
+    /// Why the host did not lead on, if the log says so.
+    pub(super) fn refusal(&self) -> Option<io::Error> {
+        let log = fs::read(&self.path).ok()?;
+        refusal(&String::from_utf8_lossy(log.get(self.from..)?))
+    }
+}
+
+/// sshd's refusal is a `PermissionDenied`; of a port where nobody listens it is a
+/// `ConnectionRefused`. The text is ssh's, without the channel's number.
+fn refusal(log: &str) -> Option<io::Error> {
+    let mut said = log
+        .lines()
+        .filter_map(|line| line.split_once(": open failed: "))
+        .map(|(_, said)| said.trim());
+    let last = said.clone().next_back()?;
+    match said.find(|said| said.starts_with("administratively prohibited")) {
+        Some(said) => Some(io::Error::new(io::ErrorKind::PermissionDenied, said)),
+        None if last.contains("refused") => {
+            Some(io::Error::new(io::ErrorKind::ConnectionRefused, last))
+        }
+        None => Some(io::Error::other(last)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ssh_says_why_a_forward_leads_nowhere() {
+        use io::ErrorKind::{ConnectionRefused, Other, PermissionDenied};
+        let table = [
+            (
+                "channel 3: open failed: administratively prohibited: open failed\n",
+                Some(PermissionDenied),
+            ),
+            (
+                "channel 4: open failed: connect failed: Connection refused\r\n",
+                Some(ConnectionRefused),
+            ),
+            (
+                "channel 4: open failed: connect failed: Connection timed out\n",
+                Some(Other),
+            ),
+            ("mux_client_hello_exchange: hello\n", None),
+            ("", None),
+        ];
+        for (log, kind) in table {
+            assert_eq!(refusal(log).map(|error| error.kind()), kind, "{log}");
+        }
+    }
+}

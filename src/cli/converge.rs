@@ -23,6 +23,7 @@ use crate::{
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
     inventory::{HostName, Inventory, Role},
+    plan::{self, PAUSED},
     provider::{Access, Machine},
     remote::Remote,
     report::{self, Expected, Handle, Summary, Terminal},
@@ -209,6 +210,7 @@ async fn converge(
             prospect = base.prospect(outlook, drift) => prospect?,
             () = cancel.cancelled() => return Err(Error::interrupted().left("nothing was changed")),
         };
+        prospect.plan.refuse_while_paused(&base.inventory)?;
         asker.ask(base, &prospect).await?;
         // What could not be seen is asked about once it can be.
         agreed = prospect.unseen().is_empty();
@@ -277,7 +279,11 @@ async fn readdress(
     // What would be refused afterwards is refused before anything moves.
     if !agreed {
         let site = base.connect(&outlook.running, events).await?;
-        let plan = site.look().await.and_then(|sight| sight.plan());
+        let plan = site.look().await.and_then(|sight| {
+            let plan = sight.plan()?;
+            plan.refuse_while_paused(&base.inventory)?;
+            Ok(plan)
+        });
         site.remote.close().await;
         let prospect = Prospect {
             outlook,
@@ -313,6 +319,11 @@ pub(super) async fn settle(
         () = cancel.cancelled() => return Err(stop()),
     };
     let plan = sight.plan()?;
+    plan.refuse_while_paused(&site.base.inventory)?;
+    if plan.paused {
+        let resume = plan::how_to_resume(&site.base.inventory);
+        asker.terminal.say(&format!("note: {PAUSED}; {resume}"));
+    }
     site.events.emit(Event::Planned {
         steps: plan.steps.len(),
         changes: plan.changes(),

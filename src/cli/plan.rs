@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    plan::{Action, Change, Step},
+    plan::{Action, Change, PAUSED, Step, how_to_resume},
     report::{self, Terminal},
     workspace::{Workspace, certificates_in_words},
 };
@@ -80,6 +80,10 @@ pub(super) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> Str
         line(&format!(
             "  what {host} still needs is known once it can be seen"
         ));
+    }
+    if plan.paused {
+        line(&format!("! {PAUSED}"));
+        line(&format!("  {}", how_to_resume(&base.inventory)));
     }
     if prospect.is_empty() {
         line(&format!(
@@ -218,6 +222,7 @@ pub(super) fn document(base: &Base, prospect: &Prospect) -> Value {
         "unseen": prospect.unseen(),
         "steps": steps,
         "unchanged": unchanged,
+        "paused": plan.paused,
         "changes": plan.changes() + outlook.absent().len() + outlook.moving.len() + prospect.drift.len(),
     })
 }

@@ -21,7 +21,7 @@ use crate::{
     cluster::{Cluster, INTERIM_REPLICATION_USER, REPLICATION_USER},
     error::{Error, Kind, Result},
     event::{Event, Events},
-    patroni,
+    patroni, plan,
     provider::Machine,
     report::{self, Expected, Summary, Terminal},
     workspace::{AuthorityStage, SecretsStage, SshStage},
@@ -216,7 +216,14 @@ impl Turn<'_> {
     async fn nothing_pending(&self) -> Result<()> {
         let site = self.base.connect(self.machines, self.events).await?;
         let plan = match site.look().await {
-            Ok(sight) => sight.whole().and_then(|sight| sight.plan()),
+            Ok(sight) => sight.whole().and_then(|sight| {
+                let plan = sight.plan()?;
+                // Every stage of a change reloads or restarts something.
+                if plan.paused {
+                    return Err(plan::paused(&self.base.inventory));
+                }
+                Ok(plan)
+            }),
             Err(error) => Err(error),
         };
         site.remote.close().await;

@@ -26,6 +26,7 @@ use crate::{
     facts::{self, Facts, Os},
     http::Http,
     inventory::{HostName, Inventory, PgVersion, Role},
+    patroni::Patroni,
     plan::{self, Found, Plan},
     provider::{self, Machine, Provider},
     remote::{MIXED_UP, Remote, SshRemote, quote},
@@ -364,10 +365,16 @@ impl Site<'_> {
         })?;
         let files = render::render(&cluster, &self.base.templates)?;
         let (dcs, etcd) = self.dcs(&cluster, &facts).await;
+        let paused = dcs.is_none() && self.says_paused(&cluster, &facts).await;
         let sight = Sight {
             cluster: Arc::new(cluster),
             files,
-            found: Found { facts, dcs, etcd },
+            found: Found {
+                facts,
+                dcs,
+                etcd,
+                paused,
+            },
             dark,
         };
         Ok((sight, tls))
@@ -448,6 +455,23 @@ impl Site<'_> {
             }
         }
         (None, Vec::new())
+    }
+
+    /// Whether a Patroni that runs says that it is paused.
+    async fn says_paused(&self, cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> bool {
+        let runs = |node: &&Node| {
+            facts
+                .get(&node.name)
+                .is_some_and(|facts| facts.unit("patroni").is_active())
+        };
+        let asked = cluster
+            .with_role(Role::Postgres)
+            .filter(runs)
+            .map(|node| async {
+                let status = Patroni::on(&self.http, &node.name).status().await;
+                status.is_ok_and(|status| status.pause)
+            });
+        join_all(asked).await.contains(&true)
     }
 
     /// Proves the cluster, looking again until it holds or `patience` is over.

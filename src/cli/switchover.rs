@@ -16,7 +16,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     inventory::{HostName, Role},
-    patroni,
+    patroni, plan,
     report::{self, Expected, Handle, Summary, Terminal},
     switchover::Handover,
 };
@@ -54,7 +54,11 @@ pub(super) async fn run(
     let result = async {
         let site = base.connect(&outlook.running, &session.events).await?;
         let handed = async {
-            let cluster = site.look().await?.cluster;
+            let sight = site.look().await?;
+            if sight.found.is_paused() {
+                return Err(plan::paused(&base.inventory));
+            }
+            let cluster = sight.cluster;
             let survey = patroni::survey(&site.http, &cluster).await;
             let Some(handover) = Handover::plan(&survey, to.as_ref())? else {
                 return Ok(None);

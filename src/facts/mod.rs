@@ -25,6 +25,8 @@ pub use distribution::Os;
 pub(crate) use software::REQUIREMENTS;
 
 const PROBE: &str = include_str!("probe.sh");
+/// `never_started DIR`, a function of the shell.
+pub(crate) const NEVER_STARTED: &str = include_str!("never_started.sh");
 
 /// A file as it is on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,10 @@ pub struct DataFact {
     pub control: bool,
     /// How many databases there are; `initdb` makes three.
     pub bases: usize,
+    /// `initdb` made it, and no server ever came up on it, so that nothing was ever committed.
+    pub never_started: bool,
+    /// When its last checkpoint was, in PostgreSQL's words.
+    pub checkpoint: Option<String>,
 }
 
 impl DataFact {
@@ -217,6 +223,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         .line(format!("PG_PORT={}", inventory.postgresql.port))
         .line(format!("DB_ROLES={}", quote(&db_roles)))
         .line(format!("DATABASES={}", quote(&databases)))
+        .line(NEVER_STARTED)
         .line(PROBE)
 }
 
@@ -285,6 +292,16 @@ pub fn parse(text: &str) -> Result<Facts> {
             ["bases", count] => {
                 if let Some(data) = &mut facts.data {
                     data.bases = count.parse().unwrap_or_default();
+                }
+            }
+            ["never-started", _] => {
+                if let Some(data) = &mut facts.data {
+                    data.never_started = true;
+                }
+            }
+            ["checkpoint", time] => {
+                if let Some(data) = &mut facts.data {
+                    data.checkpoint = Some((*time).into());
                 }
             }
             ["data-at-work", _] => facts.data_at_work = true,
@@ -366,7 +383,7 @@ mod tests {
             package\tetcd-server\tinstalled\t3.4.23\npackage\thaproxy\tconfig-files\t2.6\n\
             file\t/etc/hosts\troot\troot\t644\tMTI3LjAuMC4xIGxvY2FsaG9zdAo=\n\
             unit\tId\tpatroni.service\nunit\tActiveState\tactive\nunit\tUnitFileState\tenabled\nunit-end\n\
-            pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\n\
+            pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\nnever-started\tyes\ncheckpoint\tThu Nov 26\n\
             listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
             role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\ndatabase\tshop\tan app\t\t\t\nrecovery\tfalse\t\t\t\t\nend\n";
         let facts = parse(text)?;
@@ -386,6 +403,8 @@ mod tests {
                 .and_then(|data| data.system_id.as_deref()),
             Some("7506492390881896645")
         );
+        let data = facts.data.as_ref().expect("a data directory");
+        assert!(data.never_started && data.checkpoint.as_deref() == Some("Thu Nov 26"));
         assert_eq!(facts.in_recovery, Some(false));
         assert!(facts.db_roles["postgres"].superuser && facts.db_roles["postgres"].login);
         let app = &facts.db_roles["an app"];

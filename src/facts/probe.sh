@@ -53,8 +53,10 @@ if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
   fact bases "$(ls "$DATA_DIR/base" 2>/dev/null | grep -c '^[0-9]')"
   [ -e "$DATA_DIR/global/pg_control" ] && fact pg-control yes
   if [ -n "$c" ] && [ -e "$DATA_DIR/global/pg_control" ]; then
-    "$c" -D "$DATA_DIR" 2>/dev/null | sed -n 's/^Database system identifier: */system-id\t/p'
+    "$c" -D "$DATA_DIR" 2>/dev/null | sed -n \
+      's/^Database system identifier: */system-id\t/p; s/^Time of latest checkpoint: */checkpoint\t/p'
   fi
+  never_started "$DATA_DIR" && fact never-started yes
 fi
 [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ] && fact data-marker "$(cat "$DATA_DIR.pgherd")"
 [ -n "$DATA_DIR" ] && grep -qsxE 'initdb|pg_basebackup' /proc/[0-9]*/comm && fact data-at-work yes

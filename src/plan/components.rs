@@ -7,6 +7,7 @@ use super::{
     files::{self, Check, Difference},
     packages,
     surprise::unit,
+    trial,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -53,6 +54,10 @@ pub(super) struct Configured {
     pub enable: bool,
     /// A parameter of PostgreSQL's may wait for a restart afterwards.
     pub parameters: bool,
+    /// What a start tries first.
+    pub trial: Option<String>,
+    /// What lies in the data directory is removed in this plan.
+    pub cleared: bool,
 }
 
 /// The names of a component's steps, so that they are the same wherever they show.
@@ -213,6 +218,10 @@ pub(super) fn configure(
         why,
         enable: !unit_fact.is_enabled(),
         parameters,
+        trial: (role == Role::Postgres)
+            .then(|| trial::before_the_first_start(cluster, node, facts))
+            .flatten(),
+        cleared: false,
     })
 }
 
@@ -305,12 +314,24 @@ pub(super) fn run_unit(
                 "systemctl start --no-block UNIT",
             ],
         ),
-        Turn::Reload => (names.reload, "reload", &["systemctl reload UNIT"]),
+        // How often it died before says nothing about what it does now.
+        Turn::Reload => (
+            names.reload,
+            "reload",
+            &[
+                "systemctl reset-failed UNIT 2>/dev/null || true",
+                "systemctl reload UNIT",
+            ],
+        ),
         // A run that was cut off may have left a unit file that systemd has not read.
         Turn::Restart => (
             names.restart,
             "restart",
-            &["systemctl daemon-reload", "systemctl restart UNIT"],
+            &[
+                "systemctl daemon-reload",
+                "systemctl reset-failed UNIT 2>/dev/null || true",
+                "systemctl restart UNIT",
+            ],
         ),
     };
     let mut script = Script::new().alone(name);
@@ -324,6 +345,9 @@ pub(super) fn run_unit(
             unit,
             verb: "enable",
         });
+    }
+    if let (Some(trial), Turn::Start) = (&configured.trial, configured.turn) {
+        script = script.line(trial);
     }
     for command in commands {
         script = script.line(command.replace("UNIT", unit));
@@ -344,6 +368,9 @@ pub(super) fn run_unit(
 }
 
 /// The commands that make a data directory that is not there; never touches one that is.
+///
+/// Where its parent is not there either it becomes PostgreSQL's: Patroni renames the data directory of a
+/// bootstrap that failed.
 fn directories(cluster: &Cluster, role: Role, facts: &Facts) -> Option<String> {
     let id = &cluster.secrets.cluster_id;
     match role {
@@ -351,7 +378,9 @@ fn directories(cluster: &Cluster, role: Role, facts: &Facts) -> Option<String> {
             let dir = quote(&cluster.inventory.postgresql.data_dir);
             (facts.data.is_none() || facts.data_marker.as_ref() != Some(id)).then(|| {
                 format!(
-                    "mkdir -p \"$(dirname {dir})\"\n[ -d {dir} ] || install -d -o postgres -g postgres -m 0700 {dir}\n\
+                    "parent=$(dirname {dir})\n\
+                     [ -d \"$parent\" ] || {{ mkdir -p \"$(dirname \"$parent\")\"; install -d -o postgres -g postgres -m 0755 \"$parent\"; }}\n\
+                     [ -d {dir} ] || install -d -o postgres -g postgres -m 0700 {dir}\n\
                      chown postgres:postgres {dir}\nchmod 0700 {dir}\necho {} >{dir}.pgherd",
                     quote(id)
                 )

@@ -53,10 +53,11 @@ impl<'a> Members<'a> {
     ) -> Option<Self> {
         let facts = |node: &Node| found.facts.get(&node.name);
         let (first, _) = databases.first()?;
-        let has_database = |(node, _): &(&Node, Configured)| {
-            facts(node)
-                .and_then(|facts| facts.data.as_ref())
-                .is_some_and(|data| data.entries > 0 && !data.is_half_made())
+        let has_database = |(node, configured): &(&Node, Configured)| {
+            !configured.cleared
+                && facts(node)
+                    .and_then(|facts| facts.data.as_ref())
+                    .is_some_and(|data| data.entries > 0 && !data.is_half_made())
         };
         let primary = databases
             .iter()

@@ -23,6 +23,7 @@ mod front_door;
 mod local_sql;
 mod members;
 mod packages;
+mod pause;
 mod reconnect;
 mod remains;
 mod roles;
@@ -30,11 +31,13 @@ pub mod ssh_keys;
 mod surprise;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trial;
 mod turns;
 mod up;
 
 pub use config::config_patch;
 pub use down::down;
+pub use pause::{PAUSED, how_to_resume, paused};
 pub use up::up;
 
 /// The index of a step in its plan.
@@ -144,6 +147,8 @@ pub struct Unchanged {
 pub struct Plan {
     pub steps: Vec<Step>,
     pub unchanged: Vec<Unchanged>,
+    /// Somebody has paused Patroni.
+    pub paused: bool,
 }
 
 impl Plan {
@@ -184,4 +189,6 @@ pub struct Found {
     pub dcs: Option<PatroniKeys>,
     /// etcd's members as they know each other; empty while none answers.
     pub etcd: Vec<etcd::Member>,
+    /// A member says that Patroni is paused; asked while no etcd answers.
+    pub paused: bool,
 }

@@ -4,18 +4,27 @@
 //! then writes the system's identifier there and its configuration beside it. Until that moment
 //! nothing was ever committed; a Patroni that is started again neither frees the lock nor repeats
 //! `initdb`. Nor does it repeat a copy: it waits for ever for somebody to "consider doing
-//! reinitialize". So this, and this alone, is removed: data that pgherd itself began in this cluster,
-//! that can be seen to be half-made, and that nobody is at work on.
+//! reinitialize".
+//!
+//! Where PostgreSQL cannot start with its parameters, `initdb` ends well and the server never comes up.
+//! Patroni then frees the lock, and where it may not rename the data directory, the database stays: the
+//! next member makes another one.
+//!
+//! So this, and this alone, is removed: data that pgherd itself began in this cluster, that nobody is at
+//! work on, and that shows by itself that nothing was ever committed: it is half-made, or no server ever
+//! came up on it (`facts/never_started.sh`). What etcd has, or no longer has, is no evidence.
 
 use std::time::Duration;
 
 use super::{
     Action, Change, Found, Plan, Step, StepId,
     components::{Configured, Turn},
+    trial,
 };
 use crate::{
     cluster::{Cluster, Node},
-    facts::DataFact,
+    etcd::PatroniKeys,
+    facts::{DataFact, NEVER_STARTED},
     remote::{Script, quote},
 };
 
@@ -50,20 +59,33 @@ pub(super) fn clear(
             .leader
             .as_deref()
             .is_some_and(|it| it != node.name.as_str());
-        let half_made = data(node).is_some_and(DataFact::is_half_made);
-        if !half_made || at_work(node) || !(forming || follows) {
+        let Some(data) = data(node).filter(|_| !at_work(node)) else {
             continue;
-        }
+        };
+        let what = if data.is_half_made() && (forming || follows) {
+            if forming {
+                Remains::HalfMade
+            } else {
+                Remains::Copy
+            }
+        } else if is_nobodys(data, keys) && !leads(keys, node) {
+            Remains::NeverStarted
+        } else {
+            continue;
+        };
         plan.unchanged
             .retain(|right| right.host != node.name || right.name != "start-patroni");
         configured.turn = Turn::Start;
+        configured.cleared = true;
         configured.why = "its data directory is empty again".into();
+        configured.trial = trial::lines(cluster, node);
         let ready = configured.ready.clone();
-        cleared.push(clear_data(plan, cluster, node, forming, ready));
+        cleared.push(clear_data(plan, cluster, node, what, ready));
     }
-    let complete = databases
-        .iter()
-        .any(|(node, _)| data(node).is_some_and(|data| data.entries > 0 && !data.is_half_made()));
+    let complete = databases.iter().any(|(node, configured)| {
+        let whole = |data: &DataFact| data.entries > 0 && !data.is_half_made();
+        !configured.cleared && data(node).is_some_and(whole)
+    });
     let stale = match keys.initialize.as_deref() {
         None => false,
         // Whoever has a whole database takes the lock over by itself.
@@ -89,49 +111,88 @@ pub(super) fn clear(
     }
 }
 
+fn leads(keys: &PatroniKeys, node: &Node) -> bool {
+    keys.leader.as_deref() == Some(node.name.as_str())
+}
+
+/// Whether no server ever came up on this database, and it is not the one that the DCS knows as the
+/// cluster's.
+pub(super) fn is_nobodys(data: &DataFact, keys: &PatroniKeys) -> bool {
+    let known = keys.initialize.as_deref().filter(|_| keys.config.is_some());
+    data.never_started && (known.is_none() || known != data.system_id.as_deref())
+}
+
+/// What is to be removed.
+#[derive(Debug, Clone, Copy)]
+enum Remains {
+    /// `initdb` never finished.
+    HalfMade,
+    /// A copy of the leader never finished.
+    Copy,
+    /// `initdb` finished, and no server ever came up.
+    NeverStarted,
+}
+
+/// What a script does when data is not, or no longer, what it was taken for.
+const LEAVE_ALONE: &str = "{ systemctl start patroni
+  echo 'a server has come up on it after all, or it was finished; it is left alone' >&2
+  echo 'pgherd-hint: run the same command again' >&2
+  exit 67; }";
+
+/// How often it is seen that no server comes up, a second apart, before Patroni is stopped.
+const QUIET_LOOKS: usize = 3;
+
 fn clear_data(
     plan: &mut Plan,
     cluster: &Cluster,
     node: &Node,
-    forming: bool,
+    what: Remains,
     after: Vec<StepId>,
 ) -> StepId {
-    let (name, why) = if forming {
-        (
+    let (name, why) = match what {
+        Remains::HalfMade => (
             "clear-bootstrap",
             "initdb began here for this cluster and never finished; nothing was ever committed",
-        )
-    } else {
-        (
+        ),
+        Remains::Copy => (
             "clear-copy",
             "a copy of the leader's data began here and never finished; Patroni does not begin another",
-        )
+        ),
+        Remains::NeverStarted => (
+            "clear-bootstrap",
+            "a bootstrap failed here: no server ever came up on this database; nothing was ever committed",
+        ),
     };
-    let dir = quote(&cluster.inventory.postgresql.data_dir);
+    let data_dir = &cluster.inventory.postgresql.data_dir;
+    let dir = quote(data_dir);
+    let mut script = Script::new().alone(name);
+    // Somebody may have thought about the plan for long.
+    script = match what {
+        Remains::HalfMade | Remains::Copy => script.line("systemctl stop patroni").line(format!(
+            "if [ -e {dir}/global/pg_control ] && [ \"$(ls {dir}/base | grep -c '^[0-9]')\" -ge 3 ]; then {LEAVE_ALONE}; fi"
+        )),
+        Remains::NeverStarted => script
+            .line(NEVER_STARTED)
+            .line(format!("seq {QUIET_LOOKS} | while read -r _; do never_started {dir} || exit 1; sleep 1; done || {LEAVE_ALONE}"))
+            .line("systemctl stop patroni")
+            .line(format!("never_started {dir} || {LEAVE_ALONE}"))
+            .line(format!(
+                "if [ -e {dir}/postmaster.pid ] && kill -0 \"$(head -n 1 {dir}/postmaster.pid)\" 2>/dev/null; then {LEAVE_ALONE}; fi"
+            )),
+    };
+    let made = match what {
+        Remains::NeverStarted => "never used",
+        Remains::HalfMade | Remains::Copy => "half-made",
+    };
     plan.push(Step {
         host: node.name.clone(),
         name,
         why: why.into(),
         after,
         changes: vec![Change::Other(format!(
-            "the half-made database in {} is removed",
-            cluster.inventory.postgresql.data_dir
+            "the {made} database in {data_dir} is removed"
         ))],
-        action: Action::Run(
-            Script::new()
-                .alone(name)
-                .line("systemctl stop patroni")
-                // Somebody may have thought about the plan for long.
-                .line(format!(
-                    "if [ -e {dir}/global/pg_control ] && [ \"$(ls {dir}/base | grep -c '^[0-9]')\" -ge 3 ]; then"
-                ))
-                .line("  systemctl start patroni")
-                .line("  echo 'it was finished after all, and is left alone' >&2")
-                .line("  echo 'pgherd-hint: run the same command again' >&2")
-                .line("  exit 67")
-                .line("fi")
-                .line(format!("find {dir} -mindepth 1 -delete")),
-        ),
+        action: Action::Run(script.line(format!("find {dir} -mindepth 1 -delete"))),
         limit: Duration::from_secs(120),
         units: vec!["patroni"],
     })

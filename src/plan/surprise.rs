@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Found;
+use super::{Found, remains};
 use crate::{
     cluster::{Cluster, Node},
     error::{Error, Kind, Result},
@@ -157,15 +157,18 @@ fn versions(cluster: &Cluster) -> Option<Error> {
     )
 }
 
-/// What the DCS remembers must fit what the hosts have.
-fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
-    let keys = found.dcs.as_ref()?;
-    // Without a configuration beside it, the identifier is that of a bootstrap that never finished.
-    keys.config.as_ref()?;
-    let known = keys.initialize.as_deref().filter(|id| !id.is_empty())?;
-    let scope = cluster.name();
+/// A database on a host, by its identifier, with what tells people which of two is the right one.
+struct System<'a> {
+    host: &'a Node,
+    id: String,
+    checkpoint: Option<&'a str>,
+}
+
+/// The databases that may hold something: those on which no server ever came up are left out.
+fn systems<'a>(cluster: &'a Cluster, found: &'a Found) -> (Vec<System<'a>>, bool) {
     let mut systems = Vec::new();
     let mut unread = false;
+    let keys = found.dcs.clone().unwrap_or_default();
     for node in cluster.with_role(Role::Postgres) {
         let Some(facts) = found.facts.get(&node.name) else {
             unread = true;
@@ -175,11 +178,32 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
             continue;
         };
         match &data.system_id {
-            Some(system) => systems.push((node.name.clone(), system.clone())),
+            Some(_) if remains::is_nobodys(data, &keys) => {}
+            Some(id) => systems.push(System {
+                host: node,
+                id: id.clone(),
+                checkpoint: data.checkpoint.as_deref(),
+            }),
             // Without its package there is nothing to read a database's identifier with.
             None => unread |= data.control,
         }
     }
+    (systems, unread)
+}
+
+/// What the DCS remembers must fit what the hosts have.
+fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
+    let (systems, unread) = systems(cluster, found);
+    let keys = found.dcs.as_ref();
+    // Without a configuration beside it, the identifier is that of a bootstrap that never finished.
+    let known = keys
+        .filter(|keys| keys.config.is_some())
+        .and_then(|keys| keys.initialize.as_deref())
+        .filter(|id| !id.is_empty());
+    let Some(known) = known else {
+        return apart(&systems);
+    };
+    let scope = cluster.name();
     if systems.is_empty() && unread {
         return None;
     }
@@ -195,8 +219,8 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
     }
     let strangers: Vec<String> = systems
         .iter()
-        .filter(|(_, system)| system != known)
-        .map(|(host, system)| format!("{host} has system {system}"))
+        .filter(|system| system.id != known)
+        .map(|system| format!("{} has system {}", system.host.name, system.id))
         .collect();
     if strangers.is_empty() {
         return None;
@@ -209,6 +233,26 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
         .left("nothing was changed")
         .hint("find out which data is the right one; move the other data directory away, and run `pgherd up` again"),
     )
+}
+
+/// Members whose databases are not the same one, while etcd does not know which of them is the cluster's.
+/// Whichever started first would lead, and the others would never follow.
+fn apart(systems: &[System<'_>]) -> Option<Error> {
+    let first = systems.first()?;
+    if systems.iter().all(|system| system.id == first.id) {
+        return None;
+    }
+    let mut error = Error::failed("the members have different databases")
+        .cause("etcd does not say which of them is the cluster's")
+        .left("nothing was changed")
+        .hint("find out which data is the right one; move the other data directory away, and run `pgherd up` again");
+    for system in systems {
+        let at = system
+            .checkpoint
+            .map_or(String::new(), |at| format!(", its last checkpoint at {at}"));
+        error = error.cause(format!("{} has system {}{at}", system.host.name, system.id));
+    }
+    Some(error)
 }
 
 /// The unit of a role, without `.service`.

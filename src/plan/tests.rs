@@ -5,6 +5,7 @@ mod addresses;
 mod drift;
 mod first_run;
 mod order;
+mod pause;
 mod properties;
 mod remains;
 mod removal;

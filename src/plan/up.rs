@@ -24,7 +24,10 @@ use crate::{
 /// no facts could not be looked at: there is no step for it, nor for what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     surprise::check(cluster, found)?;
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        paused: found.is_paused(),
+        ..Plan::default()
+    };
     let mut databases: Vec<(&Node, Configured)> = Vec::new();
     let mut etcds: Vec<(&Node, Configured)> = Vec::new();
     for node in cluster.nodes.values() {

@@ -120,6 +120,9 @@ pub(super) const ENTRIES: &[Entry] = &[
     // Whose host this is goes first, so that a run that was cut off knows its own.
     host("/etc/pgherd/cluster", template!("etc/pgherd/cluster")),
     Entry { kind: Kind::Block, ..host("/etc/hosts", template!("etc/hosts")) },
+    // What etcd's unit puts back where something rewrites /etc/hosts at boot.
+    Entry { role: Some(Role::Etcd), ..host("/etc/pgherd/hosts", template!("etc/pgherd/hosts")) },
+    Entry { role: Some(Role::Etcd), mode: 0o755, ..host("/etc/pgherd/put-hosts", template!("etc/pgherd/put-hosts")) },
     Entry { when: When::CaBundle, ..host(CA_BUNDLE, template!("etc/pgherd/ca-bundle.crt")) },
     host("/etc/apt/apt.conf.d/90pgherd", template!("etc/apt/apt.conf.d/90pgherd")),
     host("/etc/needrestart/conf.d/pgherd.conf", template!("etc/needrestart/conf.d/pgherd.conf")),

@@ -16,6 +16,7 @@ use fixture::{HOSTS, cluster, file, rendered};
 
 mod fixture;
 mod golden;
+mod hosts;
 mod overrides;
 mod parsers;
 mod values;
@@ -112,7 +113,10 @@ fn a_member_that_moves_changes_what_names_it_and_nothing_else() {
             })
             .collect();
         let expected: &[(&str, Effect)] = match host.as_str() {
-            "node4" => &[("/etc/hosts", Effect::Nothing)],
+            "node4" => &[
+                ("/etc/hosts", Effect::Nothing),
+                ("/etc/pgherd/hosts", Effect::Nothing),
+            ],
             "haproxy" => &[
                 ("/etc/hosts", Effect::Nothing),
                 ("/etc/haproxy/haproxy.cfg", Effect::Reload),

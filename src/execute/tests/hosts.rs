@@ -214,7 +214,7 @@ pub(super) async fn walk_until(
     };
     let plan = Plan {
         steps,
-        unchanged: Vec::new(),
+        ..Plan::default()
     };
     let walk = execute::execute(Arc::new(plan), &context);
     let result = tokio::time::timeout(Duration::from_secs(20), walk).await;

@@ -156,3 +156,144 @@ fn the_leaders_own_data_is_never_removed() {
     assert_eq!(world.dcs().initialize.as_deref(), Some(SYSTEM));
     assert!(!world.steps().join("\n").contains("clear-"));
 }
+
+/// What a first bootstrap leaves whose server never came up; Patroni has freed the lock.
+fn never_started(world: &mut World, host: &str, system: &str) {
+    world.facts(host).data = Some(DataFact {
+        entries: 23,
+        version: Some(16),
+        control: true,
+        bases: 3,
+        system_id: Some(system.into()),
+        never_started: true,
+        ..DataFact::default()
+    });
+}
+
+#[test]
+fn databases_on_which_no_server_ever_came_up_make_way_for_the_first_that_does() {
+    let mut world = cut_off();
+    world.found.dcs = Some(PatroniKeys::default());
+    never_started(&mut world, "node1", "98");
+    never_started(&mut world, "node3", "99");
+    assert_eq!(
+        world.steps(),
+        [
+            "node1 clear-bootstrap []",
+            "node3 clear-bootstrap []",
+            "node1 start-patroni [0, 1]",
+            "node2 start-patroni [0, 1]",
+            "node3 start-patroni [0, 1]",
+            "node1 await-leader [2, 3, 4]",
+            "node1 await-streaming [5]",
+            "node2 await-streaming [5]",
+            "node3 await-streaming [5]",
+            "node1 patch-config [6, 7, 8]",
+        ]
+    );
+    let plan = world.plan();
+    let clear = step(&plan, "node1", "clear-bootstrap");
+    assert!(clear.why.contains("no server ever came up"));
+    assert!(says(clear, "never_started /data/patroni || {"));
+    // A crash may have left the lock, with the identifier of one of them.
+    for lock in ["", "99"] {
+        world.dcs().initialize = Some(lock.into());
+        world.dcs().initialize_revision = Some("42".into());
+        assert_eq!(
+            world.steps()[2],
+            "node4 release-bootstrap [0, 1]",
+            "{lock:?}"
+        );
+    }
+}
+
+#[test]
+fn a_database_that_never_ran_gives_way_to_the_cluster_that_another_member_made() {
+    let mut world = World::settled(FIVE);
+    never_started(&mut world, "node2", "98");
+    world.facts("node2").in_recovery = None;
+    world.facts("node2").db_roles.clear();
+    let steps = [
+        "node2 clear-bootstrap []",
+        "node2 start-patroni [0]",
+        "node1 await-leader [1]",
+        "node2 await-streaming [2]",
+    ];
+    assert_eq!(world.steps(), steps);
+    // Also while nobody leads: that does not make it the cluster's.
+    world.dcs().leader = None;
+    assert_eq!(world.steps()[..2], steps[..2]);
+}
+
+#[test]
+fn a_database_that_may_hold_something_is_never_removed() {
+    // The very one that etcd knows.
+    let mut world = World::settled(FIVE);
+    never_started(&mut world, "node1", SYSTEM);
+    assert!(!world.steps().join("\n").contains("clear-"));
+    // Somebody else's.
+    let mut world = cut_off();
+    never_started(&mut world, "node2", "98");
+    world.facts("node2").data_marker = None;
+    assert!(world.refusal().contains("pgherd did not make it"));
+    // One on which a server ran, whatever etcd has lost.
+    let mut world = World::settled(FIVE);
+    world.found.dcs = Some(PatroniKeys::default());
+    assert!(!world.steps().join("\n").contains("clear-"));
+    // A bootstrap at work.
+    let mut world = cut_off();
+    never_started(&mut world, "node2", "98");
+    world.facts("node1").data_at_work = true;
+    assert!(!world.steps().join("\n").contains("clear-"));
+}
+
+#[test]
+fn members_with_different_databases_are_named_when_etcd_cannot_tell_which_is_right() {
+    let mut world = World::settled(FIVE);
+    let data = world.facts("node3").data.as_mut().unwrap();
+    data.system_id = Some("99".into());
+    data.checkpoint = Some("Thu Nov 26 12:58:04 2026".into());
+    for dcs in [None, Some(PatroniKeys::default())] {
+        world.found.dcs = dcs;
+        let said = world.refusal();
+        assert!(
+            said.contains("the members have different databases"),
+            "{said}"
+        );
+        assert!(
+            said.contains("node3 has system 99, its last checkpoint at Thu Nov 26"),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!("node1 has system {SYSTEM}")),
+            "{said}"
+        );
+    }
+    // One that never ran is no rival.
+    never_started(&mut world, "node3", "99");
+    assert!(world.up().is_ok());
+}
+
+#[test]
+fn parameters_are_tried_before_the_first_database_is_made_with_them() {
+    let mut world = World::bare(FIVE);
+    assert!(!says(
+        step(&world.plan(), "node1", "start-patroni"),
+        "try_parameters"
+    ));
+    let wants =
+        "postgresql: { parameters: { shared_buffers: 900GB, shared_preload_libraries: \"a, b\" } }";
+    world.wants(wants, FIVE);
+    let plan = world.plan();
+    let start = step(&plan, "node1", "start-patroni");
+    assert!(says(start, "shared_buffers = '\\''900GB'\\''"));
+    assert!(says(start, "LIBRARIES='a b'"));
+    // Not beside a database that is there.
+    let mut world = World::settled(FIVE);
+    world.wants(wants, FIVE);
+    world.stop("node2", "patroni");
+    assert!(!says(
+        step(&world.plan(), "node2", "start-patroni"),
+        "try_parameters"
+    ));
+}

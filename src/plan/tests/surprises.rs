@@ -15,6 +15,7 @@ fn foreign_data(world: &mut World) {
         system_id: Some("123".into()),
         control: true,
         bases: 3,
+        ..DataFact::default()
     });
 }
 

@@ -348,6 +348,7 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
             system_id: Some(SYSTEM.into()),
             control: true,
             bases: 3,
+            ..DataFact::default()
         });
         facts.in_recovery = Some(!leads);
         let secrets = &cluster.secrets;

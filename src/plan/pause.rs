@@ -1,0 +1,83 @@
+//! A cluster that somebody has paused.
+//!
+//! While Patroni is paused it elects nobody and starts no PostgreSQL. Restarting its unit would stop
+//! PostgreSQL (`KillMode=mixed`), and nothing would start it again. So nothing that touches Patroni is
+//! done to such a cluster. Steps for etcd, HAProxy and the host's own files do no harm, and may be the
+//! repair that somebody paused the cluster for.
+
+use serde_json::Value;
+
+use super::{Found, Plan, Step};
+use crate::{
+    error::{Error, Result},
+    inventory::{Inventory, PatroniSource},
+};
+
+/// What a paused cluster does not do; the one sentence for it.
+pub const PAUSED: &str =
+    "the cluster is paused: Patroni promotes nobody and starts no PostgreSQL until it is resumed";
+
+impl Found {
+    /// Whether Patroni is paused, by its configuration in the DCS, or by the members' own word while
+    /// no etcd answers.
+    pub fn is_paused(&self) -> bool {
+        let config = self.dcs.as_ref().and_then(|keys| keys.config.as_ref());
+        match config {
+            Some(config) => is_truth(&config["pause"]),
+            None => self.paused,
+        }
+    }
+}
+
+/// What Python takes for true, since that is how Patroni reads the key.
+fn is_truth(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(is) => *is,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(keys) => !keys.is_empty(),
+    }
+}
+
+impl Plan {
+    /// Refuses what would touch Patroni while the cluster is paused, with the steps that would.
+    pub fn refuse_while_paused(&self, inventory: &Inventory) -> Result<()> {
+        let mut refused: Vec<String> = Vec::new();
+        for step in self.steps.iter().filter(|step| touches_patroni(step)) {
+            refused.push(format!("{} {}", step.host, step.name));
+        }
+        if !self.paused || refused.is_empty() {
+            return Ok(());
+        }
+        Err(paused(inventory).cause(format!(
+            "these steps would touch Patroni or PostgreSQL: {}",
+            refused.join(", ")
+        )))
+    }
+}
+
+/// The error of a verb that does nothing to a paused cluster.
+pub fn paused(inventory: &Inventory) -> Error {
+    Error::failed(PAUSED)
+        .left("nothing was changed")
+        .hint(how_to_resume(inventory))
+        .hint("Patroni does not note who paused it: ask before you resume it")
+}
+
+/// What to type to end a pause.
+pub fn how_to_resume(inventory: &Inventory) -> String {
+    let patronictl = match inventory.patroni.source {
+        PatroniSource::Pypi => "/opt/patroni/bin/patronictl",
+        PatroniSource::Distro => "patronictl",
+    };
+    format!("resume it on any database host: sudo {patronictl} -c /etc/patroni.yml resume")
+}
+
+/// Whether a step changes something about Patroni or its PostgreSQL.
+fn touches_patroni(step: &Step) -> bool {
+    step.changes_something()
+        && (step.units.contains(&"patroni")
+            || matches!(step.name, "configure-patroni" | "install-patroni"))
+}

@@ -1,0 +1,109 @@
+//! Clusters that somebody has paused.
+
+use serde_json::{Value, json};
+
+use super::world::{FIVE, World, told};
+
+fn paused(value: Value) -> World {
+    let mut world = World::settled(FIVE);
+    world.dcs().config.as_mut().unwrap()["pause"] = value;
+    world
+}
+
+/// The error of a verb that would do this plan, in lines; empty where it may be done.
+fn refusal(world: &World) -> String {
+    let refused = world.plan().refuse_while_paused(&world.cluster.inventory);
+    refused.err().map_or_else(String::new, |error| told(&error))
+}
+
+#[test]
+fn a_pause_is_what_patroni_takes_for_one() {
+    for (value, is) in [
+        (json!(true), true),
+        (json!("on"), true),
+        (json!(1), true),
+        (json!(false), false),
+        (json!(null), false),
+        (json!(0), false),
+        (json!(""), false),
+    ] {
+        assert_eq!(paused(value.clone()).plan().paused, is, "{value}");
+    }
+    let mut world = World::settled(FIVE);
+    assert!(!world.plan().paused, "no such key");
+    // Without etcd the members' word counts; with it, what it has now.
+    world.found.paused = true;
+    assert!(!world.plan().paused);
+    world.found.dcs = None;
+    assert!(world.plan().paused);
+}
+
+#[test]
+fn while_paused_nothing_touches_patroni() {
+    type Case = (&'static str, fn(&mut World), &'static str);
+    let cases: [Case; 8] = [
+        ("nothing to do", |_| {}, ""),
+        (
+            "HAProxy is down",
+            |world| world.stop("haproxy", "haproxy"),
+            "",
+        ),
+        (
+            "etcd's config differs",
+            |world| {
+                world.file("node4", "/etc/default/etcd").content = "old\n".into();
+            },
+            "",
+        ),
+        (
+            "the names of hosts differ",
+            |world| {
+                world.file("node1", "/etc/hosts").content = "127.0.0.1 localhost\n".into();
+            },
+            "",
+        ),
+        (
+            "Patroni is down",
+            |world| world.stop("node2", "patroni"),
+            "node2 start-patroni",
+        ),
+        (
+            "Patroni's unit differs",
+            |world| {
+                world
+                    .file("node3", "/etc/systemd/system/patroni.service")
+                    .content = "old\n".into();
+            },
+            "node3 configure-patroni, node3 restart-patroni",
+        ),
+        (
+            "another Patroni",
+            |world| world.facts("node1").patroni_stamp = None,
+            "node1 install-patroni",
+        ),
+        (
+            "a setting in the DCS",
+            |world| {
+                world.dcs().config.as_mut().unwrap()["ttl"] = json!(31);
+            },
+            "node1 patch-config",
+        ),
+    ];
+    for (what, happens, refused) in cases {
+        let mut world = paused(json!(true));
+        happens(&mut world);
+        let said = refusal(&world);
+        if refused.is_empty() {
+            assert_eq!(said, "", "{what}");
+        } else {
+            assert!(said.contains(refused), "{what}: {said}");
+            assert!(
+                said.contains("patronictl -c /etc/patroni.yml resume"),
+                "{said}"
+            );
+            assert!(said.contains("nothing was changed"), "{said}");
+        }
+        world.dcs().config.as_mut().unwrap()["pause"] = json!(false);
+        assert_eq!(refusal(&world), "", "{what}, resumed");
+    }
+}

@@ -1,0 +1,49 @@
+# Has PostgreSQL $VERSION try its parameters, which are in $CONF, before it has a database: it reads them,
+# takes the memory and semaphores that they ask for, and ends. This is how initdb finds out what a
+# machine can bear, and these are the folders that it has by then.
+try_conf() {
+  printf '%s' "$1" >"$trial/postgresql.conf"
+  check=--check
+  [ "$VERSION" -ge 15 ] || check='--boot -x0'
+  # shellcheck disable=SC2086 # two words for the older ones
+  (cd "$trial" && setpriv --reuid=postgres --regid=postgres --init-groups \
+    "/usr/lib/postgresql/$VERSION/bin/postgres" $check -D "$trial") </dev/null 2>&1
+}
+
+try_parameters() {
+  mkdir -p /run/pgherd
+  trial=$(mktemp -d /run/pgherd/trial.XXXXXX)
+  for d in base/1 global pg_commit_ts pg_dynshmem pg_logical pg_multixact/members pg_multixact/offsets \
+    pg_notify pg_replslot pg_serial pg_snapshots pg_stat pg_stat_tmp pg_subtrans pg_tblspc pg_twophase \
+    pg_wal/archive_status pg_xact; do
+    mkdir -p "$trial/$d"
+  done
+  printf '%s\n' "$VERSION" >"$trial/PG_VERSION"
+  : >"$trial/postgresql.auto.conf"
+  : >"$trial/postgresql.conf"
+  chmod 0700 "$trial"
+  chown -R postgres:postgres "$trial"
+  said=
+  failed=
+  if ! said=$(try_conf "$CONF"); then
+    # Where it fails without them too, they are not what it fails for.
+    try_conf '' >/dev/null && failed=yes
+  fi
+  for library in $LIBRARIES; do
+    case $library in
+      /*) file=$library ;;
+      *) file=/usr/lib/postgresql/$VERSION/lib/${library#\$libdir/} ;;
+    esac
+    if [ ! -e "$file" ] && [ ! -e "$file.so" ]; then
+      failed=yes
+      said="$said
+FATAL:  shared_preload_libraries names \"$library\", and there is no $file.so"
+    fi
+  done
+  rm -rf "$trial"
+  [ -n "$failed" ] || return 0
+  echo 'PostgreSQL cannot start with its parameters; no database was made here:' >&2
+  printf '%s\n' "$said" | sed "s,$trial/,," >&2
+  echo 'pgherd-hint: put postgresql.parameters right in the inventory, and run the same command again' >&2
+  exit 68
+}

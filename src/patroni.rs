@@ -35,6 +35,9 @@ pub struct Status {
     #[serde(default)]
     pub pending_restart: bool,
     pub database_system_identifier: Option<String>,
+    /// When its PostgreSQL was started, as it says it; none while it does not run.
+    #[serde(default)]
+    pub postmaster_start_time: Option<String>,
     /// It was told by a leader, without etcd, not longer than `ttl` ago, and takes him for the leader
     /// until then, also if he has gone meanwhile (Patroni 4.1.5, `ha.py`, `Failsafe.leader`).
     #[serde(default)]
@@ -187,6 +190,42 @@ impl<'a> Patroni<'a> {
             .map(|_| ())
     }
 
+    /// The same, unless it is no replica when its turn comes.
+    pub async fn restart_replica(&self, cluster: &Cluster) -> Result<()> {
+        let body = serde_json::json!({"role": "replica"});
+        self.write(cluster, Method::POST, "/restart", &body)
+            .await
+            .map(|_| ())
+    }
+
+    /// Has the members leave the leader as it is, whatever happens to it, or look after it again.
+    pub async fn set_pause(&self, cluster: &Cluster, paused: bool) -> Result<()> {
+        let value = if paused {
+            Value::Bool(true)
+        } else {
+            Value::Null
+        };
+        self.patch_config(cluster, &serde_json::json!({"pause": value}))
+            .await
+    }
+
+    /// Has this member remove its data and copy the leader's; returns once it has begun.
+    pub async fn reinitialize(&self, cluster: &Cluster) -> Result<()> {
+        let body = serde_json::json!({"force": true});
+        self.write(cluster, Method::POST, "/reinitialize", &body)
+            .await
+            .map(|_| ())
+    }
+
+    /// Gives the leadership to `candidate`, whatever becomes of the leader. Patroni answers once it knows how
+    /// that went, or that it does not know yet.
+    pub async fn failover(&self, cluster: &Cluster, candidate: &HostName) -> Result<()> {
+        let body = serde_json::json!({"candidate": candidate});
+        self.write(cluster, Method::POST, "/failover", &body)
+            .await
+            .map(|_| ())
+    }
+
     async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.http
             .get(self.host, PATRONI_PORT, path, None)
@@ -237,6 +276,23 @@ pub async fn survey(http: &Http, cluster: &Cluster) -> BTreeMap<HostName, Result
         .await
         .into_iter()
         .collect()
+}
+
+/// The whole cluster as the leader sees it, or any member that answers.
+pub async fn overview(
+    http: &Http,
+    survey: &BTreeMap<HostName, Result<Status>>,
+) -> Option<Topology> {
+    let answering = survey
+        .iter()
+        .filter(|(_, status)| status.is_ok())
+        .map(|(host, _)| host);
+    for host in leader_of(survey).into_iter().chain(answering) {
+        if let Ok(topology) = Patroni::on(http, host).topology().await {
+            return Some(topology);
+        }
+    }
+    None
 }
 
 /// The host that says it is the primary, if exactly one does.

@@ -164,6 +164,7 @@ mod tests {
             },
             pending_restart: false,
             database_system_identifier: None,
+            postmaster_start_time: None,
             failsafe_mode_is_active: false,
             dcs_last_seen: None,
             pause: false,

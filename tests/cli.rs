@@ -15,7 +15,7 @@ use assert_cmd::Command;
 use pgherd::inventory::Inventory;
 use serde_json::{Value, json};
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 21] = [
     "init",
     "plan",
     "up",
@@ -23,6 +23,11 @@ const VERBS: [&str; 16] = [
     "status",
     "verify",
     "switchover",
+    "pause",
+    "resume",
+    "reinit",
+    "restart",
+    "failover",
     "drill",
     "rotate",
     "ssh",

@@ -32,7 +32,7 @@ use crate::{
 
 /// How long the cluster may take to settle after the last step, until it must hold: a connection of
 /// replication whose other end is gone times out after a minute.
-const SETTLING: Duration = Duration::from_secs(75);
+pub(super) const SETTLING: Duration = Duration::from_secs(75);
 
 /// Which of the two it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

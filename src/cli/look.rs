@@ -110,16 +110,7 @@ async fn gather(site: &Site<'_>) -> Result<Status> {
         etcd,
         haproxy::servers(&site.http, cluster),
     );
-    // Any member that answers knows the whole topology; the leader knows it best.
-    let mut topology = None;
-    let leader = patroni::leader_of(&survey);
-    let answering = survey
-        .iter()
-        .filter(|(_, status)| status.is_ok())
-        .map(|(host, _)| host);
-    if let Some(host) = leader.or(answering.into_iter().next()) {
-        topology = patroni::Patroni::on(&site.http, host).topology().await.ok();
-    }
+    let topology = patroni::overview(&site.http, &survey).await;
     Ok(Status {
         certificates: Certificates::of(site.base, &sight)?,
         topology,

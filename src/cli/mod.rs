@@ -19,6 +19,7 @@ mod drill;
 mod init;
 mod look;
 mod manual;
+mod operate;
 mod outlook;
 mod passing;
 mod plan;
@@ -185,6 +186,68 @@ pub enum Verb {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Keep Patroni from failing over, for as long as somebody works on the cluster by hand
+    #[command(
+        after_help = "While it is paused a leader that dies stays dead. `pgherd resume` ends it.\n\n\
+                      Example:\n  pgherd pause && pgherd ssh node1"
+    )]
+    Pause {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Let Patroni fail over again, and prove that the cluster holds
+    #[command(after_help = "Example:\n  pgherd resume --yes")]
+    Resume {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Remove a replica's data and copy the leader's anew
+    #[command(
+        after_help = "For a replica that cannot follow the leader any more. It returns once the replica streams and\n\
+                      the cluster is proven.\n\n\
+                      Example:\n  pgherd reinit node3"
+    )]
+    Reinit {
+        /// The replica whose data is removed
+        host: String,
+        /// Do not ask for the host's name
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Restart PostgreSQL: replicas one at a time, then a hand-over, the old leader last
+    #[command(
+        after_help = "Each member is back and streams before the next goes. How long writes were refused is measured.\n\n\
+                      Examples:\n  pgherd restart\n  pgherd restart --pending\n  pgherd restart node3"
+    )]
+    Restart {
+        /// Restart this member alone; if it leads, it hands over first [default: all]
+        host: Option<String>,
+        /// Only where a parameter waits for a restart
+        #[arg(long)]
+        pending: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Make a member the leader when there is no leader, or a sick one
+    #[command(
+        after_help = "Says what may be lost before it asks. While the leader is well, `pgherd switchover` does the same\n\
+                      and loses nothing.\n\n\
+                      Example:\n  pgherd failover --to node2"
+    )]
+    Failover {
+        /// The member that is to lead
+        #[arg(long, value_name = "HOST")]
+        to: String,
+        /// Take it although it is not synchronous and may lack acknowledged commits
+        #[arg(long)]
+        force: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Break the cluster on purpose under load, and measure what its clients feel
     #[command(
         after_help = "Writers commit numbered rows through HAProxy and note what was acknowledged, readers read,\n\
@@ -209,7 +272,7 @@ pub enum Verb {
         what: Rotate,
     },
     /// Open a shell on a host, or run a command there
-    #[command(after_help = "Example:\n  pgherd ssh node1 -- patronictl -c /etc/patroni.yml list")]
+    #[command(after_help = "Example:\n  pgherd ssh node1 -- patronictl list")]
     Ssh {
         /// One of the inventory's hosts
         host: String,
@@ -332,6 +395,8 @@ impl Verb {
         match self {
             // What is broken is put right first: a host may have to boot.
             Verb::Drill(_) | Verb::Switchover { .. } => Duration::from_secs(300),
+            // Its clients' table goes.
+            Verb::Restart { .. } => Duration::from_secs(30),
             _ => Duration::from_secs(3),
         }
     }
@@ -374,6 +439,23 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
         Verb::Verify => look::verify(global, terminal).await?,
         Verb::Switchover { to, yes } => {
             switchover::run(global, to.as_deref(), yes, terminal, cancel).await?;
+        }
+        Verb::Pause { yes } => {
+            operate::run(operate::Deed::Pause, global, yes, terminal, cancel).await?;
+        }
+        Verb::Resume { yes } => {
+            operate::run(operate::Deed::Resume, global, yes, terminal, cancel).await?;
+        }
+        Verb::Reinit { host, yes } => {
+            operate::run(operate::Deed::Reinit(host), global, yes, terminal, cancel).await?;
+        }
+        Verb::Restart { host, pending, yes } => {
+            let deed = operate::Deed::Restart { host, pending };
+            operate::run(deed, global, yes, terminal, cancel).await?;
+        }
+        Verb::Failover { to, force, yes } => {
+            let deed = operate::Deed::Failover { to, force };
+            operate::run(deed, global, yes, terminal, cancel).await?;
         }
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Rotate { what } => rotate::run(global, what, terminal, cancel).await?,

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// As few clients as tell how long writes were refused: others are at work here.
-const CREW: Crew = Crew {
+pub(super) const CREW: Crew = Crew {
     writers: 1,
     new_writers: 2,
     readers: 0,
@@ -113,7 +113,8 @@ pub(super) async fn run(
     Ok(())
 }
 
-fn known(base: &Base, name: &str) -> Result<HostName> {
+/// The member of that name.
+pub(super) fn known(base: &Base, name: &str) -> Result<HostName> {
     let members: Vec<&HostName> = base.inventory.with_role(Role::Postgres).collect();
     if let Some(member) = members.iter().find(|member| member.as_str() == name) {
         return Ok((*member).clone());

@@ -18,6 +18,7 @@ mod stage;
 mod tape;
 mod trouble;
 mod verdict;
+mod watched;
 
 pub use clients::{Clients, Target};
 pub use fault::{Fault, Tools};
@@ -32,3 +33,4 @@ pub use stage::Stage;
 pub use tape::{Attempt, Kind, Probe, Recording, Tape, View};
 pub use trouble::Trouble;
 pub use verdict::judge;
+pub use watched::watched;

@@ -20,6 +20,7 @@ use crate::{
 
 mod action;
 mod diagnose;
+mod operate;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -207,6 +208,12 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
             action::release_bootstrap(step, revision, context).await
         }
         Action::HandOver => action::hand_over(step, context, &say).await,
+        Action::SetPause(paused) => operate::set_pause(*paused, step, context, &say).await,
+        Action::Reinitialize => operate::reinitialize(step, context, &say).await,
+        Action::RestartPostgres { leads, since } => {
+            operate::restart(*leads, since.as_ref(), step, context, &say).await
+        }
+        Action::FailOver => operate::fail_over(step, context, &say).await,
         Action::ForgetMember => action::forget_member(step, context).await,
         Action::Wake => {
             action::wake(context).await;

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod hosts;
+mod operate;
 mod walk;

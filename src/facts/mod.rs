@@ -184,7 +184,11 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
     let mut ports = Vec::new();
     let (mut data_dir, mut etcd) = ("", String::new());
     if has(Role::Postgres) {
-        packages.extend(["patroni".into(), "postgresql-common".into()]);
+        packages.extend([
+            "patroni".into(),
+            "postgresql-common".into(),
+            "etcd-client".into(),
+        ]);
         packages.extend((13..=20).map(|major| format!("postgresql-{major}")));
         units.push("patroni.service");
         ports.extend([inventory.postgresql.port, PATRONI_PORT]);

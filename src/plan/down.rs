@@ -117,7 +117,7 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
         script = script
             .line("systemctl daemon-reload")
             .line("rm -rf /var/lib/pgherd /run/pgherd")
-            .line("rmdir -p /etc/systemd/system/etcd.service.d /etc/postgresql-common/createcluster.d /etc/needrestart/conf.d 2>/dev/null || true")
+            .line("rmdir -p /etc/systemd/system/etcd.service.d /etc/postgresql-common/createcluster.d /etc/needrestart/conf.d /etc/motd.d 2>/dev/null || true")
             .line("rm -rf /etc/pgherd");
         plan.push(Step {
             host: node.name.clone(),

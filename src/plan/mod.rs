@@ -22,6 +22,7 @@ mod files;
 mod front_door;
 mod local_sql;
 mod members;
+pub mod operate;
 mod packages;
 mod pause;
 mod reconnect;
@@ -103,6 +104,18 @@ pub enum Action {
     Wake,
     /// The same, and waits until each has read its config.
     TakeOver,
+    /// Has the members leave the leader as it is, whatever happens to it, or look after it again.
+    SetPause(bool),
+    /// Has the member on the step's host remove its data and copy the leader's anew; ends once that has begun.
+    Reinitialize,
+    /// Restarts PostgreSQL on the step's host, unless it has started after `since`; unless `leads`, only while it is a
+    /// replica.
+    RestartPostgres {
+        leads: bool,
+        since: Option<String>,
+    },
+    /// Makes the step's host the leader, whatever becomes of the one that there was.
+    FailOver,
     /// Deletes what the DCS has of the member on the step's host.
     ForgetMember,
     /// Tells etcd's cluster under which URL the peers of the member on the step's host find it.

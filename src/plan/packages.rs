@@ -1,6 +1,6 @@
 //! Packages: which a host needs, and how they come to it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Action, Change, Plan, Step, StepId, components};
 use crate::{
@@ -47,6 +47,8 @@ pub(super) fn wanted(cluster: &Cluster, node: &Node) -> Vec<String> {
                 if let Some(major) = node.postgresql {
                     packages.push(format!("postgresql-{major}"));
                 }
+                // For whoever is on the host and wants to know how etcd is.
+                packages.push("etcd-client".into());
                 match cluster.inventory.patroni.source {
                     PatroniSource::Pypi => packages.extend(VENV_TOOLS.map(String::from)),
                     PatroniSource::Distro => packages
@@ -57,6 +59,8 @@ pub(super) fn wanted(cluster: &Cluster, node: &Node) -> Vec<String> {
             Role::Haproxy => packages.push("haproxy".into()),
         }
     }
+    let mut seen = BTreeSet::new();
+    packages.retain(|package| seen.insert(package.clone()));
     packages
 }
 

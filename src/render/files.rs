@@ -79,6 +79,15 @@ const fn host(path: &'static str, template: Embedded) -> Entry {
     }
 }
 
+/// A program for whoever is on the host, in front of the package's own on every `PATH`.
+const fn command(role: Option<Role>, path: &'static str, template: Embedded) -> Entry {
+    Entry {
+        role,
+        mode: 0o755,
+        ..host(path, template)
+    }
+}
+
 /// A file of a service, once its package is there: root's, 0644, nothing secret.
 const fn service(role: Role, path: &'static str, template: Embedded, effect: Effect) -> Entry {
     Entry {
@@ -136,6 +145,12 @@ pub(super) const ENTRIES: &[Entry] = &[
         when: When::Pypi,
         ..host("/etc/pgherd/patroni-requirements.txt", template!("opt/patroni/requirements.txt"))
     },
+
+    // What a person on the host types and reads.
+    command(None, "/usr/local/bin/patronictl", template!("usr/local/bin/patronictl")),
+    command(None, "/usr/local/bin/etcdctl", template!("usr/local/bin/etcdctl")),
+    command(Some(Role::Postgres), "/usr/local/bin/psql", template!("usr/local/bin/psql")),
+    host("/etc/motd.d/pgherd", template!("etc/motd.d/pgherd")),
 
     // etcd reads certificate and key anew at every handshake, but its authority only at its start.
     certificate(Role::Etcd, "/etc/pgherd/tls/etcd/ca.crt", template!("etc/pgherd/tls/ca.crt"), Effect::Restart),

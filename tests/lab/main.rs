@@ -8,6 +8,7 @@
 
 mod addresses;
 mod bring_up;
+mod by_hand;
 mod drills;
 mod existing;
 mod interrupted;

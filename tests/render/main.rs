@@ -119,6 +119,7 @@ fn a_member_that_moves_changes_what_names_it_and_nothing_else() {
             ],
             "haproxy" => &[
                 ("/etc/hosts", Effect::Nothing),
+                ("/usr/local/bin/patronictl", Effect::Nothing),
                 ("/etc/haproxy/haproxy.cfg", Effect::Reload),
             ],
             _ => &[

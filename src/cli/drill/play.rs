@@ -184,7 +184,7 @@ impl Guard<'_> {
             return Err(
                 Error::failed("Patroni is paused, so that nothing would fail over")
                     .left("nothing was broken")
-                    .hint("resume it on any member: patronictl -c /etc/patroni.yml resume"),
+                    .hint("resume it: pgherd resume"),
             );
         }
         let clients = Clients::find(

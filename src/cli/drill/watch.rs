@@ -11,11 +11,7 @@ use crate::{
         session::Session,
         site::{self, Base, Site},
     },
-    drill::{
-        Clients, Load, Scenario, bands, judge, marks, measure, narrate,
-        record::{Drill, Mark, Record},
-        samples,
-    },
+    drill::{Clients, Load, narrate, record::Record, watched},
     error::Result,
     event::{Event, Moment},
     report::{self, Terminal},
@@ -85,32 +81,9 @@ async fn watch(
         never = narrate(&load, &site.events) => match never {},
         () = follow(site.base, &clients) => {}
     }
-    let (recording, balance) = load.stop().await?;
-    tell(Moment::End);
-    let mark = |t, moment| Mark {
-        t,
-        moment,
-        host: None,
-    };
-    let mut all = vec![mark(0.0, Moment::Load)];
-    all.extend(marks(&recording, WARM_UP));
-    all.push(mark(recording.length, Moment::End));
     let limits = wish.limits();
-    let measured = measure(&recording, WARM_UP, &balance);
-    let drill = Drill {
-        scenario: Scenario::Watch,
-        run: 1,
-        hosts: Vec::new(),
-        begun,
-        route: clients.route(),
-        bound: 0.0,
-        hold: None,
-        failures: judge(Scenario::Watch, &measured, &limits),
-        measured,
-        samples: samples(&recording),
-        marks: all,
-        bands: bands(&recording),
-    };
+    let drill = watched(load, WARM_UP, &limits).await?;
+    tell(Moment::End);
     Ok(Record::of(&cluster, begun, limits, vec![drill]))
 }
 

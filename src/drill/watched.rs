@@ -1,0 +1,40 @@
+//! What clients felt while somebody else did something.
+
+use super::{
+    Load, Scenario, bands, judge, marks, measure,
+    record::{Drill, Limits, Mark},
+    samples,
+};
+use crate::{error::Result, event::Moment};
+
+/// Ends the load, and makes a record of it in which nothing was broken.
+///
+/// What clients got counts from the second `from` of the load on: until then they get going.
+pub async fn watched(load: Load, from: f64, limits: &Limits) -> Result<Drill> {
+    let begun = load.tape().begun();
+    let route = load.clients().route();
+    let (recording, balance) = load.stop().await?;
+    let mark = |t, moment| Mark {
+        t,
+        moment,
+        host: None,
+    };
+    let mut all = vec![mark(0.0, Moment::Load)];
+    all.extend(marks(&recording, from));
+    all.push(mark(recording.length, Moment::End));
+    let measured = measure(&recording, from, &balance);
+    Ok(Drill {
+        scenario: Scenario::Watch,
+        run: 1,
+        hosts: Vec::new(),
+        begun,
+        route,
+        bound: 0.0,
+        hold: None,
+        failures: judge(Scenario::Watch, &measured, limits),
+        measured,
+        samples: samples(&recording),
+        marks: all,
+        bands: bands(&recording),
+    })
+}

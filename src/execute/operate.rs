@@ -1,0 +1,228 @@
+//! What a person asks of a running cluster: a pause, a replica copied anew, a restart, a failover.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{Context, Latest, Say};
+use crate::{
+    error::{Error, Result},
+    event::Stream,
+    inventory::HostName,
+    patroni::{self, Patroni, Status},
+    plan::Step,
+};
+
+/// How often it looks.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long a candidate may take to write down that it is to lead, before the others are woken to read it.
+const WAKING: Duration = Duration::from_millis(500);
+
+/// Has every member that answers know whether the cluster is paused. One that does not answer reads it from the DCS
+/// once it is back.
+pub(super) async fn set_pause(
+    paused: bool,
+    step: &Step,
+    context: &Context,
+    say: Say<'_>,
+) -> Result<()> {
+    let latest = Latest::default();
+    let begin = Instant::now();
+    let mut told = false;
+    loop {
+        let survey = patroni::survey(&context.http, &context.cluster).await;
+        let mut behind = Vec::new();
+        let mut refused = None;
+        for (host, status) in &survey {
+            let Ok(status) = status else { continue };
+            if told && status.pause == paused {
+                continue;
+            }
+            behind.push(host.as_str());
+            // The same patch to each: it is written once, and each is woken by its own.
+            match Patroni::on(&context.http, host)
+                .set_pause(&context.cluster, paused)
+                .await
+            {
+                Ok(()) => told = true,
+                Err(error) => refused = Some(error),
+            }
+        }
+        if told && behind.is_empty() {
+            return Ok(());
+        }
+        if begin.elapsed() > step.limit {
+            return Err(refused.unwrap_or_else(|| {
+                let word = if paused { "paused" } else { "resumed" };
+                Error::failed(match behind.as_slice() {
+                    [] => "no member answers".to_owned(),
+                    behind => format!("{} do not say that they are {word}", behind.join(", ")),
+                })
+            }));
+        }
+        if !behind.is_empty() {
+            latest.say(format!("not yet: {}", behind.join(", ")), say);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Returns once the member is at work on the copy, or has it already.
+pub(super) async fn reinitialize(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
+    let patroni = Patroni::on(&context.http, &step.host);
+    let before = started(&patroni.status().await);
+    patroni.reinitialize(&context.cluster).await?;
+    say(Stream::Stdout, "its data is removed and copied anew");
+    until(step, context, say, |status| {
+        status.state.contains("creating replica")
+            || (status.is_running() && has_started_since(status, before.as_ref()))
+    })
+    .await
+}
+
+/// Restarts PostgreSQL on the step's host, and returns once it runs again; one that has started after `since` has been
+/// restarted already.
+pub(super) async fn restart(
+    leads: bool,
+    since: Option<&String>,
+    step: &Step,
+    context: &Context,
+    say: Say<'_>,
+) -> Result<()> {
+    let patroni = Patroni::on(&context.http, &step.host);
+    let begin = Instant::now();
+    loop {
+        let status = patroni.status().await;
+        if status
+            .as_ref()
+            .is_ok_and(|status| since.is_some() && has_started_since(status, since))
+        {
+            say(Stream::Stdout, "it has started anew already");
+            break;
+        }
+        if !leads && status.as_ref().is_ok_and(Status::is_primary) {
+            return Err(Error::failed(format!("{} leads by now", step.host))
+                .on(&step.host)
+                .left("it was not restarted")
+                .hint("run the same command again: it takes the members in another order"));
+        }
+        let asked = if leads {
+            patroni.restart(&context.cluster).await
+        } else {
+            patroni.restart_replica(&context.cluster).await
+        };
+        match asked {
+            Ok(()) => break,
+            // A shutdown may take longer than an answer is waited for; it goes on.
+            Err(error) if error.what().contains("gave no answer") => break,
+            // Patroni does one thing after another.
+            Err(error) if is_at_work(&error) && begin.elapsed() < step.limit => {
+                sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    until(step, context, say, |status| {
+        status.is_running() && (since.is_none() || has_started_since(status, since))
+    })
+    .await
+}
+
+/// Whether Patroni refuses since it does something else at the moment.
+fn is_at_work(error: &Error) -> bool {
+    let mut causes = error.causes().iter();
+    causes.any(|cause| cause.contains("already in progress"))
+}
+
+/// Makes the step's host the leader, and returns once it takes writes.
+pub(super) async fn fail_over(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
+    let candidate = Patroni::on(&context.http, &step.host);
+    // A leader that is there would notice in its next loop, and is woken for it.
+    let (asked, ()) = tokio::join!(candidate.failover(&context.cluster, &step.host), async {
+        sleep(WAKING).await;
+        super::action::wake(context).await;
+    });
+    match asked {
+        Ok(()) => {}
+        // The leader's lock may have to end first, which takes up to `ttl`.
+        Err(error) if is_under_way(&error) => {
+            say(Stream::Stdout, &error.causes().join("; "));
+        }
+        Err(error) => return Err(error),
+    }
+    let latest = Latest::default();
+    let begin = Instant::now();
+    loop {
+        if matches!(candidate.is_leader().await, Ok(true)) {
+            return Ok(());
+        }
+        let state = describe(&candidate.status().await);
+        if begin.elapsed() > step.limit {
+            let seconds = begin.elapsed().as_secs();
+            return Err(Error::failed(format!(
+                "{} does not lead after {seconds} s: {state}",
+                step.host
+            ))
+            .on(&step.host));
+        }
+        latest.say(state, say);
+        sleep(PAUSE).await;
+    }
+}
+
+/// Patroni's word for a failover of which it does not know the end yet.
+fn is_under_way(error: &Error) -> bool {
+    error.what().contains("gave no answer")
+        || error
+            .causes()
+            .iter()
+            .any(|cause| cause.contains("unknown") || cause.contains("in progress"))
+}
+
+fn started(status: &Result<Status>) -> Option<String> {
+    status
+        .as_ref()
+        .ok()
+        .and_then(|status| status.postmaster_start_time.clone())
+}
+
+fn has_started_since(status: &Status, before: Option<&String>) -> bool {
+    status.postmaster_start_time.is_some() && status.postmaster_start_time.as_ref() != before
+}
+
+async fn until(
+    step: &Step,
+    context: &Context,
+    say: Say<'_>,
+    reached: impl Fn(&Status) -> bool,
+) -> Result<()> {
+    let latest = Latest::default();
+    let begin = Instant::now();
+    let host: &HostName = &step.host;
+    loop {
+        let status = Patroni::on(&context.http, host).status().await;
+        if status.as_ref().is_ok_and(&reached) {
+            return Ok(());
+        }
+        let state = describe(&status);
+        if begin.elapsed() > step.limit {
+            let seconds = begin.elapsed().as_secs();
+            return Err(Error::failed(format!("not after {seconds} s: {state}"))
+                .on(host)
+                .left("nothing was undone; Patroni goes on trying"));
+        }
+        latest.say(state, say);
+        sleep(PAUSE).await;
+    }
+}
+
+fn describe(status: &Result<Status>) -> String {
+    match status {
+        Ok(status) => [status.role.as_str(), status.state.as_str()]
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(", "),
+        Err(error) => error.what().to_owned(),
+    }
+}

@@ -1,0 +1,398 @@
+//! What a person does to a running cluster, as plans; what must not be done is refused before anything is touched.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Action, Change, Condition, Plan, Step, StepId};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    inventory::{HostName, Role},
+    patroni::{self, Member, Status, Topology},
+};
+
+/// How long a member may take to copy all data.
+const COPYING: Duration = Duration::from_secs(6 * 3600);
+/// How long PostgreSQL may take to stop, start and catch up.
+const RESTARTING: Duration = Duration::from_secs(600);
+/// How long a change of leader may take, `ttl` aside.
+const HANDING_OVER: Duration = Duration::from_secs(60);
+
+/// The cluster as its members tell it.
+pub struct Seen<'a> {
+    pub cluster: &'a Cluster,
+    pub survey: &'a BTreeMap<HostName, Result<Status>>,
+    /// As one of them sees all; none while nobody answers.
+    pub topology: Option<&'a Topology>,
+}
+
+impl Seen<'_> {
+    pub fn leader(&self) -> Option<&HostName> {
+        patroni::leader_of(self.survey)
+    }
+
+    fn status(&self, host: &HostName) -> Option<&Status> {
+        self.survey.get(host)?.as_ref().ok()
+    }
+
+    fn told(&self, host: &HostName) -> Option<&Member> {
+        let members = &self.topology?.members;
+        members.iter().find(|member| member.name == host.as_str())
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.topology.is_some_and(|topology| topology.pause)
+            || self.survey.values().flatten().any(|status| status.pause)
+    }
+
+    /// Whether `host` has every commit that was acknowledged, as the DCS says.
+    pub fn is_synchronous(&self, host: &HostName) -> bool {
+        self.told(host)
+            .is_some_and(|member| is_synchronous(&member.role))
+    }
+
+    /// Whether commits wait for a standby.
+    pub fn waits_for_standbys(&self) -> bool {
+        let told = |topology: &Topology| {
+            let mut members = topology.members.iter();
+            members.any(|member| is_synchronous(&member.role))
+        };
+        self.cluster.inventory.patroni.synchronous || self.topology.is_some_and(told)
+    }
+
+    /// Bytes between what a leader last told the DCS and what `host` has.
+    pub fn lag(&self, host: &HostName) -> Option<u64> {
+        self.told(host)?.lag.as_ref()?.as_u64()
+    }
+
+    fn refuse_paused(&self, what: &str) -> Result<()> {
+        if self.is_paused() {
+            return Err(
+                Error::input(format!("the cluster is paused, so that {what}"))
+                    .left("nothing was changed")
+                    .hint("resume it first: pgherd resume"),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn is_synchronous(role: &str) -> bool {
+    matches!(role, "sync_standby" | "quorum_standby")
+}
+
+/// Pauses, or resumes; an empty plan where every member that answers says that already.
+pub fn pause(seen: &Seen<'_>, paused: bool) -> Result<Plan> {
+    let mut plan = Plan::default();
+    let answering: Vec<&HostName> = seen
+        .survey
+        .iter()
+        .filter(|(_, status)| status.is_ok())
+        .map(|(host, _)| host)
+        .collect();
+    let Some(first) = answering.first() else {
+        let mut error = Error::failed("no member's Patroni answers").left("nothing was changed");
+        for told in seen
+            .survey
+            .values()
+            .filter_map(|status| status.as_ref().err())
+        {
+            error = error.cause(told.to_string());
+        }
+        return Err(error.hint("see why: pgherd status"));
+    };
+    let name = if paused { "pause" } else { "resume" };
+    let there = |host: &&HostName| {
+        seen.status(host)
+            .is_some_and(|status| status.pause == paused)
+    };
+    let said = seen.topology.is_none_or(|it| it.pause == paused);
+    if said && answering.iter().all(there) {
+        let word = if paused { "paused" } else { "not paused" };
+        plan.skip(first, name, format!("every member says that it is {word}"));
+        return Ok(plan);
+    }
+    let loop_wait = u64::from(seen.cluster.inventory.patroni.loop_wait);
+    plan.push(Step {
+        host: seen.leader().unwrap_or(first).to_owned(),
+        name,
+        why: if paused {
+            "somebody wants to work on it without anything failing over".into()
+        } else {
+            "nothing fails over while it is paused".into()
+        },
+        after: Vec::new(),
+        changes: vec![Change::Other(if paused {
+            "no member fails over any more".into()
+        } else {
+            "the members fail over again".into()
+        })],
+        action: Action::SetPause(paused),
+        limit: Duration::from_secs(loop_wait + 20),
+        units: vec!["patroni"],
+    });
+    Ok(plan)
+}
+
+/// Has a replica's data copied anew.
+pub fn reinit(seen: &Seen<'_>, host: &HostName) -> Result<Plan> {
+    let untouched = "nothing was changed";
+    let leader = seen.leader();
+    if leader == Some(host) {
+        return Err(
+            Error::input(format!("{host} is the leader: its data is the cluster's"))
+                .left(untouched)
+                .hint("let another member lead first: pgherd switchover"),
+        );
+    }
+    seen.refuse_paused("Patroni would not start PostgreSQL again once the data is copied")?;
+    let Some(leader) = leader else {
+        return Err(
+            Error::input("no member leads from which data could be copied")
+                .left(untouched)
+                .hint("see what the members say: pgherd status")
+                .hint("make a healthy member the leader: pgherd failover --to HOST"),
+        );
+    };
+    if let Some(Err(error)) = seen.survey.get(host) {
+        return Err(Error::failed(format!(
+            "Patroni on {host} does not answer, and nobody else can copy data there"
+        ))
+        .on(host)
+        .cause(error.to_string())
+        .left(untouched)
+        .hint(format!("see why: pgherd logs {host} patroni"))
+        .hint("start what does not run: pgherd up"));
+    }
+    let mut plan = Plan::default();
+    let begun = plan.push(Step {
+        host: host.clone(),
+        name: "reinit",
+        why: "its data is to be that of the leader".into(),
+        after: Vec::new(),
+        changes: vec![Change::Other(format!(
+            "the data on {host} is removed and copied from {leader}"
+        ))],
+        action: Action::Reinitialize,
+        limit: Duration::from_secs(120),
+        units: vec!["patroni"],
+    });
+    await_streaming(&mut plan, host, vec![begun], COPYING);
+    Ok(plan)
+}
+
+/// Which members to restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which<'a> {
+    All,
+    One(&'a HostName),
+}
+
+/// Restarts PostgreSQL: replicas one at a time, each back before the next goes; then the leader hands over, and is
+/// restarted as a replica. With `pending` only where a parameter waits for it.
+pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan> {
+    let untouched = "nothing was restarted";
+    seen.refuse_paused("nothing would take the place of a member that does not come back")?;
+    let Some(leader) = seen.leader() else {
+        return Err(
+            Error::input("no member leads, to which a replica could come back")
+                .left(untouched)
+                .hint("see what the members say: pgherd status"),
+        );
+    };
+    let mut chosen: Vec<&HostName> = seen
+        .cluster
+        .with_role(Role::Postgres)
+        .map(|node| &node.name)
+        .filter(|host| which == Which::All || which == Which::One(host))
+        .collect();
+    for host in &chosen {
+        if let Some(Err(error)) = seen.survey.get(*host) {
+            return Err(Error::failed(format!("Patroni on {host} does not answer"))
+                .on(host)
+                .cause(error.to_string())
+                .left(untouched)
+                .hint("restart one member alone: pgherd restart HOST"));
+        }
+    }
+    let mut plan = Plan::default();
+    if pending {
+        chosen.retain(|host| seen.status(host).is_some_and(|it| it.pending_restart));
+    }
+    if chosen.is_empty() {
+        plan.skip(
+            leader,
+            "restart-postgresql",
+            "no parameter waits for a restart",
+        );
+        return Ok(plan);
+    }
+    if pending && which == Which::All {
+        plan.push(restart_pending(leader));
+        return Ok(plan);
+    }
+    chosen.sort_by_key(|host| *host == leader);
+    let replicas = seen.cluster.with_role(Role::Postgres).count() > 1;
+    let mut last: Vec<StepId> = Vec::new();
+    for host in chosen {
+        let leads = host == leader;
+        if leads && replicas {
+            refuse_without_successor(seen, leader)?;
+            last = vec![plan.push(Step {
+                host: host.clone(),
+                name: "hand-over",
+                why: "a leader is not restarted while it takes writes".into(),
+                after: last,
+                changes: vec![Change::Other("another member becomes the leader".into())],
+                action: Action::HandOver,
+                limit: HANDING_OVER,
+                units: vec!["patroni"],
+            })];
+            last = vec![await_streaming(&mut plan, host, last, RESTARTING)];
+        }
+        let restarted = plan.push(Step {
+            host: host.clone(),
+            name: "restart-postgresql",
+            why: if pending {
+                "a parameter waits for it".into()
+            } else {
+                "it was asked for".into()
+            },
+            after: last,
+            changes: vec![Change::Other("PostgreSQL restarts".into())],
+            action: Action::RestartPostgres {
+                leads: leads && !replicas,
+                // A leader that has handed over has started anew by that.
+                since: seen
+                    .status(host)
+                    .and_then(|status| status.postmaster_start_time.clone()),
+            },
+            limit: RESTARTING,
+            units: vec!["patroni"],
+        });
+        last = vec![if replicas {
+            await_streaming(&mut plan, host, vec![restarted], RESTARTING)
+        } else {
+            plan.push(Step {
+                host: host.clone(),
+                name: "await-leader",
+                why: "one member must take writes".into(),
+                after: vec![restarted],
+                changes: Vec::new(),
+                action: Action::Await(Condition::Leader),
+                limit: RESTARTING,
+                units: vec!["patroni"],
+            })
+        }];
+    }
+    Ok(plan)
+}
+
+/// The same step that `up` has for parameters that wait.
+fn restart_pending(leader: &HostName) -> Step {
+    Step {
+        host: leader.clone(),
+        name: "restart-pending",
+        why: "some parameters only take effect when PostgreSQL starts".into(),
+        after: Vec::new(),
+        changes: vec![Change::Other(
+            "PostgreSQL restarts where a parameter waits for it".into(),
+        )],
+        action: Action::RestartPending,
+        limit: RESTARTING,
+        units: vec!["patroni"],
+    }
+}
+
+fn refuse_without_successor(seen: &Seen<'_>, leader: &HostName) -> Result<()> {
+    let streams = seen.status(leader).is_some_and(|status| {
+        let mut members = seen.cluster.with_role(Role::Postgres);
+        members.any(|node| node.name != *leader && status.streams_to(&node.name))
+    });
+    if streams {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{leader} leads and streams to no replica that could take over meanwhile"
+    ))
+    .left("nothing was restarted")
+    .hint("see what is wrong with the replicas: pgherd status"))
+}
+
+/// Makes `to` the leader, whatever becomes of the one that there is. With `force` also a member that may lack
+/// commits although the cluster is synchronous.
+pub fn failover(seen: &Seen<'_>, to: &HostName, force: bool) -> Result<Plan> {
+    let refused = |what: String| Error::input(what).left("nothing was changed");
+    let others = "see which member is fit: pgherd status";
+    if seen.leader() == Some(to) {
+        return Err(refused(format!("{to} leads already")));
+    }
+    let status = match seen.survey.get(to) {
+        Some(Ok(status)) => status,
+        Some(Err(error)) => {
+            return Err(refused(format!("Patroni on {to} does not answer"))
+                .cause(error.to_string())
+                .hint(others));
+        }
+        None => return Err(refused(format!("{to} is no member")).hint(others)),
+    };
+    if !status.is_running() {
+        return Err(refused(format!(
+            "PostgreSQL on {to} does not run ({})",
+            status.state
+        ))
+        .hint(others));
+    }
+    if seen.topology.is_none() {
+        return Err(Error::failed(
+            "no member sees the cluster in the DCS, without which none may lead",
+        )
+        .left("nothing was changed")
+        .hint("see how etcd is: pgherd status"));
+    }
+    if seen.waits_for_standbys() && !seen.is_synchronous(to) && !force {
+        let mut error = refused(format!(
+            "{to} is not a synchronous standby: it may lack commits that were acknowledged"
+        ));
+        let fit: Vec<&str> = seen
+            .survey
+            .keys()
+            .filter(|host| seen.is_synchronous(host))
+            .map(HostName::as_str)
+            .collect();
+        if !fit.is_empty() {
+            error = error.cause(format!("synchronous: {}", fit.join(", ")));
+        }
+        return Err(error.hint("if no other is left, --force takes it all the same"));
+    }
+    let mut plan = Plan::default();
+    let ttl = u64::from(seen.cluster.inventory.patroni.ttl);
+    plan.push(Step {
+        host: to.clone(),
+        name: "failover",
+        why: "it is to lead, whatever becomes of the leader".into(),
+        after: Vec::new(),
+        changes: vec![Change::Other(format!("{to} becomes the leader"))],
+        action: Action::FailOver,
+        limit: HANDING_OVER + Duration::from_secs(ttl),
+        units: vec!["patroni"],
+    });
+    Ok(plan)
+}
+
+fn await_streaming(
+    plan: &mut Plan,
+    host: &HostName,
+    after: Vec<StepId>,
+    limit: Duration,
+) -> StepId {
+    plan.push(Step {
+        host: host.clone(),
+        name: "await-streaming",
+        why: "a replica counts once the leader streams to it".into(),
+        after,
+        changes: Vec::new(),
+        action: Action::Await(Condition::Streaming),
+        limit,
+        units: vec!["patroni"],
+    })
+}

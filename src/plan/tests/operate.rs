@@ -1,0 +1,319 @@
+//! What a person does to a running cluster: what is planned, and what is refused.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde_json::{Value, json};
+
+use super::world::{FIVE, ONE, cluster};
+use crate::{
+    cluster::Cluster,
+    error::{Error, Kind, Result},
+    inventory::HostName,
+    patroni::{Status, Topology},
+    plan::{
+        Action, Plan,
+        operate::{self, Seen, Which},
+    },
+};
+
+/// node1 leads and streams to both others, of which node2 is synchronous where `sync` is on.
+struct Told {
+    cluster: Cluster,
+    survey: BTreeMap<HostName, Result<Status>>,
+    topology: Option<Topology>,
+}
+
+impl Told {
+    fn new(sync: bool) -> Self {
+        let replicas = json!([
+            {"application_name": "node2", "state": "streaming", "sync_state": if sync { "sync" } else { "async" }},
+            {"application_name": "node3", "state": "streaming", "sync_state": "async"},
+        ]);
+        let survey = BTreeMap::from([
+            status(
+                "node1",
+                json!({"state": "running", "role": "primary", "replication": replicas}),
+            ),
+            status("node2", json!({"state": "running", "role": "replica"})),
+            status("node3", json!({"state": "running", "role": "replica"})),
+        ]);
+        let second = if sync { "sync_standby" } else { "replica" };
+        let topology = json!({"members": [
+            {"name": "node1", "role": "leader", "state": "running"},
+            {"name": "node2", "role": second, "state": "streaming", "lag": 0},
+            {"name": "node3", "role": "replica", "state": "streaming", "lag": 4096},
+        ]});
+        Self {
+            cluster: cluster("", FIVE),
+            survey,
+            topology: Some(serde_json::from_value(topology).unwrap()),
+        }
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen {
+            cluster: &self.cluster,
+            survey: &self.survey,
+            topology: self.topology.as_ref(),
+        }
+    }
+
+    fn says(&mut self, host: &str, told: Value) {
+        self.survey.extend([status(host, told)]);
+    }
+
+    fn silent(&mut self, host: &str) {
+        let error = Error::failed("port 8008 does not answer");
+        self.survey.insert(HostName::new(host), Err(error));
+    }
+
+    fn paused(mut self) -> Self {
+        for status in self.survey.values_mut().flatten() {
+            status.pause = true;
+        }
+        self.topology.as_mut().unwrap().pause = true;
+        self
+    }
+
+    /// node1 is gone, and etcd has noticed.
+    fn headless(mut self) -> Self {
+        self.silent("node1");
+        let topology = self.topology.as_mut().unwrap();
+        topology.members.retain(|member| member.name != "node1");
+        self
+    }
+}
+
+fn status(host: &str, told: Value) -> (HostName, Result<Status>) {
+    (
+        HostName::new(host),
+        Ok(serde_json::from_value(told).unwrap()),
+    )
+}
+
+/// The steps, one a line, with what they wait for.
+fn steps(plan: &Plan) -> String {
+    let mut text = String::new();
+    for (id, step) in plan.steps.iter().enumerate() {
+        writeln!(text, "{id} {} {} {:?}", step.host, step.name, step.after).unwrap();
+    }
+    text
+}
+
+/// A refusal: bad input, with these words, and a way out.
+fn refused(planned: Result<Plan>, words: &str) {
+    let error = planned.expect_err(words);
+    assert_eq!(error.kind(), Kind::Input, "{error}");
+    assert!(error.what().contains(words), "{error}");
+    assert!(error.left_behind().is_some(), "{error}");
+}
+
+fn host(name: &str) -> HostName {
+    HostName::new(name)
+}
+
+#[test]
+fn a_pause_is_asked_for_once() {
+    let running = Told::new(false);
+    let plan = operate::pause(&running.seen(), true).unwrap();
+    assert_eq!(steps(&plan), "0 node1 pause []\n");
+    assert_eq!(plan.steps[0].action, Action::SetPause(true));
+    assert!(operate::pause(&running.seen(), false).unwrap().is_empty());
+
+    let mut paused = Told::new(false).paused();
+    assert!(operate::pause(&paused.seen(), true).unwrap().is_empty());
+    // One that does not answer is told by the DCS.
+    paused.silent("node3");
+    assert!(operate::pause(&paused.seen(), true).unwrap().is_empty());
+    // One that does not say so yet is waited for.
+    paused.says("node3", json!({"state": "running", "role": "replica"}));
+    assert_eq!(operate::pause(&paused.seen(), true).unwrap().steps.len(), 1);
+    let plan = operate::pause(&paused.seen(), false).unwrap();
+    assert_eq!(plan.steps[0].action, Action::SetPause(false));
+
+    for host in ["node1", "node2", "node3"] {
+        paused.silent(host);
+    }
+    let error = operate::pause(&paused.seen(), true).unwrap_err();
+    assert_eq!((error.kind(), error.causes().len()), (Kind::Failed, 3));
+}
+
+#[test]
+fn a_pause_needs_no_leader() {
+    let headless = Told::new(false).headless();
+    let plan = operate::pause(&headless.seen(), true).unwrap();
+    assert_eq!(steps(&plan), "0 node2 pause []\n");
+}
+
+#[test]
+fn a_replica_is_copied_anew_while_another_leads() {
+    let told = Told::new(true);
+    let plan = operate::reinit(&told.seen(), &host("node3")).unwrap();
+    assert_eq!(
+        steps(&plan),
+        "0 node3 reinit []\n1 node3 await-streaming [0]\n"
+    );
+    refused(
+        operate::reinit(&told.seen(), &host("node1")),
+        "node1 is the leader",
+    );
+    let paused = Told::new(false).paused();
+    refused(operate::reinit(&paused.seen(), &host("node3")), "is paused");
+    let headless = Told::new(false).headless();
+    refused(
+        operate::reinit(&headless.seen(), &host("node3")),
+        "no member leads",
+    );
+    let mut silent = Told::new(false);
+    silent.silent("node3");
+    let error = operate::reinit(&silent.seen(), &host("node3")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Failed);
+    // One whose PostgreSQL cannot start is what this is for.
+    silent.says("node3", json!({"state": "start failed", "role": "replica"}));
+    assert!(operate::reinit(&silent.seen(), &host("node3")).is_ok());
+}
+
+#[test]
+fn members_restart_one_at_a_time_and_the_leader_last() {
+    let told = Told::new(false);
+    let plan = operate::restart(&told.seen(), Which::All, false).unwrap();
+    assert_eq!(
+        steps(&plan),
+        "0 node2 restart-postgresql []\n1 node2 await-streaming [0]\n\
+         2 node3 restart-postgresql [1]\n3 node3 await-streaming [2]\n\
+         4 node1 hand-over [3]\n5 node1 await-streaming [4]\n\
+         6 node1 restart-postgresql [5]\n7 node1 await-streaming [6]\n"
+    );
+    let leads = |action: &Action| matches!(action, Action::RestartPostgres { leads: true, .. });
+    assert!(!plan.steps.iter().any(|step| leads(&step.action)));
+    let node3 = host("node3");
+    let plan = operate::restart(&told.seen(), Which::One(&node3), false).unwrap();
+    assert_eq!(
+        steps(&plan),
+        "0 node3 restart-postgresql []\n1 node3 await-streaming [0]\n"
+    );
+}
+
+#[test]
+fn the_only_member_restarts_where_it_is() {
+    let mut alone = Told::new(false);
+    alone.cluster = cluster("", ONE);
+    alone.survey = BTreeMap::from([status(
+        "all",
+        json!({"state": "running", "role": "primary"}),
+    )]);
+    let plan = operate::restart(&alone.seen(), Which::All, false).unwrap();
+    assert_eq!(
+        steps(&plan),
+        "0 all restart-postgresql []\n1 all await-leader [0]\n"
+    );
+    let action = &plan.steps[0].action;
+    assert!(matches!(
+        action,
+        Action::RestartPostgres { leads: true, .. }
+    ));
+}
+
+#[test]
+fn a_restart_that_would_stop_writes_for_good_is_refused() {
+    let mut told = Told::new(false);
+    told.says("node1", json!({"state": "running", "role": "primary"}));
+    let node1 = host("node1");
+    for which in [Which::All, Which::One(&node1)] {
+        refused(
+            operate::restart(&told.seen(), which, false),
+            "streams to no replica",
+        );
+    }
+    let paused = Told::new(false).paused();
+    refused(
+        operate::restart(&paused.seen(), Which::All, false),
+        "is paused",
+    );
+    let headless = Told::new(false).headless();
+    refused(
+        operate::restart(&headless.seen(), Which::All, false),
+        "no member leads",
+    );
+    let mut silent = Told::new(false);
+    silent.silent("node3");
+    let error = operate::restart(&silent.seen(), Which::All, false).unwrap_err();
+    assert_eq!(error.host(), Some(&host("node3")));
+    let node2 = host("node2");
+    assert!(operate::restart(&silent.seen(), Which::One(&node2), false).is_ok());
+}
+
+#[test]
+fn only_who_waits_for_it_is_restarted_where_that_is_asked_for() {
+    let mut told = Told::new(false);
+    let plan = operate::restart(&told.seen(), Which::All, true).unwrap();
+    assert!(plan.is_empty() && plan.unchanged.len() == 1);
+    told.says(
+        "node3",
+        json!({"state": "running", "role": "replica", "pending_restart": true}),
+    );
+    let plan = operate::restart(&told.seen(), Which::All, true).unwrap();
+    assert_eq!(plan.steps.len(), 1);
+    assert_eq!(plan.steps[0].action, Action::RestartPending);
+    let (node2, node3) = (host("node2"), host("node3"));
+    assert!(
+        operate::restart(&told.seen(), Which::One(&node2), true)
+            .unwrap()
+            .is_empty()
+    );
+    let plan = operate::restart(&told.seen(), Which::One(&node3), true).unwrap();
+    assert_eq!(plan.steps.len(), 2);
+}
+
+#[test]
+fn who_may_take_over_by_force() {
+    let headless = Told::new(false).headless();
+    let plan = operate::failover(&headless.seen(), &host("node3"), false).unwrap();
+    assert_eq!(steps(&plan), "0 node3 failover []\n");
+    assert_eq!(headless.seen().lag(&host("node3")), Some(4096));
+    // A leader that is sick may still answer.
+    let sick = Told::new(false);
+    assert!(operate::failover(&sick.seen(), &host("node2"), false).is_ok());
+
+    refused(
+        operate::failover(&sick.seen(), &host("node1"), false),
+        "node1 leads already",
+    );
+    refused(
+        operate::failover(&headless.seen(), &host("node1"), false),
+        "does not answer",
+    );
+    refused(
+        operate::failover(&sick.seen(), &host("node9"), false),
+        "is no member",
+    );
+    let mut stopped = Told::new(false).headless();
+    stopped.says("node3", json!({"state": "stopped", "role": "replica"}));
+    refused(
+        operate::failover(&stopped.seen(), &host("node3"), false),
+        "does not run (stopped)",
+    );
+    let mut blind = Told::new(false).headless();
+    blind.topology = None;
+    let error = operate::failover(&blind.seen(), &host("node3"), false).unwrap_err();
+    assert_eq!(error.kind(), Kind::Failed);
+}
+
+#[test]
+fn only_a_synchronous_standby_takes_over_unless_it_is_forced() {
+    for told in [Told::new(true), Told::new(true).headless()] {
+        assert!(operate::failover(&told.seen(), &host("node2"), false).is_ok());
+        let planned = operate::failover(&told.seen(), &host("node3"), false);
+        let error = planned.unwrap_err();
+        assert!(error.causes()[0].contains("synchronous: node2"), "{error}");
+        assert!(error.hints()[0].contains("--force"));
+        assert!(operate::failover(&told.seen(), &host("node3"), true).is_ok());
+    }
+    // The setting counts too: nobody may be synchronous for a moment.
+    let mut told = Told::new(false).headless();
+    told.cluster.inventory.patroni.synchronous = true;
+    refused(
+        operate::failover(&told.seen(), &host("node3"), false),
+        "not a synchronous standby",
+    );
+}

@@ -11,8 +11,8 @@ try_conf() {
 }
 
 try_parameters() {
-  mkdir -p /run/pgherd
-  trial=$(mktemp -d /run/pgherd/trial.XXXXXX)
+  # Not in /run/pgherd, which root alone may enter.
+  trial=$(mktemp -d /run/pgherd-trial.XXXXXX)
   for d in base/1 global pg_commit_ts pg_dynshmem pg_logical pg_multixact/members pg_multixact/offsets \
     pg_notify pg_replslot pg_serial pg_snapshots pg_stat pg_stat_tmp pg_subtrans pg_tblspc pg_twophase \
     pg_wal/archive_status pg_xact; do

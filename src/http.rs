@@ -13,7 +13,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -32,6 +32,9 @@ use crate::{
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long it may take to do something; a restart of PostgreSQL is answered when it is done.
 const DEED: Duration = Duration::from_secs(120);
+
+/// How long an answer may be, in bytes; the longest, etcd's metrics, are a hundredth of this.
+const LONGEST: usize = 16 << 20;
 
 /// An answer, whatever its status.
 #[derive(Debug)]
@@ -150,7 +153,7 @@ impl Http {
         }
         let stream = self.remote.dial(host, port).await?;
         match &self.tls {
-            None => talk(stream, request).await.map_err(|error| failed(&error)),
+            None => talk(stream, request).await.map_err(|error| failed(&*error)),
             Some(config) => {
                 let name =
                     ServerName::try_from(host.to_string()).map_err(|error| failed(&error))?;
@@ -160,7 +163,7 @@ impl Http {
                     .map_err(|error| failed(&error))?;
                 talk(Box::new(stream), request)
                     .await
-                    .map_err(|error| failed(&error))
+                    .map_err(|error| failed(&*error))
             }
         }
     }
@@ -183,13 +186,18 @@ fn refused_forward(error: &(dyn std::error::Error + 'static)) -> Option<String> 
 async fn talk(
     stream: Box<dyn Connection>,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, hyper::Error> {
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let ask = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+            true => format!("its answer is longer than {} MiB", LONGEST >> 20).into(),
+            false => error,
+        })?;
+        let body = body.to_bytes();
         Ok(Answer { status, body })
     };
     tokio::pin!(connection);
@@ -199,7 +207,7 @@ async fn talk(
         // The server may close before the answer has been read to its end.
         closed = &mut connection => match closed {
             Ok(()) => ask.await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         },
     }
 }

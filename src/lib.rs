@@ -12,6 +12,7 @@ pub mod etcd;
 pub mod event;
 pub mod execute;
 pub mod facts;
+pub mod given;
 pub mod haproxy;
 pub mod http;
 pub mod inventory;

@@ -26,6 +26,7 @@ use crate::{
     inventory::{HostName, Role},
     remote::{Connection, Remote},
     secret::Secret,
+    sql::{SESSION, literal},
 };
 
 /// How long a connection or a statement may take.
@@ -33,6 +34,46 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// What connections of pgherd's call themselves in `pg_stat_activity`.
 pub const APPLICATION: &str = "pgherd";
+
+/// The database that pgherd's own sessions are in.
+const DATABASE: &str = "postgres";
+/// The schema of pgherd's own tables there.
+const SCHEMA: &str = "pgherd";
+
+/// Makes the schema that is pgherd's own, for what is written to try the cluster out, and asks who
+/// else has a hand in it. [`refuse_strange`] reads the answer.
+///
+/// Whoever owns the schema, or may create in it, decides what a name in there means: triggers and views
+/// of theirs would run as the superuser.
+pub fn own_schema() -> String {
+    let (schema, us) = (literal(SCHEMA), literal(SUPERUSER));
+    format!(
+        "set client_min_messages = warning; create schema if not exists {SCHEMA}; \
+         with schema as (select oid, nspowner, nspacl from pg_namespace where nspname = {schema}), \
+         hands (role) as ( \
+         select nspowner from schema \
+         union select c.relowner from pg_class c join schema on c.relnamespace = schema.oid \
+         union select acl.grantee from schema, aclexplode(schema.nspacl) acl where acl.privilege_type = 'CREATE') \
+         select case role when 0 then 'public' else pg_get_userbyid(role) end from hands \
+         where role is distinct from (select oid from pg_roles where rolname = {us}) limit 1"
+    )
+}
+
+/// Fails where [`own_schema`] has found somebody else.
+pub fn refuse_strange(rows: &[SimpleQueryRow]) -> Result<()> {
+    let Some(role) = rows.first().and_then(|row| row.get(0)) else {
+        return Ok(());
+    };
+    Err(Error::failed(format!(
+        "the schema {SCHEMA} of the database {DATABASE} is not pgherd's alone"
+    ))
+    .cause(format!(
+        "the role {role} owns it or a table in it, or may create some"
+    ))
+    .hint(format!(
+        "look at it, and drop it if nobody needs it: drop schema {SCHEMA} cascade"
+    )))
+}
 
 /// Which of HAProxy's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,9 +146,10 @@ pub async fn login(
     let mut config = Config::new();
     config
         .user(SUPERUSER)
-        .dbname("postgres")
+        .dbname(DATABASE)
         .password(password.expose())
-        .application_name(APPLICATION);
+        .application_name(APPLICATION)
+        .options(SESSION);
     let client = match tls {
         None => {
             let (client, connection) = config.connect_raw(stream, NoTls).await?;

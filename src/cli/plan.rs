@@ -279,12 +279,13 @@ mod tests {
         insta::assert_snapshot!(told, @"
         --- /server.crt
         +++ /server.crt
-        @@ -1,10 +1,10 @@
+        @@ -1,11 +1,11 @@
          certificate: node1
         -  serial: 04:70:49:62:f1:4f:54:3f:8f:e5:9b:f1:a9:ec:05:50
         +  serial: 04:0f:fd:b0:12:46:10:ae:af:f9:00:cd:9e:44:5d:f0
            issuer: pgherd pg
            valid until: 2029-02-27 22:10 UTC
+           use: server and client
            name: haproxy
            name: localhost
            name: node1
@@ -307,7 +308,7 @@ mod tests {
         insta::assert_snapshot!(file_diff(&terminal, Some(&old), &new, "/ca.crt"), @"
         --- /ca.crt
         +++ /ca.crt
-        @@ -3,4 +3,15 @@
+        @@ -3,4 +3,16 @@
            serial: 52:eb:7a:1c:ed:2a:4c:c5:1d:6c:b2:34:fb:7b:88:64:f8:a0:8a:84
            issuer: pgherd pg
            valid until: 2036-11-22 22:10 UTC
@@ -316,6 +317,7 @@ mod tests {
         +  serial: 04:0f:fd:b0:12:46:10:ae:af:f9:00:cd:9e:44:5d:f0
         +  issuer: pgherd pg
         +  valid until: 2029-02-27 22:10 UTC
+        +  use: server and client
         +  name: haproxy
         +  name: localhost
         +  name: node1

@@ -24,6 +24,7 @@ use crate::{
     etcd::{Etcd, Member, PatroniKeys},
     event::{Event, Events, HostState},
     facts::{self, Facts, Os},
+    given,
     http::Http,
     inventory::{HostName, Inventory, PgVersion, Role},
     patroni::Patroni,
@@ -32,7 +33,7 @@ use crate::{
     remote::{MIXED_UP, Remote, SshRemote, quote},
     render::{self, Files, Templates},
     verify::{Proof, Prover},
-    workspace::{Request, Workspace},
+    workspace::{Request, Usage, Workspace},
 };
 
 /// What is said aloud wherever it can be seen, while `tls` is off.
@@ -140,6 +141,7 @@ impl Base {
                     } else {
                         vec!["localhost".into(), "127.0.0.1".into()]
                     },
+                    usage: Usage::of(&host.roles),
                 })
                 .collect();
             (Some(pki.ca().to_owned()), pki.certificates(&requests)?)
@@ -148,7 +150,7 @@ impl Base {
         };
         let ca_bundle = match inventory.ca_bundle.clone().or(self.provider.ca_bundle()) {
             None => None,
-            Some(path) => Some(std::fs::read_to_string(&path).map_err(|error| {
+            Some(path) => Some(given::read_text(&path).map_err(|error| {
                 Error::input(format!("cannot read {}", path.display())).because(error)
             })?),
         };

@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::clients::Clients;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    postgres,
+};
 
 /// The ledger's name in a run's folder.
 pub(super) const FILE: &str = "acknowledged";
@@ -117,9 +120,10 @@ pub struct Tables;
 impl Tables {
     /// Makes them, empty. What a load that was killed has left goes.
     pub async fn create(clients: &Clients) -> Result<()> {
+        postgres::refuse_strange(&clients.ask(&postgres::own_schema()).await?)?;
         clients
             .ask(
-                "set client_min_messages = warning; create schema if not exists pgherd; \
+                "set client_min_messages = warning; \
                  drop table if exists pgherd.drill, pgherd.drill_probe; \
                  create table pgherd.drill (writer int, number bigint, primary key (writer, number)); \
                  create table pgherd.drill_probe (member text primary key, number bigint)",

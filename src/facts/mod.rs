@@ -15,7 +15,7 @@ use crate::{
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
     secret::Secret,
-    sql::literals,
+    sql::{SESSION, conninfo, literals},
 };
 
 mod distribution;
@@ -23,6 +23,9 @@ mod software;
 
 pub use distribution::Os;
 pub(crate) use software::REQUIREMENTS;
+
+/// Where a member notes whose sessions are still to be ended, a name a line, in base64.
+pub const OLD_SESSIONS: &str = "/run/pgherd/old-sessions";
 
 const PROBE: &str = include_str!("probe.sh");
 /// `never_started DIR`, a function of the shell.
@@ -138,6 +141,11 @@ pub struct Facts {
     pub db_roles: BTreeMap<String, DbRole>,
     /// The inventory's databases that are there, with their owners.
     pub databases: BTreeMap<String, String>,
+    /// The databases in whose schema `public` everybody may create something, of the inventory's and of
+    /// those that every cluster has.
+    pub open_public: BTreeSet<String>,
+    /// Roles whose password was changed here, and whose older sessions are still to be ended.
+    pub old_sessions: BTreeSet<String>,
     /// The host's watchdog, if it has one: whether Patroni has armed it, as a leader does.
     pub watchdog_armed: Option<bool>,
     /// Whether the running database is a replica; `None` when none runs.
@@ -162,6 +170,13 @@ impl Facts {
 /// Where etcd keeps this cluster's data; fresh, so that nothing of a package's own start is in it.
 pub fn etcd_dir(cluster: &str) -> String {
     format!("/var/lib/etcd/pgherd-{cluster}")
+}
+
+/// The databases whose schema `public` is looked at: those that every cluster has and the inventory's.
+pub fn open_to_all(inventory: &Inventory) -> impl Iterator<Item = &str> {
+    let ours = inventory.postgresql.databases.keys().map(String::as_str);
+    // First what new databases are made from.
+    ["template1", "postgres"].into_iter().chain(ours)
 }
 
 /// The script that reads a host's facts.
@@ -216,6 +231,10 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
     ];
     let db_roles = literals(ours.into_iter().chain(users));
     let databases = literals(inventory.postgresql.databases.keys().map(String::as_str));
+    // What names databases is one word each for the shell that reads it, whatever the names are.
+    let connections: Vec<String> = open_to_all(inventory)
+        .map(|name| quote(&conninfo(name)))
+        .collect();
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     Script::probe("")
         .line(format!("PACKAGES={}", quote(&packages.join(" "))))
@@ -228,6 +247,9 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         .line(format!("DB_ROLES={}", quote(&db_roles)))
         .line(format!("DATABASES={}", quote(&databases)))
         .line(NEVER_STARTED)
+        .line(format!("CONNECTIONS={}", quote(&connections.join(" "))))
+        .line(format!("OLD_SESSIONS={OLD_SESSIONS}"))
+        .line(format!("PG_SESSION={}", quote(SESSION)))
         .line(PROBE)
 }
 
@@ -340,6 +362,12 @@ pub fn parse(text: &str) -> Result<Facts> {
             ["database", name, owner, ..] => {
                 facts.databases.insert((*name).into(), (*owner).into());
             }
+            ["old-sessions", name] => {
+                facts.old_sessions.insert(decode(name));
+            }
+            ["open-public", name] => {
+                facts.open_public.insert((*name).into());
+            }
             ["recovery", value, ..] => {
                 facts.in_recovery = Some(matches!(*value, "t" | "true"));
             }
@@ -389,7 +417,7 @@ mod tests {
             unit\tId\tpatroni.service\nunit\tActiveState\tactive\nunit\tUnitFileState\tenabled\nunit-end\n\
             pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\nnever-started\tyes\ncheckpoint\tThu Nov 26\n\
             listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
-            role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\ndatabase\tshop\tan app\t\t\t\nrecovery\tfalse\t\t\t\t\nend\n";
+            role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\ndatabase\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\nrecovery\tfalse\t\t\t\t\nend\n";
         let facts = parse(text)?;
         assert_eq!(facts.os.pretty, "Debian");
         assert!(facts.packages.contains_key("etcd-server"));
@@ -414,6 +442,8 @@ mod tests {
         let app = &facts.db_roles["an app"];
         assert!(!app.superuser && app.verifier.is_none() && app.member_of.contains("pg_monitor"));
         assert_eq!(facts.databases["shop"], "an app");
+        assert!(facts.open_public.contains("shop"));
+        assert!(facts.old_sessions.contains("an app"));
         Ok(())
     }
 

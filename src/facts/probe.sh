@@ -44,6 +44,9 @@ fi
 for f in /run/pgherd/pending/*; do
   [ -e "$f" ] && fact pending "${f##*/}" "$(cat "$f")"
 done
+if [ -r "$OLD_SESSIONS" ]; then
+  while IFS= read -r l; do fact old-sessions "$l"; done <"$OLD_SESSIONS"
+fi
 [ -r /opt/patroni/.pgherd ] && fact patroni-stamp "$(cat /opt/patroni/.pgherd)"
 
 if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
@@ -81,12 +84,24 @@ fi
 if [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR/postmaster.pid" ]; then
   p=$(ls /usr/lib/postgresql/*/bin/psql 2>/dev/null | sort -V | tail -n 1)
   if [ -n "$p" ]; then
-    cd / && PGCONNECT_TIMEOUT=2 setpriv --reuid=postgres --regid=postgres --init-groups \
-      "$p" -h /var/run/postgresql -p "$PG_PORT" -U postgres -d postgres -AtqX -F '	' -c "
+    ask() {
+      d=$1
+      shift
+      (cd / && PGOPTIONS=$PG_SESSION PGCONNECT_TIMEOUT=2 setpriv --reuid=postgres --regid=postgres --init-groups \
+        "$p" -h /var/run/postgresql -p "$PG_PORT" -U postgres -d "$d" -AtqX -F '	' "$@" 2>/dev/null)
+    }
+    ask postgres -c "
 select 'role', rolname, rolsuper::text, rolreplication::text, rolcanlogin::text, coalesce(rolpassword, '') from pg_authid where rolname in ($DB_ROLES)
 union all select 'recovery', pg_is_in_recovery()::text, null, null, null, null
 union all select 'member', u.rolname, r.rolname, null, null, null from pg_auth_members m join pg_roles u on u.oid = m.member join pg_roles r on r.oid = m.roleid where u.rolname in ($DB_ROLES) and r.rolname !~ '[[:cntrl:]]'
-union all select 'database', datname, pg_get_userbyid(datdba), null, null, null from pg_database where datname in ($DATABASES)" 2>/dev/null
+union all select 'database', datname, pg_get_userbyid(datdba), null, null, null from pg_database where datname in ($DATABASES)"
+    # Each database has a schema public of its own, and new ones get that of template1.
+    eval "set -- $CONNECTIONS"
+    for d in "$@"; do
+      ask "$d" -c "
+select 'open-public', current_database() from pg_namespace n, aclexplode(n.nspacl) a
+where n.nspname = 'public' and a.grantee = 0 and a.grantor = n.nspowner and a.privilege_type = 'CREATE'"
+    done
   fi
 fi
 fact end

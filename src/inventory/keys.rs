@@ -69,7 +69,15 @@ pub(super) const SECTIONS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("etcd", &["api"]),
-    ("haproxy", &["write_port", "read_port", "stats_port"]),
+    (
+        "haproxy",
+        &[
+            "write_port",
+            "read_port",
+            "stats_port",
+            "connections_per_source",
+        ],
+    ),
     ("tls", &["enabled"]),
     ("secrets", &["file"]),
     (

@@ -319,6 +319,9 @@ pub struct Haproxy {
     pub write_port: u16,
     pub read_port: u16,
     pub stats_port: u16,
+    /// How many connections one client's address may have on each of the two ports; `None` for four
+    /// fifths of what PostgreSQL takes.
+    pub connections_per_source: Option<u32>,
 }
 
 /// Where passwords come from that pgherd is not to make.

@@ -106,6 +106,7 @@ pub(super) struct Haproxy {
     pub(super) write_port: Option<Number>,
     pub(super) read_port: Option<Number>,
     pub(super) stats_port: Option<Number>,
+    pub(super) connections_per_source: Option<Number>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,12 +5,15 @@ use std::{io, path::Path};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::problem::{Problem, Span};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    given,
+};
 
 /// Reads an inventory's file.
 pub(super) fn read(path: &Path) -> Result<String> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|cause| match cause.kind() {
+    let (bytes, _) = given::read(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => Error::input(format!("{shown}: there is no such inventory"))
             .hint(format!(
                 "`pgherd init -o {shown}` writes one that works as it is"

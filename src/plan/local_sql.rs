@@ -3,21 +3,27 @@
 use crate::{
     cluster::Cluster,
     remote::{Script, quote},
+    sql::SESSION,
 };
 
 /// `local_psql PORT …`: psql as the superuser over the local socket, which asks for no password.
-pub(super) const LOCAL_PSQL: &str = r#"local_psql() {
+pub(super) fn local_psql() -> String {
+    format!(
+        r#"local_psql() {{
   port=$1
   shift
   psql=$(ls /usr/lib/postgresql/*/bin/psql | sort -V | tail -n 1)
   cd /
-  setpriv --reuid=postgres --regid=postgres --init-groups "$psql" -qX -h /var/run/postgresql -p "$port" -U postgres -d postgres "$@"
-}"#;
+  PGOPTIONS={} setpriv --reuid=postgres --regid=postgres --init-groups "$psql" -qX -h /var/run/postgresql -p "$port" -U postgres -d postgres "$@"
+}}"#,
+        quote(SESSION)
+    )
+}
 
-/// Runs SQL as the superuser, over standard input.
-pub(super) fn local_sql(cluster: &Cluster, sql: &str) -> Script {
+/// Has a script run SQL as the superuser, over standard input.
+pub(super) fn local_sql(script: Script, cluster: &Cluster, sql: &str) -> Script {
     let port = cluster.inventory.postgresql.port;
-    Script::new().line(LOCAL_PSQL).line(format!(
+    script.line(local_psql()).line(format!(
         "printf '%s' {} | local_psql {port} -o /dev/null",
         quote(sql),
     ))

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
-    config_patch, reconnect, roles, turns,
+    config_patch, public_schema, reconnect, roles, sessions, turns,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -86,10 +86,19 @@ impl<'a> Members<'a> {
         let lacking = roles::lacking(cluster, databases.iter().map(|(node, _)| *node), found);
         let unseen = self.primary.is_none() && (!begun.woken.is_empty() || self.leader.is_none());
         if !self.fresh && !self.blind && (!lacking.is_empty() || unseen) {
-            let ensured = roles::ensure(plan, cluster, &self.first.name, &lacking, led.clone());
+            let ensured = roles::ensure(
+                plan,
+                cluster,
+                &self.first.name,
+                found,
+                &lacking,
+                led.clone(),
+            );
             led = vec![ensured];
         }
-        roles::accounts(plan, cluster, &self.first.name, found, led.clone());
+        let closed = public_schema::close(plan, cluster, &self.first.name, found, led.clone());
+        let made_after = closed.map_or_else(|| led.clone(), |step| vec![step]);
+        roles::accounts(plan, cluster, &self.first.name, found, made_after);
         led.extend(reconnect::reconnect(
             plan, cluster, found, databases, leading, &led,
         ));
@@ -106,6 +115,8 @@ impl<'a> Members<'a> {
         if !self.blind {
             self.settings(plan, config, settled);
         }
+        let nodes: Vec<&Node> = databases.iter().map(|(node, _)| *node).collect();
+        sessions::end(plan, cluster, found, &nodes, leading);
     }
 
     /// Starts what does not run and reloads what does, all at once.

@@ -25,9 +25,11 @@ mod members;
 pub mod operate;
 mod packages;
 mod pause;
+mod public_schema;
 mod reconnect;
 mod remains;
 mod roles;
+mod sessions;
 pub mod ssh_keys;
 mod surprise;
 #[cfg(test)]

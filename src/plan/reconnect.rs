@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Change, Found, Plan, Step, StepId,
     components::{self, Configured},
-    local_sql::LOCAL_PSQL,
+    local_sql::local_psql,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -92,7 +92,7 @@ pub(super) fn reconnect(
             // The receiver is no backend, so that pg_terminate_backend() does not know it.
             action: Action::Run(
                 Script::new()
-                    .line(LOCAL_PSQL)
+                    .line(local_psql())
                     .line(format!(
                         "pid=$(echo 'select pid from pg_stat_wal_receiver' | local_psql {} -At)",
                         cluster.inventory.postgresql.port
@@ -125,7 +125,7 @@ fn wake(plan: &mut Plan, node: &Node, why: &str, after: Vec<StepId>) -> StepId {
 fn free_slots(cluster: &Cluster, gone: &str) -> Script {
     let port = cluster.inventory.postgresql.port;
     Script::new()
-        .line(LOCAL_PSQL)
+        .line(local_psql())
         .line(format!("ask() {{ printf '%s' \"$1\" | local_psql {port} -At; }}"))
         .line(format!(
             "pids=$(ask {} | paste -sd ,)",

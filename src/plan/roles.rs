@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Change, Found, Plan, Step, StepId, local_sql::local_sql};
+use super::{Action, Change, Found, Plan, Step, StepId, local_sql::local_sql, sessions};
 use crate::{
     cluster::{
         Cluster, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, Node, REPLICATION_USER,
@@ -12,6 +12,7 @@ use crate::{
     },
     facts::{DbRole, Facts},
     inventory::HostName,
+    remote::Script,
     scram,
     secret::Secret,
     sql::{identifier, literal},
@@ -19,7 +20,7 @@ use crate::{
 
 /// Before every statement that holds a verifier: the server must not log it, and it must not wait for
 /// replicas that may not be there yet.
-const QUIETLY: &str = "\\set ON_ERROR_STOP on\nset log_statement = 'none';\nset log_min_duration_statement = -1;\n\
+pub(super) const QUIETLY: &str = "\\set ON_ERROR_STOP on\nset log_statement = 'none';\nset log_min_duration_statement = -1;\n\
      set log_min_error_statement = 'panic';\nset synchronous_commit = 'local';\n";
 
 /// A role of the cluster's own.
@@ -54,8 +55,21 @@ fn own(cluster: &Cluster) -> Vec<Own<'_>> {
     roles
 }
 
+/// Every role whose password is the workspace's.
+pub(super) fn passwords(cluster: &Cluster) -> impl Iterator<Item = (&str, &Secret)> {
+    let users = cluster.inventory.postgresql.users.keys();
+    let of_users = users.filter_map(|name| {
+        let password = cluster.secrets.users.get(name)?;
+        Some((name.as_str(), password))
+    });
+    own(cluster)
+        .into_iter()
+        .map(|role| (role.name, role.password))
+        .chain(of_users)
+}
+
 /// The facts of a host whose database tells of the whole cluster's: the primary, if it is known.
-fn telling<'a>(
+pub(super) fn telling<'a>(
     databases: impl Iterator<Item = &'a Node>,
     found: &'a Found,
 ) -> Option<(&'a Node, &'a Facts)> {
@@ -98,7 +112,7 @@ pub(super) fn lacking<'a>(
     lacking
 }
 
-fn has_password(role: &DbRole, password: &Secret) -> bool {
+pub(super) fn has_password(role: &DbRole, password: &Secret) -> bool {
     role.verifier
         .as_ref()
         .is_some_and(|verifier| scram::is_of(verifier.expose(), password))
@@ -112,6 +126,7 @@ pub(super) fn ensure(
     plan: &mut Plan,
     cluster: &Cluster,
     host: &HostName,
+    found: &Found,
     lacking: &[String],
     after: Vec<StepId>,
 ) -> StepId {
@@ -121,6 +136,12 @@ pub(super) fn ensure(
         lacking.join("; ")
     };
     let names: Vec<&str> = own(cluster).iter().map(|role| role.name).collect();
+    let changed = sessions::changed(cluster, found);
+    let changed: Vec<&str> = changed
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| names.contains(name))
+        .collect();
     plan.push(Step {
         host: host.clone(),
         name: "ensure-roles",
@@ -130,7 +151,11 @@ pub(super) fn ensure(
             "the roles {}, where they are not right",
             names.join(", ")
         ))],
-        action: Action::RunOnLeader(local_sql(cluster, &own_roles(cluster))),
+        action: Action::RunOnLeader(local_sql(
+            sessions::note(Script::new(), &changed),
+            cluster,
+            &own_roles(cluster),
+        )),
         limit: Duration::from_secs(60),
         units: vec!["patroni"],
     })
@@ -178,7 +203,7 @@ fn create_role(name: &str) -> String {
     )
 }
 
-fn verifier(cluster: &Cluster, role: &str, password: &Secret) -> String {
+pub(super) fn verifier(cluster: &Cluster, role: &str, password: &Secret) -> String {
     let context = format!("{} {role}", cluster.secrets.cluster_id);
     literal(&scram::verifier(password, &context))
 }
@@ -207,6 +232,13 @@ pub(super) fn accounts(
         plan.skip(host, NAME, "the users and databases are there");
         return;
     }
+    let users = &cluster.inventory.postgresql.users;
+    let changed = sessions::changed(cluster, found);
+    let changed: Vec<&str> = changed
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| users.contains_key(*name))
+        .collect();
     plan.push(Step {
         host: host.clone(),
         name: NAME,
@@ -217,7 +249,11 @@ pub(super) fn accounts(
         },
         after,
         changes: wanted.changes.into_iter().map(Change::Other).collect(),
-        action: Action::RunOnLeader(local_sql(cluster, &wanted.sql)),
+        action: Action::RunOnLeader(local_sql(
+            sessions::note(Script::new(), &changed),
+            cluster,
+            &wanted.sql,
+        )),
         limit: Duration::from_secs(120),
         units: vec!["patroni"],
     });

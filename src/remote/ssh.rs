@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use openssh::{ControlPersist, ForwardType, KnownHosts, Session, SessionBuilder, Socket, Stdio};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
     sync::Mutex,
     time::{Instant, sleep, timeout},
@@ -31,6 +31,10 @@ use crate::{
 
 /// How long an idle connection outlives a run that was killed, in seconds.
 const LINGER: NonZeroUsize = NonZeroUsize::new(300).expect("not zero");
+
+/// How much a script may say on each of its two streams, in bytes. A host that is out of order, or in
+/// wrong hands, could go on without end.
+const LONGEST_OUTPUT: u64 = 16 << 20;
 
 /// How much longer than it was told an `ssh` that connects may take.
 const STALL: Duration = Duration::from_secs(20);
@@ -195,7 +199,7 @@ impl SshRemote {
         link: &Link,
         script: &Script,
         on_line: OnLine<'_>,
-    ) -> Result<(i32, Told, Told), openssh::Error> {
+    ) -> Result<(i32, Told, Told), Broken> {
         let mut child = link
             .session
             .raw_command(RUNNER)
@@ -213,21 +217,36 @@ impl SshRemote {
                 let _ = stdin.write_all(script.expose().as_bytes()).await;
                 let _ = stdin.shutdown().await;
             }
+            Ok(())
         };
-        let ((), stdout, stderr) = tokio::join!(
+        let ((), stdout, stderr) = tokio::try_join!(
             send,
             collect(stdout, Stream::Stdout, on_line),
             collect(stderr, Stream::Stderr, on_line),
-        );
+        )?;
         let code = match child.wait().await {
             Ok(status) => status.code().unwrap_or(128),
             // The multiplexer cannot tell a signal from a broken connection; a look at it can.
             Err(openssh::Error::RemoteProcessTerminated) if link.session.check().await.is_ok() => {
                 128
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         Ok((code, stdout, stderr))
+    }
+}
+
+/// Why a script's output is not all there.
+#[derive(Debug)]
+enum Broken {
+    Connection(openssh::Error),
+    /// It was longer than [`LONGEST_OUTPUT`].
+    TooMuch(Stream),
+}
+
+impl From<openssh::Error> for Broken {
+    fn from(error: openssh::Error) -> Self {
+        Self::Connection(error)
     }
 }
 
@@ -236,12 +255,13 @@ async fn collect(
     stream: Option<impl AsyncRead + Unpin>,
     kind: Stream,
     on_line: OnLine<'_>,
-) -> Told {
+) -> Result<Told, Broken> {
     let mut told = Told::default();
     let Some(stream) = stream else {
-        return told;
+        return Ok(told);
     };
-    let mut reader = BufReader::new(stream);
+    // One more, so that what is exactly as long as it may be is told from what is longer.
+    let mut reader = BufReader::new(stream).take(LONGEST_OUTPUT + 1);
     let mut line = Vec::new();
     while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
         if let Some(line) = told.take(&String::from_utf8_lossy(&line)) {
@@ -249,7 +269,10 @@ async fn collect(
         }
         line.clear();
     }
-    told
+    if reader.limit() == 0 {
+        return Err(Broken::TooMuch(kind));
+    }
+    Ok(told)
 }
 
 #[async_trait]
@@ -264,9 +287,14 @@ impl Remote for SshRemote {
         let link = self.link(host).await?;
         match timeout(limit, self.execute(&link, script, on_line)).await {
             Ok(Ok((code, stdout, stderr))) => runner::output(host, code, stdout, stderr),
-            Ok(Err(error)) => {
+            Ok(Err(Broken::Connection(error))) => {
                 self.drop_link(host, &link).await;
                 Err(Error::failed(super::BROKEN).on(host).because(error))
+            }
+            Ok(Err(Broken::TooMuch(stream))) => {
+                // What writes there ends once nobody reads any more.
+                self.drop_link(host, &link).await;
+                Err(too_much(host, stream))
             }
             Err(_) => {
                 self.drop_link(host, &link).await;
@@ -318,6 +346,20 @@ impl Remote for SshRemote {
             }
         }
     }
+}
+
+fn too_much(host: &HostName, stream: Stream) -> Error {
+    let stream = match stream {
+        Stream::Stdout => "standard output",
+        Stream::Stderr => "standard error",
+    };
+    Error::failed("the host's answer has no end")
+        .on(host)
+        .cause(format!(
+            "a script's {stream} was longer than {} MiB and was not read further",
+            LONGEST_OUTPUT >> 20
+        ))
+        .hint("find out which program on the host prints so much")
 }
 
 fn stalled() -> openssh::Error {
@@ -396,4 +438,25 @@ fn connect_error(
             patience.as_secs()
         ))
         .hint(by_hand)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn output_without_end_is_not_read_without_end() {
+        let quiet = |_, _: &str| {};
+        // One line, and many.
+        let one = collect(Some(tokio::io::repeat(b'y')), Stream::Stdout, &quiet).await;
+        assert!(matches!(one, Err(Broken::TooMuch(Stream::Stdout))));
+        let many = collect(Some(tokio::io::repeat(b'\n')), Stream::Stderr, &quiet).await;
+        assert!(matches!(many, Err(Broken::TooMuch(Stream::Stderr))));
+
+        let mark = "pgherd: the script begins\n";
+        let rest = LONGEST_OUTPUT - mark.len() as u64;
+        let longest = mark.as_bytes().chain(tokio::io::repeat(b'y').take(rest));
+        let all = collect(Some(longest), Stream::Stdout, &quiet).await;
+        assert_eq!(all.map(|told| told.text.len() as u64).ok(), Some(rest));
+    }
 }

@@ -17,6 +17,10 @@ use crate::{
 /// Where each etcd answers `/health` and `/metrics` to its own host, without a certificate.
 pub const ETCD_METRICS_PORT: u16 = 2381;
 
+/// The ciphers of TLS 1.2 that every service takes, as OpenSSL names them: with forward secrecy and
+/// authenticated, so neither CBC nor the short tags of CCM8. Those of TLS 1.3 are all of this kind.
+const CIPHERS: &str = "ECDHE+AESGCM:ECDHE+CHACHA20";
+
 /// PostgreSQL's own defaults.
 const MAX_CONNECTIONS: u32 = 100;
 const SUPERUSER_RESERVED_CONNECTIONS: u32 = 3;
@@ -112,6 +116,11 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             // As many again may wait in the queues; and some look at the stats.
             "maxconn": 2 * most + 100,
             "sources": sources(cluster),
+            "own_sources": own_sources(cluster),
+            "connections_per_source": inventory
+                .haproxy
+                .connections_per_source
+                .unwrap_or_else(|| (server_maxconn * 4 / 5).max(1)),
         },
         "tls": tls(cluster),
         "ca_bundle": cluster.ca_bundle,
@@ -177,6 +186,7 @@ fn tls(cluster: &Cluster) -> Value {
         "used": tls.is_used(),
         "required": tls == TlsStage::Required,
         "scheme": if tls.is_used() { "https" } else { "http" },
+        "ciphers": CIPHERS,
         "hba": if tls == TlsStage::Required { "hostssl" } else { "host" },
         "ca": cluster.ca,
     })
@@ -206,6 +216,15 @@ fn sources(cluster: &Cluster) -> Vec<String> {
     sources
 }
 
+/// From where HAProxy takes any number of connections: its own host, over which pgherd comes, and the
+/// members, which are trusted with everything anyway.
+fn own_sources(cluster: &Cluster) -> Vec<String> {
+    let members = cluster.with_role(Role::Postgres);
+    std::iter::once("127.0.0.0/8".to_owned())
+        .chain(members.map(|node| node.address.to_string()))
+        .collect()
+}
+
 /// The parameters of each host's own file: pgherd's defaults, the inventory's, and those with which
 /// something else here would break if they were others.
 fn parameters(cluster: &Cluster) -> Map<String, Value> {
@@ -214,7 +233,15 @@ fn parameters(cluster: &Cluster) -> Map<String, Value> {
         // A replica whose leader has moved asks at its old address once more and then waits for this
         // long; PostgreSQL's own 5 s are 5 s without a commit if it is the synchronous standby.
         ("wal_retrieve_retry_interval".to_owned(), json!("1s")),
+        // Somebody who connects and never logs in takes a place for no longer than this.
+        ("authentication_timeout".to_owned(), json!("15s")),
     ]);
+    if cluster.tls.is_offered() {
+        parameters.extend([
+            ("ssl_min_protocol_version".to_owned(), json!("TLSv1.2")),
+            ("ssl_ciphers".to_owned(), json!(CIPHERS)),
+        ]);
+    }
     for (name, value) in cluster.inventory.postgresql.local_parameters() {
         parameters.insert(name.into(), value.into());
     }

@@ -10,7 +10,10 @@ use serde_json::{Map, Value};
 use tera::{Context, Tera};
 
 use super::{files, filters, tags};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    given,
+};
 
 /// Goes before unfiltered text. No filter lets it through and no target format could hold it.
 ///
@@ -51,7 +54,8 @@ impl Templates {
     pub fn with_overrides(dir: &Path) -> Result<Self> {
         let mut templates = Self::embedded()?;
         let mut found = Vec::new();
-        list(dir, String::new(), &mut found)?;
+        let root = fs::canonicalize(dir).map_err(|error| unreadable(dir, error))?;
+        list(&root, dir, String::new(), &mut found)?;
         for name in found {
             let shown = dir.join(&name).display().to_string();
             let Some((_, source)) = templates
@@ -61,7 +65,7 @@ impl Templates {
             else {
                 return Err(stranger(&shown, &name, templates.sources.keys()));
             };
-            let text = fs::read_to_string(&shown)
+            let text = given::read_text(Path::new(&shown))
                 .map_err(|error| Error::input(format!("cannot read {shown}")).because(error))?;
             *source = Source { shown, text };
         }
@@ -138,11 +142,16 @@ fn engine() -> Tera {
     tera
 }
 
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    Error::input(format!("cannot read {}", path.display())).because(error)
+}
+
 /// The files below `dir`, relative to it, sorted.
-fn list(dir: &Path, prefix: String, found: &mut Vec<String>) -> Result<()> {
-    let unreadable = |error: std::io::Error| {
-        Error::input(format!("cannot read {}", dir.display())).because(error)
-    };
+///
+/// A link is followed as long as it stays below `root`: somebody else's folder must not be able to have
+/// any file of this machine rendered onto hosts.
+fn list(root: &Path, dir: &Path, prefix: String, found: &mut Vec<String>) -> Result<()> {
+    let unreadable = |error| unreadable(dir, error);
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         entries.push(entry.map_err(unreadable)?);
@@ -151,8 +160,19 @@ fn list(dir: &Path, prefix: String, found: &mut Vec<String>) -> Result<()> {
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
+        let real = fs::canonicalize(&path).map_err(|error| {
+            Error::input(format!("cannot read {}", path.display())).because(error)
+        })?;
+        if !real.starts_with(root) {
+            return Err(Error::input(format!(
+                "{} leads out of the folder of templates",
+                path.display()
+            ))
+            .cause(format!("it is a link to {}", real.display()))
+            .hint("put a copy of the file there"));
+        }
         if path.is_dir() {
-            list(&path, format!("{prefix}{name}/"), found)?;
+            list(root, &path, format!("{prefix}{name}/"), found)?;
         } else {
             found.push(format!("{prefix}{name}"));
         }

@@ -9,6 +9,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::text;
 use crate::{
     event::{Event, Stamped},
     secret::{MASK, Secret},
@@ -45,10 +46,11 @@ impl Masks {
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
     }
 
-    /// Replaces every secret in `text` by `***`.
+    /// Replaces every secret in `text` by `***`, and names every character that would not show as
+    /// itself: all that is shown or kept goes through here, whoever wrote it.
     pub fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let values = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut text = Cow::Borrowed(text);
+        let mut text = text::honest(text);
         for value in values.iter() {
             if text.contains(value.as_str()) {
                 text = Cow::Owned(text.replace(value.as_str(), MASK));
@@ -92,9 +94,14 @@ impl Masks {
             }
             Event::Check { detail, .. } => self.hide_in(detail),
             Event::StepPlanned { why, .. } => self.hide_in(why),
+            Event::Software { os, packages, .. } => {
+                self.hide_in(os);
+                packages
+                    .values_mut()
+                    .for_each(|version| self.hide_in(version));
+            }
             Event::RunStarted { .. }
             | Event::FactsRead { .. }
-            | Event::Software { .. }
             | Event::Stage { .. }
             | Event::Planned { .. }
             | Event::StepStarted { .. }
@@ -193,6 +200,22 @@ mod tests {
             value,
             serde_json::json!({"password": ["***", {"x": "my ***"}]})
         );
+    }
+
+    #[test]
+    fn what_a_host_says_of_itself_cannot_turn_the_text_around() {
+        let mut stamped = Stamped {
+            t: 0.0,
+            event: Event::Software {
+                host: crate::inventory::HostName::new("node1"),
+                os: "Debian \u{202e}21".into(),
+                packages: [("etcd-server".to_owned(), "3\u{9b}2J".to_owned())].into(),
+            },
+        };
+        masks(&[]).hide_in_event(&mut stamped);
+        let line = serde_json::to_string(&stamped).unwrap();
+        assert!(line.contains("Debian <U+202E>21"), "{line}");
+        assert!(line.contains("3<U+009B>2J"), "{line}");
     }
 
     #[test]

@@ -7,6 +7,55 @@ use std::borrow::Cow;
 
 use anstream::adapter::strip_str;
 
+/// Characters that show something else than what is there: they turn the direction of text, join or
+/// hide characters, break lines, or command a terminal.
+///
+/// Colours are let through, since they are pgherd's own by the time that this is asked; and so are the
+/// ends of lines and tabs.
+fn deceives(c: char) -> bool {
+    match c {
+        '\n' | '\r' | '\t' | '\u{1b}' => false,
+        c if c.is_control() => true,
+        // Unicode's category Cf, and the two separators of lines and paragraphs.
+        '\u{ad}'
+        | '\u{600}'..='\u{605}'
+        | '\u{61c}'
+        | '\u{6dd}'
+        | '\u{70f}'
+        | '\u{890}'..='\u{891}'
+        | '\u{8e2}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{110bd}'
+        | '\u{110cd}'
+        | '\u{13430}'..='\u{1343f}'
+        | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e007f}' => true,
+        _ => false,
+    }
+}
+
+/// Text in which every character that would deceive is named instead: `<U+202E>`.
+pub(super) fn honest(text: &str) -> Cow<'_, str> {
+    if !text.contains(deceives) {
+        return Cow::Borrowed(text);
+    }
+    let mut honest = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if deceives(c) {
+            honest.push_str(&format!("<U+{:04X}>", u32::from(c)));
+        } else {
+            honest.push(c);
+        }
+    }
+    Cow::Owned(honest)
+}
+
 /// One line without escapes and control characters: what would be seen of it in the end.
 pub(super) fn one_line(text: &str) -> String {
     let stripped = strip_str(text).to_string();
@@ -15,11 +64,13 @@ pub(super) fn one_line(text: &str) -> String {
         .rsplit(['\r', '\n'])
         .find(|part| !part.trim().is_empty())
         .unwrap_or_default();
-    last.trim_end()
+    let line: String = last
+        .trim_end()
         .chars()
         .map(|c| if c == '\t' { ' ' } else { c })
         .filter(|c| !c.is_control())
-        .collect()
+        .collect();
+    honest(&line).into_owned()
 }
 
 /// The first line that says something.
@@ -131,6 +182,19 @@ mod tests {
         assert_eq!(one_line("a\tb  "), "a b");
         assert_eq!(one_line("\u{1b}[2J\u{1b}[1;1H"), "");
         assert_eq!(one_line("\u{1b}]0;title\u{7}text"), "text");
+    }
+
+    #[test]
+    fn what_would_turn_or_hide_text_is_named() {
+        assert_eq!(one_line("user \u{202e}gpj.exe"), "user <U+202E>gpj.exe");
+        assert_eq!(
+            honest("a\u{200b}b\u{2066}c\u{feff}"),
+            "a<U+200B>b<U+2066>c<U+FEFF>"
+        );
+        // A command to a terminal in one byte of eight bits, as UTF-8; and one in seven.
+        assert_eq!(honest("\u{9b}2J\u{7}"), "<U+009B>2J<U+0007>");
+        let plain = "ünïcödé 国 \u{1b}[1m\ttext\r\n";
+        assert!(matches!(honest(plain), Cow::Borrowed(text) if text == plain));
     }
 
     #[test]

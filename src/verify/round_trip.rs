@@ -8,7 +8,7 @@ use super::{Check, Prover};
 use crate::{
     error::{Error, Result},
     inventory::{HostName, Role},
-    postgres::{Door, FrontDoor, Sql},
+    postgres::{Door, FrontDoor, Sql, own_schema, refuse_strange},
     sql::literal,
 };
 
@@ -27,10 +27,11 @@ async fn trip(prover: &Prover) -> Result<String> {
     }
     let nonce = format!("{:032x}", rand::random::<u128>());
     let row = literal(&nonce);
+    refuse_read_only(&writer).await?;
+    refuse_strange(&writer.query(&own_schema()).await?)?;
     writer
         .query(&format!(
-            "set client_min_messages = warning; create schema if not exists pgherd; \
-             create table if not exists pgherd.proof (nonce text primary key, written timestamptz not null default now()); \
+            "create table if not exists pgherd.proof (nonce text primary key, written timestamptz not null default now()); \
              insert into pgherd.proof (nonce) values ({row})"
         ))
         .await?;
@@ -46,6 +47,26 @@ async fn trip(prover: &Prover) -> Result<String> {
         0 => "a row written through the write port was accepted; there is no replica".into(),
         count => format!("a row written through the write port was read from all {count} replicas"),
     })
+}
+
+/// Fails where the configuration makes every client's transaction read-only.
+///
+/// pgherd's own session is not bound by it, so that the row alone would not show it. What a role or a
+/// database is set to is somebody's choice for those who use it.
+async fn refuse_read_only(writer: &Sql) -> Result<()> {
+    let set = writer
+        .query(
+            "select sourcefile from pg_file_settings where name = 'default_transaction_read_only' \
+             and applied and setting::boolean",
+        )
+        .await?;
+    match set.first().and_then(|row| row.get(0)) {
+        None => Ok(()),
+        Some(file) => Err(Error::failed(
+            "clients cannot write: default_transaction_read_only is on",
+        )
+        .cause(format!("it is set in {file}"))),
+    }
 }
 
 pub(super) async fn check(prover: &Prover) -> Check {

@@ -10,7 +10,10 @@ use std::{
 use tempfile::TempPath;
 
 use super::files;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    given,
+};
 
 /// A private key and what hosts are told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +26,8 @@ pub struct Identity {
 
 /// The user's own key.
 pub(super) fn of_user(path: &Path) -> Result<Identity> {
-    let bytes =
-        fs::read(path).map_err(|e| files::failed("cannot read ssh.identity_file", path, e))?;
+    let (bytes, _) =
+        given::read(path).map_err(|e| files::failed("cannot read ssh.identity_file", path, e))?;
     // `ssh` accepts a public key here when an agent holds the private one.
     let itself = std::str::from_utf8(&bytes).ok().and_then(public_line);
     let public_key = match itself {

@@ -59,7 +59,7 @@ pub use self::{
     broken::{Broken, BrokenHost, Note as BrokenNote},
     identity::Identity,
     lock::RunLock,
-    pki::{AuthorityStage, Expiry, Pki, RENEWAL, Request, certificates_in_words, expires},
+    pki::{AuthorityStage, Expiry, Pki, RENEWAL, Request, Usage, certificates_in_words, expires},
     rotation::SecretsStage,
     runs::KEPT_RUNS,
     ssh_rotation::SshStage,

@@ -49,6 +49,7 @@ pub(super) fn inventory(folder: &Path) -> Inventory {
             write_port: 5000,
             read_port: 5001,
             stats_port: 7000,
+            connections_per_source: None,
         },
         tls: Tls { enabled: true },
         secrets: SecretsSource::default(),
@@ -65,6 +66,7 @@ fn requests(inventory: &Inventory) -> Vec<Request> {
         host: host.clone(),
         address: Some(Ipv4Addr::new(10, 0, 0, 1)),
         extra: Vec::new(),
+        usage: Usage::of(&inventory.hosts[host].roles),
     };
     inventory.hosts.keys().map(request).collect()
 }

@@ -83,6 +83,7 @@ impl Lab {
                 write_port: first,
                 read_port: first + 1,
                 stats_port: first + 2,
+                connections_per_source: None,
             },
             tls: Tls { enabled: false },
             secrets: SecretsSource::default(),

@@ -60,6 +60,7 @@ pub(crate) fn cluster(hosts: &[(&str, [u8; 4], &[Role])], tls: bool) -> Cluster 
             write_port: 5000,
             read_port: 5001,
             stats_port: 7000,
+            connections_per_source: None,
         },
         tls: Tls { enabled: tls },
         secrets: SecretsSource::default(),

@@ -140,3 +140,38 @@ fn a_mistake_in_an_override_is_shown_with_its_line() {
         );
     }
 }
+
+#[test]
+fn a_link_is_followed_as_long_as_it_stays_in_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("templates");
+    let etcd = folder.join("etc/default/etcd");
+    std::fs::create_dir_all(etcd.parent().unwrap()).unwrap();
+    std::fs::create_dir_all(folder.join("etc/haproxy")).unwrap();
+    std::fs::write(folder.join("etc/haproxy/haproxy.cfg"), "# mine\n").unwrap();
+    std::os::unix::fs::symlink("../haproxy/haproxy.cfg", &etcd).unwrap();
+    assert!(Templates::with_overrides(&folder).is_ok());
+
+    std::fs::write(dir.path().join("secret"), "secret").unwrap();
+    std::fs::remove_file(&etcd).unwrap();
+    std::os::unix::fs::symlink("../../../secret", &etcd).unwrap();
+    let error = Templates::with_overrides(&folder).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("leads out of the folder of templates"),
+        "{error}"
+    );
+
+    // And a folder as much as a file.
+    std::fs::remove_dir_all(folder.join("etc/haproxy")).unwrap();
+    std::fs::remove_file(&etcd).unwrap();
+    std::os::unix::fs::symlink(dir.path(), folder.join("etc/haproxy")).unwrap();
+    let error = Templates::with_overrides(&folder).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("leads out of the folder of templates"),
+        "{error}"
+    );
+}

@@ -1,7 +1,7 @@
 //! The files that an inventory names: there, readable, and what they should be.
 
 use std::{
-    io::{self, Read as _},
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -10,9 +10,7 @@ use super::super::{
     problem::{Problem, quoted, span_of},
     schema::Word,
 };
-
-/// More than any key or bundle has, so that a wrong name does not read a disk.
-const LARGEST: u64 = 16 << 20;
+use crate::given;
 
 /// A file of certificates that hosts are to trust.
 pub(super) fn ca_bundle(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
@@ -74,13 +72,7 @@ fn read(inventory: &Path, word: &Word) -> Result<(PathBuf, String, u32), Problem
     let path = resolve(inventory, &word.value).map_err(&problem)?;
     let shown = quoted(&path.display().to_string());
     let attempt = || -> io::Result<(PathBuf, String, u32)> {
-        let file = std::fs::File::open(&path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        let mut bytes = Vec::new();
-        file.take(LARGEST).read_to_end(&mut bytes)?;
+        let (bytes, metadata) = given::read(&path)?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Ok((
             std::path::absolute(&path)?,

@@ -356,7 +356,24 @@ fn haproxy(problems: &mut Problems, written: Option<&schema::Haproxy>) -> Haprox
         write_port: ports::port(problems, written.write_port.as_ref(), 5000),
         read_port: ports::port(problems, written.read_port.as_ref(), 5001),
         stats_port: ports::port(problems, written.stats_port.as_ref(), 7000),
+        connections_per_source: connections(problems, written.connections_per_source.as_ref()),
     }
+}
+
+/// How many connections, from 1.
+fn connections(problems: &mut Problems, written: Option<&Number>) -> Option<u32> {
+    let number = written?;
+    let count = u32::try_from(number.value).ok().filter(|count| *count > 0);
+    if count.is_none() {
+        problems.add(
+            Problem::new(
+                span_of(number),
+                format!("{} is no number of connections", number.value),
+            )
+            .label("1 or more"),
+        );
+    }
+    count
 }
 
 /// One of a few words, each with what it means.

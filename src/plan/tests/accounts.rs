@@ -175,3 +175,111 @@ fn interim_roles_come_before_they_are_used_and_go_when_they_have_served() {
         "drop role if exists replicator_interim, rewind_interim"
     ));
 }
+
+#[test]
+fn where_everybody_may_create_in_public_that_is_taken_away_before_databases_are_made() {
+    let mut world = world();
+    everywhere(&mut world, |facts| {
+        facts.open_public = ["a;b", "postgres", "template1"].map(str::to_owned).into();
+    });
+    assert_eq!(
+        world.steps(),
+        ["node1 close-public []", "node1 ensure-databases [0]"]
+    );
+    let plan = world.plan();
+    let step = step(&plan, "node1", "close-public");
+    let shown = format!("{:?}", step.changes);
+    for name in ["a;b", "postgres", "template1"] {
+        assert!(
+            shown.contains(&format!("of the database {name} is taken from PUBLIC")),
+            "{shown}"
+        );
+    }
+    assert!(says(step, "revoke create on schema public from public"));
+    assert!(says(step, "-d 'dbname='\\''a;b'\\'''"));
+
+    everywhere(&mut world, |facts| facts.open_public.clear());
+    everywhere(&mut world, done);
+    assert_eq!(world.steps(), [""; 0]);
+}
+
+#[test]
+fn public_is_closed_from_the_beginning_whatever_the_version() {
+    let closes = |major: u16| {
+        let mut world = World::bare(FIVE);
+        for node in world.cluster.nodes.values_mut() {
+            node.postgresql = node.postgresql.map(|_| major);
+        }
+        let plan = world.plan();
+        plan.steps.iter().any(|step| step.name == "close-public")
+    };
+    assert!(closes(14), "everybody may create something there");
+    assert!(!closes(15), "nobody but the owner may");
+}
+
+#[test]
+fn sql_of_pgherds_runs_with_a_search_path_of_its_own() {
+    let mut world = World::settled(FIVE);
+    world.cluster.secrets.rewind = Secret::new("edited by hand");
+    let plan = world.plan();
+    assert!(says(
+        step(&plan, "node1", "ensure-roles"),
+        "PGOPTIONS='-c search_path=pg_catalog,pg_temp "
+    ));
+}
+
+#[test]
+fn sessions_end_whose_password_has_changed_the_leaders_last() {
+    let mut world = world();
+    everywhere(&mut world, done);
+    everywhere(&mut world, |facts| {
+        for name in ["app", "postgres"] {
+            let other = role(name, &Secret::new("before"));
+            facts.db_roles.insert(name.into(), other);
+        }
+    });
+    let steps = world.steps();
+    let ends = "end-sessions";
+    let at = |name: &str| steps.iter().position(|step| step.contains(name));
+    let first = at(ends).unwrap();
+    assert!(at("ensure-roles") < Some(first) && at("ensure-databases") < Some(first));
+    let all: Vec<String> = (0..first).map(|step| step.to_string()).collect();
+    let all = all.join(", ");
+    assert_eq!(
+        steps[first..],
+        [
+            format!("node2 end-sessions [{all}]"),
+            format!("node3 end-sessions [{all}]"),
+            format!("node1 end-sessions [{all}, {first}, {}]", first + 1),
+        ]
+    );
+    let plan = world.plan();
+    assert!(says(
+        step(&plan, "node1", "ensure-roles"),
+        "cG9zdGdyZXM= >>/run/pgherd/old-sessions"
+    ));
+    assert!(says(
+        step(&plan, "node1", "ensure-databases"),
+        "YXBw >>/run/pgherd/old-sessions"
+    ));
+    let end = step(&plan, "node2", ends);
+    // Patroni's own are not by a password.
+    assert!(says(end, "client_addr is not null"));
+    assert!(says(end, "usename in (null, E'\\''app'\\'')"));
+    assert!(!says(end, "replicator"), "its password is the same");
+}
+
+#[test]
+fn sessions_that_a_cut_run_left_end_in_the_next() {
+    let mut world = world();
+    everywhere(&mut world, done);
+    world.facts("node2").old_sessions = ["app", "left the inventory"].map(str::to_owned).into();
+    assert_eq!(
+        world.steps(),
+        [
+            "node2 end-sessions []",
+            "node3 end-sessions []",
+            "node1 end-sessions [0, 1]"
+        ]
+    );
+}

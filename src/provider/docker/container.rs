@@ -439,6 +439,7 @@ mod tests {
             write_port: 5000,
             read_port: 5001,
             stats_port: 7000,
+            connections_per_source: None,
         });
         let body = body(&spec(&host, &ports), &image(true), "ssh-ed25519 A");
         assert_eq!(body.entrypoint, None);

@@ -229,6 +229,7 @@ mod engine_tests {
                 write_port: 5000,
                 read_port: 5001,
                 stats_port: 7000,
+                connections_per_source: None,
             }),
             ssh_port: 22,
             patience: Duration::from_secs(60),

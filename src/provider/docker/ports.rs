@@ -205,6 +205,7 @@ mod tests {
             write_port: 5000,
             read_port: 5001,
             stats_port: 7000,
+            connections_per_source: None,
         });
         assert_eq!(published(&bindings(&ports)), [5000, 5001, 7000]);
     }

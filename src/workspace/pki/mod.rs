@@ -18,13 +18,13 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use self::x509::{Parsed, San};
+use self::x509::{Parsed, Purposes, San};
 pub use self::{rotation::AuthorityStage, x509::certificates_in_words};
 use super::{files, secrets};
 use crate::{
     cluster::Certificate,
     error::{Error, Result},
-    inventory::HostName,
+    inventory::{HostName, Role},
     secret::Secret,
 };
 
@@ -52,6 +52,44 @@ pub struct Request {
     pub address: Option<Ipv4Addr>,
     /// Further names or addresses, such as those of HAProxy, whose clients see this certificate.
     pub extra: Vec<String>,
+    pub usage: Usage,
+}
+
+/// What a host may do with its certificate; it is written into it as extended key usage.
+///
+/// etcd takes every certificate of the cluster's authority that may be a client's, for all of its keys.
+/// So only those get one who have business there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// Show who it is to those who connect to it, and nothing else.
+    Server,
+    /// Connect to others by it as well: a member to etcd and to other members' REST interface, etcd to
+    /// its own members.
+    ServerAndClient,
+}
+
+impl Usage {
+    /// What a host with these roles needs.
+    pub fn of(roles: &[Role]) -> Self {
+        let connects = |role: &Role| match role {
+            Role::Postgres | Role::Etcd => true,
+            // Its checks of the members show no certificate.
+            Role::Haproxy => false,
+        };
+        if roles.iter().any(connects) {
+            Self::ServerAndClient
+        } else {
+            Self::Server
+        }
+    }
+
+    fn purposes(self) -> Vec<ExtendedKeyUsagePurpose> {
+        let mut purposes = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if self == Self::ServerAndClient {
+            purposes.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        purposes
+    }
 }
 
 /// When a certificate ends.
@@ -155,8 +193,8 @@ impl Pki {
 
     /// A certificate for each host, issued where there is none that will do.
     ///
-    /// It will do if this authority issued it, it is for exactly the wanted names, and more than
-    /// [`RENEWAL`] is left. A certificate that is issued anew keeps its key, so that certificate and
+    /// It will do if this authority issued it, it is for exactly the wanted names and the wanted usage,
+    /// and more than [`RENEWAL`] is left. A certificate that is issued anew keeps its key, so that certificate and
     /// key fit together at every moment, here and on the hosts.
     pub fn certificates(&self, requests: &[Request]) -> Result<BTreeMap<HostName, Certificate>> {
         let now = jiff::Timestamp::now();
@@ -224,11 +262,7 @@ impl Pki {
             None => sans.extend(self.stored_addresses(&stem(name))?),
         }
         let mut params = leaf(name);
-        // Every host is a client too: of etcd, and of the other members' REST interface.
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = request.usage.purposes();
         params.subject_alt_names = sans
             .iter()
             .map(|san| match san {
@@ -272,7 +306,12 @@ impl Pki {
             }
         };
         let stored = match read_cert(&cert_path)? {
-            Some((pem, cert)) if self.will_do(&cert, &key, sans, now) => pem,
+            Some((pem, cert))
+                if self.will_do(&cert, &key, sans, now)
+                    && cert.purposes == purposes(&params.extended_key_usages) =>
+            {
+                pem
+            }
             _ => {
                 let last = jiff_plus(now, LIFE).min(self.ca.not_after);
                 validity(&mut params, now, last)?;
@@ -303,6 +342,14 @@ impl Pki {
             && cert.sans == *sans
             && cert.public_key == key.subject_public_key_info()
             && cert.is_signed_by(&self.ca)
+    }
+}
+
+/// What a certificate with these purposes may be used for, as it is read back.
+fn purposes(wanted: &[ExtendedKeyUsagePurpose]) -> Purposes {
+    Purposes {
+        server: wanted.contains(&ExtendedKeyUsagePurpose::ServerAuth),
+        client: wanted.contains(&ExtendedKeyUsagePurpose::ClientAuth),
     }
 }
 

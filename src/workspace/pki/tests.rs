@@ -55,6 +55,7 @@ fn request(host: &str) -> Request {
         extra: ["haproxy", "10.0.0.9", "localhost", "127.0.0.1"]
             .map(str::to_owned)
             .into(),
+        usage: Usage::ServerAndClient,
     }
 }
 
@@ -534,4 +535,59 @@ fn a_rotation_that_is_cut_off_is_taken_up() {
     assert!(error.contains("next/stage is damaged"), "{error}");
     remove(&dir, std::iter::once(&HostName::new("node1"))).unwrap();
     assert!(!dir.exists());
+}
+
+#[tokio::test]
+async fn who_only_serves_gets_a_certificate_that_opens_nothing() {
+    let place = Place::new();
+    let pki = place.open();
+    // As every host had it: server and client.
+    let before = pki.of_host(&request("haproxy"), now()).unwrap();
+    let wanted = Request {
+        usage: Usage::of(&[Role::Haproxy]),
+        ..request("haproxy")
+    };
+    let narrow = pki.of_host(&wanted, now()).unwrap();
+    assert_ne!(narrow.cert, before.cert, "issued anew");
+    assert_eq!(narrow.key, before.key);
+    assert_eq!(pki.of_host(&wanted, now()).unwrap(), narrow, "only once");
+    assert!(certificates_in_words(&narrow.cert).contains("  use: server\n"));
+
+    let shown_by = |certificate: &Certificate| {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(pki.ca().as_bytes()).unwrap();
+        roots.add(ca).unwrap();
+        let cert = CertificateDer::from_pem_slice(certificate.cert.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(certificate.key.expose().as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![cert], key)
+            .unwrap();
+        Arc::new(config)
+    };
+    let server = server_of(&pki);
+    shake_hands(shown_by(&before), server.clone(), "node1")
+        .await
+        .unwrap();
+    let refused = shake_hands(shown_by(&narrow), server.clone(), "node1").await;
+    let error = refused.unwrap_err();
+    assert!(error.contains("for client authentication"), "{error}");
+    // It still serves.
+    shake_hands(
+        pki.rustls_client_config().unwrap(),
+        server_config(&pki, &narrow),
+        "haproxy",
+    )
+    .await
+    .unwrap();
+    for roles in [
+        &[Role::Postgres][..],
+        &[Role::Etcd],
+        &[Role::Haproxy, Role::Etcd],
+    ] {
+        assert_eq!(Usage::of(roles), Usage::ServerAndClient);
+    }
 }

@@ -25,12 +25,48 @@ impl San {
     }
 }
 
+/// What a certificate may be used for, by its extended key usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Purposes {
+    pub(super) server: bool,
+    pub(super) client: bool,
+}
+
+impl Purposes {
+    fn of(certificate: &X509Certificate<'_>) -> Result<Self, String> {
+        let extension = certificate
+            .extended_key_usage()
+            .map_err(|e| format!("its usage cannot be read: {e}"))?;
+        // Without the extension a certificate is good for everything.
+        Ok(extension.map_or(
+            Self {
+                server: true,
+                client: true,
+            },
+            |usage| Self {
+                server: usage.value.any || usage.value.server_auth,
+                client: usage.value.any || usage.value.client_auth,
+            },
+        ))
+    }
+
+    fn in_words(self) -> &'static str {
+        match (self.server, self.client) {
+            (true, true) => "server and client",
+            (true, false) => "server",
+            (false, true) => "client",
+            (false, false) => "neither server nor client",
+        }
+    }
+}
+
 /// A certificate, taken apart.
 pub(super) struct Parsed {
     pub(super) der: CertificateDer<'static>,
     pub(super) sans: BTreeSet<San>,
     pub(super) not_after: jiff::Timestamp,
     pub(super) is_ca: bool,
+    pub(super) purposes: Purposes,
     /// The public key, as the DER of its SubjectPublicKeyInfo.
     pub(super) public_key: Vec<u8>,
 }
@@ -52,6 +88,7 @@ impl Parsed {
             not_after: jiff::Timestamp::from_second(not_after)
                 .map_err(|e| format!("it ends at an impossible time: {e}"))?,
             is_ca: certificate.is_ca(),
+            purposes: Purposes::of(&certificate)?,
             public_key: certificate.public_key().raw.to_vec(),
             der,
         })
@@ -113,6 +150,12 @@ fn in_words(pem: &str) -> Option<String> {
         format!("  issuer: {}", called(certificate.issuer())),
         format!("  valid until: {}", until.strftime("%Y-%m-%d %H:%M UTC")),
     ];
+    if !certificate.is_ca() {
+        lines.push(format!(
+            "  use: {}",
+            Purposes::of(&certificate).ok()?.in_words()
+        ));
+    }
     let names = certificate.subject_alternative_name().ok()?;
     let names = names.map_or(&[][..], |e| &e.value.general_names);
     let sans: BTreeSet<San> = names.iter().filter_map(|name| san(name).ok()).collect();

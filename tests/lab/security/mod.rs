@@ -12,9 +12,15 @@ use crate::{
     watch::{Arguments, Door},
 };
 
+mod closed;
 mod rotation;
 mod strangers;
 
+use closed::{
+    a_crowd_that_says_nothing_shuts_nobody_out, a_systems_user_is_no_role_of_the_same_name,
+    ciphers_without_authentication_are_refused, haproxy_has_no_capability_that_it_does_not_need,
+    haproxys_host_cannot_write_to_etcd, what_an_application_makes_in_public_is_not_run_by_pgherd,
+};
 use rotation::{
     a_certificate_that_ends_soon_is_renewed_without_a_restart,
     passwords_change_without_a_lost_write, the_authority_changes_without_a_lost_write,
@@ -46,7 +52,13 @@ fn secure_by_default() {
     lab.expect(0, &["verify"]);
 
     the_front_door_is_closed_to_strangers(&lab);
+    haproxys_host_cannot_write_to_etcd(&lab);
+    ciphers_without_authentication_are_refused(&lab);
+    haproxy_has_no_capability_that_it_does_not_need(&lab);
+    a_systems_user_is_no_role_of_the_same_name(&lab);
+    what_an_application_makes_in_public_is_not_run_by_pgherd(&lab);
     users_and_databases_are_made_and_never_dropped(&lab);
+    a_crowd_that_says_nothing_shuts_nobody_out(&lab);
     nobody_is_believed_who_shows_another_authoritys_certificate(&lab);
     a_certificate_that_ends_soon_is_renewed_without_a_restart(&lab);
     let before = Secrets::of(&lab);

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    io::{BufRead, BufReader, Read as _},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -104,8 +104,30 @@ pub(super) fn a_certificate_that_ends_soon_is_renewed_without_a_restart(lab: &La
     assert_eq!(lab.on("node2", running), before, "nothing has restarted");
 }
 
+/// Somebody who has got in with the superuser's password, and stays.
+fn intruder(lab: &Lab, port: u16) -> Child {
+    let door = door(lab);
+    let conninfo = door
+        .conninfo
+        .replace(&format!("port={}", lab.write_port), &format!("port={port}"))
+        .replace("user=shop", "user=postgres");
+    let mut child = Command::new("psql")
+        .args(["-XAtq", "-d", &conninfo, "-c", "select 'in'"])
+        .args(["-c", "select pg_sleep(3600)"])
+        .env("PGPASSWORD", Secrets::of(lab).get("superuser"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 3];
+    let out = child.stdout.as_mut().unwrap();
+    out.read_exact(&mut line).expect("it is in");
+    child
+}
+
 pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) {
     let old = Secrets::of(lab);
+    let mut intruders = [lab.write_port, lab.read_port].map(|port| intruder(lab, port));
     let writer = Writer::start(&door(lab));
     // Killed in the stage in which most is on its way.
     let mut child = lab
@@ -148,6 +170,14 @@ pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) 
         written.longest_gap,
         written.refused
     );
+
+    for intruder in &mut intruders {
+        let ended = intruder.try_wait().unwrap();
+        assert!(
+            ended.is_some_and(|status| !status.success()),
+            "who came in with the old password is still there"
+        );
+    }
 
     let new = Secrets::of(lab);
     for key in ["superuser", "replication", "rewind", "rest_api", "stats"] {

@@ -7,7 +7,7 @@ use crate::{support::Lab, watch::Door};
 
 /// Asks as somebody on the engine's machine, which is no host of the cluster's; the status, or 0 where
 /// no answer came.
-fn curl(words: &[&str]) -> u32 {
+pub(super) fn curl(words: &[&str]) -> u32 {
     let output = Command::new("curl")
         .args(["-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"])
         .args(words)

@@ -13,6 +13,7 @@ fact version 1
 fact os "${ID:-unknown}" "${VERSION_ID:-}" "${VERSION_CODENAME:-}" "$(printf '%s' "${PRETTY_NAME:-}" | b64)"
 fact arch "$(uname -m)"
 fact epoch "$(date +%s)"
+fact clock "$(date +%s%N)"
 [ "$(cat /proc/1/comm)" = systemd ] && fact systemd yes
 
 dpkg-query -W -f 'package\t${Package}\t${db:Status-Status}\t${Version}\n' $PACKAGES 2>/dev/null
@@ -89,4 +90,3 @@ union all select 'member', u.rolname, r.rolname, null, null, null from pg_auth_m
 union all select 'database', datname, pg_get_userbyid(datdba), null, null, null from pg_database where datname in ($DATABASES)" 2>/dev/null
   fi
 fi
-fact end

@@ -77,7 +77,10 @@ pub(super) async fn logs(
     if follow {
         journal.push_str(" -f");
     }
-    let as_root = format!("if [ \"$(id -u)\" = 0 ]; then {journal}; else sudo -n {journal}; fi");
+    // In a shell that is known: the login's own may be another.
+    let as_root =
+        format!("if [ \"$(id -u)\" = 0 ]; then exec {journal}; else exec sudo -n {journal}; fi");
+    let as_root = format!("/bin/sh -c {}", quote(&as_root));
     let mut ssh = client(&config);
     if follow {
         // With a terminal on the other side, journalctl ends when we do.

@@ -286,6 +286,13 @@ impl Sight {
         plan::up(&self.cluster, &self.files, &config, &self.found)
     }
 
+    /// What differs on hosts that are in use already: whether they could be taken into use is another
+    /// question, and a proof has checks of its own for it.
+    fn rest(&self) -> Result<Plan> {
+        let config = render::dcs_config(&self.cluster);
+        plan::rest(&self.cluster, &self.files, &config, &self.found)
+    }
+
     /// An error if no host at all could be read, or addresses are mixed up.
     pub(super) fn in_part(self) -> Result<Self> {
         let sight = self.not_mixed_up()?;
@@ -306,13 +313,16 @@ impl Sight {
         Ok(self)
     }
 
-    /// An error if any host could not be read.
+    /// An error if any host could not be read; with it comes what the others lack.
     pub(super) fn whole(mut self) -> Result<Self> {
+        if !self.dark.is_empty() {
+            self.dark.extend(plan::lacking(&self.cluster, &self.found));
+        }
         match self.dark.len() {
             0 => Ok(self),
             1 => Err(self.dark.remove(0)),
             count => Err(Error::several(
-                format!("{count} hosts cannot be read"),
+                format!("{count} findings: hosts cannot be read, or are not as they must be"),
                 self.dark,
             )),
         }
@@ -398,9 +408,17 @@ impl Site<'_> {
                 self.remote.connect(host).await?;
                 self.events.host(host, HostState::Connected, None);
             }
+            let knock = self.remote.knock(host).await;
+            let before = jiff::Timestamp::now().as_millisecond();
             let output = self.remote.run(host, &script, PROBE, &silent).await?;
-            let facts = facts::parse(&output.stdout)
+            let after = jiff::Timestamp::now().as_millisecond();
+            let mut facts = facts::parse(&output.stdout)
                 .map_err(|error| error.on(host).excerpt("stderr", output.stderr))?;
+            if let Some(clock) = facts.clock {
+                facts.needs.note_clock(clock, before, after);
+            }
+            let ports = facts::dialled_ports(&self.base.inventory, host);
+            facts.needs.no_forwarding = self.remote.refused(host, knock, &ports).await;
             self.events.emit(Event::FactsRead { host: host.clone() });
             if !self.looked.load(Ordering::Relaxed) {
                 self.tell_software(host, &facts);
@@ -488,7 +506,7 @@ impl Site<'_> {
                 http: self.http.clone(),
                 tls: self.tls.clone(),
             };
-            let plan = sight.plan()?;
+            let plan = sight.rest()?;
             let proof = prover.look(&sight.found.facts, &plan).await;
             if proof.passed || tokio::time::Instant::now() >= deadline {
                 for (host, facts) in &sight.found.facts {

@@ -1,8 +1,8 @@
 //! Why a step failed: the units' own words.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{Context, tail};
+use super::{Context, space, tail};
 use crate::{
     error::{Error, Kind},
     inventory::{HostName, Role},
@@ -26,6 +26,13 @@ pub(super) async fn explain(error: Error, step: &Step, context: &Context) -> Err
                 error = error.excerpt(format!("{unit} on {host}"), journal);
             }
         }
+    }
+    if !unreachable {
+        let mut hosts: BTreeSet<HostName> = error.host().cloned().into_iter().collect();
+        for unit in &step.units {
+            hosts.extend(concerned(step, unit, context));
+        }
+        error = space::tell(error, &hosts, context).await;
     }
     let host = &step.host;
     match step.units.first() {

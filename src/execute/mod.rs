@@ -22,6 +22,7 @@ mod action;
 mod diagnose;
 mod operate;
 mod shared;
+mod space;
 #[cfg(test)]
 mod tests;
 mod wait;

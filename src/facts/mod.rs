@@ -12,16 +12,19 @@ use crate::{
         PATRONI_PORT, REPLICATION_USER, REWIND_USER, SUPERUSER,
     },
     error::{Error, Result},
-    inventory::{HostName, Inventory, Role},
+    inventory::{HostName, Inventory, PatroniSource, Role},
     remote::{Script, quote},
     secret::Secret,
     sql::{SESSION, conninfo, literals},
 };
 
 mod distribution;
+mod needs;
 mod software;
 
 pub use distribution::Os;
+pub use needs::{Folder, Memory, Needs, Source, Space};
+pub(crate) use needs::{dialled_ports, own_folders};
 pub(crate) use software::REQUIREMENTS;
 
 /// Where a member notes whose sessions are still to be ended, a name a line, in base64.
@@ -119,6 +122,8 @@ pub struct Facts {
     pub arch: String,
     /// Seconds since 1970, by the host's clock.
     pub epoch: i64,
+    /// The same in milliseconds, as the first thing that the probe asked.
+    pub clock: Option<i64>,
     pub systemd: bool,
     /// Installed packages, with their versions, of those that were asked for.
     pub packages: BTreeMap<String, String>,
@@ -150,6 +155,8 @@ pub struct Facts {
     pub watchdog_armed: Option<bool>,
     /// Whether the running database is a replica; `None` when none runs.
     pub in_recovery: Option<bool>,
+    /// What the host offers of what pgherd needs.
+    pub needs: Needs,
 }
 
 impl Facts {
@@ -197,6 +204,9 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
     ];
     let mut units = Vec::new();
     let mut ports = Vec::new();
+    // What stands for all that a role installs.
+    let mut wanted = Vec::new();
+    let venv = has(Role::Postgres) && inventory.patroni.source == PatroniSource::Pypi;
     let (mut data_dir, mut etcd) = ("", String::new());
     if has(Role::Postgres) {
         packages.extend([
@@ -208,16 +218,22 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         units.push("patroni.service");
         ports.extend([inventory.postgresql.port, PATRONI_PORT]);
         data_dir = &inventory.postgresql.data_dir;
+        wanted.extend([
+            "postgresql-[1-9][0-9]",
+            if venv { "python3-pip-whl" } else { "patroni" },
+        ]);
     }
     if has(Role::Etcd) {
         packages.extend(["etcd-server".into(), "etcd-client".into()]);
         units.push("etcd.service");
         ports.extend([ETCD_CLIENT_PORT, ETCD_PEER_PORT]);
         etcd = etcd_dir(&inventory.cluster);
+        wanted.push("etcd-server");
     }
     if has(Role::Haproxy) {
         packages.push("haproxy".into());
         units.push("haproxy.service");
+        wanted.push("haproxy");
         let haproxy = &inventory.haproxy;
         ports.extend([haproxy.write_port, haproxy.read_port, haproxy.stats_port]);
     }
@@ -250,7 +266,12 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         .line(format!("CONNECTIONS={}", quote(&connections.join(" "))))
         .line(format!("OLD_SESSIONS={OLD_SESSIONS}"))
         .line(format!("PG_SESSION={}", quote(SESSION)))
+        .line(format!("FOLDERS={}", quote(&own_folders(paths).join(" "))))
+        .line(format!("WANTED={}", quote(&wanted.join(" "))))
+        .line(format!("VENV={}", if venv { "yes" } else { "" }))
         .line(PROBE)
+        .line(needs::SCRIPT)
+        .line("fact end")
 }
 
 /// Reads what the probe's script printed.
@@ -271,6 +292,9 @@ pub fn parse(text: &str) -> Result<Facts> {
             }
             ["arch", arch] => facts.arch = (*arch).into(),
             ["epoch", epoch] => facts.epoch = epoch.parse().unwrap_or_default(),
+            ["clock", nanoseconds] => {
+                facts.clock = nanoseconds.parse::<i64>().ok().map(|it| it / 1_000_000);
+            }
             ["systemd", "yes"] => facts.systemd = true,
             ["package", name, "installed", version] => {
                 facts.packages.insert((*name).into(), (*version).into());
@@ -372,7 +396,10 @@ pub fn parse(text: &str) -> Result<Facts> {
                 facts.in_recovery = Some(matches!(*value, "t" | "true"));
             }
             ["end"] => complete = true,
-            _ => {}
+            // What is not known here either is a newer probe's.
+            other => {
+                facts.needs.read(other);
+            }
         }
     }
     if complete {
@@ -462,7 +489,7 @@ mod tests {
     #[test]
     fn the_probe_is_a_valid_shell_script() {
         let status = std::process::Command::new("/bin/sh")
-            .args(["-n", "-c", PROBE])
+            .args(["-n", "-c", &format!("{PROBE}{}", needs::SCRIPT)])
             .status()
             .expect("sh runs");
         assert!(status.success());

@@ -13,6 +13,7 @@ fact version 1
 fact os "${ID:-unknown}" "${VERSION_ID:-}" "${VERSION_CODENAME:-}" "$(printf '%s' "${PRETTY_NAME:-}" | b64)"
 fact arch "$(uname -m)"
 fact epoch "$(date +%s)"
+fact clock "$(date +%s%N)"
 [ "$(cat /proc/1/comm)" = systemd ] && fact systemd yes
 
 dpkg-query -W -f 'package\t${Package}\t${db:Status-Status}\t${Version}\n' $PACKAGES 2>/dev/null
@@ -104,4 +105,3 @@ where n.nspname = 'public' and a.grantee = 0 and a.grantor = n.nspowner and a.pr
     done
   fi
 fi
-fact end

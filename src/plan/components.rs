@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Change, Plan, Step, StepId,
     files::{self, Check, Difference},
-    packages,
+    folders, packages,
     surprise::unit,
     trial,
 };
@@ -91,6 +91,9 @@ pub(super) fn names(role: Role) -> Names {
     }
 }
 
+/// Why a step does nothing but put folders right.
+const CLOSED: &str = "folders are not as pgherd makes them";
+
 /// Plans the files that concern the host as a whole and need no package.
 pub(super) fn prepare(
     plan: &mut Plan,
@@ -102,7 +105,8 @@ pub(super) fn prepare(
     let wanted = files.iter().filter(|file| file.stage == Stage::Prepare);
     let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)
         .map_err(|error| error.on(&node.name))?;
-    if changed.is_empty() {
+    let folders = folders::around_files(facts, files);
+    if changed.is_empty() && folders.is_empty() {
         plan.skip(
             &node.name,
             "prepare",
@@ -110,13 +114,21 @@ pub(super) fn prepare(
         );
         return Ok(None);
     }
-    let script = files::put_all(Script::new().alone("prepare"), &changed, Check::NONE);
+    let script = folders.add_to(Script::new().alone("prepare"));
+    let script = files::put_all(script, &changed, Check::NONE);
+    let why = if changed.is_empty() {
+        CLOSED.to_owned()
+    } else {
+        list(&changed)
+    };
+    let mut changes = folders.changes;
+    changes.extend(changed.into_iter().map(|changed| changed.change));
     Ok(Some(plan.push(Step {
         host: node.name.clone(),
         name: "prepare",
-        why: list(&changed),
+        why,
         after: Vec::new(),
-        changes: changed.into_iter().map(|changed| changed.change).collect(),
+        changes,
         action: Action::Run(script),
         limit: Duration::from_secs(60),
         units: Vec::new(),
@@ -158,21 +170,25 @@ pub(super) fn configure(
     let parameters = role == Role::Postgres
         && (unheard || changed.iter().any(|it| changes_parameters(it, facts)));
     let dirs = directories(cluster, role, facts);
+    let folders = folders::of_data(cluster, role, facts);
     let mut ready = after.clone();
     let mut why = if !changed.is_empty() {
         list(&changed)
+    } else if !folders.is_empty() {
+        CLOSED.to_owned()
     } else if component.replaced {
         format!("{} itself is replaced", unit(role))
     } else {
         "an earlier run was cut off before the unit took its config over".to_owned()
     };
-    if changed.is_empty() && dirs.is_none() {
+    if changed.is_empty() && dirs.is_none() && folders.is_empty() {
         plan.skip(&node.name, names.configure, "the files are as rendered");
     } else {
         let mut script = note_pending(Script::new().alone(names.configure), role, effect);
         if let Some(dirs) = &dirs {
             script = script.line(dirs);
         }
+        script = folders.add_to(script);
         script = files::put_all(script, &changed, Check(checks(cluster, role)));
         if changed
             .iter()
@@ -190,6 +206,7 @@ pub(super) fn configure(
                 why = "its data directory is not there".into();
             }
         }
+        changes.extend(folders.changes);
         ready = vec![plan.push(Step {
             host: node.name.clone(),
             name: names.configure,

@@ -49,7 +49,7 @@ pub(super) fn differences<'a>(
         };
         let effect = file.effect_of_change(old);
         let mode = match (file.kind, found) {
-            (Kind::Block, Some(found)) => found.mode,
+            (Kind::Block, Some(found)) => found.mode | READABLE,
             _ => file.mode,
         };
         let file = File {
@@ -66,10 +66,15 @@ pub(super) fn differences<'a>(
     Ok(differences)
 }
 
-/// How owner and mode differ, if they do. A block's file belongs to the host and keeps its own.
+/// Everybody must be able to read what is in a block's file.
+const READABLE: u32 = 0o444;
+
+/// How owner and mode differ, if they do. A block's file belongs to the host and keeps its own, as
+/// far as all can read it.
 fn attributes(file: &File, found: &crate::facts::FileFact) -> Option<String> {
     if file.kind == Kind::Block {
-        return None;
+        return (found.mode & READABLE != READABLE)
+            .then(|| format!("{:04o} becomes {:04o}", found.mode, found.mode | READABLE));
     }
     let owner = format!("{}:{}", file.owner, file.group);
     let found_owner = format!("{}:{}", found.owner, found.group);

@@ -19,6 +19,7 @@ mod config;
 mod down;
 mod etcd_members;
 mod files;
+mod folders;
 mod front_door;
 mod local_sql;
 mod members;
@@ -28,6 +29,7 @@ mod pause;
 mod public_schema;
 mod reconnect;
 mod remains;
+mod requirements;
 mod roles;
 mod sessions;
 pub mod ssh_keys;
@@ -41,7 +43,8 @@ mod up;
 pub use config::config_patch;
 pub use down::down;
 pub use pause::{PAUSED, how_to_resume, paused};
-pub use up::up;
+pub(crate) use requirements::{findings as lacking, off as clock_off};
+pub use up::{rest, up};
 
 /// The index of a step in its plan.
 pub type StepId = usize;

@@ -64,6 +64,14 @@ pub(super) fn wanted(cluster: &Cluster, node: &Node) -> Vec<String> {
     packages
 }
 
+/// Those of them that the host does not have.
+pub(super) fn missing(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<String> {
+    let there = |package: &String| facts.packages.contains_key(package);
+    let mut wanted = wanted(cluster, node);
+    wanted.retain(|package| !there(package));
+    wanted
+}
+
 /// Plans what is missing; returns the step after which all packages are there, if there is one.
 pub(super) fn install(
     plan: &mut Plan,
@@ -73,11 +81,7 @@ pub(super) fn install(
     after: Vec<StepId>,
 ) -> Option<StepId> {
     let wanted = wanted(cluster, node);
-    let missing: Vec<String> = wanted
-        .iter()
-        .filter(|package| !facts.packages.contains_key(*package))
-        .cloned()
-        .collect();
+    let missing = missing(cluster, node, facts);
     if missing.is_empty() {
         plan.skip(
             &node.name,

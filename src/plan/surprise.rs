@@ -16,9 +16,8 @@ use crate::{
 /// The file that says whose host this is.
 pub(super) const MARKER: &str = "/etc/pgherd/cluster";
 
-/// Refuses what cannot be converged safely; all findings at once.
-pub(super) fn check(cluster: &Cluster, found: &Found) -> Result<()> {
-    let mut findings: Vec<Error> = Vec::new();
+/// Refuses what cannot be converged safely; all findings at once, and those that there are already.
+pub(super) fn check(cluster: &Cluster, found: &Found, mut findings: Vec<Error>) -> Result<()> {
     for node in cluster.nodes.values() {
         if let Some(facts) = found.facts.get(&node.name) {
             findings.extend(

@@ -10,6 +10,7 @@ mod pause;
 mod properties;
 mod remains;
 mod removal;
+mod requirements;
 mod surprises;
 mod tls;
 mod unseen;

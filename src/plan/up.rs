@@ -9,7 +9,7 @@ use super::{
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    packages, remains, surprise,
+    packages, remains, requirements, surprise,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -23,7 +23,17 @@ use crate::{
 /// `config` is the cluster-wide configuration as it should be in the DCS. A host of which there are
 /// no facts could not be looked at: there is no step for it, nor for what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
-    surprise::check(cluster, found)?;
+    surprise::check(cluster, found, requirements::findings(cluster, found))?;
+    steps(cluster, files, config, found)
+}
+
+/// The same of hosts that are in use already: what they lack is not asked.
+pub fn rest(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
+    surprise::check(cluster, found, Vec::new())?;
+    steps(cluster, files, config, found)
+}
+
+fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     let mut plan = Plan {
         paused: found.is_paused(),
         ..Plan::default()

@@ -9,11 +9,13 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::UnixStream,
+    time::timeout,
 };
 
 /// A connection to a port of a host, which knows why it ended before it began.
@@ -31,6 +33,13 @@ impl Forwarded {
             log,
             served: false,
         }
+    }
+
+    /// What ssh said, if sshd refuses within `limit` to lead to the port.
+    pub(super) async fn refusal(mut self, limit: Duration) -> Option<String> {
+        let read = timeout(limit, self.read(&mut [0])).await.ok()?;
+        let error = read.err()?;
+        (error.kind() == io::ErrorKind::PermissionDenied).then(|| error.to_string())
     }
 }
 

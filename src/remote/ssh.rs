@@ -39,6 +39,16 @@ const LONGEST_OUTPUT: u64 = 16 << 20;
 /// How much longer than it was told an `ssh` that connects may take.
 const STALL: Duration = Duration::from_secs(20);
 
+/// A port where nobody listens.
+const NOBODY: u16 = 1;
+/// How long ssh may take to note what it has been told already.
+const ANSWERED: Duration = Duration::from_millis(100);
+/// How long sshd may take to refuse a port; one that it opens stays silent.
+const OPENED: Duration = Duration::from_secs(2);
+
+/// A knock at a host's door that waits for its answer.
+pub struct Knock(Option<Forwarded>);
+
 struct Link {
     session: Session,
     /// Local sockets that lead to ports of the host.
@@ -182,6 +192,26 @@ impl SshRemote {
             })
     }
 
+    /// Knocks at a port of `host` where nobody listens: whether sshd refuses to lead there is known
+    /// once anything that was sent after it has been answered.
+    pub async fn knock(&self, host: &HostName) -> Knock {
+        Knock(self.way(host, NOBODY).await.ok())
+    }
+
+    /// What ssh said, if sshd refuses to lead to one of `ports`.
+    pub async fn refused(&self, host: &HostName, knock: Knock, ports: &[u16]) -> Option<String> {
+        knock.0?.refusal(ANSWERED).await?;
+        // It may well allow the ports that are needed and no others.
+        for port in ports {
+            if let Ok(way) = self.way(host, *port).await
+                && let Some(said) = way.refusal(OPENED).await
+            {
+                return Some(said);
+            }
+        }
+        None
+    }
+
     /// Ends all connections, so that no `ssh` process stays behind.
     pub async fn close(&self) {
         let links: Vec<_> = self.links.lock().await.drain().collect();
@@ -190,6 +220,51 @@ impl SshRemote {
             if let Some(session) = link.and_then(Arc::into_inner).map(|link| link.session) {
                 // A master that is already gone is what we want.
                 let _ = session.close().await;
+            }
+        }
+    }
+
+    /// Opens a way to a port of a host; whether it leads anywhere shows when it is read.
+    async fn way(&self, host: &HostName, port: u16) -> Result<Forwarded> {
+        let link = self.link(host).await?;
+        let path = {
+            let mut forwards = link.forwards.lock().await;
+            if let Some(path) = forwards.get(&port) {
+                path.clone()
+            } else {
+                let path =
+                    self.sockets
+                        .path()
+                        .join(format!("{}-{port}-{}", host.as_str(), nonce()));
+                let opened = link
+                    .session
+                    .request_port_forward(
+                        ForwardType::Local,
+                        Socket::UnixSocket {
+                            path: (&path).into(),
+                        },
+                        Socket::new("127.0.0.1", port),
+                    )
+                    .await;
+                if let Err(error) = opened {
+                    drop(forwards);
+                    self.drop_link(host, &link).await;
+                    return Err(Error::failed(format!("no way to port {port}"))
+                        .on(host)
+                        .because(error));
+                }
+                forwards.insert(port, path.clone());
+                path
+            }
+        };
+        let log = Log::beside(link.session.control_socket());
+        match UnixStream::connect(&path).await {
+            Ok(stream) => Ok(Forwarded::new(stream, log)),
+            Err(error) => {
+                self.drop_link(host, &link).await;
+                Err(Error::failed(format!("no way to port {port}"))
+                    .on(host)
+                    .because(error))
             }
         }
     }
@@ -304,47 +379,7 @@ impl Remote for SshRemote {
     }
 
     async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>> {
-        let link = self.link(host).await?;
-        let path = {
-            let mut forwards = link.forwards.lock().await;
-            if let Some(path) = forwards.get(&port) {
-                path.clone()
-            } else {
-                let path =
-                    self.sockets
-                        .path()
-                        .join(format!("{}-{port}-{}", host.as_str(), nonce()));
-                let opened = link
-                    .session
-                    .request_port_forward(
-                        ForwardType::Local,
-                        Socket::UnixSocket {
-                            path: (&path).into(),
-                        },
-                        Socket::new("127.0.0.1", port),
-                    )
-                    .await;
-                if let Err(error) = opened {
-                    drop(forwards);
-                    self.drop_link(host, &link).await;
-                    return Err(Error::failed(format!("no way to port {port}"))
-                        .on(host)
-                        .because(error));
-                }
-                forwards.insert(port, path.clone());
-                path
-            }
-        };
-        let log = Log::beside(link.session.control_socket());
-        match UnixStream::connect(&path).await {
-            Ok(stream) => Ok(Box::new(Forwarded::new(stream, log))),
-            Err(error) => {
-                self.drop_link(host, &link).await;
-                Err(Error::failed(format!("no way to port {port}"))
-                    .on(host)
-                    .because(error))
-            }
-        }
+        Ok(Box::new(self.way(host, port).await?))
     }
 }
 

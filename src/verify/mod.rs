@@ -21,6 +21,8 @@ use crate::{
     remote::Remote,
 };
 
+mod clock;
+mod disk;
 mod round_trip;
 
 /// The name of the check of whether every member would follow another leader.
@@ -110,6 +112,8 @@ impl Prover {
         checks.push(self.backends(&servers, leader));
         checks.push(files(plan));
         checks.push(pending_restart(&survey));
+        checks.push(clock::clock(facts));
+        checks.push(disk::disk(facts));
         Proof::of(checks)
     }
 

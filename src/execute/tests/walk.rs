@@ -198,6 +198,32 @@ async fn a_units_journal_tells_why_its_step_failed() {
 }
 
 #[tokio::test]
+async fn a_full_filesystem_is_named_where_a_step_failed() {
+    let hosts = Hosts::new(|_, script| {
+        if script.contains("df -k") {
+            Deed::Ends(
+                0,
+                "900000 0 65536 60000 /data\n900000 0 65536 60000 /data\n10 90000000 0 0 /\n",
+                "",
+            )
+        } else {
+            Deed::Ends(1, "", "patroni.service crashed")
+        }
+    });
+    let walked = walk(hosts, vec![script("node1", &[])]).await;
+    let error = walked.error();
+    assert_eq!(
+        error.causes(),
+        ["the filesystem /data on node1 is full: 0 MiB free"]
+    );
+    assert!(
+        error.hints()[0].contains("make room on node1"),
+        "{:?}",
+        error.hints()
+    );
+}
+
+#[tokio::test]
 async fn only_the_end_of_a_long_output_is_quoted() {
     let hosts = Hosts::new(|_, _| {
         let long: String = (1..=500).map(|line| format!("line {line}\n")).collect();

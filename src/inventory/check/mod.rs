@@ -20,6 +20,8 @@ mod ports;
 mod postgresql;
 mod provider;
 
+pub(crate) use parameters::memory_in_kib;
+
 /// The mistakes found so far.
 #[derive(Default)]
 struct Problems(Vec<Problem>);

@@ -192,6 +192,18 @@ fn unit(name: &str) -> Option<Unit> {
     })
 }
 
+/// An amount of memory in KiB, as PostgreSQL reads it; `base` is the unit of a plain number, in KiB.
+pub(crate) fn memory_in_kib(text: &str, base: u64) -> Option<u64> {
+    let bytes = match split(text)? {
+        (number, "") => number * base as f64 * 1024.0,
+        (number, suffix) => match unit(suffix)? {
+            Unit::Memory(bytes) => number * bytes,
+            Unit::Time(_) => return None,
+        },
+    };
+    (bytes >= 0.0).then_some((bytes / 1024.0) as u64)
+}
+
 /// A number, and the unit behind it.
 fn split(text: &str) -> Option<(f64, &str)> {
     let text = text.trim_matches([' ', '\t']);
@@ -247,6 +259,18 @@ mod tests {
         let timeout = shape("statement_timeout 14-18 integer 0..2147483647 ms");
         assert_eq!(timeout.number("2min"), Some(120_000.0));
         assert!(timeout.refuse("1GB").is_some());
+    }
+
+    #[test]
+    fn memory_is_read_as_postgresql_reads_it() {
+        for (text, kib) in [
+            ("128MB", Some(131_072)),
+            ("16384", Some(131_072)),
+            ("1.5 GB", Some(1_572_864)),
+            ("2s", None),
+        ] {
+            assert_eq!(memory_in_kib(text, 8), kib, "{text}");
+        }
     }
 
     #[test]

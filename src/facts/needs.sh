@@ -1,0 +1,87 @@
+# shellcheck shell=sh disable=SC2086,SC2154 # lists of plain words are split on purpose; PG's are the probe's
+# What a host offers of what pgherd needs: folders, space, memory, package sources. Part of the probe.
+fact system "$(systemctl is-system-running 2>/dev/null)"
+
+# A folder and all that it lies in, each as it is. `passable` is postgres's own word, once it is there.
+folder() {
+  d=$1
+  while [ -n "$d" ]; do
+    if [ -e "$d" ]; then
+      p=
+      if [ -n "$2" ] && id postgres >/dev/null 2>&1; then
+        if (cd / && setpriv --reuid=postgres --regid=postgres --init-groups test -x "$d") 2>/dev/null; then p=yes; else p=no; fi
+      fi
+      fact folder "$d" "$(stat -L -c '%U' "$d")" "$(stat -L -c '%G' "$d")" "$(stat -L -c '%a' "$d")" "$(stat -L -c '%F' "$d")" "$p"
+    fi
+    d=${d%/*}
+  done
+}
+for f in $FOLDERS; do fact folder "$f" $(stat -L -c '%U %G %a' "$f" 2>/dev/null | tr ' ' '\t') "$(stat -L -c '%F' "$f" 2>/dev/null)" ''; done
+[ -z "$DATA_DIR" ] || folder "$DATA_DIR" yes
+[ -z "$ETCD_DIR" ] || folder "$ETCD_DIR" ''
+# Everybody must be able to read Patroni's own files; one that is closed stands for all.
+if [ -e /opt/patroni/.pgherd ]; then
+  fact venv-closed "$(find /opt/patroni \( -type d ! -perm -005 -o -type f ! -perm -004 -o ! -user root \) -print -quit 2>/dev/null)"
+fi
+
+# The filesystem on which a path lies, or would lie.
+space() {
+  d=$2
+  while [ ! -e "$d" ] && [ "$d" != / ]; do d=${d%/*}; d=${d:-/}; done
+  s=$(timeout 5 df -k --output=used,avail,itotal,iavail,fstype,target "$d" 2>/dev/null | tail -n 1)
+  o=$(timeout 5 findmnt -n -r -o OPTIONS -T "$d" 2>/dev/null | tail -n 1)
+  [ -z "$s" ] || fact space "$1" "$2" "$(printf '%s' "$s" | tr -s ' ' | sed 's/^ //' | b64)" "$o"
+}
+space etc /etc
+space usr /usr
+space state /var/lib/dpkg
+space cache /var/cache/apt/archives
+space log /var/log
+space venv /opt/patroni
+if [ -n "$DATA_DIR" ]; then
+  space data "$DATA_DIR"
+  [ ! -d "$DATA_DIR/pg_wal" ] || space wal "$(readlink -f "$DATA_DIR/pg_wal")"
+fi
+[ -z "$ETCD_DIR" ] || space etcd "$ETCD_DIR"
+
+while read -r k v _; do
+  case $k in
+    MemTotal: | CommitLimit: | Committed_AS: | HugePages_Total: | Hugepagesize:) fact memory "${k%:}" "$v" ;;
+  esac
+done </proc/meminfo
+fact memory overcommit "$(cat /proc/sys/vm/overcommit_memory 2>/dev/null)"
+fact memory cgroup "$(cat /sys/fs/cgroup/memory.max 2>/dev/null)"
+
+dpkg-query -W -f 'held\t${db:Status-Want}\t${Package}\t${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep '^held.hold.'
+
+# Whether a server of packages answers is only asked where something is missing.
+answers() {
+  h=${2#*://}; h=${h%%/*}; h=${h##*@}
+  case $2 in https://*) q=443 ;; *) q=80 ;; esac
+  case $h in *:*) q=${h##*:}; h=${h%:*} ;; esac
+  if ! timeout 5 getent ahosts "$h" >/dev/null; then s=unresolved
+  elif timeout 5 bash -c ": 3<>/dev/tcp/$h/$q" 2>/dev/null; then s=ok
+  else s=silent; fi
+  printf 'source\t%s\t%s\t%s\n' "$1" "$2" "$s"
+}
+missing=
+for p in $WANTED; do
+  dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing=yes
+done
+if [ -n "$missing" ] && command -v apt-get >/dev/null; then
+  if [ -z "${http_proxy:-}${https_proxy:-}${HTTP_PROXY:-}${HTTPS_PROXY:-}" ] &&
+    ! apt-config dump 2>/dev/null | grep -qiE '^Acquire::(http|https)::Proxy[^ ]* "[^"]'; then
+    for u in $(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sort -u | head -n 20); do
+      case $u in http://* | https://*) answers apt "$u" & ;; *) fact source apt "$u" ok ;; esac
+    done
+  fi
+fi
+if [ -n "$VENV" ] && [ ! -e /opt/patroni/.pgherd ] && [ -z "${https_proxy:-}${HTTPS_PROXY:-}${PIP_PROXY:-}" ] &&
+  ! grep -qsE '^ *proxy *=' /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf; then
+  u=${PIP_INDEX_URL:-$(sed -n 's/^ *index-url *= *//p' /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf 2>/dev/null | tail -n 1)}
+  u=${u:-https://pypi.org/simple}
+  # A name or a password in it is nobody's business.
+  case $u in *://*@*) u=${u%%://*}://${u#*@} ;; esac
+  answers python "$u" &
+fi
+wait

@@ -1,0 +1,122 @@
+//! The folders that pgherd makes: compared and put right as files are.
+//!
+//! A run under a strict umask, or somebody's `chmod`, closes a folder to the service that must read
+//! what is in it. Only folders that pgherd makes are changed; of others it is said what is wrong.
+
+use super::Change;
+use crate::{
+    cluster::Cluster,
+    facts::{self, Facts, Folder},
+    inventory::Role,
+    remote::{Script, quote},
+    render::File,
+};
+
+/// What a folder needs to be as it should be.
+pub(super) struct Mending {
+    pub changes: Vec<Change>,
+    commands: Vec<String>,
+}
+
+impl Mending {
+    fn none() -> Self {
+        Self {
+            changes: Vec::new(),
+            commands: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    pub(super) fn add_to(&self, script: Script) -> Script {
+        self.commands.iter().fold(script, Script::line)
+    }
+
+    /// Puts owner and mode right; `modes` are those that will do, the first the one that is set.
+    fn own(&mut self, path: &str, found: Option<&Folder>, owner: &str, modes: &[u32]) {
+        let Some(found) = found.filter(|found| found.is_folder) else {
+            return;
+        };
+        let right = found.owner == owner && found.group == owner && modes.contains(&found.mode);
+        let Some(mode) = modes.first().filter(|_| !right) else {
+            return;
+        };
+        let path_word = quote(path);
+        self.commands.push(format!(
+            "chown {owner}:{owner} {path_word}\nchmod {mode:04o} {path_word}"
+        ));
+        self.changes.push(Change::Other(format!(
+            "the folder {path}: {}:{} {:04o} becomes {owner}:{owner} {mode:04o}",
+            found.owner, found.group, found.mode
+        )));
+    }
+}
+
+/// The folders around a host's files, and Patroni's own.
+pub(super) fn around_files(facts: &Facts, files: &[File]) -> Mending {
+    let mut mending = Mending::none();
+    let needs = &facts.needs;
+    let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    for path in facts::own_folders(&paths) {
+        mending.own(path, needs.folders.get(path), "root", &[0o755]);
+    }
+    if let Some(closed) = &needs.venv_closed {
+        mending.commands.push(
+            "chown -Rh root:root /opt/patroni\nchmod -R u+rwX,go+rX,go-w /opt/patroni".into(),
+        );
+        mending.changes.push(Change::Other(format!(
+            "/opt/patroni becomes root's, and readable for all ({closed} is not)"
+        )));
+    }
+    mending
+}
+
+/// A role's data directory that pgherd made, and the way to it.
+pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Mending {
+    let mut mending = Mending::none();
+    let folders = &facts.needs.folders;
+    match role {
+        Role::Postgres if is_ours(cluster, facts) => {
+            let dir = &cluster.inventory.postgresql.data_dir;
+            // PostgreSQL starts with either, and with no other.
+            mending.own(dir, folders.get(dir), "postgres", &[0o700, 0o750]);
+            for parent in above(dir) {
+                let Some(found) = folders.get(parent).filter(|it| blocks(it)) else {
+                    continue;
+                };
+                mending
+                    .commands
+                    .push(format!("chmod a+x {}", quote(parent)));
+                mending.changes.push(Change::Other(format!(
+                    "the folder {parent}, {}:{} {:04o}, lets postgres pass",
+                    found.owner, found.group, found.mode
+                )));
+            }
+        }
+        Role::Etcd if facts.etcd_data => {
+            let dir = facts::etcd_dir(cluster.name());
+            mending.own(&dir, folders.get(&dir), "etcd", &[0o700]);
+        }
+        _ => {}
+    }
+    mending
+}
+
+/// pgherd has made the data directory, and with it the folders that were not there on the way.
+pub(super) fn is_ours(cluster: &Cluster, facts: &Facts) -> bool {
+    facts.data_marker.as_ref() == Some(&cluster.secrets.cluster_id)
+}
+
+/// The folders that a path lies in, the nearest first, without the root.
+pub(super) fn above(path: &str) -> impl Iterator<Item = &str> {
+    let cuts = path.match_indices('/').map(|(at, _)| &path[..at]);
+    cuts.filter(|above| !above.is_empty()).rev()
+}
+
+/// Whether a folder does not let `postgres` pass: by its own word, or by the folder's mode.
+pub(super) fn blocks(folder: &Folder) -> bool {
+    let open = folder.mode & 0o001 != 0 || folder.owner == "postgres" || folder.group == "postgres";
+    folder.is_folder && !folder.passable.unwrap_or(open)
+}

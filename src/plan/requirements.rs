@@ -1,0 +1,406 @@
+//! What a host must offer before anything is done there.
+//!
+//! All of it is asked for in the first look, so that a run that cannot succeed ends before it has
+//! changed anything, with every finding on every host. Only what is still to be done is judged: a
+//! cluster that runs is not refused for a disk that has become full since. What is unknown is no
+//! finding.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Found, folders, packages};
+use crate::{
+    cluster::{Cluster, Node},
+    error::Error,
+    facts::{self, Facts, Space},
+    inventory::{PatroniSource, Role, memory_in_kib},
+    remote,
+};
+
+/// By how much a clock may be off, in milliseconds. Certificates begin an hour before they are
+/// issued, and ten minutes of it are left to whoever sets the clock.
+const CLOCK_LIMIT: i64 = 50 * 60 * 1000;
+
+const MIB: u64 = 1024;
+
+/// Everything that a host lacks, each on its host.
+pub(crate) fn findings(cluster: &Cluster, found: &Found) -> Vec<Error> {
+    let nodes = cluster.nodes.values();
+    let judged = nodes.filter_map(|node| Some((node, found.facts.get(&node.name)?)));
+    judged
+        .flat_map(|(node, facts)| host(cluster, node, facts))
+        .collect()
+}
+
+fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
+    let missing = packages::missing(cluster, node, facts);
+    let venv = cluster.inventory.patroni.source == PatroniSource::Pypi
+        && node.roles.contains(&Role::Postgres)
+        && facts.patroni_stamp.is_none();
+    let host = Host {
+        cluster,
+        node,
+        facts,
+        missing,
+        venv,
+    };
+    let mut findings = Vec::new();
+    findings.extend(host.connection());
+    findings.extend(host.clock());
+    findings.extend(host.system());
+    findings.extend(host.architecture());
+    findings.extend(host.held());
+    findings.extend(host.sources());
+    findings.extend(host.filesystems());
+    findings.extend(host.room());
+    findings.extend(host.way_to_data());
+    findings.extend(host.memory());
+    findings
+        .into_iter()
+        .map(|error| error.on(&node.name))
+        .collect()
+}
+
+struct Host<'a> {
+    cluster: &'a Cluster,
+    node: &'a Node,
+    facts: &'a Facts,
+    /// Packages that are to be installed.
+    missing: Vec<String>,
+    /// Patroni's venv is to be made.
+    venv: bool,
+}
+
+impl Host<'_> {
+    fn is(&self, role: Role) -> bool {
+        self.node.roles.contains(&role)
+    }
+
+    /// Its database is still to be made.
+    fn has_no_database(&self) -> bool {
+        let data = self.facts.data.as_ref();
+        self.is(Role::Postgres) && data.is_none_or(|data| data.entries == 0)
+    }
+
+    fn connection(&self) -> Option<Error> {
+        let said = self.facts.needs.no_forwarding.as_deref()?;
+        Some(remote::no_forwarding(&self.node.name, said))
+    }
+
+    fn clock(&self) -> Option<Error> {
+        let ahead = self.facts.needs.clock_ahead?;
+        (ahead.abs() > CLOCK_LIMIT).then(|| {
+            Error::failed(format!("its clock is {}", off(ahead)))
+                .cause("measured against this machine's clock; certificates that are issued here would not be valid there, or end early")
+                .hint("set the clock, there or here, and keep it right: timedatectl status; sudo timedatectl set-ntp true")
+        })
+    }
+
+    fn system(&self) -> Option<Error> {
+        let state = self.facts.needs.system.as_str();
+        matches!(state, "stopping" | "maintenance" | "offline").then(|| {
+            Error::failed(format!("its systemd is {state}"))
+                .hint("let it start first: systemctl is-system-running")
+        })
+    }
+
+    fn architecture(&self) -> Option<Error> {
+        let arch = self.facts.arch.as_str();
+        let known = matches!(arch, "" | "x86_64" | "aarch64");
+        (!known && self.venv).then(|| {
+            Error::failed(format!("Patroni from PyPI is not built for its architecture, {arch}"))
+                .hint("use hosts of x86_64 or aarch64, or the distribution's Patroni: 'patroni: { source: distro }'")
+        })
+    }
+
+    fn held(&self) -> Option<Error> {
+        let needs = &self.facts.needs;
+        let held: Vec<&str> = self
+            .missing
+            .iter()
+            .map(String::as_str)
+            .filter(|package| needs.held.contains(*package))
+            .collect();
+        (!held.is_empty()).then(|| {
+            let list = held.join(" ");
+            Error::failed(format!("apt must not install {list}: held (apt-mark hold)")).hint(
+                format!("if that is no longer meant: sudo apt-mark unhold {list}"),
+            )
+        })
+    }
+
+    /// That no server answers; one of several may be dead, and the download itself tells whether it
+    /// was needed.
+    fn sources(&self) -> Vec<Error> {
+        let wanted = [
+            ("apt", !self.missing.is_empty(), "package source"),
+            ("python", self.venv, "index of Python packages"),
+        ];
+        wanted
+            .into_iter()
+            .filter(|(_, needed, _)| *needed)
+            .filter_map(|(kind, _, called)| {
+                let asked: Vec<_> = self.facts.needs.sources.iter().filter(|it| it.kind == kind).collect();
+                if asked.is_empty() || asked.iter().any(|source| source.state == "ok") {
+                    return None;
+                }
+                let mut error = Error::failed(format!("no {called} answers"));
+                for source in asked {
+                    let why = match source.state.as_str() {
+                        "unresolved" => "its name cannot be resolved",
+                        _ => "no connection within 5 s",
+                    };
+                    error = error.cause(format!("{}: {why}", source.uri));
+                }
+                Some(error.hint("look at the host's DNS and routes; behind a proxy, tell apt and pip of it (Acquire::http::Proxy, and https_proxy in /etc/environment)"))
+            })
+            .collect()
+    }
+
+    /// Filesystems on which nothing can be written, run, or kept.
+    fn filesystems(&self) -> Vec<Error> {
+        let mut findings = Vec::new();
+        let space = &self.facts.needs.space;
+        let has = |space: &Space, option: &str| space.options.contains(option);
+        let installs = !self.missing.is_empty();
+        let written = [
+            ("etc", true),
+            ("usr", installs),
+            ("state", installs),
+            ("venv", self.venv),
+            ("data", self.is(Role::Postgres)),
+            ("etcd", self.is(Role::Etcd)),
+        ];
+        let mut read_only = BTreeSet::new();
+        for (purpose, needed) in written {
+            let Some(space) = space.get(purpose).filter(|_| needed) else {
+                continue;
+            };
+            if has(space, "ro") && read_only.insert(&space.target) {
+                findings.push(
+                    Error::failed(format!("{} is mounted read-only", space.target))
+                        .cause(format!("{} is to be written", space.path))
+                        .hint(format!("a filesystem that had an error goes read-only by itself: dmesg; then: sudo mount -o remount,rw {}", space.target)),
+                );
+            }
+            // One that somebody mounted for this very purpose is meant; a system that lives in memory
+            // would lose the data in silence.
+            let kept = matches!(purpose, "data" | "etcd");
+            let meant = std::iter::once(space.path.as_str())
+                .chain(folders::above(&space.path))
+                .any(|path| path == space.target);
+            if kept && !meant && matches!(space.kind.as_str(), "tmpfs" | "ramfs") {
+                findings.push(
+                    Error::failed(format!(
+                        "{} would lie in memory: {} is a {}",
+                        space.path, space.target, space.kind
+                    ))
+                    .cause("all data would be gone at the next boot")
+                    .hint("mount a disk there, or choose another postgresql.data_dir"),
+                );
+            }
+        }
+        for (purpose, needed, what) in [
+            (
+                "venv",
+                self.is(Role::Postgres)
+                    && self.cluster.inventory.patroni.source == PatroniSource::Pypi,
+                "Patroni runs from there",
+            ),
+            ("state", installs, "dpkg runs the packages' scripts there"),
+        ] {
+            if let Some(space) = space.get(purpose).filter(|it| needed && has(it, "noexec")) {
+                findings.push(
+                    Error::failed(format!("{} is mounted noexec", space.target))
+                        .cause(format!("{what} ({})", space.path))
+                        .hint(format!(
+                            "sudo mount -o remount,exec {}, and the same in /etc/fstab",
+                            space.target
+                        )),
+                );
+            }
+        }
+        findings
+    }
+
+    /// What is to come, by filesystem: MiB and inodes. Sizes are those of Debian 12 and Ubuntu 24.04,
+    /// rounded up.
+    fn room(&self) -> Vec<Error> {
+        let mut wanted: Vec<(&str, u64, u64)> = Vec::new();
+        if !self.missing.is_empty() {
+            let usr = if self.missing.iter().any(|it| it.starts_with("postgresql-")) {
+                500
+            } else {
+                150
+            };
+            wanted.extend([
+                ("usr", usr, 10_000),
+                ("cache", 200, 500),
+                ("state", 100, 2_000),
+            ]);
+        }
+        if self.venv {
+            wanted.push(("venv", 150, 5_000));
+        }
+        if self.has_no_database() {
+            wanted.push(("data", 256, 2_000));
+        }
+        if self.is(Role::Etcd) && !self.facts.etcd_data {
+            wanted.push(("etcd", 256, 100));
+        }
+        let mut sums: BTreeMap<&str, (&Space, u64, u64, Vec<&str>)> = BTreeMap::new();
+        for (purpose, mib, inodes) in wanted {
+            if let Some(space) = self.facts.needs.space.get(purpose) {
+                let sum = sums
+                    .entry(&space.target)
+                    .or_insert((space, 0, 0, Vec::new()));
+                sum.1 += mib;
+                sum.2 += inodes;
+                sum.3.push(&space.path);
+            }
+        }
+        let mut findings = Vec::new();
+        for (target, (space, mib, inodes, paths)) in sums {
+            let paths = format!("to come: {}", paths.join(", "));
+            if space.available < mib * MIB {
+                findings.push(
+                    Error::failed(format!(
+                        "{target} has {} MiB free, and {mib} MiB are needed",
+                        space.available / MIB
+                    ))
+                    .cause(paths.clone())
+                    .hint(format!(
+                        "make room: sudo du -xh --max-depth=2 {target} | sort -h | tail"
+                    )),
+                );
+            }
+            if space.inodes > 0 && space.free_inodes < inodes {
+                findings.push(
+                    Error::failed(format!(
+                        "{target} has {} inodes free, and {inodes} are needed",
+                        space.free_inodes
+                    ))
+                    .cause(paths)
+                    .hint(format!(
+                        "many small files fill it: sudo du --inodes -xd 2 {target} | sort -n | tail"
+                    )),
+                );
+            }
+        }
+        findings
+    }
+
+    /// The folders in which the data directory lies, or would lie.
+    fn way_to_data(&self) -> Vec<Error> {
+        if !self.is(Role::Postgres) {
+            return Vec::new();
+        }
+        let dir = self.cluster.inventory.postgresql.data_dir.as_str();
+        let found = &self.facts.needs.folders;
+        let mut findings = Vec::new();
+        for path in std::iter::once(dir).chain(folders::above(dir)) {
+            let Some(folder) = found.get(path) else {
+                continue;
+            };
+            if !folder.is_folder {
+                findings.push(
+                    Error::failed(format!("{path} is not a folder"))
+                        .cause(format!("the data directory is to be {dir}"))
+                        .left("it was not touched")
+                        .hint("move it away, or choose another postgresql.data_dir"),
+                );
+            } else if path != dir
+                && folders::blocks(folder)
+                && !folders::is_ours(self.cluster, self.facts)
+            {
+                let Folder { owner, group, mode } = Folder::of(folder);
+                findings.push(
+                    Error::failed(format!(
+                        "{path} does not let postgres pass ({owner}:{group} {mode:04o})"
+                    ))
+                    .cause(format!("the data directory is to be {dir}"))
+                    .hint(format!(
+                        "sudo chmod o+x {path}, or choose another postgresql.data_dir"
+                    )),
+                );
+            }
+        }
+        findings
+    }
+
+    /// Whether PostgreSQL can start with the inventory's `shared_buffers`.
+    fn memory(&self) -> Option<Error> {
+        if !self.is(Role::Postgres) {
+            return None;
+        }
+        let memory = &self.facts.needs.memory;
+        let parameters = &self.cluster.inventory.postgresql.parameters;
+        let text = parameters
+            .get("shared_buffers")
+            .map_or("128MB", String::as_str);
+        let wanted = memory_in_kib(text, 8)?;
+        let mib = |kib: u64| kib / MIB;
+        let error = |what: String| {
+            Some(
+                Error::failed(format!("shared_buffers of {text} does not fit: {what}"))
+                    .hint("a quarter of the memory is the usual start: postgresql: { parameters: { shared_buffers: … } }"),
+            )
+        };
+        if let Some(total) = memory.total.filter(|total| wanted > total / 10 * 9) {
+            return error(format!("the host has {} MiB of memory", mib(total)));
+        }
+        // What PostgreSQL has already is counted among what is taken.
+        if self.facts.in_recovery.is_some() {
+            return None;
+        }
+        let huge = parameters
+            .get("huge_pages")
+            .is_some_and(|it| it.eq_ignore_ascii_case("on"));
+        if let (true, Some(pages), Some(size)) = (huge, memory.huge_pages, memory.huge_page_size)
+            && pages * size < wanted
+        {
+            return error(format!(
+                "huge_pages is on, and the host has {pages} huge pages of {size} kB (vm.nr_hugepages)"
+            ));
+        }
+        if let (Some(2), Some(limit), Some(committed)) =
+            (memory.overcommit, memory.commit_limit, memory.committed)
+            && limit.saturating_sub(committed) < wanted
+        {
+            return error(format!(
+                "vm.overcommit_memory is 2, and {} MiB can still be given out",
+                mib(limit.saturating_sub(committed))
+            ));
+        }
+        None
+    }
+}
+
+/// A folder as `ls -l` would tell it.
+struct Folder<'a> {
+    owner: &'a str,
+    group: &'a str,
+    mode: u32,
+}
+
+impl<'a> Folder<'a> {
+    fn of(found: &'a facts::Folder) -> Self {
+        Self {
+            owner: &found.owner,
+            group: &found.group,
+            mode: found.mode,
+        }
+    }
+}
+
+/// By how much a clock is off, in words.
+pub(crate) fn off(ahead: i64) -> String {
+    let way = if ahead < 0 { "behind" } else { "ahead" };
+    let tenths = (ahead.abs() + 50) / 100;
+    let nearest = |unit: i64| (tenths + unit / 2) / unit;
+    match tenths / 10 {
+        0..120 => format!("{}.{} s {way}", tenths / 10, tenths % 10),
+        120..7200 => format!("{} min {way}", nearest(600)),
+        7200..172_800 => format!("{} h {way}", nearest(36_000)),
+        _ => format!("{} days {way}", nearest(864_000)),
+    }
+}

@@ -1,0 +1,82 @@
+//! Whether the hosts agree on what time it is.
+//!
+//! Clocks that disagree break what compares them: certificates that begin or end, recovery to a point
+//! in time, logs laid beside each other in an outage. This machine's clock counts as one among the
+//! hosts', so that one that is wrong is named, whichever it is.
+
+use std::collections::BTreeMap;
+
+use super::{Check, check};
+use crate::{facts::Facts, inventory::HostName, plan::clock_off};
+
+/// How far a host's clock may be from the others', in milliseconds.
+const LIMIT: i64 = 10_000;
+
+pub(super) fn clock(facts: &BTreeMap<HostName, Facts>) -> Check {
+    let ahead: Vec<(&HostName, i64)> = facts
+        .iter()
+        .filter_map(|(host, facts)| Some((host, facts.needs.clock_ahead?)))
+        .collect();
+    let mut all: Vec<i64> = ahead.iter().map(|(_, ahead)| *ahead).collect();
+    all.push(0);
+    all.sort_unstable();
+    // With this machine's among them, the middle one is that of the most; of an even number, the one
+    // that is nearer to this machine's.
+    let middle = [all[(all.len() - 1) / 2], all[all.len() / 2]];
+    let middle = middle.into_iter().min_by_key(|it| it.abs()).unwrap_or(0);
+    let wrong = ahead
+        .iter()
+        .filter(|(_, ahead)| (ahead - middle).abs() > LIMIT)
+        .map(|(host, ahead)| format!("{host}'s clock is {}", clock_off(ahead - middle)))
+        .collect();
+    let limit = LIMIT / 1000;
+    let right = match middle.abs() > LIMIT {
+        true => format!(
+            "the hosts agree within {limit} s; this machine's clock is {}",
+            clock_off(-middle)
+        ),
+        false => format!("all clocks agree within {limit} s"),
+    };
+    check("clock", wrong, right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(clocks: &[i64]) -> Check {
+        let facts = clocks.iter().enumerate().map(|(n, ahead)| {
+            let mut facts = Facts::default();
+            facts.needs.clock_ahead = Some(*ahead);
+            (HostName::new(format!("node{}", n + 1)), facts)
+        });
+        clock(&facts.collect())
+    }
+
+    #[test]
+    fn whoever_is_off_is_named_with_by_how_much() {
+        let table: &[(&[i64], bool, &str)] = &[
+            (&[0, 0, 0], true, "all clocks agree"),
+            (&[9_000, -900, 0], true, "all clocks agree"),
+            (&[0, 300_000, 0], false, "node2's clock is 5 min ahead"),
+            (&[0, -11_500, 0], false, "node2's clock is 11.5 s behind"),
+            (&[-90_000], false, "node1's clock is 90.0 s behind"),
+            // Not they are off, but who looks.
+            (
+                &[-300_000, -300_500, -299_000],
+                true,
+                "this machine's clock is 5 min ahead",
+            ),
+            (
+                &[-300_000, -300_000, 0, -300_000],
+                false,
+                "node3's clock is 5 min ahead",
+            ),
+        ];
+        for (clocks, passed, says) in table {
+            let check = judged(clocks);
+            assert_eq!(check.passed, *passed, "{clocks:?} {}", check.detail);
+            assert!(check.detail.contains(says), "{clocks:?} {}", check.detail);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Whether there is room left where the cluster writes.
+//!
+//! PostgreSQL ends when it cannot write its WAL, and etcd refuses every write when it is out of space:
+//! this must be said while something can still be done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Check, check};
+use crate::{
+    facts::{Facts, Space},
+    inventory::HostName,
+};
+
+/// A filesystem is nearly full with less than a tenth free, unless that is still this much (in KiB).
+const PLENTY: u64 = 20 * 1024 * 1024;
+/// And however small it is, with less than this (in KiB): four files of WAL.
+const LEAST: u64 = 64 * 1024;
+
+/// What the cluster writes to, and what it is called.
+const WRITTEN: [(&str, &str); 4] = [
+    ("data", "the data directory"),
+    ("wal", "the WAL"),
+    ("etcd", "etcd's data"),
+    ("log", "the logs"),
+];
+
+pub(super) fn disk(facts: &BTreeMap<HostName, Facts>) -> Check {
+    let mut wrong = Vec::new();
+    let mut fullest = None;
+    for (host, facts) in facts {
+        let mut told = BTreeSet::new();
+        for (purpose, called) in WRITTEN {
+            let Some(space) = facts.needs.space.get(purpose) else {
+                continue;
+            };
+            if !told.insert(&space.target) {
+                continue;
+            }
+            let used = used(space);
+            if let Some(lack) = lack(space) {
+                wrong.push(format!(
+                    "{} on {host} is nearly full ({lack}); it holds {called}",
+                    space.target
+                ));
+            } else if fullest.as_ref().is_none_or(|(most, _)| *most < used) {
+                fullest = Some((used, format!("{} on {host}", space.target)));
+            }
+        }
+    }
+    let right = match fullest {
+        Some((used, place)) => format!("there is room; fullest is {place}, {used} %"),
+        None => "no host says how full it is".to_owned(),
+    };
+    check("disk", wrong, right)
+}
+
+/// Of 100.
+fn used(space: &Space) -> u64 {
+    100 - space.available.min(space.size) * 100 / space.size.max(1)
+}
+
+fn lack(space: &Space) -> Option<String> {
+    let Space {
+        size,
+        available,
+        inodes,
+        free_inodes,
+        ..
+    } = *space;
+    if size > 0 && (available < LEAST || (available < size / 10 && available < PLENTY)) {
+        return Some(format!("{} %, {} MiB free", used(space), available / 1024));
+    }
+    (inodes > 0 && free_inodes < inodes / 20)
+        .then(|| format!("{free_inodes} of {inodes} inodes free"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1024 * 1024;
+
+    fn judged(purpose: &str, size: u64, available: u64, inodes: (u64, u64)) -> Check {
+        let mut facts = Facts::default();
+        facts.needs.space.insert(
+            purpose.into(),
+            Space {
+                target: "/data".into(),
+                size,
+                available,
+                inodes: inodes.0,
+                free_inodes: inodes.1,
+                ..Space::default()
+            },
+        );
+        disk(&BTreeMap::from([(HostName::new("node1"), facts)]))
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_is_named_with_what_is_on_it() {
+        let plenty = (1000, 900);
+        let table = [
+            ("data", 100 * GIB, 50 * GIB, plenty, None),
+            (
+                "data",
+                100 * GIB,
+                9 * GIB,
+                plenty,
+                Some("it holds the data directory"),
+            ),
+            ("wal", 10 * GIB, GIB / 2, plenty, Some("95 %, 512 MiB free")),
+            ("etcd", 100 * GIB, 0, plenty, Some("etcd's data")),
+            // A tenth of much is much.
+            ("data", 1000 * GIB, 50 * GIB, plenty, None),
+            ("data", GIB / 2, 200 * 1024, plenty, None),
+            ("data", GIB / 2, 60 * 1024, plenty, Some("60 MiB free")),
+            (
+                "data",
+                100 * GIB,
+                50 * GIB,
+                (1000, 10),
+                Some("10 of 1000 inodes free"),
+            ),
+            // btrfs counts none.
+            ("data", 100 * GIB, 50 * GIB, (0, 0), None),
+        ];
+        for (purpose, size, available, inodes, says) in table {
+            let check = judged(purpose, size, available, inodes);
+            assert_eq!(
+                check.passed,
+                says.is_none(),
+                "{size} {available} {}",
+                check.detail
+            );
+            assert!(
+                check.detail.contains(says.unwrap_or("there is room")),
+                "{}",
+                check.detail
+            );
+        }
+    }
+}

@@ -24,6 +24,9 @@ mod software;
 pub use distribution::Os;
 pub(crate) use software::REQUIREMENTS;
 
+/// What pgherd adds to HAProxy's unit: by it, the cluster's HAProxy is known from somebody else's.
+pub(crate) const HAPROXY_DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/pgherd.conf";
+
 const PROBE: &str = include_str!("probe.sh");
 /// `never_started DIR`, a function of the shell.
 pub(crate) const NEVER_STARTED: &str = include_str!("never_started.sh");
@@ -180,9 +183,15 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         "python3-etcd".into(),
         "python3-psycopg2".into(),
     ];
-    let mut units = Vec::new();
+    // Units and data are asked for whatever the host's roles: one that was taken off is still there.
+    let units = ["patroni.service", "etcd.service", "haproxy.service"];
+    let data_dir = &inventory.postgresql.data_dir;
+    let etcd = etcd_dir(&inventory.cluster);
+    let mut paths = paths.to_vec();
+    if !paths.contains(&HAPROXY_DROP_IN) {
+        paths.push(HAPROXY_DROP_IN);
+    }
     let mut ports = Vec::new();
-    let (mut data_dir, mut etcd) = ("", String::new());
     if has(Role::Postgres) {
         packages.extend([
             "patroni".into(),
@@ -190,19 +199,14 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
             "etcd-client".into(),
         ]);
         packages.extend((13..=20).map(|major| format!("postgresql-{major}")));
-        units.push("patroni.service");
         ports.extend([inventory.postgresql.port, PATRONI_PORT]);
-        data_dir = &inventory.postgresql.data_dir;
     }
     if has(Role::Etcd) {
         packages.extend(["etcd-server".into(), "etcd-client".into()]);
-        units.push("etcd.service");
         ports.extend([ETCD_CLIENT_PORT, ETCD_PEER_PORT]);
-        etcd = etcd_dir(&inventory.cluster);
     }
     if has(Role::Haproxy) {
         packages.push("haproxy".into());
-        units.push("haproxy.service");
         let haproxy = &inventory.haproxy;
         ports.extend([haproxy.write_port, haproxy.read_port, haproxy.stats_port]);
     }
@@ -214,7 +218,12 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         INTERIM_REPLICATION_USER,
         INTERIM_REWIND_USER,
     ];
-    let db_roles = literals(ours.into_iter().chain(users));
+    // On any other host, a database that runs is somebody else's.
+    let db_roles = if has(Role::Postgres) {
+        literals(ours.into_iter().chain(users))
+    } else {
+        String::new()
+    };
     let databases = literals(inventory.postgresql.databases.keys().map(String::as_str));
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     Script::probe("")

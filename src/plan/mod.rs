@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 
 use crate::{
+    cluster::KnownHost,
     etcd::{self, PatroniKeys},
     facts::Facts,
     inventory::HostName,
@@ -22,6 +23,7 @@ mod files;
 mod front_door;
 mod local_sql;
 mod members;
+pub mod membership;
 pub mod operate;
 mod packages;
 mod pause;
@@ -29,6 +31,7 @@ mod reconnect;
 mod remains;
 mod roles;
 pub mod ssh_keys;
+pub mod store;
 mod surprise;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -39,7 +42,7 @@ mod up;
 pub use config::config_patch;
 pub use down::down;
 pub use pause::{PAUSED, how_to_resume, paused};
-pub use up::up;
+pub use up::{differences, up};
 
 /// The index of a step in its plan.
 pub type StepId = usize;
@@ -204,4 +207,8 @@ pub struct Found {
     pub etcd: Vec<etcd::Member>,
     /// A member says that Patroni is paused; asked while no etcd answers.
     pub paused: bool,
+    /// What each declared etcd that answers says of its store, with a quorum or without.
+    pub stores: BTreeMap<HostName, etcd::View>,
+    /// The hosts that the last runs left in the workspace's list.
+    pub known: Vec<KnownHost>,
 }

@@ -9,7 +9,7 @@ use super::{
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    packages, remains, surprise,
+    membership, packages, remains, surprise,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -23,6 +23,17 @@ use crate::{
 /// `config` is the cluster-wide configuration as it should be in the DCS. A host of which there are
 /// no facts could not be looked at: there is no step for it, nor for what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
+    membership::check(cluster, found)?;
+    differences(cluster, files, config, found)
+}
+
+/// The same for a proof, which looks also at a cluster whose members are not those declared.
+pub fn differences(
+    cluster: &Cluster,
+    files: &Files,
+    config: &Value,
+    found: &Found,
+) -> Result<Plan> {
     surprise::check(cluster, found)?;
     let mut plan = Plan {
         paused: found.is_paused(),

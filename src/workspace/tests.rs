@@ -572,7 +572,7 @@ fn hosts_that_leave_the_inventory_are_still_known() {
         .write_ssh_config(&[here.clone(), vec![gone]].concat())
         .unwrap();
     let known = |workspace: &Workspace| {
-        let known = workspace.members().unwrap().into_iter();
+        let mut known = workspace.members().unwrap().into_iter();
         known.find(|known| known.name.as_str() == "gone")
     };
     let name_only = KnownHost {

@@ -176,6 +176,17 @@ impl TlsStage {
     }
 }
 
+/// A host that earlier runs have left in the workspace's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownHost {
+    pub name: HostName,
+    /// None where only its name is known.
+    pub roles: Vec<Role>,
+    pub address: Option<Ipv4Addr>,
+    /// Whether a run ended well with it, so that it is a member.
+    pub joined: bool,
+}
+
 /// Everything that rendering and planning need to know, and nothing that they could find out.
 #[derive(Debug, Clone)]
 pub struct Cluster {

@@ -2,7 +2,7 @@
 //!
 //! Source: the gRPC gateway of etcd 3.4 and later (`/v3/…`, keys and values in base64).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hyper::Method;
@@ -15,6 +15,9 @@ use crate::{
     http::Http,
     inventory::HostName,
 };
+
+/// How long a member may take to tell its list, which it has at hand.
+const VIEW: Duration = Duration::from_secs(4);
 
 /// The keys that Patroni keeps for one cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -51,6 +54,16 @@ pub struct Member {
     pub client_urls: Vec<String>,
 }
 
+/// What one member says of the store that it is part of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// The store's own id, in which all of its members agree.
+    pub cluster_id: String,
+    /// The id of the member that was asked.
+    pub member_id: String,
+    pub members: Vec<Member>,
+}
+
 #[derive(Deserialize)]
 struct Pair {
     key: String,
@@ -69,7 +82,17 @@ struct Range {
 #[derive(Deserialize)]
 struct Members {
     #[serde(default)]
+    header: Header,
+    #[serde(default)]
     members: Vec<Member>,
+}
+
+#[derive(Default, Deserialize)]
+struct Header {
+    #[serde(default)]
+    cluster_id: String,
+    #[serde(default)]
+    member_id: String,
 }
 
 /// The prefix of everything Patroni stores for `scope`; `namespace` is `/db/`, as in `patroni.yml`.
@@ -107,6 +130,26 @@ impl<'a> Etcd<'a> {
     pub async fn members(&self) -> Result<Vec<Member>> {
         let members: Members = self.post("/v3/cluster/member/list", &json!({})).await?;
         Ok(members.members)
+    }
+
+    /// The store as this member knows it, which needs no quorum.
+    pub async fn view(&self) -> Result<View> {
+        let body = json!({});
+        let asked = self.post::<Members>("/v3/cluster/member/list", &body);
+        let said = tokio::time::timeout(VIEW, asked)
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = VIEW.as_secs();
+                Err(Error::failed(format!(
+                    "etcd did not say within {seconds} s who its members are"
+                ))
+                .on(self.host))
+            })?;
+        Ok(View {
+            cluster_id: said.header.cluster_id,
+            member_id: said.header.member_id,
+            members: said.members,
+        })
     }
 
     /// Tells the cluster under which URL a member's peers find it.

@@ -18,12 +18,12 @@ use super::{
     site::{self, Base, Sight, Site},
 };
 use crate::{
-    cluster::{Cluster, SUPERUSER, TlsStage},
+    cluster::{Cluster, KnownHost, SUPERUSER, TlsStage},
     error::{Error, Kind, Result},
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
     inventory::{HostName, Inventory, Role},
-    plan::{self, PAUSED},
+    plan::{self, PAUSED, membership},
     provider::{Access, Machine},
     remote::Remote,
     report::{self, Expected, Handle, Summary, Terminal},
@@ -200,6 +200,11 @@ async fn converge(
         }
     };
     let (mut outlook, drift) = tokio::try_join!(base.outlook(), drift)?;
+    for left in outlook.left.iter().filter(|left| !left.member) {
+        asker.terminal.say(&format!(
+            "note: host {left}; it is left alone, and `down` takes it along"
+        ));
+    }
     let absent = outlook.absent();
     let mut agreed = false;
     if asker.verb == Verb::Render && outlook.running.is_empty() {
@@ -218,6 +223,10 @@ async fn converge(
             base.provider.mend(events).await?;
         }
         outlook = prospect.outlook;
+        // Before hosts are made, those that could not be seen say who the members are.
+        if !(prospect.dark.is_empty() || absent.is_empty()) {
+            outlook = base.prospect(outlook, Vec::new()).await?.outlook;
+        }
     }
     if asker.verb == Verb::Up && !absent.is_empty() {
         let launched = launch(base, &absent, events, cancel).await?;
@@ -344,6 +353,8 @@ pub(super) async fn settle(
     let sight = if prospect.plan.is_empty() {
         sight
     } else {
+        let begun = membership::remembered(&sight.cluster, &sight.found, false);
+        keep_members(site.base, begun)?;
         let context = Context {
             cluster: cluster.clone(),
             remote: site.remote.clone() as Arc<dyn Remote>,
@@ -359,14 +370,28 @@ pub(super) async fn settle(
     if !sight.dark.is_empty() || !absent.is_empty() {
         return Err(left_out(sight.dark, absent, &site.base.inventory));
     }
+    let settled = membership::remembered(&sight.cluster, &sight.found, true);
     let proof = tokio::select! {
         proof = site.prove(sight, SETTLING) => proof?,
         () = cancel.cancelled() => return Err(stop()),
     };
     match proof.error(&site.base.inventory.cluster) {
-        None => Ok(cluster),
+        None => {
+            keep_members(site.base, settled)?;
+            Ok(cluster)
+        }
         Some(error) => Err(error),
     }
+}
+
+/// Writes the list of hosts for later runs.
+///
+/// Hosts that pgherd makes carry the cluster's label: one that never became a member is found by it.
+fn keep_members(base: &Base, mut hosts: Vec<KnownHost>) -> Result<()> {
+    if base.provider.owns_hosts() {
+        hosts.retain(|host| host.joined || base.inventory.hosts.contains_key(&host.name));
+    }
+    base.workspace.note_members(&hosts)
 }
 
 /// The error of a `render` that could not look at every host.

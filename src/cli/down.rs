@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, session::Session, site::Base};
+use super::{Global, leaving::Leaving, session::Session, site::Base};
 use crate::{
     error::{Error, Kind, Result},
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
-    inventory::HostName,
+    inventory::{HostName, Inventory},
     plan::{self, Change, Plan},
     provider::Resource,
     remote::Remote,
@@ -26,6 +26,7 @@ pub(super) async fn run(
 ) -> Result<()> {
     let base = Base::new(global, Workspace::open)?;
     let lock = base.workspace.lock("down")?;
+    let (base, leaving) = Leaving::of(base)?;
     let session = Session::begin(&base, "down", terminal.clone(), base.hosts())?;
     let asker = Asker {
         base: &base,
@@ -37,7 +38,7 @@ pub(super) async fn run(
     let removed = if base.provider.owns_hosts() {
         remove_hosts(&asker, &session.events, cancel).await
     } else {
-        clear_hosts(&asker, &session.events, cancel).await
+        clear_hosts(&asker, &leaving, &session.events, cancel).await
     };
     let result = removed.and_then(|()| base.workspace.remove(&lock, keep_secrets));
     let run = session.end(&result).await;
@@ -109,7 +110,7 @@ async fn remove_hosts(
     if resources.is_empty() {
         return Ok(());
     }
-    asker.ask(&list(&resources)).await?;
+    asker.ask(&list(&resources, &asker.base.inventory)).await?;
     tokio::select! {
         removed = provider.remove(&resources, events) => removed?,
         () = cancel.cancelled() => return Err(Error::interrupted()
@@ -121,32 +122,49 @@ async fn remove_hosts(
         return Ok(());
     }
     Err(Error::failed("something is left")
-        .excerpt("still there", list(&left))
+        .excerpt("still there", list(&left, &asker.base.inventory))
         .hint("run `pgherd down` again"))
 }
 
-fn list(resources: &[Resource]) -> String {
+fn list(resources: &[Resource], inventory: &Inventory) -> String {
+    let declared = |host: &HostName| inventory.hosts.contains_key(host);
     resources
         .iter()
-        .map(|resource| format!("  {} {} ({})\n", resource.kind, resource.name, resource.id))
+        .map(|resource| {
+            let left = match &resource.host {
+                Some(host) if !declared(host) => ", not in the inventory any more",
+                _ => "",
+            };
+            let Resource { kind, name, id, .. } = resource;
+            format!("  {kind} {name} ({id}){left}\n")
+        })
         .collect()
 }
 
 /// Takes off hosts that are not pgherd's what it put on them, and looks again that nothing is left.
-async fn clear_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationToken) -> Result<()> {
+///
+/// Those that left the inventory are cleared like the others; where one cannot be, the error says so,
+/// and the next run needs nothing but that host.
+async fn clear_hosts(
+    asker: &Asker<'_>,
+    leaving: &Leaving,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<()> {
     let base = asker.base;
     let outlook = base.outlook().await?;
     let site = base
         .connect(outlook.complete(&base.inventory)?, events)
         .await?;
     let result = async {
-        let sight = site.look().await?.whole()?;
+        let (sight, staying) = leaving.seen(site.look().await?)?;
         asker.terminal.conceal(sight.cluster.secrets.values());
         let plan = plan::down(&sight.cluster, &sight.files, &sight.found)?;
         if plan.is_empty() {
-            return Ok(());
+            return leaving.end(staying, base);
         }
-        asker.ask(&describe(&plan)).await?;
+        let told = format!("{}{}", describe(&plan, leaving), leaving.describe(&staying));
+        asker.ask(&told).await?;
         events.emit(Event::Planned {
             steps: plan.steps.len(),
             changes: plan.changes(),
@@ -160,13 +178,13 @@ async fn clear_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationTo
             cancel: cancel.clone(),
         };
         execute::execute(Arc::new(plan), &context).await?;
-        let after = site.look().await?.whole()?;
+        let (after, staying) = leaving.seen(site.look().await?)?;
         let left = plan::down(&after.cluster, &after.files, &after.found)?;
         if left.is_empty() {
-            return Ok(());
+            return leaving.end(staying, base);
         }
         Err(Error::failed("something is left")
-            .excerpt("still there", describe(&left))
+            .excerpt("still there", describe(&left, leaving))
             .hint("run `pgherd down` again"))
     }
     .await;
@@ -174,12 +192,17 @@ async fn clear_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationTo
     result
 }
 
-fn describe(plan: &Plan) -> String {
+fn describe(plan: &Plan, leaving: &Leaving) -> String {
     let mut text = String::new();
     let mut last: Option<&HostName> = None;
     for step in &plan.steps {
         if last != Some(&step.host) {
-            text.push_str(&format!("  {}:\n", step.host));
+            let left = if leaving.has(&step.host) {
+                ", which left the inventory"
+            } else {
+                ""
+            };
+            text.push_str(&format!("  {}{left}:\n", step.host));
             last = Some(&step.host);
         }
         for change in &step.changes {

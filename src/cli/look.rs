@@ -18,8 +18,9 @@ use crate::{
     etcd::Etcd,
     event::Events,
     haproxy,
-    inventory::Role,
+    inventory::{HostName, Role},
     patroni::{self, Topology},
+    plan::membership::{self, Finding, Left},
     report::{Table, Terminal, Tone},
     verify::Proof,
 };
@@ -76,7 +77,7 @@ pub(super) async fn status(global: &Global, terminal: &Terminal) -> Result<()> {
     let (base, outlook) = hosts(global, terminal).await?;
     let (events, _quiet) = Events::channel();
     let site = base.connect(&outlook.running, &events).await?;
-    let status = gather(&site).await;
+    let status = gather(&site, &outlook.strangers).await;
     site.remote.close().await;
     let status = status?;
     if terminal.json {
@@ -94,11 +95,15 @@ struct Status {
     survey: std::collections::BTreeMap<crate::inventory::HostName, Result<patroni::Status>>,
     topology: Option<Topology>,
     etcd: Vec<(crate::inventory::HostName, Result<bool>)>,
+    /// Hosts that belong to the cluster and are not in the inventory.
+    left: Vec<Left>,
+    /// In what the members differ from those that are declared.
+    differs: Vec<Finding>,
     servers: Result<Vec<haproxy::Server>>,
     certificates: Certificates,
 }
 
-async fn gather(site: &Site<'_>) -> Result<Status> {
+async fn gather(site: &Site<'_>, strangers: &[HostName]) -> Result<Status> {
     let sight = site.look().await?;
     let cluster: &Cluster = &sight.cluster;
     let etcd = futures_util::future::join_all(cluster.with_role(Role::Etcd).map(|node| async {
@@ -112,6 +117,8 @@ async fn gather(site: &Site<'_>) -> Result<Status> {
     );
     let topology = patroni::overview(&site.http, &survey).await;
     Ok(Status {
+        left: membership::left(&site.base.inventory, &sight.found, strangers),
+        differs: membership::findings(cluster, &sight.found),
         certificates: Certificates::of(site.base, &sight)?,
         topology,
         survey,
@@ -205,6 +212,20 @@ impl Status {
                 ],
             );
         }
+        for left in self.left.iter().filter(|left| left.role.is_some()) {
+            let address = left.address.map(|address| address.to_string());
+            table.toned_row(
+                Tone::Bad,
+                [
+                    left.name.to_string(),
+                    address.unwrap_or_default(),
+                    format!("{} (undeclared)", left.role.as_deref().unwrap_or_default()),
+                    left.state.clone().unwrap_or_default(),
+                    String::new(),
+                    String::new(),
+                ],
+            );
+        }
         table.print(terminal);
         let mut table = Table::new(["etcd", "health"]);
         for (host, healthy) in &self.etcd {
@@ -245,6 +266,12 @@ impl Status {
             }
             Err(error) => terminal.say(&format!("HAProxy: {error}")),
         }
+        for finding in &self.differs {
+            terminal.say(&format!("! {}; {}", finding.what, finding.instead));
+        }
+        for left in self.left.iter().filter(|left| !left.member) {
+            terminal.say(&format!("host {left}; `down` takes it along"));
+        }
         if self
             .topology
             .as_ref()
@@ -283,9 +310,17 @@ impl Status {
             .etcd
             .iter()
             .map(|(host, healthy)| {
+                let view = self.sight.found.stores.get(host);
+                let members = view.map(|view| {
+                    let members = view.members.iter();
+                    members.map(|member| &member.name).collect::<Vec<_>>()
+                });
                 json!({
                     "name": host, "healthy": matches!(healthy, Ok(true)),
                     "error": healthy.as_ref().err().map(Error::to_string),
+                    "cluster_id": view.map(|view| &view.cluster_id),
+                    "member_id": view.map(|view| &view.member_id),
+                    "members": members,
                 })
             })
             .collect();
@@ -298,6 +333,8 @@ impl Status {
             "haproxy_error": self.servers.as_ref().err().map(Error::to_string),
             "tls": base.inventory.tls.enabled,
             "certificates": self.certificates.document(),
+            "left_inventory": self.left,
+            "membership": self.differs.iter().map(|finding| &finding.what).collect::<Vec<_>>(),
             "not_running": absent,
             "unreachable": self.sight.dark.iter().map(Error::to_string).collect::<Vec<_>>(),
         })

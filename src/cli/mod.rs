@@ -17,6 +17,7 @@ mod converge;
 mod down;
 mod drill;
 mod init;
+mod leaving;
 mod look;
 mod manual;
 mod operate;

@@ -6,6 +6,10 @@ use super::site::{Base, no_hosts, typed};
 use crate::{
     error::{Error, Result},
     inventory::{HostName, Inventory},
+    plan::{
+        Found,
+        membership::{self, Left},
+    },
     provider::{Machine, MachineState},
 };
 
@@ -38,6 +42,8 @@ pub(super) struct Outlook {
     pub moving: Vec<Move>,
     /// Hosts that carry the cluster's label and are not in the inventory.
     pub strangers: Vec<HostName>,
+    /// Those, and those of which earlier runs were told.
+    pub left: Vec<Left>,
 }
 
 impl Outlook {
@@ -87,6 +93,11 @@ impl Base {
             }
         }
         outlook.strangers = machines.into_keys().collect();
+        let told = Found {
+            known: self.workspace.members()?,
+            ..Found::default()
+        };
+        outlook.left = membership::left(&self.inventory, &told, &outlook.strangers);
         for (host, to) in self.provider.moves(&outlook.running)? {
             let machine = outlook.running.iter_mut().find(|it| it.host == host);
             let Some(machine) = machine else { continue };

@@ -68,9 +68,9 @@ pub(super) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> Str
     for drift in &prospect.drift {
         line(&format!("~ {drift}"));
     }
-    for host in &outlook.strangers {
+    for left in &outlook.left {
         line(&format!(
-            "  host {host} belongs to the cluster and is not in the inventory; it is left alone"
+            "  host {left}; it is left alone, and `down` takes it along"
         ));
     }
     for dark in &prospect.dark {
@@ -220,6 +220,7 @@ pub(super) fn document(base: &Base, prospect: &Prospect) -> Value {
         "also": prospect.notes,
         "amend": prospect.drift,
         "unseen": prospect.unseen(),
+        "left_inventory": outlook.left,
         "steps": steps,
         "unchanged": unchanged,
         "paused": plan.paused,

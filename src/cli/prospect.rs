@@ -101,7 +101,10 @@ impl Base {
         Ok(Sight {
             files: render::render(&cluster, &self.templates)?,
             cluster: cluster.into(),
-            found: Found::default(),
+            found: Found {
+                known: self.workspace.members()?,
+                ..Found::default()
+            },
             dark: Vec::new(),
         })
     }

@@ -193,7 +193,9 @@ impl Turn<'_> {
             // A leak does not wait for a cluster that is as it should be.
             Rotate::Ssh { .. } => true,
         };
-        if !begun {
+        if begun {
+            self.members_as_declared().await?;
+        } else {
             self.nothing_pending().await?;
         }
         self.ask(intent, yes).await?;
@@ -210,6 +212,14 @@ impl Turn<'_> {
                 turn.rotate().await
             }
         }
+    }
+
+    /// Refuses where a member would be left out, and would keep what is to be replaced.
+    async fn members_as_declared(&self) -> Result<()> {
+        let site = self.base.connect(self.machines, self.events).await?;
+        let sight = site.look().await;
+        site.remote.close().await;
+        sight?.members_as_declared()
     }
 
     /// An error unless the cluster is as the inventory says: one change at a time.

@@ -19,16 +19,16 @@ use indexmap::IndexMap;
 
 use super::Global;
 use crate::{
-    cluster::{Address, Cluster, Node, TlsStage},
+    cluster::{Address, Cluster, KnownHost, Node, TlsStage},
     error::{Error, Kind, Result},
-    etcd::{Etcd, Member, PatroniKeys},
+    etcd::{Etcd, Member, PatroniKeys, View},
     event::{Event, Events, HostState},
     facts::{self, Facts, Os},
     given,
     http::Http,
-    inventory::{HostName, Inventory, PgVersion, Role},
+    inventory::{Host, HostName, Inventory, PgVersion, Role},
     patroni::Patroni,
-    plan::{self, Found, Plan},
+    plan::{self, Found, Plan, membership},
     provider::{self, Machine, Provider},
     remote::{MIXED_UP, Remote, SshRemote, quote},
     render::{self, Files, Templates},
@@ -58,6 +58,14 @@ impl Base {
             Some(dir) => Templates::with_overrides(dir)?,
             None => Templates::embedded()?,
         };
+        Self::of(inventory, templates, open)
+    }
+
+    fn of(
+        inventory: Inventory,
+        templates: Templates,
+        open: fn(&Inventory) -> Result<Workspace>,
+    ) -> Result<Self> {
         let provider = provider::from_inventory(&inventory)?;
         let workspace = open(&inventory)?;
         Ok(Self {
@@ -66,6 +74,25 @@ impl Base {
             templates,
             provider,
         })
+    }
+
+    /// The same cluster with `hosts` in its inventory as well, and with the roles that those already
+    /// in it once had.
+    pub(super) fn with_hosts_that_left(self, hosts: &[KnownHost]) -> Result<Self> {
+        let mut inventory = self.inventory;
+        for known in hosts {
+            let host = inventory
+                .hosts
+                .entry(known.name.clone())
+                .or_insert_with(|| Host {
+                    roles: Vec::new(),
+                    address: known.address,
+                });
+            host.roles.extend(&known.roles);
+            host.roles.sort_unstable();
+            host.roles.dedup();
+        }
+        Self::of(inventory, self.templates, Workspace::open)
     }
 
     /// For verbs that need the cluster to be there: its workspace, or an error that says so.
@@ -286,11 +313,17 @@ impl Sight {
         plan::up(&self.cluster, &self.files, &config, &self.found)
     }
 
-    /// What differs on hosts that are in use already: whether they could be taken into use is another
-    /// question, and a proof has checks of its own for it.
-    fn rest(&self) -> Result<Plan> {
+    /// What differs from the inventory on hosts that are in use already, also where its members are
+    /// others than the cluster's: a proof has checks of its own for what hosts lack and who is a member.
+    pub(super) fn differences(&self) -> Result<Plan> {
         let config = render::dcs_config(&self.cluster);
-        plan::rest(&self.cluster, &self.files, &config, &self.found)
+        plan::differences(&self.cluster, &self.files, &config, &self.found)
+    }
+
+    /// Refuses to work on a cluster whose members are not those that are declared; for verbs that
+    /// change something and plan nothing.
+    pub(super) fn members_as_declared(&self) -> Result<()> {
+        membership::check(&self.cluster, &self.found)
     }
 
     /// An error if no host at all could be read, or addresses are mixed up.
@@ -376,7 +409,9 @@ impl Site<'_> {
                 .map_or_else(|| os.clone(), |facts: &Facts| facts.os.clone())
         })?;
         let files = render::render(&cluster, &self.base.templates)?;
-        let (dcs, etcd) = self.dcs(&cluster, &facts).await;
+        let known = self.base.workspace.members()?;
+        let ((dcs, etcd), stores) =
+            tokio::join!(self.dcs(&cluster, &facts), self.stores(&cluster, &facts));
         let paused = dcs.is_none() && self.says_paused(&cluster, &facts).await;
         let sight = Sight {
             cluster: Arc::new(cluster),
@@ -386,6 +421,8 @@ impl Site<'_> {
                 dcs,
                 etcd,
                 paused,
+                stores,
+                known,
             },
             dark,
         };
@@ -455,14 +492,9 @@ impl Site<'_> {
         cluster: &Cluster,
         facts: &BTreeMap<HostName, Facts>,
     ) -> (Option<PatroniKeys>, Vec<Member>) {
-        let runs = |node: &&Node| {
-            facts
-                .get(&node.name)
-                .is_some_and(|facts| facts.unit("etcd").is_active() && facts.etcd_data)
-        };
         let mut asked: FuturesUnordered<_> = cluster
             .with_role(Role::Etcd)
-            .filter(runs)
+            .filter(|node| runs_etcd(node, facts))
             .map(|node| async {
                 let etcd = Etcd::on(&self.http, &node.name);
                 tokio::join!(etcd.patroni_keys(cluster.name()), etcd.members())
@@ -475,6 +507,22 @@ impl Site<'_> {
             }
         }
         (None, Vec::new())
+    }
+
+    /// What every etcd that answers says of its store, the first as well as the others.
+    async fn stores(
+        &self,
+        cluster: &Cluster,
+        facts: &BTreeMap<HostName, Facts>,
+    ) -> BTreeMap<HostName, View> {
+        let asked = cluster
+            .with_role(Role::Etcd)
+            .filter(|node| runs_etcd(node, facts))
+            .map(|node| async {
+                let view = Etcd::on(&self.http, &node.name).view().await;
+                Some((node.name.clone(), view.ok()?))
+            });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Whether a Patroni that runs says that it is paused.
@@ -506,8 +554,8 @@ impl Site<'_> {
                 http: self.http.clone(),
                 tls: self.tls.clone(),
             };
-            let plan = sight.rest()?;
-            let proof = prover.look(&sight.found.facts, &plan).await;
+            let plan = sight.differences()?;
+            let proof = prover.look(&sight.found, &plan).await;
             if proof.passed || tokio::time::Instant::now() >= deadline {
                 for (host, facts) in &sight.found.facts {
                     self.tell_software(host, facts);
@@ -519,4 +567,10 @@ impl Site<'_> {
             sight = self.look().await?.whole()?;
         }
     }
+}
+
+fn runs_etcd(node: &Node, facts: &BTreeMap<HostName, Facts>) -> bool {
+    facts
+        .get(&node.name)
+        .is_some_and(|facts| facts.unit("etcd").is_active() && facts.etcd_data)
 }

@@ -55,6 +55,7 @@ pub(super) async fn run(
         let site = base.connect(&outlook.running, &session.events).await?;
         let handed = async {
             let sight = site.look().await?;
+            sight.members_as_declared()?;
             if sight.found.is_paused() {
                 return Err(plan::paused(&base.inventory));
             }

@@ -29,6 +29,8 @@ pub(crate) use software::REQUIREMENTS;
 
 /// Where a member notes whose sessions are still to be ended, a name a line, in base64.
 pub const OLD_SESSIONS: &str = "/run/pgherd/old-sessions";
+/// What pgherd adds to HAProxy's unit: by it, the cluster's HAProxy is known from somebody else's.
+pub(crate) const HAPROXY_DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/pgherd.conf";
 
 const PROBE: &str = include_str!("probe.sh");
 /// `never_started DIR`, a function of the shell.
@@ -202,12 +204,19 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         "python3-etcd".into(),
         "python3-psycopg2".into(),
     ];
-    let mut units = Vec::new();
+    // Units and data are asked for whatever the host's roles: one that was taken off is still there.
+    let units = ["patroni.service", "etcd.service", "haproxy.service"];
+    let data_dir = &inventory.postgresql.data_dir;
+    let etcd = etcd_dir(&inventory.cluster);
+    let own_folders = own_folders(paths);
+    let mut paths = paths.to_vec();
+    if !paths.contains(&HAPROXY_DROP_IN) {
+        paths.push(HAPROXY_DROP_IN);
+    }
     let mut ports = Vec::new();
     // What stands for all that a role installs.
     let mut wanted = Vec::new();
     let venv = has(Role::Postgres) && inventory.patroni.source == PatroniSource::Pypi;
-    let (mut data_dir, mut etcd) = ("", String::new());
     if has(Role::Postgres) {
         packages.extend([
             "patroni".into(),
@@ -215,9 +224,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
             "etcd-client".into(),
         ]);
         packages.extend((13..=20).map(|major| format!("postgresql-{major}")));
-        units.push("patroni.service");
         ports.extend([inventory.postgresql.port, PATRONI_PORT]);
-        data_dir = &inventory.postgresql.data_dir;
         wanted.extend([
             "postgresql-[1-9][0-9]",
             if venv { "python3-pip-whl" } else { "patroni" },
@@ -225,14 +232,11 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
     }
     if has(Role::Etcd) {
         packages.extend(["etcd-server".into(), "etcd-client".into()]);
-        units.push("etcd.service");
         ports.extend([ETCD_CLIENT_PORT, ETCD_PEER_PORT]);
-        etcd = etcd_dir(&inventory.cluster);
         wanted.push("etcd-server");
     }
     if has(Role::Haproxy) {
         packages.push("haproxy".into());
-        units.push("haproxy.service");
         wanted.push("haproxy");
         let haproxy = &inventory.haproxy;
         ports.extend([haproxy.write_port, haproxy.read_port, haproxy.stats_port]);
@@ -245,7 +249,12 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         INTERIM_REPLICATION_USER,
         INTERIM_REWIND_USER,
     ];
-    let db_roles = literals(ours.into_iter().chain(users));
+    // On any other host, a database that runs is somebody else's.
+    let db_roles = if has(Role::Postgres) {
+        literals(ours.into_iter().chain(users))
+    } else {
+        String::new()
+    };
     let databases = literals(inventory.postgresql.databases.keys().map(String::as_str));
     // What names databases is one word each for the shell that reads it, whatever the names are.
     let connections: Vec<String> = open_to_all(inventory)
@@ -259,6 +268,14 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         .line(format!("FILES={}", quote(&paths.join(" "))))
         .line(format!("DATA_DIR={}", quote(data_dir)))
         .line(format!("ETCD_DIR={}", quote(&etcd)))
+        .line(format!(
+            "NEEDS_DATA={}",
+            if has(Role::Postgres) { "yes" } else { "" }
+        ))
+        .line(format!(
+            "NEEDS_ETCD={}",
+            if has(Role::Etcd) { "yes" } else { "" }
+        ))
         .line(format!("PG_PORT={}", inventory.postgresql.port))
         .line(format!("DB_ROLES={}", quote(&db_roles)))
         .line(format!("DATABASES={}", quote(&databases)))
@@ -266,7 +283,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         .line(format!("CONNECTIONS={}", quote(&connections.join(" "))))
         .line(format!("OLD_SESSIONS={OLD_SESSIONS}"))
         .line(format!("PG_SESSION={}", quote(SESSION)))
-        .line(format!("FOLDERS={}", quote(&own_folders(paths).join(" "))))
+        .line(format!("FOLDERS={}", quote(&own_folders.join(" "))))
         .line(format!("WANTED={}", quote(&wanted.join(" "))))
         .line(format!("VENV={}", if venv { "yes" } else { "" }))
         .line(PROBE)

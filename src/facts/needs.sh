@@ -17,8 +17,8 @@ folder() {
   done
 }
 for f in $FOLDERS; do fact folder "$f" $(stat -L -c '%U %G %a' "$f" 2>/dev/null | tr ' ' '\t') "$(stat -L -c '%F' "$f" 2>/dev/null)" ''; done
-[ -z "$DATA_DIR" ] || folder "$DATA_DIR" yes
-[ -z "$ETCD_DIR" ] || folder "$ETCD_DIR" ''
+[ -z "$NEEDS_DATA" ] || folder "$DATA_DIR" yes
+[ -z "$NEEDS_ETCD" ] || folder "$ETCD_DIR" ''
 # Everybody must be able to read Patroni's own files; one that is closed stands for all.
 if [ -e /opt/patroni/.pgherd ]; then
   fact venv-closed "$(find /opt/patroni \( -type d ! -perm -005 -o -type f ! -perm -004 -o ! -user root \) -print -quit 2>/dev/null)"
@@ -38,11 +38,11 @@ space state /var/lib/dpkg
 space cache /var/cache/apt/archives
 space log /var/log
 space venv /opt/patroni
-if [ -n "$DATA_DIR" ]; then
+if [ -n "$NEEDS_DATA" ]; then
   space data "$DATA_DIR"
   [ ! -d "$DATA_DIR/pg_wal" ] || space wal "$(readlink -f "$DATA_DIR/pg_wal")"
 fi
-[ -z "$ETCD_DIR" ] || space etcd "$ETCD_DIR"
+[ -z "$NEEDS_ETCD" ] || space etcd "$ETCD_DIR"
 
 while read -r k v _; do
   case $k in

@@ -82,7 +82,7 @@ if command -v ss >/dev/null; then
   done
 fi
 
-if [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR/postmaster.pid" ]; then
+if [ -n "$DB_ROLES" ] && [ -e "$DATA_DIR/postmaster.pid" ]; then
   p=$(ls /usr/lib/postgresql/*/bin/psql 2>/dev/null | sort -V | tail -n 1)
   if [ -n "$p" ]; then
     ask() {

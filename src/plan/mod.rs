@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 
 use crate::{
+    cluster::KnownHost,
     etcd::{self, PatroniKeys},
     facts::Facts,
     inventory::HostName,
@@ -23,6 +24,7 @@ mod folders;
 mod front_door;
 mod local_sql;
 mod members;
+pub mod membership;
 pub mod operate;
 mod packages;
 mod pause;
@@ -33,6 +35,7 @@ mod requirements;
 mod roles;
 mod sessions;
 pub mod ssh_keys;
+pub mod store;
 mod surprise;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -44,7 +47,7 @@ pub use config::config_patch;
 pub use down::down;
 pub use pause::{PAUSED, how_to_resume, paused};
 pub(crate) use requirements::{findings as lacking, off as clock_off};
-pub use up::{rest, up};
+pub use up::{differences, up};
 
 /// The index of a step in its plan.
 pub type StepId = usize;
@@ -209,4 +212,8 @@ pub struct Found {
     pub etcd: Vec<etcd::Member>,
     /// A member says that Patroni is paused; asked while no etcd answers.
     pub paused: bool,
+    /// What each declared etcd that answers says of its store, with a quorum or without.
+    pub stores: BTreeMap<HostName, etcd::View>,
+    /// The hosts that the last runs left in the workspace's list.
+    pub known: Vec<KnownHost>,
 }

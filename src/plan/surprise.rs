@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The file that says whose host this is.
-pub(super) const MARKER: &str = "/etc/pgherd/cluster";
+pub(crate) const MARKER: &str = "/etc/pgherd/cluster";
 
 /// Refuses what cannot be converged safely; all findings at once, and those that there are already.
 pub(super) fn check(cluster: &Cluster, found: &Found, mut findings: Vec<Error>) -> Result<()> {

@@ -9,7 +9,7 @@ use super::{
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    packages, remains, requirements, surprise,
+    membership, packages, remains, requirements, surprise,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -23,12 +23,19 @@ use crate::{
 /// `config` is the cluster-wide configuration as it should be in the DCS. A host of which there are
 /// no facts could not be looked at: there is no step for it, nor for what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
+    membership::check(cluster, found)?;
     surprise::check(cluster, found, requirements::findings(cluster, found))?;
     steps(cluster, files, config, found)
 }
 
-/// The same of hosts that are in use already: what they lack is not asked.
-pub fn rest(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
+/// The same for a proof, which looks also at a cluster whose members are not those declared, and at
+/// hosts that are in use already: what they lack is not asked.
+pub fn differences(
+    cluster: &Cluster,
+    files: &Files,
+    config: &Value,
+    found: &Found,
+) -> Result<Plan> {
     surprise::check(cluster, found, Vec::new())?;
     steps(cluster, files, config, found)
 }

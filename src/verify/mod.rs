@@ -10,20 +10,21 @@ use serde::Serialize;
 use crate::{
     cluster::Cluster,
     error::{Error, Kind, Result},
-    etcd::Etcd,
     event::{Event, Events},
     facts::Facts,
     haproxy,
     http::Http,
     inventory::{HostName, Role},
     patroni::{self, Patroni, Status},
-    plan::{Change, Plan},
+    plan::{Change, Found, Plan},
     remote::Remote,
 };
 
 mod clock;
 mod disk;
+mod members;
 mod round_trip;
+mod store;
 
 /// The name of the check of whether every member would follow another leader.
 pub const FAILOVER: &str = "failover";
@@ -95,9 +96,10 @@ pub struct Prover {
 impl Prover {
     /// Looks once, at everything at the same time.
     ///
-    /// `facts` and `plan` are what the hosts were found to be just now, and what `up` would still
+    /// `found` and `plan` are what the hosts were found to be just now, and what `up` would still
     /// have to do there.
-    pub async fn look(&self, facts: &BTreeMap<HostName, Facts>, plan: &Plan) -> Proof {
+    pub async fn look(&self, found: &Found, plan: &Plan) -> Proof {
+        let facts = &found.facts;
         let (survey, etcd, servers, trip) = tokio::join!(
             patroni::survey(&self.http, &self.cluster),
             self.etcd(),
@@ -106,6 +108,7 @@ impl Prover {
         );
         let leader = patroni::leader_of(&survey);
         let mut checks = vec![self.units(facts), self.leader(&survey, Some(facts)).await];
+        checks.push(self.members(found));
         checks.push(self.replication(&survey, leader));
         checks.push(etcd);
         checks.push(trip);
@@ -209,7 +212,10 @@ impl Prover {
                 )
             }
             [] => {
-                wrong.push("no member leads".into());
+                wrong.push(match self.undeclared_leader().await {
+                    Some(leader) => format!("{leader} leads, which is not in the inventory"),
+                    None => "no member leads".into(),
+                });
                 String::new()
             }
             several => {
@@ -257,42 +263,6 @@ impl Prover {
             "replication",
             wrong,
             format!("{replicas} replicas stream on the leader's timeline"),
-        )
-    }
-
-    async fn etcd(&self) -> Check {
-        let mut wrong = Vec::new();
-        let mut declared: Vec<&str> = Vec::new();
-        let mut listed = Vec::new();
-        for node in self.cluster.with_role(Role::Etcd) {
-            declared.push(node.name.as_str());
-            let etcd = Etcd::on(&self.http, &node.name);
-            match etcd.healthy().await {
-                Ok(true) => {}
-                Ok(false) => wrong.push(format!("{} is not healthy", node.name)),
-                Err(error) => wrong.push(error.to_string()),
-            }
-            if listed.is_empty() {
-                listed = etcd.members().await.unwrap_or_default();
-            }
-        }
-        let mut names: Vec<String> = listed.into_iter().map(|member| member.name).collect();
-        names.sort();
-        declared.sort_unstable();
-        if wrong.is_empty() && names != declared {
-            wrong.push(format!(
-                "its members are {}, not {}",
-                names.join(", "),
-                declared.join(", ")
-            ));
-        }
-        check(
-            "etcd",
-            wrong,
-            format!(
-                "healthy, with the declared members ({})",
-                declared.join(", ")
-            ),
         )
     }
 

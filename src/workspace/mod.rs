@@ -12,6 +12,7 @@
 //! | `known_hosts` | the hosts' keys, pinned by name |
 //! | `ssh_config` | so that `ssh -F … node1` works |
 //! | `lock` | who is changing the cluster now |
+//! | `members.json` | the hosts that belong to the cluster, also those that have left the inventory |
 //! | `broken.json` | what a drill has broken and not put right yet |
 //! | `launches/` | hosts that have been asked for and not been seen yet |
 //! | `runs/` | what each run had to tell |
@@ -43,6 +44,7 @@ mod known_hosts;
 #[cfg(feature = "aws")]
 mod launches;
 mod lock;
+mod members;
 mod pki;
 mod removal;
 mod rotation;
@@ -75,6 +77,7 @@ const BROKEN: &str = "broken.json";
 const RUNS: &str = "runs";
 const ROTATION: &str = "rotation.json";
 const TLS: &str = "tls";
+const MEMBERS: &str = "members.json";
 const LAUNCHES: &str = "launches";
 const GITIGNORE: &str = ".gitignore";
 
@@ -158,6 +161,8 @@ impl Workspace {
             SECRETS,
             ROTATION,
             TLS,
+            MEMBERS,
+            SSH_CONFIG,
             IDENTITY,
             "id_ed25519.pub",
             KNOWN_HOSTS,
@@ -352,8 +357,12 @@ impl Workspace {
         let _alone = self.alone()?;
         let old = files::read(&path)?.unwrap_or_default();
         let mut addresses = ssh_config::addresses(&old);
+        // Those that have left the inventory are reached by it until they are cleared.
+        let known = self.members()?;
         addresses.retain(|host, _| {
-            self.inventory.hosts.contains_key(host) && machines.iter().all(|m| m.host != *host)
+            let ours = self.inventory.hosts.contains_key(host)
+                || known.iter().any(|known| known.name == *host);
+            ours && machines.iter().all(|m| m.host != *host)
         });
         addresses.extend(machines.iter().filter_map(|machine| {
             let address = machine.ssh_address.or(machine.address)?;

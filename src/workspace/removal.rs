@@ -1,8 +1,8 @@
 //! What `down` takes out of the workspace.
 
 use super::{
-    BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, PKI, ROTATION, RunLock, SECRETS,
-    SSH_CONFIG, TLS, Workspace, files, identity, pki, ssh_rotation,
+    BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, MEMBERS, PKI, ROTATION, RunLock,
+    SECRETS, SSH_CONFIG, TLS, Workspace, files, identity, pki, ssh_rotation,
 };
 use crate::error::Result;
 
@@ -27,6 +27,7 @@ impl Workspace {
             SSH_CONFIG,
             BROKEN,
             TLS,
+            MEMBERS,
             ssh_rotation::HOST_KEYS,
             ssh_rotation::SSH_STAGE,
             ssh_rotation::TRIAL,

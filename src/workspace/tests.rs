@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 
 use super::*;
 use crate::{
+    cluster::KnownHost,
     inventory::{
         Docker, Haproxy, Host, Patroni, PatroniSource, PgSource, PgVersion, Postgresql, Provider,
         Role, SecretsSource, Ssh, Tls, User,
@@ -104,6 +105,7 @@ fn filled(inventory: &Inventory) -> Workspace {
     let pki = workspace.pki().unwrap();
     pki.certificates(&requests(inventory)).unwrap();
     pki.operator().unwrap();
+    workspace.note_members(&[]).unwrap();
     let machine = Machine {
         host: HostName::new("node1"),
         id: "1".to_owned(),
@@ -433,7 +435,8 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
         assert!(config.contains(line), "{config}");
     }
 
-    // A machine that has lost its address, and a host that has left the inventory, are not kept.
+    // A machine that has lost its address is not kept; a host that has left the inventory is, since
+    // `down` must reach it.
     let mut smaller = inventory.clone();
     smaller.hosts.shift_remove(&HostName::new("node1"));
     let stopped = Machine {
@@ -450,7 +453,8 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
         .write_ssh_config(&[stopped])
         .unwrap();
     let config = fs::read_to_string(path).unwrap();
-    assert!(!config.contains("HostName"), "{config}");
+    assert!(!config.contains("Host node4"), "{config}");
+    assert!(config.contains("HostName 192.0.19.1"), "{config}");
 }
 
 #[test]
@@ -538,4 +542,73 @@ fn passwords_change_in_stages_of_which_each_can_be_the_last_of_a_run() {
     let error = format!("{:?}", workspace.secrets().unwrap_err());
     assert!(error.contains("rotation.json is damaged"), "{error}");
     assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn hosts_that_leave_the_inventory_are_still_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = inventory(dir.path());
+    let workspace = filled(&inventory);
+    fs::remove_file(workspace.dir().join(MEMBERS)).unwrap();
+    let machine = |host: &str, last| Machine {
+        host: HostName::new(host),
+        id: host.to_owned(),
+        state: MachineState::Running,
+        address: Some(Ipv4Addr::new(192, 0, 2, last)),
+        ssh_address: None,
+        host_key: None,
+        published_on: None,
+    };
+    let gone = machine("gone", 9);
+    let here: Vec<Machine> = inventory
+        .hosts
+        .keys()
+        .map(|host| machine(host.as_str(), 1))
+        .collect();
+    // As an earlier version left it: an ssh_config in which it still is, and no list.
+    let mut before = inventory.clone();
+    before.hosts.insert(
+        HostName::new("gone"),
+        inventory.hosts.values().next().unwrap().clone(),
+    );
+    let earlier = Workspace::open(&before).unwrap();
+    earlier
+        .write_ssh_config(&[here.clone(), vec![gone]].concat())
+        .unwrap();
+    let known = |workspace: &Workspace| {
+        let mut known = workspace.members().unwrap().into_iter();
+        known.find(|known| known.name.as_str() == "gone")
+    };
+    let name_only = KnownHost {
+        name: HostName::new("gone"),
+        roles: Vec::new(),
+        address: Some([192, 0, 2, 9].into()),
+        joined: false,
+    };
+    // Neither a look nor a plan makes it forget.
+    workspace.write_ssh_config(&here).unwrap();
+    let preview = Workspace::preview(&inventory).unwrap();
+    for workspace in [&workspace, &preview] {
+        assert_eq!(known(workspace), Some(name_only.clone()));
+    }
+    let whole = KnownHost {
+        roles: vec![Role::Postgres, Role::Etcd],
+        joined: true,
+        ..name_only
+    };
+    workspace
+        .note_members(std::slice::from_ref(&whole))
+        .unwrap();
+    assert_eq!(known(&workspace), Some(whole.clone()));
+    let preview = Workspace::preview(&inventory).unwrap();
+    assert_eq!(known(&preview), Some(whole));
+    assert_eq!(mode(&workspace.dir().join(MEMBERS)), 0o600);
+    // Its address is kept for the `down` that clears it.
+    workspace.write_ssh_config(&here).unwrap();
+    let kept = workspace.known_addresses().unwrap();
+    assert!(kept.contains_key(&HostName::new("gone")));
+
+    fs::write(workspace.dir().join(MEMBERS), "{").unwrap();
+    let error = format!("{:?}", workspace.members().unwrap_err());
+    assert!(error.contains("members.json is damaged"), "{error}");
 }

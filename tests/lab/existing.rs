@@ -14,7 +14,11 @@ const HOSTS: [&str; 4] = ["alpha", "beta", "gamma", "door"];
 
 /// Bare hosts, as a colleague would hand them over: addresses, a key that opens them, and their own
 /// keys to compare.
-fn bare_hosts(lab: &Lab, key: &std::path::Path) -> BTreeMap<HostName, Machine> {
+pub(crate) fn bare_hosts(
+    lab: &Lab,
+    key: &std::path::Path,
+    names: &[&str],
+) -> BTreeMap<HostName, Machine> {
     let status = Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-f"])
         .arg(key)
@@ -27,7 +31,7 @@ fn bare_hosts(lab: &Lab, key: &std::path::Path) -> BTreeMap<HostName, Machine> {
         user: "ubuntu".into(),
         public_key: fs::read_to_string(key.with_extension("pub")).expect("a key"),
     };
-    let hosts: Vec<HostName> = HOSTS.into_iter().map(HostName::new).collect();
+    let hosts: Vec<HostName> = names.iter().copied().map(HostName::new).collect();
     let (events, _quiet) = Events::channel();
     tokio::runtime::Runtime::new()
         .expect("a runtime")
@@ -135,7 +139,7 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
                  gamma: { roles: [postgres, etcd] }\n  door: { roles: [haproxy] }\n";
     let lab = Lab::new("own", &format!("provider: {{ kind: docker }}\n{roles}"));
     let key = lab.dir.path().join("handed-over");
-    let machines = bare_hosts(&lab, &key);
+    let machines = bare_hosts(&lab, &key, &HOSTS);
 
     let mut own = Own::new(&lab, key, &machines);
 

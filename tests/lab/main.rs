@@ -13,6 +13,7 @@ mod drills;
 mod existing;
 mod hosts;
 mod interrupted;
+mod membership;
 mod quorum;
 mod security;
 mod ssh_keys;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     addresses::{NODES, started},
-    support::{Lab, prepared_image, prepared_version},
+    support::{Lab, docker, prepared_image, prepared_version},
     watch::{Door, Writer},
 };
 
@@ -162,6 +162,22 @@ fn three_etcd_members_change_and_the_cluster_goes_on() {
     lab.expect(0, &["render", "--yes"]);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
     lab.expect(0, &["render", "--check"]);
+    a_member_made_anew_is_refused(&lab);
     lab.expect(0, &["down", "--yes"]);
     assert_eq!(lab.leftovers(), "");
+}
+
+/// One of three etcd hosts is gone with its data: another in its place would never join, and is not made.
+fn a_member_made_anew_is_refused(lab: &Lab) {
+    let lost = lab.container("node3");
+    docker(&["rm", "-f", "-v", &lost]);
+    let said = lab.expect(2, &["up", "--yes"]);
+    assert!(
+        said.stderr.contains("etcd on node3 has no data"),
+        "{}",
+        said.stderr
+    );
+    let there = docker(&["ps", "-a", "--format", "{{.Names}}"]);
+    assert!(!there.contains(&lost), "it was launched:\n{there}");
+    assert_eq!(lab.sql("select count(*) from kept"), "1000");
 }

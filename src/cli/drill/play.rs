@@ -173,6 +173,7 @@ struct Guard<'a> {
 impl Guard<'_> {
     async fn pass(&self) -> Result<Arc<Cluster>> {
         let sight = self.site.look().await?.whole()?;
+        sight.members_as_declared()?;
         let cluster = sight.cluster.clone();
         let proof = self.site.prove(sight, BOUND).await?;
         if let Some(error) = proof.error(cluster.name()) {

@@ -124,6 +124,9 @@ fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
         .iter()
         .map(|role| surprise::unit(*role))
         .collect();
+    // Nor would a member of etcd be let in again, if there are others.
+    let etcds = world.cluster.with_role(Role::Etcd).count();
+    let votes = etcds > 1 && units.contains(&"etcd");
     let facts = world.facts(name);
     match mishap {
         Mishap::FileGone(at) => {
@@ -165,10 +168,7 @@ fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
         Mishap::OtherPatroni => facts.patroni_stamp = Some("another".into()),
         Mishap::RolesGone => facts.db_roles.clear(),
         // A leader that is gone with its data is a surprise, and so is a lonely database.
-        Mishap::Reinstalled if !leads => {
-            let os = facts.os.clone();
-            *facts = crate::facts::Facts::bare(os);
-        }
+        Mishap::Reinstalled if !leads && !votes => world.made_anew(name),
         Mishap::Reinstalled => {}
     }
 }

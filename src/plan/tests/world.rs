@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     cluster::{Address, Certificate, Cluster, Node, Secrets, TlsStage},
     error::{Error, Result},
-    etcd::{Member, PatroniKeys},
+    etcd::{Member, PatroniKeys, View},
     facts::{DataFact, DbRole, Facts, FileFact, Listener, Os, UnitFact},
     inventory::{HostName, Inventory, Role},
     plan::{self, Action, Found, Plan, Step, packages, surprise},
@@ -107,7 +107,26 @@ impl World {
                 client_urls: vec![format!("{scheme}://{}:2379", node.address)],
             })
             .collect();
+        let etcds: Vec<HostName> = world
+            .cluster
+            .with_role(Role::Etcd)
+            .map(|node| node.name.clone())
+            .collect();
+        for host in etcds {
+            let view = View {
+                cluster_id: "one store".into(),
+                member_id: format!("id of {host}"),
+                members: world.found.etcd.clone(),
+            };
+            world.found.stores.insert(host, view);
+        }
         world
+    }
+
+    /// A host that is there again under its name, with nothing on it.
+    pub(super) fn made_anew(&mut self, host: &str) {
+        *self.facts(host) = bare();
+        self.found.stores.remove(&HostName::new(host));
     }
 
     /// Hosts that run on under other addresses than those that everybody has been told.

@@ -1,0 +1,117 @@
+//! Hosts that left the inventory, when the whole cluster is removed.
+
+use super::site::{Base, Sight};
+use crate::{
+    cluster::KnownHost,
+    error::{Error, Result},
+    inventory::HostName,
+    plan::membership::MARKER,
+};
+
+/// The hosts that `down` takes along, and those that it cannot.
+pub(super) struct Leaving {
+    taken: Vec<HostName>,
+    unknown: Vec<HostName>,
+}
+
+impl Leaving {
+    /// The cluster with those hosts in it again, where hosts are cleared rather than removed. Those that
+    /// pgherd made are found by their label.
+    pub(super) fn of(base: Base) -> Result<(Base, Self)> {
+        let mut leaving = Self {
+            taken: Vec::new(),
+            unknown: Vec::new(),
+        };
+        if base.provider.owns_hosts() {
+            return Ok((base, leaving));
+        }
+        let declared = base.inventory.hosts.clone();
+        // A host that was given another name is there already.
+        let renamed = |known: &KnownHost| {
+            known.address.is_some()
+                && declared
+                    .iter()
+                    .any(|(name, host)| *name != known.name && host.address == known.address)
+        };
+        let mut again = Vec::new();
+        for known in base.workspace.members()? {
+            let is_declared = declared.contains_key(&known.name);
+            if !is_declared && renamed(&known) {
+                continue;
+            }
+            if !is_declared && (known.roles.is_empty() || known.address.is_none()) {
+                leaving.unknown.push(known.name);
+                continue;
+            }
+            if !is_declared {
+                leaving.taken.push(known.name.clone());
+            }
+            again.push(known);
+        }
+        Ok((base.with_hosts_that_left(&again)?, leaving))
+    }
+
+    pub(super) fn has(&self, host: &HostName) -> bool {
+        self.taken.contains(host)
+    }
+
+    /// What was seen of all others, and why some of these stay.
+    pub(super) fn seen(&self, mut sight: Sight) -> Result<(Sight, Vec<Error>)> {
+        let (mut staying, dark): (Vec<Error>, Vec<Error>) = std::mem::take(&mut sight.dark)
+            .into_iter()
+            .partition(|error| error.host().is_some_and(|host| self.has(host)));
+        sight.dark = dark;
+        let mut sight = sight.whole()?;
+        let id = &sight.cluster.secrets.cluster_id;
+        for host in &self.taken {
+            let marker = sight
+                .found
+                .facts
+                .get(host)
+                .and_then(|facts| facts.files.get(MARKER));
+            // Whoever took it over meanwhile looks after it.
+            if marker.is_some_and(|marker| !marker.content.contains(id)) {
+                sight.found.facts.remove(host);
+            }
+        }
+        staying.extend(self.unknown.iter().map(|host| {
+            Error::failed("which roles it had is not known here")
+                .cause("an earlier version made the cluster, and kept no list of its hosts")
+                .hint("put it back into the inventory, with its roles, and run `pgherd down` again")
+                .on(host)
+        }));
+        Ok((sight, staying))
+    }
+
+    pub(super) fn describe(&self, staying: &[Error]) -> String {
+        let line =
+            |error: &Error| format!("  {error}; it left the inventory, and stays as it is\n");
+        staying.iter().map(line).collect()
+    }
+
+    /// How it ended, when all others are cleared.
+    pub(super) fn end(&self, staying: Vec<Error>, base: &Base) -> Result<()> {
+        if staying.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = staying
+            .iter()
+            .filter_map(Error::host)
+            .map(HostName::to_string)
+            .collect();
+        let names = names.join(", ");
+        let dir = base.inventory.workspace_dir();
+        Err(Error::several(
+            format!("{names} left the inventory and could not be cleared"),
+            staying,
+        )
+        .left(format!(
+            "the other hosts are cleared; what pgherd put on {names} is still there, and may run, with its data and passwords"
+        ))
+        .hint("once it can be reached, run `pgherd down` again: it needs nothing but that host")
+        .hint(format!(
+            "if it is gone for good, take it out of {}, and run `pgherd down` again",
+            dir.join("members.json").display()
+        )))
+    }
+}

@@ -1,0 +1,416 @@
+//! Who is a member of etcd and of Patroni's cluster, compared with who is declared to be one.
+//!
+//! pgherd adds database hosts, and makes lost hosts anew. It cannot add, remove or replace a member of
+//! etcd yet, nor remove a database. An inventory that asks for that is refused before anything is
+//! touched: a member of etcd that starts without having been added makes a store of its own, and a
+//! member that the inventory does not name can still be elected.
+//!
+//! What the members say decides. Where none can be asked, the data on the hosts and the list that the
+//! last run left in the workspace do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+};
+
+use serde::Serialize;
+use serde_json::Value;
+
+pub(crate) use super::surprise::MARKER;
+use super::{Found, store};
+use crate::{
+    cluster::{Cluster, KnownHost, Node},
+    error::{Error, Result},
+    facts::{DataFact, Facts, HAPROXY_DROP_IN},
+    inventory::{HostName, Inventory, Role},
+};
+
+/// Why a database host cannot be taken out.
+const ELECTABLE: &str = "a member that the inventory does not name can still become the leader, and HAProxy would lead to nobody";
+/// Why the votes of etcd's members matter.
+const VOTES: &str = "its vote still counts in etcd's quorum";
+/// Why an HAProxy cannot be left behind.
+const ROUTES: &str = "clients may still come through it, and no run would tell it of changes";
+
+/// Something that differs between who is a member and who is declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub what: String,
+    /// Why it matters.
+    pub why: &'static str,
+    /// What to do instead.
+    pub instead: String,
+}
+
+/// Who tells of a host that is not in the inventory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Witness {
+    /// Patroni's keys in etcd.
+    Patroni,
+    /// etcd's own list.
+    Etcd,
+    /// The list that runs keep in the workspace.
+    Workspace,
+    /// The label or tag of the cluster.
+    Label,
+}
+
+/// A host that belongs to the cluster and is not in the inventory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Left {
+    pub name: HostName,
+    /// Those that are known; none where only its name is.
+    pub roles: Vec<Role>,
+    pub address: Option<Ipv4Addr>,
+    pub seen_by: Vec<Witness>,
+    /// What Patroni has of it, such as `leader` and `running`.
+    pub role: Option<String>,
+    pub state: Option<String>,
+    /// Whether it is a member, or was one when a run last ended well.
+    pub member: bool,
+}
+
+impl Left {
+    fn new(name: &HostName) -> Self {
+        Self {
+            name: name.clone(),
+            roles: Vec::new(),
+            address: None,
+            seen_by: Vec::new(),
+            role: None,
+            state: None,
+            member: false,
+        }
+    }
+
+    fn has(&mut self, role: Role) {
+        if !self.roles.contains(&role) {
+            self.roles.push(role);
+            self.roles.sort_unstable();
+        }
+    }
+
+    fn witnesses(&self) -> String {
+        let patroni = format!(
+            "Patroni has it as {} ({})",
+            self.role.as_deref().unwrap_or("a member"),
+            self.state.as_deref().unwrap_or("state unknown")
+        );
+        let words: Vec<&str> = self
+            .seen_by
+            .iter()
+            .map(|witness| match witness {
+                Witness::Patroni => patroni.as_str(),
+                Witness::Etcd => "it is in etcd's list of members",
+                Witness::Workspace if self.member => "it was there when the last run ended",
+                Witness::Workspace => "an earlier run had it",
+                Witness::Label => "it carries the cluster's label",
+            })
+            .collect();
+        words.join("; ")
+    }
+
+    /// The entry that puts it back into the inventory.
+    fn entry(&self) -> String {
+        let address = self.address.map(|address| format!(", address: {address}"));
+        format!(
+            "{}: {{ roles: [{}]{} }}",
+            self.name,
+            words(&self.roles),
+            address.unwrap_or_default()
+        )
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let roles = if self.roles.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", words(&self.roles))
+        };
+        let who = if self.member {
+            "is a member, and is not in the inventory"
+        } else {
+            "belongs to the cluster, and is not in the inventory"
+        };
+        write!(f, "{}{roles} {who}: {}", self.name, self.witnesses())
+    }
+}
+
+fn words(roles: &[Role]) -> String {
+    let words: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+    words.join(", ")
+}
+
+/// The hosts that belong to the cluster and are not in the inventory, by everybody who knows of them.
+///
+/// `labelled` are those that the provider has found by their label or tag.
+pub fn left(inventory: &Inventory, found: &Found, labelled: &[HostName]) -> Vec<Left> {
+    let mut hosts: BTreeMap<HostName, Left> = BTreeMap::new();
+    let mut at = |name: &HostName, witness: Witness, tell: &dyn Fn(&mut Left)| {
+        if inventory.hosts.contains_key(name) {
+            return;
+        }
+        let left = hosts.entry(name.clone()).or_insert_with(|| Left::new(name));
+        if !left.seen_by.contains(&witness) {
+            left.seen_by.push(witness);
+        }
+        tell(left);
+    };
+    if let Some(keys) = &found.dcs {
+        for (name, said) in &keys.members {
+            at(&HostName::new(name), Witness::Patroni, &|left| {
+                left.has(Role::Postgres);
+                left.member = true;
+                left.state = text(said, "state");
+                left.role = text(said, "role");
+                left.address = left.address.or(address_in(said));
+                if keys.leader.as_deref() == Some(name) {
+                    left.role = Some("leader".into());
+                }
+            });
+        }
+        if let Some(leader) = keys.leader.as_deref().filter(|name| !name.is_empty()) {
+            at(&HostName::new(leader), Witness::Patroni, &|left| {
+                left.has(Role::Postgres);
+                left.member = true;
+                left.role = Some("leader".into());
+            });
+        }
+    }
+    for member in found.stores.values().flat_map(|view| &view.members) {
+        if let Some(name) = store::host_of(member) {
+            at(&HostName::new(name), Witness::Etcd, &|left| {
+                left.has(Role::Etcd);
+                left.member = true;
+            });
+        }
+    }
+    for known in &found.known {
+        at(&known.name, Witness::Workspace, &|left| {
+            for role in &known.roles {
+                left.has(*role);
+            }
+            // An HAProxy is no member: another may take its place.
+            let votes = known.roles.iter().any(|role| *role != Role::Haproxy);
+            left.member |= known.joined && votes;
+            left.address = left.address.or(known.address);
+        });
+    }
+    for host in labelled {
+        at(host, Witness::Label, &|_| {});
+    }
+    hosts.into_values().collect()
+}
+
+fn text(said: &Value, key: &str) -> Option<String> {
+    said.get(key)?.as_str().map(str::to_owned)
+}
+
+/// The address in what a member of Patroni's has said of itself.
+fn address_in(said: &Value) -> Option<Ipv4Addr> {
+    let url = said.get("conn_url")?.as_str()?;
+    let (_, rest) = url.split_once("://")?;
+    rest.split([':', '/']).next()?.parse().ok()
+}
+
+/// Everybody who is at work, or electable, and is not declared; not what concerns etcd's own list.
+pub fn undeclared(cluster: &Cluster, found: &Found) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = left(&cluster.inventory, found, &[])
+        .iter()
+        .filter(|left| left.member)
+        .map(gone)
+        .collect();
+    for node in cluster.nodes.values() {
+        for role in Role::ALL {
+            if !node.roles.contains(&role) {
+                findings.extend(role_taken_off(cluster, found, node, role));
+            }
+        }
+    }
+    findings
+}
+
+/// Everything in which membership differs from what is declared; none where nothing does.
+pub fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
+    let mut findings = undeclared(cluster, found);
+    findings.extend(store::findings(cluster, found));
+    findings
+}
+
+/// Refuses an inventory under which others would be members than are.
+pub fn check(cluster: &Cluster, found: &Found) -> Result<()> {
+    let findings = findings(cluster, found);
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let mut error = Error::input(
+        "who is a member of the cluster is not as the inventory says, and pgherd does not change that yet",
+    );
+    let mut whys = BTreeSet::new();
+    let mut hints = BTreeSet::new();
+    for finding in &findings {
+        error = error.cause(finding.what.clone());
+    }
+    for finding in &findings {
+        if whys.insert(finding.why) {
+            error = error.cause(finding.why);
+        }
+    }
+    error = error.left("nothing was touched");
+    for finding in &findings {
+        if hints.insert(finding.instead.as_str()) {
+            error = error.hint(finding.instead.clone());
+        }
+    }
+    Err(error.hint("or remove the whole cluster, with every host that belongs to it: pgherd down"))
+}
+
+fn gone(left: &Left) -> Finding {
+    let why = match left.roles.first() {
+        Some(Role::Etcd) => VOTES,
+        _ => ELECTABLE,
+    };
+    let mut instead = format!("put it back into the inventory: {}", left.entry());
+    if left.seen_by == [Witness::Workspace] {
+        instead.push_str(&format!(
+            " (only if its host will never start again: take {} out of members.json in the workspace)",
+            left.name
+        ));
+    }
+    Finding {
+        what: left.to_string(),
+        why,
+        instead,
+    }
+}
+
+/// A role that a host still has, and the inventory does not give it any more.
+fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> Option<Finding> {
+    let name = &node.name;
+    let in_dcs = role == Role::Postgres
+        && found
+            .dcs
+            .as_ref()
+            .is_some_and(|keys| keys.members.contains_key(name.as_str()));
+    let listed = |member| store::host_of(member) == Some(name.as_str());
+    let in_store = role == Role::Etcd
+        && found
+            .stores
+            .values()
+            .any(|view| view.members.iter().any(listed));
+    let seen = match found.facts.get(name) {
+        _ if in_store => Some("it is in etcd's list of members".to_owned()),
+        _ if in_dcs => Some("Patroni has it as a member".to_owned()),
+        Some(facts) => evidence(cluster, facts, role),
+        // It cannot be looked at: what the last run left there is there.
+        None => found
+            .known
+            .iter()
+            .any(|known| known.name == *name && known.joined && known.roles.contains(&role))
+            .then(|| "it had it when the last run ended, and cannot be looked at".to_owned()),
+    }?;
+    let mut roles = node.roles.clone();
+    roles.push(role);
+    roles.sort_unstable();
+    Some(Finding {
+        what: format!(
+            "{name} still has the role {}, which the inventory does not give it: {seen}",
+            role.as_str()
+        ),
+        why: match role {
+            Role::Postgres => ELECTABLE,
+            Role::Etcd => VOTES,
+            Role::Haproxy => ROUTES,
+        },
+        instead: format!(
+            "give it the role again: {name}: {{ roles: [{}] }}",
+            words(&roles)
+        ),
+    })
+}
+
+/// What shows that a host has a role in this cluster.
+fn evidence(cluster: &Cluster, facts: &Facts, role: Role) -> Option<String> {
+    let id = &cluster.secrets.cluster_id;
+    let marker = facts.files.get(MARKER);
+    if !marker.is_some_and(|marker| marker.content.contains(id)) {
+        return None;
+    }
+    match role {
+        Role::Postgres => (facts.data_marker.as_ref() == Some(id)
+            && facts.data.as_ref().is_some_and(|data| data.entries > 0))
+        .then(|| {
+            let dir = &cluster.inventory.postgresql.data_dir;
+            format!("a database of this cluster is in {dir}")
+        }),
+        Role::Etcd => facts.etcd_data.then(|| {
+            format!(
+                "etcd's data is in {}",
+                crate::facts::etcd_dir(cluster.name())
+            )
+        }),
+        // Somebody else's HAProxy may be at work on a host that pgherd has only put etcd on.
+        Role::Haproxy => (facts.unit("haproxy").is_active()
+            && facts.files.contains_key(HAPROXY_DROP_IN))
+        .then(|| "the cluster's HAProxy runs there".to_owned()),
+    }
+}
+
+/// Whether a database of this cluster was ever whole on any host that was looked at: etcd was, then.
+pub(super) fn was_whole(cluster: &Cluster, found: &Found) -> bool {
+    let id = &cluster.secrets.cluster_id;
+    found.facts.values().any(|facts| {
+        facts.data_marker.as_ref() == Some(id)
+            && facts
+                .data
+                .as_ref()
+                .is_some_and(|data: &DataFact| data.entries > 0 && !data.is_half_made())
+    })
+}
+
+/// The list of hosts to keep in the workspace.
+///
+/// `ended_well`: every declared host is a member now. Before that, a host only counts as one if it can
+/// be seen to be: a mistyped name of a first run must not be held against the next. Hosts that left the
+/// inventory stay in the list, for `down`.
+pub fn remembered(cluster: &Cluster, found: &Found, ended_well: bool) -> Vec<KnownHost> {
+    let whole = was_whole(cluster, found);
+    let declared = cluster.nodes.values().map(|node| {
+        let before = found.known.iter().find(|known| known.name == node.name);
+        let address = match node.address {
+            crate::cluster::Address::Known(address) => Some(address),
+            crate::cluster::Address::Pending(_) => before.and_then(|known| known.address),
+        };
+        let known = KnownHost {
+            name: node.name.clone(),
+            roles: node.roles.clone(),
+            address,
+            joined: ended_well,
+        };
+        if ended_well {
+            return known;
+        }
+        if let Some(before) = before.filter(|before| before.joined) {
+            return KnownHost {
+                roles: before.roles.clone(),
+                ..known
+            };
+        }
+        let facts = found.facts.get(&node.name);
+        let has =
+            |role: &Role| facts.is_some_and(|facts| evidence(cluster, facts, *role).is_some());
+        KnownHost {
+            joined: whole && node.roles.iter().all(has),
+            ..known
+        }
+    });
+    let others = found
+        .known
+        .iter()
+        .filter(|known| !cluster.nodes.contains_key(&known.name));
+    declared.chain(others.cloned()).collect()
+}

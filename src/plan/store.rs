@@ -1,0 +1,263 @@
+//! Whether the declared etcd hosts are the members of one store, and no others are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Found, membership, membership::Finding};
+use crate::{
+    cluster::Cluster,
+    etcd::{Member, View},
+    inventory::{HostName, Role},
+};
+
+/// Why a member that was not added must not start.
+const SPLITS: &str = "an etcd that starts without having been added by the others makes a store of its own: \
+                      Patroni follows whichever answers, two leaders take writes, and acknowledged writes are lost";
+/// What two stores mean.
+const SPLIT: &str =
+    "with more than one store there can be two leaders, and acknowledged writes can be lost";
+/// Why the quorum is not as declared.
+const VOTES: &str = "a member that is not declared counts in etcd's quorum";
+
+const AS_BEFORE: &str = "put the inventory back as it was: the same hosts with the role etcd";
+
+/// The name of the host that a member runs on; one that never started is known by its peers' URL alone.
+pub(super) fn host_of(member: &Member) -> Option<&str> {
+    if !member.name.is_empty() {
+        return Some(&member.name);
+    }
+    let url = member.peer_urls.first()?;
+    let (_, rest) = url.split_once("://")?;
+    rest.split(':').next().filter(|host| !host.is_empty())
+}
+
+fn names(members: &[Member]) -> String {
+    let mut names: Vec<&str> = members
+        .iter()
+        .map(|member| host_of(member).unwrap_or(member.id.as_str()))
+        .collect();
+    names.sort_unstable();
+    names.join(", ")
+}
+
+fn join(hosts: &[&HostName]) -> String {
+    let names: Vec<&str> = hosts.iter().map(|host| host.as_str()).collect();
+    names.join(", ")
+}
+
+/// What is wrong with the members of etcd.
+pub(super) fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
+    let declared: Vec<&HostName> = cluster
+        .with_role(Role::Etcd)
+        .map(|node| &node.name)
+        .collect();
+    if found.stores.is_empty() {
+        return Vec::from_iter(unasked(cluster, found, &declared));
+    }
+    // Members that are not declared are found with all others that are not.
+    let mut findings = split(&declared, &found.stores);
+    findings.extend(anew(found, &declared));
+    findings
+}
+
+/// What the members say that does not fit together, or not with what is declared.
+///
+/// Only those that answer are in `stores`.
+pub fn differences(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Vec<Finding> {
+    let mut findings = split(declared, stores);
+    findings.extend(others(declared, stores));
+    findings
+}
+
+/// Members that are not declared.
+fn others(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Option<Finding> {
+    let (host, view) = stores.iter().next()?;
+    let others: Vec<&str> = view
+        .members
+        .iter()
+        .filter_map(host_of)
+        .filter(|name| !declared.iter().any(|host| host.as_str() == *name))
+        .collect();
+    (!others.is_empty()).then(|| Finding {
+        what: format!(
+            "etcd's list has {} (says {host}), to which the inventory does not give the role etcd",
+            others.join(", ")
+        ),
+        why: VOTES,
+        instead: AS_BEFORE.into(),
+    })
+}
+
+/// Members of more than one store, and declared hosts that are in none.
+fn split(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Vec<Finding> {
+    // The members' ids alone: a name comes with a member's first start, and URLs change.
+    let kinds: BTreeSet<(&str, BTreeSet<&str>)> = stores
+        .values()
+        .map(|view| {
+            let ids = view.members.iter().map(|member| member.id.as_str());
+            (view.cluster_id.as_str(), ids.collect())
+        })
+        .collect();
+    if kinds.len() > 1 {
+        let said: Vec<String> = stores
+            .iter()
+            .map(|(host, view)| {
+                format!(
+                    "{host} is of the store {} with the members {}",
+                    view.cluster_id,
+                    names(&view.members)
+                )
+            })
+            .collect();
+        return vec![Finding {
+            what: format!("etcd's members are not of one store: {}", said.join("; ")),
+            why: SPLIT,
+            instead: "keep the store that the cluster began with: on the hosts of another, `systemctl disable --now \
+                      etcd` and move its data away; then take the role etcd off them in the inventory"
+                .into(),
+        }];
+    }
+    let Some((host, view)) = stores.iter().next() else {
+        return Vec::new();
+    };
+    let listed: BTreeSet<&str> = view.members.iter().filter_map(host_of).collect();
+    let missing: Vec<&HostName> = declared
+        .iter()
+        .filter(|host| !listed.contains(host.as_str()))
+        .copied()
+        .collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    vec![Finding {
+        what: format!(
+            "the inventory wants etcd on {}; etcd's members are {} (says {host})",
+            join(&missing),
+            names(&view.members)
+        ),
+        why: SPLITS,
+        instead: AS_BEFORE.into(),
+    }]
+}
+
+/// A member that once started, and whose data is gone: the others wait for the one that they know.
+fn anew(found: &Found, declared: &[&HostName]) -> Option<Finding> {
+    let (says, view) = found.stores.iter().next()?;
+    if view.members.len() < 2 {
+        return None;
+    }
+    let anew: Vec<&HostName> = declared
+        .iter()
+        .filter(|host| {
+            let empty = found
+                .facts
+                .get(**host)
+                .is_some_and(|facts| !facts.etcd_data);
+            let started = |member: &Member| {
+                host_of(member) == Some(host.as_str()) && !member.client_urls.is_empty()
+            };
+            empty && view.members.iter().any(started)
+        })
+        .copied()
+        .collect();
+    if anew.is_empty() {
+        return None;
+    }
+    Some(lost(
+        &anew,
+        &format!("{says} has known it as a member since before"),
+    ))
+}
+
+/// The finding of hosts that have lost the data of a store which others still have.
+fn lost(hosts: &[&HostName], why: &str) -> Finding {
+    Finding {
+        what: format!(
+            "etcd on {} has no data, and {why}: it would not be let in under its old name",
+            join(hosts)
+        ),
+        why: "a member that lost its data must be removed from etcd's list and added anew; the cluster goes on with the others as long as they are a majority",
+        instead: format!(
+            "bring back the data folder of etcd on {}, if it is somewhere",
+            join(hosts)
+        ),
+    }
+}
+
+/// The same where no member can be asked: by what is on the hosts, and by who is known to be one.
+///
+/// Where nothing has data and nothing is known, it is the first bring-up. Where all of the same members
+/// have lost their data, no store is left that another could be beside.
+fn unasked(cluster: &Cluster, found: &Found, declared: &[&HostName]) -> Option<Finding> {
+    let mut full = Vec::new();
+    let mut empty = Vec::new();
+    let mut unseen = Vec::new();
+    for host in declared {
+        match found.facts.get(*host) {
+            Some(facts) if facts.etcd_data => full.push(*host),
+            Some(_) => empty.push(*host),
+            None => unseen.push(*host),
+        }
+    }
+    if empty.is_empty() {
+        return None;
+    }
+    let known: Vec<&HostName> = found
+        .known
+        .iter()
+        .filter(|known| known.joined && known.roles.contains(&Role::Etcd))
+        .map(|known| &known.name)
+        .collect();
+    if known.is_empty() && !membership::was_whole(cluster, found) {
+        return None;
+    }
+    let newcomers: Vec<&HostName> = empty
+        .iter()
+        .filter(|host| !known.is_empty() && !known.contains(*host))
+        .copied()
+        .collect();
+    if !newcomers.is_empty() {
+        return Some(Finding {
+            what: format!(
+                "the inventory wants etcd on {}; etcd's members were {} when the last run ended, and none of them answers now",
+                join(&newcomers),
+                join(&known)
+            ),
+            why: SPLITS,
+            instead: AS_BEFORE.into(),
+        });
+    }
+    // A cluster of which no list was kept: hosts of which only the names are known may run etcd.
+    let strangers: Vec<&HostName> = found
+        .known
+        .iter()
+        .filter(|known| known.roles.is_empty() && !cluster.nodes.contains_key(&known.name))
+        .map(|known| &known.name)
+        .collect();
+    if known.is_empty() && full.is_empty() && !strangers.is_empty() {
+        return Some(Finding {
+            what: format!(
+                "no declared host has data of etcd, and {} left the inventory and may have it",
+                join(&strangers)
+            ),
+            why: SPLITS,
+            instead: AS_BEFORE.into(),
+        });
+    }
+    let rest = [full, unseen].concat();
+    if rest.is_empty() {
+        return None;
+    }
+    Some(Finding {
+        instead: format!(
+            "start etcd on {} first, and run the same again",
+            join(&rest)
+        ),
+        ..lost(
+            &empty,
+            &format!(
+                "etcd on {} has its data or cannot be looked at, and does not answer",
+                join(&rest)
+            ),
+        )
+    })
+}

@@ -1,0 +1,138 @@
+//! Whether etcd is one healthy store of the declared members.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use super::{Check, Prover, check};
+use crate::{
+    error::{Error, Result},
+    etcd::{Etcd, View},
+    inventory::{HostName, Role},
+    plan::store,
+};
+
+/// What one etcd host answered.
+type Answer = (HostName, Result<bool>, Result<View>);
+
+impl Prover {
+    /// Asks every member, and compares what they say.
+    pub(super) async fn etcd(&self) -> Check {
+        let asked = self.cluster.with_role(Role::Etcd).map(|node| async move {
+            let etcd = Etcd::on(&self.http, &node.name);
+            let (healthy, view) = tokio::join!(etcd.healthy(), etcd.view());
+            (node.name.clone(), healthy, view)
+        });
+        judge(join_all(asked).await)
+    }
+}
+
+fn judge(answers: Vec<Answer>) -> Check {
+    let declared: Vec<HostName> = answers.iter().map(|(host, ..)| host.clone()).collect();
+    let declared: Vec<&HostName> = declared.iter().collect();
+    let mut wrong = Vec::new();
+    let mut stores: BTreeMap<HostName, View> = BTreeMap::new();
+    for (host, healthy, view) in answers {
+        match (healthy, view) {
+            (Err(error), _) => wrong.push(error.to_string()),
+            (Ok(false), _) => wrong.push(format!("{host} is not healthy")),
+            (Ok(true), Err(error)) => wrong.push(unlisted(&host, &error)),
+            (Ok(true), Ok(view)) => {
+                stores.insert(host, view);
+            }
+        }
+    }
+    let differs = store::differences(&declared, &stores);
+    wrong.extend(differs.into_iter().map(|finding| finding.what));
+    let names: Vec<&str> = declared.iter().map(|host| host.as_str()).collect();
+    check(
+        "etcd",
+        wrong,
+        format!(
+            "healthy, one store, with the declared members ({})",
+            names.join(", ")
+        ),
+    )
+}
+
+fn unlisted(host: &HostName, error: &Error) -> String {
+    format!("{host} does not say who its members are: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::Member;
+
+    fn view(store: &str, members: &[&str]) -> View {
+        View {
+            cluster_id: store.into(),
+            member_id: String::new(),
+            members: members
+                .iter()
+                .map(|name| Member {
+                    id: format!("id of {name}"),
+                    name: (*name).into(),
+                    peer_urls: vec![format!("https://{name}:2380")],
+                    client_urls: vec!["https://192.0.2.1:2379".into()],
+                })
+                .collect(),
+        }
+    }
+
+    fn told(answers: &[(&str, View)]) -> Check {
+        let answers = answers.iter().map(|(host, view)| {
+            let view = Ok(view.clone());
+            (HostName::new(*host), Ok(true), view)
+        });
+        judge(answers.collect())
+    }
+
+    #[test]
+    fn one_store_of_the_declared_members_holds() {
+        let all = view("1", &["a", "b", "c"]);
+        let check = told(&[("a", all.clone()), ("b", all.clone()), ("c", all)]);
+        assert!(check.passed, "{}", check.detail);
+    }
+
+    /// Each of them is healthy, and the first one lists what is declared.
+    #[test]
+    fn two_stores_do_not_hold() {
+        let new = view("2", &["a", "b", "c"]);
+        let check = told(&[("b", new.clone()), ("c", new), ("a", view("1", &["a"]))]);
+        assert!(!check.passed);
+        insta::assert_snapshot!(check.detail, @"etcd's members are not of one store: a is of the store 1 with the members a; b is of the store 2 with the members a, b, c; c is of the store 2 with the members a, b, c");
+    }
+
+    #[test]
+    fn members_that_do_not_list_each_other_do_not_hold() {
+        let check = told(&[("a", view("1", &["a", "b"])), ("b", view("1", &["b"]))]);
+        assert!(
+            check.detail.contains("not of one store"),
+            "{}",
+            check.detail
+        );
+    }
+
+    #[test]
+    fn a_member_that_is_not_declared_does_not_hold() {
+        let check = told(&[("a", view("1", &["a", "b", "c"]))]);
+        assert!(
+            !check.passed && check.detail.starts_with("etcd's list has b, c (says a)"),
+            "{}",
+            check.detail
+        );
+    }
+
+    #[test]
+    fn a_member_that_does_not_tell_its_list_does_not_hold() {
+        let silent = (
+            HostName::new("a"),
+            Ok(true),
+            Err(Error::failed("no answer")),
+        );
+        assert!(!judge(vec![silent]).passed);
+        let sick = (HostName::new("a"), Ok(false), Ok(view("1", &["a"])));
+        assert!(!judge(vec![sick]).passed);
+    }
+}

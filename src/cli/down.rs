@@ -1,14 +1,20 @@
 //! `pgherd down`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, session::Session, site::Base};
+use super::{
+    Global,
+    session::Session,
+    site::{Base, Sight, Site},
+};
 use crate::{
     error::{Error, Kind, Result},
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
+    facts::Removal,
     inventory::HostName,
     plan::{self, Change, Plan},
     provider::Resource,
@@ -34,20 +40,20 @@ pub(super) async fn run(
         yes,
         keep_secrets,
     };
+    let mut stays = Vec::new();
     let removed = if base.provider.owns_hosts() {
         remove_hosts(&asker, &session.events, cancel).await
     } else {
-        clear_hosts(&asker, &session.events, cancel).await
+        clear_hosts(&asker, &session.events, cancel, &mut stays).await
     };
     let result = removed.and_then(|()| base.workspace.remove(&lock, keep_secrets));
     let run = session.end(&result).await;
     if result.is_ok() {
         let settled = format!("nothing of the cluster {} is left", base.inventory.cluster);
-        let kept = if keep_secrets {
-            vec![("kept", base.inventory.workspace_dir().display().to_string())]
-        } else {
-            Vec::new()
-        };
+        let mut kept: Vec<(&str, String)> = stays.into_iter().map(|what| ("stays", what)).collect();
+        if keep_secrets {
+            kept.push(("kept", base.inventory.workspace_dir().display().to_string()));
+        }
         let summary = Summary {
             settled: &settled,
             endpoints: &kept,
@@ -132,20 +138,57 @@ fn list(resources: &[Resource]) -> String {
         .collect()
 }
 
+/// How long apt may take to say what others need.
+const WEIGH: Duration = Duration::from_secs(120);
+
+/// Asks every host which of the packages that came with pgherd nobody else needs.
+async fn weigh(site: &Site<'_>, sight: &mut Sight) -> Result<()> {
+    let cluster = sight.cluster.clone();
+    let asked = sight.found.facts.iter_mut().filter_map(|(host, facts)| {
+        let script = plan::weigh_packages(&cluster, cluster.nodes.get(host)?);
+        Some(async move {
+            let silent = |_, _: &str| {};
+            let output = site.remote.run(host, &script, WEIGH, &silent).await?;
+            facts.removal = Removal::parse(&output.stdout);
+            Ok::<_, Error>(())
+        })
+    });
+    try_join_all(asked).await?;
+    Ok(())
+}
+
+/// What stays on the hosts because others need it.
+fn staying(sight: &Sight) -> Vec<String> {
+    let facts = sight.found.facts.iter();
+    facts
+        .flat_map(|(host, facts)| {
+            let words = plan::stays(&facts.removal).into_iter();
+            words.map(move |what| format!("{host}: {what}"))
+        })
+        .collect()
+}
+
 /// Takes off hosts that are not pgherd's what it put on them, and looks again that nothing is left.
-async fn clear_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationToken) -> Result<()> {
+async fn clear_hosts(
+    asker: &Asker<'_>,
+    events: &Events,
+    cancel: &CancellationToken,
+    stays: &mut Vec<String>,
+) -> Result<()> {
     let base = asker.base;
     let outlook = base.outlook().await?;
     let site = base
         .connect(outlook.complete(&base.inventory)?, events)
         .await?;
     let result = async {
-        let sight = site.look().await?.whole()?;
+        let mut sight = site.look().await?.whole()?;
+        weigh(&site, &mut sight).await?;
         asker.terminal.conceal(sight.cluster.secrets.values());
         let plan = plan::down(&sight.cluster, &sight.files, &sight.found)?;
         if plan.is_empty() {
             return Ok(());
         }
+        *stays = staying(&sight);
         asker.ask(&describe(&plan)).await?;
         events.emit(Event::Planned {
             steps: plan.steps.len(),
@@ -191,7 +234,6 @@ fn describe(plan: &Plan) -> String {
                 _ => {}
             }
         }
-        text.push_str("    the packages that pgherd installed are purged\n");
     }
     text
 }

@@ -8,8 +8,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
     cluster::{
-        ETCD_CLIENT_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER,
-        PATRONI_PORT, REPLICATION_USER, REWIND_USER, SUPERUSER,
+        ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER,
+        INTERIM_REWIND_USER, PATRONI_PORT, REPLICATION_USER, REWIND_USER, SUPERUSER,
     },
     error::{Error, Result},
     inventory::{HostName, Inventory, Role},
@@ -18,9 +18,11 @@ use crate::{
     sql::literals,
 };
 
+mod belongings;
 mod distribution;
 mod software;
 
+pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
 pub use distribution::Os;
 pub(crate) use software::REQUIREMENTS;
 
@@ -142,6 +144,10 @@ pub struct Facts {
     pub watchdog_armed: Option<bool>,
     /// Whether the running database is a replica; `None` when none runs.
     pub in_recovery: Option<bool>,
+    /// What is pgherd's here, and what is somebody's.
+    pub belongings: Belongings,
+    /// What `down` is to do with the packages that came with pgherd; nothing else asks for it.
+    pub removal: Removal,
 }
 
 impl Facts {
@@ -165,7 +171,10 @@ pub fn etcd_dir(cluster: &str) -> String {
 }
 
 /// The script that reads a host's facts.
-pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
+///
+/// Of the files at `paths` it reads the contents; of those that are pgherd's as a whole (`own`) also
+/// what is there in their place.
+pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str]) -> Script {
     let roles = inventory
         .hosts
         .get(host)
@@ -180,6 +189,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         "python3-etcd".into(),
         "python3-psycopg2".into(),
     ];
+    let mut takes = own.to_vec();
     let mut units = Vec::new();
     let mut ports = Vec::new();
     let (mut data_dir, mut etcd) = ("", String::new());
@@ -197,11 +207,12 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
     if has(Role::Etcd) {
         packages.extend(["etcd-server".into(), "etcd-client".into()]);
         units.push("etcd.service");
-        ports.extend([ETCD_CLIENT_PORT, ETCD_PEER_PORT]);
+        ports.extend([ETCD_CLIENT_PORT, ETCD_PEER_PORT, ETCD_METRICS_PORT]);
         etcd = etcd_dir(&inventory.cluster);
     }
     if has(Role::Haproxy) {
         packages.push("haproxy".into());
+        takes.push(HAPROXY_OPTIONS);
         units.push("haproxy.service");
         let haproxy = &inventory.haproxy;
         ports.extend([haproxy.write_port, haproxy.read_port, haproxy.stats_port]);
@@ -228,8 +239,14 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         .line(format!("DB_ROLES={}", quote(&db_roles)))
         .line(format!("DATABASES={}", quote(&databases)))
         .line(NEVER_STARTED)
+        .line(format!("PATHS={}", quote(&takes.join(" "))))
+        .line(format!("WANTED={}", quote(&packages.join(" "))))
+        .line(belongings::PROBE)
         .line(PROBE)
 }
+
+/// The options that HAProxy is started with; other files than its own may be among them.
+pub(crate) const HAPROXY_OPTIONS: &str = "/etc/default/haproxy";
 
 /// Reads what the probe's script printed.
 pub fn parse(text: &str) -> Result<Facts> {
@@ -238,6 +255,9 @@ pub fn parse(text: &str) -> Result<Facts> {
     let mut complete = false;
     for line in text.lines() {
         let fields: Vec<&str> = line.split('\t').collect();
+        if facts.belongings.read(&fields) {
+            continue;
+        }
         match fields.as_slice() {
             ["os", id, version, codename, pretty] => {
                 facts.os = Os {

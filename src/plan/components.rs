@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, Change, Plan, Step, StepId,
+    Action, Change, Plan, Step, StepId, belongings,
     files::{self, Check, Difference},
     packages,
     surprise::unit,
@@ -102,7 +102,8 @@ pub(super) fn prepare(
     let wanted = files.iter().filter(|file| file.stage == Stage::Prepare);
     let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)
         .map_err(|error| error.on(&node.name))?;
-    if changed.is_empty() {
+    let unclaimed = belongings::unclaimed(cluster, node, facts);
+    if changed.is_empty() && unclaimed.is_empty() {
         plan.skip(
             &node.name,
             "prepare",
@@ -110,13 +111,31 @@ pub(super) fn prepare(
         );
         return Ok(None);
     }
-    let script = files::put_all(Script::new().alone("prepare"), &changed, Check::NONE);
+    let script = Script::new().alone("prepare");
+    let script = belongings::claim(script, cluster, node, facts);
+    let script = files::put_all(script, &changed, Check::NONE);
+    let why = if changed.is_empty() {
+        format!("not noted as pgherd's: {}", unclaimed.join(", "))
+    } else {
+        list(&changed)
+    };
+    let mut changes: Vec<Change> = changed.into_iter().map(|changed| changed.change).collect();
+    let taken = unclaimed
+        .iter()
+        .filter(|path| facts.belongings.there.contains_key(**path));
+    changes
+        .extend(taken.map(|path| {
+            Change::Other(format!("a copy of {path} is kept, which `down` puts back"))
+        }));
+    if changes.is_empty() {
+        changes.push(Change::Other("what is pgherd's here is noted".into()));
+    }
     Ok(Some(plan.push(Step {
         host: node.name.clone(),
         name: "prepare",
-        why: list(&changed),
+        why,
         after: Vec::new(),
-        changes: changed.into_iter().map(|changed| changed.change).collect(),
+        changes,
         action: Action::Run(script),
         limit: Duration::from_secs(60),
         units: Vec::new(),

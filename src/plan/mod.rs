@@ -14,11 +14,13 @@ use crate::{
     remote::Script,
 };
 
+mod belongings;
 mod components;
 mod config;
 mod down;
 mod etcd_members;
 mod files;
+mod foreign;
 mod front_door;
 mod local_sql;
 mod members;
@@ -37,7 +39,7 @@ mod turns;
 mod up;
 
 pub use config::config_patch;
-pub use down::down;
+pub use down::{down, stays, weigh_packages};
 pub use pause::{PAUSED, how_to_resume, paused};
 pub use up::up;
 

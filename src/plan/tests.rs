@@ -4,6 +4,7 @@ mod accounts;
 mod addresses;
 mod drift;
 mod first_run;
+mod foreign;
 mod operate;
 mod order;
 mod pause;

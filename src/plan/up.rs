@@ -23,7 +23,7 @@ use crate::{
 /// `config` is the cluster-wide configuration as it should be in the DCS. A host of which there are
 /// no facts could not be looked at: there is no step for it, nor for what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
-    surprise::check(cluster, found)?;
+    surprise::check(cluster, files, found)?;
     let mut plan = Plan {
         paused: found.is_paused(),
         ..Plan::default()

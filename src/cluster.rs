@@ -13,6 +13,8 @@ use crate::{
 pub const PATRONI_PORT: u16 = 8008;
 pub const ETCD_CLIENT_PORT: u16 = 2379;
 pub const ETCD_PEER_PORT: u16 = 2380;
+/// Where each etcd answers `/health` and `/metrics` to its own host, without a certificate.
+pub const ETCD_METRICS_PORT: u16 = 2381;
 
 /// An address, or what stands for it until the host exists.
 ///

@@ -1,14 +1,21 @@
 //! `pgherd down`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, leaving::Leaving, session::Session, site::Base};
+use super::{
+    Global,
+    leaving::Leaving,
+    session::Session,
+    site::{Base, Sight, Site},
+};
 use crate::{
     error::{Error, Kind, Result},
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
+    facts::Removal,
     inventory::{HostName, Inventory},
     plan::{self, Change, Plan},
     provider::Resource,
@@ -35,20 +42,20 @@ pub(super) async fn run(
         yes,
         keep_secrets,
     };
+    let mut stays = Vec::new();
     let removed = if base.provider.owns_hosts() {
         remove_hosts(&asker, &session.events, cancel).await
     } else {
-        clear_hosts(&asker, &leaving, &session.events, cancel).await
+        clear_hosts(&asker, &leaving, &session.events, cancel, &mut stays).await
     };
     let result = removed.and_then(|()| base.workspace.remove(&lock, keep_secrets));
     let run = session.end(&result).await;
     if result.is_ok() {
         let settled = format!("nothing of the cluster {} is left", base.inventory.cluster);
-        let kept = if keep_secrets {
-            vec![("kept", base.inventory.workspace_dir().display().to_string())]
-        } else {
-            Vec::new()
-        };
+        let mut kept: Vec<(&str, String)> = stays.into_iter().map(|what| ("stays", what)).collect();
+        if keep_secrets {
+            kept.push(("kept", base.inventory.workspace_dir().display().to_string()));
+        }
         let summary = Summary {
             settled: &settled,
             endpoints: &kept,
@@ -141,6 +148,36 @@ fn list(resources: &[Resource], inventory: &Inventory) -> String {
         .collect()
 }
 
+/// How long apt may take to say what others need.
+const WEIGH: Duration = Duration::from_secs(120);
+
+/// Asks every host which of the packages that came with pgherd nobody else needs.
+async fn weigh(site: &Site<'_>, sight: &mut Sight) -> Result<()> {
+    let cluster = sight.cluster.clone();
+    let asked = sight.found.facts.iter_mut().filter_map(|(host, facts)| {
+        let script = plan::weigh_packages(&cluster, cluster.nodes.get(host)?);
+        Some(async move {
+            let silent = |_, _: &str| {};
+            let output = site.remote.run(host, &script, WEIGH, &silent).await?;
+            facts.removal = Removal::parse(&output.stdout);
+            Ok::<_, Error>(())
+        })
+    });
+    try_join_all(asked).await?;
+    Ok(())
+}
+
+/// What stays on the hosts because others need it.
+fn staying(sight: &Sight) -> Vec<String> {
+    let facts = sight.found.facts.iter();
+    facts
+        .flat_map(|(host, facts)| {
+            let words = plan::stays(&facts.removal).into_iter();
+            words.map(move |what| format!("{host}: {what}"))
+        })
+        .collect()
+}
+
 /// Takes off hosts that are not pgherd's what it put on them, and looks again that nothing is left.
 ///
 /// Those that left the inventory are cleared like the others; where one cannot be, the error says so,
@@ -150,6 +187,7 @@ async fn clear_hosts(
     leaving: &Leaving,
     events: &Events,
     cancel: &CancellationToken,
+    stays: &mut Vec<String>,
 ) -> Result<()> {
     let base = asker.base;
     let outlook = base.outlook().await?;
@@ -157,13 +195,19 @@ async fn clear_hosts(
         .connect(outlook.complete(&base.inventory)?, events)
         .await?;
     let result = async {
-        let (sight, staying) = leaving.seen(site.look().await?)?;
+        let (mut sight, remaining) = leaving.seen(site.look().await?)?;
+        weigh(&site, &mut sight).await?;
         asker.terminal.conceal(sight.cluster.secrets.values());
         let plan = plan::down(&sight.cluster, &sight.files, &sight.found)?;
         if plan.is_empty() {
-            return leaving.end(staying, base);
+            return leaving.end(remaining, base);
         }
-        let told = format!("{}{}", describe(&plan, leaving), leaving.describe(&staying));
+        *stays = staying(&sight);
+        let told = format!(
+            "{}{}",
+            describe(&plan, leaving),
+            leaving.describe(&remaining)
+        );
         asker.ask(&told).await?;
         events.emit(Event::Planned {
             steps: plan.steps.len(),
@@ -178,10 +222,10 @@ async fn clear_hosts(
             cancel: cancel.clone(),
         };
         execute::execute(Arc::new(plan), &context).await?;
-        let (after, staying) = leaving.seen(site.look().await?)?;
+        let (after, remaining) = leaving.seen(site.look().await?)?;
         let left = plan::down(&after.cluster, &after.files, &after.found)?;
         if left.is_empty() {
-            return leaving.end(staying, base);
+            return leaving.end(remaining, base);
         }
         Err(Error::failed("something is left")
             .excerpt("still there", describe(&left, leaving))
@@ -214,7 +258,6 @@ fn describe(plan: &Plan, leaving: &Leaving) -> String {
                 _ => {}
             }
         }
-        text.push_str("    the packages that pgherd installed are purged\n");
     }
     text
 }

@@ -438,7 +438,9 @@ impl Site<'_> {
                 .iter()
                 .map(|file| file.path.as_str())
                 .collect();
-            let script = facts::probe(&self.base.inventory, host, &paths);
+            let inventory = &self.base.inventory;
+            let roles = inventory.hosts.get(host).map_or(&[][..], |it| &it.roles);
+            let script = facts::probe(inventory, host, &paths, &render::paths(roles));
             let silent = |_, _: &str| {};
             if !self.looked.load(Ordering::Relaxed) {
                 self.events.host(host, HostState::Connecting, None);

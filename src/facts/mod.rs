@@ -8,8 +8,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
     cluster::{
-        ETCD_CLIENT_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER,
-        PATRONI_PORT, REPLICATION_USER, REWIND_USER, SUPERUSER,
+        ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER,
+        INTERIM_REWIND_USER, PATRONI_PORT, REPLICATION_USER, REWIND_USER, SUPERUSER,
     },
     error::{Error, Result},
     inventory::{HostName, Inventory, PatroniSource, Role},
@@ -18,10 +18,12 @@ use crate::{
     sql::{SESSION, conninfo, literals},
 };
 
+mod belongings;
 mod distribution;
 mod needs;
 mod software;
 
+pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
 pub use distribution::Os;
 pub use needs::{Folder, Memory, Needs, Source, Space};
 pub(crate) use needs::{dialled_ports, own_folders};
@@ -159,6 +161,10 @@ pub struct Facts {
     pub in_recovery: Option<bool>,
     /// What the host offers of what pgherd needs.
     pub needs: Needs,
+    /// What is pgherd's here, and what is somebody's.
+    pub belongings: Belongings,
+    /// What `down` is to do with the packages that came with pgherd; nothing else asks for it.
+    pub removal: Removal,
 }
 
 impl Facts {
@@ -189,7 +195,10 @@ pub fn open_to_all(inventory: &Inventory) -> impl Iterator<Item = &str> {
 }
 
 /// The script that reads a host's facts.
-pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
+///
+/// Of the files at `paths` it reads the contents; of those that are pgherd's as a whole (`own`) also
+/// what is there in their place.
+pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str]) -> Script {
     let roles = inventory
         .hosts
         .get(host)
@@ -213,6 +222,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
     if !paths.contains(&HAPROXY_DROP_IN) {
         paths.push(HAPROXY_DROP_IN);
     }
+    let mut takes = own.to_vec();
     let mut ports = Vec::new();
     // What stands for all that a role installs.
     let mut wanted = Vec::new();
@@ -232,11 +242,12 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
     }
     if has(Role::Etcd) {
         packages.extend(["etcd-server".into(), "etcd-client".into()]);
-        ports.extend([ETCD_CLIENT_PORT, ETCD_PEER_PORT]);
+        ports.extend([ETCD_CLIENT_PORT, ETCD_PEER_PORT, ETCD_METRICS_PORT]);
         wanted.push("etcd-server");
     }
     if has(Role::Haproxy) {
         packages.push("haproxy".into());
+        takes.push(HAPROXY_OPTIONS);
         wanted.push("haproxy");
         let haproxy = &inventory.haproxy;
         ports.extend([haproxy.write_port, haproxy.read_port, haproxy.stats_port]);
@@ -284,12 +295,18 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str]) -> Script {
         .line(format!("OLD_SESSIONS={OLD_SESSIONS}"))
         .line(format!("PG_SESSION={}", quote(SESSION)))
         .line(format!("FOLDERS={}", quote(&own_folders.join(" "))))
-        .line(format!("WANTED={}", quote(&wanted.join(" "))))
         .line(format!("VENV={}", if venv { "yes" } else { "" }))
+        .line(format!("PATHS={}", quote(&takes.join(" "))))
+        .line(format!("WANTED={}", quote(&packages.join(" "))))
+        .line(belongings::PROBE)
         .line(PROBE)
+        .line(format!("WANTED={}", quote(&wanted.join(" "))))
         .line(needs::SCRIPT)
         .line("fact end")
 }
+
+/// The options that HAProxy is started with; other files than its own may be among them.
+pub(crate) const HAPROXY_OPTIONS: &str = "/etc/default/haproxy";
 
 /// Reads what the probe's script printed.
 pub fn parse(text: &str) -> Result<Facts> {
@@ -298,6 +315,9 @@ pub fn parse(text: &str) -> Result<Facts> {
     let mut complete = false;
     for line in text.lines() {
         let fields: Vec<&str> = line.split('\t').collect();
+        if facts.belongings.read(&fields) {
+            continue;
+        }
         match fields.as_slice() {
             ["os", id, version, codename, pretty] => {
                 facts.os = Os {

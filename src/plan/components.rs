@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, Change, Plan, Step, StepId,
+    Action, Change, Plan, Step, StepId, belongings,
     files::{self, Check, Difference},
     folders, packages,
     surprise::unit,
@@ -106,7 +106,8 @@ pub(super) fn prepare(
     let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)
         .map_err(|error| error.on(&node.name))?;
     let folders = folders::around_files(facts, files);
-    if changed.is_empty() && folders.is_empty() {
+    let unclaimed = belongings::unclaimed(cluster, node, facts);
+    if changed.is_empty() && folders.is_empty() && unclaimed.is_empty() {
         plan.skip(
             &node.name,
             "prepare",
@@ -114,15 +115,29 @@ pub(super) fn prepare(
         );
         return Ok(None);
     }
-    let script = folders.add_to(Script::new().alone("prepare"));
+    let script = Script::new().alone("prepare");
+    let script = belongings::claim(script, cluster, node, facts);
+    let script = folders.add_to(script);
     let script = files::put_all(script, &changed, Check::NONE);
-    let why = if changed.is_empty() {
+    let why = if !changed.is_empty() {
+        list(&changed)
+    } else if !folders.is_empty() {
         CLOSED.to_owned()
     } else {
-        list(&changed)
+        format!("not noted as pgherd's: {}", unclaimed.join(", "))
     };
     let mut changes = folders.changes;
     changes.extend(changed.into_iter().map(|changed| changed.change));
+    let taken = unclaimed
+        .iter()
+        .filter(|path| facts.belongings.there.contains_key(**path));
+    changes
+        .extend(taken.map(|path| {
+            Change::Other(format!("a copy of {path} is kept, which `down` puts back"))
+        }));
+    if changes.is_empty() {
+        changes.push(Change::Other("what is pgherd's here is noted".into()));
+    }
     Ok(Some(plan.push(Step {
         host: node.name.clone(),
         name: "prepare",

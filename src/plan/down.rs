@@ -1,135 +1,301 @@
-//! The plan of `down` on hosts that are not pgherd's: what `up` put on them is taken off again.
+//! The plan of `down` on hosts that are not pgherd's: what `up` put on them is taken off again, and
+//! what was there before comes back.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{Action, Change, Found, Plan, Step, packages, surprise};
+use super::{Action, Change, Found, Plan, Step, belongings, packages, surprise};
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Node},
     error::{Error, Result},
-    facts,
+    facts::{self, Facts, Removal},
     inventory::Role,
     remote::{Script, quote},
-    render::{Files, Kind},
+    render::{self, Files, Kind},
 };
 
-const PURGE: &str = r#"
-if [ -s /var/lib/pgherd/packages.brought ]; then
-  brought=$(sort -u /var/lib/pgherd/packages.brought | grep -vxFf /var/lib/pgherd/packages.before || true)
-  here=$(for p in $brought; do
-    [ -z "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" ] || printf '%s ' "$p"
-  done)
-  if [ -n "$here" ]; then
-    with_locks env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 purge $here
+const WEIGH: &str = include_str!("weigh.sh");
+
+/// Removes the packages of `$GO` that still can go: somebody may have thought about the plan for long.
+const PURGE: &str = r#"if [ -n "$GO" ]; then
+  if [ -n "$(dpkg --audit 2>/dev/null)" ]; then with_locks dpkg --configure -a; fi
+  said=$(weigh)
+  go=
+  for p in $GO; do
+    if printf '%s\n' "$said" | grep -qxF "$(printf 'go\t%s' "$p")"; then go="$go $p"; fi
+  done
+  if [ -n "$go" ]; then
+    with_locks env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 purge $go
   fi
-fi
-"#;
-/// Plans the removal on every host that carries this cluster's mark; a host without it is left alone.
+fi"#;
+
+/// Takes away a file, what a cut-off write left beside it, and puts back what was in its place.
+const GIVE_BACK: &str = r#"give_back() {
+  rm -f "$1".pgherd.?????? "$1.pgherd-candidate"
+  if [ -e "/var/lib/pgherd/kept$1" ] || [ -L "/var/lib/pgherd/kept$1" ]; then
+    rm -rf "$1.pgherd-kept"
+    cp -a -- "/var/lib/pgherd/kept$1" "$1.pgherd-kept"
+    mv -fT -- "$1.pgherd-kept" "$1"
+  else
+    rm -f -- "$1"
+  fi
+}"#;
+
+/// What tells what is pgherd's goes last, and the manifest at the very end: until then, a `down` that
+/// was cut off finds its way back.
+const FORGET: &str = "rm -rf /run/pgherd\n\
+     if [ -d /var/lib/pgherd ]; then\n\
+     \x20 find /var/lib/pgherd -mindepth 1 ! -name manifest -delete\n\
+     \x20 rm -f /var/lib/pgherd/manifest\n\
+     \x20 rmdir /var/lib/pgherd\n\
+     fi";
+
+/// The script that says which of the packages that came with pgherd nobody else needs.
+pub fn weigh_packages(cluster: &Cluster, node: &Node) -> Script {
+    weigh(Script::probe(""), cluster, node).line("weigh")
+}
+
+fn weigh(script: Script, cluster: &Cluster, node: &Node) -> Script {
+    let wanted = packages::wanted(cluster, node).join(" ");
+    let etcd = facts::etcd_dir(cluster.name());
+    script
+        .line(format!("WANTED={}", quote(&wanted)))
+        .line(format!("ETCD_DIR={}", quote(&etcd)))
+        .line(WEIGH)
+}
+
+/// Plans the removal on every host that is this cluster's; any other is left alone.
 pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
     let mut plan = Plan::default();
     for node in cluster.nodes.values() {
         let Some(facts) = found.facts.get(&node.name) else {
             continue;
         };
+        if belongings::is_ours(cluster, facts) {
+            plan.push(clear(cluster, node, facts, files)?);
+            continue;
+        }
         match facts.files.get(surprise::MARKER) {
-            None => {
-                plan.skip(&node.name, "clear", "pgherd has nothing here");
-                continue;
-            }
-            Some(marker) if !marker.content.contains(&cluster.secrets.cluster_id) => {
+            None => plan.skip(&node.name, "clear", "pgherd has nothing here"),
+            Some(marker) => {
                 return Err(Error::failed("this host belongs to another cluster")
                     .on(&node.name)
                     .excerpt(surprise::MARKER, marker.content.clone())
                     .left("nothing was removed anywhere"));
             }
-            Some(_) => {}
         }
-        let mut script = Script::new().alone("clear");
-        let mut changes = Vec::new();
-        for role in &node.roles {
+    }
+    Ok(plan)
+}
+
+fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result<Step> {
+    if let Some(trouble) = &facts.removal.trouble {
+        return Err(
+            Error::failed("apt cannot say which packages others need here")
+                .on(&node.name)
+                .excerpt("apt-get", trouble.clone())
+                .left("nothing was removed anywhere")
+                .hint("put the packages right first: dpkg --configure -a; apt-get --fix-broken install"),
+        );
+    }
+    let mut clearing = Clearing {
+        cluster,
+        node,
+        facts,
+        script: Script::new().alone("clear"),
+        changes: Vec::new(),
+    };
+    // A host of an earlier pgherd gets its manifest now, so that a cut-off knows what is left to do.
+    if facts.belongings.manifest.is_none() {
+        clearing.script = belongings::claim(clearing.script, cluster, node, facts);
+    }
+    clearing.script = clearing
+        .script
+        .line(packages::RESTORE_POLICY)
+        .line(GIVE_BACK);
+    clearing.units();
+    clearing.data();
+    clearing.venv();
+    clearing.packages(&facts.removal);
+    let block = files.get(&node.name).into_iter().flatten();
+    clearing.blocks(block.filter(|file| file.kind == Kind::Block))?;
+    clearing.files();
+    clearing.script = clearing.script.line("systemctl daemon-reload");
+    clearing.unit_states();
+    clearing.folders();
+    clearing.script = clearing.script.line(FORGET);
+    Ok(Step {
+        host: node.name.clone(),
+        name: "clear",
+        why: "pgherd put it there".into(),
+        after: Vec::new(),
+        changes: clearing.changes,
+        action: Action::Run(clearing.script),
+        // Ten minutes of it may be somebody else's, who holds dpkg's lock.
+        limit: Duration::from_secs(1200),
+        units: Vec::new(),
+    })
+}
+
+/// The removal from one host, as it comes to be.
+struct Clearing<'a> {
+    cluster: &'a Cluster,
+    node: &'a Node,
+    facts: &'a Facts,
+    script: Script,
+    changes: Vec<Change>,
+}
+
+impl Clearing<'_> {
+    fn line(&mut self, text: impl AsRef<str>) {
+        self.script = std::mem::take(&mut self.script).line(text);
+    }
+
+    fn say(&mut self, what: impl Into<String>) {
+        self.changes.push(Change::Other(what.into()));
+    }
+
+    fn units(&mut self) {
+        for role in &self.node.roles {
             let unit = surprise::unit(*role);
-            if facts.unit(unit).loaded {
-                script = script.line(format!(
+            if self.facts.unit(unit).loaded {
+                self.line(format!(
                     "systemctl disable --quiet --now {unit} || systemctl stop {unit}"
                 ));
-                changes.push(Change::Unit {
+                self.changes.push(Change::Unit {
                     unit,
                     verb: "disable --now",
                 });
             }
-            let data = match role {
+        }
+    }
+
+    fn data(&mut self) {
+        let (cluster, facts) = (self.cluster, self.facts);
+        for role in &self.node.roles {
+            match role {
                 Role::Postgres
                     if facts.data_marker.as_deref()
                         == Some(cluster.secrets.cluster_id.as_str()) =>
                 {
                     let dir = &cluster.inventory.postgresql.data_dir;
-                    script = script.line(format!("rm -rf {0} {0}.pgherd {0}.failed", quote(dir)));
-                    Some(dir.clone())
+                    self.line(format!("rm -rf {0} {0}.pgherd {0}.failed", quote(dir)));
+                    self.say(format!("all data in {dir} is destroyed"));
                 }
-                Role::Etcd if facts.etcd_data => {
+                Role::Etcd => {
                     let dir = facts::etcd_dir(cluster.name());
-                    script = script.line(format!("rm -rf {}", quote(&dir)));
-                    Some(dir)
-                }
-                _ => None,
-            };
-            changes
-                .extend(data.map(|dir| Change::Other(format!("all data in {dir} is destroyed"))));
-        }
-        script = script
-            .line("rm -rf /opt/patroni")
-            .line(packages::LOCKS)
-            .line(PURGE);
-        let mine = files.get(&node.name).map_or(&[][..], Vec::as_slice);
-        for file in mine.iter().filter(|file| file.path != surprise::MARKER) {
-            let Some(here) = facts.files.get(&file.path) else {
-                continue;
-            };
-            match file.kind {
-                Kind::Whole => {
-                    script = script.line(format!("rm -f {}", quote(&file.path)));
-                    changes.push(Change::Other(format!("{} is removed", file.path)));
-                }
-                Kind::Block => {
-                    let rest = crate::render::remove_block(&here.content, cluster.name()).map_err(
-                        |error| {
-                            error
-                                .on(&node.name)
-                                .cause(format!("it is in {}", file.path))
-                        },
-                    )?;
-                    if rest == here.content {
-                        continue;
+                    self.line(format!("rm -rf {}", quote(&dir)));
+                    if facts.etcd_data {
+                        self.say(format!("all data in {dir} is destroyed"));
                     }
-                    let file = crate::render::File {
-                        content: rest,
-                        mode: here.mode,
-                        ..file.clone()
-                    };
-                    script = script.put(&file);
-                    changes.push(Change::Other(format!(
-                        "pgherd's lines in {} are removed",
-                        file.path
-                    )));
                 }
+                _ => {}
             }
         }
-        // The mark goes last: until then, a `down` that was cut off finds its way back.
-        script = script
-            .line("systemctl daemon-reload")
-            .line("rm -rf /var/lib/pgherd /run/pgherd")
-            .line("rmdir -p /etc/systemd/system/etcd.service.d /etc/postgresql-common/createcluster.d /etc/needrestart/conf.d /etc/motd.d 2>/dev/null || true")
-            .line("rm -rf /etc/pgherd");
-        plan.push(Step {
-            host: node.name.clone(),
-            name: "clear",
-            why: "pgherd put it there".into(),
-            after: Vec::new(),
-            changes,
-            action: Action::Run(script),
-            // Ten minutes of it may be somebody else's, who holds dpkg's lock.
-            limit: Duration::from_secs(1200),
-            units: Vec::new(),
-        });
     }
-    Ok(plan)
+
+    fn venv(&mut self) {
+        let venv = belongings::VENV;
+        if belongings::owns_venv(self.cluster, self.facts) {
+            self.line(format!("rm -rf {venv} {venv}.old"));
+            self.say(format!("{venv} is removed"));
+        } else if self.facts.belongings.holds.contains_key("patroni") {
+            self.say(format!("{venv} stays: it was there before"));
+        }
+    }
+
+    fn packages(&mut self, removal: &Removal) {
+        let go = removal.go.join(" ");
+        self.script = weigh(std::mem::take(&mut self.script), self.cluster, self.node);
+        self.line(format!("GO={}", quote(&go)));
+        self.line(packages::LOCKS);
+        self.line(PURGE);
+        if !removal.go.is_empty() {
+            self.say(format!("packages are purged: {}", removal.go.join(", ")));
+        }
+        for words in stays(removal) {
+            let words = format!("packages stay: {words}");
+            self.line(format!("echo {}", quote(&words)));
+            self.say(words);
+        }
+    }
+
+    /// Takes pgherd's lines out of files that are the host's.
+    fn blocks<'f>(&mut self, files: impl Iterator<Item = &'f render::File>) -> Result<()> {
+        for file in files {
+            let Some(here) = self.facts.files.get(&file.path) else {
+                continue;
+            };
+            let name = &self.node.name;
+            let rest = render::remove_block(&here.content, self.cluster.name())
+                .map_err(|error| error.on(name).cause(format!("it is in {}", file.path)))?;
+            if rest == here.content {
+                continue;
+            }
+            let file = render::File {
+                content: rest,
+                mode: here.mode,
+                ..file.clone()
+            };
+            self.script = std::mem::take(&mut self.script).put(&file);
+            self.say(format!("pgherd's lines in {} are removed", file.path));
+        }
+        Ok(())
+    }
+
+    fn files(&mut self) {
+        let facts = self.facts;
+        let belongings = &facts.belongings;
+        for path in belongings::own_files(self.cluster, facts) {
+            if path == surprise::MARKER {
+                continue;
+            }
+            self.line(format!("give_back {}", quote(path)));
+            if belongings.kept.contains(path) {
+                self.say(format!("{path} is put back as it was before"));
+            } else if belongings.there.contains_key(path) || facts.files.contains_key(path) {
+                self.say(format!("{path} is removed"));
+            }
+        }
+    }
+
+    /// A unit of a package that was there before is enabled, and runs, if it did so then.
+    fn unit_states(&mut self) {
+        let manifest = self.facts.belongings.manifest.as_ref();
+        for (unit, (enabled, active)) in manifest.into_iter().flat_map(|it| &it.units) {
+            let mut verbs = Vec::new();
+            if enabled == "enabled" {
+                verbs.push("enable");
+            }
+            if active == "active" {
+                verbs.push("start");
+            }
+            if verbs.is_empty() {
+                continue;
+            }
+            for verb in &verbs {
+                self.line(format!(
+                    "if systemctl cat {unit} >/dev/null 2>&1; then systemctl {verb} --quiet {unit}; fi"
+                ));
+            }
+            self.say(format!("{unit} is as it was before: {enabled}, {active}"));
+        }
+    }
+
+    fn folders(&mut self) {
+        let mut folders: BTreeSet<&str> = BTreeSet::new();
+        folders.extend(belongings::own_folders(self.cluster, self.facts));
+        let mut folders: Vec<&str> = folders.into_iter().collect();
+        folders.sort_by_key(|folder| std::cmp::Reverse(folder.len()));
+        self.line(format!("rm -f {}", surprise::MARKER));
+        for folder in folders {
+            self.line(format!("rmdir {} 2>/dev/null || true", quote(folder)));
+        }
+    }
+}
+
+/// What stays of the packages that came with pgherd, in words.
+pub fn stays(removal: &Removal) -> Vec<String> {
+    let words =
+        |(why, packages): (&String, &Vec<String>)| format!("{} ({why})", packages.join(", "));
+    removal.stay.iter().map(words).collect()
 }

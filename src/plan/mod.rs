@@ -15,12 +15,14 @@ use crate::{
     remote::Script,
 };
 
+mod belongings;
 mod components;
 mod config;
 mod down;
 mod etcd_members;
 mod files;
 mod folders;
+mod foreign;
 mod front_door;
 mod local_sql;
 mod members;
@@ -44,7 +46,7 @@ mod turns;
 mod up;
 
 pub use config::config_patch;
-pub use down::down;
+pub use down::{down, stays, weigh_packages};
 pub use pause::{PAUSED, how_to_resume, paused};
 pub(crate) use requirements::{findings as lacking, off as clock_off};
 pub use up::{differences, up};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Action, Change, Plan, Step, StepId, components};
+use super::{Action, Change, Plan, Step, StepId, belongings, components};
 use crate::{
     cluster::{Cluster, Node},
     facts::Facts,
@@ -15,6 +15,18 @@ use crate::{
 pub(super) const LOCKS: &str = include_str!("locks.sh");
 const INSTALL: &str = include_str!("packages.sh");
 const VENV: &str = include_str!("patroni.sh");
+
+/// Packages that are asked for by name, unlike those that come along.
+const NOTE_ASKED: &str = r#"mkdir -p /var/lib/pgherd
+printf '%s\n' $PACKAGES ${PGDG:+postgresql-common ca-certificates} >>/var/lib/pgherd/packages.asked"#;
+
+/// Gives back somebody's `policy-rc.d`, or takes away the one that pgherd left.
+pub(super) const RESTORE_POLICY: &str = r#"policy=/usr/sbin/policy-rc.d
+if [ -e "$policy.pgherd-saved" ] || [ -L "$policy.pgherd-saved" ]; then
+  mv -f "$policy.pgherd-saved" "$policy"
+elif grep -qs '^# pgherd: no service starts' "$policy"; then
+  rm -f "$policy"
+fi"#;
 
 /// The file whose digest tells which Patroni is in `/opt/patroni`.
 pub(super) use crate::facts::REQUIREMENTS;
@@ -88,7 +100,10 @@ pub(super) fn install(
             "install-packages",
             format!("{} are installed", wanted.join(", ")),
         );
-        return None;
+        return facts
+            .belongings
+            .policy_left
+            .then(|| restore_policy(plan, node, after));
     }
     let pgdg = node.roles.contains(&Role::Postgres)
         && cluster.inventory.postgresql.source == PgSource::Pgdg;
@@ -97,6 +112,7 @@ pub(super) fn install(
         .line(format!("PACKAGES={}", quote(&missing.join(" "))))
         .line(format!("PGDG={}", if pgdg { "yes" } else { "" }))
         .line(LOCKS)
+        .line(NOTE_ASKED)
         .line(INSTALL);
     Some(plan.push(Step {
         host: node.name.clone(),
@@ -109,6 +125,23 @@ pub(super) fn install(
         limit: Duration::from_secs(1800),
         units: Vec::new(),
     }))
+}
+
+/// Plans that services may start again when packages are installed.
+fn restore_policy(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "restore-policy",
+        why: "an earlier run was cut off while it installed packages".into(),
+        after,
+        changes: vec![Change::Other(
+            "/usr/sbin/policy-rc.d is as it was before pgherd".into(),
+        )],
+        // An install that still goes on needs it.
+        action: Action::Run(Script::new().alone("install-packages").line(RESTORE_POLICY)),
+        limit: Duration::from_secs(700),
+        units: Vec::new(),
+    })
 }
 
 /// Plans Patroni's venv; returns the step after which it is there, if there is one.
@@ -139,7 +172,7 @@ pub(super) fn install_patroni(
     };
     let bundle = cluster.ca_bundle.as_ref().map_or("", |_| CA_BUNDLE);
     // Patroni goes on with what it has loaded until it is restarted.
-    let script = Script::new().alone("install-patroni");
+    let script = belongings::note_tree(Script::new().alone("install-patroni"), belongings::VENV);
     let script = components::note_pending(script, Role::Postgres, Effect::Restart)
         .line(format!("STAMP={stamp}"))
         .line(format!("CA_BUNDLE={bundle}"))

@@ -3,7 +3,7 @@
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l
 policy=/usr/sbin/policy-rc.d
 restore() {
-  if [ -e "$policy.pgherd-saved" ]; then mv -f "$policy.pgherd-saved" "$policy"; else rm -f "$policy"; fi
+  if [ -e "$policy.pgherd-saved" ] || [ -L "$policy.pgherd-saved" ]; then mv -f "$policy.pgherd-saved" "$policy"; else rm -f "$policy"; fi
 }
 
 # A first boot may still be installing its own packages; what it starts then comes under apt's locks.
@@ -17,7 +17,7 @@ fi
 # Whoever is at work now may have services to start.
 await_locks
 
-if [ -e "$policy" ] && ! grep -q 'pgherd' "$policy"; then mv -f "$policy" "$policy.pgherd-saved"; fi
+if { [ -e "$policy" ] || [ -L "$policy" ]; } && ! grep -qs '^# pgherd: no service starts' "$policy"; then mv -f "$policy" "$policy.pgherd-saved"; fi
 trap restore EXIT
 printf '#!/bin/sh\n# pgherd: no service starts while packages are installed\nexit 101\n' >"$policy"
 chmod 755 "$policy"

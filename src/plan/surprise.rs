@@ -5,23 +5,30 @@
 
 use std::collections::BTreeSet;
 
-use super::{Found, remains};
+use super::{Found, belongings, foreign, remains};
 use crate::{
     cluster::{Cluster, Node},
     error::{Error, Kind, Result},
     facts::Facts,
     inventory::Role,
+    render::{File, Files},
 };
 
 /// The file that says whose host this is.
 pub(crate) const MARKER: &str = "/etc/pgherd/cluster";
 
 /// Refuses what cannot be converged safely; all findings at once, and those that there are already.
-pub(super) fn check(cluster: &Cluster, found: &Found, mut findings: Vec<Error>) -> Result<()> {
+pub(super) fn check(
+    cluster: &Cluster,
+    files: &Files,
+    found: &Found,
+    mut findings: Vec<Error>,
+) -> Result<()> {
     for node in cluster.nodes.values() {
         if let Some(facts) = found.facts.get(&node.name) {
+            let files = files.get(&node.name).map_or(&[][..], Vec::as_slice);
             findings.extend(
-                host(cluster, node, facts)
+                host(cluster, node, facts, files)
                     .into_iter()
                     .map(|error| error.on(&node.name)),
             );
@@ -39,7 +46,7 @@ pub(super) fn check(cluster: &Cluster, found: &Found, mut findings: Vec<Error>) 
     }
 }
 
-fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
+fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Error> {
     let mut findings = Vec::new();
     let secrets = &cluster.secrets;
     if !facts.systemd {
@@ -55,9 +62,9 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
                 .hint("Debian 12 and 13 and Ubuntu 24.04 are"),
         );
     }
-    let ours = match facts.files.get(MARKER) {
-        Some(marker) if marker.content.contains(&secrets.cluster_id) => true,
-        Some(marker) => {
+    let ours = belongings::is_ours(cluster, facts);
+    match facts.files.get(MARKER) {
+        Some(marker) if !ours && is_mark(&marker.content) => {
             findings.push(
                 Error::failed("this host belongs to another cluster")
                     .excerpt(MARKER, marker.content.clone())
@@ -68,9 +75,10 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
             // Whatever else is found would only repeat this.
             return findings;
         }
-        None => false,
-    };
+        _ => {}
+    }
     let mut seen = BTreeSet::new();
+    let mut named = Vec::new();
     for listener in &facts.listeners {
         // A process that listens on several addresses is one finding.
         if !seen.insert((listener.port, listener.pid)) {
@@ -86,6 +94,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
                 (Some(pid), unit) => format!("{} (pid {pid}, {unit})", listener.process),
                 (None, _) => "a process that cannot be seen".to_owned(),
             };
+            named.push(listener.unit.as_str());
             findings.push(
                 Error::failed(format!("port {} is taken by {who}", listener.port)).hint(
                     "stop it and keep it from starting, or choose another port in the inventory",
@@ -96,7 +105,14 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     if node.roles.contains(&Role::Postgres) {
         findings.extend(data(cluster, node, facts));
     }
+    findings.extend(foreign::findings(cluster, node, facts, files, &named));
     findings
+}
+
+/// Whether this is what pgherd writes into its mark: a cluster's name, and its id.
+fn is_mark(content: &str) -> bool {
+    let lines: Vec<&str> = content.lines().collect();
+    matches!(lines.as_slice(), [_, id, ..] if id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// What may be in the data directory: nothing, or what this cluster put there.

@@ -4,6 +4,7 @@ mod accounts;
 mod addresses;
 mod drift;
 mod first_run;
+mod foreign;
 mod membership;
 mod operate;
 mod order;

@@ -24,7 +24,12 @@ use crate::{
 /// no facts could not be looked at: there is no step for it, nor for what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     membership::check(cluster, found)?;
-    surprise::check(cluster, found, requirements::findings(cluster, found))?;
+    surprise::check(
+        cluster,
+        files,
+        found,
+        requirements::findings(cluster, found),
+    )?;
     steps(cluster, files, config, found)
 }
 
@@ -36,7 +41,7 @@ pub fn differences(
     config: &Value,
     found: &Found,
 ) -> Result<Plan> {
-    surprise::check(cluster, found, Vec::new())?;
+    surprise::check(cluster, files, found, Vec::new())?;
     steps(cluster, files, config, found)
 }
 

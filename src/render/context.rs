@@ -5,17 +5,14 @@ use serde_json::{Map, Value, json};
 use super::files;
 use crate::{
     cluster::{
-        Cluster, ETCD_CLIENT_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER,
-        Node, PATRONI_PORT, REPLICATION_USER, REST_USER, REWIND_USER, STATS_USER, SUPERUSER,
-        TlsStage,
+        Cluster, ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER,
+        INTERIM_REWIND_USER, Node, PATRONI_PORT, REPLICATION_USER, REST_USER, REWIND_USER,
+        STATS_USER, SUPERUSER, TlsStage,
     },
     error::{Error, Result},
     facts,
     inventory::{PatroniSource, PgVersion, Postgresql, Role},
 };
-
-/// Where each etcd answers `/health` and `/metrics` to its own host, without a certificate.
-pub const ETCD_METRICS_PORT: u16 = 2381;
 
 /// The ciphers of TLS 1.2 that every service takes, as OpenSSL names them: with forward secrecy and
 /// authenticated, so neither CBC nor the short tags of CCM8. Those of TLS 1.3 are all of this kind.

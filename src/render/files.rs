@@ -184,6 +184,19 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
 ];
 
+/// The paths of the files that are pgherd's as a whole on a host of these roles, whatever the rest of
+/// the inventory says.
+pub(super) fn paths(roles: &[Role]) -> Vec<&'static str> {
+    let mine = |entry: &&Entry| {
+        entry.kind == Kind::Whole && entry.role.is_none_or(|role| roles.contains(&role))
+    };
+    ENTRIES
+        .iter()
+        .filter(mine)
+        .map(|entry| entry.path)
+        .collect()
+}
+
 /// Every template once, in the table's order.
 pub(super) fn templates() -> Vec<Embedded> {
     let mut templates: Vec<Embedded> = Vec::new();

@@ -19,7 +19,7 @@ mod tags;
 mod templates;
 
 pub use block::{merge_block, remove_block};
-pub use context::{ETCD_METRICS_PORT, dcs_config};
+pub use context::dcs_config;
 pub use mask::{mask, mask_values};
 pub use templates::Templates;
 use templates::Variables;
@@ -150,6 +150,12 @@ fn top_level(yaml: &str, key: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The paths of the files that are pgherd's as a whole on a host of these roles, whatever the rest of
+/// the inventory says.
+pub fn paths(roles: &[Role]) -> Vec<&'static str> {
+    files::paths(roles)
 }
 
 /// The files of every host, by host, in the order in which they are written.

@@ -11,6 +11,7 @@ mod bring_up;
 mod by_hand;
 mod drills;
 mod existing;
+mod foreign;
 mod hosts;
 mod interrupted;
 mod membership;

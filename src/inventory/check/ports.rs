@@ -10,10 +10,7 @@ use super::{
     },
     Problems,
 };
-use crate::cluster::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, PATRONI_PORT};
-
-/// Where etcd answers its own host; on loopback, but no other listener could take all addresses.
-const ETCD_METRICS_PORT: u16 = 2381;
+use crate::cluster::{ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, PATRONI_PORT};
 
 /// A port from 1, or the default.
 pub(super) fn port(problems: &mut Problems, written: Option<&Number>, default: u16) -> u16 {
@@ -104,6 +101,7 @@ fn listeners(
         ),
         (
             Some(Role::Etcd),
+            // On loopback, but no other listener could take all addresses.
             listener(ETCD_METRICS_PORT, "etcd's metrics", None),
         ),
         (

@@ -3,6 +3,7 @@
 use super::world::{FIVE, World, says, step, steps, told};
 use crate::{
     error::Result,
+    facts::{Belongings, Holding, Removal, Thing},
     plan::{self, Change, Plan},
 };
 
@@ -83,17 +84,124 @@ fn a_host_of_another_cluster_stops_it_for_all() {
     ");
 }
 
-/// The mark is what a `down` that was cut off knows its hosts by.
+/// The mark and the manifest are what a `down` that was cut off knows its hosts by.
 #[test]
-fn the_mark_goes_last() {
-    let world = World::settled(FIVE);
-    let plan = down(&world).unwrap();
-    assert!(!says(
-        step(&plan, "node1", "clear"),
-        "rm -f /etc/pgherd/cluster"
-    ));
+fn the_mark_goes_last_and_the_manifest_at_the_very_end() {
+    let mut world = World::settled(FIVE);
+    let clear = |world: &World| down(world).unwrap().steps.remove(0);
+    let step = clear(&world);
+    assert!(!says(&step, "give_back /etc/pgherd/cluster"));
+    let in_order = "systemctl daemon-reload\nrm -f /etc/pgherd/cluster\nrmdir /etc/pgherd/tls 2>/dev/null || true\n\
+                    rmdir /etc/pgherd 2>/dev/null || true\nrm -rf /run/pgherd\n";
+    assert!(says(&step, in_order));
     assert!(says(
-        step(&plan, "node1", "clear"),
-        "|| true\nrm -rf /etc/pgherd\n"
+        &step,
+        "! -name manifest -delete\n  rm -f /var/lib/pgherd/manifest"
     ));
+    // Cut off between the two, or before a first run had marked its host.
+    world.facts("node1").files.remove("/etc/pgherd/cluster");
+    assert!(says(&clear(&world), "give_back /etc/patroni.yml"));
+    world
+        .facts("node1")
+        .belongings
+        .manifest
+        .as_mut()
+        .unwrap()
+        .cluster = "ffffffffffff".into();
+    let plan = down(&world).unwrap();
+    assert!(plan.steps.iter().all(|step| step.host.as_str() != "node1"));
+}
+
+#[test]
+fn what_was_there_before_comes_back() {
+    let mut world = World::settled(FIVE);
+    let facts = world.facts("haproxy");
+    let cfg = "/etc/haproxy/haproxy.cfg".to_owned();
+    facts.belongings.kept.insert(cfg);
+    let manifest = facts.belongings.manifest.as_mut().unwrap();
+    let before = ("enabled".to_owned(), "active".to_owned());
+    manifest.units.insert("haproxy".into(), before);
+    // Of a role that the host had once.
+    manifest.files.insert("/etc/patroni.yml".into());
+    facts
+        .belongings
+        .there
+        .insert("/etc/patroni.yml".into(), Thing::File);
+    let plan = down(&world).unwrap();
+    let said = said(&plan, "haproxy");
+    for what in [
+        "/etc/haproxy/haproxy.cfg is put back as it was before",
+        "haproxy is as it was before: enabled, active",
+        "/etc/patroni.yml is removed",
+    ] {
+        assert!(said.contains(&what.to_owned()), "{said:#?}");
+    }
+    let clear = step(&plan, "haproxy", "clear");
+    assert!(says(clear, "systemctl enable --quiet haproxy"));
+    assert!(says(clear, "systemctl start --quiet haproxy"));
+}
+
+#[test]
+fn a_venv_that_was_there_stays() {
+    let mut world = World::settled(FIVE);
+    assert!(said(&down(&world).unwrap(), "node1").contains(&"/opt/patroni is removed".to_owned()));
+    let belongings = &mut world.facts("node1").belongings;
+    belongings.manifest.as_mut().unwrap().trees.clear();
+    let venv = Holding {
+        thing: Thing::Folder,
+        entries: 5,
+    };
+    belongings.holds.insert("patroni".into(), venv);
+    let plan = down(&world).unwrap();
+    assert!(said(&plan, "node1").contains(&"/opt/patroni stays: it was there before".to_owned()));
+    assert!(!says(step(&plan, "node1", "clear"), "rm -rf /opt/patroni"));
+}
+
+#[test]
+fn packages_that_others_need_stay_and_that_is_said() {
+    let mut world = World::settled(FIVE);
+    let text = "go\thaproxy\ngo\tliblua5.3-0\nstays\tpython3\tneeded by ufw\nstays\tmedia-types\tneeded by ufw\n";
+    world.facts("haproxy").removal = Removal::parse(text);
+    let plan = down(&world).unwrap();
+    let said = said(&plan, "haproxy").join("\n");
+    assert!(
+        said.contains("packages are purged: haproxy, liblua5.3-0"),
+        "{said}"
+    );
+    assert!(
+        said.contains("packages stay: python3, media-types (needed by ufw)"),
+        "{said}"
+    );
+    assert!(says(
+        step(&plan, "haproxy", "clear"),
+        "GO='haproxy liblua5.3-0'"
+    ));
+
+    world.facts("haproxy").removal = Removal::parse("trouble\tE: Unmet dependencies\n");
+    insta::assert_snapshot!(told(&down(&world).unwrap_err()), @r"
+    haproxy: apt cannot say which packages others need here
+      left: nothing was removed anywhere
+      hint: put the packages right first: dpkg --configure -a; apt-get --fix-broken install
+    ");
+}
+
+/// A host that was taken while pgherd kept no manifest.
+#[test]
+fn a_host_of_an_earlier_pgherd_is_cleared_of_what_that_one_wrote() {
+    let mut world = World::settled(FIVE);
+    world.facts("node1").belongings = Belongings::default();
+    let plan = down(&world).unwrap();
+    let clear = step(&plan, "node1", "clear");
+    for line in [
+        "ADOPT_FILES='/etc/pgherd/cluster ",
+        "give_back /etc/patroni.yml",
+        "rm -rf /opt/patroni",
+        "rmdir /etc/needrestart/conf.d",
+    ] {
+        assert!(says(clear, line), "{line}");
+    }
+    // Without its stamp nobody knows whose it is.
+    world.facts("node1").patroni_stamp = None;
+    let plan = down(&world).unwrap();
+    assert!(!says(step(&plan, "node1", "clear"), "rm -rf /opt/patroni"));
 }

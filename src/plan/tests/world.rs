@@ -13,7 +13,10 @@ use crate::{
     cluster::{Address, Certificate, Cluster, Node, Secrets, TlsStage},
     error::{Error, Result},
     etcd::{Member, PatroniKeys, View},
-    facts::{DataFact, DbRole, Facts, FileFact, Listener, Os, UnitFact},
+    facts::{
+        Belongings, DataFact, DbRole, Facts, FileFact, Listener, MANIFEST_VERSION, Manifest, Os,
+        UnitFact,
+    },
     inventory::{HostName, Inventory, Role},
     plan::{self, Action, Found, Plan, Step, packages, surprise},
     render::{self, File, Files, Kind, Templates},
@@ -322,6 +325,7 @@ pub(crate) fn cluster(extra: &str, hosts: &str) -> Cluster {
 
 fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts {
     let mut facts = bare();
+    facts.belongings = claimed(cluster, node);
     for file in files {
         let fact = on_host(file, None, cluster.name());
         facts.files.insert(file.path.clone(), fact);
@@ -380,6 +384,31 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
         }
     }
     facts
+}
+
+/// What the first step of a run notes.
+pub(super) fn claimed(cluster: &Cluster, node: &Node) -> Belongings {
+    let files = render::paths(&node.roles).into_iter().map(String::from);
+    let postgres = node.roles.contains(&Role::Postgres);
+    let units = node.roles.iter().map(|role| {
+        let before = ("not-found".to_owned(), "inactive".to_owned());
+        (surprise::unit(*role).to_owned(), before)
+    });
+    Belongings {
+        manifest: Some(Manifest {
+            version: MANIFEST_VERSION,
+            cluster: cluster.secrets.cluster_id.clone(),
+            files: files.collect(),
+            folders: BTreeSet::from(["/etc/pgherd".into(), "/etc/pgherd/tls".into()]),
+            trees: postgres
+                .then(|| "/opt/patroni".to_owned())
+                .into_iter()
+                .collect(),
+            units: units.collect(),
+            ..Manifest::default()
+        }),
+        ..Belongings::default()
+    }
 }
 
 /// A role of the database as it should be.

@@ -1,0 +1,246 @@
+//! What pgherd has taken on a host, and what is there that it would take.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) const PROBE: &str = include_str!("belongings.sh");
+
+/// The version of the manifest that this pgherd writes and reads.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// What something at a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thing {
+    File,
+    Link,
+    Folder,
+    /// A pipe, a socket or a device.
+    Special,
+}
+
+/// `/var/lib/pgherd/manifest`: what pgherd has made on this host or put in another's place.
+///
+/// It is written before anything is taken, by the same script, so that a run that was cut off knows
+/// what is its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Manifest {
+    pub version: u32,
+    /// The id of the cluster that it was made for.
+    pub cluster: String,
+    /// Files that are pgherd's, whether they have been written yet or not.
+    pub files: BTreeSet<String>,
+    /// Files that were there, that serve pgherd as they are, and that stay somebody's.
+    pub left: BTreeSet<String>,
+    /// Folders that were not there; deeper ones may come later.
+    pub folders: BTreeSet<String>,
+    /// Trees that pgherd made as a whole, `/opt/patroni` say.
+    pub trees: BTreeSet<String>,
+    /// What `systemctl` said of a unit before pgherd touched it: whether it was enabled and active.
+    pub units: BTreeMap<String, (String, String)>,
+}
+
+/// A folder that pgherd would make and that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    pub thing: Thing,
+    pub entries: usize,
+}
+
+/// A cluster that the distribution's own tools made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnCluster {
+    pub version: String,
+    pub name: String,
+    pub port: Option<u16>,
+    /// `auto`, `manual` or `disabled`.
+    pub start: String,
+    pub runs: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Belongings {
+    pub manifest: Option<Manifest>,
+    /// What is at the paths of pgherd's files.
+    pub there: BTreeMap<String, Thing>,
+    /// Files of which a copy is kept from before pgherd took their place.
+    pub kept: BTreeSet<String>,
+    /// Files that are as their package came with them.
+    pub defaults: BTreeSet<String>,
+    /// Folders that pgherd would make, by what they are for.
+    pub holds: BTreeMap<String, Holding>,
+    /// A unit's own file and its drop-ins.
+    pub unit_files: BTreeMap<String, Vec<String>>,
+    pub clusters: Vec<OwnCluster>,
+    /// Packages that are held back, of those that pgherd needs, and whether they are installed.
+    pub held: BTreeMap<String, bool>,
+    /// A run was cut off before it took away its `policy-rc.d`, or gave back somebody's.
+    pub policy_left: bool,
+}
+
+impl Belongings {
+    /// Reads one line of the probe; says whether it was for this.
+    pub(super) fn read(&mut self, fields: &[&str]) -> bool {
+        match fields {
+            ["manifest", rest @ ..] => self.manifest.get_or_insert_default().read(rest),
+            ["there", path, kind] => {
+                self.there.insert((*path).into(), thing(kind));
+            }
+            ["kept", path] => {
+                self.kept.insert((*path).into());
+            }
+            ["default", path] => {
+                self.defaults.insert((*path).into());
+            }
+            ["holds", what, kind, entries] => {
+                let holding = Holding {
+                    thing: thing(kind),
+                    entries: entries.trim().parse().unwrap_or_default(),
+                };
+                self.holds.insert((*what).into(), holding);
+            }
+            ["unit-file", unit, path] => {
+                let files = self.unit_files.entry((*unit).into()).or_default();
+                files.push((*path).into());
+            }
+            ["pg-cluster", version, name, port, start, runs] => self.clusters.push(OwnCluster {
+                version: (*version).into(),
+                name: (*name).into(),
+                port: port.parse().ok(),
+                start: (*start).into(),
+                runs: *runs == "yes",
+            }),
+            ["held", package, status] => {
+                self.held.insert((*package).into(), *status == "installed");
+            }
+            ["policy", _] => self.policy_left = true,
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl Manifest {
+    fn read(&mut self, fields: &[&str]) {
+        match fields {
+            ["pgherd-manifest", version] => self.version = version.parse().unwrap_or(u32::MAX),
+            ["cluster", id] => self.cluster = (*id).into(),
+            ["file", path] => {
+                self.files.insert((*path).into());
+            }
+            ["left", path] => {
+                self.left.insert((*path).into());
+            }
+            ["folder", path] => {
+                self.folders.insert((*path).into());
+            }
+            ["tree", path] => {
+                self.trees.insert((*path).into());
+            }
+            ["unit", unit, enabled, active] => {
+                let states = ((*enabled).into(), (*active).into());
+                self.units.insert((*unit).into(), states);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn thing(kind: &str) -> Thing {
+    match kind {
+        "file" => Thing::File,
+        "link" => Thing::Link,
+        "folder" => Thing::Folder,
+        _ => Thing::Special,
+    }
+}
+
+/// The packages that came with pgherd, as `down` is to treat them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Nobody else needs them.
+    pub go: Vec<String>,
+    /// They stay, by the reason for it.
+    pub stay: BTreeMap<String, Vec<String>>,
+    /// Why nobody can say what others need.
+    pub trouble: Option<String>,
+}
+
+impl Removal {
+    /// Reads what the script of `plan::weigh_packages` printed.
+    pub fn parse(text: &str) -> Self {
+        let mut removal = Self::default();
+        for line in text.lines() {
+            match line.split('\t').collect::<Vec<_>>().as_slice() {
+                ["go", package] => removal.go.push((*package).into()),
+                ["stays", package, why] => {
+                    let stay = removal.stay.entry((*why).into()).or_default();
+                    stay.push((*package).into());
+                }
+                ["trouble", why] => removal.trouble = Some((*why).into()),
+                _ => {}
+            }
+        }
+        removal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Belongings {
+        let mut belongings = Belongings::default();
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split('\t').collect();
+            assert!(belongings.read(&fields), "{line}");
+        }
+        belongings
+    }
+
+    #[test]
+    fn a_manifest_is_read_and_what_a_later_version_adds_is_passed_over() {
+        let read = read(
+            "manifest\tpgherd-manifest\t1\nmanifest\tcluster\t0a1b\nmanifest\tfile\t/etc/patroni.yml\n\
+             manifest\tleft\t/etc/apt/sources.list.d/pgdg.list\nmanifest\tfolder\t/data\nmanifest\ttree\t/opt/patroni\n\
+             manifest\tunit\thaproxy\tenabled\tactive\nmanifest\tfuture\tthing\n",
+        );
+        let manifest = read.manifest.unwrap();
+        assert_eq!((manifest.version, manifest.cluster.as_str()), (1, "0a1b"));
+        assert!(manifest.files.contains("/etc/patroni.yml") && manifest.left.len() == 1);
+        assert!(manifest.folders.contains("/data") && manifest.trees.contains("/opt/patroni"));
+        assert_eq!(
+            manifest.units["haproxy"],
+            ("enabled".to_owned(), "active".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_is_there_is_read() {
+        let read = read(
+            "there\t/etc/patroni.yml\tlink\ndefault\t/etc/default/etcd\nholds\tpatroni\tfolder\t3\n\
+             unit-file\tetcd\t/lib/systemd/system/etcd.service\npg-cluster\t15\tmain\t5433\tauto\tyes\n\
+             held\thaproxy\tnot-installed\npolicy\tleft\n",
+        );
+        assert_eq!(read.there["/etc/patroni.yml"], Thing::Link);
+        assert!(read.defaults.contains("/etc/default/etcd") && read.policy_left);
+        assert_eq!(read.holds["patroni"].entries, 3);
+        assert_eq!(read.clusters[0].port, Some(5433));
+        assert!(read.clusters[0].runs && !read.held["haproxy"]);
+    }
+
+    #[test]
+    fn packages_that_stay_are_grouped_by_the_reason() {
+        let removal = Removal::parse(
+            "go\thaproxy\nstays\tpython3\tneeded by ufw\nstays\tlibexpat1\tneeded by ufw\n",
+        );
+        assert_eq!(removal.go, ["haproxy"]);
+        assert_eq!(removal.stay["needed by ufw"], ["python3", "libexpat1"]);
+    }
+
+    #[test]
+    fn the_probe_is_a_valid_shell_script() {
+        let status = std::process::Command::new("/bin/sh")
+            .args(["-n", "-c", PROBE])
+            .status();
+        assert!(status.expect("sh runs").success());
+    }
+}

@@ -1,0 +1,75 @@
+# shellcheck disable=SC2086,SC2153 # lists of plain words are split on purpose; they come with the script
+# What pgherd has taken on a host, and what is there that it would take; changes nothing. Goes before
+# the probe, and prints facts of the same form.
+LC_ALL=C
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+state=/var/lib/pgherd
+# Says what a path is, also where it is a link that leads nowhere.
+kind() {
+  if [ -L "$1" ]; then echo link
+  elif [ -f "$1" ]; then echo file
+  elif [ -d "$1" ]; then echo folder
+  elif [ -e "$1" ]; then echo special
+  fi
+}
+# A folder that pgherd would make: what it is, and how much is in it.
+holds() {
+  k=$(kind "$2")
+  [ -z "$k" ] || printf 'holds\t%s\t%s\t%s\n' "$1" "$k" "$(find "$2/" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)"
+}
+
+paths=$PATHS
+if [ -f "$state/manifest" ]; then
+  sed 's/^/manifest\t/' "$state/manifest"
+  paths="$paths $(sed -n 's/^file\t//p' "$state/manifest")"
+fi
+files=
+for p in $paths; do
+  k=$(kind "$p")
+  [ -n "$k" ] || continue
+  printf 'there\t%s\t%s\n' "$p" "$k"
+  [ "$k" != file ] || files="$files $p"
+  [ -z "$(kind "$state/kept$p")" ] || printf 'kept\t%s\n' "$p"
+done
+# A config that is, to the byte, the one that its package came with.
+if [ -n "$files" ]; then
+  md5sum $files 2>/dev/null | sed 's/^\([0-9a-f]*\)  \(.*\)$/ \2 \1/' | grep -xFf - /var/lib/dpkg/status 2>/dev/null |
+    while read -r p _; do printf 'default\t%s\n' "$p"; done
+fi
+
+holds patroni /opt/patroni
+holds patroni-old /opt/patroni.old
+if [ -n "$NEEDS_DATA" ]; then
+  holds data "$DATA_DIR"
+  holds failed "$DATA_DIR.failed"
+fi
+[ -z "$NEEDS_ETCD" ] || holds etcd "$ETCD_DIR"
+
+for u in $UNITS; do
+  systemctl show -p FragmentPath -p DropInPaths "$u" 2>/dev/null | while IFS= read -r l; do
+    for f in ${l#*=}; do printf 'unit-file\t%s\t%s\n' "${u%.service}" "$f"; done
+  done
+done
+
+# The clusters of Debian's own tools.
+if [ -n "$NEEDS_DATA" ]; then
+  for c in /etc/postgresql/*/*/postgresql.conf; do
+    [ -e "$c" ] || continue
+    c=${c%/postgresql.conf}
+    n=${c##*/} v=${c%/*}
+    v=${v##*/} r=no
+    systemctl is-active --quiet "postgresql@$v-$n.service" && r=yes
+    printf 'pg-cluster\t%s\t%s\t%s\t%s\t%s\n' "$v" "$n" \
+      "$(sed -n 's/^[[:space:]]*port[[:space:]]*=[[:space:]]*\([0-9][0-9]*\).*/\1/p' "$c/postgresql.conf" | tail -n 1)" \
+      "$(sed -n 's/^\([a-z][a-z]*\).*/\1/p' "$c/start.conf" 2>/dev/null | tail -n 1)" "$r"
+  done
+fi
+
+# shellcheck disable=SC2016 # dpkg's own fields
+dpkg-query -W -f '${db:Status-Want}\t${Package}\t${db:Status-Status}\n' $WANTED 2>/dev/null | sed -n 's/^hold\t/held\t/p'
+
+p=/usr/sbin/policy-rc.d
+if [ -n "$(kind "$p.pgherd-saved")" ] || grep -qs '^# pgherd: no service starts' "$p"; then
+  printf 'policy\tleft\n'
+fi

@@ -1,0 +1,202 @@
+//! What is pgherd's on a host, and how that is noted before it is taken.
+
+use super::surprise;
+use crate::{
+    cluster::{Cluster, Node},
+    facts::{Facts, etcd_dir},
+    inventory::{PatroniSource, PgSource, Role},
+    remote::{Script, quote},
+    render,
+};
+
+const CLAIM: &str = include_str!("claim.sh");
+
+/// Where Patroni's venv is.
+pub(super) const VENV: &str = "/opt/patroni";
+
+/// Where the PostgreSQL project's package source is named; its own script makes the first, older ones
+/// the second.
+const PGDG_SOURCES: [&str; 2] = [
+    "/etc/apt/sources.list.d/pgdg.sources",
+    "/etc/apt/sources.list.d/pgdg.list",
+];
+
+/// What pgherd wrote while it kept no manifest: on a host that it took then, these are its own.
+const WITHOUT_MANIFEST: [&str; 18] = [
+    surprise::MARKER,
+    "/etc/pgherd/ca-bundle.crt",
+    "/etc/apt/apt.conf.d/90pgherd",
+    "/etc/needrestart/conf.d/pgherd.conf",
+    "/etc/postgresql-common/createcluster.d/pgherd.conf",
+    "/etc/pgherd/patroni-requirements.txt",
+    "/etc/pgherd/tls/etcd/ca.crt",
+    "/etc/pgherd/tls/etcd/server.crt",
+    "/etc/pgherd/tls/etcd/server.key",
+    "/etc/systemd/system/etcd.service.d/pgherd.conf",
+    "/etc/default/etcd",
+    "/etc/pgherd/tls/postgres/ca.crt",
+    "/etc/pgherd/tls/postgres/server.crt",
+    "/etc/pgherd/tls/postgres/server.key",
+    "/etc/systemd/system/patroni.service",
+    "/etc/patroni.yml",
+    "/etc/systemd/system/haproxy.service.d/pgherd.conf",
+    "/etc/haproxy/haproxy.cfg",
+];
+const HAPROXY_TLS: [&str; 2] = [
+    "/etc/pgherd/tls/haproxy/ca.crt",
+    "/etc/pgherd/tls/haproxy/server.pem",
+];
+
+/// The folders that it made then, the deeper ones first.
+const FOLDERS_WITHOUT_MANIFEST: [&str; 9] = [
+    "/etc/pgherd/tls/etcd",
+    "/etc/pgherd/tls/postgres",
+    "/etc/pgherd/tls/haproxy",
+    "/etc/pgherd/tls",
+    "/etc/pgherd",
+    "/etc/systemd/system/etcd.service.d",
+    "/etc/systemd/system/haproxy.service.d",
+    "/etc/postgresql-common/createcluster.d",
+    "/etc/needrestart/conf.d",
+];
+
+/// Whether the host is this cluster's, by its mark or by the manifest of a run that was cut off before
+/// the mark.
+pub(super) fn is_ours(cluster: &Cluster, facts: &Facts) -> bool {
+    let id = &cluster.secrets.cluster_id;
+    let marker = facts.files.get(surprise::MARKER);
+    let manifest = facts.belongings.manifest.as_ref();
+    marker.is_some_and(|marker| marker.content.contains(id))
+        || marker.is_none() && manifest.is_some_and(|manifest| manifest.cluster == *id)
+}
+
+/// Whether the host was taken by a pgherd that kept no manifest.
+fn lacks_manifest(cluster: &Cluster, facts: &Facts) -> bool {
+    is_ours(cluster, facts) && facts.belongings.manifest.is_none()
+}
+
+/// Whether the file at `path` is pgherd's, or noted as about to be.
+pub(super) fn is_own(cluster: &Cluster, facts: &Facts, path: &str) -> bool {
+    if !is_ours(cluster, facts) {
+        return false;
+    }
+    match &facts.belongings.manifest {
+        Some(manifest) => manifest.files.contains(path),
+        None => WITHOUT_MANIFEST.contains(&path) || HAPROXY_TLS.contains(&path),
+    }
+}
+
+/// Whether Patroni's venv is pgherd's: noted, or by the stamp that only pgherd leaves in one.
+pub(super) fn owns_venv(cluster: &Cluster, facts: &Facts) -> bool {
+    is_ours(cluster, facts)
+        && match &facts.belongings.manifest {
+            Some(manifest) => manifest.trees.contains(VENV),
+            None => facts.patroni_stamp.is_some(),
+        }
+}
+
+/// The files that are pgherd's on the host, whatever roles it had when they were written.
+pub(super) fn own_files<'a>(cluster: &Cluster, facts: &'a Facts) -> Vec<&'a str> {
+    if lacks_manifest(cluster, facts) {
+        return WITHOUT_MANIFEST
+            .iter()
+            .chain(&HAPROXY_TLS)
+            .copied()
+            .collect();
+    }
+    let manifest = facts.belongings.manifest.iter();
+    manifest
+        .flat_map(|manifest| manifest.files.iter().map(String::as_str))
+        .collect()
+}
+
+/// The folders that pgherd made, the deeper ones first.
+pub(super) fn own_folders<'a>(cluster: &Cluster, facts: &'a Facts) -> Vec<&'a str> {
+    if lacks_manifest(cluster, facts) {
+        return FOLDERS_WITHOUT_MANIFEST.to_vec();
+    }
+    let manifest = facts.belongings.manifest.iter();
+    let mut folders: Vec<&str> = manifest
+        .flat_map(|manifest| manifest.folders.iter().map(String::as_str))
+        .collect();
+    folders.sort_by_key(|folder| std::cmp::Reverse(folder.len()));
+    folders
+}
+
+/// The package sources that pgherd would add to the host.
+fn sources(cluster: &Cluster, node: &Node) -> &'static [&'static str] {
+    let pgdg = cluster.inventory.postgresql.source == PgSource::Pgdg;
+    if pgdg && node.roles.contains(&Role::Postgres) {
+        &PGDG_SOURCES
+    } else {
+        &[]
+    }
+}
+
+/// What pgherd would take on the host and has not noted yet.
+pub(super) fn unclaimed(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<&'static str> {
+    let noted = |path: &&str| {
+        let manifest = facts.belongings.manifest.as_ref();
+        is_own(cluster, facts, path) || manifest.is_some_and(|it| it.left.contains(*path))
+    };
+    let paths = render::paths(&node.roles).into_iter();
+    let sources = sources(cluster, node).iter().copied();
+    // There is nowhere to note a source until there is a manifest, which other changes bring.
+    let sources = sources.filter(|_| !lacks_manifest(cluster, facts));
+    paths.chain(sources).filter(|path| !noted(path)).collect()
+}
+
+/// Notes all that pgherd takes on the host, before any of it is taken.
+pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Facts) -> Script {
+    let early = lacks_manifest(cluster, facts);
+    let units: Vec<&str> = node
+        .roles
+        .iter()
+        .map(|role| surprise::unit(*role))
+        .collect();
+    let has = |role| node.roles.contains(&role);
+    let data_dir = if has(Role::Postgres) {
+        cluster.inventory.postgresql.data_dir.as_str()
+    } else {
+        ""
+    };
+    let list = |words: &[&str]| quote(&words.join(" "));
+    let (files, folders) = if early {
+        (own_files(cluster, facts), own_folders(cluster, facts))
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    script
+        .line(format!("CLUSTER_ID={}", quote(&cluster.secrets.cluster_id)))
+        .line(format!("PATHS={}", list(&render::paths(&node.roles))))
+        .line(format!("SOURCES={}", list(sources(cluster, node))))
+        // What an earlier pgherd found these units to be, nobody knows.
+        .line(format!("UNITS={}", list(if early { &[] } else { &units })))
+        .line(format!("DATA_DIR={}", quote(data_dir)))
+        .line(format!("ADOPT_FILES={}", list(&files)))
+        .line(format!("ADOPT_FOLDERS={}", list(&folders)))
+        .line(CLAIM)
+}
+
+/// Notes that a tree is made by pgherd, right before it is made; where there is no manifest, its stamp
+/// tells.
+pub(super) fn note_tree(script: Script, path: &str) -> Script {
+    let path = quote(path);
+    script.line(format!(
+        "noted=/var/lib/pgherd/manifest\n\
+         if [ -s $noted ] && ! grep -qxF \"$(printf 'tree\\t%s' {path})\" $noted; then\n\
+         \x20 {{ cat $noted; printf 'tree\\t%s\\n' {path}; }} >$noted.new\n\
+         \x20 mv -f $noted.new $noted\n\
+         fi"
+    ))
+}
+
+/// Whether Patroni comes to the host in a venv of its own.
+pub(super) fn takes_venv(cluster: &Cluster, node: &Node) -> bool {
+    cluster.inventory.patroni.source == PatroniSource::Pypi && node.roles.contains(&Role::Postgres)
+}
+
+/// Where etcd's data of this cluster is.
+pub(super) fn etcd_data(cluster: &Cluster) -> String {
+    etcd_dir(cluster.name())
+}

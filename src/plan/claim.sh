@@ -1,0 +1,52 @@
+# Notes in pgherd's manifest what it is about to take, before it takes it. What is there already is
+# copied first, as it is, so that 'down' can give it back. The new manifest comes into place whole: a
+# run that is cut off before has taken nothing.
+state=/var/lib/pgherd
+tab=$(printf '\t')
+mkdir -p "$state"
+new=$state/manifest.new
+if [ -s "$state/manifest" ]; then
+  cat "$state/manifest" >"$new"
+else
+  printf 'pgherd-manifest\t1\ncluster\t%s\n' "$CLUSTER_ID" >"$new"
+fi
+noted() { grep -qxF -- "$1" "$new"; }
+note() { noted "$1" || printf '%s\n' "$1" >>"$new"; }
+there() { [ -e "$1" ] || [ -L "$1" ]; }
+folders() {
+  d=$(dirname "$1")
+  while [ ! -e "$d" ]; do note "folder$tab$d"; d=$(dirname "$d"); done
+}
+keep() {
+  k=$state/kept$1
+  mkdir -p -m 0700 "$state/kept"
+  mkdir -p "$(dirname "$k")"
+  rm -rf "$k" "$k.new"
+  cp -a -- "$1" "$k.new"
+  mv -T -- "$k.new" "$k"
+}
+# Hosts that an earlier pgherd took, which kept no manifest.
+for p in $ADOPT_FILES; do note "file$tab$p"; done
+for p in $ADOPT_FOLDERS; do note "folder$tab$p"; done
+[ -z "$ADOPT_FILES" ] || [ ! -e /opt/patroni/.pgherd ] || note "tree$tab/opt/patroni"
+
+for p in $PATHS; do
+  if ! noted "file$tab$p"; then
+    ! there "$p" || keep "$p"
+    folders "$p"
+    note "file$tab$p"
+  fi
+done
+# Made only where they are not there; never changed.
+for p in $SOURCES; do
+  if ! noted "file$tab$p" && ! noted "left$tab$p"; then
+    if there "$p"; then note "left$tab$p"; else note "file$tab$p"; fi
+  fi
+done
+for u in $UNITS; do
+  if ! grep -q "^unit$tab$u$tab" "$new"; then
+    note "unit$tab$u$tab$(systemctl is-enabled "$u" 2>/dev/null || true)$tab$(systemctl is-active "$u" 2>/dev/null || true)"
+  fi
+done
+[ -z "$DATA_DIR" ] || folders "$DATA_DIR"
+mv -f "$new" "$state/manifest"

@@ -1,0 +1,322 @@
+//! What is on a host, was not made by pgherd, and is in the place of something that pgherd would make.
+//!
+//! What a package came with is nobody's work, and is taken: a copy is kept and given back by `down`.
+//! So is a file that says nothing but what pgherd's own would say. Everything else is named here, and
+//! stops the run.
+
+use super::{
+    belongings::{self, VENV},
+    packages,
+    surprise::unit,
+};
+use crate::{
+    cluster::{Cluster, Node},
+    error::{Error, Kind},
+    facts::{Facts, HAPROXY_OPTIONS, MANIFEST_VERSION, OwnCluster, Thing},
+    inventory::Role,
+    render::{self, File},
+};
+
+const LEFT: &str = "it was not touched";
+
+/// All that is somebody's; `named` are units of which a finding tells already.
+pub(super) fn findings(
+    cluster: &Cluster,
+    node: &Node,
+    facts: &Facts,
+    files: &[File],
+    named: &[&str],
+) -> Vec<Error> {
+    let mut findings = Vec::new();
+    let manifest = facts.belongings.manifest.as_ref();
+    if let Some(manifest) = manifest.filter(|it| it.version > MANIFEST_VERSION) {
+        findings.push(
+            Error::failed("a newer pgherd has been at work on this host")
+                .cause(format!(
+                    "/var/lib/pgherd/manifest is of version {}, and this pgherd knows {MANIFEST_VERSION}",
+                    manifest.version
+                ))
+                .left(LEFT)
+                .hint("use the newer pgherd"),
+        );
+    }
+    // With its mark it would have been told already.
+    if manifest.is_some_and(|it| it.cluster != cluster.secrets.cluster_id) {
+        findings.push(
+            Error::failed("what another cluster's pgherd noted is still on this host")
+                .cause("/var/lib/pgherd/manifest is there, with another cluster's id")
+                .left(LEFT)
+                .hint("if that cluster is gone, run `pgherd down` with its inventory, or take another host"),
+        );
+    }
+    findings.extend(foreign_files(cluster, node, facts, files));
+    findings.extend(venv(cluster, node, facts));
+    findings.extend(folders(cluster, node, facts));
+    for role in &node.roles {
+        if !is_taken(cluster, facts, *role) {
+            findings.extend(of_unit(facts, *role, named));
+        }
+    }
+    if node.roles.contains(&Role::Postgres) && !is_taken(cluster, facts, Role::Postgres) {
+        let port = cluster.inventory.postgresql.port;
+        let others = facts.belongings.clusters.iter();
+        findings.extend(others.filter_map(|other| own_cluster(other, port)));
+    }
+    findings.extend(held(cluster, node, facts));
+    findings
+}
+
+/// The file that a role's unit is configured by.
+fn config(role: Role) -> &'static str {
+    match role {
+        Role::Postgres => "/etc/patroni.yml",
+        Role::Etcd => "/etc/default/etcd",
+        Role::Haproxy => "/etc/haproxy/haproxy.cfg",
+    }
+}
+
+/// Whether pgherd has the role's unit in its hands already, so that what is added to it since is no
+/// surprise but somebody's wish.
+fn is_taken(cluster: &Cluster, facts: &Facts, role: Role) -> bool {
+    belongings::is_own(cluster, facts, config(role))
+}
+
+fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Option<Error> {
+    let mut foreign = Vec::new();
+    for path in render::paths(&node.roles) {
+        if !belongings::is_own(cluster, facts, path)
+            && let Some(thing) = thing_at(facts, path)
+            && !can_be_taken(facts, files, path, thing)
+        {
+            foreign.push(described(facts, path, thing));
+        }
+    }
+    let options = thing_at(facts, HAPROXY_OPTIONS);
+    if node.roles.contains(&Role::Haproxy)
+        && !is_taken(cluster, facts, Role::Haproxy)
+        && let Some(thing) = options
+        && !(thing == Thing::File && facts.belongings.defaults.contains(HAPROXY_OPTIONS))
+    {
+        foreign.push(described(facts, HAPROXY_OPTIONS, thing));
+    }
+    let error = match foreign.as_slice() {
+        [] => return None,
+        [one] => Error::failed(format!("{one} is there, and pgherd did not make it")),
+        several => several.iter().fold(
+            Error::failed(format!(
+                "{} files that pgherd would write are there, and pgherd did not make them",
+                several.len()
+            )),
+            |error, one| error.cause(one.clone()),
+        ),
+    };
+    Some(
+        error
+            .left("nothing was changed")
+            .hint("if nobody needs it, move it away; else take another host"),
+    )
+}
+
+fn thing_at(facts: &Facts, path: &str) -> Option<Thing> {
+    let there = facts.belongings.there.get(path).copied();
+    there.or_else(|| facts.files.contains_key(path).then_some(Thing::File))
+}
+
+fn can_be_taken(facts: &Facts, files: &[File], path: &str, thing: Thing) -> bool {
+    let says_nothing_else = || {
+        let here = facts.files.get(path);
+        let mine = files.iter().find(|file| file.path == path);
+        here.zip(mine).is_some_and(|(here, mine)| {
+            let mut lines = statements(&here.content);
+            lines.all(|line| statements(&mine.content).any(|own| own == line))
+        })
+    };
+    thing == Thing::File && (facts.belongings.defaults.contains(path) || says_nothing_else())
+}
+
+/// The lines that are neither blank nor a comment.
+fn statements(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with("//"))
+}
+
+/// A path, with what else there is to know of it.
+fn described(facts: &Facts, path: &str, thing: Thing) -> String {
+    let mut notes = Vec::new();
+    match thing {
+        Thing::File => {}
+        Thing::Link => notes.push("a link".to_owned()),
+        Thing::Folder => notes.push("a folder".to_owned()),
+        Thing::Special => notes.push("not a file".to_owned()),
+    }
+    for role in [Role::Postgres, Role::Etcd, Role::Haproxy] {
+        if config(role) == path {
+            notes.extend(state(facts, unit(role)));
+        }
+    }
+    if notes.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path} ({})", notes.join(", "))
+    }
+}
+
+/// What a unit does, if it does anything.
+fn state(facts: &Facts, unit: &str) -> Option<String> {
+    let fact = facts.unit(unit);
+    if !matches!(fact.active.as_str(), "" | "inactive") {
+        Some(format!("{unit}.service is {}", fact.active))
+    } else if matches!(fact.enabled.as_str(), "enabled" | "enabled-runtime") {
+        Some(format!("{unit}.service is enabled"))
+    } else {
+        None
+    }
+}
+
+fn venv(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
+    let holds = &facts.belongings.holds;
+    // Without a manifest nobody can tell a venv that was cut off from another's.
+    let unknown = belongings::is_ours(cluster, facts) && facts.belongings.manifest.is_none();
+    if !belongings::takes_venv(cluster, node) || belongings::owns_venv(cluster, facts) || unknown {
+        return Vec::new();
+    }
+    let foreign = |what: &str, path: &str| {
+        holds.contains_key(what).then(|| {
+            Error::failed(format!("{path} is there, and pgherd did not make it"))
+                .cause("Patroni's programs would go there")
+                .left(LEFT)
+                .hint("move it away, or take Patroni from the distribution: patroni: { source: distro }")
+        })
+    };
+    let mut findings = Vec::new();
+    if facts.patroni_stamp.is_none() {
+        findings.extend(foreign("patroni", VENV));
+    }
+    findings.extend(foreign("patroni-old", "/opt/patroni.old"));
+    findings
+}
+
+/// Folders that hold data; that of a database is `surprise`'s to judge.
+fn folders(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
+    let holds = &facts.belongings.holds;
+    let data_dir = &cluster.inventory.postgresql.data_dir;
+    let mut findings = Vec::new();
+    let foreign = |path: &str| {
+        Error::failed(format!("{path} is there, and pgherd did not make it")).left(LEFT)
+    };
+    if node.roles.contains(&Role::Postgres) {
+        let own = facts.data_marker.as_ref() == Some(&cluster.secrets.cluster_id);
+        let data = holds.get("data");
+        if data.is_some_and(|data| matches!(data.thing, Thing::File | Thing::Special)) {
+            let error = Error::failed(format!("{data_dir} is not a folder"));
+            findings.push(error.left(LEFT).hint("set postgresql.data_dir to another"));
+        }
+        if !own && holds.contains_key("failed") {
+            findings.push(
+                foreign(&format!("{data_dir}.failed"))
+                    .cause("Patroni moves a database there whose start failed")
+                    .hint("move it away, or set postgresql.data_dir to another"),
+            );
+        }
+    }
+    if node.roles.contains(&Role::Etcd)
+        && !is_taken(cluster, facts, Role::Etcd)
+        && holds.contains_key("etcd")
+    {
+        findings.push(
+            foreign(&belongings::etcd_data(cluster))
+                .cause("it is where this cluster's etcd would keep its data, and may be of an earlier one")
+                .hint("if nobody needs it, move it away"),
+        );
+    }
+    findings
+}
+
+fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
+    let name = unit(role);
+    let mut findings = Vec::new();
+    let fact = facts.unit(name);
+    if fact.enabled.starts_with("masked") {
+        findings.push(
+            Error::failed(format!("{name}.service is masked"))
+                .cause("somebody has seen to it that it cannot start")
+                .left(LEFT)
+                .hint(format!("if it may: systemctl unmask {name}")),
+        );
+    }
+    // A HAProxy with its package's config serves nobody. An etcd or a Patroni that runs may.
+    let idle = role == Role::Haproxy && facts.belongings.defaults.contains(config(role));
+    let told = named.contains(&format!("{name}.service").as_str())
+        || thing_at(facts, config(role)).is_some()
+            && !facts.belongings.defaults.contains(config(role));
+    if !matches!(fact.active.as_str(), "" | "inactive" | "failed") && !idle && !told {
+        findings.push(
+            Error::failed(format!(
+                "{name}.service is {}, and pgherd did not start it",
+                fact.active
+            ))
+            .left(LEFT)
+            .hint(format!(
+                "if nobody needs it: systemctl disable --now {name}"
+            )),
+        );
+    }
+    let own = render::paths(&[role]);
+    let files = facts.belongings.unit_files.get(name);
+    for path in files.map_or(&[][..], Vec::as_slice) {
+        let of_this_unit = path.ends_with(&format!("/{name}.service"))
+            || path.contains(&format!("/{name}.service.d/"));
+        if path.starts_with("/etc/") && of_this_unit && !own.contains(&path.as_str()) {
+            findings.push(
+                Error::failed(format!("{path} is there, and pgherd did not make it"))
+                    .cause(format!("it changes how {name}.service runs"))
+                    .left(LEFT)
+                    .hint("if nobody needs it, move it away; else take another host"),
+            );
+        }
+    }
+    findings
+}
+
+/// A cluster of the distribution's tools may stay, unless it runs or would come back on the same port.
+fn own_cluster(other: &OwnCluster, port: u16) -> Option<Error> {
+    let OwnCluster { version, name, .. } = other;
+    let what = if other.runs {
+        format!("a PostgreSQL of somebody's runs here: the cluster {version}/{name}")
+    } else if other.start == "auto" && other.port == Some(port) {
+        format!("the cluster {version}/{name} would start on port {port} at the next boot")
+    } else {
+        return None;
+    };
+    Some(
+        Error::failed(what)
+            .cause("it was made with pg_createcluster, or by its package")
+            .left(LEFT)
+            .hint(format!(
+                "if nobody needs it: systemctl disable --now postgresql@{version}-{name}, and 'manual' in /etc/postgresql/{version}/{name}/start.conf"
+            )),
+    )
+}
+
+fn held(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
+    let is_held = |package: &String| facts.belongings.held.get(package) == Some(&false);
+    let held: Vec<String> = packages::wanted(cluster, node)
+        .into_iter()
+        .filter(is_held)
+        .collect();
+    (!held.is_empty()).then(|| {
+        Error::new(
+            Kind::Failed,
+            format!(
+                "packages are held back and not installed: {}",
+                held.join(", ")
+            ),
+        )
+        .left("nothing was changed")
+        .hint(format!(
+            "if they may come: apt-mark unhold {}",
+            held.join(" ")
+        ))
+    })
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, session::Session, site::Base};
+use super::{Global, ownership, session::Session, site::Base};
 use crate::{
     error::{Error, Kind, Result},
     event::{Event, Events},
@@ -17,32 +17,58 @@ use crate::{
     workspace::Workspace,
 };
 
+/// What the command line asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish<'a> {
+    pub yes: bool,
+    pub keep_secrets: bool,
+    pub cluster_id: Option<&'a str>,
+}
+
 pub(super) async fn run(
     global: &Global,
-    yes: bool,
-    keep_secrets: bool,
+    wish: Wish<'_>,
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
     let base = Base::new(global, Workspace::open)?;
-    let lock = base.workspace.lock("down")?;
+    let ours = base.workspace.cluster_id()?;
+    if wish.cluster_id.is_some() && !base.provider.owns_hosts() {
+        return Err(
+            Error::input("--cluster-id is for hosts that pgherd has made")
+                .cause("the hosts of this inventory are yours, and stay"),
+        );
+    }
+    let lock = base.lock("down")?;
     let session = Session::begin(&base, "down", terminal.clone(), base.hosts())?;
     let asker = Asker {
         base: &base,
         terminal,
         reporter: &session.reporter,
-        yes,
-        keep_secrets,
+        wish,
+        ours: ours.as_deref(),
     };
     let removed = if base.provider.owns_hosts() {
         remove_hosts(&asker, &session.events, cancel).await
     } else {
         clear_hosts(&asker, &session.events, cancel).await
     };
-    let result = removed.and_then(|()| base.workspace.remove(&lock, keep_secrets));
+    // The workspace of another cluster than the one that went is not its own.
+    let is_own = wish
+        .cluster_id
+        .is_none_or(|id| ours.as_deref().is_none_or(|ours| ours == id));
+    let keep_secrets = wish.keep_secrets || !is_own;
+    let result = removed.and_then(|()| match is_own {
+        true => base.workspace.remove(&lock, keep_secrets),
+        false => Ok(()),
+    });
     let run = session.end(&result).await;
     if result.is_ok() {
-        let settled = format!("nothing of the cluster {} is left", base.inventory.cluster);
+        let cluster = &base.inventory.cluster;
+        let settled = match wish.cluster_id {
+            None => format!("nothing of the cluster {cluster} is left"),
+            Some(id) => format!("nothing of the cluster {cluster} with the id {id} is left"),
+        };
         let kept = if keep_secrets {
             vec![("kept", base.inventory.workspace_dir().display().to_string())]
         } else {
@@ -64,20 +90,21 @@ struct Asker<'a> {
     base: &'a Base,
     terminal: &'a Terminal,
     reporter: &'a Handle,
-    yes: bool,
-    keep_secrets: bool,
+    wish: Wish<'a>,
+    /// The id of the cluster whose workspace this is.
+    ours: Option<&'a str>,
 }
 
 impl Asker<'_> {
     /// Shows what would go, and wants the cluster's name typed.
     async fn ask(&self, what: &str) -> Result<()> {
         let cluster = &self.base.inventory.cluster;
-        let secrets = if self.keep_secrets {
+        let secrets = if self.wish.keep_secrets {
             "the cluster's secrets are kept"
         } else {
             "the cluster's secrets are removed too (--keep-secrets keeps them)"
         };
-        if self.yes {
+        if self.wish.yes {
             return Ok(());
         }
         let agreed = self
@@ -105,9 +132,15 @@ async fn remove_hosts(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let provider = &asker.base.provider;
-    let resources = provider.resources().await?;
+    let inventory = &asker.base.inventory;
+    let of_it = |all| ownership::removable(inventory, all, asker.ours, asker.wish.cluster_id);
+    let resources = of_it(provider.resources().await?)?;
     if resources.is_empty() {
         return Ok(());
+    }
+    // What cannot be found out about hosts must not keep them from being removed.
+    if let Ok(outlook) = asker.base.outlook().await {
+        asker.base.claim(&outlook.running).await?;
     }
     asker.ask(&list(&resources)).await?;
     tokio::select! {
@@ -116,7 +149,7 @@ async fn remove_hosts(
             .left("some of it may be gone already")
             .hint("run `pgherd down` again: it removes the rest")),
     }
-    let left = provider.resources().await?;
+    let left = of_it(provider.resources().await?)?;
     if left.is_empty() {
         return Ok(());
     }
@@ -170,7 +203,7 @@ async fn clear_hosts(asker: &Asker<'_>, events: &Events, cancel: &CancellationTo
             .hint("run `pgherd down` again"))
     }
     .await;
-    site.remote.close().await;
+    site.close().await;
     result
 }
 

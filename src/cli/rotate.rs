@@ -36,8 +36,8 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::there(global)?;
-    let _lock = base.workspace.lock("rotate")?;
+    let base = Base::there(global).await?;
+    let _lock = base.lock("rotate")?;
     terminal.conceal(base.workspace.secrets()?.values());
     let intent = intent(&base, what)?;
     let outlook = base.outlook().await?;
@@ -226,7 +226,7 @@ impl Turn<'_> {
             }),
             Err(error) => Err(error),
         };
-        site.remote.close().await;
+        site.close().await;
         let plan = plan?;
         if plan.is_empty() {
             return Ok(());
@@ -324,7 +324,7 @@ impl Turn<'_> {
             }
         }
         .await;
-        site.remote.close().await;
+        site.close().await;
         settled.map_err(|error| {
             error.left(format!(
                 "the change has come to its stage `{stage}`, in which the cluster can stay; the same \

@@ -110,6 +110,7 @@ fn filled(inventory: &Inventory) -> Workspace {
         ssh_address: None,
         host_key: Some(identity.public_key),
         published_on: None,
+        cluster_id: None,
     };
     workspace
         .pin_host_keys(std::slice::from_ref(&machine))
@@ -273,7 +274,7 @@ fn down_removes_what_was_made_and_nothing_else() {
     fs::write(run.join("events.jsonl"), "{}").unwrap();
 
     let workspace = Workspace::open(&inventory).unwrap();
-    let lock = workspace.lock("down").unwrap();
+    let lock = workspace.lock_folder("down").unwrap();
     workspace.remove(&lock, false).unwrap();
     let run = run
         .strip_prefix(&workspace_dir)
@@ -297,7 +298,7 @@ fn down_keeps_secrets_when_asked_and_the_next_up_takes_them() {
         workspace.secrets().unwrap(),
         workspace.pki().unwrap().ca().to_owned(),
     );
-    let lock = workspace.lock("down").unwrap();
+    let lock = workspace.lock_folder("down").unwrap();
     workspace.remove(&lock, true).unwrap();
     drop(lock);
     assert_eq!(
@@ -313,7 +314,7 @@ fn down_keeps_secrets_when_asked_and_the_next_up_takes_them() {
 fn an_empty_workspace_goes_altogether() {
     let dir = tempfile::tempdir().unwrap();
     let workspace = filled(&inventory(dir.path()));
-    let lock = workspace.lock("down").unwrap();
+    let lock = workspace.lock_folder("down").unwrap();
     workspace.remove(&lock, false).unwrap();
     assert_eq!(files::names(dir.path()).unwrap(), [""; 0]);
 }
@@ -326,7 +327,7 @@ fn another_clusters_workspace_is_left_alone() {
     inventory.cluster = "other".to_owned();
     let other = filled(&inventory).dir().to_owned();
     let before = tree(&other);
-    let lock = first.lock("down").unwrap();
+    let lock = first.lock_folder("down").unwrap();
     first.remove(&lock, false).unwrap();
     assert!(!first.dir().exists());
     assert_eq!(tree(&other), before);
@@ -372,6 +373,7 @@ fn one_stranger_does_not_keep_the_others_from_being_pinned() {
         ssh_address: None,
         host_key,
         published_on: None,
+        cluster_id: None,
     };
     let key = workspace.identity().unwrap().public_key;
     let machines = [machine("node1", Some(key)), machine("node4", None)];
@@ -387,7 +389,7 @@ fn what_down_leaves_is_not_a_cluster() {
     let inventory = inventory(dir.path());
     let workspace = filled(&inventory);
     workspace.new_run(jiff::Timestamp::now()).unwrap();
-    let lock = workspace.lock("down").unwrap();
+    let lock = workspace.lock_folder("down").unwrap();
     workspace.remove(&lock, false).unwrap();
     assert!(workspace.dir().exists());
     assert!(Workspace::existing(&inventory).unwrap().is_none());
@@ -416,6 +418,7 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
                         ssh_address: None,
                         host_key: Some(key.clone()),
                         published_on: None,
+                        cluster_id: None,
                     }];
                     workspace.pin_host_keys(&machines).unwrap();
                     workspace.write_ssh_config(&machines).unwrap();
@@ -442,6 +445,7 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
         ssh_address: None,
         host_key: None,
         published_on: None,
+        cluster_id: None,
     };
     let path = Workspace::open(&smaller)
         .unwrap()
@@ -475,15 +479,15 @@ fn two_openings_of_one_cluster_do_not_both_get_it() {
         Workspace::open(&inventory).unwrap(),
         Workspace::open(&inventory).unwrap(),
     );
-    let lock = one.lock("up").unwrap();
+    let lock = one.lock_folder("up").unwrap();
     assert!(
-        two.lock("render")
+        two.lock_folder("render")
             .unwrap_err()
             .to_string()
             .contains("`up` by")
     );
     drop(lock);
-    let _lock = two.lock("render").unwrap();
+    let _lock = two.lock_folder("render").unwrap();
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn bare_hosts(lab: &Lab, key: &std::path::Path) -> BTreeMap<HostName, Machine> {
     let access = Access {
         user: "ubuntu".into(),
         public_key: fs::read_to_string(key.with_extension("pub")).expect("a key"),
+        cluster_id: "0a1b2c3d4e5f".into(),
     };
     let hosts: Vec<HostName> = HOSTS.into_iter().map(HostName::new).collect();
     let (events, _quiet) = Events::channel();

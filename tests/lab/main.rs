@@ -12,6 +12,7 @@ mod by_hand;
 mod drills;
 mod existing;
 mod interrupted;
+mod lease;
 mod quorum;
 mod security;
 mod ssh_keys;

@@ -344,7 +344,7 @@ mod tests {
         }
     }
 
-    const STARTUP: &[u8] = b"\0\0\0\x15\0\x03\0\0user\0postgres\0\0";
+    const STARTUP: &[u8] = b"\0\0\0\x17\0\x03\0\0user\0postgres\0\0";
     /// As libpq sends it when somebody types Ctrl-C, in a connection of its own.
     const CANCEL: &[u8] = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01\0\0\0\x02";
 

@@ -6,8 +6,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -82,12 +82,14 @@ const ENDING: Duration = Duration::from_secs(2);
 pub struct Lease {
     cluster: String,
     holder: Holder,
-    /// On how many hosts it is held.
-    holding: Arc<AtomicUsize>,
+    /// When each host that holds it was last told that the run is alive.
+    beats: Mutex<Vec<Arc<AtomicU64>>>,
     /// Whether every host that answered has granted it.
     settled: AtomicBool,
     /// The run goes no further: another one has the cluster.
     given_up: CancellationToken,
+    /// Which host said so, and who has it.
+    lost: OnceLock<(HostName, Option<Holder>)>,
 }
 
 /// What came of taking it on one host.
@@ -109,10 +111,31 @@ impl Lease {
         Self {
             cluster: cluster.to_owned(),
             holder,
-            holding: Arc::default(),
+            beats: Mutex::default(),
             settled: AtomicBool::new(false),
             given_up: CancellationToken::new(),
+            lost: OnceLock::new(),
         }
+    }
+
+    /// Why nothing may be done any more, if that is so.
+    pub(super) fn given_up(&self) -> Option<Error> {
+        let (host, other) = self.lost.get()?;
+        Some(self.refused(host, other.as_ref()))
+    }
+
+    /// Gives up what is held everywhere.
+    fn give_up(&self, host: &HostName, other: Option<Holder>) -> Taken {
+        let (host, other) = self.lost.get_or_init(|| (host.clone(), other));
+        self.given_up.cancel();
+        Taken::Refused(self.refused(host, other.as_ref()))
+    }
+
+    /// On how many hosts it is held, as far as this side can know.
+    fn holding(&self) -> usize {
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.retain(|beaten| is_fresh(beaten));
+        beats.len()
     }
 
     /// From now on the loss of a host is not the loss of the cluster.
@@ -121,15 +144,15 @@ impl Lease {
     }
 
     fn holds_elsewhere(&self) -> bool {
-        self.settled.load(Ordering::Relaxed) && self.holding.load(Ordering::Relaxed) > 0
+        self.settled.load(Ordering::Relaxed) && self.holding() > 0
     }
 
     /// Takes it over `session`, or says who has it.
     pub(super) async fn take(&self, host: &HostName, session: &Arc<Session>) -> Taken {
         let begin = Instant::now();
         loop {
-            if self.given_up.is_cancelled() {
-                return Taken::Unknown;
+            if let Some(error) = self.given_up() {
+                return Taken::Refused(error);
             }
             let answer = timeout(ANSWER, self.ask(session)).await;
             let other = match answer {
@@ -148,27 +171,25 @@ impl Lease {
             if own || self.holds_elsewhere() {
                 return Taken::Unknown;
             }
-            self.given_up.cancel();
-            return Taken::Refused(self.refused(host, other));
+            return self.give_up(host, other);
         }
     }
 
     /// What was held everywhere else may have been lost meanwhile, and another run have come and gone.
     fn granted(&self, host: &HostName, held: Held, last: Option<Holder>) -> Taken {
-        let alone = self.holding.load(Ordering::Relaxed) <= 1;
+        let alone = self.holding() <= 1;
         let other = last.filter(|it| it.run != self.holder.run);
         match other {
             Some(other) if self.settled.load(Ordering::Relaxed) && alone => {
-                self.given_up.cancel();
-                Taken::Refused(self.overtaken(host, &other))
+                self.give_up(host, Some(other))
             }
             _ => Taken::Held(held),
         }
     }
 
-    fn refused(&self, host: &HostName, other: Option<Holder>) -> Error {
+    fn refused(&self, host: &HostName, other: Option<&Holder>) -> Error {
         if self.settled.load(Ordering::Relaxed)
-            && let Some(other) = &other
+            && let Some(other) = other
         {
             return self.overtaken(host, other);
         }
@@ -222,14 +243,15 @@ impl Lease {
             return Some(Answer::By(Holder::parse(other)));
         }
         let last = Holder::parse(line.strip_prefix("held")?);
-        self.holding.fetch_add(1, Ordering::Relaxed);
-        let count = Count(self.holding.clone());
         let beaten = Arc::new(AtomicU64::new(now()));
+        self.beats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(beaten.clone());
         let stop = self.given_up.child_token();
         let task = tokio::spawn({
             let (stop, beaten) = (stop.clone(), beaten.clone());
             async move {
-                let _count = count;
                 let mut beats = interval(BEAT);
                 let mut rest = [0; 64];
                 loop {
@@ -241,7 +263,8 @@ impl Lease {
                             return;
                         }
                         _ = beats.tick() => {
-                            if stdin.write_all(b"\n").await.is_err() {
+                            // This machine may have slept, and the host have let go meanwhile.
+                            if !is_fresh(&beaten) || stdin.write_all(b"\n").await.is_err() {
                                 break;
                             }
                             beaten.store(now(), Ordering::Relaxed);
@@ -280,16 +303,6 @@ async fn answer(stdout: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     }
 }
 
-/// One host fewer that holds it, whatever ends it.
-#[derive(Debug)]
-struct Count(Arc<AtomicUsize>);
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// The lease on one host; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -303,7 +316,7 @@ pub(super) struct Held {
 impl Held {
     /// Whether the host still holds it, as far as this side can know.
     pub(super) fn lasts(&self) -> bool {
-        now().abs_diff(self.beaten.load(Ordering::Relaxed)) < DOUBT
+        is_fresh(&self.beaten)
     }
 
     /// Gives it back, and waits until the host has let go.
@@ -317,8 +330,13 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.beaten.store(0, Ordering::Relaxed);
         self.stop.cancel();
     }
+}
+
+fn is_fresh(beaten: &AtomicU64) -> bool {
+    now().abs_diff(beaten.load(Ordering::Relaxed)) < DOUBT
 }
 
 fn now() -> u64 {
@@ -444,9 +462,14 @@ mod tests {
             "at the beginning it does not matter who was before"
         );
         lease.settle();
-        lease.holding.store(2, Ordering::Relaxed);
+        let beats = |ages: [u64; 2]| {
+            let beats = ages.map(|age| Arc::new(AtomicU64::new(now() - age)));
+            *lease.beats.lock().unwrap() = beats.into();
+        };
+        beats([0, DOUBT - 1]);
         assert!(matches!(granted(Some(other.clone())), Taken::Held(_)));
-        lease.holding.store(1, Ordering::Relaxed);
+        assert!(lease.given_up().is_none());
+        beats([0, DOUBT]);
         assert!(
             matches!(granted(None), Taken::Held(_)),
             "the host restarted"

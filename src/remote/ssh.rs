@@ -105,6 +105,9 @@ impl SshRemote {
     async fn link(&self, host: &HostName) -> Result<Arc<Link>> {
         let link = self.connection(host).await?;
         if let Some(lease) = &self.lease {
+            if let Some(error) = lease.given_up() {
+                return Err(error);
+            }
             let mut held = link.held.lock().await;
             if !held.as_ref().is_some_and(Held::lasts) {
                 // What this side has lost must be gone before it is taken anew.

@@ -4,7 +4,7 @@
 //! it is this process that goes through the host's SSH connection, speaks TLS with PostgreSQL, and
 //! verifies it. When this process ends, by whatever, the socket leads nowhere.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 use tempfile::TempDir;
@@ -65,8 +65,16 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens in `folder`, which is this user's alone, as PostgreSQL would for the target's port.
+    /// Listens in `folder`, which is this user's alone from now on, as PostgreSQL would for the target's
+    /// port.
     pub fn start(folder: TempDir, target: Target) -> Result<Self> {
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).map_err(|error| {
+            Error::failed(format!(
+                "cannot close {} to others",
+                folder.path().display()
+            ))
+            .because(error)
+        })?;
         let socket = folder.path().join(format!(".s.PGSQL.{}", target.port));
         let listener = UnixListener::bind(&socket).map_err(|error| {
             Error::failed(format!("cannot listen on {}", socket.display())).because(error)
@@ -275,7 +283,7 @@ fn refusal(text: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, sync::Mutex};
+    use std::sync::Mutex;
 
     use async_trait::async_trait;
     use tokio::io::{DuplexStream, duplex};

@@ -398,7 +398,7 @@ mod tests {
         let file = dir.path().join("lease");
         let (alice, bob) = (Holder::now("up"), Holder::now("down"));
         let first = run(&file, "keep", &alice);
-        assert_eq!(first.said, "pgherd lease: held ");
+        assert_eq!(first.said, "pgherd lease: held");
         let second = run(&file, "clear", &bob);
         let told = second.said.strip_prefix("pgherd lease: refused ").unwrap();
         assert_eq!(Holder::parse(told), Some(alice.clone()));

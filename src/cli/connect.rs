@@ -1,33 +1,32 @@
-//! `pgherd ssh`, `pgherd psql` and `pgherd logs`: verbs that get a person there.
+//! `pgherd ssh` and `pgherd logs`, and what they share with `pgherd psql`: verbs that get a person there.
 
-use std::{
-    ffi::OsString,
-    io::Write as _,
-    net::{Ipv4Addr, TcpListener},
-    path::Path,
-    process::ExitStatus,
+use std::{path::Path, process::ExitStatus, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{self, SignalKind},
+    time::timeout,
 };
-
-use tokio::process::Command;
 
 use super::{
     Global,
     site::{self, Base},
 };
 use crate::{
-    cluster::{SUPERUSER, TlsStage},
     error::{Error, Result},
-    event::Events,
     inventory::{HostName, Inventory, Role},
     remote::{self, quote},
 };
 
 /// What `ssh` itself ends with when it did not get there; a command there may end with it too.
 const SSH_FAILED: u8 = 255;
+/// How long a program may take to put the terminal in order when it is told to end.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// `pgherd ssh`; returns the remote command's exit code.
 pub(super) async fn ssh(global: &Global, host: &str, command: &[String]) -> Result<u8> {
-    let base = Base::there(global)?;
+    let base = Base::there(global).await?;
     let host = known(&base.inventory, host)?;
     let config = reach(&base, &host).await?;
     let mut ssh = client(&config);
@@ -54,7 +53,7 @@ pub(super) async fn logs(
     follow: bool,
     lines: u32,
 ) -> Result<u8> {
-    let base = Base::there(global)?;
+    let base = Base::there(global).await?;
     let host = known(&base.inventory, host)?;
     let config = reach(&base, &host).await?;
     let units: Vec<&str> = match unit {
@@ -90,63 +89,6 @@ pub(super) async fn logs(
     there(ssh, &config, &host).await
 }
 
-/// `pgherd psql`; returns psql's exit code.
-///
-/// It goes through the HAProxy host's SSH connection, so that it works wherever `up` does, and with
-/// TLS on it verifies the cluster's certificate in full.
-pub(super) async fn psql(global: &Global, read: bool, args: &[String]) -> Result<u8> {
-    let base = Base::there(global)?;
-    let outlook = base.outlook().await?;
-    let door = base
-        .inventory
-        .with_role(Role::Haproxy)
-        .next()
-        .cloned()
-        .ok_or_else(|| Error::failed("the inventory has no HAProxy"))?;
-    let machine = outlook
-        .running
-        .iter()
-        .find(|machine| machine.host == door)
-        .ok_or_else(|| not_running(&base, &door))?;
-    let (events, _quiet) = Events::channel();
-    let site = base.connect(std::slice::from_ref(machine), &events).await?;
-    let haproxy = &base.inventory.haproxy;
-    let port = if read {
-        haproxy.read_port
-    } else {
-        haproxy.write_port
-    };
-    let local = free_port()?;
-    let code = async {
-        site.remote.forward(&door, local, port).await?;
-        let secrets = base.workspace.secrets()?;
-        let passwords = password_file(secrets.superuser.expose())?;
-        let mut psql = Command::new("psql");
-        psql.env("PGHOST", door.as_str())
-            .env("PGHOSTADDR", Ipv4Addr::LOCALHOST.to_string())
-            .env("PGPORT", local.to_string())
-            .env("PGUSER", SUPERUSER)
-            .env("PGDATABASE", "postgres")
-            .env("PGPASSFILE", passwords.path())
-            .env_remove("PGPASSWORD")
-            .env_remove("PGSERVICE")
-            .args(args);
-        let mode = match base.workspace.tls()? {
-            TlsStage::Required => "verify-full",
-            TlsStage::Used | TlsStage::Offered => "prefer",
-            TlsStage::Off => "disable",
-        };
-        psql.env("PGSSLMODE", mode);
-        if mode == "verify-full" {
-            psql.env("PGSSLROOTCERT", base.workspace.ca_path());
-        }
-        wait(psql, "psql", "postgresql-client").await
-    }
-    .await;
-    site.remote.close().await;
-    code
-}
-
 /// The host of that name, or an error with the nearest one.
 fn known(inventory: &Inventory, name: &str) -> Result<HostName> {
     if let Some((host, _)) = inventory
@@ -161,7 +103,7 @@ fn known(inventory: &Inventory, name: &str) -> Result<HostName> {
         .hint(format!("the inventory's hosts: {}", hosts.join(", "))))
 }
 
-fn not_running(base: &Base, host: &HostName) -> Error {
+pub(super) fn not_running(base: &Base, host: &HostName) -> Error {
     Error::failed("the host does not run")
         .on(host)
         .hint(format!(
@@ -188,7 +130,8 @@ fn client(config: &Path) -> Command {
 
 /// Waits for `ssh`; where it was another host that answered, the error says who, as everywhere.
 async fn there(ssh: Command, config: &Path, host: &HostName) -> Result<u8> {
-    let code = wait(ssh, "ssh", "openssh-client").await?;
+    let mut endings = Endings::listen()?;
+    let code = wait(ssh, "ssh", "openssh-client", &mut endings).await?;
     if code == SSH_FAILED
         && let Some(named) = remote::stranger(config, host).await
     {
@@ -197,9 +140,14 @@ async fn there(ssh: Command, config: &Path, host: &HostName) -> Result<u8> {
     Ok(code)
 }
 
-/// Waits for a program that has the terminal; Ctrl-C is for it, not for us.
-async fn wait(mut program: Command, name: &str, package: &str) -> Result<u8> {
-    let mut child = program.spawn().map_err(|error| {
+/// Waits for a program that has the terminal; Ctrl-C is for it, not for us. What ends us ends it.
+pub(super) async fn wait(
+    mut program: Command,
+    name: &str,
+    package: &str,
+    endings: &mut Endings,
+) -> Result<u8> {
+    let mut child = program.kill_on_drop(true).spawn().map_err(|error| {
         Error::failed(format!("cannot run {name}"))
             .because(error)
             .hint(format!("install it: package {package}"))
@@ -208,11 +156,58 @@ async fn wait(mut program: Command, name: &str, package: &str) -> Result<u8> {
         tokio::select! {
             status = child.wait() => break status,
             _ = tokio::signal::ctrl_c() => {}
+            signal = endings.next() => {
+                end(&mut child).await;
+                return Ok(signal);
+            }
         }
     };
     status
         .map(code)
         .map_err(|error| Error::failed(format!("{name} was lost")).because(error))
+}
+
+/// Ends a program in good order: one that has changed the terminal puts it right.
+async fn end(child: &mut Child) {
+    let pid = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended by itself in this moment.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    if timeout(FAREWELL, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+}
+
+/// Signals by which others end us: a terminal that closes, a system that stops.
+pub(super) struct Endings {
+    hangup: unix::Signal,
+    terminate: unix::Signal,
+}
+
+impl Endings {
+    /// From now on these signals no longer end the process by themselves.
+    pub(super) fn listen() -> Result<Self> {
+        let listen = |kind| {
+            unix::signal(kind)
+                .map_err(|error| Error::failed("cannot listen for signals").because(error))
+        };
+        Ok(Self {
+            hangup: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next one; returns the exit code that tells of it, as shells count.
+    pub(super) async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.hangup.recv() => 128 + 1,
+            _ = self.terminate.recv() => 128 + 15,
+        }
+    }
 }
 
 fn code(status: ExitStatus) -> u8 {
@@ -222,23 +217,4 @@ fn code(status: ExitStatus) -> u8 {
         .or(status.signal().map(|signal| 128 + signal))
         .unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
-}
-
-/// A port of this machine that nobody listens on.
-fn free_port() -> Result<u16> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|error| Error::failed("no local port is free").because(error))
-}
-
-/// A private file in the form of `.pgpass`, gone when dropped.
-fn password_file(password: &str) -> Result<tempfile::NamedTempFile> {
-    let escaped = password.replace('\\', "\\\\").replace(':', "\\:");
-    let mut file = tempfile::NamedTempFile::new()
-        .map_err(|error| Error::failed("cannot make a temporary file").because(error))?;
-    let line = OsString::from(format!("*:*:*:{SUPERUSER}:{escaped}\n"));
-    file.write_all(line.as_encoded_bytes())
-        .map_err(|error| Error::failed("cannot write a temporary file").because(error))?;
-    Ok(file)
 }

@@ -48,13 +48,6 @@ impl Verb {
             Verb::Render => "render",
         }
     }
-
-    fn open(self) -> fn(&Inventory) -> Result<Workspace> {
-        match self {
-            Verb::Up => Workspace::open,
-            Verb::Render => site::workspace_there,
-        }
-    }
 }
 
 pub(super) async fn run(
@@ -64,8 +57,12 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::new(global, verb.open())?;
-    let _lock = base.workspace.lock(verb.as_str())?;
+    let base = match verb {
+        Verb::Up => Base::new(global, Workspace::open)?,
+        Verb::Render => Base::there(global).await?,
+    };
+    let _lock = base.lock(verb.as_str())?;
+    base.not_lost().await?;
     terminal.conceal(base.workspace.secrets()?.values());
     drill::mend::offer(&base, yes, terminal, cancel).await?;
     for note in base.workspace.take_notes() {
@@ -241,7 +238,7 @@ async fn converge(
         site.resting.clone_from(&outlook.stopped);
     }
     let result = settle(&site, asker, agreed, cancel).await;
-    site.remote.close().await;
+    site.close().await;
     let mut cluster = result?;
     while cluster.tls.is_passing() {
         let next = cluster.tls.towards(TlsStage::of(&base.inventory));
@@ -249,7 +246,7 @@ async fn converge(
         // Anew, since with it changes what pgherd itself expects.
         let site = base.connect(&outlook.running, events).await?;
         let result = settle(&site, asker, true, cancel).await;
-        site.remote.close().await;
+        site.close().await;
         cluster = result?;
     }
     Ok(Done {
@@ -269,6 +266,7 @@ async fn launch(
     let access = Access {
         user: base.inventory.ssh.user.clone(),
         public_key: identity.public_key,
+        cluster_id: base.workspace.secrets()?.cluster_id,
     };
     tokio::select! {
         launched = base.provider.launch(absent, &access, events) => launched,
@@ -293,7 +291,7 @@ async fn readdress(
             plan.refuse_while_paused(&base.inventory)?;
             Ok(plan)
         });
-        site.remote.close().await;
+        site.close().await;
         let prospect = Prospect {
             outlook,
             ..Prospect::of_plan(plan?)

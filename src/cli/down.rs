@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Global,
     leaving::Leaving,
+    ownership,
     session::Session,
     site::{Base, Sight, Site},
 };
@@ -24,23 +25,37 @@ use crate::{
     workspace::Workspace,
 };
 
+/// What the command line asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish<'a> {
+    pub yes: bool,
+    pub keep_secrets: bool,
+    pub cluster_id: Option<&'a str>,
+}
+
 pub(super) async fn run(
     global: &Global,
-    yes: bool,
-    keep_secrets: bool,
+    wish: Wish<'_>,
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
     let base = Base::new(global, Workspace::open)?;
-    let lock = base.workspace.lock("down")?;
+    let ours = base.workspace.cluster_id()?;
+    if wish.cluster_id.is_some() && !base.provider.owns_hosts() {
+        return Err(
+            Error::input("--cluster-id is for hosts that pgherd has made")
+                .cause("the hosts of this inventory are yours, and stay"),
+        );
+    }
+    let lock = base.lock("down")?;
     let (base, leaving) = Leaving::of(base)?;
     let session = Session::begin(&base, "down", terminal.clone(), base.hosts())?;
     let asker = Asker {
         base: &base,
         terminal,
         reporter: &session.reporter,
-        yes,
-        keep_secrets,
+        wish,
+        ours: ours.as_deref(),
     };
     let mut stays = Vec::new();
     let removed = if base.provider.owns_hosts() {
@@ -48,10 +63,22 @@ pub(super) async fn run(
     } else {
         clear_hosts(&asker, &leaving, &session.events, cancel, &mut stays).await
     };
-    let result = removed.and_then(|()| base.workspace.remove(&lock, keep_secrets));
+    // The workspace of another cluster than the one that went is not its own.
+    let is_own = wish
+        .cluster_id
+        .is_none_or(|id| ours.as_deref().is_none_or(|ours| ours == id));
+    let keep_secrets = wish.keep_secrets || !is_own;
+    let result = removed.and_then(|()| match is_own {
+        true => base.workspace.remove(&lock, keep_secrets),
+        false => Ok(()),
+    });
     let run = session.end(&result).await;
     if result.is_ok() {
-        let settled = format!("nothing of the cluster {} is left", base.inventory.cluster);
+        let cluster = &base.inventory.cluster;
+        let settled = match wish.cluster_id {
+            None => format!("nothing of the cluster {cluster} is left"),
+            Some(id) => format!("nothing of the cluster {cluster} with the id {id} is left"),
+        };
         let mut kept: Vec<(&str, String)> = stays.into_iter().map(|what| ("stays", what)).collect();
         if keep_secrets {
             kept.push(("kept", base.inventory.workspace_dir().display().to_string()));
@@ -72,20 +99,21 @@ struct Asker<'a> {
     base: &'a Base,
     terminal: &'a Terminal,
     reporter: &'a Handle,
-    yes: bool,
-    keep_secrets: bool,
+    wish: Wish<'a>,
+    /// The id of the cluster whose workspace this is.
+    ours: Option<&'a str>,
 }
 
 impl Asker<'_> {
     /// Shows what would go, and wants the cluster's name typed.
     async fn ask(&self, what: &str) -> Result<()> {
         let cluster = &self.base.inventory.cluster;
-        let secrets = if self.keep_secrets {
+        let secrets = if self.wish.keep_secrets {
             "the cluster's secrets are kept"
         } else {
             "the cluster's secrets are removed too (--keep-secrets keeps them)"
         };
-        if self.yes {
+        if self.wish.yes {
             return Ok(());
         }
         let agreed = self
@@ -113,9 +141,15 @@ async fn remove_hosts(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let provider = &asker.base.provider;
-    let resources = provider.resources().await?;
+    let inventory = &asker.base.inventory;
+    let of_it = |all| ownership::removable(inventory, all, asker.ours, asker.wish.cluster_id);
+    let resources = of_it(provider.resources().await?)?;
     if resources.is_empty() {
         return Ok(());
+    }
+    // What cannot be found out about hosts must not keep them from being removed.
+    if let Ok(outlook) = asker.base.outlook().await {
+        asker.base.claim(&outlook.running).await?;
     }
     asker.ask(&list(&resources, &asker.base.inventory)).await?;
     tokio::select! {
@@ -124,7 +158,7 @@ async fn remove_hosts(
             .left("some of it may be gone already")
             .hint("run `pgherd down` again: it removes the rest")),
     }
-    let left = provider.resources().await?;
+    let left = of_it(provider.resources().await?)?;
     if left.is_empty() {
         return Ok(());
     }
@@ -232,7 +266,7 @@ async fn clear_hosts(
             .hint("run `pgherd down` again"))
     }
     .await;
-    site.remote.close().await;
+    site.close().await;
     result
 }
 

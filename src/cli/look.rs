@@ -29,7 +29,7 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(5);
 
 pub(super) async fn verify(global: &Global, terminal: &Terminal) -> Result<()> {
-    let base = Base::there(global)?;
+    let base = Base::there(global).await?;
     terminal.conceal(base.workspace.secrets()?.values());
     drill::mend::notice(&base, terminal)?;
     let outlook = base.outlook().await?;
@@ -37,7 +37,7 @@ pub(super) async fn verify(global: &Global, terminal: &Terminal) -> Result<()> {
     let (events, _quiet) = Events::channel();
     let site = base.connect(machines, &events).await?;
     let proof = prove(&site).await;
-    site.remote.close().await;
+    site.close().await;
     let proof = proof?;
     if terminal.json {
         terminal.print_json(&proof);
@@ -63,7 +63,7 @@ async fn prove(site: &Site<'_>) -> Result<Proof> {
 
 /// The cluster's hosts, at least one of which runs.
 pub(super) async fn hosts(global: &Global, terminal: &Terminal) -> Result<(Base, Outlook)> {
-    let base = Base::there(global)?;
+    let base = Base::there(global).await?;
     terminal.conceal(base.workspace.secrets()?.values());
     drill::mend::notice(&base, terminal)?;
     let outlook = base.outlook().await?;
@@ -78,7 +78,7 @@ pub(super) async fn status(global: &Global, terminal: &Terminal) -> Result<()> {
     let (events, _quiet) = Events::channel();
     let site = base.connect(&outlook.running, &events).await?;
     let status = gather(&site, &outlook.strangers).await;
-    site.remote.close().await;
+    site.close().await;
     let status = status?;
     if terminal.json {
         terminal.print_json(&status.document(&base, &outlook.absent()));

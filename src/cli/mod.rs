@@ -13,6 +13,7 @@ use crate::{
 
 mod certificates;
 mod connect;
+mod connections;
 mod converge;
 mod down;
 mod drill;
@@ -22,9 +23,11 @@ mod look;
 mod manual;
 mod operate;
 mod outlook;
+mod ownership;
 mod passing;
 mod plan;
 mod prospect;
+mod psql;
 mod render;
 mod report;
 mod rotate;
@@ -314,6 +317,10 @@ pub enum Verb {
         /// Keep the passwords, keys and certificates for the next `up`
         #[arg(long)]
         keep_secrets: bool,
+        /// Remove what was made for the cluster with this id, as an error of `down` names it, where its
+        /// workspace is lost
+        #[arg(long, value_name = "ID")]
+        cluster_id: Option<String>,
     },
     /// Show where the report of a run is: how long each step took, what failed, what was proven
     #[command(
@@ -461,15 +468,24 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Rotate { what } => rotate::run(global, what, terminal, cancel).await?,
         Verb::Ssh { host, command } => return connect::ssh(global, &host, &command).await,
-        Verb::Psql { read, args } => return connect::psql(global, read, &args).await,
+        Verb::Psql { read, args } => return psql::run(global, read, &args).await,
         Verb::Logs {
             host,
             unit,
             follow,
             lines,
         } => return connect::logs(global, &host, unit.as_deref(), follow, lines).await,
-        Verb::Down { yes, keep_secrets } => {
-            down::run(global, yes, keep_secrets, terminal, cancel).await?;
+        Verb::Down {
+            yes,
+            keep_secrets,
+            cluster_id,
+        } => {
+            let wish = down::Wish {
+                yes,
+                keep_secrets,
+                cluster_id: cluster_id.as_deref(),
+            };
+            down::run(global, wish, terminal, cancel).await?;
         }
         Verb::Report { run, text } => report::run(global, run.as_deref(), text, terminal)?,
         Verb::Completions { shell } => completions(shell, terminal),

@@ -83,12 +83,12 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::there(global)?;
+    let base = Base::there(global).await?;
     let host = deed
         .host()
         .map(|name| switchover::known(&base, name))
         .transpose()?;
-    let _lock = base.workspace.lock(deed.verb())?;
+    let _lock = base.lock(deed.verb())?;
     terminal.conceal(base.workspace.secrets()?.values());
     drill_verb::mend::offer(&base, yes, terminal, cancel).await?;
     let outlook = base.outlook().await?;
@@ -108,7 +108,7 @@ pub(super) async fn run(
             cancel,
         };
         let done = job.run().await;
-        site.remote.close().await;
+        site.close().await;
         done
     }
     .await;

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
-use super::site::{Base, no_hosts, typed};
+use super::{
+    ownership,
+    site::{Base, no_hosts, typed},
+};
 use crate::{
     error::{Error, Result},
     inventory::{HostName, Inventory},
@@ -75,10 +78,9 @@ impl Outlook {
 impl Base {
     /// Splits the inventory's hosts into those that run and those that `up` must make or start.
     pub(super) async fn outlook(&self) -> Result<Outlook> {
-        let mut machines: BTreeMap<HostName, Machine> = self
-            .provider
-            .discover()
-            .await?
+        let machines = self.provider.discover().await?;
+        ownership::of_machines(self, &machines)?;
+        let mut machines: BTreeMap<HostName, Machine> = machines
             .into_iter()
             .map(|machine| (machine.host.clone(), machine))
             .collect();

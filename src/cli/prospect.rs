@@ -73,7 +73,7 @@ impl Base {
             let mut site = self.connect(&outlook.running, &events).await?;
             site.resting.clone_from(&outlook.stopped);
             let sight = site.look().await;
-            site.remote.close().await;
+            site.close().await;
             sight?
         };
         sight = if drift.is_empty() {

@@ -31,10 +31,8 @@ use crate::{
 /// Shows what `render` would change, on the hosts that can be reached; with `check`, anything is an
 /// error of its own kind.
 pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
-    let base = Base::new(global, |inventory| {
-        site::workspace_there(inventory)?;
-        Workspace::preview(inventory)
-    })?;
+    Base::there(global).await?;
+    let base = Base::new(global, Workspace::preview)?;
     let outlook = base.outlook().await?;
     if outlook.running.is_empty() {
         return Err(site::no_hosts(&base.inventory));
@@ -48,7 +46,7 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
         let plan = sight.plan()?;
         Ok((plan, sight.dark))
     });
-    site.remote.close().await;
+    site.close().await;
     let (plan, dark) = looked?;
     let absent = outlook.absent();
     let seen = Outlook {
@@ -190,6 +188,7 @@ fn remembered(base: &Base) -> Result<Vec<Machine>> {
                 ssh_address: None,
                 host_key: None,
                 published_on: None,
+                cluster_id: None,
             })
         })
         .collect())

@@ -36,8 +36,8 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::there(global)?;
-    let _lock = base.workspace.lock("rotate")?;
+    let base = Base::there(global).await?;
+    let _lock = base.lock("rotate")?;
     terminal.conceal(base.workspace.secrets()?.values());
     let intent = intent(&base, what)?;
     let outlook = base.outlook().await?;
@@ -218,7 +218,7 @@ impl Turn<'_> {
     async fn members_as_declared(&self) -> Result<()> {
         let site = self.base.connect(self.machines, self.events).await?;
         let sight = site.look().await;
-        site.remote.close().await;
+        site.close().await;
         sight?.members_as_declared()
     }
 
@@ -236,7 +236,7 @@ impl Turn<'_> {
             }),
             Err(error) => Err(error),
         };
-        site.remote.close().await;
+        site.close().await;
         let plan = plan?;
         if plan.is_empty() {
             return Ok(());
@@ -334,7 +334,7 @@ impl Turn<'_> {
             }
         }
         .await;
-        site.remote.close().await;
+        site.close().await;
         settled.map_err(|error| {
             error.left(format!(
                 "the change has come to its stage `{stage}`, in which the cluster can stay; the same \

@@ -170,7 +170,7 @@ impl SshTurn<'_> {
             }
         }))
         .await;
-        site.remote.close().await;
+        site.close().await;
         all(made)
     }
 
@@ -204,7 +204,7 @@ impl SshTurn<'_> {
             execute::execute(Arc::new(plan), &context).await
         }
         .await;
-        site.remote.close().await;
+        site.close().await;
         done.map(|_| ())
     }
 

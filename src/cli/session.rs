@@ -1,8 +1,8 @@
 //! A verb that works, from its first event to its report.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use super::site::Base;
+use super::{connections::Connections, site::Base};
 use crate::{
     error::{Error, Result},
     event::{Event, Events},
@@ -17,6 +17,7 @@ pub(super) struct Session {
     /// `runs/<time>`.
     pub folder: PathBuf,
     pub begun: jiff::Timestamp,
+    connections: Arc<Connections>,
 }
 
 impl Session {
@@ -47,11 +48,13 @@ impl Session {
             reporter,
             folder,
             begun,
+            connections: base.connections.clone(),
         })
     }
 
-    /// Tells how it ended, and waits until everything has been reported.
+    /// Gives the cluster back, tells how it ended, and waits until everything has been reported.
     pub(super) async fn end<T>(self, result: &Result<T>) -> Run {
+        self.connections.close().await;
         let error = result.as_ref().err();
         self.events.emit(Event::RunFinished {
             exit_code: error.map_or(0, |error| error.kind().exit_code()),

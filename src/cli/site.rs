@@ -17,7 +17,9 @@ use futures_util::{
 };
 use indexmap::IndexMap;
 
-use super::Global;
+use tokio::time::timeout;
+
+use super::{Global, connections::Connections, ownership};
 use crate::{
     cluster::{Address, Cluster, KnownHost, Node, TlsStage},
     error::{Error, Kind, Result},
@@ -25,6 +27,7 @@ use crate::{
     event::{Event, Events, HostState},
     facts::{self, Facts, Os},
     given,
+    holder::AT_WORK,
     http::Http,
     inventory::{Host, HostName, Inventory, PgVersion, Role},
     patroni::Patroni,
@@ -33,7 +36,7 @@ use crate::{
     remote::{MIXED_UP, Remote, SshRemote, quote},
     render::{self, Files, Templates},
     verify::{Proof, Prover},
-    workspace::{Request, Usage, Workspace},
+    workspace::{Request, RunLock, Usage, Workspace},
 };
 
 /// What is said aloud wherever it can be seen, while `tls` is off.
@@ -43,12 +46,16 @@ pub(super) const PLAINTEXT: &str =
 /// How long the facts of a host may take once it is connected.
 const PROBE: Duration = Duration::from_secs(30);
 
+/// How long a host may take to grant the lease before something is done to it from outside.
+const CLAIM: Duration = Duration::from_secs(10);
+
 /// What a verb begins with; nothing has been touched yet.
 pub(super) struct Base {
     pub inventory: Inventory,
     pub workspace: Workspace,
     pub templates: Templates,
     pub provider: Box<dyn Provider>,
+    pub connections: Arc<Connections>,
 }
 
 impl Base {
@@ -73,6 +80,7 @@ impl Base {
             workspace,
             templates,
             provider,
+            connections: Arc::default(),
         })
     }
 
@@ -80,6 +88,7 @@ impl Base {
     /// in it once had.
     pub(super) fn with_hosts_that_left(self, hosts: &[KnownHost]) -> Result<Self> {
         let mut inventory = self.inventory;
+        let connections = self.connections;
         for known in hosts {
             let host = inventory
                 .hosts
@@ -92,12 +101,56 @@ impl Base {
             host.roles.sort_unstable();
             host.roles.dedup();
         }
-        Self::of(inventory, self.templates, Workspace::open)
+        let base = Self::of(inventory, self.templates, Workspace::open)?;
+        // The lease goes with whoever has taken it.
+        Ok(Self {
+            connections,
+            ..base
+        })
     }
 
-    /// For verbs that need the cluster to be there: its workspace, or an error that says so.
-    pub(super) fn there(global: &Global) -> Result<Self> {
-        Self::new(global, workspace_there)
+    /// Takes the cluster for a run of `verb` that changes something.
+    ///
+    /// The workspace at once; and from the first connection on a lease on every host, which another
+    /// operator with a copy of the workspace sees too.
+    pub(super) fn lock(&self, verb: &str) -> Result<RunLock> {
+        let lock = self.workspace.lock_folder(verb)?;
+        self.connections.keep(lock.holder());
+        Ok(lock)
+    }
+
+    /// Takes the lease on those of `machines` that answer soon, for what is done to hosts from outside.
+    pub(super) async fn claim(&self, machines: &[Machine]) -> Result<()> {
+        let (events, _quiet) = Events::channel();
+        // A host that cannot be reached, or is not known, may be what is to be put right or removed.
+        let Ok(site) = self.connect(machines, &events).await else {
+            return Ok(());
+        };
+        let mut asked: FuturesUnordered<_> = machines
+            .iter()
+            .map(|machine| timeout(CLAIM, site.remote.connect(&machine.host)))
+            .collect();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(Err(error)) if is_at_work(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        site.remote.settle_lease();
+        Ok(())
+    }
+
+    /// For verbs that need the cluster to be there: its workspace, or an error that says what is there
+    /// instead.
+    pub(super) async fn there(global: &Global) -> Result<Self> {
+        let inventory = global.load()?;
+        if Workspace::existing(&inventory)?.is_none() {
+            return Err(ownership::no_cluster(&inventory).await);
+        }
+        Self::new(global, |inventory| match Workspace::existing(inventory)? {
+            Some(workspace) => Ok(workspace),
+            None => Workspace::open(inventory),
+        })
     }
 
     pub(super) fn hosts(&self) -> Vec<HostName> {
@@ -109,11 +162,14 @@ impl Base {
         self.workspace.pin_host_keys(machines)?;
         let config = self.workspace.write_ssh_config(machines)?;
         let patience = Duration::from_secs(self.inventory.ssh.connect_timeout.into());
-        let remote = Arc::new(SshRemote::new(
-            &config,
-            self.workspace.control_dir()?,
-            patience,
-        ));
+        let make = || {
+            let sockets = self.workspace.control_dir()?;
+            Ok(SshRemote::new(&config, sockets, patience))
+        };
+        let remote = self
+            .connections
+            .to(&self.inventory.cluster, machines, make)
+            .await?;
         let spoken = self.workspace.tls()?;
         let trust = if spoken.is_offered() || self.workspace.has_authority() {
             Some(self.workspace.pki()?.rustls_client_config()?)
@@ -244,20 +300,6 @@ pub(super) fn typed(inventory: &Path, verb: &str) -> String {
     format!("pgherd -i {file} {verb}")
 }
 
-/// The workspace of a cluster that is there.
-pub(super) fn workspace_there(inventory: &Inventory) -> Result<Workspace> {
-    Workspace::existing(inventory)?.ok_or_else(|| no_cluster(inventory))
-}
-
-pub(super) fn no_cluster(inventory: &Inventory) -> Error {
-    Error::failed(format!("there is no cluster {} here", inventory.cluster))
-        .cause(format!(
-            "{} is not there",
-            inventory.workspace_dir().join("secrets.yaml").display()
-        ))
-        .hint(format!("make it: {}", typed(&inventory.path, "up")))
-}
-
 fn major(inventory: &Inventory, host: &HostName, os: &Os) -> Result<u16> {
     match inventory.postgresql.version {
         PgVersion::Major(major) => Ok(major),
@@ -362,7 +404,18 @@ impl Sight {
     }
 }
 
+fn is_at_work(error: &Error) -> bool {
+    error.what().contains(AT_WORK)
+}
+
 impl Site<'_> {
+    /// Ends the connections, unless they are kept for the whole of a run that changes something.
+    pub(super) async fn close(&self) {
+        if !self.base.connections.are_kept() {
+            self.remote.close().await;
+        }
+    }
+
     /// The inventory's hosts that are not among the machines.
     pub(super) fn absent(&self) -> Vec<HostName> {
         let there = |host: &HostName| self.machines.iter().any(|machine| machine.host == *host);
@@ -398,7 +451,7 @@ impl Site<'_> {
             draft => draft?,
         };
         let draft = render::render(&draft, &self.base.templates)?;
-        let (facts, dark) = self.probe(&draft).await;
+        let (facts, dark) = self.probe(&draft).await?;
         let tls = self.base.tls(&facts)?;
         if tls != TlsStage::Required {
             self.http.allow_plaintext();
@@ -429,7 +482,9 @@ impl Site<'_> {
         Ok((sight, tls))
     }
 
-    async fn probe(&self, files: &Files) -> (BTreeMap<HostName, Facts>, Vec<Error>) {
+    /// The facts of the hosts that can be read, and why the others cannot; an error if another run is
+    /// at work on them.
+    async fn probe(&self, files: &Files) -> Result<(BTreeMap<HostName, Facts>, Vec<Error>)> {
         let asked = self.machines.iter().map(|machine| async move {
             let host = &machine.host;
             let paths: Vec<&str> = files
@@ -464,19 +519,23 @@ impl Site<'_> {
             }
             Ok::<_, Error>((host.clone(), facts))
         });
-        let answers = join_all(asked).await;
-        self.looked.store(true, Ordering::Relaxed);
+        let mut asked: FuturesUnordered<_> = asked.collect();
         let mut read = BTreeMap::new();
         let mut dark = Vec::new();
-        for answer in answers {
+        while let Some(answer) = asked.next().await {
             match answer {
                 Ok((host, facts)) => {
                     read.insert(host, facts);
                 }
+                // A host that is slow to say nothing must not keep the other run from going on.
+                Err(error) if is_at_work(&error) => return Err(error),
                 Err(error) => dark.push(error),
             }
         }
-        (read, dark)
+        dark.sort_by(|one, other| one.host().cmp(&other.host()));
+        self.looked.store(true, Ordering::Relaxed);
+        self.remote.settle_lease();
+        Ok((read, dark))
     }
 
     /// What a host has of the cluster's software, for the run's record.

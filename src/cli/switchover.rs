@@ -37,9 +37,9 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::there(global)?;
+    let base = Base::there(global).await?;
     let to = to.map(|name| known(&base, name)).transpose()?;
-    let _lock = base.workspace.lock("switchover")?;
+    let _lock = base.lock("switchover")?;
     terminal.conceal(base.workspace.secrets()?.values());
     drill::mend::offer(&base, yes, terminal, cancel).await?;
     let outlook = base.outlook().await?;
@@ -85,7 +85,7 @@ pub(super) async fn run(
             Ok(Some((handover, record)))
         }
         .await;
-        site.remote.close().await;
+        site.close().await;
         handed
     }
     .await;

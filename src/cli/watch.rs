@@ -74,7 +74,7 @@ pub(super) async fn run(
         Ok::<_, Error>(())
     }
     .await;
-    site.remote.close().await;
+    site.close().await;
     watched
 }
 

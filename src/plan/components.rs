@@ -279,6 +279,7 @@ pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script
         Effect::Nothing => return script,
     };
     script
+        .line(crate::remote::NOTES)
         .line("mkdir -p /run/pgherd/pending")
         .line(format!("echo {note} >/run/pgherd/pending/{}", unit(role)))
 }

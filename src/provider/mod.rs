@@ -24,6 +24,9 @@ pub const CLUSTER_LABEL: &str = "pgherd:cluster";
 /// The label or tag that names the host a resource is or serves.
 pub const HOST_LABEL: &str = "pgherd:host";
 
+/// The label or tag with the id of that cluster: names can be had twice.
+pub const ID_LABEL: &str = "pgherd:id";
+
 /// What a host is doing, as its provider sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MachineState {
@@ -48,6 +51,8 @@ pub struct Machine {
     /// Addresses or names of this machine by which clients elsewhere reach the host's published
     /// ports, such as `127.0.0.1` for a container.
     pub published_on: Option<Ipv4Addr>,
+    /// The id of the cluster that it was made for, where it says so.
+    pub cluster_id: Option<String>,
 }
 
 /// Something in the engine or the account that carries the cluster's label.
@@ -58,14 +63,18 @@ pub struct Resource {
     pub id: String,
     pub name: String,
     pub host: Option<HostName>,
+    /// The id of the cluster that it was made for, where it says so.
+    pub cluster_id: Option<String>,
 }
 
-/// What a new host must let in.
+/// What a new host must let in, and whose it is.
 #[derive(Debug, Clone)]
 pub struct Access {
     pub user: String,
     /// The public key in OpenSSH's one-line form.
     pub public_key: String,
+    /// Everything that is made gets it as [`ID_LABEL`].
+    pub cluster_id: String,
 }
 
 #[async_trait]

@@ -15,12 +15,14 @@ use crate::{
 };
 
 mod forward;
+mod lease;
 mod runner;
 mod script;
 mod ssh;
 mod stranger;
 
-pub use script::{Script, quote};
+pub use lease::Lease;
+pub use script::{NOTES, Script, quote};
 pub use ssh::SshRemote;
 pub use stranger::stranger;
 

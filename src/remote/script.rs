@@ -32,6 +32,12 @@ put() {
 }
 "#;
 
+/// Makes the folder of what pgherd notes on a host until its next boot, or closes it to everybody else:
+/// whoever can open a lock file can hold its lock. Locks that others could have held do not count.
+pub const NOTES: &str =
+    "[ \"$(stat -c %a%u /run/pgherd 2>/dev/null)\" = 7000 ] || rm -f /run/pgherd/*.lock
+install -d -o root -g root -m 0700 /run/pgherd";
+
 /// A script to run as root; it may hold secrets, so it does not show itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Script(String);
@@ -56,7 +62,7 @@ impl Script {
     /// Makes a second run of the same step wait for the first, which may still be at work on the
     /// host after its connection broke.
     pub fn alone(self, name: &str) -> Self {
-        self.line("mkdir -p /run/pgherd")
+        self.line(NOTES)
             .line(format!("exec 9>/run/pgherd/{name}.lock"))
             .line(
                 "flock -n 9 || { echo 'waiting for an earlier run of this step to end'; flock -w 600 9 || \
@@ -118,5 +124,30 @@ mod tests {
                 .expect("sh runs");
             prop_assert_eq!(String::from_utf8_lossy(&output.stdout), value);
         }
+    }
+
+    #[test]
+    fn a_folder_of_notes_that_others_could_open_is_closed_and_its_locks_are_new() {
+        use std::{fs, os::unix::fs::PermissionsExt};
+        // Only root can give a folder to root.
+        if Command::new("id").arg("-u").output().unwrap().stdout != b"0\n" {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("pgherd");
+        let run = || {
+            let script = NOTES.replace("/run/pgherd", folder.to_str().unwrap());
+            let ended = Command::new("/bin/sh").args(["-euc", &script]).status();
+            assert!(ended.unwrap().success());
+            fs::metadata(&folder).unwrap().permissions().mode() & 0o7777
+        };
+        assert_eq!(run(), 0o700);
+        let lock = folder.join("prepare.lock");
+        fs::write(&lock, "").unwrap();
+        assert_eq!(run(), 0o700);
+        assert!(lock.exists(), "a step that runs keeps its lock");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(run(), 0o700);
+        assert!(!lock.exists(), "somebody else may hold it");
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use openssh::{ControlPersist, ForwardType, KnownHosts, Session, SessionBuilder, Socket, Stdio};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -18,8 +19,9 @@ use tokio::{
 };
 
 use super::{
-    Connection, OnLine, Output, Remote, Script,
+    Connection, Lease, OnLine, Output, Remote, Script,
     forward::{Forwarded, Log},
+    lease::{Held, Taken},
     runner::{self, RUNNER, Told},
     stranger::stranger,
 };
@@ -30,7 +32,7 @@ use crate::{
 };
 
 /// How long an idle connection outlives a run that was killed, in seconds.
-const LINGER: NonZeroUsize = NonZeroUsize::new(300).expect("not zero");
+const LINGER: NonZeroUsize = NonZeroUsize::new(20).expect("not zero");
 
 /// How much a script may say on each of its two streams, in bytes. A host that is out of order, or in
 /// wrong hands, could go on without end.
@@ -48,9 +50,13 @@ const OPENED: Duration = Duration::from_secs(2);
 
 /// A knock at a host's door that waits for its answer.
 pub struct Knock(Option<Forwarded>);
+/// How long the end of a connection may take; the host may be gone.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 struct Link {
-    session: Session,
+    session: Arc<Session>,
+    /// The run's lease on the host, where it takes one.
+    held: Mutex<Option<Held>>,
     /// Local sockets that lead to ports of the host.
     forwards: Mutex<HashMap<u16, PathBuf>>,
 }
@@ -67,6 +73,8 @@ pub struct SshRemote {
     patience: Duration,
     links: Mutex<HashMap<HostName, Slot>>,
     telling: OnceLock<PathBuf>,
+    /// What is taken on every host before anything is done there, by a run that changes something.
+    lease: Option<Lease>,
 }
 
 impl SshRemote {
@@ -79,6 +87,22 @@ impl SshRemote {
             patience,
             links: Mutex::new(HashMap::new()),
             telling: OnceLock::new(),
+            lease: None,
+        }
+    }
+
+    /// Takes `lease` on every host that it connects to, before anything else is done there.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// From now on a host on which the lease is lost does not end the run, as long as another one
+    /// holds it.
+    pub fn settle_lease(&self) {
+        if let Some(lease) = &self.lease {
+            lease.settle();
         }
     }
 
@@ -90,7 +114,30 @@ impl SshRemote {
         self.link(host).await.map(|_| ())
     }
 
+    /// The connection to `host`, with the lease on it where the run takes one.
     async fn link(&self, host: &HostName) -> Result<Arc<Link>> {
+        let link = self.connection(host).await?;
+        if let Some(lease) = &self.lease {
+            if let Some(error) = lease.given_up() {
+                return Err(error);
+            }
+            let mut held = link.held.lock().await;
+            if !held.as_ref().is_some_and(Held::lasts) {
+                // What this side has lost must be gone before it is taken anew.
+                if let Some(lost) = held.take() {
+                    lost.end().await;
+                }
+                match lease.take(host, &link.session).await {
+                    Taken::Held(taken) => *held = Some(taken),
+                    Taken::Refused(error) => return Err(error),
+                    Taken::Unknown => {}
+                }
+            }
+        }
+        Ok(link)
+    }
+
+    async fn connection(&self, host: &HostName) -> Result<Arc<Link>> {
         let slot = self
             .links
             .lock()
@@ -113,7 +160,8 @@ impl SshRemote {
             match opened.unwrap_or_else(|_| Err(stalled())) {
                 Ok(session) => {
                     let link = Arc::new(Link {
-                        session,
+                        session: Arc::new(session),
+                        held: Mutex::default(),
                         forwards: Mutex::default(),
                     });
                     *slot = Some(link.clone());
@@ -175,23 +223,6 @@ impl SshRemote {
         }
     }
 
-    /// Makes `local` on this machine's loopback lead to `port` of `host`, until the connection ends.
-    pub async fn forward(&self, host: &HostName, local: u16, port: u16) -> Result<()> {
-        let link = self.link(host).await?;
-        link.session
-            .request_port_forward(
-                ForwardType::Local,
-                Socket::new("127.0.0.1", local),
-                Socket::new("127.0.0.1", port),
-            )
-            .await
-            .map_err(|error| {
-                Error::failed(format!("no way to port {port}"))
-                    .on(host)
-                    .because(error)
-            })
-    }
-
     /// Knocks at a port of `host` where nobody listens: whether sshd refuses to lead there is known
     /// once anything that was sent after it has been answered.
     pub async fn knock(&self, host: &HostName) -> Knock {
@@ -212,16 +243,23 @@ impl SshRemote {
         None
     }
 
-    /// Ends all connections, so that no `ssh` process stays behind.
+    /// Ends all connections, so that no `ssh` process stays behind, and gives the lease back.
     pub async fn close(&self) {
         let links: Vec<_> = self.links.lock().await.drain().collect();
-        for (_, slot) in links {
-            let link = slot.lock().await.take();
-            if let Some(session) = link.and_then(Arc::into_inner).map(|link| link.session) {
-                // A master that is already gone is what we want.
-                let _ = session.close().await;
+        let ends = links.into_iter().map(|(_, slot)| async move {
+            let Some(link) = slot.lock().await.take() else {
+                return;
+            };
+            if let Some(held) = link.held.lock().await.take() {
+                held.end().await;
             }
-        }
+            let session = Arc::into_inner(link).and_then(|link| Arc::into_inner(link.session));
+            if let Some(session) = session {
+                // A master that is already gone is what we want.
+                let _ = timeout(FAREWELL, session.close()).await;
+            }
+        });
+        join_all(ends).await;
     }
 
     /// Opens a way to a port of a host; whether it leads anywhere shows when it is read.

@@ -229,6 +229,7 @@ mod tests {
             ssh_address: None,
             host_key,
             published_on: None,
+            cluster_id: None,
         }
     }
 

@@ -4,50 +4,37 @@
 //! died never blocks the next one. What is written in the file only tells people who has it.
 
 use std::{
-    fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
-    process::{Command, Stdio},
 };
 
-use serde::{Deserialize, Serialize};
-
 use super::files;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    holder::{AT_WORK, Holder},
+};
 
 /// The right to change a cluster; given back when dropped.
 #[derive(Debug)]
 #[must_use = "the lock is held only as long as this value lives"]
 pub struct RunLock {
     file: File,
+    holder: Holder,
+}
+
+impl RunLock {
+    /// Who has it: this run.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
 }
 
 impl Drop for RunLock {
     fn drop(&mut self) {
         // Only so that nobody takes the text for a run; the lock goes with the file either way.
         let _ = self.file.set_len(0);
-    }
-}
-
-/// Who holds a lock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Holder {
-    pid: u32,
-    verb: String,
-    since: jiff::Timestamp,
-    by: String,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.since.strftime("%Y-%m-%d %H:%M:%S UTC");
-        write!(
-            f,
-            "`{}` by {}, process {}, since {since}",
-            self.verb, self.by, self.pid
-        )
     }
 }
 
@@ -64,14 +51,9 @@ pub(super) fn acquire(path: &Path, cluster: &str, verb: &str) -> Result<RunLock>
         if !is_at(&file, path) {
             continue;
         }
-        let holder = Holder {
-            pid: std::process::id(),
-            verb: verb.to_owned(),
-            since: jiff::Timestamp::now(),
-            by: format!("{}@{}", user(), machine()),
-        };
+        let holder = Holder::now(verb);
         introduce(&mut file, &holder).map_err(|e| files::failed("cannot write", path, e))?;
-        return Ok(RunLock { file });
+        return Ok(RunLock { file, holder });
     }
     Err(Error::failed(format!(
         "{} is removed whenever it is locked",
@@ -98,10 +80,9 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 fn introduce(file: &mut File, holder: &Holder) -> io::Result<()> {
-    let mut text = serde_json::to_vec(holder)?;
-    text.push(b'\n');
+    let text = format!("{}\n", holder.line());
     file.rewind()?;
-    file.write_all(&text)?;
+    file.write_all(text.as_bytes())?;
     file.set_len(text.len() as u64)
 }
 
@@ -110,8 +91,8 @@ fn refused(file: &mut File, cluster: &str) -> Error {
     let holder = file
         .read_to_string(&mut text)
         .ok()
-        .and_then(|_| serde_json::from_str::<Holder>(&text).ok());
-    let error = Error::failed(format!("another run is at work on the cluster `{cluster}`"));
+        .and_then(|_| Holder::parse(&text));
+    let error = Error::failed(format!("{AT_WORK} `{cluster}`"));
     match holder {
         Some(holder) => error
             .cause(holder.to_string())
@@ -121,33 +102,13 @@ fn refused(file: &mut File, cluster: &str) -> Error {
     }
 }
 
-fn user() -> String {
-    ["USER", "LOGNAME"]
-        .iter()
-        .filter_map(|name| std::env::var(name).ok())
-        .find(|value| !value.is_empty())
-        .or_else(|| line_of("id", "-un"))
-        .unwrap_or_else(|| "somebody".to_owned())
-}
-
-fn machine() -> String {
-    line_of("uname", "-n").unwrap_or_else(|| "this machine".to_owned())
-}
-
-fn line_of(program: &str, argument: &str) -> Option<String> {
-    let output = Command::new(program)
-        .arg(argument)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let line = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (!line.is_empty()).then_some(line)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{io::BufRead, path::PathBuf};
+    use std::{
+        io::BufRead,
+        path::PathBuf,
+        process::{Command, Stdio},
+    };
 
     use super::*;
     use crate::error::Kind;

@@ -53,6 +53,7 @@ mod secrets;
 mod ssh_config;
 mod ssh_rotation;
 mod tls;
+mod trust;
 
 use self::known_hosts::KnownHosts;
 #[cfg(feature = "aws")]
@@ -124,6 +125,7 @@ impl Workspace {
     /// Opens the workspace, and makes it if there is none.
     pub fn open(inventory: &Inventory) -> Result<Self> {
         let workspace = Self::at(Self::path_of(inventory)?, inventory, None);
+        trust::check(&workspace.dir)?;
         if let Some(all) = workspace.dir.parent() {
             workspace.make_private(all)?;
             // Secrets must not reach a repository because somebody said `git add .`.
@@ -140,6 +142,7 @@ impl Workspace {
     /// no cluster, and a verb that only looks must not make new ones.
     pub fn existing(inventory: &Inventory) -> Result<Option<Self>> {
         let workspace = Self::at(Self::path_of(inventory)?, inventory, None);
+        trust::check(&workspace.dir)?;
         if !workspace.dir.join(SECRETS).exists() {
             return Ok(None);
         }
@@ -155,6 +158,7 @@ impl Workspace {
     /// certificates that nobody will ever use.
     pub fn preview(inventory: &Inventory) -> Result<Self> {
         let real = Self::path_of(inventory)?;
+        trust::check(&real)?;
         let scratch = short_private_dir("pgherd-preview-")?;
         let copy = scratch.path().to_owned();
         for name in [
@@ -249,8 +253,11 @@ impl Workspace {
         Ok(())
     }
 
-    /// Takes the cluster for a run of `verb`, or says who has it.
-    pub fn lock(&self, verb: &str) -> Result<RunLock> {
+    /// Takes the workspace for a run of `verb`, or says who has it.
+    ///
+    /// Only runs from this very folder see it; the cluster itself is taken by the lease that goes with
+    /// it, which is on the hosts.
+    pub fn lock_folder(&self, verb: &str) -> Result<RunLock> {
         lock::acquire(&self.dir.join(LOCK), &self.inventory.cluster, verb)
     }
 
@@ -274,6 +281,11 @@ impl Workspace {
             secrets::load_or_make(&path, &self.wanted_secrets(), |note| self.note(note))?;
         secrets.interim = rotation::interim(&self.dir.join(ROTATION))?;
         Ok(secrets)
+    }
+
+    /// By what the cluster is told from others of its name; nothing where it has not been made here.
+    pub fn cluster_id(&self) -> Result<Option<String>> {
+        secrets::cluster_id(&self.dir.join(SECRETS))
     }
 
     fn wanted_secrets(&self) -> secrets::Wanted<'_> {
@@ -444,7 +456,9 @@ impl Workspace {
     ///
     /// They are there when the cluster is gone, too: `down` leaves them.
     pub fn kept_runs(inventory: &Inventory) -> Result<Vec<PathBuf>> {
-        runs::kept(&Self::path_of(inventory)?.join(RUNS))
+        let dir = Self::path_of(inventory)?;
+        trust::check(&dir)?;
+        runs::kept(&dir.join(RUNS))
     }
 }
 

@@ -114,6 +114,7 @@ fn filled(inventory: &Inventory) -> Workspace {
         ssh_address: None,
         host_key: Some(identity.public_key),
         published_on: None,
+        cluster_id: None,
     };
     workspace
         .pin_host_keys(std::slice::from_ref(&machine))
@@ -277,7 +278,7 @@ fn down_removes_what_was_made_and_nothing_else() {
     fs::write(run.join("events.jsonl"), "{}").unwrap();
 
     let workspace = Workspace::open(&inventory).unwrap();
-    let lock = workspace.lock("down").unwrap();
+    let lock = workspace.lock_folder("down").unwrap();
     workspace.remove(&lock, false).unwrap();
     let run = run
         .strip_prefix(&workspace_dir)
@@ -301,7 +302,7 @@ fn down_keeps_secrets_when_asked_and_the_next_up_takes_them() {
         workspace.secrets().unwrap(),
         workspace.pki().unwrap().ca().to_owned(),
     );
-    let lock = workspace.lock("down").unwrap();
+    let lock = workspace.lock_folder("down").unwrap();
     workspace.remove(&lock, true).unwrap();
     drop(lock);
     assert_eq!(
@@ -317,7 +318,7 @@ fn down_keeps_secrets_when_asked_and_the_next_up_takes_them() {
 fn an_empty_workspace_goes_altogether() {
     let dir = tempfile::tempdir().unwrap();
     let workspace = filled(&inventory(dir.path()));
-    let lock = workspace.lock("down").unwrap();
+    let lock = workspace.lock_folder("down").unwrap();
     workspace.remove(&lock, false).unwrap();
     assert_eq!(files::names(dir.path()).unwrap(), [""; 0]);
 }
@@ -330,7 +331,7 @@ fn another_clusters_workspace_is_left_alone() {
     inventory.cluster = "other".to_owned();
     let other = filled(&inventory).dir().to_owned();
     let before = tree(&other);
-    let lock = first.lock("down").unwrap();
+    let lock = first.lock_folder("down").unwrap();
     first.remove(&lock, false).unwrap();
     assert!(!first.dir().exists());
     assert_eq!(tree(&other), before);
@@ -376,6 +377,7 @@ fn one_stranger_does_not_keep_the_others_from_being_pinned() {
         ssh_address: None,
         host_key,
         published_on: None,
+        cluster_id: None,
     };
     let key = workspace.identity().unwrap().public_key;
     let machines = [machine("node1", Some(key)), machine("node4", None)];
@@ -391,7 +393,7 @@ fn what_down_leaves_is_not_a_cluster() {
     let inventory = inventory(dir.path());
     let workspace = filled(&inventory);
     workspace.new_run(jiff::Timestamp::now()).unwrap();
-    let lock = workspace.lock("down").unwrap();
+    let lock = workspace.lock_folder("down").unwrap();
     workspace.remove(&lock, false).unwrap();
     assert!(workspace.dir().exists());
     assert!(Workspace::existing(&inventory).unwrap().is_none());
@@ -420,6 +422,7 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
                         ssh_address: None,
                         host_key: Some(key.clone()),
                         published_on: None,
+                        cluster_id: None,
                     }];
                     workspace.pin_host_keys(&machines).unwrap();
                     workspace.write_ssh_config(&machines).unwrap();
@@ -447,6 +450,7 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
         ssh_address: None,
         host_key: None,
         published_on: None,
+        cluster_id: None,
     };
     let path = Workspace::open(&smaller)
         .unwrap()
@@ -481,15 +485,15 @@ fn two_openings_of_one_cluster_do_not_both_get_it() {
         Workspace::open(&inventory).unwrap(),
         Workspace::open(&inventory).unwrap(),
     );
-    let lock = one.lock("up").unwrap();
+    let lock = one.lock_folder("up").unwrap();
     assert!(
-        two.lock("render")
+        two.lock_folder("render")
             .unwrap_err()
             .to_string()
             .contains("`up` by")
     );
     drop(lock);
-    let _lock = two.lock("render").unwrap();
+    let _lock = two.lock_folder("render").unwrap();
 }
 
 #[test]
@@ -556,6 +560,7 @@ fn hosts_that_leave_the_inventory_are_still_known() {
         state: MachineState::Running,
         address: Some(Ipv4Addr::new(192, 0, 2, last)),
         ssh_address: None,
+        cluster_id: None,
         host_key: None,
         published_on: None,
     };

@@ -129,6 +129,9 @@ impl Lab {
         provider::from_inventory(&self.five("")).unwrap()
     }
 
+    /// The id of every cluster here.
+    pub(crate) const ID: &str = "0a1b2c3d4e5f";
+
     pub(crate) async fn launch(&self, hosts: &[&str]) -> Result<Vec<Machine>> {
         launch(&*self.provider(), hosts, &self.events).await
     }
@@ -217,6 +220,7 @@ pub(crate) async fn launch(
     let access = Access {
         user: "ubuntu".into(),
         public_key: KEY.into(),
+        cluster_id: ID.into(),
     };
     provider.launch(&hosts, &access, events).await
 }

@@ -131,9 +131,18 @@ fn from_calls_to_a_cluster_and_back() {
     assert!(!said.stderr.contains("nothing to do"), "{}", said.stderr);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
 
-    // Everything is found by its tags, also with nothing left on this machine.
+    // Everything is found by its tags, also with nothing left on this machine; but whose it is must be
+    // said then.
+    let secrets = fs::read_to_string(lab.workspace().join("secrets.yaml")).unwrap();
+    let id = secrets
+        .lines()
+        .find_map(|line| line.strip_prefix("cluster_id: "))
+        .unwrap();
     fs::remove_dir_all(lab.workspace()).unwrap();
-    let said = lab.expect(0, &["down", "--yes"]);
+    let said = lab.expect(1, &["down", "--yes"]);
+    let wanted = format!("--cluster-id {id}");
+    assert!(said.stderr.contains(&wanted), "{}", said.stderr);
+    let said = lab.expect(0, &["down", "--yes", "--cluster-id", id]);
     println!("{}", said.stderr);
     assert!(!lab.workspace().join("secrets.yaml").exists());
     hypervisor.settle();

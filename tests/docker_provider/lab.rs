@@ -126,6 +126,7 @@ impl Lab {
         let access = Access {
             user: self.inventory.ssh.user.clone(),
             public_key: KEY.into(),
+            cluster_id: "0a1b2c3d4e5f".into(),
         };
         self.provider()
             .launch(&self.hosts(), &access, &self.events)

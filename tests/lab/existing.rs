@@ -30,6 +30,7 @@ pub(crate) fn bare_hosts(
     let access = Access {
         user: "ubuntu".into(),
         public_key: fs::read_to_string(key.with_extension("pub")).expect("a key"),
+        cluster_id: "0a1b2c3d4e5f".into(),
     };
     let hosts: Vec<HostName> = names.iter().copied().map(HostName::new).collect();
     let (events, _quiet) = Events::channel();

@@ -183,6 +183,17 @@ impl Lab {
         left
     }
 
+    /// The cluster's id, as what was made for it says.
+    pub(crate) fn cluster_id(&self) -> String {
+        let filter = format!("label=pgherd:cluster={}", self.name);
+        let label = "{{.Label \"pgherd:id\"}}";
+        let mut ids = docker(&["ps", "-a", "--filter", &filter, "--format", label]);
+        ids.push_str(&docker(&[
+            "network", "ls", "--filter", &filter, "--format", label,
+        ]));
+        ids.lines().next().unwrap_or_default().to_owned()
+    }
+
     /// Every file of every run's log, as one text.
     pub(crate) fn logs(&self) -> String {
         let mut text = String::new();
@@ -212,6 +223,10 @@ impl Drop for Lab {
         }
         if !self.leftovers().is_empty() {
             let _ = self.run(&["down", "--yes"]);
+        }
+        // A test may have no workspace, or no longer.
+        if !self.leftovers().is_empty() {
+            let _ = self.run(&["down", "--yes", "--cluster-id", &self.cluster_id()]);
         }
     }
 }

@@ -21,8 +21,8 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::there(global)?;
-    let _lock = base.workspace.lock("drill")?;
+    let base = Base::there(global).await?;
+    let _lock = base.lock("drill")?;
     terminal.conceal(base.workspace.secrets()?.values());
     match base.workspace.left_broken()? {
         Some((broken, note)) => mend(&base, &broken, note, terminal, cancel).await,
@@ -93,6 +93,8 @@ async fn put_right(
     folder: std::path::PathBuf,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    // Whoever plays a drill elsewhere with a copy of the note is at work, and was not killed.
+    base.claim(&base.outlook().await?.running).await?;
     // The hosts first: only then can anybody be asked anything.
     for machine in broken.hosts.iter().map(BrokenHost::machine) {
         match broken.scenario {
@@ -116,7 +118,7 @@ async fn put_right(
             .await
     }
     .await;
-    site.remote.close().await;
+    site.close().await;
     mended.map_err(|error: Error| error.hint("see what is wrong: pgherd status"))
 }
 

@@ -33,8 +33,8 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::there(global)?;
-    let _lock = base.workspace.lock("drill")?;
+    let base = Base::there(global).await?;
+    let _lock = base.lock("drill")?;
     terminal.conceal(base.workspace.secrets()?.values());
     if let Some((broken, note)) = base.workspace.left_broken()? {
         mend::mend(&base, &broken, note, terminal, cancel).await?;
@@ -63,7 +63,7 @@ pub(super) async fn run(
             play(&site, &stage, &scenarios, wish.runs.into(), &mut drills).await
         }
         .await;
-        site.remote.close().await;
+        site.close().await;
         played
     }
     .await;

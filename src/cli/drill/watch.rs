@@ -28,7 +28,7 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let base = Base::there(global)?;
+    let base = Base::there(global).await?;
     terminal.conceal(base.workspace.secrets()?.values());
     let outlook = base.outlook().await?;
     if outlook.running.is_empty() {
@@ -38,7 +38,7 @@ pub(super) async fn run(
     let session = Session::begin(&base, "drill", terminal.for_people(), Vec::new())?;
     let site = base.connect(&outlook.running, &session.events).await?;
     let watched = watch(&site, wish, &session.folder, cancel).await;
-    site.remote.close().await;
+    site.close().await;
     // Before the report ends, which puts it on the run's page.
     let (record, result) = match watched {
         Err(error) => (None, Err(error)),

@@ -11,7 +11,7 @@ use super::failure::{Doing, Failure};
 use crate::{
     error::{Error, Result},
     inventory::{Connect, HostName},
-    provider::{CLUSTER_LABEL, HOST_LABEL, Machine, MachineState},
+    provider::{CLUSTER_LABEL, HOST_LABEL, ID_LABEL, Machine, MachineState},
 };
 
 /// The tag with the host's public key: what discovery, by anybody, pins.
@@ -39,6 +39,7 @@ pub(super) struct Found {
     pub(super) image: Option<String>,
     pub(super) architecture: String,
     pub(super) host_key: Option<String>,
+    pub(super) cluster_id: Option<String>,
     pub(super) key_name: Option<String>,
     pub(super) vpc: Option<String>,
     /// The interface that it was launched with, and the security groups that this is in.
@@ -75,6 +76,7 @@ impl Found {
                 .map_or("x86_64", |it| it.as_str())
                 .to_owned(),
             host_key: tag(HOST_KEY),
+            cluster_id: tag(ID_LABEL),
             key_name: instance.key_name().map(str::to_owned),
             vpc: instance.vpc_id().map(str::to_owned),
             reason: instance
@@ -115,6 +117,7 @@ impl Found {
             },
             host_key: self.host_key.clone(),
             published_on: None,
+            cluster_id: self.cluster_id.clone(),
         }
     }
 }

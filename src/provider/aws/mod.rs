@@ -19,7 +19,7 @@ use self::{
     seen::Seen,
     survey::Survey,
 };
-use super::{Access, CLUSTER_LABEL, Machine, Provider, Resource};
+use super::{Access, CLUSTER_LABEL, ID_LABEL, Machine, Provider, Resource};
 use crate::{
     error::{Error, Result},
     event::Events,
@@ -81,6 +81,7 @@ impl AwsProvider {
     fn tags(&self) -> Tags<'_> {
         Tags {
             cluster: &self.inventory.cluster,
+            id: None,
             own: &self.settings.tags,
         }
     }
@@ -358,7 +359,10 @@ impl Provider for AwsProvider {
             ec2: &account.ec2,
             inventory: &self.inventory,
             settings: &self.settings,
-            tags: self.tags(),
+            tags: Tags {
+                id: Some(&access.cluster_id),
+                ..self.tags()
+            },
             launches: Launches::of(&self.inventory)?,
             access,
             events,
@@ -427,6 +431,8 @@ impl Provider for AwsProvider {
 #[derive(Debug, Clone, Copy)]
 struct Tags<'a> {
     cluster: &'a str,
+    /// The cluster's id, for what is made; asking whether something may be made needs none.
+    id: Option<&'a str>,
     /// The user's, from the inventory.
     own: &'a BTreeMap<String, String>,
 }
@@ -453,6 +459,7 @@ impl<'a> Tags<'a> {
                 .map(|(key, value)| (key.as_str(), value.as_str())),
         );
         all.insert(CLUSTER_LABEL, self.cluster);
+        all.extend(self.id.map(|id| (ID_LABEL, id)));
         let tags = all
             .into_iter()
             .map(|(key, value)| Tag::builder().key(key).value(value).build());

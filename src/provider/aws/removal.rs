@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     event::{Event, Events, HostState},
     inventory::HostName,
-    provider::{HOST_LABEL, Resource},
+    provider::{HOST_LABEL, ID_LABEL, Resource},
 };
 
 pub(super) const INSTANCE: &str = "instance";
@@ -45,6 +45,7 @@ fn resource(
         kind,
         name: name.or(host).unwrap_or(&id).to_owned(),
         host: host.map(HostName::new),
+        cluster_id: tag(tags, ID_LABEL).map(str::to_owned),
         id,
     })
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     inventory::HostName,
-    provider::{CLUSTER_LABEL, HOST_LABEL, Machine, MachineState},
+    provider::{CLUSTER_LABEL, HOST_LABEL, ID_LABEL, Machine, MachineState},
 };
 
 /// What becomes PID 1 where an image does not say.
@@ -34,6 +34,8 @@ pub(super) const INIT: &str = "/sbin/pgherd-init";
 /// Holds the public half of the host key that pgherd put into the container. To read the file itself
 /// costs the engine a tenth of a second of processor time for each host.
 const HOST_KEY_LABEL: &str = "pgherd:host-key";
+/// The file by which pgherd recognises its own hosts: the cluster's name, then its id.
+const MARK: &str = "/etc/pgherd/cluster";
 /// Seconds that `docker stop` gives a host: PostgreSQL's shutdown checkpoint, and some.
 const STOP_TIMEOUT: i64 = 60;
 /// PostgreSQL's parallel queries share memory here; the engine's own 64 MB are soon too few. A
@@ -71,6 +73,7 @@ pub(super) struct Found {
     pub(super) ports: Vec<u16>,
     /// The public half: `ssh-ed25519 AAAA…`.
     pub(super) host_key: Option<String>,
+    pub(super) cluster_id: Option<String>,
 }
 
 impl Found {
@@ -100,6 +103,7 @@ impl Found {
             address: self.address,
             ssh_address: None,
             host_key: self.host_key,
+            cluster_id: self.cluster_id,
         }
     }
 }
@@ -141,7 +145,19 @@ pub(super) async fn find_all(engine: &Engine, cluster: &str, network: &str) -> R
         .filter_map(|container| container.id.as_deref())
         .map(|id| inspect(engine, id, network));
     let found = future::try_join_all(inspections).await?;
-    Ok(found.into_iter().flatten().collect())
+    let mut found: Vec<Found> = found.into_iter().flatten().collect();
+    for container in found.iter_mut().filter(|it| it.cluster_id.is_none()) {
+        container.cluster_id = mark(engine, &container.id).await;
+    }
+    Ok(found)
+}
+
+/// The id of the cluster that a host says itself that it is of: hosts that were made by earlier
+/// versions have no label with it.
+pub(super) async fn mark(engine: &Engine, id: &str) -> Option<String> {
+    let text = archive::read(engine, id, MARK).await.ok()??;
+    let id = text.lines().nth(1)?.trim();
+    (!id.is_empty()).then(|| id.to_owned())
 }
 
 /// One container; `None` when it has gone, or is not one of ours.
@@ -200,6 +216,7 @@ fn found(container: ContainerInspectResponse, network: &str) -> Option<Found> {
         address,
         ports: bindings.as_ref().map(ports::published).unwrap_or_default(),
         host_key: labels.remove(HOST_KEY_LABEL),
+        cluster_id: labels.remove(ID_LABEL),
     })
 }
 
@@ -209,6 +226,7 @@ pub(super) async fn create(
     spec: &Spec<'_>,
     image: &Image,
     host_key: &str,
+    cluster_id: &str,
 ) -> Result<String> {
     let name = name(spec.cluster, spec.host);
     let doing = format!("create the container {name}");
@@ -217,7 +235,7 @@ pub(super) async fn create(
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let create = engine
             .api()
-            .create_container(Some(options), body(spec, image, host_key));
+            .create_container(Some(options), body(spec, image, host_key, cluster_id));
         let id = engine::call(&doing, async {
             match create.await {
                 Ok(response) => Ok(Some(response.id)),
@@ -243,7 +261,7 @@ pub(super) async fn create(
     }
 }
 
-fn body(spec: &Spec<'_>, image: &Image, host_key: &str) -> ContainerCreateBody {
+fn body(spec: &Spec<'_>, image: &Image, host_key: &str, cluster_id: &str) -> ContainerCreateBody {
     let strings = |strings: &[&str]| -> Option<Vec<String>> {
         Some(strings.iter().map(|&string| string.to_owned()).collect())
     };
@@ -290,6 +308,7 @@ fn body(spec: &Spec<'_>, image: &Image, host_key: &str) -> ContainerCreateBody {
             (CLUSTER_LABEL.into(), spec.cluster.into()),
             (HOST_LABEL.into(), spec.host.to_string()),
             (HOST_KEY_LABEL.into(), host_key.to_owned()),
+            (ID_LABEL.into(), cluster_id.to_owned()),
         ])),
         host_config: Some(host_config),
         networking_config: Some(NetworkingConfig {
@@ -424,7 +443,8 @@ mod tests {
     #[test]
     fn a_host_is_never_privileged() {
         let host = HostName::new("node1");
-        let body = body(&spec(&host, &[]), &image(false), "ssh-ed25519 A");
+        let body = body(&spec(&host, &[]), &image(false), "ssh-ed25519 A", "0a1b");
+        assert_eq!(body.labels.as_ref().unwrap()[ID_LABEL], "0a1b");
         assert_eq!(body.entrypoint, Some(vec![INIT.to_owned()]));
         let config = body.host_config.unwrap();
         assert_eq!(config.privileged, None);
@@ -441,7 +461,7 @@ mod tests {
             stats_port: 7000,
             connections_per_source: None,
         });
-        let body = body(&spec(&host, &ports), &image(true), "ssh-ed25519 A");
+        let body = body(&spec(&host, &ports), &image(true), "ssh-ed25519 A", "0a1b");
         assert_eq!(body.entrypoint, None);
         let bindings = body.host_config.unwrap().port_bindings.unwrap();
         assert_eq!(bindings.len(), 3);

@@ -238,6 +238,7 @@ mod engine_tests {
         let access = Access {
             user: "ubuntu".into(),
             public_key: "ssh-ed25519 AAAA".into(),
+            cluster_id: "0a1b".into(),
         };
         let launched = provider.launch(&[host], &access, &events).await;
         let resources = provider.resources().await.unwrap();

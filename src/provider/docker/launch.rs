@@ -62,7 +62,8 @@ impl Launch<'_> {
         self.events.host(spec.host, HostState::Creating, None);
         let name = container::name(spec.cluster, spec.host);
         let key = HostKey::generate().await?;
-        let id = container::create(self.engine, spec, image, &key.public).await?;
+        let owner = &self.access.cluster_id;
+        let id = container::create(self.engine, spec, image, &key.public, owner).await?;
         let started = async {
             let account = self
                 .account

@@ -90,6 +90,7 @@ impl DockerProvider {
     fn network(&self) -> network::Desired<'_> {
         network::Desired {
             cluster: &self.cluster,
+            id: None,
             subnet: self.settings.subnet,
             fixed: &self.fixed,
         }
@@ -258,7 +259,11 @@ impl Provider for DockerProvider {
             }
             false => None,
         };
-        let network = network::ensure(engine, &self.network(), events).await?;
+        let desired = network::Desired {
+            id: Some(&access.cluster_id),
+            ..self.network()
+        };
+        let network = network::ensure(engine, &desired, events).await?;
         let addresses = self.addresses(engine, &network, &found).await?;
 
         let mut found: BTreeMap<HostName, Found> = found
@@ -314,7 +319,10 @@ impl Provider for DockerProvider {
     async fn readdress(&self, moves: &[(HostName, Ipv4Addr)], events: &Events) -> Result<()> {
         let engine = self.engine().await?;
         let found = self.found(engine).await?;
-        let desired = self.network();
+        let desired = network::Desired {
+            id: found.iter().find_map(|it| it.cluster_id.as_deref()),
+            ..self.network()
+        };
         let network = desired.name();
         let specs: Vec<Spec> = moves
             .iter()

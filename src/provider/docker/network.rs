@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     event::{Event, Events, HostState},
     inventory::HostName,
-    provider::CLUSTER_LABEL,
+    provider::{CLUSTER_LABEL, ID_LABEL},
 };
 
 /// How often another subnet is tried when somebody else took the chosen one meanwhile.
@@ -29,6 +29,8 @@ const ATTEMPTS: usize = 8;
 /// What the inventory says about the network.
 pub(super) struct Desired<'a> {
     pub(super) cluster: &'a str,
+    /// The cluster's id, where a network may have to be made.
+    pub(super) id: Option<&'a str>,
     pub(super) subnet: Option<Ipv4Net>,
     pub(super) fixed: &'a IndexMap<HostName, Ipv4Addr>,
 }
@@ -243,10 +245,15 @@ async fn create(
         options: mtu
             .filter(|mtu| *mtu < 1500)
             .map(|mtu| HashMap::from([("com.docker.network.driver.mtu".into(), mtu.to_string())])),
-        labels: Some(HashMap::from([(
-            CLUSTER_LABEL.into(),
-            desired.cluster.into(),
-        )])),
+        labels: Some(
+            [
+                (CLUSTER_LABEL, Some(desired.cluster)),
+                (ID_LABEL, desired.id),
+            ]
+            .into_iter()
+            .filter_map(|(label, value)| Some((label.to_owned(), value?.to_owned())))
+            .collect(),
+        ),
         ..Default::default()
     };
     let response = engine::call(

@@ -189,6 +189,7 @@ mod tests {
             ssh_address: None,
             host_key: None,
             published_on: None,
+            cluster_id: None,
         }
     }
 
@@ -199,6 +200,7 @@ mod tests {
             .collect();
         let desired = network::Desired {
             cluster: "c",
+            id: None,
             subnet: subnet.map(|it| it.parse().unwrap()),
             fixed: &fixed,
         };

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     event::{Event, Events, HostState},
     inventory::HostName,
-    provider::{CLUSTER_LABEL, HOST_LABEL, Resource},
+    provider::{CLUSTER_LABEL, HOST_LABEL, ID_LABEL, Resource},
 };
 
 const CONTAINER: &str = "container";
@@ -37,11 +37,15 @@ pub(super) async fn resources(engine: &Engine, cluster: &str) -> Result<Vec<Reso
                 kind: CONTAINER,
                 name: container::listed_name(&container).to_owned(),
                 host: container::label(&container, HOST_LABEL).map(HostName::new),
+                cluster_id: container::label(&container, ID_LABEL).map(str::to_owned),
                 id: container.id?,
             })
         })
         .collect();
     containers.sort_by(|a, b| a.name.cmp(&b.name));
+    for container in containers.iter_mut().filter(|it| it.cluster_id.is_none()) {
+        container.cluster_id = container::mark(engine, &container.id).await;
+    }
     let mut networks: Vec<Resource> = networks
         .into_iter()
         .filter_map(|network| {
@@ -49,6 +53,7 @@ pub(super) async fn resources(engine: &Engine, cluster: &str) -> Result<Vec<Reso
                 kind: NETWORK,
                 name: network.name?,
                 host: None,
+                cluster_id: network.labels.and_then(|mut it| it.remove(ID_LABEL)),
                 id: network.id?,
             })
         })

@@ -105,6 +105,18 @@ fn variable(key: &Key) -> String {
     prefix + &name.collect::<String>()
 }
 
+/// The cluster's id, if there is a file of secrets with one; nothing is made.
+pub(super) fn cluster_id(path: &Path) -> Result<Option<String>> {
+    let Some(text) = files::read(path)? else {
+        return Ok(None);
+    };
+    let values = form::parse(path, &text)?;
+    let id = values
+        .into_iter()
+        .find(|(key, _)| *key == Key::Own(CLUSTER_ID));
+    Ok(id.map(|(_, id)| id.expose().to_owned()))
+}
+
 /// Reads the secrets at `path`, or makes them there; what the user gives elsewhere counts before.
 ///
 /// What is there is never replaced: a password that the cluster has and the file lacks is lost.

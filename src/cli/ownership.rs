@@ -1,0 +1,337 @@
+//! Whose hosts these are: a cluster's name can be had twice, its id cannot.
+//!
+//! The id is in the workspace's secrets, on everything that pgherd has made as a label or tag, and on
+//! every host in a file. What earlier versions have made has no such label; where a host says nothing
+//! either, it counts as the cluster's whose workspace is here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::site::{Base, typed};
+use crate::{
+    cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
+    error::{Error, Result},
+    inventory::{HostName, Inventory, Role},
+    provider::{Machine, Resource},
+};
+
+/// What `--cluster-id` takes for things that say no id.
+const UNMARKED: &str = "unmarked";
+
+/// How long a port may take to answer when only its presence counts.
+const KNOCK: Duration = Duration::from_secs(1);
+
+/// Things by the id that they say; `None` for those without one.
+type ById<'a> = BTreeMap<Option<&'a str>, Vec<String>>;
+
+/// Refuses machines that were made for another cluster than the workspace's.
+pub(super) fn of_machines(base: &Base, machines: &[Machine]) -> Result<()> {
+    if !base.provider.owns_hosts() {
+        return Ok(());
+    }
+    let mut found = ById::new();
+    for machine in machines {
+        let id = machine.cluster_id.as_deref();
+        let all = found.entry(id).or_default();
+        all.push(format!("host {}", machine.host));
+    }
+    check(
+        &base.inventory,
+        &found,
+        base.workspace.cluster_id()?.as_deref(),
+    )
+}
+
+fn check(inventory: &Inventory, found: &ById<'_>, ours: Option<&str>) -> Result<()> {
+    match ours {
+        _ if found.is_empty() => Ok(()),
+        None => Err(lost(inventory, found)),
+        Some(ours) => {
+            let strange = |id: &&Option<&str>| id.is_some_and(|id| id != ours);
+            match found.keys().any(|id| strange(&id)) {
+                true => Err(anothers(inventory, found, ours)),
+                false => Ok(()),
+            }
+        }
+    }
+}
+
+/// Those of `all` that `down` removes.
+///
+/// # Errors
+/// Some are another cluster's of the same name, or it is not known here whose they are; the error names
+/// the ids, and what to type to remove them all the same.
+pub(super) fn removable(
+    inventory: &Inventory,
+    all: Vec<Resource>,
+    ours: Option<&str>,
+    wanted: Option<&str>,
+) -> Result<Vec<Resource>> {
+    let ids: BTreeSet<Option<String>> = all.iter().map(|it| it.cluster_id.clone()).collect();
+    let Some(wanted) = wanted else {
+        let mut found = ById::new();
+        for resource in &all {
+            let kind = found.entry(resource.cluster_id.as_deref()).or_default();
+            kind.push(format!("{} {}", resource.kind, resource.name));
+        }
+        check(inventory, &found, ours)?;
+        return Ok(all);
+    };
+    let wanted = (wanted != UNMARKED).then(|| wanted.to_owned());
+    let only = ids.iter().flatten().all(|id| Some(id) == wanted.as_ref());
+    // What says nothing goes along where nobody else can have made it.
+    let goes = |it: &Resource| it.cluster_id == wanted || (it.cluster_id.is_none() && only);
+    if !ids.is_empty() && !all.iter().any(goes) {
+        let there: Vec<&str> = ids.iter().map(|id| named(id.as_deref())).collect();
+        return Err(Error::input("nothing is there of the cluster with that id")
+            .cause(format!(
+                "what is called {} has the id {}",
+                inventory.cluster,
+                there.join(", ")
+            ))
+            .left("nothing was removed"));
+    }
+    Ok(all.into_iter().filter(goes).collect())
+}
+
+fn named(id: Option<&str>) -> &str {
+    id.unwrap_or(UNMARKED)
+}
+
+/// A line an id, with what has it.
+fn list(found: &ById<'_>) -> String {
+    let line = |(id, things): (&Option<&str>, &Vec<String>)| {
+        let id = match id {
+            Some(id) => format!("id {id}"),
+            None => "no id".to_owned(),
+        };
+        format!("{id}: {}\n", things.join(", "))
+    };
+    found.iter().map(line).collect()
+}
+
+fn anothers(inventory: &Inventory, found: &ById<'_>, ours: &str) -> Error {
+    let cluster = &inventory.cluster;
+    let mut error = Error::failed(format!("another cluster is called {cluster} too"))
+        .cause(format!("the cluster of this folder has the id {ours}"))
+        .excerpt("found", list(found))
+        .left("nothing was touched")
+        .hint(format!(
+            "if it is this cluster, this folder has another's workspace: copy the right {} here",
+            folder(inventory)
+        ))
+        .hint("otherwise give this cluster another name in the inventory");
+    // What says no id counts as this cluster's.
+    for id in found.keys().flatten().filter(|id| **id != ours) {
+        error = error.hint(removal(inventory, Some(id)));
+    }
+    error
+}
+
+/// The error of a folder without the workspace of a cluster that is there.
+fn lost(inventory: &Inventory, found: &ById<'_>) -> Error {
+    let error = Error::failed(format!(
+        "a cluster {} is there, and was not made from this folder",
+        inventory.cluster
+    ))
+    .cause(format!("{} is not there", secrets(inventory)))
+    .excerpt("found", list(found))
+    .left("nothing was touched")
+    .hint(copy(inventory));
+    // What says no id goes along with the rest where only one id is there.
+    let marked = found.keys().flatten().count();
+    found
+        .keys()
+        .filter(|id| id.is_some() || marked != 1)
+        .fold(error, |error, id| error.hint(removal(inventory, *id)))
+}
+
+fn copy(inventory: &Inventory) -> String {
+    format!(
+        "copy {} from the folder, or the machine, where the cluster was made: its passwords, keys and \
+         certificates are in it",
+        folder(inventory)
+    )
+}
+
+fn removal(inventory: &Inventory, id: Option<&str>) -> String {
+    let down = typed(&inventory.path, "down");
+    format!(
+        "if that is to go for good, with all of its data: {down} --cluster-id {}",
+        named(id)
+    )
+}
+
+fn folder(inventory: &Inventory) -> String {
+    inventory.workspace_dir().display().to_string()
+}
+
+fn secrets(inventory: &Inventory) -> String {
+    let path = inventory.workspace_dir().join("secrets.yaml");
+    path.display().to_string()
+}
+
+impl Base {
+    /// An error where hosts of the cluster are there and its workspace is not: passwords that were
+    /// made up now would be those of another cluster.
+    pub(super) async fn not_lost(&self) -> Result<()> {
+        if !self.provider.owns_hosts() || self.workspace.cluster_id()?.is_some() {
+            return Ok(());
+        }
+        of_machines(self, &self.provider.discover().await?)
+    }
+}
+
+/// The error of a verb that needs a cluster, in a folder that has none: says what is seen of it.
+pub(super) async fn no_cluster(inventory: &Inventory) -> Error {
+    let provider = crate::provider::from_inventory(inventory);
+    if let Ok(provider) = &provider
+        && provider.owns_hosts()
+    {
+        // An engine or an account that does not answer says nothing either way.
+        let machines = provider.discover().await.unwrap_or_default();
+        let mut found = ById::new();
+        for machine in &machines {
+            let all = found.entry(machine.cluster_id.as_deref()).or_default();
+            all.push(format!("host {}", machine.host));
+        }
+        if !found.is_empty() {
+            return lost(inventory, &found);
+        }
+    }
+    let error = Error::failed(format!("there is no cluster {} here", inventory.cluster))
+        .cause(format!("{} is not there", secrets(inventory)));
+    let answering = match provider.is_ok_and(|it| it.owns_hosts()) {
+        true => Vec::new(),
+        false => answering(inventory).await,
+    };
+    if answering.is_empty() {
+        return error.hint(format!("make it: {}", typed(&inventory.path, "up")));
+    }
+    error
+        .cause(format!(
+            "its hosts answer as those of a cluster do: {}",
+            answering.join(", ")
+        ))
+        .hint(copy(inventory))
+        .hint(format!(
+            "if they are to become this cluster, see what stands in its way: {}",
+            typed(&inventory.path, "plan")
+        ))
+}
+
+/// Which hosts' services answer at the inventory's addresses: `node1 on port 8008 (Patroni)`.
+async fn answering(inventory: &Inventory) -> Vec<String> {
+    let knock = |host: HostName, address: Ipv4Addr, role: Role| async move {
+        let (port, service) = match role {
+            Role::Postgres => (PATRONI_PORT, "Patroni"),
+            Role::Etcd => (ETCD_CLIENT_PORT, "etcd"),
+            Role::Haproxy => (inventory.haproxy.write_port, "HAProxy"),
+        };
+        let connecting = TcpStream::connect(SocketAddr::from((address, port)));
+        match timeout(KNOCK, connecting).await {
+            Ok(Ok(_)) => Some(format!("{host} on port {port} ({service})")),
+            _ => None,
+        }
+    };
+    let mut knocks = Vec::new();
+    for (name, host) in &inventory.hosts {
+        for role in &host.roles {
+            knocks.extend(host.address.map(|it| knock(name.clone(), it, *role)));
+        }
+    }
+    join_all(knocks).await.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::world::{FIVE, cluster};
+
+    fn inventory() -> Inventory {
+        cluster("", FIVE).inventory
+    }
+
+    fn resource(name: &str, id: Option<&str>) -> Resource {
+        Resource {
+            kind: "container",
+            id: name.into(),
+            name: name.into(),
+            host: None,
+            cluster_id: id.map(str::to_owned),
+        }
+    }
+
+    /// The names that go, or the error in full.
+    fn removed(
+        all: &[(&str, Option<&str>)],
+        ours: Option<&str>,
+        wanted: Option<&str>,
+    ) -> Result<Vec<String>, String> {
+        let all = all.iter().map(|(name, id)| resource(name, *id)).collect();
+        match removable(&inventory(), all, ours, wanted) {
+            Ok(some) => Ok(some.into_iter().map(|it| it.name).collect()),
+            Err(error) => {
+                let excerpts = error.excerpts().iter().map(|it| it.text.clone());
+                let hints = error.hints().iter().cloned();
+                let all: Vec<String> = [error.to_string()]
+                    .into_iter()
+                    .chain(excerpts)
+                    .chain(hints)
+                    .collect();
+                Err(all.join("\n"))
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_the_id_of_the_workspace_goes_and_so_does_what_says_none() {
+        let all = [("a", Some("aa")), ("net", None)];
+        assert_eq!(removed(&all, Some("aa"), None).unwrap(), ["a", "net"]);
+        assert_eq!(removed(&[("a", None)], Some("aa"), None).unwrap(), ["a"]);
+        assert_eq!(removed(&[], None, None).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_has_another_id_is_refused_and_both_are_named() {
+        let error = removed(&[("a", Some("aa")), ("b", Some("bb"))], Some("aa"), None).unwrap_err();
+        for part in [
+            "has the id aa",
+            "id bb: container b",
+            "down --cluster-id bb",
+        ] {
+            assert!(error.contains(part), "{part} is missing in: {error}");
+        }
+        assert!(!error.contains("--cluster-id aa"), "{error}");
+    }
+
+    #[test]
+    fn without_a_workspace_nothing_goes_by_its_name_alone() {
+        for (id, shown) in [(Some("bb"), "bb"), (None, "unmarked")] {
+            let error = removed(&[("b", id)], None, None).unwrap_err();
+            assert!(error.contains("secrets.yaml is not there"), "{error}");
+            assert!(error.contains(&format!("--cluster-id {shown}")), "{error}");
+            assert_eq!(removed(&[("b", id)], None, Some(shown)).unwrap(), ["b"]);
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_typed_removes_its_own_and_no_other() {
+        let all = [("a", Some("aa")), ("b", Some("bb")), ("net", None)];
+        assert_eq!(removed(&all, Some("aa"), Some("bb")).unwrap(), ["b"]);
+        assert_eq!(removed(&all, None, Some("unmarked")).unwrap(), ["net"]);
+        assert_eq!(
+            removed(&[("b", Some("bb")), ("net", None)], None, Some("bb")).unwrap(),
+            ["b", "net"],
+            "an older network of the same hosts"
+        );
+        let error = removed(&all, None, Some("cc")).unwrap_err();
+        assert!(error.contains("has the id unmarked, aa, bb"), "{error}");
+    }
+}

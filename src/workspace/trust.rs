@@ -1,0 +1,154 @@
+//! Whose the workspace is: as `ssh` with its keys, pgherd reads nothing that somebody else could have
+//! put there.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::{LAUNCHES, PKI, RUNS, files, pki};
+use crate::error::{Error, Result};
+
+/// Refuses the workspace in `dir` if it, its parent `.pgherd`, or a file in it is another user's, or a
+/// link to somewhere else. What is not there cannot be wrong.
+pub(super) fn check(dir: &Path) -> Result<()> {
+    let us = Us::now();
+    if let Some(all) = dir.parent() {
+        us.own(all)?;
+    }
+    us.own(dir)?;
+    let pki = dir.join(PKI);
+    let folders = [
+        dir.to_owned(),
+        pki::rotation::next_dir(&pki),
+        pki,
+        dir.join(LAUNCHES),
+    ];
+    // The records of runs are many, and only shown; their folder is looked at like the rest.
+    us.own(&dir.join(RUNS))?;
+    for folder in folders {
+        us.own(&folder)?;
+        for name in files::names(&folder)? {
+            us.own(&folder.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The users whose files are trusted.
+struct Us {
+    user: u32,
+    /// Who called us by `sudo`: the folder is his, and he may become root as it is.
+    caller: Option<u32>,
+}
+
+impl Us {
+    fn now() -> Self {
+        let user = rustix::process::geteuid().as_raw();
+        let caller = std::env::var("SUDO_UID").ok();
+        Self {
+            user,
+            caller: caller.filter(|_| user == 0).and_then(|it| it.parse().ok()),
+        }
+    }
+
+    fn own(&self, path: &Path) -> Result<()> {
+        let metadata = match fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(files::failed("cannot look at", path, e)),
+        };
+        if metadata.is_symlink() {
+            let to = fs::read_link(path).unwrap_or_else(|_| PathBuf::from("?"));
+            return Err(Error::input(format!("{} is a link", path.display()))
+                .cause(format!("it leads to {}", to.display()))
+                .left("nothing was read or written")
+                .hint(
+                    "a workspace has no links: put the folder, or the file itself, in its place",
+                ));
+        }
+        let owner = metadata.uid();
+        if owner == self.user || owner == 0 || Some(owner) == self.caller {
+            return Ok(());
+        }
+        Err(
+            Error::input(format!("{} belongs to somebody else", path.display()))
+                .cause(format!(
+                    "its owner is the user {owner}, and you are the user {}",
+                    self.user
+                ))
+                .left("nothing was read or written")
+                .hint(format!(
+                    "if you trust what is in it, make it yours: chown -R {} {}",
+                    self.user,
+                    crate::remote::quote(&path.display().to_string())
+                )),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    fn workspace() -> (tempfile::TempDir, PathBuf) {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join(".pgherd").join("pg");
+        fs::create_dir_all(dir.join(PKI)).unwrap();
+        fs::write(dir.join("secrets.yaml"), "superuser: x\n").unwrap();
+        fs::write(dir.join(PKI).join("ca.key"), "x").unwrap();
+        (parent, dir)
+    }
+
+    #[test]
+    fn what_is_ours_is_taken() {
+        let (_parent, dir) = workspace();
+        check(&dir).unwrap();
+        check(&dir.join("nowhere")).unwrap();
+    }
+
+    #[test]
+    fn a_link_anywhere_is_refused_and_named() {
+        for at in ["secrets.yaml", "pki/ca.key", "pki", "runs", "."] {
+            let (parent, dir) = workspace();
+            let path = match at {
+                "." => dir.clone(),
+                at => dir.join(at),
+            };
+            let elsewhere = parent.path().join("elsewhere");
+            match fs::symlink_metadata(&path) {
+                Ok(it) if it.is_dir() => fs::remove_dir_all(&path).unwrap(),
+                Ok(_) => fs::remove_file(&path).unwrap(),
+                Err(_) => {}
+            }
+            symlink(&elsewhere, &path).unwrap();
+            let error = check(&dir).unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+            assert!(error.contains("elsewhere"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_somebody_elses_is_refused_but_for_the_one_who_called_sudo() {
+        let us = |user, caller| Us { user, caller };
+        let (_parent, dir) = workspace();
+        let owner = fs::metadata(&dir).unwrap().uid();
+        us(owner, None).own(&dir).unwrap();
+        if owner == 0 {
+            // Only root can give a file away.
+            chown(dir.join("secrets.yaml"), Some(4242), None).unwrap();
+            let error = check(&dir).unwrap_err().to_string();
+            assert!(error.contains("the user 4242"), "{error}");
+            let path = dir.join("secrets.yaml");
+            us(0, Some(4242)).own(&path).unwrap();
+            us(4242, None).own(&path).unwrap();
+            assert!(us(1000, None).own(&path).is_err());
+        } else {
+            assert!(us(owner + 1, None).own(&dir).is_err());
+        }
+    }
+}

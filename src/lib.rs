@@ -15,6 +15,8 @@ pub mod facts;
 pub mod haproxy;
 pub mod http;
 pub mod inventory;
+pub(crate) mod journal;
+pub(crate) mod liberal;
 pub mod patroni;
 pub mod plan;
 pub mod postgres;

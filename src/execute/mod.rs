@@ -21,9 +21,11 @@ use crate::{
 mod action;
 mod diagnose;
 mod operate;
+mod restart;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod wait;
 
 pub use shared::SharedSurvey;
@@ -202,8 +204,9 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
             run(step, &leader, script, context, &say).await
         }
         Action::Await(condition) => wait::wait(condition, step, context, &say).await,
+        Action::TryParameters(script) => trial::run(step, script, context, &say).await,
         Action::PatchConfig(patch) => action::patch_config(patch, context).await,
-        Action::RestartPending => action::restart_pending(step, context, &say).await,
+        Action::RestartPending => restart::restart_pending(step, context, &say).await,
         Action::ReleaseBootstrap { revision } => {
             action::release_bootstrap(step, revision, context).await
         }
@@ -220,7 +223,7 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
             Ok(())
         }
         Action::TakeOver => {
-            action::take_over(context).await;
+            action::take_over(context, 1).await;
             Ok(())
         }
         Action::UpdateEtcdMember { peer_url } => {

@@ -24,6 +24,8 @@ mod schema;
 mod source;
 mod syntax;
 
+pub(crate) use check::parameters::in_terms_of;
+
 /// The name of a host: a DNS label, unique in its inventory.
 ///
 /// Hosts are known by this name everywhere; addresses come and go.

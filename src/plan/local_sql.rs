@@ -15,7 +15,7 @@ pub(super) const LOCAL_PSQL: &str = r#"local_psql() {
 }"#;
 
 /// Runs SQL as the superuser, over standard input.
-pub(super) fn local_sql(cluster: &Cluster, sql: &str) -> Script {
+pub(crate) fn local_sql(cluster: &Cluster, sql: &str) -> Script {
     let port = cluster.inventory.postgresql.port;
     Script::new().line(LOCAL_PSQL).line(format!(
         "printf '%s' {} | local_psql {port} -o /dev/null",

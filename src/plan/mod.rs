@@ -24,6 +24,7 @@ mod local_sql;
 mod members;
 pub mod operate;
 mod packages;
+mod parameters;
 mod pause;
 mod reconnect;
 mod remains;
@@ -38,6 +39,7 @@ mod up;
 
 pub use config::config_patch;
 pub use down::down;
+pub(crate) use local_sql::local_sql;
 pub use pause::{PAUSED, how_to_resume, paused};
 pub use up::up;
 
@@ -90,6 +92,8 @@ pub enum Action {
     /// Runs on whichever host leads when the step's turn comes.
     RunOnLeader(Script),
     Await(Condition),
+    /// Starts PostgreSQL as far as it goes without serving, with the parameters that are to come.
+    TryParameters(Script),
     /// Merges into Patroni's cluster-wide configuration.
     PatchConfig(Value),
     /// Restarts PostgreSQL where a parameter waits for it, replicas first, one at a time.
@@ -142,9 +146,9 @@ pub struct Step {
 }
 
 impl Step {
-    /// Whether it changes anything, or only waits.
+    /// Whether it changes anything, or only waits or tries.
     pub fn changes_something(&self) -> bool {
-        !matches!(self.action, Action::Await(_))
+        !matches!(self.action, Action::Await(_) | Action::TryParameters(_))
     }
 }
 

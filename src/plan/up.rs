@@ -9,7 +9,7 @@ use super::{
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    packages, remains, surprise,
+    packages, parameters, remains, surprise,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -30,6 +30,7 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
     };
     let mut databases: Vec<(&Node, Configured)> = Vec::new();
     let mut etcds: Vec<(&Node, Configured)> = Vec::new();
+    let tried = parameters::of_databases(&mut plan, cluster, files, config, found);
     for node in cluster.nodes.values() {
         let Some(facts) = found.facts.get(&node.name) else {
             continue;
@@ -46,6 +47,7 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
                 venv =
                     packages::install_patroni(&mut plan, cluster, node, facts, files, base.clone());
                 after = venv.map_or(after, |venv| vec![venv]);
+                after.extend(&tried);
             }
             let component = Component {
                 node,
@@ -65,7 +67,8 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
         }
     }
     let dcs_ready = etcd(&mut plan, cluster, found, &etcds);
-    let cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
+    let mut cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
+    cleared.extend(tried);
     if let Some(members) = Members::of(cluster, found, &databases) {
         members.plan(&mut plan, config, &cleared);
     }

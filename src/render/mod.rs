@@ -19,6 +19,7 @@ mod tags;
 mod templates;
 
 pub use block::{merge_block, remove_block};
+pub(crate) use context::parameters;
 pub use context::{ETCD_METRICS_PORT, dcs_config};
 pub use mask::{mask, mask_values};
 pub use templates::Templates;

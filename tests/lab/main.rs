@@ -16,4 +16,5 @@ mod quorum;
 mod security;
 mod ssh_keys;
 mod support;
+mod truth;
 mod watch;

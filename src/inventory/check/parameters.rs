@@ -25,6 +25,7 @@ use super::{
 mod shape;
 
 use shape::Known;
+pub(crate) use shape::in_terms_of;
 
 /// The parameters by name; several entries where a major version changed one.
 static KNOWN: LazyLock<BTreeMap<&str, Vec<Known>>> = LazyLock::new(|| {

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     http::Http,
     inventory::HostName,
+    liberal,
 };
 
 /// How long a member may take to tell its list, which it has at hand.
@@ -41,16 +42,17 @@ impl PatroniKeys {
 }
 
 /// A member as etcd lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Member {
-    #[serde(rename = "ID")]
+    #[serde(rename = "ID", deserialize_with = "liberal::text")]
     pub id: String,
     /// Empty until the member has started once.
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     pub name: String,
-    #[serde(rename = "peerURLs", default)]
+    #[serde(rename = "peerURLs", deserialize_with = "liberal::list")]
     pub peer_urls: Vec<String>,
-    #[serde(rename = "clientURLs", default)]
+    #[serde(rename = "clientURLs", deserialize_with = "liberal::list")]
     pub client_urls: Vec<String>,
 }
 
@@ -64,35 +66,73 @@ pub struct View {
     pub members: Vec<Member>,
 }
 
-#[derive(Deserialize)]
+/// What a member says of its own health (`GET /health`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    pub healthy: bool,
+    /// Why it is not (etcd 3.5 and later); empty where it does not say.
+    pub reason: String,
+}
+
+impl Health {
+    /// The reason in brackets, to stand behind a sentence; empty where there is none.
+    pub fn why(&self) -> String {
+        match self.reason.as_str() {
+            "" => String::new(),
+            reason => format!(" ({reason})"),
+        }
+    }
+}
+
+/// An alarm that a member has raised, and that stays until somebody disarms it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Alarm {
+    #[serde(rename = "memberID", deserialize_with = "liberal::text")]
+    pub member: String,
+    /// `NOSPACE`, `CORRUPT`, or what a later etcd has.
+    #[serde(rename = "alarm", deserialize_with = "liberal::text")]
+    pub kind: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Pair {
+    #[serde(deserialize_with = "liberal::text")]
     key: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     value: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     mod_revision: String,
 }
 
 #[derive(Deserialize)]
 struct Range {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "liberal::list")]
     kvs: Vec<Pair>,
 }
 
 #[derive(Deserialize)]
 struct Members {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "liberal::part")]
     header: Header,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "liberal::list")]
     members: Vec<Member>,
 }
 
 #[derive(Default, Deserialize)]
+#[serde(default)]
 struct Header {
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     cluster_id: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     member_id: String,
+}
+
+#[derive(Deserialize)]
+struct Alarms {
+    #[serde(default, deserialize_with = "liberal::list")]
+    alarms: Vec<Alarm>,
 }
 
 /// The prefix of everything Patroni stores for `scope`; `namespace` is `/db/`, as in `patroni.yml`.
@@ -111,20 +151,35 @@ impl<'a> Etcd<'a> {
         Self { http, host }
     }
 
-    /// Whether this member is up and sees a leader.
+    /// Whether this member is up, sees a leader, and knows of no alarm.
     pub async fn healthy(&self) -> Result<bool> {
-        #[derive(Deserialize)]
-        struct Health {
-            health: String,
-        }
+        Ok(self.health().await?.healthy)
+    }
+
+    /// The same, and why it is not.
+    pub async fn health(&self) -> Result<Health> {
         let answer = self
             .http
             .get(self.host, ETCD_CLIENT_PORT, "/health", None)
             .await?;
-        if !answer.status.is_success() {
-            return Ok(false);
-        }
-        Ok(answer.json::<Health>()?.health == "true")
+        // An etcd that is not well says so by its status too, and some say nothing else.
+        let said: Value = match answer.json() {
+            Ok(said) => said,
+            Err(error) if answer.status.is_success() => return Err(error),
+            Err(_) => Value::Null,
+        };
+        Ok(Health {
+            healthy: answer.status.is_success() && liberal::is_yes(&said["health"]),
+            reason: liberal::as_text(&said["reason"]).unwrap_or_default(),
+        })
+    }
+
+    /// The alarms of all members, as this one knows them; needs no quorum.
+    pub async fn alarms(&self) -> Result<Vec<Alarm>> {
+        let alarms: Alarms = self
+            .post("/v3/maintenance/alarm", &json!({"action": "GET"}))
+            .await?;
+        Ok(alarms.alarms)
     }
 
     pub async fn members(&self) -> Result<Vec<Member>> {
@@ -171,35 +226,14 @@ impl<'a> Etcd<'a> {
                 &json!({"key": encode(&prefix), "range_end": encode(&successor(&prefix))}),
             )
             .await?;
-        let mut keys = PatroniKeys::default();
-        for pair in range.kvs {
-            let (Some(key), Some(value)) = (decode(&pair.key), decode(&pair.value)) else {
-                continue;
-            };
-            match key.strip_prefix(&prefix) {
-                Some("initialize") => {
-                    keys.initialize = Some(value);
-                    keys.initialize_revision = Some(pair.mod_revision);
-                }
-                Some("leader") => keys.leader = Some(value),
-                Some("config") => keys.config = serde_json::from_str(&value).ok(),
-                Some(rest) => {
-                    if let Some(member) = rest.strip_prefix("members/") {
-                        let value = serde_json::from_str(&value).unwrap_or(Value::Null);
-                        keys.members.insert(member.to_owned(), value);
-                    }
-                }
-                None => {}
-            }
-        }
-        Ok(keys)
+        Ok(keys_of(range, &prefix))
     }
 
     /// Deletes a bootstrap lock that nobody has touched since `revision`; says whether it did.
     pub async fn release_initialize(&self, scope: &str, revision: &str) -> Result<bool> {
         #[derive(Deserialize)]
         struct Done {
-            #[serde(default)]
+            #[serde(default, deserialize_with = "liberal::flag")]
             succeeded: bool,
         }
         let key = encode(&format!("{}initialize", prefix(scope)));
@@ -244,6 +278,32 @@ impl<'a> Etcd<'a> {
     }
 }
 
+/// What Patroni keeps, of a range of keys; a value that cannot be read is left out.
+fn keys_of(range: Range, prefix: &str) -> PatroniKeys {
+    let mut keys = PatroniKeys::default();
+    for pair in range.kvs {
+        let (Some(key), Some(value)) = (decode(&pair.key), decode(&pair.value)) else {
+            continue;
+        };
+        match key.strip_prefix(prefix) {
+            Some("initialize") => {
+                keys.initialize = Some(value);
+                keys.initialize_revision = Some(pair.mod_revision);
+            }
+            Some("leader") => keys.leader = Some(value),
+            Some("config") => keys.config = serde_json::from_str(&value).ok(),
+            Some(rest) => {
+                if let Some(member) = rest.strip_prefix("members/") {
+                    let value = serde_json::from_str(&value).unwrap_or(Value::Null);
+                    keys.members.insert(member.to_owned(), value);
+                }
+            }
+            None => {}
+        }
+    }
+    keys
+}
+
 fn encode(text: &str) -> String {
     BASE64_STANDARD.encode(text)
 }
@@ -262,11 +322,45 @@ fn successor(prefix: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::liberal::mutate::mutations;
 
     #[test]
     fn the_range_ends_right_after_the_prefix() {
         assert_eq!(successor("/db/pg/"), "/db/pg0");
         assert!("/db/pg/members/node1" < successor("/db/pg/").as_str());
         assert!("/db/pg-2/leader" < "/db/pg/", "another scope lies outside");
+    }
+
+    #[test]
+    fn an_answer_is_read_whatever_one_of_its_fields_holds() {
+        let document: Value =
+            serde_json::from_str(include_str!("etcd/answers/range.json")).unwrap();
+        let whole = keys_of(serde_json::from_value(document.clone()).unwrap(), "/db/pg/");
+        assert_eq!(whole.leader.as_deref(), Some("node1"));
+        assert_eq!(whole.members.len(), 3);
+        let mut count = 0;
+        for (what, document) in mutations(&document) {
+            let range: Range =
+                serde_json::from_value(document).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let keys = keys_of(range, "/db/pg/");
+            // One field is one key's: all others are there.
+            let seen = keys.members.len() + usize::from(keys.leader.is_some());
+            assert!(seen >= 3 || what.starts_with("/kvs "), "{what}: {keys:?}");
+            count += 1;
+        }
+        let document: Value =
+            serde_json::from_str(include_str!("etcd/answers/members.json")).unwrap();
+        for (what, document) in mutations(&document) {
+            let read = serde_json::from_value::<Members>(document);
+            assert!(read.is_ok(), "{what}");
+            count += 1;
+        }
+        let alarms = json!({"alarms": [{"memberID": "7", "alarm": "NOSPACE"}]});
+        for (what, document) in mutations(&alarms) {
+            let read = serde_json::from_value::<Alarms>(document);
+            assert!(read.is_ok(), "{what}");
+            count += 1;
+        }
+        assert!(count > 400, "{count}");
     }
 }

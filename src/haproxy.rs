@@ -63,40 +63,39 @@ pub async fn servers(http: &Http, cluster: &Cluster) -> Result<Vec<Server>> {
     parse(&answer.text(), host)
 }
 
+/// Reads the page; a column that is not there is read as if it were empty, except for the two
+/// without which nothing could be said.
 fn parse(csv: &str, host: &HostName) -> Result<Vec<Server>> {
     let mut lines = csv.lines();
-    let header: Vec<&str> = lines
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("# ")
-        .split(',')
-        .collect();
-    let column = |name: &str| {
-        header
-            .iter()
-            .position(|have| *have == name)
-            .ok_or_else(|| Error::failed(format!("HAProxy's stats have no column {name}")).on(host))
+    let header = fields(lines.next().unwrap_or_default().trim_start_matches("# "));
+    let column = |name: &str| header.iter().position(|have| have == name);
+    let (Some(px), Some(sv)) = (column("pxname"), column("svname")) else {
+        return Err(
+            Error::failed("HAProxy's stats have no columns pxname and svname")
+                .on(host)
+                .excerpt(
+                    "the page begins with",
+                    csv.chars().take(200).collect::<String>(),
+                ),
+        );
     };
-    let (px, sv, status, scur) = (
-        column("pxname")?,
-        column("svname")?,
-        column("status")?,
-        column("scur")?,
-    );
-    let check = column("check_status")?;
+    let (status, scur, check) = (column("status"), column("scur"), column("check_status"));
     let mut servers = Vec::new();
     for line in lines {
-        // No field that is read here can hold a comma.
-        let fields: Vec<&str> = line.split(',').collect();
-        let (Some(&listener), Some(&name)) = (fields.get(px), fields.get(sv)) else {
+        let fields = fields(line);
+        let (Some(listener), Some(name)) = (fields.get(px), fields.get(sv)) else {
             continue;
         };
-        if matches!(name, "FRONTEND" | "BACKEND" | "") {
+        if matches!(name.as_str(), "FRONTEND" | "BACKEND" | "") {
             continue;
         }
-        let field = |at: usize| fields.get(at).copied().unwrap_or_default().to_owned();
+        let field = |at: Option<usize>| {
+            at.and_then(|at| fields.get(at))
+                .cloned()
+                .unwrap_or_default()
+        };
         let server = Server {
-            listener: listener.to_owned(),
+            listener: listener.clone(),
             name: name.strip_suffix(OVER_TLS).unwrap_or(name).to_owned(),
             status: field(status),
             sessions: field(scur).parse().unwrap_or(0),
@@ -111,6 +110,26 @@ fn parse(csv: &str, host: &HostName) -> Result<Vec<Server>> {
         }
     }
     Ok(servers)
+}
+
+/// The fields of a line; one in quotes may hold a comma, and quotes that are doubled.
+fn fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let last = fields.len() - 1;
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                letters.next();
+                fields[last].push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => fields[last].push(other),
+        }
+    }
+    fields
 }
 
 #[cfg(test)]
@@ -147,5 +166,47 @@ mod tests {
             ("node1", 3)
         );
         Ok(())
+    }
+
+    /// Whatever one field of the page holds, and whichever column is not there, the rest is read.
+    #[test]
+    fn a_page_is_read_whatever_one_of_its_fields_holds() {
+        let header = "# pxname,svname,status,scur,check_status,last_chk";
+        let row = [
+            "write",
+            "node1",
+            "UP",
+            "3",
+            "L7OK",
+            "\"HTTP, \"\"fine\"\"\"",
+        ];
+        let host = HostName::new("haproxy");
+        for at in 0..row.len() {
+            for strange in [
+                "",
+                "null",
+                "-1",
+                "a b",
+                "\"a,b\"",
+                "99999999999999999999999",
+            ] {
+                let mut row = row;
+                row[at] = strange;
+                let page = format!("{header}\n{}\nwrite,node2,UP,1,L7OK,\n", row.join(","));
+                let servers = parse(&page, &host).unwrap();
+                let other = servers.iter().find(|it| it.name == "node2").unwrap();
+                assert!(other.is_up() && other.sessions == 1, "{page}");
+                assert!(at != 2 || !servers.iter().any(|it| it.name == "node1" && it.is_up()));
+            }
+            let names: Vec<&str> = header.split(',').collect();
+            let cut = |fields: &[&str]| [&fields[..at], &fields[at + 1..]].concat().join(",");
+            let read = parse(&format!("{}\n{}\n", cut(&names), cut(&row)), &host);
+            match read {
+                Ok(servers) => assert_eq!(servers[0].name, "node1"),
+                Err(error) => assert!(at < 2 && error.what().contains("pxname")),
+            }
+        }
+        let error = parse("<html>401</html>", &host).unwrap_err();
+        assert!(error.excerpts()[0].text.contains("401"));
     }
 }

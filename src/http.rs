@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
     error::{Error, Result},
     inventory::HostName,
     remote::{self, Connection, Remote},
@@ -35,22 +36,48 @@ const DEED: Duration = Duration::from_secs(120);
 
 /// How long an answer may be, in bytes; the longest, etcd's metrics, are a hundredth of this.
 const LONGEST: usize = 16 << 20;
+/// How much of an answer that cannot be read is shown.
+const SHOWN: usize = 200;
 
 /// An answer, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub body: Bytes,
+    host: HostName,
+    port: u16,
+    path: String,
 }
 
 impl Answer {
+    /// The answer as JSON; the error says who answered what to which question.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Error::failed("an answer that makes no sense").because(error))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let service = service(self.port);
+            let (port, path, status) = (self.port, &self.path, self.status);
+            Error::failed(format!(
+                "{service} (port {port}) answered {status} to {path} with what is not the JSON that was expected"
+            ))
+            .on(&self.host)
+            .because(error)
+            .excerpt(
+                format!("the first {SHOWN} characters"),
+                self.text().chars().take(SHOWN).collect::<String>(),
+            )
+        })
     }
 
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// What is asked at a port.
+fn service(port: u16) -> &'static str {
+    match port {
+        PATRONI_PORT => "Patroni",
+        ETCD_CLIENT_PORT => "etcd",
+        _ => "HAProxy",
     }
 }
 
@@ -120,12 +147,19 @@ impl Http {
             .body(Full::new(bytes))
             .map_err(|error| Error::failed("cannot ask").on(host).because(error))?;
         let limit = if body.is_some() { DEED } else { ANSWER };
-        timeout(limit, self.exchange(host, port, request))
+        let (status, body) = timeout(limit, self.exchange(host, port, request))
             .await
             .unwrap_or_else(|_| {
                 let seconds = limit.as_secs();
                 Err(Error::failed(format!("port {port} gave no answer in {seconds} s")).on(host))
-            })
+            })?;
+        Ok(Answer {
+            status,
+            body,
+            host: host.clone(),
+            port,
+            path: path.to_owned(),
+        })
     }
 
     async fn exchange(
@@ -133,7 +167,7 @@ impl Http {
         host: &HostName,
         port: u16,
         request: Request<Full<Bytes>>,
-    ) -> Result<Answer> {
+    ) -> Result<(StatusCode, Bytes)> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             if let Some(said) = refused_forward(error) {
                 return remote::no_forwarding(host, &said);
@@ -147,7 +181,7 @@ impl Http {
             // greeting, while one that speaks TLS says at once that it was not greeted.
             let stream = self.remote.dial(host, port).await?;
             match talk(stream, request.clone()).await {
-                Ok(answer) if answer.status != StatusCode::BAD_REQUEST => return Ok(answer),
+                Ok(answer) if answer.0 != StatusCode::BAD_REQUEST => return Ok(answer),
                 _ => {}
             }
         }
@@ -186,7 +220,7 @@ fn refused_forward(error: &(dyn std::error::Error + 'static)) -> Option<String> 
 async fn talk(
     stream: Box<dyn Connection>,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let ask = async {
@@ -197,8 +231,7 @@ async fn talk(
             true => format!("its answer is longer than {} MiB", LONGEST >> 20).into(),
             false => error,
         })?;
-        let body = body.to_bytes();
-        Ok(Answer { status, body })
+        Ok((status, body.to_bytes()))
     };
     tokio::pin!(connection);
     tokio::pin!(ask);
@@ -209,5 +242,31 @@ async fn talk(
             Ok(()) => ask.await,
             Err(error) => Err(error.into()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_no_answer_is_told_with_who_gave_it() {
+        let answer = Answer {
+            status: StatusCode::BAD_GATEWAY,
+            body: Bytes::from(format!("<html>{}", "x".repeat(500))),
+            host: HostName::new("node2"),
+            port: PATRONI_PORT,
+            path: "/patroni".into(),
+        };
+        let error = answer.json::<serde_json::Value>().unwrap_err();
+        for part in ["Patroni", "8008", "/patroni", "502"] {
+            assert!(error.what().contains(part), "{part}: {}", error.what());
+        }
+        assert_eq!(error.host().unwrap().as_str(), "node2");
+        let shown = &error.excerpts()[0].text;
+        assert!(
+            shown.starts_with("<html>") && shown.len() == SHOWN,
+            "{shown}"
+        );
     }
 }

@@ -17,6 +17,8 @@ pub mod haproxy;
 pub mod holder;
 pub mod http;
 pub mod inventory;
+pub(crate) mod journal;
+pub(crate) mod liberal;
 pub mod patroni;
 pub mod plan;
 pub mod postgres;

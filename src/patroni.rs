@@ -14,39 +14,54 @@ use crate::{
     error::{Error, Result},
     http::Http,
     inventory::HostName,
+    liberal,
 };
 
 /// What one member says of itself (`GET /patroni`).
-#[derive(Debug, Clone, Deserialize)]
+///
+/// A field that is null, absent or of another type reads as if it were not said (`liberal`).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Status {
+    /// Empty where it was not said.
+    #[serde(deserialize_with = "liberal::text")]
     pub state: String,
     /// Absent until PostgreSQL has run.
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     pub role: String,
+    #[serde(deserialize_with = "liberal::number")]
     pub timeline: Option<u64>,
+    #[serde(deserialize_with = "liberal::number")]
     pub server_version: Option<u32>,
     /// On the primary: who replicates from it.
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::list")]
     pub replication: Vec<Replication>,
     /// On a replica, in PostgreSQL 9.6 and later: `streaming` or `in archive recovery`.
+    #[serde(deserialize_with = "liberal::maybe_text")]
     pub replication_state: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::part")]
     pub xlog: Xlog,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::flag")]
     pub pending_restart: bool,
+    /// For which parameters, each with `old_value` and `new_value` (Patroni 3.3 and later).
+    #[serde(deserialize_with = "liberal::map")]
+    pub pending_restart_reason: BTreeMap<String, Value>,
+    #[serde(deserialize_with = "liberal::maybe_text")]
     pub database_system_identifier: Option<String>,
     /// When its PostgreSQL was started, as it says it; none while it does not run.
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::maybe_text")]
     pub postmaster_start_time: Option<String>,
     /// It was told by a leader, without etcd, not longer than `ttl` ago, and takes him for the leader
     /// until then, also if he has gone meanwhile (Patroni 4.1.5, `ha.py`, `Failsafe.leader`).
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::flag")]
     pub failsafe_mode_is_active: bool,
     /// When its loop last saw the DCS, in whole seconds of its own clock.
+    #[serde(deserialize_with = "liberal::number")]
     pub dcs_last_seen: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::flag")]
     pub pause: bool,
-    #[serde(default)]
+    /// What this Patroni is: `version`, `scope`, `name`.
+    #[serde(deserialize_with = "liberal::map")]
     pub patroni: BTreeMap<String, Value>,
 }
 
@@ -60,6 +75,12 @@ impl Status {
         matches!(self.state.as_str(), "running" | "streaming")
     }
 
+    /// The version of the Patroni that answered.
+    pub fn patroni_version(&self) -> Option<String> {
+        let version = self.patroni.get("version").and_then(liberal::as_text);
+        version.filter(|version| !version.is_empty())
+    }
+
     /// Whether this primary streams to `member`.
     pub fn streams_to(&self, member: &HostName) -> bool {
         self.replication.iter().any(|replica| {
@@ -69,32 +90,38 @@ impl Status {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Xlog {
     /// On a primary, bytes.
+    #[serde(deserialize_with = "liberal::number")]
     pub location: Option<u64>,
+    #[serde(deserialize_with = "liberal::number")]
     pub received_location: Option<u64>,
+    #[serde(deserialize_with = "liberal::number")]
     pub replayed_location: Option<u64>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Replication {
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     pub application_name: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     pub state: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     pub sync_state: String,
-    /// The role that the replica has logged in as.
-    #[serde(default)]
+    /// The role that the replica has logged in as; null once that role is gone.
+    #[serde(deserialize_with = "liberal::text")]
     pub usename: String,
 }
 
 /// The cluster as one member sees it (`GET /cluster`).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Topology {
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::list")]
     pub members: Vec<Member>,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::flag")]
     pub pause: bool,
 }
 
@@ -106,18 +133,23 @@ impl Topology {
     }
 }
 
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Member {
+    #[serde(deserialize_with = "liberal::text")]
     pub name: String,
     /// `leader`, `replica`, `sync_standby`, …
+    #[serde(deserialize_with = "liberal::text")]
     pub role: String,
+    #[serde(deserialize_with = "liberal::text")]
     pub state: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::text")]
     pub host: String,
+    #[serde(deserialize_with = "liberal::number")]
     pub timeline: Option<u64>,
     /// Bytes, or `unknown`.
     pub lag: Option<Value>,
-    #[serde(default)]
+    #[serde(deserialize_with = "liberal::flag")]
     pub pending_restart: bool,
 }
 
@@ -304,3 +336,6 @@ pub fn leader_of(survey: &BTreeMap<HostName, Result<Status>>) -> Option<&HostNam
     let first = primaries.next()?;
     primaries.next().is_none().then_some(first)
 }
+
+#[cfg(test)]
+mod tests;

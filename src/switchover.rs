@@ -155,20 +155,11 @@ mod tests {
             state: "running".into(),
             role: role.into(),
             timeline: Some(1),
-            server_version: None,
-            replication: Vec::new(),
-            replication_state: None,
             xlog: Xlog {
                 replayed_location: Some(replayed),
                 ..Xlog::default()
             },
-            pending_restart: false,
-            database_system_identifier: None,
-            postmaster_start_time: None,
-            failsafe_mode_is_active: false,
-            dcs_last_seen: None,
-            pause: false,
-            patroni: BTreeMap::new(),
+            ..Status::default()
         }
     }
 

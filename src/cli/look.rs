@@ -1,6 +1,6 @@
 //! `pgherd status` and `pgherd verify`: verbs that look and answer.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -15,14 +15,14 @@ use super::{
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
-    etcd::Etcd,
+    etcd::{Etcd, Health},
     event::Events,
     haproxy,
     inventory::{HostName, Role},
     patroni::{self, Topology},
     plan::membership::{self, Finding, Left},
     report::{Table, Terminal, Tone},
-    verify::Proof,
+    verify::{Proof, alarms, settings},
 };
 
 /// How long lag may take to vanish, and HAProxy to notice what has just changed.
@@ -92,13 +92,16 @@ pub(super) async fn status(global: &Global, terminal: &Terminal) -> Result<()> {
 /// Everything that `status` shows.
 struct Status {
     sight: Sight,
-    survey: std::collections::BTreeMap<crate::inventory::HostName, Result<patroni::Status>>,
+    survey: std::collections::BTreeMap<HostName, Result<patroni::Status>>,
     topology: Option<Topology>,
-    etcd: Vec<(crate::inventory::HostName, Result<bool>)>,
+    etcd: Vec<(HostName, Result<Health>)>,
     /// Hosts that belong to the cluster and are not in the inventory.
     left: Vec<Left>,
     /// In what the members differ from those that are declared.
     differs: Vec<Finding>,
+    alarms: BTreeSet<alarms::Raised>,
+    /// Settings that PostgreSQL runs with and that are not the inventory's.
+    settings: Vec<String>,
     servers: Result<Vec<haproxy::Server>>,
     certificates: Certificates,
 }
@@ -107,12 +110,19 @@ async fn gather(site: &Site<'_>, strangers: &[HostName]) -> Result<Status> {
     let sight = site.look().await?;
     let cluster: &Cluster = &sight.cluster;
     let etcd = futures_util::future::join_all(cluster.with_role(Role::Etcd).map(|node| async {
-        let healthy = Etcd::on(&site.http, &node.name).healthy().await;
-        (node.name.clone(), healthy)
+        let health = Etcd::on(&site.http, &node.name).health().await;
+        (node.name.clone(), health)
     }));
-    let (survey, etcd, servers) = tokio::join!(
-        patroni::survey(&site.http, cluster),
+    let prover = site.prover(&sight);
+    let members = async {
+        let survey = patroni::survey(&site.http, cluster).await;
+        let settings = settings::differences(&prover, &survey).await;
+        (survey, settings)
+    };
+    let ((survey, settings), etcd, alarms, servers) = tokio::join!(
+        members,
         etcd,
+        alarms::raised(&prover),
         haproxy::servers(&site.http, cluster),
     );
     let topology = patroni::overview(&site.http, &survey).await;
@@ -123,6 +133,8 @@ async fn gather(site: &Site<'_>, strangers: &[HostName]) -> Result<Status> {
         topology,
         survey,
         etcd,
+        alarms,
+        settings,
         servers,
         sight,
     })
@@ -181,7 +193,7 @@ impl Status {
             .collect()
     }
 
-    fn print(&self, base: &Base, absent: &[crate::inventory::HostName], terminal: &Terminal) {
+    fn print(&self, base: &Base, absent: &[HostName], terminal: &Terminal) {
         let mut table = Table::new(["member", "host", "role", "state", "TL", "lag (bytes)"])
             .title(format!("cluster {}", base.inventory.cluster));
         for member in self.members() {
@@ -228,10 +240,10 @@ impl Status {
         }
         table.print(terminal);
         let mut table = Table::new(["etcd", "health"]);
-        for (host, healthy) in &self.etcd {
-            let (tone, word) = match healthy {
-                Ok(true) => (Tone::Plain, "healthy".to_owned()),
-                Ok(false) => (Tone::Bad, "without a leader".to_owned()),
+        for (host, health) in &self.etcd {
+            let (tone, word) = match health {
+                Ok(health) if health.healthy => (Tone::Plain, "healthy".to_owned()),
+                Ok(health) => (Tone::Bad, self.ailment(host, health)),
                 Err(error) => (Tone::Bad, error.what().to_owned()),
             };
             table.toned_row(tone, [host.to_string(), word]);
@@ -277,7 +289,16 @@ impl Status {
             .as_ref()
             .is_some_and(|topology| topology.pause)
         {
-            terminal.say("Patroni is paused: nothing fails over until it is resumed");
+            let resume = super::site::typed(&base.inventory.path, "resume");
+            terminal.say(&format!(
+                "Patroni is paused: nothing fails over until it is resumed: {resume}"
+            ));
+        }
+        for alarm in &self.alarms {
+            terminal.say(&alarms::told(alarm));
+        }
+        for difference in &self.settings {
+            terminal.say(&format!("settings: {difference}"));
         }
         if let Some(text) = self.certificates.sentence(base, jiff::Timestamp::now()) {
             terminal.say(&text);
@@ -294,7 +315,24 @@ impl Status {
         }
     }
 
-    fn document(&self, base: &Base, absent: &[crate::inventory::HostName]) -> Value {
+    /// Why an etcd is not healthy, by its own word.
+    fn ailment(&self, host: &HostName, health: &Health) -> String {
+        let name = host.as_str();
+        let raised = self.alarms.iter();
+        let alarm = raised
+            .filter(|alarm| alarm.member.is_empty() || alarm.member == name)
+            .map(|alarm| format!("alarm {}", alarm.kind))
+            .next();
+        match (alarm, health.reason.as_str()) {
+            (Some(alarm), _) => alarm,
+            // All members are unwell while one has an alarm, and without a leader.
+            (None, "") if self.alarms.is_empty() => "without a leader".into(),
+            (None, "") => "not healthy".into(),
+            (None, reason) => reason.to_owned(),
+        }
+    }
+
+    fn document(&self, base: &Base, absent: &[HostName]) -> Value {
         let members: Vec<Value> = self
             .members()
             .into_iter()
@@ -309,15 +347,20 @@ impl Status {
         let etcd: Vec<Value> = self
             .etcd
             .iter()
-            .map(|(host, healthy)| {
+            .map(|(host, health)| {
                 let view = self.sight.found.stores.get(host);
                 let members = view.map(|view| {
                     let members = view.members.iter();
                     members.map(|member| &member.name).collect::<Vec<_>>()
                 });
                 json!({
-                    "name": host, "healthy": matches!(healthy, Ok(true)),
-                    "error": healthy.as_ref().err().map(Error::to_string),
+                    "name": host,
+                    "healthy": health.as_ref().is_ok_and(|health| health.healthy),
+                    "error": match health {
+                        Ok(health) if health.healthy => None,
+                        Ok(health) => Some(self.ailment(host, health)),
+                        Err(error) => Some(error.to_string()),
+                    },
                     "cluster_id": view.map(|view| &view.cluster_id),
                     "member_id": view.map(|view| &view.member_id),
                     "members": members,
@@ -329,6 +372,8 @@ impl Status {
             "members": members,
             "paused": self.topology.as_ref().is_some_and(|topology| topology.pause),
             "etcd": etcd,
+            "etcd_alarms": self.alarms,
+            "settings_differ": self.settings,
             "haproxy": self.servers.as_ref().ok(),
             "haproxy_error": self.servers.as_ref().err().map(Error::to_string),
             "tls": base.inventory.tls.enabled,

@@ -233,6 +233,7 @@ fn action(action: &Action) -> &'static str {
         Action::Run(_) => "run",
         Action::RunOnLeader(_) => "run_on_leader",
         Action::Await(_) => "await",
+        Action::TryParameters(_) => "try_parameters",
         Action::PatchConfig(_) => "patch_config",
         Action::RestartPending => "restart_pending",
         Action::ReleaseBootstrap { .. } => "release_bootstrap",

@@ -45,6 +45,8 @@ pub(super) const PLAINTEXT: &str =
 
 /// How long the facts of a host may take once it is connected.
 const PROBE: Duration = Duration::from_secs(30);
+/// How long a proof that only somebody can mend is looked at again, since it may yet be a moment's.
+const HOPE: Duration = Duration::from_secs(2);
 
 /// How long a host may take to grant the lease before something is done to it from outside.
 const CLAIM: Duration = Duration::from_secs(10);
@@ -603,21 +605,28 @@ impl Site<'_> {
         join_all(asked).await.contains(&true)
     }
 
+    pub(super) fn prover(&self, sight: &Sight) -> Prover {
+        Prover {
+            cluster: sight.cluster.clone(),
+            remote: self.remote.clone() as Arc<dyn Remote>,
+            http: self.http.clone(),
+            tls: self.tls.clone(),
+        }
+    }
+
     /// Proves the cluster, looking again until it holds or `patience` is over.
     pub(super) async fn prove(&self, first: Sight, patience: Duration) -> Result<Proof> {
         self.events.emit(Event::VerifyStarted);
-        let deadline = tokio::time::Instant::now() + patience;
+        let begin = tokio::time::Instant::now();
+        let deadline = begin + patience;
         let mut sight = first;
         loop {
-            let prover = Prover {
-                cluster: sight.cluster.clone(),
-                remote: self.remote.clone() as Arc<dyn Remote>,
-                http: self.http.clone(),
-                tls: self.tls.clone(),
-            };
+            let prover = self.prover(&sight);
             let plan = sight.differences()?;
             let proof = prover.look(&sight.found, &plan).await;
-            if proof.passed || tokio::time::Instant::now() >= deadline {
+            // Waiting helps little where somebody has to do something.
+            let hopeless = proof.is_hopeless() && begin.elapsed() >= HOPE;
+            if proof.passed || hopeless || tokio::time::Instant::now() >= deadline {
                 for (host, facts) in &sight.found.facts {
                     self.tell_software(host, facts);
                 }

@@ -12,23 +12,19 @@ use crate::{
     event::Stream,
     inventory::{HostName, Role},
     patroni::{self, Patroni},
-    plan::Step,
+    plan::{self, Step},
     remote::Script,
 };
 
-/// How long one member may take to restart PostgreSQL and be back where it was.
-const RETURN: Duration = Duration::from_secs(120);
-/// How long a member may take, once it has been woken, to see that a parameter waits for a restart,
-/// or no longer does.
+/// How long a member may take, once it has been woken, to run its loop.
 const NOTICE: Duration = Duration::from_secs(5);
 /// How often a bootstrap must be seen not to be at work until it is taken for dead, and how far apart:
 /// from taking the lock to the start of `initdb` is a fraction of a second.
 const QUIET_LOOKS: usize = 4;
 const QUIET_PAUSE: Duration = Duration::from_millis(750);
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
-/// Raising takes one round; lowering takes two, since a replica keeps the higher value until its
-/// primary has restarted.
-const ROUNDS: usize = 3;
+/// How long the checkpoint before a hand-over may take.
+const CHECKPOINT: Duration = Duration::from_secs(300);
 
 /// The member that leads now.
 pub(super) async fn leader(context: &Context) -> Result<HostName> {
@@ -138,46 +134,6 @@ async fn update_through(etcd: &Etcd<'_>, host: &HostName, peer_url: &str) -> Res
     etcd.update_member(&member.id, peer_url).await
 }
 
-/// Restarts PostgreSQL on every member where a parameter waits for it, replicas first.
-pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
-    let mut members = notice(context, |waiting| !waiting.is_empty()).await?;
-    for _ in 0..ROUNDS {
-        if members.is_empty() {
-            return Ok(());
-        }
-        let leader = leader(context).await?;
-        members.sort_by_key(|member| *member == leader);
-        for member in &members {
-            say(
-                Stream::Stdout,
-                &format!("restarting PostgreSQL on {member}"),
-            );
-            restart(member, step, context).await?;
-        }
-        members = notice(context, Vec::is_empty).await?;
-    }
-    match members.first() {
-        None => Ok(()),
-        Some(host) => Err(Error::failed("a parameter still waits for a restart").on(host)),
-    }
-}
-
-/// Wakes all members, and gives them a moment to come to say what is expected of them.
-async fn notice(
-    context: &Context,
-    expected: impl Fn(&Vec<HostName>) -> bool,
-) -> Result<Vec<HostName>> {
-    let begin = Instant::now();
-    wake(context).await;
-    loop {
-        let members = waiting(context).await?;
-        if expected(&members) || begin.elapsed() > NOTICE {
-            return Ok(members);
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
 /// Has every member run its loop now rather than within `loop_wait`.
 ///
 /// A patch of the configuration does that even when it changes nothing (Patroni 4.1.5,
@@ -196,61 +152,32 @@ pub(super) async fn wake(context: &Context) {
     drop(futures_util::future::join_all(woken).await);
 }
 
-/// Has every member read its config now, and sees to it that it has: its loop reads first, and notes
-/// then when it saw the DCS.
+/// Has every member run `loops` loops now, and sees to it that it has: a loop reads the file first, then
+/// notes when it saw the DCS, and takes over what the DCS has at its end.
 ///
 /// A member that does not answer, or does not see the DCS, is not waited for.
-pub(super) async fn take_over(context: &Context) {
+pub(super) async fn take_over(context: &Context, loops: usize) {
     let seen = async || -> Vec<(HostName, Option<u64>)> {
         let survey = patroni::survey(&context.http, &context.cluster).await;
         let told = survey.into_iter();
         told.map(|(host, status)| (host, status.ok().and_then(|it| it.dcs_last_seen)))
             .collect()
     };
-    let before = seen().await;
-    let begin = Instant::now();
-    while begin.elapsed() < NOTICE {
-        wake(context).await;
-        sleep(Duration::from_millis(200)).await;
-        let behind = |(host, now): &(HostName, Option<u64>)| {
-            now.is_some() && before.iter().any(|(it, then)| it == host && then >= now)
-        };
-        if !seen().await.iter().any(behind) {
-            return;
+    let mut before = seen().await;
+    for _ in 0..loops {
+        let begin = Instant::now();
+        loop {
+            wake(context).await;
+            sleep(Duration::from_millis(200)).await;
+            let now = seen().await;
+            let behind = |(host, now): &(HostName, Option<u64>)| {
+                now.is_some() && before.iter().any(|(it, then)| it == host && then >= now)
+            };
+            if !now.iter().any(behind) || begin.elapsed() > NOTICE {
+                before = now;
+                break;
+            }
         }
-    }
-}
-
-async fn waiting(context: &Context) -> Result<Vec<HostName>> {
-    let survey = patroni::survey(&context.http, &context.cluster).await;
-    Ok(survey
-        .into_iter()
-        .filter(|(_, status)| status.as_ref().is_ok_and(|status| status.pending_restart))
-        .map(|(host, _)| host)
-        .collect())
-}
-
-async fn restart(member: &HostName, step: &Step, context: &Context) -> Result<()> {
-    Patroni::on(&context.http, member)
-        .restart(&context.cluster)
-        .await?;
-    let begin = Instant::now();
-    loop {
-        let survey = patroni::survey(&context.http, &context.cluster).await;
-        let back = match patroni::leader_of(&survey) {
-            Some(leader) if leader == member => true,
-            Some(leader) => survey[leader]
-                .as_ref()
-                .is_ok_and(|status| status.streams_to(member)),
-            None => false,
-        };
-        if back {
-            return Ok(());
-        }
-        if begin.elapsed() > RETURN.min(step.limit) {
-            return Err(Error::failed("it did not come back after its restart").on(member));
-        }
-        sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -279,10 +206,27 @@ pub(super) async fn hand_over(step: &Step, context: &Context, say: Say<'_>) -> R
             })
         })
         .ok_or_else(|| Error::failed("no replica streams that could take over").on(leader))?;
+    switch(leader, candidate, step, context, say).await
+}
+
+/// Has `candidate` lead in the place of `leader`.
+pub(super) async fn switch(
+    leader: &HostName,
+    candidate: &HostName,
+    step: &Step,
+    context: &Context,
+    say: Say<'_>,
+) -> Result<()> {
     say(
         Stream::Stdout,
         &format!("{leader} hands over to {candidate}"),
     );
+    // A clean stop waits for a checkpoint: done before, it costs no writes. Without it the hand-over
+    // only takes longer.
+    let checkpoint = plan::local_sql(Script::new(), &context.cluster, "checkpoint");
+    let silent = |_, _: &str| {};
+    let made = context.remote.run(leader, &checkpoint, CHECKPOINT, &silent);
+    drop(made.await);
     Patroni::on(&context.http, leader)
         .switchover(&context.cluster, leader, candidate)
         .await?;

@@ -1,13 +1,13 @@
-//! Why a step failed: the units' own words.
+//! Why a step failed: the units' own words, on the hosts that are at fault.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
-use super::{Context, space, tail};
+use super::{Context, space};
 use crate::{
     error::{Error, Kind},
     inventory::{HostName, Role},
-    plan::{Action, Step},
-    remote::{Script, quote},
+    journal::{self, Journal},
+    plan::{Action, Condition, Step},
 };
 
 /// Adds the step, and the state and journal of the units that it concerns.
@@ -16,56 +16,100 @@ pub(super) async fn explain(error: Error, step: &Step, context: &Context) -> Err
         return error;
     }
     let mut error = error.step(step.name);
+    let fault = error.host().cloned();
     if error.host().is_none() {
         error = error.on(&step.host);
     }
     let unreachable = [crate::remote::BROKEN, crate::remote::UNREACHABLE].contains(&error.what());
-    for unit in step.units.iter().filter(|_| !unreachable) {
-        for host in concerned(step, unit, context) {
-            if let Some(journal) = journal(&host, unit, context).await {
-                error = error.excerpt(format!("{unit} on {host}"), journal);
+    if unreachable {
+        return hint(error, step);
+    }
+    for unit in &step.units {
+        let hosts = concerned(step, unit, fault.as_ref(), context);
+        for (host, journal) in at_fault(read(&hosts, unit, context).await) {
+            error = error.excerpt(format!("{unit} on {host}"), journal.excerpt());
+            if let Some(line) = journal.needs_reinit().filter(|_| *unit == "patroni") {
+                error = error.cause(format!("{host}: {line}")).hint(format!(
+                    "the data of {host} no longer belong to the leader's; copy them anew: pgherd reinit {host}"
+                ));
             }
         }
     }
-    if !unreachable {
-        let mut hosts: BTreeSet<HostName> = error.host().cloned().into_iter().collect();
-        for unit in &step.units {
-            hosts.extend(concerned(step, unit, context));
-        }
-        error = space::tell(error, &hosts, context).await;
+    let mut hosts: BTreeSet<HostName> = error.host().cloned().into_iter().collect();
+    for unit in &step.units {
+        hosts.extend(concerned(step, unit, fault.as_ref(), context));
     }
-    let host = &step.host;
+    hint(space::tell(error, &hosts, context).await, step)
+}
+
+fn hint(error: Error, step: &Step) -> Error {
+    let host = error.host().unwrap_or(&step.host).clone();
     match step.units.first() {
         Some(unit) => error.hint(format!("the rest of it: pgherd logs {host} {unit}")),
         None => error,
     }
 }
 
-/// The hosts whose units may be at fault: the step's own, and for a wait for the whole cluster every
-/// host with that unit.
-fn concerned(step: &Step, unit: &str, context: &Context) -> Vec<HostName> {
+/// The hosts whose units may be at fault: the one that the error names, else the step's own; for what
+/// concerns the whole cluster every host with that unit.
+fn concerned(
+    step: &Step,
+    unit: &str,
+    fault: Option<&HostName>,
+    context: &Context,
+) -> Vec<HostName> {
+    let has_it = |host: &HostName| {
+        let role = match unit {
+            "patroni" => Role::Postgres,
+            "etcd" => Role::Etcd,
+            _ => Role::Haproxy,
+        };
+        let mut nodes = context.cluster.with_role(role);
+        nodes.any(|node| node.name == *host)
+    };
+    if let Some(fault) = fault.filter(|host| has_it(host)) {
+        return vec![fault.clone()];
+    }
     let whole = matches!(
         step.action,
-        Action::Await(_) | Action::RunOnLeader(_) | Action::PatchConfig(_)
+        Action::Await(Condition::Leader)
+            | Action::RunOnLeader(_)
+            | Action::PatchConfig(_)
+            | Action::RestartPending
+            | Action::HandOver
+            | Action::TakeOver
     );
+    // A replica that waits may wait for its leader.
+    let whole = whole || matches!(step.action, Action::Await(Condition::Streaming));
     if whole && unit == "patroni" {
+        let mut hosts = vec![step.host.clone()];
         let databases = context.cluster.with_role(Role::Postgres);
-        return databases.map(|node| node.name.clone()).collect();
+        hosts.extend(databases.map(|node| node.name.clone()));
+        hosts.sort_by_key(|host| *host != step.host);
+        hosts.dedup();
+        hosts.retain(has_it);
+        return hosts;
     }
     vec![step.host.clone()]
 }
 
-async fn journal(host: &HostName, unit: &str, context: &Context) -> Option<String> {
-    let unit = quote(unit);
-    let script = Script::probe(format!(
-        "systemctl show -p ActiveState,SubState,Result,NRestarts {unit} | tr '\\n' ' '; echo\n\
-         journalctl --no-pager -q -o short-iso -n 12 -u {unit} 2>/dev/null | cut -c 1-300"
-    ));
-    let silent = |_, _: &str| {};
-    let output = context
-        .remote
-        .run(host, &script, Duration::from_secs(5), &silent)
-        .await
-        .ok()?;
-    Some(tail(&output.stdout, 13))
+async fn read(hosts: &[HostName], unit: &str, context: &Context) -> Vec<(HostName, Journal)> {
+    let data_dir = &context.cluster.inventory.postgresql.data_dir;
+    let data_dir = (unit == "patroni").then_some(data_dir.as_str());
+    let asked = hosts.iter().map(|host| async move {
+        let journal = journal::read(&*context.remote, host, unit, data_dir).await?;
+        Some((host.clone(), journal))
+    });
+    let journals = futures_util::future::join_all(asked).await;
+    journals.into_iter().flatten().collect()
+}
+
+/// Those that say what is wrong; all, where none does.
+fn at_fault(journals: Vec<(HostName, Journal)>) -> Vec<(HostName, Journal)> {
+    if journals.iter().all(|(_, journal)| journal.is_calm()) {
+        return journals;
+    }
+    let mut journals = journals;
+    journals.retain(|(_, journal)| !journal.is_calm());
+    journals
 }

@@ -21,10 +21,12 @@ use crate::{
 mod action;
 mod diagnose;
 mod operate;
+mod restart;
 mod shared;
 mod space;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod wait;
 
 pub use shared::SharedSurvey;
@@ -203,8 +205,9 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
             run(step, &leader, script, context, &say).await
         }
         Action::Await(condition) => wait::wait(condition, step, context, &say).await,
+        Action::TryParameters(script) => trial::run(step, script, context, &say).await,
         Action::PatchConfig(patch) => action::patch_config(patch, context).await,
-        Action::RestartPending => action::restart_pending(step, context, &say).await,
+        Action::RestartPending => restart::restart_pending(step, context, &say).await,
         Action::ReleaseBootstrap { revision } => {
             action::release_bootstrap(step, revision, context).await
         }
@@ -221,7 +224,7 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
             Ok(())
         }
         Action::TakeOver => {
-            action::take_over(context).await;
+            action::take_over(context, 1).await;
             Ok(())
         }
         Action::UpdateEtcdMember { peer_url } => {

@@ -3,4 +3,5 @@
 mod cluster;
 mod hosts;
 mod operate;
+mod restart;
 mod walk;

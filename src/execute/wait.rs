@@ -77,12 +77,28 @@ enum Seen {
 }
 
 async fn etcd(host: &HostName, context: &Context) -> Seen {
-    match Etcd::on(&context.http, host).healthy().await {
-        Ok(true) => Seen::Met,
-        Ok(false) => Seen::Not("etcd has no leader yet".into()),
+    match Etcd::on(&context.http, host).health().await {
+        Ok(health) if health.healthy => Seen::Met,
+        Ok(_) => Seen::Not(ailing(host, context).await),
         Err(error) if error.what() == NO_FORWARDING => Seen::Never(error),
         Err(error) => Seen::Not(silent("etcd", &error)),
     }
+}
+
+/// What an etcd lacks that answers and is not healthy: an alarm makes it so too, and stays.
+async fn ailing(host: &HostName, context: &Context) -> String {
+    let alarms = Etcd::on(&context.http, host).alarms().await;
+    let kinds: Vec<String> = alarms
+        .unwrap_or_default()
+        .into_iter()
+        .map(|alarm| alarm.kind)
+        .filter(|kind| !kind.is_empty())
+        .collect();
+    if kinds.is_empty() {
+        return "etcd has no leader yet".into();
+    }
+    let kinds = kinds.join(", ");
+    format!("etcd has an alarm ({kinds}), which stays until it is disarmed: docs/verify.md#alarms")
 }
 
 async fn leader(context: &Context) -> Seen {
@@ -158,6 +174,7 @@ async fn registered(host: &HostName, context: &Context) -> Seen {
 
 fn describe(status: &Result<Status>) -> String {
     match status {
+        Ok(status) if status.state.is_empty() => "Patroni does not say how it is".into(),
         Ok(status) if status.role.is_empty() => status.state.clone(),
         Ok(status) => format!("{}, {}", status.role, status.state),
         Err(error) => silent("Patroni", error),

@@ -473,16 +473,17 @@ fn decode(field: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_whole_answer_is_read() -> Result<()> {
-        let text = "version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\narch\tx86_64\n\
+    const WHOLE: &str = "version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\narch\tx86_64\n\
             package\tetcd-server\tinstalled\t3.4.23\npackage\thaproxy\tconfig-files\t2.6\n\
             file\t/etc/hosts\troot\troot\t644\tMTI3LjAuMC4xIGxvY2FsaG9zdAo=\n\
             unit\tId\tpatroni.service\nunit\tActiveState\tactive\nunit\tUnitFileState\tenabled\nunit-end\n\
             pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\nnever-started\tyes\ncheckpoint\tThu Nov 26\n\
             listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
             role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\ndatabase\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\nrecovery\tfalse\t\t\t\t\nend\n";
-        let facts = parse(text)?;
+
+    #[test]
+    fn a_whole_answer_is_read() -> Result<()> {
+        let facts = parse(WHOLE)?;
         assert_eq!(facts.os.pretty, "Debian");
         assert!(facts.packages.contains_key("etcd-server"));
         assert!(
@@ -521,6 +522,37 @@ mod tests {
             shown.contains("bookworm") && !shown.contains("SCRAM-X"),
             "{shown}"
         );
+    }
+
+    /// Whatever a host says in one of its lines, the others are read.
+    #[test]
+    fn one_line_that_makes_no_sense_costs_nothing_else() {
+        let lines: Vec<&str> = WHOLE.lines().collect();
+        let mut count = 0;
+        for (at, line) in lines.iter().enumerate().take(lines.len() - 1) {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let mut strange = vec![String::new(), format!("{line}\t\t"), "\u{fffd}\t\t".into()];
+            for field in 0..fields.len() {
+                for value in ["", "null", "-1", "99999999999999999999", "*"] {
+                    let mut fields = fields.clone();
+                    fields[field] = value;
+                    strange.push(fields.join("\t"));
+                }
+                strange.push([&fields[..field], &fields[field + 1..]].concat().join("\t"));
+            }
+            for other in strange {
+                let mut lines = lines.clone();
+                lines[at] = &other;
+                let facts = parse(&lines.join("\n"));
+                let facts = facts.unwrap_or_else(|error| panic!("{other}: {error}"));
+                assert!(
+                    line.starts_with("arch") || facts.arch == "x86_64",
+                    "{other}"
+                );
+                count += 1;
+            }
+        }
+        assert!(count > 400, "{count}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod schema;
 mod source;
 mod syntax;
 
-pub(crate) use check::memory_in_kib;
+pub(crate) use check::{memory_in_kib, parameters::in_terms_of};
 
 /// The name of a host: a DNS label, unique in its inventory.
 ///

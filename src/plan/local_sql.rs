@@ -21,7 +21,7 @@ pub(super) fn local_psql() -> String {
 }
 
 /// Has a script run SQL as the superuser, over standard input.
-pub(super) fn local_sql(script: Script, cluster: &Cluster, sql: &str) -> Script {
+pub(crate) fn local_sql(script: Script, cluster: &Cluster, sql: &str) -> Script {
     let port = cluster.inventory.postgresql.port;
     script.line(local_psql()).line(format!(
         "printf '%s' {} | local_psql {port} -o /dev/null",

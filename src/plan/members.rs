@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
-    config_patch, public_schema, reconnect, roles, sessions, turns,
+    config_patch, parameters, public_schema, reconnect, roles, sessions, turns,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -181,7 +181,9 @@ impl<'a> Members<'a> {
     fn settings(&self, plan: &mut Plan, config: &Value, settled: Vec<StepId>) {
         let patched = self.patch_config(plan, config, settled.clone());
         let parameters = self.databases.iter().any(|(_, it)| it.parameters);
-        if !self.fresh && (patched.is_some() || parameters) {
+        // An earlier run may have been cut off before the restarts.
+        let waits = parameters::waits_for_restart(self.cluster, self.found);
+        if !self.fresh && (patched.is_some() || parameters || waits) {
             plan.push(Step {
                 host: self.first.name.clone(),
                 name: "restart-pending",

@@ -29,6 +29,7 @@ mod members;
 pub mod membership;
 pub mod operate;
 mod packages;
+mod parameters;
 mod pause;
 mod public_schema;
 mod reconnect;
@@ -47,6 +48,7 @@ mod up;
 
 pub use config::config_patch;
 pub use down::{down, stays, weigh_packages};
+pub(crate) use local_sql::local_sql;
 pub use pause::{PAUSED, how_to_resume, paused};
 pub(crate) use requirements::{findings as lacking, off as clock_off};
 pub use up::{differences, up};
@@ -100,6 +102,8 @@ pub enum Action {
     /// Runs on whichever host leads when the step's turn comes.
     RunOnLeader(Script),
     Await(Condition),
+    /// Starts PostgreSQL as far as it goes without serving, with the parameters that are to come.
+    TryParameters(Script),
     /// Merges into Patroni's cluster-wide configuration.
     PatchConfig(Value),
     /// Restarts PostgreSQL where a parameter waits for it, replicas first, one at a time.
@@ -152,9 +156,9 @@ pub struct Step {
 }
 
 impl Step {
-    /// Whether it changes anything, or only waits.
+    /// Whether it changes anything, or only waits or tries.
     pub fn changes_something(&self) -> bool {
-        !matches!(self.action, Action::Await(_))
+        !matches!(self.action, Action::Await(_) | Action::TryParameters(_))
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    membership, packages, remains, requirements, surprise,
+    membership, packages, parameters, remains, requirements, surprise,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -52,6 +52,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     };
     let mut databases: Vec<(&Node, Configured)> = Vec::new();
     let mut etcds: Vec<(&Node, Configured)> = Vec::new();
+    let tried = parameters::of_databases(&mut plan, cluster, files, config, found);
     for node in cluster.nodes.values() {
         let Some(facts) = found.facts.get(&node.name) else {
             continue;
@@ -68,6 +69,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
                 venv =
                     packages::install_patroni(&mut plan, cluster, node, facts, files, base.clone());
                 after = venv.map_or(after, |venv| vec![venv]);
+                after.extend(&tried);
             }
             let component = Component {
                 node,
@@ -87,7 +89,8 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
         }
     }
     let dcs_ready = etcd(&mut plan, cluster, found, &etcds);
-    let cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
+    let mut cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
+    cleared.extend(tried);
     if let Some(members) = Members::of(cluster, found, &databases) {
         members.plan(&mut plan, config, &cleared);
     }

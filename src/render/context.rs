@@ -224,7 +224,7 @@ fn own_sources(cluster: &Cluster) -> Vec<String> {
 
 /// The parameters of each host's own file: pgherd's defaults, the inventory's, and those with which
 /// something else here would break if they were others.
-fn parameters(cluster: &Cluster) -> Map<String, Value> {
+pub(crate) fn parameters(cluster: &Cluster) -> Map<String, Value> {
     let mut parameters = Map::from_iter([
         ("password_encryption".to_owned(), json!("scram-sha-256")),
         // A replica whose leader has moved asks at its old address once more and then waits for this

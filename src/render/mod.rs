@@ -20,6 +20,7 @@ mod templates;
 
 pub use block::{merge_block, remove_block};
 pub use context::dcs_config;
+pub(crate) use context::parameters;
 pub use mask::{mask, mask_values};
 pub use templates::Templates;
 use templates::Variables;

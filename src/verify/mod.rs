@@ -20,14 +20,22 @@ use crate::{
     remote::Remote,
 };
 
+pub(crate) mod alarms;
 mod clock;
 mod disk;
 mod members;
+mod pause;
 mod round_trip;
+pub(crate) mod settings;
 mod store;
+mod stranded;
+mod versions;
 
 /// The name of the check of whether every member would follow another leader.
 pub const FAILOVER: &str = "failover";
+
+/// The checks that a cluster which settles does not pass by itself.
+const LASTING: [&str; 4] = [alarms::NAME, pause::NAME, settings::NAME, versions::NAME];
 
 /// One thing that must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +58,12 @@ impl Proof {
             passed: checks.iter().all(|check| check.passed),
             checks,
         }
+    }
+
+    /// Whether it fails, and only for what time does not mend.
+    pub fn is_hopeless(&self) -> bool {
+        let mut failed = self.checks.iter().filter(|check| !check.passed).peekable();
+        failed.peek().is_some() && failed.all(|check| LASTING.contains(&check.name))
     }
 
     pub fn announce(&self, events: &Events) {
@@ -100,16 +114,28 @@ impl Prover {
     /// have to do there.
     pub async fn look(&self, found: &Found, plan: &Plan) -> Proof {
         let facts = &found.facts;
-        let (survey, etcd, servers, trip) = tokio::join!(
-            patroni::survey(&self.http, &self.cluster),
+        let survey = patroni::survey(&self.http, &self.cluster);
+        let survey = async {
+            let survey = survey.await;
+            let (settings, versions, stranded) = tokio::join!(
+                settings::look(self, &survey),
+                versions::look(self, &survey),
+                stranded::look(self, &survey),
+            );
+            (survey, [settings, versions], stranded)
+        };
+        let ((survey, of_members, stranded), paused, etcd, alarms, servers, trip) = tokio::join!(
+            survey,
+            pause::in_the_dcs(self),
             self.etcd(),
+            alarms::look(self),
             haproxy::servers(&self.http, &self.cluster),
             round_trip::check(self),
         );
         let leader = patroni::leader_of(&survey);
         let mut checks = vec![self.units(facts), self.leader(&survey, Some(facts)).await];
         checks.push(self.members(found));
-        checks.push(self.replication(&survey, leader));
+        checks.push(self.replication(&survey, leader, &stranded));
         checks.push(etcd);
         checks.push(trip);
         checks.push(self.backends(&servers, leader));
@@ -117,21 +143,26 @@ impl Prover {
         checks.push(pending_restart(&survey));
         checks.push(clock::clock(facts));
         checks.push(disk::disk(facts));
+        checks.push(alarms);
+        checks.push(pause::check(&survey, paused));
+        checks.extend(of_members);
         Proof::of(checks)
     }
 
     /// The checks of whether all members are there and both ports lead where they should, which a
     /// failover breaks and which ask for no facts.
     pub async fn stand(&self) -> Vec<Check> {
-        let (survey, etcd, servers) = tokio::join!(
+        let (survey, paused, etcd, servers) = tokio::join!(
             patroni::survey(&self.http, &self.cluster),
+            pause::in_the_dcs(self),
             self.etcd(),
             haproxy::servers(&self.http, &self.cluster),
         );
         let leader = patroni::leader_of(&survey);
         vec![
+            pause::check(&survey, paused),
             self.leader(&survey, None).await,
-            self.replication(&survey, leader),
+            self.replication(&survey, leader, &BTreeMap::new()),
             etcd,
             self.backends(&servers, leader),
             failover(&survey),
@@ -234,6 +265,7 @@ impl Prover {
         &self,
         survey: &BTreeMap<HostName, Result<Status>>,
         leader: Option<&HostName>,
+        stranded: &BTreeMap<HostName, String>,
     ) -> Check {
         let Some((leader, primary)) =
             leader.and_then(|leader| Some((leader, survey[leader].as_ref().ok()?)))
@@ -249,7 +281,9 @@ impl Prover {
         for (host, status) in survey.iter().filter(|(host, _)| *host != leader) {
             replicas += 1;
             if !primary.streams_to(host) {
-                wrong.push(format!("{leader} does not stream to {host}"));
+                let why = stranded.get(host);
+                let why = why.map_or(String::new(), |why| format!(": {why}"));
+                wrong.push(format!("{leader} does not stream to {host}{why}"));
             } else if let Ok(status) = status
                 && status.timeline != primary.timeline
             {

@@ -7,21 +7,21 @@ use futures_util::future::join_all;
 use super::{Check, Prover, check};
 use crate::{
     error::{Error, Result},
-    etcd::{Etcd, View},
+    etcd::{Etcd, Health, View},
     inventory::{HostName, Role},
     plan::store,
 };
 
 /// What one etcd host answered.
-type Answer = (HostName, Result<bool>, Result<View>);
+type Answer = (HostName, Result<Health>, Result<View>);
 
 impl Prover {
     /// Asks every member, and compares what they say.
     pub(super) async fn etcd(&self) -> Check {
         let asked = self.cluster.with_role(Role::Etcd).map(|node| async move {
             let etcd = Etcd::on(&self.http, &node.name);
-            let (healthy, view) = tokio::join!(etcd.healthy(), etcd.view());
-            (node.name.clone(), healthy, view)
+            let (health, view) = tokio::join!(etcd.health(), etcd.view());
+            (node.name.clone(), health, view)
         });
         judge(join_all(asked).await)
     }
@@ -32,12 +32,14 @@ fn judge(answers: Vec<Answer>) -> Check {
     let declared: Vec<&HostName> = declared.iter().collect();
     let mut wrong = Vec::new();
     let mut stores: BTreeMap<HostName, View> = BTreeMap::new();
-    for (host, healthy, view) in answers {
-        match (healthy, view) {
+    for (host, health, view) in answers {
+        match (health, view) {
             (Err(error), _) => wrong.push(error.to_string()),
-            (Ok(false), _) => wrong.push(format!("{host} is not healthy")),
-            (Ok(true), Err(error)) => wrong.push(unlisted(&host, &error)),
-            (Ok(true), Ok(view)) => {
+            (Ok(health), _) if !health.healthy => {
+                wrong.push(format!("{host} is not healthy{}", health.why()));
+            }
+            (Ok(_), Err(error)) => wrong.push(unlisted(&host, &error)),
+            (Ok(_), Ok(view)) => {
                 stores.insert(host, view);
             }
         }
@@ -80,10 +82,17 @@ mod tests {
         }
     }
 
+    fn health(healthy: bool) -> Result<Health> {
+        Ok(Health {
+            healthy,
+            ..Health::default()
+        })
+    }
+
     fn told(answers: &[(&str, View)]) -> Check {
         let answers = answers.iter().map(|(host, view)| {
             let view = Ok(view.clone());
-            (HostName::new(*host), Ok(true), view)
+            (HostName::new(*host), health(true), view)
         });
         judge(answers.collect())
     }
@@ -128,11 +137,11 @@ mod tests {
     fn a_member_that_does_not_tell_its_list_does_not_hold() {
         let silent = (
             HostName::new("a"),
-            Ok(true),
+            health(true),
             Err(Error::failed("no answer")),
         );
         assert!(!judge(vec![silent]).passed);
-        let sick = (HostName::new("a"), Ok(false), Ok(view("1", &["a"])));
+        let sick = (HostName::new("a"), health(false), Ok(view("1", &["a"])));
         assert!(!judge(vec![sick]).passed);
     }
 }

@@ -516,4 +516,6 @@ pub fn private_file(path: &Path, contents: &[u8]) -> Result<()> {
 }
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod tests;

@@ -20,4 +20,5 @@ mod quorum;
 mod security;
 mod ssh_keys;
 mod support;
+mod truth;
 mod watch;

@@ -1,7 +1,6 @@
 //! Steps that speak to the cluster: Patroni and etcd are played by what they would answer.
 
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -240,31 +239,4 @@ async fn a_leader_without_a_replica_keeps_its_post() {
         "{}",
         error.what()
     );
-}
-
-#[tokio::test]
-async fn parameters_that_wait_are_taken_over_replicas_first() {
-    let waiting: Arc<Mutex<BTreeSet<String>>> =
-        Arc::new(Mutex::new(["node1".into(), "node2".into()].into()));
-    let order: Arc<Mutex<Vec<String>>> = Arc::default();
-    let restarted = order.clone();
-    let hosts = Hosts::serving(move |question| match question {
-        (host, 8008, "POST /restart", _) => {
-            waiting.lock().unwrap().remove(host);
-            restarted.lock().unwrap().push(host.to_owned());
-            (200, json!("restarted successfully"))
-        }
-        (host, 8008, "GET /patroni", _) => {
-            let mut status = member(host == "node1", &[("node2", "async"), ("node3", "async")]);
-            if waiting.lock().unwrap().contains(host) {
-                status["pending_restart"] = json!(true);
-            }
-            (200, status)
-        }
-        (_, 8008, "PATCH /config", _) => (200, json!({})),
-        _ => NOBODY,
-    });
-    let walked = walk(hosts, vec![step("node3", Action::RestartPending, &[])]).await;
-    assert_eq!(walked.outcomes(), [Changed]);
-    assert_eq!(*order.lock().unwrap(), ["node2", "node1"]);
 }

@@ -15,7 +15,7 @@ mod accounts;
 mod files;
 mod hosts;
 mod net;
-mod parameters;
+pub(crate) mod parameters;
 mod ports;
 mod postgresql;
 mod provider;

@@ -25,7 +25,7 @@ use super::{
 mod shape;
 
 use shape::Known;
-pub(crate) use shape::memory_in_kib;
+pub(crate) use shape::{in_terms_of, memory_in_kib};
 
 /// The parameters by name; several entries where a major version changed one.
 static KNOWN: LazyLock<BTreeMap<&str, Vec<Known>>> = LazyLock::new(|| {

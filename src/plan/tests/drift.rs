@@ -342,30 +342,44 @@ fn cluster_wide_settings_are_patched_in_the_dcs() {
                 "max_connections: HAProxy's limits follow",
                 |world| world.wants("postgresql: { parameters: { max_connections: 200 } }", FIVE),
                 &[
-                    "node1 configure-patroni []",
-                    "node2 configure-patroni []",
-                    "node3 configure-patroni []",
+                    "node1 try-parameters []",
+                    "node2 try-parameters []",
+                    "node3 try-parameters []",
+                    "node1 configure-patroni [0, 1, 2]",
+                    "node2 configure-patroni [0, 1, 2]",
+                    "node3 configure-patroni [0, 1, 2]",
                     "haproxy configure-haproxy []",
-                    "haproxy reload-haproxy [3]",
-                    "node1 reload-patroni [0]",
-                    "node2 reload-patroni [1]",
-                    "node3 reload-patroni [2]",
-                    "node1 patch-config [5, 6, 7]",
-                    "node1 restart-pending [8]",
+                    "haproxy reload-haproxy [6]",
+                    "node1 reload-patroni [0, 1, 2, 3]",
+                    "node2 reload-patroni [0, 1, 2, 4]",
+                    "node3 reload-patroni [0, 1, 2, 5]",
+                    "node1 patch-config [8, 9, 10]",
+                    "node1 restart-pending [11]",
                 ],
             ),
             (
                 "work_mem: each host's own file",
                 |world| world.wants("postgresql: { parameters: { work_mem: 8MB } }", FIVE),
                 &[
-                    "node1 configure-patroni []",
-                    "node2 configure-patroni []",
-                    "node3 configure-patroni []",
-                    "node1 reload-patroni [0]",
-                    "node2 reload-patroni [1]",
-                    "node3 reload-patroni [2]",
-                    "node1 restart-pending [3, 4, 5]",
+                    "node1 try-parameters []",
+                    "node2 try-parameters []",
+                    "node3 try-parameters []",
+                    "node1 configure-patroni [0, 1, 2]",
+                    "node2 configure-patroni [0, 1, 2]",
+                    "node3 configure-patroni [0, 1, 2]",
+                    "node1 reload-patroni [0, 1, 2, 3]",
+                    "node2 reload-patroni [0, 1, 2, 4]",
+                    "node3 reload-patroni [0, 1, 2, 5]",
+                    "node1 restart-pending [6, 7, 8]",
                 ],
+            ),
+            (
+                "a run that was cut off before the restarts",
+                |world| {
+                    let member = json!({"state": "running", "pending_restart": true});
+                    world.dcs().members.insert("node2".into(), member);
+                },
+                &["node1 restart-pending []"],
             ),
         ],
     );
@@ -397,5 +411,33 @@ fn a_parameter_that_left_the_inventory_leaves_the_cluster() {
     assert_eq!(
         shown(&plan),
         ["postgresql.parameters.max_connections: \"500\" -> -"]
+    );
+}
+
+#[test]
+fn parameters_are_tried_on_every_database_before_any_has_them() {
+    let mut world = World::settled(FIVE);
+    world.wants("postgresql: { parameters: { work_mem: 8MB } }", FIVE);
+    let plan = world.plan();
+    let trials: Vec<usize> = (0..plan.steps.len())
+        .filter(|id| plan.steps[*id].name == "try-parameters")
+        .collect();
+    assert_eq!(trials.len(), 3);
+    for step in &plan.steps {
+        let touches = step.name == "configure-patroni" || step.name == "reload-patroni";
+        assert!(
+            !touches || trials.iter().all(|id| step.after.contains(id)),
+            "{step:?}"
+        );
+    }
+    assert!(!plan.steps[trials[0]].changes_something());
+    // Nothing to try: PostgreSQL starts with what it has by itself, or has been tried already.
+    world.wants("postgresql: { parameters: {} }", FIVE);
+    assert!(
+        !world
+            .plan()
+            .steps
+            .iter()
+            .any(|step| step.name == "try-parameters")
     );
 }

@@ -103,15 +103,7 @@ impl Number {
         let (least, most) = range.split_once("..")?;
         let unit = match unit_name {
             "" => None,
-            name => {
-                let digits = name.find(|c: char| !c.is_ascii_digit())?;
-                let count = if digits == 0 {
-                    1.0
-                } else {
-                    name[..digits].parse().ok()?
-                };
-                Some(unit(&name[digits..])?.times(count))
-            }
+            name => Some(counted_unit(name)?),
         };
         Some(Self {
             least: least.parse().ok()?,
@@ -122,14 +114,7 @@ impl Number {
     }
 
     fn value(&self, text: &str) -> Option<f64> {
-        let (number, suffix) = split(text)?;
-        match (self.unit, suffix) {
-            (_, "") => Some(number),
-            (Some(base), suffix) => unit(suffix)?
-                .in_terms_of(base)
-                .map(|factor| number * factor),
-            (None, _) => None,
-        }
+        value_in(text, self.unit)
     }
 
     fn refuse(&self, text: &str) -> Option<String> {
@@ -171,6 +156,37 @@ impl Unit {
             _ => None,
         }
     }
+}
+
+/// A number with an optional unit, in terms of the unit of that name (`8kB`, `ms`, or none).
+pub(crate) fn in_terms_of(text: &str, unit_name: &str) -> Option<f64> {
+    let base = match unit_name {
+        "" => None,
+        name => Some(counted_unit(name)?),
+    };
+    value_in(text, base)
+}
+
+fn value_in(text: &str, base: Option<Unit>) -> Option<f64> {
+    let (number, suffix) = split(text)?;
+    match (base, suffix) {
+        (_, "") => Some(number),
+        (Some(base), suffix) => unit(suffix)?
+            .in_terms_of(base)
+            .map(|factor| number * factor),
+        (None, _) => None,
+    }
+}
+
+/// A unit with a count before it, such as `8kB`.
+fn counted_unit(name: &str) -> Option<Unit> {
+    let digits = name.find(|c: char| !c.is_ascii_digit())?;
+    let count = if digits == 0 {
+        1.0
+    } else {
+        name[..digits].parse().ok()?
+    };
+    Some(unit(&name[digits..])?.times(count))
 }
 
 /// PostgreSQL's units; upper and lower case are told apart.

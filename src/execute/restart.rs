@@ -1,0 +1,286 @@
+//! Restarts of PostgreSQL where a parameter waits for one: replicas first, the leader last.
+//!
+//! The order is decided anew before each restart, from what the members say then.
+//!
+//! - Replicas go first, one at a time, each only once the one before it streams again. Then the leader
+//!   hands over to one of them, and comes back as a replica, which is a restart.
+//! - Five parameters bound what a standby can replay (`max_connections` and others). One that is
+//!   raised must be raised on standbys first. One that is lowered stays as it was on a standby until
+//!   its primary has restarted as a primary: there a hand-over would not help, so the leader restarts
+//!   in its place, and the replicas after it (PostgreSQL, "Administrator's overview" of hot standby;
+//!   Patroni 4.1.5, `postgresql/config.py`, `effective_configuration`).
+//! - Where there is nobody to hand over to, the leader restarts in its place too.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::{Context, Say, action};
+use crate::{
+    error::{Error, Result},
+    event::Stream,
+    inventory::HostName,
+    liberal,
+    patroni::{self, Patroni, Status},
+    plan::Step,
+};
+
+/// How long one member may take to restart PostgreSQL and be back where it was.
+const RETURN: Duration = Duration::from_secs(120);
+/// How long a standby may take to become synchronous, or a leader to be there.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
+/// What a standby cannot have less of than its primary.
+const BOUND: [&str; 5] = [
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_wal_senders",
+    "max_worker_processes",
+];
+
+type Survey = BTreeMap<HostName, Result<Status>>;
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Move {
+    /// Nobody waits for a restart.
+    None,
+    Restart(HostName),
+    /// The leader, although it takes writes.
+    InPlace {
+        leader: HostName,
+        why: &'static str,
+    },
+    HandOver {
+        from: HostName,
+        to: HostName,
+    },
+    /// What is missing may come by itself.
+    Wait(&'static str),
+    /// A restart did not help.
+    Stuck(HostName),
+}
+
+/// Restarts PostgreSQL on every member where a parameter waits for it.
+pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
+    let mut done: BTreeMap<HostName, usize> = BTreeMap::new();
+    let mut waited: Option<Instant> = None;
+    // A member says that it waits once its loop has read the config *and* compared it: after the
+    // second loop the first is over.
+    action::take_over(context, 2).await;
+    loop {
+        let survey = patroni::survey(&context.http, &context.cluster).await;
+        let synchronous = context.cluster.inventory.patroni.synchronous;
+        let mut next = next(&survey, &done, synchronous);
+        if let Move::Wait(what) = next {
+            if waited.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+                sleep(PAUSE).await;
+                continue;
+            }
+            next = match patroni::leader_of(&survey) {
+                Some(leader) => Move::InPlace {
+                    leader: leader.clone(),
+                    why: what,
+                },
+                None => return Err(Error::failed("the cluster has no leader")),
+            };
+        }
+        waited = None;
+        match next {
+            Move::None => {
+                action::take_over(context, 1).await;
+                let survey = patroni::survey(&context.http, &context.cluster).await;
+                if waiting(&survey).is_empty() {
+                    return Ok(());
+                }
+            }
+            Move::Restart(host) => {
+                say(Stream::Stdout, &format!("restarting PostgreSQL on {host}"));
+                restart(&host, step, context).await?;
+                *done.entry(host).or_default() += 1;
+            }
+            Move::InPlace { leader, why } => {
+                let said = format!("restarting PostgreSQL on {leader}, which leads: {why}");
+                say(Stream::Stdout, &said);
+                restart(&leader, step, context).await?;
+                caught_up(&leader, step, context).await;
+                *done.entry(leader).or_default() += 1;
+            }
+            Move::HandOver { from, to } => {
+                action::switch(&from, &to, step, context, say).await?;
+                let said =
+                    format!("restarting PostgreSQL on {from}, which led: it is a replica now");
+                say(Stream::Stdout, &said);
+                comes_back(&from, step, context).await?;
+                *done.entry(from).or_default() += 1;
+            }
+            Move::Stuck(host) => {
+                return Err(Error::failed("a parameter still waits for a restart").on(&host));
+            }
+            Move::Wait(_) => {}
+        }
+    }
+}
+
+fn waiting(survey: &Survey) -> Vec<&HostName> {
+    survey
+        .iter()
+        .filter(|(_, status)| status.as_ref().is_ok_and(|status| status.pending_restart))
+        .map(|(host, _)| host)
+        .collect()
+}
+
+/// What to do next; `done` says how often each member has been restarted.
+fn next(survey: &Survey, done: &BTreeMap<HostName, usize>, synchronous: bool) -> Move {
+    let waiting = waiting(survey);
+    if waiting.is_empty() {
+        return Move::None;
+    }
+    let Some(leader) = patroni::leader_of(survey) else {
+        return Move::Wait("the cluster has no leader");
+    };
+    let restarts = |host: &HostName| done.get(host).copied().unwrap_or_default();
+    let leader_waits = waiting.contains(&leader);
+    for host in waiting.iter().filter(|host| **host != leader) {
+        let helps = if leader_waits {
+            restarts(host) == 0 && only_lowered(survey, host) != Some(true)
+        } else {
+            // Once more than before: its leader may have been the reason why it still waits.
+            restarts(host) < 2
+        };
+        if helps {
+            return Move::Restart((*host).clone());
+        }
+    }
+    if !leader_waits {
+        return Move::Stuck(waiting[0].clone());
+    }
+    if restarts(leader) > 0 {
+        return Move::Stuck(leader.clone());
+    }
+    // Without reasons (before Patroni 3.3): a replica that waits although it has been restarted keeps
+    // a value that its leader has.
+    let held_back = || {
+        waiting
+            .iter()
+            .any(|host| *host != leader && restarts(host) > 0)
+    };
+    if some_lowered(survey, leader).unwrap_or_else(held_back) {
+        return Move::InPlace {
+            leader: leader.clone(),
+            why: "a parameter is lowered that its replicas cannot have less of",
+        };
+    }
+    let fit: Vec<&HostName> = survey
+        .keys()
+        .filter(|host| *host != leader && !waiting.contains(host))
+        .filter(|host| told(survey, leader).is_some_and(|status| status.streams_to(host)))
+        .collect();
+    let is_synchronous = |host: &HostName| {
+        told(survey, leader).is_some_and(|status| {
+            status.replication.iter().any(|replica| {
+                replica.application_name == host.as_str()
+                    && matches!(replica.sync_state.as_str(), "sync" | "quorum")
+            })
+        })
+    };
+    let best = fit.iter().max_by_key(|host| is_synchronous(host));
+    match best {
+        Some(to) if !synchronous || is_synchronous(to) => Move::HandOver {
+            from: leader.clone(),
+            to: (*to).clone(),
+        },
+        Some(_) => Move::Wait("no synchronous standby could take over"),
+        None if survey.len() == 1 => Move::InPlace {
+            leader: leader.clone(),
+            why: "there is no other member",
+        },
+        // A replica that has just restarted may not stream yet.
+        None => Move::Wait("no replica streams that could take over"),
+    }
+}
+
+fn told<'a>(survey: &'a Survey, host: &HostName) -> Option<&'a Status> {
+    survey.get(host).and_then(|status| status.as_ref().ok())
+}
+
+/// Whether a member waits for nothing but bounds that are lowered; `None` where it gives no reason.
+fn only_lowered(survey: &Survey, host: &HostName) -> Option<bool> {
+    let reasons = &told(survey, host)?.pending_restart_reason;
+    (!reasons.is_empty()).then(|| reasons.iter().all(|(name, change)| lowers(name, change)))
+}
+
+/// Whether a bound is among those that are lowered.
+fn some_lowered(survey: &Survey, host: &HostName) -> Option<bool> {
+    let reasons = &told(survey, host)?.pending_restart_reason;
+    (!reasons.is_empty()).then(|| reasons.iter().any(|(name, change)| lowers(name, change)))
+}
+
+fn lowers(name: &str, change: &Value) -> bool {
+    let number = |key: &str| liberal::as_text(&change[key])?.trim().parse::<f64>().ok();
+    BOUND.contains(&name)
+        && match (number("old_value"), number("new_value")) {
+            (Some(old), Some(new)) => new < old,
+            _ => false,
+        }
+}
+
+async fn restart(member: &HostName, step: &Step, context: &Context) -> Result<()> {
+    Patroni::on(&context.http, member)
+        .restart(&context.cluster)
+        .await
+        .map_err(|error| error.left("the members that come after it were not restarted"))?;
+    comes_back(member, step, context).await
+}
+
+/// Waits until a member leads, or the leader streams to it.
+async fn comes_back(member: &HostName, step: &Step, context: &Context) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let survey = patroni::survey(&context.http, &context.cluster).await;
+        let back = match patroni::leader_of(&survey) {
+            Some(leader) if leader == member => true,
+            Some(leader) => told(&survey, leader).is_some_and(|status| status.streams_to(member)),
+            None => false,
+        };
+        if back {
+            return Ok(());
+        }
+        if begin.elapsed() > RETURN.min(step.limit) {
+            return Err(Error::failed("it did not come back after its restart")
+                .on(member)
+                .left("the members that come after it were not restarted"));
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Waits until every replica has replayed what its leader has written at its start: until then it
+/// would keep the bounds that its leader had before.
+///
+/// One that does not come so far is told of by its own restart.
+async fn caught_up(leader: &HostName, step: &Step, context: &Context) {
+    let begin = Instant::now();
+    let mut goal = None;
+    while begin.elapsed() < PATIENCE.min(step.limit) {
+        let survey = patroni::survey(&context.http, &context.cluster).await;
+        let status = told(&survey, leader);
+        goal = goal.or(status.and_then(|status| status.xlog.location));
+        let behind = survey.iter().any(|(host, replica)| {
+            let replica = replica.as_ref().ok().filter(|_| host != leader);
+            replica.is_some_and(|replica| {
+                let streams = status.is_some_and(|status| status.streams_to(host));
+                !streams || replica.xlog.replayed_location < goal
+            })
+        });
+        if !behind {
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

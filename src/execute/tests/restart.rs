@@ -1,0 +1,173 @@
+//! Restarts for a parameter, on members that are played: each says that it waits only after its own
+//! loop, and a standby keeps a higher bound than its leader's until that has restarted.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value, json};
+
+use super::hosts::{Hosts, member, step, walk};
+use crate::{event::Outcome::Changed, plan::Action};
+
+const NAMES: [&str; 3] = ["node1", "node2", "node3"];
+
+struct Played {
+    leader: &'static str,
+    /// What the DCS has.
+    wanted: u32,
+    /// What each runs with.
+    runs: BTreeMap<&'static str, u32>,
+    /// How many loops each has run; the config is compared in the second.
+    loops: BTreeMap<&'static str, u32>,
+    /// How many loops a member is slower than the others.
+    slow: BTreeMap<&'static str, u32>,
+    /// What each standby has replayed of its leader's bounds, and in how many looks it will have the
+    /// latest.
+    replayed: BTreeMap<&'static str, u32>,
+    lag: u32,
+    /// Whether its Patroni tells why.
+    tells: bool,
+    deeds: Vec<String>,
+}
+
+impl Played {
+    fn new(runs: u32, wanted: u32) -> Self {
+        Self {
+            leader: "node1",
+            wanted,
+            runs: NAMES.map(|name| (name, runs)).into(),
+            loops: NAMES.map(|name| (name, 0)).into(),
+            slow: BTreeMap::new(),
+            replayed: NAMES.map(|name| (name, runs)).into(),
+            lag: 0,
+            tells: true,
+            deeds: Vec::new(),
+        }
+    }
+
+    /// PostgreSQL starts on `name`, which leads or follows.
+    fn start(&mut self, name: &'static str) {
+        let bound = if name == self.leader {
+            self.lag = 3;
+            self.wanted
+        } else {
+            self.wanted.max(self.replayed[name])
+        };
+        self.runs.insert(name, bound);
+    }
+
+    fn answer(&mut self, host: &str, question: &str, body: &Value) -> (u16, Value) {
+        let Some(name) = NAMES.into_iter().find(|name| *name == host) else {
+            return (503, Value::Null);
+        };
+        match question {
+            "PATCH /config" => {
+                *self.loops.entry(name).or_default() += 1;
+                (200, json!({}))
+            }
+            "POST /restart" => {
+                self.deeds.push(format!("restart {name}"));
+                self.start(name);
+                (200, json!("restarted successfully"))
+            }
+            "POST /switchover" => {
+                let to = NAMES
+                    .into_iter()
+                    .find(|name| body["candidate"] == **name)
+                    .unwrap();
+                self.deeds.push(format!("{name} to {to}"));
+                self.leader = to;
+                self.start(name);
+                (200, json!("Successfully switched over"))
+            }
+            "GET /patroni" => (200, self.status(name)),
+            "GET /primary" if name == self.leader => (200, Value::Null),
+            _ => (503, Value::Null),
+        }
+    }
+
+    fn status(&mut self, name: &'static str) -> Value {
+        self.lag = self.lag.saturating_sub(u32::from(name == self.leader));
+        if self.lag == 0 {
+            let bound = self.runs[self.leader];
+            self.replayed = NAMES.map(|name| (name, bound)).into();
+        }
+        let others: Vec<(&str, &str)> = NAMES
+            .into_iter()
+            .filter(|it| *it != name)
+            .map(|it| (it, "async"))
+            .collect();
+        let leads = name == self.leader;
+        let mut status = member(leads, if leads { &others } else { &[] });
+        let loops = self.loops[name].saturating_sub(self.slow.get(name).copied().unwrap_or(0));
+        status["dcs_last_seen"] = json!(loops);
+        status["xlog"] =
+            json!({"location": 9, "replayed_location": if self.lag == 0 { 9 } else { 8 }});
+        let (runs, wanted) = (self.runs[name], self.wanted);
+        if loops >= 2 && runs != wanted {
+            status["pending_restart"] = json!(true);
+            if self.tells {
+                status["pending_restart_reason"] = json!({
+                    "max_connections": {"old_value": runs.to_string(), "new_value": wanted.to_string()}
+                });
+            }
+        }
+        status
+    }
+}
+
+async fn deeds(played: Played) -> Vec<String> {
+    let played = Arc::new(Mutex::new(played));
+    let theirs = played.clone();
+    let hosts = Hosts::serving(move |(host, _, question, body)| {
+        theirs.lock().unwrap().answer(host, question, body)
+    });
+    let walked = walk(hosts, vec![step("node3", Action::RestartPending, &[])]).await;
+    assert_eq!(walked.outcomes(), [Changed], "{:?}", walked.result);
+    let played = played.lock().unwrap();
+    let all_have_it = played.runs.values().all(|runs| *runs == played.wanted);
+    assert!(all_have_it, "{:?}", played.runs);
+    played.deeds.clone()
+}
+
+/// The leader's Patroni is the first to have read its config, and the first to say so.
+#[tokio::test]
+async fn a_leader_that_is_the_first_to_wait_goes_last() {
+    let mut played = Played::new(100, 200);
+    played.slow = [("node2", 3), ("node3", 5)].into();
+    let deeds = deeds(played).await;
+    assert_eq!(deeds[..2], ["restart node2", "restart node3"]);
+    assert!(deeds[2].starts_with("node1 to "), "{deeds:?}");
+    assert_eq!(deeds.len(), 3, "a replica comes back with the new value");
+}
+
+#[tokio::test]
+async fn a_lowered_bound_is_the_leaders_first_and_nobody_restarts_twice() {
+    let lowered = deeds(Played::new(200, 100)).await;
+    assert_eq!(lowered, ["restart node1", "restart node2", "restart node3"]);
+}
+
+#[tokio::test]
+async fn a_patroni_that_gives_no_reasons_comes_to_the_same_end() {
+    let mut lowered = Played::new(200, 100);
+    lowered.tells = false;
+    let lowered = deeds(lowered).await;
+    let expected = [
+        "restart node2",
+        "restart node3",
+        "restart node1",
+        "restart node2",
+        "restart node3",
+    ];
+    assert_eq!(lowered, expected);
+    let mut raised = Played::new(100, 200);
+    raised.tells = false;
+    assert_eq!(deeds(raised).await.len(), 3);
+}
+
+#[tokio::test]
+async fn nobody_is_restarted_where_nothing_waits() {
+    assert!(deeds(Played::new(100, 100)).await.is_empty());
+}

@@ -1,0 +1,64 @@
+# Starts PostgreSQL as far as it goes without serving: it reads the parameters that are to come, loads
+# its libraries, and says how much shared memory it would take. A data directory of its own stands in
+# for the real one, of which it has the control file; nothing that runs is touched.
+bin=/usr/lib/postgresql/$MAJOR/bin
+if [ ! -x "$bin/postgres" ]; then
+  echo "$bin/postgres is not there: the parameters are not tried"
+  exit 0
+fi
+d=$(mktemp -d /tmp/pgherd-try.XXXXXX)
+trap 'rm -rf "$d"' EXIT
+cd /
+as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
+chmod 0700 "$d"
+chown postgres:postgres "$d"
+mkdir "$d/global"
+cp "$DATA_DIR/PG_VERSION" "$d/"
+cp "$DATA_DIR/global/pg_control" "$d/global/"
+# What ALTER SYSTEM has written counts at the next start as well.
+[ ! -e "$DATA_DIR/postgresql.auto.conf" ] || cp "$DATA_DIR/postgresql.auto.conf" "$d/"
+printf '%s' "$CONFIG" >"$d/postgresql.conf"
+chown -R postgres:postgres "$d"
+chmod -R go= "$d"
+
+try() { as_postgres "$bin/postgres" -D "$d" "$@" -c log_destination=stderr -c logging_collector=off; }
+# Libraries are only loaded from version 15 on, and some of them only by a session: each must be there.
+missing=
+for kind in shared_preload_libraries session_preload_libraries local_preload_libraries archive_library; do
+  [ "$MAJOR" -ge 15 ] || [ "$kind" != archive_library ] || continue
+  names=$(try "$@" -C "$kind")
+  set -f
+  old=$IFS
+  IFS=,
+  for name in $names; do
+    IFS=$old
+    name=$(printf '%s' "$name" | tr -d ' "')
+    dir=/usr/lib/postgresql/$MAJOR/lib
+    [ "$kind" != local_preload_libraries ] || dir=$dir/plugins
+    # shellcheck disable=SC2016 # PostgreSQL's own word for its folder of libraries
+    case $name in
+      '') continue ;;
+      '$libdir/'*) file=/usr/lib/postgresql/$MAJOR/lib/${name#*/} ;;
+      */*) file=$name ;;
+      *) file=$dir/$name ;;
+    esac
+    if [ ! -e "$file" ] && [ ! -e "${file%.so}.so" ]; then
+      echo "ERROR:  parameter \"$kind\" names \"$name\", and there is no ${file%.so}.so" >&2
+      missing=yes
+    fi
+  done
+  IFS=$old
+  set +f
+done
+if [ "$MAJOR" -lt 15 ]; then
+  try "$@" -C data_directory >/dev/null
+  [ -z "$missing" ]
+  exit
+fi
+needed=$(try "$@" -C shared_memory_size)
+there=$(awk '/^(MemTotal|SwapTotal):/ { n += $2 } END { print int(n / 1024) }' /proc/meminfo)
+if [ "$needed" -gt "$there" ] 2>/dev/null; then
+  echo "FATAL:  parameter \"shared_buffers\" and others ask for $needed MB of shared memory; the host has $there MB of memory and swap" >&2
+  exit 1
+fi
+[ -z "$missing" ]

@@ -1,0 +1,111 @@
+//! Alarms of etcd: a member that has raised one refuses what the cluster lives on.
+//!
+//! With `NOSPACE` etcd takes no key and no lease, so that Patroni keeps its leader only as long as its
+//! members vouch for it. An alarm stays until somebody disarms it, also when its cause is gone.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::{Check, Prover, check};
+use crate::{
+    error::Result,
+    etcd::{Alarm, Etcd, Member},
+    inventory::Role,
+};
+
+pub(super) const NAME: &str = "alarms";
+
+pub(super) async fn look(prover: &Prover) -> Check {
+    let raised = raised(prover).await;
+    check(
+        NAME,
+        raised.iter().map(told).collect(),
+        "etcd has no alarm".into(),
+    )
+}
+
+/// One alarm in words: its kind and who has raised it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Raised {
+    pub(crate) kind: String,
+    /// Empty where etcd does not say.
+    pub(crate) member: String,
+}
+
+/// Every alarm that any member knows of; a member that does not answer is another check's.
+pub(crate) async fn raised(prover: &Prover) -> BTreeSet<Raised> {
+    let asked = prover.cluster.with_role(Role::Etcd).map(|node| async {
+        let etcd = Etcd::on(&prover.http, &node.name);
+        tokio::join!(etcd.alarms(), etcd.members())
+    });
+    let answers = futures_util::future::join_all(asked).await;
+    let mut raised = BTreeSet::new();
+    for (alarms, members) in answers {
+        raised.extend(named(alarms, members));
+    }
+    raised
+}
+
+fn named(alarms: Result<Vec<Alarm>>, members: Result<Vec<Member>>) -> Vec<Raised> {
+    let members = members.unwrap_or_default();
+    let alarms = alarms.unwrap_or_default().into_iter();
+    alarms
+        // Protocol buffers leave out what is zero, which is no alarm.
+        .filter(|alarm| !matches!(alarm.kind.as_str(), "" | "NONE" | "0"))
+        .map(|alarm| {
+            let known = members.iter().find(|member| member.id == alarm.member);
+            Raised {
+                member: known.map_or(alarm.member, |member| member.name.clone()),
+                kind: alarm.kind,
+            }
+        })
+        .collect()
+}
+
+pub(crate) fn told(alarm: &Raised) -> String {
+    let Raised { kind, member } = alarm;
+    let who = if member.is_empty() {
+        "etcd".to_owned()
+    } else {
+        format!("etcd on {member}")
+    };
+    match kind.as_str() {
+        "NOSPACE" => format!(
+            "{who} has the alarm NOSPACE: its database has reached its quota, and it takes no write; \
+             compact it, defragment each member, then disarm the alarm: docs/verify.md#alarms"
+        ),
+        "CORRUPT" => format!(
+            "{who} has the alarm CORRUPT: its data differ from the other members'; \
+             see docs/verify.md#alarms"
+        ),
+        other => format!("{who} has the alarm {other}; see docs/verify.md#alarms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_alarm_is_told_with_the_members_name_and_the_way_out() {
+        let members = vec![Member {
+            id: "9177702212744101060".into(),
+            name: "node4".into(),
+            ..Member::default()
+        }];
+        let alarms = json!([
+            {"memberID": "9177702212744101060", "alarm": "NOSPACE"},
+            {"alarm": "CORRUPT"},
+            {"memberID": "1"},
+        ]);
+        let alarms: Vec<Alarm> = serde_json::from_value(alarms).unwrap();
+        let raised = named(Ok(alarms), Ok(members));
+        assert_eq!(raised.len(), 2, "{raised:?}");
+        let said = told(&raised[0]);
+        assert!(said.contains("node4") && said.contains("disarm"), "{said}");
+        assert!(told(&raised[1]).starts_with("etcd has the alarm CORRUPT"));
+    }
+}

@@ -1,0 +1,88 @@
+//! Whether Patroni is paused: nothing fails over then, and nothing starts a PostgreSQL that has stopped.
+
+use std::collections::BTreeMap;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::{Check, Prover};
+use crate::{
+    error::Result,
+    etcd::Etcd,
+    inventory::{HostName, Role},
+    liberal,
+    patroni::Status,
+};
+
+pub(super) const NAME: &str = "pause";
+
+/// What the cluster-wide configuration says; `None` where no etcd answers.
+pub(super) async fn in_the_dcs(prover: &Prover) -> Option<bool> {
+    let mut asked: FuturesUnordered<_> = prover
+        .cluster
+        .with_role(Role::Etcd)
+        .map(|node| async {
+            let etcd = Etcd::on(&prover.http, &node.name);
+            etcd.patroni_keys(prover.cluster.name()).await
+        })
+        .collect();
+    while let Some(keys) = asked.next().await {
+        if let Ok(keys) = keys {
+            let config = keys.config.unwrap_or_default();
+            return Some(liberal::is_yes(&config["pause"]));
+        }
+    }
+    None
+}
+
+/// What the members say and what the DCS has: a member says it only after its next loop.
+pub(super) fn check(survey: &BTreeMap<HostName, Result<Status>>, dcs: Option<bool>) -> Check {
+    let members: Vec<&str> = survey
+        .iter()
+        .filter(|(_, status)| status.as_ref().is_ok_and(|status| status.pause))
+        .map(|(host, _)| host.as_str())
+        .collect();
+    let wrong = match (dcs, members.as_slice()) {
+        (Some(true), _) => Some("Patroni is paused".to_owned()),
+        (_, []) => None,
+        (_, members) => Some(format!("Patroni is paused on {}", members.join(", "))),
+    };
+    let wrong = wrong.map(|what| {
+        format!("{what}: nothing fails over, and a PostgreSQL that stops stays down; end it: pgherd resume")
+    });
+    super::check(
+        NAME,
+        wrong.into_iter().collect(),
+        "Patroni is not paused".into(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    fn survey(pause: bool) -> BTreeMap<HostName, Result<Status>> {
+        let status = Status {
+            pause,
+            ..Status::default()
+        };
+        BTreeMap::from([
+            (HostName::new("node1"), Ok(status)),
+            (HostName::new("node2"), Err(Error::failed("no answer"))),
+        ])
+    }
+
+    #[test]
+    fn a_pause_is_seen_in_the_dcs_and_at_each_member() {
+        assert!(check(&survey(false), Some(false)).passed);
+        assert!(
+            check(&survey(false), None).passed,
+            "who is silent is another check's"
+        );
+        for (members, dcs) in [(true, Some(false)), (true, None), (false, Some(true))] {
+            let check = check(&survey(members), dcs);
+            assert!(!check.passed, "{members} {dcs:?}");
+            assert!(check.detail.contains("pgherd resume"), "{}", check.detail);
+        }
+    }
+}

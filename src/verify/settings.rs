@@ -1,0 +1,290 @@
+//! Whether PostgreSQL runs with the settings of the inventory, wherever it has its own from.
+//!
+//! Files and the DCS being right says little: `ALTER SYSTEM`, an include file, a setting of the role
+//! or the database, or a reload that never came decide what a server does. So each member is asked
+//! what it runs with, and from where it has it (`pg_settings`, `pg_file_settings`).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::timeout;
+use tokio_postgres::SimpleQueryRow;
+
+use super::{Check, Prover, check};
+use crate::{
+    error::{Error, Result},
+    inventory::HostName,
+    patroni::Status,
+    postgres,
+};
+
+mod expected;
+
+use expected::{Expected, agree};
+
+pub(super) const NAME: &str = "settings";
+
+/// How long a member may take to say what it runs with.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How many differences are told.
+const MOST: usize = 8;
+
+/// What a server runs with.
+const RUNNING: &str = "select name, setting, coalesce(unit, '') as unit, source, \
+     coalesce(sourcefile, '') as sourcefile, coalesce(boot_val, '') as boot_val, vartype, \
+     pg_catalog.current_setting(name) as shown from pg_catalog.pg_settings";
+/// What its files hold beside that: what has not been read yet, and what cannot be.
+const FILES: &str = "select coalesce(name, '') as name, coalesce(setting, '') as setting, \
+     coalesce(sourcefile, '') as sourcefile, coalesce(sourceline::pg_catalog.text, '') as sourceline, \
+     applied::pg_catalog.text as applied, coalesce(error, '') as error \
+     from pg_catalog.pg_file_settings";
+
+/// One row of `pg_settings`.
+#[derive(Debug, Clone, Default)]
+struct Setting {
+    name: String,
+    value: String,
+    unit: String,
+    source: String,
+    file: String,
+    /// The value that PostgreSQL has by itself.
+    built_in: String,
+    kind: String,
+    /// The value with its unit, as `SHOW` has it.
+    shown: String,
+}
+
+/// One row of `pg_file_settings`.
+#[derive(Debug, Clone, Default)]
+struct Written {
+    name: String,
+    value: String,
+    file: String,
+    line: String,
+    applied: bool,
+    error: String,
+}
+
+pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Status>>) -> Check {
+    check(
+        NAME,
+        differences(prover, survey).await,
+        "every member runs with the inventory's settings".into(),
+    )
+}
+
+/// What differs, a sentence each; members that do not run are other checks'.
+pub(crate) async fn differences(
+    prover: &Prover,
+    survey: &BTreeMap<HostName, Result<Status>>,
+) -> Vec<String> {
+    let runs = |status: &Result<Status>| status.as_ref().is_ok_and(Status::is_running);
+    let asked = survey
+        .iter()
+        .filter(|(_, status)| runs(status))
+        .map(|(host, _)| async move { (host, ask(prover, host).await) });
+    let expected = Expected::of(&prover.cluster);
+    // What is the same on several members is said once.
+    let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (host, answer) in futures_util::future::join_all(asked).await {
+        let found = match &answer {
+            Ok((running, written)) => judge(&expected, running, written),
+            Err(error) => vec![format!(
+                "cannot be asked for its settings: {}",
+                error.what()
+            )],
+        };
+        for difference in found {
+            said.entry(difference).or_default().push(host.as_str());
+        }
+    }
+    let mut told: Vec<String> = said
+        .into_iter()
+        .map(|(what, hosts)| format!("{}: {what}", hosts.join(", ")))
+        .collect();
+    if told.len() > MOST {
+        let more = told.len() - MOST;
+        told.truncate(MOST);
+        told.push(format!("and {more} more"));
+    }
+    told
+}
+
+async fn ask(prover: &Prover, host: &HostName) -> Result<(Vec<Setting>, Vec<Written>)> {
+    let answer = async {
+        let port = prover.cluster.inventory.postgresql.port;
+        let stream = prover.remote.dial(host, port).await?;
+        let password = &prover.cluster.secrets.superuser;
+        let sql = postgres::login(stream, host, password, prover.tls.as_deref())
+            .await
+            .map_err(|error| Error::failed("no connection to PostgreSQL").because(&*error))?;
+        let running = sql.query(RUNNING).await?.iter().map(setting).collect();
+        let written = sql.query(FILES).await?.iter().map(written).collect();
+        Ok((running, written))
+    };
+    timeout(ANSWER, answer)
+        .await
+        .unwrap_or_else(|_| Err(Error::failed("PostgreSQL gave no answer in time")))
+}
+
+fn field(row: &SimpleQueryRow, name: &str) -> String {
+    let at = row
+        .columns()
+        .iter()
+        .position(|column| column.name() == name);
+    let value = at.and_then(|at| row.try_get(at).ok().flatten());
+    value.unwrap_or_default().to_owned()
+}
+
+fn setting(row: &SimpleQueryRow) -> Setting {
+    Setting {
+        name: field(row, "name"),
+        value: field(row, "setting"),
+        unit: field(row, "unit"),
+        source: field(row, "source"),
+        file: field(row, "sourcefile"),
+        built_in: field(row, "boot_val"),
+        kind: field(row, "vartype"),
+        shown: field(row, "shown"),
+    }
+}
+
+fn written(row: &SimpleQueryRow) -> Written {
+    Written {
+        name: field(row, "name"),
+        value: field(row, "setting"),
+        file: field(row, "sourcefile"),
+        line: field(row, "sourceline"),
+        applied: matches!(field(row, "applied").as_str(), "t" | "true"),
+        error: field(row, "error"),
+    }
+}
+
+/// What differs on one member.
+fn judge(expected: &Expected, running: &[Setting], written: &[Written]) -> Vec<String> {
+    let mut wrong: Vec<String> = running
+        .iter()
+        .filter_map(|setting| difference(expected, setting))
+        .collect();
+    wrong.extend(expected.absent(running));
+    wrong.extend(
+        written
+            .iter()
+            .filter_map(|line| unread(expected, running, line)),
+    );
+    wrong
+}
+
+/// Whether a server runs with something else than it should.
+fn difference(expected: &Expected, setting: &Setting) -> Option<String> {
+    // What this very connection has asked for says nothing of the server.
+    if matches!(setting.source.as_str(), "client" | "session") {
+        return None;
+    }
+    let wanted = match expected.value(&setting.name) {
+        Some(wanted) => {
+            // -1 and 0 often mean that PostgreSQL is to find a value by itself.
+            let found_by_itself = setting.source == "override"
+                && wanted.trim().parse::<f64>().is_ok_and(|it| it <= 0.0);
+            if found_by_itself || agree(setting, wanted) {
+                return None;
+            }
+            wanted.to_owned()
+        }
+        None => {
+            if expected.is_explained(setting) || setting.value == setting.built_in {
+                return None;
+            }
+            format!("PostgreSQL's own {}{}", setting.built_in, setting.unit)
+        }
+    };
+    let name = &setting.name;
+    let (is, wanted) = if is_telling(name) {
+        ("something else".to_owned(), "what the inventory has".into())
+    } else {
+        (setting.shown.clone(), wanted)
+    };
+    Some(format!(
+        "{name} is {is}, not {wanted} ({})",
+        origin(setting)
+    ))
+}
+
+/// Whether its value may hold a password.
+fn is_telling(name: &str) -> bool {
+    ["command", "conninfo", "pass"]
+        .iter()
+        .any(|part| name.contains(part))
+}
+
+/// From where a server has a setting, and how that ends.
+fn origin(setting: &Setting) -> String {
+    let Setting {
+        name, source, file, ..
+    } = setting;
+    match source.as_str() {
+        "configuration file" if is_alter_system(file) => {
+            format!(
+                "by ALTER SYSTEM; undo it: alter system reset {name}, then select pg_reload_conf()"
+            )
+        }
+        "configuration file" => format!("from {file}"),
+        "user" => format!("by ALTER ROLE postgres; undo it: alter role postgres reset {name}"),
+        "database" => {
+            format!("by ALTER DATABASE postgres; undo it: alter database postgres reset {name}")
+        }
+        "database user" => format!(
+            "by ALTER ROLE postgres IN DATABASE postgres; \
+             undo it: alter role postgres in database postgres reset {name}"
+        ),
+        "global" => format!("by ALTER ROLE ALL; undo it: alter role all reset {name}"),
+        "command line" => "from the command line that PostgreSQL was started with".into(),
+        "default" => "its own default".into(),
+        other => format!("source: {other}"),
+    }
+}
+
+fn is_alter_system(file: &str) -> bool {
+    file.ends_with("/postgresql.auto.conf")
+}
+
+/// A line of a file that the server has not taken over, and that would change something.
+fn unread(expected: &Expected, running: &[Setting], line: &Written) -> Option<String> {
+    let place = if is_alter_system(&line.file) {
+        "ALTER SYSTEM".to_owned()
+    } else {
+        format!("{} line {}", line.file, line.line)
+    };
+    let setting = running
+        .iter()
+        .find(|setting| setting.name.eq_ignore_ascii_case(&line.name));
+    let Some(setting) = setting else {
+        return (!line.error.is_empty()).then(|| format!("{place}: {}", line.error));
+    };
+    // What takes a restart is told of by Patroni, and by `pending-restart`.
+    let waits = line.error.contains("could not be applied") && !is_alter_system(&line.file);
+    let is_seen = difference(expected, setting).is_some();
+    let ruled_out = matches!(setting.source.as_str(), "command line" | "override");
+    if waits || is_seen || ruled_out {
+        return None;
+    }
+    if !line.error.is_empty() && !line.error.contains("could not be applied") {
+        return Some(format!("{place}: {}: {}", line.name, line.error));
+    }
+    let has_it = agree(setting, &line.value);
+    let is_last = line.applied || !line.error.is_empty();
+    if has_it || !is_last || !is_alter_system(&line.file) {
+        return None;
+    }
+    let value = if is_telling(&line.name) {
+        "something else"
+    } else {
+        &line.value
+    };
+    Some(format!(
+        "{} will be {value} once it is read ({place}; undo it: alter system reset {})",
+        line.name, line.name
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,7 @@ pub(super) enum Turn {
 }
 
 /// A component after its files are planned.
+#[derive(Clone)]
 pub(super) struct Configured {
     pub turn: Turn,
     /// After which its unit can be started, reloaded or restarted.
@@ -54,6 +55,8 @@ pub(super) struct Configured {
     pub enable: bool,
     /// A parameter of PostgreSQL's may wait for a restart afterwards.
     pub parameters: bool,
+    /// It runs with anything: an earlier run noted that it must restart, and was cut off.
+    pub unheard: bool,
     /// What a start tries first.
     pub trial: Option<String>,
     /// What lies in the data directory is removed in this plan.
@@ -218,6 +221,7 @@ pub(super) fn configure(
         why,
         enable: !unit_fact.is_enabled(),
         parameters,
+        unheard: pending == Effect::Restart,
         trial: (role == Role::Postgres)
             .then(|| trial::before_the_first_start(cluster, node, facts))
             .flatten(),

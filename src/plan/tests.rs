@@ -2,9 +2,11 @@
 
 mod accounts;
 mod addresses;
+mod convergence;
 mod drift;
 mod first_run;
 mod operate;
+mod model;
 mod order;
 mod pause;
 mod properties;

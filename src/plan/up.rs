@@ -91,7 +91,9 @@ fn etcd(
     // A member that is away must be back before another goes. Without a quorum there is nothing to
     // keep, and the restart may be what brings it back.
     let declared = cluster.with_role(Role::Etcd).count();
-    let quorum = others.len() > declared / 2 && etcd_members::has_quorum(cluster, found);
+    let quorum = others.len() > declared / 2
+        && found.dcs.is_some()
+        && etcd_members::has_quorum(cluster, found);
     let named: Vec<StepId> = (0..plan.steps.len())
         .filter(|id| plan.steps[*id].name == "prepare" && declared > 1)
         .filter(|id| {
@@ -134,7 +136,7 @@ fn etcd(
         } else {
             etcd_members::update(plan, cluster, found, node, &[wait]).unwrap_or(wait)
         };
-        if serial {
+        if serial && quorum {
             last = vec![wait];
         } else if quorum {
             last.push(wait);

@@ -13,6 +13,7 @@ mod drills;
 mod existing;
 mod interrupted;
 mod quorum;
+mod recovery;
 mod security;
 mod ssh_keys;
 mod support;

@@ -71,17 +71,17 @@ fn mishap() -> impl Strategy<Value = Mishap> {
     let at = any::<Index>;
     let effect = prop::sample::select(vec!["reload", "exchange", "restart"]);
     prop_oneof![
-        at().prop_map(Mishap::FileGone),
-        at().prop_map(Mishap::FileEdited),
-        at().prop_map(Mishap::PackageGone),
+        1 => at().prop_map(Mishap::FileGone),
+        1 => at().prop_map(Mishap::FileEdited),
+        1 => at().prop_map(Mishap::PackageGone),
         2 => at().prop_map(Mishap::UnitStopped),
-        at().prop_map(Mishap::UnitFailed),
-        at().prop_map(Mishap::UnitDisabled),
+        1 => at().prop_map(Mishap::UnitFailed),
+        1 => at().prop_map(Mishap::UnitDisabled),
         4 => (at(), effect).prop_map(|(at, effect)| Mishap::CutOff(at, effect)),
-        Just(Mishap::OtherPatroni),
-        Just(Mishap::Reinstalled),
-        Just(Mishap::HalfMade),
-        Just(Mishap::NeverStarted),
+        1 => Just(Mishap::OtherPatroni),
+        1 => Just(Mishap::Reinstalled),
+        1 => Just(Mishap::HalfMade),
+        1 => Just(Mishap::NeverStarted),
     ]
 }
 

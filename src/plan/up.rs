@@ -65,6 +65,15 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
         }
     }
     let dcs_ready = etcd(&mut plan, cluster, found, &etcds);
+    if remains::depend_on_the_dcs(cluster, found) {
+        plan.partial = true;
+        if dcs_ready.is_empty() {
+            for (node, _) in &etcds {
+                await_etcd(&mut plan, node, Vec::new());
+            }
+        }
+        return Ok(plan);
+    }
     let cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
     if let Some(members) = Members::of(cluster, found, &databases) {
         members.plan(&mut plan, config, &cleared);
@@ -121,16 +130,7 @@ fn etcd(
             }
             continue;
         };
-        let wait = plan.push(Step {
-            host: node.name.clone(),
-            name: "await-etcd",
-            why: "Patroni can only begin once the DCS answers".into(),
-            after: vec![step],
-            changes: Vec::new(),
-            action: Action::Await(Condition::EtcdHealthy),
-            limit: Duration::from_secs(60),
-            units: vec!["etcd"],
-        });
+        let wait = await_etcd(plan, node, vec![step]);
         let wait = if first {
             wait
         } else {
@@ -144,4 +144,17 @@ fn etcd(
         healthy.push(wait);
     }
     healthy
+}
+
+fn await_etcd(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "await-etcd",
+        why: "Patroni can only begin once the DCS answers".into(),
+        after,
+        changes: Vec::new(),
+        action: Action::Await(Condition::EtcdHealthy),
+        limit: Duration::from_secs(60),
+        units: vec!["etcd"],
+    })
 }

@@ -253,10 +253,12 @@ fn forming(world: &mut World, keys: &mut PatroniKeys, lock: Option<&str>, data: 
     };
     let nodes = world.cluster.with_role(Role::Postgres);
     let hosts: Vec<HostName> = nodes.map(|node| node.name.clone()).collect();
+    let id = world.cluster.secrets.cluster_id.clone();
     for (host, data) in hosts.iter().zip(data) {
         let facts = world.facts(host.as_str());
         facts.in_recovery = None;
         facts.db_roles.clear();
+        facts.data_marker = Some(id.clone());
         facts.data = Some(match data % 3 {
             0 => DataFact::default(),
             1 => half_made(),
@@ -277,6 +279,7 @@ fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
         .filter(|path| path != surprise::MARKER)
         .collect();
     let units: Vec<&str> = roles.iter().map(|role| surprise::unit(*role)).collect();
+    let id = world.cluster.secrets.cluster_id.clone();
     let follows = roles.contains(&Role::Postgres) && !leads;
     let facts = world.facts(name);
     match mishap {
@@ -323,6 +326,7 @@ fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
                 Mishap::HalfMade => half_made(),
                 _ => never_started("97"),
             });
+            facts.data_marker = Some(id);
             facts.in_recovery = None;
             facts.db_roles.clear();
         }
@@ -494,4 +498,31 @@ fn stuck_in_any_order(model: &Model, plan: &Plan) -> Option<StepId> {
         let state = after(model, plan, |other| other != *id && !waits(other, *id));
         matches!(step.action, Action::Await(_)) && !state.can(step)
     })
+}
+
+#[test]
+fn collect() {
+    use proptest::strategy::ValueTree;
+    let mut runner = TestRunner::deterministic();
+    let mut seen = std::collections::BTreeMap::new();
+    for _ in 0..stories() {
+        let story = story().new_tree(&mut runner).unwrap().current();
+        if let Err(error) = holds(&story) {
+            let text = error.to_string();
+            let key: String = text
+                .chars()
+                .filter(|c| !c.is_ascii_digit())
+                .take(90)
+                .collect();
+            let entry = seen.entry(key).or_insert((0, text.clone(), story.clone()));
+            entry.0 += 1;
+            if story.mishaps.len() < entry.2.mishaps.len() {
+                (entry.1, entry.2) = (text, story);
+            }
+        }
+    }
+    for (count, text, story) in seen.values() {
+        println!("#### {count} times: {text}\n{story:?}");
+    }
+    assert!(seen.is_empty());
 }

@@ -1,7 +1,7 @@
 //! A cluster as it should be, and its hosts as they were found, as values to plan with.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::Ipv4Addr,
     path::Path,
     sync::{LazyLock, Mutex},
@@ -376,7 +376,7 @@ pub(super) fn role(name: &str, password: &Secret) -> DbRole {
         replication: name != "rewind",
         login: true,
         verifier: Some(Secret::new(verifier)),
-        member_of: BTreeSet::new(),
+        ..DbRole::default()
     }
 }
 

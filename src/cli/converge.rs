@@ -315,6 +315,25 @@ pub(super) async fn settle(
     agreed: bool,
     cancel: &CancellationToken,
 ) -> Result<Arc<Cluster>> {
+    if let Some(cluster) = round(site, asker, agreed, cancel).await? {
+        return Ok(cluster);
+    }
+    // etcd answers now. What it tells may lead to other steps than those that were agreed to.
+    round(site, asker, false, cancel).await?.ok_or_else(|| {
+        Error::failed("etcd answers, and what Patroni has there cannot be read").hint(format!(
+            "how it is: {}",
+            site::typed(&site.base.inventory.path, "status")
+        ))
+    })
+}
+
+/// One plan and what comes of it; `None` if it ended where etcd answers.
+async fn round(
+    site: &Site<'_>,
+    asker: &Asker<'_>,
+    agreed: bool,
+    cancel: &CancellationToken,
+) -> Result<Option<Arc<Cluster>>> {
     let stop = || Error::interrupted().hint("run the same command again: it takes up from here");
     // What cannot be reached is `render`'s to name, and not to wait for.
     let whole = |sight: Sight| match asker.verb {
@@ -361,7 +380,11 @@ pub(super) async fn settle(
             survey: SharedSurvey::default(),
             cancel: cancel.clone(),
         };
+        let partial = prospect.plan.partial;
         execute::execute(Arc::new(prospect.plan), &context).await?;
+        if partial {
+            return Ok(None);
+        }
         whole(site.look().await?)?
     };
     let absent: Vec<HostName> = site.absent();
@@ -376,7 +399,7 @@ pub(super) async fn settle(
     match proof.error(&site.base.inventory.cluster) {
         None => {
             keep_members(site.base, settled)?;
-            Ok(cluster)
+            Ok(Some(cluster))
         }
         Some(error) => Err(error),
     }

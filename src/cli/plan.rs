@@ -81,6 +81,9 @@ pub(super) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> Str
             "  what {host} still needs is known once it can be seen"
         ));
     }
+    if plan.partial {
+        line("  what the databases need is known once etcd answers");
+    }
     if plan.paused {
         line(&format!("! {PAUSED}"));
         line(&format!("  {}", how_to_resume(&base.inventory)));
@@ -224,6 +227,7 @@ pub(super) fn document(base: &Base, prospect: &Prospect) -> Value {
         "steps": steps,
         "unchanged": unchanged,
         "paused": plan.paused,
+        "partial": plan.partial,
         "changes": plan.changes() + outlook.absent().len() + outlook.moving.len() + prospect.drift.len(),
     })
 }

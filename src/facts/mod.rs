@@ -108,7 +108,7 @@ pub struct Listener {
 }
 
 /// A role in the running database, of those that were asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DbRole {
     pub superuser: bool,
     pub replication: bool,
@@ -117,6 +117,28 @@ pub struct DbRole {
     pub verifier: Option<Secret>,
     /// The roles that it is a member of.
     pub member_of: BTreeSet<String>,
+    /// Its password is valid no longer.
+    pub expired: bool,
+    /// How many connections it may have, if there is a limit.
+    pub connection_limit: Option<u32>,
+    /// The parameters that are set for it, whatever the database.
+    pub settings: BTreeSet<String>,
+    /// It may not execute all that `pg_rewind` needs; only asked of the role that runs it.
+    pub lacks_functions: bool,
+}
+
+impl DbRole {
+    fn note(&mut self, flaw: &str, what: &str) {
+        match flaw {
+            "expired" => self.expired = true,
+            "connections" => self.connection_limit = what.parse().ok(),
+            "setting" => {
+                self.settings.insert(what.into());
+            }
+            "functions" => self.lacks_functions = true,
+            _ => {}
+        }
+    }
 }
 
 /// Everything that planning wants to know of a host.
@@ -157,6 +179,8 @@ pub struct Facts {
     pub old_sessions: BTreeSet<String>,
     /// The host's watchdog, if it has one: whether Patroni has armed it, as a leader does.
     pub watchdog_armed: Option<bool>,
+    /// A database runs in which `postgres` is not what it must be: `no-superuser`, `no-login` or `gone`.
+    pub superuser_lost: Option<String>,
     /// Whether the running database is a replica; `None` when none runs.
     pub in_recovery: Option<bool>,
     /// What the host offers of what pgherd needs.
@@ -410,7 +434,7 @@ pub fn parse(text: &str) -> Result<Facts> {
                         replication: is(replication),
                         login: is(login),
                         verifier: (!verifier.is_empty()).then(|| Secret::new(*verifier)),
-                        member_of: BTreeSet::new(),
+                        ..DbRole::default()
                     },
                 );
             }
@@ -420,6 +444,12 @@ pub fn parse(text: &str) -> Result<Facts> {
                     member.member_of.insert((*role).into());
                 }
             }
+            ["flaw", name, flaw, what, ..] => {
+                if let Some(role) = facts.db_roles.get_mut(*name) {
+                    role.note(flaw, what);
+                }
+            }
+            ["superuser-lost", how] => facts.superuser_lost = Some((*how).into()),
             ["database", name, owner, ..] => {
                 facts.databases.insert((*name).into(), (*owner).into());
             }
@@ -479,7 +509,8 @@ mod tests {
             unit\tId\tpatroni.service\nunit\tActiveState\tactive\nunit\tUnitFileState\tenabled\nunit-end\n\
             pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\nnever-started\tyes\ncheckpoint\tThu Nov 26\n\
             listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
-            role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\ndatabase\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\nrecovery\tfalse\t\t\t\t\nend\n";
+            role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\nflaw\tan app\texpired\t\t\t\nflaw\tan app\tconnections\t0\t\t\nflaw\tpostgres\tsetting\tsearch_path\t\t\n\
+            database\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\nrecovery\tfalse\t\t\t\t\nend\n";
 
     #[test]
     fn a_whole_answer_is_read() -> Result<()> {
@@ -506,6 +537,8 @@ mod tests {
         assert!(facts.db_roles["postgres"].superuser && facts.db_roles["postgres"].login);
         let app = &facts.db_roles["an app"];
         assert!(!app.superuser && app.verifier.is_none() && app.member_of.contains("pg_monitor"));
+        assert!(app.expired && app.connection_limit == Some(0));
+        assert!(facts.db_roles["postgres"].settings.contains("search_path"));
         assert_eq!(facts.databases["shop"], "an app");
         assert!(facts.open_public.contains("shop"));
         assert!(facts.old_sessions.contains("an app"));

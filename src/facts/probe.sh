@@ -89,19 +89,35 @@ if [ -n "$DB_ROLES" ] && [ -e "$DATA_DIR/postmaster.pid" ]; then
       d=$1
       shift
       (cd / && PGOPTIONS=$PG_SESSION PGCONNECT_TIMEOUT=2 setpriv --reuid=postgres --regid=postgres --init-groups \
-        "$p" -h /var/run/postgresql -p "$PG_PORT" -U postgres -d "$d" -AtqX -F '	' "$@" 2>/dev/null)
+        "$p" -h /var/run/postgresql -p "$PG_PORT" -U postgres -d "$d" -AtqX -F '	' "$@")
     }
-    ask postgres -c "
+    said=$(ask postgres -c "
 select 'role', rolname, rolsuper::text, rolreplication::text, rolcanlogin::text, coalesce(rolpassword, '') from pg_authid where rolname in ($DB_ROLES)
 union all select 'recovery', pg_is_in_recovery()::text, null, null, null, null
 union all select 'member', u.rolname, r.rolname, null, null, null from pg_auth_members m join pg_roles u on u.oid = m.member join pg_roles r on r.oid = m.roleid where u.rolname in ($DB_ROLES) and r.rolname !~ '[[:cntrl:]]'
-union all select 'database', datname, pg_get_userbyid(datdba), null, null, null from pg_database where datname in ($DATABASES)"
+union all select 'database', datname, pg_get_userbyid(datdba), null, null, null from pg_database where datname in ($DATABASES)
+union all select 'flaw', rolname, 'expired', null, null, null from pg_authid where rolname in ($DB_ROLES) and rolvaliduntil < now()
+union all select 'flaw', rolname, 'connections', rolconnlimit::text, null, null from pg_authid where rolname in ($DB_ROLES) and rolconnlimit >= 0
+union all select 'flaw', r.rolname, 'setting', split_part(c.item, '=', 1), null, null from pg_db_role_setting s join pg_roles r on r.oid = s.setrole, unnest(s.setconfig) as c(item) where r.rolname in ($DB_ROLES) and s.setdatabase = 0
+union all select 'flaw', rolname, 'functions', null, null, null from pg_roles where rolname = 'rewind' and not (
+  has_function_privilege(oid, 'pg_ls_dir(text, boolean, boolean)', 'execute') and has_function_privilege(oid, 'pg_stat_file(text, boolean)', 'execute')
+  and has_function_privilege(oid, 'pg_read_binary_file(text)', 'execute') and has_function_privilege(oid, 'pg_read_binary_file(text, bigint, bigint, boolean)', 'execute'))" 2>/dev/null)
+    if [ -n "$said" ]; then
+      printf '%s\n' "$said"
+    else
+      # A database that only starts is another thing than a superuser that is none.
+      case $(ask postgres -c "select 'no-superuser' from pg_roles where rolname = session_user and not rolsuper" 2>&1) in
+        no-superuser) fact superuser-lost no-superuser ;;
+        *'is not permitted to log in'*) fact superuser-lost no-login ;;
+        *'role "postgres" does not exist'*) fact superuser-lost gone ;;
+      esac
+    fi
     # Each database has a schema public of its own, and new ones get that of template1.
     eval "set -- $CONNECTIONS"
     for d in "$@"; do
       ask "$d" -c "
 select 'open-public', current_database() from pg_namespace n, aclexplode(n.nspacl) a
-where n.nspname = 'public' and a.grantee = 0 and a.grantor = n.nspowner and a.privilege_type = 'CREATE'"
+where n.nspname = 'public' and a.grantee = 0 and a.grantor = n.nspowner and a.privilege_type = 'CREATE'" 2>/dev/null
     done
   fi
 fi

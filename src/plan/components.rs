@@ -45,6 +45,7 @@ pub(super) enum Turn {
 }
 
 /// A component after its files are planned.
+#[derive(Clone)]
 pub(super) struct Configured {
     pub turn: Turn,
     /// After which its unit can be started, reloaded or restarted.
@@ -54,6 +55,9 @@ pub(super) struct Configured {
     pub enable: bool,
     /// A parameter of PostgreSQL's may wait for a restart afterwards.
     pub parameters: bool,
+    /// It may be unable to reach the DCS: etcd is elsewhere now, or an earlier run that was cut off noted that it
+    /// must restart, and it runs with anything.
+    pub unheard: bool,
     /// What a start tries first.
     pub trial: Option<String>,
     /// What lies in the data directory is removed in this plan.
@@ -169,8 +173,8 @@ pub(super) fn configure(
         .map_err(|error| error.on(&node.name))?;
     let unit_fact = facts.unit(unit(role));
     let pending = match facts.pending.get(unit(role)).map(String::as_str) {
-        Some("restart") => Effect::Restart,
-        Some("exchange") => Effect::Exchange,
+        Some("exchange") if role == Role::Postgres => Effect::Exchange,
+        Some("restart" | "exchange") => Effect::Restart,
         Some(_) => Effect::Reload,
         None => Effect::Nothing,
     };
@@ -184,6 +188,9 @@ pub(super) fn configure(
     let unheard = matches!(pending, Effect::Reload | Effect::Exchange);
     let parameters = role == Role::Postgres
         && (unheard || changed.iter().any(|it| changes_parameters(it, facts)));
+    let elsewhere = changed
+        .iter()
+        .any(|it| it.file.path == PATRONI_CONFIG && it.effect >= Effect::Exchange);
     let dirs = directories(cluster, role, facts);
     let folders = folders::of_data(cluster, role, facts);
     let mut ready = after.clone();
@@ -250,6 +257,7 @@ pub(super) fn configure(
         why,
         enable: !unit_fact.is_enabled(),
         parameters,
+        unheard: pending == Effect::Restart || elsewhere,
         trial: (role == Role::Postgres)
             .then(|| trial::before_the_first_start(cluster, node, facts))
             .flatten(),

@@ -32,6 +32,8 @@ pub(super) struct Members<'a> {
     primary: Option<&'a str>,
     /// No member has a database yet.
     fresh: bool,
+    /// Nobody takes writes, by the word of all members and of the DCS: there is nothing to keep.
+    idle: bool,
     /// What the DCS has could not be read, since its hosts could not be looked at.
     blind: bool,
 }
@@ -62,16 +64,24 @@ impl<'a> Members<'a> {
         let primary = databases
             .iter()
             .find(|(node, _)| facts(node).is_some_and(|facts| facts.in_recovery == Some(false)));
-        let mut etcds = cluster.with_role(Role::Etcd);
+        let blind = found.dcs.is_none()
+            && cluster
+                .with_role(Role::Etcd)
+                .any(|node| facts(node).is_none());
+        let unseen = cluster
+            .with_role(Role::Postgres)
+            .any(|node| facts(node).is_none());
+        let leader = found.dcs.as_ref().and_then(|keys| keys.leader.as_deref());
         Some(Self {
             cluster,
             found,
             databases,
             first,
-            leader: found.dcs.as_ref().and_then(|keys| keys.leader.as_deref()),
-            primary: primary.map(|(node, _)| node.name.as_str()),
+            leader,
+            primary: primary.as_ref().map(|(node, _)| node.name.as_str()),
             fresh: !databases.iter().any(has_database),
-            blind: found.dcs.is_none() && etcds.any(|node| facts(node).is_none()),
+            idle: leader.is_none() && primary.is_none() && !blind && !unseen,
+            blind,
         })
     }
 
@@ -105,13 +115,20 @@ impl<'a> Members<'a> {
         // Which of them leads is known when the step's turn comes; the leader itself has nothing to
         // wait for.
         let waiting = if self.fresh || self.leader.is_none() || !lacking.is_empty() {
-            databases.iter().map(|(node, _)| *node).collect()
+            // Who runs with anything may only stream after its restart, which comes in its turn below.
+            let may_stream = |(_, configured): &&(&Node, Configured)| {
+                self.idle || !(configured.turn == Turn::Restart && configured.unheard)
+            };
+            let waiting = databases.iter().filter(may_stream);
+            waiting.map(|(node, _)| *node).collect()
         } else {
             begun.woken
         };
         let mut settled = self.await_replicas(plan, &waiting, led);
         settled.extend(&exchanged);
-        turns::restart_in_turn(plan, databases, leading, &mut settled);
+        if !self.idle {
+            turns::restart_in_turn(plan, databases, leading, &mut settled);
+        }
         if !self.blind {
             self.settings(plan, config, settled);
         }
@@ -123,12 +140,14 @@ impl<'a> Members<'a> {
     fn begin(&self, plan: &mut Plan, dcs_ready: &[StepId]) -> Begun<'a> {
         let mut begun = Begun::default();
         for (node, configured) in self.databases {
-            if matches!(configured.turn, Turn::Start | Turn::Reload)
+            // While nobody leads, a restart may be what it takes for somebody to.
+            let restarts = self.idle && configured.turn == Turn::Restart;
+            if (restarts || matches!(configured.turn, Turn::Start | Turn::Reload))
                 && let Some(step) =
                     components::run_unit(plan, node, Role::Postgres, configured, dcs_ready)
             {
                 begun.steps.push(step);
-                if configured.turn == Turn::Start {
+                if restarts || configured.turn == Turn::Start {
                     begun.woken.push(node);
                 }
             }

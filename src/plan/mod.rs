@@ -176,6 +176,8 @@ pub struct Plan {
     pub unchanged: Vec<Unchanged>,
     /// Somebody has paused Patroni.
     pub paused: bool,
+    /// It ends where etcd answers: only then can be told what the databases need.
+    pub partial: bool,
 }
 
 impl Plan {

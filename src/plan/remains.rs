@@ -25,8 +25,32 @@ use crate::{
     cluster::{Cluster, Node},
     etcd::PatroniKeys,
     facts::{DataFact, NEVER_STARTED},
+    inventory::Role,
     remote::{Script, quote},
 };
+
+/// Whether a bootstrap may have died here, and etcd, which would tell, is there and does not answer.
+///
+/// Members that start on what is left would wait for a lock that nobody frees, or run a database that is not
+/// the cluster's.
+pub(super) fn depend_on_the_dcs(cluster: &Cluster, found: &Found) -> bool {
+    if found.dcs.is_some() {
+        return false;
+    }
+    let facts = |role| {
+        let nodes = cluster.with_role(role);
+        nodes.map(|node| found.facts.get(&node.name))
+    };
+    let seen = facts(Role::Etcd).all(|facts| facts.is_some());
+    let had_data = facts(Role::Etcd).flatten().any(|facts| facts.etcd_data);
+    let data: Vec<&DataFact> = facts(Role::Postgres)
+        .flatten()
+        .filter_map(|facts| facts.data.as_ref())
+        .collect();
+    let left = data.iter().any(|it| it.is_half_made() || it.never_started);
+    let whole = data.iter().any(|it| it.entries > 0);
+    seen && had_data && !data.is_empty() && (left || !whole)
+}
 
 /// Plans the removal; returns the steps after which members may start.
 pub(super) fn clear(
@@ -86,11 +110,13 @@ pub(super) fn clear(
         let whole = |data: &DataFact| data.entries > 0 && !data.is_half_made();
         !configured.cleared && data(node).is_some_and(whole)
     });
+    let all_seen = databases.len() == cluster.with_role(Role::Postgres).count();
     let stale = match keys.initialize.as_deref() {
         None => false,
         // Whoever has a whole database takes the lock over by itself.
         Some("") => forming && !complete,
-        Some(_) => forming && !complete && !cleared.is_empty(),
+        // A run that was cut off may have removed the database before.
+        Some(_) => forming && !complete && all_seen,
     };
     before.extend(cleared);
     match keys.initialize_revision.clone() {

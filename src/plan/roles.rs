@@ -92,13 +92,7 @@ pub(super) fn lacking<'a>(
     for role in own(cluster) {
         let name = role.name;
         match facts.db_roles.get(name) {
-            Some(found) if !found.login => lacking.push(format!("{name} cannot log in")),
-            Some(found) if !has_password(found, role.password) => {
-                lacking.push(format!(
-                    "{name} has another password than secrets.yaml says"
-                ));
-            }
-            Some(_) => {}
+            Some(found) => lacking.extend(flaws(&role, found)),
             None => lacking.push(format!("{} has no role {name}", node.name)),
         }
     }
@@ -110,6 +104,61 @@ pub(super) fn lacking<'a>(
         }
     }
     lacking
+}
+
+/// The parameters that break what the cluster's own roles are for, when they are set for one of them. Others
+/// are whoever set them's.
+const HARMFUL: [&str; 11] = [
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "role",
+    "search_path",
+    "session_preload_libraries",
+    "statement_timeout",
+    "transaction_timeout",
+    "wal_sender_timeout",
+];
+
+/// What is not right about a role of the cluster's own that is there, in words.
+fn flaws(role: &Own<'_>, found: &DbRole) -> Vec<String> {
+    let name = role.name;
+    let mut flaws = Vec::new();
+    let mut flaw = |is: bool, what: &str| {
+        if is {
+            flaws.push(format!("{name} {what}"));
+        }
+    };
+    let has = |attribute| role.attributes.split(' ').any(|it| it == attribute);
+    flaw(!found.login, "cannot log in");
+    flaw(has("superuser") && !found.superuser, "is no superuser");
+    flaw(
+        has("replication") && !found.replication,
+        "may not replicate",
+    );
+    flaw(found.expired, "has a password that is valid no longer");
+    if let Some(limit) = found.connection_limit {
+        flaw(true, &format!("may have no more than {limit} connections"));
+    }
+    flaw(
+        !has_password(found, role.password),
+        "has another password than secrets.yaml says",
+    );
+    flaw(
+        found.lacks_functions,
+        "may not execute what pg_rewind needs",
+    );
+    let set: Vec<&str> = HARMFUL
+        .into_iter()
+        .filter(|parameter| found.settings.contains(*parameter))
+        .collect();
+    flaw(
+        !set.is_empty(),
+        &format!("has settings that are in the way: {}", set.join(", ")),
+    );
+    flaws
 }
 
 pub(super) fn has_password(role: &DbRole, password: &Secret) -> bool {
@@ -167,11 +216,20 @@ fn own_roles(cluster: &Cluster) -> String {
         let name = role.name;
         sql.push_str(&create_role(name));
         sql.push_str(&format!(
-            "alter role {name} with {} password {};\n",
+            "alter role {name} with {} password {} connection limit -1 valid until 'infinity';\n",
             role.attributes,
             verifier(cluster, name, role.password)
         ));
     }
+    let names: Vec<String> = own(cluster).iter().map(|role| literal(role.name)).collect();
+    let harmful: Vec<String> = HARMFUL.iter().map(|name| literal(name)).collect();
+    sql.push_str(&format!(
+        "select format('alter role %I reset %I', r.rolname, split_part(c.item, '=', 1)) \
+         from pg_db_role_setting s join pg_roles r on r.oid = s.setrole, unnest(s.setconfig) as c(item) \
+         where s.setdatabase = 0 and r.rolname in ({}) and split_part(c.item, '=', 1) in ({}) \\gexec\n",
+        names.join(", "),
+        harmful.join(", ")
+    ));
     for function in [
         "pg_ls_dir(text, boolean, boolean)",
         "pg_stat_file(text, boolean)",
@@ -273,22 +331,35 @@ fn wanted(cluster: &Cluster, facts: &Facts) -> Wanted {
         let found = facts.db_roles.get(name);
         let password = cluster.secrets.users.get(name);
         let right = found.is_some_and(|role| {
-            role.login && password.is_none_or(|password| has_password(role, password))
+            role.login
+                && !role.expired
+                && role.connection_limit != Some(0)
+                && password.is_none_or(|password| has_password(role, password))
         });
         if right {
             continue;
         }
         changes.push(match found {
             None => format!("user {name}"),
-            Some(role) if !role.login => format!("user {name} may log in"),
+            Some(role) if !role.login || role.connection_limit == Some(0) => {
+                format!("user {name} may log in")
+            }
+            Some(role) if role.expired => format!("the password of user {name} does not expire"),
             Some(_) => format!("the password of user {name}"),
         });
         sql.push_str(&create_role(name));
         let password = password.map_or(String::new(), |password| {
             format!(" password {}", verifier(cluster, name, password))
         });
+        let mut more = String::new();
+        if found.is_some_and(|role| role.expired) {
+            more.push_str(" valid until 'infinity'");
+        }
+        if found.is_some_and(|role| role.connection_limit == Some(0)) {
+            more.push_str(" connection limit -1");
+        }
         sql.push_str(&format!(
-            "alter role {} with login{password};\n",
+            "alter role {} with login{more}{password};\n",
             identifier(name)
         ));
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{Found, belongings, foreign, remains};
 use crate::{
-    cluster::{Cluster, Node},
+    cluster::{Cluster, Node, SUPERUSER},
     error::{Error, Kind, Result},
     facts::Facts,
     inventory::Role,
@@ -34,6 +34,7 @@ pub(super) fn check(
             );
         }
     }
+    findings.extend(superuser(cluster, found));
     findings.extend(versions(cluster));
     findings.extend(dcs(cluster, found));
     match findings.len() {
@@ -113,6 +114,39 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
 fn is_mark(content: &str) -> bool {
     let lines: Vec<&str> = content.lines().collect();
     matches!(lines.as_slice(), [_, id, ..] if id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The superuser is not what it must be: neither pgherd nor Patroni can change that, since both are `postgres`.
+fn superuser(cluster: &Cluster, found: &Found) -> Option<Error> {
+    let lost = |node: &&Node| found.facts.get(&node.name)?.superuser_lost.as_deref();
+    let (node, how) = cluster
+        .with_role(Role::Postgres)
+        .find_map(|node| Some((node, lost(&node)?)))?;
+    let what = match how {
+        "no-login" => "may not log in",
+        "gone" => "is not there",
+        _ => "is no superuser any more",
+    };
+    let leader = found.dcs.as_ref().and_then(|keys| keys.leader.as_deref());
+    let leader = leader.unwrap_or("the leader");
+    let version = node
+        .postgresql
+        .map_or("*".to_owned(), |major| major.to_string());
+    let dir = &cluster.inventory.postgresql.data_dir;
+    Some(
+        Error::failed(format!("the role {SUPERUSER} {what}"))
+            .on(&node.name)
+            .cause("pgherd and Patroni work as this role, so that neither can give it back what it lacks")
+            .left("nothing was changed")
+            .hint(format!(
+                "stop PostgreSQL in good order, the replicas first and {leader} last: sudo systemctl stop patroni"
+            ))
+            .hint(format!(
+                "on {leader}, in single-user mode: echo 'alter role {SUPERUSER} superuser login' | \
+                 sudo -u postgres /usr/lib/postgresql/{version}/bin/postgres --single -D {dir} postgres"
+            ))
+            .hint("then run `pgherd up`, which starts all of them"),
+    )
 }
 
 /// What may be in the data directory: nothing, or what this cluster put there.

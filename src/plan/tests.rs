@@ -2,10 +2,12 @@
 
 mod accounts;
 mod addresses;
+mod convergence;
 mod drift;
 mod first_run;
 mod foreign;
 mod membership;
+mod model;
 mod operate;
 mod order;
 mod pause;

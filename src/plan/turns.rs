@@ -18,6 +18,9 @@ use crate::{
 /// Replicas first, unless none of the etcd hosts that the members know is left: then the leader only
 /// goes on because all members vouch for it (`failsafe_mode`), so that none of them may be away
 /// before it has its lock again.
+///
+/// A primary without the lock, whose Patroni runs with anything, may be unable to get it: its Patroni starts
+/// anew here, before anybody waits for a leader, and is restarted in its turn all the same.
 pub(super) fn exchange_in_turn(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -26,9 +29,14 @@ pub(super) fn exchange_in_turn(
     leader: Option<&str>,
     dcs_ready: &[StepId],
 ) -> Vec<StepId> {
+    let locked = found.dcs.as_ref().is_some_and(|keys| keys.leader.is_some());
     let mut exchanges: Vec<&(&Node, Configured)> = databases
         .iter()
-        .filter(|(_, configured)| configured.turn == Turn::Exchange)
+        .filter(|(node, configured)| {
+            let leads = Some(node.name.as_str()) == leader;
+            configured.turn == Turn::Exchange
+                || (leads && !locked && configured.turn == Turn::Restart && configured.unheard)
+        })
         .collect();
     let lost = exchanges
         .iter()
@@ -48,7 +56,11 @@ pub(super) fn exchange_in_turn(
             before.extend(&configured.ready);
             before.extend(front_door::hold(plan, cluster, found, node, &before));
         }
-        let Some(step) = components::run_unit(plan, node, Role::Postgres, configured, &before)
+        let exchange = Configured {
+            turn: Turn::Exchange,
+            ..configured.clone()
+        };
+        let Some(step) = components::run_unit(plan, node, Role::Postgres, &exchange, &before)
         else {
             continue;
         };

@@ -89,6 +89,15 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
         }
     }
     let dcs_ready = etcd(&mut plan, cluster, found, &etcds);
+    if remains::depend_on_the_dcs(cluster, found) {
+        plan.partial = true;
+        if dcs_ready.is_empty() {
+            for (node, _) in &etcds {
+                await_etcd(&mut plan, node, Vec::new());
+            }
+        }
+        return Ok(plan);
+    }
     let mut cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
     cleared.extend(tried);
     if let Some(members) = Members::of(cluster, found, &databases) {
@@ -116,7 +125,9 @@ fn etcd(
     // A member that is away must be back before another goes. Without a quorum there is nothing to
     // keep, and the restart may be what brings it back.
     let declared = cluster.with_role(Role::Etcd).count();
-    let quorum = others.len() > declared / 2 && etcd_members::has_quorum(cluster, found);
+    let quorum = others.len() > declared / 2
+        && found.dcs.is_some()
+        && etcd_members::has_quorum(cluster, found);
     let named: Vec<StepId> = (0..plan.steps.len())
         .filter(|id| plan.steps[*id].name == "prepare" && declared > 1)
         .filter(|id| {
@@ -144,22 +155,13 @@ fn etcd(
             }
             continue;
         };
-        let wait = plan.push(Step {
-            host: node.name.clone(),
-            name: "await-etcd",
-            why: "Patroni can only begin once the DCS answers".into(),
-            after: vec![step],
-            changes: Vec::new(),
-            action: Action::Await(Condition::EtcdHealthy),
-            limit: Duration::from_secs(60),
-            units: vec!["etcd"],
-        });
+        let wait = await_etcd(plan, node, vec![step]);
         let wait = if first {
             wait
         } else {
             etcd_members::update(plan, cluster, found, node, &[wait]).unwrap_or(wait)
         };
-        if serial {
+        if serial && quorum {
             last = vec![wait];
         } else if quorum {
             last.push(wait);
@@ -167,4 +169,17 @@ fn etcd(
         healthy.push(wait);
     }
     healthy
+}
+
+fn await_etcd(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "await-etcd",
+        why: "Patroni can only begin once the DCS answers".into(),
+        after,
+        changes: Vec::new(),
+        action: Action::Await(Condition::EtcdHealthy),
+        limit: Duration::from_secs(60),
+        units: vec!["etcd"],
+    })
 }

@@ -17,6 +17,7 @@ mod interrupted;
 mod lease;
 mod membership;
 mod quorum;
+mod recovery;
 mod security;
 mod ssh_keys;
 mod support;

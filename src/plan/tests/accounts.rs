@@ -88,7 +88,7 @@ fn what_is_there_is_left_alone() {
 #[test]
 fn what_is_not_right_is_mended_and_nothing_else() {
     type Case = (fn(&mut crate::facts::Facts), &'static str);
-    let cases: [Case; 4] = [
+    let cases: [Case; 6] = [
         (
             |facts| {
                 let other = role("app", &Secret::new("another"));
@@ -99,6 +99,14 @@ fn what_is_not_right_is_mended_and_nothing_else() {
         (
             |facts| facts.db_roles.get_mut("app").unwrap().login = false,
             "user app may log in",
+        ),
+        (
+            |facts| facts.db_roles.get_mut("app").unwrap().connection_limit = Some(0),
+            "user app may log in",
+        ),
+        (
+            |facts| facts.db_roles.get_mut("app").unwrap().expired = true,
+            "the password of user app does not expire",
         ),
         (
             |facts| facts.db_roles.get_mut(ODD).unwrap().member_of.clear(),
@@ -282,4 +290,93 @@ fn sessions_that_a_cut_run_left_end_in_the_next() {
             "node1 end-sessions [0, 1]"
         ]
     );
+}
+
+#[test]
+fn the_clusters_own_roles_get_back_what_they_lack() {
+    type Case = (&'static str, fn(&mut crate::facts::DbRole), &'static str);
+    let cases: [Case; 9] = [
+        (
+            "replicator",
+            |role| role.login = false,
+            "replicator cannot log in",
+        ),
+        (
+            "replicator",
+            |role| role.replication = false,
+            "replicator may not replicate",
+        ),
+        (
+            "postgres",
+            |role| role.superuser = false,
+            "postgres is no superuser",
+        ),
+        (
+            "rewind",
+            |role| role.expired = true,
+            "rewind has a password that is valid no longer",
+        ),
+        (
+            "replicator",
+            |role| role.connection_limit = Some(1),
+            "replicator may have no more than 1 connections",
+        ),
+        (
+            "rewind",
+            |role| role.verifier = None,
+            "rewind has another password than secrets.yaml says",
+        ),
+        (
+            "rewind",
+            |role| role.lacks_functions = true,
+            "rewind may not execute what pg_rewind needs",
+        ),
+        (
+            "postgres",
+            |role| role.settings = ["search_path".to_owned(), "work_mem".into()].into(),
+            "postgres has settings that are in the way: search_path",
+        ),
+        (
+            "postgres",
+            |role| role.settings = ["work_mem".to_owned()].into(),
+            "",
+        ),
+    ];
+    for (name, happens, why) in cases {
+        let mut world = World::settled(FIVE);
+        everywhere(&mut world, |facts| {
+            happens(facts.db_roles.get_mut(name).unwrap())
+        });
+        let plan = world.plan();
+        if why.is_empty() {
+            assert!(plan.is_empty(), "somebody's own setting is left alone");
+            continue;
+        }
+        let step = step(&plan, "node1", "ensure-roles");
+        assert_eq!(step.why, why);
+        assert!(says(step, "connection limit -1 valid until"));
+        assert!(says(step, "alter role %I reset %I"));
+    }
+}
+
+#[test]
+fn a_superuser_that_is_none_is_told_with_the_way_out() {
+    for (how, what) in [
+        ("no-superuser", "the role postgres is no superuser any more"),
+        ("no-login", "the role postgres may not log in"),
+        ("gone", "the role postgres is not there"),
+    ] {
+        let mut world = World::settled(FIVE);
+        world.facts("node2").superuser_lost = Some(how.into());
+        let said = world.refusal();
+        assert!(said.contains(what), "{said}");
+        assert!(
+            said.contains("node1 last: sudo systemctl stop patroni"),
+            "{said}"
+        );
+        assert!(
+            said.contains("/usr/lib/postgresql/16/bin/postgres --single -D /data/patroni"),
+            "{said}"
+        );
+    }
 }

@@ -297,3 +297,36 @@ fn parameters_are_tried_before_the_first_database_is_made_with_them() {
         "try_parameters"
     ));
 }
+
+/// A run that was cut off between the two steps.
+#[test]
+fn the_lock_of_a_database_that_was_removed_is_released() {
+    let mut world = cut_off();
+    world.dcs().initialize = Some("98".into());
+    assert_eq!(world.steps()[0], "node4 release-bootstrap []");
+    // A host that was not seen may have that database.
+    world
+        .found
+        .facts
+        .remove(&crate::inventory::HostName::new("node3"));
+    assert!(!world.steps().join("\n").contains("release-bootstrap"));
+}
+
+#[test]
+fn what_only_etcd_can_tell_is_planned_once_it_answers() {
+    let mut world = cut_off();
+    world.stop("node4", "etcd");
+    world.found.dcs = None;
+    let until_etcd = ["node4 start-etcd []", "node4 await-etcd [0]"];
+    assert!(world.plan().partial);
+    assert_eq!(world.steps()[..2], until_etcd);
+    assert!(!world.steps().join("\n").contains("patroni"));
+    // One that runs and does not answer is waited for.
+    world.unit("node4", "etcd").active = "active".into();
+    assert_eq!(world.steps(), ["node4 await-etcd []"]);
+    // A database that is whole tells enough; so does an etcd that never had any data.
+    let mut world = World::settled(FIVE);
+    world.found.dcs = None;
+    assert!(!world.plan().partial);
+    assert!(!World::bare(FIVE).plan().partial);
+}

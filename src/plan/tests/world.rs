@@ -424,7 +424,7 @@ pub(super) fn role(name: &str, password: &Secret) -> DbRole {
         replication: name != "rewind",
         login: true,
         verifier: Some(Secret::new(verifier)),
-        member_of: BTreeSet::new(),
+        ..DbRole::default()
     }
 }
 

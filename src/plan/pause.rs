@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::{Found, Plan, Step};
 use crate::{
     error::{Error, Result},
-    inventory::{Inventory, PatroniSource},
+    inventory::Inventory,
+    remote::quote,
 };
 
 /// What a paused cluster does not do; the one sentence for it.
@@ -68,11 +69,8 @@ pub fn paused(inventory: &Inventory) -> Error {
 
 /// What to type to end a pause.
 pub fn how_to_resume(inventory: &Inventory) -> String {
-    let patronictl = match inventory.patroni.source {
-        PatroniSource::Pypi => "/opt/patroni/bin/patronictl",
-        PatroniSource::Distro => "patronictl",
-    };
-    format!("resume it on any database host: sudo {patronictl} -c /etc/patroni.yml resume")
+    let file = quote(&inventory.path.display().to_string());
+    format!("resume it: pgherd -i {file} resume")
 }
 
 /// Whether a step changes something about Patroni or its PostgreSQL.

@@ -16,7 +16,7 @@ fn what_is_done_by_hand_works_and_is_guarded() {
         &format!(
             "provider: {{ kind: docker, image: {} }}\n\
              postgresql: {{ version: {}, port: 5433, data_dir: {DATA} }}\n\
-             patroni: {{ ttl: 20, loop_wait: 2, retry_timeout: 5 }}\nhosts:\n  \
+             patroni: {{ ttl: 20, loop_wait: 2, retry_timeout: 5 }}\nssh: {{ connect_timeout: 3 }}\nhosts:\n  \
              node1: {{ roles: [postgres] }}\n  node2: {{ roles: [postgres] }}\n  \
              store: {{ roles: [etcd] }}\n  door: {{ roles: [haproxy] }}\n",
             prepared_image(),
@@ -33,6 +33,7 @@ fn what_is_done_by_hand_works_and_is_guarded() {
     all_members_restart_without_a_lost_commit(&lab);
     a_member_is_made_the_leader(&lab);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
+    root_comes_into_the_database(&lab);
 }
 
 /// What a command printed, on either stream, that the login user typed on a host.
@@ -82,9 +83,21 @@ fn commands_work_as_they_are_typed(lab: &Lab) {
     // Somebody else than root and the login user is told what to type.
     let said = lab.on("node1", "runuser -u nobody -- patronictl list 2>&1 || true");
     assert!(said.contains("sudo patronictl list"), "{said}");
-    // Without options, whatever the port.
-    let said = lab.expect(0, &["ssh", "node2", "--", "sudo psql -Atc 'show port'"]);
-    assert_eq!(said.stdout.trim(), "5433");
+}
+
+/// Root is the superuser of a member's database, without options, whatever the port.
+fn root_comes_into_the_database(lab: &Lab) {
+    for host in ["node1", "node2"] {
+        let said = lab.expect(0, &["ssh", host, "--", "sudo psql -Atc 'show port'"]);
+        assert_eq!(said.stdout.trim(), "5433", "{host}");
+        let said = lab.expect(
+            0,
+            &["ssh", host, "--", "sudo psql -Atc 'select current_user'"],
+        );
+        assert_eq!(said.stdout.trim(), "postgres", "{host}");
+        let said = typed(lab, host, "sudo psql -U nobody -c 'select 1'");
+        assert!(said.contains("FATAL"), "the caller's own user wins: {said}");
+    }
 }
 
 /// Interactive logins, and nobody else.

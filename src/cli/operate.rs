@@ -143,6 +143,7 @@ impl Job<'_> {
     /// Does it; returns in a sentence what there is now.
     async fn run(&self) -> Result<String> {
         let sight = self.site.look().await?.not_mixed_up()?;
+        sight.members_as_declared()?;
         let cluster = sight.cluster.clone();
         let survey = patroni::survey(&self.site.http, &cluster).await;
         let topology = patroni::overview(&self.site.http, &survey).await;

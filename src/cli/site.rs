@@ -367,7 +367,7 @@ impl Sight {
     /// Refuses to work on a cluster whose members are not those that are declared; for verbs that
     /// change something and plan nothing.
     pub(super) fn members_as_declared(&self) -> Result<()> {
-        membership::check(&self.cluster, &self.found)
+        membership::check_to_operate(&self.cluster, &self.found)
     }
 
     /// An error if no host at all could be read, or addresses are mixed up.

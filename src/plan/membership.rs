@@ -243,7 +243,18 @@ pub fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
 
 /// Refuses an inventory under which others would be members than are.
 pub fn check(cluster: &Cluster, found: &Found) -> Result<()> {
-    let findings = findings(cluster, found);
+    refuse(&findings(cluster, found))
+}
+
+/// The same for work that starts no etcd: a member that lost its data must not keep a leader from being
+/// changed, as long as the others are one store.
+pub fn check_to_operate(cluster: &Cluster, found: &Found) -> Result<()> {
+    let mut findings = undeclared(cluster, found);
+    findings.extend(store::split_of(cluster, found));
+    refuse(&findings)
+}
+
+fn refuse(findings: &[Finding]) -> Result<()> {
     if findings.is_empty() {
         return Ok(());
     }
@@ -252,16 +263,16 @@ pub fn check(cluster: &Cluster, found: &Found) -> Result<()> {
     );
     let mut whys = BTreeSet::new();
     let mut hints = BTreeSet::new();
-    for finding in &findings {
+    for finding in findings {
         error = error.cause(finding.what.clone());
     }
-    for finding in &findings {
+    for finding in findings {
         if whys.insert(finding.why) {
             error = error.cause(finding.why);
         }
     }
     error = error.left("nothing was touched");
-    for finding in &findings {
+    for finding in findings {
         if hints.insert(finding.instead.as_str()) {
             error = error.hint(finding.instead.clone());
         }

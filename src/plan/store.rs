@@ -59,6 +59,15 @@ pub(super) fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     findings
 }
 
+/// Members that are not of one store, and declared hosts that are in none; by those who answer.
+pub(super) fn split_of(cluster: &Cluster, found: &Found) -> Vec<Finding> {
+    let declared: Vec<&HostName> = cluster
+        .with_role(Role::Etcd)
+        .map(|node| &node.name)
+        .collect();
+    split(&declared, &found.stores)
+}
+
 /// What the members say that does not fit together, or not with what is declared.
 ///
 /// Only those that answer are in `stores`.

@@ -170,7 +170,9 @@ impl SshTurn<'_> {
             }
         }))
         .await;
-        site.close().await;
+        // Even in a run that keeps its connections: each stage is gone through over one that was made
+        // with the keys of that stage, and no session of the old key is this run's own.
+        site.remote.close().await;
         all(made)
     }
 
@@ -204,7 +206,7 @@ impl SshTurn<'_> {
             execute::execute(Arc::new(plan), &context).await
         }
         .await;
-        site.close().await;
+        site.remote.close().await;
         done.map(|_| ())
     }
 

@@ -37,6 +37,7 @@ impl Theirs {
         let access = Access {
             user: "ubuntu".into(),
             public_key: fs::read_to_string(key.with_extension("pub")).expect("a key"),
+            cluster_id: "0a1b2c3d4e5f".into(),
         };
         let (events, _quiet) = Events::channel();
         let machine = tokio::runtime::Runtime::new()

@@ -220,7 +220,7 @@ pub(crate) async fn launch(
     let access = Access {
         user: "ubuntu".into(),
         public_key: KEY.into(),
-        cluster_id: ID.into(),
+        cluster_id: Lab::ID.into(),
     };
     provider.launch(&hosts, &access, events).await
 }

@@ -142,6 +142,20 @@ pub async fn login(
     password: &Secret,
     tls: Option<&rustls::ClientConfig>,
 ) -> Result<Sql, Box<dyn std::error::Error + Send + Sync>> {
+    login_with(SESSION, stream, host, password, tls).await
+}
+
+/// The same with other options of the session than [`SESSION`].
+///
+/// Without those of [`SESSION`] every relation, function and type of a statement must be named with its
+/// schema, and no operator may stand in it.
+pub async fn login_with(
+    options: &str,
+    stream: Box<dyn Connection>,
+    host: &HostName,
+    password: &Secret,
+    tls: Option<&rustls::ClientConfig>,
+) -> Result<Sql, Box<dyn std::error::Error + Send + Sync>> {
     let stream = Wire(stream);
     let mut config = Config::new();
     config
@@ -149,7 +163,7 @@ pub async fn login(
         .dbname(DATABASE)
         .password(password.expose())
         .application_name(APPLICATION)
-        .options(SESSION);
+        .options(options);
     let client = match tls {
         None => {
             let (client, connection) = config.connect_raw(stream, NoTls).await?;

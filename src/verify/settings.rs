@@ -114,7 +114,8 @@ async fn ask(prover: &Prover, host: &HostName) -> Result<(Vec<Setting>, Vec<Writ
         let port = prover.cluster.inventory.postgresql.port;
         let stream = prover.remote.dial(host, port).await?;
         let password = &prover.cluster.secrets.superuser;
-        let sql = postgres::login(stream, host, password, prover.tls.as_deref())
+        // As any client gets it: what pgherd's own sessions begin with would hide what the server has.
+        let sql = postgres::login_with("", stream, host, password, prover.tls.as_deref())
             .await
             .map_err(|error| Error::failed("no connection to PostgreSQL").because(&*error))?;
         let running = sql.query(RUNNING).await?.iter().map(setting).collect();

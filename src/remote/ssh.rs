@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -72,7 +72,6 @@ pub struct SshRemote {
     /// How long a host may take to let us in.
     patience: Duration,
     links: Mutex<HashMap<HostName, Slot>>,
-    telling: OnceLock<PathBuf>,
     /// What is taken on every host before anything is done there, by a run that changes something.
     lease: Option<Lease>,
 }
@@ -86,7 +85,6 @@ impl SshRemote {
             sockets,
             patience,
             links: Mutex::new(HashMap::new()),
-            telling: OnceLock::new(),
             lease: None,
         }
     }
@@ -182,7 +180,7 @@ impl SshRemote {
 
     async fn open(&self, host: &HostName) -> Result<Session, openssh::Error> {
         SessionBuilder::default()
-            .config_file(self.telling_config())
+            .config_file(self.telling_config(host))
             .control_directory(self.sockets.path())
             .control_persist(ControlPersist::IdleFor(LINGER))
             .known_hosts_check(KnownHosts::Strict)
@@ -190,16 +188,16 @@ impl SshRemote {
             .await
     }
 
-    /// The same config with a log that says why a port could not be reached; what is not an error of
-    /// ssh's own is only told there. Should it not come to be, the log says less.
-    fn telling_config(&self) -> &Path {
-        self.telling.get_or_init(|| {
-            let path = self.sockets.path().join("config");
-            let told = std::fs::read_to_string(&self.config)
-                .map(|text| text.replace("LogLevel ERROR", "LogLevel INFO"))
-                .and_then(|text| std::fs::write(&path, text));
-            told.map_or_else(|_| self.config.clone(), |()| path)
-        })
+    /// The config as it is now, with a log that says why a port could not be reached; what is not an
+    /// error of ssh's own is only told there. Should it not come to be, the log says less.
+    ///
+    /// Made anew for each connection: a run may move its hosts.
+    fn telling_config(&self, host: &HostName) -> PathBuf {
+        let path = self.sockets.path().join(format!("config-{host}"));
+        let told = std::fs::read_to_string(&self.config)
+            .map(|text| text.replace("LogLevel ERROR", "LogLevel INFO"))
+            .and_then(|text| std::fs::write(&path, text));
+        told.map_or_else(|_| self.config.clone(), |()| path)
     }
 
     /// Forgets the connection to a host that died or was cut off: SSH itself notices only after a

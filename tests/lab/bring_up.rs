@@ -41,12 +41,19 @@ fn from_nothing_to_nothing() {
         [
             "units",
             "leader",
+            "members",
             "replication",
             "etcd",
             "front-door",
             "backends",
             "configs",
-            "pending-restart"
+            "pending-restart",
+            "clock",
+            "disk",
+            "alarms",
+            "pause",
+            "settings",
+            "versions",
         ]
     );
 

@@ -34,6 +34,9 @@ use crate::{
 /// replication whose other end is gone times out after a minute.
 pub(super) const SETTLING: Duration = Duration::from_secs(75);
 
+/// How many plans a run takes at most: until etcd answers, until a member leads, and for the rest.
+const ROUNDS: usize = 3;
+
 /// Which of the two it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
@@ -315,19 +318,20 @@ pub(super) async fn settle(
     agreed: bool,
     cancel: &CancellationToken,
 ) -> Result<Arc<Cluster>> {
-    if let Some(cluster) = round(site, asker, agreed, cancel).await? {
-        return Ok(cluster);
+    for at in 0..ROUNDS {
+        // What can be seen by now may lead to other steps than those that were agreed to.
+        if let Some(cluster) = round(site, asker, agreed && at == 0, cancel).await? {
+            return Ok(cluster);
+        }
     }
-    // etcd answers now. What it tells may lead to other steps than those that were agreed to.
-    round(site, asker, false, cancel).await?.ok_or_else(|| {
-        Error::failed("etcd answers, and what Patroni has there cannot be read").hint(format!(
-            "how it is: {}",
-            site::typed(&site.base.inventory.path, "status")
-        ))
-    })
+    let status = site::typed(&site.base.inventory.path, "status");
+    Err(
+        Error::failed("what the databases need cannot be told, though etcd answers")
+            .hint(format!("how it is: {status}")),
+    )
 }
 
-/// One plan and what comes of it; `None` if it ended where etcd answers.
+/// One plan and what comes of it; `None` if more can only be told now.
 async fn round(
     site: &Site<'_>,
     asker: &Asker<'_>,

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, Node},
+    facts::DataFact,
     inventory::Role,
 };
 
@@ -124,16 +125,36 @@ impl<'a> Members<'a> {
         } else {
             begun.woken
         };
+        let torn: Vec<&str> = databases
+            .iter()
+            .filter(|member| self.has_torn_copy(member))
+            .map(|(node, _)| node.name.as_str())
+            .collect();
+        let waiting: Vec<&Node> = waiting
+            .into_iter()
+            .filter(|node| !torn.contains(&node.name.as_str()))
+            .collect();
+        plan.partial |= !torn.is_empty();
         let mut settled = self.await_replicas(plan, &waiting, led);
         settled.extend(&exchanged);
         if !self.idle {
-            turns::restart_in_turn(plan, databases, leading, &mut settled);
+            turns::restart_in_turn(plan, databases, leading, &torn, &mut settled);
         }
         if !self.blind {
             self.settings(plan, config, settled);
         }
         let nodes: Vec<&Node> = databases.iter().map(|(node, _)| *node).collect();
         sessions::end(plan, cluster, found, &nodes, leading);
+    }
+
+    /// Whether a copy ended too early here and stays for now: it is only removed once another member leads, and
+    /// until then Patroni does nothing with it.
+    fn has_torn_copy(&self, (node, configured): &(&Node, Configured)) -> bool {
+        let facts = self.found.facts.get(&node.name);
+        let torn = facts.is_some_and(|facts| {
+            !facts.data_at_work && facts.data.as_ref().is_some_and(DataFact::is_half_made)
+        });
+        torn && !configured.cleared && self.leader != Some(node.name.as_str())
     }
 
     /// Starts what does not run and reloads what does, all at once.

@@ -176,7 +176,7 @@ pub struct Plan {
     pub unchanged: Vec<Unchanged>,
     /// Somebody has paused Patroni.
     pub paused: bool,
-    /// It ends where etcd answers: only then can be told what the databases need.
+    /// It ends where etcd answers, or where somebody leads: only then can be told what else is needed.
     pub partial: bool,
 }
 

@@ -134,16 +134,19 @@ fn knows_no_etcd(cluster: &Cluster, found: &Found, node: &Node) -> bool {
 }
 
 /// Restarts Patroni where nothing less will do: replicas first, one at a time, and the leader last,
-/// after it has handed over.
+/// after it has handed over. Those of `not` are left out: they could not stream afterwards.
 pub(super) fn restart_in_turn(
     plan: &mut Plan,
     databases: &[(&Node, Configured)],
     leader: Option<&str>,
+    not: &[&str],
     settled: &mut Vec<StepId>,
 ) {
     let mut restarts: Vec<&(&Node, Configured)> = databases
         .iter()
-        .filter(|(_, configured)| configured.turn == Turn::Restart)
+        .filter(|(node, configured)| {
+            configured.turn == Turn::Restart && !not.contains(&node.name.as_str())
+        })
         .collect();
     restarts.sort_by_key(|(node, _)| Some(node.name.as_str()) == leader);
     for (node, configured) in restarts {

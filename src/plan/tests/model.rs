@@ -59,7 +59,9 @@ impl Model {
                     Role::Postgres => leads,
                     Role::Haproxy => true,
                 };
-                let current = !facts.pending.contains_key(unit)
+                let pending = facts.pending.get(unit).map(String::as_str);
+                // What a reload would take over keeps nobody from working.
+                let current = matches!(pending, None | Some("reload"))
                     && model.needs(&host, role) < Effect::Exchange;
                 if facts.unit(unit).is_active() && (shown || current) {
                     model.able.insert((host.clone(), unit));
@@ -152,7 +154,7 @@ impl Model {
     /// Whether a step can end well in this state.
     pub(super) fn can(&self, step: &Step) -> bool {
         match &step.action {
-            Action::Run(_) | Action::Wake | Action::TakeOver => true,
+            Action::Run(_) | Action::Wake | Action::TakeOver | Action::TryParameters(_) => true,
             Action::Await(Condition::EtcdHealthy) => {
                 self.dcs_is_up() && self.is_able(&step.host, "etcd")
             }
@@ -174,9 +176,11 @@ impl Model {
                     .any(|host| *host != leader && self.streams(host)),
                 leader => leader.is_some(),
             },
-            // A new kind of step has to say here what it needs.
-            #[allow(unreachable_patterns)]
-            other => panic!("the model does not know {other:?}"),
+            // These belong to verbs of their own, and never to `up`.
+            Action::SetPause(_)
+            | Action::Reinitialize
+            | Action::RestartPostgres { .. }
+            | Action::FailOver => false,
         }
     }
 
@@ -195,6 +199,11 @@ impl Model {
         self.note(step);
         let host = &step.host;
         match step.name {
+            "prepare" => {
+                let node = &self.world.cluster.nodes[host];
+                let claimed = super::world::claimed(&self.world.cluster, node);
+                self.world.facts(host.as_str()).belongings = claimed;
+            }
             "install-patroni" => {
                 let files = self.world.files[host].clone();
                 let requirements = files
@@ -224,14 +233,12 @@ impl Model {
                 self.keys.config = Some(render::dcs_config(&self.world.cluster))
             }
             Action::ReleaseBootstrap { .. } => self.keys.initialize = None,
-            Action::HandOver => {
-                if self.keys.leader.as_deref() == Some(host.as_str()) {
-                    let other = self
-                        .databases()
-                        .into_iter()
-                        .find(|it| it != host && self.streams(it));
-                    self.keys.leader = other.map(|host| host.to_string());
-                }
+            Action::HandOver if self.keys.leader.as_deref() == Some(host.as_str()) => {
+                let other = self
+                    .databases()
+                    .into_iter()
+                    .find(|it| it != host && self.streams(it));
+                self.keys.leader = other.map(|host| host.to_string());
             }
             Action::ForgetMember => {
                 self.keys.members.remove(host.as_str());

@@ -330,3 +330,23 @@ fn what_only_etcd_can_tell_is_planned_once_it_answers() {
     assert!(!world.plan().partial);
     assert!(!World::bare(FIVE).plan().partial);
 }
+
+#[test]
+fn nobody_waits_for_a_torn_copy_while_nobody_leads() {
+    let mut world = World::settled(FIVE);
+    for host in ["node1", "node2", "node3"] {
+        world.stop(host, "patroni");
+    }
+    world.dcs().leader = None;
+    world.facts("node3").data = Some(half_made());
+    let plan = world.plan();
+    let steps = world.steps().join("\n");
+    assert!(
+        steps.contains("node2 await-streaming") && !steps.contains("node3 await-streaming"),
+        "{steps}"
+    );
+    assert!(
+        plan.partial && !steps.contains("clear-"),
+        "once a member leads, the copy goes"
+    );
+}

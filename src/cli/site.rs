@@ -557,7 +557,7 @@ impl Site<'_> {
     ) -> (Option<PatroniKeys>, Vec<Member>) {
         let mut asked: FuturesUnordered<_> = cluster
             .with_role(Role::Etcd)
-            .filter(|node| runs_etcd(node, facts))
+            .filter(|node| runs_etcd(node, cluster, facts))
             .map(|node| async {
                 let etcd = Etcd::on(&self.http, &node.name);
                 tokio::join!(etcd.patroni_keys(cluster.name()), etcd.members())
@@ -580,7 +580,7 @@ impl Site<'_> {
     ) -> BTreeMap<HostName, View> {
         let asked = cluster
             .with_role(Role::Etcd)
-            .filter(|node| runs_etcd(node, facts))
+            .filter(|node| runs_etcd(node, cluster, facts))
             .map(|node| async {
                 let view = Etcd::on(&self.http, &node.name).view().await;
                 Some((node.name.clone(), view.ok()?))
@@ -639,8 +639,9 @@ impl Site<'_> {
     }
 }
 
-fn runs_etcd(node: &Node, facts: &BTreeMap<HostName, Facts>) -> bool {
-    facts
-        .get(&node.name)
-        .is_some_and(|facts| facts.unit("etcd").is_active() && facts.etcd_data)
+/// Whether a host runs the cluster's etcd, and not somebody else's.
+fn runs_etcd(node: &Node, cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> bool {
+    facts.get(&node.name).is_some_and(|facts| {
+        facts.unit("etcd").is_active() && facts.etcd_data && plan::is_ours(cluster, facts)
+    })
 }

@@ -20,8 +20,9 @@ for f in $FOLDERS; do fact folder "$f" $(stat -L -c '%U %G %a' "$f" 2>/dev/null 
 [ -z "$NEEDS_DATA" ] || folder "$DATA_DIR" yes
 [ -z "$NEEDS_ETCD" ] || folder "$ETCD_DIR" ''
 # Everybody must be able to read Patroni's own files; one that is closed stands for all.
+# What Python keeps of what it has compiled is a matter of speed, and root's own calls write there.
 if [ -e /opt/patroni/.pgherd ]; then
-  fact venv-closed "$(find /opt/patroni \( -type d ! -perm -005 -o -type f ! -perm -004 -o ! -user root \) -print -quit 2>/dev/null)"
+  fact venv-closed "$(find /opt/patroni -name __pycache__ -prune -o \( -type d ! -perm -005 -o -type f ! -perm -004 -o ! -user root \) -print -quit 2>/dev/null)"
 fi
 
 # The filesystem on which a path lies, or would lie.

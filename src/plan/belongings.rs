@@ -62,7 +62,7 @@ const FOLDERS_WITHOUT_MANIFEST: [&str; 9] = [
 
 /// Whether the host is this cluster's, by its mark or by the manifest of a run that was cut off before
 /// the mark.
-pub(super) fn is_ours(cluster: &Cluster, facts: &Facts) -> bool {
+pub(crate) fn is_ours(cluster: &Cluster, facts: &Facts) -> bool {
     let id = &cluster.secrets.cluster_id;
     let marker = facts.files.get(surprise::MARKER);
     let manifest = facts.belongings.manifest.as_ref();

@@ -46,6 +46,7 @@ mod trial;
 mod turns;
 mod up;
 
+pub(crate) use belongings::is_ours;
 pub use config::config_patch;
 pub use down::{down, stays, weigh_packages};
 pub(crate) use local_sql::local_sql;

@@ -129,11 +129,11 @@ fn folders_are_put_right(lab: &Lab) {
     );
     lab.expect(4, &["plan", "--check"]);
     lab.expect(0, &["up", "--yes"]);
-    let modes = "stat -c '%a %U' /etc/pgherd /etc/pgherd/tls/postgres /opt/patroni/lib /data/patroni; stat -c %A /data";
+    let modes = "stat -c '%a %U' /etc/pgherd /etc/pgherd/tls/postgres /opt/patroni/lib /data/patroni; setpriv --reuid=postgres --regid=postgres --init-groups test -x /data && echo passable";
     for host in ["one", "two"] {
         assert_eq!(
             on(lab, host, modes),
-            "755 root\n755 root\n755 root\n700 postgres\ndrwx--x--x\n"
+            "755 root\n755 root\n755 root\n700 postgres\npassable\n"
         );
     }
     lab.expect(0, &["plan", "--check"]);

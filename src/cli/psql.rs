@@ -56,6 +56,7 @@ pub(super) async fn run(global: &Global, read: bool, args: &[String]) -> Result<
     };
     let code = talk(&site, door, read, args, &mut endings).await;
     site.close().await;
+    site.remote.remove_sockets();
     code
 }
 

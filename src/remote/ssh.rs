@@ -260,6 +260,13 @@ impl SshRemote {
         join_all(ends).await;
     }
 
+    /// Removes the folder of the sockets, for a process that ends now: who still holds these connections
+    /// may not be told before it has ended.
+    pub fn remove_sockets(&self) {
+        // It goes with this value too, if it has not gone by then.
+        let _ = std::fs::remove_dir_all(self.sockets.path());
+    }
+
     /// Opens a way to a port of a host; whether it leads anywhere shows when it is read.
     async fn way(&self, host: &HostName, port: u16) -> Result<Forwarded> {
         let link = self.link(host).await?;

@@ -40,6 +40,9 @@ const BOUND: [&str; 5] = [
     "max_worker_processes",
 ];
 
+/// Why a leader restarts although others could take over.
+const LOWERED: &str = "a parameter is lowered that its replicas cannot have less of";
+
 type Survey = BTreeMap<HostName, Result<Status>>;
 
 /// What comes next.
@@ -106,6 +109,12 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
                 say(Stream::Stdout, &said);
                 restart(&leader, step, context).await?;
                 caught_up(&leader, step, context).await;
+                // Patroni forgets that a replica waits if it reads its config while PostgreSQL starts.
+                for host in owed(&survey, &leader, &done, why) {
+                    say(Stream::Stdout, &format!("restarting PostgreSQL on {host}"));
+                    restart(&host, step, context).await?;
+                    *done.entry(host).or_default() += 1;
+                }
                 *done.entry(leader).or_default() += 1;
             }
             Move::HandOver { from, to } => {
@@ -170,7 +179,7 @@ fn next(survey: &Survey, done: &BTreeMap<HostName, usize>, synchronous: bool) ->
     if some_lowered(survey, leader).unwrap_or_else(held_back) {
         return Move::InPlace {
             leader: leader.clone(),
-            why: "a parameter is lowered that its replicas cannot have less of",
+            why: LOWERED,
         };
     }
     let fit: Vec<&HostName> = survey
@@ -200,6 +209,22 @@ fn next(survey: &Survey, done: &BTreeMap<HostName, usize>, synchronous: bool) ->
         // A replica that has just restarted may not stream yet.
         None => Move::Wait("no replica streams that could take over"),
     }
+}
+
+/// The replicas that have kept what their leader had, and need another start once it has less.
+fn owed(
+    survey: &Survey,
+    leader: &HostName,
+    done: &BTreeMap<HostName, usize>,
+    why: &str,
+) -> Vec<HostName> {
+    let waiting = waiting(survey);
+    survey
+        .iter()
+        .filter(|(host, status)| why == LOWERED && *host != leader && status.is_ok())
+        .filter(|(host, _)| waiting.contains(host) || done.contains_key(*host))
+        .map(|(host, _)| host.clone())
+        .collect()
 }
 
 fn told<'a>(survey: &'a Survey, host: &HostName) -> Option<&'a Status> {

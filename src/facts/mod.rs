@@ -179,7 +179,7 @@ pub struct Facts {
     pub old_sessions: BTreeSet<String>,
     /// The host's watchdog, if it has one: whether Patroni has armed it, as a leader does.
     pub watchdog_armed: Option<bool>,
-    /// A database runs in which `postgres` is not what it must be: `no-superuser`, `no-login` or `gone`.
+    /// A database runs in which `postgres` cannot be used: `no-login` or `gone`.
     pub superuser_lost: Option<String>,
     /// Whether the running database is a replica; `None` when none runs.
     pub in_recovery: Option<bool>,

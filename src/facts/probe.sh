@@ -105,9 +105,8 @@ union all select 'flaw', rolname, 'functions', null, null, null from pg_roles wh
     if [ -n "$said" ]; then
       printf '%s\n' "$said"
     else
-      # A database that only starts is another thing than a superuser that is none.
-      case $(ask postgres -c "select 'no-superuser' from pg_roles where rolname = session_user and not rolsuper" 2>&1) in
-        no-superuser) fact superuser-lost no-superuser ;;
+      # A database that only starts is another thing than a superuser that may not log in.
+      case $(ask postgres -c "select" 2>&1) in
         *'is not permitted to log in'*) fact superuser-lost no-login ;;
         *'role "postgres" does not exist'*) fact superuser-lost gone ;;
       esac

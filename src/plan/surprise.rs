@@ -118,10 +118,16 @@ fn is_mark(content: &str) -> bool {
 
 /// The superuser is not what it must be: neither pgherd nor Patroni can change that, since both are `postgres`.
 fn superuser(cluster: &Cluster, found: &Found) -> Option<Error> {
-    let lost = |node: &&Node| found.facts.get(&node.name)?.superuser_lost.as_deref();
+    let lost = |node: &Node| {
+        let facts = found.facts.get(&node.name)?;
+        let role = facts.db_roles.get(SUPERUSER);
+        let superuser = role.is_none_or(|role| role.superuser);
+        let lost = facts.superuser_lost.as_deref();
+        lost.or((!superuser).then_some("no-superuser"))
+    };
     let (node, how) = cluster
         .with_role(Role::Postgres)
-        .find_map(|node| Some((node, lost(&node)?)))?;
+        .find_map(|node| Some((node, lost(node)?)))?;
     let what = match how {
         "no-login" => "may not log in",
         "gone" => "is not there",

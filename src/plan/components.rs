@@ -257,7 +257,7 @@ pub(super) fn configure(
         why,
         enable: !unit_fact.is_enabled(),
         parameters,
-        unheard: pending == Effect::Restart || elsewhere,
+        unheard: pending >= Effect::Exchange || elsewhere,
         trial: (role == Role::Postgres)
             .then(|| trial::before_the_first_start(cluster, node, facts))
             .flatten(),

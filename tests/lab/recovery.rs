@@ -18,7 +18,10 @@ fn inventory(parameters: &str) -> String {
 
 #[test]
 fn what_a_cluster_cannot_leave_by_itself_the_next_up_ends() {
-    let lab = Lab::new("recovery", &inventory("max_locks_per_transaction: 10000000"));
+    let lab = Lab::new(
+        "recovery",
+        &inventory("max_locks_per_transaction: 10000000"),
+    );
 
     // A parameter that PostgreSQL cannot start with: its own words, and no database made.
     let said = lab.expect(1, &["up", "--yes"]).stderr;

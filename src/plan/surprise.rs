@@ -113,7 +113,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
 /// Whether this is what pgherd writes into its mark: a cluster's name, and its id.
 fn is_mark(content: &str) -> bool {
     let lines: Vec<&str> = content.lines().collect();
-    matches!(lines.as_slice(), [_, id, ..] if id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    matches!(lines.as_slice(), [_, id, ..] if (12..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The superuser is not what it must be: neither pgherd nor Patroni can change that, since both are `postgres`.

@@ -30,13 +30,15 @@ fn listener(world: &mut World, port: u16, unit: &str) {
 
 #[test]
 fn a_host_of_another_cluster_is_not_taken_over() {
+    // As long as those that pgherd makes.
+    const OTHER: &str = "ffffffffffffffffffffffffffffffff";
     let mut world = World::settled(FIVE);
-    world.file("node3", "/etc/pgherd/cluster").content = "pg\nffffffffffff\n".into();
+    world.file("node3", "/etc/pgherd/cluster").content = format!("pg\n{OTHER}\n");
     // Nothing that follows from it is told beside it.
-    world.facts("node3").data_marker = Some("ffffffffffff".into());
+    world.facts("node3").data_marker = Some(OTHER.into());
     let error = world.up().unwrap_err();
     assert_eq!(error.kind(), Kind::Failed);
-    assert!(error.excerpts()[0].text.contains("ffffffffffff"));
+    assert!(error.excerpts()[0].text.contains(OTHER));
     insta::assert_snapshot!(told(&error), @r"
     node3: this host belongs to another cluster
       why: this inventory's cluster has the id 0a1b2c3d4e5f

@@ -137,7 +137,8 @@ fn from_calls_to_a_cluster_and_back() {
     let id = secrets
         .lines()
         .find_map(|line| line.strip_prefix("cluster_id: "))
-        .unwrap();
+        .unwrap()
+        .trim_matches(['"', '\'']);
     fs::remove_dir_all(lab.workspace()).unwrap();
     let said = lab.expect(1, &["down", "--yes"]);
     let wanted = format!("--cluster-id {id}");

@@ -214,4 +214,14 @@ fn what_a_file_holds_and_nobody_has_read_is_told() {
     };
     let said = unread(&none, &running, &broken).unwrap();
     assert!(said.contains("/data/x.conf line 3: syntax error"), "{said}");
+    // As a promoted replica has it (PostgreSQL 15).
+    let gone = Written {
+        name: "recovery_target_xid".into(),
+        file: String::new(),
+        line: String::new(),
+        error: "parameter \"recovery_target_xid\" cannot be changed without restarting the server"
+            .into(),
+        ..line("", false, "")
+    };
+    assert!(unread(&none, &running, &gone).is_none());
 }

@@ -80,9 +80,11 @@ fi
 if [ -n "$VENV" ] && [ ! -e /opt/patroni/.pgherd ] && [ -z "${https_proxy:-}${HTTPS_PROXY:-}${PIP_PROXY:-}" ] &&
   ! grep -qsE '^ *proxy *=' /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf; then
   u=${PIP_INDEX_URL:-$(sed -n 's/^ *index-url *= *//p' /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf 2>/dev/null | tail -n 1)}
-  u=${u:-https://pypi.org/simple}
-  # A name or a password in it is nobody's business.
-  case $u in *://*@*) u=${u%%://*}://${u#*@} ;; esac
-  answers python "$u" &
+  # Without one pip has its own, and the download is what tells.
+  if [ -n "$u" ]; then
+    # A name or a password in it is nobody's business.
+    case $u in *://*@*) u=${u%%://*}://${u#*@} ;; esac
+    answers python "$u" &
+  fi
 fi
 wait

@@ -179,7 +179,7 @@ fn soak_packages_come_although_somebody_else_is_at_work() {
     on(
         &lab,
         "one",
-        "echo 'deb [trusted=yes] http://deb.debian.org/no-such-repository bookworm main' >/etc/apt/sources.list.d/dead.list",
+        "echo 'deb [trusted=yes] http://packages.invalid/no-such-repository bookworm main' >/etc/apt/sources.list.d/dead.list",
     );
     for (host, lock) in [
         ("one", "/var/lib/apt/lists/lock"),

@@ -93,7 +93,7 @@ const LACKS: &[Lack] = &[
         false,
     ),
     (
-        |w| source(w, "python", "https://pypi.org/simple", "silent"),
+        |w| source(w, "python", "https://python.example/simple", "silent"),
         "no index of Python packages answers",
         false,
     ),

@@ -1,11 +1,6 @@
 //! A cluster for a test, and what tests ask the engine itself.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    path::PathBuf,
-    sync::atomic::{AtomicU16, Ordering},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
 use bollard::{
     Docker,
@@ -24,6 +19,8 @@ use pgherd::{
 };
 use tokio::{io::AsyncReadExt, sync::mpsc::UnboundedReceiver};
 
+use super::ports;
+
 pub(super) const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test";
 
@@ -36,10 +33,7 @@ pub(super) struct Lab {
 
 impl Lab {
     pub(super) fn new(test: &str, hosts: &[(&str, Role)]) -> Self {
-        // Tests of one run must not want the same ports.
-        static PORTS: AtomicU16 = AtomicU16::new(0);
-        let first =
-            21000 + (std::process::id() as u16 % 800) * 20 + PORTS.fetch_add(3, Ordering::Relaxed);
+        let first = ports::free::<3>();
         let hosts: IndexMap<_, _> = hosts
             .iter()
             .map(|(name, role)| {

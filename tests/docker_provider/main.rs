@@ -29,6 +29,8 @@ use lab::{
 };
 
 mod lab;
+#[path = "../lab/ports.rs"]
+mod ports;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hosts_come_stay_and_go() {

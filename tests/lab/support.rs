@@ -10,6 +10,9 @@ use std::{
 
 use serde_json::Value;
 
+#[path = "ports.rs"]
+mod ports;
+
 /// An inventory in a folder of its own; the cluster is removed when this is dropped, whatever came
 /// of the test.
 pub(crate) struct Lab {
@@ -24,7 +27,7 @@ impl Lab {
     /// of their own, so that no lab is in the way of another or of the user's.
     pub(crate) fn new(test: &str, rest: &str) -> Self {
         let id = std::process::id() % 10_000;
-        let ports = 30_000 + u16::try_from(id % 9_000).expect("small") * 3;
+        let ports = ports::free::<3>();
         let lab = Self {
             name: format!("lab-{test}-{id}"),
             dir: tempfile::tempdir().expect("a folder"),

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod drill;
+pub(crate) mod engine;
 pub mod error;
 pub mod etcd;
 pub mod event;

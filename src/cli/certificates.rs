@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::site::{Base, Sight, typed};
 use crate::{
+    engine::context::{Base, Sight, typed},
     error::Result,
     workspace::{Expiry, RENEWAL, expires},
 };

@@ -9,11 +9,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    Global,
-    site::{self, Base},
-};
+use super::Global;
 use crate::{
+    engine::context::{self, Base},
     error::{Error, Result},
     inventory::{HostName, Inventory, Role},
     remote::{self, quote},
@@ -108,7 +106,7 @@ pub(super) fn not_running(base: &Base, host: &HostName) -> Error {
         .on(host)
         .hint(format!(
             "make or start it: {}",
-            site::typed(&base.inventory.path, "up")
+            context::typed(&base.inventory.path, "up")
         ))
 }
 

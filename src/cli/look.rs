@@ -4,16 +4,15 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{
-    Global,
-    certificates::Certificates,
-    drill,
-    outlook::Outlook,
-    rotate,
-    site::{Base, Sight, Site},
-};
+use super::{Global, certificates::Certificates};
 use crate::{
     cluster::Cluster,
+    engine::{
+        context::{self, Base, Sight, Site},
+        drill::repair,
+        hosts::Outlook,
+        rotate,
+    },
     error::{Error, Result},
     etcd::{Etcd, Health},
     event::Events,
@@ -31,7 +30,7 @@ const BOUND: Duration = Duration::from_secs(5);
 pub(super) async fn verify(global: &Global, terminal: &Terminal) -> Result<()> {
     let base = Base::there(global).await?;
     terminal.conceal(base.workspace.secrets()?.values());
-    drill::mend::notice(&base, terminal)?;
+    repair::notice(&base, terminal)?;
     let outlook = base.outlook().await?;
     let machines = outlook.complete(&base.inventory)?;
     let (events, _quiet) = Events::channel();
@@ -65,10 +64,10 @@ async fn prove(site: &Site<'_>) -> Result<Proof> {
 pub(super) async fn hosts(global: &Global, terminal: &Terminal) -> Result<(Base, Outlook)> {
     let base = Base::there(global).await?;
     terminal.conceal(base.workspace.secrets()?.values());
-    drill::mend::notice(&base, terminal)?;
+    repair::notice(&base, terminal)?;
     let outlook = base.outlook().await?;
     if outlook.running.is_empty() {
-        return Err(super::site::no_hosts(&base.inventory));
+        return Err(context::no_hosts(&base.inventory));
     }
     Ok((base, outlook))
 }
@@ -289,7 +288,7 @@ impl Status {
             .as_ref()
             .is_some_and(|topology| topology.pause)
         {
-            let resume = super::site::typed(&base.inventory.path, "resume");
+            let resume = context::typed(&base.inventory.path, "resume");
             terminal.say(&format!(
                 "Patroni is paused: nothing fails over until it is resumed: {resume}"
             ));
@@ -304,10 +303,10 @@ impl Status {
             terminal.say(&text);
         }
         if !base.inventory.tls.enabled {
-            terminal.say(super::site::PLAINTEXT);
+            terminal.say(context::PLAINTEXT);
         }
         for host in absent {
-            let up = super::site::typed(&base.inventory.path, "up");
+            let up = context::typed(&base.inventory.path, "up");
             terminal.say(&format!("{host} does not run; start it: {up}"));
         }
         for error in &self.sight.dark {

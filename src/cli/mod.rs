@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    engine::{apply, context, operate, remove, rotate, switchover},
     error::{Error, Result},
     inventory::Inventory,
     report::Terminal,
@@ -13,28 +14,14 @@ use crate::{
 
 mod certificates;
 mod connect;
-mod connections;
-mod converge;
-mod down;
-mod drill;
+pub(crate) mod drill;
 mod init;
-mod leaving;
 mod look;
 mod manual;
-mod operate;
-mod outlook;
-mod ownership;
-mod passing;
-mod plan;
-mod prospect;
+pub(crate) mod plan;
 mod psql;
 mod render;
 mod report;
-mod rotate;
-mod rotate_ssh;
-mod session;
-mod site;
-mod switchover;
 mod watch;
 
 /// Provision, prove and tear down highly available PostgreSQL clusters
@@ -55,7 +42,7 @@ pub struct Cli {
 }
 
 /// Read where neither `-i` nor PGHERD_INVENTORY names another.
-const DEFAULT_INVENTORY: &str = "pgherd.yaml";
+pub(crate) const DEFAULT_INVENTORY: &str = "pgherd.yaml";
 
 /// What every verb takes.
 #[derive(Debug, Clone, Args)]
@@ -421,14 +408,14 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
                 init::Written::File(path) => terminal.say(&format!(
                     "wrote {}\nnext: read it, then `{}` and `{}`",
                     path.display(),
-                    site::typed(&path, "plan"),
-                    site::typed(&path, "up")
+                    context::typed(&path, "plan"),
+                    context::typed(&path, "up")
                 )),
             }
         }
         Verb::Plan { check } => plan::run(global, check, terminal).await?,
         Verb::Up { yes } => {
-            converge::run(converge::Verb::Up, global, yes, terminal, cancel).await?;
+            apply::run(apply::Verb::Up, global, yes, terminal, cancel).await?;
         }
         Verb::Render {
             dry_run,
@@ -439,7 +426,7 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
             (Some(dir), _) => render::out(global, &dir, terminal).await?,
             (None, true) => render::compare(global, check, terminal).await?,
             (None, false) => {
-                converge::run(converge::Verb::Render, global, yes, terminal, cancel).await?;
+                apply::run(apply::Verb::Render, global, yes, terminal, cancel).await?;
             }
         },
         Verb::Status { watch: true } => watch::run(global, terminal, cancel).await?,
@@ -480,12 +467,12 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
             keep_secrets,
             cluster_id,
         } => {
-            let wish = down::Wish {
+            let wish = remove::Wish {
                 yes,
                 keep_secrets,
                 cluster_id: cluster_id.as_deref(),
             };
-            down::run(global, wish, terminal, cancel).await?;
+            remove::run(global, wish, terminal, cancel).await?;
         }
         Verb::Report { run, text } => report::run(global, run.as_deref(), text, terminal)?,
         Verb::Completions { shell } => completions(shell, terminal),

@@ -2,19 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    Global,
-    prospect::Prospect,
-    site::{self, Base},
-};
+use super::Global;
 use crate::{
+    engine::{
+        context::{self, Base},
+        preview::Prospect,
+    },
     error::{Error, Kind, Result},
     plan::{Action, Change, PAUSED, Step, how_to_resume},
     report::{self, Terminal},
     workspace::{Workspace, certificates_in_words},
 };
 
-pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
+pub(crate) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
     let base = Base::new(global, Workspace::preview)?;
     let (outlook, drift) = tokio::try_join!(base.outlook(), base.provider.drift())?;
     let prospect = base.prospect(outlook, drift).await?;
@@ -25,7 +25,7 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
         terminal.print(&text(&base, &prospect, terminal));
     }
     if check && !prospect.is_empty() {
-        let up = site::typed(&base.inventory.path, "up");
+        let up = context::typed(&base.inventory.path, "up");
         return Err(
             Error::new(Kind::Pending, "changes are pending").hint(format!("make them: {up}"))
         );
@@ -34,7 +34,7 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
 }
 
 /// The whole plan, for people.
-pub(super) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> String {
+pub(crate) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> String {
     let Prospect { outlook, plan, .. } = prospect;
     let mut text = String::new();
     let mut line = |words: &str| {
@@ -42,7 +42,7 @@ pub(super) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> Str
         text.push('\n');
     };
     if !base.inventory.tls.enabled {
-        line(site::PLAINTEXT);
+        line(context::PLAINTEXT);
     }
     for host in &outlook.missing {
         let roles: Vec<&str> = base.inventory.hosts[host]
@@ -185,7 +185,7 @@ fn indent(text: &str) -> String {
 }
 
 /// The whole plan, for programs.
-pub(super) fn document(base: &Base, prospect: &Prospect) -> Value {
+pub(crate) fn document(base: &Base, prospect: &Prospect) -> Value {
     let Prospect { outlook, plan, .. } = prospect;
     let stopped = outlook.stopped.iter().map(|machine| &machine.host);
     let steps: Vec<Value> = plan

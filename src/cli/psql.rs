@@ -13,10 +13,10 @@ use tokio::process::Command;
 use super::{
     Global,
     connect::{Endings, not_running, wait},
-    site::{Base, Site},
 };
 use crate::{
     cluster::{SUPERUSER, TlsStage},
+    engine::context::{Base, Site},
     error::{Error, Result},
     event::Events,
     inventory::{HostName, Role},

@@ -9,15 +9,14 @@ use std::{
 
 use serde_json::json;
 
-use super::{
-    Global,
-    outlook::Outlook,
-    plan as plan_verb,
-    prospect::Prospect,
-    site::{self, Base},
-};
+use super::{Global, plan as plan_verb};
 use crate::{
     cluster::Address,
+    engine::{
+        context::{self, Base},
+        hosts::Outlook,
+        preview::Prospect,
+    },
     error::{Error, Kind, Result},
     event::Events,
     facts::Os,
@@ -35,7 +34,7 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
     let base = Base::new(global, Workspace::preview)?;
     let outlook = base.outlook().await?;
     if outlook.running.is_empty() {
-        return Err(site::no_hosts(&base.inventory));
+        return Err(context::no_hosts(&base.inventory));
     }
     let (events, _quiet) = Events::channel();
     let mut site = base.connect(&outlook.running, &events).await?;
@@ -66,7 +65,7 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
         terminal.print(&text(&base, &seen, &dark, &absent, terminal));
     }
     if check && !seen.is_empty() {
-        let render = site::typed(&base.inventory.path, "render");
+        let render = context::typed(&base.inventory.path, "render");
         return Err(
             Error::new(Kind::Pending, "changes are pending").hint(format!("make them: {render}"))
         );
@@ -77,7 +76,7 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
             .cause("nothing differs on the hosts that could be looked at")
             .hint(format!(
                 "how they are: {}",
-                site::typed(&base.inventory.path, "status")
+                context::typed(&base.inventory.path, "status")
             )));
     }
     Ok(())

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Global, site};
+use super::Global;
 use crate::{
+    engine::context,
     error::{Error, Result},
     inventory::Inventory,
     report::{KeptRun, Terminal},
@@ -47,7 +48,10 @@ fn choose<'a>(
             "no run of the cluster {} is kept here",
             inventory.cluster
         ))
-        .hint(format!("make one: {}", site::typed(&inventory.path, "up"))));
+        .hint(format!(
+            "make one: {}",
+            context::typed(&inventory.path, "up")
+        )));
     };
     let wanted = match wanted {
         None | Some("latest") => return Ok(latest),

@@ -13,9 +13,10 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, look, site::Site};
+use super::{Global, look};
 use crate::{
     cluster::Cluster,
+    engine::context::Site,
     error::{Error, Result},
     etcd::Etcd,
     event::Events,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{connections::Connections, site::Base};
+use super::{connections::Connections, context::Base};
 use crate::{
     error::{Error, Result},
     event::{Event, Events},
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What a verb tells, who listens, and the folder where it is kept.
-pub(super) struct Session {
+pub(crate) struct Session {
     pub events: Events,
     pub reporter: Handle,
     /// `runs/<time>`.
@@ -22,7 +22,7 @@ pub(super) struct Session {
 
 impl Session {
     /// `hosts` are shown from the start, in this order; others as they turn up.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         base: &Base,
         verb: &'static str,
         terminal: Terminal,
@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// Gives the cluster back, tells how it ended, and waits until everything has been reported.
-    pub(super) async fn end<T>(self, result: &Result<T>) -> Run {
+    pub(crate) async fn end<T>(self, result: &Result<T>) -> Run {
         self.connections.close().await;
         let error = result.as_ref().err();
         self.events.emit(Event::RunFinished {

@@ -13,7 +13,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::site::{Base, typed};
+use super::context::{Base, typed};
 use crate::{
     cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
     error::{Error, Result},
@@ -31,7 +31,7 @@ const KNOCK: Duration = Duration::from_secs(1);
 type ById<'a> = BTreeMap<Option<&'a str>, Vec<String>>;
 
 /// Refuses machines that were made for another cluster than the workspace's.
-pub(super) fn of_machines(base: &Base, machines: &[Machine]) -> Result<()> {
+pub(crate) fn of_machines(base: &Base, machines: &[Machine]) -> Result<()> {
     if !base.provider.owns_hosts() {
         return Ok(());
     }
@@ -67,7 +67,7 @@ fn check(inventory: &Inventory, found: &ById<'_>, ours: Option<&str>) -> Result<
 /// # Errors
 /// Some are another cluster's of the same name, or it is not known here whose they are; the error names
 /// the ids, and what to type to remove them all the same.
-pub(super) fn removable(
+pub(crate) fn removable(
     inventory: &Inventory,
     all: Vec<Resource>,
     ours: Option<&str>,
@@ -180,7 +180,7 @@ fn secrets(inventory: &Inventory) -> String {
 impl Base {
     /// An error where hosts of the cluster are there and its workspace is not: passwords that were
     /// made up now would be those of another cluster.
-    pub(super) async fn not_lost(&self) -> Result<()> {
+    pub(crate) async fn not_lost(&self) -> Result<()> {
         if !self.provider.owns_hosts() || self.workspace.cluster_id()?.is_some() {
             return Ok(());
         }
@@ -189,7 +189,7 @@ impl Base {
 }
 
 /// The error of a verb that needs a cluster, in a folder that has none: says what is seen of it.
-pub(super) async fn no_cluster(inventory: &Inventory) -> Error {
+pub(crate) async fn no_cluster(inventory: &Inventory) -> Error {
     let provider = crate::provider::from_inventory(inventory);
     if let Ok(provider) = &provider
         && provider.owns_hosts()

@@ -4,16 +4,17 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, Wish, mend};
+use super::repair;
 use crate::{
-    cli::{
-        session::Session,
-        site::{Base, Site},
-    },
+    cli::{Global, drill::Wish},
     cluster::Cluster,
     drill::{
         Clients, Crew, Guest, Scenario, Stage, Tools, guests,
         record::{Drill, Limits, Record},
+    },
+    engine::{
+        context::{Base, Site},
+        run::Session,
     },
     error::{Error, Kind, Result},
     patroni,
@@ -26,7 +27,7 @@ const BOUND: Duration = Duration::from_secs(5);
 /// How long the cluster may take to hold again after one.
 const SETTLING: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(
+pub(crate) async fn run(
     global: &Global,
     wish: &Wish,
     scenarios: &[Scenario],
@@ -37,7 +38,7 @@ pub(super) async fn run(
     let _lock = base.lock("drill")?;
     terminal.conceal(base.workspace.secrets()?.values());
     if let Some((broken, note)) = base.workspace.left_broken()? {
-        mend::mend(&base, &broken, note, terminal, cancel).await?;
+        repair::mend(&base, &broken, note, terminal, cancel).await?;
     }
     let scenarios = possible(&base, scenarios, terminal)?;
     let outlook = base.outlook().await?;
@@ -85,7 +86,7 @@ pub(super) async fn run(
 }
 
 /// What one drill after another is played with.
-pub(in crate::cli) fn stage<'a>(
+pub(crate) fn stage<'a>(
     site: &'a Site<'_>,
     cluster: Arc<Cluster>,
     folder: PathBuf,

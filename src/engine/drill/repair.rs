@@ -2,13 +2,14 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, play::stage};
+use super::play::stage;
 use crate::{
-    cli::{
-        session::Session,
-        site::{self, Base},
-    },
+    cli::Global,
     drill::{Scenario, record::Limits},
+    engine::{
+        context::{self, Base},
+        run::Session,
+    },
     error::{Error, Result},
     event::Events,
     report::{self, Expected, Terminal},
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// `pgherd drill --repair`.
-pub(super) async fn run(
+pub(crate) async fn run(
     global: &Global,
     terminal: &Terminal,
     cancel: &CancellationToken,
@@ -34,19 +35,19 @@ pub(super) async fn run(
 }
 
 /// Says, in verbs that only look, what a drill has left.
-pub(in crate::cli) fn notice(base: &Base, terminal: &Terminal) -> Result<()> {
+pub(crate) fn notice(base: &Base, terminal: &Terminal) -> Result<()> {
     if let Some((broken, _)) = base.workspace.left_broken()? {
         terminal.say(&format!(
             "note: {}\n      put it right: {}",
             describe(&broken),
-            site::typed(&base.inventory.path, "drill --repair")
+            context::typed(&base.inventory.path, "drill --repair")
         ));
     }
     Ok(())
 }
 
 /// Offers, in verbs that change something, to put right what a drill has left before they begin.
-pub(in crate::cli) async fn offer(
+pub(crate) async fn offer(
     base: &Base,
     yes: bool,
     terminal: &Terminal,
@@ -63,7 +64,7 @@ pub(in crate::cli) async fn offer(
 }
 
 /// Puts it right, and returns once the cluster is whole.
-pub(super) async fn mend(
+pub(crate) async fn mend(
     base: &Base,
     broken: &Broken,
     note: BrokenNote,

@@ -1,9 +1,9 @@
 //! What `up` would do, as far as it can be known while not everything is there.
 
 use super::{
-    outlook::Outlook,
-    passing,
-    site::{Base, Sight},
+    context::{Base, Sight},
+    hosts::Outlook,
+    tls_migration,
 };
 use crate::{
     error::{Error, Result},
@@ -16,7 +16,7 @@ use crate::{
 
 /// All that would be made and changed.
 #[derive(Debug, Default)]
-pub(super) struct Prospect {
+pub(crate) struct Prospect {
     pub outlook: Outlook,
     /// What would be made beside the hosts.
     pub notes: Vec<String>,
@@ -29,7 +29,7 @@ pub(super) struct Prospect {
 }
 
 impl Prospect {
-    pub(super) fn of_plan(plan: Plan) -> Self {
+    pub(crate) fn of_plan(plan: Plan) -> Self {
         Self {
             plan,
             ..Self::default()
@@ -37,7 +37,7 @@ impl Prospect {
     }
 
     /// Whether there is anything to do.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.plan.is_empty()
             && self.outlook.absent().is_empty()
             && self.outlook.moving.is_empty()
@@ -45,7 +45,7 @@ impl Prospect {
     }
 
     /// Hosts of which nobody can say yet what they need: they do not run, or do not let us in.
-    pub(super) fn unseen(&self) -> Vec<&HostName> {
+    pub(crate) fn unseen(&self) -> Vec<&HostName> {
         let stopped = self.outlook.stopped.iter().map(|machine| &machine.host);
         stopped
             .chain(self.dark.iter().filter_map(Error::host))
@@ -58,7 +58,7 @@ impl Base {
     ///
     /// Hosts that run and cannot be read are an error, unless there is a `drift`, such as a firewall
     /// that does not know this machine: then that comes first, and what they need is seen after it.
-    pub(super) async fn prospect(&self, outlook: Outlook, drift: Vec<String>) -> Result<Prospect> {
+    pub(crate) async fn prospect(&self, outlook: Outlook, drift: Vec<String>) -> Result<Prospect> {
         let absent = outlook.absent();
         let mut notes = if absent.is_empty() {
             Vec::new()
@@ -81,7 +81,7 @@ impl Base {
         } else {
             sight.not_mixed_up()?
         };
-        notes.extend(passing::note(sight.cluster.tls, &self.inventory));
+        notes.extend(tls_migration::note(sight.cluster.tls, &self.inventory));
         for host in &outlook.missing {
             let facts = Facts::bare(os.clone());
             sight.found.facts.insert(host.clone(), facts);

@@ -6,13 +6,13 @@ use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Global,
+    context::{Base, Sight, Site},
     leaving::Leaving,
     ownership,
-    session::Session,
-    site::{Base, Sight, Site},
+    run::Session,
 };
 use crate::{
+    cli::Global,
     error::{Error, Kind, Result},
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
@@ -27,13 +27,13 @@ use crate::{
 
 /// What the command line asks for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wish<'a> {
+pub(crate) struct Wish<'a> {
     pub yes: bool,
     pub keep_secrets: bool,
     pub cluster_id: Option<&'a str>,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     global: &Global,
     wish: Wish<'_>,
     terminal: &Terminal,

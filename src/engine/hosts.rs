@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
 use super::{
+    context::{Base, no_hosts, typed},
     ownership,
-    site::{Base, no_hosts, typed},
 };
 use crate::{
     error::{Error, Result},
@@ -18,7 +18,7 @@ use crate::{
 
 /// A host that runs under another address than the inventory gives it.
 #[derive(Debug, Clone)]
-pub(super) struct Move {
+pub(crate) struct Move {
     pub host: HostName,
     /// `None` where an earlier move was cut off, and the host has no address at all.
     pub from: Option<Ipv4Addr>,
@@ -37,7 +37,7 @@ impl fmt::Display for Move {
 
 /// Which of the inventory's hosts are there.
 #[derive(Debug, Default)]
-pub(super) struct Outlook {
+pub(crate) struct Outlook {
     pub running: Vec<Machine>,
     pub stopped: Vec<Machine>,
     pub missing: Vec<HostName>,
@@ -51,13 +51,13 @@ pub(super) struct Outlook {
 
 impl Outlook {
     /// The hosts that must be made or started.
-    pub(super) fn absent(&self) -> Vec<HostName> {
+    pub(crate) fn absent(&self) -> Vec<HostName> {
         let stopped = self.stopped.iter().map(|machine| machine.host.clone());
         stopped.chain(self.missing.iter().cloned()).collect()
     }
 
     /// The machines, if the whole inventory runs.
-    pub(super) fn complete(&self, inventory: &Inventory) -> Result<&[Machine]> {
+    pub(crate) fn complete(&self, inventory: &Inventory) -> Result<&[Machine]> {
         let absent = self.absent();
         if absent.is_empty() {
             return Ok(&self.running);
@@ -77,7 +77,7 @@ impl Outlook {
 
 impl Base {
     /// Splits the inventory's hosts into those that run and those that `up` must make or start.
-    pub(super) async fn outlook(&self) -> Result<Outlook> {
+    pub(crate) async fn outlook(&self) -> Result<Outlook> {
         let machines = self.provider.discover().await?;
         ownership::of_machines(self, &machines)?;
         let mut machines: BTreeMap<HostName, Machine> = machines

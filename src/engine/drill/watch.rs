@@ -5,13 +5,13 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, Wish};
 use crate::{
-    cli::{
-        session::Session,
-        site::{self, Base, Site},
-    },
+    cli::{Global, drill::Wish},
     drill::{Clients, Load, narrate, record::Record, watched},
+    engine::{
+        context::{self, Base, Site},
+        run::Session,
+    },
     error::Result,
     event::{Event, Moment},
     report::{self, Terminal},
@@ -22,7 +22,7 @@ const WARM_UP: f64 = 1.0;
 /// How often to look where the hosts are now.
 const LOOK: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(
+pub(crate) async fn run(
     global: &Global,
     wish: &Wish,
     terminal: &Terminal,
@@ -32,7 +32,7 @@ pub(super) async fn run(
     terminal.conceal(base.workspace.secrets()?.values());
     let outlook = base.outlook().await?;
     if outlook.running.is_empty() {
-        return Err(site::no_hosts(&base.inventory));
+        return Err(context::no_hosts(&base.inventory));
     }
     // No lock: it is there to run beside whatever holds it.
     let session = Session::begin(&base, "drill", terminal.for_people(), Vec::new())?;

@@ -19,8 +19,9 @@ use indexmap::IndexMap;
 
 use tokio::time::timeout;
 
-use super::{Global, connections::Connections, ownership};
+use super::{connections::Connections, ownership};
 use crate::{
+    cli::{DEFAULT_INVENTORY, Global},
     cluster::{Address, Cluster, KnownHost, Node, TlsStage},
     error::{Error, Kind, Result},
     etcd::{Etcd, Member, PatroniKeys, View},
@@ -40,7 +41,7 @@ use crate::{
 };
 
 /// What is said aloud wherever it can be seen, while `tls` is off.
-pub(super) const PLAINTEXT: &str =
+pub(crate) const PLAINTEXT: &str =
     "! TLS is off (tls.enabled: false): everything, passwords aside, goes in plaintext";
 
 /// How long the facts of a host may take once it is connected.
@@ -52,7 +53,7 @@ const HOPE: Duration = Duration::from_secs(2);
 const CLAIM: Duration = Duration::from_secs(10);
 
 /// What a verb begins with; nothing has been touched yet.
-pub(super) struct Base {
+pub(crate) struct Base {
     pub inventory: Inventory,
     pub workspace: Workspace,
     pub templates: Templates,
@@ -61,7 +62,7 @@ pub(super) struct Base {
 }
 
 impl Base {
-    pub(super) fn new(global: &Global, open: fn(&Inventory) -> Result<Workspace>) -> Result<Self> {
+    pub(crate) fn new(global: &Global, open: fn(&Inventory) -> Result<Workspace>) -> Result<Self> {
         let inventory = global.load()?;
         let templates = match &global.templates {
             Some(dir) => Templates::with_overrides(dir)?,
@@ -88,7 +89,7 @@ impl Base {
 
     /// The same cluster with `hosts` in its inventory as well, and with the roles that those already
     /// in it once had.
-    pub(super) fn with_hosts_that_left(self, hosts: &[KnownHost]) -> Result<Self> {
+    pub(crate) fn with_hosts_that_left(self, hosts: &[KnownHost]) -> Result<Self> {
         let mut inventory = self.inventory;
         let connections = self.connections;
         for known in hosts {
@@ -115,14 +116,14 @@ impl Base {
     ///
     /// The workspace at once; and from the first connection on a lease on every host, which another
     /// operator with a copy of the workspace sees too.
-    pub(super) fn lock(&self, verb: &str) -> Result<RunLock> {
+    pub(crate) fn lock(&self, verb: &str) -> Result<RunLock> {
         let lock = self.workspace.lock_folder(verb)?;
         self.connections.keep(lock.holder());
         Ok(lock)
     }
 
     /// Takes the lease on those of `machines` that answer soon, for what is done to hosts from outside.
-    pub(super) async fn claim(&self, machines: &[Machine]) -> Result<()> {
+    pub(crate) async fn claim(&self, machines: &[Machine]) -> Result<()> {
         let (events, _quiet) = Events::channel();
         // A host that cannot be reached, or is not known, may be what is to be put right or removed.
         let Ok(site) = self.connect(machines, &events).await else {
@@ -144,7 +145,7 @@ impl Base {
 
     /// For verbs that need the cluster to be there: its workspace, or an error that says what is there
     /// instead.
-    pub(super) async fn there(global: &Global) -> Result<Self> {
+    pub(crate) async fn there(global: &Global) -> Result<Self> {
         let inventory = global.load()?;
         if Workspace::existing(&inventory)?.is_none() {
             return Err(ownership::no_cluster(&inventory).await);
@@ -155,12 +156,12 @@ impl Base {
         })
     }
 
-    pub(super) fn hosts(&self) -> Vec<HostName> {
+    pub(crate) fn hosts(&self) -> Vec<HostName> {
         self.inventory.hosts.keys().cloned().collect()
     }
 
     /// Makes the hosts known to SSH and connects to them.
-    pub(super) async fn connect(&self, machines: &[Machine], events: &Events) -> Result<Site<'_>> {
+    pub(crate) async fn connect(&self, machines: &[Machine], events: &Events) -> Result<Site<'_>> {
         self.workspace.pin_host_keys(machines)?;
         let config = self.workspace.write_ssh_config(machines)?;
         let patience = Duration::from_secs(self.inventory.ssh.connect_timeout.into());
@@ -197,7 +198,7 @@ impl Base {
     /// The cluster as it should be, on these machines.
     ///
     /// A host without a machine has a stand-in for its address; `os` says what a host runs.
-    pub(super) fn cluster(
+    pub(crate) fn cluster(
         &self,
         machines: &[Machine],
         tls: TlsStage,
@@ -294,8 +295,8 @@ impl Base {
 }
 
 /// What to type for `verb` on the same inventory.
-pub(super) fn typed(inventory: &Path, verb: &str) -> String {
-    if inventory == Path::new(super::DEFAULT_INVENTORY) {
+pub(crate) fn typed(inventory: &Path, verb: &str) -> String {
+    if inventory == Path::new(DEFAULT_INVENTORY) {
         return format!("pgherd {verb}");
     }
     let file = quote(&inventory.display().to_string());
@@ -320,7 +321,7 @@ fn major(inventory: &Inventory, host: &HostName, os: &Os) -> Result<u16> {
     }
 }
 
-pub(super) fn no_hosts(inventory: &Inventory) -> Error {
+pub(crate) fn no_hosts(inventory: &Inventory) -> Error {
     Error::failed(format!(
         "no host of the cluster {} is there",
         inventory.cluster
@@ -329,7 +330,7 @@ pub(super) fn no_hosts(inventory: &Inventory) -> Error {
 }
 
 /// Hosts that are connected, or are when somebody asks.
-pub(super) struct Site<'a> {
+pub(crate) struct Site<'a> {
     pub base: &'a Base,
     pub machines: Vec<Machine>,
     /// Hosts that do not run; only their addresses count.
@@ -343,7 +344,7 @@ pub(super) struct Site<'a> {
 }
 
 /// The cluster as it should be, and the hosts as they were found to be.
-pub(super) struct Sight {
+pub(crate) struct Sight {
     pub cluster: Arc<Cluster>,
     pub files: Files,
     pub found: Found,
@@ -352,26 +353,26 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    pub(super) fn plan(&self) -> Result<Plan> {
+    pub(crate) fn plan(&self) -> Result<Plan> {
         let config = render::dcs_config(&self.cluster);
         plan::up(&self.cluster, &self.files, &config, &self.found)
     }
 
     /// What differs from the inventory on hosts that are in use already, also where its members are
     /// others than the cluster's: a proof has checks of its own for what hosts lack and who is a member.
-    pub(super) fn differences(&self) -> Result<Plan> {
+    pub(crate) fn differences(&self) -> Result<Plan> {
         let config = render::dcs_config(&self.cluster);
         plan::differences(&self.cluster, &self.files, &config, &self.found)
     }
 
     /// Refuses to work on a cluster whose members are not those that are declared; for verbs that
     /// change something and plan nothing.
-    pub(super) fn members_as_declared(&self) -> Result<()> {
+    pub(crate) fn members_as_declared(&self) -> Result<()> {
         membership::check_to_operate(&self.cluster, &self.found)
     }
 
     /// An error if no host at all could be read, or addresses are mixed up.
-    pub(super) fn in_part(self) -> Result<Self> {
+    pub(crate) fn in_part(self) -> Result<Self> {
         let sight = self.not_mixed_up()?;
         if sight.found.facts.is_empty() {
             return sight.whole();
@@ -381,7 +382,7 @@ impl Sight {
 
     /// An error if a host answers at the address of another one: files made of such addresses must
     /// not reach the hosts that are where they should be.
-    pub(super) fn not_mixed_up(mut self) -> Result<Self> {
+    pub(crate) fn not_mixed_up(mut self) -> Result<Self> {
         let is_mixed_up = |error: &Error| error.what() == MIXED_UP;
         if self.dark.iter().any(is_mixed_up) {
             self.dark.retain(is_mixed_up);
@@ -391,7 +392,7 @@ impl Sight {
     }
 
     /// An error if any host could not be read; with it comes what the others lack.
-    pub(super) fn whole(mut self) -> Result<Self> {
+    pub(crate) fn whole(mut self) -> Result<Self> {
         if !self.dark.is_empty() {
             self.dark.extend(plan::lacking(&self.cluster, &self.found));
         }
@@ -412,21 +413,21 @@ fn is_at_work(error: &Error) -> bool {
 
 impl Site<'_> {
     /// Ends the connections, unless they are kept for the whole of a run that changes something.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if !self.base.connections.are_kept() {
             self.remote.close().await;
         }
     }
 
     /// The inventory's hosts that are not among the machines.
-    pub(super) fn absent(&self) -> Vec<HostName> {
+    pub(crate) fn absent(&self) -> Vec<HostName> {
         let there = |host: &HostName| self.machines.iter().any(|machine| machine.host == *host);
         let hosts = self.base.inventory.hosts.keys();
         hosts.filter(|host| !there(host)).cloned().collect()
     }
 
     /// Reads every host's facts, and the DCS, and renders what should be there.
-    pub(super) async fn look(&self) -> Result<Sight> {
+    pub(crate) async fn look(&self) -> Result<Sight> {
         let noted = self.base.workspace.tls()?;
         let (sight, tls) = self.look_for(noted).await?;
         // With certificates come files that nobody has looked for.
@@ -605,7 +606,7 @@ impl Site<'_> {
         join_all(asked).await.contains(&true)
     }
 
-    pub(super) fn prover(&self, sight: &Sight) -> Prover {
+    pub(crate) fn prover(&self, sight: &Sight) -> Prover {
         Prover {
             cluster: sight.cluster.clone(),
             remote: self.remote.clone() as Arc<dyn Remote>,
@@ -615,7 +616,7 @@ impl Site<'_> {
     }
 
     /// Proves the cluster, looking again until it holds or `patience` is over.
-    pub(super) async fn prove(&self, first: Sight, patience: Duration) -> Result<Proof> {
+    pub(crate) async fn prove(&self, first: Sight, patience: Duration) -> Result<Proof> {
         self.events.emit(Event::VerifyStarted);
         let begin = tokio::time::Instant::now();
         let deadline = begin + patience;

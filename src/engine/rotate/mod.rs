@@ -9,15 +9,17 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+mod ssh;
+
+use self::ssh::SshTurn;
 use super::{
-    Global, Rotate,
-    converge::{self, Asker, Verb},
-    passing,
-    rotate_ssh::{self, SshTurn},
-    session::Session,
-    site::{Base, Site, typed},
+    apply::{self, Asker, Verb},
+    context::{Base, Site, typed},
+    run::Session,
+    tls_migration,
 };
 use crate::{
+    cli::{Global, Rotate},
     cluster::{Cluster, INTERIM_REPLICATION_USER, REPLICATION_USER},
     error::{Error, Kind, Result},
     event::{Event, Events},
@@ -30,7 +32,7 @@ use crate::{
 /// How long a replica may take to log in anew; a loop of Patroni's, and a restart of its receiver.
 const LOGIN: Duration = Duration::from_secs(90);
 
-pub(super) async fn run(
+pub(crate) async fn run(
     global: &Global,
     what: Rotate,
     terminal: &Terminal,
@@ -95,7 +97,7 @@ fn intent(base: &Base, what: Rotate) -> Result<String> {
             "{cluster} gets a new authority, and every host a new key and certificate; clients that verify \
              need the new pki/ca.crt"
         )),
-        Rotate::Ssh { host_keys, .. } => rotate_ssh::intent(base, host_keys),
+        Rotate::Ssh { host_keys, .. } => ssh::intent(base, host_keys),
         Rotate::Secrets { users, .. } => {
             let (ours, given) = base.workspace.renewable_secrets(users)?;
             if ours.is_empty() {
@@ -141,12 +143,12 @@ fn conclusion(base: &Base, what: Rotate) -> Result<String> {
 }
 
 /// Says which change of certificates, passwords or TLS was begun and not completed.
-pub(super) fn say_unfinished(base: &Base, terminal: &Terminal) -> Result<()> {
+pub(crate) fn say_unfinished(base: &Base, terminal: &Terminal) -> Result<()> {
     let authority = base.workspace.authority_stage()?;
     let secrets = base.workspace.secrets_stage()?;
     let ssh = base.workspace.ssh_stage()?;
     if let Some(tls) = base.workspace.tls_stage()? {
-        let stage = passing::note(tls, &base.inventory).unwrap_or_default();
+        let stage = tls_migration::note(tls, &base.inventory).unwrap_or_default();
         terminal.say(&format!(
             "note: {stage}; complete it: {}",
             typed(&base.inventory.path, "up")
@@ -327,7 +329,7 @@ impl Turn<'_> {
         // Anew for each stage, since with it changes what pgherd itself trusts and shows.
         let site = self.base.connect(self.machines, self.events).await?;
         let settled = async {
-            let cluster = converge::settle(&site, &self.asker, true, self.cancel).await?;
+            let cluster = apply::settle(&site, &self.asker, true, self.cancel).await?;
             tokio::select! {
                 seen = logins(&site, &cluster) => seen,
                 () = self.cancel.cancelled() => Err(Error::interrupted()),

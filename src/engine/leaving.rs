@@ -1,6 +1,6 @@
 //! Hosts that left the inventory, when the whole cluster is removed.
 
-use super::site::{Base, Sight};
+use super::context::{Base, Sight};
 use crate::{
     cluster::KnownHost,
     error::{Error, Result},
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The hosts that `down` takes along, and those that it cannot.
-pub(super) struct Leaving {
+pub(crate) struct Leaving {
     taken: Vec<HostName>,
     unknown: Vec<HostName>,
 }
@@ -17,7 +17,7 @@ pub(super) struct Leaving {
 impl Leaving {
     /// The cluster with those hosts in it again, where hosts are cleared rather than removed. Those that
     /// pgherd made are found by their label.
-    pub(super) fn of(base: Base) -> Result<(Base, Self)> {
+    pub(crate) fn of(base: Base) -> Result<(Base, Self)> {
         let mut leaving = Self {
             taken: Vec::new(),
             unknown: Vec::new(),
@@ -51,12 +51,12 @@ impl Leaving {
         Ok((base.with_hosts_that_left(&again)?, leaving))
     }
 
-    pub(super) fn has(&self, host: &HostName) -> bool {
+    pub(crate) fn has(&self, host: &HostName) -> bool {
         self.taken.contains(host)
     }
 
     /// What was seen of all others, and why some of these stay.
-    pub(super) fn seen(&self, mut sight: Sight) -> Result<(Sight, Vec<Error>)> {
+    pub(crate) fn seen(&self, mut sight: Sight) -> Result<(Sight, Vec<Error>)> {
         let (mut staying, dark): (Vec<Error>, Vec<Error>) = std::mem::take(&mut sight.dark)
             .into_iter()
             .partition(|error| error.host().is_some_and(|host| self.has(host)));
@@ -83,14 +83,14 @@ impl Leaving {
         Ok((sight, staying))
     }
 
-    pub(super) fn describe(&self, staying: &[Error]) -> String {
+    pub(crate) fn describe(&self, staying: &[Error]) -> String {
         let line =
             |error: &Error| format!("  {error}; it left the inventory, and stays as it is\n");
         staying.iter().map(line).collect()
     }
 
     /// How it ended, when all others are cleared.
-    pub(super) fn end(&self, staying: Vec<Error>, base: &Base) -> Result<()> {
+    pub(crate) fn end(&self, staying: Vec<Error>, base: &Base) -> Result<()> {
         if staying.is_empty() {
             return Ok(());
         }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Global, drill,
-    session::Session,
-    site::{Base, Site},
+    context::{self, Base, Site},
+    drill::{self, repair},
+    run::Session,
 };
 use crate::{
+    cli::Global,
     drill::{
         Crew, Fault, Scenario,
         record::{Drill, Limits, Record},
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// As few clients as tell how long writes were refused: others are at work here.
-pub(super) const CREW: Crew = Crew {
+pub(crate) const CREW: Crew = Crew {
     writers: 1,
     new_writers: 2,
     readers: 0,
@@ -30,7 +31,7 @@ pub(super) const CREW: Crew = Crew {
     pause: Duration::from_millis(10),
 };
 
-pub(super) async fn run(
+pub(crate) async fn run(
     global: &Global,
     to: Option<&str>,
     yes: bool,
@@ -41,10 +42,10 @@ pub(super) async fn run(
     let to = to.map(|name| known(&base, name)).transpose()?;
     let _lock = base.lock("switchover")?;
     terminal.conceal(base.workspace.secrets()?.values());
-    drill::mend::offer(&base, yes, terminal, cancel).await?;
+    repair::offer(&base, yes, terminal, cancel).await?;
     let outlook = base.outlook().await?;
     if outlook.running.is_empty() {
-        return Err(super::site::no_hosts(&base.inventory));
+        return Err(context::no_hosts(&base.inventory));
     }
     let session = Session::begin(&base, "switchover", terminal.clone(), base.hosts())?;
     let limits = Limits {
@@ -115,7 +116,7 @@ pub(super) async fn run(
 }
 
 /// The member of that name.
-pub(super) fn known(base: &Base, name: &str) -> Result<HostName> {
+pub(crate) fn known(base: &Base, name: &str) -> Result<HostName> {
     let members: Vec<&HostName> = base.inventory.with_role(Role::Postgres).collect();
     if let Some(member) = members.iter().find(|member| member.as_str() == name) {
         return Ok((*member).clone());

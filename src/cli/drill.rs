@@ -11,66 +11,61 @@ use tokio_util::sync::CancellationToken;
 use super::Global;
 use crate::{
     drill::{Crew, LONGEST_HOLD, Scenario, record::Limits},
+    engine::drill::{play, repair, watch},
     error::{Error, Result},
     report::Terminal,
 };
-
-pub(super) mod mend;
-mod play;
-mod watch;
-
-pub(super) use play::stage;
 
 /// What `pgherd drill` takes.
 #[derive(Debug, Args)]
 pub struct Wish {
     /// What to break
     #[arg(value_parser = What::parser(), value_name = "SCENARIO", default_value = "all")]
-    what: What,
+    pub(crate) what: What,
     /// Do not ask
     #[arg(short, long)]
-    yes: bool,
+    pub(crate) yes: bool,
     /// Go on although others are connected to the cluster, who will feel it too
     #[arg(long)]
-    despite_clients: bool,
+    pub(crate) despite_clients: bool,
     /// Do each scenario so many times, and show median and worst
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    runs: u16,
+    pub(crate) runs: u16,
     /// Exit with 3 when writes are refused for longer than this, such as `30s`
     #[arg(long, value_name = "TIME", value_parser = seconds)]
-    max_outage: Option<f64>,
+    pub(crate) max_outage: Option<f64>,
     /// Exit with 3 when more acknowledged commits than this are missing afterwards
     #[arg(long, value_name = "COMMITS", default_value_t = 0)]
-    max_lost: u64,
+    pub(crate) max_lost: u64,
     /// So many writers with lasting connections; the more there are, the more is under way when a
     /// leader dies
     #[arg(long, value_name = "N", default_value_t = Crew::default().writers, value_parser = clap::value_parser!(u32).range(1..=64))]
-    writers: u32,
+    pub(crate) writers: u32,
     /// With `crash-host`: hold replication up for this time before the host dies, at most 30s, so
     /// that it shows what the replicas do not have yet
     #[arg(long, value_name = "TIME", value_parser = lag)]
-    lag: Option<f64>,
+    pub(crate) lag: Option<f64>,
     /// With `watch`: end by itself after this time, such as `60s` or `5m`
     #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
-    length: Option<f64>,
+    pub(crate) length: Option<f64>,
     /// Only put right what a drill that was killed has left broken
     #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "lag", "length"])]
-    repair: bool,
+    pub(crate) repair: bool,
 }
 
 impl Wish {
-    fn crew(&self) -> Crew {
+    pub(crate) fn crew(&self) -> Crew {
         Crew {
             writers: self.writers,
             ..Crew::default()
         }
     }
 
-    fn lag(&self) -> Option<Duration> {
+    pub(crate) fn lag(&self) -> Option<Duration> {
         self.lag.map(Duration::from_secs_f64)
     }
 
-    fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         Limits {
             max_outage: self.max_outage,
             max_lost: self.max_lost,
@@ -80,7 +75,7 @@ impl Wish {
 
 /// What to break, as the command line offers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(crate) enum What {
     All,
     One(Scenario),
 }
@@ -130,7 +125,7 @@ pub(super) async fn run(
             .hint("pgherd drill crash-host --lag 5s"));
     }
     match wish.what {
-        _ if wish.repair => mend::run(global, terminal, cancel).await,
+        _ if wish.repair => repair::run(global, terminal, cancel).await,
         What::One(Scenario::Watch) => watch::run(global, wish, terminal, cancel).await,
         what => play::run(global, wish, &what.scenarios(), terminal, cancel).await,
     }

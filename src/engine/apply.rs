@@ -9,15 +9,16 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Global, drill,
-    outlook::Outlook,
-    passing, plan as plan_verb,
-    prospect::Prospect,
+    context::{self, Base, Sight, Site},
+    drill,
+    hosts::Outlook,
+    preview::Prospect,
     rotate,
-    session::Session,
-    site::{self, Base, Sight, Site},
+    run::Session,
+    tls_migration,
 };
 use crate::{
+    cli::{Global, plan as plan_verb},
     cluster::{Cluster, KnownHost, SUPERUSER, TlsStage},
     error::{Error, Kind, Result},
     event::{Event, Events},
@@ -32,14 +33,14 @@ use crate::{
 
 /// How long the cluster may take to settle after the last step, until it must hold: a connection of
 /// replication whose other end is gone times out after a minute.
-pub(super) const SETTLING: Duration = Duration::from_secs(75);
+pub(crate) const SETTLING: Duration = Duration::from_secs(75);
 
 /// How many plans a run takes at most: until etcd answers, until a member leads, and for the rest.
 const ROUNDS: usize = 3;
 
 /// Which of the two it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     Up,
     Render,
 }
@@ -53,7 +54,7 @@ impl Verb {
     }
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     verb: Verb,
     global: &Global,
     yes: bool,
@@ -67,7 +68,7 @@ pub(super) async fn run(
     let _lock = base.lock(verb.as_str())?;
     base.not_lost().await?;
     terminal.conceal(base.workspace.secrets()?.values());
-    drill::mend::offer(&base, yes, terminal, cancel).await?;
+    drill::repair::offer(&base, yes, terminal, cancel).await?;
     for note in base.workspace.take_notes() {
         terminal.say(&format!("note: {note}"));
     }
@@ -100,7 +101,7 @@ pub(super) async fn run(
 }
 
 /// Asks before anything is made or changed.
-pub(super) struct Asker<'a> {
+pub(crate) struct Asker<'a> {
     pub verb: Verb,
     pub terminal: &'a Terminal,
     pub reporter: &'a Handle,
@@ -175,7 +176,7 @@ fn outline(base: &Base, prospect: &Prospect, terminal: &Terminal) -> String {
             roles.join(", ")
         ));
     }
-    let plan = site::typed(&base.inventory.path, "plan");
+    let plan = context::typed(&base.inventory.path, "plan");
     text.push_str(&format!("  every package, file and diff of it: {plan}\n"));
     text
 }
@@ -208,7 +209,7 @@ async fn converge(
     let absent = outlook.absent();
     let mut agreed = false;
     if asker.verb == Verb::Render && outlook.running.is_empty() {
-        return Err(site::no_hosts(&base.inventory));
+        return Err(context::no_hosts(&base.inventory));
     }
     if asker.verb == Verb::Up && !(absent.is_empty() && drift.is_empty()) {
         let prospect = tokio::select! {
@@ -312,7 +313,7 @@ async fn readdress(
 }
 
 /// Everything from connected hosts to a proven cluster.
-pub(super) async fn settle(
+pub(crate) async fn settle(
     site: &Site<'_>,
     asker: &Asker<'_>,
     agreed: bool,
@@ -324,7 +325,7 @@ pub(super) async fn settle(
             return Ok(cluster);
         }
     }
-    let status = site::typed(&site.base.inventory.path, "status");
+    let status = context::typed(&site.base.inventory.path, "status");
     Err(
         Error::failed("what the databases need cannot be told, though etcd answers")
             .hint(format!("how it is: {status}")),
@@ -360,7 +361,7 @@ async fn round(
     });
     let cluster = sight.cluster.clone();
     let prospect = Prospect {
-        notes: Vec::from_iter(passing::note(cluster.tls, &site.base.inventory)),
+        notes: Vec::from_iter(tls_migration::note(cluster.tls, &site.base.inventory)),
         ..Prospect::of_plan(plan)
     };
     if !(agreed || prospect.plan.is_empty()) {
@@ -421,13 +422,13 @@ fn keep_members(base: &Base, mut hosts: Vec<KnownHost>) -> Result<()> {
 
 /// The error of a `render` that could not look at every host.
 fn left_out(mut dark: Vec<Error>, absent: Vec<HostName>, inventory: &Inventory) -> Error {
-    let up = site::typed(&inventory.path, "up");
+    let up = context::typed(&inventory.path, "up");
     dark.extend(absent.iter().map(|host| {
         Error::failed("the host does not run")
             .on(host)
             .hint(format!("make or start it: {up}"))
     }));
-    let render = site::typed(&inventory.path, "render");
+    let render = context::typed(&inventory.path, "render");
     let error = match dark.len() {
         1 => dark.remove(0),
         count => Error::several(format!("{count} hosts could not be looked at"), dark),

@@ -19,7 +19,7 @@ use crate::{
 
 /// What a run's sites share.
 #[derive(Debug, Default)]
-pub(super) struct Connections {
+pub(crate) struct Connections {
     /// Who takes the lease; nobody in verbs that only look.
     holder: OnceLock<Holder>,
     kept: Mutex<Option<Kept>>,
@@ -39,17 +39,17 @@ impl std::fmt::Debug for Kept {
 
 impl Connections {
     /// From now on, connections take the lease on the hosts and are kept until [`Self::close`].
-    pub(super) fn keep(&self, holder: &Holder) {
+    pub(crate) fn keep(&self, holder: &Holder) {
         // A run has one holder.
         let _ = self.holder.set(holder.clone());
     }
 
-    pub(super) fn are_kept(&self) -> bool {
+    pub(crate) fn are_kept(&self) -> bool {
         self.holder.get().is_some()
     }
 
     /// The run's connections, or what `make` gives where nothing is kept.
-    pub(super) async fn to(
+    pub(crate) async fn to(
         &self,
         cluster: &str,
         machines: &[Machine],
@@ -81,7 +81,7 @@ impl Connections {
     }
 
     /// Gives the lease back and ends the connections.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Some(kept) = self.kept.lock().await.take() {
             kept.remote.close().await;
         }

@@ -14,9 +14,9 @@ use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::site::Base;
 use crate::{
     cluster::Cluster,
+    engine::context::Base,
     error::{Error, Result},
     event::{Event, Events},
     execute::{self, Context, SharedSurvey},
@@ -34,7 +34,7 @@ use crate::{
 const MAKING: Duration = Duration::from_secs(60);
 
 /// What is about to happen, in words; an error if it cannot.
-pub(super) fn intent(base: &Base, host_keys: bool) -> Result<String> {
+pub(crate) fn intent(base: &Base, host_keys: bool) -> Result<String> {
     let cluster = &base.inventory.cluster;
     let hosts = "every host shows new keys of its own";
     match (base.workspace.owns_identity()?, host_keys) {
@@ -56,7 +56,7 @@ pub(super) fn intent(base: &Base, host_keys: bool) -> Result<String> {
 }
 
 /// A change of the SSH keys of hosts that run.
-pub(super) struct SshTurn<'a> {
+pub(crate) struct SshTurn<'a> {
     pub base: &'a Base,
     pub machines: &'a [Machine],
     pub events: &'a Events,
@@ -64,7 +64,7 @@ pub(super) struct SshTurn<'a> {
 }
 
 impl SshTurn<'_> {
-    pub(super) async fn rotate(&self) -> Result<()> {
+    pub(crate) async fn rotate(&self) -> Result<()> {
         let workspace = &self.base.workspace;
         let begun = workspace.ssh_stage()?;
         let owns = workspace.owns_identity()?;

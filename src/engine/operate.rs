@@ -7,14 +7,14 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Global,
-    converge::SETTLING,
-    drill as drill_verb,
-    session::Session,
-    site::{self, Base, Sight, Site},
+    apply::SETTLING,
+    context::{self, Base, Sight, Site},
+    drill::repair,
+    run::Session,
     switchover::{self, CREW},
 };
 use crate::{
+    cli::Global,
     cluster::Cluster,
     drill::{
         Clients, Load, narrate,
@@ -48,7 +48,7 @@ const LIMITS: Limits = Limits {
 
 /// What is to be done.
 #[derive(Debug, Clone)]
-pub(super) enum Deed {
+pub(crate) enum Deed {
     Pause,
     Resume,
     Reinit(String),
@@ -76,7 +76,7 @@ impl Deed {
     }
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     deed: Deed,
     global: &Global,
     yes: bool,
@@ -90,10 +90,10 @@ pub(super) async fn run(
         .transpose()?;
     let _lock = base.lock(deed.verb())?;
     terminal.conceal(base.workspace.secrets()?.values());
-    drill_verb::mend::offer(&base, yes, terminal, cancel).await?;
+    repair::offer(&base, yes, terminal, cancel).await?;
     let outlook = base.outlook().await?;
     if outlook.running.is_empty() {
-        return Err(site::no_hosts(&base.inventory));
+        return Err(context::no_hosts(&base.inventory));
     }
     let session = Session::begin(&base, deed.verb(), terminal.clone(), base.hosts())?;
     let result = async {

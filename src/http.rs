@@ -3,9 +3,10 @@
 //! No port has to be reachable from here, and what is measured is what the host itself sees.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -27,6 +28,7 @@ use crate::{
     inventory::HostName,
     remote::{self, Connection, Remote},
     secret::Secret,
+    workspace::{Lapse, Validity},
 };
 
 /// How long a service may take to answer a question.
@@ -73,7 +75,7 @@ impl Answer {
 }
 
 /// What is asked at a port.
-fn service(port: u16) -> &'static str {
+pub(crate) fn service(port: u16) -> &'static str {
     match port {
         PATRONI_PORT => "Patroni",
         ETCD_CLIENT_PORT => "etcd",
@@ -88,7 +90,12 @@ pub struct Http {
     tls: Option<Arc<rustls::ClientConfig>>,
     /// Whether services may still, or already, speak plaintext.
     plaintext: Arc<AtomicBool>,
+    /// Who shows a certificate that is not valid by its times, at which port.
+    lapsed: Arc<Mutex<Lapsed>>,
 }
+
+/// Who shows a certificate that is not valid by its times, at which port.
+pub type Lapsed = BTreeMap<(HostName, u16), Lapse>;
 
 /// User and password for HTTP's basic authentication.
 pub type Login<'a> = (&'a str, &'a Secret);
@@ -100,7 +107,24 @@ impl Http {
             remote,
             tls,
             plaintext: Arc::default(),
+            lapsed: Arc::default(),
         }
+    }
+
+    /// Who has shown a certificate that is not valid by its times, when it was last asked.
+    pub fn lapsed(&self) -> Lapsed {
+        let lapsed = self.lapsed.lock();
+        lapsed.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_shown(&self, host: &HostName, port: u16, shown: Option<&[CertificateDer<'_>]>) {
+        let validity = shown.and_then(|chain| Validity::of(chain.first()?));
+        let lapse = validity.and_then(|validity| validity.lapse(jiff::Timestamp::now()));
+        let mut lapsed = self.lapsed.lock().unwrap_or_else(PoisonError::into_inner);
+        match lapse {
+            Some(lapse) => lapsed.insert((host.clone(), port), lapse),
+            None => lapsed.remove(&(host.clone(), port)),
+        };
     }
 
     /// From now on plaintext will do as well, for a cluster that is on its way to TLS or from it. It
@@ -195,6 +219,7 @@ impl Http {
                     .connect(name, stream)
                     .await
                     .map_err(|error| failed(&error))?;
+                self.note_shown(host, port, stream.get_ref().1.peer_certificates());
                 talk(Box::new(stream), request)
                     .await
                     .map_err(|error| failed(&*error))

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use crate::{
     engine::context::{Base, Sight, typed},
     error::Result,
+    http::Lapsed,
+    verify::certificates,
     workspace::{Expiry, RENEWAL, expires},
 };
 
@@ -15,11 +17,13 @@ pub(super) struct Certificates {
     authority: Option<Expiry>,
     /// What is on each host now, the first to end first.
     hosts: Vec<Expiry>,
+    /// What is not valid now, a sentence each.
+    not_valid: Vec<String>,
 }
 
 impl Certificates {
     /// Reads them from the hosts' files as they were found; nothing is there while TLS is off.
-    pub(super) fn of(base: &Base, sight: &Sight) -> Result<Self> {
+    pub(super) fn of(base: &Base, sight: &Sight, shown: &Lapsed) -> Result<Self> {
         if !base.inventory.tls.enabled {
             return Ok(Self::default());
         }
@@ -38,7 +42,9 @@ impl Certificates {
         }
         hosts.sort_by_key(|expiry| expiry.expires);
         let authority = base.workspace.expiries()?;
+        let not_valid = certificates::findings(&sight.found.facts, shown, jiff::Timestamp::now());
         Ok(Self {
+            not_valid,
             authority: authority.into_iter().find(|expiry| expiry.name == "ca"),
             hosts,
         })
@@ -46,6 +52,13 @@ impl Certificates {
 
     /// One sentence for people, and what to do where the end is near.
     pub(super) fn sentence(&self, base: &Base, now: jiff::Timestamp) -> Option<String> {
+        if !self.not_valid.is_empty() {
+            return Some(format!(
+                "certificates: {}; make them anew: {}",
+                self.not_valid.join("; "),
+                typed(&base.inventory.path, "up")
+            ));
+        }
         let first = self.hosts.first()?;
         let mut text = format!(
             "certificates: the first to end is {}'s, {}",
@@ -70,6 +83,7 @@ impl Certificates {
         json!({
             "authority_ends": self.authority.as_ref().map(|expiry| expiry.expires),
             "hosts": self.hosts.iter().map(host).collect::<Vec<_>>(),
+            "not_valid": self.not_valid,
         })
     }
 }

@@ -128,7 +128,7 @@ async fn gather(site: &Site<'_>, strangers: &[HostName]) -> Result<Status> {
     Ok(Status {
         left: membership::left(&site.base.inventory, &sight.found, strangers),
         differs: membership::findings(cluster, &sight.found),
-        certificates: Certificates::of(site.base, &sight)?,
+        certificates: Certificates::of(site.base, &sight, &site.http.lapsed())?,
         topology,
         survey,
         etcd,

@@ -146,7 +146,7 @@ fn change_text(change: &Change, terminal: &Terminal) -> String {
         Change::Setting { key, from, to } => {
             format!("      ~ {key}: {} -> {}\n", value(from), value(to))
         }
-        Change::Other(what) => format!("      ~ {what}\n"),
+        Change::Folder { what, .. } | Change::Other(what) => format!("      ~ {what}\n"),
         Change::File {
             path,
             old,
@@ -260,7 +260,7 @@ fn change_json(change: &Change) -> Value {
         Change::Setting { key, from, to } => {
             json!({"kind": "setting", "key": key, "from": from, "to": to})
         }
-        Change::Other(what) => json!({"kind": "other", "what": what}),
+        Change::Folder { what, .. } | Change::Other(what) => json!({"kind": "other", "what": what}),
         Change::File {
             path,
             old,

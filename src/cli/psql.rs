@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     cluster::{SUPERUSER, TlsStage},
-    engine::context::{Base, Site},
+    engine::{
+        authority,
+        context::{Base, Site},
+    },
     error::{Error, Result},
     event::Events,
     inventory::{HostName, Role},
@@ -44,6 +47,7 @@ const OTHERS: [&str; 9] = [
 pub(super) async fn run(global: &Global, read: bool, args: &[String]) -> Result<u8> {
     let mut endings = Endings::listen()?;
     let base = Base::there(global).await?;
+    authority::lapsed(&base)?.map_or(Ok(()), Err)?;
     let door = base
         .inventory
         .with_role(Role::Haproxy)

@@ -24,6 +24,7 @@ use crate::{
     provider::{Machine, MachineState},
     render::{self, File, Visibility},
     report::{self, Terminal},
+    workspace::Renewal,
     workspace::Workspace,
 };
 
@@ -134,7 +135,9 @@ pub(super) async fn out(global: &Global, dir: &Path, terminal: &Terminal) -> Res
         }
     };
     let os = Os::expected(&base.inventory);
-    let cluster = base.cluster(&machines, base.workspace.tls()?, |_| os.clone())?;
+    let cluster = base.cluster(&machines, base.workspace.tls()?, Renewal::Due, |_| {
+        os.clone()
+    })?;
     for node in cluster.nodes.values() {
         if let Address::Pending(host) = &node.address {
             notes.push(format!(

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    authority,
     context::{self, Base, Sight, Site},
     drill,
     hosts::Outlook,
@@ -237,6 +238,14 @@ async fn converge(
         outlook = readdress(base, outlook, asker, agreed, events).await?;
         agreed = true;
     }
+    match asker.verb {
+        Verb::Up => {
+            let replaced =
+                authority::replace(base, &outlook.running, asker, events, cancel).await?;
+            agreed |= replaced;
+        }
+        Verb::Render => authority::lapsed(base)?.map_or(Ok(()), Err)?,
+    }
     let mut site = base.connect(&outlook.running, events).await?;
     if asker.verb == Verb::Render {
         site.resting.clone_from(&outlook.stopped);
@@ -252,6 +261,9 @@ async fn converge(
         let result = settle(&site, asker, true, cancel).await;
         site.close().await;
         cluster = result?;
+    }
+    if asker.verb == Verb::Up {
+        authority::complete(base, &outlook.running, asker, events, cancel).await?;
     }
     Ok(Done {
         cluster,

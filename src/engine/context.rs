@@ -37,7 +37,7 @@ use crate::{
     remote::{MIXED_UP, Remote, SshRemote, quote},
     render::{self, Files, Templates},
     verify::{Proof, Prover},
-    workspace::{Request, RunLock, Usage, Workspace},
+    workspace::{Renewal, Request, RunLock, Usage, Workspace},
 };
 
 /// What is said aloud wherever it can be seen, while `tls` is off.
@@ -174,12 +174,14 @@ impl Base {
             .to(&self.inventory.cluster, machines, make)
             .await?;
         let spoken = self.workspace.tls()?;
-        let trust = if spoken.is_offered() || self.workspace.has_authority() {
-            Some(self.workspace.pki()?.rustls_client_config()?)
+        let (trust, lenient) = if spoken.is_offered() || self.workspace.has_authority() {
+            let pki = self.workspace.pki()?;
+            let lenient = pki.lenient_client_config()?;
+            (Some(pki.rustls_client_config()?), Some(lenient))
         } else {
-            None
+            (None, None)
         };
-        let http = Http::new(remote.clone(), trust.clone());
+        let http = Http::new(remote.clone(), lenient);
         if spoken != TlsStage::Required {
             http.allow_plaintext();
         }
@@ -202,6 +204,7 @@ impl Base {
         &self,
         machines: &[Machine],
         tls: TlsStage,
+        renewal: Renewal,
         os: impl Fn(&HostName) -> Os,
     ) -> Result<Cluster> {
         let inventory = &self.inventory;
@@ -230,7 +233,10 @@ impl Base {
                     usage: Usage::of(&host.roles),
                 })
                 .collect();
-            (Some(pki.ca().to_owned()), pki.certificates(&requests)?)
+            (
+                Some(pki.ca().to_owned()),
+                pki.certificates(&requests, renewal)?,
+            )
         } else {
             (None, BTreeMap::new())
         };
@@ -443,13 +449,16 @@ impl Site<'_> {
         // Which files there are does not depend on what the hosts run; only what is in them does.
         let os = Os::expected(inventory);
         let machines = [&self.machines[..], &self.resting[..]].concat();
-        let draft = self.base.cluster(&machines, tls, |_| os.clone());
+        let draft = self
+            .base
+            .cluster(&machines, tls, Renewal::Never, |_| os.clone());
         let draft = match draft {
             Err(error)
                 if inventory.postgresql.version == PgVersion::Distro
                     && error.kind() == Kind::Input =>
             {
-                self.base.cluster(&machines, tls, |_| Os::ubuntu_24_04())?
+                self.base
+                    .cluster(&machines, tls, Renewal::Never, |_| Os::ubuntu_24_04())?
             }
             draft => draft?,
         };
@@ -459,7 +468,12 @@ impl Site<'_> {
         if tls != TlsStage::Required {
             self.http.allow_plaintext();
         }
-        let cluster = self.base.cluster(&machines, tls, |host| {
+        // By a clock that the hosts do not share nothing is made that they are to believe.
+        let renewal = match plan::clocks_agree(&facts) {
+            true => Renewal::Due,
+            false => Renewal::Never,
+        };
+        let cluster = self.base.cluster(&machines, tls, renewal, |host| {
             facts
                 .get(host)
                 .map_or_else(|| os.clone(), |facts: &Facts| facts.os.clone())

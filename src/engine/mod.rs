@@ -2,6 +2,7 @@
 //! and proven, and a change that takes several stages goes through them one at a time.
 
 pub(crate) mod apply;
+pub(crate) mod authority;
 mod connections;
 pub(crate) mod context;
 pub(crate) mod drill;

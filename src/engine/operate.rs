@@ -144,6 +144,12 @@ impl Job<'_> {
     async fn run(&self) -> Result<String> {
         let sight = self.site.look().await?.not_mixed_up()?;
         sight.members_as_declared()?;
+        if !matches!(
+            self.deed,
+            Deed::Pause | Deed::Resume | Deed::Failover { .. }
+        ) {
+            self.site.certificates_valid(&sight)?;
+        }
         let cluster = sight.cluster.clone();
         let survey = patroni::survey(&self.site.http, &cluster).await;
         let topology = patroni::overview(&self.site.http, &survey).await;

@@ -1,6 +1,7 @@
 //! What `up` would do, as far as it can be known while not everything is there.
 
 use super::{
+    authority,
     context::{Base, Sight},
     hosts::Outlook,
     tls_migration,
@@ -12,6 +13,7 @@ use crate::{
     inventory::HostName,
     plan::{Found, Plan},
     render,
+    workspace::Renewal,
 };
 
 /// All that would be made and changed.
@@ -66,21 +68,22 @@ impl Base {
             self.provider.preflight(&absent).await?
         };
         let os = Os::expected(&self.inventory);
-        let mut sight = if outlook.running.is_empty() {
-            self.unseen(&outlook, &os)?
-        } else {
-            let (events, _quiet) = Events::channel();
-            let mut site = self.connect(&outlook.running, &events).await?;
-            site.resting.clone_from(&outlook.stopped);
-            let sight = site.look().await;
-            site.close().await;
-            sight?
-        };
+        let mut sight = self.look_anew(&outlook).await?;
         sight = if drift.is_empty() {
             sight.whole()?
         } else {
             sight.not_mixed_up()?
         };
+        if self.workspace.is_preview()
+            && let Some(note) = authority::note(self)?
+        {
+            // What stops a run stops it before the authority is replaced; also a clock that is off.
+            sight.plan()?;
+            self.workspace
+                .replace_lapsed_authority(jiff::Timestamp::now())?;
+            sight = self.look_anew(&outlook).await?;
+            notes.push(note);
+        }
         notes.extend(tls_migration::note(sight.cluster.tls, &self.inventory));
         for host in &outlook.missing {
             let facts = Facts::bare(os.clone());
@@ -95,9 +98,23 @@ impl Base {
         })
     }
 
+    /// Looks at the hosts that run, by connections of its own.
+    async fn look_anew(&self, outlook: &Outlook) -> Result<Sight> {
+        if outlook.running.is_empty() {
+            return self.unseen(outlook, &Os::expected(&self.inventory));
+        }
+        let (events, _quiet) = Events::channel();
+        let mut site = self.connect(&outlook.running, &events).await?;
+        site.resting.clone_from(&outlook.stopped);
+        let sight = site.look().await;
+        site.close().await;
+        sight
+    }
+
     /// A cluster of which no host runs.
     fn unseen(&self, outlook: &Outlook, os: &Os) -> Result<Sight> {
-        let cluster = self.cluster(&outlook.stopped, self.workspace.tls()?, |_| os.clone())?;
+        let tls = self.workspace.tls()?;
+        let cluster = self.cluster(&outlook.stopped, tls, Renewal::Due, |_| os.clone())?;
         Ok(Sight {
             files: render::render(&cluster, &self.templates)?,
             cluster: cluster.into(),

@@ -57,6 +57,7 @@ pub(crate) async fn run(
         let handed = async {
             let sight = site.look().await?;
             sight.members_as_declared()?;
+            site.certificates_valid(&sight)?;
             if sight.found.is_paused() {
                 return Err(plan::paused(&base.inventory));
             }

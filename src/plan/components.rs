@@ -58,6 +58,8 @@ pub(super) struct Configured {
     /// It may be unable to reach the DCS: etcd is elsewhere now, or an earlier run that was cut off noted that it
     /// must restart, and it runs with anything.
     pub unheard: bool,
+    /// It is on its way up with files that are not the new ones, which a start would leave it.
+    pub stuck: bool,
     /// What a start tries first.
     pub trial: Option<String>,
     /// What lies in the data directory is removed in this plan.
@@ -258,6 +260,7 @@ pub(super) fn configure(
         enable: !unit_fact.is_enabled(),
         parameters,
         unheard: pending >= Effect::Exchange || elsewhere,
+        stuck: unit_fact.active == "activating" && effect > Effect::Nothing,
         trial: (role == Role::Postgres)
             .then(|| trial::before_the_first_start(cluster, node, facts))
             .flatten(),
@@ -343,6 +346,16 @@ pub(super) fn run_unit(
     let (name, verb, commands): (_, _, &[&str]) = match configured.turn {
         Turn::Leave => return None,
         Turn::Exchange => ("exchange-patroni", "restart", &[EXCHANGE]),
+        Turn::Start if configured.stuck => (
+            names.start,
+            "restart",
+            &[
+                "systemctl daemon-reload",
+                "systemctl reset-failed UNIT 2>/dev/null || true",
+                "systemctl enable --quiet UNIT",
+                "systemctl restart --no-block UNIT",
+            ],
+        ),
         // A unit that failed too often refuses to start until its counter is reset. A Type=notify
         // etcd is only started once it has a quorum, so nobody waits for it here.
         Turn::Start => (

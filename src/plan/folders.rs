@@ -47,10 +47,13 @@ impl Mending {
         self.commands.push(format!(
             "chown {owner}:{owner} {path_word}\nchmod {mode:04o} {path_word}"
         ));
-        self.changes.push(Change::Other(format!(
-            "the folder {path}: {}:{} {:04o} becomes {owner}:{owner} {mode:04o}",
-            found.owner, found.group, found.mode
-        )));
+        self.changes.push(Change::Folder {
+            path: path.to_owned(),
+            what: format!(
+                "the folder {path}: {}:{} {:04o} becomes {owner}:{owner} {mode:04o}",
+                found.owner, found.group, found.mode
+            ),
+        });
     }
 }
 
@@ -66,9 +69,10 @@ pub(super) fn around_files(facts: &Facts, files: &[File]) -> Mending {
         mending.commands.push(
             "chown -Rh root:root /opt/patroni\nchmod -R u+rwX,go+rX,go-w /opt/patroni".into(),
         );
-        mending.changes.push(Change::Other(format!(
-            "/opt/patroni becomes root's, and readable for all ({closed} is not)"
-        )));
+        mending.changes.push(Change::Folder {
+            path: closed.clone(),
+            what: format!("/opt/patroni becomes root's, and readable for all ({closed} is not)"),
+        });
     }
     mending
 }
@@ -89,10 +93,13 @@ pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Mending {
                 mending
                     .commands
                     .push(format!("chmod a+x {}", quote(parent)));
-                mending.changes.push(Change::Other(format!(
-                    "the folder {parent}, {}:{} {:04o}, lets postgres pass",
-                    found.owner, found.group, found.mode
-                )));
+                mending.changes.push(Change::Folder {
+                    path: parent.to_owned(),
+                    what: format!(
+                        "the folder {parent}, {}:{} {:04o}, lets postgres pass",
+                        found.owner, found.group, found.mode
+                    ),
+                });
             }
         }
         Role::Etcd if facts.etcd_data => {

@@ -93,6 +93,12 @@ impl<'a> Members<'a> {
         let exchanged =
             turns::exchange_in_turn(plan, cluster, found, databases, leading, dcs_ready);
         let begun = self.begin(plan, dcs_ready);
+        if found.dcs.is_none() && found.is_paused() {
+            // Nothing of what follows is done while the cluster is paused, and most of it is only planned
+            // because etcd does not tell what there is.
+            plan.partial = true;
+            return;
+        }
         let mut led = self.await_leader(plan, &begun, &exchanged, dcs_ready);
         let lacking = roles::lacking(cluster, databases.iter().map(|(node, _)| *node), found);
         let unseen = self.primary.is_none() && (!begun.woken.is_empty() || self.leader.is_none());

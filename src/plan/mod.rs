@@ -51,7 +51,8 @@ pub use config::config_patch;
 pub use down::{down, stays, weigh_packages};
 pub(crate) use local_sql::local_sql;
 pub use pause::{PAUSED, how_to_resume, paused};
-pub(crate) use requirements::{findings as lacking, off as clock_off};
+pub(crate) use requirements::{clocks_agree, findings as lacking, off as clock_off};
+pub(crate) use roles::not_right as roles_not_right;
 pub use up::{differences, up};
 
 /// The index of a step in its plan.
@@ -68,6 +69,11 @@ pub enum Change {
         new: Option<String>,
         /// The owner or mode alone was wrong, or is wrong too.
         note: Option<String>,
+    },
+    /// The owner or the mode of a folder; `what` says in words what becomes of it.
+    Folder {
+        path: String,
+        what: String,
     },
     /// `systemctl VERB unit`.
     Unit {

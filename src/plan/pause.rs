@@ -7,16 +7,19 @@
 
 use serde_json::Value;
 
-use super::{Found, Plan, Step};
+use super::{Change, Found, Plan, Step};
 use crate::{
     error::{Error, Result},
-    inventory::Inventory,
+    inventory::{HostName, Inventory},
     remote::quote,
 };
 
 /// What a paused cluster does not do; the one sentence for it.
 pub const PAUSED: &str =
     "the cluster is paused: Patroni promotes nobody and starts no PostgreSQL until it is resumed";
+
+/// Where certificates lie on hosts.
+const CERTIFICATES: &str = "/etc/pgherd/tls/";
 
 impl Found {
     /// Whether Patroni is paused, by its configuration in the DCS, or by the members' own word while
@@ -46,7 +49,11 @@ impl Plan {
     /// Refuses what would touch Patroni while the cluster is paused, with the steps that would.
     pub fn refuse_while_paused(&self, inventory: &Inventory) -> Result<()> {
         let mut refused: Vec<String> = Vec::new();
-        for step in self.steps.iter().filter(|step| touches_patroni(step)) {
+        let refused_steps = self
+            .steps
+            .iter()
+            .filter(|step| touches_patroni(step) && !self.renews_certificates(step));
+        for step in refused_steps {
             refused.push(format!("{} {}", step.host, step.name));
         }
         if !self.paused || refused.is_empty() {
@@ -56,6 +63,25 @@ impl Plan {
             "these steps would touch Patroni or PostgreSQL: {}",
             refused.join(", ")
         )))
+    }
+}
+
+impl Plan {
+    /// Whether a step does no more than have Patroni and PostgreSQL read other certificates, which stops and
+    /// starts nothing. It may be what it takes for the cluster to be resumed at all.
+    fn renews_certificates(&self, step: &Step) -> bool {
+        let is_certificate = |change: &Change| matches!(change, Change::File { path, .. } if path.starts_with(CERTIFICATES));
+        let renewed = |host: &HostName| {
+            let mut steps = self.steps.iter();
+            let configured = steps.find(|it| it.host == *host && it.name == "configure-patroni");
+            configured.is_some_and(|it| it.changes.iter().all(is_certificate))
+        };
+        let mut reloads = self.steps.iter().filter(|it| it.name == "reload-patroni");
+        match step.name {
+            "configure-patroni" | "reload-patroni" => renewed(&step.host),
+            "take-over" => reloads.all(|it| renewed(&it.host)),
+            _ => false,
+        }
     }
 }
 

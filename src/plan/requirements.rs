@@ -12,7 +12,7 @@ use crate::{
     cluster::{Cluster, Node},
     error::Error,
     facts::{self, Facts, Space},
-    inventory::{PatroniSource, Role, memory_in_kib},
+    inventory::{HostName, PatroniSource, Role, memory_in_kib},
     remote,
 };
 
@@ -29,6 +29,12 @@ pub(crate) fn findings(cluster: &Cluster, found: &Found) -> Vec<Error> {
     judged
         .flat_map(|(node, facts)| host(cluster, node, facts))
         .collect()
+}
+
+/// Whether this machine's clock is that of the hosts, as far as certificates are concerned.
+pub(crate) fn clocks_agree(facts: &BTreeMap<HostName, Facts>) -> bool {
+    let mut ahead = facts.values().filter_map(|facts| facts.needs.clock_ahead);
+    ahead.all(|ahead| ahead.abs() <= CLOCK_LIMIT)
 }
 
 fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {

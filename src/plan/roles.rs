@@ -11,7 +11,7 @@ use crate::{
         REWIND_USER, SUPERUSER,
     },
     facts::{DbRole, Facts},
-    inventory::HostName,
+    inventory::{HostName, Role},
     remote::Script,
     scram,
     secret::Secret,
@@ -104,6 +104,17 @@ pub(super) fn lacking<'a>(
         }
     }
     lacking
+}
+
+/// What is not right about roles and databases, the cluster's own and those of the inventory, in words; empty
+/// where nobody can tell.
+pub(crate) fn not_right(cluster: &Cluster, found: &Found) -> Vec<String> {
+    let databases = || cluster.with_role(Role::Postgres);
+    let mut wrong = lacking(cluster, databases(), found);
+    if let Some((_, facts)) = telling(databases(), found) {
+        wrong.extend(wanted(cluster, facts).wrong);
+    }
+    wrong
 }
 
 /// The parameters that break what the cluster's own roles are for, when they are set for one of them. Others
@@ -279,7 +290,7 @@ pub(super) fn accounts(
     if postgresql.users.is_empty() && postgresql.databases.is_empty() {
         return;
     }
-    let databases = cluster.with_role(crate::inventory::Role::Postgres);
+    let databases = cluster.with_role(Role::Postgres);
     let nothing = Facts::default();
     let (known, facts) = match telling(databases, found) {
         Some((_, facts)) => (true, facts),
@@ -321,12 +332,15 @@ pub(super) fn accounts(
 struct Wanted {
     sql: String,
     changes: Vec<String>,
+    /// What is not right now, for a proof.
+    wrong: Vec<String>,
 }
 
 fn wanted(cluster: &Cluster, facts: &Facts) -> Wanted {
     let postgresql = &cluster.inventory.postgresql;
     let mut sql = String::from(QUIETLY);
     let mut changes = Vec::new();
+    let mut wrong = Vec::new();
     for name in postgresql.users.keys() {
         let found = facts.db_roles.get(name);
         let password = cluster.secrets.users.get(name);
@@ -339,14 +353,22 @@ fn wanted(cluster: &Cluster, facts: &Facts) -> Wanted {
         if right {
             continue;
         }
-        changes.push(match found {
-            None => format!("user {name}"),
+        let (change, is) = match found {
+            None => (format!("user {name}"), "is not there"),
             Some(role) if !role.login || role.connection_limit == Some(0) => {
-                format!("user {name} may log in")
+                (format!("user {name} may log in"), "may not log in")
             }
-            Some(role) if role.expired => format!("the password of user {name} does not expire"),
-            Some(_) => format!("the password of user {name}"),
-        });
+            Some(role) if role.expired => (
+                format!("the password of user {name} does not expire"),
+                "has a password that is valid no longer",
+            ),
+            Some(_) => (
+                format!("the password of user {name}"),
+                "has another password than secrets.yaml says",
+            ),
+        };
+        changes.push(change);
+        wrong.push(format!("the user {name} {is}"));
         sql.push_str(&create_role(name));
         let password = password.map_or(String::new(), |password| {
             format!(" password {}", verifier(cluster, name, password))
@@ -371,6 +393,7 @@ fn wanted(cluster: &Cluster, facts: &Facts) -> Wanted {
                 continue;
             }
             changes.push(format!("user {name} becomes a member of {role}"));
+            wrong.push(format!("the user {name} is no member of {role}"));
             sql.push_str(&format!(
                 "grant {} to {};\n",
                 identifier(role),
@@ -386,8 +409,14 @@ fn wanted(cluster: &Cluster, facts: &Facts) -> Wanted {
                 changes.push(format!(
                     "database {name} belongs to {owner}, not to {found}"
                 ));
+                wrong.push(format!(
+                    "the database {name} belongs to {found}, not to {owner}"
+                ));
             }
-            None => changes.push(format!("database {name}, of user {owner}")),
+            None => {
+                changes.push(format!("database {name}, of user {owner}"));
+                wrong.push(format!("the database {name} is not there"));
+            }
         }
         let create = format!(
             "create database {} owner {}",
@@ -403,5 +432,9 @@ fn wanted(cluster: &Cluster, facts: &Facts) -> Wanted {
             identifier(owner)
         ));
     }
-    Wanted { sql, changes }
+    Wanted {
+        sql,
+        changes,
+        wrong,
+    }
 }

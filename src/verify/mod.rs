@@ -16,11 +16,12 @@ use crate::{
     http::Http,
     inventory::{HostName, Role},
     patroni::{self, Patroni, Status},
-    plan::{Change, Found, Plan},
+    plan::{self, Change, Found, Plan},
     remote::Remote,
 };
 
 pub(crate) mod alarms;
+pub(crate) mod certificates;
 mod clock;
 mod disk;
 mod members;
@@ -142,6 +143,16 @@ impl Prover {
         checks.push(files(plan));
         checks.push(pending_restart(&survey));
         checks.push(clock::clock(facts));
+        if self.cluster.tls.is_used() {
+            let shown = self.http.lapsed();
+            let now = jiff::Timestamp::now();
+            checks.push(certificates::certificates(facts, &shown, now));
+        }
+        checks.push(check(
+            "roles",
+            plan::roles_not_right(&self.cluster, found),
+            "every role and database is as the inventory says".into(),
+        ));
         checks.push(disk::disk(facts));
         checks.push(alarms);
         checks.push(pause::check(&survey, paused));
@@ -363,6 +374,10 @@ fn files(plan: &Plan) -> Check {
                 Change::File { path, .. } => {
                     Some(format!("{path} on {} is not as rendered", step.host))
                 }
+                Change::Folder { path, .. } => Some(format!(
+                    "{path} on {} has not the owner or the mode that it needs",
+                    step.host
+                )),
                 Change::Package(package) => {
                     Some(format!("{package} is not installed on {}", step.host))
                 }

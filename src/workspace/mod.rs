@@ -62,7 +62,10 @@ pub use self::{
     broken::{Broken, BrokenHost, Note as BrokenNote},
     identity::Identity,
     lock::RunLock,
-    pki::{AuthorityStage, Expiry, Pki, RENEWAL, Request, Usage, certificates_in_words, expires},
+    pki::{
+        AuthorityStage, Expiry, Lapse, Pki, RENEWAL, Renewal, Request, Usage, Validity,
+        certificates_in_words, expires, validities,
+    },
     rotation::SecretsStage,
     runs::KEPT_RUNS,
     ssh_rotation::SshStage,
@@ -184,6 +187,11 @@ impl Workspace {
             }
         }
         Ok(Self::at(copy, inventory, Some(scratch)))
+    }
+
+    /// Whether it is a copy that goes with this run.
+    pub fn is_preview(&self) -> bool {
+        self._scratch.is_some()
     }
 
     fn at(dir: PathBuf, inventory: &Inventory, scratch: Option<TempDir>) -> Self {

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AuthorityStage, PKI, ROTATION, SECRETS, Workspace, files, pki, secrets};
+use super::{AuthorityStage, Lapse, PKI, ROTATION, SECRETS, Workspace, files, pki, secrets};
 use crate::{
     cluster::Interim,
     error::{Error, Result},
@@ -90,6 +90,27 @@ impl Workspace {
             }
             AuthorityStage::Issue | AuthorityStage::Adopt => pki::rotation::advance(&pki, stage),
         }
+    }
+
+    /// Why the authority that issues is not valid at `now`; none if it is, or there is none.
+    pub fn authority_lapse(&self, now: jiff::Timestamp) -> Result<Option<Lapse>> {
+        if !self.has_authority() {
+            return Ok(None);
+        }
+        Ok(self.pki()?.lapse(now))
+    }
+
+    /// Puts another authority in the place of one that is not valid at `now`.
+    ///
+    /// It is the stage [`AuthorityStage::Issue`] of a change afterwards, or no change at all where only the
+    /// authority of a change was not valid.
+    pub fn replace_lapsed_authority(&self, now: jiff::Timestamp) -> Result<()> {
+        pki::rotation::replace(&self.dir.join(PKI), &self.inventory.cluster, now)
+    }
+
+    /// Whether a change is under way that replaces an authority which is not valid at `now`.
+    pub fn replaces_lapsed_authority(&self, now: jiff::Timestamp) -> Result<bool> {
+        pki::rotation::replaces_lapsed(&self.dir.join(PKI), now)
     }
 
     /// Ends a change of the authority: the new one takes the place of the old one, which is gone.

@@ -103,7 +103,8 @@ fn filled(inventory: &Inventory) -> Workspace {
     workspace.secrets().unwrap();
     let identity = workspace.identity().unwrap();
     let pki = workspace.pki().unwrap();
-    pki.certificates(&requests(inventory)).unwrap();
+    pki.certificates(&requests(inventory), Renewal::Due)
+        .unwrap();
     pki.operator().unwrap();
     workspace.note_members(&[]).unwrap();
     let machine = Machine {
@@ -203,7 +204,7 @@ fn a_preview_works_and_leaves_no_trace() {
     preview
         .pki()
         .unwrap()
-        .certificates(&requests(&inventory))
+        .certificates(&requests(&inventory), Renewal::Due)
         .unwrap();
     preview.write_ssh_config(&[]).unwrap();
     let scratch = preview.dir().to_owned();
@@ -231,7 +232,7 @@ fn a_preview_works_and_leaves_no_trace() {
     assert_eq!(pki.ca(), real.pki().unwrap().ca());
     let mut moved = requests(&inventory);
     moved[0].address = Some(Ipv4Addr::new(10, 0, 0, 99));
-    let certificates = pki.certificates(&moved).unwrap();
+    let certificates = pki.certificates(&moved, Renewal::Due).unwrap();
     assert_eq!(certificates.len(), 3);
     assert_eq!(preview.secrets().unwrap().superuser, secrets.superuser);
     assert_ne!(preview.secrets().unwrap().stats, secrets.stats);
@@ -254,7 +255,10 @@ fn errors_in_a_preview_name_the_real_file() {
     fs::write(real.join("pki/node1.key"), "broken").unwrap();
     let preview = Workspace::preview(&inventory).unwrap();
     let of_secrets = preview.secrets().unwrap_err().to_string();
-    let of_pki = preview.pki().unwrap().certificates(&requests(&inventory));
+    let of_pki = preview
+        .pki()
+        .unwrap()
+        .certificates(&requests(&inventory), Renewal::Due);
     for error in [of_secrets, of_pki.unwrap_err().to_string()] {
         assert!(error.contains(real.to_str().unwrap()), "{error}");
     }

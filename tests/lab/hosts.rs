@@ -128,6 +128,8 @@ fn folders_are_put_right(lab: &Lab) {
         "chmod 750 /etc/pgherd /etc/pgherd/tls/postgres; chmod 700 /opt/patroni/lib /data; chmod 755 /data/patroni",
     );
     lab.expect(4, &["plan", "--check"]);
+    let said = lab.expect(3, &["verify"]).stdout;
+    assert!(said.contains("/etc/pgherd/tls/postgres on "), "{said}");
     lab.expect(0, &["up", "--yes"]);
     let modes = "stat -c '%a %U' /etc/pgherd /etc/pgherd/tls/postgres /opt/patroni/lib /data/patroni; setpriv --reuid=postgres --regid=postgres --init-groups test -x /data && echo passable";
     for host in ["one", "two"] {

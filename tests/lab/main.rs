@@ -14,6 +14,7 @@ mod existing;
 mod foreign;
 mod hosts;
 mod interrupted;
+mod lapsed;
 mod lease;
 mod membership;
 mod quorum;

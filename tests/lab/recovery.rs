@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::support::{Lab, prepared_image, prepared_version};
+use crate::{
+    lapsed,
+    support::{Lab, prepared_image, prepared_version},
+};
 
 const HOSTS: &str = "patroni: { ttl: 20, loop_wait: 2, retry_timeout: 5 }\nhosts:\n  \
                      one: { roles: [postgres, etcd, haproxy] }\n  two: { roles: [postgres] }\n";
@@ -10,7 +13,8 @@ const DATA: &str = "/data/patroni";
 
 fn inventory(parameters: &str) -> String {
     format!(
-        "provider: {{ kind: docker, image: {} }}\npostgresql: {{ version: {}, parameters: {{ {parameters} }} }}\n{HOSTS}",
+        "provider: {{ kind: docker, image: {} }}\npostgresql: {{ version: {}, parameters: {{ {parameters} }}, \
+         users: {{ app: {{}} }}, databases: {{ app: {{ owner: app }} }} }}\n{HOSTS}",
         prepared_image(),
         prepared_version()
     )
@@ -66,6 +70,8 @@ fn what_a_cluster_cannot_leave_by_itself_the_next_up_ends() {
 
     a_pause_is_respected(&lab);
     names_come_back_before_etcd_starts(&lab);
+    roles_are_put_right(&lab);
+    lapsed::an_authority_that_has_ended_is_replaced(&lab);
     assert_eq!(lab.sql("select id from precious"), "1");
 }
 
@@ -118,4 +124,59 @@ fn names_come_back_before_etcd_starts(lab: &Lab) {
     );
     lab.holds_within(Duration::from_secs(30));
     assert!(lab.expect(0, &["plan"]).stdout.contains("nothing to do"));
+}
+
+/// Somebody alters each role that pgherd relies on, or drops it, under a cluster that runs.
+fn roles_are_put_right(lab: &Lab) {
+    type Case = (&'static str, &'static [&'static str]);
+    let cases: [Case; 5] = [
+        (
+            "alter role postgres password 'another'",
+            &["postgres has another password than secrets.yaml says"],
+        ),
+        (
+            "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_replication; drop role replicator",
+            &["has no role replicator"],
+        ),
+        (
+            "revoke execute on function pg_catalog.pg_read_binary_file(text) from rewind",
+            &["rewind may not execute what pg_rewind needs"],
+        ),
+        ("alter role app nologin", &["the user app may not log in"]),
+        (
+            "alter role replicator nologin; alter role rewind password 'another'; \
+             alter role app password 'another'",
+            &[
+                "replicator cannot log in",
+                "rewind has another password",
+                "the user app has another password",
+            ],
+        ),
+    ];
+    lab.sql("create table if not exists acknowledged (id int)");
+    for (at, (statement, told)) in cases.iter().enumerate() {
+        lab.sql(statement);
+        // By the socket, since the superuser's password may be what is wrong.
+        on_the_leader(lab, &format!("insert into acknowledged values ({at})"));
+        let said = lab.expect(3, &["verify"]).stdout;
+        for words in *told {
+            assert!(said.contains(words), "{statement}: {words}: {said}");
+        }
+        lab.expect(0, &["up", "--yes"]);
+        assert_eq!(
+            lab.sql("select count(*) from acknowledged"),
+            (at + 1).to_string()
+        );
+    }
+    lab.expect(0, &["verify"]);
+    assert!(lab.expect(0, &["plan"]).stdout.contains("nothing to do"));
+}
+
+fn on_the_leader(lab: &Lab, statement: &str) {
+    let primary = |host: &&str| {
+        let asked = "psql -Atqc \"select pg_catalog.pg_is_in_recovery()\"";
+        lab.on(host, asked).trim() == "f"
+    };
+    let leader = ["one", "two"].into_iter().find(primary).expect("a primary");
+    lab.on(leader, &format!("psql -qc \"{statement}\""));
 }

@@ -14,6 +14,7 @@ mod ssh;
 use self::ssh::SshTurn;
 use super::{
     apply::{self, Asker, Verb},
+    authority,
     context::{Base, Site, typed},
     run::Session,
     tls_migration,
@@ -189,6 +190,10 @@ struct Turn<'a> {
 impl Turn<'_> {
     async fn rotate(&self, what: Rotate, intent: &str, yes: bool) -> Result<()> {
         let workspace = &self.base.workspace;
+        if matches!(what, Rotate::Certs { .. }) && authority::note(self.base)?.is_some() {
+            let asker = Asker { yes, ..self.asker };
+            return self.lapsed(&asker).await;
+        }
         let begun = match what {
             Rotate::Certs { .. } => workspace.authority_stage()?.is_some(),
             Rotate::Secrets { .. } => workspace.secrets_stage()?.is_some(),
@@ -216,6 +221,14 @@ impl Turn<'_> {
         }
     }
 
+    /// The authority is not valid: what `up` does about it is all that there is to do.
+    async fn lapsed(&self, asker: &Asker<'_>) -> Result<()> {
+        let (base, machines) = (self.base, self.machines);
+        authority::replace(base, machines, asker, self.events, self.cancel).await?;
+        self.converge(AuthorityStage::Issue.as_str()).await?;
+        authority::complete(base, machines, &self.asker, self.events, self.cancel).await
+    }
+
     /// Refuses where a member would be left out, and would keep what is to be replaced.
     async fn members_as_declared(&self) -> Result<()> {
         let site = self.base.connect(self.machines, self.events).await?;
@@ -230,6 +243,7 @@ impl Turn<'_> {
         let plan = match site.look().await {
             Ok(sight) => sight.whole().and_then(|sight| {
                 let plan = sight.plan()?;
+                site.certificates_valid(&sight)?;
                 // Every stage of a change reloads or restarts something.
                 if plan.paused {
                     return Err(plan::paused(&self.base.inventory));

@@ -380,3 +380,63 @@ fn a_superuser_that_is_none_is_told_with_the_way_out() {
         );
     }
 }
+
+/// What a proof says of it, in words of what is and not of what will be done.
+#[test]
+fn what_is_not_right_is_told() {
+    type Case = (fn(&mut crate::facts::Facts), &'static str);
+    let cases: [Case; 8] = [
+        (
+            |facts| {
+                facts.db_roles.remove("replicator");
+            },
+            "node1 has no role replicator",
+        ),
+        (
+            |facts| facts.db_roles.get_mut("rewind").unwrap().lacks_functions = true,
+            "rewind may not execute what pg_rewind needs",
+        ),
+        (
+            |facts| facts.db_roles.get_mut("postgres").unwrap().verifier = None,
+            "postgres has another password than secrets.yaml says",
+        ),
+        (
+            |facts| {
+                facts.db_roles.remove("app");
+            },
+            "the user app is not there",
+        ),
+        (
+            |facts| facts.db_roles.get_mut("app").unwrap().login = false,
+            "the user app may not log in",
+        ),
+        (
+            |facts| facts.db_roles.get_mut("app").unwrap().verifier = None,
+            "the user app has another password",
+        ),
+        (
+            |facts| {
+                facts.databases.remove("app");
+            },
+            "the database app is not there",
+        ),
+        (
+            |facts| {
+                facts.databases.insert("app".into(), "postgres".into());
+            },
+            "the database app belongs to postgres, not to app",
+        ),
+    ];
+    let told = |world: &World| crate::plan::roles_not_right(&world.cluster, &world.found);
+    for (happens, words) in cases {
+        let mut world = world();
+        everywhere(&mut world, done);
+        assert_eq!(told(&world), Vec::<String>::new());
+        everywhere(&mut world, happens);
+        let told = told(&world).join("; ");
+        assert!(told.contains(words), "{words}: {told}");
+        // While no database runs nobody can tell.
+        everywhere(&mut world, |facts| facts.in_recovery = None);
+        assert!(crate::plan::roles_not_right(&world.cluster, &world.found).is_empty());
+    }
+}

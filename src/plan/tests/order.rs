@@ -2,7 +2,7 @@
 
 use super::{
     drift::check,
-    world::{FIVE, ONE, SHARED, World},
+    world::{FIVE, ONE, SHARED, World, says, step},
 };
 
 #[test]
@@ -164,4 +164,27 @@ fn without_a_quorum_no_member_waits_for_another() {
             "db3 await-etcd [5]",
         ]
     );
+}
+
+/// A start would leave an etcd as it is that runs and waits for a quorum, with files that it has read before.
+#[test]
+fn an_etcd_that_waits_for_the_others_is_restarted_when_its_files_change() {
+    let mut world = World::settled(SHARED);
+    let host = world.hosts()[0].to_string();
+    world.unit(&host, "etcd").active = "activating".into();
+    world.found.dcs = None;
+    world.found.stores.clear();
+    let start = |world: &World| {
+        let plan = world.plan();
+        let start = step(&plan, &host, "start-etcd").clone();
+        (
+            says(&start, "systemctl restart --no-block etcd"),
+            says(&start, "systemctl start --no-block etcd"),
+        )
+    };
+    assert_eq!(start(&world), (false, true), "its files are right");
+    world.file(&host, "/etc/pgherd/tls/etcd/ca.crt").content = "another\n".into();
+    assert_eq!(start(&world), (true, false));
+    world.unit(&host, "etcd").active = "inactive".into();
+    assert_eq!(start(&world), (false, true), "it does not run");
 }

@@ -104,3 +104,41 @@ fn while_paused_nothing_touches_patroni() {
         assert_eq!(refusal(&world), "", "{what}, resumed");
     }
 }
+
+fn lapsed(world: &mut World, hosts: &[&str]) {
+    for host in hosts {
+        for name in ["server.crt", "ca.crt"] {
+            let path = format!("/etc/pgherd/tls/postgres/{name}");
+            world.file(host, &path).content = "ended\n".into();
+        }
+    }
+}
+
+/// Members that do not take each other's certificates cannot be resumed, and reading others stops nothing.
+#[test]
+fn while_paused_certificates_are_renewed() {
+    let mut world = paused(json!(true));
+    lapsed(&mut world, &["node1", "node2"]);
+    let steps = world.steps().join("\n");
+    assert!(steps.contains("node1 reload-patroni"), "{steps}");
+    assert_eq!(refusal(&world), "");
+
+    // With whatever else a reload would take over it is refused.
+    world.file("node2", "/etc/patroni.yml").content = "old\n".into();
+    let said = refusal(&world);
+    assert!(said.contains("node2 configure-patroni"), "{said}");
+    assert!(!said.contains("node1 configure-patroni"), "{said}");
+}
+
+/// Without etcd most of a plan is there because nobody can tell; that comes once it can be told.
+#[test]
+fn while_paused_and_without_etcd_nothing_but_that_is_planned() {
+    let mut world = paused(json!(true));
+    lapsed(&mut world, &["node1", "node2", "node3"]);
+    world.found.dcs = None;
+    world.found.paused = true;
+    world.found.stores.clear();
+    let plan = world.plan();
+    assert!(plan.partial);
+    assert_eq!(refusal(&world), "");
+}

@@ -352,9 +352,7 @@ fn put_right(world: &World) -> Vec<String> {
     let changes = steps.iter().flat_map(|step| &step.changes);
     changes
         .filter_map(|change| match change {
-            Change::Other(words) if words.contains("folder") || words.contains("/opt/patroni") => {
-                Some(words.clone())
-            }
+            Change::Folder { what, .. } => Some(what.clone()),
             _ => None,
         })
         .collect()

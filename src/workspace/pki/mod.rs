@@ -16,10 +16,20 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::{
+    client::WebPkiServerVerifier,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
-use self::x509::{Parsed, Purposes, San};
-pub use self::{rotation::AuthorityStage, x509::certificates_in_words};
+use self::{
+    lenient::Lenient,
+    x509::{Parsed, Purposes, San},
+};
+pub use self::{
+    rotation::AuthorityStage,
+    validity::{Lapse, Validity, validities},
+    x509::certificates_in_words,
+};
 use super::{files, secrets};
 use crate::{
     cluster::Certificate,
@@ -28,7 +38,9 @@ use crate::{
     secret::Secret,
 };
 
+mod lenient;
 pub(super) mod rotation;
+mod validity;
 mod x509;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -90,6 +102,15 @@ impl Usage {
         }
         purposes
     }
+}
+
+/// Whether a certificate whose time it is becomes another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// Where it has ended or is about to, or is not valid yet.
+    Due,
+    /// Not by its times alone, since this machine's clock may be wrong.
+    Never,
 }
 
 /// When a certificate ends.
@@ -174,9 +195,6 @@ impl Pki {
         if ca.public_key != key.subject_public_key_info() {
             return Err(broken("it does not belong to ca.key".to_owned()));
         }
-        if ca.not_after <= now {
-            return Err(broken(format!("it ended at {}", ca.not_after)));
-        }
         let issuer = Issuer::from_ca_cert_der(&ca.der, key).map_err(|e| broken(e.to_string()))?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -194,23 +212,41 @@ impl Pki {
     /// A certificate for each host, issued where there is none that will do.
     ///
     /// It will do if this authority issued it, it is for exactly the wanted names and the wanted usage,
-    /// and more than [`RENEWAL`] is left. A certificate that is issued anew keeps its key, so that certificate and
+    /// is valid, and more than [`RENEWAL`] is left. A certificate that is issued anew keeps its key, so that certificate and
     /// key fit together at every moment, here and on the hosts.
-    pub fn certificates(&self, requests: &[Request]) -> Result<BTreeMap<HostName, Certificate>> {
+    pub fn certificates(
+        &self,
+        requests: &[Request],
+        renewal: Renewal,
+    ) -> Result<BTreeMap<HostName, Certificate>> {
         let now = jiff::Timestamp::now();
         requests
             .iter()
             .map(|request| {
                 let certificate = self
-                    .of_host(request, now)
+                    .of_host(request, renewal, now)
                     .map_err(|e| e.on(&request.host))?;
                 Ok((request.host.clone(), certificate))
             })
             .collect()
     }
 
+    /// Why nothing can be issued at `now` that would be valid; none as long as the authority is.
+    pub fn lapse(&self, now: jiff::Timestamp) -> Option<Lapse> {
+        self.ca.validity().lapse(now)
+    }
+
     /// TLS as this cluster's operator: trusts its authority alone, and shows a certificate of it.
     pub fn rustls_client_config(&self) -> Result<Arc<rustls::ClientConfig>> {
+        self.client_config(false)
+    }
+
+    /// The same for what is asked through SSH: it also takes a certificate whose times alone are wrong.
+    pub fn lenient_client_config(&self) -> Result<Arc<rustls::ClientConfig>> {
+        self.client_config(true)
+    }
+
+    fn client_config(&self, lenient: bool) -> Result<Arc<rustls::ClientConfig>> {
         let unusable = |what: &str, e: &dyn std::error::Error| {
             Error::failed(format!("{what} cannot be used for TLS")).cause(e.to_string())
         };
@@ -226,16 +262,25 @@ impl Pki {
                 .add(trusted)
                 .map_err(|e| unusable("the authority's certificate", &e))?;
         }
+        let roots = Arc::new(roots);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .and_then(|builder| {
-                builder
-                    .with_root_certificates(roots)
-                    .with_client_auth_cert(vec![cert.der], key)
-            })
             .map_err(|e| unusable("the operator's certificate", &e))?;
-        Ok(Arc::new(config))
+        let builder = if lenient {
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+                .build()
+                .map_err(|e| unusable("the authority's certificate", &e))?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Lenient(verifier)))
+        } else {
+            builder.with_root_certificates(roots)
+        };
+        builder
+            .with_client_auth_cert(vec![cert.der], key)
+            .map(Arc::new)
+            .map_err(|e| unusable("the operator's certificate", &e))
     }
 
     /// The operator's own certificate, by which etcd knows it.
@@ -246,10 +291,15 @@ impl Pki {
     fn of_operator(&self, now: jiff::Timestamp) -> Result<Certificate> {
         let mut params = leaf("pgherd operator");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.obtain(OPERATOR, params, &BTreeSet::new(), now)
+        self.obtain(OPERATOR, params, &BTreeSet::new(), Renewal::Due, now)
     }
 
-    fn of_host(&self, request: &Request, now: jiff::Timestamp) -> Result<Certificate> {
+    fn of_host(
+        &self,
+        request: &Request,
+        renewal: Renewal,
+        now: jiff::Timestamp,
+    ) -> Result<Certificate> {
         let name = request.host.as_str();
         let mut sans: BTreeSet<_> = request.extra.iter().map(|text| San::of(text)).collect();
         sans.insert(San::Dns(name.to_ascii_lowercase()));
@@ -275,7 +325,7 @@ impl Pki {
                 },
             })
             .collect::<Result<_>>()?;
-        self.obtain(&stem(name), params, &sans, now)
+        self.obtain(&stem(name), params, &sans, renewal, now)
     }
 
     /// The addresses in the stored certificate, if there is one.
@@ -294,6 +344,7 @@ impl Pki {
         stem: &str,
         mut params: CertificateParams,
         sans: &BTreeSet<San>,
+        renewal: Renewal,
         now: jiff::Timestamp,
     ) -> Result<Certificate> {
         let (cert_path, key_path) = paths(&self.dir, stem);
@@ -307,12 +358,15 @@ impl Pki {
         };
         let stored = match read_cert(&cert_path)? {
             Some((pem, cert))
-                if self.will_do(&cert, &key, sans, now)
+                if self.will_do(&cert, &key, sans)
+                    && (renewal == Renewal::Never || self.is_timely(&cert, now))
                     && cert.purposes == purposes(&params.extended_key_usages) =>
             {
                 pem
             }
             _ => {
+                // Of an authority that is not valid no certificate can be: what there is has its times.
+                let now = now.clamp(self.ca.not_before, self.ca.not_after);
                 let last = jiff_plus(now, LIFE).min(self.ca.not_after);
                 validity(&mut params, now, last)?;
                 let pem = params
@@ -329,17 +383,16 @@ impl Pki {
         })
     }
 
-    fn will_do(
-        &self,
-        cert: &Parsed,
-        key: &KeyPair,
-        sans: &BTreeSet<San>,
-        now: jiff::Timestamp,
-    ) -> bool {
-        // None outlives the authority, so near its end a new one would gain nothing.
+    /// Whether it is valid and stays so for a while, or another one would be no better.
+    fn is_timely(&self, cert: &Parsed, now: jiff::Timestamp) -> bool {
+        // None outlives the authority, so near its end a new one would gain nothing; nor would one where
+        // the authority itself is not valid.
         let lasts = cert.not_after > jiff_plus(now, RENEWAL) || cert.not_after == self.ca.not_after;
-        lasts
-            && cert.sans == *sans
+        lasts && cert.not_before <= now || self.lapse(now).is_some()
+    }
+
+    fn will_do(&self, cert: &Parsed, key: &KeyPair, sans: &BTreeSet<San>) -> bool {
+        cert.sans == *sans
             && cert.public_key == key.subject_public_key_info()
             && cert.is_signed_by(&self.ca)
     }

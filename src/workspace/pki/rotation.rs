@@ -13,7 +13,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{CA, Parsed, Pki, files, paths};
+use super::{CA, Parsed, Pki, files, paths, read_cert};
 use crate::error::{Error, Result};
 
 const NEXT: &str = "next";
@@ -80,12 +80,49 @@ pub(in crate::workspace) fn begin(dir: &Path, cluster: &str, now: jiff::Timestam
     if leftover {
         clear(dir)?;
     }
+    grow(dir, &current, cluster, now)?;
+    advance(dir, AuthorityStage::Trust)
+}
+
+/// Puts another authority in the place of one that is not valid at `now`, with both trusted: the other one
+/// issues at once, since nobody takes a certificate of this one.
+///
+/// Where the authority of a change under way is the one that is not valid, and that before it is, the
+/// change is undone.
+pub(in crate::workspace) fn replace(dir: &Path, cluster: &str, now: jiff::Timestamp) -> Result<()> {
+    let (ca, next) = (paths(dir, CA).0, next_dir(dir));
+    let current = Pki::open_at(dir, &name(cluster), now)?;
+    let only = format!("{}\n", first(&current.ca_pem));
+    let grown = read_cert(&paths(&next, CA).0)?;
+    if !grown.is_some_and(|(_, grown)| grown.validity().lapse(now).is_none()) {
+        // Trust first: the stage, which would lead here again, goes last.
+        files::write(&ca, files::PUBLIC, only.as_bytes())?;
+        clear(dir)?;
+    }
+    if current.lapse(now).is_none() {
+        return Ok(());
+    }
+    grow(dir, &current, cluster, now)?;
+    advance(dir, AuthorityStage::Issue)
+}
+
+/// Whether a change is under way that replaces an authority which is not valid at `now`.
+pub(in crate::workspace) fn replaces_lapsed(dir: &Path, now: jiff::Timestamp) -> Result<bool> {
+    let replaced = match stage(dir)? {
+        Some(AuthorityStage::Issue | AuthorityStage::Adopt) => read_cert(&paths(dir, CA).0)?,
+        Some(AuthorityStage::Trust) | None => None,
+    };
+    Ok(replaced.is_some_and(|(_, cert)| cert.validity().lapse(now).is_some()))
+}
+
+/// Makes the new authority beside `current`, or takes up one that is there, and has both trusted.
+fn grow(dir: &Path, current: &Pki, cluster: &str, now: jiff::Timestamp) -> Result<()> {
     // Clients find an issuer by its name, and two of one name would be a puzzle.
     let since = now.strftime("%Y-%m-%d %H:%M:%S");
-    let made = Pki::open_at(&next, &format!("{} since {since}", name(cluster)), now)?;
+    let name = format!("{} since {since}", name(cluster));
+    let made = Pki::open_at(&next_dir(dir), &name, now)?;
     let both = format!("{}\n{}", first(&current.ca_pem), made.ca_pem);
-    files::write(&paths(dir, CA).0, files::PUBLIC, both.as_bytes())?;
-    advance(dir, AuthorityStage::Trust)
+    files::write(&paths(dir, CA).0, files::PUBLIC, both.as_bytes())
 }
 
 /// Notes that the cluster has come to `stage`.

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use super::Validity;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
@@ -64,6 +65,7 @@ impl Purposes {
 pub(super) struct Parsed {
     pub(super) der: CertificateDer<'static>,
     pub(super) sans: BTreeSet<San>,
+    pub(super) not_before: jiff::Timestamp,
     pub(super) not_after: jiff::Timestamp,
     pub(super) is_ca: bool,
     pub(super) purposes: Purposes,
@@ -78,20 +80,32 @@ impl Parsed {
             .map_err(|e| format!("it is not a certificate in PEM form: {e}"))?;
         let (_, certificate) =
             X509Certificate::from_der(&der).map_err(|e| format!("it is not a certificate: {e}"))?;
-        let not_after = certificate.validity().not_after.timestamp();
+        let time = |at: x509_parser::time::ASN1Time| {
+            jiff::Timestamp::from_second(at.timestamp())
+                .map_err(|e| format!("it begins or ends at an impossible time: {e}"))
+        };
+        let validity = certificate.validity();
         let extension = certificate
             .subject_alternative_name()
             .map_err(|e| format!("its names cannot be read: {e}"))?;
         let names = extension.map_or(&[][..], |e| &e.value.general_names);
         Ok(Self {
             sans: names.iter().map(san).collect::<Result<_, _>>()?,
-            not_after: jiff::Timestamp::from_second(not_after)
-                .map_err(|e| format!("it ends at an impossible time: {e}"))?,
+            not_before: time(validity.not_before)?,
+            not_after: time(validity.not_after)?,
             is_ca: certificate.is_ca(),
             purposes: Purposes::of(&certificate)?,
             public_key: certificate.public_key().raw.to_vec(),
             der,
         })
+    }
+
+    /// From when to when it is valid.
+    pub(super) fn validity(&self) -> Validity {
+        Validity {
+            begins: self.not_before,
+            ends: self.not_after,
+        }
     }
 
     /// Whether the holder of `authority`'s key made this certificate.

@@ -1,0 +1,287 @@
+//! Whether every certificate is valid now: those in the hosts' files, and those that services show.
+//!
+//! A certificate that has ended, or that was made while a clock was ahead, does no harm at first: who is
+//! connected stays connected. It is the next restart, failover or new connection that fails. So the files
+//! are read, and what a service that has not read them yet still shows is told too.
+
+use std::collections::BTreeMap;
+
+use super::{Check, check};
+use crate::{
+    cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
+    facts::Facts,
+    http::{Lapsed, service},
+    inventory::HostName,
+    workspace::{Lapse, validities},
+};
+
+pub(super) const NAME: &str = "certificates";
+
+/// Where certificates lie on hosts, each service's in a folder of its own.
+const FOLDER: &str = "/etc/pgherd/tls/";
+
+const AUTHORITY: &str = "authority";
+const CERTIFICATE: &str = "certificate";
+
+/// How far a host's clock may be off before it is asked as well, in milliseconds.
+const AGREES: i64 = 10_000;
+
+pub(super) fn certificates(
+    facts: &BTreeMap<HostName, Facts>,
+    shown: &Lapsed,
+    now: jiff::Timestamp,
+) -> Check {
+    let wrong = findings(facts, shown, now);
+    check(NAME, wrong, "every certificate is valid".into())
+}
+
+/// What is not valid, a sentence each.
+pub(crate) fn findings(
+    facts: &BTreeMap<HostName, Facts>,
+    shown: &Lapsed,
+    now: jiff::Timestamp,
+) -> Vec<String> {
+    let clocks = clocks(facts, now);
+    let mut found = Vec::new();
+    for (host, facts) in facts {
+        // What lapses at the same moment is told at once.
+        let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+        let mut folders = Vec::new();
+        for (path, file) in &facts.files {
+            let Some((folder, kind)) = parts(path) else {
+                continue;
+            };
+            if let Some((lapse, clock)) = lapse_of(&file.content, kind, &clocks) {
+                let what = format!("{kind} {lapse}{clock}");
+                match told.iter_mut().find(|(it, _)| *it == what) {
+                    Some((_, owners)) => owners.push(owner(folder)),
+                    None => told.push((what, vec![owner(folder)])),
+                }
+                folders.push(folder);
+            }
+        }
+        found.extend(
+            told.into_iter()
+                .map(|(what, owners)| format!("{host}: of {}, the {what}", owners.join(", "))),
+        );
+        let stale = shown
+            .iter()
+            .filter(|((shower, port), _)| shower == host && !folders.contains(&folder_of(*port)));
+        found.extend(stale.map(|((_, port), lapse)| not_read(host, *port, *lapse)));
+    }
+    found
+}
+
+/// Whose certificate a file is, by its folder, and of which kind.
+fn parts(path: &str) -> Option<(&str, &'static str)> {
+    let (folder, name) = path.strip_prefix(FOLDER)?.split_once('/')?;
+    match name {
+        "ca.crt" => Some((folder, AUTHORITY)),
+        "server.crt" | "server.pem" => Some((folder, CERTIFICATE)),
+        _ => None,
+    }
+}
+
+/// That a service shows another certificate than its file has.
+fn not_read(host: &HostName, port: u16, lapse: Lapse) -> String {
+    let unit = match port {
+        PATRONI_PORT => "patroni",
+        ETCD_CLIENT_PORT => "etcd",
+        _ => "haproxy",
+    };
+    format!(
+        "{host}: {} (port {port}) shows a certificate that {lapse}, and has not read its file since: sudo \
+         systemctl reload-or-restart {unit}",
+        service(port)
+    )
+}
+
+/// The moments that count, with how they are told: this machine's, and those of hosts that differ.
+fn clocks(
+    facts: &BTreeMap<HostName, Facts>,
+    now: jiff::Timestamp,
+) -> Vec<(String, jiff::Timestamp)> {
+    let mut ahead = facts.values().filter_map(|facts| facts.needs.clock_ahead);
+    let first = ahead.next();
+    let differs = |ahead: i64| ahead.abs() > AGREES;
+    let ours = match first.is_some_and(differs) && ahead.all(differs) {
+        true => " by this machine's clock",
+        false => "",
+    };
+    let mut clocks = vec![(ours.to_owned(), now)];
+    clocks.extend(facts.iter().filter_map(|(host, facts)| {
+        let ahead = facts.needs.clock_ahead.filter(|it| it.abs() > AGREES)?;
+        let there = now
+            .checked_add(jiff::SignedDuration::from_millis(ahead))
+            .ok()?;
+        Some((format!(" by {host}'s clock"), there))
+    }));
+    clocks
+}
+
+/// Why a file's certificate is not valid by one of the clocks; of authorities one that is valid will do.
+fn lapse_of<'a>(
+    pem: &str,
+    kind: &str,
+    clocks: &'a [(String, jiff::Timestamp)],
+) -> Option<(Lapse, &'a str)> {
+    let mut validities = validities(pem);
+    if kind == CERTIFICATE {
+        validities.truncate(1);
+    }
+    clocks.iter().find_map(|(clock, at)| {
+        let lapses: Vec<_> = validities.iter().map(|it| it.lapse(*at)).collect();
+        match lapses.iter().all(Option::is_some) {
+            true => Some((lapses.into_iter().flatten().next()?, clock.as_str())),
+            false => None,
+        }
+    })
+}
+
+fn owner(folder: &str) -> &str {
+    match folder {
+        "postgres" => "Patroni and PostgreSQL",
+        "haproxy" => "HAProxy",
+        other => other,
+    }
+}
+
+fn folder_of(port: u16) -> &'static str {
+    match port {
+        PATRONI_PORT => "postgres",
+        ETCD_CLIENT_PORT => "etcd",
+        _ => "haproxy",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::FileFact;
+
+    fn now() -> jiff::Timestamp {
+        "2030-06-01T12:00:00Z".parse().unwrap()
+    }
+
+    /// A certificate that is valid from so many days after now until so many.
+    fn valid(from: i64, until: i64) -> String {
+        let at = |days: i64| {
+            let at = now() + jiff::SignedDuration::from_hours(24 * days);
+            std::time::SystemTime::from(at).into()
+        };
+        let mut params = rcgen::CertificateParams::new(vec!["node1".to_owned()]).unwrap();
+        params.not_before = at(from);
+        params.not_after = at(until);
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().pem()
+    }
+
+    fn host(name: &str, files: &[(&str, String)]) -> (HostName, Facts) {
+        let mut facts = Facts::default();
+        for (path, content) in files {
+            let file = FileFact {
+                owner: "root".into(),
+                group: "root".into(),
+                mode: 0o644,
+                content: content.clone(),
+            };
+            facts.files.insert(format!("{FOLDER}{path}"), file);
+        }
+        (HostName::new(name), facts)
+    }
+
+    fn told(hosts: Vec<(HostName, Facts)>, shown: &Lapsed) -> String {
+        let check = certificates(&hosts.into_iter().collect(), shown, now());
+        assert_eq!(check.passed, check.detail == "every certificate is valid");
+        check.detail
+    }
+
+    #[test]
+    fn what_is_not_valid_is_told_with_whose_it_is_and_since_when() {
+        let good = [
+            ("etcd/ca.crt", valid(-1, 1)),
+            ("etcd/server.crt", valid(-1, 1)),
+        ];
+        assert_eq!(
+            told(vec![host("node1", &good)], &Lapsed::new()),
+            "every certificate is valid"
+        );
+
+        let ended = valid(-9, -2);
+        let bad = [
+            ("etcd/ca.crt", valid(-1, 1)),
+            ("etcd/server.crt", ended.clone()),
+            ("postgres/server.crt", ended.clone()),
+            ("haproxy/server.pem", valid(3, 9)),
+        ];
+        assert_eq!(
+            told(
+                vec![host("node1", &good), host("node2", &bad)],
+                &Lapsed::new()
+            ),
+            "node2: of etcd, Patroni and PostgreSQL, the certificate ended on 2030-05-30 12:00 UTC; \
+             node2: of HAProxy, the certificate is not valid before 2030-06-04 12:00 UTC"
+        );
+    }
+
+    #[test]
+    fn of_authorities_one_that_is_valid_will_do() {
+        let both = [valid(-9, -2), valid(-1, 1)].concat();
+        assert_eq!(
+            told(
+                vec![host("node1", &[("etcd/ca.crt", both)])],
+                &Lapsed::new()
+            ),
+            "every certificate is valid"
+        );
+        let none = [valid(-9, -2), valid(1, 2)].concat();
+        let said = told(
+            vec![host("node1", &[("etcd/ca.crt", none)])],
+            &Lapsed::new(),
+        );
+        assert!(said.contains("of etcd, the authority ended on"), "{said}");
+    }
+
+    #[test]
+    fn a_service_that_has_not_read_its_file_is_told_once() {
+        let shown = |port| Lapsed::from([((HostName::new("node1"), port), Lapse::Ended(now()))]);
+        let good = [("postgres/server.crt", valid(-1, 1))];
+        let said = told(vec![host("node1", &good)], &shown(PATRONI_PORT));
+        assert!(
+            said.contains("Patroni (port 8008) shows a certificate that ended on"),
+            "{said}"
+        );
+        assert!(said.contains("reload-or-restart patroni"), "{said}");
+        let bad = [("postgres/server.crt", valid(-9, -1))];
+        let said = told(vec![host("node1", &bad)], &shown(PATRONI_PORT));
+        assert!(!said.contains("port 8008"), "{said}");
+        let (stats, shown) = (7000, shown(7000));
+        let said = told(vec![host("node1", &good)], &shown);
+        assert!(said.contains(&format!("HAProxy (port {stats})")), "{said}");
+    }
+
+    #[test]
+    fn the_clock_by_which_it_is_not_valid_is_named() {
+        let fresh = valid(0, 9);
+        let with = |name: &str, ahead: i64| {
+            let (name, mut facts) = host(name, &[("etcd/server.crt", fresh.clone())]);
+            facts.needs.clock_ahead = Some(ahead);
+            (name, facts)
+        };
+        let hour = 3_600_000;
+        let said = told(
+            vec![with("node1", 0), with("node2", -2 * hour)],
+            &Lapsed::new(),
+        );
+        assert!(
+            said.contains("node1: of etcd, the certificate is not valid before"),
+            "{said}"
+        );
+        assert!(said.contains("by node2's clock"), "{said}");
+        let old = [("etcd/server.crt", valid(-30, -20))];
+        let (name, mut facts) = host("node1", &old);
+        facts.needs.clock_ahead = Some(-25 * 24 * hour);
+        let said = told(vec![(name, facts)], &Lapsed::new());
+        assert!(said.contains("by this machine's clock"), "{said}");
+    }
+}

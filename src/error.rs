@@ -52,6 +52,7 @@ struct Parts {
     left: Option<String>,
     hints: Vec<String>,
     failures: Vec<Error>,
+    unanswered: bool,
 }
 
 /// An error in parts, put into words by `report`.
@@ -72,6 +73,7 @@ impl Error {
             left: None,
             hints: Vec::new(),
             failures: Vec::new(),
+            unanswered: false,
         }))
     }
 
@@ -149,6 +151,16 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hints.push(hint.into());
         self
+    }
+
+    /// Says that a question was asked and nobody answered in time: what was asked for may still come about.
+    pub fn unanswered(mut self) -> Self {
+        self.0.unanswered = true;
+        self
+    }
+
+    pub fn is_unanswered(&self) -> bool {
+        self.0.unanswered
     }
 
     pub fn kind(&self) -> Kind {

@@ -92,6 +92,8 @@ pub struct Http {
     plaintext: Arc<AtomicBool>,
     /// Who shows a certificate that is not valid by its times, at which port.
     lapsed: Arc<Mutex<Lapsed>>,
+    /// How long one may take to do something.
+    deed: Duration,
 }
 
 /// Who shows a certificate that is not valid by its times, at which port.
@@ -108,6 +110,7 @@ impl Http {
             tls,
             plaintext: Arc::default(),
             lapsed: Arc::default(),
+            deed: DEED,
         }
     }
 
@@ -125,6 +128,12 @@ impl Http {
             Some(lapse) => lapsed.insert((host.clone(), port), lapse),
             None => lapsed.remove(&(host.clone(), port)),
         };
+    }
+
+    /// The same with services that may take no longer than this to do something.
+    #[cfg(test)]
+    pub(crate) fn impatient(self, deed: Duration) -> Self {
+        Self { deed, ..self }
     }
 
     /// From now on plaintext will do as well, for a cluster that is on its way to TLS or from it. It
@@ -170,12 +179,16 @@ impl Http {
         let request = request
             .body(Full::new(bytes))
             .map_err(|error| Error::failed("cannot ask").on(host).because(error))?;
-        let limit = if body.is_some() { DEED } else { ANSWER };
+        let limit = if body.is_some() { self.deed } else { ANSWER };
         let (status, body) = timeout(limit, self.exchange(host, port, request))
             .await
             .unwrap_or_else(|_| {
                 let seconds = limit.as_secs();
-                Err(Error::failed(format!("port {port} gave no answer in {seconds} s")).on(host))
+                Err(
+                    Error::failed(format!("port {port} gave no answer in {seconds} s"))
+                        .on(host)
+                        .unanswered(),
+                )
             })?;
         Ok(Answer {
             status,

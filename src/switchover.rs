@@ -48,6 +48,25 @@ impl Handover {
         }))
     }
 
+    /// An error where it can no longer be done as it was planned.
+    pub fn still(&self, survey: &BTreeMap<HostName, Result<Status>>) -> Result<()> {
+        let changed = || {
+            Error::failed("the cluster has changed since this was asked for")
+                .left("nothing was changed")
+                .hint("run the same command again: it tells what would be done now")
+        };
+        let now = Self::plan(survey, Some(&self.to))
+            .map_err(|error| changed().cause(error.to_string()))?;
+        match now {
+            Some(now) if now == *self => Ok(()),
+            Some(Self { from, .. }) => Err(changed().cause(format!(
+                "{} led when it was asked for, and {from} leads now",
+                self.from
+            ))),
+            None => Err(changed().cause(format!("{} leads already", self.to))),
+        }
+    }
+
     /// Makes what follows short: the checkpoint that a clean stop waits for is done beforehand, while
     /// writes go on.
     pub async fn prepare(
@@ -71,9 +90,14 @@ impl Handover {
 
     /// Hands over, and returns once the candidate leads.
     pub async fn run(&self, http: &Http, cluster: &Cluster) -> Result<()> {
-        Patroni::on(http, &self.from)
+        let asked = Patroni::on(http, &self.from)
             .switchover(cluster, &self.from, &self.to)
-            .await?;
+            .await;
+        match asked {
+            // A stop may take longer than an answer is waited for; it goes on.
+            Err(error) if !error.is_unanswered() => return Err(error),
+            _ => {}
+        }
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
             if Patroni::on(http, &self.to)
@@ -194,6 +218,34 @@ mod tests {
     fn the_nearest_replica_takes_over_unless_another_is_synchronous() {
         assert_eq!(to(&survey("async"), None).expect("one"), "node2");
         assert_eq!(to(&survey("sync"), None).expect("one"), "node3");
+    }
+
+    #[test]
+    fn a_handover_is_refused_once_the_cluster_is_another() {
+        let handover = Handover::plan(&survey("async"), None).unwrap().unwrap();
+        assert!(handover.still(&survey("async")).is_ok());
+        // node3 is nearer by now; node2, which was agreed to, is as fit as before.
+        let mut nearer = survey("async");
+        nearer.insert(HostName::new("node3"), Ok(status("replica", 900)));
+        assert!(handover.still(&nearer).is_ok());
+
+        let mut failed_over = survey("async");
+        let mut leader = status("primary", 0);
+        leader.replication = vec![streams("node1", "async"), streams("node2", "async")];
+        failed_over.insert(HostName::new("node3"), Ok(leader));
+        failed_over.insert(HostName::new("node1"), Ok(status("replica", 0)));
+        let mut leads = survey("async");
+        leads.insert(HostName::new("node1"), Err(Error::failed("no answer")));
+        leads.insert(HostName::new("node2"), Ok(status("primary", 0)));
+        for (now, says) in [
+            (failed_over, "node3 leads now"),
+            (leads, "node2 leads already"),
+            (survey("sync"), "not the synchronous standby"),
+        ] {
+            let error = handover.still(&now).expect_err(says);
+            assert!(error.to_string().contains(says), "{error}");
+            assert_eq!(error.left_behind(), Some("nothing was changed"));
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::{
     inventory::HostName,
     provider::Machine,
     remote::Remote,
+    render::Files,
     verify::{self, Check, Prover},
     workspace::{self, Broken, BrokenHost, BrokenNote, Workspace},
 };
@@ -363,6 +364,7 @@ impl Stage<'_> {
             remote: self.tools.remote.clone() as Arc<dyn Remote>,
             http: self.tools.http.clone(),
             tls: self.tools.tls.clone(),
+            files: Files::new(),
         }
     }
 

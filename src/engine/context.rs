@@ -626,6 +626,7 @@ impl Site<'_> {
             remote: self.remote.clone() as Arc<dyn Remote>,
             http: self.http.clone(),
             tls: self.tls.clone(),
+            files: sight.files.clone(),
         }
     }
 

@@ -32,7 +32,7 @@ use crate::{
     },
     remote::Remote,
     report::{self, Expected, Summary, Terminal},
-    verify::{Check, Proof, Prover},
+    verify::{Check, Proof},
     workspace,
 };
 
@@ -166,7 +166,10 @@ impl Job<'_> {
         if plan.is_empty() {
             return Ok(self.settled(&cluster));
         }
-        self.ask(&seen).await?;
+        if !self.yes {
+            self.ask(&seen).await?;
+            self.still(&seen, &plan).await?;
+        }
         let mut told = String::new();
         if matches!(self.deed, Deed::Restart { .. }) {
             if let Some(drill) = self.measured(plan, &cluster).await? {
@@ -208,10 +211,20 @@ impl Job<'_> {
         }
     }
 
+    /// Looks again once somebody has answered, which may have taken him an hour.
+    async fn still(&self, seen: &Seen<'_>, plan: &Plan) -> Result<()> {
+        let survey = patroni::survey(&self.site.http, seen.cluster).await;
+        let topology = patroni::overview(&self.site.http, &survey).await;
+        let now = Seen {
+            cluster: seen.cluster,
+            survey: &survey,
+            topology: topology.as_ref(),
+        };
+        let again = self.plan(&now)?;
+        operate::still((seen, plan), (&now, &again), self.host)
+    }
+
     async fn ask(&self, seen: &Seen<'_>) -> Result<()> {
-        if self.yes {
-            return Ok(());
-        }
         let text = self.outline(seen);
         let (question, expected) = match (self.deed, self.host) {
             (Deed::Reinit(_), Some(host)) => (
@@ -350,12 +363,7 @@ impl Job<'_> {
     }
 
     async fn prove_in_part(&self, sight: &Sight) -> Proof {
-        let prover = Prover {
-            cluster: sight.cluster.clone(),
-            remote: self.site.remote.clone() as Arc<dyn Remote>,
-            http: self.site.http.clone(),
-            tls: self.site.tls.clone(),
-        };
+        let prover = self.site.prover(sight);
         self.site.events.emit(Event::VerifyStarted);
         let begin = Instant::now();
         loop {

@@ -66,7 +66,15 @@ pub(crate) async fn run(
             let Some(handover) = Handover::plan(&survey, to.as_ref())? else {
                 return Ok(None);
             };
-            ask(&site, &handover, yes, terminal, &session.reporter).await?;
+            if !yes {
+                ask(&site, &handover, terminal, &session.reporter).await?;
+                // An answer may take an hour.
+                let survey = patroni::survey(&site.http, &cluster).await;
+                if survey.values().flatten().any(|status| status.pause) {
+                    return Err(plan::paused(&base.inventory));
+                }
+                handover.still(&survey)?;
+            }
             let mut stage = drill::stage(
                 &site,
                 cluster.clone(),
@@ -130,13 +138,9 @@ pub(crate) fn known(base: &Base, name: &str) -> Result<HostName> {
 async fn ask(
     site: &Site<'_>,
     handover: &Handover,
-    yes: bool,
     terminal: &Terminal,
     reporter: &Handle,
 ) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
     let Handover { from, to } = handover;
     let agreed = reporter
         .aside(async {

@@ -114,7 +114,7 @@ pub(super) async fn restart(
         match asked {
             Ok(()) => break,
             // A shutdown may take longer than an answer is waited for; it goes on.
-            Err(error) if error.what().contains("gave no answer") => break,
+            Err(error) if error.is_unanswered() => break,
             // Patroni does one thing after another.
             Err(error) if is_at_work(&error) && begin.elapsed() < step.limit => {
                 sleep(PAUSE).await;
@@ -129,7 +129,7 @@ pub(super) async fn restart(
 }
 
 /// Whether Patroni refuses since it does something else at the moment.
-fn is_at_work(error: &Error) -> bool {
+pub(super) fn is_at_work(error: &Error) -> bool {
     let mut causes = error.causes().iter();
     causes.any(|cause| cause.contains("already in progress"))
 }
@@ -172,7 +172,7 @@ pub(super) async fn fail_over(step: &Step, context: &Context, say: Say<'_>) -> R
 
 /// Patroni's word for a failover of which it does not know the end yet.
 fn is_under_way(error: &Error) -> bool {
-    error.what().contains("gave no answer")
+    error.is_unanswered()
         || error
             .causes()
             .iter()
@@ -186,7 +186,7 @@ fn started(status: &Result<Status>) -> Option<String> {
         .and_then(|status| status.postmaster_start_time.clone())
 }
 
-fn has_started_since(status: &Status, before: Option<&String>) -> bool {
+pub(super) fn has_started_since(status: &Status, before: Option<&String>) -> bool {
     status.postmaster_start_time.is_some() && status.postmaster_start_time.as_ref() != before
 }
 

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{Context, Say, action};
+use super::{Context, Say, action, operate};
 use crate::{
     error::{Error, Result},
     event::Stream,
@@ -26,8 +26,6 @@ use crate::{
     plan::Step,
 };
 
-/// How long one member may take to restart PostgreSQL and be back where it was.
-const RETURN: Duration = Duration::from_secs(120);
 /// How long a standby may take to become synchronous, or a leader to be there.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
@@ -122,7 +120,7 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
                 let said =
                     format!("restarting PostgreSQL on {from}, which led: it is a replica now");
                 say(Stream::Stdout, &said);
-                comes_back(&from, step, context).await?;
+                comes_back(&from, None, step, context).await?;
                 *done.entry(from).or_default() += 1;
             }
             Move::Stuck(host) => {
@@ -252,31 +250,60 @@ fn lowers(name: &str, change: &Value) -> bool {
         }
 }
 
+const THE_REST: &str = "the members that come after it were not restarted";
+
 async fn restart(member: &HostName, step: &Step, context: &Context) -> Result<()> {
-    Patroni::on(&context.http, member)
-        .restart(&context.cluster)
-        .await
-        .map_err(|error| error.left("the members that come after it were not restarted"))?;
-    comes_back(member, step, context).await
+    let patroni = Patroni::on(&context.http, member);
+    let begin = Instant::now();
+    let before = patroni.status().await.ok();
+    let before = before.and_then(|status| status.postmaster_start_time);
+    loop {
+        match patroni.restart(&context.cluster).await {
+            Ok(()) => return comes_back(member, None, step, context).await,
+            // A stop or a start may take longer than an answer is waited for; it goes on.
+            Err(error) if error.is_unanswered() => {
+                return comes_back(member, before.as_ref(), step, context).await;
+            }
+            // Patroni does one thing after another.
+            Err(error) if operate::is_at_work(&error) && begin.elapsed() < step.limit => {
+                sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error.left(THE_REST)),
+        }
+    }
 }
 
-/// Waits until a member leads, or the leader streams to it.
-async fn comes_back(member: &HostName, step: &Step, context: &Context) -> Result<()> {
+/// Waits until a member leads, or the leader streams to it; where `since` is known, only once its
+/// PostgreSQL has started after that.
+async fn comes_back(
+    member: &HostName,
+    since: Option<&String>,
+    step: &Step,
+    context: &Context,
+) -> Result<()> {
     let begin = Instant::now();
     loop {
         let survey = patroni::survey(&context.http, &context.cluster).await;
+        let anew = since.is_none()
+            || told(&survey, member)
+                .is_some_and(|status| operate::has_started_since(status, since));
         let back = match patroni::leader_of(&survey) {
             Some(leader) if leader == member => true,
             Some(leader) => told(&survey, leader).is_some_and(|status| status.streams_to(member)),
             None => false,
         };
-        if back {
+        if back && anew {
             return Ok(());
         }
-        if begin.elapsed() > RETURN.min(step.limit) {
-            return Err(Error::failed("it did not come back after its restart")
-                .on(member)
-                .left("the members that come after it were not restarted"));
+        if begin.elapsed() > step.limit {
+            let seconds = begin.elapsed().as_secs();
+            let what = format!("it did not come back within {seconds} s after its restart");
+            let error = Error::failed(what).on(member).left(THE_REST);
+            return Err(match survey.get(member) {
+                Some(Ok(status)) => error.cause(format!("its PostgreSQL: {}", status.state)),
+                Some(Err(silent)) => error.cause(silent.to_string()),
+                None => error,
+            });
         }
         sleep(PAUSE).await;
     }

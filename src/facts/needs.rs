@@ -282,4 +282,136 @@ mod tests {
         assert_eq!(ahead(9_000, 1_000, 2_000), 7_000);
         assert_eq!(ahead(400, 1_000, 2_000), -600);
     }
+
+    /// What a host says of its package sources, which has these files below `/etc/apt` and whose apt lists
+    /// `listed`; no name can be resolved there.
+    fn sources(files: &[(&str, &str)], listed: &str, pip: &str) -> Vec<Source> {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("apt/sources.list.d")).unwrap();
+        for (name, text) in files {
+            std::fs::write(at("apt").join(name), text).unwrap();
+        }
+        std::fs::write(at("listed"), listed).unwrap();
+        std::fs::create_dir(at("bin")).unwrap();
+        let listed = format!("cat {}", at("listed").display());
+        for (name, does) in [
+            ("apt-get", listed.as_str()),
+            ("apt-config", "exit 0"),
+            ("dpkg-query", "exit 1"),
+            ("getent", "exit 2"),
+        ] {
+            let program = at("bin").join(name);
+            std::fs::write(&program, format!("#!/bin/sh\n{does}\n")).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&program, mode).unwrap();
+        }
+        let apt = at("apt").display().to_string();
+        let script = SCRIPT
+            .replace("/etc/apt", &apt)
+            .replace("/opt/patroni", "/nonesuch")
+            .replace("/etc/pip.conf /root/", "/nonesuch /nonesuch/");
+        let before = "fact() { k=$1; shift; printf '%s' \"$k\"; for f in \"$@\"; do printf '\\t%s' \"$f\"; done; printf '\\n'; }\n\
+                      b64() { base64 -w0; }\nWANTED=postgresql VENV=yes PACKAGES= FOLDERS= NEEDS_DATA= NEEDS_ETCD=\n";
+        let path = std::env::var("PATH").unwrap();
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", &format!("{before}{script}")])
+            .env("PATH", format!("{}:{path}", at("bin").display()))
+            .env("PIP_INDEX_URL", pip)
+            .env_remove("http_proxy")
+            .env_remove("https_proxy")
+            .env_remove("HTTP_PROXY")
+            .env_remove("HTTPS_PROXY")
+            .env_remove("PIP_PROXY")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains("s3cret"), "{text}");
+        let mut needs = Needs::default();
+        for line in text.lines() {
+            needs.read(&line.split('\t').collect::<Vec<_>>());
+        }
+        needs
+            .sources
+            .sort_by(|one, other| (&one.kind, &one.uri).cmp(&(&other.kind, &other.uri)));
+        needs.sources
+    }
+
+    fn told(sources: &[Source]) -> Vec<String> {
+        let told = |it: &Source| format!("{} {} {}", it.kind, it.uri, it.state);
+        sources.iter().map(told).collect()
+    }
+
+    #[test]
+    fn a_password_in_a_source_stays_on_the_host() {
+        let listed = "http://me:s3cret@deb.example/debian/\nhttps://me:s3@cret@deb.example:8443/x@y/\n\
+                      ftp://me:s3cret@ftp.example/\nhttp://open.example/a@b/\n";
+        assert_eq!(
+            told(&sources(
+                &[],
+                listed,
+                "https://me:s3cret@python.example/simple"
+            )),
+            [
+                "apt ftp://ftp.example/ ok",
+                "apt http://deb.example/debian/ unresolved",
+                "apt http://open.example/a@b/ unresolved",
+                "apt https://deb.example:8443/x@y/ unresolved",
+                "python https://python.example/simple unresolved",
+            ]
+        );
+    }
+
+    /// apt has no index yet, and lists no source.
+    #[test]
+    fn a_new_hosts_sources_are_those_of_its_files() {
+        let list = "# deb http://comment.example/ x main\ndeb http://one.example/debian bookworm main\n\
+                    \tdeb  [arch=amd64 signed-by=/a b]\thttp://me:s3cret@two.example/debian bookworm main\n\
+                    deb-src http://src.example/ x main\n";
+        let stanzas = "Types: deb\nURIs: http://three.example/ubuntu\n https://four.example/ubuntu\nSuites: noble\n\
+                       Signed-By:\n -----BEGIN\n http://key.example/\n\n# off\nEnabled: no\nTypes: deb\nURIs: http://off.example/\n";
+        let files = [
+            ("sources.list", list),
+            ("sources.list.d/ubuntu.sources", stanzas),
+            (
+                "sources.list.d/more.list",
+                "deb http://five.example/ x main",
+            ),
+            (
+                "sources.list.d/more.list.save",
+                "deb http://six.example/ x main\n",
+            ),
+        ];
+        assert_eq!(
+            told(&sources(&files, "", "")),
+            [
+                "apt http://five.example/ unresolved",
+                "apt http://one.example/debian unresolved",
+                "apt http://three.example/ubuntu unresolved",
+                "apt http://two.example/debian unresolved",
+                "apt https://four.example/ubuntu unresolved",
+            ]
+        );
+        let listed = sources(&files, "http://known.example/\n", "");
+        assert_eq!(told(&listed), ["apt http://known.example/ unresolved"]);
+    }
+
+    /// As Debian's images for clouds have it.
+    #[test]
+    fn a_list_of_mirrors_is_followed() {
+        let mirrors = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            mirrors.path(),
+            "# mirrors\nhttps://cdn.example/debian\tpriority:1\n",
+        )
+        .unwrap();
+        let list = format!(
+            "deb mirror+file://{} bookworm main\n",
+            mirrors.path().display()
+        );
+        assert_eq!(
+            told(&sources(&[("sources.list", &list)], "", "")),
+            ["apt https://cdn.example/debian unresolved"]
+        );
+    }
 }

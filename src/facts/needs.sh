@@ -1,4 +1,5 @@
-# shellcheck shell=sh disable=SC2086,SC2154 # lists of plain words are split on purpose; PG's are the probe's
+# shellcheck shell=sh disable=SC2046,SC2086 # lists of plain words are split on purpose
+# shellcheck disable=SC2016,SC2154 # fields of dpkg and apt are no variables; PG's are the probe's
 # What a host offers of what pgherd needs: folders, space, memory, package sources. Part of the probe.
 fact system "$(systemctl is-system-running 2>/dev/null)"
 
@@ -55,15 +56,61 @@ fact memory cgroup "$(cat /sys/fs/cgroup/memory.max 2>/dev/null)"
 
 dpkg-query -W -f 'held\t${db:Status-Want}\t${Package}\t${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep '^held.hold.'
 
+# A URI without the name and password that may be in it: they are nobody's business.
+bare() {
+  case $1 in
+    *://*)
+      a=${1#*://}
+      h=${a%%/*}
+      printf '%s://%s%s\n' "${1%%://*}" "${h##*@}" "${a#"$h"}" ;;
+    *) printf '%s\n' "$1" ;;
+  esac
+}
 # Whether a server of packages answers is only asked where something is missing.
 answers() {
-  h=${2#*://}; h=${h%%/*}; h=${h##*@}
+  set -- "$1" "$(bare "$2")"
+  case $2 in
+    http://* | https://*) ;;
+    *) fact source "$1" "$2" ok; return ;;
+  esac
+  h=${2#*://}; h=${h%%/*}
   case $2 in https://*) q=443 ;; *) q=80 ;; esac
   case $h in *:*) q=${h##*:}; h=${h%:*} ;; esac
   if ! timeout 5 getent ahosts "$h" >/dev/null; then s=unresolved
   elif timeout 5 bash -c ": 3<>/dev/tcp/$h/$q" 2>/dev/null; then s=ok
   else s=silent; fi
   printf 'source\t%s\t%s\t%s\n' "$1" "$2" "$s"
+}
+# apt lists only the sources whose indexes it has downloaded, so that on a new host there are none.
+configured() {
+  sed -n 's/^[[:blank:]]*deb[[:blank:]]\{1,\}\(\[[^]]*\][[:blank:]]*\)\{0,1\}\([^[:blank:]]\{1,\}\).*/\2/p' \
+    /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null
+  # The last of them may end without an end of line.
+  echo
+  # In this form a field goes on where a line begins with a blank, and a stanza can be switched off.
+  for f in /etc/apt/sources.list.d/*.sources; do
+    [ ! -r "$f" ] || { cat "$f"; echo; }
+  done | awk '
+    function end() { if (!off) printf "%s", uris; uris = ""; off = 0; inside = 0 }
+    /^[ \t\r]*$/ { end(); next }
+    /^#/ { next }
+    { line = $0; low = tolower(line) }
+    low ~ /^enabled:[ \t]*(no|false|off|0|without|disable)[ \t\r]*$/ { off = 1 }
+    /^[^ \t]/ { inside = low ~ /^uris:/; sub(/^[^:]*:/, "", line) }
+    inside { n = split(line, u, /[ \t\r]+/); for (i = 1; i <= n; i++) if (u[i] != "") uris = uris u[i] "\n" }
+    END { end() }'
+}
+sources() {
+  s=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null)
+  for u in ${s:-$(configured)}; do
+    case $u in
+      # A file that names the servers, as images of clouds have it.
+      mirror+file:*)
+        f=${u#mirror+file:}
+        sed -n 's/^[[:blank:]]*\([a-z]\{1,\}:[^[:blank:]]*\).*/\1/p' "/${f##/}" 2>/dev/null ;;
+      *) echo "$u" ;;
+    esac
+  done | sort -u | head -n 20
 }
 missing=
 for p in $WANTED; do
@@ -72,19 +119,13 @@ done
 if [ -n "$missing" ] && command -v apt-get >/dev/null; then
   if [ -z "${http_proxy:-}${https_proxy:-}${HTTP_PROXY:-}${HTTPS_PROXY:-}" ] &&
     ! apt-config dump 2>/dev/null | grep -qiE '^Acquire::(http|https)::Proxy[^ ]* "[^"]'; then
-    for u in $(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sort -u | head -n 20); do
-      case $u in http://* | https://*) answers apt "$u" & ;; *) fact source apt "$u" ok ;; esac
-    done
+    for u in $(sources); do answers apt "$u" & done
   fi
 fi
 if [ -n "$VENV" ] && [ ! -e /opt/patroni/.pgherd ] && [ -z "${https_proxy:-}${HTTPS_PROXY:-}${PIP_PROXY:-}" ] &&
   ! grep -qsE '^ *proxy *=' /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf; then
   u=${PIP_INDEX_URL:-$(sed -n 's/^ *index-url *= *//p' /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf 2>/dev/null | tail -n 1)}
   # Without one pip has its own, and the download is what tells.
-  if [ -n "$u" ]; then
-    # A name or a password in it is nobody's business.
-    case $u in *://*@*) u=${u%%://*}://${u#*@} ;; esac
-    answers python "$u" &
-  fi
+  [ -z "$u" ] || answers python "$u" &
 fi
 wait

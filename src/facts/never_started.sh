@@ -1,3 +1,4 @@
+# shellcheck disable=SC2010 # PostgreSQL itself names the files in these folders
 # Whether `initdb` made the database in $1 and no server ever came up on it, so that nothing was ever
 # committed. Each of these is a sign of the contrary: a server that comes up writes postmaster.opts, which
 # stays; a copy of a leader brings a backup's files, or an old timeline, or a state other than initdb's;

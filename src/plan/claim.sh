@@ -19,6 +19,7 @@ folders() {
 }
 keep() {
   k=$state/kept$1
+  # shellcheck disable=SC2174 # the folder around it is there, and keeps its mode
   mkdir -p -m 0700 "$state/kept"
   mkdir -p "$(dirname "$k")"
   rm -rf "$k" "$k.new"

@@ -18,8 +18,7 @@ use crate::{
     render::{self, Effect, File, Stage},
 };
 
-/// Where Patroni's config lies on every database host.
-pub(super) const PATRONI_CONFIG: &str = "/etc/patroni.yml";
+pub(super) use crate::render::PATRONI_CONFIG;
 
 /// A role on a host: as it was found, and as it should be.
 pub(super) struct Component<'a> {

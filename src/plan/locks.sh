@@ -1,3 +1,5 @@
+# shellcheck disable=SC2013,SC2086 # pids, and the words of one line, are split on purpose
+# shellcheck disable=SC2012 # only the long form of ls says what an open file is
 # How dpkg's and apt's locks are waited for. apt itself waits for one of the four, and only in
 # apt-get install; for the lists' and the archives' lock, and under dpkg itself, it gives up at once.
 

@@ -14,6 +14,8 @@ use crate::{
 const COPYING: Duration = Duration::from_secs(6 * 3600);
 /// How long PostgreSQL may take to stop, start and catch up.
 const RESTARTING: Duration = Duration::from_secs(600);
+/// By how many bytes a replica may fall back while somebody reads a question.
+const DRIFT: u64 = 1 << 20;
 /// How long a change of leader may take, `ttl` aside.
 const HANDING_OVER: Duration = Duration::from_secs(60);
 
@@ -133,6 +135,50 @@ pub fn pause(seen: &Seen<'_>, paused: bool) -> Result<Plan> {
     Ok(plan)
 }
 
+/// Refuses to do what somebody has agreed to where the cluster is no longer what he was told: `before` and
+/// `agreed` are what it was and what was to be done then, `now` and `plan` what they are after his answer.
+///
+/// `host` is the one that he has named.
+pub fn still(
+    (before, agreed): (&Seen<'_>, &Plan),
+    (now, plan): (&Seen<'_>, &Plan),
+    host: Option<&HostName>,
+) -> Result<()> {
+    let name = |leader: Option<&HostName>| leader.map_or("nobody", HostName::as_str).to_owned();
+    let mut changed = Vec::new();
+    if before.leader() != now.leader() {
+        let (was, is) = (name(before.leader()), name(now.leader()));
+        changed.push(format!(
+            "{was} led when it was asked for, and {is} leads now"
+        ));
+    } else if agreed != plan {
+        changed.push("other steps would be done now than those that were agreed to".to_owned());
+    }
+    if let Some(host) = host {
+        if before.is_synchronous(host) && !now.is_synchronous(host) {
+            changed.push(format!("{host} is no synchronous standby any more"));
+        }
+        let further = match (before.lag(host), now.lag(host)) {
+            (Some(was), Some(is)) => is > was.saturating_add(DRIFT),
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if further {
+            let is = now.lag(host);
+            let is = is.map_or_else(|| "unknown".to_owned(), |bytes| format!("{bytes} bytes"));
+            changed.push(format!("how far {host} is behind has grown: {is}"));
+        }
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let error = Error::failed("the cluster has changed since this was asked for");
+    let error = changed.into_iter().fold(error, Error::cause);
+    Err(error
+        .left("nothing was changed")
+        .hint("run the same command again: it tells what would be done now"))
+}
+
 /// Has a replica's data copied anew.
 pub fn reinit(seen: &Seen<'_>, host: &HostName) -> Result<Plan> {
     let untouched = "nothing was changed";
@@ -226,17 +272,19 @@ pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan>
         );
         return Ok(plan);
     }
+    let replicas = seen.cluster.with_role(Role::Postgres).count() > 1;
+    if replicas && chosen.contains(&leader) {
+        refuse_without_successor(seen, leader)?;
+    }
     if pending && which == Which::All {
         plan.push(restart_pending(leader));
         return Ok(plan);
     }
     chosen.sort_by_key(|host| *host == leader);
-    let replicas = seen.cluster.with_role(Role::Postgres).count() > 1;
     let mut last: Vec<StepId> = Vec::new();
     for host in chosen {
         let leads = host == leader;
         if leads && replicas {
-            refuse_without_successor(seen, leader)?;
             last = vec![plan.push(Step {
                 host: host.clone(),
                 name: "hand-over",

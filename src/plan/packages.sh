@@ -1,3 +1,4 @@
+# shellcheck disable=SC2086 # the list of packages is split on purpose
 # Installs $PACKAGES and nothing that is only recommended. No package may start a service or make a
 # cluster of its own: what runs is started later, with its config in place.
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l

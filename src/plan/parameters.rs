@@ -112,15 +112,17 @@ fn push(plan: &mut Plan, cluster: &Cluster, node: &Node, why: &str) -> StepId {
     })
 }
 
+/// A line of `postgresql.conf` as Patroni writes it (4.1.5, `postgresql/config.py`, `write_postgresql_conf`).
+pub(super) fn line(name: &str, value: &str) -> String {
+    let value = value.replace('\\', r"\\").replace('\'', "''");
+    format!("{name} = '{value}'\n")
+}
+
 fn script(cluster: &Cluster, node: &Node) -> Script {
     let postgresql = &cluster.inventory.postgresql;
-    // As Patroni writes it (4.1.5, `postgresql/config.py`, `write_postgresql_conf`).
     let config: String = postgresql
         .local_parameters()
-        .map(|(name, value)| {
-            let value = value.replace('\\', r"\\").replace('\'', "''");
-            format!("{name} = '{value}'\n")
-        })
+        .map(|(name, value)| line(name, value))
         .collect();
     // Those that it passes on the command line, which no file rules out.
     let options: Vec<String> = postgresql

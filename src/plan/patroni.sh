@@ -8,6 +8,7 @@ wheels=/usr/share/python-wheels
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 for tool in pip setuptools wheel; do
+  # shellcheck disable=SC2012 # names of wheels hold nothing odd, and the newest is wanted
   python3 -m zipfile -e "$(ls "$wheels/$tool"-*.whl | sort -V | tail -n 1)" "$tools"
 done
 

@@ -3,6 +3,7 @@
 //! With a parameter that PostgreSQL cannot start with, a first bootstrap fails after `initdb`: one member
 //! after the other makes a database of its own, and none of them ever runs.
 
+use super::parameters;
 use crate::{
     cluster::{Cluster, Node},
     facts::Facts,
@@ -31,7 +32,7 @@ pub(super) fn lines(cluster: &Cluster, node: &Node) -> Option<String> {
     }
     let conf: String = parameters
         .iter()
-        .map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''")))
+        .map(|(name, value)| parameters::line(name, value))
         .collect();
     let libraries: Vec<&str> = parameters
         .get("shared_preload_libraries")
@@ -45,4 +46,26 @@ pub(super) fn lines(cluster: &Cluster, node: &Node) -> Option<String> {
         quote(&conf),
         quote(&libraries.join(" "))
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::world::{FIVE, cluster};
+
+    /// PostgreSQL reads `\t` in quotes as a tab, and Patroni writes for it what means the value itself.
+    #[test]
+    fn a_value_is_tried_as_it_will_be_written() {
+        let extra =
+            r#"postgresql: { version: 16, parameters: { log_line_prefix: "C:\\temp it's " } }"#;
+        let cluster = cluster(extra, FIVE);
+        let node = cluster
+            .nodes
+            .values()
+            .find(|node| node.postgresql.is_some());
+        let script = lines(&cluster, node.unwrap()).unwrap();
+        let conf = parameters::line("log_line_prefix", r"C:\temp it's ");
+        assert_eq!(conf, "log_line_prefix = 'C:\\\\temp it''s '\n");
+        assert!(script.contains(&quote(&conf)), "{script}");
+    }
 }

@@ -1,4 +1,5 @@
-# shellcheck disable=SC2046,SC2086 # lists of packages are split on purpose
+# shellcheck disable=SC2013,SC2046,SC2086 # lists of packages are split on purpose
+# shellcheck disable=SC2020 # both signs become an end of line
 # Which of the packages that came with pgherd can go: those that nobody else needs. Prints 'go' and the
 # package, or 'stays', the package and why; 'trouble' where apt cannot say. Changes nothing: apt itself
 # works it out, on a copy of its notes in which pgherd's packages are no longer asked for by anybody.

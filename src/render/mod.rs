@@ -10,6 +10,7 @@ use crate::{
     inventory::{HostName, Role},
 };
 
+mod access;
 mod block;
 mod context;
 mod files;
@@ -18,12 +19,16 @@ mod mask;
 mod tags;
 mod templates;
 
+pub use access::{Access, access};
 pub use block::{merge_block, remove_block};
 pub use context::dcs_config;
 pub(crate) use context::parameters;
 pub use mask::{mask, mask_values};
 pub use templates::Templates;
 use templates::Variables;
+
+/// Where Patroni's config lies on every database host.
+pub const PATRONI_CONFIG: &str = "/etc/patroni.yml";
 
 /// What a file may show of itself in a plan or a diff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +93,7 @@ impl File {
     pub fn effect_of_change(&self, old: Option<&str>) -> Effect {
         const FIXED: [&str; 3] = ["scope", "namespace", "name"];
         match old {
-            Some(old) if self.path == "/etc/patroni.yml" => {
+            Some(old) if self.path == PATRONI_CONFIG => {
                 let differs = |key: &&str| top_level(old, key) != top_level(&self.content, key);
                 if FIXED.iter().any(differs) {
                     Effect::Restart

@@ -17,13 +17,20 @@ use crate::{
 pub(super) const NAME: &str = "alarms";
 
 pub(super) async fn look(prover: &Prover) -> Check {
-    let raised = raised(prover).await;
-    check(
-        NAME,
-        raised.iter().map(told).collect(),
-        "etcd has no alarm".into(),
-    )
+    judge(asked(prover).await)
 }
+
+/// Every member knows all alarms, so that one answer says it; none says nothing.
+fn judge(answers: Vec<Answer>) -> Check {
+    let unknown = answers.iter().all(|(alarms, _)| alarms.is_err());
+    let mut wrong: Vec<String> = all(answers).iter().map(told).collect();
+    if unknown {
+        wrong.push("no etcd says whether it has an alarm".into());
+    }
+    check(NAME, wrong, "etcd has no alarm".into())
+}
+
+type Answer = (Result<Vec<Alarm>>, Result<Vec<Member>>);
 
 /// One alarm in words: its kind and who has raised it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -35,16 +42,22 @@ pub(crate) struct Raised {
 
 /// Every alarm that any member knows of; a member that does not answer is another check's.
 pub(crate) async fn raised(prover: &Prover) -> BTreeSet<Raised> {
+    all(asked(prover).await)
+}
+
+async fn asked(prover: &Prover) -> Vec<Answer> {
     let asked = prover.cluster.with_role(Role::Etcd).map(|node| async {
         let etcd = Etcd::on(&prover.http, &node.name);
         tokio::join!(etcd.alarms(), etcd.members())
     });
-    let answers = futures_util::future::join_all(asked).await;
-    let mut raised = BTreeSet::new();
-    for (alarms, members) in answers {
-        raised.extend(named(alarms, members));
-    }
-    raised
+    futures_util::future::join_all(asked).await
+}
+
+fn all(answers: Vec<Answer>) -> BTreeSet<Raised> {
+    let named = answers
+        .into_iter()
+        .map(|(alarms, members)| named(alarms, members));
+    named.flatten().collect()
 }
 
 fn named(alarms: Result<Vec<Alarm>>, members: Result<Vec<Member>>) -> Vec<Raised> {
@@ -88,6 +101,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn an_alarm_that_nobody_was_asked_for_is_not_ruled_out() {
+        let silent = || {
+            (
+                Err(Error::failed("no answer")),
+                Err(Error::failed("no answer")),
+            )
+        };
+        let well = || (Ok(Vec::new()), Ok(Vec::new()));
+        assert!(judge(vec![well(), silent()]).passed);
+        let check = judge(vec![silent(), silent()]);
+        assert!(
+            !check.passed && check.detail.contains("no etcd says"),
+            "{}",
+            check.detail
+        );
+    }
 
     #[test]
     fn an_alarm_is_told_with_the_members_name_and_the_way_out() {

@@ -13,6 +13,10 @@ use crate::{facts::Facts, inventory::HostName, plan::clock_off};
 const LIMIT: i64 = 10_000;
 
 pub(super) fn clock(facts: &BTreeMap<HostName, Facts>) -> Check {
+    let unknown = facts
+        .iter()
+        .filter(|(_, facts)| facts.needs.clock_ahead.is_none())
+        .map(|(host, _)| format!("{host} does not say what time it is"));
     let ahead: Vec<(&HostName, i64)> = facts
         .iter()
         .filter_map(|(host, facts)| Some((host, facts.needs.clock_ahead?)))
@@ -28,6 +32,7 @@ pub(super) fn clock(facts: &BTreeMap<HostName, Facts>) -> Check {
         .iter()
         .filter(|(_, ahead)| (ahead - middle).abs() > LIMIT)
         .map(|(host, ahead)| format!("{host}'s clock is {}", clock_off(ahead - middle)))
+        .chain(unknown)
         .collect();
     let limit = LIMIT / 1000;
     let right = match middle.abs() > LIMIT {
@@ -51,6 +56,17 @@ mod tests {
             (HostName::new(format!("node{}", n + 1)), facts)
         });
         clock(&facts.collect())
+    }
+
+    #[test]
+    fn a_clock_that_is_not_known_is_not_right() {
+        let facts = BTreeMap::from([(HostName::new("node1"), Facts::default())]);
+        let check = clock(&facts);
+        assert!(
+            !check.passed && check.detail.contains("node1"),
+            "{}",
+            check.detail
+        );
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, check};
 use crate::{
+    cluster::Cluster,
     facts::{Facts, Space},
-    inventory::HostName,
+    inventory::{HostName, Role},
 };
 
 /// A filesystem is nearly full with less than a tenth free, unless that is still this much (in KiB).
@@ -24,13 +25,29 @@ const WRITTEN: [(&str, &str); 4] = [
     ("log", "the logs"),
 ];
 
-pub(super) fn disk(facts: &BTreeMap<HostName, Facts>) -> Check {
+pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Check {
     let mut wrong = Vec::new();
     let mut fullest = None;
-    for (host, facts) in facts {
+    for node in cluster.nodes.values() {
+        let host = &node.name;
         let mut told = BTreeSet::new();
         for (purpose, called) in WRITTEN {
-            let Some(space) = facts.needs.space.get(purpose) else {
+            let there = match purpose {
+                "data" => node.roles.contains(&Role::Postgres),
+                "etcd" => node.roles.contains(&Role::Etcd),
+                // The WAL lies with the data, unless somebody has moved it.
+                "wal" => false,
+                _ => true,
+            };
+            let space = facts
+                .get(host)
+                .and_then(|facts| facts.needs.space.get(purpose));
+            let Some(space) = space.filter(|space| space.size > 0) else {
+                if there {
+                    wrong.push(format!(
+                        "how full the disk with {called} on {host} is, df did not say"
+                    ));
+                }
                 continue;
             };
             if !told.insert(&space.target) {
@@ -49,7 +66,7 @@ pub(super) fn disk(facts: &BTreeMap<HostName, Facts>) -> Check {
     }
     let right = match fullest {
         Some((used, place)) => format!("there is room; fullest is {place}, {used} %"),
-        None => "no host says how full it is".to_owned(),
+        None => String::new(),
     };
     check("disk", wrong, right)
 }
@@ -67,7 +84,7 @@ fn lack(space: &Space) -> Option<String> {
         free_inodes,
         ..
     } = *space;
-    if size > 0 && (available < LEAST || (available < size / 10 && available < PLENTY)) {
+    if available < LEAST || (available < size / 10 && available < PLENTY) {
         return Some(format!("{} %, {} MiB free", used(space), available / 1024));
     }
     (inodes > 0 && free_inodes < inodes / 20)
@@ -78,22 +95,65 @@ fn lack(space: &Space) -> Option<String> {
 mod tests {
     use super::*;
 
+    use crate::plan::tests::world::{ONE, cluster};
+
     const GIB: u64 = 1024 * 1024;
 
-    fn judged(purpose: &str, size: u64, available: u64, inodes: (u64, u64)) -> Check {
+    fn space(target: &str, size: u64, available: u64, inodes: (u64, u64)) -> Space {
+        Space {
+            target: target.into(),
+            size,
+            available,
+            inodes: inodes.0,
+            free_inodes: inodes.1,
+            ..Space::default()
+        }
+    }
+
+    /// One host with plenty of room, but for what is given.
+    fn of(facts: Facts) -> Check {
+        let facts = BTreeMap::from([(HostName::new("all"), facts)]);
+        disk(&cluster("", ONE), &facts)
+    }
+
+    fn roomy() -> Facts {
         let mut facts = Facts::default();
-        facts.needs.space.insert(
-            purpose.into(),
-            Space {
-                target: "/data".into(),
-                size,
-                available,
-                inodes: inodes.0,
-                free_inodes: inodes.1,
-                ..Space::default()
-            },
-        );
-        disk(&BTreeMap::from([(HostName::new("node1"), facts)]))
+        for purpose in ["data", "etcd", "log"] {
+            let plenty = space("/", 100 * GIB, 90 * GIB, (1000, 900));
+            facts.needs.space.insert(purpose.into(), plenty);
+        }
+        facts
+    }
+
+    fn judged(purpose: &str, size: u64, available: u64, inodes: (u64, u64)) -> Check {
+        let mut facts = roomy();
+        let space = space("/data", size, available, inodes);
+        facts.needs.space.insert(purpose.into(), space);
+        of(facts)
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_taken_for_enough() {
+        assert!(of(roomy()).passed);
+        for (purpose, called) in [
+            ("data", "the data directory"),
+            ("etcd", "etcd's data"),
+            ("log", "the logs"),
+        ] {
+            let mut facts = roomy();
+            facts.needs.space.remove(purpose);
+            let check = of(facts.clone());
+            assert!(
+                !check.passed && check.detail.contains(&format!("{called} on all")),
+                "{}",
+                check.detail
+            );
+            // What `df` says that is no number.
+            let unread = space("/x", 0, 0, (0, 0));
+            facts.needs.space.insert(purpose.into(), unread);
+            assert!(!of(facts).passed, "{purpose}");
+        }
+        assert!(!disk(&cluster("", ONE), &BTreeMap::new()).passed);
     }
 
     #[test]

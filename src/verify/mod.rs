@@ -3,7 +3,10 @@
 //! It believes nobody's word alone: what Patroni says of replication is asked of PostgreSQL, and what
 //! HAProxy says of its backends is tried with a row that is written and read back.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -16,8 +19,9 @@ use crate::{
     http::Http,
     inventory::{HostName, Role},
     patroni::{self, Patroni, Status},
-    plan::{self, Change, Found, Plan},
+    plan::{self, Action, Change, Found, Plan},
     remote::Remote,
+    render::Files,
 };
 
 pub(crate) mod alarms;
@@ -106,6 +110,8 @@ pub struct Prover {
     pub remote: Arc<dyn Remote>,
     pub http: Http,
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// What should be on the hosts; not needed by who asks for [`Prover::stand`] alone.
+    pub files: Files,
 }
 
 impl Prover {
@@ -136,11 +142,11 @@ impl Prover {
         let leader = patroni::leader_of(&survey);
         let mut checks = vec![self.units(facts), self.leader(&survey, Some(facts)).await];
         checks.push(self.members(found));
-        checks.push(self.replication(&survey, leader, &stranded));
+        checks.push(replication(&survey, leader, &stranded));
         checks.push(etcd);
         checks.push(trip);
-        checks.push(self.backends(&servers, leader));
-        checks.push(files(plan));
+        checks.push(backends(&self.cluster, &servers, leader));
+        checks.push(configs(plan));
         checks.push(pending_restart(&survey));
         checks.push(clock::clock(facts));
         if self.cluster.tls.is_used() {
@@ -153,7 +159,7 @@ impl Prover {
             plan::roles_not_right(&self.cluster, found),
             "every role and database is as the inventory says".into(),
         ));
-        checks.push(disk::disk(facts));
+        checks.push(disk::disk(&self.cluster, facts));
         checks.push(alarms);
         checks.push(pause::check(&survey, paused));
         checks.extend(of_members);
@@ -173,9 +179,9 @@ impl Prover {
         vec![
             pause::check(&survey, paused),
             self.leader(&survey, None).await,
-            self.replication(&survey, leader, &BTreeMap::new()),
+            replication(&survey, leader, &BTreeMap::new()),
             etcd,
-            self.backends(&servers, leader),
+            backends(&self.cluster, &servers, leader),
             failover(&survey),
         ]
     }
@@ -236,10 +242,14 @@ impl Prover {
             .collect();
         let detail = match leaders.as_slice() {
             [one] => {
-                let timeline = survey[*one]
-                    .as_ref()
-                    .ok()
-                    .and_then(|status| status.timeline);
+                let status = survey[*one].as_ref().ok();
+                let timeline = match status.and_then(|status| status.timeline) {
+                    Some(timeline) => timeline.to_string(),
+                    None => {
+                        wrong.push(format!("{one} leads, and does not say on which timeline"));
+                        String::new()
+                    }
+                };
                 let watchdog = facts.map(|facts| {
                     match facts.get(*one).and_then(|facts| facts.watchdog_armed) {
                         Some(true) => "; its watchdog is armed",
@@ -248,8 +258,7 @@ impl Prover {
                     }
                 });
                 format!(
-                    "{one} leads, on timeline {}{}",
-                    timeline.unwrap_or_default(),
+                    "{one} leads, on timeline {timeline}{}",
                     watchdog.unwrap_or_default()
                 )
             }
@@ -271,90 +280,99 @@ impl Prover {
         };
         check("leader", wrong, detail)
     }
+}
 
-    fn replication(
-        &self,
-        survey: &BTreeMap<HostName, Result<Status>>,
-        leader: Option<&HostName>,
-        stranded: &BTreeMap<HostName, String>,
-    ) -> Check {
-        let Some((leader, primary)) =
-            leader.and_then(|leader| Some((leader, survey[leader].as_ref().ok()?)))
-        else {
-            return check(
-                "replication",
-                vec!["there is no leader to replicate from".into()],
-                String::new(),
-            );
-        };
-        let mut wrong = Vec::new();
-        let mut replicas = 0;
-        for (host, status) in survey.iter().filter(|(host, _)| *host != leader) {
-            replicas += 1;
-            if !primary.streams_to(host) {
-                let why = stranded.get(host);
-                let why = why.map_or(String::new(), |why| format!(": {why}"));
-                wrong.push(format!("{leader} does not stream to {host}{why}"));
-            } else if let Ok(status) = status
-                && status.timeline != primary.timeline
-            {
-                let timeline = status.timeline.unwrap_or_default();
-                wrong.push(format!(
-                    "{host} is on timeline {timeline}, not the leader's"
-                ));
-            }
-        }
-        check(
+fn replication(
+    survey: &BTreeMap<HostName, Result<Status>>,
+    leader: Option<&HostName>,
+    stranded: &BTreeMap<HostName, String>,
+) -> Check {
+    let Some((leader, primary)) =
+        leader.and_then(|leader| Some((leader, survey[leader].as_ref().ok()?)))
+    else {
+        return check(
             "replication",
-            wrong,
-            format!("{replicas} replicas stream on the leader's timeline"),
-        )
+            vec!["there is no leader to replicate from".into()],
+            String::new(),
+        );
+    };
+    let mut wrong = Vec::new();
+    let mut replicas = 0;
+    for (host, status) in survey.iter().filter(|(host, _)| *host != leader) {
+        replicas += 1;
+        if !primary.streams_to(host) {
+            let why = stranded.get(host);
+            let why = why.map_or(String::new(), |why| format!(": {why}"));
+            wrong.push(format!("{leader} does not stream to {host}{why}"));
+            continue;
+        }
+        // Who does not answer is another check's.
+        let Ok(status) = status else { continue };
+        match (status.timeline, primary.timeline) {
+            (Some(theirs), Some(leaders)) if theirs == leaders => {}
+            (Some(theirs), Some(leaders)) => wrong.push(format!(
+                "{host} is on timeline {theirs}, and {leader} on {leaders}"
+            )),
+            (None, _) => wrong.push(format!("{host} does not say on which timeline it is")),
+            (_, None) => wrong.push(format!("{leader} does not say on which timeline it is")),
+        }
     }
+    check(
+        "replication",
+        wrong,
+        format!("{replicas} replicas stream on the leader's timeline"),
+    )
+}
 
-    fn backends(&self, servers: &Result<Vec<haproxy::Server>>, leader: Option<&HostName>) -> Check {
-        let servers = match servers {
-            Ok(servers) => servers,
-            Err(error) => return check("backends", vec![error.to_string()], String::new()),
-        };
-        let up = |listener: &str| -> Vec<&str> {
-            let mut names: Vec<&str> = servers
-                .iter()
-                .filter(|server| server.listener == listener && server.is_up())
-                .map(|server| server.name.as_str())
-                .collect();
-            names.sort_unstable();
-            names
-        };
-        let mut wrong = Vec::new();
-        let writes = up(haproxy::WRITE);
-        if writes != leader.iter().map(|host| host.as_str()).collect::<Vec<_>>() {
-            wrong.push(format!("the write port leads to {}", names(&writes)));
-        }
-        let mut replicas: Vec<&str> = self
-            .cluster
-            .with_role(Role::Postgres)
-            .map(|node| node.name.as_str())
-            .filter(|name| leader.is_none_or(|leader| leader.as_str() != *name))
+fn backends(
+    cluster: &Cluster,
+    servers: &Result<Vec<haproxy::Server>>,
+    leader: Option<&HostName>,
+) -> Check {
+    let servers = match servers {
+        Ok(servers) => servers,
+        Err(error) => return check("backends", vec![error.to_string()], String::new()),
+    };
+    let up = |listener: &str| -> Vec<&str> {
+        let mut names: Vec<&str> = servers
+            .iter()
+            .filter(|server| server.listener == listener && server.is_up())
+            .map(|server| server.name.as_str())
             .collect();
-        replicas.sort_unstable();
-        let reads = up(haproxy::READ);
-        if reads != replicas {
-            wrong.push(format!(
-                "the read port leads to {}, not {}",
-                names(&reads),
-                names(&replicas)
-            ));
-        }
-        check(
-            "backends",
-            wrong,
-            format!(
-                "the write port leads to {}, the read port to {}",
-                names(&writes),
-                names(&reads)
-            ),
-        )
+        names.sort_unstable();
+        names
+    };
+    let mut wrong = Vec::new();
+    let writes = up(haproxy::WRITE);
+    if leader.is_none() {
+        wrong.push("there is no leader that the write port could lead to".into());
     }
+    if writes != leader.iter().map(|host| host.as_str()).collect::<Vec<_>>() {
+        wrong.push(format!("the write port leads to {}", names(&writes)));
+    }
+    let mut replicas: Vec<&str> = cluster
+        .with_role(Role::Postgres)
+        .map(|node| node.name.as_str())
+        .filter(|name| leader.is_none_or(|leader| leader.as_str() != *name))
+        .collect();
+    replicas.sort_unstable();
+    let reads = up(haproxy::READ);
+    if reads != replicas {
+        wrong.push(format!(
+            "the read port leads to {}, not {}",
+            names(&reads),
+            names(&replicas)
+        ));
+    }
+    check(
+        "backends",
+        wrong,
+        format!(
+            "the write port leads to {}, the read port to {}",
+            names(&writes),
+            names(&reads)
+        ),
+    )
 }
 
 fn names(list: &[&str]) -> String {
@@ -365,34 +383,46 @@ fn names(list: &[&str]) -> String {
     }
 }
 
-fn files(plan: &Plan) -> Check {
-    let wrong: Vec<String> = plan
-        .steps
-        .iter()
-        .flat_map(|step| {
-            step.changes.iter().filter_map(move |change| match change {
-                Change::File { path, .. } => {
-                    Some(format!("{path} on {} is not as rendered", step.host))
-                }
-                Change::Folder { path, .. } => Some(format!(
-                    "{path} on {} has not the owner or the mode that it needs",
-                    step.host
-                )),
-                Change::Package(package) => {
-                    Some(format!("{package} is not installed on {}", step.host))
-                }
-                Change::Setting { key, .. } => {
-                    Some(format!("{key} in the DCS is not the inventory's"))
-                }
-                _ => None,
-            })
-        })
-        .collect();
-    check(
-        "configs",
-        wrong,
-        "every file and setting is as rendered".into(),
-    )
+/// Whatever `up` would still change, however small it is: what a file is not and what a step would do.
+fn configs(plan: &Plan) -> Check {
+    let mut wrong = Vec::new();
+    let mut told = BTreeSet::new();
+    for step in &plan.steps {
+        // Patroni reads its files by itself; these steps only have it do so at once.
+        let hurries = matches!(step.action, Action::Wake | Action::TakeOver);
+        if !step.changes_something() || hurries {
+            continue;
+        }
+        let (host, why) = (&step.host, step.why.as_str());
+        let said: Vec<String> = step
+            .changes
+            .iter()
+            .filter_map(|change| difference(host, change))
+            .collect();
+        let is_new = told.insert((host, why));
+        if !said.is_empty() {
+            wrong.extend(said);
+        } else if is_new {
+            // A unit that would take over what was told of just now has the same reason.
+            wrong.push(format!("`up` would do {} on {host}: {why}", step.name));
+        }
+    }
+    if plan.partial {
+        wrong.push("the rest can only be compared once etcd answers and a member leads".into());
+    }
+    check("configs", wrong, "`up` would change nothing".into())
+}
+
+fn difference(host: &HostName, change: &Change) -> Option<String> {
+    match change {
+        Change::File { path, .. } => Some(format!("{path} on {host} is not as rendered")),
+        Change::Folder { path, .. } => Some(format!(
+            "{path} on {host} has not the owner or the mode that it needs"
+        )),
+        Change::Package(package) => Some(format!("{package} is not installed on {host}")),
+        Change::Setting { key, .. } => Some(format!("{key} in the DCS is not the inventory's")),
+        Change::Unit { .. } | Change::Other(_) => None,
+    }
 }
 
 /// After etcd was away the members go on taking the leader of that time for the leader, for up to `ttl`:
@@ -442,6 +472,13 @@ fn check(name: &'static str, wrong: Vec<String>, right: String) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        plan::{
+            Condition, Step,
+            tests::world::{FIVE, cluster},
+        },
+        remote::Script,
+    };
 
     #[test]
     fn a_member_that_keeps_to_a_leaders_word_would_follow_nobody() {
@@ -458,6 +495,137 @@ mod tests {
         let check = failover(&survey);
         assert!(
             !check.passed && check.detail.contains("node3"),
+            "{}",
+            check.detail
+        );
+    }
+
+    fn step(name: &'static str, why: &str, changes: Vec<Change>, action: Action) -> Step {
+        Step {
+            host: HostName::new("node2"),
+            name,
+            why: why.into(),
+            after: Vec::new(),
+            changes,
+            action,
+            limit: std::time::Duration::from_secs(1),
+            units: Vec::new(),
+        }
+    }
+
+    fn told(steps: Vec<Step>) -> Check {
+        configs(&Plan {
+            steps,
+            ..Plan::default()
+        })
+    }
+
+    /// Roles, folders, the venv and what was written and not taken over are no file, package or setting.
+    #[test]
+    fn whatever_up_would_change_does_not_hold() {
+        assert!(told(Vec::new()).passed);
+        let run = || Action::Run(Script::new());
+        for (name, change) in [
+            ("accounts", vec![Change::Other("the role app".into())]),
+            ("install-patroni", vec![Change::Other("a venv".into())]),
+            (
+                "reload-patroni",
+                vec![Change::Unit {
+                    unit: "patroni",
+                    verb: "reload",
+                }],
+            ),
+            ("ensure-roles", Vec::new()),
+        ] {
+            let check = told(vec![step(name, "it lacks something", change, run())]);
+            assert!(!check.passed, "{name}");
+            let said = format!("`up` would do {name} on node2: it lacks something");
+            assert_eq!(check.detail, said);
+        }
+        let leader = Action::RunOnLeader(Script::new());
+        assert!(!told(vec![step("close-public", "it is open", Vec::new(), leader)]).passed);
+        for waits in [
+            Action::Await(Condition::Leader),
+            Action::TryParameters(Script::new()),
+            Action::Wake,
+            Action::TakeOver,
+        ] {
+            assert!(told(vec![step("waits", "for others", Vec::new(), waits)]).passed);
+        }
+        let partial = Plan {
+            partial: true,
+            ..Plan::default()
+        };
+        assert!(!configs(&partial).passed, "the rest is not known");
+    }
+
+    #[test]
+    fn a_file_and_the_unit_that_would_take_it_over_are_told_of_once() {
+        let file = Change::File {
+            path: "/etc/patroni.yml".into(),
+            old: None,
+            new: None,
+            note: None,
+        };
+        let reload = Change::Unit {
+            unit: "patroni",
+            verb: "reload",
+        };
+        let run = || Action::Run(Script::new());
+        let check = told(vec![
+            step(
+                "configure-patroni",
+                "/etc/patroni.yml differs",
+                vec![file],
+                run(),
+            ),
+            step(
+                "reload-patroni",
+                "/etc/patroni.yml differs",
+                vec![reload],
+                run(),
+            ),
+        ]);
+        assert_eq!(check.detail, "/etc/patroni.yml on node2 is not as rendered");
+    }
+
+    fn member(role: &str, timeline: Option<u64>) -> Result<Status> {
+        let told = serde_json::json!({
+            "state": "running", "role": role, "timeline": timeline,
+            "replication": [{"application_name": "node2", "state": "streaming"}],
+        });
+        Ok(serde_json::from_value(told).unwrap())
+    }
+
+    #[test]
+    fn a_timeline_that_nobody_tells_is_not_the_same() {
+        let leader = HostName::new("node1");
+        let judged = |primary, replica| {
+            let survey = BTreeMap::from([
+                (leader.clone(), member("primary", primary)),
+                (HostName::new("node2"), member("replica", replica)),
+            ]);
+            replication(&survey, Some(&leader), &BTreeMap::new())
+        };
+        assert!(judged(Some(3), Some(3)).passed);
+        for (primary, replica, says) in [
+            (None, None, "node2 does not say on which timeline it is"),
+            (None, Some(3), "node1 does not say on which timeline it is"),
+            (Some(3), None, "node2 does not say on which timeline it is"),
+            (Some(3), Some(2), "node2 is on timeline 2, and node1 on 3"),
+        ] {
+            let check = judged(primary, replica);
+            assert!(!check.passed, "{primary:?} {replica:?}");
+            assert_eq!(check.detail, says);
+        }
+    }
+
+    #[test]
+    fn a_write_port_that_leads_to_nobody_does_not_hold() {
+        let cluster = cluster("", FIVE);
+        let check = backends(&cluster, &Ok(Vec::new()), None);
+        assert!(
+            check.detail.contains("there is no leader"),
             "{}",
             check.detail
         );

@@ -2,7 +2,8 @@
 //!
 //! Files and the DCS being right says little: `ALTER SYSTEM`, an include file, a setting of the role
 //! or the database, or a reload that never came decide what a server does. So each member is asked
-//! what it runs with, and from where it has it (`pg_settings`, `pg_file_settings`).
+//! what it runs with, and from where it has it (`pg_settings`, `pg_file_settings`), and whom it lets in
+//! (`pg_hba_file_rules`, `pg_ident_file_mappings`).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,8 +16,10 @@ use crate::{
     inventory::HostName,
     patroni::Status,
     postgres,
+    render::{self, Access, Files},
 };
 
+mod access;
 mod expected;
 
 use expected::{Expected, agree};
@@ -68,7 +71,7 @@ pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Sta
     check(
         NAME,
         differences(prover, survey).await,
-        "every member runs with the inventory's settings".into(),
+        "every member runs with the inventory's settings and access rules".into(),
     )
 }
 
@@ -87,7 +90,11 @@ pub(crate) async fn differences(
     let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (host, answer) in futures_util::future::join_all(asked).await {
         let found = match &answer {
-            Ok((running, written)) => judge(&expected, running, written),
+            Ok(answer) => {
+                let mut found = judge(&expected, &answer.running, &answer.written);
+                found.extend(access::judge(&wanted(&prover.files, host), &answer.rules));
+                found
+            }
             Err(error) => vec![format!(
                 "cannot be asked for its settings: {}",
                 error.what()
@@ -109,7 +116,25 @@ pub(crate) async fn differences(
     told
 }
 
-async fn ask(prover: &Prover, host: &HostName) -> Result<(Vec<Setting>, Vec<Written>)> {
+/// What one member says.
+struct Answer {
+    running: Vec<Setting>,
+    written: Vec<Written>,
+    rules: access::Rules,
+}
+
+/// Whom the rendered config lets in on `host`.
+fn wanted(files: &Files, host: &HostName) -> Result<Access> {
+    let files = files.get(host).map_or(&[][..], Vec::as_slice);
+    let config = files
+        .iter()
+        .find(|file| file.path == render::PATRONI_CONFIG);
+    let config =
+        config.ok_or_else(|| Error::failed("no config of Patroni's was rendered for it"))?;
+    render::access(&config.content)
+}
+
+async fn ask(prover: &Prover, host: &HostName) -> Result<Answer> {
     let answer = async {
         let port = prover.cluster.inventory.postgresql.port;
         let stream = prover.remote.dial(host, port).await?;
@@ -120,7 +145,12 @@ async fn ask(prover: &Prover, host: &HostName) -> Result<(Vec<Setting>, Vec<Writ
             .map_err(|error| Error::failed("no connection to PostgreSQL").because(&*error))?;
         let running = sql.query(RUNNING).await?.iter().map(setting).collect();
         let written = sql.query(FILES).await?.iter().map(written).collect();
-        Ok((running, written))
+        let rules = access::ask(&sql).await?;
+        Ok(Answer {
+            running,
+            written,
+            rules,
+        })
     };
     timeout(ANSWER, answer)
         .await

@@ -39,6 +39,9 @@ fn judge(answers: Vec<Answer>) -> Check {
                 wrong.push(format!("{host} is not healthy{}", health.why()));
             }
             (Ok(_), Err(error)) => wrong.push(unlisted(&host, &error)),
+            (Ok(_), Ok(view)) if view.cluster_id.is_empty() => {
+                wrong.push(format!("{host} does not say of which store it is"));
+            }
             (Ok(_), Ok(view)) => {
                 stores.insert(host, view);
             }
@@ -128,6 +131,18 @@ mod tests {
         let check = told(&[("a", view("1", &["a", "b", "c"]))]);
         assert!(
             !check.passed && check.detail.starts_with("etcd's list has b, c (says a)"),
+            "{}",
+            check.detail
+        );
+    }
+
+    /// Two that do not say are not of the same one.
+    #[test]
+    fn members_that_do_not_say_of_which_store_they_are_do_not_hold() {
+        let unsaid = view("", &["a", "b"]);
+        let check = told(&[("a", unsaid.clone()), ("b", unsaid)]);
+        assert!(
+            !check.passed && check.detail.contains("b does not say of which store it is"),
             "{}",
             check.detail
         );

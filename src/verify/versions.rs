@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{Check, Prover, check};
 use crate::{
     cluster::Node,
-    error::Result,
+    error::{Error, Result},
     inventory::{HostName, PatroniSource, Role},
     patroni::Status,
     remote::{Script, quote},
@@ -24,19 +24,25 @@ struct Installed {
     patroni: Option<String>,
     /// Programs that run and whose files have been replaced since they started.
     replaced: Vec<String>,
+    /// Programs that run, and of which the host does not say from which file.
+    unseen: Vec<String>,
+    /// The host has said all that there is.
+    complete: bool,
 }
 
 pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Status>>) -> Check {
     let asked = prover.cluster.nodes.values().map(|node| async move {
         let installed = ask(prover, node).await;
-        (&node.name, installed)
+        (node, installed)
     });
     let mut wrong = Vec::new();
-    for (host, installed) in futures_util::future::join_all(asked).await {
+    for (node, installed) in futures_util::future::join_all(asked).await {
         match installed {
             Ok(installed) => {
-                let status = survey.get(host).and_then(|status| status.as_ref().ok());
-                wrong.extend(differences(host, status, &installed));
+                let status = survey
+                    .get(&node.name)
+                    .and_then(|status| status.as_ref().ok());
+                wrong.extend(differences(node, status, &installed));
             }
             Err(error) => wrong.push(error.to_string()),
         }
@@ -78,7 +84,15 @@ async fn ask(prover: &Prover, node: &Node) -> Result<Installed> {
         .remote
         .run(&node.name, &script, ANSWER, &silent)
         .await?;
-    Ok(read(&output.stdout))
+    let installed = read(&output.stdout);
+    if installed.complete {
+        return Ok(installed);
+    }
+    Err(
+        Error::failed("the host does not say which versions are installed")
+            .on(&node.name)
+            .cause(format!("the script ended with exit code {}", output.code)),
+    )
 }
 
 fn read(text: &str) -> Installed {
@@ -88,6 +102,8 @@ fn read(text: &str) -> Installed {
             Some(("postgres", version)) => installed.postgres = number(version),
             Some(("patroni", version)) => installed.patroni = Some(upstream(version)),
             Some(("replaced", program)) => installed.replaced.push(program.to_owned()),
+            Some(("unseen", program)) => installed.unseen.push(program.to_owned()),
+            None if line == "end" => installed.complete = true,
             _ => {}
         }
     }
@@ -114,8 +130,9 @@ fn upstream(version: &str) -> String {
     version.trim().to_owned()
 }
 
-fn differences(host: &HostName, status: Option<&Status>, installed: &Installed) -> Vec<String> {
-    let mut wrong = Vec::new();
+fn differences(node: &Node, status: Option<&Status>, installed: &Installed) -> Vec<String> {
+    let host = &node.name;
+    let mut wrong = unknown(node, status, installed);
     let running = status
         .filter(|status| status.is_running())
         .and_then(|status| status.server_version);
@@ -150,6 +167,36 @@ fn differences(host: &HostName, status: Option<&Status>, installed: &Installed) 
     wrong
 }
 
+/// What cannot be compared, since one side of it is not known. Whether a member answers and runs at all is
+/// another check's.
+fn unknown(node: &Node, status: Option<&Status>, installed: &Installed) -> Vec<String> {
+    let host = &node.name;
+    let mut wrong = Vec::new();
+    if node.roles.contains(&Role::Postgres) {
+        if installed.postgres.is_none() {
+            wrong.push(format!(
+                "which PostgreSQL is installed on {host} cannot be seen"
+            ));
+        }
+        if installed.patroni.is_none() {
+            wrong.push(format!(
+                "which Patroni is installed on {host} cannot be seen"
+            ));
+        }
+        if status.is_some_and(|it| it.is_running() && it.server_version.is_none()) {
+            wrong.push(format!("{host} does not say which PostgreSQL it runs"));
+        }
+        if status.is_some_and(|it| it.patroni_version().is_none()) {
+            wrong.push(format!("{host} does not say which Patroni it runs"));
+        }
+    }
+    let unseen = installed.unseen.iter();
+    wrong.extend(
+        unseen.map(|program| format!("from which file {program} on {host} runs cannot be seen")),
+    );
+    wrong
+}
+
 fn shown(number: u32) -> String {
     format!("{}.{}", number / 10_000, number % 10_000)
 }
@@ -157,6 +204,7 @@ fn shown(number: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::tests::world::{FIVE, cluster};
 
     #[test]
     fn versions_are_read_as_postgresql_numbers_them() {
@@ -181,17 +229,66 @@ mod tests {
             "state": "running", "server_version": running, "patroni": {"version": patroni},
         }))
         .unwrap();
-        differences(&HostName::new("node2"), Some(&status), &read(text))
+        let cluster = cluster("", FIVE);
+        let node = &cluster.nodes[&HostName::new("node2")];
+        differences(node, Some(&status), &read(text))
+    }
+
+    /// Nothing said on either side is no agreement.
+    #[test]
+    fn what_is_not_known_is_said_and_does_not_hold() {
+        let all = "postgres postgres (PostgreSQL) 15.20 (Debian)\npatroni 4.1.5\nend\n";
+        for (running, patroni, text, says) in [
+            (
+                Some(150_020),
+                "4.1.5",
+                "patroni 4.1.5\n",
+                "which PostgreSQL is installed",
+            ),
+            (
+                Some(150_020),
+                "4.1.5",
+                "postgres PostgreSQL 15.20\n",
+                "which Patroni is installed",
+            ),
+            (None, "4.1.5", all, "does not say which PostgreSQL it runs"),
+            (Some(150_020), "", all, "does not say which Patroni it runs"),
+            (
+                Some(150_020),
+                "4.1.5",
+                format!("{all}unseen PostgreSQL\n").as_str(),
+                "from which file PostgreSQL on node2 runs",
+            ),
+        ] {
+            let said = told(running, patroni, text);
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert!(said[0].contains(says), "{said:?}");
+        }
+        assert!(read(all).complete && !read("patroni 4.1.5\n").complete);
+    }
+
+    /// Where no package of its is there, and for a host without a database.
+    #[test]
+    fn the_probe_says_that_it_came_to_its_end() {
+        for start in [
+            "POSTGRES= UNITS=",
+            "POSTGRES=/nonesuch DATA_DIR=/nonesuch PATRONI=venv UNITS=",
+        ] {
+            let output = std::process::Command::new("/bin/sh")
+                .args(["-c", &format!("{start}\n{}", include_str!("versions.sh"))])
+                .output()
+                .expect("sh runs");
+            assert!(
+                read(&String::from_utf8_lossy(&output.stdout)).complete,
+                "{output:?}"
+            );
+        }
     }
 
     #[test]
     fn what_runs_and_is_not_what_is_installed_is_named() {
         let there = "postgres postgres (PostgreSQL) 15.20 (Debian)\npatroni 4.1.5\n";
         assert!(told(Some(150_020), "4.1.5", there).is_empty());
-        assert!(
-            told(None, "", there).is_empty(),
-            "what is not known is not wrong"
-        );
         let older = told(Some(150_019), "4.1.5", there);
         assert_eq!(older.len(), 1);
         assert!(

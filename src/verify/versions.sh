@@ -1,4 +1,4 @@
-# What is installed, and whether a program that runs has been replaced under it.
+# What is installed, and whether a program that runs has been replaced under it; `end` comes last.
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # In a container root may not look at the processes of others: then it is asked as their user.
 program() {
@@ -6,13 +6,20 @@ program() {
     setpriv --reuid="$(stat -c %u "/proc/$1")" --regid="$(stat -c %g "/proc/$1")" --clear-groups \
       readlink "/proc/$1/exe" 2>/dev/null
 }
-gone() { case $(program "$2") in *' (deleted)') echo "replaced $1" ;; esac; }
+gone() {
+  # What does not run is another check's.
+  [ -d "/proc/$2" ] || return 0
+  case $(program "$2") in
+    '') echo "unseen $1" ;;
+    *' (deleted)') echo "replaced $1" ;;
+  esac
+}
 if [ -n "$POSTGRES" ]; then
   [ -x "$POSTGRES" ] && echo "postgres $("$POSTGRES" --version 2>/dev/null)"
   p=$(head -n 1 "$DATA_DIR/postmaster.pid" 2>/dev/null)
   [ -n "$p" ] && gone PostgreSQL "$p"
   for d in /opt/patroni/lib/python3*/site-packages/patroni-*.dist-info; do
-    [ "$PATRONI" = venv ] && [ -d "$d" ] || continue
+    if [ "$PATRONI" != venv ] || [ ! -d "$d" ]; then continue; fi
     d=${d##*/patroni-}
     echo "patroni ${d%.dist-info}"
   done
@@ -22,4 +29,5 @@ for u in $UNITS; do
   p=$(systemctl show -p MainPID --value "$u.service" 2>/dev/null)
   [ "${p:-0}" -gt 0 ] 2>/dev/null && gone "$u" "$p"
 done
+echo end
 exit 0

@@ -31,6 +31,9 @@ pub(super) enum Deed {
     Hangs,
 }
 
+/// The status of a service that is asked and does not say anything.
+pub(super) const UNANSWERED: u16 = 0;
+
 /// A question to a service: host, port, `METHOD /path`, and the body.
 pub(super) type Asked<'a> = (&'a str, u16, &'a str, &'a Value);
 
@@ -40,6 +43,8 @@ type Services = dyn Fn(Asked<'_>) -> (u16, Value) + Send + Sync;
 pub(super) struct Hosts {
     pub(super) scripts: Box<Scripts>,
     services: Arc<Services>,
+    /// How long a service may take to do something.
+    pub(super) deed: Duration,
     /// `HOST begins` and `HOST ends`, in their order.
     log: Mutex<Vec<String>>,
 }
@@ -49,6 +54,7 @@ impl Hosts {
         Self {
             scripts: Box::new(scripts),
             services: Arc::new(|_| (503, Value::Null)),
+            deed: Duration::from_secs(120),
             log: Mutex::default(),
         }
     }
@@ -123,6 +129,9 @@ async fn serve(services: Arc<Services>, host: HostName, port: u16, stream: Duple
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let asked = request.trim_end_matches(" HTTP/1.1\r\n");
     let (status, answer) = services((host.as_str(), port, asked, &body));
+    if status == UNANSWERED {
+        return std::future::pending().await;
+    }
     let answer = answer.to_string();
     let answer = format!(
         "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
@@ -206,7 +215,7 @@ pub(super) async fn walk_until(
     let (events, mut receiver) = Events::channel();
     let context = Context {
         cluster: Arc::new(cluster("", FIVE)),
-        http: Http::new(remote.clone(), None),
+        http: Http::new(remote.clone(), None).impatient(hosts.deed),
         remote,
         events,
         survey: SharedSurvey::default(),

@@ -4,11 +4,12 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use super::hosts::{Hosts, member, step, walk};
+use super::hosts::{Hosts, UNANSWERED, member, step, walk};
 use crate::{event::Outcome::Changed, plan::Action};
 
 const NAMES: [&str; 3] = ["node1", "node2", "node3"];
@@ -31,6 +32,10 @@ struct Played {
     tells: bool,
     /// Whose Patroni no longer says that it waits once it has been restarted.
     forgets: Option<&'static str>,
+    /// Whose Patroni gives no answer to a restart, and in how many looks at it PostgreSQL has started.
+    starting: Option<(&'static str, u32)>,
+    /// How often each PostgreSQL has started.
+    starts: BTreeMap<&'static str, u32>,
     deeds: Vec<String>,
 }
 
@@ -46,12 +51,15 @@ impl Played {
             lag: 0,
             tells: true,
             forgets: None,
+            starting: None,
+            starts: NAMES.map(|name| (name, 1)).into(),
             deeds: Vec::new(),
         }
     }
 
     /// PostgreSQL starts on `name`, which leads or follows.
     fn start(&mut self, name: &'static str) {
+        *self.starts.entry(name).or_default() += 1;
         let bound = if name == self.leader {
             self.lag = 3;
             self.wanted
@@ -72,6 +80,9 @@ impl Played {
             }
             "POST /restart" => {
                 self.deeds.push(format!("restart {name}"));
+                if self.starting.is_some_and(|(slow, _)| slow == name) {
+                    return (UNANSWERED, Value::Null);
+                }
                 self.start(name);
                 (200, json!("restarted successfully"))
             }
@@ -92,6 +103,17 @@ impl Played {
     }
 
     fn status(&mut self, name: &'static str) -> Value {
+        let asked = self.deeds.contains(&format!("restart {name}"));
+        if let Some((slow, looks)) = self.starting.as_mut().filter(|_| asked)
+            && *slow == name
+        {
+            *looks -= 1;
+            if *looks == 0 {
+                self.starting = None;
+                self.start(name);
+                self.deeds.push(format!("{name} has started"));
+            }
+        }
         self.lag = self.lag.saturating_sub(u32::from(name == self.leader));
         if self.lag == 0 {
             let bound = self.runs[self.leader];
@@ -106,6 +128,7 @@ impl Played {
         let mut status = member(leads, if leads { &others } else { &[] });
         let loops = self.loops[name].saturating_sub(self.slow.get(name).copied().unwrap_or(0));
         status["dcs_last_seen"] = json!(loops);
+        status["postmaster_start_time"] = json!(self.starts[name].to_string());
         status["xlog"] =
             json!({"location": 9, "replayed_location": if self.lag == 0 { 9 } else { 8 }});
         let (runs, wanted) = (self.runs[name], self.wanted);
@@ -124,11 +147,16 @@ impl Played {
 }
 
 async fn deeds(played: Played) -> Vec<String> {
+    let deed = match played.starting {
+        Some(_) => Duration::from_millis(500),
+        None => Duration::from_secs(120),
+    };
     let played = Arc::new(Mutex::new(played));
     let theirs = played.clone();
-    let hosts = Hosts::serving(move |(host, _, question, body)| {
+    let mut hosts = Hosts::serving(move |(host, _, question, body)| {
         theirs.lock().unwrap().answer(host, question, body)
     });
+    hosts.deed = deed;
     let walked = walk(hosts, vec![step("node3", Action::RestartPending, &[])]).await;
     assert_eq!(walked.outcomes(), [Changed], "{:?}", walked.result);
     let played = played.lock().unwrap();
@@ -170,6 +198,18 @@ async fn a_patroni_that_gives_no_reasons_comes_to_the_same_end() {
     let mut raised = Played::new(100, 200);
     raised.tells = false;
     assert_eq!(deeds(raised).await.len(), 3);
+}
+
+/// A checkpoint or a recovery may take longer than an answer is waited for. Its leader still says that it
+/// streams to it, as it did before.
+#[tokio::test]
+async fn a_restart_that_is_not_answered_goes_on_and_is_waited_for() {
+    let mut played = Played::new(100, 200);
+    played.starting = Some(("node2", 5));
+    let deeds = deeds(played).await;
+    let expected = ["restart node2", "node2 has started", "restart node3"];
+    assert_eq!(deeds[..3], expected);
+    assert_eq!(deeds.len(), 4, "{deeds:?}");
 }
 
 #[tokio::test]

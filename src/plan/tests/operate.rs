@@ -317,3 +317,92 @@ fn only_a_synchronous_standby_takes_over_unless_it_is_forced() {
         "not a synchronous standby",
     );
 }
+
+/// Between a question and its answer there may be an hour.
+#[test]
+fn what_was_agreed_to_is_not_done_to_another_cluster() {
+    let to = host("node2");
+    let failover = |told: &Told| operate::failover(&told.seen(), &to, false).unwrap();
+    let before = Told::new(false).headless();
+    let agreed = failover(&before);
+    let seen = before.seen();
+    let judge =
+        |now: &Told| operate::still((&seen, &agreed), (&now.seen(), &failover(now)), Some(&to));
+    assert!(judge(&Told::new(false).headless()).is_ok());
+    // The leader is back.
+    let error = judge(&Told::new(false)).unwrap_err();
+    assert!(
+        error.causes()[0].contains("nobody led when it was asked for, and node1 leads now"),
+        "{error}"
+    );
+    assert_eq!(error.left_behind(), Some("nothing was changed"));
+    // It has fallen back.
+    let mut behind = Told::new(false).headless();
+    let lag = |told: &mut Told, lag: Value| {
+        let members = &mut told.topology.as_mut().unwrap().members;
+        let member = members.iter_mut().find(|it| it.name == "node2").unwrap();
+        member.lag = Some(lag);
+    };
+    lag(&mut behind, json!(1000));
+    assert!(judge(&behind).is_ok(), "that much comes and goes");
+    lag(&mut behind, json!(1 << 30));
+    assert!(
+        judge(&behind)
+            .unwrap_err()
+            .to_string()
+            .contains("1073741824 bytes")
+    );
+    lag(&mut behind, json!("unknown"));
+    assert!(judge(&behind).is_err());
+
+    // A synchronous standby that is none any more.
+    let before = Told::new(true);
+    let forced = |told: &Told| operate::failover(&told.seen(), &to, true).unwrap();
+    let now = Told::new(false);
+    let judged = operate::still(
+        (&before.seen(), &forced(&before)),
+        (&now.seen(), &forced(&now)),
+        Some(&to),
+    );
+    assert!(
+        judged
+            .unwrap_err()
+            .to_string()
+            .contains("no synchronous standby any more")
+    );
+
+    // Another member waits for a restart than the one that was told of.
+    let replica =
+        |told: &Told| operate::restart(&told.seen(), Which::One(&host("node3")), false).unwrap();
+    let before = Told::new(false);
+    let mut now = Told::new(false);
+    now.says(
+        "node3",
+        json!({"state": "running", "role": "replica", "postmaster_start_time": "today"}),
+    );
+    let judged = operate::still(
+        (&before.seen(), &replica(&before)),
+        (&now.seen(), &replica(&now)),
+        Some(&host("node3")),
+    );
+    assert!(judged.unwrap_err().to_string().contains("other steps"));
+}
+
+#[test]
+fn a_leader_that_waits_is_not_restarted_without_a_successor() {
+    let mut told = Told::new(false);
+    let lonely = json!({"state": "running", "role": "primary", "pending_restart": true});
+    told.says("node1", lonely);
+    refused(
+        operate::restart(&told.seen(), Which::All, true),
+        "streams to no replica",
+    );
+    // Nobody has to take the place of a replica, or of an only member.
+    let mut replica = Told::new(false);
+    let waits = json!({"state": "running", "role": "replica", "pending_restart": true});
+    replica.says("node2", waits);
+    assert_eq!(
+        steps(&operate::restart(&replica.seen(), Which::All, true).unwrap()),
+        "0 node1 restart-pending []\n"
+    );
+}

@@ -42,7 +42,7 @@ pub(super) const SHARED: &str = r"
 ";
 
 /// One host for everything.
-pub(super) const ONE: &str = "\n  all: { roles: [postgres, etcd, haproxy], address: 192.0.2.1 }";
+pub(crate) const ONE: &str = "\n  all: { roles: [postgres, etcd, haproxy], address: 192.0.2.1 }";
 
 /// The database system that a settled world has.
 pub(super) const SYSTEM: &str = "7506492390881896645";

@@ -139,7 +139,8 @@ impl Base {
                 _ => {}
             }
         }
-        site.remote.settle_lease();
+        // Where none holds it, the first look at them says so.
+        let _ = site.remote.settle_lease();
         Ok(())
     }
 
@@ -551,7 +552,9 @@ impl Site<'_> {
         }
         dark.sort_by(|one, other| one.host().cmp(&other.host()));
         self.looked.store(true, Ordering::Relaxed);
-        self.remote.settle_lease();
+        if !read.is_empty() {
+            self.remote.settle_lease()?;
+        }
         Ok((read, dark))
     }
 

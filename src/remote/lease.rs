@@ -5,6 +5,7 @@
 //! ends, or after [`SILENCE`] without a sign of life. Nothing has to be cleaned up after a run that died.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,7 +15,7 @@ use std::{
 
 use openssh::{Session, Stdio};
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     task::JoinHandle,
     time::{Instant, interval, sleep, timeout},
 };
@@ -90,6 +91,8 @@ pub struct Lease {
     given_up: CancellationToken,
     /// Which host said so, and who has it.
     lost: OnceLock<(HostName, Option<Holder>)>,
+    /// Why hosts could not say whether it is theirs to give.
+    unheld: Mutex<BTreeMap<HostName, String>>,
 }
 
 /// What came of taking it on one host.
@@ -101,6 +104,8 @@ pub(super) enum Taken {
 }
 
 enum Answer {
+    /// It ended without an answer, with these words.
+    Silent(String),
     /// With whoever held it last.
     Held(Box<Held>, Option<Holder>),
     By(Option<Holder>),
@@ -115,7 +120,33 @@ impl Lease {
             settled: AtomicBool::new(false),
             given_up: CancellationToken::new(),
             lost: OnceLock::new(),
+            unheld: Mutex::default(),
         }
+    }
+
+    fn unknown(&self, host: &HostName, why: String) -> Taken {
+        let mut unheld = self.unheld.lock().unwrap_or_else(PoisonError::into_inner);
+        unheld.insert(host.clone(), why);
+        Taken::Unknown
+    }
+
+    /// Why the run may not begin although hosts answer: none of them holds it for this run, so that
+    /// another one could be at work as well.
+    pub(super) fn nowhere(&self) -> Option<Error> {
+        if self.settled.load(Ordering::Relaxed) || self.holding() > 0 {
+            return None;
+        }
+        let unheld = self.unheld.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = Error::failed("no host holds the lease for this run");
+        let error = unheld.iter().fold(error, |error, (host, why)| {
+            error.cause(format!("{host}: {why}"))
+        });
+        Some(
+            error
+                .left("nothing was changed")
+                .hint("without it another run could be at work at the same time")
+                .hint("it is a lock on /run/pgherd.lease; try it on a host: sudo bash -c 'exec 9<>/run/pgherd.lease && flock -n 9 && echo free'"),
+        )
     }
 
     /// Why nothing may be done any more, if that is so.
@@ -158,7 +189,12 @@ impl Lease {
             let other = match answer {
                 Ok(Some(Answer::Held(held, last))) => return self.granted(host, *held, last),
                 Ok(Some(Answer::By(other))) => other,
-                _ => return Taken::Unknown,
+                Ok(Some(Answer::Silent(why))) => return self.unknown(host, why),
+                Ok(None) => return self.unknown(host, "the connection broke".to_owned()),
+                Err(_) => {
+                    let seconds = ANSWER.as_secs();
+                    return self.unknown(host, format!("no answer in {seconds} s"));
+                }
             };
             // One of our own, over a connection that broke and has not ended there yet.
             let own = other.as_ref().is_some_and(|it| it.run == self.holder.run);
@@ -209,7 +245,7 @@ impl Lease {
 
     fn overtaken(&self, host: &HostName, other: &Holder) -> Error {
         Error::failed(format!(
-            "this run was cut off from all hosts, and {AT_WORK} `{}` since",
+            "for a while no host held the lease for this run, and {AT_WORK} `{}` since",
             self.cluster
         ))
         .cause(format!("{host} says: {other}"))
@@ -223,7 +259,7 @@ impl Lease {
             .arc_raw_command(RUNNER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .await
             .ok()?;
@@ -237,7 +273,9 @@ impl Lease {
         let said = format!("{}\n{SCRIPT}{end}\n{}\n", SCRIPT.len(), self.holder.line());
         stdin.write_all(said.as_bytes()).await.ok()?;
         let mut stdout = BufReader::new(stdout);
-        let said = answer(&mut stdout).await?;
+        let Some(said) = answer(&mut stdout).await else {
+            return Some(Answer::Silent(reason(child.stderr().take()).await));
+        };
         let line = said.trim_end();
         if let Some(other) = line.strip_prefix("refused") {
             return Some(Answer::By(Holder::parse(other)));
@@ -285,6 +323,22 @@ impl Lease {
         };
         Some(Answer::Held(Box::new(held), last))
     }
+}
+
+/// The last that was said by what ended without an answer; bounded too.
+async fn reason(stderr: Option<impl AsyncRead + Unpin>) -> String {
+    let mut said = Vec::new();
+    if let Some(stderr) = stderr {
+        let _ = timeout(ENDING, stderr.take(4096).read_to_end(&mut said)).await;
+    }
+    let said = String::from_utf8_lossy(&said);
+    let last = said
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty());
+    last.unwrap_or("what was to hold it ended without a word")
+        .to_owned()
 }
 
 /// What the script says, after whatever the login has printed; bounded, for it comes from elsewhere.
@@ -482,6 +536,45 @@ mod tests {
         assert!(error.what().contains(AT_WORK), "{error}");
         assert!(lease.given_up.is_cancelled(), "what is held is given back");
         assert!(lease.given_up().is_some(), "and nothing goes on elsewhere");
+    }
+
+    fn lease() -> Lease {
+        Lease::new("pg", Holder::now("up"))
+    }
+
+    #[test]
+    fn a_lease_that_no_host_holds_is_an_obstacle() {
+        let lease = lease();
+        let host = HostName::new("node1");
+        let why = "bash: line 1: flock: command not found";
+        assert!(matches!(lease.unknown(&host, why.into()), Taken::Unknown));
+        let error = lease.nowhere().expect("no host holds it");
+        assert_eq!(error.causes(), [format!("node1: {why}")]);
+        assert_eq!(error.left_behind(), Some("nothing was changed"));
+        lease
+            .beats
+            .lock()
+            .unwrap()
+            .push(Arc::new(AtomicU64::new(now())));
+        assert!(lease.nowhere().is_none(), "one is enough");
+        lease.settle();
+        lease.beats.lock().unwrap().clear();
+        assert!(lease.nowhere().is_none(), "its loss is another matter");
+    }
+
+    #[tokio::test]
+    async fn what_ended_without_an_answer_is_told_by_its_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = dir.path().join("nonesuch/lease");
+        let script = SCRIPT.replace("/run/pgherd.lease", nowhere.to_str().unwrap());
+        let output = Command::new("bash")
+            .args(["-c", &format!("printf 'keep\\n\\n\\n' | {{ {script}\n}}")])
+            .output()
+            .unwrap();
+        assert_eq!(answer(&mut &output.stdout[..]).await, None);
+        let said = reason(Some(&output.stderr[..])).await;
+        assert!(said.contains("nonesuch/lease"), "{said}");
+        assert!(reason(Some(&b""[..])).await.contains("without a word"));
     }
 
     #[test]

@@ -98,10 +98,16 @@ impl SshRemote {
 
     /// From now on a host on which the lease is lost does not end the run, as long as another one
     /// holds it.
-    pub fn settle_lease(&self) {
+    ///
+    /// An error where no host at all holds it, although the run takes one.
+    pub fn settle_lease(&self) -> Result<()> {
         if let Some(lease) = &self.lease {
+            if let Some(error) = lease.nowhere() {
+                return Err(error);
+            }
             lease.settle();
         }
+        Ok(())
     }
 
     /// Opens the connection to `host` if there is none.

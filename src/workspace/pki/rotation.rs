@@ -94,7 +94,7 @@ pub(in crate::workspace) fn replace(dir: &Path, cluster: &str, now: jiff::Timest
     let current = Pki::open_at(dir, &name(cluster), now)?;
     let only = format!("{}\n", first(&current.ca_pem));
     let grown = read_cert(&paths(&next, CA).0)?;
-    if !grown.is_some_and(|(_, grown)| grown.validity().lapse(now).is_none()) {
+    if grown.is_none_or(|(_, grown)| grown.validity().lapse(now).is_some()) {
         // Trust first: the stage, which would lead here again, goes last.
         files::write(&ca, files::PUBLIC, only.as_bytes())?;
         clear(dir)?;

@@ -17,8 +17,11 @@ use super::context::{Base, typed};
 use crate::{
     cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
     error::{Error, Result},
+    event::Events,
     inventory::{HostName, Inventory, Role},
+    plan::membership::MARKER,
     provider::{Machine, Resource},
+    remote::{Remote, Script},
 };
 
 /// What `--cluster-id` takes for things that say no id.
@@ -26,6 +29,9 @@ const UNMARKED: &str = "unmarked";
 
 /// How long a port may take to answer when only its presence counts.
 const KNOCK: Duration = Duration::from_secs(1);
+
+/// How long a host may take to say whose it is.
+const ASK: Duration = Duration::from_secs(15);
 
 /// Things by the id that they say; `None` for those without one.
 type ById<'a> = BTreeMap<Option<&'a str>, Vec<String>>;
@@ -60,6 +66,45 @@ fn check(inventory: &Inventory, found: &ById<'_>, ours: Option<&str>) -> Result<
             }
         }
     }
+}
+
+/// Asks hosts that carry no id whose they are: a name alone removes nothing.
+///
+/// # Errors
+/// One shows another cluster's mark, or cannot be asked: it may have been made from another folder.
+pub(super) async fn of_unmarked(base: &Base, machines: &[Machine], ours: &str) -> Result<()> {
+    let (events, _quiet) = Events::channel();
+    let site = base.connect(machines, &events).await?;
+    let script = Script::probe(format!("cat {MARKER} 2>/dev/null; echo"));
+    let asked = machines.iter().map(|machine| {
+        let (host, remote, script) = (&machine.host, &site.remote, &script);
+        async move {
+            let silent = |_, _: &str| {};
+            match timeout(ASK, remote.run(host, script, ASK, &silent)).await {
+                Ok(Ok(said)) => Ok((host, said.stdout)),
+                Ok(Err(error)) => Err((host, error.to_string())),
+                Err(_) => Err((host, format!("no answer within {} s", ASK.as_secs()))),
+            }
+        }
+    });
+    let said = join_all(asked).await;
+    site.close().await;
+    for answer in said {
+        let (host, why) = match answer {
+            // One that was made and not taken yet lets in this workspace's key, and says nothing.
+            Ok((_, mark)) if mark.trim().is_empty() || mark.contains(ours) => continue,
+            Ok((host, _)) => (host, format!("{MARKER} there names another cluster")),
+            Err((host, why)) => (host, why),
+        };
+        let inventory = &base.inventory;
+        return Err(Error::failed("it is not known whose this host is")
+            .on(host)
+            .cause(format!("it carries no id, as those that earlier versions made, and cannot be told by its mark: {why}"))
+            .left("nothing was removed")
+            .hint(copy(inventory))
+            .hint(removal(inventory, None)));
+    }
+    Ok(())
 }
 
 /// Those of `all` that `down` removes.

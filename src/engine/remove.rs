@@ -151,6 +151,13 @@ async fn remove_hosts(
     if let Ok(outlook) = asker.base.outlook().await {
         asker.base.claim(&outlook.running).await?;
     }
+    if let (Some(ours), None) = (asker.ours, asker.wish.cluster_id) {
+        let mut unmarked = provider.discover().await?;
+        unmarked.retain(|machine| machine.cluster_id.is_none());
+        if !unmarked.is_empty() {
+            ownership::of_unmarked(asker.base, &unmarked, ours).await?;
+        }
+    }
     asker.ask(&list(&resources, &asker.base.inventory)).await?;
     tokio::select! {
         removed = provider.remove(&resources, events) => removed?,

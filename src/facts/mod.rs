@@ -259,6 +259,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         ]);
         packages.extend((13..=20).map(|major| format!("postgresql-{major}")));
         ports.extend([inventory.postgresql.port, PATRONI_PORT]);
+        takes.push(PGPASS);
         wanted.extend([
             "postgresql-[1-9][0-9]",
             if venv { "python3-pip-whl" } else { "patroni" },
@@ -328,6 +329,9 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line(needs::SCRIPT)
         .line("fact end")
 }
+
+/// Where Patroni writes the password that replicas copy with.
+pub(crate) const PGPASS: &str = "/var/lib/postgresql/.pgpass-patroni";
 
 /// The options that HAProxy is started with; other files than its own may be among them.
 pub(crate) const HAPROXY_OPTIONS: &str = "/etc/default/haproxy";

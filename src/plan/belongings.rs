@@ -21,8 +21,9 @@ const PGDG_SOURCES: [&str; 2] = [
     "/etc/apt/sources.list.d/pgdg.list",
 ];
 
-/// What pgherd wrote while it kept no manifest: on a host that it took then, these are its own.
-const WITHOUT_MANIFEST: [&str; 18] = [
+/// What pgherd wrote while it kept no manifest, under names that only it gives: on a host that it took
+/// then, these are its own.
+const WITHOUT_MANIFEST: [&str; 16] = [
     surprise::MARKER,
     "/etc/pgherd/ca-bundle.crt",
     "/etc/apt/apt.conf.d/90pgherd",
@@ -33,19 +34,36 @@ const WITHOUT_MANIFEST: [&str; 18] = [
     "/etc/pgherd/tls/etcd/server.crt",
     "/etc/pgherd/tls/etcd/server.key",
     "/etc/systemd/system/etcd.service.d/pgherd.conf",
-    "/etc/default/etcd",
     "/etc/pgherd/tls/postgres/ca.crt",
     "/etc/pgherd/tls/postgres/server.crt",
     "/etc/pgherd/tls/postgres/server.key",
-    "/etc/systemd/system/patroni.service",
-    "/etc/patroni.yml",
     "/etc/systemd/system/haproxy.service.d/pgherd.conf",
-    "/etc/haproxy/haproxy.cfg",
-];
-const HAPROXY_TLS: [&str; 2] = [
     "/etc/pgherd/tls/haproxy/ca.crt",
     "/etc/pgherd/tls/haproxy/server.pem",
 ];
+
+/// What it wrote then under names that others give as well, and what else it wrote for the same role.
+const SHARED_WITHOUT_MANIFEST: [(&str, &str); 4] = [
+    (
+        "/etc/default/etcd",
+        "/etc/systemd/system/etcd.service.d/pgherd.conf",
+    ),
+    (
+        "/etc/systemd/system/patroni.service",
+        "/etc/postgresql-common/createcluster.d/pgherd.conf",
+    ),
+    (
+        "/etc/patroni.yml",
+        "/etc/postgresql-common/createcluster.d/pgherd.conf",
+    ),
+    (
+        "/etc/haproxy/haproxy.cfg",
+        "/etc/systemd/system/haproxy.service.d/pgherd.conf",
+    ),
+];
+
+/// How every file of pgherd's that can have comments begins.
+const HEADER: &str = "# Written by pgherd;";
 
 /// The folders that it made then, the deeper ones first.
 const FOLDERS_WITHOUT_MANIFEST: [&str; 9] = [
@@ -82,8 +100,40 @@ pub(super) fn is_own(cluster: &Cluster, facts: &Facts, path: &str) -> bool {
     }
     match &facts.belongings.manifest {
         Some(manifest) => manifest.files.contains(path),
-        None => WITHOUT_MANIFEST.contains(&path) || HAPROXY_TLS.contains(&path),
+        None => own_without_manifest(facts).any(|own| own == path),
     }
+}
+
+/// The file that a role's unit is configured by.
+pub(super) fn config(role: Role) -> &'static str {
+    match role {
+        Role::Postgres => "/etc/patroni.yml",
+        Role::Etcd => "/etc/default/etcd",
+        Role::Haproxy => "/etc/haproxy/haproxy.cfg",
+    }
+}
+
+/// Whether pgherd has the role's unit in its hands already, so that what is added to it since is no
+/// surprise but somebody's wish.
+pub(super) fn is_taken(cluster: &Cluster, facts: &Facts, role: Role) -> bool {
+    is_own(cluster, facts, config(role))
+}
+
+/// What is pgherd's on a host that it took while it kept no manifest.
+///
+/// A file of a role that it never had there is somebody's.
+fn own_without_manifest(facts: &Facts) -> impl Iterator<Item = &'static str> {
+    let there =
+        |path: &str| facts.files.contains_key(path) || facts.belongings.there.contains_key(path);
+    let shared = SHARED_WITHOUT_MANIFEST
+        .iter()
+        .filter(move |(path, of_role)| {
+            let file = facts.files.get(*path);
+            file.is_some_and(|file| file.content.starts_with(HEADER)) || there(of_role)
+        });
+    WITHOUT_MANIFEST
+        .into_iter()
+        .chain(shared.map(|(path, _)| *path))
 }
 
 /// Whether Patroni's venv is pgherd's: noted, or by the stamp that only pgherd leaves in one.
@@ -98,11 +148,7 @@ pub(super) fn owns_venv(cluster: &Cluster, facts: &Facts) -> bool {
 /// The files that are pgherd's on the host, whatever roles it had when they were written.
 pub(super) fn own_files<'a>(cluster: &Cluster, facts: &'a Facts) -> Vec<&'a str> {
     if lacks_manifest(cluster, facts) {
-        return WITHOUT_MANIFEST
-            .iter()
-            .chain(&HAPROXY_TLS)
-            .copied()
-            .collect();
+        return own_without_manifest(facts).collect();
     }
     let manifest = facts.belongings.manifest.iter();
     manifest
@@ -149,11 +195,15 @@ pub(super) fn unclaimed(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<&'
 /// Notes all that pgherd takes on the host, before any of it is taken.
 pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Facts) -> Script {
     let early = lacks_manifest(cluster, facts);
-    let units: Vec<&str> = node
+    // What an earlier pgherd found a unit to be, nobody knows.
+    let (adopted, units): (Vec<Role>, Vec<Role>) = node
         .roles
         .iter()
-        .map(|role| surprise::unit(*role))
-        .collect();
+        .partition(|role| early && is_taken(cluster, facts, **role));
+    let names = |roles: &[Role]| {
+        let names: Vec<&str> = roles.iter().map(|role| surprise::unit(*role)).collect();
+        quote(&names.join(" "))
+    };
     let has = |role| node.roles.contains(&role);
     let data_dir = if has(Role::Postgres) {
         cluster.inventory.postgresql.data_dir.as_str()
@@ -170,8 +220,8 @@ pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Fact
         .line(format!("CLUSTER_ID={}", quote(&cluster.secrets.cluster_id)))
         .line(format!("PATHS={}", list(&render::paths(&node.roles))))
         .line(format!("SOURCES={}", list(sources(cluster, node))))
-        // What an earlier pgherd found these units to be, nobody knows.
-        .line(format!("UNITS={}", list(if early { &[] } else { &units })))
+        .line(format!("UNITS={}", names(&units)))
+        .line(format!("ADOPT_UNITS={}", names(&adopted)))
         .line(format!("DATA_DIR={}", quote(data_dir)))
         .line(format!("ADOPT_FILES={}", list(&files)))
         .line(format!("ADOPT_FOLDERS={}", list(&folders)))

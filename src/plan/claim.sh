@@ -29,6 +29,7 @@ keep() {
 # Hosts that an earlier pgherd took, which kept no manifest.
 for p in $ADOPT_FILES; do note "file$tab$p"; done
 for p in $ADOPT_FOLDERS; do note "folder$tab$p"; done
+for u in $ADOPT_UNITS; do note "unit$tab$u$tab$tab"; done
 [ -z "$ADOPT_FILES" ] || [ ! -e /opt/patroni/.pgherd ] || note "tree$tab/opt/patroni"
 
 for p in $PATHS; do

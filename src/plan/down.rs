@@ -40,6 +40,30 @@ const GIVE_BACK: &str = r#"give_back() {
   fi
 }"#;
 
+/// Waits for what an interrupted run had begun on the host and goes on there: what it still brings would
+/// come after all has been removed.
+pub(super) const OTHER_STEPS: &str = r#"for lock in /run/pgherd/*.lock; do
+  case $lock in */clear.lock) continue ;; esac
+  [ -e "$lock" ] || continue
+  flock -n "$lock" true || {
+    echo "waiting for a step of an earlier run to end: $lock"
+    flock -w 600 "$lock" true || { echo "it did not end within 600 s: look for it with: fuser $lock" >&2; exit 75; }
+  }
+done"#;
+
+/// Removes a folder, or what it links to; of a file system that is mounted there, all that is on it.
+pub(super) const REMOVE_TREE: &str = r#"remove_tree() {
+  if [ -d "$1" ]; then
+    find -H "$1" -mindepth 1 -delete 2>/dev/null || true
+    rest=$(find -H "$1" -mindepth 1 ! -type d | head -n 3)
+    if [ -n "$rest" ]; then
+      echo "cannot be removed: $rest" >&2
+      exit 1
+    fi
+  fi
+  rm -f "$1" 2>/dev/null || rmdir "$1" 2>/dev/null || true
+}"#;
+
 /// What tells what is pgherd's goes last, and the manifest at the very end: until then, a `down` that
 /// was cut off finds its way back.
 const FORGET: &str = "rm -rf /run/pgherd\n\
@@ -48,6 +72,12 @@ const FORGET: &str = "rm -rf /run/pgherd\n\
      \x20 rm -f /var/lib/pgherd/manifest\n\
      \x20 rmdir /var/lib/pgherd\n\
      fi";
+
+/// All has been removed by then, and what is left is for a person to see to.
+const NOT_STARTED: &str = r#"if [ -n "$not_started" ]; then
+  echo "what pgherd put here is removed, but a unit that ran before does not start:$not_started" >&2
+  exit 1
+fi"#;
 
 /// The script that says which of the packages that came with pgherd nobody else needs.
 pub fn weigh_packages(cluster: &Cluster, node: &Node) -> Script {
@@ -110,8 +140,11 @@ fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result
     }
     clearing.script = clearing
         .script
+        .line(OTHER_STEPS)
         .line(packages::RESTORE_POLICY)
-        .line(GIVE_BACK);
+        .line(GIVE_BACK)
+        .line(REMOVE_TREE)
+        .line("not_started=");
     clearing.units();
     clearing.data();
     clearing.venv();
@@ -122,7 +155,7 @@ fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result
     clearing.script = clearing.script.line("systemctl daemon-reload");
     clearing.unit_states();
     clearing.folders();
-    clearing.script = clearing.script.line(FORGET);
+    clearing.script = clearing.script.line(FORGET).line(NOT_STARTED);
     Ok(Step {
         host: node.name.clone(),
         name: "clear",
@@ -130,8 +163,8 @@ fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result
         after: Vec::new(),
         changes: clearing.changes,
         action: Action::Run(clearing.script),
-        // Ten minutes of it may be somebody else's, who holds dpkg's lock.
-        limit: Duration::from_secs(1200),
+        // Ten minutes of it may be an earlier run's, and ten somebody's who holds dpkg's lock.
+        limit: Duration::from_secs(1800),
         units: Vec::new(),
     })
 }
@@ -154,9 +187,16 @@ impl Clearing<'_> {
         self.changes.push(Change::Other(what.into()));
     }
 
+    /// The roles that pgherd has taken on the host: another unit of the same name is somebody's.
+    fn roles(&self) -> impl Iterator<Item = Role> + use<> {
+        let taken = |role: &Role| belongings::is_taken(self.cluster, self.facts, *role);
+        let roles: Vec<Role> = self.node.roles.iter().copied().filter(taken).collect();
+        roles.into_iter()
+    }
+
     fn units(&mut self) {
-        for role in &self.node.roles {
-            let unit = surprise::unit(*role);
+        for role in self.roles() {
+            let unit = surprise::unit(role);
             if self.facts.unit(unit).loaded {
                 self.line(format!(
                     "systemctl disable --quiet --now {unit} || systemctl stop {unit}"
@@ -171,19 +211,21 @@ impl Clearing<'_> {
 
     fn data(&mut self) {
         let (cluster, facts) = (self.cluster, self.facts);
-        for role in &self.node.roles {
+        for role in self.roles() {
             match role {
                 Role::Postgres
                     if facts.data_marker.as_deref()
                         == Some(cluster.secrets.cluster_id.as_str()) =>
                 {
                     let dir = &cluster.inventory.postgresql.data_dir;
-                    self.line(format!("rm -rf {0} {0}.pgherd {0}.failed", quote(dir)));
+                    let quoted = quote(dir);
+                    self.line(format!("remove_tree {quoted}.failed\nremove_tree {quoted}"));
+                    self.line(format!("rm -f {quoted}.pgherd"));
                     self.say(format!("all data in {dir} is destroyed"));
                 }
                 Role::Etcd => {
                     let dir = facts::etcd_dir(cluster.name());
-                    self.line(format!("rm -rf {}", quote(&dir)));
+                    self.line(format!("remove_tree {}", quote(&dir)));
                     if facts.etcd_data {
                         self.say(format!("all data in {dir} is destroyed"));
                     }
@@ -245,6 +287,9 @@ impl Clearing<'_> {
     fn files(&mut self) {
         let facts = self.facts;
         let belongings = &facts.belongings;
+        if belongings::is_taken(self.cluster, facts, Role::Postgres) {
+            self.line(format!("rm -f {}", facts::PGPASS));
+        }
         for path in belongings::own_files(self.cluster, facts) {
             if path == surprise::MARKER {
                 continue;
@@ -274,7 +319,8 @@ impl Clearing<'_> {
             }
             for verb in &verbs {
                 self.line(format!(
-                    "if systemctl cat {unit} >/dev/null 2>&1; then systemctl {verb} --quiet {unit}; fi"
+                    "if systemctl cat {unit} >/dev/null 2>&1; then systemctl {verb} --quiet {unit} || \
+                     not_started=\"$not_started {unit}\"; fi"
                 ));
             }
             self.say(format!("{unit} is as it was before: {enabled}, {active}"));

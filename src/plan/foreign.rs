@@ -5,14 +5,14 @@
 //! stops the run.
 
 use super::{
-    belongings::{self, VENV},
+    belongings::{self, VENV, config, is_taken},
     packages,
     surprise::unit,
 };
 use crate::{
     cluster::{Cluster, Node},
     error::{Error, Kind},
-    facts::{Facts, HAPROXY_OPTIONS, MANIFEST_VERSION, OwnCluster, Thing},
+    facts::{Facts, HAPROXY_OPTIONS, MANIFEST_VERSION, OwnCluster, PGPASS, Thing},
     inventory::Role,
     render::{self, File},
 };
@@ -66,21 +66,6 @@ pub(super) fn findings(
     findings
 }
 
-/// The file that a role's unit is configured by.
-fn config(role: Role) -> &'static str {
-    match role {
-        Role::Postgres => "/etc/patroni.yml",
-        Role::Etcd => "/etc/default/etcd",
-        Role::Haproxy => "/etc/haproxy/haproxy.cfg",
-    }
-}
-
-/// Whether pgherd has the role's unit in its hands already, so that what is added to it since is no
-/// surprise but somebody's wish.
-fn is_taken(cluster: &Cluster, facts: &Facts, role: Role) -> bool {
-    belongings::is_own(cluster, facts, config(role))
-}
-
 fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Option<Error> {
     let mut foreign = Vec::new();
     for path in render::paths(&node.roles) {
@@ -90,6 +75,12 @@ fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) 
         {
             foreign.push(described(facts, path, thing));
         }
+    }
+    if node.roles.contains(&Role::Postgres)
+        && !is_taken(cluster, facts, Role::Postgres)
+        && let Some(thing) = thing_at(facts, PGPASS)
+    {
+        foreign.push(described(facts, PGPASS, thing));
     }
     let options = thing_at(facts, HAPROXY_OPTIONS);
     if node.roles.contains(&Role::Haproxy)

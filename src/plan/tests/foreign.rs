@@ -333,7 +333,7 @@ fn what_is_there_is_kept_once_and_before_anything_is_noted() {
         .replace("systemctl", "echo unknown; : ");
     let run = |before_the_end: &str| {
         let script = format!(
-            "set -eu\nCLUSTER_ID=0a1b PATHS='{0} {1}' SOURCES='{2} {3}' UNITS=haproxy DATA_DIR={4} ADOPT_FILES= ADOPT_FOLDERS=\n{5}",
+            "set -eu\nCLUSTER_ID=0a1b PATHS='{0} {1}' SOURCES='{2} {3}' UNITS=haproxy ADOPT_UNITS=etcd DATA_DIR={4} ADOPT_FILES= ADOPT_FOLDERS=\n{5}",
             path("etc/there"),
             path("etc/new/not"),
             path("etc/list"),
@@ -363,6 +363,7 @@ fn what_is_there_is_kept_once_and_before_anything_is_noted() {
     insta::assert_snapshot!(shown, @r"
     pgherd-manifest 1
     cluster 0a1b
+    unit etcd  
     file ROOT/etc/there
     folder ROOT/etc/new
     file ROOT/etc/new/not

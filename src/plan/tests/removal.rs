@@ -1,10 +1,12 @@
 //! `down` on hosts that somebody already had.
 
+use std::{fs, os::unix::fs::symlink, process::Command};
+
 use super::world::{FIVE, World, says, step, steps, told};
 use crate::{
     error::Result,
-    facts::{Belongings, Holding, Removal, Thing},
-    plan::{self, Change, Plan},
+    facts::{Belongings, Holding, Removal, Thing, UnitFact},
+    plan::{self, Change, Plan, down as removal},
 };
 
 fn down(world: &World) -> Result<Plan> {
@@ -49,11 +51,18 @@ fn what_up_put_there_goes_on_all_hosts_at_once() {
     assert_eq!(node1[1], "all data in /data/patroni is destroyed");
     assert!(node1.contains(&"/etc/patroni.yml is removed".to_owned()));
     assert!(node1.contains(&"pgherd's lines in /etc/hosts are removed".to_owned()));
-    assert!(says(step(&plan, "node1", "clear"), "rm -rf /data/patroni "));
+    assert!(says(
+        step(&plan, "node1", "clear"),
+        "remove_tree /data/patroni\n"
+    ));
+    assert!(says(
+        step(&plan, "node1", "clear"),
+        "rm -f /var/lib/postgresql/.pgpass-patroni\n"
+    ));
     assert!(!says(step(&plan, "node4", "clear"), "/data/patroni"));
     assert!(says(
         step(&plan, "node4", "clear"),
-        "rm -rf /var/lib/etcd/pgherd-pg"
+        "remove_tree /var/lib/etcd/pgherd-pg"
     ));
 }
 
@@ -204,4 +213,132 @@ fn a_host_of_an_earlier_pgherd_is_cleared_of_what_that_one_wrote() {
     world.facts("node1").patroni_stamp = None;
     let plan = down(&world).unwrap();
     assert!(!says(step(&plan, "node1", "clear"), "rm -rf /opt/patroni"));
+}
+
+/// HAProxy's own host gives its role to node4, where somebody's HAProxy serves.
+fn with_haproxy_on_node4() -> World {
+    let hosts = FIVE
+        .replace("roles: [etcd], ", "roles: [etcd, haproxy], ")
+        .replace("  haproxy: { roles: [haproxy],  address: 192.0.2.5 }\n", "");
+    let mut world = World::settled(FIVE);
+    world.wants("", &hosts);
+    let cfg = "/etc/haproxy/haproxy.cfg";
+    let somebodys = crate::facts::FileFact {
+        content: "frontend site\n  bind *:8080\n".into(),
+        ..world.facts("node4").files["/etc/default/etcd"].clone()
+    };
+    let facts = world.facts("node4");
+    facts.files.insert(cfg.into(), somebodys);
+    facts.belongings.there.insert(cfg.into(), Thing::File);
+    let serves = UnitFact {
+        loaded: true,
+        active: "active".into(),
+        enabled: "enabled".into(),
+        ..UnitFact::default()
+    };
+    facts.units.insert("haproxy".into(), serves);
+    world
+}
+
+#[test]
+fn a_role_that_pgherd_never_took_is_left_alone_by_the_removal() {
+    for manifest in [true, false] {
+        let mut world = with_haproxy_on_node4();
+        if !manifest {
+            world.facts("node4").belongings.manifest = None;
+        }
+        assert!(
+            world
+                .refusal()
+                .contains("/etc/haproxy/haproxy.cfg (haproxy.service is active)"),
+            "manifest: {manifest}"
+        );
+        let plan = down(&world).unwrap();
+        let clear = step(&plan, "node4", "clear");
+        assert!(says(clear, "systemctl disable --quiet --now etcd"));
+        for line in [
+            "--now haproxy",
+            "stop haproxy",
+            "give_back /etc/haproxy/haproxy.cfg",
+        ] {
+            assert!(!says(clear, line), "manifest: {manifest}: {line}");
+        }
+    }
+    // An etcd of an earlier cluster of this name, beside a HAProxy that is pgherd's.
+    let hosts = FIVE
+        .replace("roles: [etcd], ", "roles: [postgres], ")
+        .replace("roles: [haproxy],  ", "roles: [etcd, haproxy], ");
+    let mut world = World::settled(FIVE);
+    world.wants("", &hosts);
+    let plan = down(&world).unwrap();
+    let clear = step(&plan, "haproxy", "clear");
+    assert!(says(clear, "--now haproxy") && !says(clear, "remove_tree /var/lib/etcd"));
+}
+
+/// What an earlier pgherd found the units to be, nobody knows; it is not what pgherd made of them.
+#[test]
+fn the_units_of_an_earlier_pgherd_have_no_state_to_come_back_to() {
+    let mut world = World::settled(FIVE);
+    world.facts("node4").belongings.manifest = None;
+    let plan = down(&world).unwrap();
+    let clear = step(&plan, "node4", "clear");
+    assert!(says(clear, "UNITS=''\nADOPT_UNITS=etcd\n"));
+}
+
+/// Runs a piece of the script in an own folder.
+fn sh(text: &str) -> (bool, String) {
+    let output = Command::new("sh").args(["-euc", text]).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_data_directory_that_is_a_link_goes_with_what_it_leads_to() {
+    let root = tempfile::tempdir().unwrap();
+    let (real, link) = (root.path().join("real"), root.path().join("link"));
+    fs::create_dir_all(real.join("base/1")).unwrap();
+    fs::write(real.join("base/1/data"), "rows").unwrap();
+    symlink(&real, &link).unwrap();
+    let remove = |path: &std::path::Path| {
+        sh(&format!(
+            "{}\nremove_tree {}",
+            removal::REMOVE_TREE,
+            path.display()
+        ))
+    };
+    assert!(remove(&link).0);
+    assert_eq!(fs::read_dir(&real).unwrap().count(), 0);
+    assert!(!link.is_symlink());
+    // Nothing there is fine; so is a folder.
+    assert!(remove(&link).0);
+    fs::write(real.join("file"), "").unwrap();
+    assert!(remove(&real).0 && !real.exists());
+}
+
+#[test]
+fn the_removal_waits_for_what_an_earlier_run_still_does() {
+    let root = tempfile::tempdir().unwrap();
+    let waits = removal::OTHER_STEPS.replace("/run/pgherd", &root.path().display().to_string());
+    let install = root.path().join("install-packages.lock");
+    fs::write(root.path().join("clear.lock"), "").unwrap();
+    fs::write(&install, "").unwrap();
+    let (well, said) = sh(&waits);
+    assert!(well && said.is_empty(), "{said}");
+    let done = root.path().join("done");
+    let mut busy = Command::new("flock")
+        .arg(&install)
+        .args([
+            "sh",
+            "-c",
+            &format!("echo begun; sleep 1; touch {}", done.display()),
+        ])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut begun = [0; 6];
+    std::io::Read::read_exact(busy.stdout.as_mut().unwrap(), &mut begun).unwrap();
+    let (well, said) = sh(&waits);
+    assert!(well && said.contains("install-packages.lock"), "{said}");
+    assert!(done.exists(), "it did not wait");
+    busy.wait().unwrap();
 }

@@ -87,6 +87,12 @@ pub struct DataFact {
     pub never_started: bool,
     /// When its last checkpoint was, in PostgreSQL's words.
     pub checkpoint: Option<String>,
+    /// The highest timeline that it knows of.
+    pub timeline: Option<u32>,
+    /// Whether it took writes when it was last at work, by `pg_control`: it has all that it acknowledged.
+    pub led: bool,
+    /// How far it is known to be, as a number of bytes of WAL.
+    pub position: Option<u64>,
 }
 
 impl DataFact {
@@ -330,6 +336,13 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line("fact end")
 }
 
+/// A position in the WAL, as PostgreSQL writes it: `0/3000148`.
+fn wal_position(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    let part = |text| u64::from_str_radix(text, 16).ok();
+    Some((part(high)? << 32) + part(low)?)
+}
+
 /// Where Patroni writes the password that replicas copy with.
 pub(crate) const PGPASS: &str = "/var/lib/postgresql/.pgpass-patroni";
 
@@ -417,6 +430,25 @@ pub fn parse(text: &str) -> Result<Facts> {
             ["checkpoint", time] => {
                 if let Some(data) = &mut facts.data {
                     data.checkpoint = Some((*time).into());
+                }
+            }
+            ["data-state", state] => {
+                if let Some(data) = &mut facts.data {
+                    // A standby is "in archive recovery" or "shut down in recovery".
+                    data.led = matches!(
+                        *state,
+                        "in production" | "shut down" | "shutting down" | "in crash recovery"
+                    );
+                }
+            }
+            ["data-timeline", timeline] => {
+                if let Some(data) = &mut facts.data {
+                    data.timeline = data.timeline.max(timeline.parse().ok());
+                }
+            }
+            ["data-position", position] => {
+                if let Some(data) = &mut facts.data {
+                    data.position = data.position.max(wal_position(position));
                 }
             }
             ["data-at-work", _] => facts.data_at_work = true,

@@ -58,8 +58,14 @@ if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
   [ -e "$DATA_DIR/global/pg_control" ] && fact pg-control yes
   if [ -n "$c" ] && [ -e "$DATA_DIR/global/pg_control" ]; then
     "$c" -D "$DATA_DIR" 2>/dev/null | sed -n \
-      's/^Database system identifier: */system-id\t/p; s/^Time of latest checkpoint: */checkpoint\t/p'
+      's/^Database system identifier: */system-id\t/p; s/^Time of latest checkpoint: */checkpoint\t/p
+       s/^Database cluster state: */data-state\t/p; s/^Latest checkpoint.s TimeLineID: */data-timeline\t/p
+       s/^Latest checkpoint location: */data-position\t/p; s/^Minimum recovery ending location: */data-position\t/p
+       s/^Min recovery ending loc.s timeline: */data-timeline\t/p'
   fi
+  # A leader's timeline is there before its first checkpoint on it.
+  h=$(ls "$DATA_DIR/pg_wal" 2>/dev/null | grep '^[0-9A-F]\{8\}\.history$' | sort | tail -n 1)
+  [ -z "$h" ] || fact data-timeline "$((0x${h%.history}))"
   never_started "$DATA_DIR" && fact never-started yes
 fi
 [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ] && fact data-marker "$(cat "$DATA_DIR.pgherd")"

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cluster::{Cluster, Node},
     facts::DataFact,
-    inventory::Role,
+    inventory::{HostName, Role},
 };
 
 /// How long a leader or a first replica may take.
@@ -37,6 +37,8 @@ pub(super) struct Members<'a> {
     idle: bool,
     /// What the DCS has could not be read, since its hosts could not be looked at.
     blind: bool,
+    /// Who must lead before any other one starts.
+    newest: Option<&'a HostName>,
 }
 
 /// What was started or reloaded.
@@ -83,7 +85,14 @@ impl<'a> Members<'a> {
             fresh: !databases.iter().any(has_database),
             idle: leader.is_none() && primary.is_none() && !blind && !unseen,
             blind,
+            newest: None,
         })
+    }
+
+    /// The same, of which `newest` must lead before any other one starts.
+    pub(super) fn led_by(mut self, newest: Option<&'a HostName>) -> Self {
+        self.newest = newest;
+        self
     }
 
     /// Plans all that concerns them; `dcs_ready` are the steps after which the DCS can be used.
@@ -92,7 +101,8 @@ impl<'a> Members<'a> {
         let leading = self.leader.or(self.primary);
         let exchanged =
             turns::exchange_in_turn(plan, cluster, found, databases, leading, dcs_ready);
-        let begun = self.begin(plan, dcs_ready);
+        let at_once = |node: &Node| self.newest.is_none_or(|newest| node.name == *newest);
+        let mut begun = self.begin(plan, dcs_ready, at_once);
         if found.dcs.is_none() && found.is_paused() {
             // Nothing of what follows is done while the cluster is paused, and most of it is only planned
             // because etcd does not tell what there is.
@@ -100,6 +110,8 @@ impl<'a> Members<'a> {
             return;
         }
         let mut led = self.await_leader(plan, &begun, &exchanged, dcs_ready);
+        let later = self.begin(plan, &led, |node| !at_once(node));
+        begun.woken.extend(later.woken);
         let lacking = roles::lacking(cluster, databases.iter().map(|(node, _)| *node), found);
         let unseen = self.primary.is_none() && (!begun.woken.is_empty() || self.leader.is_none());
         if !self.fresh && !self.blind && (!lacking.is_empty() || unseen) {
@@ -163,15 +175,15 @@ impl<'a> Members<'a> {
         torn && !configured.cleared && self.leader != Some(node.name.as_str())
     }
 
-    /// Starts what does not run and reloads what does, all at once.
-    fn begin(&self, plan: &mut Plan, dcs_ready: &[StepId]) -> Begun<'a> {
+    /// Starts those of `which` that do not run, and reloads those that do, all at once.
+    fn begin(&self, plan: &mut Plan, after: &[StepId], which: impl Fn(&Node) -> bool) -> Begun<'a> {
         let mut begun = Begun::default();
-        for (node, configured) in self.databases {
+        for (node, configured) in self.databases.iter().filter(|(node, _)| which(node)) {
             // While nobody leads, a restart may be what it takes for somebody to.
             let restarts = self.idle && configured.turn == Turn::Restart;
             if (restarts || matches!(configured.turn, Turn::Start | Turn::Reload))
                 && let Some(step) =
-                    components::run_unit(plan, node, Role::Postgres, configured, dcs_ready)
+                    components::run_unit(plan, node, Role::Postgres, configured, after)
             {
                 begun.steps.push(step);
                 if restarts || configured.turn == Turn::Start {

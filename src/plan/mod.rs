@@ -27,6 +27,7 @@ mod front_door;
 mod local_sql;
 mod members;
 pub mod membership;
+mod newest;
 pub mod operate;
 mod packages;
 mod parameters;

@@ -8,6 +8,7 @@ mod first_run;
 mod foreign;
 mod membership;
 mod model;
+mod newest;
 mod operate;
 mod order;
 mod pause;

@@ -9,7 +9,7 @@ use super::{
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    membership, packages, parameters, remains, requirements, surprise,
+    membership, newest, packages, parameters, remains, requirements, surprise,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -24,6 +24,7 @@ use crate::{
 /// no facts could not be looked at: there is no step for it, nor for what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     membership::check(cluster, found)?;
+    newest::check(cluster, found)?;
     surprise::check(
         cluster,
         files,
@@ -88,7 +89,14 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
             }
         }
     }
-    let dcs_ready = etcd(&mut plan, cluster, found, &etcds);
+    let first = newest::first(cluster, found);
+    let held = first.map(|first| newest::hold(&mut plan, found, first, &mut databases));
+    let held = held.unwrap_or_default();
+    for (_, configured) in &mut etcds {
+        configured.ready.extend(&held);
+    }
+    let mut dcs_ready = etcd(&mut plan, cluster, found, &etcds);
+    dcs_ready.extend(held);
     if remains::depend_on_the_dcs(cluster, found) {
         plan.partial = true;
         if dcs_ready.is_empty() {
@@ -101,7 +109,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     let mut cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
     cleared.extend(tried);
     if let Some(members) = Members::of(cluster, found, &databases) {
-        members.plan(&mut plan, config, &cleared);
+        members.led_by(first).plan(&mut plan, config, &cleared);
     }
     Ok(plan)
 }

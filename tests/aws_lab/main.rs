@@ -131,6 +131,24 @@ fn from_calls_to_a_cluster_and_back() {
     assert!(!said.stderr.contains("nothing to do"), "{}", said.stderr);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
 
+    // An instance that earlier versions made has no tag with an id: then its own word counts.
+    runtime.block_on(take_id_tag(&lab.name, "node3"));
+    let mark = "/etc/pgherd/cluster";
+    let sed = format!("sudo sed -i.mine -E 's/[0-9a-f]{{12}}/ffffffffffff/' {mark}");
+    lab.on("node3", &sed);
+    let said = lab.expect(1, &["down", "--yes"]);
+    for part in [
+        "node3: it is not known whose this host is",
+        "--cluster-id unmarked",
+    ] {
+        assert!(said.stderr.contains(part), "{}", said.stderr);
+    }
+    assert_eq!(hypervisor.hosts().len(), 5, "nothing was removed");
+    lab.on("node3", &format!("sudo mv {mark}.mine {mark}"));
+    let unasked = lab.run(&["down"]);
+    let said = String::from_utf8_lossy(&unasked.stderr).into_owned();
+    assert!(said.contains("This removes the cluster"), "{said}");
+
     // Everything is found by its tags, also with nothing left on this machine; but whose it is must be
     // said then.
     let secrets = fs::read_to_string(lab.workspace().join("secrets.yaml")).unwrap();
@@ -178,6 +196,35 @@ async fn take_address(subnet: &str, address: &str) {
         .await
         .unwrap();
     assert_eq!(made.instances()[0].private_ip_address(), Some(address));
+}
+
+/// Takes off a host what this version tags it with and earlier ones did not.
+async fn take_id_tag(cluster: &str, host: &str) {
+    let filter = |name: &str, value: &str| {
+        aws_sdk_ec2::types::Filter::builder()
+            .name(name)
+            .values(value)
+            .build()
+    };
+    let ec2 = direct();
+    let found = ec2
+        .describe_instances()
+        .filters(filter("tag:pgherd:cluster", cluster))
+        .filters(filter("tag:pgherd:host", host))
+        .filters(filter("instance-state-name", "running"))
+        .send()
+        .await
+        .unwrap();
+    let id = found.reservations()[0].instances()[0]
+        .instance_id()
+        .unwrap();
+    let tag = aws_sdk_ec2::types::Tag::builder().key("pgherd:id").build();
+    ec2.delete_tags()
+        .resources(id)
+        .tags(tag)
+        .send()
+        .await
+        .unwrap();
 }
 
 /// As a user would have them; `HOME` is the lab's own folder.

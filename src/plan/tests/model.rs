@@ -218,6 +218,7 @@ impl Model {
                 facts.data.get_or_insert_default();
                 facts.data_marker = Some(id);
             }
+            "hold-patroni" => self.stop(host, "patroni"),
             "clear-bootstrap" | "clear-copy" => {
                 self.world.facts(host.as_str()).data = Some(DataFact::default());
                 self.stop(host, "patroni");

@@ -1,7 +1,7 @@
 //! The pipeline that the verbs share: inventory, workspace and hosts in; a look at all of it out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     path::Path,
     sync::{
@@ -479,22 +479,29 @@ impl Site<'_> {
                 .get(host)
                 .map_or_else(|| os.clone(), |facts: &Facts| facts.os.clone())
         })?;
+        plan::whose(&cluster, &facts)?;
         let files = render::render(&cluster, &self.base.templates)?;
         let known = self.base.workspace.members()?;
         let ((dcs, etcd), stores) =
             tokio::join!(self.dcs(&cluster, &facts), self.stores(&cluster, &facts));
         let paused = dcs.is_none() && self.says_paused(&cluster, &facts).await;
+        let mut found = Found {
+            facts,
+            dcs,
+            etcd,
+            paused,
+            stores,
+            known,
+            elsewhere: BTreeMap::new(),
+        };
+        // Of hosts that pgherd has made there is one of a name.
+        if !self.base.provider.owns_hosts() {
+            found.elsewhere = self.elsewhere(&cluster, &found).await;
+        }
         let sight = Sight {
             cluster: Arc::new(cluster),
             files,
-            found: Found {
-                facts,
-                dcs,
-                etcd,
-                paused,
-                stores,
-                known,
-            },
+            found,
             dark,
         };
         Ok((sight, tls))
@@ -565,6 +572,38 @@ impl Site<'_> {
             os: facts.os.pretty.clone(),
             packages: facts.software(),
         });
+    }
+
+    /// Where hosts that are new at their address still answer, as any other host sees it.
+    async fn elsewhere(
+        &self,
+        cluster: &Cluster,
+        found: &Found,
+    ) -> BTreeMap<HostName, plan::Elsewhere> {
+        let former = membership::former(cluster, found);
+        let mut elsewhere = BTreeMap::new();
+        if former.is_empty() {
+            return elsewhere;
+        }
+        let ports = membership::ports(cluster);
+        let script = facts::knock(former.iter().map(|(_, address)| *address), &ports);
+        let script = &script;
+        let asked = found.facts.keys().map(|host| async move {
+            let silent = |_, _: &str| {};
+            self.remote.run(host, script, PROBE, &silent).await
+        });
+        let answers = join_all(asked).await.into_iter().flatten();
+        let open: BTreeSet<(Ipv4Addr, u16)> = answers
+            .flat_map(|output| facts::answering(&output.stdout))
+            .collect();
+        for (host, address) in former {
+            let here = open.iter().filter(|(at, _)| *at == address);
+            let ports: Vec<u16> = here.map(|(_, port)| *port).collect();
+            if !ports.is_empty() {
+                elsewhere.insert(host, plan::Elsewhere { address, ports });
+            }
+        }
+        elsewhere
     }
 
     /// Patroni's keys and etcd's members, from the first etcd that answers.

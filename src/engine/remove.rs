@@ -196,7 +196,7 @@ const WEIGH: Duration = Duration::from_secs(120);
 async fn weigh(site: &Site<'_>, sight: &mut Sight) -> Result<()> {
     let cluster = sight.cluster.clone();
     let asked = sight.found.facts.iter_mut().filter_map(|(host, facts)| {
-        let script = plan::weigh_packages(&cluster, cluster.nodes.get(host)?);
+        let script = plan::weigh_packages(&cluster, cluster.nodes.get(host)?, facts);
         Some(async move {
             let silent = |_, _: &str| {};
             let output = site.remote.run(host, &script, WEIGH, &silent).await?;
@@ -213,7 +213,7 @@ fn staying(sight: &Sight) -> Vec<String> {
     let facts = sight.found.facts.iter();
     facts
         .flat_map(|(host, facts)| {
-            let words = plan::stays(&facts.removal).into_iter();
+            let words = plan::stays(facts).into_iter();
             words.map(move |what| format!("{host}: {what}"))
         })
         .collect()

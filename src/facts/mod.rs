@@ -20,11 +20,13 @@ use crate::{
 
 mod belongings;
 mod distribution;
+mod knock;
 mod needs;
 mod software;
 
 pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
 pub use distribution::Os;
+pub(crate) use knock::{answering, knock};
 pub use needs::{Folder, Memory, Needs, Source, Space};
 pub(crate) use needs::{dialled_ports, own_folders};
 pub(crate) use software::REQUIREMENTS;
@@ -83,6 +85,8 @@ pub struct DataFact {
     pub control: bool,
     /// How many databases there are; `initdb` makes three.
     pub bases: usize,
+    /// A server has run on it: it leaves `postmaster.opts`, which no copy brings along.
+    pub has_run: bool,
     /// `initdb` made it, and no server ever came up on it, so that nothing was ever committed.
     pub never_started: bool,
     /// When its last checkpoint was, in PostgreSQL's words.
@@ -100,6 +104,12 @@ impl DataFact {
     /// ever committed.
     pub fn is_half_made(&self) -> bool {
         self.entries > 0 && (!self.control || self.bases < 3)
+    }
+
+    /// Whether it is half-made by `initdb`, and not a whole database from which somebody, or a full disk,
+    /// took something away.
+    pub fn is_unfinished_bootstrap(&self) -> bool {
+        self.is_half_made() && self.bases < 3 && !self.has_run
     }
 }
 
@@ -157,6 +167,8 @@ pub struct Facts {
     /// The same in milliseconds, as the first thing that the probe asked.
     pub clock: Option<i64>,
     pub systemd: bool,
+    /// The running system's own mark, which no other host has.
+    pub system: Option<String>,
     /// Installed packages, with their versions, of those that were asked for.
     pub packages: BTreeMap<String, String>,
     pub files: BTreeMap<String, FileFact>,
@@ -169,6 +181,10 @@ pub struct Facts {
     pub data: Option<DataFact>,
     /// The id of the cluster for which pgherd made the data directory.
     pub data_marker: Option<String>,
+    /// Where tablespaces, or the WAL, are outside of the data directory.
+    pub data_outside: BTreeSet<String>,
+    /// Another folder than the inventory's, in which Patroni has a database, and the id of its cluster.
+    pub data_elsewhere: Option<(String, String)>,
     /// `initdb` or `pg_basebackup` is at work right now.
     pub data_at_work: bool,
     /// etcd has data of this cluster here.
@@ -373,6 +389,7 @@ pub fn parse(text: &str) -> Result<Facts> {
             ["clock", nanoseconds] => {
                 facts.clock = nanoseconds.parse::<i64>().ok().map(|it| it / 1_000_000);
             }
+            ["identity", mark] => facts.system = Some((*mark).into()),
             ["systemd", "yes"] => facts.systemd = true,
             ["package", name, "installed", version] => {
                 facts.packages.insert((*name).into(), (*version).into());
@@ -422,6 +439,11 @@ pub fn parse(text: &str) -> Result<Facts> {
                     data.bases = count.parse().unwrap_or_default();
                 }
             }
+            ["has-run", _] => {
+                if let Some(data) = &mut facts.data {
+                    data.has_run = true;
+                }
+            }
             ["never-started", _] => {
                 if let Some(data) = &mut facts.data {
                     data.never_started = true;
@@ -450,6 +472,12 @@ pub fn parse(text: &str) -> Result<Facts> {
                 if let Some(data) = &mut facts.data {
                     data.position = data.position.max(wal_position(position));
                 }
+            }
+            ["data-outside", folder] if !folder.is_empty() => {
+                facts.data_outside.insert((*folder).into());
+            }
+            ["data-elsewhere", dir, id] => {
+                facts.data_elsewhere = Some(((*dir).into(), (*id).into()));
             }
             ["data-at-work", _] => facts.data_at_work = true,
             ["watchdog", state] => facts.watchdog_armed = Some(*state == "armed"),
@@ -546,6 +574,7 @@ mod tests {
             pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\nnever-started\tyes\ncheckpoint\tThu Nov 26\n\
             listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
             role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\nflaw\tan app\texpired\t\t\t\nflaw\tan app\tconnections\t0\t\t\nflaw\tpostgres\tsetting\tsearch_path\t\t\n\
+            identity\ta boot, a namespace\nsystem\trunning\nhas-run\tyes\ndata-outside\t/ssd\ndata-elsewhere\t/srv/old\t0a1b\n\
             database\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\nrecovery\tfalse\t\t\t\t\nend\n";
 
     #[test]
@@ -570,6 +599,13 @@ mod tests {
         let data = facts.data.as_ref().expect("a data directory");
         assert!(data.never_started && data.checkpoint.as_deref() == Some("Thu Nov 26"));
         assert_eq!(facts.in_recovery, Some(false));
+        // How the system is, is another fact than which it is.
+        assert_eq!(facts.system.as_deref(), Some("a boot, a namespace"));
+        assert!(data.has_run && facts.data_outside.contains("/ssd"));
+        assert_eq!(
+            facts.data_elsewhere,
+            Some(("/srv/old".into(), "0a1b".into()))
+        );
         assert!(facts.db_roles["postgres"].superuser && facts.db_roles["postgres"].login);
         let app = &facts.db_roles["an app"];
         assert!(!app.superuser && app.verifier.is_none() && app.member_of.contains("pg_monitor"));

@@ -14,6 +14,9 @@ fact os "${ID:-unknown}" "${VERSION_ID:-}" "${VERSION_CODENAME:-}" "$(printf '%s
 fact arch "$(uname -m)"
 fact epoch "$(date +%s)"
 fact clock "$(date +%s%N)"
+# Which system this is, whatever its name and addresses: no two have the same, containers of one kernel neither.
+b=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null) n=$(readlink /proc/1/ns/pid 2>/dev/null)
+[ -z "$b" ] || [ -z "$n" ] || fact identity "$b $n"
 [ "$(cat /proc/1/comm)" = systemd ] && fact systemd yes
 
 dpkg-query -W -f 'package\t${Package}\t${db:Status-Status}\t${Version}\n' $PACKAGES 2>/dev/null
@@ -56,6 +59,7 @@ if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
   # initdb makes three databases, the last of them right before it is done.
   fact bases "$(ls "$DATA_DIR/base" 2>/dev/null | grep -c '^[0-9]')"
   [ -e "$DATA_DIR/global/pg_control" ] && fact pg-control yes
+  [ -e "$DATA_DIR/postmaster.opts" ] && fact has-run yes
   if [ -n "$c" ] && [ -e "$DATA_DIR/global/pg_control" ]; then
     "$c" -D "$DATA_DIR" 2>/dev/null | sed -n \
       's/^Database system identifier: */system-id\t/p; s/^Time of latest checkpoint: */checkpoint\t/p
@@ -67,6 +71,16 @@ if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
   h=$(ls "$DATA_DIR/pg_wal" 2>/dev/null | grep '^[0-9A-F]\{8\}\.history$' | sort | tail -n 1)
   [ -z "$h" ] || fact data-timeline "$((0x${h%.history}))"
   never_started "$DATA_DIR" && fact never-started yes
+fi
+if [ -n "$DATA_DIR" ]; then
+  for l in "$DATA_DIR/pg_wal" "$DATA_DIR"/pg_tblspc/*; do
+    [ ! -L "$l" ] || fact data-outside "$(readlink -f "$l")"
+  done
+fi
+# The database that Patroni was last told of, where that is another folder than the inventory's.
+if [ -n "$DATA_DIR" ] && [ -r /etc/patroni.yml ]; then
+  d=$(sed -n 's/^  data_dir: *"\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' /etc/patroni.yml | head -n 1)
+  [ -z "$d" ] || [ "$d" = "$DATA_DIR" ] || [ ! -e "$d/PG_VERSION" ] || [ ! -e "$d.pgherd" ] || fact data-elsewhere "$d" "$(cat "$d.pgherd")"
 fi
 [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ] && fact data-marker "$(cat "$DATA_DIR.pgherd")"
 [ -n "$DATA_DIR" ] && grep -qsxE 'initdb|pg_basebackup' /proc/[0-9]*/comm && fact data-at-work yes

@@ -51,7 +51,7 @@ pub(super) const OTHER_STEPS: &str = r#"for lock in /run/pgherd/*.lock; do
   }
 done"#;
 
-/// Removes a folder, or what it links to; of a file system that is mounted there, all that is on it.
+/// Removes a folder; where somebody has put a link or a mount in its place, all that is in it, and they stay.
 pub(super) const REMOVE_TREE: &str = r#"remove_tree() {
   if [ -d "$1" ]; then
     find -H "$1" -mindepth 1 -delete 2>/dev/null || true
@@ -61,7 +61,7 @@ pub(super) const REMOVE_TREE: &str = r#"remove_tree() {
       exit 1
     fi
   fi
-  rm -f "$1" 2>/dev/null || rmdir "$1" 2>/dev/null || true
+  [ -L "$1" ] || rmdir "$1" 2>/dev/null || true
 }"#;
 
 /// What tells what is pgherd's goes last, and the manifest at the very end: until then, a `down` that
@@ -80,8 +80,20 @@ const NOT_STARTED: &str = r#"if [ -n "$not_started" ]; then
 fi"#;
 
 /// The script that says which of the packages that came with pgherd nobody else needs.
-pub fn weigh_packages(cluster: &Cluster, node: &Node) -> Script {
-    weigh(Script::probe(""), cluster, node).line("weigh")
+pub fn weigh_packages(cluster: &Cluster, node: &Node, facts: &Facts) -> Script {
+    let node = as_taken(cluster, node, facts);
+    weigh(Script::probe(""), cluster, &node).line("weigh")
+}
+
+/// The host with the roles that pgherd has given it, whatever the inventory says by now: one that was
+/// taken off is still there, and what a role would need that never came may be somebody else's.
+fn as_taken(cluster: &Cluster, node: &Node, facts: &Facts) -> Node {
+    let mut node = node.clone();
+    if facts.belongings.manifest.is_some() {
+        let taken = |role: &Role| belongings::is_taken(cluster, facts, *role);
+        node.roles = Role::ALL.into_iter().filter(taken).collect();
+    }
+    node
 }
 
 fn weigh(script: Script, cluster: &Cluster, node: &Node) -> Script {
@@ -127,6 +139,7 @@ fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result
                 .hint("put the packages right first: dpkg --configure -a; apt-get --fix-broken install"),
         );
     }
+    let node = &as_taken(cluster, node, facts);
     let mut clearing = Clearing {
         cluster,
         node,
@@ -199,7 +212,7 @@ impl Clearing<'_> {
             let unit = surprise::unit(role);
             if self.facts.unit(unit).loaded {
                 self.line(format!(
-                    "systemctl disable --quiet --now {unit} || systemctl stop {unit}"
+                    "systemctl disable --quiet --now {unit} || ! systemctl cat {unit} >/dev/null 2>&1 || systemctl stop {unit}"
                 ));
                 self.changes.push(Change::Unit {
                     unit,
@@ -222,6 +235,9 @@ impl Clearing<'_> {
                     self.line(format!("remove_tree {quoted}.failed\nremove_tree {quoted}"));
                     self.line(format!("rm -f {quoted}.pgherd"));
                     self.say(format!("all data in {dir} is destroyed"));
+                    for folder in &facts.data_outside {
+                        self.say(outside(folder));
+                    }
                 }
                 Role::Etcd => {
                     let dir = facts::etcd_dir(cluster.name());
@@ -254,7 +270,7 @@ impl Clearing<'_> {
         if !removal.go.is_empty() {
             self.say(format!("packages are purged: {}", removal.go.join(", ")));
         }
-        for words in stays(removal) {
+        for words in packages_stay(removal) {
             let words = format!("packages stay: {words}");
             self.line(format!("echo {}", quote(&words)));
             self.say(words);
@@ -339,9 +355,19 @@ impl Clearing<'_> {
     }
 }
 
-/// What stays of the packages that came with pgherd, in words.
-pub fn stays(removal: &Removal) -> Vec<String> {
+/// What stays on a host: packages that others need, and folders outside of the data directory.
+pub fn stays(facts: &Facts) -> Vec<String> {
+    let folders = facts.data_outside.iter();
+    let folders = folders.map(|folder| outside(folder));
+    packages_stay(&facts.removal).chain(folders).collect()
+}
+
+fn packages_stay(removal: &Removal) -> impl Iterator<Item = String> {
     let words =
         |(why, packages): (&String, &Vec<String>)| format!("{} ({why})", packages.join(", "));
-    removal.stay.iter().map(words).collect()
+    removal.stay.iter().map(words)
+}
+
+fn outside(folder: &str) -> String {
+    format!("{folder} stays, with what the database kept there (a tablespace, or its WAL)")
 }

@@ -18,9 +18,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use super::surprise::MARKER;
-use super::{Found, store};
+use super::{Elsewhere, Found, belongings::is_ours, store};
 use crate::{
-    cluster::{Cluster, KnownHost, Node},
+    cluster::{Address, Cluster, ETCD_CLIENT_PORT, ETCD_PEER_PORT, KnownHost, Node, PATRONI_PORT},
     error::{Error, Result},
     facts::{DataFact, Facts, HAPROXY_DROP_IN},
     inventory::{HostName, Inventory, Role},
@@ -30,6 +30,8 @@ use crate::{
 const ELECTABLE: &str = "a member that the inventory does not name can still become the leader, and HAProxy would lead to nobody";
 /// Why the votes of etcd's members matter.
 const VOTES: &str = "its vote still counts in etcd's quorum";
+/// Why one name is one host.
+const TWICE: &str = "two hosts of one name would both be members: each with its own data, each electable, and an etcd of its own";
 /// Why an HAProxy cannot be left behind.
 const ROUTES: &str = "clients may still come through it, and no run would tell it of changes";
 
@@ -224,6 +226,10 @@ pub fn undeclared(cluster: &Cluster, found: &Found) -> Vec<Finding> {
         .filter(|left| left.member)
         .map(gone)
         .collect();
+    findings.extend(found.elsewhere.iter().filter_map(|(name, still)| {
+        let node = cluster.nodes.get(name)?;
+        Some(two_of_a_name(node, still))
+    }));
     for node in cluster.nodes.values() {
         for role in Role::ALL {
             if !node.roles.contains(&role) {
@@ -296,6 +302,57 @@ fn gone(left: &Left) -> Finding {
         what: left.to_string(),
         why,
         instead,
+    }
+}
+
+/// The hosts that are new at their address, with the address at which they were members before.
+///
+/// They may have been made anew; or they are two, and the first is still at work.
+pub fn former(cluster: &Cluster, found: &Found) -> Vec<(HostName, Ipv4Addr)> {
+    let mut former = Vec::new();
+    for node in cluster.nodes.values() {
+        let only_a_door = node.roles.iter().all(|role| *role == Role::Haproxy);
+        let facts = found.facts.get(&node.name);
+        if only_a_door || facts.is_none_or(|facts| is_ours(cluster, facts)) {
+            continue;
+        }
+        let known = found.known.iter().find(|known| known.name == node.name);
+        let noted = known.and_then(|known| known.address);
+        let said = found.dcs.as_ref().and_then(|keys| {
+            let said = keys.members.get(node.name.as_str())?;
+            address_in(said)
+        });
+        let declared = |address: &Ipv4Addr| {
+            let is_it = |node: &Node| node.address == Address::Known(*address);
+            cluster.nodes.values().any(is_it)
+        };
+        let addresses = BTreeSet::from_iter([noted, said].into_iter().flatten());
+        let others = addresses.into_iter().filter(|it| !declared(it));
+        former.extend(others.map(|address| (node.name.clone(), address)));
+    }
+    former
+}
+
+/// Where a member answers.
+pub fn ports(cluster: &Cluster) -> [u16; 4] {
+    let port = cluster.inventory.postgresql.port;
+    [ETCD_CLIENT_PORT, ETCD_PEER_PORT, port, PATRONI_PORT]
+}
+
+fn two_of_a_name(node: &Node, still: &Elsewhere) -> Finding {
+    let (name, address) = (&node.name, still.address);
+    let ports: Vec<String> = still.ports.iter().map(u16::to_string).collect();
+    Finding {
+        what: format!(
+            "{name} is a new host at {}, and the one before still answers at {address} (port {})",
+            node.address,
+            ports.join(", ")
+        ),
+        why: TWICE,
+        instead: format!(
+            "if {name} is still the host at {address}, put that address back; if another is to take its place, \
+             switch the one at {address} off for good first"
+        ),
     }
 }
 
@@ -393,8 +450,8 @@ pub fn remembered(cluster: &Cluster, found: &Found, ended_well: bool) -> Vec<Kno
     let declared = cluster.nodes.values().map(|node| {
         let before = found.known.iter().find(|known| known.name == node.name);
         let address = match node.address {
-            crate::cluster::Address::Known(address) => Some(address),
-            crate::cluster::Address::Pending(_) => before.and_then(|known| known.address),
+            Address::Known(address) => Some(address),
+            Address::Pending(_) => before.and_then(|known| known.address),
         };
         let known = KnownHost {
             name: node.name.clone(),

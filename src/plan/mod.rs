@@ -3,7 +3,7 @@
 //! Planning is pure: the cluster as it should be and the hosts as they were found go in, steps come
 //! out. What `plan` prints is the very value that `up` executes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use serde_json::Value;
 
@@ -24,6 +24,7 @@ mod files;
 mod folders;
 mod foreign;
 mod front_door;
+mod identity;
 mod local_sql;
 mod members;
 pub mod membership;
@@ -50,6 +51,7 @@ mod up;
 pub(crate) use belongings::is_ours;
 pub use config::config_patch;
 pub use down::{down, stays, weigh_packages};
+pub(crate) use identity::check as whose;
 pub(crate) use local_sql::local_sql;
 pub use pause::{PAUSED, how_to_resume, paused};
 pub(crate) use requirements::{clocks_agree, findings as lacking, off as clock_off};
@@ -232,4 +234,13 @@ pub struct Found {
     pub stores: BTreeMap<HostName, etcd::View>,
     /// The hosts that the last runs left in the workspace's list.
     pub known: Vec<KnownHost>,
+    /// Hosts that are new at their address, and still answer at the one that they had before.
+    pub elsewhere: BTreeMap<HostName, Elsewhere>,
+}
+
+/// Where a host of the cluster still answers that the inventory has at another address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    pub address: Ipv4Addr,
+    pub ports: Vec<u16>,
 }

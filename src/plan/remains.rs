@@ -86,7 +86,8 @@ pub(super) fn clear(
         let Some(data) = data(node).filter(|_| !at_work(node)) else {
             continue;
         };
-        let what = if data.is_half_made() && (forming || follows) {
+        let what = if data.is_half_made() && (follows || forming && data.is_unfinished_bootstrap())
+        {
             if forming {
                 Remains::HalfMade
             } else {
@@ -194,7 +195,10 @@ fn clear_data(
     let mut script = Script::new().alone(name);
     // Somebody may have thought about the plan for long.
     script = match what {
-        Remains::HalfMade | Remains::Copy => script.line("systemctl stop patroni").line(format!(
+        Remains::HalfMade => script.line("systemctl stop patroni").line(format!(
+            "if [ -e {dir}/postmaster.opts ] || [ \"$(ls {dir}/base 2>/dev/null | grep -c '^[0-9]')\" -ge 3 ]; then {LEAVE_ALONE}; fi"
+        )),
+        Remains::Copy => script.line("systemctl stop patroni").line(format!(
             "if [ -e {dir}/global/pg_control ] && [ \"$(ls {dir}/base | grep -c '^[0-9]')\" -ge 3 ]; then {LEAVE_ALONE}; fi"
         )),
         Remains::NeverStarted => script

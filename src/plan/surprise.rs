@@ -35,6 +35,7 @@ pub(super) fn check(
         }
     }
     findings.extend(superuser(cluster, found));
+    findings.extend(damaged(cluster, found));
     findings.extend(versions(cluster));
     findings.extend(dcs(cluster, found));
     match findings.len() {
@@ -190,6 +191,34 @@ fn data(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
         ),
         _ => None,
     }
+}
+
+/// A database of this cluster that is not whole, although it is no remains of a bootstrap, while nobody
+/// leads from whom it could be copied: Patroni could do nothing with it, and it may be all there is.
+fn damaged(cluster: &Cluster, found: &Found) -> Vec<Error> {
+    if found.dcs.as_ref().is_some_and(|keys| keys.leader.is_some()) {
+        return Vec::new();
+    }
+    let dir = &cluster.inventory.postgresql.data_dir;
+    let is_damaged = |node: &&Node| {
+        let facts = found.facts.get(&node.name);
+        facts.is_some_and(|facts| {
+            let own = facts.data_marker.as_ref() == Some(&cluster.secrets.cluster_id);
+            let data = facts.data.as_ref();
+            own && !facts.data_at_work && data.is_some_and(|it| it.has_run && it.is_half_made())
+        })
+    };
+    let nodes = cluster.with_role(Role::Postgres).filter(is_damaged);
+    nodes
+        .map(|node| {
+            Error::failed(format!("the database in {dir} is damaged"))
+                .on(&node.name)
+                .cause("a server has run on it, and global/pg_control or databases are not there any more")
+                .left("it was not touched")
+                .hint("put back what is missing; somebody may have moved it within the folder (global/pg_control.old)")
+                .hint(format!("or, if another member has the data: move {dir} away, and run `pgherd up` again"))
+        })
+        .collect()
 }
 
 fn versions(cluster: &Cluster) -> Option<Error> {

@@ -6,6 +6,7 @@ mod convergence;
 mod drift;
 mod first_run;
 mod foreign;
+mod identity;
 mod membership;
 mod model;
 mod newest;

@@ -350,3 +350,41 @@ fn nobody_waits_for_a_torn_copy_while_nobody_leads() {
         "once a member leads, the copy goes"
     );
 }
+
+/// What somebody, or a full disk, took away from a database that has run is no remains of a bootstrap.
+#[test]
+fn a_damaged_database_is_not_removed() {
+    let mut world = cut_off();
+    let damaged = DataFact {
+        bases: 4,
+        has_run: true,
+        ..half_made()
+    };
+    world.facts("node1").data = Some(damaged.clone());
+    let said = world.refusal();
+    assert!(
+        said.contains("node1: the database in /data/patroni is damaged"),
+        "{said}"
+    );
+    // Whoever leads has all of it.
+    let mut world = World::settled(FIVE);
+    world.facts("node2").data = Some(damaged);
+    assert!(
+        world
+            .steps()
+            .iter()
+            .any(|step| step.starts_with("node2 clear-copy"))
+    );
+    // Without that sign, it is still not what initdb leaves when it is cut off.
+    let mut world = cut_off();
+    world.facts("node1").data = Some(DataFact {
+        bases: 3,
+        ..half_made()
+    });
+    assert!(
+        !world
+            .steps()
+            .iter()
+            .any(|step| step.contains("clear-bootstrap"))
+    );
+}

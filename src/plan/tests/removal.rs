@@ -308,7 +308,7 @@ fn a_data_directory_that_is_a_link_goes_with_what_it_leads_to() {
     };
     assert!(remove(&link).0);
     assert_eq!(fs::read_dir(&real).unwrap().count(), 0);
-    assert!(!link.is_symlink());
+    assert!(link.is_symlink(), "somebody made it");
     // Nothing there is fine; so is a folder.
     assert!(remove(&link).0);
     fs::write(real.join("file"), "").unwrap();
@@ -341,4 +341,65 @@ fn the_removal_waits_for_what_an_earlier_run_still_does() {
     assert!(well && said.contains("install-packages.lock"), "{said}");
     assert!(done.exists(), "it did not wait");
     busy.wait().unwrap();
+}
+
+/// A role that is in the inventory and never came to the host is somebody else's there.
+#[test]
+fn what_a_role_would_have_taken_stays() {
+    let mut world = World::settled(FIVE);
+    world.wants(
+        "",
+        "\n  node1: { roles: [postgres, haproxy, etcd], address: 192.0.2.1 }",
+    );
+    for unit in ["haproxy", "etcd"] {
+        let runs = crate::facts::UnitFact {
+            loaded: true,
+            active: "active".into(),
+            ..Default::default()
+        };
+        world.facts("node1").units.insert(unit.into(), runs);
+    }
+    let plan = down(&world).unwrap();
+    let said = said(&plan, "node1").join("\n");
+    assert!(said.contains("disable --now patroni"), "{said}");
+    for unit in ["haproxy", "etcd"] {
+        assert!(!said.contains(&format!("disable --now {unit}")), "{said}");
+    }
+    let clear = step(&plan, "node1", "clear");
+    assert!(!says(clear, "disable --quiet --now haproxy") && !says(clear, "remove_tree /var/lib/etcd"));
+}
+
+/// And one that was taken off in the inventory alone is still pgherd's.
+#[test]
+fn a_role_that_was_taken_off_goes_too() {
+    let mut world = World::settled(FIVE);
+    let hosts = FIVE.replace("node4:   { roles: [etcd],", "node4:   { roles: [haproxy],");
+    world.wants(
+        "",
+        &hosts.replace("haproxy: { roles: [haproxy]", "haproxy: { roles: [etcd]"),
+    );
+    let plan = down(&world).unwrap();
+    let said = said(&plan, "node4");
+    assert!(said.contains(&"disable --now etcd".to_owned()), "{said:?}");
+    assert!(says(
+        step(&plan, "node4", "clear"),
+        "remove_tree /var/lib/etcd/pgherd-pg"
+    ));
+    assert!(!says(
+        step(&plan, "haproxy", "clear"),
+        "remove_tree /var/lib/etcd/pgherd-pg"
+    ));
+}
+
+#[test]
+fn what_the_database_kept_elsewhere_is_named() {
+    let mut world = World::settled(FIVE);
+    world
+        .facts("node1")
+        .data_outside
+        .insert("/ssd/orders".into());
+    let plan = down(&world).unwrap();
+    let said = said(&plan, "node1").join("\n");
+    assert!(said.contains("/ssd/orders stays"), "{said}");
+    assert_eq!(plan::stays(&world.found.facts[&world.hosts()[0]]).len(), 1);
 }

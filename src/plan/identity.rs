@@ -1,0 +1,89 @@
+//! Whether the hosts are those that the inventory takes them for.
+
+use std::collections::BTreeMap;
+
+use super::surprise::MARKER;
+use crate::{
+    cluster::Cluster,
+    error::{Error, Result},
+    facts::Facts,
+    inventory::HostName,
+};
+
+/// Refuses hosts that know the cluster by another name, and one host under two names.
+pub(crate) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Result<()> {
+    let first = renamed(cluster, facts)
+        .or_else(|| twice(facts))
+        .or_else(|| data_elsewhere(cluster, facts));
+    match first {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The cluster's name is in etcd's data, in Patroni's keys and in the folders: under another one, a new
+/// store and a second leader would come up beside the first.
+fn renamed(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
+    let wanted = cluster.name();
+    let (host, name) = facts.iter().find_map(|(host, facts)| {
+        let mut lines = facts.files.get(MARKER)?.content.lines();
+        let name = lines.next()?;
+        let is_ours = lines.next()? == cluster.secrets.cluster_id;
+        (is_ours && !name.is_empty() && name != wanted).then(|| (host, name.to_owned()))
+    })?;
+    Some(
+        Error::input(format!(
+            "the hosts know this cluster as {name}, and the inventory calls it {wanted}"
+        ))
+        .cause(format!(
+            "{MARKER} on {host} says so, with the id of this workspace"
+        ))
+        .cause(format!(
+            "as {wanted}, etcd would begin a store of its own, and there would be two leaders"
+        ))
+        .left("nothing was touched")
+        .hint(format!(
+            "pgherd does not rename a cluster. Give it its name back: cluster: {name}"
+        ))
+        .hint(format!(
+            "and its workspace, if that was moved: .pgherd/{name}"
+        )),
+    )
+}
+
+/// Everything would be done twice on it, at the same time.
+fn twice(facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
+    let mut seen = BTreeMap::new();
+    let (one, other) = facts.iter().find_map(|(host, facts)| {
+        let first = seen.insert(facts.system.as_deref()?, host)?;
+        Some((first, host))
+    })?;
+    Some(
+        Error::input(format!("{one} and {other} are one and the same host"))
+            .cause("the same running system answers at both addresses")
+            .left("nothing was touched")
+            .hint(format!(
+                "correct the address of one of them, or give {one} the roles of both and take {other} out of the inventory"
+            )),
+    )
+}
+
+/// With a folder that is empty, Patroni would take the database for lost; and `down` would leave it.
+fn data_elsewhere(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
+    let (host, dir) = facts.iter().find_map(|(host, facts)| {
+        let (dir, id) = facts.data_elsewhere.as_ref()?;
+        (*id == cluster.secrets.cluster_id).then_some((host, dir))
+    })?;
+    let wanted = &cluster.inventory.postgresql.data_dir;
+    Some(
+        Error::input(format!(
+            "the cluster's data is in {dir}, and the inventory says {wanted}"
+        ))
+        .on(host)
+        .cause("pgherd does not move a database to another folder")
+        .left("nothing was touched")
+        .hint(format!(
+            "put it back into the inventory: postgresql: {{ data_dir: {dir} }}"
+        )),
+    )
+}

@@ -285,7 +285,37 @@ async fn talk(
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_given_up() {
+        for head in ["", "transfer-encoding: chunked\r\n"] {
+            let (near, mut far) = tokio::io::duplex(1 << 16);
+            let sent = tokio::spawn(async move {
+                let mut asked = [0; 1024];
+                let _ = far.read(&mut asked).await;
+                let begin = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
+                far.write_all(begin.as_bytes()).await.unwrap();
+                let mut piece = vec![b'x'; 1 << 16];
+                if !head.is_empty() {
+                    piece = [b"10000\r\n", &piece[..], b"\r\n"].concat();
+                }
+                let mut sent = 0;
+                while far.write_all(&piece).await.is_ok() {
+                    sent += piece.len();
+                }
+                sent
+            });
+            let request = Request::builder().uri("/").body(Full::new(Bytes::new()));
+            let answer = talk(Box::new(near), request.unwrap()).await;
+            let error = answer.expect_err("it has no end").to_string();
+            assert_eq!(error, "its answer is longer than 16 MiB");
+            let sent = sent.await.unwrap();
+            assert!(sent < LONGEST + (1 << 20), "{sent}");
+        }
+    }
 
     #[test]
     fn an_answer_that_is_no_answer_is_told_with_who_gave_it() {

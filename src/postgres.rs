@@ -44,7 +44,8 @@ const SCHEMA: &str = "pgherd";
 /// else has a hand in it. [`refuse_strange`] reads the answer.
 ///
 /// Whoever owns the schema, or may create in it, decides what a name in there means: triggers and views
-/// of theirs would run as the superuser.
+/// of theirs would run as the superuser. So would the trigger of somebody who may make one on a table of
+/// pgherd's, which default privileges of the superuser's can bring about.
 pub fn own_schema() -> String {
     let (schema, us) = (literal(SCHEMA), literal(SUPERUSER));
     format!(
@@ -53,7 +54,11 @@ pub fn own_schema() -> String {
          hands (role) as ( \
          select nspowner from schema \
          union select c.relowner from pg_class c join schema on c.relnamespace = schema.oid \
-         union select acl.grantee from schema, aclexplode(schema.nspacl) acl where acl.privilege_type = 'CREATE') \
+         union select acl.grantee from schema, aclexplode(schema.nspacl) acl where acl.privilege_type = 'CREATE' \
+         union select acl.grantee from pg_class c join schema on c.relnamespace = schema.oid, aclexplode(c.relacl) acl \
+         where acl.privilege_type = 'TRIGGER' \
+         union select f.proowner from pg_trigger t join pg_class c on c.oid = t.tgrelid \
+         join schema on c.relnamespace = schema.oid join pg_proc f on f.oid = t.tgfoid where not t.tgisinternal) \
          select case role when 0 then 'public' else pg_get_userbyid(role) end from hands \
          where role is distinct from (select oid from pg_roles where rolname = {us}) limit 1"
     )
@@ -68,11 +73,12 @@ pub fn refuse_strange(rows: &[SimpleQueryRow]) -> Result<()> {
         "the schema {SCHEMA} of the database {DATABASE} is not pgherd's alone"
     ))
     .cause(format!(
-        "the role {role} owns it or a table in it, or may create some"
+        "the role {role} owns it or a table in it, or may create tables or triggers there"
     ))
     .hint(format!(
         "look at it, and drop it if nobody needs it: drop schema {SCHEMA} cascade"
-    )))
+    ))
+    .hint("default privileges of postgres may give it away again: \\ddp in psql shows them"))
 }
 
 /// Which of HAProxy's listeners.

@@ -8,7 +8,7 @@
 /// `alter role … set` and `alter database … set` may have changed for people, and what would break
 /// pgherd's statements; options of a connection outweigh both. All of them are known to every
 /// PostgreSQL that pgherd takes.
-pub const SESSION: &str = r"-c search_path=pg_catalog,pg_temp -c role=none -c default_transaction_read_only=off -c default_transaction_isolation=read\ committed -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
+pub const SESSION: &str = r"-c search_path=pg_catalog,pg_temp -c role=none -c default_transaction_read_only=off -c default_transaction_isolation=read\ committed -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c local_preload_libraries=";
 
 /// A string literal, whatever `standard_conforming_strings` says.
 pub fn literal(text: &str) -> String {

@@ -120,16 +120,20 @@ pub struct Tables;
 impl Tables {
     /// Makes them, empty. What a load that was killed has left goes.
     pub async fn create(clients: &Clients) -> Result<()> {
-        postgres::refuse_strange(&clients.ask(&postgres::own_schema()).await?)?;
-        clients
-            .ask(
+        let own_schema = postgres::own_schema();
+        postgres::refuse_strange(&clients.ask(&own_schema).await?)?;
+        // What others may do to the new tables, default privileges decide: it is asked before anything is
+        // written there.
+        let made = clients
+            .ask(&format!(
                 "set client_min_messages = warning; \
                  drop table if exists pgherd.drill, pgherd.drill_probe; \
                  create table pgherd.drill (writer int, number bigint, primary key (writer, number)); \
-                 create table pgherd.drill_probe (member text primary key, number bigint)",
-            )
-            .await
-            .map(|_| ())
+                 create table pgherd.drill_probe (member text primary key, number bigint); \
+                 {own_schema}"
+            ))
+            .await?;
+        postgres::refuse_strange(&made)
     }
 
     pub async fn drop(clients: &Clients) -> Result<()> {

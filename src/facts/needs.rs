@@ -30,12 +30,14 @@ const OWN_FOLDERS: &[&str] = &[
     "/etc/pgherd/tls/etcd",
     "/etc/pgherd/tls/postgres",
     "/etc/pgherd/tls/haproxy",
+    "/etc/pgherd/patroni",
     "/etc/needrestart",
     "/etc/needrestart/conf.d",
     "/etc/postgresql-common",
     "/etc/postgresql-common/createcluster.d",
     "/etc/systemd/system/etcd.service.d",
     "/etc/systemd/system/haproxy.service.d",
+    "/etc/systemd/system/patroni.service.d",
     "/opt/patroni",
 ];
 

@@ -434,7 +434,9 @@ fn directories(cluster: &Cluster, role: Role, facts: &Facts) -> Option<String> {
                     "parent=$(dirname {dir})\n\
                      [ -d \"$parent\" ] || {{ mkdir -p \"$(dirname \"$parent\")\"; install -d -o postgres -g postgres -m 0755 \"$parent\"; }}\n\
                      [ -d {dir} ] || install -d -o postgres -g postgres -m 0700 {dir}\n\
-                     chown postgres:postgres {dir}\nchmod 0700 {dir}\necho {} >{dir}.pgherd",
+                     chown postgres:postgres {dir}\nchmod 0700 {dir}\n\
+                     # The folder above may be PostgreSQL's own: root follows no link there.\n\
+                     rm -f {dir}.pgherd\n(set -C; echo {} >{dir}.pgherd)",
                     quote(id)
                 )
             })

@@ -12,14 +12,15 @@ cd /
 as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
 chmod 0700 "$d"
 chown postgres:postgres "$d"
-mkdir "$d/global"
-cp "$DATA_DIR/PG_VERSION" "$d/"
-cp "$DATA_DIR/global/pg_control" "$d/global/"
+# All of it as postgres, whose folders these are: root would follow whatever links lie there.
+as_postgres mkdir "$d/global"
+as_postgres cp "$DATA_DIR/PG_VERSION" "$d/"
+as_postgres cp "$DATA_DIR/global/pg_control" "$d/global/"
 # What ALTER SYSTEM has written counts at the next start as well.
-[ ! -e "$DATA_DIR/postgresql.auto.conf" ] || cp "$DATA_DIR/postgresql.auto.conf" "$d/"
-printf '%s' "$CONFIG" >"$d/postgresql.conf"
-chown -R postgres:postgres "$d"
-chmod -R go= "$d"
+[ ! -e "$DATA_DIR/postgresql.auto.conf" ] || as_postgres cp "$DATA_DIR/postgresql.auto.conf" "$d/"
+# shellcheck disable=SC2016 # $0 is for that shell
+printf '%s' "$CONFIG" | as_postgres sh -c 'umask 077; cat >"$0"' "$d/postgresql.conf"
+as_postgres chmod -R go= "$d"
 
 try() { as_postgres "$bin/postgres" -D "$d" "$@" -c log_destination=stderr -c logging_collector=off; }
 # Libraries are only loaded from version 15 on, and some of them only by a session: each must be there.

@@ -96,9 +96,9 @@ pub fn remove_access<'a>(
   grep -vF -- "$KEY" "$f" | replace "$f" || true
   if [ -n "$(lines_with "$KEY" "$f")" ]; then echo "$f still holds the old key" >&2; exit 69; fi
 done
-# A session outlives the key that opened it.
+# A session outlives the key that opened it. Only root's lines count: anybody may write some that look like sshd's.
 below() { for c in $(ps -o pid= --ppid "$1"); do below "$c"; echo "$c"; done; }
-for p in $(journalctl -q --no-pager -o short -t sshd -t sshd-session -g 'Accepted publickey' 2>/dev/null |
+for p in $(journalctl -q --no-pager -o short _UID=0 -t sshd -t sshd-session -g 'Accepted publickey' 2>/dev/null |
   grep -F -- "$PRINT" | sed -n 's/.* sshd[a-z-]*\[\([0-9]*\)\]: .*/\1/p' | sort -u); do
   case $(cat "/proc/$p/comm" 2>/dev/null) in
     sshd*) ;;

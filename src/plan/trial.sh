@@ -2,7 +2,8 @@
 # takes the memory and semaphores that they ask for, and ends. This is how initdb finds out what a
 # machine can bear, and these are the folders that it has by then.
 try_conf() {
-  printf '%s' "$1" >"$trial/postgresql.conf"
+  # shellcheck disable=SC2016 # $0 is for that shell
+  printf '%s' "$1" | setpriv --reuid=postgres --regid=postgres --init-groups sh -c 'umask 077; cat >"$0"' "$trial/postgresql.conf"
   check=--check
   [ "$VERSION" -ge 15 ] || check='--boot -x0'
   # shellcheck disable=SC2086 # two words for the older ones

@@ -164,6 +164,9 @@ pub(super) const ENTRIES: &[Entry] = &[
     certificate(Role::Postgres, "/etc/pgherd/tls/postgres/server.crt", template!("etc/pgherd/tls/server.crt"), Effect::Reload),
     key(Role::Postgres, "/etc/pgherd/tls/postgres/server.key", template!("etc/pgherd/tls/server.key"), Effect::Reload, "postgres"),
     service(Role::Postgres, "/etc/systemd/system/patroni.service", template!("etc/systemd/system/patroni.service"), Effect::Restart),
+    // Patroni reads these when it starts; they are nothing to its PostgreSQL.
+    service(Role::Postgres, "/etc/pgherd/patroni/sitecustomize.py", template!("etc/pgherd/patroni/sitecustomize.py"), Effect::Exchange),
+    service(Role::Postgres, "/etc/systemd/system/patroni.service.d/pgherd.conf", template!("etc/systemd/system/patroni.service.d/pgherd.conf"), Effect::Exchange),
     Entry {
         owner: "postgres",
         group: "postgres",

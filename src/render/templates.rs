@@ -4,7 +4,11 @@
 //! is for HTML, is turned into the guard of this: it is what happens to text without a filter, and
 //! here that is an error.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
 
 use serde_json::{Map, Value};
 use tera::{Context, Tera};
@@ -136,6 +140,10 @@ impl Variables {
 fn engine() -> Tera {
     let mut tera = Tera::default();
     filters::register(&mut tera);
+    // Rendering reads nothing but what it is given; and the environment can hold secrets of other things.
+    tera.register_function("get_env", |_: &HashMap<String, Value>| {
+        Err(tera::Error::msg("a template cannot read the environment"))
+    });
     // Every name ends like this.
     tera.autoescape_on(vec![""]);
     tera.set_escape_fn(|text| format!("{UNFILTERED}{text}"));

@@ -11,8 +11,8 @@ use std::{
 use super::{LAUNCHES, PKI, RUNS, files, pki};
 use crate::error::{Error, Result};
 
-/// Refuses the workspace in `dir` if it, its parent `.pgherd`, or a file in it is another user's, or a
-/// link to somewhere else. What is not there cannot be wrong.
+/// Refuses the workspace in `dir` if it, its parent `.pgherd`, or a file in it is another user's, a
+/// link to somewhere else, or no file at all. What is not there cannot be wrong.
 pub(super) fn check(dir: &Path) -> Result<()> {
     let us = Us::now();
     if let Some(all) = dir.parent() {
@@ -68,6 +68,14 @@ impl Us {
                 .hint(
                     "a workspace has no links: put the folder, or the file itself, in its place",
                 ));
+        }
+        if !metadata.is_file() && !metadata.is_dir() {
+            return Err(
+                Error::input(format!("{} is neither a file nor a folder", path.display()))
+                    .cause("reading it might never end")
+                    .left("nothing was read or written")
+                    .hint("move it away, or restore the file from a backup"),
+            );
         }
         let owner = metadata.uid();
         if owner == self.user || owner == 0 || Some(owner) == self.caller {
@@ -130,6 +138,17 @@ mod tests {
             assert!(error.contains(&path.display().to_string()), "{error}");
             assert!(error.contains("elsewhere"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_pipe_is_refused_before_anybody_waits_for_it() {
+        let (_parent, dir) = workspace();
+        let path = dir.join("known_hosts");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let error = check(&dir).unwrap_err().to_string();
+        assert!(error.contains("known_hosts"), "{error}");
+        assert!(error.contains("neither a file nor a folder"), "{error}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod golden;
 mod hosts;
 mod overrides;
 mod parsers;
+mod room;
 mod values;
 
 fn yaml(text: &str) -> Value {

@@ -68,6 +68,22 @@ fn conditions_compare_values() {
 }
 
 #[test]
+fn a_template_reads_neither_files_nor_the_environment() {
+    for text in [
+        "{{ get_env(name='HOME') | line }}",
+        "{{ get_env(name='NOT_THERE', default='x') | line }}",
+        "{% include '/etc/passwd' %}",
+    ] {
+        let error = overridden("etc/motd.d/pgherd", text);
+        let said = format!("{error} {:?}", error.causes());
+        assert!(
+            said.contains("cannot read the environment") || said.contains("not found"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn an_override_of_nothing_is_refused() {
     let error = overridden("etc/patroni.yaml", "");
     assert!(

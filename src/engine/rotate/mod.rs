@@ -24,7 +24,9 @@ use crate::{
     cluster::{Cluster, INTERIM_REPLICATION_USER, REPLICATION_USER},
     error::{Error, Kind, Result},
     event::{Event, Events},
-    patroni, plan,
+    inventory::Role,
+    patroni::{self, Replication},
+    plan,
     provider::Machine,
     report::{self, Expected, Summary, Terminal},
     workspace::{AuthorityStage, SecretsStage, SshStage},
@@ -367,17 +369,19 @@ async fn logins(site: &Site<'_>, cluster: &Cluster) -> Result<()> {
         Some(interim) if interim.used => INTERIM_REPLICATION_USER,
         _ => REPLICATION_USER,
     };
+    let members: Vec<&str> = cluster
+        .with_role(Role::Postgres)
+        .map(|node| node.name.as_str())
+        .collect();
     let deadline = Instant::now() + LOGIN;
     loop {
         let survey = patroni::survey(&site.http, cluster).await;
-        let others: Vec<String> = patroni::leader_of(&survey)
-            .and_then(|leader| survey[leader].as_ref().ok())
-            .map(|leader| {
-                let other = leader.replication.iter();
-                other
-                    .filter(|replica| replica.usename != wanted)
-                    .map(|replica| replica.application_name.clone())
-                    .collect()
+        let others = patroni::leader_of(&survey)
+            .and_then(|leader| Some((leader, survey[leader].as_ref().ok()?)))
+            .map(|(leader, status)| {
+                let mut replicas = members.clone();
+                replicas.retain(|name| *name != leader.as_str());
+                elsewhere(&replicas, &status.replication, wanted)
             })
             .unwrap_or_default();
         if others.is_empty() {
@@ -391,5 +395,53 @@ async fn logins(site: &Site<'_>, cluster: &Cluster) -> Result<()> {
             )));
         }
         sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// The replicas that are logged in, and not as the role `wanted`.
+///
+/// Whoever else takes the WAL, a backup or somebody with a stolen password, is not waited for: he would
+/// keep the passwords from changing. Nor does it help him to take a member's name.
+fn elsewhere(replicas: &[&str], replication: &[Replication], wanted: &str) -> Vec<String> {
+    let is_in = |name: &str, right: bool| {
+        let mut of_name = replication.iter().filter(|it| it.application_name == name);
+        of_name.any(|it| (it.usename == wanted) == right)
+    };
+    replicas
+        .iter()
+        .filter(|name| is_in(name, false) && !is_in(name, true))
+        .map(|name| (*name).to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_members_are_waited_for() {
+        let login = |name: &str, role: &str| Replication {
+            application_name: name.into(),
+            usename: role.into(),
+            ..Replication::default()
+        };
+        let new = INTERIM_REPLICATION_USER;
+        let waited = |logins: &[(&str, &str)]| {
+            let all: Vec<_> = logins
+                .iter()
+                .map(|(name, role)| login(name, role))
+                .collect();
+            elsewhere(&["node1", "node2"], &all, new)
+        };
+        assert_eq!(waited(&[("node2", REPLICATION_USER)]), ["node2"]);
+        // The role is gone.
+        assert_eq!(waited(&[("node2", "")]), ["node2"]);
+        assert!(waited(&[("node2", new)]).is_empty());
+        assert!(waited(&[]).is_empty());
+        // A backup, and a thief, also under a member's name.
+        for other in ["pg_receivewal", "node2"] {
+            let all = [(other, REPLICATION_USER), ("node2", new)];
+            assert!(waited(&all).is_empty(), "{other}");
+        }
     }
 }

@@ -188,3 +188,81 @@ pub(super) fn haproxy_has_no_capability_that_it_does_not_need(lab: &Lab) {
     assert!(status.contains("00000000000404e3"), "{status}");
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
 }
+
+pub(super) fn strangers_at_patronis_port_shut_nobody_out(lab: &Lab) {
+    let leader = address(lab, &lab.leader());
+    // Patroni has five threads by itself, each of which waits for its client's first word without end.
+    let crowd: Vec<TcpStream> = (0..100)
+        .map(|_| TcpStream::connect((leader.as_str(), 8008)).unwrap())
+        .collect();
+    let refused = |mut stream: &TcpStream| {
+        stream
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        match stream.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    };
+    // HAProxy takes a server for dead after two checks, each of which may take 2 s.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(lab.sql("select 'in'"), "in");
+    let stay = crowd.iter().filter(|stream| !refused(stream)).count();
+    assert!(stay <= 4, "{stay} of one stranger's");
+    // Those that were let in end by themselves.
+    std::thread::sleep(Duration::from_secs(5));
+    let stay = crowd.iter().filter(|stream| !refused(stream)).count();
+    assert_eq!(stay, 0);
+    let told = lab.on(
+        &lab.leader(),
+        "tr \"\\0\" \"\\n\" </proc/$(head -n 1 /data/patroni/postmaster.pid)/environ | grep -c PYTHONPATH || true",
+    );
+    assert_eq!(told.trim(), "0", "PostgreSQL has nothing of it");
+}
+
+pub(super) fn pgherds_own_schema_is_not_shared(lab: &Lab) {
+    let table = [
+        (
+            "alter schema pgherd owner to shop",
+            "alter schema pgherd owner to postgres",
+        ),
+        (
+            "grant create on schema pgherd to shop",
+            "revoke create on schema pgherd from shop",
+        ),
+        (
+            "grant trigger on pgherd.proof to shop",
+            "revoke trigger on pgherd.proof from shop",
+        ),
+    ];
+    for (give, take) in table {
+        lab.sql(give);
+        let said = lab.expect(3, &["verify"]);
+        for part in ["is not pgherd's alone", "the role shop"] {
+            assert!(said.stdout.contains(part), "{give}: {}", said.stdout);
+        }
+        lab.sql(take);
+    }
+    lab.expect(0, &["verify"]);
+    // A drill makes tables of its own, and writes nothing into them that others may have a hand in.
+    lab.sql("alter default privileges in schema pgherd grant trigger on tables to shop");
+    let said = lab.expect(1, &["drill", "switchover", "--yes"]);
+    assert!(
+        said.stderr.contains("is not pgherd's alone"),
+        "{}",
+        said.stderr
+    );
+    lab.sql("alter default privileges in schema pgherd revoke trigger on tables from shop");
+    lab.sql("drop table if exists pgherd.drill, pgherd.drill_probe");
+}
+
+pub(super) fn a_server_that_lets_no_client_write_does_not_hold(lab: &Lab) {
+    lab.sql("alter system set default_transaction_read_only = on");
+    lab.sql("select pg_reload_conf()");
+    let said = lab.expect(3, &["verify"]);
+    let told = "clients cannot write: default_transaction_read_only is on";
+    assert!(said.stdout.contains(told), "{}", said.stdout);
+    lab.sql("alter system reset default_transaction_read_only");
+    lab.sql("select pg_reload_conf()");
+    lab.expect(0, &["verify"]);
+}

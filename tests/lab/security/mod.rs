@@ -17,9 +17,11 @@ mod rotation;
 mod strangers;
 
 use closed::{
-    a_crowd_that_says_nothing_shuts_nobody_out, a_systems_user_is_no_role_of_the_same_name,
-    ciphers_without_authentication_are_refused, haproxy_has_no_capability_that_it_does_not_need,
-    haproxys_host_cannot_write_to_etcd, what_an_application_makes_in_public_is_not_run_by_pgherd,
+    a_crowd_that_says_nothing_shuts_nobody_out, a_server_that_lets_no_client_write_does_not_hold,
+    a_systems_user_is_no_role_of_the_same_name, ciphers_without_authentication_are_refused,
+    haproxy_has_no_capability_that_it_does_not_need, haproxys_host_cannot_write_to_etcd,
+    pgherds_own_schema_is_not_shared, strangers_at_patronis_port_shut_nobody_out,
+    what_an_application_makes_in_public_is_not_run_by_pgherd,
 };
 use rotation::{
     a_certificate_that_ends_soon_is_renewed_without_a_restart,
@@ -57,7 +59,10 @@ fn secure_by_default() {
     haproxy_has_no_capability_that_it_does_not_need(&lab);
     a_systems_user_is_no_role_of_the_same_name(&lab);
     what_an_application_makes_in_public_is_not_run_by_pgherd(&lab);
+    pgherds_own_schema_is_not_shared(&lab);
+    a_server_that_lets_no_client_write_does_not_hold(&lab);
     users_and_databases_are_made_and_never_dropped(&lab);
+    strangers_at_patronis_port_shut_nobody_out(&lab);
     a_crowd_that_says_nothing_shuts_nobody_out(&lab);
     nobody_is_believed_who_shows_another_authoritys_certificate(&lab);
     a_certificate_that_ends_soon_is_renewed_without_a_restart(&lab);

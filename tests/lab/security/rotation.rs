@@ -125,8 +125,31 @@ fn intruder(lab: &Lab, port: u16) -> Child {
     child
 }
 
+const PGPASS: &str = "/dev/shm/pgherd-lab-thief";
+
+/// Somebody on a member's host who takes the WAL with a stolen password, under the name of a member that does not
+/// stream itself.
+fn wal_thief(lab: &Lab) {
+    let line = format!("*:*:*:replicator:{}\n", Secrets::of(lab).get("replication"));
+    lab.on("node3", &format!("install -m 0600 /dev/null {PGPASS}"));
+    overwrite(lab, "node3", PGPASS, &line);
+    let name = lab.leader();
+    let leader = address(lab, &name);
+    lab.on(
+        "node3",
+        &format!(
+            "mkdir -p /tmp/thief && PGPASSFILE={PGPASS} setsid pg_receivewal -n --no-sync -D /tmp/thief \
+             -d \"host={leader} user=replicator sslmode=require application_name={name}\" >/dev/null 2>&1 </dev/null &"
+        ),
+    );
+    within(Duration::from_secs(5), "the thief is in", || {
+        lab.sql("select count(*) from pg_stat_replication where client_addr is not null") == "3"
+    });
+}
+
 pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) {
     let old = Secrets::of(lab);
+    wal_thief(lab);
     let mut intruders = [lab.write_port, lab.read_port].map(|port| intruder(lab, port));
     let writer = Writer::start(&door(lab));
     // Killed in the stage in which most is on its way.
@@ -178,6 +201,13 @@ pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) 
             "who came in with the old password is still there"
         );
     }
+
+    // It ends with its connection, and so does what would come back.
+    assert_eq!(
+        lab.on("node3", "pgrep -c pg_receivewal || true").trim(),
+        "0"
+    );
+    lab.on("node3", &format!("rm -rf {PGPASS} /tmp/thief"));
 
     let new = Secrets::of(lab);
     for key in ["superuser", "replication", "rewind", "rest_api", "stats"] {

@@ -366,7 +366,9 @@ fn what_a_role_would_have_taken_stays() {
         assert!(!said.contains(&format!("disable --now {unit}")), "{said}");
     }
     let clear = step(&plan, "node1", "clear");
-    assert!(!says(clear, "disable --quiet --now haproxy") && !says(clear, "remove_tree /var/lib/etcd"));
+    assert!(
+        !says(clear, "disable --quiet --now haproxy") && !says(clear, "remove_tree /var/lib/etcd")
+    );
 }
 
 /// And one that was taken off in the inventory alone is still pgherd's.

@@ -239,8 +239,9 @@ async fn boot(ec2: &Client, instance: &Instance, cluster: &str, image: &str, net
         "/run/lock",
         "--shm-size",
         "1g",
-        image,
+        "--entrypoint",
         "/sbin/pgherd-init",
+        image,
     ]);
     let files = tempfile::tempdir().unwrap();
     let put = |from: &Path, to: &str| {

@@ -16,29 +16,31 @@ mod support;
 
 use hypervisor::{Hypervisor, direct};
 use server::{REGION, moto};
-use support::{Lab, image_with_postgresql_16};
+use support::{Lab, prepared_image, prepared_version};
 
-const NETWORK: &str = "192.168.0.0/24";
+/// Not the one of another test, which may run at the same time.
+const NETWORK: &str = "10.84.12.0/24";
 /// Prints when a host's PostgreSQL was started, by its own word.
 const STARTED: &str = "sed -n 3p /data/patroni/postmaster.pid";
 
 #[test]
 fn from_calls_to_a_cluster_and_back() {
-    let image = image_with_postgresql_16();
+    let image = prepared_image();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let subnet = runtime.block_on(make_subnet());
-    // Those packages' PostgreSQL is built without TLS; what this machine trusts, the hosts must.
+    // What this machine trusts, the hosts must.
     let trusted = std::env::var("SSL_CERT_FILE");
     let trusted = trusted.unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
+    let version = prepared_version();
     let inventory = |operators: &str| {
         format!(
             "provider:\n  kind: aws\n  region: {REGION}\n  endpoint_url: http://127.0.0.1:{}\n  \
              connect: private\n  image: ubuntu-24.04\n  subnet_id: {subnet}\n{operators}\
-             ca_bundle: {trusted}\npostgresql: {{ version: 16 }}\ntls: {{ enabled: false }}\nhosts:\n  \
+             ca_bundle: {trusted}\npostgresql: {{ version: {version} }}\nhosts:\n  \
              node1: {{ roles: [postgres] }}\n  node2: {{ roles: [postgres] }}\n  \
              node3: {{ roles: [postgres] }}\n  \
-             node4: {{ roles: [etcd], address: 192.168.0.179 }}\n  \
-             haproxy: {{ roles: [haproxy], address: 192.168.0.173 }}\n",
+             node4: {{ roles: [etcd], address: 10.84.12.179 }}\n  \
+             haproxy: {{ roles: [haproxy], address: 10.84.12.173 }}\n",
             moto()
         )
     };
@@ -58,18 +60,19 @@ fn from_calls_to_a_cluster_and_back() {
     let said = lab.expect(0, &["up", "--yes"]);
     println!("{}", said.stderr);
     lab.expect(0, &["verify"]);
-    assert!(lab.sql("select version()").starts_with("PostgreSQL 16."));
+    let runs = format!("PostgreSQL {version}.");
+    assert!(lab.sql("select version()").starts_with(&runs));
     lab.sql("create table kept as select generate_series(1, 1000) as id");
     let said = lab.expect(0, &["up"]);
     assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
 
     // Another operator: the groups of running hosts follow, and nothing else changes.
     lab.write_inventory(&inventory(
-        "  operator_cidrs: [192.168.0.0/24, 10.0.0.0/8]\n",
+        "  operator_cidrs: [10.84.12.0/24, 192.0.2.0/24]\n",
     ));
     let said = lab.expect(4, &["plan", "--check"]);
     let group = format!(
-        "security group pgherd-{}-etcd opens 22 to 10.0.0.0/8",
+        "security group pgherd-{}-etcd opens 22 to 192.0.2.0/24",
         lab.name
     );
     assert!(said.stdout.contains(&group), "{}", said.stdout);

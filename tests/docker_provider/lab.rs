@@ -19,7 +19,7 @@ use pgherd::{
 };
 use tokio::{io::AsyncReadExt, sync::mpsc::UnboundedReceiver};
 
-use super::ports;
+use super::{ports, run};
 
 pub(super) const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test";
@@ -46,7 +46,7 @@ impl Lab {
             .collect();
         let inventory = Inventory {
             path: PathBuf::from("pgherd.yaml"),
-            cluster: format!("pgherd-test-{}-{test}", std::process::id()),
+            cluster: format!("pgherd-test-{}-{test}", run::id()),
             provider: inventory::Provider::Docker(inventory::Docker::default()),
             ssh: Ssh {
                 user: "ubuntu".into(),

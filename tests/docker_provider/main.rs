@@ -31,6 +31,8 @@ use lab::{
 mod lab;
 #[path = "../lab/ports.rs"]
 mod ports;
+#[path = "../lab/run.rs"]
+mod run;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hosts_come_stay_and_go() {

@@ -3,25 +3,45 @@
 use std::{
     fs,
     net::TcpListener,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
     process,
-    sync::atomic::{AtomicU16, Ordering},
+    sync::Mutex,
 };
 
 const FIRST: u16 = 20_000;
 
-/// `N` ports in a row that nobody has.
+/// `N` ports in a row that nobody has, and that no other test gets until this process ends.
 ///
 /// They lie below those that the kernel gives to outgoing connections, since one of these may come
-/// at any moment, and are not given twice to tests of one process. Processes begin at different
-/// ones.
+/// at any moment. Processes begin at different ones.
 pub(crate) fn free<const N: u16>() -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
     let rows = (outgoing_begin() - FIRST) / N;
     let own = u16::try_from(process::id() % u32::from(rows)).expect("less than a port");
     (0..rows)
-        .map(|_| FIRST + (own + TAKEN.fetch_add(1, Ordering::Relaxed)) % rows * N)
-        .find(|first| (*first..first + N).all(is_free))
+        .map(|next| FIRST + (own + next) % rows * N)
+        .find(|first| (*first..first + N).all(is_free) && is_claimed(*first, N))
         .expect("free ports of this machine")
+}
+
+/// Claims ports for this process: a test publishes its own only seconds after it has chosen them,
+/// and tests run side by side. Unlike a file, the claim ends with the process, whatever ends it.
+fn is_claimed(first: u16, count: u16) -> bool {
+    static CLAIMS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let claims: Option<Vec<UnixListener>> = (first..first + count)
+        .map(|port| {
+            let name = format!("pgherd-lab-port-{port}");
+            let name = SocketAddr::from_abstract_name(name).expect("a short name");
+            UnixListener::bind_addr(&name).ok()
+        })
+        .collect();
+    let Some(claims) = claims else {
+        return false;
+    };
+    CLAIMS.lock().expect("no test panics here").extend(claims);
+    true
 }
 
 /// The first port that the kernel gives to outgoing connections.

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 #[path = "ports.rs"]
 mod ports;
+#[path = "run.rs"]
+mod run;
 
 /// An inventory in a folder of its own; the cluster is removed when this is dropped, whatever came
 /// of the test.
@@ -26,10 +28,9 @@ impl Lab {
     /// `rest` is the inventory below `cluster` and `haproxy`, which are given here: names and ports
     /// of their own, so that no lab is in the way of another or of the user's.
     pub(crate) fn new(test: &str, rest: &str) -> Self {
-        let id = std::process::id() % 10_000;
         let ports = ports::free::<3>();
         let lab = Self {
-            name: format!("lab-{test}-{id}"),
+            name: format!("lab-{test}-{}", run::id()),
             dir: tempfile::tempdir().expect("a folder"),
             write_port: ports,
             read_port: ports + 1,
@@ -99,7 +100,7 @@ impl Lab {
     /// at another address let go of its lease within half a minute.
     pub(crate) fn expect_once_let_go(&self, words: &[&str]) -> Said {
         let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(45) {
+        while begin.elapsed() < Duration::from_secs(120) {
             let output = self.run(words);
             if !String::from_utf8_lossy(&output.stderr).contains("another run is at work") {
                 break;
@@ -135,8 +136,10 @@ impl Lab {
             .to_owned()
     }
 
-    /// Looks until `verify` holds.
+    /// Looks until `verify` holds. The machine is shared with other tests and may be slow, so that a
+    /// short limit means a minute, too.
     pub(crate) fn holds_within(&self, limit: Duration) {
+        let limit = limit.max(Duration::from_secs(60));
         let begin = Instant::now();
         loop {
             let output = self.run(&["verify"]);
@@ -301,35 +304,21 @@ pub(crate) fn output(command: &mut Command) -> String {
 
 /// The lab hosts' image, made if the engine does not have it.
 pub(crate) fn base_image() -> String {
-    let tag = output(script("host-image").arg("--tag"));
-    let known = Command::new("docker")
-        .args(["image", "inspect", &tag])
-        .output()
-        .expect("docker runs")
-        .status
-        .success();
-    if !known {
-        let mut maker = script("host-image")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it runs");
-        let tar = maker.stdout.take().expect("a pipe");
-        let status = Command::new("docker")
-            .args(["import", "-", &tag])
-            .stdin(tar)
-            .stdout(Stdio::null())
-            .status()
-            .expect("docker runs");
-        assert!(maker.wait().expect("it ends").success() && status.success());
-    }
-    tag
+    image("base")
 }
 
 /// A host's image with every package, for tests of what comes after them.
 pub(crate) fn prepared_image() -> String {
-    const TAG: &str = "pgherd-host:prepared";
-    output(script("lab-prepared").args([&base_image(), TAG]));
-    TAG.to_owned()
+    image("prepared")
+}
+
+/// An image whose package sources have PostgreSQL 16, whatever the distribution has.
+pub(crate) fn image_with_postgresql_16() -> String {
+    image("postgresql-16")
+}
+
+fn image(which: &str) -> String {
+    output(script("lab-image").arg(which))
 }
 
 /// The major version of PostgreSQL that the prepared image has: its distribution's.
@@ -337,37 +326,6 @@ pub(crate) fn prepared_version() -> String {
     let label = "{{index .Config.Labels \"pgherd.postgresql\"}}";
     let said = docker(&["image", "inspect", "--format", label, &prepared_image()]);
     said.trim().to_owned()
-}
-
-/// An image whose package sources have PostgreSQL 16, whatever the distribution has.
-pub(crate) fn image_with_postgresql_16() -> String {
-    const TAG: &str = "pgherd-host:postgresql-16";
-    let base = base_image();
-    let repository = tempfile::tempdir().expect("a folder");
-    let packages = repository.path().join("apt");
-    output(script("lab-postgresql").arg(&packages));
-    let container = docker(&["create", &base, "/sbin/pgherd-init"])
-        .trim()
-        .to_owned();
-    let source = repository.path().join("lab.list");
-    fs::write(
-        &source,
-        "deb [trusted=yes] file:/var/lib/pgherd-lab-apt ./\n",
-    )
-    .expect("a file");
-    for (from, to) in [
-        (packages.as_path(), "/var/lib/pgherd-lab-apt"),
-        (source.as_path(), "/etc/apt/sources.list.d/pgherd-lab.list"),
-    ] {
-        docker(&[
-            "cp",
-            &from.display().to_string(),
-            &format!("{container}:{to}"),
-        ]);
-    }
-    docker(&["commit", &container, TAG]);
-    docker(&["rm", &container]);
-    TAG.to_owned()
 }
 
 fn read_all(path: &Path, into: &mut String) {

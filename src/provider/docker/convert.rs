@@ -216,8 +216,11 @@ mod engine_tests {
         let tag = "pgherd-host:converted-test";
         convert(&engine, tag, base, &events).await.unwrap();
         let host = HostName::new("node1");
+        // What scripts/test removes by, should this be cut off.
+        let run =
+            std::env::var("PGHERD_LAB_RUN").unwrap_or_else(|_| std::process::id().to_string());
         let provider = DockerProvider {
-            cluster: format!("pgherd-test-{}-converted", std::process::id()),
+            cluster: format!("pgherd-test-{run}-converted"),
             settings: inventory::Docker {
                 image: Some(tag.into()),
                 subnet: None,

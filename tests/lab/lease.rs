@@ -92,7 +92,7 @@ fn a_second_operator_is_refused_until_the_first_has_died(lab: &Lab, colleague: &
     let begin = Instant::now();
     let said = expect(lab, colleague, 0, &["up", "--yes"]);
     println!("{said}\n{:?} after the first was killed", begin.elapsed());
-    assert!(begin.elapsed() < Duration::from_secs(60));
+    assert!(begin.elapsed() < Duration::from_secs(180));
 }
 
 fn psql_is_psql(lab: &Lab) {
@@ -140,7 +140,7 @@ fn sleeping(lab: &Lab) -> Child {
         .unwrap();
     let begin = Instant::now();
     while asleep() <= before {
-        assert!(begin.elapsed() < Duration::from_secs(20), "it never slept");
+        assert!(begin.elapsed() < Duration::from_secs(60), "it never slept");
     }
     psql
 }
@@ -182,7 +182,7 @@ fn a_terminal_that_closes_leaves_nothing(lab: &Lab) {
         let begin = Instant::now();
         let status = psql.wait().unwrap();
         assert_eq!((status.code(), status.signal()), (Some(code), None));
-        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert!(begin.elapsed() < Duration::from_secs(30));
         assert_eq!(sockets(lab), before, "{name}");
         let folder = lab.dir.path().display().to_string();
         let left = Command::new("pgrep")

@@ -10,7 +10,7 @@ use std::{
 use crate::support::{Lab, prepared_image};
 
 /// How long sshd may take to end a session that it was told to end.
-const ENDED: Duration = Duration::from_secs(10);
+const ENDED: Duration = Duration::from_secs(60);
 
 fn ssh(config: &Path) -> Command {
     let mut ssh = Command::new("ssh");

@@ -130,6 +130,8 @@ impl Writer {
                     let told = String::from_utf8_lossy(&output.stderr);
                     written.refused.push(told.into_owned());
                 }
+                // As often as it can, it would have a processor for itself that other tests need.
+                std::thread::sleep(Duration::from_millis(50));
             }
             written
         });

@@ -60,6 +60,9 @@ pub struct Status {
     pub dcs_last_seen: Option<u64>,
     #[serde(deserialize_with = "liberal::flag")]
     pub pause: bool,
+    /// Those of its tags that are not off.
+    #[serde(deserialize_with = "liberal::map")]
+    pub tags: BTreeMap<String, Value>,
     /// What this Patroni is: `version`, `scope`, `name`.
     #[serde(deserialize_with = "liberal::map")]
     pub patroni: BTreeMap<String, Value>,

@@ -115,7 +115,7 @@ async fn gather(site: &Site<'_>, strangers: &[HostName]) -> Result<Status> {
     let prover = site.prover(&sight);
     let members = async {
         let survey = patroni::survey(&site.http, cluster).await;
-        let settings = settings::differences(&prover, &survey).await;
+        let settings = settings::differences(&prover, &survey, &sight.found).await;
         (survey, settings)
     };
     let ((survey, settings), etcd, alarms, servers) = tokio::join!(

@@ -29,13 +29,14 @@ use crate::{
 /// How long a standby may take to become synchronous, or a leader to be there.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
-/// What a standby cannot have less of than its primary.
-const BOUND: [&str; 5] = [
-    "max_connections",
-    "max_locks_per_transaction",
-    "max_prepared_transactions",
-    "max_wal_senders",
-    "max_worker_processes",
+/// What a standby cannot have less of than its primary, with the value that Patroni passes on
+/// PostgreSQL's command line where nobody asks for another.
+const BOUND: [(&str, &str); 5] = [
+    ("max_connections", "100"),
+    ("max_locks_per_transaction", "64"),
+    ("max_prepared_transactions", "0"),
+    ("max_wal_senders", "10"),
+    ("max_worker_processes", "8"),
 ];
 
 /// Why a leader restarts although others could take over.
@@ -71,10 +72,22 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
     // A member says that it waits once its loop has read the config *and* compared it: after the
     // second loop the first is over.
     action::take_over(context, 2).await;
+    let mut is_sure = false;
     loop {
-        let survey = patroni::survey(&context.http, &context.cluster).await;
-        let synchronous = context.cluster.inventory.patroni.synchronous;
-        let mut next = next(&survey, &done, synchronous);
+        let mut survey = patroni::survey(&context.http, &context.cluster).await;
+        let inventory = &context.cluster.inventory;
+        drop_overruled(
+            &mut survey,
+            &inventory.postgresql.dcs_parameters().collect(),
+        );
+        let mut next = next(&survey, &done, inventory.patroni.synchronous);
+        // A leader may have waited since long ago, for something else, while the replicas have not yet
+        // compared what is new: they would not be restarted before it.
+        if !is_sure && matches!(next, Move::InPlace { .. } | Move::HandOver { .. }) {
+            is_sure = true;
+            action::take_over(context, 1).await;
+            continue;
+        }
         if let Move::Wait(what) = next {
             if waited.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
                 sleep(PAUSE).await;
@@ -241,9 +254,38 @@ fn some_lowered(survey: &Survey, host: &HostName) -> Option<bool> {
     (!reasons.is_empty()).then(|| reasons.iter().any(|(name, change)| lowers(name, change)))
 }
 
+fn number(change: &Value, key: &str) -> Option<f64> {
+    liberal::as_text(&change[key])?.trim().parse().ok()
+}
+
+/// Takes away reasons to wait that a restart does not bring about: `ALTER SYSTEM` has a bound, and
+/// Patroni passes another on the command line, which wins. `wanted` is what Patroni was told.
+fn drop_overruled(survey: &mut Survey, wanted: &BTreeMap<&str, &str>) {
+    for status in survey
+        .values_mut()
+        .filter_map(|status| status.as_mut().ok())
+    {
+        status.pending_restart_reason.retain(|name, change| {
+            let bound = BOUND.iter().find(|(bound, _)| bound == name);
+            let Some((_, its_own)) = bound else {
+                return true;
+            };
+            let comes = wanted
+                .get(name.as_str())
+                .unwrap_or(its_own)
+                .trim()
+                .parse::<f64>();
+            match (comes, number(change, "new_value")) {
+                (Ok(comes), Some(new)) => (comes - new).abs() < 0.5,
+                _ => true,
+            }
+        });
+    }
+}
+
 fn lowers(name: &str, change: &Value) -> bool {
-    let number = |key: &str| liberal::as_text(&change[key])?.trim().parse::<f64>().ok();
-    BOUND.contains(&name)
+    let number = |key: &str| number(change, key);
+    BOUND.iter().any(|(bound, _)| *bound == name)
         && match (number("old_value"), number("new_value")) {
             (Some(old), Some(new)) => new < old,
             _ => false,

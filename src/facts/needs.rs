@@ -118,6 +118,8 @@ pub struct Needs {
     pub venv_closed: Option<String>,
     /// By what lies there: `data`, `wal`, `etcd`, `usr`, `state`, `cache`, `log`, `venv`, `etc`.
     pub space: BTreeMap<String, Space>,
+    /// How many sessions sshd opens on one connection.
+    pub sessions: Option<u32>,
     pub memory: Memory,
     /// Packages that are held and not installed.
     pub held: BTreeSet<String>,
@@ -153,6 +155,7 @@ impl Needs {
             ["venv-closed", path] => {
                 self.venv_closed = (!path.is_empty()).then(|| (*path).into());
             }
+            ["sessions", most] => self.sessions = most.trim().parse().ok(),
             ["space", purpose, path, numbers, options] => {
                 if let Some(space) = space(path, numbers, options) {
                     self.space.insert((*purpose).into(), space);

@@ -3,6 +3,9 @@
 # What a host offers of what pgherd needs: folders, space, memory, package sources. Part of the probe.
 fact system "$(systemctl is-system-running 2>/dev/null)"
 
+# How many sessions sshd opens on one connection; what it says of `Match` blocks is not asked.
+fact sessions "$(timeout 5 sshd -T 2>/dev/null | sed -n 's/^maxsessions //p')"
+
 # A folder and all that it lies in, each as it is. `passable` is postgres's own word, once it is there.
 folder() {
   d=$1
@@ -43,6 +46,9 @@ space venv /opt/patroni
 if [ -n "$NEEDS_DATA" ]; then
   space data "$DATA_DIR"
   [ ! -d "$DATA_DIR/pg_wal" ] || space wal "$(readlink -f "$DATA_DIR/pg_wal")"
+  for t in "$DATA_DIR"/pg_tblspc/*; do
+    [ ! -L "$t" ] || space "tablespace-${t##*/}" "$(readlink -f "$t")"
+  done
 fi
 [ -z "$NEEDS_ETCD" ] || space etcd "$ETCD_DIR"
 

@@ -40,14 +40,15 @@ const VENV_TOOLS: [&str; 4] = [
 ];
 
 /// How Patroni judges its config. What it says of ports in use and of an etcd that does not answer is
-/// about the moment and not about the file, and is passed over.
+/// about the moment and not about the file, and is passed over; so is that it waits for one that a
+/// firewall hides.
 pub(super) const VENV_CHECK: &[(&str, &str)] = &[(
     "/etc/patroni.yml",
-    "! /opt/patroni/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
+    "! timeout 15 /opt/patroni/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
 )];
 pub(super) const DISTRO_CHECK: &[(&str, &str)] = &[(
     "/etc/patroni.yml",
-    "! /usr/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
+    "! timeout 15 /usr/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
 )];
 
 /// The packages that `node` must have, in the order of its roles.

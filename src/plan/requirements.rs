@@ -51,6 +51,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     };
     let mut findings = Vec::new();
     findings.extend(host.connection());
+    findings.extend(host.sessions());
     findings.extend(host.clock());
     findings.extend(host.system());
     findings.extend(host.architecture());
@@ -90,6 +91,16 @@ impl Host<'_> {
     fn connection(&self) -> Option<Error> {
         let said = self.facts.needs.no_forwarding.as_deref()?;
         Some(remote::no_forwarding(&self.node.name, said))
+    }
+
+    /// The run's lease keeps one session open, and its scripts need another.
+    fn sessions(&self) -> Option<Error> {
+        let sessions = self.facts.needs.sessions?;
+        (sessions < 2).then(|| {
+            Error::failed("sshd opens only one session on a connection, and two are needed")
+                .cause(format!("MaxSessions is {sessions} (sshd -T)"))
+                .hint("let it open more in sshd_config: MaxSessions 10")
+        })
     }
 
     fn clock(&self) -> Option<Error> {

@@ -80,14 +80,22 @@ pub(super) fn output(host: &HostName, code: i32, stdout: Told, stderr: Told) -> 
         .filter(|line| line.starts_with("sudo: ") || line.contains("sudo: not found"))
         .collect();
     if sudo.is_empty() {
+        let hint = if stderr.before.contains("expired") || stderr.before.contains("Password change")
+        {
+            "put the SSH user's password right, or take its end away: sudo chage -M -1 USER"
+        } else {
+            "the SSH user needs a login shell that runs commands, and neither ForceCommand in sshd_config nor command= at its key"
+        };
         return Err(
             Error::failed("the login on the host did not run what it was given")
                 .on(host)
-                .cause(format!("it ended with exit code {code} before the script began"))
+                .cause(format!(
+                    "it ended with exit code {code} before the script began"
+                ))
                 .excerpt("what it said", stderr.before)
                 .excerpt("stdout", stdout.before)
                 .left("nothing was done on the host")
-                .hint("the SSH user needs a login shell that runs commands, and neither ForceCommand in sshd_config nor command= at its key"),
+                .hint(hint),
         );
     }
     let said = sudo.join("; ");
@@ -263,5 +271,15 @@ mod tests {
             error.excerpts()[0].text.contains("not available"),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn a_password_that_has_ended_is_told_as_that() {
+        let stderr = told(&[
+            "WARNING: Your password has expired.\n",
+            "Password change required but no TTY available.\n",
+        ]);
+        let error = output(&host(), 1, Told::default(), stderr).unwrap_err();
+        assert!(error.hints()[0].contains("chage"), "{error:?}");
     }
 }

@@ -322,16 +322,30 @@ impl SshRemote {
         &self,
         link: &Link,
         script: &Script,
+        limit: Duration,
         on_line: OnLine<'_>,
     ) -> Result<(i32, Told, Told), Broken> {
-        let mut child = link
-            .session
-            .raw_command(RUNNER)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .await?;
+        let begin = Instant::now();
+        let mut child = loop {
+            let started = link
+                .session
+                .raw_command(RUNNER)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .await;
+            match started {
+                // Nothing was run. Others of this run's scripts end, and leave room for this one.
+                Err(error) if is_crowded(&error) => {
+                    if begin.elapsed() + CROWDED > limit {
+                        return Err(Broken::Crowded(error));
+                    }
+                    sleep(CROWDED).await;
+                }
+                started => break started?,
+            }
+        };
         let stdin = child.stdin().take();
         let stdout = child.stdout().take();
         let stderr = child.stderr().take();
@@ -360,10 +374,27 @@ impl SshRemote {
     }
 }
 
+/// How long to wait before a session that sshd refused is asked for again.
+const CROWDED: Duration = Duration::from_millis(250);
+
+/// Whether sshd opens no further session on the connection (`MaxSessions`).
+fn is_crowded(error: &openssh::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().contains("open refused by peer") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// Why a script's output is not all there.
 #[derive(Debug)]
 enum Broken {
     Connection(openssh::Error),
+    /// sshd opened no session for it in time.
+    Crowded(openssh::Error),
     /// It was longer than [`LONGEST_OUTPUT`].
     TooMuch(Stream),
 }
@@ -409,12 +440,19 @@ impl Remote for SshRemote {
         on_line: OnLine<'_>,
     ) -> Result<Output> {
         let link = self.link(host).await?;
-        match timeout(limit, self.execute(&link, script, on_line)).await {
+        match timeout(limit, self.execute(&link, script, limit, on_line)).await {
             Ok(Ok((code, stdout, stderr))) => runner::output(host, code, stdout, stderr),
             Ok(Err(Broken::Connection(error))) => {
                 self.drop_link(host, &link).await;
                 Err(Error::failed(super::BROKEN).on(host).because(error))
             }
+            Ok(Err(Broken::Crowded(error))) => Err(Error::failed(
+                "sshd opens no further session on the connection",
+            )
+            .on(host)
+            .because(error)
+            .cause(format!("asked again for {} s", limit.as_secs()))
+            .hint("let it open more in sshd_config: MaxSessions 10")),
             Ok(Err(Broken::TooMuch(stream))) => {
                 // What writes there ends once nobody reads any more.
                 self.drop_link(host, &link).await;

@@ -31,25 +31,32 @@ pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Chec
     for node in cluster.nodes.values() {
         let host = &node.name;
         let mut told = BTreeSet::new();
+        let spaces = facts.get(host).map(|facts| &facts.needs.space);
+        let mut there: Vec<(&Space, &str)> = Vec::new();
         for (purpose, called) in WRITTEN {
-            let there = match purpose {
+            let needed = match purpose {
                 "data" => node.roles.contains(&Role::Postgres),
                 "etcd" => node.roles.contains(&Role::Etcd),
                 // The WAL lies with the data, unless somebody has moved it.
                 "wal" => false,
                 _ => true,
             };
-            let space = facts
-                .get(host)
-                .and_then(|facts| facts.needs.space.get(purpose));
-            let Some(space) = space.filter(|space| space.size > 0) else {
-                if there {
-                    wrong.push(format!(
-                        "how full the disk with {called} on {host} is, df did not say"
-                    ));
-                }
-                continue;
-            };
+            let space = spaces.and_then(|spaces| spaces.get(purpose));
+            match space.filter(|space| space.size > 0) {
+                Some(space) => there.push((space, called)),
+                None if needed => wrong.push(format!(
+                    "how full the disk with {called} on {host} is, df did not say"
+                )),
+                None => {}
+            }
+        }
+        let tablespaces = spaces.into_iter().flatten();
+        there.extend(
+            tablespaces
+                .filter(|(purpose, space)| purpose.starts_with("tablespace-") && space.size > 0)
+                .map(|(_, space)| (space, "a tablespace")),
+        );
+        for (space, called) in there {
             if !told.insert(&space.target) {
                 continue;
             }
@@ -170,6 +177,13 @@ mod tests {
             ),
             ("wal", 10 * GIB, GIB / 2, plenty, Some("95 %, 512 MiB free")),
             ("etcd", 100 * GIB, 0, plenty, Some("etcd's data")),
+            (
+                "tablespace-16384",
+                100 * GIB,
+                GIB,
+                plenty,
+                Some("it holds a tablespace"),
+            ),
             // A tenth of much is much.
             ("data", 1000 * GIB, 50 * GIB, plenty, None),
             ("data", GIB / 2, 200 * 1024, plenty, None),

@@ -25,10 +25,12 @@ use crate::{
 };
 
 pub(crate) mod alarms;
+mod archive;
 pub(crate) mod certificates;
 mod clock;
 mod disk;
 mod members;
+mod network;
 mod pause;
 mod round_trip;
 pub(crate) mod settings;
@@ -124,12 +126,14 @@ impl Prover {
         let survey = patroni::survey(&self.http, &self.cluster);
         let survey = async {
             let survey = survey.await;
-            let (settings, versions, stranded) = tokio::join!(
-                settings::look(self, &survey),
+            let (settings, versions, stranded, network, archive) = tokio::join!(
+                settings::look(self, &survey, found),
                 versions::look(self, &survey),
                 stranded::look(self, &survey),
+                network::look(self, &survey, facts),
+                archive::look(self, &survey),
             );
-            (survey, [settings, versions], stranded)
+            (survey, [settings, versions, network, archive], stranded)
         };
         let ((survey, of_members, stranded), paused, etcd, alarms, servers, trip) = tokio::join!(
             survey,

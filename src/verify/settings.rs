@@ -15,12 +15,15 @@ use crate::{
     error::{Error, Result},
     inventory::HostName,
     patroni::Status,
+    plan::Found,
     postgres,
     render::{self, Access, Files},
 };
 
 mod access;
+mod dcs;
 mod expected;
+mod tags;
 
 use expected::{Expected, agree};
 
@@ -40,6 +43,11 @@ const FILES: &str = "select coalesce(name, '') as name, coalesce(setting, '') as
      coalesce(sourcefile, '') as sourcefile, coalesce(sourceline::pg_catalog.text, '') as sourceline, \
      applied::pg_catalog.text as applied, coalesce(error, '') as error \
      from pg_catalog.pg_file_settings";
+
+/// Who is let in: the files that the server reads.
+const ACCESS: &str = "select \
+     pg_catalog.pg_read_file(pg_catalog.current_setting('hba_file')) as hba, \
+     pg_catalog.pg_read_file(pg_catalog.current_setting('ident_file')) as ident";
 
 /// One row of `pg_settings`.
 #[derive(Debug, Clone, Default)]
@@ -67,10 +75,14 @@ struct Written {
     error: String,
 }
 
-pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Status>>) -> Check {
+pub(super) async fn look(
+    prover: &Prover,
+    survey: &BTreeMap<HostName, Result<Status>>,
+    found: &Found,
+) -> Check {
     check(
         NAME,
-        differences(prover, survey).await,
+        differences(prover, survey, found).await,
         "every member runs with the inventory's settings and access rules".into(),
     )
 }
@@ -79,6 +91,7 @@ pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Sta
 pub(crate) async fn differences(
     prover: &Prover,
     survey: &BTreeMap<HostName, Result<Status>>,
+    found: &Found,
 ) -> Vec<String> {
     let runs = |status: &Result<Status>| status.as_ref().is_ok_and(Status::is_running);
     let asked = survey
@@ -89,18 +102,22 @@ pub(crate) async fn differences(
     // What is the same on several members is said once.
     let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (host, answer) in futures_util::future::join_all(asked).await {
-        let found = match &answer {
+        let patronis = patronis_file(found, host);
+        let mut differs = match &answer {
             Ok(answer) => {
-                let mut found = judge(&expected, &answer.running, &answer.written);
-                found.extend(access::judge(&wanted(&prover.files, host), &answer.rules));
-                found
+                let mut differs = judge(&expected, &answer.running, &answer.written);
+                differs.extend(access::judge(&wanted(&prover.files, host), &answer.rules));
+                differs
             }
             Err(error) => vec![format!(
                 "cannot be asked for its settings: {}",
                 error.what()
             )],
         };
-        for difference in found {
+        if let Ok(status) = &survey[host] {
+            differs.extend(tags::differences(patronis, host, &status.tags));
+        }
+        for difference in differs {
             said.entry(difference).or_default().push(host.as_str());
         }
     }
@@ -108,6 +125,11 @@ pub(crate) async fn differences(
         .into_iter()
         .map(|(what, hosts)| format!("{}: {what}", hosts.join(", ")))
         .collect();
+    let dcs = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
+    told.extend(dcs::differences(
+        dcs,
+        &crate::render::dcs_config(&prover.cluster),
+    ));
     if told.len() > MOST {
         let more = told.len() - MOST;
         told.truncate(MOST);
@@ -134,15 +156,25 @@ fn wanted(files: &Files, host: &HostName) -> Result<Access> {
     render::access(&config.content)
 }
 
+/// Patroni's own file as it is on the host.
+fn patronis_file<'a>(found: &'a Found, host: &HostName) -> Option<&'a str> {
+    let file = found.facts.get(host)?.files.get("/etc/patroni.yml")?;
+    Some(file.content.as_str())
+}
+
+/// As any client gets it: what pgherd's own sessions begin with would hide what the server has.
+pub(super) async fn connect(prover: &Prover, host: &HostName) -> Result<postgres::Sql> {
+    let port = prover.cluster.inventory.postgresql.port;
+    let stream = prover.remote.dial(host, port).await?;
+    let password = &prover.cluster.secrets.superuser;
+    postgres::login_with("", stream, host, password, prover.tls.as_deref())
+        .await
+        .map_err(|error| Error::failed("no connection to PostgreSQL").because(&*error))
+}
+
 async fn ask(prover: &Prover, host: &HostName) -> Result<Answer> {
     let answer = async {
-        let port = prover.cluster.inventory.postgresql.port;
-        let stream = prover.remote.dial(host, port).await?;
-        let password = &prover.cluster.secrets.superuser;
-        // As any client gets it: what pgherd's own sessions begin with would hide what the server has.
-        let sql = postgres::login_with("", stream, host, password, prover.tls.as_deref())
-            .await
-            .map_err(|error| Error::failed("no connection to PostgreSQL").because(&*error))?;
+        let sql = connect(prover, host).await?;
         let running = sql.query(RUNNING).await?.iter().map(setting).collect();
         let written = sql.query(FILES).await?.iter().map(written).collect();
         let rules = access::ask(&sql).await?;
@@ -157,7 +189,7 @@ async fn ask(prover: &Prover, host: &HostName) -> Result<Answer> {
         .unwrap_or_else(|_| Err(Error::failed("PostgreSQL gave no answer in time")))
 }
 
-fn field(row: &SimpleQueryRow, name: &str) -> String {
+pub(super) fn field(row: &SimpleQueryRow, name: &str) -> String {
     let at = row
         .columns()
         .iter()

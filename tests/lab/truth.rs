@@ -64,6 +64,7 @@ fn what_verify_says_is_true() {
     lab.on("node2", &format!("{PATRONICTL} resume --wait"));
 
     settings_of_other_sources(&lab);
+    what_is_done_beside_pgherd(&lab);
     an_alarm(&lab);
     a_program_that_was_replaced(&lab);
     holds(&lab);
@@ -91,6 +92,55 @@ fn settings_of_other_sources(lab: &Lab) {
     fails(lab, "settings", &["work_mem is 65MB", advice]);
     lab.sql(advice);
     holds(lab);
+}
+
+/// What PostgreSQL's files and the inventory's do not show: roles, who is let in, the DCS, a Patroni that
+/// runs with other tags than its file's, and a firewall between two members.
+fn what_is_done_beside_pgherd(lab: &Lab) {
+    lab.sql("alter role replicator nologin");
+    fails(lab, "roles", &["replicator"]);
+    lab.sql("alter role replicator login");
+
+    let (one, other) = replicas(lab);
+    let hba = "cd /tmp; f=$(runuser -u postgres -- psql -XqAtc 'show hba_file')";
+    let opened = format!("{hba}; cp $f $f.was; echo 'host all all 0.0.0.0/0 trust' >>$f");
+    lab.on(&one, &opened);
+    let line = "of somebody's: host all all 0.0.0.0/0 trust";
+    fails(lab, "settings", &[&one, line]);
+    lab.on(&one, &format!("{hba}; mv $f.was $f"));
+
+    let edit = |value: &str| {
+        format!("{PATRONICTL} edit-config --force -q -s primary_start_timeout={value}")
+    };
+    lab.on(&one, &edit("0"));
+    let advice = "edit-config --force -s primary_start_timeout=null";
+    fails(lab, "settings", &["primary_start_timeout (0)", advice]);
+    lab.on(&one, &edit("null"));
+
+    // As a person does who takes a member out of the race, and puts the file back later.
+    lab.on(
+        &one,
+        "f=/etc/patroni.yml; cp -p $f /root/was; sed -i 's/nofailover: false/nofailover: true/' $f; \
+         systemctl reload patroni; sleep 3; cat /root/was >$f",
+    );
+    fails(lab, "settings", &["nofailover: true", "systemctl reload"]);
+    lab.on(&one, "systemctl reload patroni; sleep 3");
+
+    let route = |verb: &str| {
+        format!("ip route {verb} blackhole $(getent hosts {other} | cut -d' ' -f1)/32")
+    };
+    lab.on(&one, &route("add"));
+    let what = format!("{one} does not reach PostgreSQL on {other}");
+    fails(lab, "network", &[&what, "does not reach Patroni"]);
+    lab.on(&one, &route("del"));
+    holds(lab);
+}
+
+fn replicas(lab: &Lab) -> (String, String) {
+    let leader = lab.leader();
+    let mut names = DATABASES.iter().filter(|name| **name != leader);
+    let mut next = || (*names.next().expect("two replicas")).to_owned();
+    (next(), next())
 }
 
 /// The alarm is raised as etcd raises it when its database is full, and ended as docs/verify.md says.
@@ -231,13 +281,29 @@ fn replicas_then_a_hand_over(leader: &str, order: &[String]) {
 }
 
 fn parameters_are_taken_over_in_order(lab: &Lab) {
-    let (leader, raised) = change(lab, "shared_buffers: 144MB, max_connections: 150");
+    let archive = "archive_mode: 'on', archive_command: /bin/true";
+    let parameters =
+        |connections| format!("shared_buffers: 144MB, max_connections: {connections}, {archive}");
+    let (leader, raised) = change(lab, &parameters(150));
     replicas_then_a_hand_over(&leader, &raised);
     // A standby cannot have less than its primary: that goes first, where it is.
-    let (leader, lowered) = change(lab, "shared_buffers: 144MB, max_connections: 120");
+    let (leader, lowered) = change(lab, &parameters(120));
     assert_eq!(lowered.first(), Some(&leader), "{lowered:?}");
     assert_eq!(lowered.len(), 3, "{lowered:?}");
     assert_eq!(lab.sql("show max_connections"), "120");
+    an_archive_that_fails(lab);
+}
+
+fn an_archive_that_fails(lab: &Lab) {
+    lab.sql("alter system set archive_command = '/bin/false'");
+    lab.sql("select pg_reload_conf()");
+    lab.sql("create table archived as select 1; select pg_switch_wal()");
+    let fails = || failed(lab).get("archive").cloned();
+    let told = (0..10).find_map(|_| fails()).expect("the archive fails");
+    assert!(told.contains("cannot archive"), "{told}");
+    lab.sql("alter system reset archive_command");
+    lab.sql("select pg_reload_conf()");
+    holds(lab);
 }
 
 /// Who is the first to notice is a race.

@@ -20,7 +20,7 @@ struct Played {
     wanted: u32,
     /// What each runs with.
     runs: BTreeMap<&'static str, u32>,
-    /// How many loops each has run; the config is compared in the second.
+    /// How many loops each has run.
     loops: BTreeMap<&'static str, u32>,
     /// How many loops a member is slower than the others.
     slow: BTreeMap<&'static str, u32>,
@@ -28,6 +28,10 @@ struct Played {
     /// latest.
     replayed: BTreeMap<&'static str, u32>,
     lag: u32,
+    /// In which loop the config is compared.
+    compares: u32,
+    /// The leader waits from the start, for what `ALTER SYSTEM` has and Patroni overrules.
+    overruled: bool,
     /// Whether its Patroni tells why.
     tells: bool,
     /// Whose Patroni no longer says that it waits once it has been restarted.
@@ -49,6 +53,8 @@ impl Played {
             slow: BTreeMap::new(),
             replayed: NAMES.map(|name| (name, runs)).into(),
             lag: 0,
+            compares: 2,
+            overruled: false,
             tells: true,
             forgets: None,
             starting: None,
@@ -134,12 +140,16 @@ impl Played {
         let (runs, wanted) = (self.runs[name], self.wanted);
         let restarted = format!("restart {name}");
         let forgets = self.forgets == Some(name) && self.deeds.contains(&restarted);
-        if loops >= 2 && runs != wanted && !forgets {
+        if self.overruled && leads && !self.deeds.contains(&restarted) {
+            status["pending_restart"] = json!(true);
+            status["pending_restart_reason"] =
+                json!({"max_wal_senders": {"old_value": "10", "new_value": "5"}});
+        }
+        if loops >= self.compares && runs != wanted && !forgets {
             status["pending_restart"] = json!(true);
             if self.tells {
-                status["pending_restart_reason"] = json!({
-                    "max_connections": {"old_value": runs.to_string(), "new_value": wanted.to_string()}
-                });
+                status["pending_restart_reason"]["max_connections"] =
+                    json!({"old_value": runs.to_string(), "new_value": wanted.to_string()});
             }
         }
         status
@@ -174,6 +184,18 @@ async fn a_leader_that_is_the_first_to_wait_goes_last() {
     assert_eq!(deeds[..2], ["restart node2", "restart node3"]);
     assert!(deeds[2].starts_with("node1 to "), "{deeds:?}");
     assert_eq!(deeds.len(), 3, "a replica comes back with the new value");
+}
+
+/// `ALTER SYSTEM` has a lower bound than the inventory, which Patroni's command line overrules: the
+/// leader waits since before the run, and nothing is lowered.
+#[tokio::test]
+async fn a_leader_that_waits_since_long_ago_goes_last_too() {
+    let mut played = Played::new(50, 100);
+    played.overruled = true;
+    played.compares = 3;
+    let deeds = deeds(played).await;
+    assert_eq!(deeds[..2], ["restart node2", "restart node3"]);
+    assert!(deeds[2].starts_with("node1 to "), "{deeds:?}");
 }
 
 #[tokio::test]

@@ -56,6 +56,11 @@ type Lack = (fn(&mut World), &'static str, bool);
 
 const LACKS: &[Lack] = &[
     (
+        |w| w.facts("node1").needs.sessions = Some(1),
+        "MaxSessions",
+        true,
+    ),
+    (
         |w| w.facts("node1").needs.no_forwarding = Some("administratively prohibited".into()),
         "AllowTcpForwarding",
         true,

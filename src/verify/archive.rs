@@ -1,0 +1,129 @@
+//! Whether WAL is archived, where it is to be.
+//!
+//! An `archive_command` that fails is tried again for ever: nothing is lost, but no backup goes further,
+//! and PostgreSQL keeps all WAL until the disk is full.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::{Check, Prover, check, settings};
+use crate::{
+    error::{Error, Result},
+    inventory::HostName,
+    patroni::Status,
+};
+
+pub(super) const NAME: &str = "archive";
+
+/// How long a member may take to say what it archives.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The mode, what has failed since the last success (or nothing), since when in seconds.
+const STATE: &str = "select pg_catalog.current_setting('archive_mode') as mode, \
+     case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end as wal, \
+     failed_count as failed, \
+     coalesce(extract(epoch from pg_catalog.now() - last_archived_time)::pg_catalog.int8::pg_catalog.text, '') as since \
+     from pg_catalog.pg_stat_archiver";
+
+/// One member's archiver.
+#[derive(Debug, Default, Clone)]
+struct Archiver {
+    mode: String,
+    failing: String,
+    failed: String,
+    since: String,
+}
+
+pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Status>>) -> Check {
+    let runs = |status: &Result<Status>| status.as_ref().is_ok_and(Status::is_running);
+    let asked = survey
+        .iter()
+        .filter(|(_, status)| runs(status))
+        .map(|(host, _)| async move { (host, ask(prover, host).await) });
+    let mut wrong = Vec::new();
+    let mut archives = false;
+    for (host, answer) in join_all(asked).await {
+        match answer {
+            Ok(archiver) => {
+                archives |= archiver.mode != "off";
+                wrong.extend(failing(host, &archiver));
+            }
+            Err(error) => wrong.push(format!(
+                "{host} cannot be asked what it archives: {}",
+                error.what()
+            )),
+        }
+    }
+    let right = if archives {
+        "WAL is archived"
+    } else {
+        "no WAL is to be archived (archive_mode is off)"
+    };
+    check(NAME, wrong, right.into())
+}
+
+async fn ask(prover: &Prover, host: &HostName) -> Result<Archiver> {
+    let answer = async {
+        let sql = settings::connect(prover, host).await?;
+        let rows = sql.query(STATE).await?;
+        let told = |name| {
+            rows.first()
+                .map_or(String::new(), |row| settings::field(row, name))
+        };
+        Ok(Archiver {
+            mode: told("mode"),
+            failing: told("wal"),
+            failed: told("failed"),
+            since: told("since"),
+        })
+    };
+    timeout(ANSWER, answer)
+        .await
+        .unwrap_or_else(|_| Err(Error::failed("PostgreSQL gave no answer in time")))
+}
+
+fn failing(host: &HostName, archiver: &Archiver) -> Option<String> {
+    let Archiver {
+        mode,
+        failing,
+        failed,
+        since,
+    } = archiver;
+    if mode == "off" || failing.is_empty() {
+        return None;
+    }
+    let last = if since.is_empty() {
+        "nothing has been archived yet".to_owned()
+    } else {
+        format!("the last success was {since} s ago")
+    };
+    Some(format!(
+        "{host} cannot archive {failing} ({failed} failures so far, {last}), and keeps all WAL until it can; \
+         what archive_command says is in PostgreSQL's log: pgherd logs {host} patroni"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_that_fails_is_told_until_it_succeeds() {
+        let host = HostName::new("node1");
+        let archiver = |mode: &str, failing: &str, since: &str| Archiver {
+            mode: mode.into(),
+            failing: failing.into(),
+            failed: "6".into(),
+            since: since.into(),
+        };
+        let told = failing(&host, &archiver("on", "0003.history", "")).unwrap();
+        assert!(told.contains("nothing has been archived yet"), "{told}");
+        let told = failing(&host, &archiver("always", "0003.history", "90")).unwrap();
+        assert!(told.contains("90 s ago"), "{told}");
+        // What failed once and came through later is no matter any more.
+        assert!(failing(&host, &archiver("on", "", "5")).is_none());
+        assert!(failing(&host, &archiver("off", "0003.history", "")).is_none());
+    }
+}

@@ -1,0 +1,80 @@
+//! Whether a member has the tags of its file: they decide who may lead, and who is offered to clients.
+//!
+//! A Patroni that was not reloaded after its file changed, or was put back, has others.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{inventory::HostName, liberal};
+
+/// The tags that Patroni itself goes by.
+const DECIDING: [&str; 6] = [
+    "nofailover",
+    "noloadbalance",
+    "nosync",
+    "nostream",
+    "replicatefrom",
+    "failover_priority",
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct File {
+    tags: BTreeMap<String, Value>,
+}
+
+/// `running` are the tags by the member's own word, which leaves out those that are off.
+pub(super) fn differences(
+    patronis: Option<&str>,
+    host: &HostName,
+    running: &BTreeMap<String, Value>,
+) -> Vec<String> {
+    let file = patronis.and_then(|text| serde_yaml::from_str::<File>(text).ok());
+    let Some(File { tags: wanted }) = file else {
+        return Vec::new();
+    };
+    let said = |tags: &BTreeMap<String, Value>, tag: &str| {
+        let value = tags.get(tag)?;
+        let text = liberal::as_text(value).unwrap_or_else(|| value.to_string());
+        (!matches!(text.as_str(), "false" | "" | "null")).then_some(text)
+    };
+    DECIDING
+        .into_iter()
+        .filter_map(|tag| {
+            let (is, should) = (said(running, tag), said(&wanted, tag));
+            (is != should).then(|| {
+                let is = is.unwrap_or_else(|| "false".into());
+                format!(
+                    "its Patroni runs with the tag {tag}: {is}, which /etc/patroni.yml does not have; \
+                     end it on {host}: sudo systemctl reload patroni"
+                )
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_tag_that_only_the_process_has_is_told() {
+        let host = HostName::new("node2");
+        let file = "tags:\n  nofailover: false\n  noloadbalance: true\n  mine: 1\n";
+        let told = |tags: Value| {
+            let tags = serde_json::from_value(tags).unwrap();
+            differences(Some(file), &host, &tags)
+        };
+        assert!(told(json!({"noloadbalance": true, "other": 2})).is_empty());
+        let both = told(json!({"nofailover": true}));
+        assert_eq!(both.len(), 2, "{both:?}");
+        assert!(both[0].contains("the tag nofailover: true"), "{both:?}");
+        assert!(both[1].contains("the tag noloadbalance: false"), "{both:?}");
+        let tags = BTreeMap::from([("nofailover".to_owned(), json!(true))]);
+        assert!(differences(None, &host, &tags).is_empty());
+    }
+}

@@ -116,7 +116,7 @@ pub struct Needs {
     pub folders: BTreeMap<String, Folder>,
     /// A file of `/opt/patroni` that others may not read, or that is not root's.
     pub venv_closed: Option<String>,
-    /// By what lies there: `data`, `wal`, `etcd`, `usr`, `state`, `cache`, `log`, `venv`, `etc`.
+    /// By what lies there: `data`, `wal`, `tablespace-…`, `etcd`, `usr`, `state`, `cache`, `log`, `tmp`, `venv`, `etc`.
     pub space: BTreeMap<String, Space>,
     /// How many sessions sshd opens on one connection.
     pub sessions: Option<u32>,

@@ -42,6 +42,7 @@ space usr /usr
 space state /var/lib/dpkg
 space cache /var/cache/apt/archives
 space log /var/log
+space tmp /tmp
 space venv /opt/patroni
 if [ -n "$NEEDS_DATA" ]; then
   space data "$DATA_DIR"

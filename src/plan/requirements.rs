@@ -253,10 +253,12 @@ impl Host<'_> {
                 ("usr", usr, 10_000),
                 ("cache", 200, 500),
                 ("state", 100, 2_000),
+                // apt checks signatures there.
+                ("tmp", 32, 100),
             ]);
         }
         if self.venv {
-            wanted.push(("venv", 150, 5_000));
+            wanted.extend([("venv", 150, 5_000), ("tmp", 64, 2_000)]);
         }
         if self.has_no_database() {
             wanted.push(("data", 256, 2_000));

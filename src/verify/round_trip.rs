@@ -28,6 +28,7 @@ async fn trip(prover: &Prover) -> Result<String> {
     let nonce = format!("{:032x}", rand::random::<u128>());
     let row = literal(&nonce);
     refuse_read_only(&writer).await?;
+    refuse_full(&writer, "the leader").await?;
     refuse_strange(&writer.query(&own_schema()).await?)?;
     writer
         .query(&format!(
@@ -35,7 +36,8 @@ async fn trip(prover: &Prover) -> Result<String> {
              insert into pgherd.proof (nonce) values ({row})"
         ))
         .await?;
-    let read = read_everywhere(prover, &door, &row).await;
+    let leader = writer.value("select host(inet_server_addr())").await?;
+    let read = read_everywhere(prover, &door, &row, &leader).await;
     // Whatever came of it, the row has served; what a killed run left goes with it.
     writer
         .query(&format!(
@@ -69,6 +71,26 @@ async fn refuse_read_only(writer: &Sql) -> Result<()> {
     }
 }
 
+/// Fails where clients have taken every connection that they may have.
+///
+/// pgherd's own session comes in by those that are kept for superusers.
+async fn refuse_full(sql: &Sql, called: &str) -> Result<()> {
+    const FULL: &str = "select case when used >= most then used || ' of ' || most else '' end from \
+         (select pg_catalog.count(*) as used from pg_catalog.pg_stat_activity \
+          where backend_type = 'client backend' and application_name <> 'pgherd') taken, \
+         (select pg_catalog.sum(case name when 'max_connections' then setting::pg_catalog.int8 \
+          else - setting::pg_catalog.int8 end) as most from pg_catalog.pg_settings where name in \
+          ('max_connections', 'superuser_reserved_connections', 'reserved_connections')) there";
+    let full = sql.value(FULL).await?;
+    if full.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "clients have no connection left: {full} are taken on {called}"
+    ))
+    .cause("max_connections, less what is kept for superusers"))
+}
+
 pub(super) async fn check(prover: &Prover) -> Check {
     match trip(prover).await {
         Ok(detail) => super::check("front-door", Vec::new(), detail),
@@ -78,7 +100,12 @@ pub(super) async fn check(prover: &Prover) -> Check {
 
 /// Holds connections through the read port open until every replica has one, and waits on each for
 /// the row. The listener balances by the fewest connections, so each new one goes elsewhere.
-async fn read_everywhere(prover: &Prover, door: &FrontDoor<'_>, row: &str) -> Result<usize> {
+async fn read_everywhere(
+    prover: &Prover,
+    door: &FrontDoor<'_>,
+    row: &str,
+    leader: &str,
+) -> Result<usize> {
     let databases: Vec<(&HostName, Ipv4Addr)> = prover
         .cluster
         .with_role(Role::Postgres)
@@ -100,6 +127,7 @@ async fn read_everywhere(prover: &Prover, door: &FrontDoor<'_>, row: &str) -> Re
             return Err(Error::failed("the read port leads to the leader"));
         };
         if seen.insert(address.to_owned()) {
+            refuse_full(&reader, address).await?;
             await_row(&reader, row, address).await?;
         }
         open.push(reader);
@@ -107,11 +135,14 @@ async fn read_everywhere(prover: &Prover, door: &FrontDoor<'_>, row: &str) -> Re
     if seen.len() < expected {
         let missing: Vec<String> = databases
             .iter()
-            .filter(|(_, address)| !seen.contains(&address.to_string()))
+            .filter(|(_, address)| {
+                let address = address.to_string();
+                address != leader && !seen.contains(&address)
+            })
             .map(|(name, _)| name.to_string())
             .collect();
         return Err(Error::failed(format!(
-            "through the read port only {} of {expected} replicas answered (never one of {})",
+            "through the read port only {} of {expected} replicas answered (not: {})",
             seen.len(),
             missing.join(", ")
         )));

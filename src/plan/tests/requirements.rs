@@ -103,6 +103,11 @@ const LACKS: &[Lack] = &[
         false,
     ),
     (
+        |w| put(w, "tmp", space("/tmp", 0)),
+        "/tmp has 0 MiB free, and 96 MiB are needed",
+        false,
+    ),
+    (
         |w| put(w, "usr", space("/", 100 * 1024)),
         "/ has 100 MiB free, and 500 MiB are needed",
         false,

@@ -1,6 +1,6 @@
 //! Whether the rules by which PostgreSQL lets anybody in are those of the rendered config.
 //!
-//! Patroni writes `pg_hba.conf` when PostgreSQL starts and when its own config changes, and not when
+//! Patroni writes `pg_hba.conf` when PostgreSQL starts and when it is reloaded itself, and not when
 //! somebody else has changed it. So PostgreSQL is asked for the rules of its files. What a file has and
 //! no reload has read yet cannot be told from what is in force.
 
@@ -26,7 +26,7 @@ const IDENT: &str = "select coalesce(map_name, '') as map, coalesce(sys_name, ''
 
 /// How to get rid of a difference.
 const WAY_OUT: &str =
-    "take it out and reload PostgreSQL, or have Patroni write the file anew: pgherd restart HOST";
+    "take it out and reload PostgreSQL, or have Patroni write the file anew: sudo systemctl reload patroni";
 
 /// A line of one of the files, in the words of PostgreSQL's views.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

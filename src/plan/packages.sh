@@ -23,8 +23,22 @@ trap restore EXIT
 printf '#!/bin/sh\n# pgherd: no service starts while packages are installed\nexit 101\n' >"$policy"
 chmod 755 "$policy"
 
-# A run that was cut off may have left packages half configured.
-if [ -n "$(dpkg --audit 2>/dev/null)" ]; then with_locks dpkg --configure -a; fi
+# A run that was cut off may have left packages half configured, or dpkg's journal. A package of somebody
+# else's that cannot be configured must not end the run: what is needed may come all the same.
+if [ -n "$(dpkg --audit 2>/dev/null)" ] || [ -n "$(find /var/lib/dpkg/updates -name '[0-9]*' 2>/dev/null)" ]; then
+  with_locks dpkg --configure -a || echo 'dpkg cannot configure every package that is there (see above); going on'
+fi
+# Whether all that is needed is there and configured.
+complete() {
+  for p in $PACKAGES; do
+    dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || return 1
+  done
+}
+# Packages that dpkg has not brought to an end.
+unfinished() {
+  dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null |
+    sed -n 's/^\(half-installed\|unpacked\|half-configured\|triggers-[a-z]*\) //p' | tr '\n' ' '
+}
 
 apt() {
   with_locks apt-get -q -y -o DPkg::Lock::Timeout=60 -o Acquire::Languages=none -o Acquire::Retries=3 \
@@ -74,6 +88,14 @@ note="sed 's,.*/,,;s/_.*//' >>/var/lib/pgherd/packages.brought"
 install() { apt -o DPkg::Pre-Install-Pkgs::="$note" install --no-install-recommends "$@"; }
 
 if ! install $PACKAGES; then
+  others=$(unfinished)
+  if complete; then
+    echo "apt has failed for ${others:-another package} (see above); going on, since all that is needed is there"
+    exit
+  fi
+  if [ -n "$others" ]; then
+    echo "pgherd-hint: dpkg does not bring these packages to an end: $others(look at it by hand: sudo dpkg --configure -a; or remove them: sudo apt-get purge PACKAGE)" >&2
+  fi
   held=$(apt-mark showhold 2>/dev/null | tr '\n' ' ')
   if [ -n "$held" ]; then
     echo "pgherd-hint: these packages are held, and apt changes none of them: $held(release those that are in the way: sudo apt-mark unhold PACKAGE)" >&2

@@ -183,6 +183,16 @@ fn soak_packages_come_although_somebody_else_is_at_work() {
         "one",
         "echo 'deb [trusted=yes] http://packages.invalid/no-such-repository bookworm main' >/etc/apt/sources.list.d/dead.list",
     );
+    // Somebody's package whose installation fails, and what a dpkg that was cut off leaves.
+    on(
+        &lab,
+        "two",
+        "mkdir -p /root/acme/DEBIAN; cd /root/acme/DEBIAN; \
+         printf 'Package: acme\\nVersion: 1\\nArchitecture: all\\nMaintainer: a <a@b.c>\\nDescription: x\\n' >control; \
+         printf '#!/bin/sh\\necho no licence >&2; exit 1\\n' >postinst; chmod 755 postinst; \
+         dpkg-deb -b /root/acme /root/acme.deb >/dev/null; dpkg -i /root/acme.deb || true; \
+         touch /var/lib/dpkg/updates/0000",
+    );
     for (host, lock) in [
         ("one", "/var/lib/apt/lists/lock"),
         ("two", "/var/lib/dpkg/lock-frontend"),
@@ -203,6 +213,8 @@ fn soak_packages_come_although_somebody_else_is_at_work() {
         "waiting for apt's lock, held by flock",
         "waiting for dpkg's lock, held by flock",
         "not every package source can be used",
+        "dpkg cannot configure every package that is there",
+        "apt has failed for acme",
     ] {
         assert!(logs.contains(part), "{part} is not in\n{logs}");
     }

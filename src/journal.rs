@@ -122,7 +122,11 @@ const LOST: [&str; 10] = [
 ];
 
 /// What is severe by its mark, and says nothing of a cause.
-const IDLE: [&str; 6] = [
+const IDLE: [&str; 9] = [
+    // Patroni's, after PostgreSQL's or pg_basebackup's own word.
+    "postmaster is not running",
+    "Error when fetching backup: pg_basebackup exited with code",
+    "failed to bootstrap from leader",
     "the database system is starting up",
     "the database system is shutting down",
     "the database system is not yet accepting connections",
@@ -202,6 +206,15 @@ ActiveState=activating SubState=auto-restart Result=exit-code NRestarts=3
         );
         assert!(excerpt.contains("Failed to bootstrap"), "{excerpt}");
         assert!(!journal.is_calm());
+    }
+
+    #[test]
+    fn what_patroni_says_after_the_cause_is_not_the_cause() {
+        let text = "ActiveState=active\n\
+            t node2 patroni[9]: 2026-11-26 16:49:53.766 UTC [99] FATAL:  could not extend file \"base/5/16395\"\n\
+            t node2 patroni[9]: 2026-11-26 16:49:54,837 ERROR: postmaster is not running\n";
+        let cause = Journal::parse(text).cause().map(str::to_owned);
+        assert!(cause.is_some_and(|it| it.contains("could not extend file")));
     }
 
     #[test]

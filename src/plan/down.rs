@@ -17,14 +17,20 @@ const WEIGH: &str = include_str!("weigh.sh");
 
 /// Removes the packages of `$GO` that still can go: somebody may have thought about the plan for long.
 const PURGE: &str = r#"if [ -n "$GO" ]; then
-  if [ -n "$(dpkg --audit 2>/dev/null)" ]; then with_locks dpkg --configure -a; fi
+  if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
+    with_locks dpkg --configure -a || echo 'dpkg cannot configure every package that is there (see above); going on'
+  fi
   said=$(weigh)
   go=
   for p in $GO; do
     if printf '%s\n' "$said" | grep -qxF "$(printf 'go\t%s' "$p")"; then go="$go $p"; fi
   done
   if [ -n "$go" ]; then
-    with_locks env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 purge $go
+    with_locks env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 purge $go || failed=yes
+    # apt fails for any package that it cannot configure, also for one of somebody else's.
+    for p in $go; do
+      if [ -n "${failed:-}" ] && dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed; then exit 1; fi
+    done
   fi
 fi"#;
 

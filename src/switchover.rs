@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
+    execute::space,
     http::Http,
     inventory::HostName,
     patroni::{self, Patroni, Status},
@@ -77,15 +78,19 @@ impl Handover {
     ) -> Result<()> {
         let door = FrontDoor {
             cluster,
-            remote,
+            remote: remote.clone(),
             tls,
         };
         let sql = door.open(Door::Write).await?;
         // A large one takes its time, and does no harm.
-        sql.attempt("checkpoint")
-            .await
-            .map(|_| ())
-            .map_err(|error| Error::failed("the leader makes no checkpoint").because(error))
+        let Err(error) = sql.attempt("checkpoint").await else {
+            return Ok(());
+        };
+        let error = Error::failed("the leader makes no checkpoint")
+            .on(&self.from)
+            .because(error);
+        // A PostgreSQL that cannot write ends, and takes the reason along.
+        Err(space::tell(error, &[self.from.clone()].into(), &*remote, cluster).await)
     }
 
     /// Hands over, and returns once the candidate leads.

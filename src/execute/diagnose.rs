@@ -39,7 +39,10 @@ pub(super) async fn explain(error: Error, step: &Step, context: &Context) -> Err
     for unit in &step.units {
         hosts.extend(concerned(step, unit, fault.as_ref(), context));
     }
-    hint(space::tell(error, &hosts, context).await, step)
+    hint(
+        space::tell(error, &hosts, &*context.remote, &context.cluster).await,
+        step,
+    )
 }
 
 fn hint(error: Error, step: &Step) -> Error {

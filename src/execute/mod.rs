@@ -23,7 +23,7 @@ mod diagnose;
 mod operate;
 mod restart;
 mod shared;
-mod space;
+pub(crate) mod space;
 #[cfg(test)]
 mod tests;
 mod trial;

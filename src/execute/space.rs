@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 
-use super::Context;
 use crate::{
+    cluster::Cluster,
     error::Error,
     facts,
     inventory::HostName,
-    remote::{Script, quote},
+    remote::{Remote, Script, quote},
 };
 
 /// With less than this free (in KiB) a filesystem is as good as full: what failed may have given a
@@ -20,12 +20,17 @@ const LOOK: Duration = Duration::from_secs(8);
 const FEW_INODES: u64 = 100;
 
 /// Adds the filesystems of `hosts` that are full.
-pub(super) async fn tell(mut error: Error, hosts: &BTreeSet<HostName>, context: &Context) -> Error {
-    let script = script(context);
+pub(crate) async fn tell(
+    mut error: Error,
+    hosts: &BTreeSet<HostName>,
+    remote: &dyn Remote,
+    cluster: &Cluster,
+) -> Error {
+    let script = script(cluster);
     let silent = |_, _: &str| {};
     let looks = hosts
         .iter()
-        .map(|host| context.remote.run(host, &script, LOOK, &silent));
+        .map(|host| remote.run(host, &script, LOOK, &silent));
     for (host, looked) in hosts.iter().zip(join_all(looks).await) {
         let Ok(output) = looked else {
             continue;
@@ -40,9 +45,9 @@ pub(super) async fn tell(mut error: Error, hosts: &BTreeSet<HostName>, context: 
     error
 }
 
-fn script(context: &Context) -> Script {
-    let inventory = &context.cluster.inventory;
-    let etcd = facts::etcd_dir(context.cluster.name());
+fn script(cluster: &Cluster) -> Script {
+    let inventory = &cluster.inventory;
+    let etcd = facts::etcd_dir(cluster.name());
     let paths = [
         inventory.postgresql.data_dir.as_str(),
         &etcd,

@@ -44,11 +44,6 @@ const FILES: &str = "select coalesce(name, '') as name, coalesce(setting, '') as
      applied::pg_catalog.text as applied, coalesce(error, '') as error \
      from pg_catalog.pg_file_settings";
 
-/// Who is let in: the files that the server reads.
-const ACCESS: &str = "select \
-     pg_catalog.pg_read_file(pg_catalog.current_setting('hba_file')) as hba, \
-     pg_catalog.pg_read_file(pg_catalog.current_setting('ident_file')) as ident";
-
 /// One row of `pg_settings`.
 #[derive(Debug, Clone, Default)]
 struct Setting {

@@ -25,8 +25,7 @@ const IDENT: &str = "select coalesce(map_name, '') as map, coalesce(sys_name, ''
      coalesce(error, '') as error from pg_catalog.pg_ident_file_mappings";
 
 /// How to get rid of a difference.
-const WAY_OUT: &str =
-    "take it out and reload PostgreSQL, or have Patroni write the file anew: sudo systemctl reload patroni";
+const WAY_OUT: &str = "take it out and reload PostgreSQL, or have Patroni write the file anew: sudo systemctl reload patroni";
 
 /// A line of one of the files, in the words of PostgreSQL's views.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

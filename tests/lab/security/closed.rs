@@ -35,7 +35,8 @@ pub(super) fn what_an_application_makes_in_public_is_not_run_by_pgherd(lab: &Lab
         "{}",
         String::from_utf8_lossy(&made.stderr)
     );
-    lab.expect(0, &["verify"]);
+    let said = lab.expect(3, &["verify"]);
+    assert!(said.stderr.contains("close-public"), "{}", said.stderr);
     lab.expect(0, &["status"]);
     let marks = |of: &Lab| -> String {
         ["node1", "node2", "node3"]

@@ -321,7 +321,7 @@ mod tests {
         assert!(
             said[0].starts_with(
                 "pg_hba.conf line 2 is not the inventory's: host all all 0.0.0.0 0.0.0.0 trust;"
-            ) && said[0].contains("pgherd restart"),
+            ) && said[0].contains("systemctl reload patroni"),
             "{said:?}"
         );
     }

@@ -29,7 +29,7 @@ if [ -n "$(dpkg --audit 2>/dev/null)" ] || [ -n "$(find /var/lib/dpkg/updates -n
   with_locks dpkg --configure -a || echo 'dpkg cannot configure every package that is there (see above); going on'
 fi
 # Whether all that is needed is there and configured.
-complete() {
+all_there() {
   for p in $PACKAGES; do
     dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || return 1
   done
@@ -89,7 +89,7 @@ install() { apt -o DPkg::Pre-Install-Pkgs::="$note" install --no-install-recomme
 
 if ! install $PACKAGES; then
   others=$(unfinished)
-  if complete; then
+  if all_there; then
     echo "apt has failed for ${others:-another package} (see above); going on, since all that is needed is there"
     exit
   fi

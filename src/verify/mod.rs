@@ -150,7 +150,14 @@ impl Prover {
         checks.push(etcd);
         checks.push(trip);
         checks.push(backends(&self.cluster, &servers, leader));
-        checks.push(configs(plan));
+        let roles = check(
+            "roles",
+            plan::roles_not_right(&self.cluster, found),
+            "every role and database is as the inventory says".into(),
+        );
+        // What that check says is not said twice.
+        let told: &[&str] = if roles.passed { &[] } else { &OF_ROLES };
+        checks.push(configs(plan, told));
         checks.push(pending_restart(&survey));
         checks.push(clock::clock(facts));
         if self.cluster.tls.is_used() {
@@ -158,11 +165,7 @@ impl Prover {
             let now = jiff::Timestamp::now();
             checks.push(certificates::certificates(facts, &shown, now));
         }
-        checks.push(check(
-            "roles",
-            plan::roles_not_right(&self.cluster, found),
-            "every role and database is as the inventory says".into(),
-        ));
+        checks.push(roles);
         checks.push(disk::disk(&self.cluster, facts));
         checks.push(alarms);
         checks.push(pause::check(&survey, paused));
@@ -387,14 +390,18 @@ fn names(list: &[&str]) -> String {
     }
 }
 
-/// Whatever `up` would still change, however small it is: what a file is not and what a step would do.
-fn configs(plan: &Plan) -> Check {
+/// The steps that put right what the check `roles` tells.
+const OF_ROLES: [&str; 2] = ["ensure-roles", "ensure-databases"];
+
+/// Whatever `up` would still change, however small it is: what a file is not and what a step would do, but for
+/// the steps of which another check tells.
+fn configs(plan: &Plan, told_elsewhere: &[&str]) -> Check {
     let mut wrong = Vec::new();
     let mut told = BTreeSet::new();
     for step in &plan.steps {
         // Patroni reads its files by itself; these steps only have it do so at once.
         let hurries = matches!(step.action, Action::Wake | Action::TakeOver);
-        if !step.changes_something() || hurries {
+        if !step.changes_something() || hurries || told_elsewhere.contains(&step.name) {
             continue;
         }
         let (host, why) = (&step.host, step.why.as_str());
@@ -518,7 +525,7 @@ mod tests {
     }
 
     fn told(steps: Vec<Step>) -> Check {
-        configs(&Plan {
+        of_plan(&Plan {
             steps,
             ..Plan::default()
         })
@@ -560,7 +567,23 @@ mod tests {
             partial: true,
             ..Plan::default()
         };
-        assert!(!configs(&partial).passed, "the rest is not known");
+        assert!(!of_plan(&partial).passed, "the rest is not known");
+        // What another check says is not said twice; the rest is.
+        let of_roles = Plan {
+            steps: vec![step(
+                "ensure-roles",
+                "it lacks something",
+                Vec::new(),
+                run(),
+            )],
+            ..Plan::default()
+        };
+        assert!(configs(&of_roles, &OF_ROLES).passed);
+        assert!(!configs(&partial, &OF_ROLES).passed);
+    }
+
+    fn of_plan(plan: &Plan) -> Check {
+        configs(plan, &[])
     }
 
     #[test]

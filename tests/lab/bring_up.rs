@@ -49,11 +49,15 @@ fn from_nothing_to_nothing() {
             "configs",
             "pending-restart",
             "clock",
+            "certificates",
+            "roles",
             "disk",
             "alarms",
             "pause",
             "settings",
             "versions",
+            "network",
+            "archive",
         ]
     );
 

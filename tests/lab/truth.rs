@@ -105,7 +105,7 @@ fn what_is_done_beside_pgherd(lab: &Lab) {
     let hba = "cd /tmp; f=$(runuser -u postgres -- psql -XqAtc 'show hba_file')";
     let opened = format!("{hba}; echo 'host all all 0.0.0.0/0 trust' >>$f");
     lab.on(&one, &opened);
-    let line = "of somebody's: host all all 0.0.0.0/0 trust";
+    let line = "is not the inventory's: host all all 0.0.0.0 0.0.0.0 trust";
     fails(lab, "settings", &[&one, line]);
     lab.on(&one, "systemctl reload patroni; sleep 2");
 

@@ -176,12 +176,13 @@ fn soak_packages_come_although_somebody_else_is_at_work() {
         "ca_bundle: /etc/ssl/certs/ca-certificates.crt\n{}",
         inventory(&base_image())
     ));
-    // A first run that is killed once the hosts are there.
+    // A first run that is killed once the hosts are there. apt takes a source whose name it cannot resolve for a
+    // matter of time, and only warns; one that is not there is an error.
     assert!(lab.kill_up(|event| event["event"] == "planned"));
     on(
         &lab,
         "one",
-        "echo 'deb [trusted=yes] http://packages.invalid/no-such-repository bookworm main' >/etc/apt/sources.list.d/dead.list",
+        "echo 'deb [trusted=yes] file:/no/such/repository bookworm main' >/etc/apt/sources.list.d/dead.list",
     );
     // Somebody's package whose installation fails, and what a dpkg that was cut off leaves.
     on(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::inventory::HostName;
+use crate::host::HostName;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

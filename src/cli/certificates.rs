@@ -3,89 +3,49 @@
 use serde_json::{Value, json};
 
 use crate::{
-    engine::context::{Base, Sight, typed},
-    error::Result,
-    http::Lapsed,
-    verify::certificates,
-    workspace::{Expiry, RENEWAL, expires},
+    engine::{certificates::Certificates, context::Context},
+    workspace::{Expiry, RENEWAL},
 };
 
-/// The certificates of a cluster by when they end.
-#[derive(Debug, Default)]
-pub(super) struct Certificates {
-    /// The authority's own.
-    authority: Option<Expiry>,
-    /// What is on each host now, the first to end first.
-    hosts: Vec<Expiry>,
-    /// What is not valid now, a sentence each.
-    not_valid: Vec<String>,
+/// One sentence for people, and what to do where the end is near.
+pub(super) fn sentence(
+    certificates: &Certificates,
+    context: &Context,
+    now: jiff::Timestamp,
+) -> Option<String> {
+    if !certificates.not_valid.is_empty() {
+        return Some(format!(
+            "certificates: {}; make them anew: {}",
+            certificates.not_valid.join("; "),
+            context.command("up")
+        ));
+    }
+    let first = certificates.hosts.first()?;
+    let mut text = format!(
+        "certificates: the first to end is {}'s, {}",
+        first.name,
+        when(first, now)
+    );
+    if near(first, now) {
+        text.push_str(&format!("; renew: {}", context.command("up")));
+    }
+    if let Some(authority) = &certificates.authority {
+        text.push_str(&format!("; the authority's, {}", when(authority, now)));
+        if near(authority, now) {
+            let rotate = context.command("rotate certs");
+            text.push_str(&format!("; make a new one: {rotate}"));
+        }
+    }
+    Some(text)
 }
 
-impl Certificates {
-    /// Reads them from the hosts' files as they were found; nothing is there while TLS is off.
-    pub(super) fn of(base: &Base, sight: &Sight, shown: &Lapsed) -> Result<Self> {
-        if !base.inventory.tls.enabled {
-            return Ok(Self::default());
-        }
-        let mut hosts = Vec::new();
-        for (host, facts) in &sight.found.facts {
-            let shown = facts
-                .files
-                .iter()
-                .filter(|(path, _)| path.ends_with("/server.crt") || path.ends_with("/server.pem"));
-            // A service's own folder may be behind the others after a run that was cut off.
-            let ends = shown.filter_map(|(_, file)| expires(&file.content).ok());
-            hosts.extend(ends.min().map(|expires| Expiry {
-                name: host.to_string(),
-                expires,
-            }));
-        }
-        hosts.sort_by_key(|expiry| expiry.expires);
-        let authority = base.workspace.expiries()?;
-        let not_valid = certificates::findings(&sight.found.facts, shown, jiff::Timestamp::now());
-        Ok(Self {
-            not_valid,
-            authority: authority.into_iter().find(|expiry| expiry.name == "ca"),
-            hosts,
-        })
-    }
-
-    /// One sentence for people, and what to do where the end is near.
-    pub(super) fn sentence(&self, base: &Base, now: jiff::Timestamp) -> Option<String> {
-        if !self.not_valid.is_empty() {
-            return Some(format!(
-                "certificates: {}; make them anew: {}",
-                self.not_valid.join("; "),
-                typed(&base.inventory.path, "up")
-            ));
-        }
-        let first = self.hosts.first()?;
-        let mut text = format!(
-            "certificates: the first to end is {}'s, {}",
-            first.name,
-            when(first, now)
-        );
-        if near(first, now) {
-            text.push_str(&format!("; renew: {}", typed(&base.inventory.path, "up")));
-        }
-        if let Some(authority) = &self.authority {
-            text.push_str(&format!("; the authority's, {}", when(authority, now)));
-            if near(authority, now) {
-                let rotate = typed(&base.inventory.path, "rotate certs");
-                text.push_str(&format!("; make a new one: {rotate}"));
-            }
-        }
-        Some(text)
-    }
-
-    pub(super) fn document(&self) -> Value {
-        let host = |expiry: &Expiry| json!({"host": expiry.name, "ends": expiry.expires});
-        json!({
-            "authority_ends": self.authority.as_ref().map(|expiry| expiry.expires),
-            "hosts": self.hosts.iter().map(host).collect::<Vec<_>>(),
-            "not_valid": self.not_valid,
-        })
-    }
+pub(super) fn document(certificates: &Certificates) -> Value {
+    let host = |expiry: &Expiry| json!({"host": expiry.name, "ends": expiry.expires});
+    json!({
+        "authority_ends": certificates.authority.as_ref().map(|expiry| expiry.expires),
+        "hosts": certificates.hosts.iter().map(host).collect::<Vec<_>>(),
+        "not_valid": certificates.not_valid,
+    })
 }
 
 fn near(expiry: &Expiry, now: jiff::Timestamp) -> bool {

@@ -9,38 +9,31 @@ use tokio::{
     time::timeout,
 };
 
-use super::Global;
+use super::{Global, console::Console};
 use crate::{
-    engine::context::{self, Base},
+    engine::reach::{self, Reach},
     error::{Error, Result},
-    inventory::{HostName, Inventory, Role},
-    remote::{self, quote},
+    report::Terminal,
 };
 
-/// What `ssh` itself ends with when it did not get there; a command there may end with it too.
-const SSH_FAILED: u8 = 255;
 /// How long a program may take to put the terminal in order when it is told to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// `pgherd ssh`; returns the remote command's exit code.
-pub(super) async fn ssh(global: &Global, host: &str, command: &[String]) -> Result<u8> {
-    let base = Base::there(global).await?;
-    let host = known(&base.inventory, host)?;
-    let config = reach(&base, &host).await?;
-    let mut ssh = client(&config);
-    ssh.arg(host.as_str());
-    match command {
-        [] => {}
-        // One word is a line for the host's shell, as with ssh itself.
-        [line] => {
-            ssh.arg("--").arg(line);
-        }
-        words => {
-            let line: Vec<String> = words.iter().map(|word| quote(word)).collect();
-            ssh.arg("--").arg(line.join(" "));
-        }
+pub(super) async fn ssh(
+    global: &Global,
+    host: &str,
+    command: &[String],
+    terminal: &Terminal,
+) -> Result<u8> {
+    let context = global.existing(&Console::new(terminal, false)).await?;
+    let reach = Reach::of(&context, host).await?;
+    let mut ssh = client(&reach.config);
+    ssh.arg(reach.host.as_str());
+    if let Some(line) = reach::line(command) {
+        ssh.arg("--").arg(line);
     }
-    there(ssh, &config, &host).await
+    there(ssh, &reach).await
 }
 
 /// `pgherd logs`; runs until the reader has seen enough.
@@ -50,74 +43,18 @@ pub(super) async fn logs(
     unit: Option<&str>,
     follow: bool,
     lines: u32,
+    terminal: &Terminal,
 ) -> Result<u8> {
-    let base = Base::there(global).await?;
-    let host = known(&base.inventory, host)?;
-    let config = reach(&base, &host).await?;
-    let units: Vec<&str> = match unit {
-        Some("postgres" | "postgresql") => vec!["patroni"],
-        Some(unit) => vec![unit],
-        None => base.inventory.hosts[&host]
-            .roles
-            .iter()
-            .map(|role| match role {
-                Role::Postgres => "patroni",
-                Role::Etcd => "etcd",
-                Role::Haproxy => "haproxy",
-            })
-            .collect(),
-    };
-    let mut journal = format!("journalctl --no-pager -n {lines}");
-    for unit in units {
-        journal.push_str(&format!(" -u {}", quote(unit)));
-    }
-    if follow {
-        journal.push_str(" -f");
-    }
-    // In a shell that is known: the login's own may be another.
-    let as_root =
-        format!("if [ \"$(id -u)\" = 0 ]; then exec {journal}; else exec sudo -n {journal}; fi");
-    let as_root = format!("/bin/sh -c {}", quote(&as_root));
-    let mut ssh = client(&config);
+    let context = global.existing(&Console::new(terminal, false)).await?;
+    let reach = Reach::of(&context, host).await?;
+    let journal = reach::journal(&context, &reach.host, unit, follow, lines);
+    let mut ssh = client(&reach.config);
     if follow {
         // With a terminal on the other side, journalctl ends when we do.
         ssh.arg("-tt");
     }
-    ssh.arg(host.as_str()).arg("--").arg(as_root);
-    there(ssh, &config, &host).await
-}
-
-/// The host of that name, or an error with the nearest one.
-fn known(inventory: &Inventory, name: &str) -> Result<HostName> {
-    if let Some((host, _)) = inventory
-        .hosts
-        .iter()
-        .find(|(host, _)| host.as_str() == name)
-    {
-        return Ok(host.clone());
-    }
-    let hosts: Vec<&str> = inventory.hosts.keys().map(HostName::as_str).collect();
-    Err(Error::input(format!("no host is called {name}"))
-        .hint(format!("the inventory's hosts: {}", hosts.join(", "))))
-}
-
-pub(super) fn not_running(base: &Base, host: &HostName) -> Error {
-    Error::failed("the host does not run")
-        .on(host)
-        .hint(format!(
-            "make or start it: {}",
-            context::typed(&base.inventory.path, "up")
-        ))
-}
-
-/// Finds the hosts afresh and writes `ssh_config`, since addresses may have changed.
-async fn reach(base: &Base, host: &HostName) -> Result<std::path::PathBuf> {
-    let outlook = base.outlook().await?;
-    if !outlook.running.iter().any(|machine| machine.host == *host) {
-        return Err(not_running(base, host));
-    }
-    base.workspace.pin_host_keys(&outlook.running)?;
-    base.workspace.write_ssh_config(&outlook.running)
+    ssh.arg(reach.host.as_str()).arg("--").arg(journal);
+    there(ssh, &reach).await
 }
 
 fn client(config: &Path) -> Command {
@@ -127,15 +64,13 @@ fn client(config: &Path) -> Command {
 }
 
 /// Waits for `ssh`; where it was another host that answered, the error says who, as everywhere.
-async fn there(ssh: Command, config: &Path, host: &HostName) -> Result<u8> {
+async fn there(ssh: Command, reach: &Reach) -> Result<u8> {
     let mut endings = Endings::listen()?;
     let code = wait(ssh, "ssh", "openssh-client", &mut endings).await?;
-    if code == SSH_FAILED
-        && let Some(named) = remote::stranger(config, host).await
-    {
-        return Err(named);
+    match reach.mistaken(code).await {
+        Some(error) => Err(error),
+        None => Ok(code),
     }
-    Ok(code)
 }
 
 /// Waits for a program that has the terminal; Ctrl-C is for it, not for us. What ends us ends it.

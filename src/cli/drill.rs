@@ -8,12 +8,17 @@ use clap::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Global;
+use super::{Global, console::Console};
 use crate::{
-    drill::{Crew, LONGEST_HOLD, Scenario, record::Limits},
-    engine::drill::{play, repair, watch},
+    cluster::Cluster,
+    drill::{Crew, Guest, LONGEST_HOLD, Scenario, record::Limits},
+    engine::{
+        context::Context,
+        drill::{play, repair, watch},
+    },
     error::{Error, Result},
-    report::Terminal,
+    quantity::duration,
+    report::{self, Terminal},
 };
 
 /// What `pgherd drill` takes.
@@ -21,61 +26,68 @@ use crate::{
 pub struct Wish {
     /// What to break
     #[arg(value_parser = What::parser(), value_name = "SCENARIO", default_value = "all")]
-    pub(crate) what: What,
+    what: What,
     /// Do not ask
     #[arg(short, long)]
-    pub(crate) yes: bool,
+    yes: bool,
     /// Go on although others are connected to the cluster, who will feel it too
     #[arg(long)]
-    pub(crate) despite_clients: bool,
+    despite_clients: bool,
     /// Do each scenario so many times, and show median and worst
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) runs: u16,
+    runs: u16,
     /// Exit with 3 when writes are refused for longer than this, such as `30s`
     #[arg(long, value_name = "TIME", value_parser = seconds)]
-    pub(crate) max_outage: Option<f64>,
+    max_outage: Option<f64>,
     /// Exit with 3 when more acknowledged commits than this are missing afterwards
     #[arg(long, value_name = "COMMITS", default_value_t = 0)]
-    pub(crate) max_lost: u64,
+    max_lost: u64,
     /// So many writers with lasting connections; the more there are, the more is under way when a
     /// leader dies
     #[arg(long, value_name = "N", default_value_t = Crew::default().writers, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) writers: u32,
+    writers: u32,
     /// With `crash-host`: hold replication up for this time before the host dies, at most 30s, so
     /// that it shows what the replicas do not have yet
     #[arg(long, value_name = "TIME", value_parser = lag)]
-    pub(crate) lag: Option<f64>,
+    lag: Option<f64>,
     /// With `watch`: end by itself after this time, such as `60s` or `5m`
     #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
-    pub(crate) length: Option<f64>,
+    length: Option<f64>,
     /// Only put right what a drill that was killed has left broken
     #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "lag", "length"])]
-    pub(crate) repair: bool,
+    repair: bool,
 }
 
 impl Wish {
-    pub(crate) fn crew(&self) -> Crew {
+    fn crew(&self) -> Crew {
         Crew {
             writers: self.writers,
             ..Crew::default()
         }
     }
 
-    pub(crate) fn lag(&self) -> Option<Duration> {
-        self.lag.map(Duration::from_secs_f64)
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
+    fn limits(&self) -> Limits {
         Limits {
             max_outage: self.max_outage,
             max_lost: self.max_lost,
+        }
+    }
+
+    fn request(&self) -> play::Request {
+        play::Request {
+            scenarios: self.what.scenarios(),
+            runs: self.runs.into(),
+            limits: self.limits(),
+            crew: self.crew(),
+            lag: self.lag.map(Duration::from_secs_f64),
+            despite_clients: self.despite_clients,
         }
     }
 }
 
 /// What to break, as the command line offers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
+enum What {
     All,
     One(Scenario),
 }
@@ -124,10 +136,112 @@ pub(super) async fn run(
         return Err(Error::input("--lag goes with the scenario crash-host only")
             .hint("pgherd drill crash-host --lag 5s"));
     }
-    match wish.what {
-        _ if wish.repair => repair::run(global, terminal, cancel).await,
-        What::One(Scenario::Watch) => watch::run(global, wish, terminal, cancel).await,
-        what => play::run(global, wish, &what.scenarios(), terminal, cancel).await,
+    let console = Console::new(terminal, wish.yes).for_people();
+    let context = global.existing(&console).await?;
+    let played = match wish.what {
+        _ if wish.repair => return repaired(&context, terminal, cancel).await,
+        What::One(Scenario::Watch) => {
+            let request = watch::Request {
+                limits: wish.limits(),
+                crew: wish.crew(),
+                length: wish.length.map(Duration::from_secs_f64),
+            };
+            watch::run(request, &context, cancel).await?
+        }
+        _ => play::run(wish.request(), &context, cancel).await?,
+    };
+    if let Some(record) = &played.record {
+        report::print_drills(terminal, record);
+    }
+    played.result
+}
+
+async fn repaired(
+    context: &Context,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    if !repair::only(context, cancel).await? {
+        terminal.say("nothing is broken: no drill was killed here");
+    }
+    Ok(())
+}
+
+/// What `--yes` agrees to: not to breaking others off.
+pub(super) fn agreed_beforehand(request: &play::Request, guests: &[Guest]) -> Result<()> {
+    if guests.is_empty() || request.despite_clients {
+        return Ok(());
+    }
+    Err(Error::failed("others are connected to the cluster")
+        .excerpt("connected", list(guests))
+        .left("nothing was broken")
+        .hint("with --despite-clients they are broken off too"))
+}
+
+/// Who else would feel it, where that is to be asked about.
+pub(super) fn others(request: &play::Request, guests: &[Guest]) -> Option<String> {
+    if guests.is_empty() || request.despite_clients {
+        return None;
+    }
+    let list = list(guests);
+    Some(format!(
+        "Others are connected, and will feel all of this:\n{list}"
+    ))
+}
+
+fn list(guests: &[Guest]) -> String {
+    guests.iter().map(|guest| format!("  {guest}\n")).collect()
+}
+
+/// What will be broken, and for how long.
+pub(super) fn outline(cluster: &Cluster, request: &play::Request) -> String {
+    let patroni = &cluster.inventory.patroni;
+    let mut text = format!(
+        "This breaks the cluster {} on purpose, while clients of its own write and read:\n",
+        cluster.name()
+    );
+    for scenario in &request.scenarios {
+        let bound = scenario.bound(patroni);
+        let writes = if bound > 0.0 {
+            format!("writes may be refused for up to {bound:.0} s")
+        } else {
+            "writes should go on".to_owned()
+        };
+        text.push_str(&format!("  {scenario:<16} {}; {writes}\n", what(*scenario)));
+    }
+    if request.runs > 1 {
+        text.push_str(&format!("  each {} times\n", request.runs));
+    }
+    if let Some(lag) = request.lag {
+        let cost = if patroni.synchronous {
+            "no commit is acknowledged meanwhile"
+        } else {
+            "what is committed meanwhile is lost"
+        };
+        let lag = duration(lag.as_secs_f64());
+        text.push_str(&format!(
+            "  before, replication is held up for {lag}: {cost}\n"
+        ));
+    } else if !patroni.synchronous {
+        text.push_str(
+            "  patroni.synchronous is off: a leader that dies may take its last commits with it\n",
+        );
+    }
+    text.push_str("  everything is put right again, also after Ctrl-C\n");
+    text
+}
+
+fn what(scenario: Scenario) -> &'static str {
+    match scenario {
+        Scenario::Switchover => "the leader hands over",
+        Scenario::HaproxyRestart => "HAProxy is restarted",
+        Scenario::ReplicaDown => "a replica is stopped, and started again",
+        Scenario::EtcdDown => "etcd is stopped everywhere, and started again",
+        Scenario::StopLeader => "the leader is stopped, and started again",
+        Scenario::KillLeader => "the leader's processes are killed",
+        Scenario::CrashHost => "the leader's host dies, and is started again",
+        Scenario::IsolateLeader => "the leader's host is cut off, and connected again",
+        Scenario::Watch => "nothing is broken",
     }
 }
 

@@ -2,30 +2,26 @@
 
 use serde_json::{Value, json};
 
-use super::Global;
+use super::{Global, PLAINTEXT, console::Console};
 use crate::{
-    engine::{
-        context::{self, Base},
-        preview::Prospect,
-    },
+    engine::{context::Context, preview::Preview},
     error::{Error, Kind, Result},
     plan::{Action, Change, PAUSED, Step, how_to_resume},
+    quantity::count,
     report::{self, Terminal},
     workspace::{Workspace, certificates_in_words},
 };
 
-pub(crate) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
-    let base = Base::new(global, Workspace::preview)?;
-    let (outlook, drift) = tokio::try_join!(base.outlook(), base.provider.drift())?;
-    let prospect = base.prospect(outlook, drift).await?;
-    terminal.conceal(base.workspace.secrets()?.values());
+pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
+    let context = global.open(&Console::new(terminal, false), Workspace::preview)?;
+    let preview = Preview::of_all(&context).await?;
     if terminal.json {
-        terminal.print_json(&document(&base, &prospect));
+        terminal.print_json(&document(&context, &preview));
     } else {
-        terminal.print(&text(&base, &prospect, terminal));
+        terminal.print(&text(&context, &preview, terminal));
     }
-    if check && !prospect.is_empty() {
-        let up = context::typed(&base.inventory.path, "up");
+    if check && !preview.is_empty() {
+        let up = context.command("up");
         return Err(
             Error::new(Kind::Pending, "changes are pending").hint(format!("make them: {up}"))
         );
@@ -34,18 +30,18 @@ pub(crate) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
 }
 
 /// The whole plan, for people.
-pub(crate) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> String {
-    let Prospect { outlook, plan, .. } = prospect;
+pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) -> String {
+    let Preview { hosts, plan, .. } = preview;
     let mut text = String::new();
     let mut line = |words: &str| {
         text.push_str(words);
         text.push('\n');
     };
-    if !base.inventory.tls.enabled {
-        line(context::PLAINTEXT);
+    if !context.inventory.tls.enabled {
+        line(PLAINTEXT);
     }
-    for host in &outlook.missing {
-        let roles: Vec<&str> = base.inventory.hosts[host]
+    for host in &hosts.missing {
+        let roles: Vec<&str> = context.inventory.hosts[host]
             .roles
             .iter()
             .map(|role| role.as_str())
@@ -53,30 +49,30 @@ pub(crate) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> Str
         line(&format!(
             "+ host {host} ({}) is launched by {}",
             roles.join(", "),
-            base.inventory.provider.kind()
+            context.inventory.provider.kind()
         ));
     }
-    for machine in &outlook.stopped {
+    for machine in &hosts.stopped {
         line(&format!("~ host {} is started", machine.host));
     }
-    for moving in &outlook.moving {
+    for moving in &hosts.moving {
         line(&moving.to_string());
     }
-    for note in &prospect.notes {
+    for note in &preview.notes {
         line(&format!("+ {note}"));
     }
-    for drift in &prospect.drift {
+    for drift in &preview.drift {
         line(&format!("~ {drift}"));
     }
-    for left in &outlook.left {
+    for left in &hosts.left {
         line(&format!(
             "  host {left}; it is left alone, and `down` takes it along"
         ));
     }
-    for dark in &prospect.dark {
-        line(&format!("  host {dark}"));
+    for unreachable in &preview.unreachable {
+        line(&format!("  host {unreachable}"));
     }
-    for host in prospect.unseen() {
+    for host in preview.unseen() {
         line(&format!(
             "  what {host} still needs is known once it can be seen"
         ));
@@ -86,12 +82,12 @@ pub(crate) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> Str
     }
     if plan.paused {
         line(&format!("! {PAUSED}"));
-        line(&format!("  {}", how_to_resume(&base.inventory)));
+        line(&format!("  {}", how_to_resume(&context.inventory)));
     }
-    if prospect.is_empty() {
+    if preview.is_empty() {
         line(&format!(
             "nothing to do: {} are as the inventory says",
-            report::count(base.inventory.hosts.len(), "host")
+            count(context.inventory.hosts.len(), "host")
         ));
         return text;
     }
@@ -101,9 +97,9 @@ pub(crate) fn text(base: &Base, prospect: &Prospect, terminal: &Terminal) -> Str
     let waits = plan.steps.len() - plan.changes();
     text.push_str(&format!(
         "\n{} to launch or start, {} that change something, {}, {} already right\n",
-        report::count(outlook.absent().len(), "host"),
-        report::count(plan.changes(), "step"),
-        report::count(waits, "wait"),
+        count(hosts.absent().len(), "host"),
+        count(plan.changes(), "step"),
+        count(waits, "wait"),
         plan.unchanged.len()
     ));
     if terminal.verbose > 0 {
@@ -185,9 +181,9 @@ fn indent(text: &str) -> String {
 }
 
 /// The whole plan, for programs.
-pub(crate) fn document(base: &Base, prospect: &Prospect) -> Value {
-    let Prospect { outlook, plan, .. } = prospect;
-    let stopped = outlook.stopped.iter().map(|machine| &machine.host);
+pub(super) fn document(context: &Context, preview: &Preview) -> Value {
+    let Preview { hosts, plan, .. } = preview;
+    let stopped = hosts.stopped.iter().map(|machine| &machine.host);
     let steps: Vec<Value> = plan
         .steps
         .iter()
@@ -209,26 +205,26 @@ pub(crate) fn document(base: &Base, prospect: &Prospect) -> Value {
         .iter()
         .map(|right| json!({"host": right.host, "name": right.name, "reason": right.reason}))
         .collect();
-    let moves: Vec<Value> = outlook
+    let moves: Vec<Value> = hosts
         .moving
         .iter()
         .map(|it| json!({"host": it.host, "from": it.from, "to": it.to}))
         .collect();
     json!({
-        "cluster": base.inventory.cluster,
-        "tls": base.inventory.tls.enabled,
-        "launch": outlook.missing,
+        "cluster": context.inventory.cluster,
+        "tls": context.inventory.tls.enabled,
+        "launch": hosts.missing,
         "start": stopped.collect::<Vec<_>>(),
         "move": moves,
-        "also": prospect.notes,
-        "amend": prospect.drift,
-        "unseen": prospect.unseen(),
-        "left_inventory": outlook.left,
+        "also": preview.notes,
+        "amend": preview.drift,
+        "unseen": preview.unseen(),
+        "left_inventory": hosts.left,
         "steps": steps,
         "unchanged": unchanged,
         "paused": plan.paused,
         "partial": plan.partial,
-        "changes": plan.changes() + outlook.absent().len() + outlook.moving.len() + prospect.drift.len(),
+        "changes": plan.changes() + hosts.absent().len() + hosts.moving.len() + preview.drift.len(),
     })
 }
 

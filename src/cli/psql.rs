@@ -5,26 +5,20 @@ use std::{
     io::Write as _,
     os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
     path::Path,
-    sync::Arc,
 };
 
 use tokio::process::Command;
 
 use super::{
     Global,
-    connect::{Endings, not_running, wait},
+    connect::{Endings, wait},
+    console::Console,
 };
 use crate::{
-    cluster::{SUPERUSER, TlsStage},
-    engine::{
-        authority,
-        context::{Base, Site},
-    },
+    cluster::SUPERUSER,
+    engine::psql::{self, Way},
     error::{Error, Result},
-    event::Events,
-    inventory::{HostName, Role},
-    relay::{Encryption, Relay, Target},
-    remote::Remote,
+    report::Terminal,
 };
 
 /// What a person's own environment could say against the connection that psql is given here.
@@ -41,75 +35,30 @@ const OTHERS: [&str; 9] = [
 ];
 
 /// `pgherd psql`; returns psql's exit code.
-///
-/// It goes through the HAProxy host's SSH connection, so that it works wherever `up` does, and with
-/// TLS on the cluster's certificate is verified in full.
-pub(super) async fn run(global: &Global, read: bool, args: &[String]) -> Result<u8> {
-    let mut endings = Endings::listen()?;
-    let base = Base::there(global).await?;
-    authority::lapsed(&base)?.map_or(Ok(()), Err)?;
-    let door = base
-        .inventory
-        .with_role(Role::Haproxy)
-        .next()
-        .cloned()
-        .ok_or_else(|| Error::failed("the inventory has no HAProxy"))?;
-    let site = tokio::select! {
-        site = open(&base, &door) => site?,
-        signal = endings.next() => return Ok(signal),
-    };
-    let code = talk(&site, door, read, args, &mut endings).await;
-    site.close().await;
-    site.remote.remove_sockets();
-    code
-}
-
-async fn open<'a>(base: &'a Base, door: &HostName) -> Result<Site<'a>> {
-    let outlook = base.outlook().await?;
-    let machine = outlook
-        .running
-        .iter()
-        .find(|machine| machine.host == *door)
-        .ok_or_else(|| not_running(base, door))?;
-    let (events, _quiet) = Events::channel();
-    let site = base.connect(std::slice::from_ref(machine), &events).await?;
-    site.remote.connect(door).await?;
-    Ok(site)
-}
-
-async fn talk(
-    site: &Site<'_>,
-    door: HostName,
+pub(super) async fn run(
+    global: &Global,
     read: bool,
     args: &[String],
-    endings: &mut Endings,
+    terminal: &Terminal,
 ) -> Result<u8> {
-    let workspace = &site.base.workspace;
-    let haproxy = &site.base.inventory.haproxy;
-    let port = if read {
-        haproxy.read_port
-    } else {
-        haproxy.write_port
+    let mut endings = Endings::listen()?;
+    let context = global.existing(&Console::new(terminal, false)).await?;
+    let door = tokio::select! {
+        door = psql::open(&context) => door?,
+        signal = endings.next() => return Ok(signal),
     };
-    let encryption = match (workspace.tls()?, &site.tls) {
-        (TlsStage::Off, _) | (_, None) => Encryption::None,
-        (TlsStage::Required, Some(tls)) => Encryption::Verified(tls.clone()),
-        (TlsStage::Used | TlsStage::Offered, Some(tls)) => Encryption::IfOffered(tls.clone()),
-    };
-    let target = Target {
-        remote: site.remote.clone() as Arc<dyn Remote>,
-        host: door,
-        port,
-        encryption,
-    };
-    let relay = Relay::start(workspace.control_dir()?, target)?;
-    let passwords = PasswordFile::new(relay.host(), port, workspace.secrets()?.superuser.expose())?;
+    door.lead(read, async |way| talk(way, args, &mut endings).await)
+        .await
+}
+
+async fn talk(way: &Way, args: &[String], endings: &mut Endings) -> Result<u8> {
+    let passwords = PasswordFile::new(way.host(), way.port, way.password.expose())?;
     let mut psql = Command::new("psql");
     for name in OTHERS {
         psql.env_remove(name);
     }
-    psql.env("PGHOST", relay.host())
-        .env("PGPORT", port.to_string())
+    psql.env("PGHOST", way.host())
+        .env("PGPORT", way.port.to_string())
         .env("PGUSER", SUPERUSER)
         .env("PGDATABASE", "postgres")
         .env("PGPASSFILE", passwords.path())

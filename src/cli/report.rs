@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Global;
 use crate::{
-    engine::context,
     error::{Error, Result},
-    inventory::Inventory,
+    inventory::{self, Inventory},
     report::{KeptRun, Terminal},
     workspace::Workspace,
 };
@@ -50,7 +49,7 @@ fn choose<'a>(
         ))
         .hint(format!(
             "make one: {}",
-            context::typed(&inventory.path, "up")
+            inventory::command(&inventory.path, "up")
         )));
     };
     let wanted = match wanted {

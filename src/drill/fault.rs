@@ -12,7 +12,7 @@ use crate::{
     inventory::{HostName, Patroni, Role},
     patroni,
     provider::{Machine, Provider},
-    remote::{Remote, Script, SshRemote},
+    remote::{Remote, Script},
     switchover::Handover,
 };
 
@@ -24,7 +24,7 @@ const START: Duration = Duration::from_secs(120);
 /// What breaking and repairing work with.
 pub struct Tools<'a> {
     pub cluster: Arc<Cluster>,
-    pub remote: Arc<SshRemote>,
+    pub remote: Arc<dyn Remote>,
     pub http: Http,
     pub tls: Option<Arc<rustls::ClientConfig>>,
     pub provider: &'a dyn Provider,
@@ -96,7 +96,7 @@ impl Fault {
             return Ok(());
         }
         let handover = self.handover(tools).await?;
-        let remote = tools.remote.clone() as Arc<dyn Remote>;
+        let remote = tools.remote.clone();
         handover
             .prepare(&tools.cluster, remote, tools.tls.clone())
             .await

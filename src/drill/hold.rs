@@ -101,7 +101,6 @@ fn script(pids: &[u32], limit: Duration) -> Script {
 }
 
 async fn tell(tools: &Tools<'_>, host: &HostName, script: &Script) -> Result<()> {
-    use crate::remote::Remote as _;
     let quiet = |_, _: &str| {};
     let output = tools.remote.run(host, script, ORDER, &quiet).await?;
     if output.success() {

@@ -13,7 +13,6 @@ mod load;
 mod measure;
 mod narrator;
 pub mod record;
-mod scenario;
 mod stage;
 mod tape;
 mod trouble;
@@ -28,9 +27,20 @@ pub use ledger::{Balance, Ledger, Row, Tables};
 pub use load::{Crew, Load};
 pub use measure::{bands, longest_wait, marks, measure, samples};
 pub use narrator::narrate;
-pub use scenario::Scenario;
 pub use stage::Stage;
 pub use tape::{Attempt, Kind, Probe, Recording, Tape, View};
 pub use trouble::Trouble;
 pub use verdict::judge;
 pub use watched::watched;
+
+use crate::provider::Provider;
+pub use crate::scenario::Scenario;
+
+/// Whether `provider` can make the fault; all but two are made over SSH.
+pub fn can_be_played(scenario: Scenario, provider: &dyn Provider) -> bool {
+    match scenario {
+        Scenario::CrashHost => provider.can_crash(),
+        Scenario::IsolateLeader => provider.can_isolate(),
+        _ => true,
+    }
+}

@@ -24,7 +24,6 @@ use crate::{
     event::{Event, Events, Moment},
     inventory::HostName,
     provider::Machine,
-    remote::Remote,
     render::Files,
     verify::{self, Check, Prover},
     workspace::{self, Broken, BrokenHost, BrokenNote, Workspace},
@@ -143,7 +142,7 @@ impl Stage<'_> {
     }
 
     /// Puts right what a drill that died has left.
-    pub async fn mend(&self, broken: &Broken, note: BrokenNote) -> Result<()> {
+    pub async fn repair_left(&self, broken: &Broken, note: BrokenNote) -> Result<()> {
         let fault = Fault {
             scenario: broken.scenario,
             candidate: None,
@@ -180,7 +179,7 @@ impl Stage<'_> {
     async fn clients(&self) -> Result<Clients> {
         Clients::find(
             self.tools.cluster.clone(),
-            self.tools.remote.clone() as Arc<dyn Remote>,
+            self.tools.remote.clone(),
             self.tools.tls.clone(),
             self.machines,
         )
@@ -361,7 +360,7 @@ impl Stage<'_> {
     fn prover(&self) -> Prover {
         Prover {
             cluster: self.tools.cluster.clone(),
-            remote: self.tools.remote.clone() as Arc<dyn Remote>,
+            remote: self.tools.remote.clone(),
             http: self.tools.http.clone(),
             tls: self.tools.tls.clone(),
             files: Files::new(),

@@ -7,27 +7,28 @@
 //! This machine's clock may be what is wrong. So nothing is made before every host has been looked at, and
 //! their clocks agree with this one's.
 
-use tokio_util::sync::CancellationToken;
-
 use super::{
-    apply::{self, Asker},
-    context::{Base, Sight, Site, typed},
+    apply::{self, Consent, Verb},
+    connected::Connected,
+    context::Context,
+    observe::Observed,
+    operator::{Answer, Question, consent},
+    run::Run,
 };
 use crate::{
-    error::{Error, Kind, Result},
-    event::{Event, Events},
-    provider::Machine,
-    report::{self, Expected},
+    error::{Error, Result},
+    event::Event,
+    machine::Machine,
     verify::certificates,
     workspace::AuthorityStage,
 };
 
 /// What is done about it, in words; none while the authority is valid, or there is none.
-pub(crate) fn note(base: &Base) -> Result<Option<String>> {
-    if !base.inventory.tls.enabled {
+pub(super) fn note(context: &Context) -> Result<Option<String>> {
+    if !context.inventory.tls.enabled {
         return Ok(None);
     }
-    let lapse = base.workspace.authority_lapse(jiff::Timestamp::now())?;
+    let lapse = context.workspace.authority_lapse(jiff::Timestamp::now())?;
     Ok(lapse.map(|lapse| {
         format!(
             "the cluster's certificate authority {lapse}: another one takes its place, and every host gets a new \
@@ -37,98 +38,77 @@ pub(crate) fn note(base: &Base) -> Result<Option<String>> {
 }
 
 /// Puts another authority in the place of one that is not valid; says whether it did.
-pub(crate) async fn replace(
-    base: &Base,
-    machines: &[Machine],
-    asker: &Asker<'_>,
-    events: &Events,
-    cancel: &CancellationToken,
-) -> Result<bool> {
-    let Some(note) = note(base)? else {
+pub(super) async fn replace(run: &Run<'_>, machines: &[Machine]) -> Result<bool> {
+    let context = run.context;
+    let Some(note) = note(context)? else {
         return Ok(false);
     };
-    let site = base.connect(machines, events).await?;
-    let looked = tokio::select! {
-        sight = site.look() => sight,
-        () = cancel.cancelled() => Err(Error::interrupted()),
-    };
-    site.close().await;
-    // Whatever would stop a run stops it before the workspace is changed; also a clock that is off.
-    looked?.whole()?.plan()?;
-    if !asker.yes {
-        let agreed = asker
-            .reporter
-            .aside(async {
-                asker.terminal.explain(&note);
-                report::confirm(asker.terminal, "Do this?", Expected::Yes).await
-            })
-            .await?;
-        if !agreed {
-            return Err(Error::new(Kind::Interrupted, "not confirmed").left("nothing was changed"));
+    let looked = context.on(machines, &run.events, async |connected| {
+        tokio::select! {
+            observed = connected.look() => observed,
+            () = run.cancel.cancelled() => Err(Error::interrupted()),
         }
-    } else {
-        asker.terminal.say(&format!("note: {note}"));
+    });
+    // Whatever would stop a run stops it before the workspace is changed; also a clock that is off.
+    looked.await?.whole()?.plan()?;
+    let question = Question::Authority(&note);
+    if consent(context.operator.as_ref(), question).await? == Answer::Beforehand {
+        context.operator.say(&format!("note: {note}"));
     }
-    base.workspace
+    context
+        .workspace
         .replace_lapsed_authority(jiff::Timestamp::now())?;
     Ok(true)
 }
 
 /// Ends the change that [`replace`] has begun, in this run or in one that was cut off.
-pub(crate) async fn complete(
-    base: &Base,
-    machines: &[Machine],
-    asker: &Asker<'_>,
-    events: &Events,
-    cancel: &CancellationToken,
-) -> Result<()> {
-    let workspace = &base.workspace;
+pub(super) async fn complete(run: &Run<'_>, machines: &[Machine], consent: Consent) -> Result<()> {
+    let workspace = &run.context.workspace;
     if !workspace.replaces_lapsed_authority(jiff::Timestamp::now())? {
         return Ok(());
     }
     let stage = AuthorityStage::Adopt;
     workspace.advance_authority(stage)?;
-    events.emit(Event::Stage {
+    run.events.emit(Event::Stage {
         stage: stage.as_str(),
     });
     // Anew, since with it changes what pgherd itself trusts and shows.
-    let site = base.connect(machines, events).await?;
-    let settled = apply::settle(&site, asker, true, cancel).await;
-    site.close().await;
-    settled?;
+    let settled = run.context.on(machines, &run.events, async |connected| {
+        apply::settle(Verb::Up, connected, consent, run.cancel).await
+    });
+    settled.await?;
     workspace.end_authority()
 }
 
 /// The error of a verb that needs certificates which are valid.
-pub(crate) fn lapsed(base: &Base) -> Result<Option<Error>> {
-    let lapse = base.workspace.authority_lapse(jiff::Timestamp::now())?;
-    let lapse = lapse.filter(|_| base.inventory.tls.enabled);
+pub(super) fn lapsed(context: &Context) -> Result<Option<Error>> {
+    let lapse = context.workspace.authority_lapse(jiff::Timestamp::now())?;
+    let lapse = lapse.filter(|_| context.inventory.tls.enabled);
     Ok(lapse.map(|lapse| {
         Error::failed(format!("the cluster's certificate authority {lapse}"))
             .left("nothing was changed")
             .hint(format!(
                 "put another one in its place: {}",
-                typed(&base.inventory.path, "up")
+                context.command("up")
             ))
     }))
 }
 
-impl Site<'_> {
+impl Connected<'_> {
     /// Refuses to work on a cluster whose certificates are not valid, for verbs that do not put them right.
-    pub(crate) fn certificates_valid(&self, sight: &Sight) -> Result<()> {
-        if !sight.cluster.tls.is_used() {
+    pub(super) fn certificates_valid(&self, observed: &Observed) -> Result<()> {
+        if !observed.cluster.tls.is_used() {
             return Ok(());
         }
         let now = jiff::Timestamp::now();
-        let found = certificates::findings(&sight.found.facts, &self.http.lapsed(), now);
+        let found = certificates::findings(&observed.found.facts, &self.http.lapsed(), now);
         if found.is_empty() {
             return Ok(());
         }
         let error = Error::failed("certificates of the cluster are not valid");
         let error = found.into_iter().fold(error, Error::cause);
-        Err(error.left("nothing was changed").hint(format!(
-            "make them anew: {}",
-            typed(&self.base.inventory.path, "up")
-        )))
+        Err(error
+            .left("nothing was changed")
+            .hint(format!("make them anew: {}", self.context.command("up"))))
     }
 }

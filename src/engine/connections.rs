@@ -3,60 +3,105 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::Ipv4Addr,
+    path::PathBuf,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
+use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::{
     error::Result,
     holder::Holder,
     inventory::HostName,
-    provider::Machine,
-    remote::{Lease, SshRemote},
+    machine::Machine,
+    remote::{Lease, Remote, SshRemote},
 };
 
-/// What a run's sites share.
-#[derive(Debug, Default)]
+/// What a connection is made from.
+pub(crate) struct Way {
+    /// An `ssh_config` that names the hosts.
+    pub config: PathBuf,
+    pub sockets: TempDir,
+    /// How long a host may refuse or stay silent before it is given up.
+    pub timeout: Duration,
+}
+
+/// Makes connections that take a lease where there is one: over SSH, but for tests.
+pub(crate) type Dial = Box<dyn Fn(Way, Option<Lease>) -> Arc<dyn Remote> + Send + Sync>;
+
+fn over_ssh(way: Way, lease: Option<Lease>) -> Arc<dyn Remote> {
+    let remote = SshRemote::new(&way.config, way.sockets, way.timeout);
+    Arc::new(match lease {
+        Some(lease) => remote.with_lease(lease),
+        None => remote,
+    })
+}
+
+/// What all that a run connects to has in common.
 pub(crate) struct Connections {
+    dial: Dial,
     /// Who takes the lease; nobody in verbs that only look.
     holder: OnceLock<Holder>,
     kept: Mutex<Option<Kept>>,
 }
 
 struct Kept {
-    remote: Arc<SshRemote>,
+    remote: Arc<dyn Remote>,
     /// Where each host was reached last.
     at: BTreeMap<HostName, Option<Ipv4Addr>>,
 }
 
-impl std::fmt::Debug for Kept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept").field("at", &self.at).finish()
+impl Default for Connections {
+    fn default() -> Self {
+        Self::new(Box::new(over_ssh))
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("holder", &self.holder)
+            .finish_non_exhaustive()
     }
 }
 
 impl Connections {
+    pub(super) fn new(dial: Dial) -> Self {
+        Self {
+            dial,
+            holder: OnceLock::new(),
+            kept: Mutex::default(),
+        }
+    }
+
     /// From now on, connections take the lease on the hosts and are kept until [`Self::close`].
-    pub(crate) fn keep(&self, holder: &Holder) {
+    pub(super) fn keep(&self, holder: &Holder) {
         // A run has one holder.
         let _ = self.holder.set(holder.clone());
     }
 
-    pub(crate) fn are_kept(&self) -> bool {
+    pub(super) fn are_kept(&self) -> bool {
         self.holder.get().is_some()
     }
 
-    /// The run's connections, or what `make` gives where nothing is kept.
-    pub(crate) async fn to(
+    /// A connection of its own, which takes no lease and is kept by nobody.
+    pub(super) fn apart(&self, way: Way) -> Arc<dyn Remote> {
+        (self.dial)(way, None)
+    }
+
+    /// The run's connections, or new ones on the way that `make` gives where nothing is kept.
+    pub(super) async fn to(
         &self,
         cluster: &str,
         machines: &[Machine],
-        make: impl FnOnce() -> Result<SshRemote>,
-    ) -> Result<Arc<SshRemote>> {
+        make: impl FnOnce() -> Result<Way>,
+    ) -> Result<Arc<dyn Remote>> {
         let Some(holder) = self.holder.get() else {
-            return Ok(Arc::new(make()?));
+            return Ok(self.apart(make()?));
         };
         let at = machines
             .iter()
@@ -72,7 +117,7 @@ impl Connections {
             }
             return Ok(kept.remote.clone());
         }
-        let remote = Arc::new(make()?.with_lease(Lease::new(cluster, holder.clone())));
+        let remote = (self.dial)(make()?, Some(Lease::new(cluster, holder.clone())));
         *kept = Some(Kept {
             remote: remote.clone(),
             at: at.collect(),
@@ -81,7 +126,7 @@ impl Connections {
     }
 
     /// Gives the lease back and ends the connections.
-    pub(crate) async fn close(&self) {
+    pub(super) async fn close(&self) {
         if let Some(kept) = self.kept.lock().await.take() {
             kept.remote.close().await;
         }

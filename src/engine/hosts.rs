@@ -2,18 +2,15 @@
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
-use super::{
-    context::{Base, no_hosts, typed},
-    ownership,
-};
+use super::{context::Context, ownership};
 use crate::{
     error::{Error, Result},
-    inventory::{HostName, Inventory},
+    inventory::HostName,
+    machine::{Machine, MachineState},
     plan::{
         Found,
         membership::{self, Left},
     },
-    provider::{Machine, MachineState},
 };
 
 /// A host that runs under another address than the inventory gives it.
@@ -37,7 +34,7 @@ impl fmt::Display for Move {
 
 /// Which of the inventory's hosts are there.
 #[derive(Debug, Default)]
-pub(crate) struct Outlook {
+pub(crate) struct HostStatus {
     pub running: Vec<Machine>,
     pub stopped: Vec<Machine>,
     pub missing: Vec<HostName>,
@@ -49,7 +46,15 @@ pub(crate) struct Outlook {
     pub left: Vec<Left>,
 }
 
-impl Outlook {
+impl HostStatus {
+    /// The machines that run, if any does.
+    pub(crate) fn some(&self, context: &Context) -> Result<&[Machine]> {
+        if self.running.is_empty() {
+            return Err(context.no_hosts());
+        }
+        Ok(&self.running)
+    }
+
     /// The hosts that must be made or started.
     pub(crate) fn absent(&self) -> Vec<HostName> {
         let stopped = self.stopped.iter().map(|machine| machine.host.clone());
@@ -57,58 +62,54 @@ impl Outlook {
     }
 
     /// The machines, if the whole inventory runs.
-    pub(crate) fn complete(&self, inventory: &Inventory) -> Result<&[Machine]> {
+    pub(super) fn complete(&self, context: &Context) -> Result<&[Machine]> {
         let absent = self.absent();
         if absent.is_empty() {
             return Ok(&self.running);
         }
-        if self.running.is_empty() {
-            return Err(no_hosts(inventory));
-        }
+        self.some(context)?;
         let names: Vec<&str> = absent.iter().map(HostName::as_str).collect();
         Err(
-            Error::failed(format!("hosts that do not run: {}", names.join(", "))).hint(format!(
-                "make or start them: {}",
-                typed(&inventory.path, "up")
-            )),
+            Error::failed(format!("hosts that do not run: {}", names.join(", ")))
+                .hint(format!("make or start them: {}", context.command("up"))),
         )
     }
 }
 
-impl Base {
+impl Context {
     /// Splits the inventory's hosts into those that run and those that `up` must make or start.
-    pub(crate) async fn outlook(&self) -> Result<Outlook> {
+    pub(crate) async fn host_status(&self) -> Result<HostStatus> {
         let machines = self.provider.discover().await?;
         ownership::of_machines(self, &machines)?;
         let mut machines: BTreeMap<HostName, Machine> = machines
             .into_iter()
             .map(|machine| (machine.host.clone(), machine))
             .collect();
-        let mut outlook = Outlook::default();
+        let mut hosts = HostStatus::default();
         for host in self.inventory.hosts.keys() {
             match machines.remove(host) {
                 Some(machine) if machine.state == MachineState::Running => {
-                    outlook.running.push(machine);
+                    hosts.running.push(machine);
                 }
-                Some(machine) => outlook.stopped.push(machine),
-                None => outlook.missing.push(host.clone()),
+                Some(machine) => hosts.stopped.push(machine),
+                None => hosts.missing.push(host.clone()),
             }
         }
-        outlook.strangers = machines.into_keys().collect();
+        hosts.strangers = machines.into_keys().collect();
         let told = Found {
             known: self.workspace.members()?,
             ..Found::default()
         };
-        outlook.left = membership::left(&self.inventory, &told, &outlook.strangers);
-        for (host, to) in self.provider.moves(&outlook.running)? {
-            let machine = outlook.running.iter_mut().find(|it| it.host == host);
+        hosts.left = membership::left(&self.inventory, &told, &hosts.strangers);
+        for (host, to) in self.provider.moves(&hosts.running)? {
+            let machine = hosts.running.iter_mut().find(|it| it.host == host);
             let Some(machine) = machine else { continue };
             let from = machine.address;
-            outlook.moving.push(Move { host, from, to });
+            hosts.moving.push(Move { host, from, to });
             // The files are to say where it will be; SSH still goes where it is.
             machine.ssh_address = machine.ssh_address.or(from);
             machine.address = Some(to);
         }
-        Ok(outlook)
+        Ok(hosts)
     }
 }

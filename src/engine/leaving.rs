@@ -1,6 +1,6 @@
 //! Hosts that left the inventory, when the whole cluster is removed.
 
-use super::context::{Base, Sight};
+use super::{context::Context, observe::Observed};
 use crate::{
     cluster::KnownHost,
     error::{Error, Result},
@@ -16,16 +16,16 @@ pub(crate) struct Leaving {
 
 impl Leaving {
     /// The cluster with those hosts in it again, where hosts are cleared rather than removed. Those that
-    /// pgherd made are found by their label.
-    pub(crate) fn of(base: Base) -> Result<(Base, Self)> {
+    /// pgherd made are found by their label, in the context that is there.
+    pub(super) fn of(context: &Context) -> Result<(Option<Context>, Self)> {
         let mut leaving = Self {
             taken: Vec::new(),
             unknown: Vec::new(),
         };
-        if base.provider.owns_hosts() {
-            return Ok((base, leaving));
+        if context.provider.owns_hosts() {
+            return Ok((None, leaving));
         }
-        let declared = base.inventory.hosts.clone();
+        let declared = context.inventory.hosts.clone();
         // A host that was given another name is there already.
         let renamed = |known: &KnownHost| {
             known.address.is_some()
@@ -34,7 +34,7 @@ impl Leaving {
                     .any(|(name, host)| *name != known.name && host.address == known.address)
         };
         let mut again = Vec::new();
-        for known in base.workspace.members()? {
+        for known in context.workspace.members()? {
             let is_declared = declared.contains_key(&known.name);
             if !is_declared && renamed(&known) {
                 continue;
@@ -48,7 +48,7 @@ impl Leaving {
             }
             again.push(known);
         }
-        Ok((base.with_hosts_that_left(&again)?, leaving))
+        Ok((Some(context.with_hosts_that_left(&again)?), leaving))
     }
 
     pub(crate) fn has(&self, host: &HostName) -> bool {
@@ -56,22 +56,23 @@ impl Leaving {
     }
 
     /// What was seen of all others, and why some of these stay.
-    pub(crate) fn seen(&self, mut sight: Sight) -> Result<(Sight, Vec<Error>)> {
-        let (mut staying, dark): (Vec<Error>, Vec<Error>) = std::mem::take(&mut sight.dark)
-            .into_iter()
-            .partition(|error| error.host().is_some_and(|host| self.has(host)));
-        sight.dark = dark;
-        let mut sight = sight.whole()?;
-        let id = &sight.cluster.secrets.cluster_id;
+    pub(crate) fn seen(&self, mut observed: Observed) -> Result<(Observed, Vec<Error>)> {
+        let (mut staying, unreachable): (Vec<Error>, Vec<Error>) =
+            std::mem::take(&mut observed.unreachable)
+                .into_iter()
+                .partition(|error| error.host().is_some_and(|host| self.has(host)));
+        observed.unreachable = unreachable;
+        let mut observed = observed.whole()?;
+        let id = &observed.cluster.secrets.cluster_id;
         for host in &self.taken {
-            let marker = sight
+            let marker = observed
                 .found
                 .facts
                 .get(host)
                 .and_then(|facts| facts.files.get(MARKER));
             // Whoever took it over meanwhile looks after it.
             if marker.is_some_and(|marker| !marker.content.contains(id)) {
-                sight.found.facts.remove(host);
+                observed.found.facts.remove(host);
             }
         }
         staying.extend(self.unknown.iter().map(|host| {
@@ -80,7 +81,7 @@ impl Leaving {
                 .hint("put it back into the inventory, with its roles, and run `pgherd down` again")
                 .on(host)
         }));
-        Ok((sight, staying))
+        Ok((observed, staying))
     }
 
     pub(crate) fn describe(&self, staying: &[Error]) -> String {
@@ -90,7 +91,7 @@ impl Leaving {
     }
 
     /// How it ended, when all others are cleared.
-    pub(crate) fn end(&self, staying: Vec<Error>, base: &Base) -> Result<()> {
+    pub(crate) fn end(&self, staying: Vec<Error>, context: &Context) -> Result<()> {
         if staying.is_empty() {
             return Ok(());
         }
@@ -100,7 +101,7 @@ impl Leaving {
             .map(HostName::to_string)
             .collect();
         let names = names.join(", ");
-        let dir = base.inventory.workspace_dir();
+        let dir = context.inventory.workspace_dir();
         Err(Error::several(
             format!("{names} left the inventory and could not be cleared"),
             staying,

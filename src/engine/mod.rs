@@ -1,18 +1,33 @@
 //! A run, from what the inventory says to a proven cluster: what is there is looked at, planned, done
 //! and proven, and a change that takes several stages goes through them one at a time.
+//!
+//! There is no terminal in here: whoever wanted the run is an [`operator::Operator`].
 
 pub(crate) mod apply;
-pub(crate) mod authority;
+mod authority;
+pub(crate) mod certificates;
+pub(crate) mod compare;
+mod connected;
 mod connections;
 pub(crate) mod context;
 pub(crate) mod drill;
 pub(crate) mod hosts;
 mod leaving;
+mod observe;
 pub(crate) mod operate;
+pub(crate) mod operator;
 mod ownership;
 pub(crate) mod preview;
+pub(crate) mod prove;
+pub(crate) mod psql;
+pub(crate) mod reach;
 pub(crate) mod remove;
 pub(crate) mod rotate;
-pub(crate) mod run;
+mod run;
+pub(crate) mod status;
 pub(crate) mod switchover;
+#[cfg(test)]
+mod tests;
 mod tls_migration;
+pub(crate) mod unfinished;
+pub(crate) mod watch;

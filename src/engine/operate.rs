@@ -1,5 +1,5 @@
-//! `pgherd pause`, `resume`, `reinit`, `restart` and `failover`: what is done to a running cluster by hand elsewhere,
-//! with a guard before and a proof after.
+//! What is done to a running cluster by hand elsewhere, with a guard before and a proof after: `pause`,
+//! `resume`, `reinit`, `restart` and `failover`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,44 +7,38 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    apply::SETTLING,
-    context::{self, Base, Sight, Site},
-    drill::repair,
-    run::Session,
-    switchover::{self, CREW},
+    connected::Connected,
+    context::Context,
+    observe::Observed,
+    operator::{Answer, Question, consent},
+    prove::SETTLING,
+    run::{Leftovers, Run, Taken},
+    switchover::{self, CREW, LIMITS},
 };
 use crate::{
-    cli::Global,
     cluster::Cluster,
     drill::{
         Clients, Load, narrate,
-        record::{Drill, Limits, Record},
+        record::{Drill, Record},
         watched,
     },
     error::{Error, Kind, Result},
     event::Event,
-    execute::{self, Context, SharedSurvey},
     inventory::HostName,
     patroni::{self, Topology},
     plan::{
         Plan,
         operate::{self, Seen, Which},
     },
-    remote::Remote,
-    report::{self, Expected, Summary, Terminal},
+    quantity::duration,
     verify::{Check, Proof},
     workspace,
 };
 
 /// How long a cluster of which not every host can be reached may take to be as good as it gets.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients may take to get going before a restart is measured.
 const GETTING_GOING: Duration = Duration::from_secs(15);
-/// No acknowledged commit may be missing afterwards.
-const LIMITS: Limits = Limits {
-    max_outage: None,
-    max_lost: 0,
-};
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -76,98 +70,73 @@ impl Deed {
     }
 }
 
+/// Does it; returns in a sentence what there is now.
 pub(crate) async fn run(
-    deed: Deed,
-    global: &Global,
-    yes: bool,
-    terminal: &Terminal,
+    deed: &Deed,
+    context: &Context,
     cancel: &CancellationToken,
-) -> Result<()> {
-    let base = Base::there(global).await?;
+) -> Result<String> {
     let host = deed
         .host()
-        .map(|name| switchover::known(&base, name))
+        .map(|name| switchover::member(context, name))
         .transpose()?;
-    let _lock = base.lock(deed.verb())?;
-    terminal.conceal(base.workspace.secrets()?.values());
-    repair::offer(&base, yes, terminal, cancel).await?;
-    let outlook = base.outlook().await?;
-    if outlook.running.is_empty() {
-        return Err(context::no_hosts(&base.inventory));
-    }
-    let session = Session::begin(&base, deed.verb(), terminal.clone(), base.hosts())?;
-    let result = async {
-        let site = base.connect(&outlook.running, &session.events).await?;
-        let job = Job {
-            deed: &deed,
-            host: host.as_ref(),
-            site: &site,
-            session: &session,
-            terminal,
-            yes,
-            cancel,
-        };
-        let done = job.run().await;
-        site.close().await;
-        done
-    }
-    .await;
-    let run = session.end(&result).await;
-    let told = result.as_ref().map_or("", String::as_str);
-    let untouched =
-        matches!(&result, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted);
-    if !untouched {
-        let summary = Summary {
-            settled: told,
-            endpoints: &[],
-        };
-        report::print_summary(terminal, &run, &summary);
-        if result.is_ok() && !run.nothing_changed() {
-            terminal.explain(told);
-        }
-    }
-    result.map(|_| ())
+    let taken = Taken::by(context, deed.verb(), Leftovers::Offer, cancel).await?;
+    let hosts = context.host_status().await?;
+    let running = hosts.some(context)?;
+    taken
+        .run(async |run| {
+            context
+                .on(running, &run.events, async |connected| {
+                    let operation = Operation {
+                        deed,
+                        host: host.as_ref(),
+                        connected,
+                        run,
+                    };
+                    operation.carry_out().await
+                })
+                .await
+        })
+        .await
 }
 
-struct Job<'a> {
+struct Operation<'a> {
     deed: &'a Deed,
     host: Option<&'a HostName>,
-    site: &'a Site<'a>,
-    session: &'a Session,
-    terminal: &'a Terminal,
-    yes: bool,
-    cancel: &'a CancellationToken,
+    connected: &'a Connected<'a>,
+    run: &'a Run<'a>,
 }
 
-impl Job<'_> {
-    /// Does it; returns in a sentence what there is now.
-    async fn run(&self) -> Result<String> {
-        let sight = self.site.look().await?.not_mixed_up()?;
-        sight.members_as_declared()?;
+impl Operation<'_> {
+    async fn carry_out(&self) -> Result<String> {
+        let observed = self.connected.look().await?.not_mixed_up()?;
+        observed.members_as_declared()?;
         if !matches!(
             self.deed,
             Deed::Pause | Deed::Resume | Deed::Failover { .. }
         ) {
-            self.site.certificates_valid(&sight)?;
+            self.connected.certificates_valid(&observed)?;
         }
-        let cluster = sight.cluster.clone();
-        let survey = patroni::survey(&self.site.http, &cluster).await;
-        let topology = patroni::overview(&self.site.http, &survey).await;
+        let cluster = observed.cluster.clone();
+        let survey = patroni::survey(&self.connected.http, &cluster).await;
+        let topology = patroni::overview(&self.connected.http, &survey).await;
         let seen = Seen {
             cluster: &cluster,
             survey: &survey,
             topology: topology.as_ref(),
         };
         let plan = self.plan(&seen)?;
-        self.site.events.emit(Event::Planned {
-            steps: plan.steps.len(),
-            changes: plan.changes(),
-        });
+        self.connected.announce(&plan);
         if plan.is_empty() {
             return Ok(self.settled(&cluster));
         }
-        if !self.yes {
-            self.ask(&seen).await?;
+        let question = Question::Operate {
+            deed: self.deed,
+            host: self.host,
+            seen: &seen,
+        };
+        let operator = self.run.context.operator.as_ref();
+        if consent(operator, question).await? == Answer::Yes {
             self.still(&seen, &plan).await?;
         }
         let mut told = String::new();
@@ -211,10 +180,10 @@ impl Job<'_> {
         }
     }
 
-    /// Looks again once somebody has answered, which may have taken him an hour.
+    /// Looks again once somebody has answered, which may have taken an hour.
     async fn still(&self, seen: &Seen<'_>, plan: &Plan) -> Result<()> {
-        let survey = patroni::survey(&self.site.http, seen.cluster).await;
-        let topology = patroni::overview(&self.site.http, &survey).await;
+        let survey = patroni::survey(&self.connected.http, seen.cluster).await;
+        let topology = patroni::overview(&self.connected.http, &survey).await;
         let now = Seen {
             cluster: seen.cluster,
             survey: &survey,
@@ -224,59 +193,10 @@ impl Job<'_> {
         operate::still((seen, plan), (&now, &again), self.host)
     }
 
-    async fn ask(&self, seen: &Seen<'_>) -> Result<()> {
-        let text = self.outline(seen);
-        let (question, expected) = match (self.deed, self.host) {
-            (Deed::Reinit(_), Some(host)) => (
-                format!("Remove the data on {host}, and copy it anew?"),
-                Expected::Word(host.as_str()),
-            ),
-            _ => ("Do this?".to_owned(), Expected::Yes),
-        };
-        let agreed = self
-            .session
-            .reporter
-            .aside(async {
-                self.terminal.explain(&text);
-                report::confirm(self.terminal, &question, expected).await
-            })
-            .await?;
-        if agreed {
-            Ok(())
-        } else {
-            Err(Error::new(Kind::Interrupted, "not confirmed").left("nothing was changed"))
-        }
-    }
-
-    /// What it means, before somebody agrees to it.
-    fn outline(&self, seen: &Seen<'_>) -> String {
-        let name = seen.cluster.name();
-        match (self.deed, self.host) {
-            (Deed::Pause, _) => format!(
-                "In the cluster {name} nothing fails over while it is paused: a leader that dies stays dead until \
-                 somebody resumes it, or fails over by hand."
-            ),
-            (Deed::Resume, _) => format!(
-                "In the cluster {name} Patroni looks after PostgreSQL again: where no member leads, one is chosen at \
-                 once, and a member that does not run is started."
-            ),
-            (Deed::Reinit(_), Some(host)) => reinit_outline(seen, host),
-            (Deed::Failover { .. }, Some(to)) => failover_outline(seen, to),
-            (Deed::Restart { .. }, host) => restart_outline(seen, host),
-            (Deed::Reinit(_) | Deed::Failover { .. }, None) => String::new(),
-        }
-    }
-
     async fn execute(&self, plan: Plan, cluster: &Arc<Cluster>) -> Result<()> {
-        let context = Context {
-            cluster: cluster.clone(),
-            remote: self.site.remote.clone() as Arc<dyn Remote>,
-            http: self.site.http.clone(),
-            events: self.site.events.clone(),
-            survey: SharedSurvey::default(),
-            cancel: self.cancel.clone(),
-        };
-        execute::execute(Arc::new(plan), &context).await.map(|_| ())
+        self.connected
+            .carry_out(plan, cluster, self.run.cancel)
+            .await
     }
 
     /// Executes while clients write and read; what they felt goes into the run's record. None where no client came
@@ -285,7 +205,7 @@ impl Job<'_> {
         let load = match self.clients_at_work(cluster).await {
             Ok(load) => load,
             Err(error) => {
-                self.terminal.say(&format!(
+                self.run.context.operator.say(&format!(
                     "note: not measured, since no client comes through: {error}"
                 ));
                 self.execute(plan, cluster).await?;
@@ -295,25 +215,25 @@ impl Job<'_> {
         let from = load.tape().now();
         let done = tokio::select! {
             done = self.execute(plan, cluster) => done,
-            never = narrate(&load, &self.site.events) => match never {},
+            never = narrate(&load, &self.connected.events) => match never {},
         };
         let drill = watched(load, from, &LIMITS).await;
         done?;
         let drill = drill?;
-        let record = Record::of(cluster, self.session.begun, LIMITS, vec![drill.clone()]);
-        record.write(&self.session.folder)?;
+        let record = Record::of(cluster, self.run.begun, LIMITS, vec![drill.clone()]);
+        record.write(&self.run.folder)?;
         record.verdict().map_or(Ok(Some(drill)), Err)
     }
 
     async fn clients_at_work(&self, cluster: &Arc<Cluster>) -> Result<Load> {
         let clients = Clients::find(
             cluster.clone(),
-            self.site.remote.clone() as Arc<dyn Remote>,
-            self.site.tls.clone(),
-            &self.site.machines,
+            self.connected.remote.clone(),
+            self.connected.tls.clone(),
+            &self.connected.machines,
         )
         .await?;
-        let folder = self.session.folder.join("clients");
+        let folder = self.run.folder.join("clients");
         workspace::private_folder(&folder)?;
         let load = Load::start(Arc::new(clients), &folder, &CREW).await?;
         let begin = Instant::now();
@@ -331,15 +251,15 @@ impl Job<'_> {
 
     /// Proves that the cluster holds, as far as its hosts can be reached.
     async fn prove(&self) -> Result<Option<Topology>> {
-        let sight = self.site.look().await?;
-        let cluster = sight.cluster.clone();
+        let observed = self.connected.look().await?;
+        let cluster = observed.cluster.clone();
         let name = cluster.name();
-        let absent = self.site.absent();
-        let error = if sight.dark.is_empty() && absent.is_empty() {
-            self.site.prove(sight, SETTLING).await?.error(name)
+        let absent = self.connected.absent();
+        let error = if observed.unreachable.is_empty() && absent.is_empty() {
+            self.connected.prove(observed, SETTLING).await?.error(name)
         } else {
-            let proof = self.prove_in_part(&sight).await;
-            proof.announce(&self.site.events);
+            let proof = self.prove_in_part(&observed).await;
+            proof.announce(&self.connected.events);
             let mut error = proof.error(name).unwrap_or_else(|| {
                 Error::new(
                     Kind::Broken,
@@ -349,27 +269,27 @@ impl Job<'_> {
             for host in absent {
                 error = error.cause(format!("{host} does not run"));
             }
-            for dark in &sight.dark {
-                error = error.cause(dark.to_string());
+            for unreachable in &observed.unreachable {
+                error = error.cause(unreachable.to_string());
             }
             Some(error)
         };
-        let survey = patroni::survey(&self.site.http, &cluster).await;
-        let topology = patroni::overview(&self.site.http, &survey).await;
+        let survey = patroni::survey(&self.connected.http, &cluster).await;
+        let topology = patroni::overview(&self.connected.http, &survey).await;
         match error {
             None => Ok(topology),
             Some(error) => Err(error.left(self.told(&cluster, topology.as_ref(), false, ""))),
         }
     }
 
-    async fn prove_in_part(&self, sight: &Sight) -> Proof {
-        let prover = self.site.prover(sight);
-        self.site.events.emit(Event::VerifyStarted);
+    async fn prove_in_part(&self, observed: &Observed) -> Proof {
+        let prover = self.connected.prover(observed);
+        self.connected.events.emit(Event::VerifyStarted);
         let begin = Instant::now();
         loop {
             let checks: Vec<Check> = prover.stand().await;
             let passed = checks.iter().all(|check| check.passed);
-            if passed || begin.elapsed() > PATIENCE {
+            if passed || begin.elapsed() > TIMEOUT {
                 return Proof { passed, checks };
             }
             sleep(Duration::from_millis(500)).await;
@@ -407,8 +327,8 @@ fn felt(drill: &Drill) -> String {
     let measured = &drill.measured;
     format!(
         "no writes for {} at the longest, no reads for {}; {} of {} commits missing",
-        report::duration(measured.write_outage),
-        report::duration(measured.read_outage),
+        duration(measured.write_outage),
+        duration(measured.read_outage),
         measured.missing,
         measured.acknowledged,
     )
@@ -431,70 +351,5 @@ fn paused(seen: &Seen<'_>) -> String {
             silent.join(", ")
         ));
     }
-    text
-}
-
-fn reinit_outline(seen: &Seen<'_>, host: &HostName) -> String {
-    let leader = seen.leader().map(ToString::to_string).unwrap_or_default();
-    let mut text = format!(
-        "In the cluster {} all data on {host} is removed and copied anew from {leader}; until then {host} serves no \
-         reads and cannot take over.",
-        seen.cluster.name()
-    );
-    if seen.is_synchronous(host) {
-        text.push_str(&format!(
-            " {host} is a synchronous standby: commits wait until another takes its place."
-        ));
-    } else if seen.waits_for_standbys() {
-        text.push_str(
-            " Commits go on waiting for the synchronous standby, which is another member.",
-        );
-    }
-    text
-}
-
-fn restart_outline(seen: &Seen<'_>, host: Option<&HostName>) -> String {
-    let name = seen.cluster.name();
-    let leader = seen.leader();
-    match host {
-        Some(host) if Some(host) != leader => format!(
-            "In the cluster {name} PostgreSQL restarts on {host}: its clients are broken off; writes go on."
-        ),
-        Some(host) => format!(
-            "In the cluster {name} {host} hands over to another member and then restarts: clients are broken off, and \
-             writes are refused for about 2 s."
-        ),
-        None => format!(
-            "In the cluster {name} PostgreSQL restarts on every member that is meant, one at a time, the leader last \
-             and after it has handed over: clients are broken off, and writes are refused for about 2 s."
-        ),
-    }
-}
-
-fn failover_outline(seen: &Seen<'_>, to: &HostName) -> String {
-    let mut text = match seen.leader() {
-        Some(leader) => format!(
-            "In the cluster {} {to} takes the leadership from {leader}, which answers. If it is well, \
-             `pgherd switchover --to {to}` does the same and loses nothing.\n",
-            seen.cluster.name()
-        ),
-        None => format!(
-            "In the cluster {} no member leads; {to} is to.\n",
-            seen.cluster.name()
-        ),
-    };
-    text.push_str(&match (seen.is_synchronous(to), seen.lag(to)) {
-        (true, _) => format!("{to} is a synchronous standby: it has every commit that was acknowledged."),
-        (false, Some(0)) => format!(
-            "{to} has all that the leader had told the DCS of; commits of the leader's last seconds may be lost."
-        ),
-        (false, Some(lag)) => format!(
-            "{to} is {lag} bytes behind what the leader had told the DCS of: acknowledged commits in them are lost, \
-             and those of its last seconds may be."
-        ),
-        (false, None) => {
-            format!("How far {to} is behind is not known: acknowledged commits may be lost.")
-        }
-    });
     text
 }

@@ -13,15 +13,16 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::context::{Base, typed};
+use super::context::Context;
 use crate::{
     cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
+    contract::MARKER,
     error::{Error, Result},
     event::Events,
-    inventory::{HostName, Inventory, Role},
-    plan::membership::MARKER,
-    provider::{Machine, Resource},
-    remote::{Remote, Script},
+    inventory::{self, HostName, Inventory, Role},
+    machine::Machine,
+    provider::Resource,
+    remote::Script,
 };
 
 /// What `--cluster-id` takes for things that say no id.
@@ -37,8 +38,8 @@ const ASK: Duration = Duration::from_secs(15);
 type ById<'a> = BTreeMap<Option<&'a str>, Vec<String>>;
 
 /// Refuses machines that were made for another cluster than the workspace's.
-pub(crate) fn of_machines(base: &Base, machines: &[Machine]) -> Result<()> {
-    if !base.provider.owns_hosts() {
+pub(crate) fn of_machines(context: &Context, machines: &[Machine]) -> Result<()> {
+    if !context.provider.owns_hosts() {
         return Ok(());
     }
     let mut found = ById::new();
@@ -48,9 +49,9 @@ pub(crate) fn of_machines(base: &Base, machines: &[Machine]) -> Result<()> {
         all.push(format!("host {}", machine.host));
     }
     check(
-        &base.inventory,
+        &context.inventory,
         &found,
-        base.workspace.cluster_id()?.as_deref(),
+        context.workspace.cluster_id()?.as_deref(),
     )
 }
 
@@ -72,31 +73,31 @@ fn check(inventory: &Inventory, found: &ById<'_>, ours: Option<&str>) -> Result<
 ///
 /// # Errors
 /// One shows another cluster's mark, or cannot be asked: it may have been made from another folder.
-pub(super) async fn of_unmarked(base: &Base, machines: &[Machine], ours: &str) -> Result<()> {
+pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &str) -> Result<()> {
     let (events, _quiet) = Events::channel();
-    let site = base.connect(machines, &events).await?;
     let script = Script::probe(format!("cat {MARKER} 2>/dev/null; echo"));
-    let asked = machines.iter().map(|machine| {
-        let (host, remote, script) = (&machine.host, &site.remote, &script);
-        async move {
-            let silent = |_, _: &str| {};
-            match timeout(ASK, remote.run(host, script, ASK, &silent)).await {
-                Ok(Ok(said)) => Ok((host, said.stdout)),
-                Ok(Err(error)) => Err((host, error.to_string())),
-                Err(_) => Err((host, format!("no answer within {} s", ASK.as_secs()))),
+    let said = context.on(machines, &events, async |connected| {
+        let asked = machines.iter().map(|machine| {
+            let (host, remote, script) = (&machine.host, &connected.remote, &script);
+            async move {
+                let silent = |_, _: &str| {};
+                match timeout(ASK, remote.run(host, script, ASK, &silent)).await {
+                    Ok(Ok(said)) => Ok((host, said.stdout)),
+                    Ok(Err(error)) => Err((host, error.to_string())),
+                    Err(_) => Err((host, format!("no answer within {} s", ASK.as_secs()))),
+                }
             }
-        }
+        });
+        Ok(join_all(asked).await)
     });
-    let said = join_all(asked).await;
-    site.close().await;
-    for answer in said {
+    for answer in said.await? {
         let (host, why) = match answer {
             // One that was made and not taken yet lets in this workspace's key, and says nothing.
             Ok((_, mark)) if mark.trim().is_empty() || mark.contains(ours) => continue,
             Ok((host, _)) => (host, format!("{MARKER} there names another cluster")),
             Err((host, why)) => (host, why),
         };
-        let inventory = &base.inventory;
+        let inventory = &context.inventory;
         return Err(Error::failed("it is not known whose this host is")
             .on(host)
             .cause(format!("it carries no id, as those that earlier versions made, and cannot be told by its mark: {why}"))
@@ -206,7 +207,7 @@ fn copy(inventory: &Inventory) -> String {
 }
 
 fn removal(inventory: &Inventory, id: Option<&str>) -> String {
-    let down = typed(&inventory.path, "down");
+    let down = inventory::command(&inventory.path, "down");
     format!(
         "if that is to go for good, with all of its data: {down} --cluster-id {}",
         named(id)
@@ -222,7 +223,7 @@ fn secrets(inventory: &Inventory) -> String {
     path.display().to_string()
 }
 
-impl Base {
+impl Context {
     /// An error where hosts of the cluster are there and its workspace is not: passwords that were
     /// made up now would be those of another cluster.
     pub(crate) async fn not_lost(&self) -> Result<()> {
@@ -257,7 +258,10 @@ pub(crate) async fn no_cluster(inventory: &Inventory) -> Error {
         false => answering(inventory).await,
     };
     if answering.is_empty() {
-        return error.hint(format!("make it: {}", typed(&inventory.path, "up")));
+        return error.hint(format!(
+            "make it: {}",
+            inventory::command(&inventory.path, "up")
+        ));
     }
     error
         .cause(format!(
@@ -267,7 +271,7 @@ pub(crate) async fn no_cluster(inventory: &Inventory) -> Error {
         .hint(copy(inventory))
         .hint(format!(
             "if they are to become this cluster, see what stands in its way: {}",
-            typed(&inventory.path, "plan")
+            inventory::command(&inventory.path, "plan")
         ))
 }
 

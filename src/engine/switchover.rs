@@ -1,29 +1,29 @@
-//! `pgherd switchover`.
+//! A planned change of leader: what it costs is measured.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    context::{self, Base, Site},
-    drill::{self, repair},
-    run::Session,
+    connected::Connected,
+    context::Context,
+    drill,
+    operator::{Answer, Question, consent},
+    run::{Leftovers, Run, Taken},
 };
 use crate::{
-    cli::Global,
     drill::{
         Crew, Fault, Scenario,
         record::{Drill, Limits, Record},
     },
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     inventory::{HostName, Role},
     patroni, plan,
-    report::{self, Expected, Handle, Summary, Terminal},
     switchover::Handover,
 };
 
 /// As few clients as tell how long writes were refused: others are at work here.
-pub(crate) const CREW: Crew = Crew {
+pub(super) const CREW: Crew = Crew {
     writers: 1,
     new_writers: 2,
     readers: 0,
@@ -31,145 +31,99 @@ pub(crate) const CREW: Crew = Crew {
     pause: Duration::from_millis(10),
 };
 
+/// No acknowledged commit may be missing afterwards.
+pub(super) const LIMITS: Limits = Limits {
+    max_outage: None,
+    max_lost: 0,
+};
+
+/// A handover that was carried out, and what clients felt of it.
+pub(crate) struct HandedOver {
+    pub handover: Handover,
+    pub felt: Option<Drill>,
+}
+
+/// Hands over to the member of that name, or to the best replica; `None` where it leads already.
 pub(crate) async fn run(
-    global: &Global,
+    context: &Context,
     to: Option<&str>,
-    yes: bool,
-    terminal: &Terminal,
     cancel: &CancellationToken,
-) -> Result<()> {
-    let base = Base::there(global).await?;
-    let to = to.map(|name| known(&base, name)).transpose()?;
-    let _lock = base.lock("switchover")?;
-    terminal.conceal(base.workspace.secrets()?.values());
-    repair::offer(&base, yes, terminal, cancel).await?;
-    let outlook = base.outlook().await?;
-    if outlook.running.is_empty() {
-        return Err(context::no_hosts(&base.inventory));
-    }
-    let session = Session::begin(&base, "switchover", terminal.clone(), base.hosts())?;
-    let limits = Limits {
-        max_outage: None,
-        max_lost: 0,
-    };
-    let result = async {
-        let site = base.connect(&outlook.running, &session.events).await?;
-        let handed = async {
-            let sight = site.look().await?;
-            sight.members_as_declared()?;
-            site.certificates_valid(&sight)?;
-            if sight.found.is_paused() {
-                return Err(plan::paused(&base.inventory));
-            }
-            let cluster = sight.cluster;
-            let survey = patroni::survey(&site.http, &cluster).await;
-            let Some(handover) = Handover::plan(&survey, to.as_ref())? else {
+) -> Result<Option<HandedOver>> {
+    let to = to.map(|name| member(context, name)).transpose()?;
+    let taken = Taken::by(context, "switchover", Leftovers::Offer, cancel).await?;
+    let hosts = context.host_status().await?;
+    let running = hosts.some(context)?;
+    taken
+        .run(async |run| {
+            let done = context
+                .on(running, &run.events, async |connected| {
+                    hand_over(run, connected, to.as_ref()).await
+                })
+                .await?;
+            let Some((handover, record)) = done else {
                 return Ok(None);
             };
-            if !yes {
-                ask(&site, &handover, terminal, &session.reporter).await?;
-                // An answer may take an hour.
-                let survey = patroni::survey(&site.http, &cluster).await;
-                if survey.values().flatten().any(|status| status.pause) {
-                    return Err(plan::paused(&base.inventory));
-                }
-                handover.still(&survey)?;
+            match record.verdict() {
+                Some(error) => Err(error),
+                None => Ok(Some(HandedOver {
+                    handover,
+                    felt: record.drills.into_iter().next(),
+                })),
             }
-            let mut stage = drill::stage(
-                &site,
-                cluster.clone(),
-                session.folder.clone(),
-                limits,
-                cancel,
-            );
-            stage.crew = CREW;
-            let fault = Fault {
-                scenario: Scenario::Switchover,
-                hosts: vec![handover.from.clone()],
-                candidate: Some(handover.to.clone()),
-                lag: None,
-            };
-            let drill = stage.play_fault(fault, 1, 1).await?;
-            let record = Record::of(&cluster, session.begun, limits, vec![drill]);
-            record.write(&session.folder)?;
-            Ok(Some((handover, record)))
-        }
-        .await;
-        site.close().await;
-        handed
+        })
+        .await
+}
+
+async fn hand_over(
+    run: &Run<'_>,
+    connected: &Connected<'_>,
+    to: Option<&HostName>,
+) -> Result<Option<(Handover, Record)>> {
+    let context = run.context;
+    let observed = connected.look().await?;
+    observed.members_as_declared()?;
+    connected.certificates_valid(&observed)?;
+    if observed.found.is_paused() {
+        return Err(plan::paused(&context.inventory));
     }
-    .await;
-    let result = result.and_then(|done: Option<(Handover, Record)>| {
-        match done.as_ref().and_then(|(_, record)| record.verdict()) {
-            Some(error) => Err(error),
-            None => Ok(done),
+    let cluster = observed.cluster;
+    let survey = patroni::survey(&connected.http, &cluster).await;
+    let Some(handover) = Handover::plan(&survey, to)? else {
+        return Ok(None);
+    };
+    let question = Question::HandOver {
+        context,
+        handover: &handover,
+    };
+    if consent(context.operator.as_ref(), question).await? == Answer::Yes {
+        // An answer may take an hour.
+        let survey = patroni::survey(&connected.http, &cluster).await;
+        if survey.values().flatten().any(|status| status.pause) {
+            return Err(plan::paused(&context.inventory));
         }
-    });
-    let run = session.end(&result).await;
-    match result? {
-        None => {
-            let leader = to.map(|to| to.to_string()).unwrap_or_default();
-            let summary = Summary {
-                settled: &format!("{leader} leads already"),
-                endpoints: &[],
-            };
-            report::print_summary(terminal, &run, &summary);
-        }
-        Some((handover, record)) => {
-            if let Some(drill) = record.drills.first() {
-                terminal.explain(&told(&handover, drill));
-            }
-        }
+        handover.still(&survey)?;
     }
-    Ok(())
+    let mut stage = drill::stage(run, connected, cluster.clone(), LIMITS);
+    stage.crew = CREW;
+    let fault = Fault {
+        scenario: Scenario::Switchover,
+        hosts: vec![handover.from.clone()],
+        candidate: Some(handover.to.clone()),
+        lag: None,
+    };
+    let drill = stage.play_fault(fault, 1, 1).await?;
+    let record = Record::of(&cluster, run.begun, LIMITS, vec![drill]);
+    record.write(&run.folder)?;
+    Ok(Some((handover, record)))
 }
 
 /// The member of that name.
-pub(crate) fn known(base: &Base, name: &str) -> Result<HostName> {
-    let members: Vec<&HostName> = base.inventory.with_role(Role::Postgres).collect();
+pub(super) fn member(context: &Context, name: &str) -> Result<HostName> {
+    let members: Vec<&HostName> = context.inventory.with_role(Role::Postgres).collect();
     if let Some(member) = members.iter().find(|member| member.as_str() == name) {
         return Ok((*member).clone());
     }
     let names: Vec<&str> = members.iter().map(|member| member.as_str()).collect();
     Err(Error::input(format!("no member is called {name}"))
         .hint(format!("the inventory's members: {}", names.join(", "))))
-}
-
-async fn ask(
-    site: &Site<'_>,
-    handover: &Handover,
-    terminal: &Terminal,
-    reporter: &Handle,
-) -> Result<()> {
-    let Handover { from, to } = handover;
-    let agreed = reporter
-        .aside(async {
-            terminal.explain(&format!(
-                "In the cluster {}, {from} hands over to {to}: clients are broken off, and writes are \
-                 refused for about 2 s.",
-                site.base.inventory.cluster
-            ));
-            report::confirm(terminal, "Do this?", Expected::Yes).await
-        })
-        .await?;
-    if agreed {
-        Ok(())
-    } else {
-        Err(Error::new(Kind::Interrupted, "not confirmed").left("nothing was changed"))
-    }
-}
-
-fn told(handover: &Handover, drill: &Drill) -> String {
-    let measured = &drill.measured;
-    let Handover { from, to } = handover;
-    format!(
-        "{from} has handed over to {to}: no writes for {}, no reads for {}; timeline {} > {}; {} of {} \
-         commits missing",
-        report::duration(measured.write_outage),
-        report::duration(measured.read_outage),
-        measured.timeline_before.unwrap_or_default(),
-        measured.timeline_after.unwrap_or_default(),
-        measured.missing,
-        measured.acknowledged,
-    )
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::context::Base;
+use super::context::Context;
 use crate::{
     cluster::TlsStage,
     error::Result,
@@ -10,9 +10,9 @@ use crate::{
     inventory::{HostName, Inventory},
 };
 
-impl Base {
+impl Context {
     /// How far the cluster is to speak TLS now, given what its hosts do.
-    pub(crate) fn tls(&self, facts: &BTreeMap<HostName, Facts>) -> Result<TlsStage> {
+    pub(super) fn tls_stage(&self, facts: &BTreeMap<HostName, Facts>) -> Result<TlsStage> {
         if let Some(stage) = self.workspace.tls_stage()? {
             return Ok(stage);
         }
@@ -42,7 +42,7 @@ fn says_tls(facts: &Facts) -> Option<bool> {
 }
 
 /// What is under way, for a plan that brings about the next stage of it.
-pub(crate) fn note(tls: TlsStage, inventory: &Inventory) -> Option<String> {
+pub(super) fn note(tls: TlsStage, inventory: &Inventory) -> Option<String> {
     let (what, left) = match (tls, inventory.tls.enabled) {
         (TlsStage::Offered, true) => ("on", "this is the first of three stages"),
         (TlsStage::Used, true) => ("on", "this is the second of three stages"),

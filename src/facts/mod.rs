@@ -24,6 +24,7 @@ mod knock;
 mod needs;
 mod software;
 
+pub use crate::contract::etcd_dir;
 pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
 pub use distribution::Os;
 pub(crate) use knock::{answering, knock};
@@ -226,11 +227,6 @@ impl Facts {
     pub fn unit(&self, name: &str) -> UnitFact {
         self.units.get(name).cloned().unwrap_or_default()
     }
-}
-
-/// Where etcd keeps this cluster's data; fresh, so that nothing of a package's own start is in it.
-pub fn etcd_dir(cluster: &str) -> String {
-    format!("/var/lib/etcd/pgherd-{cluster}")
 }
 
 /// The databases whose schema `public` is looked at: those that every cluster has and the inventory's.

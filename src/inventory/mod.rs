@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::Ipv4Addr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -15,7 +14,8 @@ use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
-use crate::error::Result;
+pub use crate::host::HostName;
+use crate::{error::Result, shell::quote};
 
 mod check;
 mod keys;
@@ -26,28 +26,16 @@ mod syntax;
 
 pub(crate) use check::{memory_in_kib, parameters::in_terms_of};
 
-/// The name of a host: a DNS label, unique in its inventory.
-///
-/// Hosts are known by this name everywhere; addresses come and go.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct HostName(String);
+/// Where an inventory is looked for if nobody names another.
+pub const DEFAULT_PATH: &str = "pgherd.yaml";
 
-impl HostName {
-    /// Takes a name that is already known to be a DNS label (RFC 1123).
-    pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
+/// What to type for `verb` on the same inventory.
+pub fn command(inventory: &Path, verb: &str) -> String {
+    if inventory == Path::new(DEFAULT_PATH) {
+        return format!("pgherd {verb}");
     }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for HostName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
+    let file = quote(&inventory.display().to_string());
+    format!("pgherd -i {file} {verb}")
 }
 
 /// What a host is for.
@@ -65,6 +53,15 @@ impl Role {
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Postgres => "postgres",
+            Role::Etcd => "etcd",
+            Role::Haproxy => "haproxy",
+        }
+    }
+
+    /// The unit of systemd that it is, without `.service`.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Role::Postgres => "patroni",
             Role::Etcd => "etcd",
             Role::Haproxy => "haproxy",
         }

@@ -1,8 +1,8 @@
 //! What is pgherd's on a host, and how that is noted before it is taken.
 
-use super::surprise;
 use crate::{
     cluster::{Cluster, Node},
+    contract::MARKER,
     facts::{Facts, etcd_dir},
     inventory::{PatroniSource, PgSource, Role},
     remote::{Script, quote},
@@ -24,7 +24,7 @@ const PGDG_SOURCES: [&str; 2] = [
 /// What pgherd wrote while it kept no manifest, under names that only it gives: on a host that it took
 /// then, these are its own.
 const WITHOUT_MANIFEST: [&str; 16] = [
-    surprise::MARKER,
+    MARKER,
     "/etc/pgherd/ca-bundle.crt",
     "/etc/apt/apt.conf.d/90pgherd",
     "/etc/needrestart/conf.d/pgherd.conf",
@@ -82,7 +82,7 @@ const FOLDERS_WITHOUT_MANIFEST: [&str; 9] = [
 /// the mark.
 pub(crate) fn is_ours(cluster: &Cluster, facts: &Facts) -> bool {
     let id = &cluster.secrets.cluster_id;
-    let marker = facts.files.get(surprise::MARKER);
+    let marker = facts.files.get(MARKER);
     let manifest = facts.belongings.manifest.as_ref();
     marker.is_some_and(|marker| marker.content.contains(id))
         || marker.is_none() && manifest.is_some_and(|manifest| manifest.cluster == *id)
@@ -201,7 +201,7 @@ pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Fact
         .iter()
         .partition(|role| early && is_taken(cluster, facts, **role));
     let names = |roles: &[Role]| {
-        let names: Vec<&str> = roles.iter().map(|role| surprise::unit(*role)).collect();
+        let names: Vec<&str> = roles.iter().map(|role| role.unit()).collect();
         quote(&names.join(" "))
     };
     let has = |role| node.roles.contains(&role);

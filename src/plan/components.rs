@@ -6,7 +6,7 @@ use super::{
     Action, Change, Plan, Step, StepId, belongings,
     files::{self, Check, Difference},
     folders, packages,
-    surprise::unit,
+    pending::note_pending,
     trial,
 };
 use crate::{
@@ -172,8 +172,8 @@ pub(super) fn configure(
         .filter(|file| file.stage == Stage::Configure && file.role == Some(role));
     let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)
         .map_err(|error| error.on(&node.name))?;
-    let unit_fact = facts.unit(unit(role));
-    let pending = match facts.pending.get(unit(role)).map(String::as_str) {
+    let unit_fact = facts.unit(role.unit());
+    let pending = match facts.pending.get(role.unit()).map(String::as_str) {
         Some("exchange") if role == Role::Postgres => Effect::Exchange,
         Some("restart" | "exchange") => Effect::Restart,
         Some(_) => Effect::Reload,
@@ -200,7 +200,7 @@ pub(super) fn configure(
     } else if !folders.is_empty() {
         CLOSED.to_owned()
     } else if component.replaced {
-        format!("{} itself is replaced", unit(role))
+        format!("{} itself is replaced", role.unit())
     } else {
         "an earlier run was cut off before the unit took its config over".to_owned()
     };
@@ -223,7 +223,7 @@ pub(super) fn configure(
         if dirs.is_some() {
             changes.push(Change::Other(format!(
                 "a data directory for {}",
-                unit(role)
+                role.unit()
             )));
             if changes.len() == 1 {
                 why = "its data directory is not there".into();
@@ -279,21 +279,6 @@ fn changes_parameters(difference: &Difference, facts: &Facts) -> bool {
             })
 }
 
-/// Notes on the host what its unit still has to do, before anything is done that asks for it: should
-/// the run be cut off in between, the next one knows. The unit's own step removes the note.
-pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script {
-    let note = match effect {
-        Effect::Restart => "restart",
-        Effect::Exchange => "exchange",
-        Effect::Reload => "reload",
-        Effect::Nothing => return script,
-    };
-    script
-        .line(crate::remote::NOTES)
-        .line("mkdir -p /run/pgherd/pending")
-        .line(format!("echo {note} >/run/pgherd/pending/{}", unit(role)))
-}
-
 fn turn(unit: &UnitFact, effect: Effect) -> Turn {
     if !unit.is_active() {
         return Turn::Start;
@@ -341,7 +326,7 @@ pub(super) fn run_unit(
     after: &[StepId],
 ) -> Option<StepId> {
     let names = names(role);
-    let unit = unit(role);
+    let unit = role.unit();
     let (name, verb, commands): (_, _, &[&str]) = match configured.turn {
         Turn::Leave => return None,
         Turn::Exchange => ("exchange-patroni", "restart", &[EXCHANGE]),

@@ -3,9 +3,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Action, Change, Found, Plan, Step, belongings, packages, surprise};
+use super::{Action, Change, Found, Plan, Step, belongings, packages};
 use crate::{
     cluster::{Cluster, Node},
+    contract::MARKER,
     error::{Error, Result},
     facts::{self, Facts, Removal},
     inventory::Role,
@@ -122,12 +123,12 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
             plan.push(clear(cluster, node, facts, files)?);
             continue;
         }
-        match facts.files.get(surprise::MARKER) {
+        match facts.files.get(MARKER) {
             None => plan.skip(&node.name, "clear", "pgherd has nothing here"),
             Some(marker) => {
                 return Err(Error::failed("this host belongs to another cluster")
                     .on(&node.name)
-                    .excerpt(surprise::MARKER, marker.content.clone())
+                    .excerpt(MARKER, marker.content.clone())
                     .left("nothing was removed anywhere"));
             }
         }
@@ -215,7 +216,7 @@ impl Clearing<'_> {
 
     fn units(&mut self) {
         for role in self.roles() {
-            let unit = surprise::unit(role);
+            let unit = role.unit();
             if self.facts.unit(unit).loaded {
                 self.line(format!(
                     "systemctl disable --quiet --now {unit} || ! systemctl cat {unit} >/dev/null 2>&1 || systemctl stop {unit}"
@@ -313,7 +314,7 @@ impl Clearing<'_> {
             self.line(format!("rm -f {}", facts::PGPASS));
         }
         for path in belongings::own_files(self.cluster, facts) {
-            if path == surprise::MARKER {
+            if path == MARKER {
                 continue;
             }
             self.line(format!("give_back {}", quote(path)));
@@ -354,7 +355,7 @@ impl Clearing<'_> {
         folders.extend(belongings::own_folders(self.cluster, self.facts));
         let mut folders: Vec<&str> = folders.into_iter().collect();
         folders.sort_by_key(|folder| std::cmp::Reverse(folder.len()));
-        self.line(format!("rm -f {}", surprise::MARKER));
+        self.line(format!("rm -f {}", MARKER));
         for folder in folders {
             self.line(format!("rmdir {} 2>/dev/null || true", quote(folder)));
         }

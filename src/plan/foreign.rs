@@ -7,7 +7,6 @@
 use super::{
     belongings::{self, VENV, config, is_taken},
     packages,
-    surprise::unit,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -143,7 +142,7 @@ fn described(facts: &Facts, path: &str, thing: Thing) -> String {
     }
     for role in [Role::Postgres, Role::Etcd, Role::Haproxy] {
         if config(role) == path {
-            notes.extend(state(facts, unit(role)));
+            notes.extend(state(facts, role.unit()));
         }
     }
     if notes.is_empty() {
@@ -225,7 +224,7 @@ fn folders(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
 }
 
 fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
-    let name = unit(role);
+    let name = role.unit();
     let mut findings = Vec::new();
     let fact = facts.unit(name);
     if fact.enabled.starts_with("masked") {

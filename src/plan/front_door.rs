@@ -73,7 +73,7 @@ pub(super) fn release(
 
 /// Tells HAProxy about its checks of a leader, under whichever names it has it.
 fn say(cluster: &Cluster, leader: &Node, what: &str) -> String {
-    let suffixes: &[&str] = if cluster.tls.is_passing() {
+    let suffixes: &[&str] = if cluster.tls.is_migrating() {
         &["", haproxy::OVER_TLS]
     } else {
         &[""]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::surprise::MARKER;
 use crate::{
     cluster::Cluster,
+    contract::MARKER,
     error::{Error, Result},
     facts::Facts,
     inventory::HostName,

@@ -8,17 +8,13 @@ use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
     config_patch, parameters, public_schema, reconnect, roles, sessions, turns,
+    waits::{FORMING, await_streaming},
 };
 use crate::{
     cluster::{Cluster, Node},
     facts::DataFact,
     inventory::{HostName, Role},
 };
-
-/// How long a leader or a first replica may take.
-pub(super) const FORMING: Duration = Duration::from_secs(180);
-/// How long a replica may copy; it is only given up when it is no longer seen to be copying.
-const COPYING: Duration = Duration::from_secs(6 * 3600);
 
 /// The cluster's databases, as they were found and as they are configured.
 pub(super) struct Members<'a> {
@@ -314,17 +310,4 @@ impl<'a> Members<'a> {
             units: vec!["patroni"],
         }))
     }
-}
-
-pub(super) fn await_streaming(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
-    plan.push(Step {
-        host: node.name.clone(),
-        name: "await-streaming",
-        why: "a replica counts once the leader streams to it".into(),
-        after,
-        changes: Vec::new(),
-        action: Action::Await(Condition::Streaming),
-        limit: COPYING,
-        units: vec!["patroni"],
-    })
 }

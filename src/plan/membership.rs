@@ -17,8 +17,8 @@ use std::{
 use serde::Serialize;
 use serde_json::Value;
 
-pub(crate) use super::surprise::MARKER;
 use super::{Elsewhere, Found, belongings::is_ours, store};
+pub(crate) use crate::contract::MARKER;
 use crate::{
     cluster::{Address, Cluster, ETCD_CLIENT_PORT, ETCD_PEER_PORT, KnownHost, Node, PATRONI_PORT},
     error::{Error, Result},

@@ -33,6 +33,7 @@ pub mod operate;
 mod packages;
 mod parameters;
 mod pause;
+mod pending;
 mod public_schema;
 mod reconnect;
 mod remains;
@@ -47,6 +48,7 @@ pub(crate) mod tests;
 mod trial;
 mod turns;
 mod up;
+mod waits;
 
 pub(crate) use belongings::is_ours;
 pub use config::config_patch;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Action, Change, Plan, Step, StepId, belongings, components};
+use super::{Action, Change, Plan, Step, StepId, belongings, pending::note_pending};
 use crate::{
     cluster::{Cluster, Node},
     facts::Facts,
@@ -174,7 +174,7 @@ pub(super) fn install_patroni(
     let bundle = cluster.ca_bundle.as_ref().map_or("", |_| CA_BUNDLE);
     // Patroni goes on with what it has loaded until it is restarted.
     let script = belongings::note_tree(Script::new().alone("install-patroni"), belongings::VENV);
-    let script = components::note_pending(script, Role::Postgres, Effect::Restart)
+    let script = note_pending(script, Role::Postgres, Effect::Restart)
         .line(format!("STAMP={stamp}"))
         .line(format!("CA_BUNDLE={bundle}"))
         .line(format!("REQUIREMENTS={REQUIREMENTS}"))

@@ -8,14 +8,12 @@ use std::collections::BTreeSet;
 use super::{Found, belongings, foreign, remains};
 use crate::{
     cluster::{Cluster, Node, SUPERUSER},
+    contract::MARKER,
     error::{Error, Kind, Result},
     facts::Facts,
     inventory::Role,
     render::{File, Files},
 };
-
-/// The file that says whose host this is.
-pub(crate) const MARKER: &str = "/etc/pgherd/cluster";
 
 /// Refuses what cannot be converged safely; all findings at once, and those that there are already.
 pub(super) fn check(
@@ -89,7 +87,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
         let expected = node
             .roles
             .iter()
-            .any(|role| listener.unit == format!("{}.service", unit(*role)));
+            .any(|role| listener.unit == format!("{}.service", role.unit()));
         if !(ours && (expected || listener.unit.is_empty())) {
             let who = match (listener.pid, listener.unit.as_str()) {
                 (Some(pid), "") => format!("{} (pid {pid})", listener.process),
@@ -337,13 +335,4 @@ fn apart(systems: &[System<'_>]) -> Option<Error> {
         error = error.cause(format!("{} has system {}{at}", system.host.name, system.id));
     }
     Some(error)
-}
-
-/// The unit of a role, without `.service`.
-pub(super) fn unit(role: Role) -> &'static str {
-    match role {
-        Role::Postgres => "patroni",
-        Role::Etcd => "etcd",
-        Role::Haproxy => "haproxy",
-    }
 }

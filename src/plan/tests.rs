@@ -8,7 +8,7 @@ mod first_run;
 mod foreign;
 mod identity;
 mod membership;
-mod model;
+pub(crate) mod model;
 mod newest;
 mod operate;
 mod order;

@@ -6,7 +6,7 @@ use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
     front_door,
-    members::{FORMING, await_streaming},
+    waits::{FORMING, await_streaming},
 };
 use crate::{
     cluster::{Cluster, ETCD_CLIENT_PORT, Node},

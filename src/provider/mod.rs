@@ -19,6 +19,8 @@ mod docker;
 mod existing;
 mod greeting;
 
+pub use crate::machine::{Machine, MachineState};
+
 /// The label or tag that names the cluster a resource belongs to.
 pub const CLUSTER_LABEL: &str = "pgherd:cluster";
 /// The label or tag that names the host a resource is or serves.
@@ -26,34 +28,6 @@ pub const HOST_LABEL: &str = "pgherd:host";
 
 /// The label or tag with the id of that cluster: names can be had twice.
 pub const ID_LABEL: &str = "pgherd:id";
-
-/// What a host is doing, as its provider sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MachineState {
-    Running,
-    /// There, but not running; `up` starts it.
-    Stopped,
-}
-
-/// A host that exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
-    pub host: HostName,
-    /// The provider's own name for it: a container id, an instance id.
-    pub id: String,
-    pub state: MachineState,
-    /// The address by which the cluster's hosts know each other. A stopped machine may have none.
-    pub address: Option<Ipv4Addr>,
-    /// Where SSH goes, if that is another address.
-    pub ssh_address: Option<Ipv4Addr>,
-    /// The host's public key (`ssh-ed25519 AAAA…`), where the provider can vouch for it.
-    pub host_key: Option<String>,
-    /// Addresses or names of this machine by which clients elsewhere reach the host's published
-    /// ports, such as `127.0.0.1` for a container.
-    pub published_on: Option<Ipv4Addr>,
-    /// The id of the cluster that it was made for, where it says so.
-    pub cluster_id: Option<String>,
-}
 
 /// Something in the engine or the account that carries the cluster's label.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,13 +84,13 @@ pub trait Provider: Send + Sync {
     }
 
     /// What around the hosts is not as the inventory says, such as a firewall's rules: a line a
-    /// change that [`Provider::mend`] would make. Changes nothing.
+    /// change that [`Provider::repair`] would make. Changes nothing.
     async fn drift(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 
     /// Puts right what [`Provider::drift`] tells of.
-    async fn mend(&self, _events: &Events) -> Result<()> {
+    async fn repair(&self, _events: &Events) -> Result<()> {
         Ok(())
     }
 

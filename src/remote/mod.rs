@@ -22,9 +22,11 @@ mod ssh;
 mod stranger;
 
 pub use lease::Lease;
-pub use script::{NOTES, Script, quote};
-pub use ssh::SshRemote;
+pub use script::{NOTES, Script};
+pub use ssh::{Knock, SshRemote};
 pub use stranger::stranger;
+
+pub use crate::shell::quote;
 
 /// What an error says when a connection that had been made broke.
 pub const BROKEN: &str = "the connection broke";
@@ -86,4 +88,40 @@ pub trait Remote: Send + Sync {
 
     /// Connects to `port` of `host`, as if from the host itself.
     async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>>;
+
+    /// Opens the connection to `host` if there is none, and takes the run's lease there. What follows is
+    /// about such connections too; a remote that has none has nothing to do.
+    async fn connect(&self, _host: &HostName) -> Result<()> {
+        Ok(())
+    }
+
+    /// From now on a host on which the lease is lost does not end the run, as long as another one
+    /// holds it.
+    ///
+    /// An error where no host at all holds it, although the run takes one.
+    fn settle_lease(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Knocks at a port of `host` where nobody listens: whether sshd refuses to lead there is known
+    /// once anything that was sent after it has been answered.
+    async fn knock(&self, _host: &HostName) -> Knock {
+        Knock::default()
+    }
+
+    /// What ssh said, if sshd refuses to lead to one of `ports`.
+    async fn refused(&self, _host: &HostName, _knock: Knock, _ports: &[u16]) -> Option<String> {
+        None
+    }
+
+    /// Forgets the connection to a host that died or was cut off: SSH itself notices only after a
+    /// while, and until then the host would seem to be silent.
+    async fn forget(&self, _host: &HostName) {}
+
+    /// Ends all connections, so that no process of theirs stays behind, and gives the lease back.
+    async fn close(&self) {}
+
+    /// Removes what the connections keep on this machine, for a process that ends now: who still holds
+    /// them may not be told before it has ended.
+    fn remove_sockets(&self) {}
 }

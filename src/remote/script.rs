@@ -2,19 +2,7 @@
 
 use std::fmt;
 
-use crate::render::File;
-
-/// Quotes `value` for a POSIX shell.
-pub fn quote(value: &str) -> String {
-    if !value.is_empty()
-        && value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&b))
-    {
-        return value.to_owned();
-    }
-    format!("'{}'", value.replace('\'', r"'\''"))
-}
+use crate::{render::File, shell::quote};
 
 /// What every script starts with: it stops at the first failure, speaks plain English, makes what
 /// others may read, and can put a file in place whole or not at all. A file that is a mount point (as a container's `/etc/hosts`

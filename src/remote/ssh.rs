@@ -48,7 +48,8 @@ const ANSWERED: Duration = Duration::from_millis(100);
 /// How long sshd may take to refuse a port; one that it opens stays silent.
 const OPENED: Duration = Duration::from_secs(2);
 
-/// A knock at a host's door that waits for its answer.
+/// A knock at a host's door that waits for its answer; none where nobody could knock.
+#[derive(Default)]
 pub struct Knock(Option<Forwarded>);
 /// How long the end of a connection may take; the host may be gone.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -94,28 +95,6 @@ impl SshRemote {
     pub fn with_lease(mut self, lease: Lease) -> Self {
         self.lease = Some(lease);
         self
-    }
-
-    /// From now on a host on which the lease is lost does not end the run, as long as another one
-    /// holds it.
-    ///
-    /// An error where no host at all holds it, although the run takes one.
-    pub fn settle_lease(&self) -> Result<()> {
-        if let Some(lease) = &self.lease {
-            if let Some(error) = lease.nowhere() {
-                return Err(error);
-            }
-            lease.settle();
-        }
-        Ok(())
-    }
-
-    /// Opens the connection to `host` if there is none.
-    ///
-    /// Refusals and silence are retried until the patience is over: a host that has just been
-    /// started is not there yet. A wrong key or a refused login is final.
-    pub async fn connect(&self, host: &HostName) -> Result<()> {
-        self.link(host).await.map(|_| ())
     }
 
     /// The connection to `host`, with the lease on it where the run takes one.
@@ -206,16 +185,6 @@ impl SshRemote {
         told.map_or_else(|_| self.config.clone(), |()| path)
     }
 
-    /// Forgets the connection to a host that died or was cut off: SSH itself notices only after a
-    /// while, and until then the host would seem to be silent.
-    pub async fn forget(&self, host: &HostName) {
-        let slot = self.links.lock().await.remove(host);
-        // Whoever holds it is making a new connection just now.
-        if let Some(mut link) = slot.as_ref().and_then(|slot| slot.try_lock().ok()) {
-            link.take();
-        }
-    }
-
     /// Forgets a connection that has failed, so that the next use opens a new one.
     async fn drop_link(&self, host: &HostName, broken: &Arc<Link>) {
         let slot = self.links.lock().await.get(host).cloned();
@@ -225,52 +194,6 @@ impl SshRemote {
                 *slot = None;
             }
         }
-    }
-
-    /// Knocks at a port of `host` where nobody listens: whether sshd refuses to lead there is known
-    /// once anything that was sent after it has been answered.
-    pub async fn knock(&self, host: &HostName) -> Knock {
-        Knock(self.way(host, NOBODY).await.ok())
-    }
-
-    /// What ssh said, if sshd refuses to lead to one of `ports`.
-    pub async fn refused(&self, host: &HostName, knock: Knock, ports: &[u16]) -> Option<String> {
-        knock.0?.refusal(ANSWERED).await?;
-        // It may well allow the ports that are needed and no others.
-        for port in ports {
-            if let Ok(way) = self.way(host, *port).await
-                && let Some(said) = way.refusal(OPENED).await
-            {
-                return Some(said);
-            }
-        }
-        None
-    }
-
-    /// Ends all connections, so that no `ssh` process stays behind, and gives the lease back.
-    pub async fn close(&self) {
-        let links: Vec<_> = self.links.lock().await.drain().collect();
-        let ends = links.into_iter().map(|(_, slot)| async move {
-            let Some(link) = slot.lock().await.take() else {
-                return;
-            };
-            if let Some(held) = link.held.lock().await.take() {
-                held.end().await;
-            }
-            let session = Arc::into_inner(link).and_then(|link| Arc::into_inner(link.session));
-            if let Some(session) = session {
-                // A master that is already gone is what we want.
-                let _ = timeout(FAREWELL, session.close()).await;
-            }
-        });
-        join_all(ends).await;
-    }
-
-    /// Removes the folder of the sockets, for a process that ends now: who still holds these connections
-    /// may not be told before it has ended.
-    pub fn remove_sockets(&self) {
-        // It goes with this value too, if it has not gone by then.
-        let _ = std::fs::remove_dir_all(self.sockets.path());
     }
 
     /// Opens a way to a port of a host; whether it leads anywhere shows when it is read.
@@ -467,6 +390,70 @@ impl Remote for SshRemote {
 
     async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>> {
         Ok(Box::new(self.way(host, port).await?))
+    }
+
+    /// Refusals and silence are retried until the patience is over: a host that has just been
+    /// started is not there yet. A wrong key or a refused login is final.
+    async fn connect(&self, host: &HostName) -> Result<()> {
+        self.link(host).await.map(|_| ())
+    }
+
+    fn settle_lease(&self) -> Result<()> {
+        if let Some(lease) = &self.lease {
+            if let Some(error) = lease.nowhere() {
+                return Err(error);
+            }
+            lease.settle();
+        }
+        Ok(())
+    }
+
+    async fn knock(&self, host: &HostName) -> Knock {
+        Knock(self.way(host, NOBODY).await.ok())
+    }
+
+    async fn refused(&self, host: &HostName, knock: Knock, ports: &[u16]) -> Option<String> {
+        knock.0?.refusal(ANSWERED).await?;
+        // It may well allow the ports that are needed and no others.
+        for port in ports {
+            if let Ok(way) = self.way(host, *port).await
+                && let Some(said) = way.refusal(OPENED).await
+            {
+                return Some(said);
+            }
+        }
+        None
+    }
+
+    async fn forget(&self, host: &HostName) {
+        let slot = self.links.lock().await.remove(host);
+        // Whoever holds it is making a new connection just now.
+        if let Some(mut link) = slot.as_ref().and_then(|slot| slot.try_lock().ok()) {
+            link.take();
+        }
+    }
+
+    async fn close(&self) {
+        let links: Vec<_> = self.links.lock().await.drain().collect();
+        let ends = links.into_iter().map(|(_, slot)| async move {
+            let Some(link) = slot.lock().await.take() else {
+                return;
+            };
+            if let Some(held) = link.held.lock().await.take() {
+                held.end().await;
+            }
+            let session = Arc::into_inner(link).and_then(|link| Arc::into_inner(link.session));
+            if let Some(session) = session {
+                // A master that is already gone is what we want.
+                let _ = timeout(FAREWELL, session.close()).await;
+            }
+        });
+        join_all(ends).await;
+    }
+
+    fn remove_sockets(&self) {
+        // It goes with this value too, if it has not gone by then.
+        let _ = std::fs::remove_dir_all(self.sockets.path());
     }
 }
 

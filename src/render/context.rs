@@ -9,8 +9,8 @@ use crate::{
         INTERIM_REWIND_USER, Node, PATRONI_PORT, REPLICATION_USER, REST_USER, REWIND_USER,
         STATS_USER, SUPERUSER, TlsStage,
     },
+    contract,
     error::{Error, Result},
-    facts,
     inventory::{PatroniSource, PgVersion, Postgresql, Role},
 };
 
@@ -86,7 +86,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
         "members": members,
         "etcd": {
             "members": hosts(Some(Role::Etcd)),
-            "data_dir": facts::etcd_dir(cluster.name()),
+            "data_dir": contract::etcd_dir(cluster.name()),
             "client_port": ETCD_CLIENT_PORT,
             "peer_port": ETCD_PEER_PORT,
             "metrics_port": ETCD_METRICS_PORT,

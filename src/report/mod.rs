@@ -13,7 +13,6 @@ mod mask;
 mod page;
 mod plain;
 mod prompt;
-mod quantity;
 mod run_log;
 mod sinks;
 mod table;
@@ -43,13 +42,13 @@ pub use self::{
     mask::Masks,
     page::KeptRun,
     prompt::{Expected, confirm},
-    quantity::{bytes, count, duration},
     run_log::RunLog,
     table::{Table, Tone},
     tally::{Run, StepTime, Summary, print_summary},
     terminal::{Side, Terminal},
 };
-use crate::{error::Error, event::Stamped, inventory::HostName};
+pub use crate::quantity::{bytes, count, duration};
+use crate::{error::Error, event::Stamped, inventory::HostName, quantity};
 
 /// Time between two pictures: enough for a spinner, and hardly any work.
 const FRAME: Duration = Duration::from_millis(100);

@@ -198,11 +198,7 @@ impl Prover {
         let mut count = 0;
         for node in self.cluster.nodes.values() {
             for role in &node.roles {
-                let unit = match role {
-                    Role::Postgres => "patroni",
-                    Role::Etcd => "etcd",
-                    Role::Haproxy => "haproxy",
-                };
+                let unit = role.unit();
                 count += 1;
                 let fact = facts
                     .get(&node.name)

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 use crate::{
-    drill::Scenario,
     error::{Error, Result},
     inventory::HostName,
-    provider::{Machine, MachineState},
+    machine::{Machine, MachineState},
+    scenario::Scenario,
 };
 
 /// What a drill has broken, or is about to break.

@@ -10,7 +10,7 @@ use super::{files, identity, ssh_rotation::Rotated};
 use crate::{
     error::{Error, Result},
     inventory::HostName,
-    provider::Machine,
+    machine::Machine,
 };
 
 /// The name under which a host's key is pinned; its address may change.
@@ -210,7 +210,7 @@ mod tests {
     use std::{fs, net::Ipv4Addr};
 
     use super::*;
-    use crate::provider::MachineState;
+    use crate::machine::MachineState;
 
     /// A public key as nobody has; only its form matters here.
     fn key(number: u8) -> String {

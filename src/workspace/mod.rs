@@ -34,7 +34,7 @@ use crate::{
     cluster::Secrets,
     error::Result,
     inventory::{self, HostName, Inventory},
-    provider::Machine,
+    machine::Machine,
 };
 
 mod broken;

@@ -22,7 +22,7 @@ use super::{IDENTITY, Identity, Workspace, files, identity, known_hosts, ssh_con
 use crate::{
     error::{Error, Result},
     inventory::{self, HostName},
-    provider::Machine,
+    machine::Machine,
 };
 
 /// Says which stage a change of the SSH keys has come to.

@@ -9,7 +9,7 @@ use crate::{
         Docker, Haproxy, Host, Patroni, PatroniSource, PgSource, PgVersion, Postgresql, Provider,
         Role, SecretsSource, Ssh, Tls, User,
     },
-    provider::MachineState,
+    machine::MachineState,
 };
 
 pub(super) fn inventory(folder: &Path) -> Inventory {

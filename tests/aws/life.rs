@@ -82,7 +82,7 @@ pub(crate) async fn from_nothing_to_nothing() {
         .unwrap();
     provider.preflight(&hosts()).await.unwrap();
     launch(&*provider, &["node1"], &lab.events).await.unwrap();
-    other_roles(&lab).mend(&lab.events).await.unwrap();
+    other_roles(&lab).repair(&lab.events).await.unwrap();
     volume_and_interface(&lab).await;
     let all = provider.resources().await.unwrap();
     provider.remove(&all, &lab.events).await.unwrap();

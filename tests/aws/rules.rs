@@ -134,7 +134,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     );
     assert_eq!(rules(&lab).await, before, "to look changes nothing");
     assert_eq!(amending(&lab.proxy.take()), 0);
-    second.mend(&lab.events).await.unwrap();
+    second.repair(&lab.events).await.unwrap();
     let mut wanted: BTreeSet<String> = before
         .iter()
         .map(|it| it.replace("203.0.113.7", "203.0.113.8"))
@@ -143,7 +143,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     assert_eq!(rules(&lab).await, wanted);
     assert_eq!(amending(&lab.proxy.take()), 6);
     assert_eq!(second.drift().await.unwrap(), [""; 0]);
-    second.mend(&lab.events).await.unwrap();
+    second.repair(&lab.events).await.unwrap();
     assert_eq!(amending(&lab.proxy.take()), 0, "a second time does nothing");
 
     // Somebody opens a door by hand.
@@ -170,7 +170,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
         "{error:?}"
     );
     lab.proxy.pass_all();
-    second.mend(&lab.events).await.unwrap();
+    second.repair(&lab.events).await.unwrap();
     assert_eq!(rules(&lab).await, wanted);
     lab.remove().await.unwrap();
 }
@@ -216,7 +216,7 @@ pub(crate) async fn a_host_is_in_the_groups_of_its_roles() {
         ]
     );
     lab.proxy.take();
-    after.mend(&lab.events).await.unwrap();
+    after.repair(&lab.events).await.unwrap();
     assert_eq!(after.drift().await.unwrap(), [""; 0]);
     let wanted = BTreeSet::from([own.clone(), group(&lab, "haproxy").await]);
     assert_eq!(groups_of(&lab, &node4).await, wanted);
@@ -276,7 +276,7 @@ pub(crate) async fn mending_may_die_at_any_call() {
                     false => Verdict::Pass,
                 });
             let survived = tokio::select! {
-                mended = next.mend(&lab.events) => {
+                mended = next.repair(&lab.events) => {
                     mended.unwrap_or_else(|error| panic!("{error:?}"));
                     true
                 }
@@ -284,7 +284,7 @@ pub(crate) async fn mending_may_die_at_any_call() {
             };
             lab.proxy.pass_all();
             let next = provider(&lab, &wanted, "10.9.0.0/16");
-            next.mend(&lab.events).await.unwrap();
+            next.repair(&lab.events).await.unwrap();
             assert_eq!(next.drift().await.unwrap(), [""; 0], "call {number}");
             let all = rules(&lab).await;
             let operators = all.iter().filter(|it| it.contains("203.0.113."));

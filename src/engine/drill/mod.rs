@@ -1,7 +1,38 @@
 //! A drill with everything around it: what is looked at before and after, and what a killed one left.
 
+use super::{connected::Connected, run::Run};
+use crate::{
+    cluster::Cluster,
+    drill::{Crew, Stage, Tools, record::Limits},
+};
+use std::sync::Arc;
+
 pub(crate) mod play;
 pub(crate) mod repair;
 pub(crate) mod watch;
 
-pub(crate) use play::stage;
+/// What one drill after another is played with.
+pub(super) fn stage<'a>(
+    run: &Run<'_>,
+    connected: &'a Connected<'_>,
+    cluster: Arc<Cluster>,
+    limits: Limits,
+) -> Stage<'a> {
+    Stage {
+        tools: Tools {
+            cluster,
+            remote: connected.remote.clone(),
+            http: connected.http.clone(),
+            tls: connected.tls.clone(),
+            provider: connected.context.provider.as_ref(),
+        },
+        workspace: &connected.context.workspace,
+        machines: &connected.machines,
+        events: connected.events.clone(),
+        folder: run.folder.clone(),
+        limits,
+        crew: Crew::default(),
+        lag: None,
+        cancel: run.cancel.clone(),
+    }
+}

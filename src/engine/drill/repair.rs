@@ -2,125 +2,110 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::play::stage;
+use super::stage;
 use crate::{
-    cli::Global,
     drill::{Scenario, record::Limits},
     engine::{
-        context::{self, Base},
-        run::Session,
+        context::Context,
+        operator::{Answer, Question},
+        run::{Leftovers, Run, Taken, beside},
     },
     error::{Error, Result},
-    event::Events,
-    report::{self, Expected, Terminal},
     workspace::{Broken, BrokenHost, BrokenNote},
 };
 
-/// `pgherd drill --repair`.
-pub(crate) async fn run(
-    global: &Global,
-    terminal: &Terminal,
-    cancel: &CancellationToken,
-) -> Result<()> {
-    let base = Base::there(global).await?;
-    let _lock = base.lock("drill")?;
-    terminal.conceal(base.workspace.secrets()?.values());
-    match base.workspace.left_broken()? {
-        Some((broken, note)) => mend(&base, &broken, note, terminal, cancel).await,
-        None => {
-            terminal.say("nothing is broken: no drill was killed here");
-            Ok(())
+/// Puts right what a drill has left, and nothing else; says whether anything was broken.
+pub(crate) async fn only(context: &Context, cancel: &CancellationToken) -> Result<bool> {
+    let _taken = Taken::by(context, "drill", Leftovers::Leave, cancel).await?;
+    match context.workspace.left_broken()? {
+        Some((broken, note)) => {
+            repair(context, &broken, note, cancel).await?;
+            Ok(true)
         }
+        None => Ok(false),
     }
 }
 
 /// Says, in verbs that only look, what a drill has left.
-pub(crate) fn notice(base: &Base, terminal: &Terminal) -> Result<()> {
-    if let Some((broken, _)) = base.workspace.left_broken()? {
-        terminal.say(&format!(
+pub(crate) fn notice(context: &Context) -> Result<()> {
+    if let Some((broken, _)) = context.workspace.left_broken()? {
+        context.operator.say(&format!(
             "note: {}\n      put it right: {}",
             describe(&broken),
-            context::typed(&base.inventory.path, "drill --repair")
+            context.command("drill --repair")
         ));
     }
     Ok(())
 }
 
 /// Offers, in verbs that change something, to put right what a drill has left before they begin.
-pub(crate) async fn offer(
-    base: &Base,
-    yes: bool,
-    terminal: &Terminal,
-    cancel: &CancellationToken,
-) -> Result<()> {
-    let Some((broken, note)) = base.workspace.left_broken()? else {
+pub(in crate::engine) async fn offer(context: &Context, cancel: &CancellationToken) -> Result<()> {
+    let Some((broken, note)) = context.workspace.left_broken()? else {
         return Ok(());
     };
-    terminal.say(&format!("note: {}", describe(&broken)));
-    if !yes && !report::confirm(terminal, "Put that right first?", Expected::Yes).await? {
+    context
+        .operator
+        .say(&format!("note: {}", describe(&broken)));
+    if context.operator.agree(Question::Repair).await? == Answer::No {
         return Ok(());
     }
-    mend(base, &broken, note, terminal, cancel).await
+    repair(context, &broken, note, cancel).await
+}
+
+/// Puts right what a drill has left, if one was killed.
+pub(in crate::engine) async fn at_once(
+    context: &Context,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    match context.workspace.left_broken()? {
+        Some((broken, note)) => repair(context, &broken, note, cancel).await,
+        None => Ok(()),
+    }
 }
 
 /// Puts it right, and returns once the cluster is whole.
-pub(crate) async fn mend(
-    base: &Base,
+async fn repair(
+    context: &Context,
     broken: &Broken,
     note: BrokenNote,
-    terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let session = Session::begin(base, "drill", terminal.for_people(), Vec::new())?;
-    terminal.say(&format!("putting right: {}", describe(broken)));
-    let mended = put_right(
-        base,
-        broken,
-        note,
-        &session.events,
-        session.folder.clone(),
-        cancel,
-    )
-    .await;
-    session.end(&mended).await;
-    mended
+    beside(context, "drill", cancel, async |run| {
+        let line = format!("putting right: {}", describe(broken));
+        context.operator.say(&line);
+        put_right(run, broken, note).await
+    })
+    .await
 }
 
-async fn put_right(
-    base: &Base,
-    broken: &Broken,
-    note: BrokenNote,
-    events: &Events,
-    folder: std::path::PathBuf,
-    cancel: &CancellationToken,
-) -> Result<()> {
+async fn put_right(run: &Run<'_>, broken: &Broken, note: BrokenNote) -> Result<()> {
+    let context = run.context;
     // Whoever plays a drill elsewhere with a copy of the note is at work, and was not killed.
-    base.claim(&base.outlook().await?.running).await?;
+    context.claim(&context.host_status().await?.running).await?;
     // The hosts first: only then can anybody be asked anything.
     for machine in broken.hosts.iter().map(BrokenHost::machine) {
         match broken.scenario {
-            Scenario::CrashHost => base.provider.revive(&machine).await?,
-            Scenario::IsolateLeader => base.provider.rejoin(&machine).await?,
+            Scenario::CrashHost => context.provider.revive(&machine).await?,
+            Scenario::IsolateLeader => context.provider.rejoin(&machine).await?,
             _ => {}
         }
     }
-    let outlook = base.outlook().await?;
-    let site = base
-        .connect(outlook.complete(&base.inventory)?, events)
-        .await?;
+    let hosts = context.host_status().await?;
     let limits = Limits {
         max_outage: None,
         max_lost: 0,
     };
-    let mended = async {
-        let sight = site.look().await?;
-        stage(&site, sight.cluster, folder, limits, cancel)
-            .mend(broken, note)
-            .await
-    }
-    .await;
-    site.close().await;
-    mended.map_err(|error: Error| error.hint("see what is wrong: pgherd status"))
+    let repaired = context.on(hosts.complete(context)?, &run.events, async |connected| {
+        let repaired = async {
+            let observed = connected.look().await?;
+            stage(run, connected, observed.cluster, limits)
+                .repair_left(broken, note)
+                .await
+        };
+        let hint = |error: Error| error.hint("see what is wrong: pgherd status");
+        repaired.await.map_err(hint)
+    });
+    repaired.await
 }
 
 fn describe(broken: &Broken) -> String {

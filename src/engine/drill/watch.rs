@@ -1,4 +1,4 @@
-//! `pgherd drill watch`: measures, and breaks nothing.
+//! A drill that breaks nothing: it measures while somebody else does something.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -6,15 +6,14 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Global, drill::Wish},
-    drill::{Clients, Load, narrate, record::Record, watched},
-    engine::{
-        context::{self, Base, Site},
-        run::Session,
+    drill::{
+        Clients, Crew, Load, narrate,
+        record::{Limits, Record},
+        watched,
     },
+    engine::{connected::Connected, context::Context, drill::play::Played, run::beside},
     error::Result,
     event::{Event, Moment},
-    report::{self, Terminal},
 };
 
 /// How long clients work before what they feel counts: seconds. Connections are made meanwhile.
@@ -22,83 +21,90 @@ const WARM_UP: f64 = 1.0;
 /// How often to look where the hosts are now.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    pub limits: Limits,
+    pub crew: Crew,
+    /// Without it, until somebody interrupts.
+    pub length: Option<Duration>,
+}
+
+/// Measures, and breaks nothing.
 pub(crate) async fn run(
-    global: &Global,
-    wish: &Wish,
-    terminal: &Terminal,
+    request: Request,
+    context: &Context,
     cancel: &CancellationToken,
-) -> Result<()> {
-    let base = Base::there(global).await?;
-    terminal.conceal(base.workspace.secrets()?.values());
-    let outlook = base.outlook().await?;
-    if outlook.running.is_empty() {
-        return Err(context::no_hosts(&base.inventory));
-    }
-    // No lock: it is there to run beside whatever holds it.
-    let session = Session::begin(&base, "drill", terminal.for_people(), Vec::new())?;
-    let site = base.connect(&outlook.running, &session.events).await?;
-    let watched = watch(&site, wish, &session.folder, cancel).await;
-    site.close().await;
-    // Before the report ends, which puts it on the run's page.
-    let (record, result) = match watched {
-        Err(error) => (None, Err(error)),
-        Ok(record) => {
-            let written = record.write(&session.folder);
-            let verdict = record.verdict().map_or(Ok(()), Err);
-            (Some(record), written.and(verdict))
-        }
-    };
-    session.end(&result).await;
-    if let Some(record) = record {
-        report::print_drills(terminal, &record);
-    }
-    result
+) -> Result<Played> {
+    context.secrets()?;
+    let hosts = context.host_status().await?;
+    let running = hosts.some(context)?;
+    let mut record = None;
+    // The cluster is not taken: this is there to run beside whoever has it.
+    let result = beside(context, "drill", cancel, async |run| {
+        let folder = &run.folder;
+        let watched = context
+            .on(running, &run.events, async |connected| {
+                watch(connected, request, folder, cancel).await
+            })
+            .await?;
+        // Before the report ends, which puts it on the run's page.
+        let written = watched.write(folder);
+        let verdict = watched.verdict().map_or(Ok(()), Err);
+        record = Some(watched);
+        written.and(verdict)
+    })
+    .await;
+    Ok(Played { record, result })
 }
 
 async fn watch(
-    site: &Site<'_>,
-    wish: &Wish,
+    connected: &Connected<'_>,
+    request: Request,
     folder: &Path,
     cancel: &CancellationToken,
 ) -> Result<Record> {
-    let cluster = site.look().await?.cluster;
+    let cluster = connected.look().await?.cluster;
     let clients = Arc::new(
         Clients::find(
             cluster.clone(),
-            site.remote.clone(),
-            site.tls.clone(),
-            &site.machines,
+            connected.remote.clone(),
+            connected.tls.clone(),
+            &connected.machines,
         )
         .await?,
     );
-    let load = Load::start(clients.clone(), folder, &wish.crew()).await?;
+    let load = Load::start(clients.clone(), folder, &request.crew).await?;
     let begun = load.tape().begun();
-    let tell = |moment| site.events.emit(Event::DrillMoment { moment, host: None });
+    let tell = |moment| {
+        connected
+            .events
+            .emit(Event::DrillMoment { moment, host: None });
+    };
     tell(Moment::Load);
     tokio::select! {
-        () = length(wish.length) => {}
+        () = length(request.length) => {}
         () = cancel.cancelled() => {}
-        never = narrate(&load, &site.events) => match never {},
-        () = follow(site.base, &clients) => {}
+        never = narrate(&load, &connected.events) => match never {},
+        () = follow(connected.context, &clients) => {}
     }
-    let limits = wish.limits();
-    let drill = watched(load, WARM_UP, &limits).await?;
+    let drill = watched(load, WARM_UP, &request.limits).await?;
     tell(Moment::End);
-    Ok(Record::of(&cluster, begun, limits, vec![drill]))
+    Ok(Record::of(&cluster, begun, request.limits, vec![drill]))
 }
 
-async fn length(seconds: Option<f64>) {
-    match seconds {
-        Some(seconds) => sleep(Duration::from_secs_f64(seconds)).await,
+async fn length(length: Option<Duration>) {
+    match length {
+        Some(length) => sleep(length).await,
         None => std::future::pending().await,
     }
 }
 
 /// Whoever changes addresses meanwhile must not be taken for somebody who refuses writes.
-async fn follow(base: &Base, clients: &Clients) {
+async fn follow(context: &Context, clients: &Clients) {
     loop {
         sleep(LOOK).await;
-        if let Ok(now) = base.outlook().await {
+        if let Ok(now) = context.host_status().await {
             clients.reroute(&now.running);
         }
     }

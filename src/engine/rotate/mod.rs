@@ -1,4 +1,4 @@
-//! `pgherd rotate`: other certificates or passwords, while the cluster runs.
+//! Other certificates, passwords or SSH keys, while the cluster runs.
 //!
 //! Each stage is a cluster as it should be, which the same planning as that of `up` brings about; the
 //! next one begins once the cluster is seen to hold in this one. The stages are the workspace's, so
@@ -9,292 +9,194 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-mod ssh;
-
-use self::ssh::SshTurn;
+use self::ssh::SshKeys;
 use super::{
-    apply::{self, Asker, Verb},
+    apply::{self, Consent, Verb},
     authority,
-    context::{Base, Site, typed},
-    run::Session,
-    tls_migration,
+    connected::Connected,
+    context::Context,
+    operator::{Question, consent},
+    run::{Leftovers, Run, Taken},
 };
 use crate::{
-    cli::{Global, Rotate},
     cluster::{Cluster, INTERIM_REPLICATION_USER, REPLICATION_USER},
-    error::{Error, Kind, Result},
-    event::{Event, Events},
+    error::{Error, Result},
+    event::Event,
     inventory::Role,
+    machine::Machine,
     patroni::{self, Replication},
     plan,
-    provider::Machine,
-    report::{self, Expected, Summary, Terminal},
-    workspace::{AuthorityStage, SecretsStage, SshStage},
+    quantity::count,
+    workspace::{AuthorityStage, SecretsStage},
 };
+
+mod ssh;
 
 /// How long a replica may take to log in anew; a loop of Patroni's, and a restart of its receiver.
 const LOGIN: Duration = Duration::from_secs(90);
 
-pub(crate) async fn run(
-    global: &Global,
-    what: Rotate,
-    terminal: &Terminal,
-    cancel: &CancellationToken,
-) -> Result<()> {
-    let base = Base::there(global).await?;
-    let _lock = base.lock("rotate")?;
-    terminal.conceal(base.workspace.secrets()?.values());
-    let intent = intent(&base, what)?;
-    let outlook = base.outlook().await?;
-    let machines = outlook.complete(&base.inventory)?;
-    let session = Session::begin(&base, "rotate", terminal.clone(), base.hosts())?;
-    let (Rotate::Certs { yes, .. } | Rotate::Secrets { yes, .. } | Rotate::Ssh { yes, .. }) = what;
-    let turn = Turn {
-        base: &base,
-        machines,
-        asker: Asker {
-            verb: Verb::Up,
-            terminal,
-            reporter: &session.reporter,
-            yes: true,
-        },
-        events: &session.events,
-        cancel,
-    };
-    let result = turn.rotate(what, &intent, yes).await;
-    let run = session.end(&result).await;
-    let endpoints = match (&result, what) {
-        (Err(_), _) => Vec::new(),
-        (Ok(()), Rotate::Certs { .. }) => {
-            vec![("authority", base.workspace.ca_path().display().to_string())]
-        }
-        (Ok(()), Rotate::Ssh { .. }) => Vec::new(),
-        (Ok(()), Rotate::Secrets { .. }) => {
-            let secrets = base.inventory.workspace_dir().join("secrets.yaml");
-            vec![("passwords", secrets.display().to_string())]
-        }
-    };
-    let summary = Summary {
-        settled: "nothing had to change",
-        endpoints: &endpoints,
-    };
-    report::print_summary(terminal, &run, &summary);
-    if result.is_ok() {
-        terminal.say(&conclusion(&base, what)?);
-    }
-    result
+/// What is to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The authority and all certificates; with `prepare`, only up to where both authorities are trusted.
+    Certs { prepare: bool },
+    /// The passwords; with `users`, those of applications too.
+    Secrets { users: bool },
+    /// The SSH keys; with `host_keys`, those of hosts that pgherd did not make, too.
+    Ssh { host_keys: bool },
 }
 
-/// What is about to happen, in words; an error if it cannot.
-fn intent(base: &Base, what: Rotate) -> Result<String> {
-    let cluster = &base.inventory.cluster;
-    match what {
-        Rotate::Certs { .. } if !base.inventory.tls.enabled => {
+/// What a change comes to on this cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Intent {
+    Trust,
+    Certs,
+    Secrets {
+        /// The passwords that change.
+        new: Vec<String>,
+        /// Those that somebody has given, and that stay.
+        given: Vec<String>,
+        users: bool,
+    },
+    /// pgherd's own key and those of the hosts, or of the hosts alone.
+    Ssh {
+        own: bool,
+    },
+}
+
+/// Carries a change out, from the state in which the cluster is found to its end.
+pub(crate) async fn run(
+    change: Change,
+    context: &Context,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let taken = Taken::by(context, "rotate", Leftovers::Leave, cancel).await?;
+    context.secrets()?;
+    let intent = intent(context, change)?;
+    let hosts = context.host_status().await?;
+    let machines = hosts.complete(context)?;
+    taken
+        .run(async |run| {
+            let rotation = Rotation { run, machines };
+            rotation.carry_out(change, &intent).await
+        })
+        .await
+}
+
+/// What is about to happen; an error if it cannot.
+fn intent(context: &Context, change: Change) -> Result<Intent> {
+    let cluster = &context.inventory.cluster;
+    match change {
+        Change::Certs { .. } if !context.inventory.tls.enabled => {
             Err(Error::input(format!("{cluster} has no certificates"))
                 .cause("TLS is off (tls.enabled: false)"))
         }
-        Rotate::Certs { prepare: true, .. } => Ok(format!(
-            "{cluster} gets a new authority, which all hosts trust beside the old one; certificates stay"
-        )),
-        Rotate::Certs { .. } => Ok(format!(
-            "{cluster} gets a new authority, and every host a new key and certificate; clients that verify \
-             need the new pki/ca.crt"
-        )),
-        Rotate::Ssh { host_keys, .. } => ssh::intent(base, host_keys),
-        Rotate::Secrets { users, .. } => {
-            let (ours, given) = base.workspace.renewable_secrets(users)?;
-            if ours.is_empty() {
+        Change::Certs { prepare: true } => Ok(Intent::Trust),
+        Change::Certs { prepare: false } => Ok(Intent::Certs),
+        Change::Ssh { host_keys } => ssh::intent(context, host_keys),
+        Change::Secrets { users } => {
+            let (new, given) = context.workspace.renewable_secrets(users)?;
+            if new.is_empty() {
                 return Err(Error::input("there is no password that pgherd may change")
                     .cause("all of them are given by secrets.file or by variables")
                     .hint(format!(
                         "change them there, then: {}",
-                        typed(&base.inventory.path, "up")
+                        context.command("up")
                     )));
             }
-            let mut text = format!("new passwords: {}", ours.join(", "));
-            if !given.is_empty() {
-                text.push_str(&format!(
-                    "\nleft as they are, since you give them: {}",
-                    given.join(", ")
-                ));
-            }
-            if !users && !base.inventory.postgresql.users.is_empty() {
-                text.push_str("\nthe users of applications keep theirs (--users changes them too)");
-            }
-            Ok(text)
+            Ok(Intent::Secrets { new, given, users })
         }
     }
 }
 
-/// What is left for a person to do.
-fn conclusion(base: &Base, what: Rotate) -> Result<String> {
-    Ok(match what {
-        Rotate::Certs { .. } if base.workspace.authority_stage()?.is_some() => format!(
-            "both authorities are trusted; give pki/ca.crt to the clients, then: {}",
-            typed(&base.inventory.path, "rotate certs")
-        ),
-        Rotate::Certs { .. } => "the old authority is gone; nobody trusts it any more".to_owned(),
-        Rotate::Ssh { .. } => {
-            "every host was seen to let in the right key alone, and to show a new key of its own"
-                .to_owned()
-        }
-        Rotate::Secrets { .. } => {
-            "the passwords are new, and in .pgherd alone: give them to whoever needs them"
-                .to_owned()
-        }
-    })
-}
-
-/// Says which change of certificates, passwords or TLS was begun and not completed.
-pub(crate) fn say_unfinished(base: &Base, terminal: &Terminal) -> Result<()> {
-    let authority = base.workspace.authority_stage()?;
-    let secrets = base.workspace.secrets_stage()?;
-    let ssh = base.workspace.ssh_stage()?;
-    if let Some(tls) = base.workspace.tls_stage()? {
-        let stage = tls_migration::note(tls, &base.inventory).unwrap_or_default();
-        terminal.say(&format!(
-            "note: {stage}; complete it: {}",
-            typed(&base.inventory.path, "up")
-        ));
-    }
-    for (what, verb, stage) in [
-        (
-            "authority",
-            "rotate certs",
-            authority.map(AuthorityStage::as_str),
-        ),
-        (
-            "passwords",
-            "rotate secrets",
-            secrets.map(SecretsStage::as_str),
-        ),
-        ("SSH keys", "rotate ssh", ssh.map(SshStage::as_str)),
-    ] {
-        if let Some(stage) = stage {
-            terminal.say(&format!(
-                "note: a change of the {what} is under way (stage `{stage}`); complete it: {}",
-                typed(&base.inventory.path, verb)
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// One change, from the state in which the cluster is found to its end.
-struct Turn<'a> {
-    base: &'a Base,
+/// One change on hosts that run.
+struct Rotation<'a> {
+    run: &'a Run<'a>,
     machines: &'a [Machine],
-    asker: Asker<'a>,
-    events: &'a Events,
-    cancel: &'a CancellationToken,
 }
 
-impl Turn<'_> {
-    async fn rotate(&self, what: Rotate, intent: &str, yes: bool) -> Result<()> {
-        let workspace = &self.base.workspace;
-        if matches!(what, Rotate::Certs { .. }) && authority::note(self.base)?.is_some() {
-            let asker = Asker { yes, ..self.asker };
-            return self.lapsed(&asker).await;
+impl Rotation<'_> {
+    async fn carry_out(&self, change: Change, intent: &Intent) -> Result<()> {
+        let context = self.run.context;
+        let workspace = &context.workspace;
+        if matches!(change, Change::Certs { .. }) && authority::note(context)?.is_some() {
+            return self.lapsed().await;
         }
-        let begun = match what {
-            Rotate::Certs { .. } => workspace.authority_stage()?.is_some(),
-            Rotate::Secrets { .. } => workspace.secrets_stage()?.is_some(),
+        let begun = match change {
+            Change::Certs { .. } => workspace.authority_stage()?.is_some(),
+            Change::Secrets { .. } => workspace.secrets_stage()?.is_some(),
             // A leak does not wait for a cluster that is as it should be.
-            Rotate::Ssh { .. } => true,
+            Change::Ssh { .. } => true,
         };
         if begun {
             self.members_as_declared().await?;
         } else {
             self.nothing_pending().await?;
         }
-        self.ask(intent, yes).await?;
-        match what {
-            Rotate::Certs { prepare, .. } => self.authority(prepare).await,
-            Rotate::Secrets { users, .. } => self.secrets(users).await,
-            Rotate::Ssh { .. } => {
-                let turn = SshTurn {
-                    base: self.base,
+        let question = Question::Rotate { context, intent };
+        consent(context.operator.as_ref(), question).await?;
+        match change {
+            Change::Certs { prepare } => self.authority(prepare).await,
+            Change::Secrets { users } => self.secrets(users).await,
+            Change::Ssh { .. } => {
+                let keys = SshKeys {
+                    run: self.run,
                     machines: self.machines,
-                    events: self.events,
-                    cancel: self.cancel,
                 };
-                turn.rotate().await
+                keys.rotate().await
             }
         }
     }
 
     /// The authority is not valid: what `up` does about it is all that there is to do.
-    async fn lapsed(&self, asker: &Asker<'_>) -> Result<()> {
-        let (base, machines) = (self.base, self.machines);
-        authority::replace(base, machines, asker, self.events, self.cancel).await?;
+    async fn lapsed(&self) -> Result<()> {
+        authority::replace(self.run, self.machines).await?;
         self.converge(AuthorityStage::Issue.as_str()).await?;
-        authority::complete(base, machines, &self.asker, self.events, self.cancel).await
+        authority::complete(self.run, self.machines, Consent::Given).await
     }
 
     /// Refuses where a member would be left out, and would keep what is to be replaced.
     async fn members_as_declared(&self) -> Result<()> {
-        let site = self.base.connect(self.machines, self.events).await?;
-        let sight = site.look().await;
-        site.close().await;
-        sight?.members_as_declared()
+        self.on(async |connected| connected.look().await?.members_as_declared())
+            .await
     }
 
     /// An error unless the cluster is as the inventory says: one change at a time.
     async fn nothing_pending(&self) -> Result<()> {
-        let site = self.base.connect(self.machines, self.events).await?;
-        let plan = match site.look().await {
-            Ok(sight) => sight.whole().and_then(|sight| {
-                let plan = sight.plan()?;
-                site.certificates_valid(&sight)?;
-                // Every stage of a change reloads or restarts something.
-                if plan.paused {
-                    return Err(plan::paused(&self.base.inventory));
-                }
+        let context = self.run.context;
+        let plan = self
+            .on(async |connected| {
+                let observed = connected.look().await?.whole()?;
+                let plan = observed.plan()?;
+                connected.certificates_valid(&observed)?;
                 Ok(plan)
-            }),
-            Err(error) => Err(error),
-        };
-        site.close().await;
-        let plan = plan?;
+            })
+            .await?;
+        // Every stage of a change reloads or restarts something.
+        if plan.paused {
+            return Err(plan::paused(&context.inventory));
+        }
         if plan.is_empty() {
             return Ok(());
         }
         Err(
             Error::failed("the cluster is not as the inventory says, or not as it should be")
-                .cause(format!(
-                    "{} would change",
-                    report::count(plan.changes(), "step")
-                ))
+                .cause(format!("{} would change", count(plan.changes(), "step")))
                 .left("nothing was changed")
-                .hint(format!("see: {}", typed(&self.base.inventory.path, "plan")))
-                .hint(format!(
-                    "first make it so: {}",
-                    typed(&self.base.inventory.path, "up")
-                )),
+                .hint(format!("see: {}", context.command("plan")))
+                .hint(format!("first make it so: {}", context.command("up"))),
         )
     }
 
-    async fn ask(&self, intent: &str, yes: bool) -> Result<()> {
-        if yes {
-            return Ok(());
-        }
-        let agreed = self
-            .asker
-            .reporter
-            .aside(async {
-                self.asker.terminal.explain(intent);
-                report::confirm(self.asker.terminal, "Do this?", Expected::Yes).await
-            })
-            .await?;
-        if agreed {
-            Ok(())
-        } else {
-            Err(Error::new(Kind::Interrupted, "not confirmed").left("nothing was changed"))
-        }
+    async fn on<T>(&self, work: impl AsyncFnOnce(&Connected<'_>) -> Result<T>) -> Result<T> {
+        let Run {
+            context, events, ..
+        } = self.run;
+        context.on(self.machines, events, work).await
     }
 
     async fn authority(&self, prepare: bool) -> Result<()> {
-        let workspace = &self.base.workspace;
+        let workspace = &self.run.context.workspace;
         let begun = workspace.authority_stage()?;
         for stage in [
             AuthorityStage::Trust,
@@ -316,7 +218,7 @@ impl Turn<'_> {
     }
 
     async fn secrets(&self, users: bool) -> Result<()> {
-        let workspace = &self.base.workspace;
+        let workspace = &self.run.context.workspace;
         let begun = workspace.secrets_stage()?;
         for stage in [
             SecretsStage::Make,
@@ -338,22 +240,19 @@ impl Turn<'_> {
 
     /// Makes the cluster what the workspace now says, and sees that it holds.
     async fn converge(&self, stage: &'static str) -> Result<()> {
-        self.asker
-            .terminal
-            .conceal(self.base.workspace.secrets()?.values());
-        self.events.emit(Event::Stage { stage });
+        let run = self.run;
+        // Those of this stage are secret before anything can show them.
+        run.context.secrets()?;
+        run.events.emit(Event::Stage { stage });
         // Anew for each stage, since with it changes what pgherd itself trusts and shows.
-        let site = self.base.connect(self.machines, self.events).await?;
-        let settled = async {
-            let cluster = apply::settle(&site, &self.asker, true, self.cancel).await?;
+        let settled = self.on(async |connected| {
+            let cluster = apply::settle(Verb::Up, connected, Consent::Given, run.cancel).await?;
             tokio::select! {
-                seen = logins(&site, &cluster) => seen,
-                () = self.cancel.cancelled() => Err(Error::interrupted()),
+                seen = logins(connected, &cluster) => seen,
+                () = run.cancel.cancelled() => Err(Error::interrupted()),
             }
-        }
-        .await;
-        site.close().await;
-        settled.map_err(|error| {
+        });
+        settled.await.map_err(|error| {
             error.left(format!(
                 "the change has come to its stage `{stage}`, in which the cluster can stay; the same \
                  command goes on from there"
@@ -364,7 +263,7 @@ impl Turn<'_> {
 
 /// Waits until every replica has logged in as the role that it should use now: Patroni takes another
 /// login over within its next loop, and what the stage has made superfluous goes only after that.
-async fn logins(site: &Site<'_>, cluster: &Cluster) -> Result<()> {
+async fn logins(connected: &Connected<'_>, cluster: &Cluster) -> Result<()> {
     let wanted = match &cluster.secrets.interim {
         Some(interim) if interim.used => INTERIM_REPLICATION_USER,
         _ => REPLICATION_USER,
@@ -375,7 +274,7 @@ async fn logins(site: &Site<'_>, cluster: &Cluster) -> Result<()> {
         .collect();
     let deadline = Instant::now() + LOGIN;
     loop {
-        let survey = patroni::survey(&site.http, cluster).await;
+        let survey = patroni::survey(&connected.http, cluster).await;
         let others = patroni::leader_of(&survey)
             .and_then(|leader| Some((leader, survey[leader].as_ref().ok()?)))
             .map(|(leader, status)| {

@@ -1,4 +1,4 @@
-//! `pgherd rotate ssh`: another key for pgherd, and other keys for the hosts.
+//! Another key for pgherd, and other keys for the hosts.
 //!
 //! Each stage leaves hosts that let pgherd in; the stages are the workspace's (`workspace/ssh_rotation.rs`), so
 //! that whatever cuts a run off, the next goes on. What is claimed is tried: a login with the new key alone,
@@ -12,60 +12,48 @@ use base64::{
 };
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
-use tokio_util::sync::CancellationToken;
 
+use super::Intent;
 use crate::{
-    cluster::Cluster,
-    engine::context::Base,
+    engine::{connected::Connected, context::Context, run::Run},
     error::{Error, Result},
-    event::{Event, Events},
-    execute::{self, Context, SharedSurvey},
+    event::Event,
     inventory::HostName,
+    machine::Machine,
     plan::{
         Plan,
         ssh_keys::{self, AccessKey},
     },
-    provider::Machine,
-    remote::{Remote, SshRemote},
+    remote::Remote,
     workspace::SshStage,
 };
 
 /// How long a host may take to print its new public keys; making an RSA key takes seconds.
 const MAKING: Duration = Duration::from_secs(60);
 
-/// What is about to happen, in words; an error if it cannot.
-pub(crate) fn intent(base: &Base, host_keys: bool) -> Result<String> {
-    let cluster = &base.inventory.cluster;
-    let hosts = "every host shows new keys of its own";
-    match (base.workspace.owns_identity()?, host_keys) {
-        (true, _) => Ok(format!(
-            "{cluster} gets a new SSH key: once every host was seen to let it in, the old one goes, sessions \
-             that it opened end, and {hosts}"
-        )),
-        (false, true) => Ok(format!(
-            "{hosts}; everybody else who has the old ones in known_hosts needs the new ones. The key that logs \
-             in is yours, and stays"
-        )),
-        (false, false) => Err(
-            Error::input("the key that logs in to the hosts is yours, not pgherd's")
-                .cause("ssh.identity_file names it, or your own ssh chooses it")
-                .hint("change it with your own tools: add the new one on each host, name it in the inventory, remove the old one")
-                .hint("to change the hosts' own keys: pgherd rotate ssh --host-keys"),
-        ),
+/// What is about to happen; an error if it cannot.
+pub(super) fn intent(context: &Context, host_keys: bool) -> Result<Intent> {
+    let own = context.workspace.owns_identity()?;
+    if own || host_keys {
+        return Ok(Intent::Ssh { own });
     }
+    Err(
+        Error::input("the key that logs in to the hosts is yours, not pgherd's")
+            .cause("ssh.identity_file names it, or your own ssh chooses it")
+            .hint("change it with your own tools: add the new one on each host, name it in the inventory, remove the old one")
+            .hint("to change the hosts' own keys: pgherd rotate ssh --host-keys"),
+    )
 }
 
 /// A change of the SSH keys of hosts that run.
-pub(crate) struct SshTurn<'a> {
-    pub base: &'a Base,
+pub(super) struct SshKeys<'a> {
+    pub run: &'a Run<'a>,
     pub machines: &'a [Machine],
-    pub events: &'a Events,
-    pub cancel: &'a CancellationToken,
 }
 
-impl SshTurn<'_> {
-    pub(crate) async fn rotate(&self) -> Result<()> {
-        let workspace = &self.base.workspace;
+impl SshKeys<'_> {
+    pub(super) async fn rotate(&self) -> Result<()> {
+        let workspace = &self.run.context.workspace;
         let begun = workspace.ssh_stage()?;
         let owns = workspace.owns_identity()?;
         for stage in SshStage::ALL {
@@ -75,7 +63,7 @@ impl SshTurn<'_> {
             }
             workspace.advance_ssh(stage)?;
             let stage_name = stage.as_str();
-            self.events.emit(Event::Stage { stage: stage_name });
+            self.run.events.emit(Event::Stage { stage: stage_name });
             let came = match stage {
                 SshStage::Add => self.add().await,
                 SshStage::Use => self.try_new_key().await,
@@ -98,7 +86,7 @@ impl SshTurn<'_> {
 
     /// Lets the new key in everywhere, and tries it before anything relies on it.
     async fn add(&self) -> Result<()> {
-        let workspace = &self.base.workspace;
+        let workspace = &self.run.context.workspace;
         let (now, next) = (workspace.identity()?, workspace.next_identity()?);
         let plan = ssh_keys::add_access(
             self.hosts(),
@@ -111,16 +99,17 @@ impl SshTurn<'_> {
 
     /// The new key is in the old one's place now; where hosts are made from, it must be known too.
     async fn try_new_key(&self) -> Result<()> {
-        let identity = self.base.workspace.identity()?;
+        let identity = self.run.context.workspace.identity()?;
         self.login(None, None).await?;
-        self.base
+        self.run
+            .context
             .provider
             .replace_access_key(&identity.public_key)
             .await
     }
 
     async fn remove(&self) -> Result<()> {
-        let workspace = &self.base.workspace;
+        let workspace = &self.run.context.workspace;
         let Some(old) = workspace.old_identity()? else {
             return Ok(());
         };
@@ -133,7 +122,7 @@ impl SshTurn<'_> {
     }
 
     async fn host_keys(&self) -> Result<()> {
-        let workspace = &self.base.workspace;
+        let workspace = &self.run.context.workspace;
         let new = self.make_host_keys().await?;
         let pinned = workspace.pinned()?;
         for machine in self.machines {
@@ -153,10 +142,10 @@ impl SshTurn<'_> {
 
     /// Has every host make its new keys; returns their public halves.
     async fn make_host_keys(&self) -> Result<BTreeMap<HostName, Vec<String>>> {
-        let site = self.base.connect(self.machines, self.events).await?;
+        let connected = self.connect().await?;
         let script = ssh_keys::next_host_keys();
         let made = join_all(self.hosts().map(|host| {
-            let (remote, script) = (&site.remote, &script);
+            let (remote, script) = (&connected.remote, &script);
             async move {
                 let silent = |_, _: &str| {};
                 let output = remote.run(host, script, MAKING, &silent).await?;
@@ -172,13 +161,13 @@ impl SshTurn<'_> {
         .await;
         // Even in a run that keeps its connections: each stage is gone through over one that was made
         // with the keys of that stage, and no session of the old key is this run's own.
-        site.remote.close().await;
+        connected.remote.close().await;
         all(made)
     }
 
     fn access<'a>(&'a self, public_key: &'a str) -> AccessKey<'a> {
         AccessKey {
-            user: &self.base.inventory.ssh.user,
+            user: &self.run.context.inventory.ssh.user,
             blob: public_key
                 .split_ascii_whitespace()
                 .nth(1)
@@ -187,27 +176,23 @@ impl SshTurn<'_> {
     }
 
     async fn execute(&self, plan: Plan) -> Result<()> {
-        let site = self.base.connect(self.machines, self.events).await?;
+        let connected = self.connect().await?;
         let done = async {
-            let sight = site.look().await?.whole()?;
-            let cluster: Arc<Cluster> = sight.cluster.clone();
-            self.events.emit(Event::Planned {
-                steps: plan.steps.len(),
-                changes: plan.changes(),
-            });
-            let context = Context {
-                cluster,
-                remote: site.remote.clone() as Arc<dyn Remote>,
-                http: site.http.clone(),
-                events: self.events.clone(),
-                survey: SharedSurvey::default(),
-                cancel: self.cancel.clone(),
-            };
-            execute::execute(Arc::new(plan), &context).await
+            let observed = connected.look().await?.whole()?;
+            connected.announce(&plan);
+            let cancel = self.run.cancel;
+            connected.carry_out(plan, &observed.cluster, cancel).await
         }
         .await;
-        site.remote.close().await;
-        done.map(|_| ())
+        connected.remote.close().await;
+        done
+    }
+
+    async fn connect(&self) -> Result<Connected<'_>> {
+        let Run {
+            context, events, ..
+        } = self.run;
+        context.connect(self.machines, events).await
     }
 
     /// Logs in on every host with `identity` alone, and takes no host keys but those.
@@ -244,11 +229,12 @@ impl SshTurn<'_> {
         &self,
         identity: Option<&Path>,
         host_keys: Option<&BTreeMap<HostName, Vec<String>>>,
-    ) -> Result<SshRemote> {
-        let workspace = &self.base.workspace;
-        let config = workspace.trial_ssh_config(self.machines, identity, host_keys)?;
-        let patience = Duration::from_secs(self.base.inventory.ssh.connect_timeout.into());
-        Ok(SshRemote::new(&config, workspace.control_dir()?, patience))
+    ) -> Result<Arc<dyn Remote>> {
+        let context = self.run.context;
+        let config = context
+            .workspace
+            .trial_ssh_config(self.machines, identity, host_keys)?;
+        Ok(context.connections.apart(context.way(&config)?))
     }
 }
 

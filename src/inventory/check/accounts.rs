@@ -10,7 +10,7 @@ use super::{
     },
     Problems,
 };
-use crate::cluster::{
+use crate::contract::{
     INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, REPLICATION_USER, REWIND_USER, SUPERUSER,
 };
 

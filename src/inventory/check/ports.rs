@@ -10,7 +10,7 @@ use super::{
     },
     Problems,
 };
-use crate::cluster::{ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, PATRONI_PORT};
+use crate::contract::{ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, PATRONI_PORT};
 
 /// A port from 1, or the default.
 pub(super) fn port(problems: &mut Problems, written: Option<&Number>, default: u16) -> u16 {

@@ -19,10 +19,11 @@ use super::{
 };
 use crate::{
     cluster::TlsStage,
+    contract::MARKER,
     etcd::PatroniKeys,
     facts::{DataFact, Facts},
     inventory::{HostName, Role},
-    plan::{Action, Plan, StepId, surprise},
+    plan::{Action, Plan, StepId},
 };
 
 /// Something that happened to a host since it was set up.
@@ -181,7 +182,7 @@ impl Story {
         if self.all_stopped {
             for host in world.hosts() {
                 for role in world.cluster.nodes[&host].roles.clone() {
-                    let unit = surprise::unit(role);
+                    let unit = role.unit();
                     if world.facts(host.as_str()).units.contains_key(unit) {
                         world.stop(host.as_str(), unit);
                     }
@@ -280,9 +281,9 @@ fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
     let paths: Vec<String> = world.files[host]
         .iter()
         .map(|file| file.path.clone())
-        .filter(|path| path != surprise::MARKER)
+        .filter(|path| path != MARKER)
         .collect();
-    let units: Vec<&str> = roles.iter().map(|role| surprise::unit(*role)).collect();
+    let units: Vec<&str> = roles.iter().map(|role| role.unit()).collect();
     let id = world.cluster.secrets.cluster_id.clone();
     let follows = roles.contains(&Role::Postgres) && !leads;
     let facts = world.facts(name);

@@ -12,7 +12,7 @@ use crate::{
     etcd::{Member, PatroniKeys},
     facts::{DataFact, DbRole, UnitFact},
     inventory::{HostName, Role},
-    plan::{Action, Change, Condition, Plan, Step, StepId, packages, surprise},
+    plan::{Action, Change, Condition, Plan, Step, StepId, packages},
     render::{self, Effect, Stage},
 };
 
@@ -21,19 +21,19 @@ type Service = (HostName, &'static str);
 
 /// What the cluster is, whether or not anybody can see it.
 #[derive(Clone)]
-pub(super) struct Model {
+pub(crate) struct Model {
     pub world: World,
     keys: PatroniKeys,
     members: Vec<Member>,
     /// The roles in the database.
-    roles: BTreeMap<String, DbRole>,
+    pub roles: BTreeMap<String, DbRole>,
     /// The services that run and do what they are for.
     able: BTreeSet<Service>,
 }
 
 impl Model {
     /// `world.found` as it is seen, with what is in etcd also where none answers.
-    pub(super) fn new(
+    pub(crate) fn new(
         world: World,
         keys: PatroniKeys,
         members: Vec<Member>,
@@ -49,7 +49,7 @@ impl Model {
         };
         for host in model.world.hosts() {
             for role in model.world.cluster.nodes[&host].roles.clone() {
-                let unit = surprise::unit(role);
+                let unit = role.unit();
                 let facts = &model.world.found.facts[&host];
                 let leads = seen
                     .as_ref()
@@ -86,12 +86,12 @@ impl Model {
             .unwrap_or(Effect::Nothing)
     }
 
-    fn is_able(&self, host: &HostName, unit: &'static str) -> bool {
+    pub(crate) fn is_able(&self, host: &HostName, unit: &'static str) -> bool {
         self.able.contains(&(host.clone(), unit))
     }
 
     /// Whether etcd answers.
-    pub(super) fn dcs_is_up(&self) -> bool {
+    pub(crate) fn dcs_is_up(&self) -> bool {
         let all = self.world.cluster.with_role(Role::Etcd);
         let (mut here, mut declared) = (0, 0);
         for node in all {
@@ -117,7 +117,7 @@ impl Model {
     }
 
     /// Who leads, or would within a moment.
-    pub(super) fn leader(&self) -> Option<HostName> {
+    pub(crate) fn leader(&self) -> Option<HostName> {
         if !self.dcs_is_up() {
             return None;
         }
@@ -145,14 +145,14 @@ impl Model {
             .cloned()
     }
 
-    fn streams(&self, host: &HostName) -> bool {
+    pub(crate) fn streams(&self, host: &HostName) -> bool {
         let usable =
             self.data(host).is_none_or(|data| data.entries == 0) || self.has_database(host);
         self.leader().is_some() && self.is_able(host, "patroni") && usable
     }
 
     /// Whether a step can end well in this state.
-    pub(super) fn can(&self, step: &Step) -> bool {
+    pub(crate) fn can(&self, step: &Step) -> bool {
         match &step.action {
             Action::Run(_) | Action::Wake | Action::TakeOver | Action::TryParameters(_) => true,
             Action::Await(Condition::EtcdHealthy) => {
@@ -185,7 +185,7 @@ impl Model {
     }
 
     /// Does what a step does.
-    pub(super) fn do_step(&mut self, step: &Step) {
+    pub(crate) fn do_step(&mut self, step: &Step) {
         for change in &step.changes {
             match change {
                 Change::File { path, .. } => self.world.put(&step.host, path),
@@ -293,7 +293,7 @@ impl Model {
         if !matches!(verb, "start" | "reload" | "restart" | "exchange") {
             return;
         }
-        let unit = surprise::unit(role);
+        let unit = role.unit();
         let needs = self.needs(&step.host, role);
         let facts = self.world.facts(step.host.as_str());
         let pending = facts.pending.remove(unit);
@@ -315,7 +315,7 @@ impl Model {
                 id: format!("id of {}", step.host),
                 name: step.host.to_string(),
                 peer_urls: vec![format!("{scheme}://{}:2380", step.host)],
-                client_urls: Vec::new(),
+                client_urls: vec![format!("{scheme}://{}:2379", step.host)],
             });
         }
         // A reload does not take over everything.
@@ -323,6 +323,21 @@ impl Model {
         if needs == Effect::Nothing && enough {
             self.able.insert((step.host.clone(), unit));
         }
+    }
+
+    /// What the members come to by themselves: one leads, and the others copy it.
+    pub(crate) fn come_to_rest(&mut self) {
+        self.form();
+        for host in self.databases() {
+            self.copy(&host);
+        }
+        self.look();
+    }
+
+    /// Takes over the cluster-wide configuration as it should be.
+    pub(crate) fn configure(&mut self) {
+        self.keys.config = Some(render::dcs_config(&self.world.cluster));
+        self.look();
     }
 
     /// One member leads: the one that can, with the database that is there or a new one.
@@ -396,20 +411,27 @@ impl Model {
 }
 
 /// The cluster's own roles as they should be.
-pub(super) fn own_roles(world: &World) -> BTreeMap<String, DbRole> {
+pub(crate) fn own_roles(world: &World) -> BTreeMap<String, DbRole> {
     let secrets = &world.cluster.secrets;
+    let interim = secrets.interim.iter().flat_map(|interim| {
+        [
+            ("replicator_interim", &interim.replication),
+            ("rewind_interim", &interim.rewind),
+        ]
+    });
     [
         ("postgres", &secrets.superuser),
         ("replicator", &secrets.replication),
         ("rewind", &secrets.rewind),
     ]
     .into_iter()
+    .chain(interim)
     .map(|(name, password)| (name.to_owned(), super::world::role(name, password)))
     .collect()
 }
 
 /// Everything that must have ended well before a step, and what can only come after it.
-pub(super) fn before_and_after(plan: &Plan, id: StepId) -> (BTreeSet<StepId>, BTreeSet<StepId>) {
+pub(crate) fn before_and_after(plan: &Plan, id: StepId) -> (BTreeSet<StepId>, BTreeSet<StepId>) {
     let mut before = BTreeSet::new();
     let mut next = plan.steps[id].after.clone();
     while let Some(id) = next.pop() {

@@ -7,8 +7,9 @@ use proptest::{prelude::*, sample::Index};
 use super::world::{FIVE, ONE, SHARED, World, steps, told};
 use crate::{
     cluster::TlsStage,
+    contract::MARKER,
     inventory::{HostName, Role},
-    plan::{Change, Plan, StepId, surprise},
+    plan::{Change, Plan, StepId},
     render::Kind,
 };
 
@@ -117,12 +118,12 @@ fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
     let paths: Vec<String> = world.files[host]
         .iter()
         .map(|file| file.path.clone())
-        .filter(|path| path != surprise::MARKER)
+        .filter(|path| path != MARKER)
         .collect();
     let units: Vec<&str> = world.cluster.nodes[host]
         .roles
         .iter()
-        .map(|role| surprise::unit(*role))
+        .map(|role| role.unit())
         .collect();
     // Nor would a member of etcd be let in again, if there are others.
     let etcds = world.cluster.with_role(Role::Etcd).count();

@@ -18,7 +18,7 @@ use crate::{
         UnitFact,
     },
     inventory::{HostName, Inventory, Role},
-    plan::{self, Action, Found, Plan, Step, packages, surprise},
+    plan::{self, Action, Found, Plan, Step, packages},
     render::{self, File, Files, Kind, Templates},
     scram,
     secret::Secret,
@@ -34,7 +34,7 @@ pub(crate) const FIVE: &str = r"
 ";
 
 /// Three etcd members, each beside a database.
-pub(super) const SHARED: &str = r"
+pub(crate) const SHARED: &str = r"
   db1:  { roles: [postgres, etcd], address: 192.0.2.1 }
   db2:  { roles: [postgres, etcd], address: 192.0.2.2 }
   db3:  { roles: [postgres, etcd], address: 192.0.2.3 }
@@ -45,12 +45,12 @@ pub(super) const SHARED: &str = r"
 pub(crate) const ONE: &str = "\n  all: { roles: [postgres, etcd, haproxy], address: 192.0.2.1 }";
 
 /// The database system that a settled world has.
-pub(super) const SYSTEM: &str = "7506492390881896645";
+pub(crate) const SYSTEM: &str = "7506492390881896645";
 
 static TEMPLATES: LazyLock<Templates> = LazyLock::new(|| Templates::embedded().unwrap());
 
 #[derive(Clone)]
-pub(super) struct World {
+pub(crate) struct World {
     pub cluster: Cluster,
     pub files: Files,
     pub found: Found,
@@ -58,7 +58,7 @@ pub(super) struct World {
 
 impl World {
     /// Bare hosts of Debian 12.
-    pub(super) fn bare(hosts: &str) -> Self {
+    pub(crate) fn bare(hosts: &str) -> Self {
         let mut world = Self {
             cluster: cluster("", hosts),
             files: Files::new(),
@@ -72,12 +72,12 @@ impl World {
     }
 
     /// What a run that went well leaves behind; the first database leads.
-    pub(super) fn settled(hosts: &str) -> Self {
+    pub(crate) fn settled(hosts: &str) -> Self {
         Self::settled_at(TlsStage::Required, hosts)
     }
 
     /// The same at a stage of its way to TLS.
-    pub(super) fn settled_at(tls: TlsStage, hosts: &str) -> Self {
+    pub(crate) fn settled_at(tls: TlsStage, hosts: &str) -> Self {
         let mut world = Self::bare(hosts);
         world.speaks(tls);
         let mut databases = Vec::new();
@@ -127,13 +127,13 @@ impl World {
     }
 
     /// A host that is there again under its name, with nothing on it.
-    pub(super) fn made_anew(&mut self, host: &str) {
+    pub(crate) fn made_anew(&mut self, host: &str) {
         *self.facts(host) = bare();
         self.found.stores.remove(&HostName::new(host));
     }
 
     /// Hosts that run on under other addresses than those that everybody has been told.
-    pub(super) fn moves(&mut self, moves: &[(&str, &str)]) {
+    pub(crate) fn moves(&mut self, moves: &[(&str, &str)]) {
         let mut hosts = String::new();
         for node in self.cluster.nodes.values() {
             let to = moves.iter().find(|(host, _)| *host == node.name.as_str());
@@ -149,13 +149,13 @@ impl World {
     }
 
     /// The same hosts under another inventory: `extra` above their section, `hosts` in it.
-    pub(super) fn wants(&mut self, extra: &str, hosts: &str) {
+    pub(crate) fn wants(&mut self, extra: &str, hosts: &str) {
         self.cluster = cluster(extra, hosts);
         self.files = render::render(&self.cluster, &TEMPLATES).unwrap();
     }
 
     /// The same hosts in a cluster that is to come to `tls`.
-    pub(super) fn speaks(&mut self, tls: TlsStage) {
+    pub(crate) fn speaks(&mut self, tls: TlsStage) {
         self.cluster.tls = tls;
         let ca = || pem("CERTIFICATE", "the authority's");
         self.cluster.ca = tls.is_offered().then(ca);
@@ -164,7 +164,7 @@ impl World {
 
     /// The plan's steps but those that write files: they are the same for every change, and what
     /// matters is what comes of them.
-    pub(super) fn deeds(&self) -> Vec<String> {
+    pub(crate) fn deeds(&self) -> Vec<String> {
         let plan = self.plan();
         plan.steps
             .iter()
@@ -173,24 +173,24 @@ impl World {
             .collect()
     }
 
-    pub(super) fn hosts(&self) -> Vec<HostName> {
+    pub(crate) fn hosts(&self) -> Vec<HostName> {
         self.cluster.nodes.keys().cloned().collect()
     }
 
-    pub(super) fn facts(&mut self, host: &str) -> &mut Facts {
+    pub(crate) fn facts(&mut self, host: &str) -> &mut Facts {
         self.found.facts.get_mut(&HostName::new(host)).unwrap()
     }
 
-    pub(super) fn file(&mut self, host: &str, path: &str) -> &mut FileFact {
+    pub(crate) fn file(&mut self, host: &str, path: &str) -> &mut FileFact {
         self.facts(host).files.get_mut(path).unwrap()
     }
 
-    pub(super) fn unit(&mut self, host: &str, unit: &str) -> &mut UnitFact {
+    pub(crate) fn unit(&mut self, host: &str, unit: &str) -> &mut UnitFact {
         self.facts(host).units.get_mut(unit).unwrap()
     }
 
     /// Stops a unit, and with it what only it would tell of.
-    pub(super) fn stop(&mut self, host: &str, unit: &str) {
+    pub(crate) fn stop(&mut self, host: &str, unit: &str) {
         self.unit(host, unit).active = "inactive".into();
         let facts = self.facts(host);
         facts
@@ -202,31 +202,31 @@ impl World {
         }
     }
 
-    pub(super) fn dcs(&mut self) -> &mut PatroniKeys {
+    pub(crate) fn dcs(&mut self) -> &mut PatroniKeys {
         self.found.dcs.as_mut().unwrap()
     }
 
-    pub(super) fn up(&self) -> Result<Plan> {
+    pub(crate) fn up(&self) -> Result<Plan> {
         let config = render::dcs_config(&self.cluster);
         plan::up(&self.cluster, &self.files, &config, &self.found)
     }
 
-    pub(super) fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         self.up().map_err(|error| told(&error)).unwrap()
     }
 
     /// The steps, as `host name [what it waits for]`.
-    pub(super) fn steps(&self) -> Vec<String> {
+    pub(crate) fn steps(&self) -> Vec<String> {
         steps(&self.plan())
     }
 
     /// Why nothing is planned.
-    pub(super) fn refusal(&self) -> String {
+    pub(crate) fn refusal(&self) -> String {
         told(&self.up().unwrap_err())
     }
 
     /// Puts a file on a host, as the step that the plan has for it would.
-    pub(super) fn put(&mut self, host: &HostName, path: &str) {
+    pub(crate) fn put(&mut self, host: &HostName, path: &str) {
         let file = self.files[host].iter().find(|file| file.path == path);
         let file = file.unwrap().clone();
         let name = self.cluster.name().to_owned();
@@ -237,7 +237,7 @@ impl World {
     }
 }
 
-pub(super) fn steps(plan: &Plan) -> Vec<String> {
+pub(crate) fn steps(plan: &Plan) -> Vec<String> {
     plan.steps
         .iter()
         .map(|step| format!("{} {} {:?}", step.host, step.name, step.after))
@@ -245,7 +245,7 @@ pub(super) fn steps(plan: &Plan) -> Vec<String> {
 }
 
 /// The first step of that name on a host.
-pub(super) fn step<'a>(plan: &'a Plan, host: &str, name: &str) -> &'a Step {
+pub(crate) fn step<'a>(plan: &'a Plan, host: &str, name: &str) -> &'a Step {
     plan.steps
         .iter()
         .find(|step| step.host.as_str() == host && step.name == name)
@@ -253,7 +253,7 @@ pub(super) fn step<'a>(plan: &'a Plan, host: &str, name: &str) -> &'a Step {
 }
 
 /// Whether a step's script holds some text.
-pub(super) fn says(step: &Step, text: &str) -> bool {
+pub(crate) fn says(step: &Step, text: &str) -> bool {
     match &step.action {
         Action::Run(script) | Action::RunOnLeader(script) => script.contains(text),
         _ => false,
@@ -261,7 +261,7 @@ pub(super) fn says(step: &Step, text: &str) -> bool {
 }
 
 /// Every part of an error, a line each.
-pub(super) fn told(error: &Error) -> String {
+pub(crate) fn told(error: &Error) -> String {
     let mut lines = vec![match error.host() {
         Some(host) => format!("{host}: {}", error.what()),
         None => error.what().to_owned(),
@@ -273,7 +273,7 @@ pub(super) fn told(error: &Error) -> String {
     lines.join("\n")
 }
 
-pub(super) fn bare() -> Facts {
+pub(crate) fn bare() -> Facts {
     Facts::bare(Os {
         id: "debian".into(),
         version: "12".into(),
@@ -334,7 +334,7 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
         facts.packages.insert(package, "1".into());
     }
     for role in &node.roles {
-        let unit = surprise::unit(*role);
+        let unit = role.unit();
         facts.units.insert(
             unit.into(),
             UnitFact {
@@ -387,12 +387,12 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
 }
 
 /// What the first step of a run notes.
-pub(super) fn claimed(cluster: &Cluster, node: &Node) -> Belongings {
+pub(crate) fn claimed(cluster: &Cluster, node: &Node) -> Belongings {
     let files = render::paths(&node.roles).into_iter().map(String::from);
     let postgres = node.roles.contains(&Role::Postgres);
     let units = node.roles.iter().map(|role| {
         let before = ("not-found".to_owned(), "inactive".to_owned());
-        (surprise::unit(*role).to_owned(), before)
+        (role.unit().to_owned(), before)
     });
     Belongings {
         manifest: Some(Manifest {
@@ -412,7 +412,7 @@ pub(super) fn claimed(cluster: &Cluster, node: &Node) -> Belongings {
 }
 
 /// A role of the database as it should be.
-pub(super) fn role(name: &str, password: &Secret) -> DbRole {
+pub(crate) fn role(name: &str, password: &Secret) -> DbRole {
     // Thousands of worlds have the same few roles, and a verifier is slow to make on purpose.
     static MADE: LazyLock<Mutex<BTreeMap<(String, String), String>>> =
         LazyLock::new(Mutex::default);

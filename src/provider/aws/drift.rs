@@ -73,7 +73,7 @@ impl Drift {
     }
 
     /// Puts it right, as far as it can be.
-    pub(super) async fn mend(&self, ec2: &Client, events: &Events) -> Result<()> {
+    pub(super) async fn repair(&self, ec2: &Client, events: &Events) -> Result<()> {
         let changed = |kind: &str, id: &str, name: &str| {
             events.emit(Event::Resource {
                 kind: kind.to_owned(),

@@ -385,11 +385,11 @@ impl Provider for AwsProvider {
         Ok(drift.into_lines())
     }
 
-    async fn mend(&self, events: &Events) -> Result<()> {
+    async fn repair(&self, events: &Events) -> Result<()> {
         let account = self.account().await?;
         let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
         let drift = self.find_drift(account, &alive).await?;
-        match drift.mend(&account.ec2, events).await {
+        match drift.repair(&account.ec2, events).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.left(account, error, TAKEN_UP).await),
         }

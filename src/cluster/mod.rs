@@ -9,12 +9,15 @@ use crate::{
     secret::Secret,
 };
 
-/// The ports that the contract does not let anybody choose.
-pub const PATRONI_PORT: u16 = 8008;
-pub const ETCD_CLIENT_PORT: u16 = 2379;
-pub const ETCD_PEER_PORT: u16 = 2380;
-/// Where each etcd answers `/health` and `/metrics` to its own host, without a certificate.
-pub const ETCD_METRICS_PORT: u16 = 2381;
+mod join;
+
+pub use join::{Joining, Subject, subjects};
+
+pub use crate::contract::{
+    ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER,
+    INTERIM_REWIND_USER, PATRONI_PORT, REPLICATION_USER, REST_USER, REWIND_USER, STATS_USER,
+    SUPERUSER,
+};
 
 /// An address, or what stands for it until the host exists.
 ///
@@ -105,16 +108,6 @@ impl Secrets {
     }
 }
 
-/// The names of the database's own roles; not secret.
-pub const SUPERUSER: &str = "postgres";
-pub const REPLICATION_USER: &str = "replicator";
-pub const REWIND_USER: &str = "rewind";
-/// What members use for a moment while the passwords of the two above change.
-pub const INTERIM_REPLICATION_USER: &str = "replicator_interim";
-pub const INTERIM_REWIND_USER: &str = "rewind_interim";
-pub const REST_USER: &str = "patroni";
-pub const STATS_USER: &str = "pgherd";
-
 /// How far the cluster speaks TLS.
 ///
 /// `Off` and `Required` are what an inventory can ask for. The two between them are what a cluster that
@@ -151,7 +144,7 @@ impl TlsStage {
     }
 
     /// Whether it is one that a cluster only goes through.
-    pub fn is_passing(self) -> bool {
+    pub fn is_migrating(self) -> bool {
         matches!(self, Self::Offered | Self::Used)
     }
 
@@ -160,7 +153,7 @@ impl TlsStage {
         self >= Self::Offered
     }
 
-    /// Whether whoever in the cluster asks another does it by TLS.
+    /// Whether members talk to each other over TLS.
     pub fn is_used(self) -> bool {
         self >= Self::Used
     }

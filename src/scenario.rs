@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{inventory::Patroni, provider::Provider};
+use crate::inventory::Patroni;
 
 /// A way to break a cluster on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,15 +60,6 @@ impl Scenario {
     pub fn named(name: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter().chain([Scenario::Watch]);
         all.find(|scenario| scenario.as_str() == name)
-    }
-
-    /// Whether this provider can make the fault; all but two are made over SSH.
-    pub fn can_be_played(self, provider: &dyn Provider) -> bool {
-        match self {
-            Scenario::CrashHost => provider.can_crash(),
-            Scenario::IsolateLeader => provider.can_isolate(),
-            _ => true,
-        }
     }
 
     /// Whether another member must lead afterwards for writes to go on.

@@ -18,7 +18,7 @@ pub fn duration(seconds: f64) -> String {
 }
 
 /// Whole seconds for a line that is drawn again and again: tenths would flicker.
-pub(super) fn ticking(seconds: f64) -> String {
+pub fn ticking(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     if whole < 60 {
         format!("{whole}s")

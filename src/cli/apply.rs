@@ -1,0 +1,151 @@
+//! `pgherd up` and `pgherd render`, where they change something.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Global, console::Console, plan};
+use crate::{
+    cluster::SUPERUSER,
+    engine::{
+        apply::{self, Applied, Verb},
+        context::Context,
+        preview::Preview,
+    },
+    error::{Kind, Result},
+    inventory::Role,
+    report::{self, Summary, Terminal},
+    workspace::Workspace,
+};
+
+pub(super) async fn run(
+    verb: Verb,
+    global: &Global,
+    yes: bool,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let console = Console::new(terminal, yes);
+    let context = match verb {
+        Verb::Up => global.open(&console, Workspace::open)?,
+        Verb::Render => global.existing(&console).await?,
+    };
+    let result = apply::run(verb, &context, cancel).await;
+    let Some(run) = console.ended() else {
+        return result.map(|_| ());
+    };
+    let endpoints = result
+        .as_ref()
+        .map_or(Vec::new(), |applied| endpoints(&context, applied));
+    let settled = format!(
+        "the cluster {} is as the inventory says, and holds",
+        context.inventory.cluster
+    );
+    if !matches!(&result, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted)
+    {
+        let summary = Summary {
+            settled: &settled,
+            endpoints: &endpoints,
+        };
+        report::print_summary(terminal, &run, &summary);
+    }
+    result.map(|_| ())
+}
+
+/// What is shown of a plan before somebody agrees to it.
+pub(super) fn outline(
+    verb: Verb,
+    context: &Context,
+    preview: &Preview,
+    terminal: &Terminal,
+) -> String {
+    match verb {
+        Verb::Up => in_short(context, preview, terminal),
+        Verb::Render => plan::text(context, preview, terminal),
+    }
+}
+
+/// The plan in short: what it comes to on each host. The whole of it is `plan`'s to show.
+fn in_short(context: &Context, preview: &Preview, terminal: &Terminal) -> String {
+    let Preview { hosts, plan, .. } = preview;
+    if plan.steps.len() <= 4 {
+        return plan::text(context, preview, terminal);
+    }
+    let mut text = String::new();
+    for moving in &hosts.moving {
+        text.push_str(&format!("  {moving}\n"));
+    }
+    for note in &preview.notes {
+        text.push_str(&format!("  + {note}\n"));
+    }
+    for drift in &preview.drift {
+        text.push_str(&format!("  ~ {drift}\n"));
+    }
+    let unseen = preview.unseen();
+    for (host, desired) in &context.inventory.hosts {
+        let state = if hosts.missing.contains(host) {
+            "is launched; "
+        } else if hosts.stopped.iter().any(|it| it.host == *host) {
+            "is started; "
+        } else {
+            ""
+        };
+        let roles: Vec<&str> = desired.roles.iter().map(|role| role.as_str()).collect();
+        let steps: Vec<&str> = plan
+            .steps
+            .iter()
+            .filter(|step| step.host == *host && step.changes_something())
+            .map(|step| step.name)
+            .collect();
+        let steps = if unseen.contains(&host) {
+            "what it needs is known once it can be seen".to_owned()
+        } else if steps.is_empty() {
+            "nothing to do".to_owned()
+        } else {
+            steps.join(", ")
+        };
+        text.push_str(&format!(
+            "  {host} ({}): {state}{steps}\n",
+            roles.join(", ")
+        ));
+    }
+    let plan = context.command("plan");
+    text.push_str(&format!("  every package, file and diff of it: {plan}\n"));
+    text
+}
+
+/// How to reach the cluster.
+fn endpoints(context: &Context, applied: &Applied) -> Vec<(&'static str, String)> {
+    let haproxy = &context.inventory.haproxy;
+    let Some(door) = applied.cluster.with_role(Role::Haproxy).next() else {
+        return Vec::new();
+    };
+    let machine = applied
+        .machines
+        .iter()
+        .find(|machine| machine.host == door.name);
+    let address = machine
+        .and_then(|machine| machine.published_on.or(machine.ssh_address))
+        .map_or_else(|| door.address.to_string(), |address| address.to_string());
+    let scheme = if applied.cluster.tls.is_used() {
+        "https"
+    } else {
+        "http"
+    };
+    let psql = |port| format!("psql -h {address} -p {port} -U {SUPERUSER}");
+    vec![
+        ("writes", psql(haproxy.write_port)),
+        ("reads", psql(haproxy.read_port)),
+        (
+            "stats",
+            format!("{scheme}://{address}:{}/", haproxy.stats_port),
+        ),
+        (
+            "passwords",
+            context
+                .inventory
+                .workspace_dir()
+                .join("secrets.yaml")
+                .display()
+                .to_string(),
+        ),
+    ]
+}

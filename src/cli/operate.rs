@@ -1,0 +1,136 @@
+//! `pgherd pause`, `resume`, `reinit`, `restart` and `failover`.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Global, console::Console};
+use crate::{
+    engine::operate::{self, Deed},
+    error::{Kind, Result},
+    inventory::HostName,
+    plan::operate::Seen,
+    report::{self, Expected, Summary, Terminal},
+};
+
+pub(super) async fn run(
+    deed: &Deed,
+    global: &Global,
+    yes: bool,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let console = Console::new(terminal, yes);
+    let context = global.existing(&console).await?;
+    let result = operate::run(deed, &context, cancel).await;
+    let Some(run) = console.ended() else {
+        return result.map(|_| ());
+    };
+    let told = result.as_ref().map_or("", String::as_str);
+    let untouched =
+        matches!(&result, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted);
+    if !untouched {
+        let summary = Summary {
+            settled: told,
+            endpoints: &[],
+        };
+        report::print_summary(terminal, &run, &summary);
+        if result.is_ok() && !run.nothing_changed() {
+            terminal.explain(told);
+        }
+    }
+    result.map(|_| ())
+}
+
+/// What is asked, and what counts as consent.
+pub(super) fn question<'a>(deed: &Deed, host: Option<&'a HostName>) -> (String, Expected<'a>) {
+    match (deed, host) {
+        (Deed::Reinit(_), Some(host)) => (
+            format!("Remove the data on {host}, and copy it anew?"),
+            Expected::Word(host.as_str()),
+        ),
+        _ => ("Do this?".to_owned(), Expected::Yes),
+    }
+}
+
+/// What a deed means, before somebody agrees to it.
+pub(super) fn outline(deed: &Deed, host: Option<&HostName>, seen: &Seen<'_>) -> String {
+    let name = seen.cluster.name();
+    match (deed, host) {
+        (Deed::Pause, _) => format!(
+            "In the cluster {name} nothing fails over while it is paused: a leader that dies stays dead until \
+             somebody resumes it, or fails over by hand."
+        ),
+        (Deed::Resume, _) => format!(
+            "In the cluster {name} Patroni looks after PostgreSQL again: where no member leads, one is chosen at \
+             once, and a member that does not run is started."
+        ),
+        (Deed::Reinit(_), Some(host)) => reinit_outline(seen, host),
+        (Deed::Failover { .. }, Some(to)) => failover_outline(seen, to),
+        (Deed::Restart { .. }, host) => restart_outline(seen, host),
+        (Deed::Reinit(_) | Deed::Failover { .. }, None) => String::new(),
+    }
+}
+
+fn reinit_outline(seen: &Seen<'_>, host: &HostName) -> String {
+    let leader = seen.leader().map(ToString::to_string).unwrap_or_default();
+    let mut text = format!(
+        "In the cluster {} all data on {host} is removed and copied anew from {leader}; until then {host} serves no \
+         reads and cannot take over.",
+        seen.cluster.name()
+    );
+    if seen.is_synchronous(host) {
+        text.push_str(&format!(
+            " {host} is a synchronous standby: commits wait until another takes its place."
+        ));
+    } else if seen.waits_for_standbys() {
+        text.push_str(
+            " Commits go on waiting for the synchronous standby, which is another member.",
+        );
+    }
+    text
+}
+
+fn restart_outline(seen: &Seen<'_>, host: Option<&HostName>) -> String {
+    let name = seen.cluster.name();
+    let leader = seen.leader();
+    match host {
+        Some(host) if Some(host) != leader => format!(
+            "In the cluster {name} PostgreSQL restarts on {host}: its clients are broken off; writes go on."
+        ),
+        Some(host) => format!(
+            "In the cluster {name} {host} hands over to another member and then restarts: clients are broken off, and \
+             writes are refused for about 2 s."
+        ),
+        None => format!(
+            "In the cluster {name} PostgreSQL restarts on every member that is meant, one at a time, the leader last \
+             and after it has handed over: clients are broken off, and writes are refused for about 2 s."
+        ),
+    }
+}
+
+fn failover_outline(seen: &Seen<'_>, to: &HostName) -> String {
+    let mut text = match seen.leader() {
+        Some(leader) => format!(
+            "In the cluster {} {to} takes the leadership from {leader}, which answers. If it is well, \
+             `pgherd switchover --to {to}` does the same and loses nothing.\n",
+            seen.cluster.name()
+        ),
+        None => format!(
+            "In the cluster {} no member leads; {to} is to.\n",
+            seen.cluster.name()
+        ),
+    };
+    text.push_str(&match (seen.is_synchronous(to), seen.lag(to)) {
+        (true, _) => format!("{to} is a synchronous standby: it has every commit that was acknowledged."),
+        (false, Some(0)) => format!(
+            "{to} has all that the leader had told the DCS of; commits of the leader's last seconds may be lost."
+        ),
+        (false, Some(lag)) => format!(
+            "{to} is {lag} bytes behind what the leader had told the DCS of: acknowledged commits in them are lost, \
+             and those of its last seconds may be."
+        ),
+        (false, None) => {
+            format!("How far {to} is behind is not known: acknowledged commits may be lost.")
+        }
+    });
+    text
+}

@@ -1,0 +1,69 @@
+//! `pgherd switchover`.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Global, console::Console};
+use crate::{
+    drill::record::Drill,
+    engine::{
+        context::Context,
+        switchover::{self, HandedOver},
+    },
+    error::Result,
+    quantity::duration,
+    report::{self, Summary, Terminal},
+    switchover::Handover,
+};
+
+pub(super) async fn run(
+    global: &Global,
+    to: Option<&str>,
+    yes: bool,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let console = Console::new(terminal, yes);
+    let context = global.existing(&console).await?;
+    match switchover::run(&context, to, cancel).await? {
+        None => {
+            let leader = to.unwrap_or_default();
+            let summary = Summary {
+                settled: &format!("{leader} leads already"),
+                endpoints: &[],
+            };
+            let run = console.ended().unwrap_or_default();
+            report::print_summary(terminal, &run, &summary);
+        }
+        Some(HandedOver { handover, felt }) => {
+            if let Some(drill) = &felt {
+                terminal.explain(&told(&handover, drill));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a handover means, before somebody agrees to it.
+pub(super) fn outline(context: &Context, handover: &Handover) -> String {
+    let Handover { from, to } = handover;
+    format!(
+        "In the cluster {}, {from} hands over to {to}: clients are broken off, and writes are \
+         refused for about 2 s.",
+        context.inventory.cluster
+    )
+}
+
+fn told(handover: &Handover, drill: &Drill) -> String {
+    let measured = &drill.measured;
+    let Handover { from, to } = handover;
+    format!(
+        "{from} has handed over to {to}: no writes for {}, no reads for {}; timeline {} > {}; {} of {} \
+         commits missing",
+        duration(measured.write_outage),
+        duration(measured.read_outage),
+        measured.timeline_before.unwrap_or_default(),
+        measured.timeline_after.unwrap_or_default(),
+        measured.missing,
+        measured.acknowledged,
+    )
+}

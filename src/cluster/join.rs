@@ -1,0 +1,154 @@
+//! The join: what the inventory says of a host, and what only a run knows of it.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use indexmap::IndexMap;
+
+use super::{Address, Certificate, Cluster, Node, Secrets, TlsStage};
+use crate::{
+    error::Result,
+    inventory::{HostName, Inventory, Role},
+    machine::Machine,
+};
+
+/// Who a host's certificate must name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub host: HostName,
+    /// `None` while the host has none.
+    pub address: Option<Ipv4Addr>,
+    /// Further names and addresses, by which clients reach the host.
+    pub names: Vec<String>,
+}
+
+/// What is joined with an inventory and its machines.
+#[derive(Debug)]
+pub struct Joining {
+    pub secrets: Secrets,
+    pub tls: TlsStage,
+    /// The authority's own certificate, PEM; `None` while TLS is off.
+    pub ca: Option<String>,
+    pub certificates: BTreeMap<HostName, Certificate>,
+    /// What `ca_bundle` names, PEM.
+    pub ca_bundle: Option<String>,
+}
+
+/// Where a host is, or is to be.
+fn address_of(inventory: &Inventory, machines: &[Machine], host: &HostName) -> Option<Ipv4Addr> {
+    machines
+        .iter()
+        .find(|machine| machine.host == *host)
+        .and_then(|machine| machine.address)
+        .or(inventory.hosts.get(host).and_then(|host| host.address))
+}
+
+/// Who the certificates of a cluster must name, a subject for each host.
+pub fn subjects(inventory: &Inventory, machines: &[Machine]) -> Vec<Subject> {
+    let doors = door_names(inventory, machines);
+    let subject = |(name, host): (&HostName, &crate::inventory::Host)| Subject {
+        host: name.clone(),
+        address: address_of(inventory, machines, name),
+        // Clients reach the databases through HAProxy, and TLS passes through it.
+        names: if host.roles.iter().any(|role| *role != Role::Etcd) {
+            doors.clone()
+        } else {
+            vec!["localhost".into(), "127.0.0.1".into()]
+        },
+    };
+    inventory.hosts.iter().map(subject).collect()
+}
+
+/// The names and addresses by which clients may call HAProxy.
+fn door_names(inventory: &Inventory, machines: &[Machine]) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    for host in inventory.with_role(Role::Haproxy) {
+        names.push(host.to_string());
+        names.extend(address_of(inventory, machines, host).map(|address| address.to_string()));
+        names.extend(
+            machines
+                .iter()
+                .filter(|machine| machine.host == *host)
+                .flat_map(|machine| [machine.ssh_address, machine.published_on])
+                .flatten()
+                .map(|address| address.to_string()),
+        );
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+impl Cluster {
+    /// The cluster as it should be, on these machines.
+    ///
+    /// A host without a machine has a stand-in for its address; `postgresql` says which major version
+    /// a host with a database runs.
+    pub fn join(
+        inventory: &Inventory,
+        machines: &[Machine],
+        mut joining: Joining,
+        postgresql: impl Fn(&HostName) -> Result<u16>,
+    ) -> Result<Self> {
+        let mut nodes = IndexMap::new();
+        for (name, host) in &inventory.hosts {
+            let has_database = host.roles.contains(&Role::Postgres);
+            let node = Node {
+                name: name.clone(),
+                roles: host.roles.clone(),
+                address: address_of(inventory, machines, name)
+                    .map_or_else(|| Address::Pending(name.clone()), Address::Known),
+                postgresql: has_database.then(|| postgresql(name)).transpose()?,
+                certificate: joining.certificates.remove(name),
+            };
+            nodes.insert(name.clone(), node);
+        }
+        Ok(Self {
+            inventory: inventory.clone(),
+            nodes,
+            secrets: joining.secrets,
+            tls: joining.tls,
+            ca: joining.ca,
+            ca_bundle: joining.ca_bundle,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::machine::MachineState;
+
+    const HOSTS: &str = "cluster: pg\nprovider: { kind: existing }\ntls: { enabled: true }\nhosts:\n  \
+                         db1: { roles: [postgres], address: 192.0.2.1 }\n  \
+                         kv: { roles: [etcd], address: 192.0.2.2 }\n  \
+                         door: { roles: [haproxy], address: 192.0.2.3 }\n";
+
+    fn door() -> Machine {
+        Machine {
+            host: HostName::new("door"),
+            id: "door".into(),
+            state: MachineState::Running,
+            address: Some(Ipv4Addr::new(10, 0, 0, 3)),
+            ssh_address: Some(Ipv4Addr::new(198, 51, 100, 3)),
+            host_key: None,
+            published_on: Some(Ipv4Addr::LOCALHOST),
+            cluster_id: None,
+        }
+    }
+
+    #[test]
+    fn clients_may_call_a_database_whatever_they_call_haproxy() {
+        let inventory = Inventory::parse(Path::new("pgherd.yaml"), HOSTS).unwrap();
+        let all = subjects(&inventory, &[door()]);
+        let of = |host: &str| all.iter().find(|it| it.host.as_str() == host).unwrap();
+        let names = ["10.0.0.3", "127.0.0.1", "198.51.100.3", "door", "localhost"];
+        assert_eq!(of("db1").names, names);
+        assert_eq!(of("door").names, names);
+        assert_eq!(of("kv").names, ["localhost", "127.0.0.1"]);
+        // Where the machine is counts, not where the inventory has it.
+        assert_eq!(of("door").address, door().address);
+        assert_eq!(of("kv").address, Some(Ipv4Addr::new(192, 0, 2, 2)));
+    }
+}

@@ -1,0 +1,159 @@
+//! Hosts that are connected, or are when somebody asks.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{connections::Way, context::Context, observe::Observed};
+use crate::{
+    cluster::{Cluster, TlsStage},
+    error::Result,
+    event::{Event, Events},
+    execute::{self, SharedSurvey},
+    http::Http,
+    inventory::HostName,
+    machine::Machine,
+    plan::Plan,
+    remote::Remote,
+    verify::Prover,
+};
+
+/// Hosts that are connected, or are when somebody asks.
+pub(crate) struct Connected<'a> {
+    pub context: &'a Context,
+    pub machines: Vec<Machine>,
+    /// Hosts that do not run; only their addresses count.
+    pub resting: Vec<Machine>,
+    pub remote: Arc<dyn Remote>,
+    pub http: Http,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub events: Events,
+    /// Whether the hosts have been connected to before; it is news only once.
+    pub(super) looked: AtomicBool,
+}
+
+impl Context {
+    /// Does `work` on hosts that are connected, and ends the connections, whatever comes of it, unless
+    /// they are kept for the whole of a run.
+    pub(super) async fn on<T>(
+        &self,
+        machines: &[Machine],
+        events: &Events,
+        work: impl AsyncFnOnce(&Connected<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.on_some(machines, &[], events, work).await
+    }
+
+    /// The same where further hosts of the cluster do not run: they are `resting`.
+    pub(super) async fn on_some<T>(
+        &self,
+        machines: &[Machine],
+        resting: &[Machine],
+        events: &Events,
+        work: impl AsyncFnOnce(&Connected<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut connected = self.connect(machines, events).await?;
+        connected.resting = resting.to_vec();
+        let done = work(&connected).await;
+        if !self.connections.are_kept() {
+            connected.remote.close().await;
+        }
+        done
+    }
+
+    /// Makes the hosts known to SSH and gives a way to connect to them.
+    ///
+    /// Whoever has it ends the connections; see [`Context::on`], which does.
+    pub(super) async fn connect(
+        &self,
+        machines: &[Machine],
+        events: &Events,
+    ) -> Result<Connected<'_>> {
+        self.workspace.pin_host_keys(machines)?;
+        let config = self.workspace.write_ssh_config(machines)?;
+        let remote = self
+            .connections
+            .to(&self.inventory.cluster, machines, || self.way(&config))
+            .await?;
+        let spoken = self.workspace.tls()?;
+        let (trust, lenient) = if spoken.is_offered() || self.workspace.has_authority() {
+            let pki = self.workspace.pki()?;
+            let lenient = pki.lenient_client_config()?;
+            (Some(pki.rustls_client_config()?), Some(lenient))
+        } else {
+            (None, None)
+        };
+        let http = Http::new(remote.clone(), lenient);
+        if spoken != TlsStage::Required {
+            http.allow_plaintext();
+        }
+        Ok(Connected {
+            context: self,
+            machines: machines.to_vec(),
+            resting: Vec::new(),
+            remote,
+            http,
+            tls: trust.filter(|_| spoken.is_offered()),
+            events: events.clone(),
+            looked: AtomicBool::new(false),
+        })
+    }
+
+    /// How hosts are reached by way of an `ssh_config`.
+    pub(super) fn way(&self, config: &Path) -> Result<Way> {
+        Ok(Way {
+            config: config.to_owned(),
+            sockets: self.workspace.control_dir()?,
+            timeout: Duration::from_secs(self.inventory.ssh.connect_timeout.into()),
+        })
+    }
+}
+
+impl Connected<'_> {
+    /// The inventory's hosts that are not among the machines.
+    pub(crate) fn absent(&self) -> Vec<HostName> {
+        let there = |host: &HostName| self.machines.iter().any(|machine| machine.host == *host);
+        let hosts = self.context.inventory.hosts.keys();
+        hosts.filter(|host| !there(host)).cloned().collect()
+    }
+
+    /// Carries out a plan.
+    pub(super) async fn carry_out(
+        &self,
+        plan: Plan,
+        cluster: &Arc<Cluster>,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let context = execute::Context {
+            cluster: cluster.clone(),
+            remote: self.remote.clone(),
+            http: self.http.clone(),
+            events: self.events.clone(),
+            survey: SharedSurvey::default(),
+            cancel: cancel.clone(),
+        };
+        execute::execute(Arc::new(plan), &context).await.map(|_| ())
+    }
+
+    /// Tells how much is to be done.
+    pub(super) fn announce(&self, plan: &Plan) {
+        self.events.emit(Event::Planned {
+            steps: plan.steps.len(),
+            changes: plan.changes(),
+        });
+    }
+
+    pub(super) fn prover(&self, observed: &Observed) -> Prover {
+        Prover {
+            cluster: observed.cluster.clone(),
+            remote: self.remote.clone(),
+            http: self.http.clone(),
+            tls: self.tls.clone(),
+            files: observed.files.clone(),
+        }
+    }
+}

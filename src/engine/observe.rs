@@ -1,0 +1,339 @@
+//! What the hosts are found to be, and what they should be: facts, files, and what etcd and Patroni say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::{
+    future::join_all,
+    stream::{FuturesUnordered, StreamExt},
+};
+
+use super::connected::Connected;
+use crate::{
+    cluster::{Cluster, Node, TlsStage},
+    error::{Error, Kind, Result},
+    etcd::{Etcd, Member, PatroniKeys, View},
+    event::{Event, HostState},
+    facts::{self, Facts, Os},
+    holder::AT_WORK,
+    inventory::{HostName, PgVersion, Role},
+    patroni::Patroni,
+    plan::{self, Found, Plan, membership},
+    remote::MIXED_UP,
+    render::{self, Files},
+    workspace::Renewal,
+};
+
+/// How long the facts of a host may take once it is connected.
+const PROBE: Duration = Duration::from_secs(30);
+
+/// The cluster as it should be, and the hosts as they were found to be.
+pub(crate) struct Observed {
+    pub cluster: Arc<Cluster>,
+    pub files: Files,
+    pub found: Found,
+    /// Hosts whose facts could not be read.
+    pub unreachable: Vec<Error>,
+}
+
+impl Observed {
+    pub(crate) fn plan(&self) -> Result<Plan> {
+        let config = render::dcs_config(&self.cluster);
+        plan::up(&self.cluster, &self.files, &config, &self.found)
+    }
+
+    /// What differs from the inventory on hosts that are in use already, also where its members are
+    /// others than the cluster's: a proof has checks of its own for what hosts lack and who is a member.
+    pub(crate) fn differences(&self) -> Result<Plan> {
+        let config = render::dcs_config(&self.cluster);
+        plan::differences(&self.cluster, &self.files, &config, &self.found)
+    }
+
+    /// Refuses to work on a cluster whose members are not those that are declared; for verbs that
+    /// change something and plan nothing.
+    pub(crate) fn members_as_declared(&self) -> Result<()> {
+        membership::check_to_operate(&self.cluster, &self.found)
+    }
+
+    /// An error if no host at all could be read, or addresses are mixed up.
+    pub(crate) fn in_part(self) -> Result<Self> {
+        let observed = self.not_mixed_up()?;
+        if observed.found.facts.is_empty() {
+            return observed.whole();
+        }
+        Ok(observed)
+    }
+
+    /// An error if a host answers at the address of another one: files made of such addresses must
+    /// not reach the hosts that are where they should be.
+    pub(crate) fn not_mixed_up(mut self) -> Result<Self> {
+        let is_mixed_up = |error: &Error| error.what() == MIXED_UP;
+        if self.unreachable.iter().any(is_mixed_up) {
+            self.unreachable.retain(is_mixed_up);
+            return self.whole();
+        }
+        Ok(self)
+    }
+
+    /// An error if any host could not be read; with it comes what the others lack.
+    pub(crate) fn whole(mut self) -> Result<Self> {
+        if !self.unreachable.is_empty() {
+            self.unreachable
+                .extend(plan::lacking(&self.cluster, &self.found));
+        }
+        match self.unreachable.len() {
+            0 => Ok(self),
+            1 => Err(self.unreachable.remove(0)),
+            count => Err(Error::several(
+                format!("{count} findings: hosts cannot be read, or are not as they must be"),
+                self.unreachable,
+            )),
+        }
+    }
+}
+
+pub(super) fn is_at_work(error: &Error) -> bool {
+    error.what().contains(AT_WORK)
+}
+
+impl Connected<'_> {
+    /// Reads every host's facts, and the DCS, and renders what should be there.
+    pub(crate) async fn look(&self) -> Result<Observed> {
+        let noted = self.context.workspace.tls()?;
+        let (observed, tls) = self.look_for(noted).await?;
+        // With certificates come files that nobody has looked for.
+        if tls.is_offered() && !noted.is_offered() {
+            return Ok(self.look_for(tls).await?.0);
+        }
+        Ok(observed)
+    }
+
+    /// The same with the files that a cluster has at `tls`; also says where it is.
+    async fn look_for(&self, tls: TlsStage) -> Result<(Observed, TlsStage)> {
+        let inventory = &self.context.inventory;
+        // Which files there are does not depend on what the hosts run; only what is in them does.
+        let os = Os::expected(inventory);
+        let machines = [&self.machines[..], &self.resting[..]].concat();
+        let draft = self
+            .context
+            .cluster(&machines, tls, Renewal::Never, |_| os.clone());
+        let draft = match draft {
+            Err(error)
+                if inventory.postgresql.version == PgVersion::Distro
+                    && error.kind() == Kind::Input =>
+            {
+                self.context
+                    .cluster(&machines, tls, Renewal::Never, |_| Os::ubuntu_24_04())?
+            }
+            draft => draft?,
+        };
+        let draft = render::render(&draft, &self.context.templates)?;
+        let (facts, unreachable) = self.probe(&draft).await?;
+        let tls = self.context.tls_stage(&facts)?;
+        if tls != TlsStage::Required {
+            self.http.allow_plaintext();
+        }
+        // By a clock that the hosts do not share nothing is made that they are to believe.
+        let renewal = match plan::clocks_agree(&facts) {
+            true => Renewal::Due,
+            false => Renewal::Never,
+        };
+        let cluster = self.context.cluster(&machines, tls, renewal, |host| {
+            facts
+                .get(host)
+                .map_or_else(|| os.clone(), |facts: &Facts| facts.os.clone())
+        })?;
+        plan::whose(&cluster, &facts)?;
+        let files = render::render(&cluster, &self.context.templates)?;
+        let known = self.context.workspace.members()?;
+        let ((dcs, etcd), stores) =
+            tokio::join!(self.dcs(&cluster, &facts), self.stores(&cluster, &facts));
+        let paused = dcs.is_none() && self.says_paused(&cluster, &facts).await;
+        let mut found = Found {
+            facts,
+            dcs,
+            etcd,
+            paused,
+            stores,
+            known,
+            elsewhere: BTreeMap::new(),
+        };
+        // Of hosts that pgherd has made there is one of a name.
+        if !self.context.provider.owns_hosts() {
+            found.elsewhere = self.elsewhere(&cluster, &found).await;
+        }
+        let observed = Observed {
+            cluster: Arc::new(cluster),
+            files,
+            found,
+            unreachable,
+        };
+        Ok((observed, tls))
+    }
+
+    /// The facts of the hosts that can be read, and why the others cannot; an error if another run is
+    /// at work on them.
+    async fn probe(&self, files: &Files) -> Result<(BTreeMap<HostName, Facts>, Vec<Error>)> {
+        let asked = self.machines.iter().map(|machine| async move {
+            let host = &machine.host;
+            let paths: Vec<&str> = files
+                .get(host)
+                .map_or(&[][..], Vec::as_slice)
+                .iter()
+                .map(|file| file.path.as_str())
+                .collect();
+            let inventory = &self.context.inventory;
+            let roles = inventory.hosts.get(host).map_or(&[][..], |it| &it.roles);
+            let script = facts::probe(inventory, host, &paths, &render::paths(roles));
+            let silent = |_, _: &str| {};
+            if !self.looked.load(Ordering::Relaxed) {
+                self.events.host(host, HostState::Connecting, None);
+                self.remote.connect(host).await?;
+                self.events.host(host, HostState::Connected, None);
+            }
+            let knock = self.remote.knock(host).await;
+            let before = jiff::Timestamp::now().as_millisecond();
+            let output = self.remote.run(host, &script, PROBE, &silent).await?;
+            let after = jiff::Timestamp::now().as_millisecond();
+            let mut facts = facts::parse(&output.stdout)
+                .map_err(|error| error.on(host).excerpt("stderr", output.stderr))?;
+            if let Some(clock) = facts.clock {
+                facts.needs.note_clock(clock, before, after);
+            }
+            let ports = facts::dialled_ports(&self.context.inventory, host);
+            facts.needs.no_forwarding = self.remote.refused(host, knock, &ports).await;
+            self.events.emit(Event::FactsRead { host: host.clone() });
+            if !self.looked.load(Ordering::Relaxed) {
+                self.tell_software(host, &facts);
+            }
+            Ok::<_, Error>((host.clone(), facts))
+        });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut read = BTreeMap::new();
+        let mut unreachable = Vec::new();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok((host, facts)) => {
+                    read.insert(host, facts);
+                }
+                // A host that is slow to say nothing must not keep the other run from going on.
+                Err(error) if is_at_work(&error) => return Err(error),
+                Err(error) => unreachable.push(error),
+            }
+        }
+        unreachable.sort_by(|one, other| one.host().cmp(&other.host()));
+        self.looked.store(true, Ordering::Relaxed);
+        if !read.is_empty() {
+            self.remote.settle_lease()?;
+        }
+        Ok((read, unreachable))
+    }
+
+    /// What a host has of the cluster's software, for the run's record.
+    pub(super) fn tell_software(&self, host: &HostName, facts: &Facts) {
+        self.events.emit(Event::Software {
+            host: host.clone(),
+            os: facts.os.pretty.clone(),
+            packages: facts.software(),
+        });
+    }
+
+    /// Where hosts that are new at their address still answer, as any other host sees it.
+    async fn elsewhere(
+        &self,
+        cluster: &Cluster,
+        found: &Found,
+    ) -> BTreeMap<HostName, plan::Elsewhere> {
+        let former = membership::former(cluster, found);
+        let mut elsewhere = BTreeMap::new();
+        if former.is_empty() {
+            return elsewhere;
+        }
+        let ports = membership::ports(cluster);
+        let script = facts::knock(former.iter().map(|(_, address)| *address), &ports);
+        let script = &script;
+        let asked = found.facts.keys().map(|host| async move {
+            let silent = |_, _: &str| {};
+            self.remote.run(host, script, PROBE, &silent).await
+        });
+        let answers = join_all(asked).await.into_iter().flatten();
+        let open: BTreeSet<(Ipv4Addr, u16)> = answers
+            .flat_map(|output| facts::answering(&output.stdout))
+            .collect();
+        for (host, address) in former {
+            let here = open.iter().filter(|(at, _)| *at == address);
+            let ports: Vec<u16> = here.map(|(_, port)| *port).collect();
+            if !ports.is_empty() {
+                elsewhere.insert(host, plan::Elsewhere { address, ports });
+            }
+        }
+        elsewhere
+    }
+
+    /// Patroni's keys and etcd's members, from the first etcd that answers.
+    async fn dcs(
+        &self,
+        cluster: &Cluster,
+        facts: &BTreeMap<HostName, Facts>,
+    ) -> (Option<PatroniKeys>, Vec<Member>) {
+        let mut asked: FuturesUnordered<_> = cluster
+            .with_role(Role::Etcd)
+            .filter(|node| runs_etcd(node, cluster, facts))
+            .map(|node| async {
+                let etcd = Etcd::on(&self.http, &node.name);
+                tokio::join!(etcd.patroni_keys(cluster.name()), etcd.members())
+            })
+            .collect();
+        // All at once: without a quorum each only answers after a while, and with a refusal.
+        while let Some((keys, members)) = asked.next().await {
+            if let Ok(keys) = keys {
+                return (Some(keys), members.unwrap_or_default());
+            }
+        }
+        (None, Vec::new())
+    }
+
+    /// What every etcd that answers says of its store, the first as well as the others.
+    async fn stores(
+        &self,
+        cluster: &Cluster,
+        facts: &BTreeMap<HostName, Facts>,
+    ) -> BTreeMap<HostName, View> {
+        let asked = cluster
+            .with_role(Role::Etcd)
+            .filter(|node| runs_etcd(node, cluster, facts))
+            .map(|node| async {
+                let view = Etcd::on(&self.http, &node.name).view().await;
+                Some((node.name.clone(), view.ok()?))
+            });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Whether a Patroni that runs says that it is paused.
+    async fn says_paused(&self, cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> bool {
+        let runs = |node: &&Node| {
+            facts
+                .get(&node.name)
+                .is_some_and(|facts| facts.unit("patroni").is_active())
+        };
+        let asked = cluster
+            .with_role(Role::Postgres)
+            .filter(runs)
+            .map(|node| async {
+                let status = Patroni::on(&self.http, &node.name).status().await;
+                status.is_ok_and(|status| status.pause)
+            });
+        join_all(asked).await.contains(&true)
+    }
+}
+
+/// Whether a host runs the cluster's etcd, and not somebody else's.
+fn runs_etcd(node: &Node, cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> bool {
+    facts.get(&node.name).is_some_and(|facts| {
+        facts.unit("etcd").is_active() && facts.etcd_data && plan::is_ours(cluster, facts)
+    })
+}

@@ -1,0 +1,60 @@
+//! The proof at the end of a run.
+
+use std::time::Duration;
+
+use super::{connected::Connected, context::Context, observe::Observed};
+use crate::{
+    error::Result,
+    event::{Event, Events},
+    verify::Proof,
+};
+
+/// How long the cluster may take to settle after the last step, until it must hold: a connection of
+/// replication whose other end is gone times out after a minute.
+pub(super) const SETTLING: Duration = Duration::from_secs(75);
+
+/// How long a proof that only somebody can repair is looked at again, since it may yet be a moment's.
+const HOPE: Duration = Duration::from_secs(2);
+
+/// How long lag may take to vanish, and HAProxy to notice what has just changed, where nobody has changed
+/// anything.
+const BOUND: Duration = Duration::from_secs(5);
+
+/// Proves a cluster as it is.
+pub(crate) async fn now(context: &Context) -> Result<Proof> {
+    let hosts = context.host_status().await?;
+    let machines = hosts.complete(context)?;
+    let (events, _quiet) = Events::channel();
+    context
+        .on(machines, &events, async |connected| {
+            let observed = connected.look().await?.whole()?;
+            connected.prove(observed, BOUND).await
+        })
+        .await
+}
+
+impl Connected<'_> {
+    /// Proves the cluster, looking again until it holds or `timeout` is over.
+    pub(crate) async fn prove(&self, first: Observed, timeout: Duration) -> Result<Proof> {
+        self.events.emit(Event::VerifyStarted);
+        let begin = tokio::time::Instant::now();
+        let deadline = begin + timeout;
+        let mut observed = first;
+        loop {
+            let prover = self.prover(&observed);
+            let plan = observed.differences()?;
+            let proof = prover.look(&observed.found, &plan).await;
+            // Waiting helps little where somebody has to do something.
+            let hopeless = proof.is_hopeless() && begin.elapsed() >= HOPE;
+            if proof.passed || hopeless || tokio::time::Instant::now() >= deadline {
+                for (host, facts) in &observed.found.facts {
+                    self.tell_software(host, facts);
+                }
+                proof.announce(&self.events);
+                return Ok(proof);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            observed = self.look().await?.whole()?;
+        }
+    }
+}

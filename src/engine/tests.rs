@@ -1,0 +1,7 @@
+//! Runs without a terminal: hosts, provider and operator are played, and everything between them is real.
+
+mod answers;
+mod apply;
+mod hosts;
+mod people;
+mod rotate;

@@ -1,0 +1,317 @@
+//! What hosts answer, in the form in which they do.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use crate::{etcd, facts::Facts, plan::Found};
+
+/// A host's facts as the probe prints them.
+pub(super) fn probe(facts: &Facts) -> String {
+    let mut lines = vec!["version\t1".to_owned()];
+    let os = &facts.os;
+    let pretty = BASE64_STANDARD.encode(&os.pretty);
+    lines.push(format!(
+        "os\t{}\t{}\t{}\t{pretty}",
+        os.id, os.version, os.codename
+    ));
+    if facts.systemd {
+        lines.push("systemd\tyes".into());
+    }
+    let now = jiff::Timestamp::now().as_nanosecond();
+    lines.push(format!("clock\t{now}"));
+    // Used, free, inodes and free ones, the filesystem and where it is.
+    let space = BASE64_STANDARD.encode("1000000 90000000 1000000 900000 ext4 /");
+    for purpose in ["data", "etcd", "log"] {
+        lines.push(format!("space\t{purpose}\t/\t{space}\trw"));
+    }
+    for (package, version) in &facts.packages {
+        lines.push(format!("package\t{package}\tinstalled\t{version}"));
+    }
+    for (path, file) in &facts.files {
+        let content = BASE64_STANDARD.encode(&file.content);
+        let (owner, group, mode) = (&file.owner, &file.group, file.mode);
+        lines.push(format!(
+            "file\t{path}\t{owner}\t{group}\t{mode:o}\t{content}"
+        ));
+    }
+    for (name, unit) in &facts.units {
+        lines.push(format!("unit\tId\t{name}.service"));
+        lines.push("unit\tLoadState\tloaded".into());
+        lines.push(format!("unit\tActiveState\t{}", unit.active));
+        lines.push(format!("unit\tUnitFileState\t{}", unit.enabled));
+        lines.push("unit-end".into());
+    }
+    for (unit, effect) in &facts.pending {
+        lines.push(format!("pending\t{unit}\t{effect}"));
+    }
+    if let Some(stamp) = &facts.patroni_stamp {
+        lines.push(format!("patroni-stamp\t{stamp}"));
+    }
+    if let Some(data) = &facts.data {
+        let version = data.version.map_or(String::new(), |it| it.to_string());
+        lines.push(format!("data\t{}\t{}\t{version}", data.owner, data.entries));
+        lines.push(format!("bases\t{}", data.bases));
+        lines.extend(data.control.then(|| "pg-control\tyes".to_owned()));
+        lines.extend(data.system_id.iter().map(|id| format!("system-id\t{id}")));
+    }
+    if let Some(id) = &facts.data_marker {
+        lines.push(format!("data-marker\t{id}"));
+    }
+    if facts.etcd_data {
+        lines.push("etcd-data\t/var/lib/etcd".into());
+    }
+    for (name, role) in &facts.db_roles {
+        let verifier = role.verifier.as_ref().map_or("", |it| it.expose());
+        let (superuser, replication, login) = (role.superuser, role.replication, role.login);
+        lines.push(format!(
+            "role\t{name}\t{superuser}\t{replication}\t{login}\t{verifier}"
+        ));
+        for of in &role.member_of {
+            lines.push(format!("member\t{name}\t{of}\t\t\t"));
+        }
+    }
+    if let Some(recovers) = &facts.in_recovery {
+        lines.push(format!("recovery\t{recovers}\t\t\t\t"));
+    }
+    if let Some(manifest) = &facts.belongings.manifest {
+        let mut note = |line: String| lines.push(format!("manifest\t{line}"));
+        note(format!("pgherd-manifest\t{}", manifest.version));
+        note(format!("cluster\t{}", manifest.cluster));
+        manifest
+            .files
+            .iter()
+            .for_each(|it| note(format!("file\t{it}")));
+        manifest
+            .folders
+            .iter()
+            .for_each(|it| note(format!("folder\t{it}")));
+        manifest
+            .trees
+            .iter()
+            .for_each(|it| note(format!("tree\t{it}")));
+        for (unit, (enabled, active)) in &manifest.units {
+            note(format!("unit\t{unit}\t{enabled}\t{active}"));
+        }
+    }
+    lines.push("end".into());
+    lines.join("\n")
+}
+
+/// What etcd keeps of Patroni's, as it answers to a range of keys.
+pub(super) fn range(found: &Found, cluster: &str) -> Value {
+    let Some(keys) = &found.dcs else {
+        return json!({});
+    };
+    let encode = |text: &str| BASE64_STANDARD.encode(text);
+    let mut pairs = Vec::new();
+    let mut pair = |name: &str, value: &str| {
+        let key = encode(&format!("{}{name}", etcd::prefix(cluster)));
+        let revision = keys.initialize_revision.clone().unwrap_or_default();
+        pairs.push(json!({"key": key, "value": encode(value), "mod_revision": revision}));
+    };
+    if let Some(id) = &keys.initialize {
+        pair("initialize", id);
+    }
+    if let Some(leader) = &keys.leader {
+        pair("leader", leader);
+    }
+    if let Some(config) = &keys.config {
+        pair("config", &config.to_string());
+    }
+    for (name, says) in &keys.members {
+        pair(&format!("members/{name}"), &says.to_string());
+    }
+    json!({"kvs": pairs})
+}
+
+/// etcd's members, as each of them lists them.
+pub(super) fn members(found: &Found, host: &str) -> Value {
+    let members: Vec<Value> = found
+        .etcd
+        .iter()
+        .map(|it| {
+            json!({
+                "ID": it.id, "name": it.name, "peerURLs": it.peer_urls, "clientURLs": it.client_urls,
+            })
+        })
+        .collect();
+    json!({
+        "header": {"cluster_id": "one store", "member_id": format!("id of {host}")},
+        "members": members,
+    })
+}
+
+/// HAProxy's table of its backends: who leads takes writes, the others are read from.
+pub(super) fn backends(leader: Option<&str>, replicas: &[String]) -> String {
+    let mut csv = "# pxname,svname,scur,status,check_status\n".to_owned();
+    if let Some(name) = leader {
+        csv.push_str(&format!("write,{name},0,UP,L7OK\n"));
+    }
+    for name in replicas {
+        csv.push_str(&format!("read,{name},0,UP,L7OK\n"));
+    }
+    csv
+}
+
+/// What Patroni passes to PostgreSQL where nobody asks for something else.
+const PATRONIS: [(&str, &str); 10] = [
+    ("max_connections", "100"),
+    ("max_locks_per_transaction", "64"),
+    ("max_prepared_transactions", "0"),
+    ("max_replication_slots", "10"),
+    ("max_wal_senders", "10"),
+    ("max_worker_processes", "8"),
+    ("track_commit_timestamp", "off"),
+    ("wal_keep_size", "128MB"),
+    ("wal_level", "replica"),
+    ("wal_log_hints", "on"),
+];
+
+/// What a query gives: the names of its columns, and its rows.
+#[derive(Default)]
+pub(super) struct Rows {
+    columns: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Rows {
+    /// The only field of the only row.
+    pub(super) fn one(value: impl Into<String>) -> Self {
+        Self::named("value", value)
+    }
+
+    /// The same, by the name of its column.
+    pub(super) fn named(column: &'static str, value: impl Into<String>) -> Self {
+        Self {
+            columns: vec![column],
+            rows: vec![vec![value.into()]],
+        }
+    }
+
+    /// The rules of `pg_hba.conf`, as PostgreSQL's own view has them.
+    pub(super) fn rules(lines: &[String]) -> Self {
+        let row = |(at, line): (usize, &String)| {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            let mut next = || words.next().unwrap_or_default();
+            let (kind, databases, users) = (next(), next(), next());
+            let address = if kind == "local" {
+                String::new()
+            } else {
+                next()
+            };
+            let (address, netmask) = match address.split_once('/') {
+                Some((net, length)) => {
+                    let bits = 32 - length.parse::<u32>().unwrap_or(32);
+                    let mask = u32::MAX.checked_shl(bits).unwrap_or_default();
+                    (net.to_owned(), Ipv4Addr::from(mask).to_string())
+                }
+                None => (address, String::new()),
+            };
+            let method = next();
+            let options: Vec<String> = words.collect();
+            let line = (at + 1).to_string();
+            vec![
+                kind,
+                databases,
+                users,
+                address,
+                netmask,
+                method,
+                options.join(" "),
+                line,
+            ]
+        };
+        Self {
+            columns: vec![
+                "type",
+                "databases",
+                "users",
+                "address",
+                "netmask",
+                "method",
+                "options",
+                "line",
+            ],
+            rows: lines.iter().enumerate().map(row).collect(),
+        }
+    }
+
+    /// `pg_settings`: what Patroni sets by itself, and `parameters`.
+    pub(super) fn settings(parameters: &BTreeMap<String, String>) -> Self {
+        let by_patroni = PATRONIS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut all = BTreeMap::from(by_patroni);
+        all.extend(parameters.clone());
+        let row = |(name, value): (String, String)| {
+            let (source, kind) = ("command line".to_owned(), "string".to_owned());
+            vec![name, value.clone(), source, kind, value]
+        };
+        Self {
+            columns: vec!["name", "setting", "source", "vartype", "shown"],
+            rows: all.into_iter().map(row).collect(),
+        }
+    }
+
+    /// As they go over the wire.
+    fn messages(&self) -> Vec<u8> {
+        let mut messages = Vec::new();
+        if !self.columns.is_empty() {
+            let mut columns = count(self.columns.len());
+            for name in &self.columns {
+                columns.extend(name.bytes());
+                // Of no table, and a text.
+                columns.extend([0; 7]);
+                columns.extend([0, 0, 0, 25, 255, 255, 255, 255, 255, 255, 0, 0]);
+            }
+            messages.extend(message(b'T', &columns));
+        }
+        for row in &self.rows {
+            let mut fields = count(row.len());
+            for value in row {
+                fields.extend(u32::try_from(value.len()).unwrap_or_default().to_be_bytes());
+                fields.extend(value.bytes());
+            }
+            messages.extend(message(b'D', &fields));
+        }
+        messages
+    }
+}
+
+fn count(of: usize) -> Vec<u8> {
+    u16::try_from(of).unwrap_or_default().to_be_bytes().into()
+}
+
+/// A PostgreSQL that lets everybody in.
+pub(super) async fn postgres(mut stream: DuplexStream, answer: impl Fn(&str) -> Rows) {
+    let Ok(length) = stream.read_u32().await else {
+        return;
+    };
+    let mut startup = vec![0; length as usize - 4];
+    if stream.read_exact(&mut startup).await.is_err() {
+        return;
+    }
+    let ready = message(b'Z', b"I");
+    let welcome = [message(b'R', &[0; 4]), ready.clone()].concat();
+    let mut next = stream.write_all(&welcome).await;
+    while next.is_ok() {
+        let (Ok(kind), Ok(length)) = (stream.read_u8().await, stream.read_u32().await) else {
+            return;
+        };
+        let mut body = vec![0; length as usize - 4];
+        if stream.read_exact(&mut body).await.is_err() || kind != b'Q' {
+            return;
+        }
+        let query = String::from_utf8_lossy(&body).into_owned();
+        let mut answers = answer(query.trim_end_matches('\0')).messages();
+        answers.extend(message(b'C', b"SELECT 1\0"));
+        answers.extend(&ready);
+        next = stream.write_all(&answers).await;
+    }
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap_or_default();
+    [[kind].as_slice(), &length.to_be_bytes(), body].concat()
+}

@@ -1,0 +1,263 @@
+//! Whoever wants a run, a folder to run in, and a cloud that makes hosts.
+
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering},
+};
+
+use async_trait::async_trait;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use tempfile::TempDir;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::hosts::Hosts;
+use crate::{
+    engine::{
+        connections::Dial,
+        context::{Context, Source},
+        operator::{Answer, Begun, Operator, Question},
+    },
+    error::{Error, Result},
+    event::{Event, Events, Stamped},
+    inventory::{HostName, Inventory},
+    machine::{Machine, MachineState},
+    provider::{Access, Provider, Resource},
+    remote::Remote,
+    secret::Secret,
+    workspace::Workspace,
+};
+
+/// The cluster of the contract, without TLS.
+const INVENTORY: &str = "cluster: pg
+provider: { kind: docker }
+tls: { enabled: false }
+postgresql: { version: 16 }
+hosts:
+  node1:   { roles: [postgres] }
+  node2:   { roles: [postgres] }
+  node3:   { roles: [postgres] }
+  node4:   { roles: [etcd] }
+  haproxy: { roles: [haproxy] }
+";
+
+/// Somebody who answers every question alike, and remembers what happened.
+#[derive(Default)]
+pub(super) struct Somebody {
+    pub(super) refuses: AtomicBool,
+    pub(super) asked: Mutex<Vec<&'static str>>,
+    pub(super) said: Mutex<Vec<String>>,
+    concealed: Mutex<BTreeSet<String>>,
+    events: Mutex<Option<UnboundedReceiver<Stamped>>>,
+    /// The events of all runs that have ended.
+    told: Mutex<Vec<Event>>,
+}
+
+impl Somebody {
+    pub(super) fn conceals(&self, secret: &Secret) -> bool {
+        self.concealed.lock().unwrap().contains(secret.expose())
+    }
+
+    pub(super) fn was_asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    /// The exit codes of all runs.
+    pub(super) fn exit_codes(&self) -> Vec<u8> {
+        let code = |event: &Event| match event {
+            Event::RunFinished { exit_code, .. } => Some(*exit_code),
+            _ => None,
+        };
+        self.told.lock().unwrap().iter().filter_map(code).collect()
+    }
+
+    /// The stages of a change, as they were told.
+    pub(super) fn stages(&self) -> Vec<&'static str> {
+        let stage = |event: &Event| match event {
+            Event::Stage { stage } => Some(*stage),
+            _ => None,
+        };
+        self.told.lock().unwrap().iter().filter_map(stage).collect()
+    }
+}
+
+#[async_trait]
+impl Operator for Somebody {
+    fn conceal(&self, secrets: &[&Secret]) {
+        let mut concealed = self.concealed.lock().unwrap();
+        concealed.extend(secrets.iter().map(|secret| secret.expose().to_owned()));
+    }
+
+    fn say(&self, line: &str) {
+        self.said.lock().unwrap().push(line.to_owned());
+    }
+
+    async fn agree(&self, question: Question<'_>) -> Result<Answer> {
+        self.asked.lock().unwrap().push(match question {
+            Question::Apply { .. } => "apply",
+            Question::Rotate { .. } => "rotate",
+            _ => "something else",
+        });
+        Ok(match self.refuses.load(Ordering::SeqCst) {
+            true => Answer::No,
+            false => Answer::Yes,
+        })
+    }
+
+    fn begin(&self, run: Begun) -> Result<()> {
+        *self.events.lock().unwrap() = Some(run.events);
+        Ok(())
+    }
+
+    async fn end(&self, _error: Option<&Error>) {
+        let Some(mut events) = self.events.lock().unwrap().take() else {
+            return;
+        };
+        let mut told = self.told.lock().unwrap();
+        while let Ok(stamped) = events.try_recv() {
+            told.push(stamped.event);
+        }
+    }
+}
+
+/// A cloud; clones are the same one.
+#[derive(Clone, Default)]
+pub(super) struct Cloud {
+    made: Arc<Mutex<Vec<(HostName, String)>>>,
+}
+
+impl Cloud {
+    pub(super) fn made(&self) -> Vec<String> {
+        let made = self.made.lock().unwrap();
+        made.iter().map(|(host, _)| host.to_string()).collect()
+    }
+}
+
+/// Where every host of the inventory is, or would be.
+pub(super) fn machines(inventory: &Inventory, id: &str) -> Vec<Machine> {
+    let blob: Vec<u8> = [
+        [0, 0, 0, 11].as_slice(),
+        b"ssh-ed25519",
+        &[0, 0, 0, 32],
+        &[7; 32],
+    ]
+    .concat();
+    let key = format!("ssh-ed25519 {}", BASE64_STANDARD.encode(blob));
+    let hosts = inventory.hosts.keys().zip(1..);
+    hosts
+        .map(|(host, n)| Machine {
+            host: host.clone(),
+            id: format!("machine-{n}"),
+            state: MachineState::Running,
+            address: Some(Ipv4Addr::new(192, 0, 2, n)),
+            ssh_address: None,
+            host_key: Some(key.clone()),
+            published_on: None,
+            cluster_id: Some(id.to_owned()),
+        })
+        .collect()
+}
+
+/// The cloud, as the cluster's provider.
+struct InCloud {
+    cloud: Cloud,
+    inventory: Inventory,
+}
+
+#[async_trait]
+impl Provider for InCloud {
+    async fn discover(&self) -> Result<Vec<Machine>> {
+        let made = self.cloud.made.lock().unwrap();
+        let there = made.iter().filter_map(|(host, id)| {
+            let all = machines(&self.inventory, id);
+            all.into_iter().find(|machine| machine.host == *host)
+        });
+        Ok(there.collect())
+    }
+
+    async fn preflight(&self, _hosts: &[HostName]) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    async fn launch(
+        &self,
+        hosts: &[HostName],
+        access: &Access,
+        _events: &Events,
+    ) -> Result<Vec<Machine>> {
+        let mut made = self.cloud.made.lock().unwrap();
+        made.extend(
+            hosts
+                .iter()
+                .map(|host| (host.clone(), access.cluster_id.clone())),
+        );
+        let all = machines(&self.inventory, &access.cluster_id);
+        Ok(all
+            .into_iter()
+            .filter(|it| hosts.contains(&it.host))
+            .collect())
+    }
+
+    async fn resources(&self) -> Result<Vec<Resource>> {
+        Ok(Vec::new())
+    }
+
+    async fn remove(&self, _resources: &[Resource], _events: &Events) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Everything that runs need, and that outlives them.
+pub(super) struct Scene {
+    folder: TempDir,
+    pub(super) cloud: Cloud,
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) somebody: Arc<Somebody>,
+}
+
+impl Scene {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cloud = Cloud::default();
+        let nobody = |_, _| -> Arc<dyn Remote> { unreachable!("no run connects from here") };
+        let context = open(
+            &folder,
+            Arc::new(Somebody::default()),
+            &cloud,
+            Box::new(nobody),
+        );
+        Self {
+            hosts: Hosts::bare(context),
+            folder,
+            cloud,
+            somebody: Arc::default(),
+        }
+    }
+
+    /// What a process begins with: nothing of an earlier one is in it but what is on disk and on hosts.
+    pub(super) fn context(&self) -> Context {
+        let hosts = self.hosts.clone();
+        let dial = move |_, _| hosts.clone() as Arc<dyn Remote>;
+        open(
+            &self.folder,
+            self.somebody.clone(),
+            &self.cloud,
+            Box::new(dial),
+        )
+    }
+}
+
+fn open(folder: &TempDir, operator: Arc<Somebody>, cloud: &Cloud, dial: Dial) -> Context {
+    let inventory = Inventory::parse(&folder.path().join("pgherd.yaml"), INVENTORY).unwrap();
+    let provider = InCloud {
+        cloud: cloud.clone(),
+        inventory: inventory.clone(),
+    };
+    let source = Source {
+        inventory,
+        templates: None,
+        operator,
+    };
+    let context = Context::new(source, Workspace::open).unwrap();
+    context.played(Box::new(provider), dial)
+}

@@ -1,0 +1,34 @@
+//! Changes in several stages that were begun and not completed.
+
+use super::{context::Context, tls_migration};
+use crate::{
+    error::Result,
+    workspace::{AuthorityStage, SecretsStage, SshStage},
+};
+
+/// A line for each change of certificates, passwords, SSH keys or TLS that was begun and not completed.
+pub(crate) fn notes(context: &Context) -> Result<Vec<String>> {
+    let workspace = &context.workspace;
+    let mut notes = Vec::new();
+    if let Some(tls) = workspace.tls_stage()? {
+        let stage = tls_migration::note(tls, &context.inventory).unwrap_or_default();
+        let up = context.command("up");
+        notes.push(format!("note: {stage}; complete it: {up}"));
+    }
+    let authority = workspace.authority_stage()?.map(AuthorityStage::as_str);
+    let secrets = workspace.secrets_stage()?.map(SecretsStage::as_str);
+    let ssh = workspace.ssh_stage()?.map(SshStage::as_str);
+    for (what, verb, stage) in [
+        ("authority", "rotate certs", authority),
+        ("passwords", "rotate secrets", secrets),
+        ("SSH keys", "rotate ssh", ssh),
+    ] {
+        if let Some(stage) = stage {
+            notes.push(format!(
+                "note: a change of the {what} is under way (stage `{stage}`); complete it: {}",
+                context.command(verb)
+            ));
+        }
+    }
+    Ok(notes)
+}

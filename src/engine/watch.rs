@@ -1,0 +1,236 @@
+//! The topology as it changes.
+//!
+//! Every host is asked by itself, again and again, so that one that does not answer holds up nobody.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use serde::Serialize;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{connected::Connected, context::Context, hosts::HostStatus};
+use crate::{
+    cluster::Cluster,
+    error::Result,
+    etcd::Etcd,
+    event::Events,
+    haproxy,
+    inventory::{HostName, Role},
+    patroni::{Patroni, Status},
+};
+
+pub(crate) use crate::haproxy::{READ, WRITE};
+
+/// From one question to the next.
+pub(crate) const PERIOD: Duration = Duration::from_millis(500);
+/// How long an answer may take. SSH's connection to a host that died would keep a question for long.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How often to look where hosts are that do not answer.
+const SEARCH: Duration = Duration::from_secs(5);
+
+/// What one member says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Member {
+    pub role: String,
+    pub state: String,
+    pub timeline: Option<u64>,
+    /// Where a leader's log ends, and to where a replica has replayed it: bytes.
+    pub position: Option<u64>,
+}
+
+/// Everything, as it was last seen; `None` is no answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Picture {
+    pub members: BTreeMap<String, Option<Member>>,
+    pub etcd: BTreeMap<String, Option<bool>>,
+    /// The backends that are up, by listener; none when HAProxy does not answer.
+    pub backends: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// Asks everybody for as long as `show` goes on, which may look at what was seen at any time.
+pub(crate) async fn watch(
+    context: &Context,
+    hosts: &HostStatus,
+    show: impl AsyncFnOnce(&Watcher<'_>),
+) -> Result<()> {
+    let (events, _quiet) = Events::channel();
+    context
+        .on(hosts.some(context)?, &events, async |connected| {
+            let watcher = Watcher {
+                connected,
+                cluster: connected.look().await?.cluster,
+                seen: Mutex::default(),
+            };
+            tokio::select! {
+                () = watcher.ask_all() => {}
+                () = show(&watcher) => {}
+            }
+            Ok(())
+        })
+        .await
+}
+
+pub(crate) struct Watcher<'a> {
+    connected: &'a Connected<'a>,
+    cluster: Arc<Cluster>,
+    seen: Mutex<Picture>,
+}
+
+impl Watcher<'_> {
+    /// What was seen last.
+    pub(crate) fn picture(&self) -> Picture {
+        self.seen().clone()
+    }
+
+    pub(crate) fn cluster(&self) -> &str {
+        self.cluster.name()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Picture> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks everybody for ever.
+    async fn ask_all(&self) {
+        let http = &self.connected.http;
+        let members = self.cluster.with_role(Role::Postgres).map(|node| {
+            let host = &node.name;
+            self.ask(host, async move || {
+                let status = Patroni::on(http, host).status().await;
+                let member = status.ok().map(member_of);
+                let answered = member.is_some();
+                self.seen().members.insert(host.to_string(), member);
+                answered
+            })
+        });
+        let etcd = self.cluster.with_role(Role::Etcd).map(|node| {
+            let host = &node.name;
+            self.ask(host, async move || {
+                let healthy = Etcd::on(http, host).healthy().await.ok();
+                self.seen().etcd.insert(host.to_string(), healthy);
+                healthy.is_some()
+            })
+        });
+        let haproxy = self.cluster.with_role(Role::Haproxy).take(1).map(|node| {
+            self.ask(&node.name, async move || {
+                let servers = haproxy::servers(http, &self.cluster).await.ok();
+                let answered = servers.is_some();
+                self.seen().backends = servers.map(|servers| backends_of(&servers));
+                answered
+            })
+        });
+        tokio::join!(join_all(members), join_all(etcd), join_all(haproxy));
+    }
+
+    /// Puts one question again and again; `question` says whether there was an answer.
+    async fn ask(&self, host: &HostName, question: impl AsyncFn() -> bool) {
+        let mut searched = Instant::now();
+        loop {
+            let answered = timeout(ANSWER, question()).await;
+            if answered != Ok(true) {
+                if answered.is_err() {
+                    self.silent(host);
+                }
+                self.connected.remote.forget(host).await;
+                if searched.elapsed() > SEARCH {
+                    searched = Instant::now();
+                    self.search().await;
+                }
+            }
+            sleep(PERIOD).await;
+        }
+    }
+
+    /// Nothing is known of what runs on a host that does not answer in time.
+    fn silent(&self, host: &HostName) {
+        let mut seen = self.seen();
+        let name = host.as_str();
+        if let Some(member) = seen.members.get_mut(name) {
+            *member = None;
+        }
+        if let Some(etcd) = seen.etcd.get_mut(name) {
+            *etcd = None;
+        }
+        let is_door = self
+            .cluster
+            .node(host)
+            .is_some_and(|node| node.roles.contains(&Role::Haproxy));
+        if is_door {
+            seen.backends = None;
+        }
+    }
+
+    /// Hosts may have moved.
+    async fn search(&self) {
+        if let Ok(hosts) = self.connected.context.host_status().await {
+            // One that cannot be written now is written the next time.
+            let _ = self
+                .connected
+                .context
+                .workspace
+                .write_ssh_config(&hosts.running);
+        }
+    }
+}
+
+fn member_of(status: Status) -> Member {
+    let leads = status.is_primary();
+    Member {
+        role: match status.role.as_str() {
+            "primary" | "master" => "leader".to_owned(),
+            role => role.to_owned(),
+        },
+        state: match status.replication_state {
+            Some(state) if status.state == "running" => state,
+            _ => status.state,
+        },
+        timeline: status.timeline,
+        position: if leads {
+            status.xlog.location
+        } else {
+            status.xlog.replayed_location
+        },
+    }
+}
+
+fn backends_of(servers: &[haproxy::Server]) -> BTreeMap<String, Vec<String>> {
+    let mut backends = BTreeMap::from([
+        (WRITE.to_owned(), Vec::new()),
+        (READ.to_owned(), Vec::new()),
+    ]);
+    for server in servers.iter().filter(|server| server.is_up()) {
+        backends
+            .entry(server.listener.clone())
+            .or_default()
+            .push(server.name.clone());
+    }
+    backends
+}
+
+impl Picture {
+    /// How far a replica is behind the leader: bytes.
+    pub(crate) fn lag(&self, member: &Member) -> Option<u64> {
+        let leader = self
+            .members
+            .values()
+            .flatten()
+            .find(|member| member.role == "leader")?;
+        (member.role != "leader")
+            .then(|| Some(leader.position?.saturating_sub(member.position?)))
+            .flatten()
+    }
+
+    pub(crate) fn leads_to(&self, listener: &str) -> String {
+        match &self.backends {
+            None => "no answer".to_owned(),
+            Some(backends) => match backends.get(listener).map(Vec::as_slice) {
+                None | Some([]) => "nobody".to_owned(),
+                Some(names) => names.join(", "),
+            },
+        }
+    }
+}

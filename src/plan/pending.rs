@@ -1,0 +1,22 @@
+//! What a unit still has to do, noted on its host.
+
+use crate::{
+    inventory::Role,
+    remote::{NOTES, Script},
+    render::Effect,
+};
+
+/// Notes on the host what its unit still has to do, before anything is done that asks for it: should
+/// the run be cut off in between, the next one knows. The unit's own step removes the note.
+pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script {
+    let note = match effect {
+        Effect::Restart => "restart",
+        Effect::Exchange => "exchange",
+        Effect::Reload => "reload",
+        Effect::Nothing => return script,
+    };
+    script
+        .line(NOTES)
+        .line("mkdir -p /run/pgherd/pending")
+        .line(format!("echo {note} >/run/pgherd/pending/{}", role.unit()))
+}

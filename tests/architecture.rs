@@ -1,0 +1,247 @@
+//! What docs/architecture.md says of the modules holds: who may know whom, read from the sources.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A module and those that it names.
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+#[test]
+fn no_module_needs_one_that_needs_it() {
+    let sources = sources();
+    let graph = graph(&sources, |file| file[0].clone(), "crate::");
+    assert!(graph.len() > 25, "the sources were read: {graph:?}");
+    assert!(graph["engine"].contains("plan") && graph["cli"].contains("engine"));
+    assert_eq!(cycle(&graph), None);
+}
+
+#[test]
+fn no_file_of_a_pair_needs_the_other() {
+    let sources = sources();
+    let plan = beside(&sources, "plan");
+    for (one, other) in [
+        ("turns", "members"),
+        ("packages", "components"),
+        ("belongings", "surprise"),
+    ] {
+        let both = plan[one].contains(other) && plan[other].contains(one);
+        assert!(!both, "plan: {one} and {other} need each other");
+    }
+    let engine = beside(&sources, "engine");
+    assert!(!engine["apply"].contains("rotate"), "{engine:?}");
+    let drill = beside(&sources, "drill");
+    assert_eq!(cycle(&drill), None);
+}
+
+/// What is shown knows nothing of how it is done, and what is done nothing of how it is shown.
+#[test]
+fn the_command_line_and_the_engine_meet_at_the_operator() {
+    let graph = graph(&sources(), |file| file[0].clone(), "crate::");
+    for hidden in [
+        "etcd", "execute", "facts", "haproxy", "http", "patroni", "postgres", "provider", "relay",
+        "remote", "render",
+    ] {
+        assert!(!graph["cli"].contains(hidden), "cli uses {hidden}");
+    }
+    for shown in ["cli", "report"] {
+        assert!(!graph["engine"].contains(shown), "engine uses {shown}");
+    }
+    for (module, names) in &graph {
+        let may = matches!(module.as_str(), "main" | "lib" | "cli");
+        assert!(may || !names.contains("cli"), "{module} uses cli");
+        let may = may || module == "report";
+        assert!(may || !names.contains("report"), "{module} uses report");
+        let may = matches!(module.as_str(), "cli" | "engine");
+        assert!(may || !names.contains("engine"), "{module} uses engine");
+    }
+}
+
+#[test]
+fn only_who_may_does_it() {
+    let words: [(&[&str], &[&str]); 3] = [
+        (
+            &["println!(", "print!(", "io::stdout", "io::stderr"],
+            &["report", "main"],
+        ),
+        (&["openssh::"], &["remote"]),
+        (&["tera::"], &["render"]),
+    ];
+    for (file, text) in sources() {
+        for (what, who) in words {
+            for word in what {
+                let does = text.contains(word);
+                assert!(!does || who.contains(&file[0].as_str()), "{file:?}: {word}");
+            }
+        }
+        if matches!(file[0].as_str(), "plan") {
+            for word in ["tokio::", "std::fs", "TcpStream", "SystemTime"] {
+                assert!(
+                    !text.contains(word),
+                    "{file:?} has {word}: planning is pure"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reader_sees_what_is_there() {
+    let text =
+        "use crate::{\n    a::{b, c},\n    d,\n};\n/// crate::no\nfn f() { crate::e::g(); }\n";
+    let text = without_comments(text);
+    let seen: Vec<String> = names(&text, "crate::").into_iter().collect();
+    assert_eq!(seen, ["a", "d", "e"]);
+    let link = |to: &str| BTreeSet::from([to.to_owned()]);
+    let mut graph = Graph::from([("a".into(), link("b")), ("b".into(), link("c"))]);
+    assert_eq!(cycle(&graph), None);
+    graph.insert("c".into(), link("a"));
+    assert!(cycle(&graph).is_some());
+}
+
+/// The files of `src` without comments and tests, by their path: `["plan", "up"]`.
+fn sources() -> Vec<(Vec<String>, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    read(&root, &root, &mut found);
+    found
+}
+
+fn read(root: &Path, folder: &Path, found: &mut Vec<(Vec<String>, String)>) {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    for path in paths {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        if path.is_dir() && name != "tests" {
+            read(root, &path, found);
+        } else if path.extension().is_some_and(|it| it == "rs") && name != "tests" {
+            let text = without_comments(&fs::read_to_string(&path).unwrap());
+            let text = match text.find("#[cfg(test)]\nmod tests {") {
+                Some(end) => text[..end].to_owned(),
+                None => text,
+            };
+            let relative = path.strip_prefix(root).unwrap().with_extension("");
+            let mut file: Vec<String> = relative
+                .iter()
+                .map(|part| part.to_str().unwrap().to_owned())
+                .collect();
+            if file.len() > 1 && file.last().is_some_and(|it| it == "mod") {
+                file.pop();
+            }
+            found.push((file, text));
+        }
+    }
+}
+
+fn without_comments(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.trim_start() {
+        it if it.starts_with("//") => "",
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The first names behind `prefix`, alone or in braces.
+fn names(text: &str, prefix: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices(prefix) {
+        let rest = &text[at + prefix.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            found.extend(first_name(rest));
+            continue;
+        };
+        let (mut depth, mut begin) = (0, 0);
+        for (at, letter) in group.char_indices() {
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => {
+                    found.extend(first_name(&group[begin..at]));
+                    break;
+                }
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    found.extend(first_name(&group[begin..at]));
+                    begin = at + 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+fn first_name(text: &str) -> Option<String> {
+    let name: String = text
+        .trim_start()
+        .chars()
+        .take_while(|it| it.is_ascii_lowercase() || *it == '_' || it.is_ascii_digit())
+        .collect();
+    (!name.is_empty()).then_some(name)
+}
+
+fn graph(
+    sources: &[(Vec<String>, String)],
+    module: impl Fn(&[String]) -> String,
+    prefix: &str,
+) -> Graph {
+    let mut graph = Graph::new();
+    for (file, text) in sources {
+        graph
+            .entry(module(file))
+            .or_default()
+            .extend(names(text, prefix));
+    }
+    let modules: BTreeSet<String> = graph.keys().cloned().collect();
+    for (module, names) in &mut graph {
+        names.retain(|name| modules.contains(name) && name != module);
+    }
+    graph
+}
+
+/// The files of one module, and which of them name which others.
+fn beside(sources: &[(Vec<String>, String)], module: &str) -> Graph {
+    let files: Vec<(Vec<String>, String)> = sources
+        .iter()
+        .filter(|(file, _)| file.len() > 1 && file[0] == module)
+        .cloned()
+        .collect();
+    graph(&files, |file| file[1].clone(), "super::")
+}
+
+/// A way from a module back to itself.
+fn cycle(graph: &Graph) -> Option<Vec<String>> {
+    fn walk(graph: &Graph, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
+        let here = way[way.len() - 1].clone();
+        for next in graph.get(&here).into_iter().flatten() {
+            if way.contains(next) {
+                way.push(next.clone());
+                return true;
+            }
+            if done.contains(next) {
+                continue;
+            }
+            way.push(next.clone());
+            if walk(graph, way, done) {
+                return true;
+            }
+            way.pop();
+        }
+        done.insert(here);
+        false
+    }
+    let mut done = BTreeSet::new();
+    for module in graph.keys() {
+        let mut way = vec![module.clone()];
+        if !done.contains(module) && walk(graph, &mut way, &mut done) {
+            return Some(way);
+        }
+    }
+    None
+}

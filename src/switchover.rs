@@ -10,9 +10,11 @@ use crate::{
     execute::space,
     http::Http,
     inventory::HostName,
-    patroni::{self, Patroni, Status},
-    postgres::{Door, FrontDoor},
     remote::Remote,
+    services::postgres::{
+        Door, FrontDoor,
+        patroni::{self, Patroni, Status},
+    },
 };
 
 /// How long the candidate may take to lead.
@@ -177,7 +179,7 @@ fn best<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::patroni::{Replication, Xlog};
+    use crate::services::postgres::patroni::{Replication, Xlog};
 
     fn status(role: &str, replayed: u64) -> Status {
         Status {

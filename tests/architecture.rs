@@ -13,8 +13,7 @@ type Graph = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
 fn no_module_needs_one_that_needs_it() {
-    let sources = sources();
-    let graph = graph(&sources, |file| file[0].clone(), "crate::");
+    let graph = modules();
     assert!(graph.len() > 25, "the sources were read: {graph:?}");
     assert!(graph["engine"].contains("plan") && graph["cli"].contains("engine"));
     assert_eq!(cycle(&graph), None);
@@ -41,13 +40,14 @@ fn no_file_of_a_pair_needs_the_other() {
 /// What is shown knows nothing of how it is done, and what is done nothing of how it is shown.
 #[test]
 fn the_command_line_and_the_engine_meet_at_the_operator() {
-    let graph = graph(&sources(), |file| file[0].clone(), "crate::");
+    let graph = modules();
     for hidden in [
-        "etcd", "execute", "facts", "haproxy", "http", "patroni", "postgres", "provider", "relay",
-        "remote", "render",
+        "execute", "facts", "http", "provider", "relay", "remote", "render",
     ] {
         assert!(!graph["cli"].contains(hidden), "cli uses {hidden}");
     }
+    let clients = |module: &&String| module.starts_with(CLIENTS);
+    assert_eq!(graph["cli"].iter().find(clients), None, "cli uses a client");
     for shown in ["cli", "report"] {
         assert!(!graph["engine"].contains(shown), "engine uses {shown}");
     }
@@ -59,6 +59,15 @@ fn the_command_line_and_the_engine_meet_at_the_operator() {
         let may = matches!(module.as_str(), "cli" | "engine");
         assert!(may || !names.contains("engine"), "{module} uses engine");
     }
+}
+
+/// The table of services is asked by everybody, so that what it is made of needs nobody.
+#[test]
+fn what_a_service_says_of_itself_needs_no_module() {
+    let graph = modules();
+    assert!(graph.keys().filter(|it| it.starts_with(CLIENTS)).count() >= 3);
+    let mut named = graph["services"].iter();
+    assert_eq!(named.find(|it| *it != "contract"), None);
 }
 
 #[test]
@@ -96,6 +105,10 @@ fn the_reader_sees_what_is_there() {
     let text = without_comments(text);
     let seen: Vec<String> = names(&text, "crate::").into_iter().collect();
     assert_eq!(seen, ["a", "d", "e"]);
+    let text = "use crate::{a, services::{Role, etcd::{Etcd, Member}}};\nuse crate::services;\n\
+                fn f() { crate::services::postgres::patroni::g(crate::services::ALL) }\n";
+    let seen: Vec<String> = of_services(text).into_iter().collect();
+    assert_eq!(seen, ["ALL", "Role", "etcd", "postgres", "self"]);
     let link = |to: &str| BTreeSet::from([to.to_owned()]);
     let mut graph = Graph::from([("a".into(), link("b")), ("b".into(), link("c"))]);
     assert_eq!(cycle(&graph), None);
@@ -150,31 +163,94 @@ fn without_comments(text: &str) -> String {
 
 /// The first names behind `prefix`, alone or in braces.
 fn names(text: &str, prefix: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for (at, _) in text.match_indices(prefix) {
-        let rest = &text[at + prefix.len()..];
-        let Some(group) = rest.strip_prefix('{') else {
-            found.extend(first_name(rest));
-            continue;
-        };
-        let (mut depth, mut begin) = (0, 0);
-        for (at, letter) in group.char_indices() {
-            match letter {
-                '{' => depth += 1,
-                '}' if depth == 0 => {
-                    found.extend(first_name(&group[begin..at]));
-                    break;
-                }
-                '}' => depth -= 1,
-                ',' if depth == 0 => {
-                    found.extend(first_name(&group[begin..at]));
-                    begin = at + 1;
-                }
-                _ => {}
+    let uses = text.match_indices(prefix);
+    uses.flat_map(|(at, _)| items(&text[at + prefix.len()..]))
+        .filter_map(first_name)
+        .collect()
+}
+
+/// What stands behind a `::`: each item of a group in braces, else the text as it goes on.
+fn items(text: &str) -> Vec<&str> {
+    let Some(group) = text.strip_prefix('{') else {
+        return vec![text];
+    };
+    let mut found = Vec::new();
+    let (mut depth, mut begin) = (0, 0);
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                found.push(group[begin..at].trim());
+                break;
             }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                found.push(group[begin..at].trim());
+                begin = at + 1;
+            }
+            _ => {}
         }
     }
     found
+}
+
+/// How the modules of clients are called here: `services::etcd`.
+const CLIENTS: &str = "services::";
+
+/// The modules of the tree. What lies in a service's folder beside its `mod.rs` is a module of its own:
+/// the service's client, which needs more than the table may.
+fn modules() -> Graph {
+    let sources = sources();
+    let is_client = |file: &[String]| file.len() > 2 && file[0] == "services";
+    let services: BTreeSet<&String> = sources
+        .iter()
+        .filter(|(file, _)| is_client(file))
+        .map(|(file, _)| &file[1])
+        .collect();
+    let mut graph = Graph::new();
+    for (file, text) in &sources {
+        let module = match is_client(file) {
+            true => format!("{CLIENTS}{}", file[1]),
+            false => file[0].clone(),
+        };
+        let found = graph.entry(module).or_default();
+        let mut named = names(text, "crate::");
+        if named.remove("services") {
+            found.extend(of_services(text).into_iter().map(
+                |word| match services.contains(&word) {
+                    true => format!("{CLIENTS}{word}"),
+                    false => "services".to_owned(),
+                },
+            ));
+        }
+        found.extend(named);
+    }
+    let modules: BTreeSet<String> = graph.keys().cloned().collect();
+    for (module, names) in &mut graph {
+        names.retain(|name| modules.contains(name) && name != module);
+    }
+    graph
+}
+
+/// What of `crate::services` is named: `etcd`, `Role`, and `self` for the whole.
+fn of_services(text: &str) -> BTreeSet<String> {
+    let uses = text.match_indices("crate::");
+    let named = uses.flat_map(|(at, word)| items(&text[at + word.len()..]));
+    let mut found = BTreeSet::new();
+    for item in named.filter_map(|item| item.strip_prefix("services")) {
+        match item.strip_prefix("::") {
+            None => {
+                found.insert("self".to_owned());
+            }
+            Some(rest) => found.extend(items(rest).into_iter().map(word)),
+        }
+    }
+    found
+}
+
+fn word(text: &str) -> String {
+    let is_part = |it: &char| it.is_ascii_alphanumeric() || *it == '_';
+    text.chars().take_while(is_part).collect()
 }
 
 fn first_name(text: &str) -> Option<String> {

@@ -25,9 +25,9 @@ use crate::{
     cluster::Cluster,
     error::{Error, Result},
     inventory::{HostName, Role},
-    postgres::{self, Sql},
     provider::Machine,
     remote::{Connection, Remote},
+    services::postgres::{self, Sql},
 };
 
 /// How long a direct connection may take to be tried out, login included.

@@ -10,9 +10,9 @@ use crate::{
     error::{Error, Result},
     http::Http,
     inventory::{HostName, Patroni, Role},
-    patroni,
     provider::{Machine, Provider},
     remote::{Remote, Script},
+    services::postgres::patroni,
     switchover::Handover,
 };
 

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::clients::{Clients, Target};
 use crate::{
     error::{Error, Result},
-    postgres::APPLICATION,
+    services::postgres::APPLICATION,
 };
 
 /// Connections of one kind that are neither pgherd's nor the cluster's own.

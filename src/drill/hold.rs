@@ -13,8 +13,8 @@ use super::{
 use crate::{
     error::{Error, Result},
     inventory::HostName,
-    postgres::Sql,
     remote::Script,
+    services::postgres::Sql,
 };
 
 /// How long a replica may be kept waiting. After `wal_receiver_timeout`, 60 s unless it is set, it would

@@ -12,7 +12,7 @@ use std::{
 use super::clients::Clients;
 use crate::{
     error::{Error, Result},
-    postgres,
+    services::postgres,
 };
 
 /// The ledger's name in a run's folder.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     inventory::HostName,
-    postgres::Sql,
+    services::postgres::Sql,
     sql::literal,
 };
 

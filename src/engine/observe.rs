@@ -16,15 +16,17 @@ use super::connected::Connected;
 use crate::{
     cluster::{Cluster, Node, TlsStage},
     error::{Error, Kind, Result},
-    etcd::{Etcd, Member, PatroniKeys, View},
     event::{Event, HostState},
     facts::{self, Facts, Os},
     holder::AT_WORK,
     inventory::{HostName, PgVersion, Role},
-    patroni::Patroni,
     plan::{self, Found, Plan, membership},
     remote::MIXED_UP,
     render::{self, Files},
+    services::{
+        etcd::{Etcd, Member, PatroniKeys, View},
+        postgres::patroni::Patroni,
+    },
     workspace::Renewal,
 };
 

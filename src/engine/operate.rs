@@ -25,12 +25,12 @@ use crate::{
     error::{Error, Kind, Result},
     event::Event,
     inventory::HostName,
-    patroni::{self, Topology},
     plan::{
         Plan,
         operate::{self, Seen, Which},
     },
     quantity::duration,
+    services::postgres::patroni::{self, Topology},
     verify::{Check, Proof},
     workspace,
 };

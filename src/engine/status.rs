@@ -11,12 +11,14 @@ use super::{
 use crate::{
     cluster::Cluster,
     error::Result,
-    etcd::{Etcd, Health},
     event::Events,
-    haproxy,
     inventory::{HostName, Role},
-    patroni::{self, Topology},
     plan::membership::{self, Finding, Left},
+    services::{
+        etcd::{Etcd, Health},
+        haproxy,
+        postgres::patroni::{self, Topology},
+    },
     verify::{alarms, settings},
 };
 

@@ -18,7 +18,8 @@ use crate::{
     },
     error::{Error, Result},
     inventory::{HostName, Role},
-    patroni, plan,
+    plan,
+    services::postgres::patroni,
     switchover::Handover,
 };
 

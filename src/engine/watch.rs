@@ -16,14 +16,16 @@ use super::{connected::Connected, context::Context, hosts::HostStatus};
 use crate::{
     cluster::Cluster,
     error::Result,
-    etcd::Etcd,
     event::Events,
-    haproxy,
     inventory::{HostName, Role},
-    patroni::{Patroni, Status},
+    services::{
+        etcd::Etcd,
+        haproxy,
+        postgres::patroni::{Patroni, Status},
+    },
 };
 
-pub(crate) use crate::haproxy::{READ, WRITE};
+pub(crate) use crate::services::haproxy::{READ, WRITE};
 
 /// From one question to the next.
 pub(crate) const PERIOD: Duration = Duration::from_millis(500);

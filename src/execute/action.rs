@@ -8,12 +8,14 @@ use tokio::time::{Instant, sleep};
 use super::{Context, Say};
 use crate::{
     error::{Error, Result},
-    etcd::Etcd,
     event::Stream,
     inventory::{HostName, Role},
-    patroni::{self, Patroni},
     plan::{self, Step},
     remote::Script,
+    services::{
+        etcd::Etcd,
+        postgres::patroni::{self, Patroni},
+    },
 };
 
 /// How long a member may take, once it has been woken, to run its loop.

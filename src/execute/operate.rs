@@ -9,8 +9,8 @@ use crate::{
     error::{Error, Result},
     event::Stream,
     inventory::HostName,
-    patroni::{self, Patroni, Status},
     plan::Step,
+    services::postgres::patroni::{self, Patroni, Status},
 };
 
 /// How often it looks.

@@ -22,8 +22,8 @@ use crate::{
     event::Stream,
     inventory::HostName,
     liberal,
-    patroni::{self, Patroni, Status},
     plan::Step,
+    services::postgres::patroni::{self, Patroni, Status},
 };
 
 /// How long a standby may take to become synchronous, or a leader to be there.

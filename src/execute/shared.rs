@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     http::Http,
     inventory::HostName,
-    patroni::{self, Status},
+    services::postgres::patroni::{self, Status},
 };
 
 /// How old an answer may be. The members' own processors are better used for what is waited for.

@@ -8,11 +8,13 @@ use super::{Context, Latest, Say};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
-    etcd::Etcd,
     inventory::{HostName, Role},
-    patroni::{self, Patroni, Status},
     plan::{Condition, Step},
     remote::{NO_FORWARDING, Script},
+    services::{
+        etcd::Etcd,
+        postgres::patroni::{self, Patroni, Status},
+    },
 };
 
 /// How often it looks.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::{Action, Change, Found, Plan, Step, StepId};
 use crate::{
     cluster::{Cluster, Node},
-    haproxy,
     inventory::Role,
     remote::{Script, quote},
+    services::haproxy,
 };
 
 /// After which HAProxy asks again whatever has become of the run. Meanwhile it would not notice a

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::{
     cluster::KnownHost,
-    etcd::{self, PatroniKeys},
     facts::Facts,
     inventory::HostName,
     remote::Script,
+    services::etcd::{self, PatroniKeys},
 };
 
 mod belongings;

@@ -7,7 +7,7 @@ use crate::{
     cluster::Cluster,
     error::{Error, Result},
     inventory::{HostName, Role},
-    patroni::{self, Member, Status, Topology},
+    services::postgres::patroni::{self, Member, Status, Topology},
 };
 
 /// How long a member may take to copy all data.

@@ -23,10 +23,10 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, Node},
-    etcd::PatroniKeys,
     facts::{DataFact, NEVER_STARTED},
     inventory::Role,
     remote::{Script, quote},
+    services::etcd::PatroniKeys,
 };
 
 /// Whether a bootstrap may have died here, and etcd, which would tell, is there and does not answer.

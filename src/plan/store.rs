@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Found, membership, membership::Finding};
 use crate::{
     cluster::Cluster,
-    etcd::{Member, View},
     inventory::{HostName, Role},
+    services::etcd::{Member, View},
 };
 
 /// Why a member that was not added must not start.

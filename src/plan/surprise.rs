@@ -296,7 +296,7 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
             ))
             .cause(format!("the key /db/{scope}/initialize is from an earlier cluster; with it there, no member would bootstrap"))
             .left("nothing was changed")
-            .hint("if its data is lost for good, forget it: etcdctl del --prefix ".to_owned() + &crate::etcd::prefix(scope)),
+            .hint("if its data is lost for good, forget it: etcdctl del --prefix ".to_owned() + &crate::services::etcd::prefix(scope)),
         );
     }
     let strangers: Vec<String> = systems

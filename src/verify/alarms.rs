@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{Check, Prover, check};
 use crate::{
     error::Result,
-    etcd::{Alarm, Etcd, Member},
     inventory::Role,
+    services::etcd::{Alarm, Etcd, Member},
 };
 
 pub(super) const NAME: &str = "alarms";

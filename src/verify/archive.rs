@@ -12,7 +12,7 @@ use super::{Check, Prover, check, settings};
 use crate::{
     error::{Error, Result},
     inventory::HostName,
-    patroni::Status,
+    services::postgres::patroni::Status,
 };
 
 pub(super) const NAME: &str = "archive";

@@ -3,8 +3,8 @@
 use super::{Check, Prover, check};
 use crate::{
     inventory::Role,
-    patroni,
     plan::{Found, membership},
+    services::postgres::patroni,
 };
 
 impl Prover {

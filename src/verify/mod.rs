@@ -15,13 +15,15 @@ use crate::{
     error::{Error, Kind, Result},
     event::{Event, Events},
     facts::Facts,
-    haproxy,
     http::Http,
     inventory::{HostName, Role},
-    patroni::{self, Patroni, Status},
     plan::{self, Action, Change, Found, Plan},
     remote::Remote,
     render::Files,
+    services::{
+        haproxy,
+        postgres::patroni::{self, Patroni, Status},
+    },
 };
 
 pub(crate) mod alarms;

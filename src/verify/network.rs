@@ -13,8 +13,8 @@ use crate::{
     error::Result,
     facts::Facts,
     inventory::{HostName, Role},
-    patroni::Status,
     remote::{Script, quote},
+    services::postgres::patroni::Status,
 };
 
 pub(super) const NAME: &str = "network";

@@ -7,10 +7,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::{Check, Prover};
 use crate::{
     error::Result,
-    etcd::Etcd,
     inventory::{HostName, Role},
     liberal,
-    patroni::Status,
+    services::{etcd::Etcd, postgres::patroni::Status},
 };
 
 pub(super) const NAME: &str = "pause";

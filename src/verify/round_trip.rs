@@ -8,7 +8,7 @@ use super::{Check, Prover};
 use crate::{
     error::{Error, Result},
     inventory::{HostName, Role},
-    postgres::{Door, FrontDoor, Sql, own_schema, refuse_strange},
+    services::postgres::{Door, FrontDoor, Sql, own_schema, refuse_strange},
     sql::literal,
 };
 

@@ -14,10 +14,9 @@ use super::{Check, Prover, check};
 use crate::{
     error::{Error, Result},
     inventory::HostName,
-    patroni::Status,
     plan::Found,
-    postgres,
     render::{self, Access, Files},
+    services::postgres::{self, patroni::Status},
 };
 
 mod access;

@@ -7,9 +7,9 @@ use futures_util::future::join_all;
 use super::{Check, Prover, check};
 use crate::{
     error::{Error, Result},
-    etcd::{Etcd, Health, View},
     inventory::{HostName, Role},
     plan::store,
+    services::etcd::{Etcd, Health, View},
 };
 
 /// What one etcd host answered.
@@ -67,7 +67,7 @@ fn unlisted(host: &HostName, error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::etcd::Member;
+    use crate::services::etcd::Member;
 
     fn view(store: &str, members: &[&str]) -> View {
         View {

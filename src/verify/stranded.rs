@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     inventory::HostName,
     journal,
-    patroni::{self, Status},
+    services::postgres::patroni::{self, Status},
 };
 
 /// What the journals of the members say to whom no leader streams, by member.

@@ -7,8 +7,8 @@ use crate::{
     cluster::Node,
     error::{Error, Result},
     inventory::{HostName, PatroniSource, Role},
-    patroni::Status,
     remote::{Script, quote},
+    services::postgres::patroni::Status,
 };
 
 pub(super) const NAME: &str = "versions";

@@ -9,6 +9,7 @@ use pgherd::{
     cluster::{Address, Cluster},
     inventory::{HostName, PatroniSource, PgVersion},
     render::{self, Effect, Visibility},
+    services::haproxy::{READ, WRITE},
 };
 use serde_json::Value;
 
@@ -198,7 +199,7 @@ fn a_parameter_of_the_users_comes_before_pgherds_own() {
 fn the_listeners_have_the_names_that_the_client_looks_for() {
     let files = rendered(&cluster(&HOSTS, true));
     let haproxy = &file(&files, "haproxy", "/etc/haproxy/haproxy.cfg").content;
-    for listener in [pgherd::haproxy::WRITE, pgherd::haproxy::READ] {
+    for listener in [WRITE, READ] {
         assert!(haproxy.contains(&format!("\nlisten {listener}\n")));
     }
 }

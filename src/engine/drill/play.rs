@@ -18,7 +18,7 @@ use crate::{
         run::{Leftovers, Run, Taken},
     },
     error::{Error, Result},
-    patroni,
+    services::postgres::patroni,
 };
 
 /// How long lag may take to vanish before a drill.

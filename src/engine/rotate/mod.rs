@@ -24,9 +24,9 @@ use crate::{
     event::Event,
     inventory::Role,
     machine::Machine,
-    patroni::{self, Replication},
     plan,
     quantity::count,
+    services::postgres::patroni::{self, Replication},
     workspace::{AuthorityStage, SecretsStage},
 };
 

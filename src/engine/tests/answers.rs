@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::{etcd, facts::Facts, plan::Found};
+use crate::{facts::Facts, plan::Found, services::etcd};
 
 /// A host's facts as the probe prints them.
 pub(super) fn probe(facts: &Facts) -> String {

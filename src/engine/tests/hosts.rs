@@ -25,7 +25,6 @@ use crate::{
     cluster::{INTERIM_REPLICATION_USER, REPLICATION_USER},
     engine::context::Context,
     error::{Error, Result},
-    etcd::{PatroniKeys, View},
     facts::Os,
     inventory::{HostName, Role},
     plan::{
@@ -37,6 +36,7 @@ use crate::{
     },
     remote::{Connection, OnLine, Output, Remote, Script},
     render,
+    services::etcd::{PatroniKeys, View},
     workspace::Renewal,
 };
 

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::patroni::Replication;
+use crate::services::postgres::patroni::Replication;
 
 /// node1 leads and streams to the others; `waits` have a parameter that waits for a restart.
 fn survey(hosts: &[&str], waits: &[&str]) -> Survey {

@@ -20,10 +20,10 @@ use super::{
 use crate::{
     cluster::TlsStage,
     contract::MARKER,
-    etcd::PatroniKeys,
     facts::{DataFact, Facts},
     inventory::{HostName, Role},
     plan::{Action, Plan, StepId},
+    services::etcd::PatroniKeys,
 };
 
 /// Something that happened to a host since it was set up.

@@ -6,9 +6,9 @@ use super::world::{FIVE, ONE, SHARED, World, bare, told};
 use crate::{
     cluster::KnownHost,
     error::Kind,
-    etcd::{Member, View},
     inventory::{HostName, Role},
     plan::membership::{self, Witness},
+    services::etcd::{Member, View},
 };
 
 /// FIVE with two more hosts of etcd.

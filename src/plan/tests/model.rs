@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::world::{SYSTEM, World};
 use crate::{
-    etcd::{Member, PatroniKeys},
     facts::{DataFact, DbRole, UnitFact},
     inventory::{HostName, Role},
     plan::{Action, Change, Condition, Plan, Step, StepId, packages},
     render::{self, Effect, Stage},
+    services::etcd::{Member, PatroniKeys},
 };
 
 /// A unit on a host.

@@ -1,7 +1,7 @@
 //! A store that begins anew: the newest database leads.
 
 use super::world::{FIVE, World, step};
-use crate::{etcd::PatroniKeys, facts::DataFact, inventory::HostName};
+use crate::{facts::DataFact, inventory::HostName, services::etcd::PatroniKeys};
 
 /// The only etcd's disk is lost, and nobody takes writes; node2 led.
 fn after_a_power_cut() -> World {

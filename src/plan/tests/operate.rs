@@ -9,11 +9,11 @@ use crate::{
     cluster::Cluster,
     error::{Error, Kind, Result},
     inventory::HostName,
-    patroni::{Status, Topology},
     plan::{
         Action, Plan,
         operate::{self, Seen, Which},
     },
+    services::postgres::patroni::{Status, Topology},
 };
 
 /// node1 leads and streams to both others, of which node2 is synchronous where `sync` is on.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::world::{FIVE, SYSTEM, World, says, step};
-use crate::{etcd::PatroniKeys, facts::DataFact, plan::Action};
+use crate::{facts::DataFact, plan::Action, services::etcd::PatroniKeys};
 
 /// `initdb` was cut off somewhere, or a copy before its end.
 fn half_made() -> DataFact {

@@ -12,7 +12,6 @@ use serde_json::json;
 use crate::{
     cluster::{Address, Certificate, Cluster, Node, Secrets, TlsStage},
     error::{Error, Result},
-    etcd::{Member, PatroniKeys, View},
     facts::{
         Belongings, DataFact, DbRole, Facts, FileFact, Listener, MANIFEST_VERSION, Manifest, Os,
         UnitFact,
@@ -22,6 +21,7 @@ use crate::{
     render::{self, File, Files, Kind, Templates},
     scram,
     secret::Secret,
+    services::etcd::{Member, PatroniKeys, View},
 };
 
 /// The cluster of the contract.

@@ -333,8 +333,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_whatever_one_of_its_fields_holds() {
-        let document: Value =
-            serde_json::from_str(include_str!("etcd/answers/range.json")).unwrap();
+        let document: Value = serde_json::from_str(include_str!("answers/range.json")).unwrap();
         let whole = keys_of(serde_json::from_value(document.clone()).unwrap(), "/db/pg/");
         assert_eq!(whole.leader.as_deref(), Some("node1"));
         assert_eq!(whole.members.len(), 3);
@@ -348,8 +347,7 @@ mod tests {
             assert!(seen >= 3 || what.starts_with("/kvs "), "{what}: {keys:?}");
             count += 1;
         }
-        let document: Value =
-            serde_json::from_str(include_str!("etcd/answers/members.json")).unwrap();
+        let document: Value = serde_json::from_str(include_str!("answers/members.json")).unwrap();
         for (what, document) in mutations(&document) {
             let read = serde_json::from_value::<Members>(document);
             assert!(read.is_ok(), "{what}");

@@ -123,7 +123,7 @@ impl Console {
             Question::Break {
                 cluster,
                 request,
-                guests,
+                other_clients,
             } => {
                 let name = cluster.name();
                 let text = drill::outline(cluster, request);
@@ -131,7 +131,7 @@ impl Console {
                 let agreed = self
                     .ask(|it| it.explain(&text), &question, Expected::Word(name))
                     .await?;
-                let Some(text) = drill::others(request, guests).filter(|_| agreed) else {
+                let Some(text) = drill::others(request, other_clients).filter(|_| agreed) else {
                     return Ok(agreed);
                 };
                 let clients = Expected::Word("clients");
@@ -163,10 +163,12 @@ impl Operator for Console {
     async fn agree(&self, question: Question<'_>) -> Result<Answer> {
         if self.yes {
             if let Question::Break {
-                request, guests, ..
+                request,
+                other_clients,
+                ..
             } = &question
             {
-                drill::agreed_beforehand(request, guests)?;
+                drill::agreed_beforehand(request, other_clients)?;
             }
             return Ok(Answer::Beforehand);
         }

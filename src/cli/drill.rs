@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Global, console::Console};
 use crate::{
     cluster::Cluster,
-    drill::{Crew, Guest, LONGEST_HOLD, Scenario, record::Limits},
+    drill::{Crew, LONGEST_HOLD, OtherClient, Scenario, record::Limits},
     engine::{
         context::Context,
         drill::{play, repair, watch},
@@ -168,29 +168,35 @@ async fn repaired(
 }
 
 /// What `--yes` agrees to: not to breaking others off.
-pub(super) fn agreed_beforehand(request: &play::Request, guests: &[Guest]) -> Result<()> {
-    if guests.is_empty() || request.despite_clients {
+pub(super) fn agreed_beforehand(
+    request: &play::Request,
+    other_clients: &[OtherClient],
+) -> Result<()> {
+    if other_clients.is_empty() || request.despite_clients {
         return Ok(());
     }
     Err(Error::failed("others are connected to the cluster")
-        .excerpt("connected", list(guests))
+        .excerpt("connected", list(other_clients))
         .left("nothing was broken")
         .hint("with --despite-clients they are broken off too"))
 }
 
 /// Who else would feel it, where that is to be asked about.
-pub(super) fn others(request: &play::Request, guests: &[Guest]) -> Option<String> {
-    if guests.is_empty() || request.despite_clients {
+pub(super) fn others(request: &play::Request, other_clients: &[OtherClient]) -> Option<String> {
+    if other_clients.is_empty() || request.despite_clients {
         return None;
     }
-    let list = list(guests);
+    let list = list(other_clients);
     Some(format!(
         "Others are connected, and will feel all of this:\n{list}"
     ))
 }
 
-fn list(guests: &[Guest]) -> String {
-    guests.iter().map(|guest| format!("  {guest}\n")).collect()
+fn list(other_clients: &[OtherClient]) -> String {
+    other_clients
+        .iter()
+        .map(|client| format!("  {client}\n"))
+        .collect()
 }
 
 /// What will be broken, and for how long.

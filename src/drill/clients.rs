@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{record::Route, trouble::Trouble};
+use super::{client_error::ClientError, record::Route};
 use crate::{
     cluster::Cluster,
     error::{Error, Result},
@@ -133,10 +133,10 @@ impl Clients {
     }
 
     /// Connects and logs in, once.
-    pub async fn open(&self, target: &Target) -> Result<Sql, Trouble> {
+    pub async fn open(&self, target: &Target) -> Result<Sql, ClientError> {
         self.attempt(target)
             .await
-            .map_err(|error| Trouble::of(&*error))
+            .map_err(|error| ClientError::of(&*error))
     }
 
     async fn attempt(&self, target: &Target) -> Result<Sql, Box<dyn StdError + Send + Sync>> {

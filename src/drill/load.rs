@@ -13,11 +13,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    client_error::ClientError,
     clients::{Clients, Target},
     ledger::{Balance, Ledger, Tables},
     record::Seen,
-    tape::{Attempt, Kind, Probe, Recording, Tape, View},
-    trouble::Trouble,
+    recording::{Attempt, Kind, Probe, Recorder, Recording, View},
 };
 use crate::{
     error::{Error, Result},
@@ -69,7 +69,7 @@ impl Default for Crew {
 pub struct Load {
     clients: Arc<Clients>,
     ledger: Arc<Ledger>,
-    tape: Arc<Tape>,
+    recorder: Arc<Recorder>,
     stop: CancellationToken,
     tasks: JoinSet<Result<()>>,
 }
@@ -79,7 +79,7 @@ impl Load {
     pub async fn start(clients: Arc<Clients>, folder: &Path, crew: &Crew) -> Result<Self> {
         Tables::create(&clients).await?;
         let ledger = Arc::new(Ledger::open(&folder.join(super::ledger::FILE))?);
-        let tape = Arc::new(Tape::start());
+        let recorder = Arc::new(Recorder::start());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut next = 0;
@@ -92,7 +92,7 @@ impl Load {
                 keeps,
                 pause: crew.pause,
                 clients: clients.clone(),
-                tape: tape.clone(),
+                recorder: recorder.clone(),
                 stop: stop.clone(),
                 open: None,
             }
@@ -113,7 +113,7 @@ impl Load {
         Ok(Self {
             clients,
             ledger,
-            tape,
+            recorder,
             stop,
             tasks,
         })
@@ -123,12 +123,12 @@ impl Load {
         &self.clients
     }
 
-    pub fn tape(&self) -> &Tape {
-        &self.tape
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     pub fn view(&self) -> View {
-        self.tape.view()
+        self.recorder.view()
     }
 
     /// Lets everybody finish what is under way, and returns what was seen.
@@ -151,7 +151,7 @@ impl Load {
         if let Some(error) = failure {
             return Err(error);
         }
-        let recording = self.tape.recording();
+        let recording = self.recorder.recording();
         let there = Tables::rows(&self.clients).await?;
         let balance = Balance::of(&self.ledger.rows()?, &there);
         Tables::drop(&self.clients).await?;
@@ -168,22 +168,26 @@ struct Client {
     keeps: bool,
     pause: Duration,
     clients: Arc<Clients>,
-    tape: Arc<Tape>,
+    recorder: Arc<Recorder>,
     stop: CancellationToken,
     open: Option<Sql>,
 }
 
 impl Client {
     /// Asks once, over the connection that is open or a new one.
-    async fn ask(&mut self, statement: &str, limit: Duration) -> Result<Option<String>, Trouble> {
+    async fn ask(
+        &mut self,
+        statement: &str,
+        limit: Duration,
+    ) -> Result<Option<String>, ClientError> {
         let sql = match self.open.take() {
             Some(sql) => sql,
             None => self.clients.open(&self.target).await?,
         };
         let answer = timeout(limit, sql.attempt(statement))
             .await
-            .map_err(|_| Trouble::Timeout)?
-            .map_err(|error| Trouble::of(&error))?;
+            .map_err(|_| ClientError::Timeout)?
+            .map_err(|error| ClientError::of(&error))?;
         if self.keeps {
             self.open = Some(sql);
         }
@@ -191,14 +195,14 @@ impl Client {
     }
 
     /// Takes down what came of it, and rests.
-    async fn note(&self, kind: Kind, from: f64, result: Result<Option<u32>, Trouble>) {
+    async fn note(&self, kind: Kind, from: f64, result: Result<Option<u32>, ClientError>) {
         let pause = if result.is_ok() { self.pause } else { BACKOFF };
-        self.tape.attempt(Attempt {
+        self.recorder.attempt(Attempt {
             client: self.number,
             number: self.tried,
             kind,
             from,
-            to: self.tape.now(),
+            to: self.recorder.now(),
             result,
         });
         self.rest(pause).await;
@@ -220,7 +224,7 @@ async fn write(mut client: Client, ledger: Arc<Ledger>) -> Result<()> {
         let statement = format!(
             "insert into pgherd.drill (writer, number) values ({writer}, {number}) returning {TIMELINE}"
         );
-        let from = client.tape.now();
+        let from = client.recorder.now();
         let result = client.ask(&statement, ANSWER).await;
         if result.is_ok() {
             ledger.acknowledge(row)?;
@@ -236,7 +240,7 @@ async fn read(mut client: Client) -> Result<()> {
     let statement = "select max(number) from pgherd.drill where writer = 1";
     while !client.stop.is_cancelled() {
         client.tried += 1;
-        let from = client.tape.now();
+        let from = client.recorder.now();
         let result = client.ask(statement, ANSWER).await.map(|_| None);
         client.note(Kind::Read, from, result).await;
     }
@@ -250,12 +254,12 @@ async fn probe(mut client: Client, member: HostName) -> Result<()> {
          on conflict (member) do update set number = drill_probe.number + 1 returning {TIMELINE}"
     );
     while !client.stop.is_cancelled() {
-        let from = client.tape.now();
+        let from = client.recorder.now();
         let (seen, timeline) = look(&mut client, &insert).await;
-        client.tape.probe(Probe {
+        client.recorder.probe(Probe {
             member: member.clone(),
             from,
-            to: client.tape.now(),
+            to: client.recorder.now(),
             seen,
             timeline,
         });
@@ -266,20 +270,20 @@ async fn probe(mut client: Client, member: HostName) -> Result<()> {
 
 /// Tries to write on a member, unless it says that it cannot.
 async fn look(client: &mut Client, insert: &str) -> (Seen, Option<u32>) {
-    let unlike = |trouble: &Trouble| match trouble {
-        trouble if trouble.is_answer() => Seen::Refusing,
+    let unlike = |error: &ClientError| match error {
+        error if error.is_answer() => Seen::Refusing,
         _ => Seen::Down,
     };
     match client.ask("select pg_is_in_recovery()", PROBE_ANSWER).await {
         Ok(answer) if answer.as_deref() == Some("t") => return (Seen::Replica, None),
         Ok(_) => {}
-        Err(trouble) => return (unlike(&trouble), None),
+        Err(error) => return (unlike(&error), None),
     }
     match client.ask(insert, PROBE_ANSWER).await {
         Ok(answer) => (Seen::Leader, timeline(answer.as_deref())),
-        Err(Trouble::Timeout) => (Seen::Stalled, None),
-        Err(Trouble::ReadOnly) => (Seen::Replica, None),
-        Err(trouble) => (unlike(&trouble), None),
+        Err(ClientError::Timeout) => (Seen::Stalled, None),
+        Err(ClientError::ReadOnly) => (Seen::Replica, None),
+        Err(error) => (unlike(&error), None),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     ledger::{Balance, Row},
     record::{Band, Conflict, GAP, Mark, Measured, Samples, Seen, Span},
-    tape::{Attempt, Kind, Probe, Recording},
+    recording::{Attempt, Kind, Probe, Recording},
 };
 use crate::event::Moment;
 
@@ -119,7 +119,7 @@ impl Side {
                     client.push(attempt.to);
                     side.acknowledged.push(attempt.to);
                 }
-                Err(trouble) => *side.errors.entry(trouble.to_string()).or_default() += 1,
+                Err(error) => *side.errors.entry(error.to_string()).or_default() += 1,
             }
         }
         side

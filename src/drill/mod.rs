@@ -4,32 +4,32 @@
 //! told, and a [`Recording`] that [`measure`] turns into numbers. It can run beside anything that is
 //! done to a cluster.
 
+mod client_error;
 mod clients;
 mod fault;
-mod guests;
-mod hold;
 mod ledger;
 mod load;
 mod measure;
 mod narrator;
+mod other_clients;
 pub mod record;
-mod stage;
-mod tape;
-mod trouble;
+mod recording;
+mod replication_hold;
+mod runner;
 mod verdict;
 mod watched;
 
+pub use client_error::ClientError;
 pub use clients::{Clients, Target};
 pub use fault::{Fault, Tools};
-pub use guests::{Guest, guests};
-pub use hold::LONGEST as LONGEST_HOLD;
 pub use ledger::{Balance, Ledger, Row, Tables};
 pub use load::{Crew, Load};
 pub use measure::{bands, longest_wait, marks, measure, samples};
 pub use narrator::narrate;
-pub use stage::Stage;
-pub use tape::{Attempt, Kind, Probe, Recording, Tape, View};
-pub use trouble::Trouble;
+pub use other_clients::{OtherClient, other_clients};
+pub use recording::{Attempt, Kind, Probe, Recorder, Recording, View};
+pub use replication_hold::LONGEST as LONGEST_HOLD;
+pub use runner::Runner;
 pub use verdict::judge;
 pub use watched::watched;
 

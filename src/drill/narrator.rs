@@ -4,7 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{load::Load, record::GAP, tape::View};
+use super::{load::Load, record::GAP, recording::View};
 use crate::{
     event::{Event, Events, Moment},
     inventory::HostName,

@@ -11,7 +11,7 @@ use crate::{error::Result, event::Moment};
 ///
 /// What clients got counts from the second `from` of the load on: until then they get going.
 pub async fn watched(load: Load, from: f64, limits: &Limits) -> Result<Drill> {
-    let begun = load.tape().begun();
+    let begun = load.recorder().begun();
     let route = load.clients().route();
     let (recording, balance) = load.stop().await?;
     let mark = |t, moment| Mark {

@@ -212,7 +212,7 @@ impl Operation<'_> {
                 return Ok(None);
             }
         };
-        let from = load.tape().now();
+        let from = load.recorder().now();
         let done = tokio::select! {
             done = self.execute(plan, cluster) => done,
             never = narrate(&load, &self.connected.events) => match never {},

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
-    drill::Guest,
+    drill::OtherClient,
     error::{Error, Kind, Result},
     event::Stamped,
     inventory::HostName,
@@ -51,11 +51,11 @@ pub(crate) enum Question<'a> {
         what: &'a str,
         keep_secrets: bool,
     },
-    /// A drill; `guests` are the clients that are not its own.
+    /// A drill; `other_clients` are the clients that are not its own.
     Break {
         cluster: &'a Cluster,
         request: &'a Request,
-        guests: &'a [Guest],
+        other_clients: &'a [OtherClient],
     },
     /// What a drill that was killed has left is to be put right before anything else.
     Repair,

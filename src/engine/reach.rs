@@ -39,7 +39,7 @@ impl Reach {
         if code != SSH_FAILED {
             return None;
         }
-        remote::stranger(&self.config, &self.host).await
+        remote::host_key_mismatch(&self.config, &self.host).await
     }
 }
 

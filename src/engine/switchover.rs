@@ -104,15 +104,15 @@ async fn hand_over(
         }
         handover.still(&survey)?;
     }
-    let mut stage = drill::stage(run, connected, cluster.clone(), LIMITS);
-    stage.crew = CREW;
+    let mut runner = drill::runner(run, connected, cluster.clone(), LIMITS);
+    runner.crew = CREW;
     let fault = Fault {
         scenario: Scenario::Switchover,
         hosts: vec![handover.from.clone()],
         candidate: Some(handover.to.clone()),
         lag: None,
     };
-    let drill = stage.play_fault(fault, 1, 1).await?;
+    let drill = runner.play_fault(fault, 1, 1).await?;
     let record = Record::of(&cluster, run.begun, LIMITS, vec![drill]);
     record.write(&run.folder)?;
     Ok(Some((handover, record)))

@@ -17,7 +17,7 @@ use crate::{
 mod aws;
 mod docker;
 mod existing;
-mod greeting;
+mod ssh_probe;
 
 pub use crate::machine::{Machine, MachineState};
 

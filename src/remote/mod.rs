@@ -15,16 +15,16 @@ use crate::{
 };
 
 mod forward;
+mod host_key_mismatch;
 mod lease;
 mod runner;
 mod script;
 mod ssh;
-mod stranger;
 
+pub use host_key_mismatch::host_key_mismatch;
 pub use lease::Lease;
 pub use script::{NOTES, Script};
 pub use ssh::{Knock, SshRemote};
-pub use stranger::stranger;
 
 pub use crate::shell::quote;
 

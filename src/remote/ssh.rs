@@ -21,9 +21,9 @@ use tokio::{
 use super::{
     Connection, Lease, OnLine, Output, Remote, Script,
     forward::{Forwarded, Log},
+    host_key_mismatch::host_key_mismatch,
     lease::{Held, Taken},
     runner::{self, RUNNER, Told},
-    stranger::stranger,
 };
 use crate::{
     error::{Error, Result},
@@ -152,7 +152,7 @@ impl SshRemote {
                 }
                 Err(error) if is_final(&error) || Instant::now() >= deadline => {
                     if is_wrong_key(&full_text(&error))
-                        && let Some(named) = stranger(&self.config, host).await
+                        && let Some(named) = host_key_mismatch(&self.config, host).await
                     {
                         return Err(named);
                     }

@@ -5,10 +5,11 @@
 use indexmap::IndexMap;
 
 use super::{
+    labels,
     plain::SWITCHOVER,
     quantity::{count, ticking},
     terminal::{BAD, BOLD, BUSY, DIM, GOOD, Paint, WARN},
-    text, words,
+    text,
 };
 use crate::{
     event::{Event, HostState, Moment, Outcome, Stamped},
@@ -238,7 +239,7 @@ impl Board {
     }
 
     fn moment(&mut self, moment: Moment, host: Option<&HostName>) {
-        let word = words::moment(moment, self.planned);
+        let word = labels::moment(moment, self.planned);
         match moment {
             Moment::End => self.load = None,
             Moment::Repair | Moment::Whole => {
@@ -388,8 +389,8 @@ impl Image {
 impl HostLine {
     fn becomes(&mut self, state: HostState, t: f64, detail: Option<&str>) {
         self.running.retain(|running| running.step.is_some());
-        let label = words::host_state(state);
-        if words::is_reached(state) {
+        let label = labels::host_state(state);
+        if labels::is_reached(state) {
             if !matches!(self.rest, Rest::Failed(_)) {
                 self.rest = Rest::Reached(label);
             }

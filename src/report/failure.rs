@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use super::{
+    labels,
     mask::Masks,
     terminal::{BAD, BOLD, DIM, HINT, Paint, Terminal, WARN},
-    text, words,
+    text,
 };
 use crate::error::{Error, Kind};
 
@@ -37,7 +38,7 @@ pub fn error_json(error: &Error) -> Value {
 
 fn fields(error: &Error) -> Value {
     let mut value = json!({
-        "kind": words::kind(error.kind()),
+        "kind": labels::kind(error.kind()),
         "exit_code": error.kind().exit_code(),
         "message": error.what(),
         "host": error.host(),

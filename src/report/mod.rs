@@ -8,6 +8,7 @@ mod canvas;
 mod diff;
 mod drills;
 mod failure;
+mod labels;
 mod live;
 mod mask;
 mod page;
@@ -15,11 +16,10 @@ mod plain;
 mod prompt;
 mod run_log;
 mod sinks;
+mod summary;
 mod table;
-mod tally;
 mod terminal;
 mod text;
-mod words;
 
 use std::{
     future::Future,
@@ -43,8 +43,8 @@ pub use self::{
     page::KeptRun,
     prompt::{Expected, confirm},
     run_log::RunLog,
+    summary::{Run, StepTime, Summary, print_summary},
     table::{Table, Tone},
-    tally::{Run, StepTime, Summary, print_summary},
     terminal::{Side, Terminal},
 };
 pub use crate::quantity::{bytes, count, duration};

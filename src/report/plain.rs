@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 
 use super::{
+    labels,
     quantity::{count, duration},
     terminal::{BAD, DIM, GOOD, PLAIN, Paint, WARN},
-    text, words,
+    text,
 };
 use crate::{
     event::{Event, HostState, Moment, Outcome, Stamped},
@@ -129,7 +130,7 @@ impl Plain {
                 reached(*state),
                 Some(host),
                 "host".into(),
-                with_detail(words::host_state(*state), detail.as_deref()),
+                with_detail(labels::host_state(*state), detail.as_deref()),
             ),
             Event::Resource {
                 kind,
@@ -141,7 +142,7 @@ impl Plain {
                 None,
                 kind.clone(),
                 with_detail(
-                    &format!("{} {name}", words::host_state(*state)),
+                    &format!("{} {name}", labels::host_state(*state)),
                     (id != name).then_some(id.as_str()),
                 ),
             ),
@@ -183,7 +184,7 @@ impl Plain {
                     Outcome::Done => (Detail::Results, PLAIN),
                     Outcome::Cancelled => (Detail::Starts, DIM),
                 };
-                let mut what = paint.on(style, words::outcome(*outcome));
+                let mut what = paint.on(style, labels::outcome(*outcome));
                 if *outcome != Outcome::Cancelled {
                     what += &format!(" ({})", duration(*seconds));
                 }
@@ -250,7 +251,7 @@ impl Plain {
                     Detail::Failures,
                     host.as_ref(),
                     "drill".into(),
-                    paint.on(style, words::moment(*moment, self.planned)),
+                    paint.on(style, labels::moment(*moment, self.planned)),
                 )
             }
             Event::Load {
@@ -294,7 +295,7 @@ impl Plain {
 }
 
 fn reached(state: HostState) -> Detail {
-    if words::is_reached(state) {
+    if labels::is_reached(state) {
         Detail::Results
     } else {
         Detail::Starts

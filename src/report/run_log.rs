@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{page::KeptRun, quantity::duration, text, words};
+use super::{labels, page::KeptRun, quantity::duration, text};
 use crate::{
     error::{Error, Result},
     event::{Event, Outcome, Stamped, Stream},
@@ -125,7 +125,7 @@ impl RunLog {
                 detail,
             } => {
                 let detail = detail.as_ref().map(|d| format!(" ({d})"));
-                let state = words::host_state(*state);
+                let state = labels::host_state(*state);
                 self.host(host)?.heading(
                     t,
                     None,
@@ -178,7 +178,7 @@ impl RunLog {
                 error,
             } => {
                 let log = self.host(host)?;
-                let (outcome, seconds) = (words::outcome(*outcome), duration(*seconds));
+                let (outcome, seconds) = (labels::outcome(*outcome), duration(*seconds));
                 log.heading(
                     t,
                     Some(*step),

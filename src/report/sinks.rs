@@ -13,7 +13,7 @@ use super::{
     live::Live,
     plain::{Detail, Plain},
     run_log::RunLog,
-    tally::{Run, Tally},
+    summary::{Run, RunTotals},
     terminal::{Paint, Terminal},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
 /// All that a run is reported to.
 pub(super) struct Sinks {
     terminal: Terminal,
-    tally: Tally,
+    totals: RunTotals,
     json: Option<Pipe>,
     run_log: Option<RunLog>,
     people: Option<People>,
@@ -67,7 +67,7 @@ impl Sinks {
     ) -> Self {
         Self {
             terminal,
-            tally: Tally::default(),
+            totals: RunTotals::default(),
             json,
             run_log,
             people,
@@ -77,7 +77,7 @@ impl Sinks {
     pub(super) fn event(&mut self, mut stamped: Stamped) {
         self.terminal.masks.hide_in_event(&mut stamped);
         round(&mut stamped);
-        self.tally.event(&stamped);
+        self.totals.event(&stamped);
         if self.json.is_some() || self.run_log.is_some() {
             // Events are plain data with string keys; they always serialize.
             let line = serde_json::to_string(&stamped).unwrap_or_default();
@@ -108,7 +108,7 @@ impl Sinks {
     pub(super) fn failure(&mut self, mut failure: Value) {
         self.terminal.masks.hide_in_json(&mut failure);
         if let Some(log) = &mut self.run_log {
-            log.failure(self.tally.seconds(), failure);
+            log.failure(self.totals.seconds(), failure);
         }
     }
 
@@ -147,7 +147,7 @@ impl Sinks {
 
     pub(super) fn finish(mut self) -> Run {
         self.hide();
-        let mut run = self.tally.into_run();
+        let mut run = self.totals.into_run();
         if let Some(log) = &mut self.run_log {
             run.page = log.write_page();
             run.log = Some(log.folder().to_owned());

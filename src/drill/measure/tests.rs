@@ -1,5 +1,5 @@
 use super::*;
-use crate::{drill::trouble::Trouble, inventory::HostName};
+use crate::{drill::client_error::ClientError, inventory::HostName};
 
 fn write(client: u32, from: f64, to: f64, timeline: u32) -> Attempt {
     Attempt {
@@ -27,7 +27,7 @@ fn refused(client: u32, to: f64) -> Attempt {
         kind: Kind::Write,
         from: to - 0.01,
         to,
-        result: Err(Trouble::Closed),
+        result: Err(ClientError::Closed),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{connected::Connected, run::Run};
 use crate::{
     cluster::Cluster,
-    drill::{Crew, Stage, Tools, record::Limits},
+    drill::{Crew, Runner, Tools, record::Limits},
 };
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ pub(crate) mod repair;
 pub(crate) mod watch;
 
 /// What one drill after another is played with.
-pub(super) fn stage<'a>(
+pub(super) fn runner<'a>(
     run: &Run<'_>,
     connected: &'a Connected<'_>,
     cluster: Arc<Cluster>,
     limits: Limits,
-) -> Stage<'a> {
-    Stage {
+) -> Runner<'a> {
+    Runner {
         tools: Tools {
             cluster,
             remote: connected.remote.clone(),

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::stage;
+use super::runner;
 use crate::{
     cluster::Cluster,
     drill::{
-        Clients, Crew, Scenario, Stage, can_be_played, guests,
+        Clients, Crew, Runner, Scenario, can_be_played, other_clients,
         record::{Drill, Limits, Record},
     },
     engine::{
@@ -66,10 +66,10 @@ pub(crate) async fn run(
                 .on(machines, &run.events, async |connected| {
                     let proven = guard(run, connected, &request).await?;
                     cluster = Some(proven.clone());
-                    let mut stage = stage(run, connected, proven, request.limits);
-                    stage.crew = request.crew;
-                    stage.lag = request.lag;
-                    play(connected, &stage, &request, &mut drills).await
+                    let mut runner = runner(run, connected, proven, request.limits);
+                    runner.crew = request.crew;
+                    runner.lag = request.lag;
+                    play(connected, &runner, &request, &mut drills).await
                 })
                 .await;
             let Some(cluster) = cluster.filter(|_| !drills.is_empty()) else {
@@ -93,13 +93,13 @@ pub(crate) async fn run(
 /// Plays every scenario as often as it was asked for, with a proven cluster between any two.
 async fn play(
     connected: &Connected<'_>,
-    stage: &Stage<'_>,
+    runner: &Runner<'_>,
     request: &Request,
     drills: &mut Vec<Drill>,
 ) -> Result<()> {
     for scenario in &request.scenarios {
         for run in 1..=request.runs {
-            let mut drill = stage.play(*scenario, run, request.runs).await?;
+            let mut drill = runner.play(*scenario, run, request.runs).await?;
             let observed = connected.look().await?.whole()?;
             let proof = connected.prove(observed, SETTLING).await?;
             let failed = proof.error(&connected.context.inventory.cluster);
@@ -172,7 +172,7 @@ async fn guard(
     let question = Question::Break {
         cluster: &cluster,
         request,
-        guests: &guests(&clients).await?,
+        other_clients: &other_clients(&clients).await?,
     };
     consent(run.context.operator.as_ref(), question).await?;
     Ok(cluster)

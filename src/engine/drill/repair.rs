@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::stage;
+use super::runner;
 use crate::{
     drill::{Scenario, record::Limits},
     engine::{
@@ -98,7 +98,7 @@ async fn put_right(run: &Run<'_>, broken: &Broken, note: BrokenNote) -> Result<(
     let repaired = context.on(hosts.complete(context)?, &run.events, async |connected| {
         let repaired = async {
             let observed = connected.look().await?;
-            stage(run, connected, observed.cluster, limits)
+            runner(run, connected, observed.cluster, limits)
                 .repair_left(broken, note)
                 .await
         };

@@ -75,7 +75,7 @@ async fn watch(
         .await?,
     );
     let load = Load::start(clients.clone(), folder, &request.crew).await?;
-    let begun = load.tape().begun();
+    let begun = load.recorder().begun();
     let tell = |moment| {
         connected
             .events

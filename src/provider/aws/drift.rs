@@ -7,8 +7,8 @@ use super::{
     groups::{self, Amendment},
     instance::Found,
     membership::{self, Membership},
+    public_address::PublicAddress,
     removal::{GROUP, INSTANCE},
-    seen::Seen,
     survey, together,
 };
 use crate::{
@@ -29,12 +29,12 @@ impl Drift {
         ec2: &Client,
         inventory: &Inventory,
         settings: &Aws,
-        seen: &Seen,
+        public_address: &PublicAddress,
         found: &[Found],
     ) -> Result<Self> {
         let mut drift = Self::default();
         for (vpc, groups) in groups::find_all(ec2, &inventory.cluster).await? {
-            let operators = match survey::operators(ec2, settings, seen, &vpc).await {
+            let operators = match survey::operators(ec2, settings, public_address, &vpc).await {
                 Ok(operators) => Some(operators),
                 // Nobody can say from where this machine comes, and what is there need not suffer.
                 Err(error) if error.kind() == Kind::Input => None,

@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
     event::{Events, HostState},
     inventory::{Aws, Connect, HostName, Inventory, Role},
-    provider::{Access, Machine, greeting::answers},
+    provider::{Access, Machine, ssh_probe::answers},
     workspace::Launches,
 };
 

@@ -15,8 +15,8 @@ use self::{
     failure::{Doing, Failure, allowed},
     instance::Found,
     launch::Launch,
+    public_address::PublicAddress,
     request::Spec,
-    seen::Seen,
     survey::Survey,
 };
 use super::{Access, CLUSTER_LABEL, ID_LABEL, Machine, Provider, Resource};
@@ -38,10 +38,10 @@ mod key_pair;
 mod launch;
 mod membership;
 mod placement;
+mod public_address;
 mod removal;
 mod request;
 mod rules;
-mod seen;
 mod survey;
 mod user_data;
 
@@ -56,7 +56,7 @@ pub(super) struct AwsProvider {
     account: OnceCell<Account>,
     /// What `preflight` has seen; `launch` need not ask again what a minute does not change.
     surveyed: Mutex<Option<(Vec<HostName>, Survey)>>,
-    seen: Seen,
+    public_address: PublicAddress,
     /// What was discovered a moment ago, for whoever asks about the same hosts next.
     discovered: Mutex<Option<Vec<Found>>>,
 }
@@ -68,7 +68,7 @@ impl AwsProvider {
             settings: settings.clone(),
             account: OnceCell::new(),
             surveyed: Mutex::default(),
-            seen: Seen::default(),
+            public_address: PublicAddress::default(),
             discovered: Mutex::default(),
         }
     }
@@ -108,7 +108,7 @@ impl AwsProvider {
             account,
             &self.inventory,
             &self.settings,
-            &self.seen,
+            &self.public_address,
             missing,
             alive,
         )
@@ -276,7 +276,7 @@ impl AwsProvider {
             &account.ec2,
             &self.inventory,
             &self.settings,
-            &self.seen,
+            &self.public_address,
             alive,
         )
         .await

@@ -11,7 +11,7 @@ use super::{
     image::{self, Image},
     instance::{Found, filter},
     placement::{self, Subnet, Wish},
-    seen::Seen,
+    public_address::PublicAddress,
 };
 use crate::{
     error::{Error, Result},
@@ -39,7 +39,7 @@ pub(super) async fn survey(
     account: &Account,
     inventory: &Inventory,
     settings: &Aws,
-    seen: &Seen,
+    public_address: &PublicAddress,
     missing: &[HostName],
     found: &[Found],
 ) -> Result<Survey> {
@@ -108,7 +108,7 @@ pub(super) async fn survey(
         };
         places.insert(host.clone(), place);
     }
-    let operators = operators(ec2, settings, seen, &vpc).await?;
+    let operators = operators(ec2, settings, public_address, &vpc).await?;
     Ok(Survey {
         vpc,
         operators,
@@ -120,12 +120,12 @@ pub(super) async fn survey(
 pub(super) async fn operators(
     ec2: &Client,
     settings: &Aws,
-    seen: &Seen,
+    public_address: &PublicAddress,
     vpc: &str,
 ) -> Result<Vec<Ipv4Net>> {
     match (settings.operator_cidrs.as_slice(), settings.connect) {
         ([], Connect::Private) => networks_of(ec2, vpc).await,
-        ([], Connect::Public) => Ok(vec![seen.address(settings).await?.into()]),
+        ([], Connect::Public) => Ok(vec![public_address.address(settings).await?.into()]),
         (named, _) => Ok(named.to_vec()),
     }
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     event::{Events, HostState},
-    provider::{Access, Machine, greeting::answers},
+    provider::{Access, Machine, ssh_probe::answers},
 };
 
 /// Boots hosts, each on its own and all at the same time.

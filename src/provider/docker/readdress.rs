@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     event::{Events, HostState},
     inventory::HostName,
-    provider::{Machine, greeting::answers},
+    provider::{Machine, ssh_probe::answers},
 };
 
 /// Where hosts that run are to be instead of where they are.

@@ -11,7 +11,7 @@ use crate::{
         record::{Band, Drill, Hold, Mark, Seen, Span},
     },
     event::Moment,
-    report::{quantity::duration, words},
+    report::{labels, quantity::duration},
 };
 
 /// Heights in pixels.
@@ -95,7 +95,7 @@ pub(super) fn chart(drill: &Drill) -> Markup {
 }
 
 fn said(drill: &Drill, moment: Moment) -> &'static str {
-    words::moment(moment, drill.scenario == Scenario::Switchover)
+    labels::moment(moment, drill.scenario == Scenario::Switchover)
 }
 
 /// Seconds since the fault.

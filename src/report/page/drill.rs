@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::{KeptRun, axis::pct, chart::chart, run, sheet::section};
+use super::{KeptRun, axis::pct, chart::chart, layout::section, run};
 use crate::{
     drill::{
         Scenario,

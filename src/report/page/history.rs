@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::recount::Recount;
+use super::replay::Replay;
 
 /// Where a span belongs in the picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,12 +173,12 @@ pub(super) enum Verdict {
 impl History {
     /// Reads the text of an `events.jsonl`.
     pub(super) fn read(text: &str) -> Self {
-        let mut recount = Recount::default();
+        let mut replay = Replay::default();
         text.lines()
             // A run that was killed may have left half a line.
             .filter_map(|line| serde_json::from_str::<Line>(line).ok())
-            .for_each(|line| recount.take(line));
-        recount.finish()
+            .for_each(|line| replay.take(line));
+        replay.finish()
     }
 
     pub(super) fn verdict(&self) -> Verdict {

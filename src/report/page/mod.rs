@@ -24,9 +24,9 @@ mod document;
 mod drill;
 mod gantt;
 mod history;
-mod recount;
+mod layout;
+mod replay;
 mod run;
-mod sheet;
 mod terminal;
 
 use self::history::History;
@@ -78,7 +78,7 @@ impl KeptRun {
             Some(record) => drill::body(self, record),
             None => run::body(self),
         };
-        sheet::sheet(self, &body)
+        layout::page(self, &body)
     }
 
     /// Writes the page into the run's folder, for its owner alone, and returns its path.

@@ -8,7 +8,7 @@ use super::{
     critical::{Link, critical_path},
     gantt::{class_of, gantt, on_path},
     history::{Ending, Failure, History, Planned, Span},
-    sheet::{folded, section},
+    layout::{folded, section},
 };
 use crate::report::quantity::duration;
 

@@ -4,7 +4,7 @@ use super::{
     KeptRun,
     critical::critical_path,
     history::{Ending, Failure, History},
-    sheet,
+    layout,
 };
 use crate::report::{Side, Table, Tone, drills, quantity::duration, text};
 
@@ -48,7 +48,7 @@ fn heading(run: &KeptRun) -> String {
         "{} {}: {} after {}",
         history.verb,
         history.cluster,
-        sheet::word(history),
+        layout::word(history),
         duration(history.seconds)
     );
     let counts = [

@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::tally::{Summary, summary_text};
+use crate::report::summary::{Summary, summary_text};
 
 fn tallied(events: Vec<Stamped>) -> Run {
     let mut sinks = Sinks::new(terminal(0), None, None, None);

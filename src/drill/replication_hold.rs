@@ -29,12 +29,12 @@ const SLACK: Duration = Duration::from_secs(10);
 const ORDER: Duration = Duration::from_secs(20);
 
 /// A leader whose replicas hear nothing.
-pub(super) struct Hold {
+pub(super) struct ReplicationHold {
     sql: Sql,
     host: HostName,
 }
 
-impl Hold {
+impl ReplicationHold {
     /// Stops what sends WAL on `host`, for no longer than `lag` and a little more.
     pub(super) async fn begin(
         tools: &Tools<'_>,
@@ -46,8 +46,8 @@ impl Hold {
         let sql = clients
             .open(&Target::Member(host.clone()))
             .await
-            .map_err(|trouble| {
-                failed(Error::failed("cannot ask the leader").cause(trouble.to_string()))
+            .map_err(|error| {
+                failed(Error::failed("cannot ask the leader").cause(error.to_string()))
             })?;
         let rows = sql.query("select pid from pg_stat_replication").await;
         let pids: Vec<u32> = rows

@@ -10,14 +10,14 @@ use crate::{
 
 /// Connections of one kind that are neither pgherd's nor the cluster's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guest {
+pub struct OtherClient {
     pub member: String,
     pub user: String,
     pub application: String,
     pub count: u64,
 }
 
-impl std::fmt::Display for Guest {
+impl std::fmt::Display for OtherClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let plural = if self.count == 1 { "" } else { "s" };
         write!(
@@ -33,7 +33,7 @@ impl std::fmt::Display for Guest {
 }
 
 /// Asks every member who is connected to it.
-pub async fn guests(clients: &Clients) -> Result<Vec<Guest>> {
+pub async fn other_clients(clients: &Clients) -> Result<Vec<OtherClient>> {
     // Patroni names its own connections; walsenders are no client backends.
     let statement = format!(
         "select usename, application_name, count(*) from pg_stat_activity \
@@ -46,30 +46,30 @@ pub async fn guests(clients: &Clients) -> Result<Vec<Guest>> {
         let statement = &statement;
         async move {
             let target = Target::Member(member.clone());
-            let sql = clients.open(&target).await.map_err(|trouble| {
+            let sql = clients.open(&target).await.map_err(|error| {
                 Error::failed("cannot see who is connected")
                     .on(member)
-                    .cause(trouble.to_string())
+                    .cause(error.to_string())
             })?;
             let rows = sql
                 .query(statement)
                 .await
                 .map_err(|error| error.on(member))?;
-            let guest = |row: &tokio_postgres::SimpleQueryRow| {
+            let client = |row: &tokio_postgres::SimpleQueryRow| {
                 let field = |at: usize| row.get(at).unwrap_or_default().to_owned();
-                Guest {
+                OtherClient {
                     member: member.to_string(),
                     user: field(0),
                     application: field(1),
                     count: field(2).parse().unwrap_or(1),
                 }
             };
-            Ok::<_, Error>(rows.iter().map(guest).collect::<Vec<_>>())
+            Ok::<_, Error>(rows.iter().map(client).collect::<Vec<_>>())
         }
     });
-    let mut guests = Vec::new();
+    let mut other_clients = Vec::new();
     for answer in join_all(asked).await {
-        guests.extend(answer?);
+        other_clients.extend(answer?);
     }
-    Ok(guests)
+    Ok(other_clients)
 }

@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt, io};
 
 /// Why something was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trouble {
+pub enum ClientError {
     /// Nobody listens.
     Refused,
     /// No way to the host.
@@ -28,7 +28,7 @@ pub enum Trouble {
     Other,
 }
 
-impl Trouble {
+impl ClientError {
     /// Tells the kind of an error, whatever it is wrapped in.
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(error);
@@ -38,7 +38,7 @@ impl Trouble {
                     return Self::of_sqlstate(code.code());
                 }
                 if sql.is_closed() {
-                    return Trouble::Closed;
+                    return ClientError::Closed;
                 }
             }
             if let Some(io) = error.downcast_ref::<io::Error>() {
@@ -46,29 +46,31 @@ impl Trouble {
             }
             next = error.source();
         }
-        Trouble::Other
+        ClientError::Other
     }
 
     /// Source: PostgreSQL's documentation, appendix A.
     fn of_sqlstate(code: &str) -> Self {
         match code {
-            "25006" => Trouble::ReadOnly,
-            "57P01" | "57P02" => Trouble::ShuttingDown,
-            "57P03" => Trouble::StartingUp,
-            "53300" => Trouble::Full,
-            code => Trouble::Sql(code.to_owned()),
+            "25006" => ClientError::ReadOnly,
+            "57P01" | "57P02" => ClientError::ShuttingDown,
+            "57P03" => ClientError::StartingUp,
+            "53300" => ClientError::Full,
+            code => ClientError::Sql(code.to_owned()),
         }
     }
 
     fn of_io(kind: io::ErrorKind) -> Self {
         use io::ErrorKind as Kind;
         match kind {
-            Kind::ConnectionRefused => Trouble::Refused,
-            Kind::HostUnreachable | Kind::NetworkUnreachable => Trouble::Unreachable,
-            Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Trouble::Reset,
-            Kind::UnexpectedEof => Trouble::Closed,
-            Kind::TimedOut => Trouble::Timeout,
-            _ => Trouble::Other,
+            Kind::ConnectionRefused => ClientError::Refused,
+            Kind::HostUnreachable | Kind::NetworkUnreachable => ClientError::Unreachable,
+            Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => {
+                ClientError::Reset
+            }
+            Kind::UnexpectedEof => ClientError::Closed,
+            Kind::TimedOut => ClientError::Timeout,
+            _ => ClientError::Other,
         }
     }
 
@@ -76,30 +78,30 @@ impl Trouble {
     pub fn is_answer(&self) -> bool {
         matches!(
             self,
-            Trouble::ReadOnly
-                | Trouble::ShuttingDown
-                | Trouble::StartingUp
-                | Trouble::Full
-                | Trouble::Sql(_)
+            ClientError::ReadOnly
+                | ClientError::ShuttingDown
+                | ClientError::StartingUp
+                | ClientError::Full
+                | ClientError::Sql(_)
         )
     }
 }
 
 /// The identifier in documents.
-impl fmt::Display for Trouble {
+impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Trouble::Refused => "refused",
-            Trouble::Unreachable => "unreachable",
-            Trouble::Reset => "reset",
-            Trouble::Closed => "closed",
-            Trouble::Timeout => "timeout",
-            Trouble::ReadOnly => "read_only",
-            Trouble::ShuttingDown => "shutting_down",
-            Trouble::StartingUp => "starting_up",
-            Trouble::Full => "full",
-            Trouble::Sql(code) => return write!(f, "sqlstate_{code}"),
-            Trouble::Other => "other",
+            ClientError::Refused => "refused",
+            ClientError::Unreachable => "unreachable",
+            ClientError::Reset => "reset",
+            ClientError::Closed => "closed",
+            ClientError::Timeout => "timeout",
+            ClientError::ReadOnly => "read_only",
+            ClientError::ShuttingDown => "shutting_down",
+            ClientError::StartingUp => "starting_up",
+            ClientError::Full => "full",
+            ClientError::Sql(code) => return write!(f, "sqlstate_{code}"),
+            ClientError::Other => "other",
         })
     }
 }
@@ -123,15 +125,18 @@ mod tests {
             }
         }
         let wrapped = Wrapped(io::ErrorKind::ConnectionRefused.into());
-        assert_eq!(Trouble::of(&wrapped), Trouble::Refused);
-        assert_eq!(Trouble::of(&fmt::Error), Trouble::Other);
+        assert_eq!(ClientError::of(&wrapped), ClientError::Refused);
+        assert_eq!(ClientError::of(&fmt::Error), ClientError::Other);
     }
 
     #[test]
     fn what_postgresql_says_is_an_answer() {
-        assert_eq!(Trouble::of_sqlstate("25006"), Trouble::ReadOnly);
-        assert!(Trouble::of_sqlstate("57P03").is_answer());
-        assert_eq!(Trouble::of_sqlstate("40001").to_string(), "sqlstate_40001");
-        assert!(!Trouble::Closed.is_answer());
+        assert_eq!(ClientError::of_sqlstate("25006"), ClientError::ReadOnly);
+        assert!(ClientError::of_sqlstate("57P03").is_answer());
+        assert_eq!(
+            ClientError::of_sqlstate("40001").to_string(),
+            "sqlstate_40001"
+        );
+        assert!(!ClientError::Closed.is_answer());
     }
 }

@@ -12,12 +12,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Clients, Crew, Fault, Load, Scenario, Tables, Tools, bands,
-    hold::{self, Hold},
-    judge, longest_wait, marks, measure, narrate,
+    Clients, Crew, Fault, Load, Scenario, Tables, Tools, bands, judge, longest_wait, marks,
+    measure, narrate,
     record::{self, Drill, Limits, Mark, Measured, Span},
+    recording::Recording,
+    replication_hold::{self, ReplicationHold},
     samples,
-    tape::Recording,
 };
 use crate::{
     error::{Error, Result},
@@ -40,13 +40,13 @@ const LINGER: Duration = Duration::from_secs(3);
 const RECOVERY: Duration = Duration::from_secs(180);
 /// How long clients go on in a cluster that is whole.
 const TAIL: Duration = Duration::from_secs(2);
-/// How often the stage looks what clients get.
+/// How often the runner looks what clients get.
 const LOOK: Duration = Duration::from_millis(50);
 /// How often it looks whether the cluster is whole.
 const INSPECTION: Duration = Duration::from_millis(250);
 
 /// What drills are played with.
-pub struct Stage<'a> {
+pub struct Runner<'a> {
     pub tools: Tools<'a>,
     pub workspace: &'a Workspace,
     pub machines: &'a [Machine],
@@ -71,7 +71,7 @@ struct Times {
     whole: Option<f64>,
 }
 
-impl Stage<'_> {
+impl Runner<'_> {
     /// Plays `scenario` once. Whatever happens, what was broken is put right before this returns, or
     /// the error says that it could not be.
     pub async fn play(&self, scenario: Scenario, run: usize, runs: usize) -> Result<Drill> {
@@ -97,7 +97,7 @@ impl Stage<'_> {
         workspace::private_folder(&folder)?;
         fault.prepare(&self.tools).await?;
         let load = Load::start(clients.clone(), &folder, &self.crew).await?;
-        let begun = load.tape().begun();
+        let begun = load.recorder().begun();
         let mut times = Times::default();
         let acted = tokio::select! {
             acted = self.act(&fault, &load, &mut times) => acted,
@@ -171,7 +171,7 @@ impl Stage<'_> {
         let machines = self.tools.provider.discover().await?;
         self.workspace.write_ssh_config(&machines)?;
         if let (Some(_), Some(host)) = (fault.lag, fault.hosts.first()) {
-            hold::release(&self.tools, host).await?;
+            replication_hold::release(&self.tools, host).await?;
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Stage<'_> {
             .unwrap_or_else(|_| Err(Error::failed("the drill itself failed (a panic)")));
         let interrupted = self.cancel.is_cancelled();
         if times.repair.is_none() && (lifts(fault.scenario) || suffered.is_err()) {
-            times.repair = Some(load.tape().now());
+            times.repair = Some(load.recorder().now());
             self.tell(Moment::Repair);
         }
         let repaired = self.repair(fault, self.machines).await;
@@ -241,7 +241,7 @@ impl Stage<'_> {
             moment: Moment::Fault,
             host: fault.hosts.first().cloned(),
         });
-        times.fault = Some(load.tape().now());
+        times.fault = Some(load.recorder().now());
         fault.inject(&self.tools, self.machines).await?;
         let scenario = fault.scenario;
         let patroni = &self.tools.cluster.inventory.patroni;
@@ -281,9 +281,9 @@ impl Stage<'_> {
         times: &mut Times,
     ) -> Result<()> {
         let most = self.tools.cluster.inventory.patroni.maximum_lag_on_failover / 2;
-        let hold = Hold::begin(&self.tools, load.clients(), host, lag).await?;
+        let hold = ReplicationHold::begin(&self.tools, load.clients(), host, lag).await?;
         let begin = Instant::now();
-        times.held_up = Some(load.tape().now());
+        times.held_up = Some(load.recorder().now());
         self.events.emit(Event::DrillMoment {
             moment: Moment::HeldUp,
             host: Some(host.clone()),
@@ -329,7 +329,7 @@ impl Stage<'_> {
     async fn until_whole(&self, load: Option<&Load>, newer: Option<u32>) -> Option<f64> {
         let prover = self.prover();
         let begin = Instant::now();
-        let clock = || load.map_or(begin.elapsed().as_secs_f64(), |load| load.tape().now());
+        let clock = || load.map_or(begin.elapsed().as_secs_f64(), |load| load.recorder().now());
         while begin.elapsed() < RECOVERY + self.ttl() {
             let seen = clock();
             let moved = newer

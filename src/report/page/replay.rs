@@ -6,7 +6,7 @@ use super::history::{
 
 /// A history in the making.
 #[derive(Debug, Default)]
-pub(super) struct Recount {
+pub(super) struct Replay {
     history: History,
     /// Spans that have begun and not ended.
     open: Vec<Span>,
@@ -21,7 +21,7 @@ pub(super) struct Recount {
     last: f64,
 }
 
-impl Recount {
+impl Replay {
     pub(super) fn take(&mut self, line: Line) {
         let t = line.t;
         self.last = self.last.max(t);

@@ -1,4 +1,4 @@
-//! The sheet that a run or a drill is printed on: its head, its figures, its frame.
+//! The page of a run or a drill: its head, its figures, its frame.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -13,7 +13,7 @@ const STYLE: &str = include_str!("style.css");
 /// Nothing is loaded from anywhere and nothing runs, whatever a host may have printed.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
-pub(super) fn sheet(run: &KeptRun, body: &Markup) -> String {
+pub(super) fn page(run: &KeptRun, body: &Markup) -> String {
     let history = &run.history;
     let title = format!("{} {}: {}", history.verb, history.cluster, word(history));
     let page = html! {

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::{record::Seen, trouble::Trouble};
+use super::{client_error::ClientError, record::Seen};
 use crate::inventory::HostName;
 
 /// One thing that a client tried. Times are seconds since the load began.
@@ -17,7 +17,7 @@ pub struct Attempt {
     pub from: f64,
     pub to: f64,
     /// For a write, the timeline on which it was committed.
-    pub result: Result<Option<u32>, Trouble>,
+    pub result: Result<Option<u32>, ClientError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub struct View {
 
 /// A clock, and what was seen since it was started.
 #[derive(Debug)]
-pub struct Tape {
+pub struct Recorder {
     start: Instant,
     begun: jiff::Timestamp,
     inner: Mutex<Inner>,
@@ -80,7 +80,7 @@ struct Inner {
     view: View,
 }
 
-impl Tape {
+impl Recorder {
     pub fn start() -> Self {
         Self {
             start: Instant::now(),

@@ -66,7 +66,7 @@ impl Key {
 /// The error that says who answers in `host`'s place; `config` is the workspace's `ssh_config`.
 ///
 /// None where it is the right host after all, or where nobody can be asked.
-pub async fn stranger(config: &Path, host: &HostName) -> Option<Error> {
+pub async fn host_key_mismatch(config: &Path, host: &HostName) -> Option<Error> {
     let mut ssh = Command::new("ssh");
     ssh.arg("-F").arg(config).args(["-G", host.as_str()]);
     let mut target = Target::parse(&printed(ssh).await?)?;

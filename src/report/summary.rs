@@ -65,14 +65,14 @@ impl Run {
 
 /// Counts as events pass by.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct RunTotals {
     run: Run,
     /// Hosts and resources that are being made: `created` alone may tell of an old one.
     making: HashSet<String>,
     finished: bool,
 }
 
-impl Tally {
+impl RunTotals {
     pub(super) fn event(&mut self, stamped: &Stamped) {
         if !self.finished {
             self.run.seconds = stamped.t;

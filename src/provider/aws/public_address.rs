@@ -22,9 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The answer, once there is one: a run asks no more than once.
 #[derive(Debug, Default)]
-pub(super) struct Seen(OnceCell<Ipv4Addr>);
+pub(super) struct PublicAddress(OnceCell<Ipv4Addr>);
 
-impl Seen {
+impl PublicAddress {
     /// # Errors
     /// Nobody could say, and nothing is guessed: an open door would be the alternative.
     pub(super) async fn address(&self, settings: &Aws) -> Result<Ipv4Addr> {

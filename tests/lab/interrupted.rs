@@ -1,8 +1,14 @@
 //! Runs that are killed anywhere, and PostgreSQL 16 at the tutorial's own addresses.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::support::{Lab, docker, image_with_postgresql_16};
+use crate::{
+    quorum::door,
+    support::{Lab, docker, image_with_postgresql_16, prepared_image, prepared_version},
+    watch::Writer,
+};
 
 fn ended(name: &'static str) -> impl Fn(&Value) -> bool {
     move |event| event["event"] == "step_finished" && event["name"] == name
@@ -57,5 +63,85 @@ fn whatever_kills_a_run_the_next_completes_it() {
     let said = lab.expect(0, &["up"]);
     assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
     lab.expect(0, &["down", "--yes"]);
+    assert_eq!(lab.leftovers(), "");
+}
+
+fn cluster(tls: bool) -> String {
+    format!(
+        "provider: {{ kind: docker, image: {}, subnet: 10.84.23.0/24 }}\n\
+         postgresql: {{ version: {}, users: {{ shop: {{}} }}, databases: {{ shop: {{}} }} }}\n\
+         tls: {{ enabled: {tls} }}\nhosts:\n  \
+         node1: {{ roles: [postgres] }}\n  node2: {{ roles: [postgres] }}\n  \
+         node3: {{ roles: [postgres] }}\n  node4: {{ roles: [etcd] }}\n  \
+         haproxy: {{ roles: [haproxy] }}\n",
+        prepared_image(),
+        prepared_version(),
+    )
+}
+
+/// Runs something again and again, each time killed after a kind of step that no run was killed after
+/// before, until one comes to its end. Returns those kinds.
+fn killed_after_every_step(lab: &Lab, words: &[&str]) -> Vec<String> {
+    let json = [words, &["--json"]].concat();
+    let mut killed: Vec<String> = Vec::new();
+    loop {
+        let mut latest = None;
+        let reached = lab.kill_run(&json, |event| {
+            let name = match event["event"].as_str() {
+                Some("step_finished") => event["name"].as_str(),
+                Some("host") => event["state"].as_str(),
+                _ => None,
+            };
+            latest = name
+                .filter(|name| !killed.iter().any(|it| it == name))
+                .map(str::to_owned);
+            latest.is_some()
+        });
+        match latest.filter(|_| reached) {
+            Some(step) => killed.push(step),
+            // Hosts let go of a dead run's lease within half a minute.
+            None if lab.last_said().contains("another run is at work") => {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            None => break,
+        }
+    }
+    println!("{}: killed after {}", words.join(" "), killed.join(", "));
+    lab.expect(0, words);
+    killed
+}
+
+#[test]
+fn soak_a_run_may_be_killed_after_every_kind_of_step() {
+    let lab = Lab::new("steps", &cluster(true));
+    let killed = killed_after_every_step(&lab, &["up", "--yes"]);
+    assert!(
+        killed.iter().any(|step| step == "start-patroni"),
+        "{killed:?}"
+    );
+    lab.expect(0, &["verify"]);
+
+    let writer = Writer::start(&door(&lab));
+    for tls in [false, true] {
+        lab.write_inventory(&cluster(tls));
+        let killed = killed_after_every_step(&lab, &["up", "--yes"]);
+        let changed = killed.iter().any(|step| step == "configure-patroni");
+        assert!(changed, "{killed:?}");
+        lab.holds_within(Duration::from_secs(60));
+    }
+    for words in [&["rotate", "certs", "--yes"][..], &["restart", "--yes"]] {
+        killed_after_every_step(&lab, words);
+        lab.holds_within(Duration::from_secs(60));
+    }
+    let written = writer.end();
+    println!(
+        "{} rows, {:?} at most without one, {} refused",
+        written.acknowledged.len(),
+        written.longest_gap,
+        written.refused.len()
+    );
+    killed_after_every_step(&lab, &["rotate", "secrets", "--yes"]);
+    lab.holds_within(Duration::from_secs(60));
+    killed_after_every_step(&lab, &["down", "--yes"]);
     assert_eq!(lab.leftovers(), "");
 }

@@ -37,7 +37,7 @@ fn inventory(tls: bool, set: usize) -> String {
 }
 
 /// A client that takes TLS where it is offered, as clients do unless they are told otherwise.
-fn door(lab: &Lab) -> Door {
+pub(crate) fn door(lab: &Lab) -> Door {
     let secrets = fs::read_to_string(lab.workspace().join("secrets.yaml")).unwrap();
     let line = secrets.lines().find(|line| line.starts_with("superuser: "));
     let (_, password) = line.unwrap().split_once(": ").unwrap();

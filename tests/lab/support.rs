@@ -189,10 +189,14 @@ impl Lab {
             .any(|event| when(&event));
         kill(&mut child);
         if !reached {
-            let said = fs::read_to_string(self.dir.path().join("stderr"));
-            println!("it ended by itself: {}", said.unwrap_or_default());
+            println!("it ended by itself: {}", self.last_said());
         }
         reached
+    }
+
+    /// What the run that was last given to `kill_run` printed for people.
+    pub(crate) fn last_said(&self) -> String {
+        fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default()
     }
 
     /// Everything that the engine has of this cluster.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long the candidate may take to lead.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who leads and who is to lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Handover {
             _ => {}
         }
         let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
+        while begin.elapsed() < TIMEOUT {
             if Patroni::on(http, &self.to)
                 .is_leader()
                 .await

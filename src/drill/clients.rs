@@ -33,12 +33,12 @@ use crate::{
 /// How long a direct connection may take to be tried out, login included.
 const TRIAL: Duration = Duration::from_secs(2);
 /// How long a client waits for its connection and login. HAProxy accepts at once and then looks for a
-/// server, so that a client with less patience would measure itself.
+/// server, so that a client with a shorter timeout would measure itself.
 const DIRECT: Duration = Duration::from_secs(5);
 /// The same through SSH, which may have to connect first.
 const THROUGH_SSH: Duration = Duration::from_secs(6);
 /// How long the whole of a question to the cluster may be tried again.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a client connects to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -161,10 +161,10 @@ impl Clients {
                 },
                 Err(error) => error,
             };
-            if begin.elapsed() > PATIENCE {
+            if begin.elapsed() > TIMEOUT {
                 return Err(Error::failed(format!(
                     "the write port did not answer in {} s",
-                    PATIENCE.as_secs()
+                    TIMEOUT.as_secs()
                 ))
                 .on(&self.door)
                 .because(&*failure));

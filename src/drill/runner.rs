@@ -253,8 +253,8 @@ impl Runner<'_> {
         }
         let injected = Instant::now();
         if scenario.moves_leader() {
-            let patience = bound + Duration::from_secs(60);
-            while injected.elapsed() < patience {
+            let timeout = bound + Duration::from_secs(60);
+            while injected.elapsed() < timeout {
                 let view = load.view();
                 if view.timeline > before.timeline && view.last_write + 0.5 > view.t {
                     break;

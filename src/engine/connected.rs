@@ -136,7 +136,7 @@ impl Connected<'_> {
             survey: SharedSurvey::default(),
             cancel: cancel.clone(),
         };
-        execute::execute(Arc::new(plan), &context).await.map(|_| ())
+        execute::execute(Arc::new(plan), &context).await
     }
 
     /// Tells how much is to be done.

@@ -44,18 +44,12 @@ pub struct Context {
     pub cancel: CancellationToken,
 }
 
-/// What a walk has done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub changed: usize,
-}
-
 /// Does the whole plan, or as much of it as can be done.
 ///
 /// A step that fails takes with it what depends on it; everything else goes on, so that the next run
 /// has less to do and every host that failed is named. An interrupted walk starts nothing new and
 /// leaves at once; what runs on a host goes on to its end there, and the next run waits for it.
-pub async fn execute(plan: Arc<Plan>, context: &Context) -> Result<Tally> {
+pub async fn execute(plan: Arc<Plan>, context: &Context) -> Result<()> {
     let mut states = vec![State::Waiting; plan.steps.len()];
     let mut running: JoinSet<(StepId, Result<()>)> = JoinSet::new();
     let mut failures = Vec::new();
@@ -101,8 +95,7 @@ pub async fn execute(plan: Arc<Plan>, context: &Context) -> Result<Tally> {
         1 => return Err(failures.remove(0)),
         count => return Err(Error::several(format!("{count} steps failed"), failures)),
     }
-    let changed = plan.changes();
-    Ok(Tally { changed })
+    Ok(())
 }
 
 /// Tells what is to be done and in which order, so that a report can say what a step waited for.

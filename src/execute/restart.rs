@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long a standby may take to become synchronous, or a leader to be there.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
 /// What a standby cannot have less of than its primary, with the value that Patroni passes on
 /// PostgreSQL's command line where nobody asks for another.
@@ -89,7 +89,7 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
             continue;
         }
         if let Move::Wait(what) = next {
-            if waited.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+            if waited.get_or_insert_with(Instant::now).elapsed() < TIMEOUT {
                 sleep(PAUSE).await;
                 continue;
             }
@@ -358,7 +358,7 @@ async fn comes_back(
 async fn caught_up(leader: &HostName, step: &Step, context: &Context) {
     let begin = Instant::now();
     let mut goal = None;
-    while begin.elapsed() < PATIENCE.min(step.limit) {
+    while begin.elapsed() < TIMEOUT.min(step.limit) {
         let survey = patroni::survey(&context.http, &context.cluster).await;
         let status = told(&survey, leader);
         goal = goal.or(status.and_then(|status| status.xlog.location));

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a replica may take to have the new passwords, in thirds of a second.
-const PATIENCE: u32 = 180;
+const TIMEOUT: u32 = 180;
 
 /// The roles whose password is another in the database than in the workspace, and will be changed.
 pub(super) fn changed<'a>(cluster: &'a Cluster, found: &Found) -> Vec<(&'a str, &'a Secret)> {
@@ -151,7 +151,7 @@ fn script(cluster: &Cluster, changed: &[(&str, &Secret)], names: &BTreeSet<&str>
                 arrived.len()
             ))
             .line("  n=$((n + 1))")
-            .line(format!("  if [ $n -gt {PATIENCE} ]; then"))
+            .line(format!("  if [ $n -gt {TIMEOUT} ]; then"))
             .line("    echo 'the new passwords have not been replicated to this member yet' >&2")
             .line("    exit 1")
             .line("  fi")

@@ -71,20 +71,20 @@ pub struct SshRemote {
     /// Short, private, and gone when this is dropped.
     sockets: tempfile::TempDir,
     /// How long a host may take to let us in.
-    patience: Duration,
+    timeout: Duration,
     links: Mutex<HashMap<HostName, Slot>>,
     /// What is taken on every host before anything is done there, by a run that changes something.
     lease: Option<Lease>,
 }
 
 impl SshRemote {
-    /// `config` is the workspace's `ssh_config`; `patience` is how long a host may refuse or stay
+    /// `config` is the workspace's `ssh_config`; `timeout` is how long a host may refuse or stay
     /// silent before it is given up.
-    pub fn new(config: &Path, sockets: tempfile::TempDir, patience: Duration) -> Self {
+    pub fn new(config: &Path, sockets: tempfile::TempDir, timeout: Duration) -> Self {
         Self {
             config: config.to_owned(),
             sockets,
-            patience,
+            timeout,
             links: Mutex::new(HashMap::new()),
             lease: None,
         }
@@ -136,10 +136,10 @@ impl SshRemote {
                 return Ok(link);
             }
         }
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
             // ssh's own ConnectTimeout ends before this; it only bounds a client that hangs.
-            let opened = timeout(self.patience + STALL, self.open(host)).await;
+            let opened = timeout(self.timeout + STALL, self.open(host)).await;
             match opened.unwrap_or_else(|_| Err(stalled())) {
                 Ok(session) => {
                     let link = Arc::new(Link {
@@ -156,7 +156,7 @@ impl SshRemote {
                     {
                         return Err(named);
                     }
-                    return Err(connect_error(host, &error, self.patience, &self.config));
+                    return Err(connect_error(host, &error, self.timeout, &self.config));
                 }
                 Err(_) => sleep(Duration::from_millis(150)).await,
             }
@@ -392,7 +392,7 @@ impl Remote for SshRemote {
         Ok(Box::new(self.way(host, port).await?))
     }
 
-    /// Refusals and silence are retried until the patience is over: a host that has just been
+    /// Refusals and silence are retried until the timeout: a host that has just been
     /// started is not there yet. A wrong key or a refused login is final.
     async fn connect(&self, host: &HostName) -> Result<()> {
         self.link(host).await.map(|_| ())
@@ -518,7 +518,7 @@ fn full_text(error: &openssh::Error) -> String {
 fn connect_error(
     host: &HostName,
     error: &openssh::Error,
-    patience: Duration,
+    timeout: Duration,
     config: &Path,
 ) -> Error {
     let text = full_text(error);
@@ -544,7 +544,7 @@ fn connect_error(
     reach
         .cause(format!(
             "given up after {} s (ssh.connect_timeout)",
-            patience.as_secs()
+            timeout.as_secs()
         ))
         .hint(by_hand)
 }

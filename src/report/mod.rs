@@ -99,14 +99,10 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Reports what has been sent until now, clears the bars and says what the run came to.
+    /// Reports what has been sent until now, clears the bars and says what the run came to; the run's
+    /// error is kept in its log, with every excerpt.
     ///
     /// Senders that are still about are not waited for.
-    pub async fn finish(self) -> Run {
-        self.conclude(None).await
-    }
-
-    /// Like [`Handle::finish`], and keeps the run's error in its log, with every excerpt.
     pub async fn conclude(mut self, error: Option<&Error>) -> Run {
         let _ = self.orders.send(Order::Finish(error.map(error_json)));
         match self.task.take() {
@@ -132,8 +128,8 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let Some(task) = self.task.take() else { return };
         let _ = self.orders.send(Order::Finish(None));
-        let patience = Instant::now();
-        while !task.is_finished() && patience.elapsed() < Duration::from_millis(500) {
+        let begin = Instant::now();
+        while !task.is_finished() && begin.elapsed() < Duration::from_millis(500) {
             std::thread::sleep(Duration::from_millis(2));
         }
     }

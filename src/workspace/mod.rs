@@ -320,11 +320,6 @@ impl Workspace {
         pki::ca_path(&self.dir.join(PKI))
     }
 
-    /// Where the operator's certificate and key lie once [`Pki::operator`] was called.
-    pub fn operator_paths(&self) -> Result<(PathBuf, PathBuf)> {
-        pki::operator_paths(&self.dir.join(PKI))
-    }
-
     /// The key for SSH: the inventory's `ssh.identity_file`, or one made here at first use.
     pub fn identity(&self) -> Result<Identity> {
         match self.users_identity()? {

@@ -105,7 +105,7 @@ fn filled(inventory: &Inventory) -> Workspace {
     let pki = workspace.pki().unwrap();
     pki.certificates(&requests(inventory), Renewal::Due)
         .unwrap();
-    pki.operator().unwrap();
+    pki.rustls_client_config().unwrap();
     workspace.note_members(&[]).unwrap();
     let machine = Machine {
         host: HostName::new("node1"),

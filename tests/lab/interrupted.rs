@@ -87,14 +87,14 @@ fn killed_after_every_step(lab: &Lab, words: &[&str]) -> Vec<String> {
     loop {
         let mut latest = None;
         let reached = lab.kill_run(&json, |event| {
+            let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
             let name = match event["event"].as_str() {
-                Some("step_finished") => event["name"].as_str(),
-                Some("host") => event["state"].as_str(),
+                Some("step_finished") => Some(word("name")),
+                Some("host") => Some(word("state")),
+                Some("resource") => Some(format!("{} {}", word("kind"), word("state"))),
                 _ => None,
             };
-            latest = name
-                .filter(|name| !killed.iter().any(|it| it == name))
-                .map(str::to_owned);
+            latest = name.filter(|name| !killed.contains(name));
             latest.is_some()
         });
         match latest.filter(|_| reached) {
@@ -142,6 +142,7 @@ fn soak_a_run_may_be_killed_after_every_kind_of_step() {
     );
     killed_after_every_step(&lab, &["rotate", "secrets", "--yes"]);
     lab.holds_within(Duration::from_secs(60));
-    killed_after_every_step(&lab, &["down", "--yes"]);
+    let killed = killed_after_every_step(&lab, &["down", "--yes"]);
+    assert!(!killed.is_empty());
     assert_eq!(lab.leftovers(), "");
 }

@@ -103,7 +103,7 @@ async fn leader_and_streaming_are_seen() {
     ];
     let walked = walk(Hosts::serving(node2_leads), steps).await;
     assert_eq!(walked.outcomes(), [Done; 4]);
-    assert_eq!(walked.result.unwrap().changed, 0);
+    walked.result.unwrap();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::{Error, Result},
     event::{Event, Events, Outcome, Stamped},
-    execute::{self, Context, SharedSurvey, Tally},
+    execute::{self, Context, SharedSurvey},
     http::Http,
     inventory::HostName,
     plan::{
@@ -158,7 +158,7 @@ pub(super) fn member(leads: bool, replicas: &[(&str, &str)]) -> Value {
 
 /// What a walk came to.
 pub(super) struct Walked {
-    pub result: Result<Tally>,
+    pub result: Result<()>,
     pub events: Vec<Stamped>,
     pub log: Vec<String>,
 }

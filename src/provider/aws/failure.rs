@@ -145,13 +145,13 @@ pub(super) const NOT_YET: [&str; 4] = [
 /// Tries again, ever more slowly, while EC2 answers with one of `codes`.
 pub(super) async fn insist<T, F>(
     codes: &[&str],
-    patience: Duration,
+    timeout: Duration,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, Failure>>,
 {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let mut pause = Duration::from_millis(200);
     loop {
         match attempt().await {

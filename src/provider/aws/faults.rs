@@ -21,7 +21,7 @@ use crate::{
 /// From one look at an instance to the next.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long an instance may take to stop or to start.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Stops the instance without a word to its system, which cannot even write its buffers out.
 pub(super) async fn crash(ec2: &Client, machine: &Machine) -> Result<()> {
@@ -68,11 +68,11 @@ async fn await_state(ec2: &Client, machine: &Machine, wanted: &[State]) -> Resul
             Some(State::Terminated | State::ShuttingDown) | None => {
                 return Err(Error::failed("its instance is gone"));
             }
-            Some(state) if begin.elapsed() > PATIENCE => {
+            Some(state) if begin.elapsed() > TIMEOUT => {
                 return Err(Error::failed(format!(
                     "its instance is still {} after {} s",
                     state.as_str(),
-                    PATIENCE.as_secs()
+                    TIMEOUT.as_secs()
                 )));
             }
             Some(_) => sleep(LOOK).await,

@@ -286,16 +286,16 @@ impl Launch<'_> {
     /// Waits until sshd answers, which it does once cloud-init has given it its key.
     async fn ready(&self, found: &Found) -> Result<Machine> {
         let port = self.inventory.ssh.port;
-        let patience = BOOT.max(Duration::from_secs(
+        let timeout = BOOT.max(Duration::from_secs(
             self.inventory.ssh.connect_timeout.into(),
         ));
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let Some(address) = found.door(self.settings.connect) else {
             return Err(self.stuck(&found.host, &found.id));
         };
         while !answers(address, port).await {
             if Instant::now() >= deadline {
-                return Err(self.silent(found, address, patience));
+                return Err(self.silent(found, address, timeout));
             }
             sleep(Duration::from_millis(200)).await;
         }
@@ -304,12 +304,12 @@ impl Launch<'_> {
         Ok(found.machine(self.settings.connect))
     }
 
-    fn silent(&self, found: &Found, address: std::net::Ipv4Addr, patience: Duration) -> Error {
+    fn silent(&self, found: &Found, address: std::net::Ipv4Addr, timeout: Duration) -> Error {
         let port = self.inventory.ssh.port;
         let error = Error::failed(format!(
             "{} runs, but nothing answers as SSH on {address}:{port} after {} s",
             found.id,
-            patience.as_secs()
+            timeout.as_secs()
         ))
         .on(&found.host)
         .hint(format!(

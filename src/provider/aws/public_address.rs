@@ -18,7 +18,7 @@ use crate::{
 const ASKED: &str = "checkip.amazonaws.com";
 
 /// How long it may take; the question can be answered in the inventory, too.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer, once there is one: a run asks no more than once.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ async fn address(settings: &Aws) -> Result<Ipv4Addr> {
             "{endpoint} is not AWS, so its hosts are not on AWS's internet"
         )));
     }
-    let answer = timeout(PATIENCE, ask()).await;
+    let answer = timeout(TIMEOUT, ask()).await;
     let answer = answer.map_err(|_| failed(format!("{ASKED} does not answer")))?;
     let text = answer.map_err(|cause| failed(format!("{ASKED}: {cause}")))?;
     let address: Ipv4Addr = text

@@ -235,7 +235,7 @@ mod engine_tests {
                 connections_per_source: None,
             }),
             ssh_port: 22,
-            patience: Duration::from_secs(60),
+            timeout: Duration::from_secs(60),
             engine: OnceCell::new(),
         };
         let access = Access {

@@ -32,7 +32,7 @@ pub(super) struct Launch<'a> {
     pub(super) access: &'a Access,
     pub(super) ssh_port: u16,
     /// How long a host may take from its start until it answers.
-    pub(super) patience: Duration,
+    pub(super) timeout: Duration,
     pub(super) events: &'a Events,
     /// New hosts come from one image, so that one look serves all.
     pub(super) account: OnceCell<Account>,
@@ -255,7 +255,7 @@ impl Launch<'_> {
 
     /// Waits until sshd answers.
     async fn ready(&self, spec: &Spec<'_>, id: &str, restarts: i64) -> Result<Machine> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         let mut next_look = Instant::now();
         loop {
             if answers(spec.address, self.ssh_port).await {
@@ -312,7 +312,7 @@ impl Launch<'_> {
         let name = container::name(spec.cluster, spec.host);
         let error = Error::failed(format!(
             "the host runs, but nothing answers as SSH on {address}:{port} after {} s",
-            self.patience.as_secs()
+            self.timeout.as_secs()
         ))
         .excerpt(
             format!("the log of the container {name}"),

@@ -58,14 +58,14 @@ pub(super) struct DockerProvider {
     publisher: Option<HostName>,
     ports: [Port; 3],
     ssh_port: u16,
-    patience: Duration,
+    timeout: Duration,
     /// Connected to when first needed, so that verbs without need of it work without an engine.
     engine: OnceCell<Engine>,
 }
 
 impl DockerProvider {
     pub(super) fn new(inventory: &Inventory, settings: &inventory::Docker) -> Self {
-        let patience = Duration::from_secs(inventory.ssh.connect_timeout.into());
+        let timeout = Duration::from_secs(inventory.ssh.connect_timeout.into());
         Self {
             cluster: inventory.cluster.clone(),
             settings: settings.clone(),
@@ -78,7 +78,7 @@ impl DockerProvider {
             publisher: inventory.with_role(Role::Haproxy).next().cloned(),
             ports: ports::of(&inventory.haproxy),
             ssh_port: inventory.ssh.port,
-            patience: patience.max(BOOT_TIMEOUT),
+            timeout: timeout.max(BOOT_TIMEOUT),
             engine: OnceCell::new(),
         }
     }
@@ -275,7 +275,7 @@ impl Provider for DockerProvider {
             image,
             access,
             ssh_port: self.ssh_port,
-            patience: self.patience,
+            timeout: self.timeout,
             events,
             account: OnceCell::new(),
         };
@@ -334,7 +334,7 @@ impl Provider for DockerProvider {
                 ports: self.ports_of(host),
             })
             .collect();
-        let ssh = (self.ssh_port, self.patience);
+        let ssh = (self.ssh_port, self.timeout);
         readdress::readdress(engine, &desired, &specs, &found, ssh, events).await
     }
 

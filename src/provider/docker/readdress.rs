@@ -91,15 +91,15 @@ pub(super) async fn readdress(
     for (spec, container) in &moving {
         join(engine, spec, &container.id).await?;
     }
-    let (port, patience) = ssh;
-    let deadline = Instant::now() + patience;
+    let (port, timeout) = ssh;
+    let deadline = Instant::now() + timeout;
     for (spec, container) in &moving {
         while !answers(spec.address, port).await {
             if Instant::now() >= deadline {
                 return Err(Error::failed(format!(
                     "nothing answers as SSH on its new address {}:{port} after {} s",
                     spec.address,
-                    patience.as_secs()
+                    timeout.as_secs()
                 ))
                 .on(spec.host)
                 .left(format!(

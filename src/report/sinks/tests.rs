@@ -449,7 +449,7 @@ async fn a_report_ends_though_senders_live_on() {
     events.host(&host("node1"), HostState::Created, None);
     let answer = report.aside(async { 42 }).await;
     assert_eq!(answer, 42);
-    let run = report.finish().await;
+    let run = report.conclude(None).await;
     assert_eq!(run.created, 1);
     // Nobody listens any more, and nobody minds.
     events.host(&host("node1"), HostState::Removed, None);

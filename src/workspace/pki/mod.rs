@@ -284,10 +284,6 @@ impl Pki {
     }
 
     /// The operator's own certificate, by which etcd knows it.
-    pub fn operator(&self) -> Result<Certificate> {
-        self.of_operator(jiff::Timestamp::now())
-    }
-
     fn of_operator(&self, now: jiff::Timestamp) -> Result<Certificate> {
         let mut params = leaf("pgherd operator");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -483,11 +479,6 @@ fn paths(dir: &Path, stem: &str) -> (PathBuf, PathBuf) {
 /// Where the authority's certificate lies, for clients that take a file.
 pub(super) fn ca_path(dir: &Path) -> PathBuf {
     paths(dir, CA).0
-}
-
-/// Where the operator's certificate and key lie, for clients that take files.
-pub(super) fn operator_paths(dir: &Path) -> Result<(PathBuf, PathBuf)> {
-    Ok(paths(&rotation::issuing_dir(dir)?, OPERATOR))
 }
 
 fn read_key(path: &Path) -> Result<Option<KeyPair>> {

@@ -377,7 +377,7 @@ fn hosts_may_have_the_names_of_our_own_files() {
     let ca = pki.ca().to_owned();
     pki.certificates(&[request("ca"), request("operator")], Renewal::Due)
         .unwrap();
-    pki.operator().unwrap();
+    pki.of_operator(now()).unwrap();
     assert_eq!(place.open().ca(), ca);
     let hosts = ["ca", "operator"].map(HostName::new);
     remove(&place.path(""), hosts.iter()).unwrap();
@@ -389,7 +389,7 @@ fn keys_are_closed_and_unseen() {
     let place = Place::new();
     let pki = place.open();
     let certificate = pki.of_host(&request("node1"), Renewal::Due, now()).unwrap();
-    pki.operator().unwrap();
+    pki.of_operator(now()).unwrap();
     for name in ["ca.key", "node1.key", "operator.key"] {
         let mode = fs::metadata(place.path(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600, "{name}");
@@ -416,7 +416,7 @@ fn openssl_agrees() {
     let place = Place::new();
     let pki = place.open();
     pki.of_host(&request("node1"), Renewal::Due, now()).unwrap();
-    pki.operator().unwrap();
+    pki.of_operator(now()).unwrap();
     let openssl = |arguments: &[&str]| {
         let mut command = Command::new("openssl");
         command

@@ -193,6 +193,37 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Every text in it that came from elsewhere: a host, a provider, an error.
+    ///
+    /// `report` masks these, and nothing else of an event.
+    pub fn texts_mut(&mut self) -> Vec<&mut String> {
+        match self {
+            Self::Image { image: _, line } | Self::StepOutput { line, .. } => vec![line],
+            Self::Host { detail, .. } => detail.iter_mut().collect(),
+            Self::StepFinished { error, .. } | Self::RunFinished { error, .. } => {
+                error.iter_mut().collect()
+            }
+            Self::Check { detail, .. } => vec![detail],
+            Self::StepPlanned { why, .. } => vec![why],
+            Self::Software { os, packages, .. } => {
+                std::iter::once(os).chain(packages.values_mut()).collect()
+            }
+            Self::RunStarted { .. }
+            | Self::FactsRead { .. }
+            | Self::Stage { .. }
+            | Self::Planned { .. }
+            | Self::StepStarted { .. }
+            | Self::VerifyStarted
+            | Self::Resource { .. }
+            | Self::DrillStarted { .. }
+            | Self::DrillMoment { .. }
+            | Self::Load { .. }
+            | Self::DrillFinished { .. } => Vec::new(),
+        }
+    }
+}
+
 /// An event with the seconds since the run began.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stamped {

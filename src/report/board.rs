@@ -148,7 +148,6 @@ impl Board {
                     line.rest = Rest::Reached("facts read");
                 }
             }
-            Event::Stage { .. } => {}
             Event::Planned { steps, .. } => self.steps = Some(self.finished + steps),
             Event::StepStarted { step, host, name } => {
                 let line = self.host(host);
@@ -230,11 +229,7 @@ impl Board {
                 });
             }
             Event::DrillMoment { moment, host } => self.moment(*moment, host.as_ref()),
-            Event::DrillFinished { .. }
-            | Event::Software { .. }
-            | Event::StepPlanned { .. }
-            | Event::Resource { .. }
-            | Event::RunFinished { .. } => {}
+            _ => {}
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::text;
 use crate::{
-    event::{Event, Stamped},
+    event::Stamped,
     secret::{MASK, Secret},
 };
 
@@ -80,37 +80,8 @@ impl Masks {
     /// Masks the free text of an event. Host names and identifiers stay as they are: a password
     /// that happens to be a step's name must not make the stream unreadable for scripts.
     pub(super) fn hide_in_event(&self, stamped: &mut Stamped) {
-        match &mut stamped.event {
-            Event::Image { image: _, line } | Event::StepOutput { line, .. } => self.hide_in(line),
-            Event::Host { detail, .. } => {
-                if let Some(detail) = detail {
-                    self.hide_in(detail);
-                }
-            }
-            Event::StepFinished { error, .. } | Event::RunFinished { error, .. } => {
-                if let Some(error) = error {
-                    self.hide_in(error);
-                }
-            }
-            Event::Check { detail, .. } => self.hide_in(detail),
-            Event::StepPlanned { why, .. } => self.hide_in(why),
-            Event::Software { os, packages, .. } => {
-                self.hide_in(os);
-                packages
-                    .values_mut()
-                    .for_each(|version| self.hide_in(version));
-            }
-            Event::RunStarted { .. }
-            | Event::FactsRead { .. }
-            | Event::Stage { .. }
-            | Event::Planned { .. }
-            | Event::StepStarted { .. }
-            | Event::VerifyStarted
-            | Event::Resource { .. }
-            | Event::DrillStarted { .. }
-            | Event::DrillMoment { .. }
-            | Event::Load { .. }
-            | Event::DrillFinished { .. } => {}
+        for text in stamped.event.texts_mut() {
+            self.hide_in(text);
         }
     }
 }
@@ -142,6 +113,7 @@ fn appearances(secret: &str) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Event;
 
     fn masks(secrets: &[&str]) -> Masks {
         let masks = Masks::default();

@@ -114,21 +114,7 @@ impl RunTotals {
                 self.run.exit_code = *exit_code;
                 self.finished = true;
             }
-            Event::RunStarted { .. }
-            | Event::Image { .. }
-            | Event::FactsRead { .. }
-            | Event::Software { .. }
-            | Event::Stage { .. }
-            | Event::Planned { .. }
-            | Event::StepPlanned { .. }
-            | Event::StepStarted { .. }
-            | Event::StepOutput { .. }
-            | Event::VerifyStarted
-            | Event::Check { .. }
-            | Event::DrillStarted { .. }
-            | Event::DrillMoment { .. }
-            | Event::Load { .. }
-            | Event::DrillFinished { .. } => {}
+            _ => {}
         }
     }
 

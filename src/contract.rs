@@ -21,5 +21,10 @@ pub fn etcd_dir(cluster: &str) -> String {
     format!("/var/lib/etcd/pgherd-{cluster}")
 }
 
+/// Patroni's config, which holds PostgreSQL's.
+pub const PATRONI_CONFIG: &str = "/etc/patroni.yml";
+/// What Patroni's venv is made from; beside it, for `/opt/patroni` is replaced as a whole.
+pub const REQUIREMENTS: &str = "/etc/pgherd/patroni-requirements.txt";
+
 /// The file that says whose host this is.
 pub const MARKER: &str = "/etc/pgherd/cluster";

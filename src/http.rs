@@ -23,11 +23,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
     error::{Error, Result},
     inventory::HostName,
     remote::{self, Connection, Remote},
     secret::Secret,
+    services,
     workspace::{Lapse, Validity},
 };
 
@@ -76,11 +76,10 @@ impl Answer {
 
 /// What is asked at a port.
 pub(crate) fn service(port: u16) -> &'static str {
-    match port {
-        PATRONI_PORT => "Patroni",
-        ETCD_CLIENT_PORT => "etcd",
-        _ => "HAProxy",
-    }
+    let service = services::asked_at(port).service();
+    service
+        .asked()
+        .map_or(service.title, |port| port.tells.unwrap_or(service.title))
 }
 
 /// A client for the services of one cluster.
@@ -288,6 +287,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::contract::PATRONI_PORT;
 
     #[tokio::test]
     async fn an_answer_without_end_is_given_up() {

@@ -122,6 +122,15 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
         }
         Err(error) => terminal.say(&format!("HAProxy: {error}")),
     }
+    let units = status.units();
+    if !units.is_empty() {
+        let mut table = Table::new(["service", "host", "state"]);
+        for unit in units {
+            let tone = if unit.active { Tone::Plain } else { Tone::Bad };
+            table.toned_row(tone, [unit.service.to_owned(), unit.host, unit.state]);
+        }
+        table.print(terminal);
+    }
     for finding in &status.differs {
         terminal.say(&format!("! {}; {}", finding.what, finding.instead));
     }
@@ -192,7 +201,7 @@ fn document(status: &Status, context: &Context, absent: &[HostName]) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut document = json!({
         "cluster": context.inventory.cluster,
         "members": members,
         "paused": status.is_paused(),
@@ -207,5 +216,14 @@ fn document(status: &Status, context: &Context, absent: &[HostName]) -> Value {
         "membership": status.differs.iter().map(|finding| &finding.what).collect::<Vec<_>>(),
         "not_running": absent,
         "unreachable": status.observed.unreachable.iter().map(Error::to_string).collect::<Vec<_>>(),
-    })
+    });
+    let units: Vec<Value> = status
+        .units()
+        .into_iter()
+        .map(|unit| json!({"service": unit.service, "host": unit.host, "state": unit.state}))
+        .collect();
+    if !units.is_empty() {
+        document["services"] = units.into();
+    }
+    document
 }

@@ -49,7 +49,7 @@ pub fn subjects(inventory: &Inventory, machines: &[Machine]) -> Vec<Subject> {
         host: name.clone(),
         address: address_of(inventory, machines, name),
         // Clients reach the databases through HAProxy, and TLS passes through it.
-        names: if host.roles.iter().any(|role| *role != Role::Etcd) {
+        names: if host.roles.iter().any(|role| role.service().faces_clients) {
             doors.clone()
         } else {
             vec!["localhost".into(), "127.0.0.1".into()]

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use crate::{
     inventory::{HostName, Inventory, Role},
     secret::Secret,
+    services::When,
 };
 
 mod join;
@@ -200,6 +201,14 @@ impl Cluster {
         self.nodes
             .values()
             .filter(move |node| node.roles.contains(&role))
+    }
+
+    /// Whether something belongs to the cluster as it is now, while TLS may be on its way.
+    pub fn wants(&self, when: When) -> bool {
+        match when {
+            When::Tls => self.tls.is_offered(),
+            _ => self.inventory.wants(when),
+        }
     }
 
     pub fn node(&self, host: &HostName) -> Option<&Node> {

@@ -15,11 +15,10 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::context::Context;
 use crate::{
-    cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
     contract::MARKER,
     error::{Error, Result},
     event::Events,
-    inventory::{self, HostName, Inventory, Role},
+    inventory::{self, HostName, Inventory},
     machine::Machine,
     provider::Resource,
     remote::Script,
@@ -277,12 +276,7 @@ pub(crate) async fn no_cluster(inventory: &Inventory) -> Error {
 
 /// Which hosts' services answer at the inventory's addresses: `node1 on port 8008 (Patroni)`.
 async fn answering(inventory: &Inventory) -> Vec<String> {
-    let knock = |host: HostName, address: Ipv4Addr, role: Role| async move {
-        let (port, service) = match role {
-            Role::Postgres => (PATRONI_PORT, "Patroni"),
-            Role::Etcd => (ETCD_CLIENT_PORT, "etcd"),
-            Role::Haproxy => (inventory.haproxy.write_port, "HAProxy"),
-        };
+    let knock = |host: HostName, address: Ipv4Addr, port: u16, service: &'static str| async move {
         let connecting = TcpStream::connect(SocketAddr::from((address, port)));
         match timeout(KNOCK, connecting).await {
             Ok(Ok(_)) => Some(format!("{host} on port {port} ({service})")),
@@ -291,8 +285,13 @@ async fn answering(inventory: &Inventory) -> Vec<String> {
     };
     let mut knocks = Vec::new();
     for (name, host) in &inventory.hosts {
-        for role in &host.roles {
-            knocks.extend(host.address.map(|it| knock(name.clone(), it, *role)));
+        let Some(address) = host.address else {
+            continue;
+        };
+        for port in host.roles.iter().flat_map(|role| role.service().ports) {
+            let number = inventory.port(port.number);
+            let tells = port.tells.into_iter();
+            knocks.extend(tells.map(|it| knock(name.clone(), address, number, it)));
         }
     }
     join_all(knocks).await.into_iter().flatten().collect()

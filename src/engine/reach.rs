@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::context::Context;
 use crate::{
     error::{Error, Result},
-    inventory::HostName,
+    inventory::{HostName, Role},
     remote,
     shell::quote,
 };
@@ -82,8 +82,13 @@ pub(crate) fn journal(
     lines: u32,
 ) -> String {
     let units: Vec<&str> = match unit {
-        Some("postgres" | "postgresql") => vec!["patroni"],
-        Some(unit) => vec![unit],
+        Some("postgresql") => vec![Role::Postgres.unit()],
+        // A service may be called by its role as well.
+        Some(name) => {
+            let mut roles = Role::ALL.into_iter();
+            let role = roles.find(|it| it.as_str() == name);
+            vec![role.map_or(name, |role| role.unit())]
+        }
         None => context.inventory.hosts[host]
             .roles
             .iter()

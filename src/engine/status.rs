@@ -12,9 +12,11 @@ use crate::{
     cluster::Cluster,
     error::Result,
     event::Events,
+    facts::UnitFact,
     inventory::{HostName, Role},
     plan::membership::{self, Finding, Left},
     services::{
+        Rows,
         etcd::{Etcd, Health},
         haproxy,
         postgres::patroni::{self, Topology},
@@ -95,6 +97,14 @@ pub(crate) struct MemberRow {
     pub error: Option<String>,
 }
 
+/// A service on a host, by the word of systemd.
+pub(crate) struct UnitRow {
+    pub service: &'static str,
+    pub host: String,
+    pub active: bool,
+    pub state: String,
+}
+
 impl Status {
     pub(crate) fn members(&self) -> Vec<MemberRow> {
         self.observed
@@ -135,6 +145,31 @@ impl Status {
                 }
             })
             .collect()
+    }
+
+    /// The services of which `status` shows no more than how their units are.
+    pub(crate) fn units(&self) -> Vec<UnitRow> {
+        let mut rows = Vec::new();
+        for role in Role::ALL {
+            if role.service().status != Rows::Unit {
+                continue;
+            }
+            for node in self.observed.cluster.with_role(role) {
+                let facts = self.observed.found.facts.get(&node.name);
+                let unit = facts.map(|facts| facts.unit(role.unit()));
+                rows.push(UnitRow {
+                    service: role.service().title,
+                    host: node.name.to_string(),
+                    active: unit.as_ref().is_some_and(UnitFact::is_active),
+                    state: match unit {
+                        None => "unreachable".into(),
+                        Some(unit) if unit.active.is_empty() => "not there".into(),
+                        Some(unit) => unit.active,
+                    },
+                });
+            }
+        }
+        rows
     }
 
     /// Why an etcd is not healthy, by its own word.

@@ -8,6 +8,7 @@ use crate::{
     inventory::{HostName, Role},
     journal::{self, Journal},
     plan::{Action, Condition, Step},
+    services,
 };
 
 /// Adds the step, and the state and journal of the units that it concerns.
@@ -28,7 +29,7 @@ pub(super) async fn explain(error: Error, step: &Step, context: &Context) -> Err
         let hosts = concerned(step, unit, fault.as_ref(), context);
         for (host, journal) in at_fault(read(&hosts, unit, context).await) {
             error = error.excerpt(format!("{unit} on {host}"), journal.excerpt());
-            if let Some(line) = journal.needs_reinit().filter(|_| *unit == "patroni") {
+            if let Some(line) = journal.needs_reinit().filter(|_| has_database(unit)) {
                 error = error.cause(format!("{host}: {line}")).hint(format!(
                     "the data of {host} no longer belong to the leader's; copy them anew: pgherd reinit {host}"
                 ));
@@ -61,14 +62,11 @@ fn concerned(
     fault: Option<&HostName>,
     context: &Context,
 ) -> Vec<HostName> {
+    let role = services::of_unit(unit);
     let has_it = |host: &HostName| {
-        let role = match unit {
-            "patroni" => Role::Postgres,
-            "etcd" => Role::Etcd,
-            _ => Role::Haproxy,
-        };
-        let mut nodes = context.cluster.with_role(role);
-        nodes.any(|node| node.name == *host)
+        let node = context.cluster.node(host);
+        node.zip(role)
+            .is_some_and(|(node, role)| node.roles.contains(&role))
     };
     if let Some(fault) = fault.filter(|host| has_it(host)) {
         return vec![fault.clone()];
@@ -84,7 +82,7 @@ fn concerned(
     );
     // A replica that waits may wait for its leader.
     let whole = whole || matches!(step.action, Action::Await(Condition::Streaming));
-    if whole && unit == "patroni" {
+    if whole && role == Some(Role::Postgres) {
         let mut hosts = vec![step.host.clone()];
         let databases = context.cluster.with_role(Role::Postgres);
         hosts.extend(databases.map(|node| node.name.clone()));
@@ -96,9 +94,13 @@ fn concerned(
     vec![step.host.clone()]
 }
 
+fn has_database(unit: &str) -> bool {
+    services::of_unit(unit).is_some_and(Role::keeps_database)
+}
+
 async fn read(hosts: &[HostName], unit: &str, context: &Context) -> Vec<(HostName, Journal)> {
     let data_dir = &context.cluster.inventory.postgresql.data_dir;
-    let data_dir = (unit == "patroni").then_some(data_dir.as_str());
+    let data_dir = has_database(unit).then_some(data_dir.as_str());
     let asked = hosts.iter().map(|host| async move {
         let journal = journal::read(&*context.remote, host, unit, data_dir).await?;
         Some((host.clone(), journal))

@@ -8,13 +8,13 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
     cluster::{
-        ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER,
-        INTERIM_REWIND_USER, PATRONI_PORT, REPLICATION_USER, REWIND_USER, SUPERUSER,
+        INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, REPLICATION_USER, REWIND_USER, SUPERUSER,
     },
     error::{Error, Result},
-    inventory::{HostName, Inventory, PatroniSource, Role},
+    inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
     secret::Secret,
+    services::{self, Package, Service, When},
     sql::{SESSION, conninfo, literals},
 };
 
@@ -30,12 +30,9 @@ pub use distribution::Os;
 pub(crate) use knock::{answering, knock};
 pub use needs::{Folder, Memory, Needs, Source, Space};
 pub(crate) use needs::{dialled_ports, own_folders};
-pub(crate) use software::REQUIREMENTS;
 
 /// Where a member notes whose sessions are still to be ended, a name a line, in base64.
 pub const OLD_SESSIONS: &str = "/run/pgherd/old-sessions";
-/// What pgherd adds to HAProxy's unit: by it, the cluster's HAProxy is known from somebody else's.
-pub(crate) const HAPROXY_DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/pgherd.conf";
 
 const PROBE: &str = include_str!("probe.sh");
 /// `never_started DIR`, a function of the shell.
@@ -245,55 +242,40 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .hosts
         .get(host)
         .map_or(&[][..], |host| &host.roles);
-    let has = |role| roles.contains(&role);
-    let mut packages = vec![
-        "ca-certificates".to_owned(),
-        "python3".into(),
-        "python3-pip-whl".into(),
-        "python3-setuptools-whl".into(),
-        "python3-wheel-whl".into(),
-        "python3-etcd".into(),
-        "python3-psycopg2".into(),
-    ];
-    // Units and data are asked for whatever the host's roles: one that was taken off is still there.
-    let units = ["patroni.service", "etcd.service", "haproxy.service"];
+    let keeps_database = roles.iter().any(|role| role.keeps_database());
+    let keeps_store = roles.iter().any(|role| role.keeps_store());
+    // Units, data and marks are asked for whatever the host's roles: one that was taken off is still
+    // there.
+    let units: Vec<String> = services::all()
+        .map(|service| format!("{}.service", service.unit.name))
+        .collect();
     let data_dir = &inventory.postgresql.data_dir;
     let etcd = etcd_dir(&inventory.cluster);
-    let own_folders = own_folders(paths);
+    let mut folders = own_folders(paths);
+    folders.extend(services::all().filter_map(|service| service.data.folder()));
     let mut paths = paths.to_vec();
-    if !paths.contains(&HAPROXY_DROP_IN) {
-        paths.push(HAPROXY_DROP_IN);
+    for mark in services::all().filter_map(Service::mark) {
+        if !paths.contains(&mark) {
+            paths.push(mark);
+        }
     }
     let mut takes = own.to_vec();
+    let mut packages = vec!["ca-certificates".to_owned()];
     let mut ports = Vec::new();
     // What stands for all that a role installs.
     let mut wanted = Vec::new();
-    let venv = has(Role::Postgres) && inventory.patroni.source == PatroniSource::Pypi;
-    if has(Role::Postgres) {
-        packages.extend([
-            "patroni".into(),
-            "postgresql-common".into(),
-            "etcd-client".into(),
-        ]);
-        packages.extend((13..=20).map(|major| format!("postgresql-{major}")));
-        ports.extend([inventory.postgresql.port, PATRONI_PORT]);
-        takes.push(PGPASS);
-        wanted.extend([
-            "postgresql-[1-9][0-9]",
-            if venv { "python3-pip-whl" } else { "patroni" },
-        ]);
-    }
-    if has(Role::Etcd) {
-        packages.extend(["etcd-server".into(), "etcd-client".into()]);
-        ports.extend([ETCD_CLIENT_PORT, ETCD_PEER_PORT, ETCD_METRICS_PORT]);
-        wanted.push("etcd-server");
-    }
-    if has(Role::Haproxy) {
-        packages.push("haproxy".into());
-        takes.push(HAPROXY_OPTIONS);
-        wanted.push("haproxy");
-        let haproxy = &inventory.haproxy;
-        ports.extend([haproxy.write_port, haproxy.read_port, haproxy.stats_port]);
+    let mut venv = false;
+    for role in roles {
+        let service = role.service();
+        packages.extend(service.packages.iter().flat_map(Package::names));
+        packages.extend(service.packages_along.iter().map(ToString::to_string));
+        let signs = service.packages.iter();
+        let signs = signs.filter(|it| it.stands_for_all && inventory.wants(it.when));
+        wanted.extend(signs.map(Package::pattern));
+        takes.extend(service.writes.iter().chain(service.reads));
+        let listening = service.ports.iter();
+        ports.extend(listening.map(|port| inventory.port(port.number).to_string()));
+        venv |= *role == Role::Postgres && inventory.wants(When::PatroniFromPypi);
     }
     let users = inventory.postgresql.users.keys().map(String::as_str);
     let ours = [
@@ -304,7 +286,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         INTERIM_REWIND_USER,
     ];
     // On any other host, a database that runs is somebody else's.
-    let db_roles = if has(Role::Postgres) {
+    let db_roles = if keeps_database {
         literals(ours.into_iter().chain(users))
     } else {
         String::new()
@@ -314,7 +296,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
     let connections: Vec<String> = open_to_all(inventory)
         .map(|name| quote(&conninfo(name)))
         .collect();
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let yes = |it| if it { "yes" } else { "" };
     Script::probe("")
         .line(format!("PACKAGES={}", quote(&packages.join(" "))))
         .line(format!("UNITS={}", quote(&units.join(" "))))
@@ -322,14 +304,8 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line(format!("FILES={}", quote(&paths.join(" "))))
         .line(format!("DATA_DIR={}", quote(data_dir)))
         .line(format!("ETCD_DIR={}", quote(&etcd)))
-        .line(format!(
-            "NEEDS_DATA={}",
-            if has(Role::Postgres) { "yes" } else { "" }
-        ))
-        .line(format!(
-            "NEEDS_ETCD={}",
-            if has(Role::Etcd) { "yes" } else { "" }
-        ))
+        .line(format!("NEEDS_DATA={}", yes(keeps_database)))
+        .line(format!("NEEDS_ETCD={}", yes(keeps_store)))
         .line(format!("PG_PORT={}", inventory.postgresql.port))
         .line(format!("DB_ROLES={}", quote(&db_roles)))
         .line(format!("DATABASES={}", quote(&databases)))
@@ -337,8 +313,8 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line(format!("CONNECTIONS={}", quote(&connections.join(" "))))
         .line(format!("OLD_SESSIONS={OLD_SESSIONS}"))
         .line(format!("PG_SESSION={}", quote(SESSION)))
-        .line(format!("FOLDERS={}", quote(&own_folders.join(" "))))
-        .line(format!("VENV={}", if venv { "yes" } else { "" }))
+        .line(format!("FOLDERS={}", quote(&folders.join(" "))))
+        .line(format!("VENV={}", yes(venv)))
         .line(format!("PATHS={}", quote(&takes.join(" "))))
         .line(format!("WANTED={}", quote(&packages.join(" "))))
         .line(belongings::PROBE)
@@ -354,12 +330,6 @@ fn wal_position(text: &str) -> Option<u64> {
     let part = |text| u64::from_str_radix(text, 16).ok();
     Some((part(high)? << 32) + part(low)?)
 }
-
-/// Where Patroni writes the password that replicas copy with.
-pub(crate) const PGPASS: &str = "/var/lib/postgresql/.pgpass-patroni";
-
-/// The options that HAProxy is started with; other files than its own may be among them.
-pub(crate) const HAPROXY_OPTIONS: &str = "/etc/default/haproxy";
 
 /// Reads what the probe's script printed.
 pub fn parse(text: &str) -> Result<Facts> {

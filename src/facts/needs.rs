@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
-    cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
-    inventory::{HostName, Inventory, Role},
+    inventory::{HostName, Inventory},
+    services,
 };
 
 /// The probe's part that asks for it.
@@ -15,31 +15,22 @@ pub(super) const SCRIPT: &str = include_str!("needs.sh");
 /// The ports of a host that pgherd itself asks something.
 pub(crate) fn dialled_ports(inventory: &Inventory, host: &HostName) -> Vec<u16> {
     let roles = inventory.hosts.get(host).map_or(&[][..], |it| &it.roles);
-    let port = |role: &Role| match role {
-        Role::Postgres => PATRONI_PORT,
-        Role::Etcd => ETCD_CLIENT_PORT,
-        Role::Haproxy => inventory.haproxy.stats_port,
-    };
-    roles.iter().map(port).collect()
+    let asked = roles.iter().filter_map(|role| role.service().asked());
+    asked.map(|port| inventory.port(port.number)).collect()
 }
 
-/// The folders that pgherd makes for files, where it makes them; everybody may look into them.
-const OWN_FOLDERS: &[&str] = &[
+/// The folders that pgherd makes for files on every host, where it makes them; everybody may look into
+/// them, and into those of services.
+const OWN_FOLDERS: [&str; 5] = [
     "/etc/pgherd",
     "/etc/pgherd/tls",
-    "/etc/pgherd/tls/etcd",
-    "/etc/pgherd/tls/postgres",
-    "/etc/pgherd/tls/haproxy",
-    "/etc/pgherd/patroni",
     "/etc/needrestart",
     "/etc/needrestart/conf.d",
-    "/etc/postgresql-common",
-    "/etc/postgresql-common/createcluster.d",
-    "/etc/systemd/system/etcd.service.d",
-    "/etc/systemd/system/haproxy.service.d",
-    "/etc/systemd/system/patroni.service.d",
-    "/opt/patroni",
+    VENV,
 ];
+
+/// Where Patroni's venv is.
+const VENV: &str = "/opt/patroni";
 
 /// Those of a host that has the files `paths`.
 pub(crate) fn own_folders(paths: &[&str]) -> Vec<&'static str> {
@@ -48,10 +39,12 @@ pub(crate) fn own_folders(paths: &[&str]) -> Vec<&'static str> {
             let rest = path.strip_prefix(folder);
             rest.is_some_and(|rest| rest.starts_with('/'))
         };
-        folder == "/opt/patroni" || paths.iter().any(inside)
+        folder == VENV || paths.iter().any(inside)
     };
+    let of_services = services::all().flat_map(|service| service.folders);
     OWN_FOLDERS
         .iter()
+        .chain(of_services)
         .copied()
         .filter(|folder| holds(folder))
         .collect()

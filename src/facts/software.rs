@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Facts;
-
-/// What Patroni's venv is made from.
-pub(crate) const REQUIREMENTS: &str = "/etc/pgherd/patroni-requirements.txt";
+use crate::{contract::REQUIREMENTS, services};
 
 impl Facts {
     /// The packages that make up the cluster, with their versions.
@@ -13,9 +11,8 @@ impl Facts {
     /// Of a Patroni in a venv it is the version that the venv was made for.
     pub fn software(&self) -> BTreeMap<String, String> {
         let serves = |package: &str| {
-            let major = package.strip_prefix("postgresql-");
-            matches!(package, "patroni" | "etcd-server" | "haproxy")
-                || major.is_some_and(|major| major.parse::<u16>().is_ok())
+            let mut packages = services::all().flat_map(|service| service.packages);
+            packages.any(|it| it.serves && it.is(package))
         };
         let mut software: BTreeMap<String, String> = self
             .packages

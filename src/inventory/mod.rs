@@ -10,12 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::{
+    error::Result,
+    services::{Number, Setting, When},
+    shell::quote,
+};
+pub use crate::{host::HostName, services::Role};
 use indexmap::IndexMap;
 use ipnet::Ipv4Net;
-use serde::Serialize;
-
-pub use crate::host::HostName;
-use crate::{error::Result, shell::quote};
 
 mod check;
 mod keys;
@@ -36,36 +38,6 @@ pub fn command(inventory: &Path, verb: &str) -> String {
     }
     let file = quote(&inventory.display().to_string());
     format!("pgherd -i {file} {verb}")
-}
-
-/// What a host is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    Postgres,
-    Etcd,
-    Haproxy,
-}
-
-impl Role {
-    pub const ALL: [Role; 3] = [Role::Postgres, Role::Etcd, Role::Haproxy];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Postgres => "postgres",
-            Role::Etcd => "etcd",
-            Role::Haproxy => "haproxy",
-        }
-    }
-
-    /// The unit of systemd that it is, without `.service`.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Role::Postgres => "patroni",
-            Role::Etcd => "etcd",
-            Role::Haproxy => "haproxy",
-        }
-    }
 }
 
 /// A validated inventory.
@@ -112,6 +84,29 @@ impl Inventory {
             .iter()
             .filter(move |(_, host)| host.roles.contains(&role))
             .map(|(name, _)| name)
+    }
+
+    /// The port that a service listens on.
+    pub fn port(&self, number: Number) -> u16 {
+        match number {
+            Number::Fixed(port) => port,
+            Number::Set(Setting::Postgresql) => self.postgresql.port,
+            Number::Set(Setting::HaproxyWrite) => self.haproxy.write_port,
+            Number::Set(Setting::HaproxyRead) => self.haproxy.read_port,
+            Number::Set(Setting::HaproxyStats) => self.haproxy.stats_port,
+        }
+    }
+
+    /// Whether something belongs to the cluster; for certificates, once it is as it should be.
+    pub fn wants(&self, when: When) -> bool {
+        match when {
+            When::Always => true,
+            When::Tls => self.tls.enabled,
+            When::CaBundle => self.ca_bundle.is_some(),
+            When::PatroniFromPypi => self.patroni.source == PatroniSource::Pypi,
+            When::PatroniFromDistro => self.patroni.source == PatroniSource::Distro,
+            When::Pgdg => self.postgresql.source == PgSource::Pgdg,
+        }
     }
 
     /// The folder beside the inventory that holds what pgherd must remember.

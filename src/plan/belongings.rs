@@ -1,10 +1,11 @@
 //! What is pgherd's on a host, and how that is noted before it is taken.
 
+use super::packages;
 use crate::{
     cluster::{Cluster, Node},
     contract::MARKER,
     facts::{Facts, etcd_dir},
-    inventory::{PatroniSource, PgSource, Role},
+    inventory::{PatroniSource, Role},
     remote::{Script, quote},
     render,
 };
@@ -13,13 +14,6 @@ const CLAIM: &str = include_str!("claim.sh");
 
 /// Where Patroni's venv is.
 pub(super) const VENV: &str = "/opt/patroni";
-
-/// Where the PostgreSQL project's package source is named; its own script makes the first, older ones
-/// the second.
-const PGDG_SOURCES: [&str; 2] = [
-    "/etc/apt/sources.list.d/pgdg.sources",
-    "/etc/apt/sources.list.d/pgdg.list",
-];
 
 /// What pgherd wrote while it kept no manifest, under names that only it gives: on a host that it took
 /// then, these are its own.
@@ -104,19 +98,10 @@ pub(super) fn is_own(cluster: &Cluster, facts: &Facts, path: &str) -> bool {
     }
 }
 
-/// The file that a role's unit is configured by.
-pub(super) fn config(role: Role) -> &'static str {
-    match role {
-        Role::Postgres => "/etc/patroni.yml",
-        Role::Etcd => "/etc/default/etcd",
-        Role::Haproxy => "/etc/haproxy/haproxy.cfg",
-    }
-}
-
 /// Whether pgherd has the role's unit in its hands already, so that what is added to it since is no
 /// surprise but somebody's wish.
 pub(super) fn is_taken(cluster: &Cluster, facts: &Facts, role: Role) -> bool {
-    is_own(cluster, facts, config(role))
+    is_own(cluster, facts, role.service().config)
 }
 
 /// What is pgherd's on a host that it took while it kept no manifest.
@@ -145,6 +130,12 @@ pub(super) fn owns_venv(cluster: &Cluster, facts: &Facts) -> bool {
         }
 }
 
+/// Whether pgherd has made the tree at `path`.
+pub(super) fn made_tree(facts: &Facts, path: &str) -> bool {
+    let manifest = facts.belongings.manifest.as_ref();
+    manifest.is_some_and(|manifest| manifest.trees.contains(path))
+}
+
 /// The files that are pgherd's on the host, whatever roles it had when they were written.
 pub(super) fn own_files<'a>(cluster: &Cluster, facts: &'a Facts) -> Vec<&'a str> {
     if lacks_manifest(cluster, facts) {
@@ -169,16 +160,6 @@ pub(super) fn own_folders<'a>(cluster: &Cluster, facts: &'a Facts) -> Vec<&'a st
     folders
 }
 
-/// The package sources that pgherd would add to the host.
-fn sources(cluster: &Cluster, node: &Node) -> &'static [&'static str] {
-    let pgdg = cluster.inventory.postgresql.source == PgSource::Pgdg;
-    if pgdg && node.roles.contains(&Role::Postgres) {
-        &PGDG_SOURCES
-    } else {
-        &[]
-    }
-}
-
 /// What pgherd would take on the host and has not noted yet.
 pub(super) fn unclaimed(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<&'static str> {
     let noted = |path: &&str| {
@@ -186,7 +167,7 @@ pub(super) fn unclaimed(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<&'
         is_own(cluster, facts, path) || manifest.is_some_and(|it| it.left.contains(*path))
     };
     let paths = render::paths(&node.roles).into_iter();
-    let sources = sources(cluster, node).iter().copied();
+    let sources = packages::sources(cluster, node).into_iter();
     // There is nowhere to note a source until there is a manifest, which other changes bring.
     let sources = sources.filter(|_| !lacks_manifest(cluster, facts));
     paths.chain(sources).filter(|path| !noted(path)).collect()
@@ -204,8 +185,7 @@ pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Fact
         let names: Vec<&str> = roles.iter().map(|role| role.unit()).collect();
         quote(&names.join(" "))
     };
-    let has = |role| node.roles.contains(&role);
-    let data_dir = if has(Role::Postgres) {
+    let data_dir = if node.roles.iter().any(|role| role.keeps_database()) {
         cluster.inventory.postgresql.data_dir.as_str()
     } else {
         ""
@@ -219,7 +199,10 @@ pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Fact
     script
         .line(format!("CLUSTER_ID={}", quote(&cluster.secrets.cluster_id)))
         .line(format!("PATHS={}", list(&render::paths(&node.roles))))
-        .line(format!("SOURCES={}", list(sources(cluster, node))))
+        .line(format!(
+            "SOURCES={}",
+            list(&packages::sources(cluster, node))
+        ))
         .line(format!("UNITS={}", names(&units)))
         .line(format!("ADOPT_UNITS={}", names(&adopted)))
         .line(format!("DATA_DIR={}", quote(data_dir)))
@@ -228,17 +211,17 @@ pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Fact
         .line(CLAIM)
 }
 
-/// Notes that a tree is made by pgherd, right before it is made; where there is no manifest, its stamp
-/// tells.
-pub(super) fn note_tree(script: Script, path: &str) -> Script {
+/// The lines that note that a tree is made by pgherd, right before it is made; where there is no
+/// manifest, its stamp tells.
+pub(super) fn note_tree(path: &str) -> String {
     let path = quote(path);
-    script.line(format!(
+    format!(
         "noted=/var/lib/pgherd/manifest\n\
          if [ -s $noted ] && ! grep -qxF \"$(printf 'tree\\t%s' {path})\" $noted; then\n\
          \x20 {{ cat $noted; printf 'tree\\t%s\\n' {path}; }} >$noted.new\n\
          \x20 mv -f $noted.new $noted\n\
          fi"
-    ))
+    )
 }
 
 /// Whether Patroni comes to the host in a venv of its own.

@@ -1,11 +1,11 @@
-//! The three services: how each is configured, started and told of a change.
+//! The services: how each is configured, started and told of a change.
 
 use std::time::Duration;
 
 use super::{
     Action, Change, Plan, Step, StepId, belongings,
     files::{self, Check, Difference},
-    folders, packages,
+    folders,
     pending::note_pending,
     trial,
 };
@@ -13,9 +13,10 @@ use crate::{
     cluster::{Cluster, Node},
     error::Result,
     facts::{self, Facts, UnitFact},
-    inventory::{PatroniSource, Role},
+    inventory::Role,
     remote::{Script, quote},
     render::{self, Effect, File, Stage},
+    services::Data,
 };
 
 pub(super) use crate::render::PATRONI_CONFIG;
@@ -63,37 +64,6 @@ pub(super) struct Configured {
     pub trial: Option<String>,
     /// What lies in the data directory is removed in this plan.
     pub cleared: bool,
-}
-
-/// The names of a component's steps, so that they are the same wherever they show.
-pub(super) struct Names {
-    pub configure: &'static str,
-    pub start: &'static str,
-    pub reload: &'static str,
-    pub restart: &'static str,
-}
-
-pub(super) fn names(role: Role) -> Names {
-    match role {
-        Role::Postgres => Names {
-            configure: "configure-patroni",
-            start: "start-patroni",
-            reload: "reload-patroni",
-            restart: "restart-patroni",
-        },
-        Role::Etcd => Names {
-            configure: "configure-etcd",
-            start: "start-etcd",
-            reload: "reload-etcd",
-            restart: "restart-etcd",
-        },
-        Role::Haproxy => Names {
-            configure: "configure-haproxy",
-            start: "start-haproxy",
-            reload: "reload-haproxy",
-            restart: "restart-haproxy",
-        },
-    }
 }
 
 /// Why a step does nothing but put folders right.
@@ -165,7 +135,8 @@ pub(super) fn configure(
     let Component {
         node, role, facts, ..
     } = *component;
-    let names = names(role);
+    let service = role.service();
+    let names = &service.unit;
     let wanted = component
         .files
         .iter()
@@ -212,7 +183,7 @@ pub(super) fn configure(
             script = script.line(dirs);
         }
         script = folders.add_to(script);
-        script = files::put_all(script, &changed, Check(checks(cluster, role)));
+        script = files::put_all(script, &changed, Check(&checks(cluster, role)));
         if changed
             .iter()
             .any(|changed| changed.file.path.starts_with("/etc/systemd/"))
@@ -325,8 +296,8 @@ pub(super) fn run_unit(
     configured: &Configured,
     after: &[StepId],
 ) -> Option<StepId> {
-    let names = names(role);
-    let unit = role.unit();
+    let names = &role.service().unit;
+    let unit = names.name;
     let (name, verb, commands): (_, _, &[&str]) = match configured.turn {
         Turn::Leave => return None,
         Turn::Exchange => ("exchange-patroni", "restart", &[EXCHANGE]),
@@ -411,8 +382,8 @@ pub(super) fn run_unit(
 /// bootstrap that failed.
 fn directories(cluster: &Cluster, role: Role, facts: &Facts) -> Option<String> {
     let id = &cluster.secrets.cluster_id;
-    match role {
-        Role::Postgres => {
+    match role.service().data {
+        Data::Database => {
             let dir = quote(&cluster.inventory.postgresql.data_dir);
             (facts.data.is_none() || facts.data_marker.as_ref() != Some(id)).then(|| {
                 format!(
@@ -426,22 +397,31 @@ fn directories(cluster: &Cluster, role: Role, facts: &Facts) -> Option<String> {
                 )
             })
         }
-        Role::Etcd => (!facts.etcd_data && !facts.unit("etcd").is_active()).then(|| {
+        Data::Store => (!facts.etcd_data && !facts.unit(role.unit()).is_active()).then(|| {
             let dir = quote(&facts::etcd_dir(cluster.name()));
             format!("install -d -o etcd -g etcd -m 0700 {dir}")
         }),
-        Role::Haproxy => None,
+        Data::Folder { path, owner, mode } => (!is_folder(facts, path)).then(|| {
+            let noted = belongings::note_tree(path);
+            let dir = quote(path);
+            format!("{noted}\ninstall -d -o {owner} -g {owner} -m {mode:04o} {dir}")
+        }),
+        Data::Nothing => None,
     }
 }
 
-/// How a main config is checked before it replaces a good one.
-fn checks(cluster: &Cluster, role: Role) -> &'static [(&'static str, &'static str)] {
-    match (role, cluster.inventory.patroni.source) {
-        (Role::Postgres, PatroniSource::Pypi) => packages::VENV_CHECK,
-        (Role::Postgres, PatroniSource::Distro) => packages::DISTRO_CHECK,
-        (Role::Haproxy, _) => &[("/etc/haproxy/haproxy.cfg", "haproxy -c -q -f $CANDIDATE")],
-        (Role::Etcd, _) => &[],
-    }
+/// How a role's files are checked before they replace good ones.
+fn checks(cluster: &Cluster, role: Role) -> Vec<(&'static str, &'static str)> {
+    let checkers = role.service().checkers.iter();
+    checkers
+        .filter(|it| cluster.wants(it.when))
+        .map(|it| (it.path, it.command))
+        .collect()
+}
+
+fn is_folder(facts: &Facts, path: &str) -> bool {
+    let found = facts.needs.folders.get(path);
+    found.is_some_and(|found| found.is_folder)
 }
 
 fn list(changed: &[Difference]) -> String {

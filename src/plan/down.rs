@@ -12,6 +12,7 @@ use crate::{
     inventory::Role,
     remote::{Script, quote},
     render::{self, Files, Kind},
+    services::Data,
 };
 
 const WEIGH: &str = include_str!("weigh.sh");
@@ -232,8 +233,8 @@ impl Clearing<'_> {
     fn data(&mut self) {
         let (cluster, facts) = (self.cluster, self.facts);
         for role in self.roles() {
-            match role {
-                Role::Postgres
+            match role.service().data {
+                Data::Database
                     if facts.data_marker.as_deref()
                         == Some(cluster.secrets.cluster_id.as_str()) =>
                 {
@@ -246,14 +247,18 @@ impl Clearing<'_> {
                         self.say(outside(folder));
                     }
                 }
-                Role::Etcd => {
+                Data::Store => {
                     let dir = facts::etcd_dir(cluster.name());
                     self.line(format!("remove_tree {}", quote(&dir)));
                     if facts.etcd_data {
                         self.say(format!("all data in {dir} is destroyed"));
                     }
                 }
-                _ => {}
+                Data::Folder { path, .. } if belongings::made_tree(facts, path) => {
+                    self.line(format!("remove_tree {}", quote(path)));
+                    self.say(format!("all data in {path} is destroyed"));
+                }
+                Data::Database | Data::Folder { .. } | Data::Nothing => {}
             }
         }
     }
@@ -310,8 +315,10 @@ impl Clearing<'_> {
     fn files(&mut self) {
         let facts = self.facts;
         let belongings = &facts.belongings;
-        if belongings::is_taken(self.cluster, facts, Role::Postgres) {
-            self.line(format!("rm -f {}", facts::PGPASS));
+        let taken = Role::ALL.into_iter();
+        let taken = taken.filter(|role| belongings::is_taken(self.cluster, facts, *role));
+        for path in taken.flat_map(|role| role.service().writes) {
+            self.line(format!("rm -f {path}"));
         }
         for path in belongings::own_files(self.cluster, facts) {
             if path == MARKER {

@@ -3,13 +3,14 @@
 //! A run under a strict umask, or somebody's `chmod`, closes a folder to the service that must read
 //! what is in it. Only folders that pgherd makes are changed; of others it is said what is wrong.
 
-use super::Change;
+use super::{Change, belongings};
 use crate::{
     cluster::Cluster,
     facts::{self, Facts, Folder},
     inventory::Role,
     remote::{Script, quote},
     render::File,
+    services::Data,
 };
 
 /// What a folder needs to be as it should be.
@@ -81,8 +82,8 @@ pub(super) fn around_files(facts: &Facts, files: &[File]) -> Mending {
 pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Mending {
     let mut mending = Mending::none();
     let folders = &facts.needs.folders;
-    match role {
-        Role::Postgres if is_ours(cluster, facts) => {
+    match role.service().data {
+        Data::Database if is_ours(cluster, facts) => {
             let dir = &cluster.inventory.postgresql.data_dir;
             // PostgreSQL starts with either, and with no other.
             mending.own(dir, folders.get(dir), "postgres", &[0o700, 0o750]);
@@ -102,9 +103,12 @@ pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Mending {
                 });
             }
         }
-        Role::Etcd if facts.etcd_data => {
+        Data::Store if facts.etcd_data => {
             let dir = facts::etcd_dir(cluster.name());
             mending.own(&dir, folders.get(&dir), "etcd", &[0o700]);
+        }
+        Data::Folder { path, owner, mode } if belongings::made_tree(facts, path) => {
+            mending.own(path, folders.get(path), owner, &[mode]);
         }
         _ => {}
     }

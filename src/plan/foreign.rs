@@ -5,15 +5,16 @@
 //! stops the run.
 
 use super::{
-    belongings::{self, VENV, config, is_taken},
+    belongings::{self, VENV, is_taken},
     packages,
 };
 use crate::{
     cluster::{Cluster, Node},
     error::{Error, Kind},
-    facts::{Facts, HAPROXY_OPTIONS, MANIFEST_VERSION, OwnCluster, PGPASS, Thing},
+    facts::{Facts, MANIFEST_VERSION, OwnCluster, Thing},
     inventory::Role,
     render::{self, File},
+    services::{self, Service},
 };
 
 const LEFT: &str = "it was not touched";
@@ -75,19 +76,17 @@ fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) 
             foreign.push(described(facts, path, thing));
         }
     }
-    if node.roles.contains(&Role::Postgres)
-        && !is_taken(cluster, facts, Role::Postgres)
-        && let Some(thing) = thing_at(facts, PGPASS)
-    {
-        foreign.push(described(facts, PGPASS, thing));
-    }
-    let options = thing_at(facts, HAPROXY_OPTIONS);
-    if node.roles.contains(&Role::Haproxy)
-        && !is_taken(cluster, facts, Role::Haproxy)
-        && let Some(thing) = options
-        && !(thing == Thing::File && facts.belongings.defaults.contains(HAPROXY_OPTIONS))
-    {
-        foreign.push(described(facts, HAPROXY_OPTIONS, thing));
+    let strange = node
+        .roles
+        .iter()
+        .filter(|role| !is_taken(cluster, facts, **role));
+    for path in strange.flat_map(|role| beside(role.service())) {
+        let is_default = facts.belongings.defaults.contains(path);
+        if let Some(thing) = thing_at(facts, path)
+            && !(thing == Thing::File && is_default)
+        {
+            foreign.push(described(facts, path, thing));
+        }
     }
     let error = match foreign.as_slice() {
         [] => return None,
@@ -105,6 +104,11 @@ fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) 
             .left("nothing was changed")
             .hint("if nobody needs it, move it away; else take another host"),
     )
+}
+
+/// The files beside a service's own that would be in its way.
+fn beside(service: &'static Service) -> impl Iterator<Item = &'static str> {
+    service.writes.iter().chain(service.reads).copied()
 }
 
 fn thing_at(facts: &Facts, path: &str) -> Option<Thing> {
@@ -140,9 +144,9 @@ fn described(facts: &Facts, path: &str, thing: Thing) -> String {
         Thing::Folder => notes.push("a folder".to_owned()),
         Thing::Special => notes.push("not a file".to_owned()),
     }
-    for role in [Role::Postgres, Role::Etcd, Role::Haproxy] {
-        if config(role) == path {
-            notes.extend(state(facts, role.unit()));
+    for service in services::all() {
+        if service.config == path {
+            notes.extend(state(facts, service.unit.name));
         }
     }
     if notes.is_empty() {
@@ -195,7 +199,7 @@ fn folders(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     let foreign = |path: &str| {
         Error::failed(format!("{path} is there, and pgherd did not make it")).left(LEFT)
     };
-    if node.roles.contains(&Role::Postgres) {
+    if node.roles.iter().any(|role| role.keeps_database()) {
         let own = facts.data_marker.as_ref() == Some(&cluster.secrets.cluster_id);
         let data = holds.get("data");
         if data.is_some_and(|data| matches!(data.thing, Thing::File | Thing::Special)) {
@@ -210,10 +214,8 @@ fn folders(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
             );
         }
     }
-    if node.roles.contains(&Role::Etcd)
-        && !is_taken(cluster, facts, Role::Etcd)
-        && holds.contains_key("etcd")
-    {
+    let mut stores = node.roles.iter().filter(|role| role.keeps_store());
+    if stores.any(|role| !is_taken(cluster, facts, *role)) && holds.contains_key("etcd") {
         findings.push(
             foreign(&belongings::etcd_data(cluster))
                 .cause("it is where this cluster's etcd would keep its data, and may be of an earlier one")
@@ -235,11 +237,11 @@ fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
                 .hint(format!("if it may: systemctl unmask {name}")),
         );
     }
-    // A HAProxy with its package's config serves nobody. An etcd or a Patroni that runs may.
-    let idle = role == Role::Haproxy && facts.belongings.defaults.contains(config(role));
+    let service = role.service();
+    let by_default = facts.belongings.defaults.contains(service.config);
+    let idle = service.idle_by_default && by_default;
     let told = named.contains(&format!("{name}.service").as_str())
-        || thing_at(facts, config(role)).is_some()
-            && !facts.belongings.defaults.contains(config(role));
+        || thing_at(facts, service.config).is_some() && !by_default;
     if !matches!(fact.active.as_str(), "" | "inactive" | "failed") && !idle && !told {
         findings.push(
             Error::failed(format!(

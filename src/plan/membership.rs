@@ -20,20 +20,15 @@ use serde_json::Value;
 use super::{Elsewhere, Found, belongings::is_ours, store};
 pub(crate) use crate::contract::MARKER;
 use crate::{
-    cluster::{Address, Cluster, ETCD_CLIENT_PORT, ETCD_PEER_PORT, KnownHost, Node, PATRONI_PORT},
+    cluster::{Address, Cluster, KnownHost, Node},
     error::{Error, Result},
-    facts::{DataFact, Facts, HAPROXY_DROP_IN},
+    facts::{DataFact, Facts},
     inventory::{HostName, Inventory, Role},
+    services::{self, Data},
 };
 
-/// Why a database host cannot be taken out.
-const ELECTABLE: &str = "a member that the inventory does not name can still become the leader, and HAProxy would lead to nobody";
-/// Why the votes of etcd's members matter.
-const VOTES: &str = "its vote still counts in etcd's quorum";
 /// Why one name is one host.
 const TWICE: &str = "two hosts of one name would both be members: each with its own data, each electable, and an etcd of its own";
-/// Why an HAProxy cannot be left behind.
-const ROUTES: &str = "clients may still come through it, and no run would tell it of changes";
 
 /// Something that differs between who is a member and who is declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,7 +192,7 @@ pub fn left(inventory: &Inventory, found: &Found, labelled: &[HostName]) -> Vec<
                 left.has(*role);
             }
             // An HAProxy is no member: another may take its place.
-            let votes = known.roles.iter().any(|role| *role != Role::Haproxy);
+            let votes = known.roles.iter().any(|role| role.service().is_member);
             left.member |= known.joined && votes;
             left.address = left.address.or(known.address);
         });
@@ -287,10 +282,9 @@ fn refuse(findings: &[Finding]) -> Result<()> {
 }
 
 fn gone(left: &Left) -> Finding {
-    let why = match left.roles.first() {
-        Some(Role::Etcd) => VOTES,
-        _ => ELECTABLE,
-    };
+    let mut roles = left.roles.iter().copied();
+    let member = roles.find(|role| role.service().is_member);
+    let why = member.unwrap_or(Role::Postgres).service().taken_off;
     let mut instead = format!("put it back into the inventory: {}", left.entry());
     if left.seen_by == [Witness::Workspace] {
         instead.push_str(&format!(
@@ -311,9 +305,9 @@ fn gone(left: &Left) -> Finding {
 pub fn former(cluster: &Cluster, found: &Found) -> Vec<(HostName, Ipv4Addr)> {
     let mut former = Vec::new();
     for node in cluster.nodes.values() {
-        let only_a_door = node.roles.iter().all(|role| *role == Role::Haproxy);
+        let is_member = node.roles.iter().any(|role| role.service().is_member);
         let facts = found.facts.get(&node.name);
-        if only_a_door || facts.is_none_or(|facts| is_ours(cluster, facts)) {
+        if !is_member || facts.is_none_or(|facts| is_ours(cluster, facts)) {
             continue;
         }
         let known = found.known.iter().find(|known| known.name == node.name);
@@ -334,9 +328,13 @@ pub fn former(cluster: &Cluster, found: &Found) -> Vec<(HostName, Ipv4Addr)> {
 }
 
 /// Where a member answers.
-pub fn ports(cluster: &Cluster) -> [u16; 4] {
-    let port = cluster.inventory.postgresql.port;
-    [ETCD_CLIENT_PORT, ETCD_PEER_PORT, port, PATRONI_PORT]
+pub fn ports(cluster: &Cluster) -> Vec<u16> {
+    let members = services::all().filter(|service| service.is_member);
+    let ports = members.flat_map(|service| service.ports);
+    ports
+        .filter(|port| !port.from.is_empty())
+        .map(|port| cluster.inventory.port(port.number))
+        .collect()
 }
 
 fn two_of_a_name(node: &Node, still: &Elsewhere) -> Finding {
@@ -389,11 +387,7 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
             "{name} still has the role {}, which the inventory does not give it: {seen}",
             role.as_str()
         ),
-        why: match role {
-            Role::Postgres => ELECTABLE,
-            Role::Etcd => VOTES,
-            Role::Haproxy => ROUTES,
-        },
+        why: role.service().taken_off,
         instead: format!(
             "give it the role again: {name}: {{ roles: [{}] }}",
             words(&roles)
@@ -408,23 +402,26 @@ fn evidence(cluster: &Cluster, facts: &Facts, role: Role) -> Option<String> {
     if !marker.is_some_and(|marker| marker.content.contains(id)) {
         return None;
     }
-    match role {
-        Role::Postgres => (facts.data_marker.as_ref() == Some(id)
+    let service = role.service();
+    match service.data {
+        Data::Database => (facts.data_marker.as_ref() == Some(id)
             && facts.data.as_ref().is_some_and(|data| data.entries > 0))
         .then(|| {
             let dir = &cluster.inventory.postgresql.data_dir;
             format!("a database of this cluster is in {dir}")
         }),
-        Role::Etcd => facts.etcd_data.then(|| {
+        Data::Store => facts.etcd_data.then(|| {
             format!(
                 "etcd's data is in {}",
                 crate::facts::etcd_dir(cluster.name())
             )
         }),
         // Somebody else's HAProxy may be at work on a host that pgherd has only put etcd on.
-        Role::Haproxy => (facts.unit("haproxy").is_active()
-            && facts.files.contains_key(HAPROXY_DROP_IN))
-        .then(|| "the cluster's HAProxy runs there".to_owned()),
+        Data::Folder { .. } | Data::Nothing => (facts.unit(role.unit()).is_active()
+            && service
+                .mark()
+                .is_some_and(|mark| facts.files.contains_key(mark)))
+        .then(|| format!("the cluster's {} runs there", service.title)),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Action, Change, Plan, Step, StepId, belongings, pending::note_pendin
 use crate::{
     cluster::{Cluster, Node},
     facts::Facts,
-    inventory::{PatroniSource, PgSource, Role},
+    inventory::{PatroniSource, Role},
     remote::{Script, quote},
     render::{Effect, File},
 };
@@ -29,52 +29,30 @@ elif grep -qs '^# pgherd: no service starts' "$policy"; then
 fi"#;
 
 /// The file whose digest tells which Patroni is in `/opt/patroni`.
-pub(super) use crate::facts::REQUIREMENTS;
-
-/// Python, and the distribution's wheels of what installs and builds Python packages.
-const VENV_TOOLS: [&str; 4] = [
-    "python3",
-    "python3-pip-whl",
-    "python3-setuptools-whl",
-    "python3-wheel-whl",
-];
-
-/// How Patroni judges its config. What it says of ports in use and of an etcd that does not answer is
-/// about the moment and not about the file, and is passed over; so is that it waits for one that a
-/// firewall hides.
-pub(super) const VENV_CHECK: &[(&str, &str)] = &[(
-    "/etc/patroni.yml",
-    "! timeout 15 /opt/patroni/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
-)];
-pub(super) const DISTRO_CHECK: &[(&str, &str)] = &[(
-    "/etc/patroni.yml",
-    "! timeout 15 /usr/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
-)];
+pub(super) use crate::contract::REQUIREMENTS;
 
 /// The packages that `node` must have, in the order of its roles.
 pub(super) fn wanted(cluster: &Cluster, node: &Node) -> Vec<String> {
-    let mut packages = Vec::new();
-    for role in &node.roles {
-        match role {
-            Role::Postgres => {
-                if let Some(major) = node.postgresql {
-                    packages.push(format!("postgresql-{major}"));
-                }
-                // For whoever is on the host and wants to know how etcd is.
-                packages.push("etcd-client".into());
-                match cluster.inventory.patroni.source {
-                    PatroniSource::Pypi => packages.extend(VENV_TOOLS.map(String::from)),
-                    PatroniSource::Distro => packages
-                        .extend(["patroni", "python3-etcd", "python3-psycopg2"].map(String::from)),
-                }
-            }
-            Role::Etcd => packages.extend(["etcd-server", "etcd-client"].map(String::from)),
-            Role::Haproxy => packages.push("haproxy".into()),
-        }
-    }
+    let services = node.roles.iter().map(|role| role.service());
+    let all = services.flat_map(|service| service.packages);
+    let here = all.filter(|package| cluster.wants(package.when));
+    let mut packages: Vec<String> = here
+        .filter_map(|package| package.on(node.postgresql))
+        .collect();
     let mut seen = BTreeSet::new();
     packages.retain(|package| seen.insert(package.clone()));
     packages
+}
+
+/// The package sources that are added to `node`, by the files that may name them.
+pub(super) fn sources(cluster: &Cluster, node: &Node) -> Vec<&'static str> {
+    let services = node.roles.iter().map(|role| role.service());
+    let sources = services.filter_map(|service| service.source.as_ref());
+    sources
+        .filter(|source| cluster.wants(source.when))
+        .flat_map(|source| source.files)
+        .copied()
+        .collect()
 }
 
 /// Those of them that the host does not have.
@@ -106,8 +84,7 @@ pub(super) fn install(
             .policy_left
             .then(|| restore_policy(plan, node, after));
     }
-    let pgdg = node.roles.contains(&Role::Postgres)
-        && cluster.inventory.postgresql.source == PgSource::Pgdg;
+    let pgdg = !sources(cluster, node).is_empty();
     let script = Script::new()
         .alone("install-packages")
         .line(format!("PACKAGES={}", quote(&missing.join(" "))))
@@ -173,7 +150,8 @@ pub(super) fn install_patroni(
     };
     let bundle = cluster.ca_bundle.as_ref().map_or("", |_| CA_BUNDLE);
     // Patroni goes on with what it has loaded until it is restarted.
-    let script = belongings::note_tree(Script::new().alone("install-patroni"), belongings::VENV);
+    let script = Script::new().alone("install-patroni");
+    let script = script.line(belongings::note_tree(belongings::VENV));
     let script = note_pending(script, Role::Postgres, Effect::Restart)
         .line(format!("STAMP={stamp}"))
         .line(format!("CA_BUNDLE={bundle}"))

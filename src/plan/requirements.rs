@@ -7,12 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Found, folders, packages};
+use super::{Found, belongings::takes_venv, folders, packages};
 use crate::{
     cluster::{Cluster, Node},
     error::Error,
     facts::{self, Facts, Space},
-    inventory::{HostName, PatroniSource, Role, memory_in_kib},
+    inventory::{HostName, memory_in_kib},
     remote,
 };
 
@@ -39,9 +39,7 @@ pub(crate) fn clocks_agree(facts: &BTreeMap<HostName, Facts>) -> bool {
 
 fn host(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     let missing = packages::missing(cluster, node, facts);
-    let venv = cluster.inventory.patroni.source == PatroniSource::Pypi
-        && node.roles.contains(&Role::Postgres)
-        && facts.patroni_stamp.is_none();
+    let venv = takes_venv(cluster, node) && facts.patroni_stamp.is_none();
     let host = Host {
         cluster,
         node,
@@ -78,14 +76,18 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    fn is(&self, role: Role) -> bool {
-        self.node.roles.contains(&role)
+    fn keeps_database(&self) -> bool {
+        self.node.roles.iter().any(|role| role.keeps_database())
+    }
+
+    fn keeps_store(&self) -> bool {
+        self.node.roles.iter().any(|role| role.keeps_store())
     }
 
     /// Its database is still to be made.
     fn has_no_database(&self) -> bool {
         let data = self.facts.data.as_ref();
-        self.is(Role::Postgres) && data.is_none_or(|data| data.entries == 0)
+        self.keeps_database() && data.is_none_or(|data| data.entries == 0)
     }
 
     fn connection(&self) -> Option<Error> {
@@ -184,8 +186,8 @@ impl Host<'_> {
             ("usr", installs),
             ("state", installs),
             ("venv", self.venv),
-            ("data", self.is(Role::Postgres)),
-            ("etcd", self.is(Role::Etcd)),
+            ("data", self.keeps_database()),
+            ("etcd", self.keeps_store()),
         ];
         let mut read_only = BTreeSet::new();
         for (purpose, needed) in written {
@@ -219,8 +221,7 @@ impl Host<'_> {
         for (purpose, needed, what) in [
             (
                 "venv",
-                self.is(Role::Postgres)
-                    && self.cluster.inventory.patroni.source == PatroniSource::Pypi,
+                takes_venv(self.cluster, self.node),
                 "Patroni runs from there",
             ),
             ("state", installs, "dpkg runs the packages' scripts there"),
@@ -263,7 +264,7 @@ impl Host<'_> {
         if self.has_no_database() {
             wanted.push(("data", 256, 2_000));
         }
-        if self.is(Role::Etcd) && !self.facts.etcd_data {
+        if self.keeps_store() && !self.facts.etcd_data {
             wanted.push(("etcd", 256, 100));
         }
         let mut sums: BTreeMap<&str, (&Space, u64, u64, Vec<&str>)> = BTreeMap::new();
@@ -310,7 +311,7 @@ impl Host<'_> {
 
     /// The folders in which the data directory lies, or would lie.
     fn way_to_data(&self) -> Vec<Error> {
-        if !self.is(Role::Postgres) {
+        if !self.keeps_database() {
             return Vec::new();
         }
         let dir = self.cluster.inventory.postgresql.data_dir.as_str();
@@ -348,7 +349,7 @@ impl Host<'_> {
 
     /// Whether PostgreSQL can start with the inventory's `shared_buffers`.
     fn memory(&self) -> Option<Error> {
-        if !self.is(Role::Postgres) {
+        if !self.keeps_database() {
             return None;
         }
         let memory = &self.facts.needs.memory;

@@ -83,7 +83,8 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
             match role {
                 Role::Postgres => databases.push((node, configured)),
                 Role::Etcd => etcds.push((node, configured)),
-                Role::Haproxy => {
+                // What nobody else has to wait for.
+                _ => {
                     components::run_unit(&mut plan, node, *role, &configured, &[]);
                 }
             }

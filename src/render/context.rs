@@ -122,9 +122,9 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
         "tls": tls(cluster),
         "ca_bundle": cluster.ca_bundle,
         "paths": {
-            "postgres_tls": files::POSTGRES_TLS,
-            "etcd_tls": files::ETCD_TLS,
-            "haproxy_tls": files::HAPROXY_TLS,
+            "postgres_tls": Role::Postgres.service().tls,
+            "etcd_tls": Role::Etcd.service().tls,
+            "haproxy_tls": Role::Haproxy.service().tls,
             "ca_bundle": files::CA_BUNDLE,
         },
         "users": {
@@ -245,7 +245,8 @@ pub(crate) fn parameters(cluster: &Cluster) -> Map<String, Value> {
     // Where Debian's psql looks for it.
     let mut fixed = vec![("unix_socket_directories", "/var/run/postgresql".to_owned())];
     if cluster.tls.is_offered() {
-        let file = |name: &str| format!("{}/{name}", files::POSTGRES_TLS);
+        let folder = Role::Postgres.service().tls.unwrap_or_default();
+        let file = |name: &str| format!("{folder}/{name}");
         fixed.extend([
             ("ssl", "on".to_owned()),
             ("ssl_cert_file", file("server.crt")),

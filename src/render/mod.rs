@@ -27,46 +27,10 @@ pub use mask::{mask, mask_values};
 pub use templates::Templates;
 use templates::Variables;
 
-/// Where Patroni's config lies on every database host.
-pub const PATRONI_CONFIG: &str = "/etc/patroni.yml";
-
-/// What a file may show of itself in a plan or a diff.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Visibility {
-    Public,
-    /// Lines that hold secrets are masked.
-    Masked,
-    /// Private keys: nothing is shown.
-    Hidden,
-}
-
-/// When a file can be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Before any package is installed.
-    Prepare,
-    /// Once the packages have made the users that own it.
-    Configure,
-}
-
-/// How the file relates to what is on the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The file is all ours.
-    Whole,
-    /// A marked block in a file that has other lines, which stay.
-    Block,
-}
-
-/// What must happen once a file has changed, from the least to the most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Effect {
-    Nothing,
-    Reload,
-    /// Patroni alone starts anew; the PostgreSQL that it runs goes on.
-    Exchange,
-    Restart,
-}
+pub use crate::{
+    contract::PATRONI_CONFIG,
+    services::{Effect, Kind, Stage, Visibility},
+};
 
 /// A file as it should be on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,8 +142,8 @@ pub fn render(cluster: &Cluster, templates: &Templates) -> Result<Files> {
     for node in cluster.nodes.values() {
         let variables = Variables::new(context::of_host(shared.clone(), cluster, node)?);
         let mut mine = Vec::new();
-        for entry in files::ENTRIES {
-            if !entry.belongs_on(node, cluster) {
+        for (role, entry) in files::entries() {
+            if !files::belongs_on(role, entry, node, cluster) {
                 continue;
             }
             match templates.render(entry.template.0, &variables) {
@@ -192,7 +156,7 @@ pub fn render(cluster: &Cluster, templates: &Templates) -> Result<Files> {
                     visibility: entry.visibility,
                     stage: entry.stage,
                     kind: entry.kind,
-                    role: entry.role,
+                    role,
                     effect: entry.effect,
                 }),
                 Err(error) => errors.push(error),

@@ -1,5 +1,83 @@
-//! What runs on the hosts, a folder a service.
+//! What runs on the hosts: a folder a service, and the one table that lists them.
+//!
+//! A service's `mod.rs` says what it is ([`Service`]): data that needs no other module, so that all of
+//! them can ask for it. Beside it lies the service's client, if it has one.
+
+use serde::{Serialize, Serializer};
 
 pub mod etcd;
+pub mod file;
 pub mod haproxy;
+pub mod port;
 pub mod postgres;
+mod service;
+
+pub use file::{Effect, Kind, Stage, Visibility};
+pub use port::{Caller, Number, Setting};
+pub use service::{Data, Hosts, Package, Rows, Service, When, asked_at, of_unit};
+
+/// Makes [`Role`] of the lines of the table.
+macro_rules! table {
+    ($($(#[$attribute:meta])* $role:ident = $folder:ident,)*) => {
+        /// What a host is for: a service, as the inventory gives it to a host.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Role {
+            $($(#[$attribute])* $role,)*
+        }
+
+        impl Role {
+            /// In the table's order, which is that of a host's roles wherever they are shown.
+            pub const ALL: [Role; [$($(#[$attribute])* Role::$role,)*].len()] =
+                [$($(#[$attribute])* Role::$role,)*];
+
+            /// What the service says of itself.
+            pub fn service(self) -> &'static Service {
+                match self {
+                    $($(#[$attribute])* Role::$role => &$folder::SERVICE,)*
+                }
+            }
+        }
+    };
+}
+
+// The table: a line a service, its role and its folder.
+table! {
+    Postgres = postgres,
+    Etcd = etcd,
+    Haproxy = haproxy,
+}
+
+impl Role {
+    /// Its word in the inventory.
+    pub fn as_str(self) -> &'static str {
+        self.service().name
+    }
+
+    /// The unit of systemd that it is, without `.service`.
+    pub fn unit(self) -> &'static str {
+        self.service().unit.name
+    }
+}
+
+impl Role {
+    /// Whether its hosts have PostgreSQL's data.
+    pub fn keeps_database(self) -> bool {
+        matches!(self.service().data, Data::Database)
+    }
+
+    /// Whether its hosts have etcd's data.
+    pub fn keeps_store(self) -> bool {
+        matches!(self.service().data, Data::Store)
+    }
+}
+
+impl Serialize for Role {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// What the services say of themselves, in the table's order.
+pub fn all() -> impl Iterator<Item = &'static Service> {
+    Role::ALL.into_iter().map(Role::service)
+}

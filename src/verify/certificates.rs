@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use super::{Check, check};
 use crate::{
-    cluster::{ETCD_CLIENT_PORT, PATRONI_PORT},
     facts::Facts,
     http::{Lapsed, service},
     inventory::HostName,
+    services,
     workspace::{Lapse, validities},
 };
 
@@ -84,11 +84,7 @@ fn parts(path: &str) -> Option<(&str, &'static str)> {
 
 /// That a service shows another certificate than its file has.
 fn not_read(host: &HostName, port: u16, lapse: Lapse) -> String {
-    let unit = match port {
-        PATRONI_PORT => "patroni",
-        ETCD_CLIENT_PORT => "etcd",
-        _ => "haproxy",
-    };
+    let unit = services::asked_at(port).unit();
     format!(
         "{host}: {} (port {port}) shows a certificate that {lapse}, and has not read its file since: sudo \
          systemctl reload-or-restart {unit}",
@@ -138,26 +134,27 @@ fn lapse_of<'a>(
     })
 }
 
+/// The service whose folder it is.
 fn owner(folder: &str) -> &str {
-    match folder {
-        "postgres" => "Patroni and PostgreSQL",
-        "haproxy" => "HAProxy",
-        other => other,
-    }
+    let mut services = services::all();
+    let service = services.find(|it| {
+        it.tls
+            .is_some_and(|tls| tls.strip_prefix(FOLDER) == Some(folder))
+    });
+    service.map_or(folder, |service| service.title)
 }
 
 fn folder_of(port: u16) -> &'static str {
-    match port {
-        PATRONI_PORT => "postgres",
-        ETCD_CLIENT_PORT => "etcd",
-        _ => "haproxy",
-    }
+    let folder = services::asked_at(port).service().tls;
+    folder
+        .and_then(|it| it.strip_prefix(FOLDER))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::FileFact;
+    use crate::{contract::PATRONI_PORT, facts::FileFact};
 
     fn now() -> jiff::Timestamp {
         "2030-06-01T12:00:00Z".parse().unwrap()

@@ -9,7 +9,7 @@ use super::{Check, check};
 use crate::{
     cluster::Cluster,
     facts::{Facts, Space},
-    inventory::{HostName, Role},
+    inventory::HostName,
 };
 
 /// A filesystem is nearly full with less than a tenth free, unless that is still this much (in KiB).
@@ -35,8 +35,8 @@ pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Chec
         let mut there: Vec<(&Space, &str)> = Vec::new();
         for (purpose, called) in WRITTEN {
             let needed = match purpose {
-                "data" => node.roles.contains(&Role::Postgres),
-                "etcd" => node.roles.contains(&Role::Etcd),
+                "data" => node.roles.iter().any(|role| role.keeps_database()),
+                "etcd" => node.roles.iter().any(|role| role.keeps_store()),
                 // The WAL lies with the data, unless somebody has moved it.
                 "wal" => false,
                 _ => true,

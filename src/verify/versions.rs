@@ -60,12 +60,9 @@ async fn ask(prover: &Prover, node: &Node) -> Result<Installed> {
     let units: Vec<&str> = node
         .roles
         .iter()
-        .filter_map(|role| match role {
-            // Patroni is a script: what its process has open is Python.
-            Role::Postgres => None,
-            Role::Etcd => Some("etcd"),
-            Role::Haproxy => Some("haproxy"),
-        })
+        .map(|role| role.service())
+        .filter(|service| service.runs_its_program)
+        .map(|service| service.unit.name)
         .collect();
     let inventory = &prover.cluster.inventory;
     let patroni = match inventory.patroni.source {

@@ -15,6 +15,7 @@ use super::{
     },
     Problems, net,
 };
+use crate::services::Hosts;
 
 type Written = IndexMap<Word, Option<schema::Host>>;
 
@@ -187,14 +188,11 @@ fn count_roles(
             .map(|(name, _)| name)
             .collect();
         let name = role.as_str();
-        let (wanted, right) = match role {
-            Role::Postgres => ("at least one host", !with_role.is_empty()),
-            Role::Etcd => ("one or three hosts", matches!(with_role.len(), 1 | 3)),
-            Role::Haproxy => ("exactly one host", with_role.len() == 1),
-        };
-        if right {
+        let allowed = role.service().hosts;
+        if allowed.allow(with_role.len()) {
             continue;
         }
+        let wanted = allowed.in_words();
         let Some(last) = with_role.last() else {
             problems.add(
                 Problem::new(
@@ -218,8 +216,8 @@ fn count_roles(
                 with_role.len()
             ),
         );
-        problems.add(match role {
-            Role::Etcd => problem.hint(
+        problems.add(match allowed {
+            Hosts::OneOrThree => problem.hint(
                 "two or four members tolerate no more failures than one or three, and commit slower",
             ),
             _ => problem,

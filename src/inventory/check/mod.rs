@@ -10,6 +10,7 @@ use super::{
     schema::{self, Number, Word},
     source::Source,
 };
+use crate::services;
 
 mod accounts;
 mod files;
@@ -164,10 +165,9 @@ fn ssh(problems: &mut Problems, source: &Source<'_>, written: Option<&schema::Ss
 }
 
 fn ssh_user(user: &Word) -> Result<String, Problem> {
-    /// Accounts that the packages make for their services; nobody logs in by them.
-    const SERVICES: [&str; 3] = ["postgres", "etcd", "haproxy"];
     let value = user.value.as_str();
-    if SERVICES.contains(&value) {
+    // Nobody logs in by the accounts that packages make for their services.
+    if services::all().any(|service| service.has_account(value)) {
         return Err(Problem::new(
             span_of(user),
             format!("`{value}` is the account of a service that pgherd installs"),

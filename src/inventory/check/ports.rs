@@ -10,7 +10,7 @@ use super::{
     },
     Problems,
 };
-use crate::contract::{ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, PATRONI_PORT};
+use crate::services::{self, Setting, port::Port};
 
 /// A port from 1, or the default.
 pub(super) fn port(problems: &mut Problems, written: Option<&Number>, default: u16) -> u16 {
@@ -72,63 +72,46 @@ fn listeners(
     postgresql: &Postgresql,
     haproxy: &Haproxy,
 ) -> Vec<(Option<Role>, Listener)> {
-    let at = |number: &Option<Number>| number.as_ref().map(span_of);
-    let listener = |port, who, written| Listener { port, who, written };
-    let of_ssh = document.ssh.as_ref().and_then(|ssh| at(&ssh.port));
-    let of_postgresql = document.postgresql.as_ref().and_then(|it| at(&it.port));
+    let at = |number: Option<&Number>| number.map(span_of);
+    let of_ssh = document.ssh.as_ref().and_then(|it| it.port.as_ref());
+    let of_postgresql = document.postgresql.as_ref();
     let of_haproxy = document.haproxy.as_ref();
-    vec![
-        (None, listener(ssh.port, "SSH (`ssh.port`)", of_ssh)),
-        (
-            Some(Role::Postgres),
-            listener(
+    let ssh = Listener {
+        port: ssh.port,
+        who: "SSH (`ssh.port`)",
+        written: at(of_ssh),
+    };
+    let listener = |port: &'static Port| {
+        let (number, written) = match port.number {
+            services::Number::Fixed(number) => (number, None),
+            services::Number::Set(Setting::Postgresql) => (
                 postgresql.port,
-                "PostgreSQL (`postgresql.port`)",
-                of_postgresql,
+                of_postgresql.and_then(|it| it.port.as_ref()),
             ),
-        ),
-        (
-            Some(Role::Postgres),
-            listener(PATRONI_PORT, "Patroni", None),
-        ),
-        (
-            Some(Role::Etcd),
-            listener(ETCD_CLIENT_PORT, "etcd's clients", None),
-        ),
-        (
-            Some(Role::Etcd),
-            listener(ETCD_PEER_PORT, "etcd's peers", None),
-        ),
-        (
-            Some(Role::Etcd),
-            // On loopback, but no other listener could take all addresses.
-            listener(ETCD_METRICS_PORT, "etcd's metrics", None),
-        ),
-        (
-            Some(Role::Haproxy),
-            listener(
+            services::Number::Set(Setting::HaproxyWrite) => (
                 haproxy.write_port,
-                "HAProxy's `write_port`",
-                of_haproxy.and_then(|it| at(&it.write_port)),
+                of_haproxy.and_then(|it| it.write_port.as_ref()),
             ),
-        ),
-        (
-            Some(Role::Haproxy),
-            listener(
+            services::Number::Set(Setting::HaproxyRead) => (
                 haproxy.read_port,
-                "HAProxy's `read_port`",
-                of_haproxy.and_then(|it| at(&it.read_port)),
+                of_haproxy.and_then(|it| it.read_port.as_ref()),
             ),
-        ),
-        (
-            Some(Role::Haproxy),
-            listener(
+            services::Number::Set(Setting::HaproxyStats) => (
                 haproxy.stats_port,
-                "HAProxy's `stats_port`",
-                of_haproxy.and_then(|it| at(&it.stats_port)),
+                of_haproxy.and_then(|it| it.stats_port.as_ref()),
             ),
-        ),
-    ]
+        };
+        Listener {
+            port: number,
+            who: port.listener,
+            written: at(written),
+        }
+    };
+    let of_services = Role::ALL.into_iter().flat_map(|role| {
+        let ports = role.service().ports.iter();
+        ports.map(move |port| (Some(role), listener(port)))
+    });
+    std::iter::once((None, ssh)).chain(of_services).collect()
 }
 
 fn collision(document: &Document, host: &HostName, first: &Listener, second: &Listener) -> Problem {

@@ -28,6 +28,12 @@ pub(super) fn name(cluster: &str, role: Role) -> String {
     format!("pgherd-{cluster}-{}", role.as_str())
 }
 
+/// The roles that a group is made for: those that hosts have.
+pub(super) fn needed(inventory: &Inventory) -> impl Iterator<Item = Role> {
+    let roles = Role::ALL.into_iter();
+    roles.filter(|role| inventory.with_role(*role).next().is_some())
+}
+
 /// The cluster's groups, by VPC and role; a cluster has one VPC, and a dead run may have left groups
 /// in another.
 pub(super) async fn find_all(
@@ -74,8 +80,7 @@ pub(super) async fn ensure(
 ) -> Result<BTreeMap<Role, String>> {
     let cluster = &inventory.cluster;
     let there = find(ec2, cluster, vpc).await?;
-    let made = Role::ALL
-        .into_iter()
+    let made = needed(inventory)
         .filter(|role| !there.contains_key(role))
         .map(|role| create(ec2, cluster, role, vpc, tags));
     let made: BTreeMap<Role, SecurityGroup> =

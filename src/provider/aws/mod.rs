@@ -190,7 +190,7 @@ impl AwsProvider {
             .ask_permissions(
                 account,
                 &survey,
-                groups.len() < Role::ALL.len(),
+                groups::needed(&self.inventory).any(|role| !groups.contains_key(&role)),
                 key.is_none(),
             )
             .await;
@@ -221,9 +221,7 @@ impl AwsProvider {
                 .iter()
                 .map(|(id, name)| format!("of the image {id} ({name})")),
         );
-        let new_groups = Role::ALL
-            .into_iter()
-            .filter(|role| !groups.contains_key(role));
+        let new_groups = groups::needed(&self.inventory).filter(|role| !groups.contains_key(role));
         lines.extend(new_groups.map(|role| {
             format!(
                 "security group {} in {}",

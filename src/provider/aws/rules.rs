@@ -7,12 +7,10 @@ use aws_sdk_ec2::types::{
 };
 use ipnet::Ipv4Net;
 
-use crate::inventory::{Inventory, Role};
-
-/// Patroni's REST interface.
-const PATRONI: u16 = 8008;
-const ETCD_CLIENT: u16 = 2379;
-const ETCD_PEER: u16 = 2380;
+use crate::{
+    inventory::{Inventory, Role},
+    services::{self, Caller},
+};
 
 /// Who may come in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,37 +43,29 @@ fn rule<G>(port: u16, source: Source<G>) -> Rule<G> {
 ///
 /// SSH goes to all of them, from the operator alone.
 fn desired(inventory: &Inventory, operators: &[Ipv4Net]) -> BTreeMap<Role, BTreeSet<Rule<Role>>> {
-    let group = |role| Source::Group(role);
-    let networks = |networks: &[Ipv4Net], port| -> Vec<Rule<Role>> {
+    let networks = |networks: &[Ipv4Net]| -> Vec<Source<Role>> {
         let networks = networks.iter();
         networks
-            .map(|network| rule(port, Source::Network(network.to_string())))
+            .map(|network| Source::Network(network.to_string()))
             .collect()
     };
-    let haproxy = &inventory.haproxy;
-    let database = inventory.postgresql.port;
-    Role::ALL
-        .into_iter()
-        .map(|role| {
-            let mut rules: BTreeSet<_> = match role {
-                Role::Postgres => [Role::Postgres, Role::Haproxy]
-                    .into_iter()
-                    .flat_map(|from| [rule(database, group(from)), rule(PATRONI, group(from))])
-                    .collect(),
-                Role::Etcd => BTreeSet::from([
-                    rule(ETCD_CLIENT, group(Role::Postgres)),
-                    rule(ETCD_PEER, group(Role::Etcd)),
-                ]),
-                Role::Haproxy => [haproxy.write_port, haproxy.read_port]
-                    .into_iter()
-                    .flat_map(|port| networks(&inventory.postgresql.allow, port))
-                    .chain(networks(operators, haproxy.stats_port))
-                    .collect(),
-            };
-            rules.extend(networks(operators, inventory.ssh.port));
-            (role, rules)
-        })
-        .collect()
+    let sources = |caller: &Caller| match caller {
+        Caller::Hosts(role) => vec![Source::Group(*role)],
+        Caller::Clients => networks(&inventory.postgresql.allow),
+        Caller::Operators => networks(operators),
+    };
+    let of_role = |role: Role| {
+        let mut rules = BTreeSet::new();
+        for port in role.service().ports {
+            let number = inventory.port(port.number);
+            let from = port.from.iter().flat_map(sources);
+            rules.extend(from.map(|source| rule(number, source)));
+        }
+        let ssh = networks(operators).into_iter();
+        rules.extend(ssh.map(|source| rule(inventory.ssh.port, source)));
+        (role, rules)
+    };
+    Role::ALL.into_iter().map(of_role).collect()
 }
 
 /// What a group lacks, and what it has too much, as EC2 wants it.
@@ -123,10 +113,14 @@ impl Rule<String> {
 
     /// Whether it is there to let the operator in.
     fn is_for_operators(&self, inventory: &Inventory) -> bool {
-        let ports = [inventory.ssh.port, inventory.haproxy.stats_port].map(i32::from);
+        let for_operators = services::all()
+            .flat_map(|service| service.ports)
+            .filter(|port| port.from.contains(&Caller::Operators))
+            .map(|port| inventory.port(port.number));
+        let mut ports = std::iter::once(inventory.ssh.port).chain(for_operators);
         self.protocol == "tcp"
             && self.from == self.to
-            && ports.contains(&self.from)
+            && ports.any(|port| i32::from(port) == self.from)
             && !matches!(self.source, Source::Group(_))
     }
 }

@@ -1,5 +1,82 @@
 //! etcd, in which the members of the database agree on who leads.
 
+use super::{
+    Caller, Data, Effect, Hosts, Number, Role, Rows, Service,
+    file::{Entry, certificate, config, early, key, template},
+    port::Port,
+    service::{Package, unit},
+};
+use crate::contract::{ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT};
+
 mod client;
 
 pub use client::{Alarm, Etcd, Health, Member, PatroniKeys, View, prefix};
+
+/// Where it finds its certificates: a folder of its own, for each service runs as another user.
+const TLS: &str = "/etc/pgherd/tls/etcd";
+
+pub(super) const SERVICE: Service = Service {
+    hosts: Hosts::OneOrThree,
+    packages: &[
+        Package::serving("etcd-server"),
+        // For whoever is on the host and wants to know how etcd is.
+        Package::of("etcd-client"),
+    ],
+    files: &[
+        // What etcd's unit puts back where something rewrites /etc/hosts at boot.
+        early("/etc/pgherd/hosts", template!("etc/pgherd/hosts")),
+        Entry {
+            mode: 0o755,
+            ..early("/etc/pgherd/put-hosts", template!("etc/pgherd/put-hosts"))
+        },
+        // It reads certificate and key anew at every handshake, but its authority only at its start.
+        certificate(
+            "/etc/pgherd/tls/etcd/ca.crt",
+            template!("etc/pgherd/tls/ca.crt"),
+            Effect::Restart,
+        ),
+        certificate(
+            "/etc/pgherd/tls/etcd/server.crt",
+            template!("etc/pgherd/tls/server.crt"),
+            Effect::Nothing,
+        ),
+        key(
+            "/etc/pgherd/tls/etcd/server.key",
+            template!("etc/pgherd/tls/server.key"),
+            Effect::Nothing,
+            "etcd",
+        ),
+        config(
+            "/etc/systemd/system/etcd.service.d/pgherd.conf",
+            template!("etc/systemd/system/etcd.service.d/pgherd.conf"),
+            Effect::Restart,
+        ),
+        config(
+            "/etc/default/etcd",
+            template!("etc/default/etcd"),
+            Effect::Restart,
+        ),
+    ],
+    folders: &[TLS, "/etc/systemd/system/etcd.service.d"],
+    tls: Some(TLS),
+    data: Data::Store,
+    ports: &[
+        Port {
+            from: &[Caller::Hosts(Role::Postgres)],
+            asked: true,
+            tells: Some("etcd"),
+            ..Port::new(Number::Fixed(ETCD_CLIENT_PORT), "etcd's clients")
+        },
+        Port {
+            from: &[Caller::Hosts(Role::Etcd)],
+            ..Port::new(Number::Fixed(ETCD_PEER_PORT), "etcd's peers")
+        },
+        // On loopback, but no other listener could take all addresses.
+        Port::new(Number::Fixed(ETCD_METRICS_PORT), "etcd's metrics"),
+    ],
+    connects: true,
+    is_member: true,
+    taken_off: "its vote still counts in etcd's quorum",
+    status: Rows::Own,
+    ..Service::new("etcd", unit!("etcd"), "/etc/default/etcd")
+};

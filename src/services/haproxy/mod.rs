@@ -1,5 +1,82 @@
 //! HAProxy, through which clients come to the database.
 
+use super::{
+    Caller, Effect, Hosts, Number, Rows, Service, Setting, Visibility,
+    file::{Entry, certificate, config, key, template},
+    port::Port,
+    service::{Checker, Package, When, unit},
+};
+
 mod client;
 
 pub use client::{OVER_TLS, READ, Server, WRITE, servers};
+
+/// Where it finds its certificates: a folder of its own, for each service runs as another user.
+const TLS: &str = "/etc/pgherd/tls/haproxy";
+/// By it, the cluster's HAProxy is known from somebody else's.
+const DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/pgherd.conf";
+const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
+
+pub(super) const SERVICE: Service = Service {
+    title: "HAProxy",
+    hosts: Hosts::One,
+    packages: &[Package::serving("haproxy")],
+    files: &[
+        config(
+            DROP_IN,
+            template!("etc/systemd/system/haproxy.service.d/pgherd.conf"),
+            Effect::Nothing,
+        ),
+        certificate(
+            "/etc/pgherd/tls/haproxy/ca.crt",
+            template!("etc/pgherd/tls/ca.crt"),
+            Effect::Reload,
+        ),
+        // It reads this as root, before it becomes its own user.
+        key(
+            "/etc/pgherd/tls/haproxy/server.pem",
+            template!("etc/pgherd/tls/server.pem"),
+            Effect::Reload,
+            "root",
+        ),
+        Entry {
+            group: "haproxy",
+            mode: 0o640,
+            visibility: Visibility::Masked,
+            ..config(CONFIG, template!("etc/haproxy/haproxy.cfg"), Effect::Reload)
+        },
+    ],
+    mark: Some(DROP_IN),
+    checkers: &[Checker {
+        path: CONFIG,
+        command: "haproxy -c -q -f $CANDIDATE",
+        when: When::Always,
+    }],
+    folders: &[TLS, "/etc/systemd/system/haproxy.service.d"],
+    tls: Some(TLS),
+    // The options that it is started with; other files than its own may be among them.
+    reads: &["/etc/default/haproxy"],
+    idle_by_default: true,
+    ports: &[
+        Port {
+            from: &[Caller::Clients],
+            tells: Some("HAProxy"),
+            ..Port::new(Number::Set(Setting::HaproxyWrite), "HAProxy's `write_port`")
+        },
+        Port {
+            from: &[Caller::Clients],
+            ..Port::new(Number::Set(Setting::HaproxyRead), "HAProxy's `read_port`")
+        },
+        Port {
+            from: &[Caller::Operators],
+            asked: true,
+            ..Port::new(Number::Set(Setting::HaproxyStats), "HAProxy's `stats_port`")
+        },
+    ],
+    // Its checks of the members show no certificate.
+    connects: false,
+    faces_clients: true,
+    taken_off: "clients may still come through it, and no run would tell it of changes",
+    status: Rows::Own,
+    ..Service::new("haproxy", unit!("haproxy"), CONFIG)
+};

@@ -1,8 +1,156 @@
 //! PostgreSQL, run by Patroni.
 
+use super::{
+    Caller, Data, Effect, Hosts, Number, Role, Rows, Service, Setting, Visibility,
+    file::{Entry, certificate, command, config, early, key, template},
+    port::Port,
+    service::{Checker, Package, Source, When, unit},
+};
+use crate::contract::{PATRONI_CONFIG, PATRONI_PORT, REQUIREMENTS};
+
 pub mod patroni;
 mod session;
 
 pub use session::{
     APPLICATION, Door, FrontDoor, Sql, login, login_with, own_schema, refuse_strange,
 };
+
+/// Where it finds its certificates: a folder of its own, for each service runs as another user.
+const TLS: &str = "/etc/pgherd/tls/postgres";
+
+/// Members, which copy from each other, and HAProxy, which leads clients to them.
+const FROM: &[Caller] = &[Caller::Hosts(Role::Postgres), Caller::Hosts(Role::Haproxy)];
+
+pub(super) const SERVICE: Service = Service {
+    title: "Patroni and PostgreSQL",
+    hosts: Hosts::OneOrMore,
+    packages: PACKAGES,
+    packages_along: &["postgresql-common"],
+    source: Some(Source {
+        when: When::Pgdg,
+        // The project's own script makes the first, older ones the second.
+        files: &[
+            "/etc/apt/sources.list.d/pgdg.sources",
+            "/etc/apt/sources.list.d/pgdg.list",
+        ],
+    }),
+    files: FILES,
+    commands: &[command(
+        "/usr/local/bin/psql",
+        template!("usr/local/bin/psql"),
+    )],
+    checkers: &[
+        Checker {
+            path: PATRONI_CONFIG,
+            command: "! timeout 15 /opt/patroni/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
+            when: When::PatroniFromPypi,
+        },
+        Checker {
+            path: PATRONI_CONFIG,
+            command: "! timeout 15 /usr/bin/patroni --validate-config $CANDIDATE 2>&1 | grep -vE 'already in use|is not reachable' | grep .",
+            when: When::PatroniFromDistro,
+        },
+    ],
+    folders: &[
+        TLS,
+        "/etc/pgherd/patroni",
+        "/etc/postgresql-common",
+        "/etc/postgresql-common/createcluster.d",
+        "/etc/systemd/system/patroni.service.d",
+    ],
+    tls: Some(TLS),
+    data: Data::Database,
+    // The password that replicas copy with; Patroni writes it.
+    writes: &["/var/lib/postgresql/.pgpass-patroni"],
+    ports: &[
+        Port {
+            from: FROM,
+            ..Port::new(
+                Number::Set(Setting::Postgresql),
+                "PostgreSQL (`postgresql.port`)",
+            )
+        },
+        Port {
+            from: FROM,
+            asked: true,
+            tells: Some("Patroni"),
+            ..Port::new(Number::Fixed(PATRONI_PORT), "Patroni")
+        },
+    ],
+    connects: true,
+    faces_clients: true,
+    is_member: true,
+    taken_off: "a member that the inventory does not name can still become the leader, and HAProxy would lead to nobody",
+    // Patroni is a script: what its process has open is Python.
+    runs_its_program: false,
+    status: Rows::Own,
+    ..Service::new("postgres", unit!("patroni"), PATRONI_CONFIG)
+};
+
+const PACKAGES: &[Package] = &[
+    Package::serving("postgresql-{major}"),
+    // For whoever is on the host and wants to know how etcd is.
+    Package::of("etcd-client"),
+    // Python, and the distribution's wheels of what installs and builds Python packages.
+    Package::of("python3").when(When::PatroniFromPypi),
+    Package {
+        stands_for_all: true,
+        ..Package::of("python3-pip-whl").when(When::PatroniFromPypi)
+    },
+    Package::of("python3-setuptools-whl").when(When::PatroniFromPypi),
+    Package::of("python3-wheel-whl").when(When::PatroniFromPypi),
+    Package::serving("patroni").when(When::PatroniFromDistro),
+    Package::of("python3-etcd").when(When::PatroniFromDistro),
+    Package::of("python3-psycopg2").when(When::PatroniFromDistro),
+];
+
+const FILES: &[Entry] = &[
+    early(
+        "/etc/postgresql-common/createcluster.d/pgherd.conf",
+        template!("etc/postgresql-common/createcluster.d/pgherd.conf"),
+    ),
+    Entry {
+        when: When::PatroniFromPypi,
+        ..early(REQUIREMENTS, template!("opt/patroni/requirements.txt"))
+    },
+    // Patroni's reload takes them over, its own and PostgreSQL's.
+    certificate(
+        "/etc/pgherd/tls/postgres/ca.crt",
+        template!("etc/pgherd/tls/ca.crt"),
+        Effect::Reload,
+    ),
+    certificate(
+        "/etc/pgherd/tls/postgres/server.crt",
+        template!("etc/pgherd/tls/server.crt"),
+        Effect::Reload,
+    ),
+    key(
+        "/etc/pgherd/tls/postgres/server.key",
+        template!("etc/pgherd/tls/server.key"),
+        Effect::Reload,
+        "postgres",
+    ),
+    config(
+        "/etc/systemd/system/patroni.service",
+        template!("etc/systemd/system/patroni.service"),
+        Effect::Restart,
+    ),
+    // Patroni reads these when it starts; they are nothing to its PostgreSQL.
+    config(
+        "/etc/pgherd/patroni/sitecustomize.py",
+        template!("etc/pgherd/patroni/sitecustomize.py"),
+        Effect::Exchange,
+    ),
+    config(
+        "/etc/systemd/system/patroni.service.d/pgherd.conf",
+        template!("etc/systemd/system/patroni.service.d/pgherd.conf"),
+        Effect::Exchange,
+    ),
+    Entry {
+        owner: "postgres",
+        group: "postgres",
+        mode: 0o600,
+        visibility: Visibility::Masked,
+        ..config(PATRONI_CONFIG, template!("etc/patroni.yml"), Effect::Reload)
+    },
+];

@@ -83,12 +83,7 @@ pub enum Usage {
 impl Usage {
     /// What a host with these roles needs.
     pub fn of(roles: &[Role]) -> Self {
-        let connects = |role: &Role| match role {
-            Role::Postgres | Role::Etcd => true,
-            // Its checks of the members show no certificate.
-            Role::Haproxy => false,
-        };
-        if roles.iter().any(connects) {
+        if roles.iter().any(|role| role.service().connects) {
             Self::ServerAndClient
         } else {
             Self::Server

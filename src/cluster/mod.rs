@@ -207,6 +207,7 @@ impl Cluster {
     pub fn wants(&self, when: When) -> bool {
         match when {
             When::Tls => self.tls.is_offered(),
+            When::CaBundle => self.ca_bundle.is_some(),
             _ => self.inventory.wants(when),
         }
     }

@@ -27,7 +27,7 @@ mod run;
 pub(crate) mod status;
 pub(crate) mod switchover;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls_migration;
 pub(crate) mod unfinished;
 pub(crate) mod watch;

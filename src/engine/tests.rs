@@ -3,5 +3,5 @@
 mod answers;
 mod apply;
 mod hosts;
-mod people;
+pub(crate) mod people;
 mod rotate;

@@ -21,13 +21,8 @@ pub(crate) fn dialled_ports(inventory: &Inventory, host: &HostName) -> Vec<u16> 
 
 /// The folders that pgherd makes for files on every host, where it makes them; everybody may look into
 /// them, and into those of services.
-const OWN_FOLDERS: [&str; 5] = [
-    "/etc/pgherd",
-    "/etc/pgherd/tls",
-    "/etc/needrestart",
-    "/etc/needrestart/conf.d",
-    VENV,
-];
+const OWN_FOLDERS: [&str; 2] = ["/etc/pgherd", "/etc/pgherd/tls"];
+const OTHER_FOLDERS: [&str; 3] = ["/etc/needrestart", "/etc/needrestart/conf.d", VENV];
 
 /// Where Patroni's venv is.
 const VENV: &str = "/opt/patroni";
@@ -41,10 +36,12 @@ pub(crate) fn own_folders(paths: &[&str]) -> Vec<&'static str> {
         };
         folder == VENV || paths.iter().any(inside)
     };
-    let of_services = services::all().flat_map(|service| service.folders);
+    let roles = services::by_rank().into_iter();
+    let of_services = roles.flat_map(|role| role.service().folders);
     OWN_FOLDERS
         .iter()
         .chain(of_services)
+        .chain(&OTHER_FOLDERS)
         .copied()
         .filter(|folder| holds(folder))
         .collect()

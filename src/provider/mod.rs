@@ -19,6 +19,9 @@ mod docker;
 mod existing;
 mod ssh_probe;
 
+#[cfg(test)]
+pub(crate) use aws::rules_shown as aws_rules;
+
 pub use crate::machine::{Machine, MachineState};
 
 /// The label or tag that names the cluster a resource belongs to.

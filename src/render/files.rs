@@ -4,7 +4,7 @@ use super::{Kind, Role};
 use crate::{
     cluster::{Cluster, Node},
     services::{
-        self, Stage, When,
+        self, Service, Stage, When,
         file::{Embedded, Entry, command, early, template},
     },
 };
@@ -12,14 +12,24 @@ use crate::{
 /// The certificates that the user's `ca_bundle` holds, for whatever downloads something.
 pub(super) const CA_BUNDLE: &str = "/etc/pgherd/ca-bundle.crt";
 
-/// What every host has.
-const EARLY: &[Entry] = &[
+/// Whose host it is, and how the others are called there.
+const IDENTITY: &[Entry] = &[
     // Whose host this is goes first, so that a run that was cut off knows its own.
     early("/etc/pgherd/cluster", template!("etc/pgherd/cluster")),
     Entry {
         kind: Kind::Block,
         ..early("/etc/hosts", template!("etc/hosts"))
     },
+];
+
+/// What a unit puts back where something rewrites /etc/hosts at boot.
+const NAMES: &[Entry] = &[
+    early("/etc/pgherd/hosts", template!("etc/pgherd/hosts")),
+    command("/etc/pgherd/put-hosts", template!("etc/pgherd/put-hosts")),
+];
+
+/// What the installation of packages asks for.
+const BEFORE_PACKAGES: &[Entry] = &[
     Entry {
         when: When::CaBundle,
         ..early(CA_BUNDLE, template!("etc/pgherd/ca-bundle.crt"))
@@ -46,41 +56,59 @@ const COMMANDS: &[Entry] = &[
 /// What a person reads who logs in.
 const GREETING: &[Entry] = &[early("/etc/motd.d/pgherd", template!("etc/motd.d/pgherd"))];
 
-/// The files of all hosts, in the order in which they are written: what others name comes first. With
-/// each goes the role whose hosts get it, if not all do.
-pub(super) fn entries() -> Vec<(Option<Role>, &'static Entry)> {
-    let all = |entries: &'static [Entry]| entries.iter().map(|entry| (None, entry));
-    let of_services = |part: fn(&services::Service) -> &'static [Entry]| {
-        Role::ALL.into_iter().flat_map(move |role| {
-            let entries = part(role.service()).iter();
-            entries.map(move |entry| (Some(role), entry))
-        })
+/// The hosts that get a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum On {
+    All,
+    /// Those with a service that needs the names of the others at boot.
+    Named,
+    Role(Role),
+}
+
+impl On {
+    fn is_for(self, roles: &[Role]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named => roles.iter().any(|role| role.service().keeps_names),
+            Self::Role(role) => roles.contains(&role),
+        }
+    }
+
+    pub(super) fn role(self) -> Option<Role> {
+        match self {
+            Self::Role(role) => Some(role),
+            Self::All | Self::Named => None,
+        }
+    }
+}
+
+/// The files of all hosts, in the order in which they are written: what others name comes first.
+pub(super) fn entries() -> Vec<(On, &'static Entry)> {
+    let shared = |on: On, entries: &'static [Entry]| entries.iter().map(move |entry| (on, entry));
+    let of_services = |part: fn(&Service) -> &'static [Entry]| {
+        let roles = services::by_rank().into_iter();
+        roles.flat_map(move |role| shared(On::Role(role), part(role.service())))
     };
-    let is_early = |(_, entry): &(Option<Role>, &Entry)| entry.stage == Stage::Prepare;
-    all(EARLY)
+    let is_early = |(_, entry): &(On, &Entry)| entry.stage == Stage::Prepare;
+    shared(On::All, IDENTITY)
+        .chain(shared(On::Named, NAMES))
+        .chain(shared(On::All, BEFORE_PACKAGES))
         .chain(of_services(|it| it.files).filter(is_early))
-        .chain(all(COMMANDS))
+        .chain(shared(On::All, COMMANDS))
         .chain(of_services(|it| it.commands))
-        .chain(all(GREETING))
+        .chain(shared(On::All, GREETING))
         .chain(of_services(|it| it.files).filter(|it| !is_early(it)))
         .collect()
 }
 
-pub(super) fn belongs_on(
-    role: Option<Role>,
-    entry: &Entry,
-    node: &Node,
-    cluster: &Cluster,
-) -> bool {
-    role.is_none_or(|role| node.roles.contains(&role)) && cluster.wants(entry.when)
+pub(super) fn belongs_on(on: On, entry: &Entry, node: &Node, cluster: &Cluster) -> bool {
+    on.is_for(&node.roles) && cluster.wants(entry.when)
 }
 
 /// The paths of the files that are pgherd's as a whole on a host of these roles, whatever the rest of
 /// the inventory says.
 pub(super) fn paths(roles: &[Role]) -> Vec<&'static str> {
-    let mine = |(role, entry): &(Option<Role>, &Entry)| {
-        entry.kind == Kind::Whole && role.is_none_or(|role| roles.contains(&role))
-    };
+    let mine = |(on, entry): &(On, &Entry)| entry.kind == Kind::Whole && on.is_for(roles);
     let entries = entries().into_iter();
     entries.filter(mine).map(|(_, entry)| entry.path).collect()
 }

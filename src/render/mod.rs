@@ -142,8 +142,8 @@ pub fn render(cluster: &Cluster, templates: &Templates) -> Result<Files> {
     for node in cluster.nodes.values() {
         let variables = Variables::new(context::of_host(shared.clone(), cluster, node)?);
         let mut mine = Vec::new();
-        for (role, entry) in files::entries() {
-            if !files::belongs_on(role, entry, node, cluster) {
+        for (on, entry) in files::entries() {
+            if !files::belongs_on(on, entry, node, cluster) {
                 continue;
             }
             match templates.render(entry.template.0, &variables) {
@@ -156,7 +156,7 @@ pub fn render(cluster: &Cluster, templates: &Templates) -> Result<Files> {
                     visibility: entry.visibility,
                     stage: entry.stage,
                     kind: entry.kind,
-                    role,
+                    role: on.role(),
                     effect: entry.effect,
                 }),
                 Err(error) => errors.push(error),

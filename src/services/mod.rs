@@ -6,6 +6,8 @@
 use serde::{Serialize, Serializer};
 
 pub mod etcd;
+#[cfg(test)]
+mod exercise;
 pub mod file;
 pub mod haproxy;
 pub mod port;
@@ -45,6 +47,8 @@ table! {
     Postgres = postgres,
     Etcd = etcd,
     Haproxy = haproxy,
+    #[cfg(test)]
+    Exercise = exercise,
 }
 
 impl Role {
@@ -75,6 +79,13 @@ impl Serialize for Role {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
+}
+
+/// The roles in the order in which their services need each other.
+pub fn by_rank() -> [Role; Role::ALL.len()] {
+    let mut roles = Role::ALL;
+    roles.sort_by_key(|role| role.service().rank);
+    roles
 }
 
 /// What the services say of themselves, in the table's order.

@@ -18,6 +18,10 @@ pub struct Service {
     pub unit: Unit,
     /// How many hosts have it.
     pub hosts: Hosts,
+    /// Its place among services: what others need comes first, and has its files written first.
+    pub rank: u8,
+    /// Whether a host's names for the others must be there before anything else at boot.
+    pub keeps_names: bool,
     /// What is installed for it.
     pub packages: &'static [Package],
     /// Packages that come along with those, whose versions are asked for as well.
@@ -67,6 +71,8 @@ impl Service {
             title: name,
             unit,
             hosts: Hosts::Any,
+            rank: 9,
+            keeps_names: false,
             packages: &[],
             packages_along: &[],
             source: None,

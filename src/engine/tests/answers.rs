@@ -50,6 +50,12 @@ pub(super) fn probe(facts: &Facts) -> String {
     if let Some(stamp) = &facts.patroni_stamp {
         lines.push(format!("patroni-stamp\t{stamp}"));
     }
+    for (path, folder) in &facts.needs.folders {
+        let (owner, group, mode) = (&folder.owner, &folder.group, folder.mode);
+        lines.push(format!(
+            "folder\t{path}\t{owner}\t{group}\t{mode:o}\tdirectory\t"
+        ));
+    }
     if let Some(data) = &facts.data {
         let version = data.version.map_or(String::new(), |it| it.to_string());
         lines.push(format!("data\t{}\t{}\t{version}", data.owner, data.entries));

@@ -42,7 +42,7 @@ use crate::{
 
 type Answer = (u16, String);
 
-pub(super) struct Hosts {
+pub(crate) struct Hosts {
     me: Weak<Self>,
     /// The same workspace as that of the runs: what the files are to be made of.
     context: Context,
@@ -76,7 +76,7 @@ impl Hosts {
     }
 
     /// What was done since the last call.
-    pub(super) fn take_done(&self) -> Vec<String> {
+    pub(crate) fn take_done(&self) -> Vec<String> {
         std::mem::take(&mut *self.done.lock().unwrap())
     }
 
@@ -91,7 +91,7 @@ impl Hosts {
     }
 
     /// Changes a host by another hand than pgherd's.
-    pub(super) fn meddle(&self, with: impl FnOnce(&mut World)) {
+    pub(crate) fn meddle(&self, with: impl FnOnce(&mut World)) {
         self.with(|model| with(&mut model.world));
     }
 

@@ -43,7 +43,7 @@ hosts:
 
 /// Somebody who answers every question alike, and remembers what happened.
 #[derive(Default)]
-pub(super) struct Somebody {
+pub(crate) struct Somebody {
     pub(super) refuses: AtomicBool,
     pub(super) asked: Mutex<Vec<&'static str>>,
     pub(super) said: Mutex<Vec<String>>,
@@ -122,7 +122,7 @@ impl Operator for Somebody {
 
 /// A cloud; clones are the same one.
 #[derive(Clone, Default)]
-pub(super) struct Cloud {
+pub(crate) struct Cloud {
     made: Arc<Mutex<Vec<(HostName, String)>>>,
 }
 
@@ -208,26 +208,34 @@ impl Provider for InCloud {
 }
 
 /// Everything that runs need, and that outlives them.
-pub(super) struct Scene {
+pub(crate) struct Scene {
     folder: TempDir,
+    inventory: &'static str,
     pub(super) cloud: Cloud,
-    pub(super) hosts: Arc<Hosts>,
+    pub(crate) hosts: Arc<Hosts>,
     pub(super) somebody: Arc<Somebody>,
 }
 
 impl Scene {
     pub(super) fn new() -> Self {
+        Self::of(INVENTORY)
+    }
+
+    /// The same with another inventory.
+    pub(crate) fn of(inventory: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cloud = Cloud::default();
         let nobody = |_, _| -> Arc<dyn Remote> { unreachable!("no run connects from here") };
         let context = open(
             &folder,
+            inventory,
             Arc::new(Somebody::default()),
             &cloud,
             Box::new(nobody),
         );
         Self {
             hosts: Hosts::bare(context),
+            inventory,
             folder,
             cloud,
             somebody: Arc::default(),
@@ -235,11 +243,12 @@ impl Scene {
     }
 
     /// What a process begins with: nothing of an earlier one is in it but what is on disk and on hosts.
-    pub(super) fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> Context {
         let hosts = self.hosts.clone();
         let dial = move |_, _| hosts.clone() as Arc<dyn Remote>;
         open(
             &self.folder,
+            self.inventory,
             self.somebody.clone(),
             &self.cloud,
             Box::new(dial),
@@ -247,8 +256,14 @@ impl Scene {
     }
 }
 
-fn open(folder: &TempDir, operator: Arc<Somebody>, cloud: &Cloud, dial: Dial) -> Context {
-    let inventory = Inventory::parse(&folder.path().join("pgherd.yaml"), INVENTORY).unwrap();
+fn open(
+    folder: &TempDir,
+    inventory: &str,
+    operator: Arc<Somebody>,
+    cloud: &Cloud,
+    dial: Dial,
+) -> Context {
+    let inventory = Inventory::parse(&folder.path().join("pgherd.yaml"), inventory).unwrap();
     let provider = InCloud {
         cloud: cloud.clone(),
         inventory: inventory.clone(),

@@ -13,7 +13,10 @@ use crate::{
     inventory::{HostName, Role},
     plan::{Action, Change, Condition, Plan, Step, StepId, packages},
     render::{self, Effect, Stage},
-    services::etcd::{Member, PatroniKeys},
+    services::{
+        self,
+        etcd::{Member, PatroniKeys},
+    },
 };
 
 /// A unit on a host.
@@ -57,7 +60,7 @@ impl Model {
                 let shown = match role {
                     Role::Etcd => seen.is_some(),
                     Role::Postgres => leads,
-                    Role::Haproxy => true,
+                    _ => true,
                 };
                 let pending = facts.pending.get(unit).map(String::as_str);
                 // What a reload would take over keeps nobody from working.
@@ -223,7 +226,7 @@ impl Model {
                 self.world.facts(host.as_str()).data = Some(DataFact::default());
                 self.stop(host, "patroni");
             }
-            _ => {}
+            name => self.make_folder(host, name),
         }
         match &step.action {
             Action::Run(_) => self.run_unit(step),
@@ -263,13 +266,21 @@ impl Model {
         let Action::Run(script) = &step.action else {
             return;
         };
-        for unit in ["patroni", "etcd", "haproxy"] {
+        for unit in services::all().map(|service| service.unit.name) {
             for effect in ["reload", "exchange", "restart"] {
                 if script.contains(&format!("echo {effect} >/run/pgherd/pending/{unit}")) {
                     let facts = self.world.facts(step.host.as_str());
                     facts.pending.insert(unit.into(), effect.into());
                 }
             }
+        }
+    }
+
+    /// Makes the folder of a service whose files the step `name` puts on a host.
+    fn make_folder(&mut self, host: &HostName, name: &str) {
+        let mut services = services::all();
+        if let Some(service) = services.find(|it| it.unit.configure == name) {
+            super::world::give_folder(service, self.world.facts(host.as_str()));
         }
     }
 
@@ -284,11 +295,8 @@ impl Model {
         let Some((verb, unit)) = step.name.split_once('-') else {
             return;
         };
-        let role = match unit {
-            "patroni" => Role::Postgres,
-            "etcd" => Role::Etcd,
-            "haproxy" => Role::Haproxy,
-            _ => return,
+        let Some(role) = services::of_unit(unit) else {
+            return;
         };
         if !matches!(verb, "start" | "reload" | "restart" | "exchange") {
             return;

@@ -13,15 +13,18 @@ use crate::{
     cluster::{Address, Certificate, Cluster, Node, Secrets, TlsStage},
     error::{Error, Result},
     facts::{
-        Belongings, DataFact, DbRole, Facts, FileFact, Listener, MANIFEST_VERSION, Manifest, Os,
-        UnitFact,
+        Belongings, DataFact, DbRole, Facts, FileFact, Folder, Listener, MANIFEST_VERSION,
+        Manifest, Os, UnitFact,
     },
     inventory::{HostName, Inventory, Role},
     plan::{self, Action, Found, Plan, Step, packages},
     render::{self, File, Files, Kind, Templates},
     scram,
     secret::Secret,
-    services::etcd::{Member, PatroniKeys, View},
+    services::{
+        Data, Service,
+        etcd::{Member, PatroniKeys, View},
+    },
 };
 
 /// The cluster of the contract.
@@ -345,11 +348,8 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
                 ..UnitFact::default()
             },
         );
-        let port = match role {
-            Role::Postgres => 5432,
-            Role::Etcd => 2379,
-            Role::Haproxy => 5000,
-        };
+        give_folder(role.service(), &mut facts);
+        let port = cluster.inventory.port(role.service().ports[0].number);
         facts.listeners.push(Listener {
             port,
             pid: Some(100 + u32::from(port)),
@@ -384,6 +384,23 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
         }
     }
     facts
+}
+
+/// The folder of a service that has one, as pgherd makes and notes it.
+pub(crate) fn give_folder(service: &Service, facts: &mut Facts) {
+    let Data::Folder { path, owner, mode } = service.data else {
+        return;
+    };
+    let folder = Folder {
+        owner: owner.into(),
+        group: owner.into(),
+        mode,
+        is_folder: true,
+        passable: None,
+    };
+    facts.needs.folders.insert(path.into(), folder);
+    let manifest = facts.belongings.manifest.as_mut().unwrap();
+    manifest.trees.insert(path.into());
 }
 
 /// What the first step of a run notes.

@@ -45,6 +45,9 @@ mod rules;
 mod survey;
 mod user_data;
 
+#[cfg(test)]
+pub(crate) use rules::shown as rules_shown;
+
 /// How long what was made a moment ago may be unknown to EC2's other halves.
 const SETTLING: Duration = Duration::from_secs(60);
 

@@ -65,7 +65,7 @@ fn desired(inventory: &Inventory, operators: &[Ipv4Net]) -> BTreeMap<Role, BTree
         rules.extend(ssh.map(|source| rule(inventory.ssh.port, source)));
         (role, rules)
     };
-    Role::ALL.into_iter().map(of_role).collect()
+    super::groups::needed(inventory).map(of_role).collect()
 }
 
 /// What a group lacks, and what it has too much, as EC2 wants it.
@@ -230,6 +230,24 @@ fn permission(rule: &Rule<String>) -> IpPermission {
     .build()
 }
 
+/// The rules as lines for tests: `etcd 2380 <- etcd`.
+#[cfg(test)]
+pub(crate) fn shown(inventory: &Inventory, operators: &[Ipv4Net]) -> Vec<String> {
+    let of_role = |(role, rules): (Role, BTreeSet<Rule<Role>>)| {
+        rules.into_iter().map(move |rule| {
+            assert_eq!((rule.protocol.as_str(), rule.from), ("tcp", rule.to));
+            let source = match rule.source {
+                Source::Network(network) => network,
+                Source::Group(role) => role.as_str().to_owned(),
+                _ => unreachable!("no service asks for it"),
+            };
+            format!("{} {} <- {source}", role.as_str(), rule.from)
+        })
+    };
+    let desired = desired(inventory, operators).into_iter();
+    desired.flat_map(of_role).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,20 +261,7 @@ mod tests {
     #[test]
     fn each_role_hears_what_it_must_and_no_more() {
         let operators = ["203.0.113.7/32".parse().unwrap()];
-        let shown: Vec<String> = desired(&inventory(), &operators)
-            .into_iter()
-            .flat_map(|(role, rules)| {
-                rules.into_iter().map(move |rule| {
-                    assert_eq!((rule.protocol.as_str(), rule.from), ("tcp", rule.to));
-                    let source = match rule.source {
-                        Source::Network(network) => network,
-                        Source::Group(role) => role.as_str().to_owned(),
-                        _ => unreachable!(),
-                    };
-                    format!("{} {} <- {source}", role.as_str(), rule.from)
-                })
-            })
-            .collect();
+        let shown = shown(&inventory(), &operators);
         assert_eq!(
             shown,
             [

@@ -2,7 +2,7 @@
 
 use super::{
     Caller, Data, Effect, Hosts, Number, Role, Rows, Service,
-    file::{Entry, certificate, config, early, key, template},
+    file::{certificate, config, key, template},
     port::Port,
     service::{Package, unit},
 };
@@ -17,18 +17,15 @@ const TLS: &str = "/etc/pgherd/tls/etcd";
 
 pub(super) const SERVICE: Service = Service {
     hosts: Hosts::OneOrThree,
+    rank: 0,
+    // Its members look for each other by name.
+    keeps_names: true,
     packages: &[
         Package::serving("etcd-server"),
         // For whoever is on the host and wants to know how etcd is.
         Package::of("etcd-client"),
     ],
     files: &[
-        // What etcd's unit puts back where something rewrites /etc/hosts at boot.
-        early("/etc/pgherd/hosts", template!("etc/pgherd/hosts")),
-        Entry {
-            mode: 0o755,
-            ..early("/etc/pgherd/put-hosts", template!("etc/pgherd/put-hosts"))
-        },
         // It reads certificate and key anew at every handshake, but its authority only at its start.
         certificate(
             "/etc/pgherd/tls/etcd/ca.crt",

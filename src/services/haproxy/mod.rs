@@ -20,6 +20,7 @@ const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 pub(super) const SERVICE: Service = Service {
     title: "HAProxy",
     hosts: Hosts::One,
+    rank: 2,
     packages: &[Package::serving("haproxy")],
     files: &[
         config(

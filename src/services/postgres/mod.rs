@@ -24,6 +24,7 @@ const FROM: &[Caller] = &[Caller::Hosts(Role::Postgres), Caller::Hosts(Role::Hap
 pub(super) const SERVICE: Service = Service {
     title: "Patroni and PostgreSQL",
     hosts: Hosts::OneOrMore,
+    rank: 1,
     packages: PACKAGES,
     packages_along: &["postgresql-common"],
     source: Some(Source {

@@ -1,0 +1,202 @@
+//! That a service is there once its folder and its line of the table are: nothing else names it.
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::{
+        apply::{self, Verb},
+        status,
+        tests::people::Scene,
+    },
+    inventory::{HostName, Inventory, Role},
+    plan::{
+        self, Change,
+        tests::world::{FIVE, World, says, step, steps, told},
+    },
+    provider::aws_rules,
+    services,
+};
+
+const INVENTORY: &str = "cluster: pg
+provider: { kind: docker }
+tls: { enabled: false }
+postgresql: { version: 16 }
+hosts:
+  node1: { roles: [postgres] }
+  node2: { roles: [postgres] }
+  node3: { roles: [etcd] }
+  door:  { roles: [haproxy] }
+  web:   { roles: [exercise] }
+";
+
+fn with_web() -> String {
+    format!("{FIVE}  web: {{ roles: [exercise], address: 192.0.2.6 }}\n")
+}
+
+#[test]
+fn its_host_gets_files_package_folder_and_unit() {
+    let world = World::bare(&with_web());
+    let plan = world.plan();
+    let mine: Vec<String> = steps(&plan)
+        .into_iter()
+        .filter(|step| step.starts_with("web "))
+        .map(|step| step.split(" [").next().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        mine,
+        [
+            "web prepare",
+            "web install-packages",
+            "web configure-exercise",
+            "web start-exercise"
+        ]
+    );
+    let install = step(&plan, "web", "install-packages");
+    assert!(
+        install
+            .changes
+            .iter()
+            .any(|it| matches!(it, Change::Package(name) if name == "python3"))
+    );
+    let configure = step(&plan, "web", "configure-exercise");
+    assert!(says(
+        configure,
+        "install -d -o root -g root -m 0755 /var/lib/exercise"
+    ));
+    assert!(says(configure, "--directory /var/lib/exercise 8999"));
+    let start = step(&plan, "web", "start-exercise");
+    assert!(says(start, "systemctl start --no-block exercise"));
+    assert_eq!(start.units, ["exercise"]);
+    // And no other host gets any of it.
+    assert!(!says(step(&plan, "node1", "prepare"), "exercise"));
+}
+
+#[test]
+fn a_change_of_its_file_restarts_it_and_nothing_else() {
+    let mut world = World::settled(&with_web());
+    assert_eq!(world.steps(), [""; 0]);
+    world
+        .file("web", "/etc/systemd/system/exercise.service")
+        .content
+        .push_str("# mine\n");
+    assert_eq!(world.deeds(), ["web restart-exercise"]);
+}
+
+#[test]
+fn somebody_elses_is_not_taken() {
+    let mut world = World::bare(&with_web());
+    let settled = World::settled(&with_web());
+    let unit = settled.found.facts[&HostName::new("web")].units["exercise"].clone();
+    world.facts("web").units.insert("exercise".into(), unit);
+    let refusal = world.refusal();
+    assert!(
+        refusal.contains("web: exercise.service is active, and pgherd did not start it"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_role_that_is_taken_off_is_told_as_that_of_any_service() {
+    let mut world = World::settled(&format!(
+        "{FIVE}  web: {{ roles: [etcd, exercise], address: 192.0.2.6 }}\n  \
+         db: {{ roles: [etcd], address: 192.0.2.7 }}\n"
+    ));
+    world.wants(
+        "",
+        &format!(
+            "{FIVE}  web: {{ roles: [etcd], address: 192.0.2.6 }}\n  \
+             db: {{ roles: [etcd], address: 192.0.2.7 }}\n"
+        ),
+    );
+    let refusal = world.refusal();
+    assert!(
+        refusal.contains("web still has the role exercise, which the inventory does not give it: the cluster's the exercise runs there"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn down_takes_away_what_up_has_brought() {
+    let world = World::settled(&with_web());
+    let plan = plan::down(&world.cluster, &world.files, &world.found)
+        .map_err(|error| told(&error))
+        .unwrap();
+    let clear = step(&plan, "web", "clear");
+    for line in [
+        "systemctl disable --quiet --now exercise",
+        "remove_tree /var/lib/exercise",
+        "give_back /etc/systemd/system/exercise.service",
+    ] {
+        assert!(says(clear, line), "{line}");
+    }
+    // A folder that was there before is somebody's.
+    let mut world = world;
+    let manifest = world.facts("web").belongings.manifest.as_mut();
+    manifest.unwrap().trees.clear();
+    let plan = plan::down(&world.cluster, &world.files, &world.found).unwrap();
+    assert!(!says(
+        step(&plan, "web", "clear"),
+        "remove_tree /var/lib/exercise"
+    ));
+}
+
+#[test]
+fn its_port_is_opened_to_whom_it_names_and_kept_from_others() {
+    let parse = |text: &str| Inventory::parse(Path::new("pgherd.yaml"), text);
+    let inventory = parse(&INVENTORY.replace("docker", "aws")).unwrap();
+    let rules = aws_rules(&inventory, &["203.0.113.7/32".parse().unwrap()]);
+    let mine: Vec<&String> = rules
+        .iter()
+        .filter(|rule| rule.starts_with("exercise "))
+        .collect();
+    assert_eq!(
+        mine,
+        [
+            "exercise 22 <- 203.0.113.7/32",
+            "exercise 8999 <- 203.0.113.7/32",
+            "exercise 8999 <- postgres",
+        ]
+    );
+    let error = parse(&format!("{INVENTORY}ssh: {{ port: 8999 }}\n")).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains("is wanted by both SSH (`ssh.port`) and the exercise"),
+        "{said}"
+    );
+}
+
+#[test]
+fn its_unit_is_known_by_its_name() {
+    assert_eq!(services::of_unit("exercise"), Some(Role::Exercise));
+}
+
+#[tokio::test]
+async fn it_comes_up_with_the_cluster_and_status_shows_it() {
+    let scene = Scene::of(INVENTORY);
+    let up = || async {
+        let cancel = CancellationToken::new();
+        let result = apply::run(Verb::Up, &scene.context(), &cancel).await;
+        result.map(|_| ()).map_err(|error| told(&error)).unwrap();
+        scene.hosts.take_done()
+    };
+    let done = up().await;
+    assert!(done.contains(&"web start-exercise".to_owned()), "{done:?}");
+    assert_eq!(up().await, [""; 0], "there is nothing left to do");
+
+    let states = async || {
+        let context = scene.context();
+        let hosts = context.host_status().await.unwrap();
+        let status = status::look(&context, &hosts).await.unwrap();
+        let rows = status.units().into_iter();
+        let states: Vec<String> = rows
+            .map(|row| format!("{} on {}: {}", row.service, row.host, row.state))
+            .collect();
+        states
+    };
+    assert_eq!(states().await, ["the exercise on web: active"]);
+    scene.hosts.meddle(|world| world.stop("web", "exercise"));
+    assert_eq!(states().await, ["the exercise on web: inactive"]);
+    assert_eq!(up().await, ["web start-exercise"]);
+}

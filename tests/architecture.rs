@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pgherd::services::{self, Caller, Number};
+
 /// A module and those that it names.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
@@ -96,6 +98,36 @@ fn only_who_may_does_it() {
             }
         }
     }
+}
+
+#[test]
+fn the_docs_have_every_port_of_every_service() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let head = "| hosts with | port | who connects |\n|---|---|---|\n";
+    let table = docs.split_once(head).unwrap().1;
+    let table: Vec<&str> = table.lines().take_while(|it| it.starts_with('|')).collect();
+    let caller = |caller: &Caller| match caller {
+        Caller::Hosts(role) => format!("hosts with `{}`", role.as_str()),
+        Caller::Clients => "`postgresql.allow`".to_owned(),
+        Caller::Operators => "`operator_cidrs`".to_owned(),
+    };
+    let mut expected = Vec::new();
+    for service in services::all() {
+        for port in service.ports {
+            let number = match port.number {
+                Number::Fixed(number) => format!("{number} ({})", port.listener),
+                Number::Set(setting) => format!("`{}`", setting.key()),
+            };
+            let callers: Vec<String> = port.from.iter().map(caller).collect();
+            let callers = match callers.is_empty() {
+                true => "nobody: it is on loopback".to_owned(),
+                false => callers.join(", "),
+            };
+            expected.push(format!("| `{}` | {number} | {callers} |", service.name));
+        }
+    }
+    assert_eq!(table, expected);
 }
 
 #[test]

@@ -56,3 +56,15 @@ pub enum Setting {
     HaproxyRead,
     HaproxyStats,
 }
+
+impl Setting {
+    /// As an inventory has it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql.port",
+            Self::HaproxyWrite => "haproxy.write_port",
+            Self::HaproxyRead => "haproxy.read_port",
+            Self::HaproxyStats => "haproxy.stats_port",
+        }
+    }
+}

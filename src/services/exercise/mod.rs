@@ -15,7 +15,7 @@ const UNIT: &str = "/etc/systemd/system/exercise.service";
 
 pub(super) const SERVICE: Service = Service {
     title: "the exercise",
-    packages: &[Package::serving("python3")],
+    packages: &[Package::of("python3")],
     files: &[config(
         UNIT,
         (

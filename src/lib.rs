@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod configs;
 pub mod contract;
 pub mod drill;
 pub(crate) mod engine;

@@ -3,6 +3,7 @@
 use super::{context::Context, observe::Observed};
 use crate::{
     cluster::KnownHost,
+    configs::Mark,
     error::{Error, Result},
     inventory::HostName,
     plan::membership::MARKER,
@@ -71,7 +72,7 @@ impl Leaving {
                 .get(host)
                 .and_then(|facts| facts.files.get(MARKER));
             // Whoever took it over meanwhile looks after it.
-            if marker.is_some_and(|marker| !marker.content.contains(id)) {
+            if marker.is_some_and(|marker| !Mark::names(&marker.content, id)) {
                 observed.found.facts.remove(host);
             }
         }

@@ -203,6 +203,7 @@ impl Connected<'_> {
             let after = jiff::Timestamp::now().as_millisecond();
             let mut facts = facts::parse(&output.stdout)
                 .map_err(|error| error.on(host).excerpt("stderr", output.stderr))?;
+            facts.data_elsewhere = self.data_elsewhere(host, &facts).await?;
             if let Some(clock) = facts.clock {
                 facts.needs.note_clock(clock, before, after);
             }
@@ -233,6 +234,24 @@ impl Connected<'_> {
             self.remote.settle_lease()?;
         }
         Ok((read, unreachable))
+    }
+
+    /// Where this cluster's database is, if Patroni was told of another folder than the inventory's.
+    async fn data_elsewhere(
+        &self,
+        host: &HostName,
+        facts: &Facts,
+    ) -> Result<Option<(String, String)>> {
+        let wanted = &self.context.inventory.postgresql.data_dir;
+        let told = facts.patroni_data_dir.as_ref();
+        let Some(dir) = told.filter(|dir| dir.starts_with('/') && *dir != wanted) else {
+            return Ok(None);
+        };
+        let silent = |_, _: &str| {};
+        let script = facts::marked_data(dir);
+        let output = self.remote.run(host, &script, PROBE, &silent).await?;
+        let id = output.stdout.trim();
+        Ok((!id.is_empty()).then(|| (dir.clone(), id.to_owned())))
     }
 
     /// What a host has of the cluster's software, for the run's record.

@@ -15,6 +15,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::context::Context;
 use crate::{
+    configs::Mark,
     contract::MARKER,
     error::{Error, Result},
     event::Events,
@@ -92,7 +93,7 @@ pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &
     for answer in said.await? {
         let (host, why) = match answer {
             // One that was made and not taken yet lets in this workspace's key, and says nothing.
-            Ok((_, mark)) if mark.trim().is_empty() || mark.contains(ours) => continue,
+            Ok((_, mark)) if mark.trim().is_empty() || Mark::names(&mark, ours) => continue,
             Ok((host, _)) => (host, format!("{MARKER} there names another cluster")),
             Err((host, why)) => (host, why),
         };

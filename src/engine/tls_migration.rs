@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use super::context::Context;
 use crate::{
     cluster::TlsStage,
+    configs::{Environment, PatroniConfig},
     error::Result,
     facts::Facts,
     inventory::{HostName, Inventory},
+    render::{ETCD_CONFIG, PATRONI_CONFIG},
 };
 
 impl Context {
@@ -26,17 +28,15 @@ impl Context {
     }
 }
 
-/// Whether the part of the cluster that has data on a host was told to speak TLS.
+/// Whether the part of the cluster that has data on a host was told to speak TLS; `None` where that cannot be
+/// told.
 fn says_tls(facts: &Facts) -> Option<bool> {
-    let says = |path: &str, word: &str| {
-        let file = facts.files.get(path);
-        file.map(|file| file.content.lines().any(|line| line.starts_with(word)))
-    };
+    let file = |path: &str| Some(facts.files.get(path)?.content.as_str());
     if facts.data.as_ref().is_some_and(|data| data.entries > 0) {
-        return says("/etc/patroni.yml", "  protocol: https");
+        return Some(PatroniConfig::parse(file(PATRONI_CONFIG)?)?.asks_with_tls());
     }
     if facts.etcd_data {
-        return says("/etc/default/etcd", "ETCD_LISTEN_CLIENT_URLS=\"https:");
+        return Environment::parse(file(ETCD_CONFIG)?).listens_with_tls();
     }
     None
 }
@@ -74,20 +74,29 @@ mod tests {
         facts
     }
 
+    fn with_data(patroni: &str) -> Facts {
+        let mut facts = host(patroni);
+        facts.data = Some(DataFact {
+            entries: 20,
+            ..DataFact::default()
+        });
+        facts
+    }
+
     #[test]
     fn only_what_has_data_says_how_the_cluster_speaks() {
-        let mut facts = host("etcd3:\n  hosts: []\n  protocol: https\n");
+        let facts = host("etcd3:\n  hosts: []\n  protocol: https\n");
         assert_eq!(says_tls(&facts), None);
-        facts.data = Some(DataFact {
-            entries: 20,
-            ..DataFact::default()
-        });
-        assert_eq!(says_tls(&facts), Some(true));
-        let mut facts = host("# protocol: https\n");
-        facts.data = Some(DataFact {
-            entries: 20,
-            ..DataFact::default()
-        });
-        assert_eq!(says_tls(&facts), Some(false));
+        assert_eq!(says_tls(&with_data("etcd3: {protocol: https}")), Some(true));
+        assert_eq!(says_tls(&with_data("a: b # protocol: https\n")), Some(false));
+        assert_eq!(says_tls(&with_data("\tno YAML\n")), None);
+    }
+
+    #[test]
+    fn how_a_file_is_indented_says_nothing() {
+        let wide = "etcd3:\n    hosts: []\n    protocol: https\n";
+        assert_eq!(says_tls(&with_data(wide)), Some(true));
+        let elsewhere = "etcd3:\n  hosts: []\nmine:\n  protocol: https\n";
+        assert_eq!(says_tls(&with_data(elsewhere)), Some(false));
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     cluster::{
         INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, REPLICATION_USER, REWIND_USER, SUPERUSER,
     },
+    configs::PatroniConfig,
     error::{Error, Result},
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
@@ -181,7 +182,10 @@ pub struct Facts {
     pub data_marker: Option<String>,
     /// Where tablespaces, or the WAL, are outside of the data directory.
     pub data_outside: BTreeSet<String>,
-    /// Another folder than the inventory's, in which Patroni has a database, and the id of its cluster.
+    /// The folder that Patroni was last told of, whatever the inventory says.
+    pub patroni_data_dir: Option<String>,
+    /// Another folder than the inventory's, in which Patroni has a database, and the id of its cluster; found by
+    /// [`marked_data`].
     pub data_elsewhere: Option<(String, String)>,
     /// `initdb` or `pg_basebackup` is at work right now.
     pub data_at_work: bool,
@@ -324,6 +328,14 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line("fact end")
 }
 
+/// The script that says for which cluster pgherd made the database in `dir`, if it did.
+pub(crate) fn marked_data(dir: &str) -> Script {
+    Script::probe("").line(format!(
+        "d={}; [ ! -e \"$d/PG_VERSION\" ] || cat \"$d.pgherd\" 2>/dev/null",
+        quote(dir)
+    ))
+}
+
 /// A position in the WAL, as PostgreSQL writes it: `0/3000148`.
 fn wal_position(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
@@ -442,8 +454,9 @@ pub fn parse(text: &str) -> Result<Facts> {
             ["data-outside", folder] if !folder.is_empty() => {
                 facts.data_outside.insert((*folder).into());
             }
-            ["data-elsewhere", dir, id] => {
-                facts.data_elsewhere = Some(((*dir).into(), (*id).into()));
+            ["patroni-config", text] => {
+                let config = PatroniConfig::parse(&decode(text));
+                facts.patroni_data_dir = config.and_then(|it| it.data_dir().map(str::to_owned));
             }
             ["data-at-work", _] => facts.data_at_work = true,
             ["watchdog", state] => facts.watchdog_armed = Some(*state == "armed"),
@@ -540,7 +553,7 @@ mod tests {
             pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\nnever-started\tyes\ncheckpoint\tThu Nov 26\n\
             listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
             role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\nflaw\tan app\texpired\t\t\t\nflaw\tan app\tconnections\t0\t\t\nflaw\tpostgres\tsetting\tsearch_path\t\t\n\
-            identity\ta boot, a namespace\nsystem\trunning\nhas-run\tyes\ndata-outside\t/ssd\ndata-elsewhere\t/srv/old\t0a1b\n\
+            identity\ta boot, a namespace\nsystem\trunning\nhas-run\tyes\ndata-outside\t/ssd\npatroni-config\tcG9zdGdyZXNxbDoKICAgIGRhdGFfZGlyOiAnL3Nydi9vbGQnCg==\n\
             database\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\nrecovery\tfalse\t\t\t\t\nend\n";
 
     #[test]
@@ -568,10 +581,7 @@ mod tests {
         // How the system is, is another fact than which it is.
         assert_eq!(facts.system.as_deref(), Some("a boot, a namespace"));
         assert!(data.has_run && facts.data_outside.contains("/ssd"));
-        assert_eq!(
-            facts.data_elsewhere,
-            Some(("/srv/old".into(), "0a1b".into()))
-        );
+        assert_eq!(facts.patroni_data_dir.as_deref(), Some("/srv/old"));
         assert!(facts.db_roles["postgres"].superuser && facts.db_roles["postgres"].login);
         let app = &facts.db_roles["an app"];
         assert!(!app.superuser && app.verifier.is_none() && app.member_of.contains("pg_monitor"));

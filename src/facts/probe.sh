@@ -77,11 +77,8 @@ if [ -n "$DATA_DIR" ]; then
     [ ! -L "$l" ] || fact data-outside "$(readlink -f "$l")"
   done
 fi
-# The database that Patroni was last told of, where that is another folder than the inventory's.
-if [ -n "$DATA_DIR" ] && [ -r /etc/patroni.yml ]; then
-  d=$(sed -n 's/^  data_dir: *"\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' /etc/patroni.yml | head -n 1)
-  [ -z "$d" ] || [ "$d" = "$DATA_DIR" ] || [ ! -e "$d/PG_VERSION" ] || [ ! -e "$d.pgherd" ] || fact data-elsewhere "$d" "$(cat "$d.pgherd")"
-fi
+# It names the database that Patroni was last told of.
+if [ -n "$DATA_DIR" ] && [ -r /etc/patroni.yml ]; then fact patroni-config "$(b64 </etc/patroni.yml)"; fi
 [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ] && fact data-marker "$(cat "$DATA_DIR.pgherd")"
 [ -n "$DATA_DIR" ] && grep -qsxE 'initdb|pg_basebackup' /proc/[0-9]*/comm && fact data-at-work yes
 [ -n "$ETCD_DIR" ] && [ -d "$ETCD_DIR/member" ] && fact etcd-data "$ETCD_DIR"

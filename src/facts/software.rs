@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Facts;
-use crate::{contract::REQUIREMENTS, services};
+use crate::{configs::pinned, contract::REQUIREMENTS, services};
 
 impl Facts {
     /// The packages that make up the cluster, with their versions.
@@ -29,13 +29,7 @@ impl Facts {
     }
 
     fn pinned_patroni(&self) -> Option<String> {
-        self.files
-            .get(REQUIREMENTS)?
-            .content
-            .lines()
-            .find_map(|line| line.strip_prefix("patroni=="))
-            .and_then(|rest| rest.split_whitespace().next())
-            .map(str::to_owned)
+        pinned(&self.files.get(REQUIREMENTS)?.content, "patroni")
     }
 }
 

@@ -3,6 +3,7 @@
 use super::packages;
 use crate::{
     cluster::{Cluster, Node},
+    configs::Mark,
     contract::MARKER,
     facts::{Facts, etcd_dir},
     inventory::{PatroniSource, Role},
@@ -78,7 +79,7 @@ pub(crate) fn is_ours(cluster: &Cluster, facts: &Facts) -> bool {
     let id = &cluster.secrets.cluster_id;
     let marker = facts.files.get(MARKER);
     let manifest = facts.belongings.manifest.as_ref();
-    marker.is_some_and(|marker| marker.content.contains(id))
+    marker.is_some_and(|marker| Mark::names(&marker.content, id))
         || marker.is_none() && manifest.is_some_and(|manifest| manifest.cluster == *id)
 }
 

@@ -7,6 +7,7 @@ use super::{
     files::{self, Check, Difference},
     folders,
     pending::note_pending,
+    told::Told,
     trial,
 };
 use crate::{
@@ -64,6 +65,8 @@ pub(super) struct Configured {
     pub trial: Option<String>,
     /// What lies in the data directory is removed in this plan.
     pub cleared: bool,
+    /// What a Patroni that runs knows of addresses.
+    pub told: Told,
 }
 
 /// Why a step does nothing but put folders right.
@@ -235,7 +238,21 @@ pub(super) fn configure(
             .then(|| trial::before_the_first_start(cluster, node, facts))
             .flatten(),
         cleared: false,
+        told: told(component),
     })
+}
+
+fn told(component: &Component<'_>) -> Told {
+    let config = component
+        .files
+        .iter()
+        .find(|file| file.path == PATRONI_CONFIG);
+    match component.role {
+        Role::Postgres => config.map_or_else(Told::default, |file| {
+            Told::of(component.facts, &file.content)
+        }),
+        Role::Etcd | Role::Haproxy => Told::default(),
+    }
 }
 
 /// A database that is not there yet starts with what it should have.

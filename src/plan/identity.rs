@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     cluster::Cluster,
+    configs::Mark,
     contract::MARKER,
     error::{Error, Result},
     facts::Facts,
@@ -26,10 +27,9 @@ pub(crate) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Res
 fn renamed(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
     let wanted = cluster.name();
     let (host, name) = facts.iter().find_map(|(host, facts)| {
-        let mut lines = facts.files.get(MARKER)?.content.lines();
-        let name = lines.next()?;
-        let is_ours = lines.next()? == cluster.secrets.cluster_id;
-        (is_ours && !name.is_empty() && name != wanted).then(|| (host, name.to_owned()))
+        let mark = Mark::parse(&facts.files.get(MARKER)?.content)?;
+        let is_ours = mark.id == cluster.secrets.cluster_id;
+        (is_ours && mark.name != wanted).then(|| (host, mark.name.to_owned()))
     })?;
     Some(
         Error::input(format!(

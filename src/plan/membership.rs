@@ -21,6 +21,7 @@ use super::{Elsewhere, Found, belongings::is_ours, store};
 pub(crate) use crate::contract::MARKER;
 use crate::{
     cluster::{Address, Cluster, KnownHost, Node},
+    configs::Mark,
     error::{Error, Result},
     facts::{DataFact, Facts},
     inventory::{HostName, Inventory, Role},
@@ -399,7 +400,7 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
 fn evidence(cluster: &Cluster, facts: &Facts, role: Role) -> Option<String> {
     let id = &cluster.secrets.cluster_id;
     let marker = facts.files.get(MARKER);
-    if !marker.is_some_and(|marker| marker.content.contains(id)) {
+    if !marker.is_some_and(|marker| Mark::names(&marker.content, id)) {
         return None;
     }
     let service = role.service();

@@ -43,6 +43,7 @@ mod sessions;
 pub mod ssh_keys;
 pub mod store;
 mod surprise;
+mod told;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trial;

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Action, Change, Found, Plan, Step, StepId,
-    components::{self, Configured},
+    Action, Change, Plan, Step, StepId,
+    components::Configured,
     local_sql::local_psql,
 };
 use crate::{
     cluster::{Cluster, Node},
-    facts::Facts,
     inventory::Role,
     remote::{Script, quote},
     sql::literal,
@@ -22,20 +21,14 @@ use crate::{
 pub(super) fn reconnect(
     plan: &mut Plan,
     cluster: &Cluster,
-    found: &Found,
     databases: &[(&Node, Configured)],
     leader: Option<&str>,
     led: &[StepId],
 ) -> Vec<StepId> {
     let moved: Vec<&Node> = databases
         .iter()
+        .filter(|(_, configured)| configured.told.moved)
         .map(|(node, _)| *node)
-        .filter(|node| {
-            found
-                .facts
-                .get(&node.name)
-                .is_some_and(|facts| has_moved(node, facts))
-        })
         .collect();
     let Some(first) = moved.first() else {
         return Vec::new();
@@ -138,17 +131,4 @@ fn free_slots(cluster: &Cluster, gone: &str) -> Script {
         .line("  sleep 0.2")
         .line("done")
         .line("echo 'they are still there, and end by themselves within a minute' >&2")
-}
-
-/// Whether a member runs under another address than its Patroni was told, or may: a run that was cut
-/// off has told nobody what it wrote.
-fn has_moved(node: &Node, facts: &Facts) -> bool {
-    let told = format!("connect_address: \"{}:", node.address);
-    let config = facts.files.get(components::PATRONI_CONFIG);
-    let unheard = matches!(
-        facts.pending.get("patroni").map(String::as_str),
-        Some("reload" | "exchange")
-    );
-    facts.in_recovery.is_some()
-        && (unheard || config.is_some_and(|config| !config.content.contains(&told)))
 }

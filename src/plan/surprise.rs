@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::{Found, belongings, foreign, remains};
 use crate::{
     cluster::{Cluster, Node, SUPERUSER},
+    configs::Mark,
     contract::MARKER,
     error::{Error, Kind, Result},
     facts::Facts,
@@ -64,7 +65,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
     }
     let ours = belongings::is_ours(cluster, facts);
     match facts.files.get(MARKER) {
-        Some(marker) if !ours && is_mark(&marker.content) => {
+        Some(marker) if !ours && Mark::parse(&marker.content).is_some_and(|mark| mark.is_pgherds()) => {
             findings.push(
                 Error::failed("this host belongs to another cluster")
                     .excerpt(MARKER, marker.content.clone())
@@ -107,12 +108,6 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
     }
     findings.extend(foreign::findings(cluster, node, facts, files, &named));
     findings
-}
-
-/// Whether this is what pgherd writes into its mark: a cluster's name, and its id.
-fn is_mark(content: &str) -> bool {
-    let lines: Vec<&str> = content.lines().collect();
-    matches!(lines.as_slice(), [_, id, ..] if (12..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The superuser is not what it must be: neither pgherd nor Patroni can change that, since both are `postgres`.

@@ -7,6 +7,7 @@ mod drift;
 mod first_run;
 mod foreign;
 mod identity;
+mod layouts;
 mod membership;
 pub(crate) mod model;
 mod newest;

@@ -9,7 +9,7 @@ use super::{
     waits::{FORMING, await_streaming},
 };
 use crate::{
-    cluster::{Cluster, ETCD_CLIENT_PORT, Node},
+    cluster::{Cluster, Node},
     inventory::Role,
 };
 
@@ -40,7 +40,7 @@ pub(super) fn exchange_in_turn(
         .collect();
     let lost = exchanges
         .iter()
-        .any(|(node, _)| knows_no_etcd(cluster, found, node));
+        .any(|(_, configured)| configured.told.lost);
     exchanges.sort_by_key(|(node, _)| (Some(node.name.as_str()) == leader) != lost);
     let mut last: Vec<StepId> = Vec::new();
     for (node, configured) in exchanges {
@@ -110,27 +110,6 @@ fn forget(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
         limit: Duration::from_secs(10),
         units: vec!["etcd"],
     })
-}
-
-/// Whether a member's Patroni has no address of any etcd that is right today.
-fn knows_no_etcd(cluster: &Cluster, found: &Found, node: &Node) -> bool {
-    let config = found
-        .facts
-        .get(&node.name)
-        .and_then(|facts| facts.files.get(components::PATRONI_CONFIG));
-    let Some(config) = config else {
-        return true;
-    };
-    // A run that was cut off may have written the new list for a Patroni that has not read it yet.
-    let unread = found.facts[&node.name].pending.contains_key("patroni");
-    // At the right address, and spoken to in the wrong way.
-    let tls = config.content.contains("protocol: https");
-    unread
-        || tls != cluster.tls.is_used()
-        || !cluster.with_role(Role::Etcd).any(|etcd| {
-            let address = format!("{}:{ETCD_CLIENT_PORT}", etcd.address);
-            config.content.contains(&address)
-        })
 }
 
 /// Restarts Patroni where nothing less will do: replicas first, one at a time, and the leader last,

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     cluster::Cluster,
+    configs::{Environment, PatroniConfig},
     error::{Error, Result},
     inventory::{HostName, Role},
 };
 
-mod access;
 mod block;
 mod context;
 mod files;
@@ -19,7 +19,6 @@ mod mask;
 mod tags;
 mod templates;
 
-pub use access::{Access, access};
 pub use block::{merge_block, remove_block};
 pub use context::dcs_config;
 pub(crate) use context::parameters;
@@ -55,20 +54,11 @@ impl File {
     /// list of etcd's hosts (patroni#2411), which is no business of its PostgreSQL's. etcd itself
     /// reads how its cluster began only while it has no data.
     pub fn effect_of_change(&self, old: Option<&str>) -> Effect {
-        const FIXED: [&str; 3] = ["scope", "namespace", "name"];
         match old {
-            Some(old) if self.path == PATRONI_CONFIG => {
-                let differs = |key: &&str| top_level(old, key) != top_level(&self.content, key);
-                if FIXED.iter().any(differs) {
-                    Effect::Restart
-                } else if differs(&"etcd3") {
-                    Effect::Exchange
-                } else {
-                    self.effect
-                }
-            }
-            Some(old) if self.path == "/etc/default/etcd" => {
-                if settings_of_a_member(old) == settings_of_a_member(&self.content) {
+            Some(old) if self.path == PATRONI_CONFIG => self.effect_on_patroni(old),
+            Some(old) if self.path == ETCD_CONFIG => {
+                let of_a_member = |text| Environment::parse(text).of_a_member();
+                if of_a_member(old) == of_a_member(&self.content) {
                     Effect::Nothing
                 } else {
                     self.effect
@@ -77,49 +67,23 @@ impl File {
             _ => self.effect,
         }
     }
-}
 
-/// What an etcd that has data takes from its environment.
-fn settings_of_a_member(environment: &str) -> Vec<&str> {
-    environment
-        .lines()
-        .filter(|line| !line.starts_with("ETCD_INITIAL_") && !line.starts_with('#'))
-        .filter(|line| !line.trim().is_empty())
-        .collect()
-}
-
-/// Whether two of Patroni's configs set PostgreSQL's parameters differently.
-pub fn parameters_differ(old: &str, new: &str) -> bool {
-    let parameters = |yaml: &str| -> Vec<String> {
-        let section = top_level(yaml, "postgresql");
-        let below = section
-            .into_iter()
-            .skip_while(|line| line != "  parameters:");
-        below
-            .enumerate()
-            .take_while(|(i, line)| *i == 0 || line.starts_with("    "))
-            .map(|(_, line)| line)
-            .collect()
-    };
-    parameters(old) != parameters(new)
-}
-
-/// The lines of one top-level key of a YAML file, without comments and blank lines.
-fn top_level(yaml: &str, key: &str) -> Vec<String> {
-    let mut inside = false;
-    let mut lines = Vec::new();
-    for line in yaml.lines().map(str::trim_end) {
-        if line.is_empty() || line.trim_start().starts_with('#') {
-            continue;
-        }
-        if !line.starts_with([' ', '-']) {
-            inside = line.split(':').next() == Some(key);
-        }
-        if inside {
-            lines.push(line.to_owned());
+    fn effect_on_patroni(&self, old: &str) -> Effect {
+        let new = PatroniConfig::parse(&self.content);
+        match PatroniConfig::parse(old).zip(new) {
+            // Which etcd a Patroni was told of whose file cannot be read, nobody knows.
+            None => Effect::Exchange,
+            Some((old, new)) if !old.is_same_member(&new) => Effect::Restart,
+            Some((old, new)) if !old.has_same_dcs(&new) => Effect::Exchange,
+            Some(_) => self.effect,
         }
     }
-    lines
+}
+
+/// Whether two of Patroni's configs set PostgreSQL's parameters differently, or may.
+pub fn parameters_differ(old: &str, new: &str) -> bool {
+    let both = PatroniConfig::parse(old).zip(PatroniConfig::parse(new));
+    both.is_none_or(|(old, new)| !old.has_same_parameters(&new))
 }
 
 /// The paths of the files that are pgherd's as a whole on a host of these roles, whatever the rest of

@@ -12,10 +12,11 @@ use tokio_postgres::SimpleQueryRow;
 
 use super::{Check, Prover, check};
 use crate::{
+    configs::{Access, PatroniConfig},
     error::{Error, Result},
     inventory::HostName,
     plan::Found,
-    render::{self, Access, Files},
+    render::{self, Files},
     services::postgres::{self, patroni::Status},
 };
 
@@ -109,7 +110,7 @@ pub(crate) async fn differences(
             )],
         };
         if let Ok(status) = &survey[host] {
-            differs.extend(tags::differences(patronis, host, &status.tags));
+            differs.extend(tags::differences(patronis.as_ref(), host, &status.tags));
         }
         for difference in differs {
             said.entry(difference).or_default().push(host.as_str());
@@ -147,13 +148,16 @@ fn wanted(files: &Files, host: &HostName) -> Result<Access> {
         .find(|file| file.path == render::PATRONI_CONFIG);
     let config =
         config.ok_or_else(|| Error::failed("no config of Patroni's was rendered for it"))?;
-    render::access(&config.content)
+    let config = PatroniConfig::parse(&config.content);
+    config
+        .ok_or_else(|| Error::failed("what was rendered for its Patroni is no config"))?
+        .access()
 }
 
 /// Patroni's own file as it is on the host.
-fn patronis_file<'a>(found: &'a Found, host: &HostName) -> Option<&'a str> {
-    let file = found.facts.get(host)?.files.get("/etc/patroni.yml")?;
-    Some(file.content.as_str())
+fn patronis_file(found: &Found, host: &HostName) -> Option<PatroniConfig> {
+    let file = found.facts.get(host)?.files.get(render::PATRONI_CONFIG)?;
+    PatroniConfig::parse(&file.content)
 }
 
 /// As any client gets it: what pgherd's own sessions begin with would hide what the server has.

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     cluster::{INTERIM_REPLICATION_USER, REPLICATION_USER},
+    configs::PatroniConfig,
     engine::context::Context,
     error::{Error, Result},
     facts::Os,
@@ -31,7 +32,7 @@ use crate::{
         Action, Found, Step,
         tests::{
             model::Model,
-            world::{World, bare},
+            world::{World, bare, embedded},
         },
     },
     remote::{Connection, OnLine, Output, Remote, Script},
@@ -105,6 +106,7 @@ impl Hosts {
             cluster: self.cluster(),
             files: render::Files::new(),
             found: Found::default(),
+            templates: embedded(),
         };
         for host in world.hosts() {
             world.found.facts.insert(host, bare());
@@ -241,7 +243,8 @@ impl Hosts {
         if query.contains("from pg_catalog.pg_hba_file_rules") {
             return self.with(|model| {
                 let config = &model.world.found.facts[host].files[render::PATRONI_CONFIG];
-                let access = render::access(&config.content).unwrap();
+                let config = PatroniConfig::parse(&config.content).unwrap();
+                let access = config.access().unwrap();
                 Rows::rules(&access.hba.unwrap_or_default())
             });
         }

@@ -45,13 +45,26 @@ fn files_are_put_right_and_taken_over() {
                 "a parameter by hand",
                 |world| {
                     let file = world.file("node2", "/etc/patroni.yml");
-                    let more = "  parameters:\n    shared_buffers: \"1MB\"";
-                    file.content = file.content.replace("  parameters:", more);
+                    let more = "\n  parameters:\n    shared_buffers: \"1MB\"";
+                    file.content = file.content.replace("\n  parameters:", more);
                 },
                 &[
                     "node2 configure-patroni []",
                     "node2 reload-patroni [0]",
                     "node1 restart-pending [1]",
+                ],
+            ),
+            (
+                "what is no YAML any more: nobody knows which etcd its Patroni was told of",
+                |world| {
+                    let file = world.file("node2", "/etc/patroni.yml");
+                    file.content.push_str("mine: [\n");
+                },
+                &[
+                    "node2 configure-patroni []",
+                    "node2 exchange-patroni [0]",
+                    "node2 await-member [1]",
+                    "node1 restart-pending [2]",
                 ],
             ),
             (

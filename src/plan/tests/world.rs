@@ -57,17 +57,29 @@ pub(crate) struct World {
     pub cluster: Cluster,
     pub files: Files,
     pub found: Found,
+    pub templates: &'static Templates,
+}
+
+/// The templates that are built in.
+pub(crate) fn embedded() -> &'static Templates {
+    &TEMPLATES
 }
 
 impl World {
     /// Bare hosts of Debian 12.
     pub(crate) fn bare(hosts: &str) -> Self {
+        Self::bare_with(embedded(), hosts)
+    }
+
+    /// The same with other templates.
+    pub(crate) fn bare_with(templates: &'static Templates, hosts: &str) -> Self {
         let mut world = Self {
             cluster: cluster("", hosts),
             files: Files::new(),
             found: Found::default(),
+            templates,
         };
-        world.files = render::render(&world.cluster, &TEMPLATES).unwrap();
+        world.files = render::render(&world.cluster, templates).unwrap();
         for host in world.hosts() {
             world.found.facts.insert(host, bare());
         }
@@ -81,7 +93,16 @@ impl World {
 
     /// The same at a stage of its way to TLS.
     pub(crate) fn settled_at(tls: TlsStage, hosts: &str) -> Self {
-        let mut world = Self::bare(hosts);
+        Self::settled_with(embedded(), tls, hosts)
+    }
+
+    /// The same with other templates.
+    pub(crate) fn settled_with(
+        templates: &'static Templates,
+        tls: TlsStage,
+        hosts: &str,
+    ) -> Self {
+        let mut world = Self::bare_with(templates, hosts);
         world.speaks(tls);
         let mut databases = Vec::new();
         for node in world.cluster.nodes.values() {
@@ -154,7 +175,7 @@ impl World {
     /// The same hosts under another inventory: `extra` above their section, `hosts` in it.
     pub(crate) fn wants(&mut self, extra: &str, hosts: &str) {
         self.cluster = cluster(extra, hosts);
-        self.files = render::render(&self.cluster, &TEMPLATES).unwrap();
+        self.files = render::render(&self.cluster, self.templates).unwrap();
     }
 
     /// The same hosts in a cluster that is to come to `tls`.
@@ -162,7 +183,7 @@ impl World {
         self.cluster.tls = tls;
         let ca = || pem("CERTIFICATE", "the authority's");
         self.cluster.ca = tls.is_offered().then(ca);
-        self.files = render::render(&self.cluster, &TEMPLATES).unwrap();
+        self.files = render::render(&self.cluster, self.templates).unwrap();
     }
 
     /// The plan's steps but those that write files: they are the same for every change, and what

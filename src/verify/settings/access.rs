@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tokio_postgres::SimpleQueryRow;
 
 use super::field;
-use crate::{error::Result, render::Access, services::postgres::Sql};
+use crate::{configs::Access, error::Result, services::postgres::Sql};
 
 const HBA: &str = "select type, pg_catalog.array_to_string(database, ',') as databases, \
      pg_catalog.array_to_string(user_name, ',') as users, coalesce(address, '') as address, \

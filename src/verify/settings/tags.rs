@@ -4,10 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{inventory::HostName, liberal};
+use crate::{configs::PatroniConfig, inventory::HostName, liberal};
 
 /// The tags that Patroni itself goes by.
 const DECIDING: [&str; 6] = [
@@ -19,31 +18,24 @@ const DECIDING: [&str; 6] = [
     "failover_priority",
 ];
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct File {
-    tags: BTreeMap<String, Value>,
-}
-
 /// `running` are the tags by the member's own word, which leaves out those that are off.
 pub(super) fn differences(
-    patronis: Option<&str>,
+    patronis: Option<&PatroniConfig>,
     host: &HostName,
     running: &BTreeMap<String, Value>,
 ) -> Vec<String> {
-    let file = patronis.and_then(|text| serde_yaml::from_str::<File>(text).ok());
-    let Some(File { tags: wanted }) = file else {
+    let Some(wanted) = patronis else {
         return Vec::new();
     };
-    let said = |tags: &BTreeMap<String, Value>, tag: &str| {
-        let value = tags.get(tag)?;
+    let said = |value: Option<&Value>| {
+        let value = value?;
         let text = liberal::as_text(value).unwrap_or_else(|| value.to_string());
         (!matches!(text.as_str(), "false" | "" | "null")).then_some(text)
     };
     DECIDING
         .into_iter()
         .filter_map(|tag| {
-            let (is, should) = (said(running, tag), said(&wanted, tag));
+            let (is, should) = (said(running.get(tag)), said(wanted.tag(tag)));
             (is != should).then(|| {
                 let is = is.unwrap_or_else(|| "false".into());
                 format!(
@@ -67,7 +59,8 @@ mod tests {
         let file = "tags:\n  nofailover: false\n  noloadbalance: true\n  mine: 1\n";
         let told = |tags: Value| {
             let tags = serde_json::from_value(tags).unwrap();
-            differences(Some(file), &host, &tags)
+            let file = PatroniConfig::parse(file);
+            differences(file.as_ref(), &host, &tags)
         };
         assert!(told(json!({"noloadbalance": true, "other": 2})).is_empty());
         let both = told(json!({"nofailover": true}));

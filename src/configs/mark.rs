@@ -1,0 +1,57 @@
+//! The file that says whose host this is.
+
+/// What `/etc/pgherd/cluster` says: the cluster's name, then its id, a line each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark<'a> {
+    pub name: &'a str,
+    pub id: &'a str,
+}
+
+impl<'a> Mark<'a> {
+    /// `None` for a text that has not two lines; comments, blank lines and blanks around a line are not counted.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let mut lines = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let (name, id) = (lines.next()?, lines.next()?);
+        Some(Self { name, id })
+    }
+
+    /// Whether the id looks like one that pgherd gives.
+    pub fn is_pgherds(&self) -> bool {
+        (12..=64).contains(&self.id.len()) && self.id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
+    /// Whether a mark names the cluster with this id, wherever a user's own template has put it.
+    pub fn names(text: &str, id: &str) -> bool {
+        text.split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|word| !word.is_empty() && word == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_however_it_is_laid_out() {
+        for text in [
+            "pg\n0a1b2c3d4e5f\n",
+            "# ours\n\n    pg\n\t0a1b2c3d4e5f  \r\nmore\n",
+        ] {
+            let mark = Mark::parse(text).unwrap();
+            assert_eq!((mark.name, mark.id), ("pg", "0a1b2c3d4e5f"), "{text:?}");
+            assert!(mark.is_pgherds() && Mark::names(text, "0a1b2c3d4e5f"));
+        }
+        assert_eq!(Mark::parse("pg\n# 0a1b2c3d4e5f\n"), None);
+        assert!(!Mark::parse("a note\nof somebody's\n").unwrap().is_pgherds());
+    }
+
+    #[test]
+    fn a_part_of_an_id_names_nobody() {
+        assert!(Mark::names("cluster=pg id=0a1b2c3d4e5f\n", "0a1b2c3d4e5f"));
+        assert!(!Mark::names("pg\n0a1b2c3d4e5f00\n", "0a1b2c3d4e5f"));
+        assert!(!Mark::names("pg\n0a1b2c3d4e5f\n", ""));
+    }
+}

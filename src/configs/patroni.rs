@@ -1,0 +1,229 @@
+//! Patroni's config.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde_json::{Map, Value};
+use serde_yaml::options::DuplicateKeyPolicy;
+
+use crate::{
+    contract::ETCD_CLIENT_PORT,
+    error::{Error, Result},
+    liberal::as_text,
+};
+
+/// Patroni's config, as Patroni understands it; it holds passwords, so it does not show itself.
+pub struct PatroniConfig(Map<String, Value>);
+
+/// The lines of `pg_hba.conf` and `pg_ident.conf`; `None` for a file that the config leaves alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    pub hba: Option<Vec<String>>,
+    pub ident: Option<Vec<String>>,
+}
+
+impl PatroniConfig {
+    /// `None` for what is no YAML: Patroni would not take it either. What is no mapping says nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        let options = serde_yaml::options! {
+            with_snippet: false,
+            // As Patroni's own reader has it.
+            duplicate_keys: DuplicateKeyPolicy::LastWins,
+        };
+        Some(match serde_yaml::from_str_with_options(text, options).ok()? {
+            Value::Object(config) => Self(config),
+            _ => Self(Map::new()),
+        })
+    }
+
+    fn at(&self, section: &str, key: &str) -> &Value {
+        self.section(section).get(key).unwrap_or(&Value::Null)
+    }
+
+    /// A key at the top.
+    fn section(&self, name: &str) -> &Value {
+        self.0.get(name).unwrap_or(&Value::Null)
+    }
+
+    /// Whether both are the same member of the same cluster.
+    pub fn is_same_member(&self, other: &Self) -> bool {
+        let of = |config: &Self, key| as_text(config.section(key));
+        let namespace = |config: &Self| {
+            let text = of(config, "namespace").unwrap_or_default();
+            text.trim_matches('/').to_owned()
+        };
+        namespace(self) == namespace(other)
+            && ["scope", "name"]
+                .into_iter()
+                .all(|key| of(self, key) == of(other, key))
+    }
+
+    /// Whether both come to etcd in the same way.
+    pub fn has_same_dcs(&self, other: &Self) -> bool {
+        self.section("etcd3") == other.section("etcd3")
+    }
+
+    /// Whether both set the same parameters of PostgreSQL, as far as this file does.
+    pub fn has_same_parameters(&self, other: &Self) -> bool {
+        self.at("postgresql", "parameters") == other.at("postgresql", "parameters")
+    }
+
+    /// Whether it speaks to etcd over TLS.
+    pub fn asks_with_tls(&self) -> bool {
+        let is_https = |text: &str| text.to_ascii_lowercase().starts_with("https");
+        match self.at("etcd3", "url") {
+            Value::String(url) => is_https(url),
+            _ => as_text(self.at("etcd3", "protocol")).is_some_and(|protocol| is_https(&protocol)),
+        }
+    }
+
+    /// Where it looks for etcd, as `host:port`.
+    pub fn etcd(&self) -> BTreeSet<String> {
+        let one = |text: &str| {
+            let text = text.trim();
+            let (_, text) = text.split_once("://").unwrap_or(("", text));
+            let host = text.split('/').next().unwrap_or_default();
+            match host.rsplit_once(':') {
+                Some(_) => host.to_owned(),
+                None => format!("{host}:{ETCD_CLIENT_PORT}"),
+            }
+        };
+        let mut all = BTreeSet::new();
+        for key in ["hosts", "host", "url", "proxy"] {
+            match self.at("etcd3", key) {
+                Value::Array(hosts) => all.extend(hosts.iter().filter_map(Value::as_str).map(one)),
+                Value::String(hosts) => all.extend(hosts.split(',').map(one)),
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// Where it tells others that its PostgreSQL is.
+    pub fn connect_address(&self) -> Option<&str> {
+        self.at("postgresql", "connect_address").as_str()
+    }
+
+    /// Where its database is.
+    pub fn data_dir(&self) -> Option<&str> {
+        self.at("postgresql", "data_dir").as_str()
+    }
+
+    /// A tag of the member.
+    pub fn tag(&self, name: &str) -> Option<&Value> {
+        self.section("tags").get(name)
+    }
+
+    /// Who may log in to PostgreSQL; an error for a list that is none, or one with more than lines in it.
+    pub fn access(&self) -> Result<Access> {
+        Ok(Access {
+            hba: self.lines("pg_hba")?,
+            ident: self.lines("pg_ident")?,
+        })
+    }
+
+    fn lines(&self, key: &str) -> Result<Option<Vec<String>>> {
+        let lines = match self.at("postgresql", key) {
+            Value::Null => return Ok(None),
+            Value::Array(lines) => lines.iter().map(as_text).collect(),
+            _ => None,
+        };
+        let strange = || {
+            Error::failed(format!(
+                "{key} in Patroni's config is written in a way that cannot be compared"
+            ))
+            .cause("it is not a list of lines")
+        };
+        lines.map(Some).ok_or_else(strange)
+    }
+}
+
+impl fmt::Debug for PatroniConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PatroniConfig")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: &str = "# why\nscope: \"pg\"\nnamespace: /db/\nname: node1\netcd3:\n  hosts:\n    - \"192.0.2.4:2379\"\n  \
+        protocol: https\npostgresql:\n  connect_address: \"192.0.2.1:5432\"\n  data_dir: /data\n  parameters:\n    a: \"1\"\n";
+    const FLOW: &str = "{\"name\": 'node1', scope: pg, namespace: db,\n etcd3: {protocol: https, hosts: ['192.0.2.4:2379']},\n \
+        postgresql: {parameters: {a: '1'}, data_dir: \"/data\",\n   connect_address: 192.0.2.1:5432}}\n";
+
+    fn config(text: &str) -> PatroniConfig {
+        PatroniConfig::parse(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_said_does_not_depend_on_how_it_is_written() {
+        let wide = BLOCK.replace("  ", "      ");
+        for text in [BLOCK, &wide, FLOW] {
+            let (one, other) = (config(BLOCK), config(text));
+            assert!(one.is_same_member(&other), "{text}");
+            assert!(one.has_same_dcs(&other) && one.has_same_parameters(&other));
+            assert!(other.asks_with_tls(), "{text}");
+            assert_eq!(other.etcd(), BTreeSet::from(["192.0.2.4:2379".to_owned()]));
+            assert_eq!(other.connect_address(), Some("192.0.2.1:5432"));
+            assert_eq!(other.data_dir(), Some("/data"));
+        }
+    }
+
+    #[test]
+    fn what_differs_is_seen() {
+        let one = config(BLOCK);
+        let other = |from, to| config(&BLOCK.replace(from, to));
+        assert!(!one.is_same_member(&other("node1", "node2")));
+        assert!(!one.is_same_member(&other("/db/", "/service/")));
+        assert!(!one.has_same_dcs(&other("192.0.2.4", "192.0.2.40")));
+        assert!(!one.has_same_parameters(&other("a: \"1\"", "a: \"2\"")));
+        assert!(!other("  protocol: https", "  # protocol: https").asks_with_tls());
+    }
+
+    #[test]
+    fn etcd_is_named_in_several_ways() {
+        for (etcd, tls, hosts) in [
+            ("{host: 'a:1'}", false, vec!["a:1"]),
+            ("{hosts: 'a, b:1', protocol: https}", true, vec!["a:2379", "b:1"]),
+            ("{url: 'https://a:2379/x'}", true, vec!["a:2379"]),
+            ("{srv: example.com}", false, vec![]),
+        ] {
+            let config = config(&format!("etcd3: {etcd}\n"));
+            assert_eq!(config.asks_with_tls(), tls, "{etcd}");
+            assert_eq!(config.etcd(), hosts.into_iter().map(String::from).collect());
+        }
+    }
+
+    #[test]
+    fn lists_of_who_may_log_in_are_read_however_they_are_written() {
+        let lines = ["local all all peer", "host all \"A b\" 192.0.2.1/32 reject"];
+        for list in [
+            "pg_hba:\n    # why\n    - local all all peer # here\n\n    - \"host all \\\"A b\\\" 192.0.2.1/32 reject\"\n",
+            "pg_hba:\n  - local all\n    all peer\n  - 'host all \"A b\" 192.0.2.1/32 reject'\n",
+            "pg_hba: [local all all peer, 'host all \"A b\" 192.0.2.1/32 reject']\n",
+        ] {
+            let access = config(&format!("postgresql:\n  {list}")).access().unwrap();
+            assert_eq!(access.hba.unwrap(), lines, "{list}");
+            assert_eq!(access.ident, None);
+        }
+        for list in ["pg_hba: peer\n", "pg_hba:\n    - {a: b}\n", "pg_ident: {a: b}\n"] {
+            let config = config(&format!("postgresql:\n  {list}"));
+            assert!(config.access().is_err(), "{list}: no empty list");
+        }
+    }
+
+    #[test]
+    fn what_patroni_would_not_read_is_not_read() {
+        for text in ["a: [b\n", "a: \"b\n", "a: b\n  c: d\n"] {
+            assert!(PatroniConfig::parse(text).is_none(), "{text:?}");
+        }
+        for text in ["an older one\n", "- a\n"] {
+            assert!(!config(text).is_same_member(&config(BLOCK)), "{text:?}");
+        }
+        // Its own reader takes the last of two.
+        assert_eq!(config("name: a\nname: b\n").section("name"), "b");
+        let shown = format!("{:?}", config("restapi: {authentication: {password: s3cret}}\n"));
+        assert!(!shown.contains("s3cret"));
+    }
+}

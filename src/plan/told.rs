@@ -1,0 +1,50 @@
+//! What a member's Patroni was told, beside what it is to be told.
+
+use crate::{configs::PatroniConfig, facts::Facts, render::PATRONI_CONFIG};
+
+/// How far what a member's Patroni knows is out of date.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The member has another address than others were told, or may have.
+    pub moved: bool,
+    /// No etcd that it knows is where it looks for it, or none may be.
+    pub lost: bool,
+}
+
+impl Told {
+    /// `new` is the config that the host is to have.
+    pub(super) fn of(facts: &Facts, new: &str) -> Self {
+        let pending = facts.pending.get("patroni").map(String::as_str);
+        // A run that was cut off may have written what the Patroni that runs has not read yet.
+        let unread = pending.is_some();
+        let unheard = matches!(pending, Some("reload" | "exchange"));
+        let runs = facts.in_recovery.is_some();
+        let Some(old) = facts.files.get(PATRONI_CONFIG) else {
+            return Self {
+                moved: runs && unheard,
+                lost: true,
+            };
+        };
+        if old.content == new {
+            return Self {
+                moved: runs && unheard,
+                lost: unread,
+            };
+        }
+        let both = PatroniConfig::parse(&old.content).zip(PatroniConfig::parse(new));
+        let both = both.as_ref();
+        Self {
+            moved: runs && (unheard || both.is_some_and(|(old, new)| moved(old, new))),
+            lost: unread || both.is_none_or(|(old, new)| lost(old, new)),
+        }
+    }
+}
+
+fn moved(old: &PatroniConfig, new: &PatroniConfig) -> bool {
+    old.connect_address() != new.connect_address()
+}
+
+/// At the right address it may still be spoken to in the wrong way.
+fn lost(old: &PatroniConfig, new: &PatroniConfig) -> bool {
+    old.asks_with_tls() != new.asks_with_tls() || old.etcd().is_disjoint(&new.etcd())
+}

@@ -177,11 +177,17 @@ mod tests {
     #[test]
     fn an_etcd_says_whether_it_listens_with_tls() {
         let says = |text: &str| Environment::parse(text).listens_with_tls();
-        for urls in ["\"https://0.0.0.0:2379\"", "'http://127.0.0.1:1, HTTPS://x:2379'"] {
+        for urls in [
+            "\"https://0.0.0.0:2379\"",
+            "'http://127.0.0.1:1, HTTPS://x:2379'",
+        ] {
             let text = format!("  ETCD_LISTEN_CLIENT_URLS={urls}\n");
             assert_eq!(says(&text), Some(true));
         }
-        assert_eq!(says("ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379"), Some(false));
+        assert_eq!(
+            says("ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379"),
+            Some(false)
+        );
         assert_eq!(says("ETCD_NAME=\"https://\"\n"), None);
     }
 }

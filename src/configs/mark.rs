@@ -25,7 +25,8 @@ impl<'a> Mark<'a> {
 
     /// Whether a mark names the cluster with this id, wherever a user's own template has put it.
     pub fn names(text: &str, id: &str) -> bool {
-        text.split(|c: char| !c.is_ascii_alphanumeric())
+        // Of what an id may be made.
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
             .any(|word| !word.is_empty() && word == id)
     }
 }
@@ -53,5 +54,7 @@ mod tests {
         assert!(Mark::names("cluster=pg id=0a1b2c3d4e5f\n", "0a1b2c3d4e5f"));
         assert!(!Mark::names("pg\n0a1b2c3d4e5f00\n", "0a1b2c3d4e5f"));
         assert!(!Mark::names("pg\n0a1b2c3d4e5f\n", ""));
+        assert!(Mark::names("pg\nour-own-id\n", "our-own-id"));
+        assert!(!Mark::names("pg\nour-own-id\n", "own"));
     }
 }

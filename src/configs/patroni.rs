@@ -29,10 +29,12 @@ impl PatroniConfig {
             // As Patroni's own reader has it.
             duplicate_keys: DuplicateKeyPolicy::LastWins,
         };
-        Some(match serde_yaml::from_str_with_options(text, options).ok()? {
-            Value::Object(config) => Self(config),
-            _ => Self(Map::new()),
-        })
+        Some(
+            match serde_yaml::from_str_with_options(text, options).ok()? {
+                Value::Object(config) => Self(config),
+                _ => Self(Map::new()),
+            },
+        )
     }
 
     fn at(&self, section: &str, key: &str) -> &Value {
@@ -185,7 +187,11 @@ mod tests {
     fn etcd_is_named_in_several_ways() {
         for (etcd, tls, hosts) in [
             ("{host: 'a:1'}", false, vec!["a:1"]),
-            ("{hosts: 'a, b:1', protocol: https}", true, vec!["a:2379", "b:1"]),
+            (
+                "{hosts: 'a, b:1', protocol: https}",
+                true,
+                vec!["a:2379", "b:1"],
+            ),
             ("{url: 'https://a:2379/x'}", true, vec!["a:2379"]),
             ("{srv: example.com}", false, vec![]),
         ] {
@@ -207,7 +213,11 @@ mod tests {
             assert_eq!(access.hba.unwrap(), lines, "{list}");
             assert_eq!(access.ident, None);
         }
-        for list in ["pg_hba: peer\n", "pg_hba:\n    - {a: b}\n", "pg_ident: {a: b}\n"] {
+        for list in [
+            "pg_hba: peer\n",
+            "pg_hba:\n    - {a: b}\n",
+            "pg_ident: {a: b}\n",
+        ] {
             let config = config(&format!("postgresql:\n  {list}"));
             assert!(config.access().is_err(), "{list}: no empty list");
         }
@@ -223,7 +233,10 @@ mod tests {
         }
         // Its own reader takes the last of two.
         assert_eq!(config("name: a\nname: b\n").section("name"), "b");
-        let shown = format!("{:?}", config("restapi: {authentication: {password: s3cret}}\n"));
+        let shown = format!(
+            "{:?}",
+            config("restapi: {authentication: {password: s3cret}}\n")
+        );
         assert!(!shown.contains("s3cret"));
     }
 }

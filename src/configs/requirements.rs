@@ -32,7 +32,8 @@ mod tests {
             "    Patroni[etcd3] == 4.1.5  # why",
             "\tpatroni==4.1.5; python_version > '3'",
         ] {
-            let text = format!("# patroni==3.0\npatroni-exporter==1\n{line}\n    --hash=sha256:0a\n");
+            let text =
+                format!("# patroni==3.0\npatroni-exporter==1\n{line}\n    --hash=sha256:0a\n");
             assert_eq!(pinned(&text, "patroni").as_deref(), Some("4.1.5"), "{text}");
         }
         for text in ["patroni>=4\n", "patroni\n", "patroni==\n", ""] {

@@ -88,7 +88,10 @@ mod tests {
         let facts = host("etcd3:\n  hosts: []\n  protocol: https\n");
         assert_eq!(says_tls(&facts), None);
         assert_eq!(says_tls(&with_data("etcd3: {protocol: https}")), Some(true));
-        assert_eq!(says_tls(&with_data("a: b # protocol: https\n")), Some(false));
+        assert_eq!(
+            says_tls(&with_data("a: b # protocol: https\n")),
+            Some(false)
+        );
         assert_eq!(says_tls(&with_data("\tno YAML\n")), None);
     }
 

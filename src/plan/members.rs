@@ -124,7 +124,9 @@ impl<'a> Members<'a> {
         let closed = public_schema::close(plan, cluster, &self.first.name, found, led.clone());
         let made_after = closed.map_or_else(|| led.clone(), |step| vec![step]);
         roles::accounts(plan, cluster, &self.first.name, found, made_after);
-        led.extend(reconnect::reconnect(plan, cluster, databases, leading, &led));
+        led.extend(reconnect::reconnect(
+            plan, cluster, databases, leading, &led,
+        ));
         // Which of them leads is known when the step's turn comes; the leader itself has nothing to
         // wait for.
         let waiting = if self.fresh || self.leader.is_none() || !lacking.is_empty() {

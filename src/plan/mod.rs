@@ -43,9 +43,9 @@ mod sessions;
 pub mod ssh_keys;
 pub mod store;
 mod surprise;
-mod told;
 #[cfg(test)]
 pub(crate) mod tests;
+mod told;
 mod trial;
 mod turns;
 mod up;

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Action, Change, Plan, Step, StepId,
-    components::Configured,
-    local_sql::local_psql,
-};
+use super::{Action, Change, Plan, Step, StepId, components::Configured, local_sql::local_psql};
 use crate::{
     cluster::{Cluster, Node},
     inventory::Role,

@@ -65,7 +65,9 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
     }
     let ours = belongings::is_ours(cluster, facts);
     match facts.files.get(MARKER) {
-        Some(marker) if !ours && Mark::parse(&marker.content).is_some_and(|mark| mark.is_pgherds()) => {
+        Some(marker)
+            if !ours && Mark::parse(&marker.content).is_some_and(|mark| mark.is_pgherds()) =>
+        {
             findings.push(
                 Error::failed("this host belongs to another cluster")
                     .excerpt(MARKER, marker.content.clone())

@@ -38,9 +38,7 @@ pub(super) fn exchange_in_turn(
                 || (leads && !locked && configured.turn == Turn::Restart && configured.unheard)
         })
         .collect();
-    let lost = exchanges
-        .iter()
-        .any(|(_, configured)| configured.told.lost);
+    let lost = exchanges.iter().any(|(_, configured)| configured.told.lost);
     exchanges.sort_by_key(|(node, _)| (Some(node.name.as_str()) == leader) != lost);
     let mut last: Vec<StepId> = Vec::new();
     for (node, configured) in exchanges {

@@ -17,6 +17,7 @@ mod interrupted;
 mod lapsed;
 mod lease;
 mod membership;
+mod overrides;
 mod quorum;
 mod recovery;
 mod security;

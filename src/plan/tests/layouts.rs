@@ -11,12 +11,12 @@ use crate::{
     render::{ETCD_CONFIG, Effect, PATRONI_CONFIG, Templates},
 };
 
-#[path = "../../../tests/layouts/mod.rs"]
-mod layouts;
+#[path = "../../../tests/laid_out/mod.rs"]
+mod laid_out;
 
 static OTHER: LazyLock<Templates> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
-    let names = layouts::write(dir.path());
+    let names = laid_out::write(dir.path());
     let templates = Templates::with_overrides(dir.path()).unwrap();
     let all: Vec<&str> = templates.names().collect();
     assert_eq!(names.len(), all.len(), "every template is another one");
@@ -85,7 +85,9 @@ fn hosts_move() {
 #[test]
 fn one_of_three_etcd_hosts_moves() {
     for host in ["db1", "db2"] {
-        alike(Required, SHARED, |world| world.moves(&[(host, "192.0.2.30")]));
+        alike(Required, SHARED, |world| {
+            world.moves(&[(host, "192.0.2.30")])
+        });
     }
 }
 

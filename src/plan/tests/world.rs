@@ -97,11 +97,7 @@ impl World {
     }
 
     /// The same with other templates.
-    pub(crate) fn settled_with(
-        templates: &'static Templates,
-        tls: TlsStage,
-        hosts: &str,
-    ) -> Self {
+    pub(crate) fn settled_with(templates: &'static Templates, tls: TlsStage, hosts: &str) -> Self {
         let mut world = Self::bare_with(templates, hosts);
         world.speaks(tls);
         let mut databases = Vec::new();

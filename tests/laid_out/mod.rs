@@ -41,7 +41,10 @@ fn laid_out(name: &str, text: &str) -> String {
     match name {
         "etc/patroni.yml" => {
             let wide = wider(text).replace("indent=4", "indent=8");
-            let wide = wide.replace("protocol: https", "\"protocol\":   'https' # as etcd listens");
+            let wide = wide.replace(
+                "protocol: https",
+                "\"protocol\":   'https' # as etcd listens",
+            );
             format!("---\n# Ours.\n\n{wide}\n...\n")
         }
         "etc/default/etcd" => indented(text, "  ").replace("}}\"\n", "}}\"  \n"),

@@ -69,13 +69,14 @@ impl PatroniConfig {
         self.at("postgresql", "parameters") == other.at("postgresql", "parameters")
     }
 
-    /// Whether it speaks to etcd over TLS.
-    pub fn asks_with_tls(&self) -> bool {
+    /// Whether it speaks to etcd over TLS; `None` for one that says nothing of etcd.
+    pub fn asks_with_tls(&self) -> Option<bool> {
         let is_https = |text: &str| text.to_ascii_lowercase().starts_with("https");
-        match self.at("etcd3", "url") {
-            Value::String(url) => is_https(url),
-            _ => as_text(self.at("etcd3", "protocol")).is_some_and(|protocol| is_https(&protocol)),
-        }
+        let etcd = self.section("etcd3").as_object()?;
+        Some(match etcd.get("url").or_else(|| etcd.get("protocol")) {
+            Some(Value::String(word)) => is_https(word),
+            _ => false,
+        })
     }
 
     /// Where it looks for etcd, as `host:port`.
@@ -165,7 +166,7 @@ mod tests {
             let (one, other) = (config(BLOCK), config(text));
             assert!(one.is_same_member(&other), "{text}");
             assert!(one.has_same_dcs(&other) && one.has_same_parameters(&other));
-            assert!(other.asks_with_tls(), "{text}");
+            assert_eq!(other.asks_with_tls(), Some(true), "{text}");
             assert_eq!(other.etcd(), BTreeSet::from(["192.0.2.4:2379".to_owned()]));
             assert_eq!(other.connect_address(), Some("192.0.2.1:5432"));
             assert_eq!(other.data_dir(), Some("/data"));
@@ -180,7 +181,9 @@ mod tests {
         assert!(!one.is_same_member(&other("/db/", "/service/")));
         assert!(!one.has_same_dcs(&other("192.0.2.4", "192.0.2.40")));
         assert!(!one.has_same_parameters(&other("a: \"1\"", "a: \"2\"")));
-        assert!(!other("  protocol: https", "  # protocol: https").asks_with_tls());
+        let plain = other("  protocol: https", "  # protocol: https");
+        assert_eq!(plain.asks_with_tls(), Some(false));
+        assert_eq!(other("etcd3:", "etcd:").asks_with_tls(), None);
     }
 
     #[test]
@@ -196,7 +199,7 @@ mod tests {
             ("{srv: example.com}", false, vec![]),
         ] {
             let config = config(&format!("etcd3: {etcd}\n"));
-            assert_eq!(config.asks_with_tls(), tls, "{etcd}");
+            assert_eq!(config.asks_with_tls(), Some(tls), "{etcd}");
             assert_eq!(config.etcd(), hosts.into_iter().map(String::from).collect());
         }
     }

@@ -33,7 +33,7 @@ impl Context {
 fn says_tls(facts: &Facts) -> Option<bool> {
     let file = |path: &str| Some(facts.files.get(path)?.content.as_str());
     if facts.data.as_ref().is_some_and(|data| data.entries > 0) {
-        return Some(PatroniConfig::parse(file(PATRONI_CONFIG)?)?.asks_with_tls());
+        return PatroniConfig::parse(file(PATRONI_CONFIG)?)?.asks_with_tls();
     }
     if facts.etcd_data {
         return Environment::parse(file(ETCD_CONFIG)?).listens_with_tls();
@@ -89,10 +89,12 @@ mod tests {
         assert_eq!(says_tls(&facts), None);
         assert_eq!(says_tls(&with_data("etcd3: {protocol: https}")), Some(true));
         assert_eq!(
-            says_tls(&with_data("a: b # protocol: https\n")),
+            says_tls(&with_data("etcd3: {hosts: []} # protocol: https\n")),
             Some(false)
         );
-        assert_eq!(says_tls(&with_data("\tno YAML\n")), None);
+        for text in ["etcd3: [\n", "an older one\n", ""] {
+            assert_eq!(says_tls(&with_data(text)), None, "{text}");
+        }
     }
 
     #[test]

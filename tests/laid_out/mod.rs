@@ -51,8 +51,10 @@ fn laid_out(name: &str, text: &str) -> String {
         "etc/haproxy/haproxy.cfg" => text.replace("    ", "\t"),
         // pgherd's own: a name, and an id.
         "etc/pgherd/cluster" => format!("# Whose host this is.\n\n{}", indented(text, "    ")),
-        // Its first and last line are marks.
-        "etc/pgherd/hosts" => text.replace("{{ host.address", "   {{ host.address"),
+        // The one is a copy of the other, between marks.
+        "etc/hosts" | "etc/pgherd/hosts" => text
+            .replace("hosts -%}\n", "hosts %}    ")
+            .replace("endfor -%}\n", "endfor %}"),
         _ if name.contains("/tls/") || name.ends_with(".crt") => format!("Ours:\n\n{text}"),
         _ if text.starts_with("#!") || name.ends_with(".py") => wider(text),
         _ => indented(text, "  "),

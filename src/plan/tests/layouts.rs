@@ -143,7 +143,7 @@ fn reads_alike(world: &World, facts: &Facts, roles: &[Role], tls: bool) {
     }
     if roles.contains(&Role::Postgres) {
         let patroni = PatroniConfig::parse(text(PATRONI_CONFIG)).unwrap();
-        assert_eq!(patroni.asks_with_tls(), tls);
+        assert_eq!(patroni.asks_with_tls(), Some(tls));
         assert_eq!(patroni.etcd().len(), 3);
         let data_dir = &world.cluster.inventory.postgresql.data_dir;
         assert_eq!(patroni.data_dir(), Some(data_dir.as_str()));

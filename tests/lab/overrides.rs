@@ -46,8 +46,9 @@ fn a_cluster_is_known_again_however_its_files_are_laid_out() {
 
     for (tls, word) in [(false, "TLS is turned off"), (true, "TLS is turned on")] {
         lab.write_inventory(&inventory(tls, 12));
-        let said = lab.expect(0, &with(&["up", "--yes"]));
-        assert!(said.stderr.contains(word), "{}", said.stderr);
+        let said = lab.expect(4, &with(&["plan", "--check"]));
+        assert!(said.stdout.contains(word), "{}", said.stdout);
+        lab.expect(0, &with(&["up", "--yes"]));
         assert!(!lab.workspace().join("tls").exists(), "it came to its end");
         nothing_to_do();
         assert_eq!(lab.sql(encrypted), if tls { "1" } else { "0" });

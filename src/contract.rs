@@ -23,6 +23,8 @@ pub fn etcd_dir(cluster: &str) -> String {
 
 /// Patroni's config, which holds PostgreSQL's.
 pub const PATRONI_CONFIG: &str = "/etc/patroni.yml";
+/// etcd's config.
+pub const ETCD_CONFIG: &str = "/etc/default/etcd";
 /// What Patroni's venv is made from; beside it, for `/opt/patroni` is replaced as a whole.
 pub const REQUIREMENTS: &str = "/etc/pgherd/patroni-requirements.txt";
 

@@ -247,11 +247,9 @@ fn told(component: &Component<'_>) -> Told {
         .files
         .iter()
         .find(|file| file.path == PATRONI_CONFIG);
-    match component.role {
-        Role::Postgres => config.map_or_else(Told::default, |file| {
-            Told::of(component.facts, &file.content)
-        }),
-        Role::Etcd | Role::Haproxy => Told::default(),
+    match config {
+        Some(file) if component.role.keeps_database() => Told::of(component.facts, &file.content),
+        _ => Told::default(),
     }
 }
 

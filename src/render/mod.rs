@@ -27,7 +27,7 @@ pub use templates::Templates;
 use templates::Variables;
 
 pub use crate::{
-    contract::PATRONI_CONFIG,
+    contract::{ETCD_CONFIG, PATRONI_CONFIG},
     services::{Effect, Kind, Stage, Visibility},
 };
 

@@ -6,7 +6,7 @@ use super::{
     port::Port,
     service::{Package, unit},
 };
-use crate::contract::{ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT};
+use crate::contract::{ETCD_CLIENT_PORT, ETCD_CONFIG, ETCD_METRICS_PORT, ETCD_PEER_PORT};
 
 mod client;
 
@@ -48,11 +48,7 @@ pub(super) const SERVICE: Service = Service {
             template!("etc/systemd/system/etcd.service.d/pgherd.conf"),
             Effect::Restart,
         ),
-        config(
-            "/etc/default/etcd",
-            template!("etc/default/etcd"),
-            Effect::Restart,
-        ),
+        config(ETCD_CONFIG, template!("etc/default/etcd"), Effect::Restart),
     ],
     folders: &[TLS, "/etc/systemd/system/etcd.service.d"],
     tls: Some(TLS),
@@ -75,5 +71,5 @@ pub(super) const SERVICE: Service = Service {
     is_member: true,
     taken_off: "its vote still counts in etcd's quorum",
     status: Rows::Own,
-    ..Service::new("etcd", unit!("etcd"), "/etc/default/etcd")
+    ..Service::new("etcd", unit!("etcd"), ETCD_CONFIG)
 };

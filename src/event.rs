@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::inventory::HostName;
+use crate::{error::Code, inventory::HostName};
 
 /// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -140,6 +140,9 @@ pub enum Event {
         seconds: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+        /// What failed, as a word (docs/errors.md).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
     },
     /// `verify` looks at the cluster; repeated while an `up` waits for it to settle.
     VerifyStarted,
@@ -190,6 +193,8 @@ pub enum Event {
         seconds: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
     },
 }
 

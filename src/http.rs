@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result, Source},
     inventory::HostName,
     remote::{self, Connection, Remote},
     secret::Secret,
@@ -57,7 +57,7 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|error| {
             let service = service(self.port);
             let (port, path, status) = (self.port, &self.path, self.status);
-            Error::failed(format!(
+            Error::new(Code::AnswerUnusable, format!(
                 "{service} (port {port}) answered {status} to {path} with what is not the JSON that was expected"
             ))
             .on(&self.host)
@@ -175,19 +175,21 @@ impl Http {
             }
             None => Bytes::new(),
         };
-        let request = request
-            .body(Full::new(bytes))
-            .map_err(|error| Error::failed("cannot ask").on(host).because(error))?;
+        let request = request.body(Full::new(bytes)).map_err(|error| {
+            Error::new(Code::InternalError, "cannot ask")
+                .on(host)
+                .because(error)
+        })?;
         let limit = if body.is_some() { self.deed } else { ANSWER };
         let (status, body) = timeout(limit, self.exchange(host, port, request))
             .await
             .unwrap_or_else(|_| {
                 let seconds = limit.as_secs();
-                Err(
-                    Error::failed(format!("port {port} gave no answer in {seconds} s"))
-                        .on(host)
-                        .unanswered(),
+                Err(Error::new(
+                    Code::ServiceTimedOut,
+                    format!("port {port} gave no answer in {seconds} s"),
                 )
+                .on(host))
             })?;
         Ok(Answer {
             status,
@@ -204,13 +206,16 @@ impl Http {
         port: u16,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes)> {
-        let failed = |error: &(dyn std::error::Error + 'static)| {
-            if let Some(said) = refused_forward(error) {
+        let failed = |error: Source| {
+            if let Some(said) = refused_forward(&*error) {
                 return remote::no_forwarding(host, &said);
             }
-            Error::failed(format!("port {port} does not answer"))
-                .on(host)
-                .because(error)
+            Error::new(
+                Code::ServiceUnreachable,
+                format!("port {port} does not answer"),
+            )
+            .on(host)
+            .because(error)
         };
         if self.tls.is_some() && self.plaintext.load(Ordering::Relaxed) {
             // In this order: a service that waits for plaintext might wait for the end of a TLS
@@ -223,18 +228,16 @@ impl Http {
         }
         let stream = self.remote.dial(host, port).await?;
         match &self.tls {
-            None => talk(stream, request).await.map_err(|error| failed(&*error)),
+            None => talk(stream, request).await.map_err(failed),
             Some(config) => {
                 let name =
-                    ServerName::try_from(host.to_string()).map_err(|error| failed(&error))?;
+                    ServerName::try_from(host.to_string()).map_err(|error| failed(error.into()))?;
                 let stream = TlsConnector::from(config.clone())
                     .connect(name, stream)
                     .await
-                    .map_err(|error| failed(&error))?;
+                    .map_err(|error| failed(error.into()))?;
                 self.note_shown(host, port, stream.get_ref().1.peer_certificates());
-                talk(Box::new(stream), request)
-                    .await
-                    .map_err(|error| failed(&*error))
+                talk(Box::new(stream), request).await.map_err(failed)
             }
         }
     }
@@ -257,7 +260,7 @@ fn refused_forward(error: &(dyn std::error::Error + 'static)) -> Option<String> 
 async fn talk(
     stream: Box<dyn Connection>,
     request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(StatusCode, Bytes), Source> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let ask = async {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pgherd::{
     cli::{self, Cli},
-    error::Error,
+    error::{Code, Error},
     report::{self, Terminal},
 };
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            let error = Error::failed("cannot start").because(error);
+            let error = Error::new(Code::LocalSystemFailed, "cannot start").because(error);
             report::print_error(&terminal, &error);
             return ExitCode::FAILURE;
         }

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result, Source},
     inventory::HostName,
     remote::{Connection, Remote},
 };
@@ -69,15 +69,19 @@ impl Relay {
     /// port.
     pub fn start(folder: TempDir, target: Target) -> Result<Self> {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).map_err(|error| {
-            Error::failed(format!(
-                "cannot close {} to others",
-                folder.path().display()
-            ))
+            Error::new(
+                Code::LocalFileFailed,
+                format!("cannot close {} to others", folder.path().display()),
+            )
             .because(error)
         })?;
         let socket = folder.path().join(format!(".s.PGSQL.{}", target.port));
         let listener = UnixListener::bind(&socket).map_err(|error| {
-            Error::failed(format!("cannot listen on {}", socket.display())).because(error)
+            Error::new(
+                Code::LocalFileFailed,
+                format!("cannot listen on {}", socket.display()),
+            )
+            .because(error)
         })?;
         let task = tokio::spawn(serve(listener, Arc::new(target)));
         Ok(Self { folder, task })
@@ -228,11 +232,13 @@ impl Target {
         match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(b'S') => {}
             Ok(_) if is_must => {
-                return Err(Error::failed("PostgreSQL does not speak TLS").on(&self.host));
+                return Err(
+                    Error::new(Code::TlsFailed, "PostgreSQL does not speak TLS").on(&self.host)
+                );
             }
             Ok(_) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(Error::failed(format!(
+                return Err(Error::new(Code::ClientsNotServed, format!(
                     "HAProxy closed the connection to its port {}: no server stands behind it now",
                     self.port
                 ))
@@ -240,24 +246,28 @@ impl Target {
             }
             Err(error) => return Err(lost(error).on(&self.host)),
         }
-        let unverified = |error: &dyn std::error::Error| {
-            Error::failed("PostgreSQL's certificate is not accepted")
+        let unverified = |error: Source| {
+            Error::new(Code::TlsFailed, "PostgreSQL's certificate is not accepted")
                 .on(&self.host)
                 .because(error)
         };
-        let name =
-            ServerName::try_from(self.host.to_string()).map_err(|error| unverified(&error))?;
+        let name = ServerName::try_from(self.host.to_string())
+            .map_err(|error| unverified(error.into()))?;
         let connecting = TlsConnector::from(config.clone()).connect(name, stream);
         match timeout(GREETING, connecting).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
-            Ok(Err(error)) => Err(unverified(&error)),
+            Ok(Err(error)) => Err(unverified(error.into())),
             Err(_) => Err(lost(io::ErrorKind::TimedOut.into()).on(&self.host)),
         }
     }
 }
 
 fn lost(error: io::Error) -> Error {
-    Error::failed("the connection to PostgreSQL was lost").because(error)
+    Error::new(
+        Code::PostgresqlUnreachable,
+        "the connection to PostgreSQL was lost",
+    )
+    .because(error)
 }
 
 /// PostgreSQL's own form of an error, so that the client prints it.

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     cluster::Cluster,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     execute::space,
     http::Http,
     inventory::HostName,
@@ -33,11 +33,11 @@ impl Handover {
         survey: &BTreeMap<HostName, Result<Status>>,
         wanted: Option<&HostName>,
     ) -> Result<Option<Self>> {
-        let from =
-            patroni::leader_of(survey).ok_or_else(|| Error::failed("the cluster has no leader"))?;
-        let status = survey[from]
-            .as_ref()
-            .map_err(|_| Error::failed("the leader does not answer").on(from))?;
+        let from = patroni::leader_of(survey)
+            .ok_or_else(|| Error::new(Code::NoLeader, "the cluster has no leader"))?;
+        let status = survey[from].as_ref().map_err(|_| {
+            Error::new(Code::PatroniUnreachable, "the leader does not answer").on(from)
+        })?;
         if wanted == Some(from) {
             return Ok(None);
         }
@@ -54,9 +54,12 @@ impl Handover {
     /// An error where it can no longer be done as it was planned.
     pub fn still(&self, survey: &BTreeMap<HostName, Result<Status>>) -> Result<()> {
         let changed = || {
-            Error::failed("the cluster has changed since this was asked for")
-                .left("nothing was changed")
-                .hint("run the same command again: it tells what would be done now")
+            Error::new(
+                Code::ClusterChanged,
+                "the cluster has changed since this was asked for",
+            )
+            .left("nothing was changed")
+            .hint("run the same command again: it tells what would be done now")
         };
         let now = Self::plan(survey, Some(&self.to))
             .map_err(|error| changed().cause(error.to_string()))?;
@@ -88,7 +91,7 @@ impl Handover {
         let Err(error) = sql.attempt("checkpoint").await else {
             return Ok(());
         };
-        let error = Error::failed("the leader makes no checkpoint")
+        let error = Error::new(Code::StatementFailed, "the leader makes no checkpoint")
             .on(&self.from)
             .because(error);
         // A PostgreSQL that cannot write ends, and takes the reason along.
@@ -102,7 +105,7 @@ impl Handover {
             .await;
         match asked {
             // A stop may take longer than an answer is waited for; it goes on.
-            Err(error) if !error.is_unanswered() => return Err(error),
+            Err(error) if error.code() != Code::ServiceTimedOut => return Err(error),
             _ => {}
         }
         let begin = Instant::now();
@@ -116,7 +119,11 @@ impl Handover {
             }
             sleep(Duration::from_millis(100)).await;
         }
-        Err(Error::failed(format!("{} did not become the leader", self.to)).on(&self.from))
+        Err(Error::new(
+            Code::NotPromoted,
+            format!("{} did not become the leader", self.to),
+        )
+        .on(&self.from))
     }
 }
 
@@ -144,13 +151,17 @@ fn refuse_unfit<'a>(
     wanted: &'a HostName,
 ) -> Result<&'a HostName> {
     if !leader.streams_to(wanted) {
-        return Err(Error::failed(format!("{from} does not stream to {wanted}"))
-            .hint("see who does: pgherd status"));
+        return Err(Error::new(
+            Code::NoCandidate,
+            format!("{from} does not stream to {wanted}"),
+        )
+        .hint("see who does: pgherd status"));
     }
     if has_synchronous(leader) && !is_synchronous(leader, wanted) {
-        return Err(Error::failed(format!(
-            "{wanted} is not the synchronous standby, and Patroni lets no other take over"
-        ))
+        return Err(Error::new(
+            Code::NoCandidate,
+            format!("{wanted} is not the synchronous standby, and Patroni lets no other take over"),
+        )
         .hint("leave --to out, and the synchronous standby is taken"));
     }
     Ok(wanted)
@@ -173,7 +184,9 @@ fn best<'a>(
             (is_synchronous(leader, host), replayed)
         })
         .map(|(host, _)| host)
-        .ok_or_else(|| Error::failed("no replica streams that could take over").on(from))
+        .ok_or_else(|| {
+            Error::new(Code::NoCandidate, "no replica streams that could take over").on(from)
+        })
 }
 
 #[cfg(test)]
@@ -242,7 +255,10 @@ mod tests {
         failed_over.insert(HostName::new("node3"), Ok(leader));
         failed_over.insert(HostName::new("node1"), Ok(status("replica", 0)));
         let mut leads = survey("async");
-        leads.insert(HostName::new("node1"), Err(Error::failed("no answer")));
+        leads.insert(
+            HostName::new("node1"),
+            Err(Error::new(Code::ServiceUnreachable, "no answer")),
+        );
         leads.insert(HostName::new("node2"), Ok(status("primary", 0)));
         for (now, says) in [
             (failed_over, "node3 leads now"),

@@ -100,6 +100,49 @@ fn only_who_may_does_it() {
     }
 }
 
+/// What failed is told by its code; its text is for people, and nothing hangs on it.
+#[test]
+fn nothing_is_decided_by_an_errors_text() {
+    for bad in [
+        "if error.what() == BROKEN {",
+        "let unreachable = [BROKEN, UNREACHABLE].contains(&error.what());",
+        "error\n    .causes()\n    .iter()\n    .any(|cause| cause.contains(\"denied\"))",
+        "Err(error) if error\n    .what()\n    .contains(AT_WORK) => {}",
+        "matches!(error.what(), MIXED_UP)",
+    ] {
+        assert!(decides_by_text(bad).is_some(), "{bad}");
+    }
+    for (file, text) in sources() {
+        assert_eq!(decides_by_text(&text), None, "{file:?}: ask for its code()");
+    }
+}
+
+fn decides_by_text(text: &str) -> Option<&'static str> {
+    const WAYS: [&str; 19] = [
+        ".what()==",
+        ".what()!=",
+        ".what().contains(",
+        ".what().starts_with(",
+        ".what().ends_with(",
+        ".what().eq(",
+        ".contains(&error.what())",
+        ".contains(error.what())",
+        "==error.what()",
+        "!=error.what()",
+        "matcherror.what()",
+        "matches!(error.what()",
+        ".causes().iter().any(",
+        ".causes().contains(",
+        ".hints().iter().any(",
+        ".hints().contains(",
+        ".failed_step()==",
+        "cause.contains(",
+        "cause.starts_with(",
+    ];
+    let text: String = text.split_whitespace().collect();
+    WAYS.into_iter().find(|way| text.contains(way))
+}
+
 #[test]
 fn the_docs_have_every_port_of_every_service() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");

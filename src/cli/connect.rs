@@ -12,7 +12,7 @@ use tokio::{
 use super::{Global, console::Console};
 use crate::{
     engine::reach::{self, Reach},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     report::Terminal,
 };
 
@@ -81,7 +81,7 @@ pub(super) async fn wait(
     endings: &mut Endings,
 ) -> Result<u8> {
     let mut child = program.kill_on_drop(true).spawn().map_err(|error| {
-        Error::failed(format!("cannot run {name}"))
+        Error::new(Code::LocalSystemFailed, format!("cannot run {name}"))
             .because(error)
             .hint(format!("install it: package {package}"))
     })?;
@@ -95,9 +95,9 @@ pub(super) async fn wait(
             }
         }
     };
-    status
-        .map(code)
-        .map_err(|error| Error::failed(format!("{name} was lost")).because(error))
+    status.map(code).map_err(|error| {
+        Error::new(Code::LocalSystemFailed, format!("{name} was lost")).because(error)
+    })
 }
 
 /// Ends a program in good order: one that has changed the terminal puts it right.
@@ -125,8 +125,9 @@ impl Endings {
     /// From now on these signals no longer end the process by themselves.
     pub(super) fn listen() -> Result<Self> {
         let listen = |kind| {
-            unix::signal(kind)
-                .map_err(|error| Error::failed("cannot listen for signals").because(error))
+            unix::signal(kind).map_err(|error| {
+                Error::new(Code::LocalSystemFailed, "cannot listen for signals").because(error)
+            })
         };
         Ok(Self {
             hangup: listen(SignalKind::hangup())?,

@@ -16,7 +16,7 @@ use crate::{
         context::Context,
         drill::{play, repair, watch},
     },
-    error::{Error, Result},
+    error::{Code, Error, Result},
     quantity::duration,
     report::{self, Terminal},
 };
@@ -133,8 +133,11 @@ pub(super) async fn run(
     cancel: &CancellationToken,
 ) -> Result<()> {
     if wish.lag.is_some() && wish.what != What::One(Scenario::CrashHost) {
-        return Err(Error::input("--lag goes with the scenario crash-host only")
-            .hint("pgherd drill crash-host --lag 5s"));
+        return Err(Error::new(
+            Code::InvalidArguments,
+            "--lag goes with the scenario crash-host only",
+        )
+        .hint("pgherd drill crash-host --lag 5s"));
     }
     let console = Console::new(terminal, wish.yes).for_people();
     let context = global.existing(&console).await?;
@@ -175,10 +178,13 @@ pub(super) fn agreed_beforehand(
     if other_clients.is_empty() || request.despite_clients {
         return Ok(());
     }
-    Err(Error::failed("others are connected to the cluster")
-        .excerpt("connected", list(other_clients))
-        .left("nothing was broken")
-        .hint("with --despite-clients they are broken off too"))
+    Err(Error::new(
+        Code::ClientsConnected,
+        "others are connected to the cluster",
+    )
+    .excerpt("connected", list(other_clients))
+    .left("nothing was broken")
+    .hint("with --despite-clients they are broken off too"))
 }
 
 /// Who else would feel it, where that is to be asked about.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The examples by kind of provider. They are the files in `inventories/`, which a test loads, so
 /// what `init` writes is known to work.
@@ -40,8 +40,11 @@ pub(super) fn template(kind: &str) -> Option<&'static str> {
 /// An existing file is never written over.
 pub(super) fn run(kind: &str, output: &Path) -> Result<Written> {
     let text = template(kind).ok_or_else(|| {
-        Error::input(format!("there is no example for the provider `{kind}`"))
-            .hint(format!("--provider takes one of {}", KINDS.join(", ")))
+        Error::new(
+            Code::InvalidArguments,
+            format!("there is no example for the provider `{kind}`"),
+        )
+        .hint(format!("--provider takes one of {}", KINDS.join(", ")))
     })?;
     if output == Path::new("-") {
         return Ok(Written::Stdout(text));
@@ -54,11 +57,17 @@ pub(super) fn run(kind: &str, output: &Path) -> Result<Written> {
         .open(output)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(|cause| match cause.kind() {
-            io::ErrorKind::AlreadyExists => Error::input(format!("{shown} is already there"))
-                .hint("name another file with `-o FILE`, or print the example with `-o -`"),
-            io::ErrorKind::NotFound => Error::input(format!("there is no folder for {shown}"))
-                .hint("make it first, or name a file elsewhere with `-o FILE`"),
-            _ => Error::input(format!("{shown} cannot be written")).because(cause),
+            io::ErrorKind::AlreadyExists => {
+                Error::new(Code::OutputUnwritable, format!("{shown} is already there"))
+                    .hint("name another file with `-o FILE`, or print the example with `-o -`")
+            }
+            io::ErrorKind::NotFound => Error::new(
+                Code::OutputUnwritable,
+                format!("there is no folder for {shown}"),
+            )
+            .hint("make it first, or name a file elsewhere with `-o FILE`"),
+            _ => Error::new(Code::OutputUnwritable, format!("{shown} cannot be written"))
+                .because(cause),
         })?;
     Ok(Written::File(output.to_owned()))
 }

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::args::{Cli, Global, ProviderKind, Rotate, Verb};
 use crate::{
     engine::{apply::Verb as Applying, operate::Deed, remove},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory,
     report::Terminal,
 };
@@ -131,8 +131,9 @@ fn completions(shell: clap_complete::Shell, terminal: &Terminal) {
 
 fn man(terminal: &Terminal) -> Result<()> {
     let command = <Cli as clap::CommandFactory>::command();
-    let page = manual::page(&command)
-        .map_err(|error| Error::failed("cannot make the manual page").because(error))?;
+    let page = manual::page(&command).map_err(|error| {
+        Error::new(Code::LocalSystemFailed, "cannot make the manual page").because(error)
+    })?;
     terminal.print(&page);
     Ok(())
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Global, PLAINTEXT, console::Console};
 use crate::{
     engine::{context::Context, preview::Preview},
-    error::{Error, Kind, Result},
+    error::{Code, Error, Result},
     plan::{Action, Change, PAUSED, Step, how_to_resume},
     quantity::count,
     report::{self, Terminal},
@@ -22,9 +22,8 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
     }
     if check && !preview.is_empty() {
         let up = context.command("up");
-        return Err(
-            Error::new(Kind::Pending, "changes are pending").hint(format!("make them: {up}"))
-        );
+        return Err(Error::new(Code::ChangesPending, "changes are pending")
+            .hint(format!("make them: {up}")));
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cluster::SUPERUSER,
     engine::psql::{self, Way},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     report::Terminal,
 };
 
@@ -81,10 +81,14 @@ impl PasswordFile {
         // In memory where there is such a place.
         let mut file = tempfile::tempfile_in("/dev/shm")
             .or_else(|_| tempfile::tempfile())
-            .map_err(|error| Error::failed("cannot make a temporary file").because(error))?;
+            .map_err(|error| {
+                Error::new(Code::LocalFileFailed, "cannot make a temporary file").because(error)
+            })?;
         file.set_permissions(Permissions::from_mode(0o600))
             .and_then(|()| file.write_all(line.as_bytes()))
-            .map_err(|error| Error::failed("cannot write a temporary file").because(error))?;
+            .map_err(|error| {
+                Error::new(Code::LocalFileFailed, "cannot write a temporary file").because(error)
+            })?;
         Ok(Self(file))
     }
 

@@ -10,7 +10,7 @@ use crate::{
         compare::{self, Comparison},
         context::Context,
     },
-    error::{Error, Kind, Result},
+    error::{Code, Error, Result},
     quantity::count,
     report::Terminal,
     workspace::Workspace,
@@ -33,15 +33,16 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
     }
     if check && !compared.preview.is_empty() {
         let render = context.command("render");
-        return Err(
-            Error::new(Kind::Pending, "changes are pending").hint(format!("make them: {render}"))
-        );
+        return Err(Error::new(Code::ChangesPending, "changes are pending")
+            .hint(format!("make them: {render}")));
     }
     if check && !left_out.is_empty() {
         let names = left_out.join(", ");
-        return Err(Error::failed(format!("not compared: {names}"))
-            .cause("nothing differs on the hosts that could be looked at")
-            .hint(format!("how they are: {}", context.command("status"))));
+        return Err(
+            Error::new(Code::HostsNotCompared, format!("not compared: {names}"))
+                .cause("nothing differs on the hosts that could be looked at")
+                .hint(format!("how they are: {}", context.command("status"))),
+        );
     }
     Ok(())
 }

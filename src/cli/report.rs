@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Global;
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{self, Inventory},
     report::{KeptRun, Terminal},
     workspace::Workspace,
@@ -43,10 +43,10 @@ fn choose<'a>(
     inventory: &Inventory,
 ) -> Result<&'a Path> {
     let Some(latest) = runs.last() else {
-        return Err(Error::failed(format!(
-            "no run of the cluster {} is kept here",
-            inventory.cluster
-        ))
+        return Err(Error::new(
+            Code::RunNotKept,
+            format!("no run of the cluster {} is kept here", inventory.cluster),
+        )
         .hint(format!(
             "make one: {}",
             inventory::command(&inventory.path, "up")
@@ -65,12 +65,15 @@ fn choose<'a>(
         .collect();
     match begin_so.as_slice() {
         [one] => Ok(one),
-        [] => Err(Error::input(format!("there is no run `{wanted}`"))
-            .excerpt("the latest runs", list(runs.iter()))),
-        several => Err(
-            Error::input(format!("{} runs begin with `{wanted}`", several.len()))
-                .excerpt("the latest of them", list(several.iter().copied())),
+        [] => Err(
+            Error::new(Code::RunUnknown, format!("there is no run `{wanted}`"))
+                .excerpt("the latest runs", list(runs.iter())),
         ),
+        several => Err(Error::new(
+            Code::RunUnknown,
+            format!("{} runs begin with `{wanted}`", several.len()),
+        )
+        .excerpt("the latest of them", list(several.iter().copied()))),
     }
 }
 

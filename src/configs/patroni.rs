@@ -7,7 +7,7 @@ use serde_yaml::options::DuplicateKeyPolicy;
 
 use crate::{
     contract::ETCD_CLIENT_PORT,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     liberal::as_text,
 };
 
@@ -131,9 +131,10 @@ impl PatroniConfig {
             _ => None,
         };
         let strange = || {
-            Error::failed(format!(
-                "{key} in Patroni's config is written in a way that cannot be compared"
-            ))
+            Error::new(
+                Code::AnswerUnusable,
+                format!("{key} in Patroni's config is written in a way that cannot be compared"),
+            )
             .cause("it is not a list of lines")
         };
         lines.map(Some).ok_or_else(strange)

@@ -23,7 +23,7 @@ use tokio::{
 use super::{client_error::ClientError, record::Route};
 use crate::{
     cluster::Cluster,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Role},
     provider::Machine,
     remote::{Connection, Remote},
@@ -76,7 +76,7 @@ impl Clients {
             .with_role(Role::Haproxy)
             .map(|node| node.name.clone())
             .next()
-            .ok_or_else(|| Error::failed("the inventory has no HAProxy"))?;
+            .ok_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy"))?;
         let clients = Self {
             cluster,
             remote,
@@ -162,12 +162,12 @@ impl Clients {
                 Err(error) => error,
             };
             if begin.elapsed() > TIMEOUT {
-                return Err(Error::failed(format!(
-                    "the write port did not answer in {} s",
-                    TIMEOUT.as_secs()
-                ))
+                return Err(Error::new(
+                    Code::ClientsNotServed,
+                    format!("the write port did not answer in {} s", TIMEOUT.as_secs()),
+                )
                 .on(&self.door)
-                .because(&*failure));
+                .because(failure));
             }
             sleep(Duration::from_millis(200)).await;
         }

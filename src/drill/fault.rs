@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::Scenario;
 use crate::{
     cluster::Cluster,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     http::Http,
     inventory::{HostName, Patroni, Role},
     provider::{Machine, Provider},
@@ -68,7 +68,7 @@ impl Fault {
             | Scenario::IsolateLeader => {
                 let survey = patroni::survey(&tools.http, &tools.cluster).await;
                 let leader = patroni::leader_of(&survey)
-                    .ok_or_else(|| Error::failed("the cluster has no leader"))?;
+                    .ok_or_else(|| Error::new(Code::NoLeader, "the cluster has no leader"))?;
                 vec![leader.clone()]
             }
         };
@@ -170,7 +170,7 @@ impl Fault {
     async fn handover(&self, tools: &Tools<'_>) -> Result<Handover> {
         let survey = patroni::survey(&tools.http, &tools.cluster).await;
         Handover::plan(&survey, self.candidate.as_ref())?
-            .ok_or_else(|| Error::failed("the candidate leads already"))
+            .ok_or_else(|| Error::new(Code::DrillAborted, "the candidate leads already"))
     }
 
     fn machines<'a>(&'a self, machines: &'a [Machine]) -> impl Iterator<Item = &'a Machine> {
@@ -189,7 +189,7 @@ impl Fault {
                 if output.success() {
                     return Ok(());
                 }
-                Err(Error::failed(format!("`{line}` failed"))
+                Err(Error::new(Code::DrillAborted, format!("`{line}` failed"))
                     .on(host)
                     .excerpt("stderr", output.stderr))
             }

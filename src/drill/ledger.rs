@@ -11,7 +11,7 @@ use std::{
 
 use super::clients::Clients;
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     services::postgres,
 };
 
@@ -86,7 +86,11 @@ fn read(path: &Path) -> Result<BTreeSet<Row>> {
 }
 
 fn failed(what: &str, path: &Path, error: io::Error) -> Error {
-    Error::failed(format!("{what} the ledger {}", path.display())).because(error)
+    Error::new(
+        Code::LocalFileFailed,
+        format!("{what} the ledger {}", path.display()),
+    )
+    .because(error)
 }
 
 /// What became of the commits.
@@ -162,7 +166,10 @@ impl Tables {
             for row in &page {
                 let field = |at: usize| row.get(at).unwrap_or_default();
                 let (Ok(writer), Ok(number)) = (field(0).parse(), field(1).parse()) else {
-                    return Err(Error::failed("a row of pgherd.drill that makes no sense"));
+                    return Err(Error::new(
+                        Code::StatementFailed,
+                        "a row of pgherd.drill that makes no sense",
+                    ));
                 };
                 last = (writer, number);
                 rows.insert(last);

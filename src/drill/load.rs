@@ -20,7 +20,7 @@ use super::{
     recording::{Attempt, Kind, Probe, Recorder, Recording, View},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
     services::postgres::Sql,
     sql::literal,
@@ -143,8 +143,10 @@ impl Load {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => failure = Some(error),
                 Err(error) => {
-                    failure =
-                        Some(Error::failed("a client of the drill ended early").because(error));
+                    failure = Some(
+                        Error::new(Code::DrillAborted, "a client of the drill ended early")
+                            .because(error),
+                    );
                 }
             }
         }

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::clients::{Clients, Target};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     services::postgres::APPLICATION,
 };
 
@@ -47,7 +47,7 @@ pub async fn other_clients(clients: &Clients) -> Result<Vec<OtherClient>> {
         async move {
             let target = Target::Member(member.clone());
             let sql = clients.open(&target).await.map_err(|error| {
-                Error::failed("cannot see who is connected")
+                Error::new(Code::StatementFailed, "cannot see who is connected")
                     .on(member)
                     .cause(error.to_string())
             })?;

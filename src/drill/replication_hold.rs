@@ -11,7 +11,7 @@ use super::{
     fault::Tools,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
     remote::Script,
     services::postgres::Sql,
@@ -47,7 +47,10 @@ impl ReplicationHold {
             .open(&Target::Member(host.clone()))
             .await
             .map_err(|error| {
-                failed(Error::failed("cannot ask the leader").cause(error.to_string()))
+                failed(
+                    Error::new(Code::PostgresqlUnreachable, "cannot ask the leader")
+                        .cause(error.to_string()),
+                )
             })?;
         let rows = sql.query("select pid from pg_stat_replication").await;
         let pids: Vec<u32> = rows
@@ -56,7 +59,10 @@ impl ReplicationHold {
             .filter_map(|row| row.get(0)?.parse().ok())
             .collect();
         if pids.is_empty() {
-            return Err(failed(Error::failed("nobody replicates from the leader")));
+            return Err(failed(Error::new(
+                Code::DrillAborted,
+                "nobody replicates from the leader",
+            )));
         }
         tell(tools, host, &script(&pids, lag + SLACK)).await?;
         Ok(Self {
@@ -72,7 +78,11 @@ impl ReplicationHold {
         let answer = self.sql.value(statement).await;
         let answer = answer.map_err(|error| error.on(&self.host))?;
         answer.parse().map_err(|_| {
-            Error::failed("the replicas have gone while replication was held up").on(&self.host)
+            Error::new(
+                Code::DrillAborted,
+                "the replicas have gone while replication was held up",
+            )
+            .on(&self.host)
         })
     }
 }
@@ -106,11 +116,12 @@ async fn tell(tools: &Tools<'_>, host: &HostName, script: &Script) -> Result<()>
     if output.success() {
         return Ok(());
     }
-    Err(
-        Error::failed("replication could not be held up, or let go on")
-            .on(host)
-            .excerpt("stderr", output.stderr),
+    Err(Error::new(
+        Code::DrillAborted,
+        "replication could not be held up, or let go on",
     )
+    .on(host)
+    .excerpt("stderr", output.stderr))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::{
     samples,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Events, Moment},
     inventory::HostName,
     provider::Machine,
@@ -206,7 +206,12 @@ impl Runner<'_> {
         let suffered = AssertUnwindSafe(self.suffer(fault, load, times))
             .catch_unwind()
             .await
-            .unwrap_or_else(|_| Err(Error::failed("the drill itself failed (a panic)")));
+            .unwrap_or_else(|_| {
+                Err(Error::new(
+                    Code::InternalError,
+                    "the drill itself failed (a panic)",
+                ))
+            });
         let interrupted = self.cancel.is_cancelled();
         if times.repair.is_none() && (lifts(fault.scenario) || suffered.is_err()) {
             times.repair = Some(load.recorder().now());
@@ -311,12 +316,15 @@ impl Runner<'_> {
         let begin = Instant::now();
         while load.view().writes < 20 || load.view().reads < 20 {
             if begin.elapsed() > GETTING_GOING {
-                return Err(Error::failed(format!(
-                    "clients got {} writes and {} reads through in {} s",
-                    load.view().writes,
-                    load.view().reads,
-                    GETTING_GOING.as_secs()
-                ))
+                return Err(Error::new(
+                    Code::DrillAborted,
+                    format!(
+                        "clients got {} writes and {} reads through in {} s",
+                        load.view().writes,
+                        load.view().reads,
+                        GETTING_GOING.as_secs()
+                    ),
+                )
                 .left("nothing was broken"));
             }
             self.pause(LOOK).await?;
@@ -372,10 +380,13 @@ impl Runner<'_> {
     }
 
     fn not_whole(&self) -> Error {
-        Error::failed(format!(
-            "the cluster did not become whole again in {} s",
-            (RECOVERY + self.ttl()).as_secs()
-        ))
+        Error::new(
+            Code::ClusterNotRestored,
+            format!(
+                "the cluster did not become whole again in {} s",
+                (RECOVERY + self.ttl()).as_secs()
+            ),
+        )
         .hint("what is wrong: pgherd status")
     }
 

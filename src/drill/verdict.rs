@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
-    error::{Error, Kind, Result},
+    error::{Code, Error, Result},
     inventory::Role,
     workspace,
 };
@@ -88,7 +88,11 @@ impl Record {
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
         let text = serde_json::to_string(self).map_err(|error| {
-            Error::failed(format!("cannot write {}", path.display())).because(error)
+            Error::new(
+                Code::LocalFileFailed,
+                format!("cannot write {}", path.display()),
+            )
+            .because(error)
         })?;
         workspace::private_file(&path, (text + "\n").as_bytes())
     }
@@ -99,7 +103,7 @@ impl Record {
             return None;
         }
         let what = format!("the cluster {} does not hold", self.cluster);
-        let mut error = Error::new(Kind::Broken, what);
+        let mut error = Error::new(Code::DrillFailed, what);
         for drill in &self.drills {
             for failure in &drill.failures {
                 error = error.cause(format!("{}, run {}: {failure}", drill.scenario, drill.run));

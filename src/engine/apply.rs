@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, KnownHost, TlsStage},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Event,
     inventory::{self, HostName, Inventory},
     machine::Machine,
@@ -261,10 +261,11 @@ pub(super) async fn settle(
         }
     }
     let status = connected.context.command("status");
-    Err(
-        Error::failed("what the databases need cannot be told, though etcd answers")
-            .hint(format!("how it is: {status}")),
+    Err(Error::new(
+        Code::ClusterNotAsDeclared,
+        "what the databases need cannot be told, though etcd answers",
     )
+    .hint(format!("how it is: {status}")))
 }
 
 /// One plan and what comes of it; `None` if more can only be told now.
@@ -349,7 +350,7 @@ fn keep_members(context: &Context, mut hosts: Vec<KnownHost>) -> Result<()> {
 fn left_out(mut unreachable: Vec<Error>, absent: Vec<HostName>, inventory: &Inventory) -> Error {
     let up = inventory::command(&inventory.path, "up");
     unreachable.extend(absent.iter().map(|host| {
-        Error::failed("the host does not run")
+        Error::new(Code::HostNotRunning, "the host does not run")
             .on(host)
             .hint(format!("make or start it: {up}"))
     }));

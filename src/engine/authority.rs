@@ -16,7 +16,7 @@ use super::{
     run::Run,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Event,
     machine::Machine,
     verify::certificates,
@@ -85,12 +85,15 @@ pub(super) fn lapsed(context: &Context) -> Result<Option<Error>> {
     let lapse = context.workspace.authority_lapse(jiff::Timestamp::now())?;
     let lapse = lapse.filter(|_| context.inventory.tls.enabled);
     Ok(lapse.map(|lapse| {
-        Error::failed(format!("the cluster's certificate authority {lapse}"))
-            .left("nothing was changed")
-            .hint(format!(
-                "put another one in its place: {}",
-                context.command("up")
-            ))
+        Error::new(
+            Code::CertificatesNotValid,
+            format!("the cluster's certificate authority {lapse}"),
+        )
+        .left("nothing was changed")
+        .hint(format!(
+            "put another one in its place: {}",
+            context.command("up")
+        ))
     }))
 }
 
@@ -105,7 +108,10 @@ impl Connected<'_> {
         if found.is_empty() {
             return Ok(());
         }
-        let error = Error::failed("certificates of the cluster are not valid");
+        let error = Error::new(
+            Code::CertificatesNotValid,
+            "certificates of the cluster are not valid",
+        );
         let error = found.into_iter().fold(error, Error::cause);
         Err(error
             .left("nothing was changed")

@@ -10,7 +10,7 @@ use std::{
 use super::{context::Context, hosts::HostStatus, preview::Preview};
 use crate::{
     cluster::Address,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Events,
     facts::Os,
     inventory::HostName,
@@ -148,7 +148,11 @@ fn remembered(context: &Context) -> Result<Vec<Machine>> {
 /// Whoever may not read it on the host may not read it here either.
 fn write(path: &Path, file: &File) -> Result<()> {
     let failed = |error: std::io::Error| {
-        Error::failed(format!("cannot write {}", path.display())).because(error)
+        Error::new(
+            Code::LocalFileFailed,
+            format!("cannot write {}", path.display()),
+        )
+        .because(error)
     };
     if let Some(parent) = path.parent() {
         fs::DirBuilder::new()

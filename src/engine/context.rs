@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{connections::Connections, observe::is_at_work, operator::Operator, ownership};
 use crate::{
     cluster::{Cluster, Joining, KnownHost, Secrets, TlsStage, subjects},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Events,
     facts::Os,
     given,
@@ -193,7 +193,11 @@ impl Context {
         let ca_bundle = match inventory.ca_bundle.clone().or(self.provider.ca_bundle()) {
             None => None,
             Some(path) => Some(given::read_text(&path).map_err(|error| {
-                Error::input(format!("cannot read {}", path.display())).because(error)
+                Error::new(
+                    Code::FileUnusable,
+                    format!("cannot read {}", path.display()),
+                )
+                .because(error)
             })?),
         };
         let joining = Joining {
@@ -209,10 +213,10 @@ impl Context {
     }
 
     pub(crate) fn no_hosts(&self) -> Error {
-        Error::failed(format!(
-            "no host of the cluster {} is there",
-            self.inventory.cluster
-        ))
+        Error::new(
+            Code::ClusterNotFound,
+            format!("no host of the cluster {} is there", self.inventory.cluster),
+        )
         .hint(format!("make them: {}", self.command("up")))
     }
 }
@@ -221,14 +225,17 @@ fn major(inventory: &Inventory, host: &HostName, os: &Os) -> Result<u16> {
     match inventory.postgresql.version {
         PgVersion::Major(major) => Ok(major),
         PgVersion::Distro => os.postgresql().ok_or_else(|| {
-            Error::input(format!(
-                "which PostgreSQL {} has is not known here",
-                if os.pretty.is_empty() {
-                    "this system"
-                } else {
-                    &os.pretty
-                }
-            ))
+            Error::new(
+                Code::Unsupported,
+                format!(
+                    "which PostgreSQL {} has is not known here",
+                    if os.pretty.is_empty() {
+                        "this system"
+                    } else {
+                        &os.pretty
+                    }
+                ),
+            )
             .on(host)
             .hint("name the major version: postgresql: { version: 16 }")
         }),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
 use super::{context::Context, ownership};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
     machine::{Machine, MachineState},
     plan::{
@@ -69,10 +69,11 @@ impl HostStatus {
         }
         self.some(context)?;
         let names: Vec<&str> = absent.iter().map(HostName::as_str).collect();
-        Err(
-            Error::failed(format!("hosts that do not run: {}", names.join(", ")))
-                .hint(format!("make or start them: {}", context.command("up"))),
+        Err(Error::new(
+            Code::HostNotRunning,
+            format!("hosts that do not run: {}", names.join(", ")),
         )
+        .hint(format!("make or start them: {}", context.command("up"))))
     }
 }
 

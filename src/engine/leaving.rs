@@ -4,7 +4,7 @@ use super::{context::Context, observe::Observed};
 use crate::{
     cluster::KnownHost,
     configs::Mark,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
     plan::membership::MARKER,
 };
@@ -77,10 +77,13 @@ impl Leaving {
             }
         }
         staying.extend(self.unknown.iter().map(|host| {
-            Error::failed("which roles it had is not known here")
-                .cause("an earlier version made the cluster, and kept no list of its hosts")
-                .hint("put it back into the inventory, with its roles, and run `pgherd down` again")
-                .on(host)
+            Error::new(
+                Code::LeftoversRemain,
+                "which roles it had is not known here",
+            )
+            .cause("an earlier version made the cluster, and kept no list of its hosts")
+            .hint("put it back into the inventory, with its roles, and run `pgherd down` again")
+            .on(host)
         }));
         Ok((observed, staying))
     }

@@ -15,13 +15,11 @@ use futures_util::{
 use super::connected::Connected;
 use crate::{
     cluster::{Cluster, Node, TlsStage},
-    error::{Error, Kind, Result},
+    error::{Code, Error, Kind, Result},
     event::{Event, HostState},
     facts::{self, Facts, Os},
-    holder::AT_WORK,
     inventory::{HostName, PgVersion, Role},
     plan::{self, Found, Plan, membership},
-    remote::MIXED_UP,
     render::{self, Files},
     services::{
         etcd::{Etcd, Member, PatroniKeys, View},
@@ -73,7 +71,7 @@ impl Observed {
     /// An error if a host answers at the address of another one: files made of such addresses must
     /// not reach the hosts that are where they should be.
     pub(crate) fn not_mixed_up(mut self) -> Result<Self> {
-        let is_mixed_up = |error: &Error| error.what() == MIXED_UP;
+        let is_mixed_up = |error: &Error| error.code() == Code::HostsMixedUp;
         if self.unreachable.iter().any(is_mixed_up) {
             self.unreachable.retain(is_mixed_up);
             return self.whole();
@@ -99,7 +97,10 @@ impl Observed {
 }
 
 pub(super) fn is_at_work(error: &Error) -> bool {
-    error.what().contains(AT_WORK)
+    matches!(
+        error.code(),
+        Code::WorkspaceLocked | Code::LeaseHeld | Code::LeaseLost
+    )
 }
 
 impl Connected<'_> {

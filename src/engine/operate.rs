@@ -22,7 +22,7 @@ use crate::{
         record::{Drill, Record},
         watched,
     },
-    error::{Error, Kind, Result},
+    error::{Code, Error, Result},
     event::Event,
     inventory::HostName,
     plan::{
@@ -165,7 +165,7 @@ impl Operation<'_> {
                 operate::restart(seen, which, *pending)
             }
             (Deed::Reinit(_) | Deed::Failover { .. }, None) => {
-                Err(Error::input("no host is named"))
+                Err(Error::new(Code::InvalidArguments, "no host is named"))
             }
         }
     }
@@ -240,9 +240,10 @@ impl Operation<'_> {
         while load.view().writes < 20 {
             if begin.elapsed() > GETTING_GOING {
                 let seconds = GETTING_GOING.as_secs();
-                return Err(Error::failed(format!(
-                    "no write came through in {seconds} s"
-                )));
+                return Err(Error::new(
+                    Code::ClientsNotServed,
+                    format!("no write came through in {seconds} s"),
+                ));
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -262,7 +263,7 @@ impl Operation<'_> {
             proof.announce(&self.connected.events);
             let mut error = proof.error(name).unwrap_or_else(|| {
                 Error::new(
-                    Kind::Broken,
+                    Code::ProvenInPart,
                     format!("the cluster {name} is proven in part only"),
                 )
             });

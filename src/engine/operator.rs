@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cluster::Cluster,
     drill::OtherClient,
-    error::{Error, Kind, Result},
+    error::{Code, Error, Result},
     event::Stamped,
     inventory::HostName,
     plan::operate::Seen,
@@ -121,7 +121,7 @@ pub(crate) trait Operator: Send + Sync {
 pub(super) async fn consent(operator: &dyn Operator, question: Question<'_>) -> Result<Answer> {
     let left = question.left();
     match operator.agree(question).await? {
-        Answer::No => Err(Error::new(Kind::Interrupted, "not confirmed").left(left)),
+        Answer::No => Err(Error::new(Code::NotConfirmed, "not confirmed").left(left)),
         agreed => Ok(agreed),
     }
 }

@@ -17,7 +17,7 @@ use super::context::Context;
 use crate::{
     configs::Mark,
     contract::MARKER,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Events,
     inventory::{self, HostName, Inventory},
     machine::Machine,
@@ -98,7 +98,7 @@ pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &
             Err((host, why)) => (host, why),
         };
         let inventory = &context.inventory;
-        return Err(Error::failed("it is not known whose this host is")
+        return Err(Error::new(Code::HostOfAnotherCluster, "it is not known whose this host is")
             .on(host)
             .cause(format!("it carries no id, as those that earlier versions made, and cannot be told by its mark: {why}"))
             .left("nothing was removed")
@@ -135,13 +135,16 @@ pub(crate) fn removable(
     let goes = |it: &Resource| it.cluster_id == wanted || (it.cluster_id.is_none() && only);
     if !ids.is_empty() && !all.iter().any(goes) {
         let there: Vec<&str> = ids.iter().map(|id| named(id.as_deref())).collect();
-        return Err(Error::input("nothing is there of the cluster with that id")
-            .cause(format!(
-                "what is called {} has the id {}",
-                inventory.cluster,
-                there.join(", ")
-            ))
-            .left("nothing was removed"));
+        return Err(Error::new(
+            Code::InvalidArguments,
+            "nothing is there of the cluster with that id",
+        )
+        .cause(format!(
+            "what is called {} has the id {}",
+            inventory.cluster,
+            there.join(", ")
+        ))
+        .left("nothing was removed"));
     }
     Ok(all.into_iter().filter(goes).collect())
 }
@@ -164,15 +167,18 @@ fn list(found: &ById<'_>) -> String {
 
 fn anothers(inventory: &Inventory, found: &ById<'_>, ours: &str) -> Error {
     let cluster = &inventory.cluster;
-    let mut error = Error::failed(format!("another cluster is called {cluster} too"))
-        .cause(format!("the cluster of this folder has the id {ours}"))
-        .excerpt("found", list(found))
-        .left("nothing was touched")
-        .hint(format!(
-            "if it is this cluster, this folder has another's workspace: copy the right {} here",
-            folder(inventory)
-        ))
-        .hint("otherwise give this cluster another name in the inventory");
+    let mut error = Error::new(
+        Code::NameTaken,
+        format!("another cluster is called {cluster} too"),
+    )
+    .cause(format!("the cluster of this folder has the id {ours}"))
+    .excerpt("found", list(found))
+    .left("nothing was touched")
+    .hint(format!(
+        "if it is this cluster, this folder has another's workspace: copy the right {} here",
+        folder(inventory)
+    ))
+    .hint("otherwise give this cluster another name in the inventory");
     // What says no id counts as this cluster's.
     for id in found.keys().flatten().filter(|id| **id != ours) {
         error = error.hint(removal(inventory, Some(id)));
@@ -182,10 +188,13 @@ fn anothers(inventory: &Inventory, found: &ById<'_>, ours: &str) -> Error {
 
 /// The error of a folder without the workspace of a cluster that is there.
 fn lost(inventory: &Inventory, found: &ById<'_>) -> Error {
-    let error = Error::failed(format!(
-        "a cluster {} is there, and was not made from this folder",
-        inventory.cluster
-    ))
+    let error = Error::new(
+        Code::WorkspaceMissing,
+        format!(
+            "a cluster {} is there, and was not made from this folder",
+            inventory.cluster
+        ),
+    )
     .cause(format!("{} is not there", secrets(inventory)))
     .excerpt("found", list(found))
     .left("nothing was touched")
@@ -251,8 +260,11 @@ pub(crate) async fn no_cluster(inventory: &Inventory) -> Error {
             return lost(inventory, &found);
         }
     }
-    let error = Error::failed(format!("there is no cluster {} here", inventory.cluster))
-        .cause(format!("{} is not there", secrets(inventory)));
+    let error = Error::new(
+        Code::ClusterNotFound,
+        format!("there is no cluster {} here", inventory.cluster),
+    )
+    .cause(format!("{} is not there", secrets(inventory)));
     let answering = match provider.is_ok_and(|it| it.owns_hosts()) {
         true => Vec::new(),
         false => answering(inventory).await,

@@ -6,7 +6,7 @@ use std::slice;
 use super::{authority, connected::Connected, context::Context, reach::not_running};
 use crate::{
     cluster::TlsStage,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Events,
     inventory::{HostName, Role},
     relay::{Encryption, Relay, Target},
@@ -41,7 +41,7 @@ pub(crate) async fn open(context: &Context) -> Result<Door<'_>> {
         .with_role(Role::Haproxy)
         .next()
         .cloned()
-        .ok_or_else(|| Error::failed("the inventory has no HAProxy"))?;
+        .ok_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy"))?;
     let hosts = context.host_status().await?;
     let machine = hosts
         .running

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::context::Context;
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Role},
     remote,
     shell::quote,
@@ -50,12 +50,14 @@ fn known(context: &Context, name: &str) -> Result<HostName> {
         return Ok(host.clone());
     }
     let hosts: Vec<&str> = hosts.keys().map(HostName::as_str).collect();
-    Err(Error::input(format!("no host is called {name}"))
-        .hint(format!("the inventory's hosts: {}", hosts.join(", "))))
+    Err(
+        Error::new(Code::HostUnknown, format!("no host is called {name}"))
+            .hint(format!("the inventory's hosts: {}", hosts.join(", "))),
+    )
 }
 
 pub(super) fn not_running(context: &Context, host: &HostName) -> Error {
-    Error::failed("the host does not run")
+    Error::new(Code::HostNotRunning, "the host does not run")
         .on(host)
         .hint(format!("make or start it: {}", context.command("up")))
 }

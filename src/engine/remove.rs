@@ -16,7 +16,7 @@ use super::{
     run::{Leftovers, Run, Taken},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     facts::Removal,
     inventory::{HostName, Inventory},
     plan::{self, Change, Plan},
@@ -50,10 +50,11 @@ pub(crate) async fn run(
 ) -> Result<Removed> {
     let ours = context.workspace.cluster_id()?;
     if request.cluster_id.is_some() && !context.provider.owns_hosts() {
-        return Err(
-            Error::input("--cluster-id is for hosts that pgherd has made")
-                .cause("the hosts of this inventory are yours, and stay"),
-        );
+        return Err(Error::new(
+            Code::InvalidArguments,
+            "--cluster-id is for hosts that pgherd has made",
+        )
+        .cause("the hosts of this inventory are yours, and stay"));
     }
     let taken = Taken::by(context, "down", Leftovers::Leave, cancel).await?;
     let (wider, leaving) = Leaving::of(context)?;
@@ -138,7 +139,7 @@ impl Clearance<'_> {
         if left.is_empty() {
             return Ok(());
         }
-        Err(Error::failed("something is left")
+        Err(Error::new(Code::LeftoversRemain, "something is left")
             .excerpt("still there", list(&left, inventory))
             .hint("run `pgherd down` again"))
     }
@@ -180,7 +181,7 @@ impl Clearance<'_> {
                 leaving.end(remaining, context)?;
                 return Ok(stays);
             }
-            Err(Error::failed("something is left")
+            Err(Error::new(Code::LeftoversRemain, "something is left")
                 .excerpt("still there", describe(&left, leaving))
                 .hint("run `pgherd down` again"))
         };

@@ -157,6 +157,7 @@ impl Session<'_> {
             exit_code: error.map_or(0, |error| error.kind().exit_code()),
             seconds: run.events.elapsed(),
             error: error.map(Error::to_string),
+            code: error.map(Error::code),
         });
         context.operator.end(error).await;
         result

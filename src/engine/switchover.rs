@@ -16,7 +16,7 @@ use crate::{
         Crew, Fault, Scenario,
         record::{Drill, Limits, Record},
     },
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Role},
     plan,
     services::postgres::patroni,
@@ -125,6 +125,8 @@ pub(super) fn member(context: &Context, name: &str) -> Result<HostName> {
         return Ok((*member).clone());
     }
     let names: Vec<&str> = members.iter().map(|member| member.as_str()).collect();
-    Err(Error::input(format!("no member is called {name}"))
-        .hint(format!("the inventory's members: {}", names.join(", "))))
+    Err(
+        Error::new(Code::HostUnknown, format!("no member is called {name}"))
+            .hint(format!("the inventory's members: {}", names.join(", "))),
+    )
 }

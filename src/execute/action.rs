@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Context, Say};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Stream,
     inventory::{HostName, Role},
     plan::{self, Step},
@@ -33,7 +33,7 @@ pub(super) async fn leader(context: &Context) -> Result<HostName> {
     let survey = patroni::survey(&context.http, &context.cluster).await;
     patroni::leader_of(&survey)
         .cloned()
-        .ok_or_else(|| Error::failed("the cluster has no leader"))
+        .ok_or_else(|| Error::new(Code::NoLeader, "the cluster has no leader"))
 }
 
 pub(super) async fn patch_config(patch: &Value, context: &Context) -> Result<()> {
@@ -93,7 +93,7 @@ pub(super) async fn update_etcd_member(
 ) -> Result<()> {
     let begin = Instant::now();
     loop {
-        let mut last = Error::failed("no etcd answers");
+        let mut last = Error::new(Code::EtcdUnreachable, "no etcd answers");
         for node in context.cluster.with_role(Role::Etcd) {
             let etcd = Etcd::on(&context.http, &node.name);
             match update_through(&etcd, &step.host, peer_url).await {
@@ -111,7 +111,7 @@ pub(super) async fn update_etcd_member(
 
 /// Has the DCS forget where the member on the step's host was.
 pub(super) async fn forget_member(step: &Step, context: &Context) -> Result<()> {
-    let mut last = Error::failed("no etcd answers");
+    let mut last = Error::new(Code::EtcdUnreachable, "no etcd answers");
     for node in context.cluster.with_role(Role::Etcd) {
         let forgotten = Etcd::on(&context.http, &node.name)
             .forget_patroni_member(context.cluster.name(), step.host.as_str())
@@ -129,7 +129,12 @@ async fn update_through(etcd: &Etcd<'_>, host: &HostName, peer_url: &str) -> Res
     let member = members
         .iter()
         .find(|member| member.name == host.as_str())
-        .ok_or_else(|| Error::failed(format!("etcd has no member {host}")))?;
+        .ok_or_else(|| {
+            Error::new(
+                Code::ClusterNotAsDeclared,
+                format!("etcd has no member {host}"),
+            )
+        })?;
     if member.peer_urls == [peer_url] {
         return Ok(());
     }
@@ -187,7 +192,7 @@ pub(super) async fn take_over(context: &Context, loops: usize) {
 pub(super) async fn hand_over(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
     let survey = patroni::survey(&context.http, &context.cluster).await;
     let Some(leader) = patroni::leader_of(&survey) else {
-        return Err(Error::failed("the cluster has no leader"));
+        return Err(Error::new(Code::NoLeader, "the cluster has no leader"));
     };
     if *leader != step.host {
         return Ok(());
@@ -207,7 +212,9 @@ pub(super) async fn hand_over(step: &Step, context: &Context, say: Say<'_>) -> R
                 })
             })
         })
-        .ok_or_else(|| Error::failed("no replica streams that could take over").on(leader))?;
+        .ok_or_else(|| {
+            Error::new(Code::NoCandidate, "no replica streams that could take over").on(leader)
+        })?;
     switch(leader, candidate, step, context, say).await
 }
 
@@ -240,5 +247,9 @@ pub(super) async fn switch(
         }
         sleep(Duration::from_millis(200)).await;
     }
-    Err(Error::failed(format!("{candidate} did not become the leader")).on(leader))
+    Err(Error::new(
+        Code::NotPromoted,
+        format!("{candidate} did not become the leader"),
+    )
+    .on(leader))
 }

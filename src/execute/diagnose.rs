@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Context, space};
 use crate::{
-    error::{Error, Kind},
+    error::{Code, Error, Kind},
     inventory::{HostName, Role},
     journal::{self, Journal},
     plan::{Action, Condition, Step},
@@ -21,8 +21,11 @@ pub(super) async fn explain(error: Error, step: &Step, context: &Context) -> Err
     if error.host().is_none() {
         error = error.on(&step.host);
     }
-    let unreachable = [crate::remote::BROKEN, crate::remote::UNREACHABLE].contains(&error.what());
-    if unreachable {
+    let is_unreachable = matches!(
+        error.code(),
+        Code::SshConnectionLost | Code::SshUnreachable | Code::SshPermissionDenied
+    );
+    if is_unreachable {
         return hint(error, step);
     }
     for unit in &step.units {

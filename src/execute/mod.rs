@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::Cluster,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Events, Outcome, Stream},
     http::Http,
     inventory::HostName,
@@ -164,8 +164,7 @@ async fn run_step(id: StepId, step: &Step, context: &Context) -> Result<()> {
         }
         Err(error) => {
             let error = diagnose::explain(error, step, context).await;
-            let text = Some(error.to_string());
-            finished(context, id, step, Outcome::Failed, seconds, text);
+            finished(context, id, step, Outcome::Failed, seconds, Some(&error));
             Err(error)
         }
     }
@@ -177,7 +176,7 @@ fn finished(
     step: &Step,
     outcome: Outcome,
     seconds: f64,
-    error: Option<String>,
+    error: Option<&Error>,
 ) {
     context.events.emit(Event::StepFinished {
         step: id,
@@ -185,7 +184,8 @@ fn finished(
         name: step.name,
         outcome,
         seconds,
-        error,
+        error: error.map(Error::to_string),
+        code: error.map(Error::code),
     });
 }
 
@@ -249,7 +249,7 @@ async fn run(
 ) -> Result<()> {
     let once = || context.remote.run(host, script, step.limit, say);
     let ended = match once().await {
-        Err(error) if error.what() == crate::remote::BROKEN => {
+        Err(error) if error.code() == Code::SshConnectionLost => {
             say(Stream::Stderr, "the connection broke; trying once more");
             once().await?
         }
@@ -265,7 +265,7 @@ async fn run(
 /// The error of a script that ran and failed; lines that begin with `pgherd-hint:` become hints.
 fn script_error(host: &HostName, output: &Output) -> Error {
     const HINT: &str = "pgherd-hint: ";
-    let mut error = Error::failed(format!("exit code {}", output.code)).on(host);
+    let mut error = Error::new(Code::ScriptFailed, format!("exit code {}", output.code)).on(host);
     let said: Vec<&str> = output
         .stderr
         .lines()

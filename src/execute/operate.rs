@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Context, Latest, Say};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Stream,
     inventory::HostName,
     plan::Step,
@@ -54,10 +54,13 @@ pub(super) async fn set_pause(
         if begin.elapsed() > step.limit {
             return Err(refused.unwrap_or_else(|| {
                 let word = if paused { "paused" } else { "resumed" };
-                Error::failed(match behind.as_slice() {
-                    [] => "no member answers".to_owned(),
-                    behind => format!("{} do not say that they are {word}", behind.join(", ")),
-                })
+                Error::new(
+                    Code::PatroniUnreachable,
+                    match behind.as_slice() {
+                        [] => "no member answers".to_owned(),
+                        behind => format!("{} do not say that they are {word}", behind.join(", ")),
+                    },
+                )
             }));
         }
         if !behind.is_empty() {
@@ -101,10 +104,12 @@ pub(super) async fn restart(
             break;
         }
         if !leads && status.as_ref().is_ok_and(Status::is_primary) {
-            return Err(Error::failed(format!("{} leads by now", step.host))
-                .on(&step.host)
-                .left("it was not restarted")
-                .hint("run the same command again: it takes the members in another order"));
+            return Err(
+                Error::new(Code::ClusterChanged, format!("{} leads by now", step.host))
+                    .on(&step.host)
+                    .left("it was not restarted")
+                    .hint("run the same command again: it takes the members in another order"),
+            );
         }
         let asked = if leads {
             patroni.restart(&context.cluster).await
@@ -114,7 +119,7 @@ pub(super) async fn restart(
         match asked {
             Ok(()) => break,
             // A shutdown may take longer than an answer is waited for; it goes on.
-            Err(error) if error.is_unanswered() => break,
+            Err(error) if error.code() == Code::ServiceTimedOut => break,
             // Patroni does one thing after another.
             Err(error) if is_at_work(&error) && begin.elapsed() < step.limit => {
                 sleep(PAUSE).await;
@@ -130,8 +135,7 @@ pub(super) async fn restart(
 
 /// Whether Patroni refuses since it does something else at the moment.
 pub(super) fn is_at_work(error: &Error) -> bool {
-    let mut causes = error.causes().iter();
-    causes.any(|cause| cause.contains("already in progress"))
+    error.code() == Code::PatroniBusy
 }
 
 /// Makes the step's host the leader, and returns once it takes writes.
@@ -159,10 +163,10 @@ pub(super) async fn fail_over(step: &Step, context: &Context, say: Say<'_>) -> R
         let state = describe(&candidate.status().await);
         if begin.elapsed() > step.limit {
             let seconds = begin.elapsed().as_secs();
-            return Err(Error::failed(format!(
-                "{} does not lead after {seconds} s: {state}",
-                step.host
-            ))
+            return Err(Error::new(
+                Code::NotPromoted,
+                format!("{} does not lead after {seconds} s: {state}", step.host),
+            )
             .on(&step.host));
         }
         latest.say(state, say);
@@ -172,11 +176,10 @@ pub(super) async fn fail_over(step: &Step, context: &Context, say: Say<'_>) -> R
 
 /// Patroni's word for a failover of which it does not know the end yet.
 fn is_under_way(error: &Error) -> bool {
-    error.is_unanswered()
-        || error
-            .causes()
-            .iter()
-            .any(|cause| cause.contains("unknown") || cause.contains("in progress"))
+    matches!(
+        error.code(),
+        Code::ServiceTimedOut | Code::PatroniBusy | Code::FailoverUndecided
+    )
 }
 
 fn started(status: &Result<Status>) -> Option<String> {
@@ -207,9 +210,12 @@ async fn until(
         let state = describe(&status);
         if begin.elapsed() > step.limit {
             let seconds = begin.elapsed().as_secs();
-            return Err(Error::failed(format!("not after {seconds} s: {state}"))
-                .on(host)
-                .left("nothing was undone; Patroni goes on trying"));
+            return Err(Error::new(
+                Code::StepTimedOut,
+                format!("not after {seconds} s: {state}"),
+            )
+            .on(host)
+            .left("nothing was undone; Patroni goes on trying"));
         }
         latest.say(state, say);
         sleep(PAUSE).await;

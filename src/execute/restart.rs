@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Context, Say, action, operate};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Stream,
     inventory::HostName,
     liberal,
@@ -98,7 +98,7 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
                     leader: leader.clone(),
                     why: what,
                 },
-                None => return Err(Error::failed("the cluster has no leader")),
+                None => return Err(Error::new(Code::NoLeader, "the cluster has no leader")),
             };
         }
         waited = None;
@@ -137,7 +137,11 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
                 *done.entry(from).or_default() += 1;
             }
             Move::Stuck(host) => {
-                return Err(Error::failed("a parameter still waits for a restart").on(&host));
+                return Err(Error::new(
+                    Code::ClusterNotAsDeclared,
+                    "a parameter still waits for a restart",
+                )
+                .on(&host));
             }
             Move::Wait(_) => {}
         }
@@ -303,7 +307,7 @@ async fn restart(member: &HostName, step: &Step, context: &Context) -> Result<()
         match patroni.restart(&context.cluster).await {
             Ok(()) => return comes_back(member, None, step, context).await,
             // A stop or a start may take longer than an answer is waited for; it goes on.
-            Err(error) if error.is_unanswered() => {
+            Err(error) if error.code() == Code::ServiceTimedOut => {
                 return comes_back(member, before.as_ref(), step, context).await;
             }
             // Patroni does one thing after another.
@@ -340,7 +344,9 @@ async fn comes_back(
         if begin.elapsed() > step.limit {
             let seconds = begin.elapsed().as_secs();
             let what = format!("it did not come back within {seconds} s after its restart");
-            let error = Error::failed(what).on(member).left(THE_REST);
+            let error = Error::new(Code::StepTimedOut, what)
+                .on(member)
+                .left(THE_REST);
             return Err(match survey.get(member) {
                 Some(Ok(status)) => error.cause(format!("its PostgreSQL: {}", status.state)),
                 Some(Err(silent)) => error.cause(silent.to_string()),

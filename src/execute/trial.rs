@@ -2,7 +2,7 @@
 
 use super::{Context, Say, tail};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     plan::Step,
     remote::Script,
 };
@@ -25,8 +25,10 @@ pub(super) async fn run(
 
 fn refusal(said: &str, code: i32) -> Error {
     let reasons = reasons(said);
-    let mut error =
-        Error::failed("PostgreSQL would not start with the parameters that are to come");
+    let mut error = Error::new(
+        Code::ParametersRefused,
+        "PostgreSQL would not start with the parameters that are to come",
+    );
     for reason in &reasons {
         error = error.cause(reason);
     }

@@ -7,10 +7,10 @@ use tokio::time::{Instant, sleep};
 use super::{Context, Latest, Say};
 use crate::{
     cluster::Cluster,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Role},
     plan::{Condition, Step},
-    remote::{NO_FORWARDING, Script},
+    remote::Script,
     services::{
         etcd::Etcd,
         postgres::patroni::{self, Patroni, Status},
@@ -57,8 +57,11 @@ pub(super) async fn wait(
             || (*condition == Condition::Streaming && progress.elapsed() > STALLED);
         if given_up {
             let seconds = begin.elapsed().as_secs();
-            return Err(Error::failed(format!("not after {seconds} s: {state}"))
-                .left("nothing was undone; the services go on trying"));
+            return Err(Error::new(
+                Code::StepTimedOut,
+                format!("not after {seconds} s: {state}"),
+            )
+            .left("nothing was undone; the services go on trying"));
         }
         if unit_looked.elapsed() > UNIT_PAUSE {
             unit_looked = Instant::now();
@@ -82,7 +85,7 @@ async fn etcd(host: &HostName, context: &Context) -> Seen {
     match Etcd::on(&context.http, host).health().await {
         Ok(health) if health.healthy => Seen::Met,
         Ok(_) => Seen::Not(ailing(host, context).await),
-        Err(error) if error.what() == NO_FORWARDING => Seen::Never(error),
+        Err(error) if error.code() == Code::SshForwardingRefused => Seen::Never(error),
         Err(error) => Seen::Not(silent("etcd", &error)),
     }
 }
@@ -207,9 +210,11 @@ async fn dying(step: &Step, context: &Context) -> Result<()> {
             .await?;
         let restarts: u32 = output.stdout.trim().parse().unwrap_or(0);
         if restarts >= RESTARTS {
-            return Err(
-                Error::failed(format!("{unit} dies again and again ({restarts} times)")).on(&host),
-            );
+            return Err(Error::new(
+                Code::ServiceKeepsDying,
+                format!("{unit} dies again and again ({restarts} times)"),
+            )
+            .on(&host));
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use crate::{
         INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, REPLICATION_USER, REWIND_USER, SUPERUSER,
     },
     configs::PatroniConfig,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
     secret::Secret,
@@ -519,8 +519,11 @@ pub fn parse(text: &str) -> Result<Facts> {
             .lines()
             .filter(|line| !line.starts_with("role\t"))
             .collect();
-        Err(Error::failed("the host's facts came back incomplete")
-            .excerpt("what came", came.join("\n")))
+        Err(Error::new(
+            Code::AnswerUnusable,
+            "the host's facts came back incomplete",
+        )
+        .excerpt("what came", came.join("\n")))
     }
 }
 

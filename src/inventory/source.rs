@@ -6,7 +6,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::problem::{Problem, Span};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     given,
 };
 
@@ -14,18 +14,27 @@ use crate::{
 pub(super) fn read(path: &Path) -> Result<String> {
     let shown = path.display();
     let (bytes, _) = given::read(path).map_err(|cause| match cause.kind() {
-        io::ErrorKind::NotFound => Error::input(format!("{shown}: there is no such inventory"))
-            .hint(format!(
-                "`pgherd init -o {shown}` writes one that works as it is"
-            ))
-            .hint("`-i FILE` or PGHERD_INVENTORY names another"),
-        io::ErrorKind::IsADirectory => {
-            Error::input(format!("{shown}: this is a folder, not an inventory")).hint(format!(
-                "name a file in it: `-i {}`",
-                path.join("pgherd.yaml").display()
-            ))
-        }
-        _ => Error::input(format!("{shown}: the inventory cannot be read")).because(cause),
+        io::ErrorKind::NotFound => Error::new(
+            Code::InventoryNotFound,
+            format!("{shown}: there is no such inventory"),
+        )
+        .hint(format!(
+            "`pgherd init -o {shown}` writes one that works as it is"
+        ))
+        .hint("`-i FILE` or PGHERD_INVENTORY names another"),
+        io::ErrorKind::IsADirectory => Error::new(
+            Code::FileUnusable,
+            format!("{shown}: this is a folder, not an inventory"),
+        )
+        .hint(format!(
+            "name a file in it: `-i {}`",
+            path.join("pgherd.yaml").display()
+        )),
+        _ => Error::new(
+            Code::FileUnusable,
+            format!("{shown}: the inventory cannot be read"),
+        )
+        .because(cause),
     })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
@@ -101,7 +110,7 @@ impl<'a> Source<'a> {
         let at = self.within_a_line(&problem.at);
         let (line, column) = self.position(at.start);
         let place = format!("{}:{line}:{column}", self.path.display());
-        let error = Error::input(format!("{place}: {}", problem.what))
+        let error = Error::new(Code::InventoryInvalid, format!("{place}: {}", problem.what))
             .excerpt(place, self.frame(at, problem));
         problem
             .hints

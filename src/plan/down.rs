@@ -7,7 +7,7 @@ use super::{Action, Change, Found, Plan, Step, belongings, packages};
 use crate::{
     cluster::{Cluster, Node},
     contract::MARKER,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     facts::{self, Facts, Removal},
     inventory::Role,
     remote::{Script, quote},
@@ -127,10 +127,13 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
         match facts.files.get(MARKER) {
             None => plan.skip(&node.name, "clear", "pgherd has nothing here"),
             Some(marker) => {
-                return Err(Error::failed("this host belongs to another cluster")
-                    .on(&node.name)
-                    .excerpt(MARKER, marker.content.clone())
-                    .left("nothing was removed anywhere"));
+                return Err(Error::new(
+                    Code::HostOfAnotherCluster,
+                    "this host belongs to another cluster",
+                )
+                .on(&node.name)
+                .excerpt(MARKER, marker.content.clone())
+                .left("nothing was removed anywhere"));
             }
         }
     }
@@ -139,13 +142,14 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
 
 fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result<Step> {
     if let Some(trouble) = &facts.removal.trouble {
-        return Err(
-            Error::failed("apt cannot say which packages others need here")
-                .on(&node.name)
-                .excerpt("apt-get", trouble.clone())
-                .left("nothing was removed anywhere")
-                .hint("put the packages right first: dpkg --configure -a; apt-get --fix-broken install"),
-        );
+        return Err(Error::new(
+            Code::RequirementUnmet,
+            "apt cannot say which packages others need here",
+        )
+        .on(&node.name)
+        .excerpt("apt-get", trouble.clone())
+        .left("nothing was removed anywhere")
+        .hint("put the packages right first: dpkg --configure -a; apt-get --fix-broken install"));
     }
     let node = &as_taken(cluster, node, facts);
     let mut clearing = Clearing {

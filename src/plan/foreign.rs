@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, Node},
-    error::{Error, Kind},
+    error::{Code, Error},
     facts::{Facts, MANIFEST_VERSION, OwnCluster, Thing},
     inventory::Role,
     render::{self, File},
@@ -31,7 +31,7 @@ pub(super) fn findings(
     let manifest = facts.belongings.manifest.as_ref();
     if let Some(manifest) = manifest.filter(|it| it.version > MANIFEST_VERSION) {
         findings.push(
-            Error::failed("a newer pgherd has been at work on this host")
+            Error::new(Code::HostOfNewerPgherd, "a newer pgherd has been at work on this host")
                 .cause(format!(
                     "/var/lib/pgherd/manifest is of version {}, and this pgherd knows {MANIFEST_VERSION}",
                     manifest.version
@@ -43,7 +43,7 @@ pub(super) fn findings(
     // With its mark it would have been told already.
     if manifest.is_some_and(|it| it.cluster != cluster.secrets.cluster_id) {
         findings.push(
-            Error::failed("what another cluster's pgherd noted is still on this host")
+            Error::new(Code::HostOfAnotherCluster, "what another cluster's pgherd noted is still on this host")
                 .cause("/var/lib/pgherd/manifest is there, with another cluster's id")
                 .left(LEFT)
                 .hint("if that cluster is gone, run `pgherd down` with its inventory, or take another host"),
@@ -90,12 +90,18 @@ fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) 
     }
     let error = match foreign.as_slice() {
         [] => return None,
-        [one] => Error::failed(format!("{one} is there, and pgherd did not make it")),
+        [one] => Error::new(
+            Code::ForeignSoftware,
+            format!("{one} is there, and pgherd did not make it"),
+        ),
         several => several.iter().fold(
-            Error::failed(format!(
-                "{} files that pgherd would write are there, and pgherd did not make them",
-                several.len()
-            )),
+            Error::new(
+                Code::ForeignSoftware,
+                format!(
+                    "{} files that pgherd would write are there, and pgherd did not make them",
+                    several.len()
+                ),
+            ),
             |error, one| error.cause(one.clone()),
         ),
     };
@@ -177,10 +183,15 @@ fn venv(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     }
     let foreign = |what: &str, path: &str| {
         holds.contains_key(what).then(|| {
-            Error::failed(format!("{path} is there, and pgherd did not make it"))
-                .cause("Patroni's programs would go there")
-                .left(LEFT)
-                .hint("move it away, or take Patroni from the distribution: patroni: { source: distro }")
+            Error::new(
+                Code::ForeignSoftware,
+                format!("{path} is there, and pgherd did not make it"),
+            )
+            .cause("Patroni's programs would go there")
+            .left(LEFT)
+            .hint(
+                "move it away, or take Patroni from the distribution: patroni: { source: distro }",
+            )
         })
     };
     let mut findings = Vec::new();
@@ -197,13 +208,17 @@ fn folders(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     let data_dir = &cluster.inventory.postgresql.data_dir;
     let mut findings = Vec::new();
     let foreign = |path: &str| {
-        Error::failed(format!("{path} is there, and pgherd did not make it")).left(LEFT)
+        Error::new(
+            Code::ForeignSoftware,
+            format!("{path} is there, and pgherd did not make it"),
+        )
+        .left(LEFT)
     };
     if node.roles.iter().any(|role| role.keeps_database()) {
         let own = facts.data_marker.as_ref() == Some(&cluster.secrets.cluster_id);
         let data = holds.get("data");
         if data.is_some_and(|data| matches!(data.thing, Thing::File | Thing::Special)) {
-            let error = Error::failed(format!("{data_dir} is not a folder"));
+            let error = Error::new(Code::ForeignSoftware, format!("{data_dir} is not a folder"));
             findings.push(error.left(LEFT).hint("set postgresql.data_dir to another"));
         }
         if !own && holds.contains_key("failed") {
@@ -231,7 +246,7 @@ fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
     let fact = facts.unit(name);
     if fact.enabled.starts_with("masked") {
         findings.push(
-            Error::failed(format!("{name}.service is masked"))
+            Error::new(Code::ForeignSoftware, format!("{name}.service is masked"))
                 .cause("somebody has seen to it that it cannot start")
                 .left(LEFT)
                 .hint(format!("if it may: systemctl unmask {name}")),
@@ -244,10 +259,13 @@ fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
         || thing_at(facts, service.config).is_some() && !by_default;
     if !matches!(fact.active.as_str(), "" | "inactive" | "failed") && !idle && !told {
         findings.push(
-            Error::failed(format!(
-                "{name}.service is {}, and pgherd did not start it",
-                fact.active
-            ))
+            Error::new(
+                Code::ForeignSoftware,
+                format!(
+                    "{name}.service is {}, and pgherd did not start it",
+                    fact.active
+                ),
+            )
             .left(LEFT)
             .hint(format!(
                 "if nobody needs it: systemctl disable --now {name}"
@@ -261,10 +279,13 @@ fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
             || path.contains(&format!("/{name}.service.d/"));
         if path.starts_with("/etc/") && of_this_unit && !own.contains(&path.as_str()) {
             findings.push(
-                Error::failed(format!("{path} is there, and pgherd did not make it"))
-                    .cause(format!("it changes how {name}.service runs"))
-                    .left(LEFT)
-                    .hint("if nobody needs it, move it away; else take another host"),
+                Error::new(
+                    Code::ForeignSoftware,
+                    format!("{path} is there, and pgherd did not make it"),
+                )
+                .cause(format!("it changes how {name}.service runs"))
+                .left(LEFT)
+                .hint("if nobody needs it, move it away; else take another host"),
             );
         }
     }
@@ -282,7 +303,7 @@ fn own_cluster(other: &OwnCluster, port: u16) -> Option<Error> {
         return None;
     };
     Some(
-        Error::failed(what)
+        Error::new(Code::ForeignSoftware, what)
             .cause("it was made with pg_createcluster, or by its package")
             .left(LEFT)
             .hint(format!(
@@ -299,7 +320,7 @@ fn held(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
         .collect();
     (!held.is_empty()).then(|| {
         Error::new(
-            Kind::Failed,
+            Code::PackagesHeld,
             format!(
                 "packages are held back and not installed: {}",
                 held.join(", ")

@@ -6,7 +6,7 @@ use crate::{
     cluster::Cluster,
     configs::Mark,
     contract::MARKER,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     facts::Facts,
     inventory::HostName,
 };
@@ -32,9 +32,10 @@ fn renamed(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Error
         (is_ours && mark.name != wanted).then(|| (host, mark.name.to_owned()))
     })?;
     Some(
-        Error::input(format!(
-            "the hosts know this cluster as {name}, and the inventory calls it {wanted}"
-        ))
+        Error::new(
+            Code::InventoryContradictsHosts,
+            format!("the hosts know this cluster as {name}, and the inventory calls it {wanted}"),
+        )
         .cause(format!(
             "{MARKER} on {host} says so, with the id of this workspace"
         ))
@@ -59,7 +60,7 @@ fn twice(facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
         Some((first, host))
     })?;
     Some(
-        Error::input(format!("{one} and {other} are one and the same host"))
+        Error::new(Code::InventoryContradictsHosts, format!("{one} and {other} are one and the same host"))
             .cause("the same running system answers at both addresses")
             .left("nothing was touched")
             .hint(format!(
@@ -76,9 +77,10 @@ fn data_elsewhere(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Optio
     })?;
     let wanted = &cluster.inventory.postgresql.data_dir;
     Some(
-        Error::input(format!(
-            "the cluster's data is in {dir}, and the inventory says {wanted}"
-        ))
+        Error::new(
+            Code::InventoryContradictsHosts,
+            format!("the cluster's data is in {dir}, and the inventory says {wanted}"),
+        )
         .on(host)
         .cause("pgherd does not move a database to another folder")
         .left("nothing was touched")

@@ -22,7 +22,7 @@ pub(crate) use crate::contract::MARKER;
 use crate::{
     cluster::{Address, Cluster, KnownHost, Node},
     configs::Mark,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     facts::{DataFact, Facts},
     inventory::{HostName, Inventory, Role},
     services::{self, Data},
@@ -260,7 +260,8 @@ fn refuse(findings: &[Finding]) -> Result<()> {
     if findings.is_empty() {
         return Ok(());
     }
-    let mut error = Error::input(
+    let mut error = Error::new(
+        Code::MembershipDiffers,
         "who is a member of the cluster is not as the inventory says, and pgherd does not change that yet",
     );
     let mut whys = BTreeSet::new();

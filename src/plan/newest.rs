@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, Node},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     facts::{DataFact, Facts},
     inventory::{HostName, Role},
     remote::Script,
@@ -55,7 +55,7 @@ pub(super) fn check(cluster: &Cluster, found: &Found) -> Result<()> {
         return Ok(());
     }
     let unseen = unseen.join(", ");
-    Err(Error::failed(format!(
+    Err(Error::new(Code::EtcdDataLost, format!(
         "etcd has lost its data, nobody takes writes, and {unseen} cannot be looked at"
     ))
     .cause(

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{Action, Change, Condition, Plan, Step, StepId};
 use crate::{
     cluster::Cluster,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Role},
     services::postgres::patroni::{self, Member, Status, Topology},
 };
@@ -68,11 +68,12 @@ impl Seen<'_> {
 
     fn refuse_paused(&self, what: &str) -> Result<()> {
         if self.is_paused() {
-            return Err(
-                Error::input(format!("the cluster is paused, so that {what}"))
-                    .left("nothing was changed")
-                    .hint("resume it first: pgherd resume"),
-            );
+            return Err(Error::new(
+                Code::NotPossibleNow,
+                format!("the cluster is paused, so that {what}"),
+            )
+            .left("nothing was changed")
+            .hint("resume it first: pgherd resume"));
         }
         Ok(())
     }
@@ -92,7 +93,8 @@ pub fn pause(seen: &Seen<'_>, paused: bool) -> Result<Plan> {
         .map(|(host, _)| host)
         .collect();
     let Some(first) = answering.first() else {
-        let mut error = Error::failed("no member's Patroni answers").left("nothing was changed");
+        let mut error = Error::new(Code::PatroniUnreachable, "no member's Patroni answers")
+            .left("nothing was changed");
         for told in seen
             .survey
             .values()
@@ -172,7 +174,10 @@ pub fn still(
     if changed.is_empty() {
         return Ok(());
     }
-    let error = Error::failed("the cluster has changed since this was asked for");
+    let error = Error::new(
+        Code::ClusterChanged,
+        "the cluster has changed since this was asked for",
+    );
     let error = changed.into_iter().fold(error, Error::cause);
     Err(error
         .left("nothing was changed")
@@ -184,25 +189,28 @@ pub fn reinit(seen: &Seen<'_>, host: &HostName) -> Result<Plan> {
     let untouched = "nothing was changed";
     let leader = seen.leader();
     if leader == Some(host) {
-        return Err(
-            Error::input(format!("{host} is the leader: its data is the cluster's"))
-                .left(untouched)
-                .hint("let another member lead first: pgherd switchover"),
-        );
+        return Err(Error::new(
+            Code::NotPossibleNow,
+            format!("{host} is the leader: its data is the cluster's"),
+        )
+        .left(untouched)
+        .hint("let another member lead first: pgherd switchover"));
     }
     seen.refuse_paused("Patroni would not start PostgreSQL again once the data is copied")?;
     let Some(leader) = leader else {
-        return Err(
-            Error::input("no member leads from which data could be copied")
-                .left(untouched)
-                .hint("see what the members say: pgherd status")
-                .hint("make a healthy member the leader: pgherd failover --to HOST"),
-        );
+        return Err(Error::new(
+            Code::NotPossibleNow,
+            "no member leads from which data could be copied",
+        )
+        .left(untouched)
+        .hint("see what the members say: pgherd status")
+        .hint("make a healthy member the leader: pgherd failover --to HOST"));
     };
     if let Some(Err(error)) = seen.survey.get(host) {
-        return Err(Error::failed(format!(
-            "Patroni on {host} does not answer, and nobody else can copy data there"
-        ))
+        return Err(Error::new(
+            Code::PatroniUnreachable,
+            format!("Patroni on {host} does not answer, and nobody else can copy data there"),
+        )
         .on(host)
         .cause(error.to_string())
         .left(untouched)
@@ -239,11 +247,12 @@ pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan>
     let untouched = "nothing was restarted";
     seen.refuse_paused("nothing would take the place of a member that does not come back")?;
     let Some(leader) = seen.leader() else {
-        return Err(
-            Error::input("no member leads, to which a replica could come back")
-                .left(untouched)
-                .hint("see what the members say: pgherd status"),
-        );
+        return Err(Error::new(
+            Code::NotPossibleNow,
+            "no member leads, to which a replica could come back",
+        )
+        .left(untouched)
+        .hint("see what the members say: pgherd status"));
     };
     let mut chosen: Vec<&HostName> = seen
         .cluster
@@ -253,11 +262,14 @@ pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan>
         .collect();
     for host in &chosen {
         if let Some(Err(error)) = seen.survey.get(*host) {
-            return Err(Error::failed(format!("Patroni on {host} does not answer"))
-                .on(host)
-                .cause(error.to_string())
-                .left(untouched)
-                .hint("restart one member alone: pgherd restart HOST"));
+            return Err(Error::new(
+                Code::PatroniUnreachable,
+                format!("Patroni on {host} does not answer"),
+            )
+            .on(host)
+            .cause(error.to_string())
+            .left(untouched)
+            .hint("restart one member alone: pgherd restart HOST"));
         }
     }
     let mut plan = Plan::default();
@@ -359,9 +371,10 @@ fn refuse_without_successor(seen: &Seen<'_>, leader: &HostName) -> Result<()> {
     if streams {
         return Ok(());
     }
-    Err(Error::input(format!(
-        "{leader} leads and streams to no replica that could take over meanwhile"
-    ))
+    Err(Error::new(
+        Code::NotPossibleNow,
+        format!("{leader} leads and streams to no replica that could take over meanwhile"),
+    )
     .left("nothing was restarted")
     .hint("see what is wrong with the replicas: pgherd status"))
 }
@@ -369,7 +382,7 @@ fn refuse_without_successor(seen: &Seen<'_>, leader: &HostName) -> Result<()> {
 /// Makes `to` the leader, whatever becomes of the one that there is. With `force` also a member that may lack
 /// commits although the cluster is synchronous.
 pub fn failover(seen: &Seen<'_>, to: &HostName, force: bool) -> Result<Plan> {
-    let refused = |what: String| Error::input(what).left("nothing was changed");
+    let refused = |what: String| Error::new(Code::NotPossibleNow, what).left("nothing was changed");
     let others = "see which member is fit: pgherd status";
     if seen.leader() == Some(to) {
         return Err(refused(format!("{to} leads already")));
@@ -391,7 +404,8 @@ pub fn failover(seen: &Seen<'_>, to: &HostName, force: bool) -> Result<Plan> {
         .hint(others));
     }
     if seen.topology.is_none() {
-        return Err(Error::failed(
+        return Err(Error::new(
+            Code::EtcdUnreachable,
             "no member sees the cluster in the DCS, without which none may lead",
         )
         .left("nothing was changed")

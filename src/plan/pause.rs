@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Change, Found, Plan, Step};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Inventory},
     remote::quote,
 };
@@ -87,7 +87,7 @@ impl Plan {
 
 /// The error of a verb that does nothing to a paused cluster.
 pub fn paused(inventory: &Inventory) -> Error {
-    Error::failed(PAUSED)
+    Error::new(Code::ClusterPaused, PAUSED)
         .left("nothing was changed")
         .hint(how_to_resume(inventory))
         .hint("Patroni does not note who paused it: ask before you resume it")

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Found, belongings::takes_venv, folders, packages};
 use crate::{
     cluster::{Cluster, Node},
-    error::Error,
+    error::{Code, Error},
     facts::{self, Facts, Space},
     inventory::{HostName, memory_in_kib},
     remote,
@@ -99,16 +99,19 @@ impl Host<'_> {
     fn sessions(&self) -> Option<Error> {
         let sessions = self.facts.needs.sessions?;
         (sessions < 2).then(|| {
-            Error::failed("sshd opens only one session on a connection, and two are needed")
-                .cause(format!("MaxSessions is {sessions} (sshd -T)"))
-                .hint("let it open more in sshd_config: MaxSessions 10")
+            Error::new(
+                Code::SshSessionsRefused,
+                "sshd opens only one session on a connection, and two are needed",
+            )
+            .cause(format!("MaxSessions is {sessions} (sshd -T)"))
+            .hint("let it open more in sshd_config: MaxSessions 10")
         })
     }
 
     fn clock(&self) -> Option<Error> {
         let ahead = self.facts.needs.clock_ahead?;
         (ahead.abs() > CLOCK_LIMIT).then(|| {
-            Error::failed(format!("its clock is {}", off(ahead)))
+            Error::new(Code::ClockWrong, format!("its clock is {}", off(ahead)))
                 .cause("measured against this machine's clock; certificates that are issued here would not be valid there, or end early")
                 .hint("set the clock, there or here, and keep it right: timedatectl status; sudo timedatectl set-ntp true")
         })
@@ -117,7 +120,7 @@ impl Host<'_> {
     fn system(&self) -> Option<Error> {
         let state = self.facts.needs.system.as_str();
         matches!(state, "stopping" | "maintenance" | "offline").then(|| {
-            Error::failed(format!("its systemd is {state}"))
+            Error::new(Code::RequirementUnmet, format!("its systemd is {state}"))
                 .hint("let it start first: systemctl is-system-running")
         })
     }
@@ -126,7 +129,7 @@ impl Host<'_> {
         let arch = self.facts.arch.as_str();
         let known = matches!(arch, "" | "x86_64" | "aarch64");
         (!known && self.venv).then(|| {
-            Error::failed(format!("Patroni from PyPI is not built for its architecture, {arch}"))
+            Error::new(Code::RequirementUnmet, format!("Patroni from PyPI is not built for its architecture, {arch}"))
                 .hint("use hosts of x86_64 or aarch64, or the distribution's Patroni: 'patroni: { source: distro }'")
         })
     }
@@ -141,9 +144,13 @@ impl Host<'_> {
             .collect();
         (!held.is_empty()).then(|| {
             let list = held.join(" ");
-            Error::failed(format!("apt must not install {list}: held (apt-mark hold)")).hint(
-                format!("if that is no longer meant: sudo apt-mark unhold {list}"),
+            Error::new(
+                Code::PackagesHeld,
+                format!("apt must not install {list}: held (apt-mark hold)"),
             )
+            .hint(format!(
+                "if that is no longer meant: sudo apt-mark unhold {list}"
+            ))
         })
     }
 
@@ -162,7 +169,7 @@ impl Host<'_> {
                 if asked.is_empty() || asked.iter().any(|source| source.state == "ok") {
                     return None;
                 }
-                let mut error = Error::failed(format!("no {called} answers"));
+                let mut error = Error::new(Code::PackagesUnreachable, format!("no {called} answers"));
                 for source in asked {
                     let why = match source.state.as_str() {
                         "unresolved" => "its name cannot be resolved",
@@ -196,7 +203,7 @@ impl Host<'_> {
             };
             if has(space, "ro") && read_only.insert(&space.target) {
                 findings.push(
-                    Error::failed(format!("{} is mounted read-only", space.target))
+                    Error::new(Code::RequirementUnmet, format!("{} is mounted read-only", space.target))
                         .cause(format!("{} is to be written", space.path))
                         .hint(format!("a filesystem that had an error goes read-only by itself: dmesg; then: sudo mount -o remount,rw {}", space.target)),
                 );
@@ -209,10 +216,13 @@ impl Host<'_> {
                 .any(|path| path == space.target);
             if kept && !meant && matches!(space.kind.as_str(), "tmpfs" | "ramfs") {
                 findings.push(
-                    Error::failed(format!(
-                        "{} would lie in memory: {} is a {}",
-                        space.path, space.target, space.kind
-                    ))
+                    Error::new(
+                        Code::RequirementUnmet,
+                        format!(
+                            "{} would lie in memory: {} is a {}",
+                            space.path, space.target, space.kind
+                        ),
+                    )
                     .cause("all data would be gone at the next boot")
                     .hint("mount a disk there, or choose another postgresql.data_dir"),
                 );
@@ -228,12 +238,15 @@ impl Host<'_> {
         ] {
             if let Some(space) = space.get(purpose).filter(|it| needed && has(it, "noexec")) {
                 findings.push(
-                    Error::failed(format!("{} is mounted noexec", space.target))
-                        .cause(format!("{what} ({})", space.path))
-                        .hint(format!(
-                            "sudo mount -o remount,exec {}, and the same in /etc/fstab",
-                            space.target
-                        )),
+                    Error::new(
+                        Code::RequirementUnmet,
+                        format!("{} is mounted noexec", space.target),
+                    )
+                    .cause(format!("{what} ({})", space.path))
+                    .hint(format!(
+                        "sudo mount -o remount,exec {}, and the same in /etc/fstab",
+                        space.target
+                    )),
                 );
             }
         }
@@ -283,10 +296,13 @@ impl Host<'_> {
             let paths = format!("to come: {}", paths.join(", "));
             if space.available < mib * MIB {
                 findings.push(
-                    Error::failed(format!(
-                        "{target} has {} MiB free, and {mib} MiB are needed",
-                        space.available / MIB
-                    ))
+                    Error::new(
+                        Code::DiskFull,
+                        format!(
+                            "{target} has {} MiB free, and {mib} MiB are needed",
+                            space.available / MIB
+                        ),
+                    )
                     .cause(paths.clone())
                     .hint(format!(
                         "make room: sudo du -xh --max-depth=2 {target} | sort -h | tail"
@@ -295,10 +311,13 @@ impl Host<'_> {
             }
             if space.inodes > 0 && space.free_inodes < inodes {
                 findings.push(
-                    Error::failed(format!(
-                        "{target} has {} inodes free, and {inodes} are needed",
-                        space.free_inodes
-                    ))
+                    Error::new(
+                        Code::DiskFull,
+                        format!(
+                            "{target} has {} inodes free, and {inodes} are needed",
+                            space.free_inodes
+                        ),
+                    )
                     .cause(paths)
                     .hint(format!(
                         "many small files fill it: sudo du --inodes -xd 2 {target} | sort -n | tail"
@@ -323,7 +342,7 @@ impl Host<'_> {
             };
             if !folder.is_folder {
                 findings.push(
-                    Error::failed(format!("{path} is not a folder"))
+                    Error::new(Code::RequirementUnmet, format!("{path} is not a folder"))
                         .cause(format!("the data directory is to be {dir}"))
                         .left("it was not touched")
                         .hint("move it away, or choose another postgresql.data_dir"),
@@ -334,9 +353,10 @@ impl Host<'_> {
             {
                 let Folder { owner, group, mode } = Folder::of(folder);
                 findings.push(
-                    Error::failed(format!(
-                        "{path} does not let postgres pass ({owner}:{group} {mode:04o})"
-                    ))
+                    Error::new(
+                        Code::RequirementUnmet,
+                        format!("{path} does not let postgres pass ({owner}:{group} {mode:04o})"),
+                    )
                     .cause(format!("the data directory is to be {dir}"))
                     .hint(format!(
                         "sudo chmod o+x {path}, or choose another postgresql.data_dir"
@@ -361,7 +381,7 @@ impl Host<'_> {
         let mib = |kib: u64| kib / MIB;
         let error = |what: String| {
             Some(
-                Error::failed(format!("shared_buffers of {text} does not fit: {what}"))
+                Error::new(Code::RequirementUnmet, format!("shared_buffers of {text} does not fit: {what}"))
                     .hint("a quarter of the memory is the usual start: postgresql: { parameters: { shared_buffers: … } }"),
             )
         };

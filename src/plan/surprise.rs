@@ -10,7 +10,7 @@ use crate::{
     cluster::{Cluster, Node, SUPERUSER},
     configs::Mark,
     contract::MARKER,
-    error::{Error, Kind, Result},
+    error::{Code, Error, Result},
     facts::Facts,
     inventory::Role,
     render::{File, Files},
@@ -52,15 +52,21 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
     let secrets = &cluster.secrets;
     if !facts.systemd {
         findings.push(
-            Error::failed("systemd is not what runs this host")
-                .hint("pgherd needs a host with systemd, such as Ubuntu 24.04 or Debian 12 or 13"),
+            Error::new(
+                Code::SystemUnsupported,
+                "systemd is not what runs this host",
+            )
+            .hint("pgherd needs a host with systemd, such as Ubuntu 24.04 or Debian 12 or 13"),
         );
     }
     if !matches!(facts.os.id.as_str(), "debian" | "ubuntu") {
         let pretty = &facts.os.pretty;
         findings.push(
-            Error::failed(format!("{pretty} is not a system that pgherd knows"))
-                .hint("Debian 12 and 13 and Ubuntu 24.04 are"),
+            Error::new(
+                Code::SystemUnsupported,
+                format!("{pretty} is not a system that pgherd knows"),
+            )
+            .hint("Debian 12 and 13 and Ubuntu 24.04 are"),
         );
     }
     let ours = belongings::is_ours(cluster, facts);
@@ -69,7 +75,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
             if !ours && Mark::parse(&marker.content).is_some_and(|mark| mark.is_pgherds()) =>
         {
             findings.push(
-                Error::failed("this host belongs to another cluster")
+                Error::new(Code::HostOfAnotherCluster, "this host belongs to another cluster")
                     .excerpt(MARKER, marker.content.clone())
                     .cause(format!("this inventory's cluster has the id {}", secrets.cluster_id))
                     .hint("if it is the same cluster, its .pgherd folder is in another place: copy it beside this inventory")
@@ -99,9 +105,11 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
             };
             named.push(listener.unit.as_str());
             findings.push(
-                Error::failed(format!("port {} is taken by {who}", listener.port)).hint(
-                    "stop it and keep it from starting, or choose another port in the inventory",
-                ),
+                Error::new(
+                    Code::PortInUse,
+                    format!("port {} is taken by {who}", listener.port),
+                )
+                .hint("stop it and keep it from starting, or choose another port in the inventory"),
             );
         }
     }
@@ -136,7 +144,7 @@ fn superuser(cluster: &Cluster, found: &Found) -> Option<Error> {
         .map_or("*".to_owned(), |major| major.to_string());
     let dir = &cluster.inventory.postgresql.data_dir;
     Some(
-        Error::failed(format!("the role {SUPERUSER} {what}"))
+        Error::new(Code::SuperuserBroken, format!("the role {SUPERUSER} {what}"))
             .on(&node.name)
             .cause("pgherd and Patroni work as this role, so that neither can give it back what it lacks")
             .left("nothing was changed")
@@ -167,7 +175,7 @@ fn data(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
     };
     if facts.data_marker.as_deref() != Some(cluster.secrets.cluster_id.as_str()) {
         return Some(
-            Error::failed(whose)
+            Error::new(Code::ForeignData, whose)
                 .cause("pgherd did not make it for this cluster")
                 .left("it was not touched")
                 .hint(
@@ -177,7 +185,7 @@ fn data(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
     }
     match (data.version, node.postgresql) {
         (Some(has), Some(wants)) if has != wants => Some(
-            Error::new(Kind::Input, whose)
+            Error::new(Code::InventoryContradictsHosts, whose)
                 .cause(format!("the inventory asks for PostgreSQL {wants}"))
                 .left("it was not touched")
                 .hint(format!(
@@ -206,7 +214,7 @@ fn damaged(cluster: &Cluster, found: &Found) -> Vec<Error> {
     let nodes = cluster.with_role(Role::Postgres).filter(is_damaged);
     nodes
         .map(|node| {
-            Error::failed(format!("the database in {dir} is damaged"))
+            Error::new(Code::DataDamaged, format!("the database in {dir} is damaged"))
                 .on(&node.name)
                 .cause("a server has run on it, and global/pg_control or databases are not there any more")
                 .left("it was not touched")
@@ -230,9 +238,12 @@ fn versions(cluster: &Cluster) -> Option<Error> {
         .map(|(node, version)| format!("{}: {version}", node.name))
         .collect();
     Some(
-        Error::input("the hosts' distributions have different major versions of PostgreSQL")
-            .cause(list.join(", "))
-            .hint("name one with postgresql.version, or use hosts of one distribution"),
+        Error::new(
+            Code::InventoryContradictsHosts,
+            "the hosts' distributions have different major versions of PostgreSQL",
+        )
+        .cause(list.join(", "))
+        .hint("name one with postgresql.version, or use hosts of one distribution"),
     )
 }
 
@@ -288,7 +299,7 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
     }
     if systems.is_empty() {
         return Some(
-            Error::failed(format!(
+            Error::new(Code::DataDiffers, format!(
                 "etcd remembers a cluster that no host has (system {known})"
             ))
             .cause(format!("the key /db/{scope}/initialize is from an earlier cluster; with it there, no member would bootstrap"))
@@ -305,7 +316,7 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
         return None;
     }
     Some(
-        Error::failed(format!(
+        Error::new(Code::DataDiffers, format!(
             "the data directories are not all of the cluster that etcd knows (system {known})"
         ))
         .cause(strangers.join(", "))
@@ -321,7 +332,7 @@ fn apart(systems: &[System<'_>]) -> Option<Error> {
     if systems.iter().all(|system| system.id == first.id) {
         return None;
     }
-    let mut error = Error::failed("the members have different databases")
+    let mut error = Error::new(Code::DataDiffers, "the members have different databases")
         .cause("etcd does not say which of them is the cluster's")
         .left("nothing was changed")
         .hint("find out which data is the right one; move the other data directory away, and run `pgherd up` again");

@@ -8,7 +8,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use async_trait::async_trait;
 
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Events,
     inventory::{self, HostName, Inventory},
 };
@@ -157,7 +157,7 @@ pub trait Provider: Send + Sync {
 }
 
 fn cannot(what: &str, machine: &Machine) -> Error {
-    Error::input(format!("this provider cannot {what}")).on(&machine.host)
+    Error::new(Code::Unsupported, format!("this provider cannot {what}")).on(&machine.host)
 }
 
 /// The provider that an inventory names.
@@ -172,7 +172,8 @@ pub fn from_inventory(inventory: &Inventory) -> Result<Box<dyn Provider>> {
             Ok(Box::new(aws::AwsProvider::new(inventory, settings)))
         }
         #[cfg(not(feature = "aws"))]
-        inventory::Provider::Aws(_) => Err(crate::error::Error::input(
+        inventory::Provider::Aws(_) => Err(crate::error::Error::new(
+            Code::Unsupported,
             "this pgherd was built without the EC2 provider",
         )
         .hint("build it with the default features: cargo build --release")),

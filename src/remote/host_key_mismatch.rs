@@ -11,8 +11,11 @@ use base64::{
 use sha2::{Digest, Sha256};
 use tokio::{process::Command, time::timeout};
 
-use super::{MIXED_UP, STRANGER, quote};
-use crate::{error::Error, inventory::HostName};
+use super::{STRANGER, quote};
+use crate::{
+    error::{Code, Error},
+    inventory::HostName,
+};
 
 /// How long each of OpenSSH's tools may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -121,13 +124,16 @@ fn judge(host: &HostName, target: &Target, pinned: &str, answering: &str) -> Opt
 }
 
 fn mixed_up(host: &HostName, target: &Target, other: &str) -> Error {
-    Error::failed(MIXED_UP)
-        .on(host)
-        .cause(format!("at {} {other} answers, not {host}", target.address))
-        .left("nothing was sent to it")
-        .hint(format!(
-            "correct the address of {host} in the inventory (hosts.{host}.address)"
-        ))
+    Error::new(
+        Code::HostsMixedUp,
+        "another host of the cluster answers at its address",
+    )
+    .on(host)
+    .cause(format!("at {} {other} answers, not {host}", target.address))
+    .left("nothing was sent to it")
+    .hint(format!(
+        "correct the address of {host} in the inventory (hosts.{host}.address)"
+    ))
 }
 
 fn unknown(host: &HostName, target: &Target, expected: &[Key], answering: &[Key]) -> Error {
@@ -144,7 +150,7 @@ fn unknown(host: &HostName, target: &Target, expected: &[Key], answering: &[Key]
             format!("[{address}]:{port}"),
         ),
     };
-    Error::failed(STRANGER)
+    Error::new(Code::HostKeyMismatch, STRANGER)
         .on(host)
         .cause(format!("at {address} answers {}", fingerprints(shown)))
         .cause(format!("pinned for {host} is {}", fingerprints(expected)))

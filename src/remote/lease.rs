@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::Error,
+    error::{Code, Error},
     holder::{AT_WORK, Holder},
     inventory::HostName,
 };
@@ -137,7 +137,7 @@ impl Lease {
             return None;
         }
         let unheld = self.unheld.lock().unwrap_or_else(PoisonError::into_inner);
-        let error = Error::failed("no host holds the lease for this run");
+        let error = Error::new(Code::LeaseNotTaken, "no host holds the lease for this run");
         let error = unheld.iter().fold(error, |error, (host, why)| {
             error.cause(format!("{host}: {why}"))
         });
@@ -229,7 +229,7 @@ impl Lease {
         {
             return self.overtaken(host, other);
         }
-        let error = Error::failed(format!("{AT_WORK} `{}`", self.cluster));
+        let error = Error::new(Code::LeaseHeld, format!("{AT_WORK} `{}`", self.cluster));
         let error = match other {
             Some(other) => error.cause(format!("{host} says: {other}")),
             None => error.cause(format!("{host} says so, and not yet who it is")),
@@ -244,10 +244,13 @@ impl Lease {
     }
 
     fn overtaken(&self, host: &HostName, other: &Holder) -> Error {
-        Error::failed(format!(
-            "for a while no host held the lease for this run, and {AT_WORK} `{}` since",
-            self.cluster
-        ))
+        Error::new(
+            Code::LeaseLost,
+            format!(
+                "for a while no host held the lease for this run, and {AT_WORK} `{}` since",
+                self.cluster
+            ),
+        )
         .cause(format!("{host} says: {other}"))
         .left("steps already running on a host go on there to their end; no further step begins")
         .hint("see what it has done, and run this again: what is done already is not done twice")
@@ -533,7 +536,7 @@ mod tests {
         let Taken::Refused(error) = granted(Some(other)) else {
             panic!("another run has been there");
         };
-        assert!(error.what().contains(AT_WORK), "{error}");
+        assert_eq!(error.code(), Code::LeaseLost, "{error}");
         assert!(lease.given_up.is_cancelled(), "what is held is given back");
         assert!(lease.given_up().is_some(), "and nothing goes on elsewhere");
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Stream,
     inventory::HostName,
 };
@@ -28,21 +28,12 @@ pub use ssh::{Knock, SshRemote};
 
 pub use crate::shell::quote;
 
-/// What an error says when a connection that had been made broke.
-pub const BROKEN: &str = "the connection broke";
-/// What an error says when no connection could be made.
-pub const UNREACHABLE: &str = "cannot connect over SSH";
 /// What an error says when a host answers whose key is not the pinned one.
 pub const STRANGER: &str = "this is not the host whose key is pinned";
-/// What an error says when that host is another one of the same cluster: its addresses are mixed up.
-pub const MIXED_UP: &str = "another host of the cluster answers at its address";
-
-/// What an error says when sshd does not lead to the ports of its host.
-pub const NO_FORWARDING: &str = "sshd refuses to forward connections";
 
 /// The error of a forward that sshd refused, in ssh's own words.
 pub fn no_forwarding(host: &HostName, said: &str) -> Error {
-    Error::failed(NO_FORWARDING)
+    Error::new(Code::SshForwardingRefused, "sshd refuses to forward connections")
         .on(host)
         .cause(said)
         .hint("pgherd reaches the services through SSH: allow it for this user in sshd_config (AllowTcpForwarding yes or local, no DisableForwarding, no PermitOpen that leaves 127.0.0.1 out), and at its key (no `restrict`, no-port-forwarding or permitopen=)")

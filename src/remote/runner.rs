@@ -7,7 +7,7 @@
 
 use super::Output;
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
 };
 
@@ -86,17 +86,18 @@ pub(super) fn output(host: &HostName, code: i32, stdout: Told, stderr: Told) -> 
         } else {
             "the SSH user needs a login shell that runs commands, and neither ForceCommand in sshd_config nor command= at its key"
         };
-        return Err(
-            Error::failed("the login on the host did not run what it was given")
-                .on(host)
-                .cause(format!(
-                    "it ended with exit code {code} before the script began"
-                ))
-                .excerpt("what it said", stderr.before)
-                .excerpt("stdout", stdout.before)
-                .left("nothing was done on the host")
-                .hint(hint),
-        );
+        return Err(Error::new(
+            Code::SshLoginUnusable,
+            "the login on the host did not run what it was given",
+        )
+        .on(host)
+        .cause(format!(
+            "it ended with exit code {code} before the script began"
+        ))
+        .excerpt("what it said", stderr.before)
+        .excerpt("stdout", stdout.before)
+        .left("nothing was done on the host")
+        .hint(hint));
     }
     let said = sudo.join("; ");
     let hint = if said.contains("must have a tty") {
@@ -104,11 +105,13 @@ pub(super) fn output(host: &HostName, code: i32, stdout: Told, stderr: Told) -> 
     } else {
         "give the user passwordless sudo, or set ssh.user to root"
     };
-    Err(Error::failed("the SSH user may not become root")
-        .on(host)
-        .cause(said)
-        .left("nothing was done on the host")
-        .hint(hint))
+    Err(
+        Error::new(Code::NotRoot, "the SSH user may not become root")
+            .on(host)
+            .cause(said)
+            .left("nothing was done on the host")
+            .hint(hint),
+    )
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use super::{
     runner::{self, RUNNER, Told},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Stream,
     inventory::HostName,
 };
@@ -156,7 +156,7 @@ impl SshRemote {
                     {
                         return Err(named);
                     }
-                    return Err(connect_error(host, &error, self.timeout, &self.config));
+                    return Err(connect_error(host, error, self.timeout, &self.config));
                 }
                 Err(_) => sleep(Duration::from_millis(150)).await,
             }
@@ -221,9 +221,12 @@ impl SshRemote {
                 if let Err(error) = opened {
                     drop(forwards);
                     self.drop_link(host, &link).await;
-                    return Err(Error::failed(format!("no way to port {port}"))
-                        .on(host)
-                        .because(error));
+                    return Err(Error::new(
+                        Code::ServiceUnreachable,
+                        format!("no way to port {port}"),
+                    )
+                    .on(host)
+                    .because(error));
                 }
                 forwards.insert(port, path.clone());
                 path
@@ -234,9 +237,11 @@ impl SshRemote {
             Ok(stream) => Ok(Forwarded::new(stream, log)),
             Err(error) => {
                 self.drop_link(host, &link).await;
-                Err(Error::failed(format!("no way to port {port}"))
-                    .on(host)
-                    .because(error))
+                Err(
+                    Error::new(Code::ServiceUnreachable, format!("no way to port {port}"))
+                        .on(host)
+                        .because(error),
+                )
             }
         }
     }
@@ -367,9 +372,12 @@ impl Remote for SshRemote {
             Ok(Ok((code, stdout, stderr))) => runner::output(host, code, stdout, stderr),
             Ok(Err(Broken::Connection(error))) => {
                 self.drop_link(host, &link).await;
-                Err(Error::failed(super::BROKEN).on(host).because(error))
+                Err(Error::new(Code::SshConnectionLost, "the connection broke")
+                    .on(host)
+                    .because(error))
             }
-            Ok(Err(Broken::Crowded(error))) => Err(Error::failed(
+            Ok(Err(Broken::Crowded(error))) => Err(Error::new(
+                Code::SshSessionsRefused,
                 "sshd opens no further session on the connection",
             )
             .on(host)
@@ -383,7 +391,11 @@ impl Remote for SshRemote {
             }
             Err(_) => {
                 self.drop_link(host, &link).await;
-                Err(Error::failed(format!("no end after {} s", limit.as_secs())).on(host))
+                Err(Error::new(
+                    Code::StepTimedOut,
+                    format!("no end after {} s", limit.as_secs()),
+                )
+                .on(host))
             }
         }
     }
@@ -462,7 +474,7 @@ fn too_much(host: &HostName, stream: Stream) -> Error {
         Stream::Stdout => "standard output",
         Stream::Stderr => "standard error",
     };
-    Error::failed("the host's answer has no end")
+    Error::new(Code::AnswerUnusable, "the host's answer has no end")
         .on(host)
         .cause(format!(
             "a script's {stream} was longer than {} MiB and was not read further",
@@ -517,31 +529,36 @@ fn full_text(error: &openssh::Error) -> String {
 
 fn connect_error(
     host: &HostName,
-    error: &openssh::Error,
+    error: openssh::Error,
     timeout: Duration,
     config: &Path,
 ) -> Error {
-    let text = full_text(error);
-    let reach = Error::failed(super::UNREACHABLE).on(host).because(error);
+    let text = full_text(&error);
     let by_hand = format!("look at it by hand: ssh -v -F {} {host}", config.display());
     if is_wrong_key(&text) {
-        return Error::failed(super::STRANGER)
+        return Error::new(Code::HostKeyMismatch, super::STRANGER)
             .on(host)
             .because(error)
             .left("nothing was sent to it")
             .hint("another machine answers at this address, or the host was reinstalled")
             .hint(by_hand);
     }
+    let reach = |code: Code| {
+        Error::new(code, "cannot connect over SSH")
+            .on(host)
+            .because(error)
+    };
     if text.contains("Permission denied") {
-        return reach
+        return reach(Code::SshPermissionDenied)
             .hint("the host does not accept the key: check ssh.user and ssh.identity_file")
             .hint("a cluster that was made from another folder has its key there: copy that .pgherd beside this inventory")
             .hint(by_hand);
     }
     if text.contains("os error 2") {
-        return reach.hint("install OpenSSH's client (package openssh-client)");
+        return reach(Code::SshUnreachable)
+            .hint("install OpenSSH's client (package openssh-client)");
     }
-    reach
+    reach(Code::SshUnreachable)
         .cause(format!(
             "given up after {} s (ssh.connect_timeout)",
             timeout.as_secs()

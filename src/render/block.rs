@@ -1,6 +1,6 @@
 //! A marked block in a file that has other lines, which stay as they are.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// Puts `block` between this cluster's markers in `old`, in the place of what was there.
 ///
@@ -11,9 +11,10 @@ pub fn merge_block(old: &str, block: &str, cluster: &str) -> Result<String> {
     let markers = Markers::of(cluster);
     let inner: Vec<&str> = block.lines().collect();
     if inner.iter().any(|line| markers.is(line)) {
-        return Err(Error::input(format!(
-            "a block for {cluster} may not hold its own markers"
-        )));
+        return Err(Error::new(
+            Code::InternalError,
+            format!("a block for {cluster} may not hold its own markers"),
+        ));
     }
     let mut fresh = format!("{}\n", markers.begin);
     for line in inner {
@@ -86,9 +87,12 @@ fn split(old: &str, markers: &Markers) -> Result<(String, Option<usize>)> {
 }
 
 fn unpaired(line: usize, what: &str) -> Error {
-    Error::failed(format!("the marker on line {line} has {what}"))
-        .left("the file was not touched")
-        .hint("somebody has edited pgherd's block: delete what is left of it, markers too")
+    Error::new(
+        Code::AnswerUnusable,
+        format!("the marker on line {line} has {what}"),
+    )
+    .left("the file was not touched")
+    .hint("somebody has edited pgherd's block: delete what is left of it, markers too")
 }
 
 #[cfg(test)]

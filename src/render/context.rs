@@ -10,7 +10,7 @@ use crate::{
         STATS_USER, SUPERUSER, TlsStage,
     },
     contract,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{PatroniSource, PgVersion, Postgresql, Role},
 };
 
@@ -161,7 +161,11 @@ pub(super) fn of_host(
         (Some(certificate), true) => {
             json!({"cert": certificate.cert, "key": certificate.key.expose()})
         }
-        (None, true) => return Err(Error::failed("this host has no certificate").on(&node.name)),
+        (None, true) => {
+            return Err(
+                Error::new(Code::InternalError, "this host has no certificate").on(&node.name),
+            );
+        }
         (_, false) => Value::Null,
     };
     context.insert("node".into(), this);

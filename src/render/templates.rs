@@ -15,7 +15,7 @@ use tera::{Context, Tera};
 
 use super::{files, filters, tags};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     given,
 };
 
@@ -69,8 +69,9 @@ impl Templates {
             else {
                 return Err(stranger(&shown, &name, templates.sources.keys()));
             };
-            let text = given::read_text(Path::new(&shown))
-                .map_err(|error| Error::input(format!("cannot read {shown}")).because(error))?;
+            let text = given::read_text(Path::new(&shown)).map_err(|error| {
+                Error::new(Code::TemplateInvalid, format!("cannot read {shown}")).because(error)
+            })?;
             *source = Source { shown, text };
         }
         Self::parse(templates.sources)
@@ -92,10 +93,9 @@ impl Templates {
 
     /// Renders one template.
     pub(super) fn render(&self, name: &str, variables: &Variables) -> Result<String> {
-        let source = self
-            .sources
-            .get(name)
-            .ok_or_else(|| Error::failed(format!("there is no template {name}")))?;
+        let source = self.sources.get(name).ok_or_else(|| {
+            Error::new(Code::InternalError, format!("there is no template {name}"))
+        })?;
         tags::check(&source.text, &variables.known).map_err(|finding| {
             let error = refused(source, Some(finding.line)).cause(finding.what);
             match finding.nearest {
@@ -151,7 +151,11 @@ fn engine() -> Tera {
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    Error::input(format!("cannot read {}", path.display())).because(error)
+    Error::new(
+        Code::TemplateInvalid,
+        format!("cannot read {}", path.display()),
+    )
+    .because(error)
 }
 
 /// The files below `dir`, relative to it, sorted.
@@ -169,13 +173,17 @@ fn list(root: &Path, dir: &Path, prefix: String, found: &mut Vec<String>) -> Res
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
         let real = fs::canonicalize(&path).map_err(|error| {
-            Error::input(format!("cannot read {}", path.display())).because(error)
+            Error::new(
+                Code::TemplateInvalid,
+                format!("cannot read {}", path.display()),
+            )
+            .because(error)
         })?;
         if !real.starts_with(root) {
-            return Err(Error::input(format!(
-                "{} leads out of the folder of templates",
-                path.display()
-            ))
+            return Err(Error::new(
+                Code::TemplateInvalid,
+                format!("{} leads out of the folder of templates", path.display()),
+            )
             .cause(format!("it is a link to {}", real.display()))
             .hint("put a copy of the file there"));
         }
@@ -190,7 +198,10 @@ fn list(root: &Path, dir: &Path, prefix: String, found: &mut Vec<String>) -> Res
 
 fn stranger<'a>(shown: &str, name: &str, known: impl Iterator<Item = &'a &'static str>) -> Error {
     let known: Vec<&str> = known.copied().collect();
-    let error = Error::input(format!("{shown} replaces no template"));
+    let error = Error::new(
+        Code::TemplateInvalid,
+        format!("{shown} replaces no template"),
+    );
     match tags::nearest(name, known.iter().copied()) {
         Some(nearest) => error.hint(format!("did you mean `{nearest}`?")),
         None => error.hint(format!("there are {}", known.join(", "))),
@@ -200,11 +211,18 @@ fn stranger<'a>(shown: &str, name: &str, known: impl Iterator<Item = &'a &'stati
 /// The error for a template that cannot be used, with the line itself where it is known.
 fn refused(source: &Source, line: Option<usize>) -> Error {
     match line {
-        None => Error::input(format!("{} cannot be rendered", source.shown)),
+        None => Error::new(
+            Code::TemplateInvalid,
+            format!("{} cannot be rendered", source.shown),
+        ),
         Some(number) => {
             let line = source.text.lines().nth(number - 1).unwrap_or_default();
             let place = format!("{}, line {number}", source.shown);
-            Error::input(format!("{place}, cannot be rendered")).excerpt(place, line)
+            Error::new(
+                Code::TemplateInvalid,
+                format!("{place}, cannot be rendered"),
+            )
+            .excerpt(place, line)
         }
     }
 }

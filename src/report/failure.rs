@@ -38,6 +38,7 @@ pub fn error_json(error: &Error) -> Value {
 
 fn fields(error: &Error) -> Value {
     let mut value = json!({
+        "code": error.code(),
         "kind": labels::kind(error.kind()),
         "exit_code": error.kind().exit_code(),
         "message": error.what(),
@@ -50,7 +51,7 @@ fn fields(error: &Error) -> Value {
             .map(|excerpt| json!({ "title": excerpt.title, "text": excerpt.text }))
             .collect::<Vec<_>>(),
         "left": error.left_behind(),
-        "hints": error.hints(),
+        "hints": error.way_forward(),
         "failures": error.failures().iter().map(fields).collect::<Vec<_>>(),
     });
     if let Value::Object(fields) = &mut value {
@@ -76,18 +77,18 @@ pub(super) fn error_text(error: &Error, masks: &Masks, paint: Paint) -> String {
     collect_hints(error, &mut hints);
     for (i, hint) in hints.iter().enumerate() {
         if hints[i + 1..].contains(hint) && !printer.shared.contains(hint) {
-            printer.shared.push(hint);
+            printer.shared.push(hint.clone());
         }
     }
     printer.error(error);
     for hint in std::mem::take(&mut printer.shared) {
-        printer.labelled(HINT, "hint:", hint);
+        printer.labelled(HINT, "hint:", &hint);
     }
     printer.out
 }
 
-fn collect_hints<'a>(error: &'a Error, hints: &mut Vec<&'a str>) {
-    hints.extend(error.hints().iter().map(String::as_str));
+fn collect_hints(error: &Error, hints: &mut Vec<String>) {
+    hints.extend(error.way_forward());
     for failure in error.failures() {
         collect_hints(failure, hints);
     }
@@ -97,12 +98,12 @@ struct Printer<'a> {
     masks: &'a Masks,
     paint: Paint,
     out: String,
-    /// Hints that more than one failure gives; they come at the very end.
-    shared: Vec<&'a str>,
+    /// Hints that more than one failure has; they come at the very end.
+    shared: Vec<String>,
 }
 
-impl<'a> Printer<'a> {
-    fn error(&mut self, error: &'a Error) {
+impl Printer<'_> {
+    fn error(&mut self, error: &Error) {
         self.heading(error);
         self.causes(error.causes());
         for excerpt in error.excerpts() {
@@ -123,21 +124,15 @@ impl<'a> Printer<'a> {
             self.out.push('\n');
             self.error(failure);
         }
-        if !error.failures().is_empty() {
-            let own = error.hints().iter().any(|hint| !self.is_shared(hint));
-            if own || !self.shared.is_empty() {
-                self.out.push('\n');
-            }
+        let mut hints = error.way_forward();
+        hints.retain(|hint| !self.shared.contains(hint));
+        let tells_more = !hints.is_empty() || !self.shared.is_empty();
+        if !error.failures().is_empty() && tells_more {
+            self.out.push('\n');
         }
-        for hint in error.hints() {
-            if !self.is_shared(hint) {
-                self.labelled(HINT, "hint:", hint);
-            }
+        for hint in hints {
+            self.labelled(HINT, "hint:", &hint);
         }
-    }
-
-    fn is_shared(&self, hint: &str) -> bool {
-        self.shared.contains(&hint)
     }
 
     /// `error: node2, install-packages: apt-get failed`, on one line for `grep`.
@@ -213,6 +208,7 @@ impl<'a> Printer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
     use crate::{inventory::HostName, secret::Secret};
 
     fn plain(error: &Error) -> String {
@@ -220,7 +216,7 @@ mod tests {
     }
 
     fn apt(host: &str) -> Error {
-        Error::failed("apt-get exited with code 100")
+        Error::new(Code::ScriptFailed, "apt-get exited with code 100")
             .on(&HostName::new(host))
             .step("install-packages")
             .excerpt(
@@ -249,7 +245,7 @@ mod tests {
 
     #[test]
     fn several_causes_are_numbered() {
-        let error = Error::input("inventories/local.yaml cannot be read")
+        let error = Error::new(Code::FileUnusable, "inventories/local.yaml cannot be read")
             .cause("line 3, column 7: unknown key `rolls`")
             .cause("expected one of\nroles, address");
         insta::assert_snapshot!(plain(&error), @r"
@@ -258,6 +254,7 @@ mod tests {
             1: line 3, column 7: unknown key `rolls`
             2: expected one of
                roles, address
+        hint: look at the file's path, owner and mode: ls -l FILE
         ");
     }
 
@@ -289,7 +286,7 @@ mod tests {
 
     #[test]
     fn an_untitled_excerpt_stands_alone_with_its_indentation() {
-        let error = Error::input("unknown key `rolls`").excerpt(
+        let error = Error::new(Code::InventoryInvalid, "unknown key `rolls`").excerpt(
             "",
             "  --> pgherd.yaml:3:5\n   |\n 3 |     rolls: [etcd]\n   |     ^^^^^",
         );
@@ -299,6 +296,7 @@ mod tests {
                |
              3 |     rolls: [etcd]
                |     ^^^^^
+        hint: correct the line; docs/inventory.md has each key and its values
         ");
     }
 
@@ -308,14 +306,17 @@ mod tests {
         interrupted
         hint: run it again
         ");
-        let pending = Error::new(Kind::Pending, "3 files would change");
-        assert_eq!(plain(&pending), "3 files would change\n");
+        let pending = Error::new(Code::ChangesPending, "3 files would change");
+        insta::assert_snapshot!(plain(&pending), @r"
+        3 files would change
+        hint: make the changes: pgherd up
+        ");
     }
 
     #[test]
     fn colours_mark_the_heading() {
         let text = error_text(
-            &Error::failed("x").hint("y"),
+            &Error::new(Code::InternalError, "x").hint("y"),
             &Masks::default(),
             Paint(true),
         );
@@ -329,7 +330,7 @@ mod tests {
     fn secrets_do_not_leak_through_errors() {
         let masks = Masks::default();
         masks.add(&[Secret::new("hunter2")]);
-        let error = Error::failed("psql: hunter2")
+        let error = Error::new(Code::StatementFailed, "psql: hunter2")
             .cause("hunter2")
             .excerpt("of hunter2", "hunter2")
             .left("hunter2")
@@ -347,6 +348,7 @@ mod tests {
         insta::assert_json_snapshot!(error_json(&error), @r#"
         {
           "event": "error",
+          "code": "script-failed",
           "kind": "failed",
           "exit_code": 1,
           "message": "2 hosts failed",
@@ -355,6 +357,7 @@ mod tests {
           ],
           "failures": [
             {
+              "code": "script-failed",
               "kind": "failed",
               "exit_code": 1,
               "message": "apt-get exited with code 100",

@@ -8,7 +8,7 @@ use super::{
     terminal::{BOLD, Terminal},
     text,
 };
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// What counts as consent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,8 @@ pub enum Expected<'a> {
 /// does not end the process, and Tokio keeps it so afterwards: whoever goes on must listen for it.
 pub async fn confirm(terminal: &Terminal, question: &str, expected: Expected<'_>) -> Result<bool> {
     if !terminal.stdin_terminal {
-        return Err(Error::input(
+        return Err(Error::new(
+            Code::ConfirmationNeeded,
             "this needs a confirmation, and standard input is not a terminal",
         )
         .hint("pass --yes to go ahead without a question"));

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{labels, page::KeptRun, quantity::duration, text};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Outcome, Stamped, Stream},
     inventory::HostName,
 };
@@ -39,10 +39,10 @@ impl RunLog {
     /// Begins a log in `folder`, which is made when it is missing.
     pub fn create(folder: &Path) -> Result<Self> {
         let failed = |error: io::Error| {
-            Error::failed(format!(
-                "the run's log cannot be kept in {}",
-                folder.display()
-            ))
+            Error::new(
+                Code::LocalFileFailed,
+                format!("the run's log cannot be kept in {}", folder.display()),
+            )
             .because(error)
         };
         fs::create_dir_all(folder).map_err(failed)?;
@@ -176,6 +176,7 @@ impl RunLog {
                 outcome,
                 seconds,
                 error,
+                ..
             } => {
                 let log = self.host(host)?;
                 let (outcome, seconds) = (labels::outcome(*outcome), duration(*seconds));

@@ -101,14 +101,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::error::Error;
+    use crate::error::{Code, Error};
 
     #[test]
     fn an_alarm_that_nobody_was_asked_for_is_not_ruled_out() {
         let silent = || {
             (
-                Err(Error::failed("no answer")),
-                Err(Error::failed("no answer")),
+                Err(Error::new(Code::ServiceUnreachable, "no answer")),
+                Err(Error::new(Code::ServiceUnreachable, "no answer")),
             )
         };
         let well = || (Ok(Vec::new()), Ok(Vec::new()));

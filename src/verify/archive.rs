@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{Check, Prover, check, settings};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
     services::postgres::patroni::Status,
 };
@@ -79,9 +79,12 @@ async fn ask(prover: &Prover, host: &HostName) -> Result<Archiver> {
             since: told("since"),
         })
     };
-    timeout(ANSWER, answer)
-        .await
-        .unwrap_or_else(|_| Err(Error::failed("PostgreSQL gave no answer in time")))
+    timeout(ANSWER, answer).await.unwrap_or_else(|_| {
+        Err(Error::new(
+            Code::StatementFailed,
+            "PostgreSQL gave no answer in time",
+        ))
+    })
 }
 
 fn failing(host: &HostName, archiver: &Archiver) -> Option<String> {

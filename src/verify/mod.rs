@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     cluster::Cluster,
-    error::{Error, Kind, Result},
+    error::{Code, Error, Result},
     event::{Event, Events},
     facts::Facts,
     http::Http,
@@ -96,7 +96,10 @@ impl Proof {
             .filter(|check| !check.passed)
             .map(|check| format!("{}: {}", check.name, check.detail))
             .collect();
-        let mut error = Error::new(Kind::Broken, format!("the cluster {cluster} does not hold"));
+        let mut error = Error::new(
+            Code::ClusterBroken,
+            format!("the cluster {cluster} does not hold"),
+        );
         for failure in failed {
             error = error.cause(failure);
         }
@@ -497,7 +500,10 @@ mod tests {
         };
         let mut survey = BTreeMap::from([
             (HostName::new("node1"), status(false)),
-            (HostName::new("node2"), Err(Error::failed("no answer"))),
+            (
+                HostName::new("node2"),
+                Err(Error::new(Code::ServiceUnreachable, "no answer")),
+            ),
         ]);
         assert!(failover(&survey).passed, "who is silent is another check's");
         survey.insert(HostName::new("node3"), status(true));

@@ -58,7 +58,7 @@ pub(super) fn check(survey: &BTreeMap<HostName, Result<Status>>, dcs: Option<boo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use crate::error::{Code, Error};
 
     fn survey(pause: bool) -> BTreeMap<HostName, Result<Status>> {
         let status = Status {
@@ -67,7 +67,10 @@ mod tests {
         };
         BTreeMap::from([
             (HostName::new("node1"), Ok(status)),
-            (HostName::new("node2"), Err(Error::failed("no answer"))),
+            (
+                HostName::new("node2"),
+                Err(Error::new(Code::ServiceUnreachable, "no answer")),
+            ),
         ])
     }
 

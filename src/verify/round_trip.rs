@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Check, Prover};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Role},
     services::postgres::{Door, FrontDoor, Sql, own_schema, refuse_strange},
     sql::literal,
@@ -23,7 +23,10 @@ async fn trip(prover: &Prover) -> Result<String> {
     };
     let writer = door.open(Door::Write).await?;
     if writer.value("select pg_is_in_recovery()").await? != "f" {
-        return Err(Error::failed("the write port leads to a replica"));
+        return Err(Error::new(
+            Code::ClientsNotServed,
+            "the write port leads to a replica",
+        ));
     }
     let nonce = format!("{:032x}", rand::random::<u128>());
     let row = literal(&nonce);
@@ -64,7 +67,8 @@ async fn refuse_read_only(writer: &Sql) -> Result<()> {
         .await?;
     match set.first().and_then(|row| row.get(0)) {
         None => Ok(()),
-        Some(file) => Err(Error::failed(
+        Some(file) => Err(Error::new(
+            Code::ClientsNotServed,
             "clients cannot write: default_transaction_read_only is on",
         )
         .cause(format!("it is set in {file}"))),
@@ -85,9 +89,10 @@ async fn refuse_full(sql: &Sql, called: &str) -> Result<()> {
     if full.is_empty() {
         return Ok(());
     }
-    Err(Error::failed(format!(
-        "clients have no connection left: {full} are taken on {called}"
-    ))
+    Err(Error::new(
+        Code::ConnectionsExhausted,
+        format!("clients have no connection left: {full} are taken on {called}"),
+    )
     .cause("max_connections, less what is kept for superusers"))
 }
 
@@ -124,7 +129,10 @@ async fn read_everywhere(
             .value("select host(inet_server_addr()) || ' ' || pg_is_in_recovery()")
             .await?;
         let Some(address) = who.strip_suffix(" true") else {
-            return Err(Error::failed("the read port leads to the leader"));
+            return Err(Error::new(
+                Code::ClientsNotServed,
+                "the read port leads to the leader",
+            ));
         };
         if seen.insert(address.to_owned()) {
             refuse_full(&reader, address).await?;
@@ -141,11 +149,14 @@ async fn read_everywhere(
             })
             .map(|(name, _)| name.to_string())
             .collect();
-        return Err(Error::failed(format!(
-            "through the read port only {} of {expected} replicas answered (not: {})",
-            seen.len(),
-            missing.join(", ")
-        )));
+        return Err(Error::new(
+            Code::ClientsNotServed,
+            format!(
+                "through the read port only {} of {expected} replicas answered (not: {})",
+                seen.len(),
+                missing.join(", ")
+            ),
+        ));
     }
     Ok(expected)
 }
@@ -163,9 +174,10 @@ async fn await_row(reader: &Sql, row: &str, address: &str) -> Result<()> {
         }
         if begin.elapsed() > ARRIVAL {
             let seconds = ARRIVAL.as_secs();
-            return Err(Error::failed(format!(
-                "the row had not arrived at {address} after {seconds} s"
-            )));
+            return Err(Error::new(
+                Code::ClientsNotServed,
+                format!("the row had not arrived at {address} after {seconds} s"),
+            ));
         }
         sleep(Duration::from_millis(50)).await;
     }

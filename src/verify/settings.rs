@@ -13,7 +13,7 @@ use tokio_postgres::SimpleQueryRow;
 use super::{Check, Prover, check};
 use crate::{
     configs::{Access, PatroniConfig},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
     plan::Found,
     render::{self, Files},
@@ -146,11 +146,20 @@ fn wanted(files: &Files, host: &HostName) -> Result<Access> {
     let config = files
         .iter()
         .find(|file| file.path == render::PATRONI_CONFIG);
-    let config =
-        config.ok_or_else(|| Error::failed("no config of Patroni's was rendered for it"))?;
+    let config = config.ok_or_else(|| {
+        Error::new(
+            Code::AnswerUnusable,
+            "no config of Patroni's was rendered for it",
+        )
+    })?;
     let config = PatroniConfig::parse(&config.content);
     config
-        .ok_or_else(|| Error::failed("what was rendered for its Patroni is no config"))?
+        .ok_or_else(|| {
+            Error::new(
+                Code::AnswerUnusable,
+                "what was rendered for its Patroni is no config",
+            )
+        })?
         .access()
 }
 
@@ -167,7 +176,9 @@ pub(super) async fn connect(prover: &Prover, host: &HostName) -> Result<postgres
     let password = &prover.cluster.secrets.superuser;
     postgres::login_with("", stream, host, password, prover.tls.as_deref())
         .await
-        .map_err(|error| Error::failed("no connection to PostgreSQL").because(&*error))
+        .map_err(|error| {
+            Error::new(Code::PostgresqlUnreachable, "no connection to PostgreSQL").because(error)
+        })
 }
 
 async fn ask(prover: &Prover, host: &HostName) -> Result<Answer> {
@@ -182,9 +193,12 @@ async fn ask(prover: &Prover, host: &HostName) -> Result<Answer> {
             rules,
         })
     };
-    timeout(ANSWER, answer)
-        .await
-        .unwrap_or_else(|_| Err(Error::failed("PostgreSQL gave no answer in time")))
+    timeout(ANSWER, answer).await.unwrap_or_else(|_| {
+        Err(Error::new(
+            Code::StatementFailed,
+            "PostgreSQL gave no answer in time",
+        ))
+    })
 }
 
 pub(super) fn field(row: &SimpleQueryRow, name: &str) -> String {

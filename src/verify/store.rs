@@ -67,6 +67,7 @@ fn unlisted(host: &HostName, error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
     use crate::services::etcd::Member;
 
     fn view(store: &str, members: &[&str]) -> View {
@@ -153,7 +154,7 @@ mod tests {
         let silent = (
             HostName::new("a"),
             health(true),
-            Err(Error::failed("no answer")),
+            Err(Error::new(Code::ServiceUnreachable, "no answer")),
         );
         assert!(!judge(vec![silent]).passed);
         let sick = (HostName::new("a"), health(false), Ok(view("1", &["a"])));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{Check, Prover, check};
 use crate::{
     cluster::Node,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, PatroniSource, Role},
     remote::{Script, quote},
     services::postgres::patroni::Status,
@@ -85,11 +85,12 @@ async fn ask(prover: &Prover, node: &Node) -> Result<Installed> {
     if installed.complete {
         return Ok(installed);
     }
-    Err(
-        Error::failed("the host does not say which versions are installed")
-            .on(&node.name)
-            .cause(format!("the script ended with exit code {}", output.code)),
+    Err(Error::new(
+        Code::AnswerUnusable,
+        "the host does not say which versions are installed",
     )
+    .on(&node.name)
+    .cause(format!("the script ended with exit code {}", output.code)))
 }
 
 fn read(text: &str) -> Installed {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
     machine::{Machine, MachineState},
     scenario::Scenario,
@@ -83,8 +83,9 @@ impl Note {
 
 /// Takes down what is about to be broken.
 pub(super) fn note(path: &Path, broken: &Broken) -> Result<Note> {
-    let text = serde_json::to_vec(broken)
-        .map_err(|error| Error::failed("cannot take down what is broken").because(error))?;
+    let text = serde_json::to_vec(broken).map_err(|error| {
+        Error::new(Code::LocalFileFailed, "cannot take down what is broken").because(error)
+    })?;
     files::write(path, files::PRIVATE, &text)?;
     take(path)
 }
@@ -96,9 +97,12 @@ pub(super) fn left(path: &Path) -> Result<Option<(Broken, Note)>> {
         return Ok(None);
     };
     let broken = serde_json::from_str(&text).map_err(|error| {
-        Error::failed(format!("{} makes no sense", path.display()))
-            .because(error)
-            .hint("see what is broken with `pgherd status`, put it right, and remove the file")
+        Error::new(
+            Code::WorkspaceDamaged,
+            format!("{} makes no sense", path.display()),
+        )
+        .because(error)
+        .hint("see what is broken with `pgherd status`, put it right, and remove the file")
     })?;
     let file = File::open(path).map_err(|error| files::failed("cannot open", path, error))?;
     match file.try_lock() {

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The mode of what only its owner may read.
 pub(super) const PRIVATE: u32 = 0o600;
@@ -98,8 +98,11 @@ fn folder_of(path: &Path) -> &Path {
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
-            Error::failed(format!("{} is not UTF-8 text", origin(path).display()))
-                .hint("restore it from a backup")
+            Error::new(
+                Code::WorkspaceDamaged,
+                format!("{} is not UTF-8 text", origin(path).display()),
+            )
+            .hint("restore it from a backup")
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(failed("cannot read", path, e)),
@@ -166,7 +169,7 @@ pub(super) fn origin(path: &Path) -> PathBuf {
 
 pub(super) fn failed(what: &str, path: &Path, e: io::Error) -> Error {
     let denied = e.kind() == io::ErrorKind::PermissionDenied;
-    let error = Error::failed(format!("{what} {}", path.display())).because(e);
+    let error = Error::new(Code::LocalFileFailed, format!("{what} {}", path.display())).because(e);
     if denied {
         error.hint("if an earlier run used sudo, give the .pgherd folder back to yourself with chown -R, or use sudo again")
     } else {

@@ -11,7 +11,7 @@ use tempfile::TempPath;
 
 use super::files;
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     given,
 };
 
@@ -46,10 +46,13 @@ fn public_half(path: &Path, bytes: &[u8]) -> Result<String> {
         return Ok(line);
     }
     let mode = fs::metadata(path).map_or(0, |m| m.permissions().mode() & 0o7777);
-    let error = Error::input(format!(
-        "ssh.identity_file: {} cannot be used as a private key",
-        path.display()
-    ))
+    let error = Error::new(
+        Code::FileUnusable,
+        format!(
+            "ssh.identity_file: {} cannot be used as a private key",
+            path.display()
+        ),
+    )
     .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr));
     if mode & 0o077 != 0 {
         return Err(error.hint(format!(
@@ -64,8 +67,11 @@ fn public_half(path: &Path, bytes: &[u8]) -> Result<String> {
     let beside = beside(path);
     match files::read(&beside)? {
         Some(text) => public_line(&text).ok_or_else(|| {
-            Error::input(format!("{} is not a public key", beside.display()))
-                .hint(write_public(path, &beside))
+            Error::new(
+                Code::FileUnusable,
+                format!("{} is not a public key", beside.display()),
+            )
+            .hint(write_public(path, &beside))
         }),
         None => Err(error
             .cause(format!(
@@ -99,10 +105,13 @@ pub(super) fn of_cluster(path: &Path, cluster: &str) -> Result<Identity> {
     }
     let output = keygen(["-y", "-P", "", "-f"], path)?;
     let public_key = line_of(&output).ok_or_else(|| {
-        Error::failed(format!(
-            "{} is not a private key any more",
-            files::origin(path).display()
-        ))
+        Error::new(
+            Code::WorkspaceDamaged,
+            format!(
+                "{} is not a private key any more",
+                files::origin(path).display()
+            ),
+        )
         .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr))
         .hint("restore it from a backup; the hosts let nobody else in")
         .hint("if there are no hosts yet, remove it: the next `up` makes a new one")
@@ -133,8 +142,10 @@ fn make(path: &Path, cluster: &str) -> Result<()> {
         &made,
     )?;
     if !output.status.success() {
-        return Err(Error::failed("ssh-keygen made no key")
-            .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr)));
+        return Err(
+            Error::new(Code::LocalSystemFailed, "ssh-keygen made no key")
+                .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr)),
+        );
     }
     let shown = fs::File::open(&made)
         .and_then(|file| file.sync_all())
@@ -170,7 +181,7 @@ pub(super) fn run(mut command: Command) -> Result<Output> {
         .output()
         .map_err(|e| {
             let tool = command.get_program().to_string_lossy().into_owned();
-            Error::failed(format!("cannot run {tool}"))
+            Error::new(Code::LocalSystemFailed, format!("cannot run {tool}"))
                 .because(e)
                 .hint("install OpenSSH's client (the package openssh-client)")
         })

@@ -8,7 +8,7 @@ use std::{
 
 use super::{files, identity, ssh_rotation::Rotated};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
     machine::Machine,
 };
@@ -94,9 +94,12 @@ pub(super) fn pin(
         let alias = alias(&machine.host, cluster);
         if let Some(key) = &machine.host_key {
             let key = identity::key_of(key).ok_or_else(|| {
-                Error::failed("the provider's word for the host's key is not a public key")
-                    .on(&machine.host)
-                    .cause(key.clone())
+                Error::new(
+                    Code::InternalError,
+                    "the provider's word for the host's key is not a public key",
+                )
+                .on(&machine.host)
+                .cause(key.clone())
             })?;
             match rotated.get(&machine.host) {
                 Some(it) if it.vouched.as_ref() == Some(&key) => known.pin(&alias, &it.keys),
@@ -178,7 +181,7 @@ fn teach(strangers: &[(&HostName, String)], port: u16) -> Error {
             .map(|(_, address)| format!("{}{ending}\n", scan(address)))
             .collect()
     };
-    Error::failed(format!(
+    Error::new(Code::HostKeyUnknown, format!(
         "nobody has vouched for the host key of {}",
         hosts.join(", ")
     ))

@@ -14,7 +14,7 @@ use rand::{TryRngCore, rngs::OsRng};
 
 use super::{LAUNCHES, absolute, files, identity};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Inventory},
     secret::Secret,
 };
@@ -54,9 +54,13 @@ impl Launches {
             files::private_dir(dir)?;
         }
         let mut token = [0; 16];
-        OsRng
-            .try_fill_bytes(&mut token)
-            .map_err(|e| Error::failed("this system gives no random numbers").because(e))?;
+        OsRng.try_fill_bytes(&mut token).map_err(|e| {
+            Error::new(
+                Code::LocalSystemFailed,
+                "this system gives no random numbers",
+            )
+            .because(e)
+        })?;
         let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
         let private_key = self.new_key()?;
         let text = format!("{token}\n{}", private_key.trim_start());
@@ -107,7 +111,7 @@ impl Launches {
         let output = identity::run(keygen)?;
         let made = files::read(&key)?;
         made.filter(|_| output.status.success()).ok_or_else(|| {
-            Error::failed("ssh-keygen made no key")
+            Error::new(Code::LocalSystemFailed, "ssh-keygen made no key")
                 .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr))
         })
     }
@@ -119,8 +123,11 @@ impl Launches {
 }
 
 fn damaged(path: &Path) -> Error {
-    Error::failed(format!("{} is damaged", path.display()))
-        .hint("if no host is being launched any more, remove it: the next `up` makes a new one")
+    Error::new(
+        Code::WorkspaceDamaged,
+        format!("{} is damaged", path.display()),
+    )
+    .hint("if no host is being launched any more, remove it: the next `up` makes a new one")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
 
 use super::files;
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     holder::{AT_WORK, Holder},
 };
 
@@ -55,10 +55,10 @@ pub(super) fn acquire(path: &Path, cluster: &str, verb: &str) -> Result<RunLock>
         introduce(&mut file, &holder).map_err(|e| files::failed("cannot write", path, e))?;
         return Ok(RunLock { file, holder });
     }
-    Err(Error::failed(format!(
-        "{} is removed whenever it is locked",
-        path.display()
-    )))
+    Err(Error::new(
+        Code::LocalFileFailed,
+        format!("{} is removed whenever it is locked", path.display()),
+    ))
 }
 
 /// The standard library opens files close-on-exec, so no child (an SSH master outlives us) has it.
@@ -92,7 +92,7 @@ fn refused(file: &mut File, cluster: &str) -> Error {
         .read_to_string(&mut text)
         .ok()
         .and_then(|_| Holder::parse(&text));
-    let error = Error::failed(format!("{AT_WORK} `{cluster}`"));
+    let error = Error::new(Code::WorkspaceLocked, format!("{AT_WORK} `{cluster}`"));
     match holder {
         Some(holder) => error
             .cause(holder.to_string())

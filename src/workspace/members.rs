@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{MEMBERS, Workspace, files};
 use crate::{
     cluster::KnownHost,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Role},
 };
 
@@ -62,8 +62,9 @@ impl Workspace {
                 })
                 .collect(),
         };
-        let text = serde_json::to_string_pretty(&list)
-            .map_err(|e| Error::failed("cannot write the list of hosts").because(e))?;
+        let text = serde_json::to_string_pretty(&list).map_err(|e| {
+            Error::new(Code::LocalFileFailed, "cannot write the list of hosts").because(e)
+        })?;
         let text = format!("{text}\n");
         if files::read(&path)?.as_deref() == Some(text.as_str()) {
             return Ok(());
@@ -74,7 +75,7 @@ impl Workspace {
 
 fn read(text: &str, path: &Path) -> Result<Vec<KnownHost>> {
     let list: List = serde_json::from_str(text).map_err(|e| {
-        Error::failed(format!("{} is damaged", files::origin(path).display()))
+        Error::new(Code::WorkspaceDamaged, format!("{} is damaged", files::origin(path).display()))
             .because(e)
             .cause("it is the list of the hosts that belong to the cluster")
             .hint("restore it from a backup")

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{AuthorityStage, Lapse, PKI, ROTATION, SECRETS, Workspace, files, pki, secrets};
 use crate::{
     cluster::Interim,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     secret::Secret,
 };
 
@@ -133,10 +133,13 @@ fn read(path: &Path) -> Result<Option<State>> {
     };
     // The parser's own words could quote a password.
     serde_json::from_str(&text).map(Some).map_err(|_| {
-        Error::failed(format!("{} is damaged", files::origin(path).display()))
-            .cause("it says how far the change of the passwords has come")
-            .hint("restore it from a backup")
-            .hint("or remove it: `up` then sets the passwords of secrets.yaml everywhere")
+        Error::new(
+            Code::WorkspaceDamaged,
+            format!("{} is damaged", files::origin(path).display()),
+        )
+        .cause("it says how far the change of the passwords has come")
+        .hint("restore it from a backup")
+        .hint("or remove it: `up` then sets the passwords of secrets.yaml everywhere")
     })
 }
 
@@ -163,7 +166,12 @@ pub(super) fn advance(path: &Path, stage: SecretsStage) -> Result<()> {
             rewind: secrets::passing()?,
         },
     };
-    let text = serde_json::to_string_pretty(&state)
-        .map_err(|e| Error::failed("cannot write down how far the change has come").because(e))?;
+    let text = serde_json::to_string_pretty(&state).map_err(|e| {
+        Error::new(
+            Code::LocalFileFailed,
+            "cannot write down how far the change has come",
+        )
+        .because(e)
+    })?;
     files::write(path, files::PRIVATE, format!("{text}\n").as_bytes())
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use super::known_hosts;
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Ssh},
 };
 
@@ -25,9 +25,10 @@ pub(super) fn render(
     let user = &source.ssh.user;
     // Newer clients expand `%` and `$` here and older ones do not, so neither has one form for all.
     if user.is_empty() || user.contains(|c: char| c.is_whitespace() || "\"'\\%$#".contains(c)) {
-        return Err(Error::input(format!(
-            "ssh.user: {user:?} cannot be the name of a user"
-        )));
+        return Err(Error::new(
+            Code::InventoryInvalid,
+            format!("ssh.user: {user:?} cannot be the name of a user"),
+        ));
     }
     let hosts: String = addresses
         .iter()
@@ -96,10 +97,13 @@ pub(super) fn addresses(text: &str) -> BTreeMap<HostName, Ipv4Addr> {
 /// `%%` for the expansion that follows; for `${` that expansion has no escape.
 fn quoted(path: &Path) -> Result<String> {
     let refused = |why: &str| {
-        Err(Error::input(format!(
-            "{} {why}, which OpenSSH's configuration has no way to say",
-            path.display()
-        ))
+        Err(Error::new(
+            Code::FileUnusable,
+            format!(
+                "{} {why}, which OpenSSH's configuration has no way to say",
+                path.display()
+            ),
+        )
         .hint("move the inventory, or the key, to a folder with a plainer name"))
     };
     let Some(text) = path.to_str() else {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{IDENTITY, Identity, Workspace, files, identity, known_hosts, ssh_config};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{self, HostName},
     machine::Machine,
 };
@@ -89,14 +89,22 @@ pub(super) fn rotated(dir: &Path) -> Result<BTreeMap<HostName, Rotated>> {
 }
 
 fn damaged(path: &Path, holds: &str, error: serde_json::Error) -> Error {
-    Error::failed(format!("{} is damaged", files::origin(path).display()))
-        .cause(holds)
-        .because(error)
+    Error::new(
+        Code::WorkspaceDamaged,
+        format!("{} is damaged", files::origin(path).display()),
+    )
+    .cause(holds)
+    .because(error)
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::failed(format!("cannot write {}", path.display())).because(e))?;
+    let text = serde_json::to_string_pretty(value).map_err(|e| {
+        Error::new(
+            Code::LocalFileFailed,
+            format!("cannot write {}", path.display()),
+        )
+        .because(e)
+    })?;
     files::write(path, files::PRIVATE, format!("{text}\n").as_bytes())
 }
 

@@ -13,7 +13,7 @@
 use super::{TLS, Workspace, files};
 use crate::{
     cluster::TlsStage,
-    error::{Error, Result},
+    error::{Code, Error, Result},
 };
 
 /// Those that are not an end.
@@ -36,9 +36,12 @@ impl Workspace {
             .find(|stage| stage.as_str() == text.trim())
             .map(Some)
             .ok_or_else(|| {
-                Error::failed(format!("{} is damaged", files::origin(&path).display()))
-                    .cause("it says how far the cluster has come on its way to TLS, or from it")
-                    .hint("restore it from a backup: its text is offered or used")
+                Error::new(
+                    Code::WorkspaceDamaged,
+                    format!("{} is damaged", files::origin(&path).display()),
+                )
+                .cause("it says how far the cluster has come on its way to TLS, or from it")
+                .hint("restore it from a backup: its text is offered or used")
             })
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{LAUNCHES, PKI, RUNS, files, pki};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// Refuses the workspace in `dir` if it, its parent `.pgherd`, or a file in it is another user's, a
 /// link to somewhere else, or no file at all. What is not there cannot be wrong.
@@ -62,38 +62,41 @@ impl Us {
         };
         if metadata.is_symlink() {
             let to = fs::read_link(path).unwrap_or_else(|_| PathBuf::from("?"));
-            return Err(Error::input(format!("{} is a link", path.display()))
-                .cause(format!("it leads to {}", to.display()))
-                .left("nothing was read or written")
-                .hint(
-                    "a workspace has no links: put the folder, or the file itself, in its place",
-                ));
+            return Err(Error::new(
+                Code::WorkspaceUntrusted,
+                format!("{} is a link", path.display()),
+            )
+            .cause(format!("it leads to {}", to.display()))
+            .left("nothing was read or written")
+            .hint("a workspace has no links: put the folder, or the file itself, in its place"));
         }
         if !metadata.is_file() && !metadata.is_dir() {
-            return Err(
-                Error::input(format!("{} is neither a file nor a folder", path.display()))
-                    .cause("reading it might never end")
-                    .left("nothing was read or written")
-                    .hint("move it away, or restore the file from a backup"),
-            );
+            return Err(Error::new(
+                Code::WorkspaceUntrusted,
+                format!("{} is neither a file nor a folder", path.display()),
+            )
+            .cause("reading it might never end")
+            .left("nothing was read or written")
+            .hint("move it away, or restore the file from a backup"));
         }
         let owner = metadata.uid();
         if owner == self.user || owner == 0 || Some(owner) == self.caller {
             return Ok(());
         }
-        Err(
-            Error::input(format!("{} belongs to somebody else", path.display()))
-                .cause(format!(
-                    "its owner is the user {owner}, and you are the user {}",
-                    self.user
-                ))
-                .left("nothing was read or written")
-                .hint(format!(
-                    "if you trust what is in it, make it yours: chown -R {} {}",
-                    self.user,
-                    crate::remote::quote(&path.display().to_string())
-                )),
+        Err(Error::new(
+            Code::WorkspaceUntrusted,
+            format!("{} belongs to somebody else", path.display()),
         )
+        .cause(format!(
+            "its owner is the user {owner}, and you are the user {}",
+            self.user
+        ))
+        .left("nothing was read or written")
+        .hint(format!(
+            "if you trust what is in it, make it yours: chown -R {} {}",
+            self.user,
+            crate::remote::quote(&path.display().to_string())
+        )))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         operator::{Question, consent},
         run::{Leftovers, Run, Taken},
     },
-    error::{Error, Result},
+    error::{Code, Error, Result},
     services::postgres::patroni,
 };
 
@@ -123,10 +123,10 @@ fn possible(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> 
         .partition(|scenario| !can_be_played(**scenario, context.provider.as_ref()));
     let names: Vec<&str> = cannot.iter().map(|scenario| scenario.as_str()).collect();
     if can.is_empty() {
-        return Err(Error::input(format!(
-            "{} cannot be played on these hosts",
-            names.join(", ")
-        ))
+        return Err(Error::new(
+            Code::Unsupported,
+            format!("{} cannot be played on these hosts", names.join(", ")),
+        )
         .cause("their provider has no honest way to do that to a host")
         .hint("kill-leader and stop-leader need nothing but SSH"));
     }
@@ -156,11 +156,12 @@ async fn guard(
     }
     let survey = patroni::survey(&connected.http, &cluster).await;
     if survey.values().flatten().any(|status| status.pause) {
-        return Err(
-            Error::failed("Patroni is paused, so that nothing would fail over")
-                .left("nothing was broken")
-                .hint("resume it: pgherd resume"),
-        );
+        return Err(Error::new(
+            Code::ClusterPaused,
+            "Patroni is paused, so that nothing would fail over",
+        )
+        .left("nothing was broken")
+        .hint("resume it: pgherd resume"));
     }
     let clients = Clients::find(
         cluster.clone(),

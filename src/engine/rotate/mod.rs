@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, INTERIM_REPLICATION_USER, REPLICATION_USER},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Event,
     inventory::Role,
     machine::Machine,
@@ -87,22 +87,26 @@ pub(crate) async fn run(
 fn intent(context: &Context, change: Change) -> Result<Intent> {
     let cluster = &context.inventory.cluster;
     match change {
-        Change::Certs { .. } if !context.inventory.tls.enabled => {
-            Err(Error::input(format!("{cluster} has no certificates"))
-                .cause("TLS is off (tls.enabled: false)"))
-        }
+        Change::Certs { .. } if !context.inventory.tls.enabled => Err(Error::new(
+            Code::NotPossibleNow,
+            format!("{cluster} has no certificates"),
+        )
+        .cause("TLS is off (tls.enabled: false)")),
         Change::Certs { prepare: true } => Ok(Intent::Trust),
         Change::Certs { prepare: false } => Ok(Intent::Certs),
         Change::Ssh { host_keys } => ssh::intent(context, host_keys),
         Change::Secrets { users } => {
             let (new, given) = context.workspace.renewable_secrets(users)?;
             if new.is_empty() {
-                return Err(Error::input("there is no password that pgherd may change")
-                    .cause("all of them are given by secrets.file or by variables")
-                    .hint(format!(
-                        "change them there, then: {}",
-                        context.command("up")
-                    )));
+                return Err(Error::new(
+                    Code::NotPossibleNow,
+                    "there is no password that pgherd may change",
+                )
+                .cause("all of them are given by secrets.file or by variables")
+                .hint(format!(
+                    "change them there, then: {}",
+                    context.command("up")
+                )));
             }
             Ok(Intent::Secrets { new, given, users })
         }
@@ -179,13 +183,14 @@ impl Rotation<'_> {
         if plan.is_empty() {
             return Ok(());
         }
-        Err(
-            Error::failed("the cluster is not as the inventory says, or not as it should be")
-                .cause(format!("{} would change", count(plan.changes(), "step")))
-                .left("nothing was changed")
-                .hint(format!("see: {}", context.command("plan")))
-                .hint(format!("first make it so: {}", context.command("up"))),
+        Err(Error::new(
+            Code::ClusterNotAsDeclared,
+            "the cluster is not as the inventory says, or not as it should be",
         )
+        .cause(format!("{} would change", count(plan.changes(), "step")))
+        .left("nothing was changed")
+        .hint(format!("see: {}", context.command("plan")))
+        .hint(format!("first make it so: {}", context.command("up"))))
     }
 
     async fn on<T>(&self, work: impl AsyncFnOnce(&Connected<'_>) -> Result<T>) -> Result<T> {
@@ -287,11 +292,14 @@ async fn logins(connected: &Connected<'_>, cluster: &Cluster) -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(Error::failed(format!(
-                "{} did not log in as {wanted} within {} s",
-                others.join(", "),
-                LOGIN.as_secs()
-            )));
+            return Err(Error::new(
+                Code::RotationIncomplete,
+                format!(
+                    "{} did not log in as {wanted} within {} s",
+                    others.join(", "),
+                    LOGIN.as_secs()
+                ),
+            ));
         }
         sleep(Duration::from_millis(300)).await;
     }

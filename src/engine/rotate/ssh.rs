@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::Intent;
 use crate::{
     engine::{connected::Connected, context::Context, run::Run},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Event,
     inventory::HostName,
     machine::Machine,
@@ -38,7 +38,7 @@ pub(super) fn intent(context: &Context, host_keys: bool) -> Result<Intent> {
         return Ok(Intent::Ssh { own });
     }
     Err(
-        Error::input("the key that logs in to the hosts is yours, not pgherd's")
+        Error::new(Code::NotPossibleNow, "the key that logs in to the hosts is yours, not pgherd's")
             .cause("ssh.identity_file names it, or your own ssh chooses it")
             .hint("change it with your own tools: add the new one on each host, name it in the inventory, remove the old one")
             .hint("to change the hosts' own keys: pgherd rotate ssh --host-keys"),
@@ -153,9 +153,11 @@ impl SshKeys<'_> {
                 if output.success() && !keys.is_empty() {
                     return Ok((host.clone(), keys));
                 }
-                Err(Error::failed("the host made no new SSH keys")
-                    .on(host)
-                    .excerpt("stderr", output.stderr))
+                Err(
+                    Error::new(Code::RotationIncomplete, "the host made no new SSH keys")
+                        .on(host)
+                        .excerpt("stderr", output.stderr),
+                )
             }
         }))
         .await;
@@ -212,7 +214,7 @@ impl SshKeys<'_> {
         let remote = self.trial(Some(identity), None)?;
         let tried = join_all(self.hosts().map(|host| async {
             match remote.connect(host).await {
-                Ok(()) => Err(Error::failed("the host still lets the old SSH key in")
+                Ok(()) => Err(Error::new(Code::RotationIncomplete, "the host still lets the old SSH key in")
                     .on(host)
                     .cause("its line was removed from the files that sshd names; something else knows the key")
                     .hint("look for it: sudo sshd -T | grep -i -e authorizedkeys -e trustedusercakeys")),
@@ -240,17 +242,14 @@ impl SshKeys<'_> {
 
 /// Whether the host was there and did not want the key.
 fn is_refusal(error: &Error) -> bool {
-    error
-        .causes()
-        .iter()
-        .any(|cause| cause.contains("Permission denied"))
+    error.code() == Code::SshPermissionDenied
 }
 
 /// The key as sshd's log has it.
 fn fingerprint(blob: &str) -> Result<String> {
-    let bytes = BASE64_STANDARD
-        .decode(blob)
-        .map_err(|error| Error::failed("the old SSH key is not in base64").because(error))?;
+    let bytes = BASE64_STANDARD.decode(blob).map_err(|error| {
+        Error::new(Code::RotationIncomplete, "the old SSH key is not in base64").because(error)
+    })?;
     let digest = BASE64_STANDARD_NO_PAD.encode(Sha256::digest(bytes));
     Ok(format!("SHA256:{digest}"))
 }

@@ -25,7 +25,7 @@ use crate::{
     cluster::{INTERIM_REPLICATION_USER, REPLICATION_USER},
     configs::PatroniConfig,
     engine::context::Context,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     facts::Os,
     inventory::{HostName, Role},
     plan::{
@@ -352,7 +352,11 @@ impl Remote for Hosts {
         }
         let done = self.carry_out(host, script);
         if done.is_none() && script.contains("exec 9>/run/pgherd/") {
-            return Err(Error::failed("this is the script of no step that is planned").on(host));
+            return Err(Error::new(
+                Code::InternalError,
+                "this is the script of no step that is planned",
+            )
+            .on(host));
         }
         if let Some(step) = done {
             let interruption = self
@@ -381,7 +385,7 @@ impl Remote for Hosts {
         let host = host.clone();
         if port == haproxy.write_port || port == haproxy.read_port || port == 5432 {
             if self.with(|model| model.leader().is_none()) {
-                return Err(Error::failed("nobody listens").on(&host));
+                return Err(Error::new(Code::ServiceUnreachable, "nobody listens").on(&host));
             }
             tokio::spawn(answers::postgres(far, move |query| {
                 this.sql(&host, reads, query)

@@ -155,7 +155,10 @@ fn a_leader_without_others_restarts_in_its_place() {
     // The others are only not there now.
     let mut deserted = three(&["node1"]);
     for host in ["node2", "node3"] {
-        deserted.insert(HostName::new(host), Err(Error::failed("no answer")));
+        deserted.insert(
+            HostName::new(host),
+            Err(Error::new(Code::ServiceUnreachable, "no answer")),
+        );
     }
     let leader = deserted.get_mut(&HostName::new("node1")).unwrap();
     leader.as_mut().unwrap().replication.clear();

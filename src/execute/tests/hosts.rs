@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexS
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Events, Outcome, Stamped},
     execute::{self, Context, SharedSurvey},
     http::Http,
@@ -20,7 +20,7 @@ use crate::{
         Action, Plan, Step,
         tests::world::{FIVE, cluster},
     },
-    remote::{BROKEN, Connection, OnLine, Output, Remote, Script},
+    remote::{Connection, OnLine, Output, Remote, Script},
 };
 
 /// What becomes of a script.
@@ -96,7 +96,9 @@ impl Remote for Hosts {
                     stderr: stderr.into(),
                 })
             }
-            Deed::Breaks => Err(Error::failed(BROKEN).on(host)),
+            Deed::Breaks => {
+                Err(Error::new(Code::SshConnectionLost, "the connection broke").on(host))
+            }
             Deed::Hangs => std::future::pending().await,
         }
     }

@@ -9,12 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::hosts::{Deed, Hosts, script, walk, walk_until};
 use crate::{
-    error::Kind,
+    error::{Code, Kind},
     event::Event,
     event::Outcome::{Cancelled, Changed, Failed},
     inventory::HostName,
     plan::Step,
-    remote::BROKEN,
 };
 
 /// Every script ends well but those of hosts that are called after what becomes of theirs.
@@ -152,7 +151,7 @@ async fn a_connection_that_breaks_again_is_an_error_and_no_journal_is_asked_for(
         ..script("breaks", &[])
     };
     let walked = walk(by_name(), vec![step]).await;
-    assert_eq!(walked.error().what(), BROKEN);
+    assert_eq!(walked.error().code(), Code::SshConnectionLost);
     assert_eq!(walked.log, ["breaks begins", "breaks begins"]);
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::world::{FIVE, ONE, cluster};
 use crate::{
     cluster::Cluster,
-    error::{Error, Kind, Result},
+    error::{Code, Error, Kind, Result},
     inventory::HostName,
     plan::{
         Action, Plan,
@@ -63,7 +63,7 @@ impl Told {
     }
 
     fn silent(&mut self, host: &str) {
-        let error = Error::failed("port 8008 does not answer");
+        let error = Error::new(Code::ServiceUnreachable, "port 8008 does not answer");
         self.survey.insert(HostName::new(host), Err(error));
     }
 

@@ -7,7 +7,7 @@ use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
 
 use super::failure::Doing;
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory,
 };
 
@@ -50,8 +50,11 @@ impl Account {
         }
         let config = loader.load().await;
         let region = config.region().map(ToString::to_string).ok_or_else(|| {
-            Error::input("no AWS region is named anywhere")
-                .hint("write provider.region, or set AWS_REGION, or `aws configure set region …`")
+            Error::new(
+                Code::ProviderSettingUnusable,
+                "no AWS region is named anywhere",
+            )
+            .hint("write provider.region, or set AWS_REGION, or `aws configure set region …`")
         })?;
         // Nothing depends on what it answers, and many private networks have no way to it.
         let ssm = aws_sdk_ssm::config::Builder::from(&config)

@@ -8,7 +8,7 @@ use aws_sdk_ec2::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::error::{Error, Kind};
+use crate::error::{Code, Error};
 
 /// A call that did not go well.
 #[derive(Debug, Clone)]
@@ -31,10 +31,10 @@ impl Failure {
     fn unanswered(&self) -> Error {
         let text = self.causes.join(": ");
         if text.contains("credential") || text.contains("identity") || text.contains("SSO") {
-            return Error::failed(format!("cannot {}: no usable AWS credentials", self.doing))
+            return Error::new(Code::AwsCredentials, format!("cannot {}: no usable AWS credentials", self.doing))
                 .hint("give them as to any AWS tool: AWS_PROFILE, `aws configure`, `aws sso login`, an instance role, or provider.profile");
         }
-        Error::failed(format!("cannot {}: AWS does not answer", self.doing))
+        Error::new(Code::AwsUnreachable, format!("cannot {}: AWS does not answer", self.doing))
             .hint("see whether provider.region is a region that there is, and whether its endpoint can be reached from here")
     }
 }
@@ -46,32 +46,32 @@ impl From<Failure> for Error {
         let error = match code {
             None => failure.unanswered(),
             Some("UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException") => {
-                Error::failed(format!("these credentials may not {doing}"))
+                Error::new(Code::AwsDenied, format!("these credentials may not {doing}"))
                     .hint("docs/iam-policy.json is the smallest policy that suffices")
             }
             Some(
                 "AuthFailure" | "InvalidClientTokenId" | "SignatureDoesNotMatch" | "ExpiredToken"
                 | "RequestExpired" | "InvalidAccessKeyId",
-            ) => Error::failed(format!("cannot {doing}: AWS does not take these credentials"))
+            ) => Error::new(Code::AwsCredentials, format!("cannot {doing}: AWS does not take these credentials"))
                 .hint("log in again (`aws sso login`), or see AWS_PROFILE and provider.profile")
                 .hint("a region that must be opted into refuses the credentials of accounts that have not"),
             Some("InsufficientInstanceCapacity") => {
-                Error::failed(format!("cannot {doing}: the zone has no room for it now"))
+                Error::new(Code::AwsNoCapacity, format!("cannot {doing}: the zone has no room for it now"))
                     .hint("run `up` again later; or give the host another `zone` or `instance_type`")
             }
             Some("InstanceLimitExceeded" | "VcpuLimitExceeded" | "VolumeLimitExceeded"
                 | "SecurityGroupLimitExceeded" | "MaxIOPSLimitExceeded") => {
-                Error::failed(format!("cannot {doing}: the account's quota is used up"))
+                Error::new(Code::AwsQuota, format!("cannot {doing}: the account's quota is used up"))
                     .hint("ask for more in the Service Quotas console, or remove what is not needed")
             }
             Some("RequestLimitExceeded" | "Throttling" | "ThrottlingException") => {
-                Error::failed(format!("cannot {doing}: AWS throttles the account"))
+                Error::new(Code::AwsThrottled, format!("cannot {doing}: AWS throttles the account"))
                     .hint("run the same command again: it takes up from here")
             }
             Some("OptInRequired" | "PendingVerification" | "Blocked") => {
-                Error::failed(format!("cannot {doing}: the account is not ready for it"))
+                Error::new(Code::AwsFailed, format!("cannot {doing}: the account is not ready for it"))
             }
-            Some(_) => Error::new(Kind::Failed, format!("cannot {doing}")),
+            Some(_) => Error::new(Code::AwsFailed, format!("cannot {doing}")),
         };
         let error = match code {
             Some(code) => error.cause(format!("{code}: {}", failure.causes.join(": "))),

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::failure::{Doing, Failure};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     provider::Machine,
 };
 
@@ -66,14 +66,17 @@ async fn await_state(ec2: &Client, machine: &Machine, wanted: &[State]) -> Resul
         match state {
             Some(state) if wanted.contains(&state) => return Ok(state),
             Some(State::Terminated | State::ShuttingDown) | None => {
-                return Err(Error::failed("its instance is gone"));
+                return Err(Error::new(Code::HostNotRunning, "its instance is gone"));
             }
             Some(state) if begin.elapsed() > TIMEOUT => {
-                return Err(Error::failed(format!(
-                    "its instance is still {} after {} s",
-                    state.as_str(),
-                    TIMEOUT.as_secs()
-                )));
+                return Err(Error::new(
+                    Code::HostDidNotStart,
+                    format!(
+                        "its instance is still {} after {} s",
+                        state.as_str(),
+                        TIMEOUT.as_secs()
+                    ),
+                ));
             }
             Some(_) => sleep(LOOK).await,
         }

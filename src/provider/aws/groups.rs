@@ -16,7 +16,7 @@ use super::{
     rules::{self, Difference},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{Inventory, Role},
     provider::CLUSTER_LABEL,
 };
@@ -264,9 +264,12 @@ async fn taken(
     match group {
         // Made by a run that died the moment before.
         Some(group) if tag(group.tags(), CLUSTER_LABEL) == Some(cluster) => Ok((role, group)),
-        _ => Err(Error::failed(format!("the name {name} is taken in {vpc}"))
-            .cause("that security group is none of this cluster's")
-            .hint("remove it, or give the cluster another name")),
+        _ => Err(Error::new(
+            Code::NameTaken,
+            format!("the name {name} is taken in {vpc}"),
+        )
+        .cause("that security group is none of this cluster's")
+        .hint("remove it, or give the cluster another name")),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     failure::{Doing, Failure},
     instance::{Found, filter},
 };
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// Canonical's account, by which it publishes Ubuntu's images in every commercial region.
 const CANONICAL: &str = "099720109477";
@@ -73,9 +73,10 @@ async fn published(ssm: &aws_sdk_ssm::Client, word: &str, machine: &str) -> Opti
 }
 
 fn unknown(id: &str) -> Error {
-    Error::input(format!(
-        "there is no image {id} that these credentials can see"
-    ))
+    Error::new(
+        Code::ProviderSettingUnusable,
+        format!("there is no image {id} that these credentials can see"),
+    )
     .hint("the same image has another id in each region; see provider.region")
     .hint("`ubuntu-24.04` and `ubuntu-24.04-minimal` mean the right one in each region")
 }
@@ -117,7 +118,7 @@ async fn newest(ec2: &Client, word: &str, machine: &str, architecture: &str) -> 
     // An ISO time, so that text sorts as time does.
     let newest = answer.images().iter().max_by_key(|it| it.creation_date());
     newest.and_then(image).ok_or_else(|| {
-        Error::failed(format!("there is no image {word} for {architecture} here"))
+        Error::new(Code::ImageUnavailable, format!("there is no image {word} for {architecture} here"))
             .cause(format!("account {CANONICAL} shows none named {pattern}"))
             .hint("name an image of Ubuntu 24.04 by its id in provider.image; in some partitions, Canonical's account is another")
     })

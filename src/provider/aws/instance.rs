@@ -9,7 +9,7 @@ use aws_sdk_ec2::{
 
 use super::failure::{Doing, Failure};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{Connect, HostName},
     provider::{CLUSTER_LABEL, HOST_LABEL, ID_LABEL, Machine, MachineState},
 };
@@ -178,13 +178,16 @@ pub(super) async fn alive(ec2: &Client, cluster: &str) -> Result<Vec<Found>> {
         if let [one, other] = pair
             && one.host == other.host
         {
-            return Err(Error::failed("two instances say that they are this host")
-                .on(&one.host)
-                .cause(format!("{} and {} carry its tags", one.id, other.id))
-                .left("nothing was touched")
-                .hint(
-                    "terminate the one that is not the cluster's, or take its tag pgherd:host away",
-                ));
+            return Err(Error::new(
+                Code::InfrastructureDiffers,
+                "two instances say that they are this host",
+            )
+            .on(&one.host)
+            .cause(format!("{} and {} carry its tags", one.id, other.id))
+            .left("nothing was touched")
+            .hint(
+                "terminate the one that is not the cluster's, or take its tag pgherd:host away",
+            ));
         }
     }
     Ok(found)

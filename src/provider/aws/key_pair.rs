@@ -8,7 +8,7 @@ use super::{
     instance::{Found, filter, tag},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     provider::CLUSTER_LABEL,
 };
 
@@ -54,10 +54,13 @@ pub(super) async fn ask(ec2: &Client, cluster: &str, tags: &Tags<'_>) -> Result<
 /// Refuses a key pair that is somebody else's.
 pub(super) fn check(cluster: &str, found: Option<&(String, bool)>) -> Result<()> {
     match found {
-        Some((_, false)) => Err(Error::failed(format!(
-            "the name {} is taken by a key pair that is none of this cluster's",
-            name(cluster)
-        ))
+        Some((_, false)) => Err(Error::new(
+            Code::NameTaken,
+            format!(
+                "the name {} is taken by a key pair that is none of this cluster's",
+                name(cluster)
+            ),
+        )
         .left("nothing was touched")
         .hint("remove it, or give the cluster another name")),
         _ => Ok(()),
@@ -83,7 +86,7 @@ pub(super) async fn ensure(
             .iter()
             .find(|it| it.key_name.as_deref() == Some(&name))
         {
-            return Err(Error::failed("the cluster's hosts know another SSH key than the one here")
+            return Err(Error::new(Code::InfrastructureDiffers, "the cluster's hosts know another SSH key than the one here")
                 .cause(format!("{} ({}) was made with the key pair {name}", host.host, host.id))
                 .left("nothing was touched")
                 .hint("take the workspace (.pgherd/) of whoever made the cluster, or name the key in ssh.identity_file"));

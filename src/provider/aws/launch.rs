@@ -20,7 +20,7 @@ use super::{
     together, user_data,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Events, HostState},
     inventory::{Aws, Connect, HostName, Inventory, Role},
     provider::{Access, Machine, ssh_probe::answers},
@@ -125,7 +125,12 @@ impl Launch<'_> {
                 self.launches.finish(host)?;
                 let again = self.run(host, survey, groups).await;
                 again.and_then(|id| {
-                    id.ok_or_else(|| Error::failed("its instance ended as soon as it was launched"))
+                    id.ok_or_else(|| {
+                        Error::new(
+                            Code::HostDidNotStart,
+                            "its instance ended as soon as it was launched",
+                        )
+                    })
                 })
             }
             Err(error) => Err(error),
@@ -278,7 +283,7 @@ impl Launch<'_> {
             Connect::Public => "runs with a public address",
             Connect::Private => "runs",
         };
-        Error::failed(format!("{id} is not one that {what} after {} s", RUNNING.as_secs()))
+        Error::new(Code::HostDidNotStart, format!("{id} is not one that {what} after {} s", RUNNING.as_secs()))
             .on(host)
             .hint("an instance that has no public address cannot get one: make it anew, or use provider.connect: private")
     }
@@ -306,11 +311,14 @@ impl Launch<'_> {
 
     fn silent(&self, found: &Found, address: std::net::Ipv4Addr, timeout: Duration) -> Error {
         let port = self.inventory.ssh.port;
-        let error = Error::failed(format!(
-            "{} runs, but nothing answers as SSH on {address}:{port} after {} s",
-            found.id,
-            timeout.as_secs()
-        ))
+        let error = Error::new(
+            Code::HostDidNotStart,
+            format!(
+                "{} runs, but nothing answers as SSH on {address}:{port} after {} s",
+                found.id,
+                timeout.as_secs()
+            ),
+        )
         .on(&found.host)
         .hint(format!(
             "its console: aws ec2 get-console-output --latest --instance-id {}",
@@ -325,8 +333,11 @@ impl Launch<'_> {
 }
 
 fn ended(found: &Found) -> Error {
-    let error =
-        Error::failed(format!("{} ended as soon as it was launched", found.id)).on(&found.host);
+    let error = Error::new(
+        Code::HostDidNotStart,
+        format!("{} ended as soon as it was launched", found.id),
+    )
+    .on(&found.host);
     match &found.reason {
         Some(reason) => error.cause(reason.clone()),
         None => error,

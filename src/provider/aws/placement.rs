@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use ipnet::Ipv4Net;
 
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Role},
 };
 
@@ -103,10 +103,13 @@ fn nowhere(wish: &Wish<'_>, subnets: &[Subnet]) -> Error {
             Some(format!("{id} ({network}, {zone}): {reason}\n"))
         })
         .collect();
-    let mut error = Error::failed("there is no subnet that this host can be in")
-        .on(wish.host)
-        .excerpt("the subnets", reasons)
-        .left("nothing was made");
+    let mut error = Error::new(
+        Code::NetworkUnsuitable,
+        "there is no subnet that this host can be in",
+    )
+    .on(wish.host)
+    .excerpt("the subnets", reasons)
+    .left("nothing was made");
     if wish.offered.is_empty() {
         error = error.hint(format!(
             "the region has no instance type {}; name another in provider.instance_type",

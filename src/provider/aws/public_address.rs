@@ -10,7 +10,7 @@ use tokio::{net::TcpStream, sync::OnceCell, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::Aws,
 };
 
@@ -34,7 +34,8 @@ impl PublicAddress {
 
 async fn address(settings: &Aws) -> Result<Ipv4Addr> {
     let failed = |cause: String| {
-        Error::input(
+        Error::new(
+            Code::ProviderSettingUnusable,
             "from where will this machine reach the hosts? Its public address could not be found",
         )
         .cause(cause)

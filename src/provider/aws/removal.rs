@@ -16,7 +16,7 @@ use super::{
     rules,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Events, HostState},
     inventory::HostName,
     provider::{HOST_LABEL, ID_LABEL, Resource},
@@ -262,10 +262,10 @@ async fn wait_ended(ec2: &Client, ids: &[String], ended: impl Fn(&str)) -> Resul
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(Error::failed(format!(
-                "instances do not end within {} s",
-                ENDING.as_secs()
-            ))
+            return Err(Error::new(
+                Code::LeftoversRemain,
+                format!("instances do not end within {} s", ENDING.as_secs()),
+            )
             .cause(format!("still there: {}", left.join(", "))));
         }
         sleep(pause).await;

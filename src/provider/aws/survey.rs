@@ -14,7 +14,7 @@ use super::{
     public_address::PublicAddress,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{Aws, Connect, HostName, Inventory, Role},
 };
 
@@ -95,10 +95,13 @@ pub(super) async fn survey(
             }
         };
         if own.volume_gb < image.least_gb {
-            return Err(Error::input(format!(
-                "a volume of {} GiB is too small for the image {}, which needs {}",
-                own.volume_gb, image.id, image.least_gb
-            ))
+            return Err(Error::new(
+                Code::ProviderSettingUnusable,
+                format!(
+                    "a volume of {} GiB is too small for the image {}, which needs {}",
+                    own.volume_gb, image.id, image.least_gb
+                ),
+            )
             .on(host)
             .hint("raise volume_gb"));
         }
@@ -150,7 +153,7 @@ async fn subnets(ec2: &Client, settings: &Aws) -> Result<Vec<Subnet>> {
     })?;
     let found: Vec<Subnet> = answer.subnets().iter().filter_map(subnet).collect();
     if found.is_empty() {
-        return Err(Error::failed("there is no default VPC with subnets here")
+        return Err(Error::new(Code::NetworkUnsuitable, "there is no default VPC with subnets here")
             .hint("name subnets in provider.subnet_ids, or make a default VPC: aws ec2 create-default-vpc"));
     }
     Ok(found)
@@ -170,20 +173,26 @@ fn subnet(subnet: &types::Subnet) -> Option<Subnet> {
 fn one_vpc(subnets: &[Subnet], found: &[Found]) -> Result<String> {
     let vpc = subnets.first().map(|it| it.vpc.clone()).unwrap_or_default();
     if let Some(other) = subnets.iter().find(|it| it.vpc != vpc) {
-        return Err(Error::input(format!(
-            "{} is in {}, and {} in {vpc}",
-            other.id, other.vpc, subnets[0].id
-        ))
+        return Err(Error::new(
+            Code::ProviderSettingUnusable,
+            format!(
+                "{} is in {}, and {} in {vpc}",
+                other.id, other.vpc, subnets[0].id
+            ),
+        )
         .hint("the subnets of a cluster must be in one VPC"));
     }
     let stray = found
         .iter()
         .find(|it| it.vpc.as_ref().is_some_and(|other| *other != vpc));
     match stray {
-        Some(stray) => Err(Error::failed(format!(
-            "the host is in {}, and the inventory's subnets are in {vpc}",
-            stray.vpc.as_deref().unwrap_or_default()
-        ))
+        Some(stray) => Err(Error::new(
+            Code::NetworkUnsuitable,
+            format!(
+                "the host is in {}, and the inventory's subnets are in {vpc}",
+                stray.vpc.as_deref().unwrap_or_default()
+            ),
+        )
         .on(&stray.host)
         .left("nothing was touched")
         .hint("a cluster cannot move to another VPC; make another cluster there")),

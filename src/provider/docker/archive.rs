@@ -8,7 +8,7 @@ use bollard::query_parameters::{
 use futures_util::TryStreamExt;
 
 use super::engine::{self, Engine};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// A file or folder to put into a container.
 pub(super) struct Entry<'a> {
@@ -41,7 +41,11 @@ pub(super) async fn read(engine: &Engine, container: &str, path: &str) -> Result
         .map(|bytes| first_file(&bytes))
         .transpose()
         .map_err(|error| {
-            Error::failed(format!("the container engine sent {path} garbled")).because(error)
+            Error::new(
+                Code::EngineFailed,
+                format!("the container engine sent {path} garbled"),
+            )
+            .because(error)
         })
 }
 
@@ -61,8 +65,9 @@ pub(super) async fn write(
     folder: &str,
     entries: &[Entry<'_>],
 ) -> Result<()> {
-    let archive = pack(entries)
-        .map_err(|error| Error::failed("could not pack files for a host").because(error))?;
+    let archive = pack(entries).map_err(|error| {
+        Error::new(Code::LocalSystemFailed, "could not pack files for a host").because(error)
+    })?;
     let options = UploadToContainerOptionsBuilder::default()
         .path(folder)
         .build();

@@ -22,7 +22,7 @@ use super::{
     image::SCRIPT,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Events},
 };
 
@@ -54,9 +54,12 @@ pub(super) async fn obstacle() -> Option<&'static str> {
 /// Builds the image and names it `tag`, which exists only once the image is whole.
 pub(super) async fn build(engine: &Engine, tag: &str, events: &Events) -> Result<()> {
     let failed = |cause: String| {
-        Error::failed(format!("the host image {tag} could not be made"))
-            .cause(cause)
-            .left("the engine has no such image; hosts that exist are as they were")
+        Error::new(
+            Code::ImageUnavailable,
+            format!("the host image {tag} could not be made"),
+        )
+        .cause(cause)
+        .left("the engine has no such image; hosts that exist are as they were")
     };
     let script = tempfile::Builder::new()
         .prefix("pgherd-host-image-")

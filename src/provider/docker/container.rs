@@ -24,7 +24,7 @@ use super::{
     ports::{self, Port},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
     provider::{CLUSTER_LABEL, HOST_LABEL, ID_LABEL, Machine, MachineState},
 };
@@ -347,8 +347,11 @@ pub(super) async fn account(engine: &Engine, id: &str, user: &str) -> Result<Acc
         .await?
         .unwrap_or_default();
     account_in(&passwd, user).ok_or_else(|| {
-        Error::failed(format!("the host's image has no user `{user}`"))
-            .hint("name a user of the image, who may use sudo without a password: ssh.user")
+        Error::new(
+            Code::ImageUnavailable,
+            format!("the host's image has no user `{user}`"),
+        )
+        .hint("name a user of the image, who may use sudo without a password: ssh.user")
     })
 }
 

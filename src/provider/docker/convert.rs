@@ -20,7 +20,7 @@ use super::{
     image::SCRIPT,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Events,
 };
 
@@ -152,8 +152,11 @@ fn script() -> String {
 }
 
 fn failed(tag: &str) -> Error {
-    Error::failed(format!("the host image {tag} could not be made"))
-        .left("the engine has no such image; hosts that exist are as they were")
+    Error::new(
+        Code::ImageUnavailable,
+        format!("the host image {tag} could not be made"),
+    )
+    .left("the engine has no such image; hosts that exist are as they were")
 }
 
 #[cfg(test)]

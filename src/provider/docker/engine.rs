@@ -4,7 +4,7 @@ use std::{env, error::Error as StdError, future::Future, io, time::Duration};
 
 use bollard::{Docker, errors::Error as EngineError};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 /// The oldest API with private cgroup namespaces, which systemd in a container needs: engine 20.10.
@@ -40,15 +40,16 @@ impl Engine {
             Ok(Ok(docker)) => docker,
             Ok(Err(error)) => return Err(no_engine(address, &error)),
             Err(_) => {
-                return Err(Error::failed(format!(
-                    "the container engine at {address} does not answer within 10 s"
-                ))
+                return Err(Error::new(
+                    Code::EngineUnreachable,
+                    format!("the container engine at {address} does not answer within 10 s"),
+                )
                 .hint("see whether `docker version` answers; if not, restart the engine"));
             }
         };
         let version = docker.client_version();
         if (version.major_version, version.minor_version) < OLDEST_API {
-            return Err(Error::failed(format!(
+            return Err(Error::new(Code::EngineFailed, format!(
                 "the container engine at {address} is too old: it speaks API {version}, and hosts \
                  with systemd need {}.{}",
                 OLDEST_API.0, OLDEST_API.1
@@ -77,10 +78,13 @@ pub(super) async fn call<T>(
 ) -> Result<T> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(result) => result.map_err(|error| could_not(what, &error)),
-        Err(_) => Err(Error::failed(format!(
-            "the container engine did not {what} within {} s",
-            CALL_TIMEOUT.as_secs()
-        ))
+        Err(_) => Err(Error::new(
+            Code::EngineFailed,
+            format!(
+                "the container engine did not {what} within {} s",
+                CALL_TIMEOUT.as_secs()
+            ),
+        )
         .hint("see whether `docker ps` answers; if not, restart the engine")),
     }
 }
@@ -101,7 +105,13 @@ pub(super) async fn lookup<T>(
 }
 
 pub(super) fn could_not(what: &str, error: &EngineError) -> Error {
-    Error::failed(format!("the container engine could not {what}")).cause(message(error))
+    let said = message(error);
+    // For a subnet that is taken the engine has no status of its own.
+    let code = match said.contains("overlap") {
+        true => Code::NetworkUnsuitable,
+        false => Code::EngineFailed,
+    };
+    Error::new(code, format!("the container engine could not {what}")).cause(said)
 }
 
 pub(super) fn has_status(error: &EngineError, status: u16) -> bool {
@@ -121,24 +131,24 @@ fn no_engine(address: &str, error: &EngineError) -> Error {
     let what = format!("no container engine answers at {address}");
     let elsewhere = "an engine elsewhere: name it in DOCKER_HOST";
     match error {
-        EngineError::SocketNotFoundError(_) => Error::failed(what)
+        EngineError::SocketNotFoundError(_) => Error::new(Code::EngineUnreachable, what)
             .cause("there is no such socket, so the engine is not running or not installed")
             .hint("start it with `sudo systemctl start docker`, or let scripts/quickstart install and start one")
             .hint(elsewhere),
-        EngineError::UnsupportedURISchemeError { .. } => Error::input(format!(
+        EngineError::UnsupportedURISchemeError { .. } => Error::new(Code::InvalidArguments, format!(
             "DOCKER_HOST is {address}, which is not an address that pgherd can use"
         ))
         .hint("write unix:///path/to/docker.sock or tcp://host:2375; leave it unset for this machine's engine"),
         _ => match io_kind(error) {
-            Some(io::ErrorKind::PermissionDenied) => Error::failed(format!(
+            Some(io::ErrorKind::PermissionDenied) => Error::new(Code::EngineDenied, format!(
                 "you may not use the container engine at {address}"
             ))
             .hint("run pgherd with sudo, or join the engine's group: `sudo usermod -aG docker $USER`, then log in again"),
-            Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Error::failed(what)
+            Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Error::new(Code::EngineUnreachable, what)
                 .cause("nothing listens there, so the engine is not running")
                 .hint("start it with `sudo systemctl start docker`, or run scripts/quickstart")
                 .hint(elsewhere),
-            _ => Error::failed(what).cause(deepest(error)),
+            _ => Error::new(Code::EngineUnreachable, what).cause(deepest(error)),
         },
     }
 }

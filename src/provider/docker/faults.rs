@@ -11,7 +11,7 @@ use bollard::query_parameters::{
 
 use super::{container, engine, engine::Engine};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     provider::Machine,
 };
 
@@ -69,7 +69,7 @@ pub(super) async fn rejoin(engine: &Engine, network: &str, machine: &Machine) ->
     let connect = async {
         let address = machine
             .address
-            .ok_or_else(|| Error::failed("its address is not known"))?;
+            .ok_or_else(|| Error::new(Code::InternalError, "its address is not known"))?;
         if is_connected(engine, network, machine, address).await? {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::{fs, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// An Ed25519 key pair in OpenSSH's formats.
 pub(super) struct HostKey {
@@ -16,7 +16,7 @@ pub(super) struct HostKey {
 
 impl HostKey {
     pub(super) async fn generate() -> Result<Self> {
-        let failed = || Error::failed("ssh-keygen made no host key");
+        let failed = || Error::new(Code::LocalSystemFailed, "ssh-keygen made no host key");
         // Only its owner may enter a temporary folder, and it goes when this function ends.
         let folder = tempfile::tempdir().map_err(|error| failed().because(error))?;
         let path = folder.path().join("key");

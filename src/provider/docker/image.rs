@@ -12,7 +12,7 @@ use super::{
     engine::{self, Engine},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Events},
 };
 
@@ -135,9 +135,10 @@ pub(super) async fn ensure(engine: &Engine, named: Option<&str>, events: &Events
         }
     };
     find(engine, &name).await?.ok_or_else(|| {
-        Error::failed(format!(
-            "the image {name} is not in the engine, although it was just made"
-        ))
+        Error::new(
+            Code::ImageUnavailable,
+            format!("the image {name} is not in the engine, although it was just made"),
+        )
         .hint("see `docker images`; something else may be removing images")
     })
 }
@@ -214,9 +215,12 @@ fn is_local(name: &str) -> bool {
 }
 
 async fn absent(engine: &Engine, name: &str) -> Error {
-    let error = Error::failed(format!("the engine has no image {name}"))
-        .cause("the name is one that only this machine can give, so it is not pulled")
-        .hint("leave provider.image out, and pgherd makes an image that fits");
+    let error = Error::new(
+        Code::ImageUnavailable,
+        format!("the engine has no image {name}"),
+    )
+    .cause("the name is one that only this machine can give, so it is not pulled")
+    .hint("leave provider.image out, and pgherd makes an image that fits");
     let images = engine::call(
         "list its images",
         engine.api().list_images(None::<ListImagesOptions>),
@@ -243,12 +247,15 @@ async fn pull(engine: &Engine, name: &str, stalled: Duration, events: &Events) -
         false => format!("{name}:latest"),
     };
     let failed = |cause: String| {
-        Error::failed(format!("the image {name} could not be pulled"))
-            .cause(cause)
-            .left("nothing was made")
-            .hint(format!(
-                "see whether `docker pull {full}` can; a registry may want a login first"
-            ))
+        Error::new(
+            Code::ImageUnavailable,
+            format!("the image {name} could not be pulled"),
+        )
+        .cause(cause)
+        .left("nothing was made")
+        .hint(format!(
+            "see whether `docker pull {full}` can; a registry may want a login first"
+        ))
     };
     let client = engine.streaming(PULL_TIMEOUT);
     let options = CreateImageOptionsBuilder::default()

@@ -19,7 +19,7 @@ use super::{
     ports, readdress,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Events, HostState},
     provider::{Access, Machine, ssh_probe::answers},
 };
@@ -57,7 +57,8 @@ impl Launch<'_> {
 
     async fn make(&self, spec: &Spec<'_>) -> Result<Machine> {
         let image = self.image.as_ref().ok_or_else(|| {
-            Error::failed("its container has gone meanwhile").hint("run `up` again")
+            Error::new(Code::HostNotRunning, "its container has gone meanwhile")
+                .hint("run `up` again")
         })?;
         self.events.host(spec.host, HostState::Creating, None);
         let name = container::name(spec.cluster, spec.host);
@@ -229,9 +230,10 @@ impl Launch<'_> {
         match starting.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.not_started(spec, &name, &error).await),
-            Err(_) => Err(Error::failed(format!(
-                "the container engine did not start the container {name} within 60 s"
-            ))),
+            Err(_) => Err(Error::new(
+                Code::HostDidNotStart,
+                format!("the container engine did not start the container {name} within 60 s"),
+            )),
         }
     }
 
@@ -261,7 +263,9 @@ impl Launch<'_> {
             if answers(spec.address, self.ssh_port).await {
                 let found = container::inspect(self.engine, id, spec.network)
                     .await?
-                    .ok_or_else(|| Error::failed("its container has gone meanwhile"))?;
+                    .ok_or_else(|| {
+                        Error::new(Code::HostNotRunning, "its container has gone meanwhile")
+                    })?;
                 let detail = spec.address.to_string();
                 self.events
                     .host(spec.host, HostState::Created, Some(detail));
@@ -285,7 +289,10 @@ impl Launch<'_> {
 
     async fn ended(&self, id: &str, found: Option<Found>) -> Error {
         let Some(found) = found else {
-            return Error::failed("its container was removed while it booted");
+            return Error::new(
+                Code::HostNotRunning,
+                "its container was removed while it booted",
+            );
         };
         let image = self.image.as_ref().map(|image| image.reference.as_str());
         // One that the engine has started yet again has no code at the moment.
@@ -293,12 +300,15 @@ impl Launch<'_> {
             true => "its first process ends, and the engine starts it again and again".into(),
             false => format!("its first process ended with code {}", found.exit_code),
         };
-        let error = Error::failed("the host ended as soon as it was started")
-            .cause(cause)
-            .excerpt(
-                format!("the log of the container {}", found.name),
-                container::log_tail(self.engine, id).await,
-            );
+        let error = Error::new(
+            Code::HostDidNotStart,
+            "the host ended as soon as it was started",
+        )
+        .cause(cause)
+        .excerpt(
+            format!("the log of the container {}", found.name),
+            container::log_tail(self.engine, id).await,
+        );
         match image {
             Some(image) => error.hint(format!(
                 "see whether the image {image} boots systemd; without provider.image, pgherd makes one that does"
@@ -310,10 +320,13 @@ impl Launch<'_> {
     async fn silent(&self, spec: &Spec<'_>, id: &str) -> Error {
         let (address, port) = (spec.address, self.ssh_port);
         let name = container::name(spec.cluster, spec.host);
-        let error = Error::failed(format!(
-            "the host runs, but nothing answers as SSH on {address}:{port} after {} s",
-            self.timeout.as_secs()
-        ))
+        let error = Error::new(
+            Code::HostDidNotStart,
+            format!(
+                "the host runs, but nothing answers as SSH on {address}:{port} after {} s",
+                self.timeout.as_secs()
+            ),
+        )
         .excerpt(
             format!("the log of the container {name}"),
             container::log_tail(self.engine, id).await,

@@ -23,7 +23,7 @@ use self::{
 };
 use super::{Access, CLUSTER_LABEL, HOST_LABEL, Machine, Provider, Resource};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::Events,
     inventory::{self, HostName, Inventory, Role},
 };
@@ -163,7 +163,7 @@ impl DockerProvider {
                 format!("ports {}", ports.join(", "))
             }
         };
-        Err(Error::failed(format!(
+        Err(Error::new(Code::InfrastructureDiffers, format!(
             "the container {} publishes {} on this machine, and the inventory asks for {}",
             container.name,
             list(&container.ports),
@@ -181,9 +181,12 @@ impl DockerProvider {
 }
 
 fn taken(host: &HostName, name: &str, owner: Option<&str>) -> Error {
-    let error = Error::failed(format!("the name {name} is taken in the engine"))
-        .on(host)
-        .left("nothing was touched");
+    let error = Error::new(
+        Code::NameTaken,
+        format!("the name {name} is taken in the engine"),
+    )
+    .on(host)
+    .left("nothing was touched");
     match owner {
         Some(owner) => error
             .cause(format!("it is a host of the cluster {owner}"))
@@ -281,9 +284,9 @@ impl Provider for DockerProvider {
         };
         let mut launches = Vec::new();
         for host in hosts {
-            let address = *addresses
-                .get(host)
-                .ok_or_else(|| Error::failed("the host is not in the inventory").on(host))?;
+            let address = *addresses.get(host).ok_or_else(|| {
+                Error::new(Code::InternalError, "the host is not in the inventory").on(host)
+            })?;
             let spec = Spec {
                 cluster: &self.cluster,
                 host,

@@ -17,7 +17,7 @@ use super::{
     subnet::{self, Taken},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Events, HostState},
     inventory::HostName,
     provider::{CLUSTER_LABEL, ID_LABEL},
@@ -81,10 +81,13 @@ pub(super) async fn plan(engine: &Engine, desired: &Desired<'_>) -> Result<Plan>
     }
     if let Some(wanted) = wanted {
         if let Some(other) = subnet::overlap(wanted, &taken) {
-            let error = Error::failed(format!(
-                "the network {name} cannot have the subnet {wanted}: it overlaps {}",
-                other.by
-            ))
+            let error = Error::new(
+                Code::NetworkUnsuitable,
+                format!(
+                    "the network {name} cannot have the subnet {wanted}: it overlaps {}",
+                    other.by
+                ),
+            )
             .left("nothing was made");
             let network = taken[..engines].contains(other);
             return Err(if network {
@@ -99,7 +102,8 @@ pub(super) async fn plan(engine: &Engine, desired: &Desired<'_>) -> Result<Plan>
     }
     let candidates: Vec<_> = subnet::unused(&taken).take(ATTEMPTS).collect();
     if candidates.is_empty() {
-        return Err(Error::failed(
+        return Err(Error::new(
+            Code::NetworkUnsuitable,
             "no private subnet is free on this machine for the cluster's network",
         )
         .hint("name one that may be used: provider.subnet"));
@@ -135,7 +139,7 @@ pub(super) async fn ensure(
                     gateway,
                 });
             }
-            Err(error) if error.causes().iter().any(|cause| cause.contains("overlap")) => {
+            Err(error) if error.code() == Code::NetworkUnsuitable => {
                 // An interrupted `up` asked for this very network a moment ago, and the engine went
                 // on alone; or another cluster was faster, or the engine knows of more than we do.
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -149,7 +153,12 @@ pub(super) async fn ensure(
             Err(error) => return Err(error),
         }
     }
-    Err(last.unwrap_or_else(|| Error::failed(format!("no subnet for the network {name}"))))
+    Err(last.unwrap_or_else(|| {
+        Error::new(
+            Code::NetworkUnsuitable,
+            format!("no subnet for the network {name}"),
+        )
+    }))
 }
 
 /// Whether there is a network of this cluster's that does not have `subnet`.
@@ -295,10 +304,13 @@ fn existing(
         .as_ref()
         .and_then(|labels| labels.get(CLUSTER_LABEL));
     if owner.map(String::as_str) != Some(desired.cluster) {
-        return Err(Error::failed(format!(
-            "the engine has a network {name} already, and it is not of the cluster {}",
-            desired.cluster
-        ))
+        return Err(Error::new(
+            Code::NameTaken,
+            format!(
+                "the engine has a network {name} already, and it is not of the cluster {}",
+                desired.cluster
+            ),
+        )
         .left("nothing was touched")
         .hint(format!(
             "remove it with `docker network rm {name}`, or give the cluster another name"
@@ -310,9 +322,10 @@ fn existing(
         .and_then(|ipam| ipam.config.as_ref())
         .and_then(|configs| configs.iter().find(|config| ipv4_subnet(config).is_some()));
     let Some(subnet) = config.and_then(ipv4_subnet) else {
-        return Err(Error::failed(format!(
-            "the engine's network {name} has no IPv4 subnet"
-        )));
+        return Err(Error::new(
+            Code::InfrastructureDiffers,
+            format!("the engine's network {name} has no IPv4 subnet"),
+        ));
     };
     if let Some(wanted) = wanted.filter(|wanted| *wanted != subnet) {
         // Addresses without `subnet:` only have to fit.
@@ -322,7 +335,7 @@ fn existing(
                 .values()
                 .all(|address| subnet.contains(address));
         if !fits {
-            return Err(Error::failed(format!(
+            return Err(Error::new(Code::InfrastructureDiffers, format!(
                 "the network {name} has the subnet {subnet}, and the inventory asks for {wanted}"
             ))
             .cause("the subnet of a network cannot be changed while hosts are on it")

@@ -9,7 +9,7 @@ use std::{
 use bollard::models::{ContainerSummary, PortBinding, PortMap};
 
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::Haproxy,
 };
 
@@ -96,7 +96,10 @@ fn conflict(port: Port, running: &[ContainerSummary]) -> Error {
     let holder = container(number, running)
         .map(|name| format!("the container {name} publishes it"))
         .or_else(|| process(number));
-    let error = Error::failed(format!("port {number} of this machine is in use"));
+    let error = Error::new(
+        Code::PortInUse,
+        format!("port {number} of this machine is in use"),
+    );
     let error = match holder {
         Some(holder) => error.cause(holder),
         None => error,

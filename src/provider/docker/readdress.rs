@@ -12,7 +12,7 @@ use super::{
     network, subnet,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Events, HostState},
     inventory::HostName,
     provider::{Machine, ssh_probe::answers},
@@ -65,8 +65,9 @@ pub(super) async fn readdress(
     let mut moving = Vec::new();
     for spec in specs {
         let container = found.iter().find(|found| found.host == *spec.host);
-        let container = container
-            .ok_or_else(|| Error::failed("its container has gone meanwhile").on(spec.host))?;
+        let container = container.ok_or_else(|| {
+            Error::new(Code::HostNotRunning, "its container has gone meanwhile").on(spec.host)
+        })?;
         moving.push((spec, container));
     }
     if let Some(subnet) = subnet::wanted(desired.subnet, desired.fixed)? {
@@ -96,11 +97,14 @@ pub(super) async fn readdress(
     for (spec, container) in &moving {
         while !answers(spec.address, port).await {
             if Instant::now() >= deadline {
-                return Err(Error::failed(format!(
-                    "nothing answers as SSH on its new address {}:{port} after {} s",
-                    spec.address,
-                    timeout.as_secs()
-                ))
+                return Err(Error::new(
+                    Code::HostDidNotStart,
+                    format!(
+                        "nothing answers as SSH on its new address {}:{port} after {} s",
+                        spec.address,
+                        timeout.as_secs()
+                    ),
+                )
                 .on(spec.host)
                 .left(format!(
                     "the container {} runs, and has that address",
@@ -116,10 +120,13 @@ pub(super) async fn readdress(
 }
 
 fn no_two_networks(subnet: Ipv4Net, staying: &[&str]) -> Error {
-    Error::failed(format!(
-        "the network cannot become {subnet} while hosts stay outside of it: {}",
-        staying.join(", ")
-    ))
+    Error::new(
+        Code::NetworkUnsuitable,
+        format!(
+            "the network cannot become {subnet} while hosts stay outside of it: {}",
+            staying.join(", ")
+        ),
+    )
     .left("nothing was touched")
     .hint("give every host an address in the new subnet, or none at all")
 }

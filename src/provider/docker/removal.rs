@@ -10,7 +10,7 @@ use super::{
     engine::{self, Engine},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Events, HostState},
     inventory::HostName,
     provider::{CLUSTER_LABEL, HOST_LABEL, ID_LABEL, Resource},
@@ -100,9 +100,10 @@ async fn remove_one(engine: &Engine, resource: &Resource, events: &Events) -> Re
     match resource.kind {
         CONTAINER => container::remove(engine, &resource.id, &resource.name).await,
         NETWORK => remove_network(engine, resource).await,
-        other => Err(Error::failed(format!(
-            "a container engine has no {other} to remove"
-        ))),
+        other => Err(Error::new(
+            Code::InternalError,
+            format!("a container engine has no {other} to remove"),
+        )),
     }
     .map_err(|error| {
         let error = error.left(format!(

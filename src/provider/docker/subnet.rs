@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::HostName,
 };
 
@@ -47,13 +47,15 @@ pub(super) fn wanted(
     for (host, address) in fixed {
         if !wanted.contains(address) {
             let error = match subnet {
-                Some(subnet) => Error::input(format!(
-                    "the address {address} is not in the subnet {subnet}"
-                ))
+                Some(subnet) => Error::new(
+                    Code::ProviderSettingUnusable,
+                    format!("the address {address} is not in the subnet {subnet}"),
+                )
                 .hint("change hosts.<name>.address or provider.subnet"),
-                None => Error::input(format!(
-                    "the address {address} is not in {wanted}, where the other hosts are"
-                ))
+                None => Error::new(
+                    Code::ProviderSettingUnusable,
+                    format!("the address {address} is not in {wanted}, where the other hosts are"),
+                )
                 .hint("name the subnet that holds all of them: provider.subnet"),
             };
             return Err(error.on(host));
@@ -124,9 +126,10 @@ pub(super) fn assign<'a>(
 }
 
 fn too_small(subnet: Ipv4Net) -> Error {
-    Error::input(format!(
-        "the subnet {subnet} has too few addresses for the hosts and a gateway"
-    ))
+    Error::new(
+        Code::ProviderSettingUnusable,
+        format!("the subnet {subnet} has too few addresses for the hosts and a gateway"),
+    )
     .hint("give provider.subnet a /24")
 }
 

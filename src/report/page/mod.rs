@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     drill::record::{self, Record},
-    error::{Error, Result},
+    error::{Code, Error, Result},
 };
 
 mod axis;
@@ -95,7 +95,7 @@ impl KeptRun {
             Ok(_) => Ok(path),
             Err(error) => {
                 let what = format!("cannot write {}", path.display());
-                Err(Error::failed(what).because(error))
+                Err(Error::new(Code::LocalFileFailed, what).because(error))
             }
         }
     }
@@ -129,7 +129,11 @@ fn logs(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {
-    Error::failed(format!("cannot read {}", path.display())).because(error)
+    Error::new(
+        Code::LocalFileFailed,
+        format!("cannot read {}", path.display()),
+    )
+    .because(error)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    error::Error,
+    error::{Code, Error},
     event::{HostState, Outcome, Stream},
     secret::Secret,
 };
@@ -85,6 +85,7 @@ fn finished(
             seconds,
             error: (outcome == Outcome::Failed)
                 .then(|| "apt-get exited with code 100\nand more".to_owned()),
+            code: (outcome == Outcome::Failed).then_some(Code::ScriptFailed),
         },
     )
 }
@@ -188,6 +189,7 @@ fn run() -> Vec<Stamped> {
                 exit_code: 1,
                 seconds: 75.04,
                 error: Some("hunter2".into()),
+                code: Some(Code::ScriptFailed),
             },
         ),
     ]
@@ -388,7 +390,7 @@ fn a_run_is_put_on_a_page_with_its_error_and_without_its_secrets() {
     let log = RunLog::create(folder.path()).expect("a log");
     let mut sinks = Sinks::new(terminal(0), Some(log), None, None);
     feed(&mut sinks, run());
-    let error = Error::failed("exit code 100")
+    let error = Error::new(Code::ScriptFailed, "exit code 100")
         .on(&host("node2"))
         .excerpt("stderr", "E: password is hunter2!");
     sinks.failure(crate::report::error_json(&error));

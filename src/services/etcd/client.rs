@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::ETCD_CLIENT_PORT,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     http::Http,
     inventory::HostName,
     liberal,
@@ -195,9 +195,10 @@ impl<'a> Etcd<'a> {
             .await
             .unwrap_or_else(|_| {
                 let seconds = VIEW.as_secs();
-                Err(Error::failed(format!(
-                    "etcd did not say within {seconds} s who its members are"
-                ))
+                Err(Error::new(
+                    Code::EtcdUnreachable,
+                    format!("etcd did not say within {seconds} s who its members are"),
+                )
                 .on(self.host))
             })?;
         Ok(View {
@@ -270,9 +271,12 @@ impl<'a> Etcd<'a> {
             )
             .await?;
         if !answer.status.is_success() {
-            return Err(Error::failed(format!("etcd answered {}", answer.status))
-                .on(self.host)
-                .cause(answer.text()));
+            return Err(Error::new(
+                Code::ServiceRefused,
+                format!("etcd answered {}", answer.status),
+            )
+            .on(self.host)
+            .cause(answer.text()));
         }
         answer.json()
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     cluster::{Cluster, STATS_USER},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     http::Http,
     inventory::{HostName, Role},
 };
@@ -53,12 +53,16 @@ pub async fn servers(http: &Http, cluster: &Cluster) -> Result<Vec<Server>> {
         .with_role(Role::Haproxy)
         .map(|node| &node.name)
         .next()
-        .ok_or_else(|| Error::failed("the inventory has no HAProxy"))?;
+        .ok_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy"))?;
     let port = cluster.inventory.haproxy.stats_port;
     let login = (STATS_USER, &cluster.secrets.stats);
     let answer = http.get(host, port, "/;csv", Some(login)).await?;
     if !answer.status.is_success() {
-        return Err(Error::failed(format!("the stats page answered {}", answer.status)).on(host));
+        return Err(Error::new(
+            Code::ServiceRefused,
+            format!("the stats page answered {}", answer.status),
+        )
+        .on(host));
     }
     parse(&answer.text(), host)
 }
@@ -70,14 +74,15 @@ fn parse(csv: &str, host: &HostName) -> Result<Vec<Server>> {
     let header = fields(lines.next().unwrap_or_default().trim_start_matches("# "));
     let column = |name: &str| header.iter().position(|have| have == name);
     let (Some(px), Some(sv)) = (column("pxname"), column("svname")) else {
-        return Err(
-            Error::failed("HAProxy's stats have no columns pxname and svname")
-                .on(host)
-                .excerpt(
-                    "the page begins with",
-                    csv.chars().take(200).collect::<String>(),
-                ),
-        );
+        return Err(Error::new(
+            Code::AnswerUnusable,
+            "HAProxy's stats have no columns pxname and svname",
+        )
+        .on(host)
+        .excerpt(
+            "the page begins with",
+            csv.chars().take(200).collect::<String>(),
+        ));
     };
     let (status, scur, check) = (column("status"), column("scur"), column("check_status"));
     let mut servers = Vec::new();

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::{Cluster, PATRONI_PORT, REST_USER},
-    error::{Error, Result},
+    error::{Code, Error, Result},
     http::Http,
     inventory::HostName,
     liberal,
@@ -291,11 +291,24 @@ impl<'a> Patroni<'a> {
         if answer.status.is_success() {
             return Ok(answer.text());
         }
-        Err(
-            Error::failed(format!("Patroni answered {} to {path}", answer.status))
-                .on(self.host)
-                .cause(answer.text()),
+        let said = answer.text();
+        Err(Error::new(
+            refusal(&said),
+            format!("Patroni answered {} to {path}", answer.status),
         )
+        .on(self.host)
+        .cause(said))
+    }
+}
+
+/// What Patroni means that refuses; its answer is text, with a status that it has for many things.
+fn refusal(said: &str) -> Code {
+    if said.contains("in progress") {
+        Code::PatroniBusy
+    } else if said.contains("unknown") {
+        Code::FailoverUndecided
+    } else {
+        Code::ServiceRefused
     }
 }
 

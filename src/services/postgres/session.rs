@@ -22,7 +22,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
     cluster::{Cluster, SUPERUSER},
-    error::{Error, Result},
+    error::{Code, Error, Result, Source},
     inventory::{HostName, Role},
     remote::{Connection, Remote},
     secret::Secret,
@@ -69,9 +69,10 @@ pub fn refuse_strange(rows: &[SimpleQueryRow]) -> Result<()> {
     let Some(role) = rows.first().and_then(|row| row.get(0)) else {
         return Ok(());
     };
-    Err(Error::failed(format!(
-        "the schema {SCHEMA} of the database {DATABASE} is not pgherd's alone"
-    ))
+    Err(Error::new(
+        Code::ForeignData,
+        format!("the schema {SCHEMA} of the database {DATABASE} is not pgherd's alone"),
+    )
     .cause(format!(
         "the role {role} owns it or a table in it, or may create tables or triggers there"
     ))
@@ -110,23 +111,29 @@ impl FrontDoor<'_> {
             Door::Write => haproxy.write_port,
             Door::Read => haproxy.read_port,
         };
-        let failed = |error: &dyn std::error::Error| {
-            Error::failed(format!("no connection to PostgreSQL through port {port}"))
-                .on(host)
-                .because(error)
+        let failed = |error: Source| {
+            Error::new(
+                Code::PostgresqlUnreachable,
+                format!("no connection to PostgreSQL through port {port}"),
+            )
+            .on(host)
+            .because(error)
         };
         let connect = async {
             let stream = self.remote.dial(host, port).await?;
             let password = &self.cluster.secrets.superuser;
             login(stream, host, password, self.tls.as_deref())
                 .await
-                .map_err(|error| failed(&*error))
+                .map_err(failed)
         };
         timeout(ANSWER, connect).await.unwrap_or_else(|_| {
-            Err(Error::failed(format!(
-                "no connection to PostgreSQL through port {port} in {} s",
-                ANSWER.as_secs()
-            ))
+            Err(Error::new(
+                Code::PostgresqlUnreachable,
+                format!(
+                    "no connection to PostgreSQL through port {port} in {} s",
+                    ANSWER.as_secs()
+                ),
+            )
             .on(host))
         })
     }
@@ -136,7 +143,7 @@ impl FrontDoor<'_> {
             .with_role(Role::Haproxy)
             .map(|node| &node.name)
             .next()
-            .ok_or_else(|| Error::failed("the inventory has no HAProxy"))
+            .ok_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy"))
     }
 }
 
@@ -147,7 +154,7 @@ pub async fn login(
     host: &HostName,
     password: &Secret,
     tls: Option<&rustls::ClientConfig>,
-) -> Result<Sql, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Sql, Source> {
     login_with(SESSION, stream, host, password, tls).await
 }
 
@@ -161,7 +168,7 @@ pub async fn login_with(
     host: &HostName,
     password: &Secret,
     tls: Option<&rustls::ClientConfig>,
-) -> Result<Sql, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Sql, Source> {
     let stream = Wire(stream);
     let mut config = Config::new();
     config
@@ -234,8 +241,15 @@ impl Sql {
     pub async fn query(&self, statements: &str) -> Result<Vec<SimpleQueryRow>> {
         let messages = timeout(ANSWER, self.client.simple_query(statements))
             .await
-            .map_err(|_| Error::failed(format!("no answer in {} s", ANSWER.as_secs())))?
-            .map_err(|error| Error::failed("PostgreSQL refused a statement").because(error))?;
+            .map_err(|_| {
+                Error::new(
+                    Code::StatementFailed,
+                    format!("no answer in {} s", ANSWER.as_secs()),
+                )
+            })?
+            .map_err(|error| {
+                Error::new(Code::StatementFailed, "PostgreSQL refused a statement").because(error)
+            })?;
         Ok(messages
             .into_iter()
             .filter_map(|message| match message {
@@ -251,6 +265,6 @@ impl Sql {
         rows.first()
             .and_then(|row| row.get(0))
             .map(str::to_owned)
-            .ok_or_else(|| Error::failed("PostgreSQL answered with nothing"))
+            .ok_or_else(|| Error::new(Code::StatementFailed, "PostgreSQL answered with nothing"))
     }
 }

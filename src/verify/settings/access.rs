@@ -379,7 +379,10 @@ mod tests {
 
     #[test]
     fn a_config_that_cannot_be_read_does_not_hold() {
-        let unread = Err(crate::error::Error::failed("in another way"));
+        let unread = Err(crate::error::Error::new(
+            crate::error::Code::AnswerUnusable,
+            "in another way",
+        ));
         assert_eq!(judge(&unread, &rules(server(&TOLD))), ["in another way"]);
     }
 

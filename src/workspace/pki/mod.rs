@@ -33,7 +33,7 @@ pub use self::{
 use super::{files, secrets};
 use crate::{
     cluster::Certificate,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     inventory::{HostName, Role},
     secret::Secret,
 };
@@ -152,10 +152,15 @@ impl Pki {
         files::private_dir(dir)?;
         let (cert, key) = paths(dir, CA);
         if cert.exists() && !key.exists() {
-            return Err(Error::failed(format!("{} is missing", key.display()))
-                .cause("the authority's certificate is there, but nothing can be issued without its key")
-                .hint("restore the key from a backup")
-                .hint(START_OVER));
+            return Err(Error::new(
+                Code::CertificateUnusable,
+                format!("{} is missing", key.display()),
+            )
+            .cause(
+                "the authority's certificate is there, but nothing can be issued without its key",
+            )
+            .hint("restore the key from a backup")
+            .hint(START_OVER));
         }
         // First the key, then the certificate made of it: a run that ended in between, or another
         // at the same time, leaves a key that the next one takes up.
@@ -176,10 +181,13 @@ impl Pki {
             }
         };
         let broken = |why: String| {
-            Error::failed(format!("{} cannot be used", files::origin(&cert).display()))
-                .cause(why)
-                .hint("restore ca.crt and ca.key, which belong together, from a backup")
-                .hint(START_OVER)
+            Error::new(
+                Code::CertificateUnusable,
+                format!("{} cannot be used", files::origin(&cert).display()),
+            )
+            .cause(why)
+            .hint("restore ca.crt and ca.key, which belong together, from a backup")
+            .hint(START_OVER)
         };
         let ca = Parsed::from_pem(&ca_pem).map_err(broken)?;
         if !ca.is_ca {
@@ -243,11 +251,20 @@ impl Pki {
 
     fn client_config(&self, lenient: bool) -> Result<Arc<rustls::ClientConfig>> {
         let unusable = |what: &str, e: &dyn std::error::Error| {
-            Error::failed(format!("{what} cannot be used for TLS")).cause(e.to_string())
+            Error::new(
+                Code::CertificateUnusable,
+                format!("{what} cannot be used for TLS"),
+            )
+            .cause(e.to_string())
         };
         let own = self.of_operator(jiff::Timestamp::now())?;
-        let cert = Parsed::from_pem(&own.cert)
-            .map_err(|e| Error::failed("the operator's certificate is broken").cause(e))?;
+        let cert = Parsed::from_pem(&own.cert).map_err(|e| {
+            Error::new(
+                Code::CertificateUnusable,
+                "the operator's certificate is broken",
+            )
+            .cause(e)
+        })?;
         let key = PrivateKeyDer::from_pem_slice(own.key.expose().as_bytes())
             .map_err(|e| unusable("the operator's key", &e))?;
         let mut roots = rustls::RootCertStore::empty();
@@ -310,9 +327,11 @@ impl Pki {
                 San::Ip(address) => Ok(SanType::IpAddress(*address)),
                 San::Dns(name) => match name.as_str().try_into() {
                     Ok(name) => Ok(SanType::DnsName(name)),
-                    Err(e) => {
-                        Err(Error::input(format!("no certificate can be for {name:?}")).because(e))
-                    }
+                    Err(e) => Err(Error::new(
+                        Code::InventoryInvalid,
+                        format!("no certificate can be for {name:?}"),
+                    )
+                    .because(e)),
                 },
             })
             .collect::<Result<_>>()?;
@@ -362,7 +381,10 @@ impl Pki {
                 validity(&mut params, now, last)?;
                 let pem = params
                     .signed_by(&key, &self.issuer)
-                    .map_err(|e| Error::failed("cannot issue a certificate").because(e))?
+                    .map_err(|e| {
+                        Error::new(Code::CertificateUnusable, "cannot issue a certificate")
+                            .because(e)
+                    })?
                     .pem();
                 files::write(&cert_path, files::PUBLIC, pem.as_bytes())?;
                 pem
@@ -422,7 +444,13 @@ pub(super) fn expiries<'a>(
 pub fn expires(cert_pem: &str) -> Result<jiff::Timestamp> {
     Parsed::from_pem(cert_pem)
         .map(|cert| cert.not_after)
-        .map_err(|e| Error::failed("cannot tell when a certificate ends").cause(e))
+        .map_err(|e| {
+            Error::new(
+                Code::CertificateUnusable,
+                "cannot tell when a certificate ends",
+            )
+            .cause(e)
+        })
 }
 
 /// Removes what was made in `dir`, and `dir` if nothing else is in it.
@@ -497,7 +525,11 @@ fn read_cert(path: &Path) -> Result<Option<(String, Parsed)>> {
 fn unreadable(path: &Path, what: &str, why: String) -> Error {
     let is_authority = path.file_stem().is_some_and(|stem| stem == CA);
     let path = files::origin(path);
-    let error = Error::failed(format!("{} is not {what} any more", path.display())).cause(why);
+    let error = Error::new(
+        Code::CertificateUnusable,
+        format!("{} is not {what} any more", path.display()),
+    )
+    .cause(why);
     if is_authority {
         error
             .hint("restore ca.crt and ca.key, which belong together, from a backup")
@@ -509,7 +541,7 @@ fn unreadable(path: &Path, what: &str, why: String) -> Error {
 
 fn generate() -> Result<KeyPair> {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
-        .map_err(|e| Error::failed("cannot make a private key").because(e))
+        .map_err(|e| Error::new(Code::LocalSystemFailed, "cannot make a private key").because(e))
 }
 
 /// The authority's own certificate: it signs hosts' certificates and no further authority.
@@ -519,10 +551,13 @@ fn authority(name: &str, key: &KeyPair, now: jiff::Timestamp) -> Result<String> 
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     validity(&mut params, now, jiff_plus(now, CA_LIFE))?;
-    params
-        .self_signed(key)
-        .map(|cert| cert.pem())
-        .map_err(|e| Error::failed("cannot make the cluster's certificate authority").because(e))
+    params.self_signed(key).map(|cert| cert.pem()).map_err(|e| {
+        Error::new(
+            Code::LocalSystemFailed,
+            "cannot make the cluster's certificate authority",
+        )
+        .because(e)
+    })
 }
 
 fn leaf(name: &str) -> CertificateParams {

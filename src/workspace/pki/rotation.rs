@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{CA, Parsed, Pki, files, paths, read_cert};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 const NEXT: &str = "next";
 const STAGE: &str = "stage";
@@ -63,9 +63,12 @@ pub(in crate::workspace) fn stage(dir: &Path) -> Result<Option<AuthorityStage>> 
         .find(|stage| stage.as_str() == text.trim())
         .map(Some)
         .ok_or_else(|| {
-            Error::failed(format!("{} is damaged", files::origin(&path).display()))
-                .cause("it says how far the change of the authority has come")
-                .hint("restore it from a backup: its text is trust, issue or adopt")
+            Error::new(
+                Code::WorkspaceDamaged,
+                format!("{} is damaged", files::origin(&path).display()),
+            )
+            .cause("it says how far the change of the authority has come")
+            .hint("restore it from a backup: its text is trust, issue or adopt")
         })
 }
 

@@ -11,7 +11,7 @@ use serde_yaml::{Location, Spanned};
 
 use super::{CLUSTER_ID, KEYS, files};
 use crate::{
-    error::{Error, Result},
+    error::{Code, Error, Result},
     secret::Secret,
 };
 
@@ -126,11 +126,14 @@ pub(super) fn extend(path: &Path, text: &str, values: &Values, added: &Values) -
     .find(|candidate| parse(path, candidate).is_ok_and(|read| same(&read, &wanted)))
     .ok_or_else(|| {
         let missing: Vec<_> = added.iter().map(|(key, _)| key.to_string()).collect();
-        Error::input(format!(
-            "{}: missing: {}",
-            files::origin(path).display(),
-            missing.join(", ")
-        ))
+        Error::new(
+            Code::SecretsInvalid,
+            format!(
+                "{}: missing: {}",
+                files::origin(path).display(),
+                missing.join(", ")
+            ),
+        )
         .hint("add them by hand, each with a text of your choice")
     })
 }
@@ -250,12 +253,15 @@ impl<'de> Deserialize<'de> for Entries {
 pub(super) fn parse(path: &Path, text: &str) -> Result<Values> {
     let origin = files::origin(path);
     let at = |location: Location, what: String| {
-        Error::input(format!(
-            "{}:{}:{}: {what}",
-            origin.display(),
-            location.line(),
-            location.column()
-        ))
+        Error::new(
+            Code::SecretsInvalid,
+            format!(
+                "{}:{}:{}: {what}",
+                origin.display(),
+                location.line(),
+                location.column()
+            ),
+        )
     };
     let entries: Entries = serde_yaml::from_str(text).map_err(|e| {
         // The parser's own words may quote a password; its place and kind do not.
@@ -273,7 +279,11 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Values> {
         .hint(RESTORE)
     })?;
     if entries.own.0.is_empty() && entries.users.0.is_empty() {
-        return Err(Error::input(format!("{}: nothing in it", origin.display())).hint(RESTORE));
+        return Err(Error::new(
+            Code::SecretsInvalid,
+            format!("{}: nothing in it", origin.display()),
+        )
+        .hint(RESTORE));
     }
     let mut values = Values::new();
     for (key, value) in entries.own.0 {

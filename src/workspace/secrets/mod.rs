@@ -8,7 +8,7 @@ use self::form::{Key, Values};
 use super::{Note, files};
 use crate::{
     cluster::Secrets,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     secret::Secret,
 };
 
@@ -54,15 +54,21 @@ impl Wanted<'_> {
             None => Values::new(),
             Some(path) => {
                 let text = files::read(path)?.ok_or_else(|| {
-                    Error::input(format!("{}: there is no such file", path.display()))
-                        .hint("it is named by `secrets.file` in the inventory")
+                    Error::new(
+                        Code::SecretsInvalid,
+                        format!("{}: there is no such file", path.display()),
+                    )
+                    .hint("it is named by `secrets.file` in the inventory")
                 })?;
                 let values = form::parse(path, &text)?;
                 if values.iter().any(|(key, _)| *key == Key::Own(CLUSTER_ID)) {
-                    return Err(Error::input(format!(
-                        "{}: `{CLUSTER_ID}` is no password, and not the user's to give",
-                        path.display()
-                    ))
+                    return Err(Error::new(
+                        Code::SecretsInvalid,
+                        format!(
+                            "{}: `{CLUSTER_ID}` is no password, and not the user's to give",
+                            path.display()
+                        ),
+                    )
                     .hint("take the line out"));
                 }
                 values
@@ -75,8 +81,11 @@ impl Wanted<'_> {
                 continue;
             };
             let refused = |what: &str| {
-                Error::input(format!("the variable {name} {what}"))
-                    .hint(format!("it is the password of {key}"))
+                Error::new(
+                    Code::InvalidArguments,
+                    format!("the variable {name} {what}"),
+                )
+                .hint(format!("it is the password of {key}"))
             };
             if let Some((_, other)) = seen.iter().find(|(taken, _)| *taken == name) {
                 return Err(refused(&format!("could be for {other} or for {key}"))
@@ -165,7 +174,11 @@ pub(super) fn load_or_make(
 /// Makes new passwords in the place of those at `path`, but for those that the user gives.
 pub(super) fn renew(path: &Path, wanted: &Wanted<'_>, users: bool) -> Result<()> {
     let text = files::read(path)?.ok_or_else(|| {
-        Error::failed(format!("{} is gone", path.display())).hint("restore it from a backup")
+        Error::new(
+            Code::WorkspaceMissing,
+            format!("{} is gone", path.display()),
+        )
+        .hint("restore it from a backup")
     })?;
     let values = form::parse(path, &text)?;
     let (keys, _) = split(wanted, users)?;
@@ -224,7 +237,11 @@ fn password() -> Result<String> {
 pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     OsRng.try_fill_bytes(&mut bytes).map_err(|e| {
-        Error::failed("the operating system has no random numbers to give").because(e)
+        Error::new(
+            Code::LocalSystemFailed,
+            "the operating system has no random numbers to give",
+        )
+        .because(e)
     })?;
     Ok(bytes)
 }
@@ -236,10 +253,10 @@ fn assemble(path: &Path, values: &Values) -> Result<Secrets> {
             .find(|(have, _)| *have == Key::Own(key))
             .map(|(_, value)| value.clone())
             .ok_or_else(|| {
-                Error::input(format!(
-                    "{}: `{key}` is missing",
-                    files::origin(path).display()
-                ))
+                Error::new(
+                    Code::SecretsInvalid,
+                    format!("{}: `{key}` is missing", files::origin(path).display()),
+                )
             })
     };
     let users = values.iter().filter_map(|(key, value)| match key {

@@ -67,6 +67,7 @@ fn a_run_without_change_is_summed_up_in_one_line() {
                 exit_code: 0,
                 seconds: 0.91,
                 error: None,
+                code: None,
             },
         ),
     ]);
@@ -88,6 +89,7 @@ fn a_run_that_was_stopped_or_broken_is_never_done() {
             exit_code,
             seconds: 0.9,
             error: None,
+            code: None,
         };
         let run = tallied(vec![
             finished(0.8, 0, "node1", "probe", Outcome::Done, 0.05),

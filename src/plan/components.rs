@@ -234,7 +234,8 @@ pub(super) fn configure(
         parameters,
         unheard: pending >= Effect::Exchange || elsewhere,
         stuck: unit_fact.active == "activating" && effect > Effect::Nothing,
-        trial: (role == Role::Postgres)
+        trial: role
+            .keeps_database()
             .then(|| trial::before_the_first_start(cluster, node, facts))
             .flatten(),
         cleared: false,

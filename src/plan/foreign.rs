@@ -57,7 +57,8 @@ pub(super) fn findings(
             findings.extend(of_unit(facts, *role, named));
         }
     }
-    if node.roles.contains(&Role::Postgres) && !is_taken(cluster, facts, Role::Postgres) {
+    let mut databases = node.roles.iter().filter(|role| role.keeps_database());
+    if databases.any(|role| !is_taken(cluster, facts, *role)) {
         let port = cluster.inventory.postgresql.port;
         let others = facts.belongings.clusters.iter();
         findings.extend(others.filter_map(|other| own_cluster(other, port)));

@@ -113,7 +113,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
             );
         }
     }
-    if node.roles.contains(&Role::Postgres) {
+    if node.roles.iter().any(|role| role.keeps_database()) {
         findings.extend(data(cluster, node, facts));
     }
     findings.extend(foreign::findings(cluster, node, facts, files, &named));

@@ -12,6 +12,7 @@ use crate::{
     contract,
     error::{Code, Error, Result},
     inventory::{PatroniSource, PgVersion, Postgresql, Role},
+    services,
 };
 
 /// The ciphers of TLS 1.2 that every service takes, as OpenSSL names them: with forward secrecy and
@@ -121,12 +122,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
         },
         "tls": tls(cluster),
         "ca_bundle": cluster.ca_bundle,
-        "paths": {
-            "postgres_tls": Role::Postgres.service().tls,
-            "etcd_tls": Role::Etcd.service().tls,
-            "haproxy_tls": Role::Haproxy.service().tls,
-            "ca_bundle": files::CA_BUNDLE,
-        },
+        "paths": paths(),
         "users": {
             "superuser": SUPERUSER,
             "replication": replication.0,
@@ -177,6 +173,16 @@ pub(super) fn of_host(
     context["postgresql"]["bin_dir"] = format!("/usr/lib/postgresql/{major}/bin").into();
     context["postgresql"]["version"] = major.into();
     Ok(context)
+}
+
+/// Where hosts have what several files name: `etcd_tls` is the folder of etcd's certificates.
+fn paths() -> Map<String, Value> {
+    let folders = services::all().filter_map(|service| {
+        let folder = service.tls?;
+        Some((format!("{}_tls", service.name), folder.into()))
+    });
+    let bundle = ("ca_bundle".to_owned(), files::CA_BUNDLE.into());
+    folders.chain([bundle]).collect()
 }
 
 /// How TLS is spoken; on its way from off to on a cluster has both for a while.

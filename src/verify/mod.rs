@@ -21,7 +21,7 @@ use crate::{
     remote::Remote,
     render::Files,
     services::{
-        haproxy,
+        Rows, haproxy,
         postgres::patroni::{self, Patroni, Status},
     },
 };
@@ -218,6 +218,11 @@ impl Prover {
                     wrong.push(format!("{unit} on {} is {state}", node.name));
                 } else if !fact.is_enabled() {
                     wrong.push(format!("{unit} on {} does not start at boot", node.name));
+                } else if let Some(facts) = facts.get(&node.name) {
+                    let silent = self.silent_ports(*role, facts).into_iter();
+                    wrong.extend(silent.map(|port| {
+                        format!("{unit} on {} does not listen on port {port}", node.name)
+                    }));
                 }
             }
         }
@@ -226,6 +231,24 @@ impl Prover {
             wrong,
             format!("{count} units active, and enabled at boot"),
         )
+    }
+
+    /// The ports on which a service does not listen, of one that no other check asks anything.
+    fn silent_ports(&self, role: Role, facts: &Facts) -> Vec<u16> {
+        let service = role.service();
+        if service.status != Rows::Unit {
+            return Vec::new();
+        }
+        let unit = format!("{}.service", role.unit());
+        let listens = |port: &u16| {
+            let mut listeners = facts.listeners.iter();
+            listeners.any(|it| it.port == *port && it.unit == unit)
+        };
+        let ports = service.ports.iter();
+        ports
+            .map(|port| self.cluster.inventory.port(port.number))
+            .filter(|port| !listens(port))
+            .collect()
     }
 
     async fn leader(

@@ -6,7 +6,7 @@ use super::{Check, Prover, check};
 use crate::{
     cluster::Node,
     error::{Code, Error, Result},
-    inventory::{HostName, PatroniSource, Role},
+    inventory::{HostName, PatroniSource},
     remote::{Script, quote},
     services::postgres::patroni::Status,
 };
@@ -53,7 +53,7 @@ pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Sta
 async fn ask(prover: &Prover, node: &Node) -> Result<Installed> {
     let postgres = node
         .postgresql
-        .filter(|_| node.roles.contains(&Role::Postgres))
+        .filter(|_| node.roles.iter().any(|role| role.keeps_database()))
         .map_or(String::new(), |major| {
             format!("/usr/lib/postgresql/{major}/bin/postgres")
         });
@@ -170,7 +170,7 @@ fn differences(node: &Node, status: Option<&Status>, installed: &Installed) -> V
 fn unknown(node: &Node, status: Option<&Status>, installed: &Installed) -> Vec<String> {
     let host = &node.name;
     let mut wrong = Vec::new();
-    if node.roles.contains(&Role::Postgres) {
+    if node.roles.iter().any(|role| role.keeps_database()) {
         if installed.postgres.is_none() {
             wrong.push(format!(
                 "which PostgreSQL is installed on {host} cannot be seen"

@@ -56,6 +56,11 @@ pub(super) fn probe(facts: &Facts) -> String {
             "folder\t{path}\t{owner}\t{group}\t{mode:o}\tdirectory\t"
         ));
     }
+    for listener in &facts.listeners {
+        let (port, process, unit) = (listener.port, &listener.process, &listener.unit);
+        let pid = listener.pid.map_or(String::new(), |pid| pid.to_string());
+        lines.push(format!("listener\t{port}\t{pid}\t{process}\t{unit}"));
+    }
     if let Some(data) = &facts.data {
         let version = data.version.map_or(String::new(), |it| it.to_string());
         lines.push(format!("data\t{}\t{}\t{version}", data.owner, data.entries));

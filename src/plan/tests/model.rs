@@ -14,7 +14,7 @@ use crate::{
     plan::{Action, Change, Condition, Plan, Step, StepId, packages},
     render::{self, Effect, Stage},
     services::{
-        self,
+        self, Rows,
         etcd::{Member, PatroniKeys},
     },
 };
@@ -303,6 +303,7 @@ impl Model {
         }
         let unit = role.unit();
         let needs = self.needs(&step.host, role);
+        let inventory = self.world.cluster.inventory.clone();
         let facts = self.world.facts(step.host.as_str());
         let pending = facts.pending.remove(unit);
         facts.units.insert(
@@ -315,6 +316,9 @@ impl Model {
             },
         );
         facts.etcd_data |= role == Role::Etcd;
+        if role.service().status == Rows::Unit {
+            super::world::listen(&inventory, role, facts);
+        }
         let known = self.members.iter().any(|it| it.name == step.host.as_str());
         if role == Role::Etcd && !known {
             let tls = self.world.cluster.tls.is_used();

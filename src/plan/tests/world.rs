@@ -366,13 +366,7 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
             },
         );
         give_folder(role.service(), &mut facts);
-        let port = cluster.inventory.port(role.service().ports[0].number);
-        facts.listeners.push(Listener {
-            port,
-            pid: Some(100 + u32::from(port)),
-            process: unit.into(),
-            unit: format!("{unit}.service"),
-        });
+        listen(&cluster.inventory, *role, &mut facts);
     }
     facts.etcd_data = node.roles.contains(&Role::Etcd);
     if node.roles.contains(&Role::Postgres) {
@@ -401,6 +395,19 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
         }
     }
     facts
+}
+
+/// A service on its first port.
+pub(crate) fn listen(inventory: &Inventory, role: Role, facts: &mut Facts) {
+    let unit = role.unit();
+    let port = inventory.port(role.service().ports[0].number);
+    facts.listeners.retain(|it| it.port != port);
+    facts.listeners.push(Listener {
+        port,
+        pid: Some(100 + u32::from(port)),
+        process: unit.into(),
+        unit: format!("{unit}.service"),
+    });
 }
 
 /// The folder of a service that has one, as pgherd makes and notes it.

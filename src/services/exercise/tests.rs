@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::{
         apply::{self, Verb},
-        status,
+        prove, status,
         tests::people::Scene,
     },
     inventory::{HostName, Inventory, Role},
@@ -184,6 +184,20 @@ async fn it_comes_up_with_the_cluster_and_status_shows_it() {
     let done = up().await;
     assert!(done.contains(&"web start-exercise".to_owned()), "{done:?}");
     assert_eq!(up().await, [""; 0], "there is nothing left to do");
+    let proof = prove::now(&scene.context()).await.unwrap();
+    assert!(proof.passed, "{proof:?}");
+    scene
+        .hosts
+        .meddle(|world| world.facts("web").listeners.clear());
+    let proof = prove::now(&scene.context()).await.unwrap();
+    let wrong = proof.checks.iter().find(|check| !check.passed).unwrap();
+    assert_eq!(wrong.name, "units");
+    assert!(
+        wrong
+            .detail
+            .contains("exercise on web does not listen on port 8999"),
+        "{wrong:?}"
+    );
 
     let states = async || {
         let context = scene.context();

@@ -36,6 +36,18 @@ fn with_web() -> String {
 }
 
 #[test]
+fn the_docs_show_it_as_it_is() {
+    let docs = include_str!("../../../docs/contributing.md");
+    let (_, service) = include_str!("mod.rs").split_once("const UNIT").unwrap();
+    let (_, unit) = include_str!("exercise.service").split_once('\n').unwrap();
+    let (_, table) = include_str!("../mod.rs").split_once("\ntable! {").unwrap();
+    let (table, _) = table.split_once("\n}").unwrap();
+    for part in [service, unit, table] {
+        assert!(docs.contains(part), "{part}");
+    }
+}
+
+#[test]
 fn its_host_gets_files_package_folder_and_unit() {
     let world = World::bare(&with_web());
     let plan = world.plan();

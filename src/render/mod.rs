@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     cluster::Cluster,
-    configs::{Environment, PatroniConfig},
+    configs::PatroniConfig,
     error::{Error, Result},
     inventory::{HostName, Role},
 };
@@ -48,34 +48,13 @@ pub struct File {
 }
 
 impl File {
-    /// What replacing `old` by this file asks for, which can be more than [`File::effect`].
-    ///
-    /// Patroni's reload passes over what makes it another member of another cluster, and over the
-    /// list of etcd's hosts (patroni#2411), which is no business of its PostgreSQL's. etcd itself
-    /// reads how its cluster began only while it has no data.
+    /// What replacing `old` by this file asks for, which can be another thing than [`File::effect`].
     pub fn effect_of_change(&self, old: Option<&str>) -> Effect {
-        match old {
-            Some(old) if self.path == PATRONI_CONFIG => self.effect_on_patroni(old),
-            Some(old) if self.path == ETCD_CONFIG => {
-                let of_a_member = |text| Environment::parse(text).of_a_member();
-                if of_a_member(old) == of_a_member(&self.content) {
-                    Effect::Nothing
-                } else {
-                    self.effect
-                }
-            }
+        let files = self.role.map_or(&[][..], |role| role.service().files);
+        let entry = files.iter().find(|entry| entry.path == self.path);
+        match (old, entry.and_then(|entry| entry.on_change)) {
+            (Some(old), Some(on_change)) => on_change(old, &self.content, self.effect),
             _ => self.effect,
-        }
-    }
-
-    fn effect_on_patroni(&self, old: &str) -> Effect {
-        let new = PatroniConfig::parse(&self.content);
-        match PatroniConfig::parse(old).zip(new) {
-            // Which etcd a Patroni was told of whose file cannot be read, nobody knows.
-            None => Effect::Exchange,
-            Some((old, new)) if !old.is_same_member(&new) => Effect::Restart,
-            Some((old, new)) if !old.has_same_dcs(&new) => Effect::Exchange,
-            Some(_) => self.effect,
         }
     }
 }

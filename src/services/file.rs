@@ -66,7 +66,12 @@ pub struct Entry {
     pub stage: Stage,
     pub kind: Kind,
     pub effect: Effect,
+    /// What a change of the file asks for where not every change asks for `effect`.
+    pub on_change: Option<OnChange>,
 }
+
+/// Says what it takes for the old text to become the new one; the last is the file's own effect.
+pub type OnChange = fn(&str, &str, Effect) -> Effect;
 
 /// A file before the packages: root's, 0644, nothing secret, without effect.
 pub const fn early(path: &'static str, template: Embedded) -> Entry {
@@ -81,6 +86,7 @@ pub const fn early(path: &'static str, template: Embedded) -> Entry {
         stage: Stage::Prepare,
         kind: Kind::Whole,
         effect: Effect::Nothing,
+        on_change: None,
     }
 }
 

@@ -2,11 +2,14 @@
 
 use super::{
     Caller, Data, Effect, Hosts, Number, Role, Rows, Service,
-    file::{certificate, config, key, template},
+    file::{Entry, certificate, config, key, template},
     port::Port,
     service::{Package, unit},
 };
-use crate::contract::{ETCD_CLIENT_PORT, ETCD_CONFIG, ETCD_METRICS_PORT, ETCD_PEER_PORT};
+use crate::{
+    configs::Environment,
+    contract::{ETCD_CLIENT_PORT, ETCD_CONFIG, ETCD_METRICS_PORT, ETCD_PEER_PORT},
+};
 
 mod client;
 
@@ -48,7 +51,10 @@ pub(super) const SERVICE: Service = Service {
             template!("etc/systemd/system/etcd.service.d/pgherd.conf"),
             Effect::Restart,
         ),
-        config(ETCD_CONFIG, template!("etc/default/etcd"), Effect::Restart),
+        Entry {
+            on_change: Some(on_change),
+            ..config(ETCD_CONFIG, template!("etc/default/etcd"), Effect::Restart)
+        },
     ],
     folders: &[TLS, "/etc/systemd/system/etcd.service.d"],
     tls: Some(TLS),
@@ -73,3 +79,13 @@ pub(super) const SERVICE: Service = Service {
     status: Rows::Own,
     ..Service::new("etcd", unit!("etcd"), ETCD_CONFIG)
 };
+
+/// etcd reads how its cluster began only while it has no data.
+fn on_change(old: &str, new: &str, effect: Effect) -> Effect {
+    let of_a_member = |text| Environment::parse(text).of_a_member();
+    if of_a_member(old) == of_a_member(new) {
+        Effect::Nothing
+    } else {
+        effect
+    }
+}

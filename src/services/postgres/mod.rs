@@ -6,7 +6,10 @@ use super::{
     port::Port,
     service::{Checker, Package, Source, When, unit},
 };
-use crate::contract::{PATRONI_CONFIG, PATRONI_PORT, REQUIREMENTS};
+use crate::{
+    configs::PatroniConfig,
+    contract::{PATRONI_CONFIG, PATRONI_PORT, REQUIREMENTS},
+};
 
 pub mod patroni;
 mod session;
@@ -152,6 +155,19 @@ const FILES: &[Entry] = &[
         group: "postgres",
         mode: 0o600,
         visibility: Visibility::Masked,
+        on_change: Some(on_change),
         ..config(PATRONI_CONFIG, template!("etc/patroni.yml"), Effect::Reload)
     },
 ];
+
+/// Patroni's reload passes over what makes it another member of another cluster, and over the list of
+/// etcd's hosts (patroni#2411), which is no business of its PostgreSQL's.
+fn on_change(old: &str, new: &str, effect: Effect) -> Effect {
+    match PatroniConfig::parse(old).zip(PatroniConfig::parse(new)) {
+        // Which etcd a Patroni was told of whose file cannot be read, nobody knows.
+        None => Effect::Exchange,
+        Some((old, new)) if !old.is_same_member(&new) => Effect::Restart,
+        Some((old, new)) if !old.has_same_dcs(&new) => Effect::Exchange,
+        Some(_) => effect,
+    }
+}

@@ -43,6 +43,8 @@ pub enum HostState {
     /// It runs under another address than before.
     Moved,
     Connecting,
+    /// For the lease of a run that gives no sign of life.
+    Waiting,
     Connected,
     Removing,
     Removed,

@@ -1,8 +1,13 @@
 //! Who is at work on a cluster, as another run is told.
 
 use std::{
-    fmt,
+    fmt, fs,
     process::{Command, Stdio},
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
 };
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +26,42 @@ pub struct Holder {
     /// Tells this run from every other one.
     #[serde(default)]
     pub run: String,
+    /// Where its process can be looked for.
+    #[serde(default)]
+    place: Place,
+    /// When its process began, in the kernel's count since the boot; 0 where that is not known.
+    #[serde(default)]
+    started: u64,
+}
+
+/// Where a number means one process: since one boot of one kernel, and to whom it shows the same processes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Place {
+    boot: String,
+    processes: String,
+}
+
+impl Place {
+    fn here() -> Self {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let processes = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        Self {
+            boot: boot.trim().to_owned(),
+            processes: processes.to_string_lossy().into_owned(),
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        !self.boot.is_empty() && !self.processes.is_empty()
+    }
+}
+
+/// A run that holds a host's lease, as that host told a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    pub holder: Holder,
+    /// Seconds since its last sign of life.
+    pub silent: u64,
 }
 
 impl Holder {
@@ -32,7 +73,32 @@ impl Holder {
             since: jiff::Timestamp::now(),
             by: format!("{}@{}", user(), machine()),
             run: format!("{:016x}", rand::random::<u64>()),
+            place: Place::here(),
+            started: process(std::process::id()).map_or(0, |it| it.started),
         }
+    }
+
+    /// Whether its process is here, and lives.
+    pub fn lives_here(&self) -> bool {
+        self.is_of_here() && !self.has_died_here()
+    }
+
+    /// Whether its process was here, and is certainly gone. A run elsewhere may always be alive.
+    pub fn has_died_here(&self) -> bool {
+        if !self.is_of_here() {
+            return false;
+        }
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        // Who may not see a process in /proc is told by this that there is one.
+        if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            return true;
+        }
+        // The number may be another process's by now.
+        process(self.pid).is_some_and(|it| it.ended || it.started != self.started)
+    }
+
+    fn is_of_here(&self) -> bool {
+        self.started != 0 && self.place.is_known() && self.place == Place::here()
     }
 
     /// Reads what [`Holder::line`] has written. It comes from elsewhere: what is no plain text in it
@@ -68,6 +134,24 @@ impl fmt::Display for Holder {
             self.verb, self.by, self.pid
         )
     }
+}
+
+struct Process {
+    /// It is dead, and nobody has asked yet how it ended.
+    ended: bool,
+    started: u64,
+}
+
+/// What the kernel tells of a process (proc(5), `/proc/pid/stat`).
+fn process(pid: u32) -> Option<Process> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name, in parentheses, may hold anything.
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    Some(Process {
+        ended: matches!(state, "Z" | "X"),
+        started: fields.nth(18)?.parse().ok()?,
+    })
 }
 
 fn plain(text: &str) -> String {
@@ -114,6 +198,40 @@ mod tests {
             ..holder
         };
         assert_eq!(Holder::parse(&odd.line()).unwrap().by, "a2Jb@c");
+    }
+
+    #[test]
+    fn only_a_run_of_this_machine_can_be_known_to_be_dead() {
+        let alive = Holder::now("up");
+        assert!(alive.lives_here() && !alive.has_died_here());
+        let read = Holder::parse(&alive.line()).unwrap();
+        assert!(read.lives_here(), "{read:?}");
+        let dies = |change: fn(&mut Holder)| {
+            let mut holder = Holder::now("up");
+            let mut child = Command::new("true").spawn().unwrap();
+            holder.pid = child.id();
+            holder.started = process(child.id()).unwrap().started;
+            // Dead, and its parent has not asked yet.
+            while !process(child.id()).unwrap().ended {
+                std::thread::yield_now();
+            }
+            change(&mut holder);
+            let zombie = holder.has_died_here();
+            child.wait().unwrap();
+            assert_eq!(zombie, holder.has_died_here());
+            assert!(!holder.lives_here());
+            zombie
+        };
+        assert!(dies(|_| {}));
+        assert!(!dies(|holder| holder.place.boot = "another".into()));
+        assert!(!dies(|holder| holder.place.processes = "another".into()));
+        assert!(!dies(|holder| holder.place = Place::default()));
+        assert!(!dies(|holder| holder.started = 0), "of an earlier version");
+        let mut reused = Holder::now("up");
+        reused.started -= 1;
+        assert!(reused.has_died_here(), "the number is another process's");
+        let old = r#"{"pid":1,"verb":"up","since":"2026-11-26T12:00:00Z","by":"a@b"}"#;
+        assert!(!Holder::parse(old).unwrap().has_died_here());
     }
 
     #[test]

@@ -1,24 +1,23 @@
 //! A planned change of leader, and what makes it short.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
-    execute::space,
     http::Http,
     inventory::HostName,
-    remote::Remote,
-    services::postgres::{
-        Door, FrontDoor,
-        patroni::{self, Patroni, Status},
-    },
+    plan,
+    remote::{Remote, Script},
+    services::postgres::patroni::{self, Patroni, Status},
 };
 
 /// How long the candidate may take to lead.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the checkpoint before a hand-over may take.
+pub const CHECKPOINT: Duration = Duration::from_secs(300);
 
 /// Who leads and who is to lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,33 +72,18 @@ impl Handover {
         }
     }
 
-    /// Makes what follows short: the checkpoint that a clean stop waits for is done beforehand, while
-    /// writes go on.
-    pub async fn prepare(
+    /// Hands over, and returns once the candidate leads: every change of leader that is planned is made here.
+    ///
+    /// The checkpoint that a clean stop waits for is made beforehand, while writes go on. Without it the
+    /// hand-over only takes longer.
+    pub async fn run(
         &self,
+        http: &Http,
+        remote: &dyn Remote,
         cluster: &Cluster,
-        remote: Arc<dyn Remote>,
-        tls: Tls,
+        limit: Duration,
     ) -> Result<()> {
-        let door = FrontDoor {
-            cluster,
-            remote: remote.clone(),
-            tls,
-        };
-        let sql = door.open(Door::Write).await?;
-        // A large one takes its time, and does no harm.
-        let Err(error) = sql.attempt("checkpoint").await else {
-            return Ok(());
-        };
-        let error = Error::new(Code::StatementFailed, "the leader makes no checkpoint")
-            .on(&self.from)
-            .because(error);
-        // A PostgreSQL that cannot write ends, and takes the reason along.
-        Err(space::tell(error, &[self.from.clone()].into(), &*remote, cluster).await)
-    }
-
-    /// Hands over, and returns once the candidate leads.
-    pub async fn run(&self, http: &Http, cluster: &Cluster) -> Result<()> {
+        drop(checkpoint(&self.from, cluster, remote, CHECKPOINT).await);
         let asked = Patroni::on(http, &self.from)
             .switchover(cluster, &self.from, &self.to)
             .await;
@@ -109,12 +93,9 @@ impl Handover {
             _ => {}
         }
         let begin = Instant::now();
-        while begin.elapsed() < TIMEOUT {
-            if Patroni::on(http, &self.to)
-                .is_leader()
-                .await
-                .is_ok_and(|leads| leads)
-            {
+        while begin.elapsed() < limit {
+            let status = Patroni::on(http, &self.to).status().await;
+            if status.is_ok_and(|status| status.is_primary()) {
                 return Ok(());
             }
             sleep(Duration::from_millis(100)).await;
@@ -127,7 +108,25 @@ impl Handover {
     }
 }
 
-type Tls = Option<Arc<rustls::ClientConfig>>;
+/// Has PostgreSQL on `host` write down what it has in memory, which a clean stop waits for.
+///
+/// A large one takes its time, and does no harm.
+pub async fn checkpoint(
+    host: &HostName,
+    cluster: &Cluster,
+    remote: &dyn Remote,
+    limit: Duration,
+) -> Result<()> {
+    let script = plan::local_sql(Script::new(), cluster, "checkpoint");
+    let silent = |_, _: &str| {};
+    let output = remote.run(host, &script, limit, &silent).await?;
+    if output.success() {
+        return Ok(());
+    }
+    Err(Error::new(Code::StatementFailed, "the leader makes no checkpoint")
+        .on(host)
+        .excerpt("stderr", output.stderr))
+}
 
 /// Whether a standby has every commit that was acknowledged; in synchronous mode only such a one may
 /// take over.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Global, PLAINTEXT, console::Console};
 use crate::{
-    engine::{context::Context, preview::Preview},
+    engine::{at_work::AtWork, context::Context, preview::Preview},
     error::{Code, Error, Result},
     plan::{Action, Change, PAUSED, Step, how_to_resume},
     quantity::count,
@@ -15,6 +15,9 @@ use crate::{
 pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
     let context = global.open(&Console::new(terminal, false), Workspace::preview)?;
     let preview = Preview::of_all(&context).await?;
+    if let Some(work) = &preview.at_work {
+        terminal.say(&format!("note: {work}"));
+    }
     if terminal.json {
         terminal.print_json(&document(&context, &preview));
     } else {
@@ -218,6 +221,7 @@ pub(super) fn document(context: &Context, preview: &Preview) -> Value {
         "also": preview.notes,
         "amend": preview.drift,
         "unseen": preview.unseen(),
+        "at_work": preview.at_work.as_ref().map(AtWork::document),
         "left_inventory": hosts.left,
         "steps": steps,
         "unchanged": unchanged,

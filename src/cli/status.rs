@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Global, PLAINTEXT, certificates, console::Console};
 use crate::{
     engine::{
+        at_work::{self, AtWork},
         context::Context,
         drill::repair,
         hosts::HostStatus,
@@ -36,7 +37,9 @@ pub(super) async fn hosts(global: &Global, terminal: &Terminal) -> Result<(Conte
     let context = global.existing(&Console::new(terminal, false)).await?;
     repair::notice(&context)?;
     let hosts = context.host_status().await?;
-    hosts.some(&context)?;
+    hosts
+        .some(&context)
+        .map_err(|error| at_work::explain(&context, error))?;
     Ok((context, hosts))
 }
 
@@ -86,6 +89,9 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
         );
     }
     table.print(terminal);
+    if let Some(work) = status.at_work() {
+        terminal.say(&work.to_string());
+    }
     let mut table = Table::new(["etcd", "health"]);
     for (host, health) in &status.etcd {
         let (tone, word) = match health {
@@ -204,6 +210,7 @@ fn document(status: &Status, context: &Context, absent: &[HostName]) -> Value {
     let mut document = json!({
         "cluster": context.inventory.cluster,
         "members": members,
+        "at_work": status.at_work().as_ref().map(AtWork::document),
         "paused": status.is_paused(),
         "etcd": etcd,
         "etcd_alarms": status.alarms,

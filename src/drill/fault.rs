@@ -8,12 +8,13 @@ use super::Scenario;
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
+    execute::space,
     http::Http,
     inventory::{HostName, Patroni, Role},
     provider::{Machine, Provider},
     remote::{Remote, Script},
     services::postgres::patroni,
-    switchover::Handover,
+    switchover::{self, Handover},
 };
 
 /// How long a unit may take to be told; none is waited for.
@@ -95,11 +96,15 @@ impl Fault {
         if self.scenario != Scenario::Switchover {
             return Ok(());
         }
-        let handover = self.handover(tools).await?;
-        let remote = tools.remote.clone();
-        handover
-            .prepare(&tools.cluster, remote, tools.tls.clone())
-            .await
+        // A large one takes its time; what has come since is written once more by the hand-over itself.
+        let leader = self.handover(tools).await?.from;
+        let remote: &dyn Remote = tools.remote.as_ref();
+        let limit = switchover::CHECKPOINT;
+        match switchover::checkpoint(&leader, &tools.cluster, remote, limit).await {
+            Ok(()) => Ok(()),
+            // A PostgreSQL that cannot write ends, and takes the reason along.
+            Err(error) => Err(space::tell(error, &[leader].into(), remote, &tools.cluster).await),
+        }
     }
 
     /// Breaks it. `machines` are the hosts as the provider knew them before.
@@ -108,7 +113,11 @@ impl Fault {
             Scenario::Watch => Ok(()),
             Scenario::Switchover => {
                 let handover = self.handover(tools).await?;
-                handover.run(&tools.http, &tools.cluster).await
+                let remote: &dyn Remote = tools.remote.as_ref();
+                let (http, cluster) = (&tools.http, &tools.cluster);
+                handover
+                    .run(http, remote, cluster, switchover::TIMEOUT)
+                    .await
             }
             Scenario::StopLeader | Scenario::ReplicaDown => {
                 // It is not waited for: what counts is when clients notice.

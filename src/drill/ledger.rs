@@ -9,10 +9,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::clients::Clients;
+use super::clients::{Clients, Target};
 use crate::{
     error::{Code, Error, Result},
-    services::postgres,
+    inventory::HostName,
+    services::postgres::{self, Sql},
+    sql::literal,
 };
 
 /// The ledger's name in a run's folder.
@@ -118,40 +120,144 @@ impl Balance {
     }
 }
 
-/// The tables that a load writes, in the schema that is pgherd's own.
-pub struct Tables;
+/// Whether a load is that of a run that has taken the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has: at any time there is at most one.
+    Leased,
+    /// It only watches, and any number may.
+    Watching,
+}
+
+impl Standing {
+    fn as_str(self) -> &'static str {
+        match self {
+            Standing::Leased => "run",
+            Standing::Watching => "watch",
+        }
+    }
+}
+
+/// How long nobody has written to the tables of a load that is taken for dead, where nothing else tells.
+const SILENCE: &str = "15 minutes";
+
+/// The tables that one load writes, in the schema that is pgherd's own: several may be at work at once.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    /// Of every commit that a writer has tried.
+    pub ledger: String,
+    /// When a prober was last at each member.
+    pub probe: String,
+}
 
 impl Tables {
-    /// Makes them, empty. What a load that was killed has left goes.
-    pub async fn create(clients: &Clients) -> Result<()> {
+    /// Those of a load that begins now.
+    fn new(standing: Standing) -> Self {
+        Self::named(&format!(
+            "{}_{:016x}",
+            standing.as_str(),
+            rand::random::<u64>()
+        ))
+    }
+
+    fn named(load: &str) -> Self {
+        Self {
+            ledger: format!("pgherd.drill_{load}"),
+            probe: format!("pgherd.drill_probe_{load}"),
+        }
+    }
+
+    /// Makes them, empty. What loads that were killed have left goes.
+    pub async fn create(clients: &Clients, standing: Standing) -> Result<Self> {
         let own_schema = postgres::own_schema();
         postgres::refuse_strange(&clients.ask(&own_schema).await?)?;
+        // What cannot be cleared now is cleared by the next.
+        drop(Self::clear(clients, standing).await);
+        let tables = Self::new(standing);
+        let Self { ledger, probe } = &tables;
         // What others may do to the new tables, default privileges decide: it is asked before anything is
         // written there.
         let made = clients
             .ask(&format!(
-                "set client_min_messages = warning; \
-                 drop table if exists pgherd.drill, pgherd.drill_probe; \
-                 create table pgherd.drill (writer int, number bigint, primary key (writer, number)); \
-                 create table pgherd.drill_probe (member text primary key, number bigint); \
+                "create table if not exists {ledger} (writer int, number bigint, primary key (writer, number)); \
+                 create table if not exists {probe} (member text primary key, number bigint, \
+                 at timestamptz not null default clock_timestamp()); \
                  {own_schema}"
             ))
             .await?;
-        postgres::refuse_strange(&made)
+        if let Err(error) = postgres::refuse_strange(&made) {
+            // Best done, but the error is what matters.
+            let _ = tables.drop(clients).await;
+            return Err(error);
+        }
+        clients
+            .ask(&format!(
+                "insert into {probe} (member, number) values ('', 0) on conflict do nothing"
+            ))
+            .await?;
+        Ok(tables)
     }
 
-    pub async fn drop(clients: &Clients) -> Result<()> {
-        clients
-            .ask(
-                "set client_min_messages = warning; \
-                 drop table if exists pgherd.drill, pgherd.drill_probe",
+    /// Removes what loads that were killed have left.
+    ///
+    /// Of loads that have taken the cluster there is no other, so that all of theirs go; for those that
+    /// watch, only the time speaks.
+    pub async fn clear(clients: &Clients, standing: Standing) -> Result<()> {
+        // Asked once: what another run has removed meanwhile is no longer there to be asked about.
+        let sql = clients.open(&Target::Write).await.map_err(|trouble| {
+            Error::new(Code::StatementFailed, "cannot look for tables").cause(trouble.to_string())
+        })?;
+        let found = sql
+            .query(
+                "select relname from pg_class where relnamespace = 'pgherd'::regnamespace \
+                 and relkind = 'r' and relname ~ '^drill(_probe)?(_(run|watch)_[0-9a-f]{16})?$'",
             )
-            .await
-            .map(|_| ())
+            .await?;
+        let found = found.iter().filter_map(|row| row.get(0));
+        let loads: BTreeSet<&str> = found.filter_map(load_of).collect();
+        for load in loads {
+            // Earlier versions had tables without the name of a load.
+            let tables = match load {
+                "" => Tables {
+                    ledger: "pgherd.drill".into(),
+                    probe: "pgherd.drill_probe".into(),
+                },
+                load => Tables::named(load),
+            };
+            let is_left = match standing {
+                Standing::Leased if !load.starts_with(Standing::Watching.as_str()) => true,
+                _ if load.is_empty() => false,
+                // What is no load's table, whatever its name, is left alone.
+                _ => is_silent(&sql, &tables).await.unwrap_or(false),
+            };
+            if is_left {
+                sql.query(&tables.removal()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn drop(&self, clients: &Clients) -> Result<()> {
+        clients.ask(&self.removal()).await.map(|_| ())
+    }
+
+    fn removal(&self) -> String {
+        let Self { ledger, probe } = self;
+        format!("set client_min_messages = warning; drop table if exists {ledger}, {probe}")
+    }
+
+    /// A prober's write on `member`.
+    pub fn touch(&self, member: &HostName) -> String {
+        let (probe, member) = (&self.probe, literal(member.as_str()));
+        format!(
+            "insert into {probe} as probe (member, number) values ({member}, 1) on conflict (member) \
+             do update set number = probe.number + 1, at = clock_timestamp()"
+        )
     }
 
     /// Every row that is there, as the leader has it.
-    pub async fn rows(clients: &Clients) -> Result<BTreeSet<Row>> {
+    pub async fn rows(&self, clients: &Clients) -> Result<BTreeSet<Row>> {
+        let ledger = &self.ledger;
         let mut rows = BTreeSet::new();
         // Page by page: a long load leaves more than one answer should hold.
         let mut last: Row = (0, 0);
@@ -159,7 +265,7 @@ impl Tables {
             let (writer, number) = last;
             let page = clients
                 .ask(&format!(
-                    "select writer, number from pgherd.drill where (writer, number) > ({writer}, {number}) \
+                    "select writer, number from {ledger} where (writer, number) > ({writer}, {number}) \
                      order by writer, number limit {PAGE}"
                 ))
                 .await?;
@@ -168,7 +274,7 @@ impl Tables {
                 let (Ok(writer), Ok(number)) = (field(0).parse(), field(1).parse()) else {
                     return Err(Error::new(
                         Code::StatementFailed,
-                        "a row of pgherd.drill that makes no sense",
+                        "a row of the ledger's table that makes no sense",
                     ));
                 };
                 last = (writer, number);
@@ -179,6 +285,28 @@ impl Tables {
             }
         }
     }
+}
+
+/// The load that a table is of, by the table's name.
+fn load_of(table: &str) -> Option<&str> {
+    let rest = table.strip_prefix("drill")?;
+    let rest = rest.strip_prefix("_probe").unwrap_or(rest);
+    Some(rest.strip_prefix('_').unwrap_or(rest))
+}
+
+/// Whether nobody has written to the tables of a load for long. One of the two may be missing where
+/// their removal was cut off.
+async fn is_silent(sql: &Sql, tables: &Tables) -> Result<bool> {
+    let probe = literal(&tables.probe);
+    let there = format!("select 1 from pg_class where oid = to_regclass({probe})");
+    if sql.query(&there).await?.is_empty() {
+        return Ok(true);
+    }
+    let probe = &tables.probe;
+    let late = format!(
+        "select 1 from {probe} where at > clock_timestamp() - interval '{SILENCE}' limit 1"
+    );
+    Ok(sql.query(&late).await?.is_empty())
 }
 
 #[cfg(test)]
@@ -212,6 +340,24 @@ mod tests {
             rows.expect("rows"),
             BTreeSet::from([(1, 1), (1, 2), (2, 1)])
         );
+    }
+
+    #[test]
+    fn every_load_has_tables_of_its_own_and_they_are_known_by_their_names() {
+        let (one, other) = (Tables::new(Standing::Leased), Tables::new(Standing::Leased));
+        assert_ne!(one.ledger, other.ledger);
+        assert_ne!(one.probe, other.probe);
+        for standing in [Standing::Leased, Standing::Watching] {
+            let tables = Tables::new(standing);
+            for table in [&tables.ledger, &tables.probe] {
+                let name = table.strip_prefix("pgherd.").expect("in the schema");
+                let load = load_of(name).expect("a load");
+                assert!(load.starts_with(standing.as_str()), "{load}");
+                assert_eq!(Tables::named(load).ledger, tables.ledger);
+            }
+        }
+        assert_eq!(load_of("drill_probe"), Some(""), "of earlier versions");
+        assert_eq!(load_of("proof"), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client_error::ClientError,
     clients::{Clients, Target},
-    ledger::{Balance, Ledger, Tables},
+    ledger::{Balance, Ledger, Standing, Tables},
     record::Seen,
     recording::{Attempt, Kind, Probe, Recorder, Recording, View},
 };
@@ -23,7 +23,6 @@ use crate::{
     error::{Code, Error, Result},
     inventory::HostName,
     services::postgres::Sql,
-    sql::literal,
 };
 
 /// How long a client waits for an answer before it gives its connection up. A client that gives up
@@ -69,6 +68,7 @@ impl Default for Crew {
 pub struct Load {
     clients: Arc<Clients>,
     ledger: Arc<Ledger>,
+    tables: Tables,
     recorder: Arc<Recorder>,
     stop: CancellationToken,
     tasks: JoinSet<Result<()>>,
@@ -76,8 +76,13 @@ pub struct Load {
 
 impl Load {
     /// Makes the tables and sets everybody to work; `folder` gets the ledger.
-    pub async fn start(clients: Arc<Clients>, folder: &Path, crew: &Crew) -> Result<Self> {
-        Tables::create(&clients).await?;
+    pub async fn start(
+        clients: Arc<Clients>,
+        folder: &Path,
+        crew: &Crew,
+        standing: Standing,
+    ) -> Result<Self> {
+        let tables = Tables::create(&clients, standing).await?;
         let ledger = Arc::new(Ledger::open(&folder.join(super::ledger::FILE))?);
         let recorder = Arc::new(Recorder::start());
         let stop = CancellationToken::new();
@@ -94,6 +99,7 @@ impl Load {
                 clients: clients.clone(),
                 recorder: recorder.clone(),
                 stop: stop.clone(),
+                tables: tables.clone(),
                 open: None,
             }
         };
@@ -113,6 +119,7 @@ impl Load {
         Ok(Self {
             clients,
             ledger,
+            tables,
             recorder,
             stop,
             tasks,
@@ -121,6 +128,10 @@ impl Load {
 
     pub fn clients(&self) -> &Arc<Clients> {
         &self.clients
+    }
+
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     pub fn recorder(&self) -> &Recorder {
@@ -154,9 +165,9 @@ impl Load {
             return Err(error);
         }
         let recording = self.recorder.recording();
-        let there = Tables::rows(&self.clients).await?;
+        let there = self.tables.rows(&self.clients).await?;
         let balance = Balance::of(&self.ledger.rows()?, &there);
-        Tables::drop(&self.clients).await?;
+        self.tables.drop(&self.clients).await?;
         Ok((recording, balance))
     }
 }
@@ -171,6 +182,7 @@ struct Client {
     pause: Duration,
     clients: Arc<Clients>,
     recorder: Arc<Recorder>,
+    tables: Tables,
     stop: CancellationToken,
     open: Option<Sql>,
 }
@@ -223,8 +235,9 @@ async fn write(mut client: Client, ledger: Arc<Ledger>) -> Result<()> {
         // Never the same number twice: whether a commit whose answer was lost is there, nobody knows.
         client.tried += 1;
         let row @ (writer, number) = (client.number, client.tried);
+        let ledger_table = &client.tables.ledger;
         let statement = format!(
-            "insert into pgherd.drill (writer, number) values ({writer}, {number}) returning {TIMELINE}"
+            "insert into {ledger_table} (writer, number) values ({writer}, {number}) returning {TIMELINE}"
         );
         let from = client.recorder.now();
         let result = client.ask(&statement, ANSWER).await;
@@ -239,22 +252,21 @@ async fn write(mut client: Client, ledger: Arc<Ledger>) -> Result<()> {
 
 async fn read(mut client: Client) -> Result<()> {
     // The first writer's latest, which the primary key finds at once however many rows there are.
-    let statement = "select max(number) from pgherd.drill where writer = 1";
+    let statement = format!(
+        "select max(number) from {} where writer = 1",
+        client.tables.ledger
+    );
     while !client.stop.is_cancelled() {
         client.tried += 1;
         let from = client.recorder.now();
-        let result = client.ask(statement, ANSWER).await.map(|_| None);
+        let result = client.ask(&statement, ANSWER).await.map(|_| None);
         client.note(Kind::Read, from, result).await;
     }
     Ok(())
 }
 
 async fn probe(mut client: Client, member: HostName) -> Result<()> {
-    let name = literal(member.as_str());
-    let insert = format!(
-        "insert into pgherd.drill_probe (member, number) values ({name}, 1) \
-         on conflict (member) do update set number = drill_probe.number + 1 returning {TIMELINE}"
-    );
+    let insert = format!("{} returning {TIMELINE}", client.tables.touch(&member));
     while !client.stop.is_cancelled() {
         let from = client.recorder.now();
         let (seen, timeline) = look(&mut client, &insert).await;

@@ -22,7 +22,7 @@ mod watched;
 pub use client_error::ClientError;
 pub use clients::{Clients, Target};
 pub use fault::{Fault, Tools};
-pub use ledger::{Balance, Ledger, Row, Tables};
+pub use ledger::{Balance, Ledger, Row, Standing, Tables};
 pub use load::{Crew, Load};
 pub use measure::{bands, longest_wait, marks, measure, samples};
 pub use narrator::narrate;

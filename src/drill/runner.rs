@@ -12,8 +12,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Clients, Crew, Fault, Load, Scenario, Tables, Tools, bands, judge, longest_wait, marks,
-    measure, narrate,
+    Clients, Crew, Fault, Load, Scenario, Standing, Tables, Tools, bands, judge, longest_wait,
+    marks, measure, narrate,
     record::{self, Drill, Limits, Mark, Measured, Span},
     recording::Recording,
     replication_hold::{self, ReplicationHold},
@@ -96,7 +96,7 @@ impl Runner<'_> {
         let folder = self.folder.join(format!("{scenario}-{run}"));
         workspace::private_folder(&folder)?;
         fault.prepare(&self.tools).await?;
-        let load = Load::start(clients.clone(), &folder, &self.crew).await?;
+        let load = Load::start(clients.clone(), &folder, &self.crew, Standing::Leased).await?;
         let begun = load.recorder().begun();
         let mut times = Times::default();
         let acted = tokio::select! {
@@ -104,9 +104,10 @@ impl Runner<'_> {
             never = narrate(&load, &self.events) => match never {},
         };
         if let Err(error) = acted {
+            let tables = load.tables().clone();
             drop(load);
             // Best done, but the error is what matters.
-            let _ = Tables::drop(&clients).await;
+            let _ = tables.drop(&clients).await;
             return Err(error);
         }
         let (recording, balance) = load.stop().await?;
@@ -161,7 +162,8 @@ impl Runner<'_> {
             return Err(self.not_whole());
         }
         self.tell(Moment::Whole);
-        Tables::drop(&self.clients().await?).await?;
+        // What cannot be cleared now is cleared by the next.
+        drop(Tables::clear(&self.clients().await?, Standing::Leased).await);
         note.clear()
     }
 

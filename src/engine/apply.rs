@@ -192,6 +192,7 @@ async fn launch(run: &Run<'_>, absent: &[HostName]) -> Result<Vec<Machine>> {
         user: context.inventory.ssh.user.clone(),
         public_key: identity.public_key,
         cluster_id: context.secrets()?.cluster_id,
+        holder: context.connections.holder(),
     };
     tokio::select! {
         launched = context.provider.launch(absent, &access, &run.events) => launched,

@@ -6,7 +6,7 @@ use std::{
     fmt,
     net::Ipv4Addr,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -15,10 +15,11 @@ use tokio::sync::Mutex;
 
 use crate::{
     error::Result,
+    event::Events,
     holder::Holder,
     inventory::HostName,
     machine::Machine,
-    remote::{Lease, Remote, SshRemote},
+    remote::{Lease, Listener, Remote, SshRemote},
 };
 
 /// What a connection is made from.
@@ -46,6 +47,8 @@ pub(crate) struct Connections {
     dial: Dial,
     /// Who takes the lease; nobody in verbs that only look.
     holder: OnceLock<Holder>,
+    /// Who is told that a lease is waited for.
+    listener: Listener,
     kept: Mutex<Option<Kept>>,
 }
 
@@ -74,6 +77,7 @@ impl Connections {
         Self {
             dial,
             holder: OnceLock::new(),
+            listener: Listener::default(),
             kept: Mutex::default(),
         }
     }
@@ -82,6 +86,18 @@ impl Connections {
     pub(super) fn keep(&self, holder: &Holder) {
         // A run has one holder.
         let _ = self.holder.set(holder.clone());
+    }
+
+    /// The run that these are of.
+    pub(super) fn holder(&self) -> Holder {
+        let kept = self.holder.get().cloned();
+        kept.unwrap_or_else(|| Holder::now("up"))
+    }
+
+    /// From now on `events` tell of what the run waits for.
+    pub(super) fn tell(&self, events: &Events) {
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        *listener = Some(events.clone());
     }
 
     pub(super) fn are_kept(&self) -> bool {
@@ -117,7 +133,8 @@ impl Connections {
             }
             return Ok(kept.remote.clone());
         }
-        let remote = (self.dial)(make()?, Some(Lease::new(cluster, holder.clone())));
+        let lease = Lease::new(cluster, holder.clone(), self.listener.clone());
+        let remote = (self.dial)(make()?, Some(lease));
         *kept = Some(Kept {
             remote: remote.clone(),
             at: at.collect(),

@@ -20,7 +20,7 @@ use crate::{
     workspace::{Renewal, Request, RunLock, Usage, Workspace},
 };
 
-/// How long a host may take to grant the lease before something is done to it from outside.
+/// How long a host may take to let us in before something is done to it from outside.
 const CLAIM: Duration = Duration::from_secs(10);
 
 /// What a verb begins with.
@@ -130,13 +130,17 @@ impl Context {
         let Ok(connected) = self.connect(machines, &events).await else {
             return Ok(());
         };
-        let mut asked: FuturesUnordered<_> = machines
-            .iter()
-            .map(|machine| timeout(CLAIM, connected.remote.connect(&machine.host)))
-            .collect();
+        let remote = connected.remote.as_ref();
+        let asked = machines.iter().map(|machine| async move {
+            let host = &machine.host;
+            // How long the lease itself may take, it knows by itself.
+            timeout(CLAIM, remote.reach(host)).await.ok()?.ok()?;
+            Some(remote.connect(host).await)
+        });
+        let mut asked: FuturesUnordered<_> = asked.collect();
         while let Some(answer) = asked.next().await {
             match answer {
-                Ok(Err(error)) if is_at_work(&error) => return Err(error),
+                Some(Err(error)) if is_at_work(&error) => return Err(error),
                 _ => {}
             }
         }

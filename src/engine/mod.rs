@@ -4,6 +4,7 @@
 //! There is no terminal in here: whoever wanted the run is an [`operator::Operator`].
 
 pub(crate) mod apply;
+pub(crate) mod at_work;
 mod authority;
 pub(crate) mod certificates;
 pub(crate) mod compare;

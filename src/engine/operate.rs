@@ -18,13 +18,13 @@ use super::{
 use crate::{
     cluster::Cluster,
     drill::{
-        Clients, Load, narrate,
+        Clients, Load, Standing, narrate,
         record::{Drill, Record},
         watched,
     },
     error::{Code, Error, Result},
     event::Event,
-    inventory::HostName,
+    inventory::{self, HostName},
     plan::{
         Plan,
         operate::{self, Seen, Which},
@@ -235,7 +235,7 @@ impl Operation<'_> {
         .await?;
         let folder = self.run.folder.join("clients");
         workspace::private_folder(&folder)?;
-        let load = Load::start(Arc::new(clients), &folder, &CREW).await?;
+        let load = Load::start(Arc::new(clients), &folder, &CREW, Standing::Leased).await?;
         let begin = Instant::now();
         while load.view().writes < 20 {
             if begin.elapsed() > GETTING_GOING {
@@ -337,8 +337,9 @@ fn felt(drill: &Drill) -> String {
 
 fn paused(seen: &Seen<'_>) -> String {
     let mut text = format!(
-        "the cluster {} is paused: nothing fails over until `pgherd resume`",
-        seen.cluster.name()
+        "the cluster {} is paused: nothing fails over until `{}`",
+        seen.cluster.name(),
+        inventory::command(&seen.cluster.inventory.path, "resume")
     );
     let silent: Vec<&str> = seen
         .survey

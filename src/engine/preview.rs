@@ -1,6 +1,13 @@
 //! What `up` would do, as far as it can be known while not everything is there.
 
-use super::{authority, context::Context, hosts::HostStatus, observe::Observed, tls_migration};
+use super::{
+    at_work::{self, AtWork},
+    authority,
+    context::Context,
+    hosts::HostStatus,
+    observe::Observed,
+    tls_migration,
+};
 use crate::{
     error::{Error, Result},
     event::Events,
@@ -21,6 +28,8 @@ pub(crate) struct Preview {
     pub drift: Vec<String>,
     /// What would be done on the hosts that could be seen, and on those that would be new.
     pub plan: Plan,
+    /// Another run, or this one, that has the hosts.
+    pub at_work: Option<AtWork>,
     /// Why hosts that run could not be read.
     pub unreachable: Vec<Error>,
 }
@@ -85,6 +94,7 @@ impl Context {
             observed = self.look_anew(&hosts).await?;
             notes.push(note);
         }
+        let at_work = at_work::seen(&observed.found.facts);
         notes.extend(tls_migration::note(observed.cluster.tls, &self.inventory));
         for host in &hosts.missing {
             let facts = Facts::bare(os.clone());
@@ -93,6 +103,7 @@ impl Context {
         Ok(Preview {
             plan: observed.plan()?,
             unreachable: observed.unreachable,
+            at_work,
             hosts,
             notes,
             drift,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{connected::Connected, context::Context, observe::Observed};
+use super::{at_work, connected::Connected, context::Context, observe::Observed};
 use crate::{
     error::Result,
     event::{Event, Events},
@@ -27,8 +27,9 @@ pub(crate) async fn now(context: &Context) -> Result<Proof> {
     let (events, _quiet) = Events::channel();
     context
         .on(machines, &events, async |connected| {
-            let observed = connected.look().await?.whole()?;
-            connected.prove(observed, BOUND).await
+            let observed = connected.look().await?;
+            at_work::notice(&observed.found.facts, context.operator.as_ref());
+            connected.prove(observed.whole()?, BOUND).await
         })
         .await
 }

@@ -127,6 +127,7 @@ impl Session<'_> {
         let begun = jiff::Timestamp::now();
         let folder = context.workspace.new_run(begun)?;
         let (events, receiver) = Events::channel();
+        context.connections.tell(&events);
         context.operator.begin(Begun {
             beside,
             folder: folder.clone(),

@@ -5,7 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
-    certificates::Certificates, connected::Connected, context::Context, hosts::HostStatus,
+    at_work::{self, AtWork},
+    certificates::Certificates,
+    connected::Connected,
+    context::Context,
+    hosts::HostStatus,
     observe::Observed,
 };
 use crate::{
@@ -187,6 +191,11 @@ impl Status {
             (None, "") => "not healthy".into(),
             (None, reason) => reason.to_owned(),
         }
+    }
+
+    /// The run that has the hosts.
+    pub(crate) fn at_work(&self) -> Option<AtWork> {
+        at_work::seen(&self.observed.found.facts)
     }
 
     pub(crate) fn is_paused(&self) -> bool {

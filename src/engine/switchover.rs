@@ -85,7 +85,7 @@ async fn hand_over(
     observed.members_as_declared()?;
     connected.certificates_valid(&observed)?;
     if observed.found.is_paused() {
-        return Err(plan::paused(&context.inventory));
+        return Err(plan::not_while_paused(&context.inventory));
     }
     let cluster = observed.cluster;
     let survey = patroni::survey(&connected.http, &cluster).await;
@@ -100,7 +100,7 @@ async fn hand_over(
         // An answer may take an hour.
         let survey = patroni::survey(&connected.http, &cluster).await;
         if survey.values().flatten().any(|status| status.pause) {
-            return Err(plan::paused(&context.inventory));
+            return Err(plan::not_while_paused(&context.inventory));
         }
         handover.still(&survey)?;
     }

@@ -10,12 +10,13 @@ use crate::{
     error::{Code, Error, Result},
     event::Stream,
     inventory::{HostName, Role},
-    plan::{self, Step},
+    plan::Step,
     remote::Script,
     services::{
         etcd::Etcd,
         postgres::patroni::{self, Patroni},
     },
+    switchover::{self, Handover},
 };
 
 /// How long a member may take, once it has been woken, to run its loop.
@@ -25,8 +26,6 @@ const NOTICE: Duration = Duration::from_secs(5);
 const QUIET_LOOKS: usize = 4;
 const QUIET_PAUSE: Duration = Duration::from_millis(750);
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
-/// How long the checkpoint before a hand-over may take.
-const CHECKPOINT: Duration = Duration::from_secs(300);
 
 /// The member that leads now.
 pub(super) async fn leader(context: &Context) -> Result<HostName> {
@@ -188,68 +187,35 @@ pub(super) async fn take_over(context: &Context, loops: usize) {
     }
 }
 
-/// Gives the leadership to a replica that streams, if the step's host has it.
+/// Gives the leadership to the replica that is best, if the step's host has it.
 pub(super) async fn hand_over(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
     let survey = patroni::survey(&context.http, &context.cluster).await;
-    let Some(leader) = patroni::leader_of(&survey) else {
-        return Err(Error::new(Code::NoLeader, "the cluster has no leader"));
-    };
-    if *leader != step.host {
+    if patroni::leader_of(&survey).is_some_and(|leader| *leader != step.host) {
         return Ok(());
     }
-    let status = survey[leader].as_ref().ok();
-    let candidate = context
-        .cluster
-        .with_role(Role::Postgres)
-        .map(|node| &node.name)
-        .filter(|name| *name != leader)
-        .filter(|name| status.is_some_and(|status| status.streams_to(name)))
-        .max_by_key(|name| {
-            // In synchronous mode only a synchronous standby may take over.
-            status.is_some_and(|status| {
-                status.replication.iter().any(|replica| {
-                    replica.application_name == name.as_str() && replica.sync_state == "sync"
-                })
-            })
-        })
-        .ok_or_else(|| {
-            Error::new(Code::NoCandidate, "no replica streams that could take over").on(leader)
-        })?;
-    switch(leader, candidate, step, context, say).await
+    match Handover::plan(&survey, None)? {
+        Some(handover) => switch(&handover, step, context, say).await,
+        None => Ok(()),
+    }
 }
 
-/// Has `candidate` lead in the place of `leader`.
 pub(super) async fn switch(
-    leader: &HostName,
-    candidate: &HostName,
+    handover: &Handover,
     step: &Step,
     context: &Context,
     say: Say<'_>,
 ) -> Result<()> {
-    say(
-        Stream::Stdout,
-        &format!("{leader} hands over to {candidate}"),
-    );
-    // A clean stop waits for a checkpoint: done before, it costs no writes. Without it the hand-over
-    // only takes longer.
-    let checkpoint = plan::local_sql(Script::new(), &context.cluster, "checkpoint");
-    let silent = |_, _: &str| {};
-    let made = context.remote.run(leader, &checkpoint, CHECKPOINT, &silent);
-    drop(made.await);
-    Patroni::on(&context.http, leader)
-        .switchover(&context.cluster, leader, candidate)
-        .await?;
-    let begin = Instant::now();
-    while begin.elapsed() < step.limit {
-        let survey = patroni::survey(&context.http, &context.cluster).await;
-        if patroni::leader_of(&survey) == Some(candidate) {
-            return Ok(());
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-    Err(Error::new(
-        Code::NotPromoted,
-        format!("{candidate} did not become the leader"),
-    )
-    .on(leader))
+    let Handover { from, to } = handover;
+    say(Stream::Stdout, &format!("{from} hands over to {to}"));
+    let remote = context.remote.as_ref();
+    handover
+        .run(&context.http, remote, &context.cluster, step.limit)
+        .await
+}
+
+/// Makes the stop of a leader short that is about to come. A leader that is ill may make no checkpoint,
+/// so it is not waited for longer than `limit`.
+pub(super) async fn checkpoint(leader: &HostName, limit: Duration, context: &Context) {
+    let remote = context.remote.as_ref();
+    drop(switchover::checkpoint(leader, &context.cluster, remote, limit).await);
 }

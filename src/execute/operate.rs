@@ -4,19 +4,22 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Context, Latest, Say};
+use super::{Context, Latest, Say, action};
 use crate::{
     error::{Code, Error, Result},
     event::Stream,
     inventory::HostName,
     plan::Step,
     services::postgres::patroni::{self, Patroni, Status},
+    switchover::CHECKPOINT,
 };
 
 /// How often it looks.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long a candidate may take to write down that it is to lead, before the others are woken to read it.
 const WAKING: Duration = Duration::from_millis(500);
+/// How long a failover waits for the checkpoint of a leader that answers: it may be ill.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
 
 /// Has every member that answers know whether the cluster is paused. One that does not answer reads it from the DCS
 /// once it is back.
@@ -93,6 +96,9 @@ pub(super) async fn restart(
     say: Say<'_>,
 ) -> Result<()> {
     let patroni = Patroni::on(&context.http, &step.host);
+    if leads {
+        action::checkpoint(&step.host, CHECKPOINT, context).await;
+    }
     let begin = Instant::now();
     loop {
         let status = patroni.status().await;
@@ -141,10 +147,15 @@ pub(super) fn is_at_work(error: &Error) -> bool {
 /// Makes the step's host the leader, and returns once it takes writes.
 pub(super) async fn fail_over(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
     let candidate = Patroni::on(&context.http, &step.host);
+    let survey = patroni::survey(&context.http, &context.cluster).await;
+    if let Some(leader) = patroni::leader_of(&survey).filter(|leader| **leader != step.host) {
+        // One that answers is stopped cleanly before another leads.
+        action::checkpoint(leader, LAST_CHECKPOINT, context).await;
+    }
     // A leader that is there would notice in its next loop, and is woken for it.
     let (asked, ()) = tokio::join!(candidate.failover(&context.cluster, &step.host), async {
         sleep(WAKING).await;
-        super::action::wake(context).await;
+        action::wake(context).await;
     });
     match asked {
         Ok(()) => {}

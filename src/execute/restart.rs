@@ -24,6 +24,7 @@ use crate::{
     liberal,
     plan::Step,
     services::postgres::patroni::{self, Patroni, Status},
+    switchover::{CHECKPOINT, Handover},
 };
 
 /// How long a standby may take to become synchronous, or a leader to be there.
@@ -118,6 +119,7 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
             Move::InPlace { leader, why } => {
                 let said = format!("restarting PostgreSQL on {leader}, which leads: {why}");
                 say(Stream::Stdout, &said);
+                action::checkpoint(&leader, CHECKPOINT, context).await;
                 restart(&leader, step, context).await?;
                 caught_up(&leader, step, context).await;
                 // Patroni forgets that a replica waits if it reads its config while PostgreSQL starts.
@@ -129,9 +131,13 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
                 *done.entry(leader).or_default() += 1;
             }
             Move::HandOver { from, to } => {
-                action::switch(&from, &to, step, context, say).await?;
                 let said =
                     format!("restarting PostgreSQL on {from}, which led: it is a replica now");
+                let handover = Handover {
+                    from: from.clone(),
+                    to,
+                };
+                action::switch(&handover, step, context, say).await?;
                 say(Stream::Stdout, &said);
                 comes_back(&from, None, step, context).await?;
                 *done.entry(from).or_default() += 1;

@@ -12,6 +12,7 @@ use crate::{
     },
     configs::PatroniConfig,
     error::{Code, Error, Result},
+    holder::{Holder, Tenant},
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
     secret::Secret,
@@ -211,6 +212,8 @@ pub struct Facts {
     pub needs: Needs,
     /// What is pgherd's here, and what is somebody's.
     pub belongings: Belongings,
+    /// Who has the host's lease, if somebody has.
+    pub tenant: Option<Tenant>,
     /// What `down` is to do with the packages that came with pgherd; nothing else asks for it.
     pub removal: Removal,
 }
@@ -496,6 +499,13 @@ pub fn parse(text: &str) -> Result<Facts> {
             ["database", name, owner, ..] => {
                 facts.databases.insert((*name).into(), (*owner).into());
             }
+            ["lease", silent, holder] => {
+                facts.tenant = Holder::parse(&decode(holder)).map(|holder| Tenant {
+                    holder,
+                    // A clock that was put back may say that it was in the future.
+                    silent: silent.parse().unwrap_or_default(),
+                });
+            }
             ["old-sessions", name] => {
                 facts.old_sessions.insert(decode(name));
             }
@@ -557,7 +567,8 @@ mod tests {
             listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
             role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\nflaw\tan app\texpired\t\t\t\nflaw\tan app\tconnections\t0\t\t\nflaw\tpostgres\tsetting\tsearch_path\t\t\n\
             identity\ta boot, a namespace\nsystem\trunning\nhas-run\tyes\ndata-outside\t/ssd\npatroni-config\tcG9zdGdyZXNxbDoKICAgIGRhdGFfZGlyOiAnL3Nydi9vbGQnCg==\n\
-            database\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\nrecovery\tfalse\t\t\t\t\nend\n";
+            database\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\n\
+            lease\t2\teyJwaWQiOjEsInZlcmIiOiJ1cCIsInNpbmNlIjoiMjAyNi0xMS0yNlQxMjowMDowMFoiLCJieSI6ImFAYiJ9\nrecovery\tfalse\t\t\t\t\nend\n";
 
     #[test]
     fn a_whole_answer_is_read() -> Result<()> {
@@ -593,6 +604,8 @@ mod tests {
         assert_eq!(facts.databases["shop"], "an app");
         assert!(facts.open_public.contains("shop"));
         assert!(facts.old_sessions.contains("an app"));
+        let tenant = facts.tenant.as_ref().expect("a run at work");
+        assert_eq!((tenant.holder.by.as_str(), tenant.silent), ("a@b", 2));
         Ok(())
     }
 

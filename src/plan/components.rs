@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     facts::{self, Facts, UnitFact},
     inventory::Role,
-    remote::{Script, quote},
+    remote::{PENDING, Script, quote},
     render::{self, Effect, File, Stage},
     services::Data,
 };
@@ -377,7 +377,7 @@ pub(super) fn run_unit(
     for command in commands {
         script = script.line(command.replace("UNIT", unit));
     }
-    script = script.line(format!("rm -f /run/pgherd/pending/{unit}"));
+    script = script.line(format!("rm -f {PENDING}/{unit}"));
     let mut waits = configured.ready.clone();
     waits.extend(after);
     Some(plan.push(Step {

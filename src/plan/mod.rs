@@ -56,7 +56,7 @@ pub use config::config_patch;
 pub use down::{down, stays, weigh_packages};
 pub(crate) use identity::check as whose;
 pub(crate) use local_sql::local_sql;
-pub use pause::{PAUSED, how_to_resume, paused};
+pub use pause::{PAUSED, how_to_resume, not_while_paused, paused};
 pub(crate) use requirements::{clocks_agree, findings as lacking, off as clock_off};
 pub(crate) use roles::not_right as roles_not_right;
 pub use up::{differences, up};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Action, Change, Condition, Plan, Step, StepId};
+use super::{Action, Change, Condition, Plan, Step, StepId, how_to_resume};
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
@@ -73,7 +73,7 @@ impl Seen<'_> {
                 format!("the cluster is paused, so that {what}"),
             )
             .left("nothing was changed")
-            .hint("resume it first: pgherd resume"));
+            .hint(how_to_resume(&self.cluster.inventory)));
         }
         Ok(())
     }

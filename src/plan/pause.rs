@@ -10,8 +10,7 @@ use serde_json::Value;
 use super::{Change, Found, Plan, Step};
 use crate::{
     error::{Code, Error, Result},
-    inventory::{HostName, Inventory},
-    remote::quote,
+    inventory::{self, HostName, Inventory},
 };
 
 /// What a paused cluster does not do; the one sentence for it.
@@ -85,9 +84,18 @@ impl Plan {
     }
 }
 
-/// The error of a verb that does nothing to a paused cluster.
+/// The error of a run that finds something to do on a paused cluster that a pause forbids.
 pub fn paused(inventory: &Inventory) -> Error {
-    Error::new(Code::ClusterPaused, PAUSED)
+    refusal(Code::ClusterPaused, inventory)
+}
+
+/// The error of a verb that is not to be asked for at all while the cluster is paused.
+pub fn not_while_paused(inventory: &Inventory) -> Error {
+    refusal(Code::NotPossibleNow, inventory)
+}
+
+fn refusal(code: Code, inventory: &Inventory) -> Error {
+    Error::new(code, PAUSED)
         .left("nothing was changed")
         .hint(how_to_resume(inventory))
         .hint("Patroni does not note who paused it: ask before you resume it")
@@ -95,8 +103,10 @@ pub fn paused(inventory: &Inventory) -> Error {
 
 /// What to type to end a pause.
 pub fn how_to_resume(inventory: &Inventory) -> String {
-    let file = quote(&inventory.path.display().to_string());
-    format!("resume it: pgherd -i {file} resume")
+    format!(
+        "resume it: {}",
+        inventory::command(&inventory.path, "resume")
+    )
 }
 
 /// Whether a step changes something about Patroni or its PostgreSQL.

@@ -2,7 +2,7 @@
 
 use crate::{
     inventory::Role,
-    remote::{NOTES, Script},
+    remote::{PENDING, Script},
     render::Effect,
 };
 
@@ -16,7 +16,6 @@ pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script
         Effect::Nothing => return script,
     };
     script
-        .line(NOTES)
-        .line("mkdir -p /run/pgherd/pending")
-        .line(format!("echo {note} >/run/pgherd/pending/{}", role.unit()))
+        .pending()
+        .line(format!("echo {note} >{PENDING}/{}", role.unit()))
 }

@@ -47,7 +47,7 @@ pub(super) fn note(script: Script, names: &[&str]) -> Script {
         .iter()
         .map(|name| BASE64_STANDARD.encode(name))
         .collect();
-    script.line("mkdir -p /run/pgherd").line(format!(
+    script.notes().line(format!(
         "printf '%s\\n' {} >>{OLD_SESSIONS}",
         lines.join(" ")
     ))

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use crate::{
     error::{Code, Error, Result},
     event::Events,
+    holder::Holder,
     inventory::{self, HostName, Inventory},
 };
 
@@ -52,6 +53,26 @@ pub struct Access {
     pub public_key: String,
     /// Everything that is made gets it as [`ID_LABEL`].
     pub cluster_id: String,
+    /// The run that makes it.
+    pub holder: Holder,
+}
+
+/// Refuses hosts that another workspace has made meanwhile: `whose` are the ids that they carry.
+fn refuse_strangers<'a>(
+    mut whose: impl Iterator<Item = (&'a HostName, &'a str)>,
+    access: &Access,
+) -> Result<()> {
+    match whose.find(|(_, id)| *id != access.cluster_id) {
+        None => Ok(()),
+        Some((host, id)) => Err(Error::new(
+            Code::HostOfAnotherCluster,
+            "the cluster was made meanwhile from another workspace",
+        )
+        .on(host)
+        .cause(format!("it is of the cluster with the id {id}; this one has {}", access.cluster_id))
+        .left("nothing was made")
+        .hint("copy the workspace (.pgherd) of whoever made it beside this inventory, or give this cluster another name")),
+    }
 }
 
 #[async_trait]

@@ -22,8 +22,8 @@ mod script;
 mod ssh;
 
 pub use host_key_mismatch::host_key_mismatch;
-pub use lease::Lease;
-pub use script::{NOTES, Script};
+pub use lease::{Lease, Listener};
+pub use script::{PENDING, Script};
 pub use ssh::{Knock, SshRemote};
 
 pub use crate::shell::quote;
@@ -83,6 +83,11 @@ pub trait Remote: Send + Sync {
     /// Opens the connection to `host` if there is none, and takes the run's lease there. What follows is
     /// about such connections too; a remote that has none has nothing to do.
     async fn connect(&self, _host: &HostName) -> Result<()> {
+        Ok(())
+    }
+
+    /// The same without the lease.
+    async fn reach(&self, _host: &HostName) -> Result<()> {
         Ok(())
     }
 

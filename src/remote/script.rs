@@ -22,9 +22,12 @@ put() {
 
 /// Makes the folder of what pgherd notes on a host until its next boot, or closes it to everybody else:
 /// whoever can open a lock file can hold its lock. Locks that others could have held do not count.
-pub const NOTES: &str =
+const NOTES: &str =
     "[ \"$(stat -c %a%u /run/pgherd 2>/dev/null)\" = 7000 ] || rm -f /run/pgherd/*.lock
 install -d -o root -g root -m 0700 /run/pgherd";
+
+/// What a unit has not taken over yet is noted in this folder, a file a unit.
+pub const PENDING: &str = "/run/pgherd/pending";
 
 /// A script to run as root; it may hold secrets, so it does not show itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,10 +50,21 @@ impl Script {
         self
     }
 
+    /// Makes the folder of notes, for whatever comes after it.
+    pub fn notes(self) -> Self {
+        self.line(NOTES)
+    }
+
+    /// The same with the folder for what a unit has not taken over yet.
+    pub fn pending(self) -> Self {
+        self.notes()
+            .line(format!("install -d -o root -g root -m 0700 {PENDING}"))
+    }
+
     /// Makes a second run of the same step wait for the first, which may still be at work on the
     /// host after its connection broke.
     pub fn alone(self, name: &str) -> Self {
-        self.line(NOTES)
+        self.notes()
             .line(format!("exec 9>/run/pgherd/{name}.lock"))
             .line(
                 "flock -n 9 || { echo 'waiting for an earlier run of this step to end'; flock -w 600 9 || \
@@ -115,6 +129,41 @@ mod tests {
     }
 
     #[test]
+    fn nothing_but_one_function_makes_the_folder_of_notes() {
+        use std::{fs, path::Path};
+        fn look(folder: &Path, found: &mut Vec<String>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    look(&path, found);
+                    continue;
+                }
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                // An image that is being built is no host.
+                let others = !path.ends_with("convert.sh") && !path.ends_with("remote/script.rs");
+                let makes = |line: &&str| {
+                    let line = line.trim_start();
+                    line.contains("/run/pgherd")
+                        && ["mkdir", "install -d", "tmpfiles"]
+                            .iter()
+                            .any(|it| line.contains(it))
+                };
+                if others && let Some(line) = text.lines().find(makes) {
+                    found.push(format!("{}: {line}", path.display()));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        for folder in ["src", "templates"] {
+            look(
+                &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
+                &mut found,
+            );
+        }
+        assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
     fn a_folder_of_notes_that_others_could_open_is_closed_and_its_locks_are_new() {
         use std::{fs, os::unix::fs::PermissionsExt};
         // Only root can give a folder to root.
@@ -124,10 +173,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("pgherd");
         let run = || {
-            let script = NOTES.replace("/run/pgherd", folder.to_str().unwrap());
+            let script = Script::probe("umask 000\n").pending();
+            let script = script
+                .expose()
+                .replace("/run/pgherd", folder.to_str().unwrap());
             let ended = Command::new("/bin/sh").args(["-euc", &script]).status();
             assert!(ended.unwrap().success());
-            fs::metadata(&folder).unwrap().permissions().mode() & 0o7777
+            let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode(folder.join("pending")), 0o700);
+            mode(folder.clone())
         };
         assert_eq!(run(), 0o700);
         let lock = folder.join("prepare.lock");

@@ -410,6 +410,10 @@ impl Remote for SshRemote {
         self.link(host).await.map(|_| ())
     }
 
+    async fn reach(&self, host: &HostName) -> Result<()> {
+        self.connection(host).await.map(|_| ())
+    }
+
     fn settle_lease(&self) -> Result<()> {
         if let Some(lease) = &self.lease {
             if let Some(error) = lease.nowhere() {

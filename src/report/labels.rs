@@ -13,6 +13,7 @@ pub(super) fn host_state(state: HostState) -> &'static str {
         HostState::Changed => "changed",
         HostState::Moved => "moved",
         HostState::Connecting => "connecting",
+        HostState::Waiting => "waiting",
         HostState::Connected => "connected",
         HostState::Removing => "removing",
         HostState::Removed => "removed",
@@ -27,9 +28,11 @@ pub(super) fn is_reached(state: HostState) -> bool {
         | HostState::Moved
         | HostState::Connected
         | HostState::Removed => true,
-        HostState::Creating | HostState::Starting | HostState::Connecting | HostState::Removing => {
-            false
-        }
+        HostState::Creating
+        | HostState::Starting
+        | HostState::Connecting
+        | HostState::Waiting
+        | HostState::Removing => false,
     }
 }
 

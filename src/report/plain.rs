@@ -295,7 +295,7 @@ impl Plain {
 }
 
 fn reached(state: HostState) -> Detail {
-    if labels::is_reached(state) {
+    if labels::is_reached(state) || state == HostState::Waiting {
         Detail::Results
     } else {
         Detail::Starts

@@ -133,6 +133,7 @@ impl RunTotals {
             HostState::Created
             | HostState::Starting
             | HostState::Connecting
+            | HostState::Waiting
             | HostState::Connected
             | HostState::Removing => {}
         }

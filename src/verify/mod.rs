@@ -173,7 +173,11 @@ impl Prover {
         checks.push(roles);
         checks.push(disk::disk(&self.cluster, facts));
         checks.push(alarms);
-        checks.push(pause::check(&survey, paused));
+        checks.push(pause::check(
+            &survey,
+            paused,
+            &plan::how_to_resume(&self.cluster.inventory),
+        ));
         checks.extend(of_members);
         Proof::of(checks)
     }
@@ -189,7 +193,11 @@ impl Prover {
         );
         let leader = patroni::leader_of(&survey);
         vec![
-            pause::check(&survey, paused),
+            pause::check(
+                &survey,
+                paused,
+                &plan::how_to_resume(&self.cluster.inventory),
+            ),
             self.leader(&survey, None).await,
             replication(&survey, leader, &BTreeMap::new()),
             etcd,

@@ -34,7 +34,13 @@ pub(super) async fn in_the_dcs(prover: &Prover) -> Option<bool> {
 }
 
 /// What the members say and what the DCS has: a member says it only after its next loop.
-pub(super) fn check(survey: &BTreeMap<HostName, Result<Status>>, dcs: Option<bool>) -> Check {
+///
+/// `resume` says how to end it.
+pub(super) fn check(
+    survey: &BTreeMap<HostName, Result<Status>>,
+    dcs: Option<bool>,
+    resume: &str,
+) -> Check {
     let members: Vec<&str> = survey
         .iter()
         .filter(|(_, status)| status.as_ref().is_ok_and(|status| status.pause))
@@ -46,7 +52,7 @@ pub(super) fn check(survey: &BTreeMap<HostName, Result<Status>>, dcs: Option<boo
         (_, members) => Some(format!("Patroni is paused on {}", members.join(", "))),
     };
     let wrong = wrong.map(|what| {
-        format!("{what}: nothing fails over, and a PostgreSQL that stops stays down; end it: pgherd resume")
+        format!("{what}: nothing fails over, and a PostgreSQL that stops stays down; {resume}")
     });
     super::check(
         NAME,
@@ -76,13 +82,13 @@ mod tests {
 
     #[test]
     fn a_pause_is_seen_in_the_dcs_and_at_each_member() {
-        assert!(check(&survey(false), Some(false)).passed);
+        assert!(check(&survey(false), Some(false), "").passed);
         assert!(
-            check(&survey(false), None).passed,
+            check(&survey(false), None, "").passed,
             "who is silent is another check's"
         );
         for (members, dcs) in [(true, Some(false)), (true, None), (false, Some(true))] {
-            let check = check(&survey(members), dcs);
+            let check = check(&survey(members), dcs, "resume it: pgherd resume");
             assert!(!check.passed, "{members} {dcs:?}");
             assert!(check.detail.contains("pgherd resume"), "{}", check.detail);
         }

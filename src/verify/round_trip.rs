@@ -8,7 +8,7 @@ use super::{Check, Prover};
 use crate::{
     error::{Code, Error, Result},
     inventory::{HostName, Role},
-    services::postgres::{Door, FrontDoor, Sql, own_schema, refuse_strange},
+    services::postgres::{Door, FrontDoor, ONE_AT_A_TIME, Sql, own_schema, refuse_strange},
     sql::literal,
 };
 
@@ -35,7 +35,7 @@ async fn trip(prover: &Prover) -> Result<String> {
     refuse_strange(&writer.query(&own_schema()).await?)?;
     writer
         .query(&format!(
-            "create table if not exists pgherd.proof (nonce text primary key, written timestamptz not null default now()); \
+            "{ONE_AT_A_TIME}; create table if not exists pgherd.proof (nonce text primary key, written timestamptz not null default now()); \
              insert into pgherd.proof (nonce) values ({row})"
         ))
         .await?;

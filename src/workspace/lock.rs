@@ -38,6 +38,12 @@ impl Drop for RunLock {
     }
 }
 
+/// Who has the lock at `path`, without touching it; a run that died has left its name there.
+pub(super) fn tenant(path: &Path) -> Option<Holder> {
+    let text = fs::read_to_string(path).ok()?;
+    Holder::parse(&text).filter(Holder::lives_here)
+}
+
 /// Takes the lock at `path`, or says who has it.
 pub(super) fn acquire(path: &Path, cluster: &str, verb: &str) -> Result<RunLock> {
     // A second time only if the file was removed, by a `down`, between its opening and its locking.
@@ -117,7 +123,9 @@ mod tests {
     fn a_second_run_is_refused_and_told_who_has_the_cluster() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
+        assert!(tenant(&path).is_none());
         let first = acquire(&path, "pg", "up").unwrap();
+        assert_eq!(tenant(&path).as_ref(), Some(first.holder()));
         let error = acquire(&path, "pg", "down").unwrap_err();
         assert_eq!(error.kind(), Kind::Failed);
         let text = error.to_string();
@@ -185,6 +193,7 @@ mod tests {
 
         let stale = fs::read_to_string(&path).unwrap();
         assert!(stale.contains("drill"), "SIGKILL leaves the text: {stale}");
+        assert!(tenant(&path).is_none(), "and nobody takes it for a run");
         let _lock = acquire(&path, "pg", "up").unwrap();
     }
 

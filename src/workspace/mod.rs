@@ -33,6 +33,7 @@ use tempfile::TempDir;
 use crate::{
     cluster::Secrets,
     error::Result,
+    holder::Holder,
     inventory::{self, HostName, Inventory},
     machine::Machine,
 };
@@ -267,6 +268,11 @@ impl Workspace {
     /// it, which is on the hosts.
     pub fn lock_folder(&self, verb: &str) -> Result<RunLock> {
         lock::acquire(&self.dir.join(LOCK), &self.inventory.cluster, verb)
+    }
+
+    /// The run that has this folder, where it is one of this machine and lives.
+    pub fn at_work(&self) -> Option<Holder> {
+        lock::tenant(&self.dir.join(LOCK))
     }
 
     /// Takes down what is about to be broken on purpose; the note goes with [`BrokenNote::clear`].

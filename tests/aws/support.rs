@@ -221,6 +221,7 @@ pub(crate) async fn launch(
         user: "ubuntu".into(),
         public_key: KEY.into(),
         cluster_id: Lab::ID.into(),
+        holder: pgherd::holder::Holder::now("up"),
     };
     provider.launch(&hosts, &access, events).await
 }

@@ -121,6 +121,7 @@ impl Lab {
             user: self.inventory.ssh.user.clone(),
             public_key: KEY.into(),
             cluster_id: "0a1b2c3d4e5f".into(),
+            holder: pgherd::holder::Holder::now("up"),
         };
         self.provider()
             .launch(&self.hosts(), &access, &self.events)

@@ -33,6 +33,7 @@ pub(crate) fn bare_hosts(
         user: "ubuntu".into(),
         public_key: fs::read_to_string(key.with_extension("pub")).expect("a key"),
         cluster_id: "0a1b2c3d4e5f".into(),
+        holder: pgherd::holder::Holder::now("up"),
     };
     let hosts: Vec<HostName> = names.iter().copied().map(HostName::new).collect();
     let (events, _quiet) = Events::channel();

@@ -38,6 +38,7 @@ impl Theirs {
             user: "ubuntu".into(),
             public_key: fs::read_to_string(key.with_extension("pub")).expect("a key"),
             cluster_id: "0a1b2c3d4e5f".into(),
+            holder: pgherd::holder::Holder::now("up"),
         };
         let (events, _quiet) = Events::channel();
         let machine = tokio::runtime::Runtime::new()

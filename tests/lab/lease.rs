@@ -21,13 +21,56 @@ fn two_operators_a_lost_workspace_and_a_terminal_that_closes() {
             prepared_image()
         ),
     );
-    lab.expect(0, &["up", "--yes"]);
+    two_first_runs_make_one_cluster(&lab);
     let colleague = copied(&lab);
     a_second_operator_is_refused_until_the_first_has_died(&lab, colleague.path());
     lab.expect(0, &["drill", "--repair"]);
+    a_run_elsewhere_that_gives_no_sign_of_life_is_waited_for(&lab, colleague.path());
+    several_measure_at_once(&lab);
     psql_is_psql(&lab);
     a_terminal_that_closes_leaves_nothing(&lab);
     a_workspace_that_is_lost(&lab);
+}
+
+/// Two people with the same inventory begin at once, before there is a host that could tell them.
+fn two_first_runs_make_one_cluster(lab: &Lab) {
+    let other = tempfile::tempdir().unwrap();
+    fs::copy(lab.inventory(), other.path().join("pgherd.yaml")).unwrap();
+    let begin = |folder: &Path, user: &str| {
+        let mut command = lab.command(&["up", "--yes"]);
+        command.current_dir(folder).env("USER", user);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let runs = [begin(lab.dir.path(), "alice"), begin(other.path(), "bob")];
+    let said = runs.map(|run| run.wait_with_output().unwrap());
+    let told = said
+        .each_ref()
+        .map(|said| String::from_utf8_lossy(&said.stderr).into_owned());
+    let codes = said.each_ref().map(|said| said.status.code().unwrap());
+    let (winner, loser) = match codes {
+        [0, 1] => ("alice", 1),
+        [1, 0] => ("bob", 0),
+        codes => panic!("{codes:?}: {told:?}"),
+    };
+    println!("{}", told[loser]);
+    for part in [
+        "another run is at work",
+        &format!("`up` by {winner}@"),
+        "nothing was",
+    ] {
+        assert!(told[loser].contains(part), "{part}: {}", told[loser]);
+    }
+    let folders = [lab.dir.path(), other.path()];
+    // Who comes later is told whose cluster it is, and has touched nothing.
+    let again = expect(lab, folders[loser], 1, &["up", "--yes"]);
+    assert!(again.contains(&lab.cluster_id()), "{again}");
+    if winner == "bob" {
+        fs::remove_dir_all(lab.dir.path().join(".pgherd")).unwrap();
+        let all = other.path().join(".pgherd");
+        output(Command::new("cp").arg("-a").arg(all).arg(lab.dir.path()));
+    }
+    lab.expect(0, &["verify"]);
 }
 
 /// The folder as a colleague has it.
@@ -85,14 +128,114 @@ fn a_second_operator_is_refused_until_the_first_has_died(lab: &Lab, colleague: &
             assert!(refused.contains(part), "{part}: {refused}");
         }
     }
-    let watched = from(lab, colleague, &["status"]);
+    let watched = from(lab, colleague, &["status", "--json"]);
     assert!(watched.status.success(), "who only looks is not kept out");
+    let told: serde_json::Value = serde_json::from_slice(&watched.stdout).unwrap();
+    let work = &told["at_work"];
+    assert_eq!(work["verb"], "drill", "{told}");
+    assert_eq!(work["pid"], first.id(), "{told}");
+    let planned = from(lab, colleague, &["plan"]);
+    let planned = String::from_utf8_lossy(&planned.stderr).into_owned();
+    assert!(
+        planned.contains("a run is at work on the cluster: `drill` by alice@"),
+        "{planned}"
+    );
 
+    // Its connections are as if its cable had been pulled, so that the hosts do not notice its end.
+    let folder = lab.dir.path().display().to_string();
+    let masters = output(Command::new("pgrep").args(["-f", &format!("ssh.*{folder}")]));
+    let masters: Vec<&str> = masters.lines().collect();
+    assert!(!masters.is_empty());
+    // One that is about to end by itself may be gone.
+    let tell = |name: &str| {
+        let kill = Command::new("kill").arg(name).args(&masters).output();
+        assert!(kill.is_ok());
+    };
+    tell("-STOP");
     kill(&mut first);
     let begin = Instant::now();
     let said = expect(lab, colleague, 0, &["up", "--yes"]);
     println!("{said}\n{:?} after the first was killed", begin.elapsed());
-    assert!(begin.elapsed() < Duration::from_secs(180));
+    tell("-KILL");
+    assert!(!said.contains("waiting"), "it is known to be dead: {said}");
+    assert!(begin.elapsed() < Duration::from_secs(60));
+}
+
+fn a_run_elsewhere_that_gives_no_sign_of_life_is_waited_for(lab: &Lab, colleague: &Path) {
+    let holder =
+        r#"{"pid":7,"verb":"up","since":"2026-11-26T12:00:00Z","by":"anna@laptop","run":"00"}"#;
+    let script = format!(
+        "exec 9<>/run/pgherd.lease; flock 9; printf '%s\\n%s\\n' '{holder}' $$ >/run/pgherd.lease; sleep 14"
+    );
+    let mut silent = Command::new("docker")
+        .args(["exec", &lab.container("node1"), "bash", "-c", &script])
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(7));
+    let status = from(lab, colleague, &["status"]);
+    let status = String::from_utf8_lossy(&status.stderr).into_owned();
+    for part in [
+        "`up` by anna@laptop, process 7, since 2026",
+        "no sign of life for",
+    ] {
+        assert!(status.contains(part), "{part}: {status}");
+    }
+    let said = expect(lab, colleague, 0, &["up", "--yes"]);
+    println!("{said}");
+    for part in [
+        "node1",
+        "waiting (up to ",
+        "for the lease of `up` by anna@laptop, last seen ",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    silent.wait().unwrap();
+}
+
+/// What each writes is its own: nobody sees what another one does to its tables.
+fn several_measure_at_once(lab: &Lab) {
+    let left = "create table pgherd.drill_run_00000000000000aa (); \
+                create table pgherd.drill_probe_run_00000000000000aa ()";
+    lab.sql(left);
+    let watch = lab
+        .command(&["drill", "watch", "--for", "20s", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let tables = || {
+        lab.sql(
+            "select count(*) from pg_tables where schemaname = 'pgherd' and tablename ~ '^drill'",
+        )
+    };
+    let begin = Instant::now();
+    while tables() != "4" {
+        assert!(begin.elapsed() < Duration::from_secs(15), "{}", tables());
+    }
+    lab.expect(0, &["verify"]);
+    let replica = if lab.leader() == "node1" {
+        "node2"
+    } else {
+        "node1"
+    };
+    let restart = lab.expect(0, &["restart", replica, "--yes"]);
+    println!("{}", restart.stderr);
+    lab.expect(0, &["verify"]);
+    let watched = watch.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&watched.stdout).into_owned();
+    assert!(watched.status.success(), "{told}");
+    let record: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let measured = &record["drills"][0]["measured"];
+    println!("{measured}");
+    assert_eq!(measured["missing"], 0);
+    assert!(measured["acknowledged"].as_u64() > Some(500), "{measured}");
+    assert_eq!(measured["write_errors"], serde_json::json!({}));
+    let read = measured["read_errors"].as_object().unwrap();
+    assert!(
+        read.keys().all(|kind| !kind.starts_with("sqlstate")),
+        "{measured}"
+    );
+    assert_eq!(tables(), "0", "each has cleared its own, and what was left");
 }
 
 fn psql_is_psql(lab: &Lab) {

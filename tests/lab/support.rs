@@ -96,20 +96,6 @@ impl Lab {
         said
     }
 
-    /// Runs what must go well after a run that was killed while it moved hosts: those that it had reached
-    /// at another address let go of its lease within half a minute.
-    pub(crate) fn expect_once_let_go(&self, words: &[&str]) -> Said {
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(120) {
-            let output = self.run(words);
-            if !String::from_utf8_lossy(&output.stderr).contains("another run is at work") {
-                break;
-            }
-            std::thread::sleep(Duration::from_secs(2));
-        }
-        self.expect(0, words)
-    }
-
     pub(crate) fn json(&self, words: &[&str]) -> Value {
         let said = self.expect(0, words);
         serde_json::from_str(&said.stdout).expect("one JSON document on stdout")

@@ -18,6 +18,7 @@ use crate::{
         run::{Leftovers, Run, Taken},
     },
     error::{Code, Error, Result},
+    plan::how_to_resume,
     services::postgres::patroni,
 };
 
@@ -161,7 +162,7 @@ async fn guard(
             "Patroni is paused, so that nothing would fail over",
         )
         .left("nothing was broken")
-        .hint("resume it: pgherd resume"));
+        .hint(how_to_resume(&cluster.inventory)));
     }
     let clients = Clients::find(
         cluster.clone(),

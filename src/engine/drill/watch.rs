@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     drill::{
-        Clients, Crew, Load, narrate,
+        Clients, Crew, Load, Standing, narrate,
         record::{Limits, Record},
         watched,
     },
-    engine::{connected::Connected, context::Context, drill::play::Played, run::beside},
+    engine::{at_work, connected::Connected, context::Context, drill::play::Played, run::beside},
     error::Result,
     event::{Event, Moment},
 };
@@ -64,7 +64,9 @@ async fn watch(
     folder: &Path,
     cancel: &CancellationToken,
 ) -> Result<Record> {
-    let cluster = connected.look().await?.cluster;
+    let observed = connected.look().await?;
+    at_work::notice(&observed.found.facts, connected.context.operator.as_ref());
+    let cluster = observed.cluster;
     let clients = Arc::new(
         Clients::find(
             cluster.clone(),
@@ -74,7 +76,7 @@ async fn watch(
         )
         .await?,
     );
-    let load = Load::start(clients.clone(), folder, &request.crew).await?;
+    let load = Load::start(clients.clone(), folder, &request.crew, Standing::Watching).await?;
     let begun = load.recorder().begun();
     let tell = |moment| {
         connected

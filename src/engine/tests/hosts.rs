@@ -226,7 +226,7 @@ impl Hosts {
 
     /// What a database answers: one that leads, or one of its replicas in turn.
     fn sql(&self, host: &HostName, reads: Option<usize>, query: &str) -> Rows {
-        if query.starts_with("create table if not exists pgherd.proof") {
+        if query.contains("create table if not exists pgherd.proof") {
             self.rows.lock().unwrap().push(query.to_owned());
         }
         if query == "select pg_is_in_recovery()" {

@@ -190,7 +190,9 @@ async fn the_lock_of_a_bootstrap_stays_while_any_member_is_at_work() {
 async fn a_leader_hands_over_to_the_synchronous_standby() {
     let switched = Arc::new(AtomicBool::new(false));
     let state = switched.clone();
-    let hosts = Hosts::serving(move |question| {
+    let written = Arc::new(AtomicBool::new(false));
+    let before = written.clone();
+    let mut hosts = Hosts::serving(move |question| {
         let leader = if state.load(Ordering::SeqCst) {
             "node2"
         } else {
@@ -199,6 +201,7 @@ async fn a_leader_hands_over_to_the_synchronous_standby() {
         match question {
             ("node1", 8008, "POST /switchover", body) => {
                 assert_eq!(*body, json!({"leader": "node1", "candidate": "node2"}));
+                assert!(before.load(Ordering::SeqCst), "a checkpoint goes before");
                 state.store(true, Ordering::SeqCst);
                 (200, json!("Successfully switched over"))
             }
@@ -208,6 +211,12 @@ async fn a_leader_hands_over_to_the_synchronous_standby() {
             }
             _ => NOBODY,
         }
+    });
+    hosts.scripts = Box::new(move |host, script| {
+        if host == "node1" && script.contains("checkpoint") {
+            written.store(true, Ordering::SeqCst);
+        }
+        Deed::Ends(0, "", "")
     });
     let walked = walk(hosts, vec![step("node1", Action::HandOver, &[])]).await;
     assert_eq!(walked.outcomes(), [Changed]);

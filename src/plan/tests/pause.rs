@@ -97,7 +97,7 @@ fn while_paused_nothing_touches_patroni() {
             assert_eq!(said, "", "{what}");
         } else {
             assert!(said.contains(refused), "{what}: {said}");
-            assert!(said.contains("resume it: pgherd -i"), "{said}");
+            assert!(said.contains("resume it: pgherd resume"), "{said}");
             assert!(said.contains("nothing was changed"), "{said}");
         }
         world.dcs().config.as_mut().unwrap()["pause"] = json!(false);

@@ -19,6 +19,9 @@ pub(super) const HOST_KEY: &str = "pgherd:host-key";
 /// The tag with the inventory's word for the image that an instance was made from.
 pub(super) const IMAGE: &str = "pgherd:image";
 
+/// The tag that says who launched it: user and machine.
+pub(super) const BY: &str = "pgherd:by";
+
 /// States of an instance that is there, or will be.
 pub(super) const ALIVE: [State; 4] = [
     State::Pending,
@@ -45,6 +48,9 @@ pub(super) struct Found {
     /// The interface that it was launched with, and the security groups that this is in.
     pub(super) interface: Option<String>,
     pub(super) groups: Vec<String>,
+    /// When it was launched, in seconds since 1970, and by whom.
+    pub(super) launched: i64,
+    pub(super) by: Option<String>,
     /// Why it is in its state, where EC2 says so.
     pub(super) reason: Option<String>,
 }
@@ -79,6 +85,8 @@ impl Found {
             cluster_id: tag(ID_LABEL),
             key_name: instance.key_name().map(str::to_owned),
             vpc: instance.vpc_id().map(str::to_owned),
+            launched: instance.launch_time().map_or(0, |time| time.secs()),
+            by: tag(BY),
             reason: instance
                 .state_reason()
                 .and_then(|reason| reason.message())

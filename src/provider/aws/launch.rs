@@ -16,6 +16,7 @@ use super::{
     instance::{self, ALIVE, Found},
     key_pair,
     request::{Made, Spec, run_instance},
+    rival,
     survey::Survey,
     together, user_data,
 };
@@ -58,6 +59,7 @@ impl Launch<'_> {
         survey: Option<&Survey>,
     ) -> Result<Vec<Machine>> {
         let mut failures = Vec::new();
+        let mut mine = BTreeMap::new();
         let mut ids: BTreeMap<HostName, String> = alive
             .iter()
             .filter(|it| hosts.contains(&it.host))
@@ -86,7 +88,10 @@ impl Launch<'_> {
                 .map(|host| self.make(host, survey, &groups));
             for made in future::join_all(made).await {
                 match made {
-                    Ok((host, id)) => drop(ids.insert(host, id)),
+                    Ok((host, id)) => {
+                        mine.insert(host.clone(), id.clone());
+                        ids.insert(host, id);
+                    }
                     Err(error) => failures.push(error),
                 }
             }
@@ -94,7 +99,7 @@ impl Launch<'_> {
         if let Err(error) = self.start(alive).await {
             failures.push(error);
         }
-        let (running, lost) = self.wait_running(&ids).await?;
+        let (running, lost) = self.wait_running(&ids, &mine).await?;
         failures.extend(lost);
         let mut machines = Vec::new();
         let booted = running.iter().map(|found| self.ready(found));
@@ -161,6 +166,7 @@ impl Launch<'_> {
             token: &launch.token,
             host_key: &launch.public_key,
             user_data: &user_data,
+            by: &self.access.holder.by,
         };
         let retried = [&NOT_YET[..], &["InvalidIPAddress.InUse"]].concat();
         let ran = insist(&retried, ADDRESS, || {
@@ -230,6 +236,7 @@ impl Launch<'_> {
     async fn wait_running(
         &self,
         ids: &BTreeMap<HostName, String>,
+        mine: &BTreeMap<HostName, String>,
     ) -> Result<(Vec<Found>, Vec<Error>)> {
         const ALL: [State; 6] = [
             State::Pending,
@@ -247,6 +254,9 @@ impl Launch<'_> {
         let mut pause = Duration::from_millis(300);
         while !waiting.is_empty() {
             let found = instance::find(self.ec2, &self.inventory.cluster, &ALL).await?;
+            if let Some(first) = rival::ahead(&found, mine) {
+                return Err(self.step_back(first, mine).await);
+            }
             for it in found {
                 if waiting.get(&it.host) != Some(&it.id) {
                     continue;
@@ -276,6 +286,36 @@ impl Launch<'_> {
             }
         }
         Ok((running, lost))
+    }
+
+    /// Leaves the cluster to whoever was first, and nothing of its own behind.
+    async fn step_back(&self, first: &Found, mine: &BTreeMap<HostName, String>) -> Error {
+        let error = rival::refused(&self.inventory.cluster, first);
+        let ids: Vec<String> = mine.values().cloned().collect();
+        let list = ids.join(", ");
+        let ended = self
+            .ec2
+            .terminate_instances()
+            .set_instance_ids(Some(ids))
+            .send()
+            .await
+            .doing("terminate the instances that this run has launched");
+        for host in mine.keys() {
+            // Their tokens make nothing any more.
+            drop(self.launches.finish(host));
+        }
+        match ended {
+            Ok(_) => error.left(format!("what this run had launched is terminated: {list}")),
+            Err(failure) => error
+                .because(Error::from(failure))
+                .left(format!(
+                    "what this run had launched is still there, and paid for: {list}"
+                ))
+                .hint(format!(
+                    "terminate it: aws ec2 terminate-instances --instance-ids {}",
+                    list.replace(", ", " ")
+                )),
+        }
     }
 
     fn stuck(&self, host: &HostName, id: &str) -> Error {

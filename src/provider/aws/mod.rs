@@ -19,7 +19,7 @@ use self::{
     request::Spec,
     survey::Survey,
 };
-use super::{Access, CLUSTER_LABEL, ID_LABEL, Machine, Provider, Resource};
+use super::{Access, CLUSTER_LABEL, ID_LABEL, Machine, Provider, Resource, refuse_strangers};
 use crate::{
     error::{Error, Result},
     event::Events,
@@ -41,6 +41,7 @@ mod placement;
 mod public_address;
 mod removal;
 mod request;
+mod rival;
 mod rules;
 mod survey;
 mod user_data;
@@ -351,6 +352,9 @@ impl Provider for AwsProvider {
     ) -> Result<Vec<Machine>> {
         let account = self.account().await?;
         let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
+        let ids = alive.iter();
+        let ids = ids.filter_map(|found| Some((&found.host, found.cluster_id.as_deref()?)));
+        refuse_strangers(ids, access)?;
         let missing = self.missing(hosts, &alive);
         let survey = match missing.is_empty() {
             true => None,

@@ -14,7 +14,7 @@ use aws_sdk_ec2::{
 
 use super::{
     Tags,
-    instance::{HOST_KEY, IMAGE},
+    instance::{BY, HOST_KEY, IMAGE},
     survey::Place,
 };
 use crate::{
@@ -38,6 +38,7 @@ pub(super) struct Made<'a> {
     pub(super) token: &'a str,
     pub(super) host_key: &'a str,
     pub(super) user_data: &'a str,
+    pub(super) by: &'a str,
 }
 
 /// The call; without what is made first, it is only good for asking.
@@ -62,6 +63,7 @@ pub(super) fn run_instance(
         .set_private_ip_address(spec.desired.address.map(|it| it.to_string()));
     if let Some(made) = made {
         about.push((HOST_KEY, made.host_key));
+        about.push((BY, made.by));
         let groups = spec.desired.roles.iter();
         let groups = groups.filter_map(|role| made.groups.get(role).cloned());
         interface = interface.set_groups(Some(groups.collect()));

@@ -245,6 +245,7 @@ mod engine_tests {
             user: "ubuntu".into(),
             public_key: "ssh-ed25519 AAAA".into(),
             cluster_id: "0a1b".into(),
+            holder: crate::holder::Holder::now("up"),
         };
         let launched = provider.launch(&[host], &access, &events).await;
         let resources = provider.resources().await.unwrap();

@@ -18,6 +18,8 @@ pub(super) struct Engine {
     docker: Docker,
     /// Its networks and ports are this machine's own.
     pub(super) local: bool,
+    /// Where it listens on this machine, if it does.
+    pub(super) socket: Option<String>,
 }
 
 impl Engine {
@@ -56,8 +58,12 @@ impl Engine {
             ))
             .hint("install Docker 20.10 or newer"));
         }
-        let local = address.starts_with("unix://");
-        Ok(Self { docker, local })
+        let socket = address.strip_prefix("unix://").map(str::to_owned);
+        Ok(Self {
+            docker,
+            local: socket.is_some(),
+            socket,
+        })
     }
 
     /// The client, for calls that end within a minute.

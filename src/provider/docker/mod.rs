@@ -21,7 +21,7 @@ use self::{
     launch::Launch,
     ports::Port,
 };
-use super::{Access, CLUSTER_LABEL, HOST_LABEL, Machine, Provider, Resource};
+use super::{Access, CLUSTER_LABEL, HOST_LABEL, Machine, Provider, Resource, refuse_strangers};
 use crate::{
     error::{Code, Error, Result},
     event::Events,
@@ -30,6 +30,8 @@ use crate::{
 
 mod archive;
 mod build;
+#[cfg(target_os = "linux")]
+mod claim;
 mod container;
 mod convert;
 mod engine;
@@ -61,6 +63,9 @@ pub(super) struct DockerProvider {
     timeout: Duration,
     /// Connected to when first needed, so that verbs without need of it work without an engine.
     engine: OnceCell<Engine>,
+    /// Held from the first launch to the run's end.
+    #[cfg(target_os = "linux")]
+    claim: OnceCell<Option<claim::Claim>>,
 }
 
 impl DockerProvider {
@@ -80,6 +85,8 @@ impl DockerProvider {
             ssh_port: inventory.ssh.port,
             timeout: timeout.max(BOOT_TIMEOUT),
             engine: OnceCell::new(),
+            #[cfg(target_os = "linux")]
+            claim: OnceCell::new(),
         }
     }
 
@@ -252,7 +259,11 @@ impl Provider for DockerProvider {
         events: &Events,
     ) -> Result<Vec<Machine>> {
         let engine = self.engine().await?;
+        self.claim(engine, access).await?;
         let found = self.found(engine).await?;
+        let ids = found.iter();
+        let ids = ids.filter_map(|found| Some((&found.host, found.cluster_id.as_deref()?)));
+        refuse_strangers(ids, access)?;
         self.check(engine, hosts, &found).await?;
         let image = match self.anything_new(hosts, &found) {
             true => {
@@ -379,6 +390,19 @@ impl Provider for DockerProvider {
 }
 
 impl DockerProvider {
+    /// Refuses to go on where another run makes containers of the cluster.
+    #[cfg(target_os = "linux")]
+    async fn claim(&self, engine: &Engine, access: &Access) -> Result<()> {
+        let socket = engine.socket.as_deref();
+        let take = || claim::take(&self.cluster, &access.holder, socket);
+        self.claim.get_or_try_init(take).await.map(|_| ())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    async fn claim(&self, _engine: &Engine, _access: &Access) -> Result<()> {
+        Ok(())
+    }
+
     fn anything_new(&self, hosts: &[HostName], found: &[Found]) -> bool {
         hosts.iter().any(|host| {
             !found

@@ -15,7 +15,7 @@ pub mod patroni;
 mod session;
 
 pub use session::{
-    APPLICATION, Door, FrontDoor, Sql, login, login_with, own_schema, refuse_strange,
+    APPLICATION, Door, FrontDoor, ONE_AT_A_TIME, Sql, login, login_with, own_schema, refuse_strange,
 };
 
 /// Where it finds its certificates: a folder of its own, for each service runs as another user.

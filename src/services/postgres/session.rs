@@ -40,6 +40,11 @@ const DATABASE: &str = "postgres";
 /// The schema of pgherd's own tables there.
 const SCHEMA: &str = "pgherd";
 
+/// Waits until no other session of pgherd's makes anything, up to the end of the transaction, and returns
+/// no row: of two that make the same `if not exists` at once, one would fail.
+pub const ONE_AT_A_TIME: &str =
+    "select 1 where pg_advisory_xact_lock(123636812344932)::text is null";
+
 /// Makes the schema that is pgherd's own, for what is written to try the cluster out, and asks who
 /// else has a hand in it. [`refuse_strange`] reads the answer.
 ///
@@ -49,7 +54,7 @@ const SCHEMA: &str = "pgherd";
 pub fn own_schema() -> String {
     let (schema, us) = (literal(SCHEMA), literal(SUPERUSER));
     format!(
-        "set client_min_messages = warning; create schema if not exists {SCHEMA}; \
+        "set client_min_messages = warning; {ONE_AT_A_TIME}; create schema if not exists {SCHEMA}; \
          with schema as (select oid, nspowner, nspacl from pg_namespace where nspname = {schema}), \
          hands (role) as ( \
          select nspowner from schema \

@@ -1,0 +1,126 @@
+//! The run that is at work on a cluster, as verbs tell it that only look.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{context::Context, operator::Operator};
+use crate::{
+    error::Error,
+    facts::Facts,
+    holder::{Holder, Tenant},
+    inventory::HostName,
+};
+
+/// From how many seconds without a sign of life on they are told; a run gives one every 2 s.
+const SILENT: u64 = 6;
+
+/// Who has the lease on hosts of the cluster.
+#[derive(Debug)]
+pub(crate) struct AtWork {
+    tenant: Tenant,
+    hosts: Vec<HostName>,
+}
+
+/// The run that the hosts tell of; of several, the one that was seen last.
+pub(crate) fn seen(facts: &BTreeMap<HostName, Facts>) -> Option<AtWork> {
+    let told = || {
+        facts
+            .iter()
+            .filter_map(|(host, facts)| Some((host, facts.tenant.as_ref()?)))
+    };
+    let (_, tenant) = told().min_by_key(|(_, tenant)| tenant.silent)?;
+    let same = told().filter(|(_, other)| other.holder.run == tenant.holder.run);
+    Some(AtWork {
+        tenant: tenant.clone(),
+        hosts: same.map(|(host, _)| host.clone()).collect(),
+    })
+}
+
+/// Says in a line that a run is at work.
+pub(super) fn notice(facts: &BTreeMap<HostName, Facts>, operator: &dyn Operator) {
+    if let Some(work) = seen(facts) {
+        operator.say(&format!("note: {work}"));
+    }
+}
+
+/// Adds to the error of a verb for which no host is there that a run of this folder is making them.
+pub(crate) fn explain(context: &Context, error: Error) -> Error {
+    match context.workspace.at_work() {
+        Some(holder) => error.cause(sentence(&holder)),
+        None => error,
+    }
+}
+
+fn sentence(holder: &Holder) -> String {
+    format!("a run is at work on the cluster: {holder}")
+}
+
+impl AtWork {
+    pub(crate) fn document(&self) -> Value {
+        let holder = &self.tenant.holder;
+        json!({
+            "verb": holder.verb,
+            "by": holder.by,
+            "pid": holder.pid,
+            "since": holder.since,
+            "silent_seconds": self.tenant.silent,
+            "hosts": self.hosts,
+        })
+    }
+}
+
+impl std::fmt::Display for AtWork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&sentence(&self.tenant.holder))?;
+        match self.tenant.silent {
+            silent if silent >= SILENT => write!(f, "; no sign of life for {silent} s"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Os;
+
+    fn facts(of: &[(&str, &Holder, u64)]) -> BTreeMap<HostName, Facts> {
+        let mut facts = BTreeMap::from([(HostName::new("node9"), Facts::bare(Os::default()))]);
+        for (host, holder, silent) in of {
+            let tenant = Some(Tenant {
+                holder: (*holder).clone(),
+                silent: *silent,
+            });
+            let seen = Facts {
+                tenant,
+                ..Facts::bare(Os::default())
+            };
+            facts.insert(HostName::new(*host), seen);
+        }
+        facts
+    }
+
+    #[test]
+    fn the_run_that_was_seen_last_is_told_with_its_hosts() {
+        assert!(seen(&facts(&[])).is_none());
+        let (dead, alive) = (Holder::now("up"), Holder::now("drill"));
+        let work = seen(&facts(&[
+            ("node1", &dead, 12),
+            ("node2", &alive, 1),
+            ("node3", &alive, 2),
+        ]))
+        .unwrap();
+        let told = work.document();
+        assert_eq!(told["verb"], "drill");
+        assert_eq!(told["hosts"], json!(["node2", "node3"]));
+        assert_eq!(told["by"], json!(alive.by));
+        let said = work.to_string();
+        assert!(
+            said.contains("`drill` by ") && !said.contains("no sign"),
+            "{said}"
+        );
+        let said = seen(&facts(&[("node1", &dead, 12)])).unwrap().to_string();
+        assert!(said.contains("no sign of life for 12 s"), "{said}");
+    }
+}

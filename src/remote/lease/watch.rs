@@ -1,0 +1,174 @@
+//! What a run that finds the lease taken makes of what it sees: a run that lives is refused, and one
+//! that gives no sign of life is waited for.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::host::{BEAT, SILENCE};
+use crate::holder::Holder;
+
+/// How long to look for a sign of life of whoever has it; two are missing then.
+const LISTENING: Duration = Duration::from_secs(5);
+/// How long to ask again for what this run has itself, or has elsewhere.
+const OURS: Duration = Duration::from_secs(2);
+/// How long to ask again where the other run is the younger one, which gives up once it has seen that this
+/// one lives.
+const PRECEDENCE: Duration = Duration::from_secs(8);
+/// How much longer than [`SILENCE`] a lease is waited for of which there is no sign of life.
+const MARGIN: Duration = Duration::from_secs(10);
+
+const _: () = assert!(
+    LISTENING.as_secs() > 2 * BEAT.as_secs(),
+    "one that is late is no silence"
+);
+
+/// When there was a sign of life last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sign {
+    /// Seconds ago.
+    pub ago: u64,
+    /// By the host's clock.
+    pub at: u64,
+}
+
+/// What is to be done about a lease that somebody has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It is not known yet whether that run lives.
+    Ask,
+    /// There is no sign of life of it: the host lets go soon.
+    Wait,
+    /// It is ours elsewhere, and nobody else's.
+    Leave,
+    GiveUp,
+}
+
+/// What has been seen of whoever has the lease on a host.
+#[derive(Default)]
+pub(super) struct Watch {
+    seen: Option<Seen>,
+}
+
+struct Seen {
+    /// The run that has it; none where it has not said who it is.
+    run: Option<String>,
+    since: Instant,
+    sign: Sign,
+    lives: bool,
+}
+
+impl Watch {
+    pub(super) fn note(&mut self, other: Option<&Holder>, sign: Sign) {
+        let run = other.map(|it| it.run.clone());
+        match self.seen.as_mut().filter(|seen| seen.run == run) {
+            Some(seen) => {
+                seen.lives |= sign.at != seen.sign.at;
+                seen.sign = sign;
+            }
+            // Whoever comes next is looked at afresh.
+            None => {
+                self.seen = Some(Seen {
+                    run,
+                    since: Instant::now(),
+                    sign,
+                    lives: false,
+                });
+            }
+        }
+    }
+
+    /// `ours` is whether this run has it itself or elsewhere; `first`, whether the other one gives way.
+    pub(super) fn next(&self, ours: bool, first: bool) -> Next {
+        match &self.seen {
+            None => Next::Ask,
+            Some(seen) => seen.next(seen.since.elapsed(), ours, first),
+        }
+    }
+}
+
+impl Seen {
+    fn next(&self, watched: Duration, ours: bool, first: bool) -> Next {
+        if ours {
+            return if watched < OURS {
+                Next::Ask
+            } else {
+                Next::Leave
+            };
+        }
+        if self.lives {
+            return if first && watched < PRECEDENCE {
+                Next::Ask
+            } else {
+                Next::GiveUp
+            };
+        }
+        if watched < LISTENING {
+            Next::Ask
+        } else if self.sign.ago > (SILENCE + MARGIN).as_secs() {
+            Next::GiveUp
+        } else {
+            Next::Wait
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Watch {
+        fn next_after(&self, watched: Duration, ours: bool, first: bool) -> Next {
+            self.seen.as_ref().unwrap().next(watched, ours, first)
+        }
+    }
+
+    fn sign(ago: u64, at: u64) -> Sign {
+        Sign { ago, at }
+    }
+
+    #[test]
+    fn who_lives_is_refused_at_once() {
+        let other = Holder::now("up");
+        let mut watch = Watch::default();
+        assert_eq!(watch.next(false, false), Next::Ask);
+        watch.note(Some(&other), sign(1, 100));
+        assert_eq!(
+            watch.next(false, false),
+            Next::Ask,
+            "it may have died just now"
+        );
+        watch.note(Some(&other), sign(0, 102));
+        let second = Duration::from_secs(1);
+        assert_eq!(watch.next_after(second, false, false), Next::GiveUp);
+        assert_eq!(
+            watch.next_after(second, false, true),
+            Next::Ask,
+            "it gives way"
+        );
+        assert_eq!(watch.next_after(PRECEDENCE, false, true), Next::GiveUp);
+        // The next holder is looked at afresh.
+        watch.note(Some(&Holder::now("down")), sign(0, 110));
+        assert_eq!(watch.next(false, false), Next::Ask);
+    }
+
+    #[test]
+    fn who_is_silent_is_waited_for() {
+        let other = Holder::now("up");
+        let mut watch = Watch::default();
+        watch.note(Some(&other), sign(1, 100));
+        watch.note(Some(&other), sign(6, 100));
+        assert_eq!(watch.next_after(LISTENING, false, false), Next::Wait);
+        assert_eq!(
+            watch.next_after(LISTENING, true, false),
+            Next::Leave,
+            "held elsewhere"
+        );
+        watch.note(Some(&other), sign(41, 100));
+        assert_eq!(
+            watch.next_after(LISTENING, false, false),
+            Next::GiveUp,
+            "the host does not let go"
+        );
+    }
+}

@@ -123,9 +123,11 @@ pub async fn checkpoint(
     if output.success() {
         return Ok(());
     }
-    Err(Error::new(Code::StatementFailed, "the leader makes no checkpoint")
-        .on(host)
-        .excerpt("stderr", output.stderr))
+    Err(
+        Error::new(Code::StatementFailed, "the leader makes no checkpoint")
+            .on(host)
+            .excerpt("stderr", output.stderr),
+    )
 }
 
 /// Whether a standby has every commit that was acknowledged; in synchronous mode only such a one may

@@ -120,7 +120,7 @@ codes! {
         /// Another run on this machine is at work on the cluster.
         WorkspaceLocked = "workspace-locked", Failed,
             "wait until it has ended, and run the same command again";
-        /// Another run, from elsewhere, is at work on the cluster: it has the lease on the hosts.
+        /// Another run, from elsewhere, is at work on the cluster: it has the lease on the hosts, or is making them.
         LeaseHeld = "lease-held", Failed,
             "wait until it has ended, and run the same command again";
         /// No host gave this run the lease, so that another run could be at work at the same time.

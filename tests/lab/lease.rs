@@ -165,10 +165,11 @@ fn a_run_elsewhere_that_gives_no_sign_of_life_is_waited_for(lab: &Lab, colleague
     let holder =
         r#"{"pid":7,"verb":"up","since":"2026-11-26T12:00:00Z","by":"anna@laptop","run":"00"}"#;
     let script = format!(
-        "exec 9<>/run/pgherd.lease; flock 9; printf '%s\\n%s\\n' '{holder}' $$ >/run/pgherd.lease; sleep 14"
+        "exec 9<>/run/pgherd.lease; flock 9; printf '%s\\n%s\\n' '{holder}' $$ >/run/pgherd.lease; read -r -t 120 _"
     );
     let mut silent = Command::new("docker")
-        .args(["exec", &lab.container("node1"), "bash", "-c", &script])
+        .args(["exec", "-i", &lab.container("node1"), "bash", "-c", &script])
+        .stdin(Stdio::piped())
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_secs(7));
@@ -180,15 +181,24 @@ fn a_run_elsewhere_that_gives_no_sign_of_life_is_waited_for(lab: &Lab, colleague
     ] {
         assert!(status.contains(part), "{part}: {status}");
     }
-    let said = expect(lab, colleague, 0, &["up", "--yes"]);
-    println!("{said}");
-    for part in [
-        "node1",
-        "waiting (up to ",
-        "for the lease of `up` by anna@laptop, last seen ",
-    ] {
-        assert!(said.contains(part), "{part}: {said}");
-    }
+    let mut waiting = lab
+        .command(&["up", "--yes"])
+        .current_dir(colleague)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    let mut lines = lines
+        .map_while(Result::ok)
+        .inspect(|line| println!("{line}"));
+    let told = lines.find(|line| line.contains("waiting (up to "));
+    let told = told.expect("it waits");
+    let whose = "for the lease of `up` by anna@laptop, last seen ";
+    assert!(told.contains("node1") && told.contains(whose), "{told}");
+    drop(silent.stdin.take());
+    let rest: Vec<String> = lines.collect();
+    assert!(waiting.wait().unwrap().success(), "{rest:?}");
     silent.wait().unwrap();
 }
 

@@ -7,7 +7,11 @@
 use std::collections::BTreeMap;
 
 use super::instance::Found;
-use crate::{error::{Code, Error}, holder::AT_WORK, inventory::HostName};
+use crate::{
+    error::{Code, Error},
+    holder::AT_WORK,
+    inventory::HostName,
+};
 
 /// The instance that was launched before all of `mine`, if another run launches the same hosts.
 pub(super) fn ahead<'a>(

@@ -22,6 +22,7 @@ pub mod inventory;
 pub(crate) mod journal;
 pub(crate) mod liberal;
 pub mod machine;
+pub mod mask;
 pub mod plan;
 pub mod provider;
 pub mod quantity;

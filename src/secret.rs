@@ -1,27 +1,51 @@
-//! Values that must not be seen.
+//! Values that must not be seen: they neither print themselves nor can they be serialised.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    ops::{Deref, DerefMut},
+};
 
-use serde::{Deserialize, Serialize};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
 
 /// What a secret looks like wherever people or programs could see it.
 pub const MASK: &str = "***";
 
-/// A string that shows itself as `***`.
+/// A string that shows itself as `***`, and is overwritten in memory when it is dropped.
 ///
 /// It has no `Display`, so that it cannot slip into a message or a command line; whoever needs the
-/// value calls [`Secret::expose`] and can be found by that name.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
+/// value calls [`Secret::expose`] and can be found by that name. It has no `Serialize`: what writes one down says so.
+#[derive(Clone)]
+pub struct Secret(SecretString);
 
 impl Secret {
     pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
+        Self(value.into().into())
     }
 
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.expose_secret()
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for Secret {}
+
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expose().hash(state);
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(Self::new)
     }
 }
 
@@ -30,6 +54,78 @@ impl fmt::Debug for Secret {
         f.write_str(MASK)
     }
 }
+
+/// The text of a file, which may hold secrets: it shows how long it is, and nothing else.
+///
+/// It reads as any text does, but has no `Display` and no `Serialize`. What is to be shown of a file goes through
+/// [`crate::mask::file`].
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Content(String);
+
+impl Deref for Content {
+    type Target = String;
+
+    fn deref(&self) -> &String {
+        &self.0
+    }
+}
+
+impl DerefMut for Content {
+    fn deref_mut(&mut self) -> &mut String {
+        &mut self.0
+    }
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Content {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl PartialEq<str> for Content {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for Content {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Content({} bytes)", self.0.len())
+    }
+}
+
+/// Does not compile for types that can be serialised or displayed.
+macro_rules! never_shown {
+    ($($secret:ty),+ $(,)?) => {$(
+        const _: fn() = || {
+            struct Serialised;
+            struct Displayed;
+            trait Ambiguous<A> {
+                fn one() {}
+            }
+            impl<T: ?Sized> Ambiguous<()> for T {}
+            impl<T: ?Sized + ::serde::Serialize> Ambiguous<Serialised> for T {}
+            impl<T: ?Sized + ::std::fmt::Display> Ambiguous<Displayed> for T {}
+            // Two of them fit a type that has one of the traits.
+            let _ = <$secret as Ambiguous<_>>::one;
+        };
+    )+};
+}
+
+never_shown!(Secret, Content);
+pub(crate) use never_shown;
 
 #[cfg(test)]
 mod tests {
@@ -40,5 +136,14 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret:?}"), MASK);
         assert_eq!(format!("{:?}", Some(&secret)), "Some(***)");
+        let content = Content::from("password: hunter2");
+        assert_eq!(format!("{content:?}"), "Content(17 bytes)");
+    }
+
+    #[test]
+    fn secrets_are_compared_by_value() {
+        let secret: Secret = serde_json::from_str("\"hunter2\"").unwrap();
+        assert_eq!(secret, Secret::new("hunter2"));
+        assert_ne!(secret, Secret::new("hunter3"));
     }
 }

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use crate::{
     inventory::{HostName, Inventory, Role},
-    secret::Secret,
+    secret::{Secret, never_shown},
     services::When,
 };
 
@@ -38,6 +38,8 @@ impl std::fmt::Display for Address {
         }
     }
 }
+
+never_shown!(Cluster, Node, Certificate, Secrets, Interim);
 
 /// One host of the cluster.
 #[derive(Debug, Clone)]

@@ -9,16 +9,18 @@ use crate::{
     contract::ETCD_CLIENT_PORT,
     error::{Code, Error, Result},
     liberal::as_text,
+    secret::Content,
 };
 
 /// Patroni's config, as Patroni understands it; it holds passwords, so it does not show itself.
 pub struct PatroniConfig(Map<String, Value>);
 
-/// The lines of `pg_hba.conf` and `pg_ident.conf`; `None` for a file that the config leaves alone.
+/// The lines of `pg_hba.conf` and `pg_ident.conf`, which may hold passwords; `None` for a file that the config
+/// leaves alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
-    pub hba: Option<Vec<String>>,
-    pub ident: Option<Vec<String>>,
+    pub hba: Option<Vec<Content>>,
+    pub ident: Option<Vec<Content>>,
 }
 
 impl PatroniConfig {
@@ -124,10 +126,13 @@ impl PatroniConfig {
         })
     }
 
-    fn lines(&self, key: &str) -> Result<Option<Vec<String>>> {
+    fn lines(&self, key: &str) -> Result<Option<Vec<Content>>> {
         let lines = match self.at("postgresql", key) {
             Value::Null => return Ok(None),
-            Value::Array(lines) => lines.iter().map(as_text).collect(),
+            Value::Array(lines) => {
+                let lines = lines.iter().map(|line| Some(Content::from(as_text(line)?)));
+                lines.collect()
+            }
             _ => None,
         };
         let strange = || {

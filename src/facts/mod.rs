@@ -15,7 +15,7 @@ use crate::{
     holder::{Holder, Tenant},
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
-    secret::Secret,
+    secret::{Content, Secret, never_shown},
     services::{self, Package, Service, When},
     sql::{SESSION, conninfo, literals},
 };
@@ -40,6 +40,8 @@ const PROBE: &str = include_str!("probe.sh");
 /// `never_started DIR`, a function of the shell.
 pub(crate) const NEVER_STARTED: &str = include_str!("never_started.sh");
 
+never_shown!(FileFact, DbRole, Facts);
+
 /// A file as it is on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileFact {
@@ -47,7 +49,7 @@ pub struct FileFact {
     pub group: String,
     pub mode: u32,
     /// Not UTF-8: replaced by the replacement character, which no rendered file holds.
-    pub content: String,
+    pub content: Content,
 }
 
 /// A systemd unit as it is on the host.
@@ -382,7 +384,7 @@ pub fn parse(text: &str) -> Result<Facts> {
                         owner: (*owner).into(),
                         group: (*group).into(),
                         mode: u32::from_str_radix(mode, 8).unwrap_or_default(),
-                        content: decode(content),
+                        content: decode(content).into(),
                     },
                 );
             }

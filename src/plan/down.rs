@@ -132,7 +132,7 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
                     "this host belongs to another cluster",
                 )
                 .on(&node.name)
-                .excerpt(MARKER, marker.content.clone())
+                .excerpt(MARKER, marker.content.as_str())
                 .left("nothing was removed anywhere"));
             }
         }
@@ -302,11 +302,11 @@ impl Clearing<'_> {
             let name = &self.node.name;
             let rest = render::remove_block(&here.content, self.cluster.name())
                 .map_err(|error| error.on(name).cause(format!("it is in {}", file.path)))?;
-            if rest == here.content {
+            if rest == *here.content {
                 continue;
             }
             let file = render::File {
-                content: rest,
+                content: rest.into(),
                 mode: here.mode,
                 ..file.clone()
             };

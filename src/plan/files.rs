@@ -4,6 +4,7 @@ use super::Change;
 use crate::{
     cluster::Secrets,
     facts::Facts,
+    mask,
     remote::{Script, quote},
     render::{self, Effect, File, Kind, Visibility},
 };
@@ -30,7 +31,8 @@ pub(super) fn differences<'a>(
         let wanted = match file.kind {
             Kind::Whole => file.content.clone(),
             Kind::Block => render::merge_block(old.unwrap_or_default(), &file.content, cluster)
-                .map_err(|error| error.cause(format!("it is in {}", file.path)))?,
+                .map_err(|error| error.cause(format!("it is in {}", file.path)))?
+                .into(),
         };
         let note = found.and_then(|found| attributes(file, found));
         if old == Some(wanted.as_str()) && note.is_none() {
@@ -38,7 +40,7 @@ pub(super) fn differences<'a>(
         }
         let show = |text: &str| match file.visibility {
             Visibility::Public => Some(text.to_owned()),
-            Visibility::Masked => Some(render::mask(text, secrets)),
+            Visibility::Masked => Some(mask::file(text, secrets)),
             Visibility::Hidden => None,
         };
         let change = Change::File {

@@ -12,6 +12,7 @@ use crate::{
     facts::Facts,
     inventory::HostName,
     remote::Script,
+    secret::never_shown,
     services::etcd::{self, PatroniKeys},
 };
 
@@ -108,6 +109,8 @@ pub enum Condition {
     /// The Patroni on the step's host answers, and the DCS knows it under its address.
     Registered,
 }
+
+never_shown!(Action, Step, Plan, Found);
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {

@@ -76,7 +76,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
         {
             findings.push(
                 Error::new(Code::HostOfAnotherCluster, "this host belongs to another cluster")
-                    .excerpt(MARKER, marker.content.clone())
+                    .excerpt(MARKER, marker.content.as_str())
                     .cause(format!("this inventory's cluster has the id {}", secrets.cluster_id))
                     .hint("if it is the same cluster, its .pgherd folder is in another place: copy it beside this inventory")
                     .hint("if that cluster is gone, run `pgherd down` with its inventory, or take another host"),

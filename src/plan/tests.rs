@@ -18,6 +18,7 @@ mod properties;
 mod remains;
 mod removal;
 mod requirements;
+mod secrecy;
 mod surprises;
 mod tls;
 mod unseen;

@@ -3,7 +3,7 @@
 //! The seam between deciding and doing: [`Remote`] is all that the rest of the program knows of a
 //! connection, and the only place where tests may put something else.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,6 +12,7 @@ use crate::{
     error::{Code, Error, Result},
     event::Stream,
     inventory::HostName,
+    secret::never_shown,
 };
 
 mod forward;
@@ -40,13 +41,24 @@ pub fn no_forwarding(host: &HostName, said: &str) -> Error {
         .hint("what sshd itself has: sudo sshd -T | grep -iE 'forwarding|permitopen'")
 }
 
+never_shown!(Output, Script);
+
 /// What a script left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// What a host says may hold secrets, as the files do that a probe reads; so it does not show itself.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Output {
     /// The exit code; a script that a signal ended has 128 + its number, as shells count.
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (out, err) = (self.stdout.len(), self.stderr.len());
+        write!(f, "Output(code {}, {out} and {err} bytes)", self.code)
+    }
 }
 
 impl Output {

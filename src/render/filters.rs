@@ -79,7 +79,7 @@ pub(super) fn register(tera: &mut Tera) {
 }
 
 /// How `value` looks inside the quotes of each format that may hold a secret, for masking.
-pub(super) fn inner_forms(value: &str) -> Vec<String> {
+pub(crate) fn inner_forms(value: &str) -> Vec<String> {
     let quoted = [
         Some(yaml_scalar(value)),
         environment_file(value).ok(),

@@ -9,20 +9,20 @@ use crate::{
     configs::PatroniConfig,
     error::{Error, Result},
     inventory::{HostName, Role},
+    secret::{Content, never_shown},
 };
 
 mod block;
 mod context;
 mod files;
 mod filters;
-mod mask;
 mod tags;
 mod templates;
 
 pub use block::{merge_block, remove_block};
 pub use context::dcs_config;
 pub(crate) use context::parameters;
-pub use mask::{mask, mask_values};
+pub(crate) use filters::inner_forms as written_forms;
 pub use templates::Templates;
 use templates::Variables;
 
@@ -31,11 +31,13 @@ pub use crate::{
     services::{Effect, Kind, Stage, Visibility},
 };
 
+never_shown!(File);
+
 /// A file as it should be on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     pub path: String,
-    pub content: String,
+    pub content: Content,
     pub owner: &'static str,
     pub group: &'static str,
     pub mode: u32,
@@ -92,7 +94,7 @@ pub fn render(cluster: &Cluster, templates: &Templates) -> Result<Files> {
             match templates.render(entry.template.0, &variables) {
                 Ok(content) => mine.push(File {
                     path: entry.path.to_owned(),
-                    content,
+                    content: content.into(),
                     owner: entry.owner,
                     group: entry.group,
                     mode: entry.mode,

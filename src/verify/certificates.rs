@@ -180,7 +180,7 @@ mod tests {
                 owner: "root".into(),
                 group: "root".into(),
                 mode: 0o644,
-                content: content.clone(),
+                content: content.as_str().into(),
             };
             facts.files.insert(format!("{FOLDER}{path}"), file);
         }

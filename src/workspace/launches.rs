@@ -16,8 +16,10 @@ use super::{LAUNCHES, absolute, files, identity};
 use crate::{
     error::{Code, Error, Result},
     inventory::{HostName, Inventory},
-    secret::Secret,
+    secret::{Secret, never_shown},
 };
+
+never_shown!(Launch);
 
 /// One host that is being launched.
 #[derive(Debug, Clone)]

@@ -16,6 +16,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{AuthorityStage, Lapse, PKI, ROTATION, SECRETS, Workspace, files, pki, secrets};
 use crate::{
@@ -119,7 +120,7 @@ impl Workspace {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
     stage: SecretsStage,
@@ -166,7 +167,12 @@ pub(super) fn advance(path: &Path, stage: SecretsStage) -> Result<()> {
             rewind: secrets::passing()?,
         },
     };
-    let text = serde_json::to_string_pretty(&state).map_err(|e| {
+    let written = json!({
+        "stage": state.stage,
+        "replication": state.replication.expose(),
+        "rewind": state.rewind.expose(),
+    });
+    let text = serde_json::to_string_pretty(&written).map_err(|e| {
         Error::new(
             Code::LocalFileFailed,
             "cannot write down how far the change has come",

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use pgherd::{
     cluster::{Address, Cluster},
     inventory::{HostName, PatroniSource, PgVersion},
+    mask,
     render::{self, Effect, Visibility},
     services::haproxy::{READ, WRITE},
 };
@@ -66,7 +67,7 @@ fn secrets_are_only_in_files_that_not_everybody_may_read() {
                 "{}",
                 file.path
             );
-            let shown = render::mask(&file.content, &cluster.secrets);
+            let shown = mask::file(&file.content, &cluster.secrets);
             assert!(!shown.contains("s3cret") && !shown.contains("PRIVATE KEY"));
         }
     }

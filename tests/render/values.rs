@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs};
 use pgherd::{
     cluster::{Cluster, Secrets},
     error::Kind,
+    mask,
     render::{self, Files},
     secret::Secret,
 };
@@ -153,7 +154,7 @@ proptest! {
         let files = rendered(&cluster);
         for (host, path) in [("node1", "/etc/patroni.yml"), ("haproxy", "/etc/haproxy/haproxy.cfg")] {
             let content = &file(&files, host, path).content;
-            let masked = render::mask(content, &cluster.secrets);
+            let masked = mask::file(content, &cluster.secrets);
             prop_assert!(!masked.contains(&secret) && !masked.contains('§') && !masked.contains("\\xA7"));
             prop_assert_eq!(masked.lines().count(), content.lines().count());
         }

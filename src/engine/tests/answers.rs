@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::{facts::Facts, plan::Found, services::etcd};
+use crate::{facts::Facts, plan::Found, secret::Content, services::etcd};
 
 /// A host's facts as the probe prints them.
 pub(super) fn probe(facts: &Facts) -> String {
@@ -31,7 +31,7 @@ pub(super) fn probe(facts: &Facts) -> String {
         lines.push(format!("package\t{package}\tinstalled\t{version}"));
     }
     for (path, file) in &facts.files {
-        let content = BASE64_STANDARD.encode(&file.content);
+        let content = BASE64_STANDARD.encode(file.content.as_str());
         let (owner, group, mode) = (&file.owner, &file.group, file.mode);
         lines.push(format!(
             "file\t{path}\t{owner}\t{group}\t{mode:o}\t{content}"
@@ -203,8 +203,8 @@ impl Rows {
     }
 
     /// The rules of `pg_hba.conf`, as PostgreSQL's own view has them.
-    pub(super) fn rules(lines: &[String]) -> Self {
-        let row = |(at, line): (usize, &String)| {
+    pub(super) fn rules(lines: &[Content]) -> Self {
+        let row = |(at, line): (usize, &Content)| {
             let mut words = line.split_whitespace().map(str::to_owned);
             let mut next = || words.next().unwrap_or_default();
             let (kind, databases, users) = (next(), next(), next());

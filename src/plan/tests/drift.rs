@@ -46,7 +46,7 @@ fn files_are_put_right_and_taken_over() {
                 |world| {
                     let file = world.file("node2", "/etc/patroni.yml");
                     let more = "\n  parameters:\n    shared_buffers: \"1MB\"";
-                    file.content = file.content.replace("\n  parameters:", more);
+                    file.content = file.content.replace("\n  parameters:", more).into();
                 },
                 &[
                     "node2 configure-patroni []",
@@ -97,7 +97,7 @@ fn files_are_put_right_and_taken_over() {
                 "a host's address in /etc/hosts",
                 |world| {
                     let file = world.file("node3", "/etc/hosts");
-                    file.content = file.content.replace("192.0.2.4", "192.0.2.40");
+                    file.content = file.content.replace("192.0.2.4", "192.0.2.40").into();
                 },
                 &["node3 prepare []"],
             ),

@@ -20,7 +20,7 @@ fn a_cluster_is_not_renamed() {
     let mut world = World::settled(FIVE);
     plan::whose(&world.cluster, &world.found.facts).unwrap();
     let id = world.cluster.secrets.cluster_id.clone();
-    world.file("node2", "/etc/pgherd/cluster").content = format!("before\n{id}\n");
+    world.file("node2", "/etc/pgherd/cluster").content = format!("before\n{id}\n").into();
     let said = refused(&world);
     assert!(
         said.contains("know this cluster as before, and the inventory calls it pg"),

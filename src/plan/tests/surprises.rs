@@ -33,7 +33,7 @@ fn a_host_of_another_cluster_is_not_taken_over() {
     // As long as those that pgherd makes.
     const OTHER: &str = "ffffffffffffffffffffffffffffffff";
     let mut world = World::settled(FIVE);
-    world.file("node3", "/etc/pgherd/cluster").content = format!("pg\n{OTHER}\n");
+    world.file("node3", "/etc/pgherd/cluster").content = format!("pg\n{OTHER}\n").into();
     // Nothing that follows from it is told beside it.
     world.facts("node3").data_marker = Some(OTHER.into());
     let error = world.up().unwrap_err();
@@ -198,7 +198,7 @@ fn all_surprises_are_told_at_once_by_host() {
 fn an_edited_block_names_its_host_and_file() {
     let mut world = World::settled(FIVE);
     let file = world.file("node3", "/etc/hosts");
-    file.content = file.content.replace("# pgherd: end pg\n", "");
+    file.content = file.content.replace("# pgherd: end pg\n", "").into();
     insta::assert_snapshot!(world.refusal(), @r"
     node3: the marker on line 2 has no end after it
       why: it is in /etc/hosts

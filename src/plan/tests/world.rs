@@ -474,7 +474,8 @@ fn on_host(file: &File, old: Option<&FileFact>, cluster: &str) -> FileFact {
         Kind::Whole => file.content.clone(),
         Kind::Block => {
             let old = old.map_or("127.0.0.1 localhost\n", |old| &old.content);
-            render::merge_block(old, &file.content, cluster).unwrap()
+            let merged = render::merge_block(old, &file.content, cluster);
+            merged.unwrap().into()
         }
     };
     FileFact {

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     inventory::{Aws, AwsHost, Connect, Host, HostName, Role},
     provider::HOST_LABEL,
+    secret::Secret,
 };
 
 /// What one host is to be.
@@ -37,7 +38,7 @@ pub(super) struct Made<'a> {
     pub(super) key_name: &'a str,
     pub(super) token: &'a str,
     pub(super) host_key: &'a str,
-    pub(super) user_data: &'a str,
+    pub(super) user_data: &'a Secret,
     pub(super) by: &'a str,
 }
 
@@ -103,7 +104,7 @@ pub(super) fn run_instance(
         Some(made) => call
             .client_token(made.token)
             .key_name(made.key_name)
-            .user_data(made.user_data),
+            .user_data(made.user_data.expose()),
         None => call.dry_run(true),
     }
 }

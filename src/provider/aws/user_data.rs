@@ -2,15 +2,15 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::workspace::Launch;
+use crate::{secret::Secret, workspace::Launch};
 
 /// EC2's limit, in bytes before base64.
 #[cfg(test)]
 const LIMIT: usize = 16 * 1024;
 
 /// The user data of one host, in base64 as EC2 wants it.
-pub(super) fn render(launch: &Launch, user: &str, port: u16) -> String {
-    BASE64_STANDARD.encode(document(launch, user, port))
+pub(super) fn render(launch: &Launch, user: &str, port: u16) -> Secret {
+    Secret::new(BASE64_STANDARD.encode(document(launch, user, port)))
 }
 
 /// A `#cloud-config` document.
@@ -60,7 +60,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::secret::Secret;
 
     fn launch() -> Launch {
         Launch {

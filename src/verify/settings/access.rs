@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tokio_postgres::SimpleQueryRow;
 
 use super::field;
-use crate::{configs::Access, error::Result, services::postgres::Sql};
+use crate::{configs::Access, error::Result, secret::Content, services::postgres::Sql};
 
 const HBA: &str = "select type, pg_catalog.array_to_string(database, ',') as databases, \
      pg_catalog.array_to_string(user_name, ',') as users, coalesce(address, '') as address, \
@@ -32,7 +32,7 @@ const WAY_OUT: &str = "take it out and reload PostgreSQL, or have Patroni write 
 pub(super) struct Rule {
     fields: Vec<String>,
     /// In no order; their values may hold passwords.
-    options: Vec<String>,
+    options: Vec<Content>,
 }
 
 /// A rule as a server has it.
@@ -77,6 +77,7 @@ fn ident_row(row: &SimpleQueryRow) -> Found {
 }
 
 fn found(row: &SimpleQueryRow, names: &[&str], options: Vec<String>) -> Found {
+    let options = options.into_iter().map(Content::from).collect();
     let fields = names.iter().map(|name| field(row, name)).collect();
     Found {
         rule: Rule { fields, options },
@@ -169,6 +170,7 @@ fn hba_rule(line: &str) -> Option<Rule> {
     }
     let mut options: Vec<String> = rest.collect();
     options.sort_unstable();
+    let options = options.into_iter().map(Content::from).collect();
     Some(Rule {
         fields: vec![kind, databases, users, address, netmask, method],
         options,
@@ -246,7 +248,7 @@ mod tests {
         let found = |(at, row): (usize, &[&str; 7])| Found {
             rule: Rule {
                 fields: row[..6].iter().map(|it| (*it).to_owned()).collect(),
-                options: row[6].split_whitespace().map(str::to_owned).collect(),
+                options: row[6].split_whitespace().map(Content::from).collect(),
             },
             line: (at + 2).to_string(),
             error: String::new(),
@@ -295,7 +297,7 @@ mod tests {
 
     fn judged(rules: &Rules) -> Vec<String> {
         let access = Access {
-            hba: Some(WANTED.map(str::to_owned).into()),
+            hba: Some(WANTED.map(Content::from).into()),
             ident: Some(vec!["pgherd root postgres".into()]),
         };
         judge(&Ok(access), rules)

@@ -1,40 +1,6 @@
-//! Secrets out of text that people will see.
+//! Where a secret belongs in a config file, whatever it is.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-
-use super::filters;
-use crate::{
-    cluster::{REST_USER, STATS_USER, Secrets},
-    secret::MASK,
-};
-
-/// Masks a file: this cluster's secrets, and whatever stands where a secret belongs.
-///
-/// The second half is for what is already on a host, with passwords that nobody here knows. Both
-/// sides of a diff must go through this, so that they look alike where only a secret differs.
-pub fn mask(text: &str, secrets: &Secrets) -> String {
-    mask_places(&mask_values(text, secrets))
-}
-
-/// Masks this cluster's secrets wherever they are, in every form in which a file could hold them.
-pub fn mask_values(text: &str, secrets: &Secrets) -> String {
-    let mut forms: Vec<String> = Vec::new();
-    for secret in secrets.values() {
-        let plain = secret.expose();
-        forms.extend(filters::inner_forms(plain));
-        forms.push(plain.to_owned());
-        for user in [REST_USER, STATS_USER] {
-            forms.push(BASE64_STANDARD.encode(format!("{user}:{plain}")));
-        }
-    }
-    forms.retain(|form| !form.is_empty());
-    // A secret may be a part of another.
-    forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
-    forms.dedup();
-    forms
-        .iter()
-        .fold(text.to_owned(), |text, form| text.replace(form, MASK))
-}
+use crate::secret::MASK;
 
 /// What the lines that follow belong to.
 enum Inside {
@@ -48,7 +14,7 @@ enum Inside {
 }
 
 /// Masks what stands where a secret belongs, line by line.
-fn mask_places(text: &str) -> String {
+pub(super) fn mask(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = Inside::Nothing;
     for line in text.split_inclusive('\n') {
@@ -199,108 +165,4 @@ fn mask_urls(line: &str) -> String {
 
 fn indent(line: &str) -> usize {
     line.len() - line.trim_start().len()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::secret::Secret;
-
-    fn secrets(value: &str) -> Secrets {
-        Secrets {
-            cluster_id: "c0ffee".into(),
-            superuser: Secret::new(value),
-            replication: Secret::new("replication-password"),
-            rewind: Secret::new("rewind-password"),
-            rest_api: Secret::new("rest-password"),
-            stats: Secret::new("stats-password"),
-            users: std::collections::BTreeMap::new(),
-            interim: None,
-        }
-    }
-
-    #[test]
-    fn known_values_are_masked_in_every_form() {
-        let secrets = secrets("it's \"é\" $x");
-        for text in [
-            "it's \"é\" $x".to_owned(),
-            r#"password: "it's \"\xE9\" $x""#.into(),
-            r#"stats auth pgherd:'it'\''s "é" $x'"#.into(),
-            serde_json::to_string("it's \"é\" $x").unwrap(),
-            format!(
-                "Authorization: Basic {}",
-                BASE64_STANDARD.encode("pgherd:stats-password")
-            ),
-        ] {
-            let masked = mask_values(&text, &secrets);
-            assert!(masked.contains(MASK), "{masked}");
-            assert!(
-                !masked.contains("x\"") && !masked.contains("$x"),
-                "{masked}"
-            );
-        }
-    }
-
-    #[test]
-    fn both_sides_of_a_diff_look_alike() {
-        let secrets = secrets("known");
-        let new = "    superuser:\n      username: \"postgres\"\n      password: \"known\"\n      sslmode: verify-full\n";
-        let old = new.replace("known", "who knows");
-        assert_eq!(mask(new, &secrets), mask(&old, &secrets));
-        assert_eq!(mask(new, &secrets), new.replace("\"known\"", MASK));
-    }
-
-    #[test]
-    fn what_stands_where_a_secret_belongs_is_masked() {
-        let secrets = secrets("known");
-        for (text, masked) in [
-            (
-                "   password:     A1qaz # x\n   next: 1\n",
-                "   password:     ***\n   next: 1\n",
-            ),
-            (
-                "password: |\n  two\n  lines\nnext: 1\n",
-                "password: ***\nnext: 1\n",
-            ),
-            (
-                "a: 1\npassword: \"two\n  lines\"\nb: 2\n",
-                "a: 1\npassword: ***\nb: 2\n",
-            ),
-            (
-                "{\"password\": \"a\\\"b\", \"user\": \"u\"}",
-                "{\"password\": ***, \"user\": \"u\"}",
-            ),
-            (
-                "ETCD_ROOT_PASSWORD=\"x\"\nETCD_NAME=n\n",
-                "ETCD_ROOT_PASSWORD=***\nETCD_NAME=n\n",
-            ),
-            (
-                "conninfo = 'user=a password=b host=c'",
-                "conninfo = 'user=a password=*** host=c'",
-            ),
-            (
-                "    stats auth admin:pass word\n",
-                "    stats auth admin:***\n",
-            ),
-            (
-                "  user bob insecure-password x y",
-                "  user bob insecure-password ***",
-            ),
-            (
-                "etcd: http://root:pw@etcd1:2379/x",
-                "etcd: http://root:***@etcd1:2379/x",
-            ),
-            ("restapi:\n  auth: 'a:b'\n", "restapi:\n  auth: ***\n"),
-            (
-                "password_encryption: md5\n- auth-local: peer\n",
-                "password_encryption: md5\n- auth-local: peer\n",
-            ),
-            (
-                "x\n-----BEGIN EC PRIVATE KEY-----\nMHc\n-----END EC PRIVATE KEY-----\ny\n",
-                "x\n***\ny\n",
-            ),
-        ] {
-            assert_eq!(mask(text, &secrets), masked);
-        }
-    }
 }

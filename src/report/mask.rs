@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::text;
-use crate::event::{Event, Stamped};
+use crate::event::Stamped;
 pub use crate::mask::Masks;
 
 impl Masks {
@@ -45,7 +45,7 @@ impl Masks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use crate::{event::Event, secret::Secret};
 
     fn masks(secrets: &[&str]) -> Masks {
         let masks = Masks::default();

@@ -33,7 +33,8 @@ fn golden(name: &str, cluster: &Cluster) {
                 file.kind,
                 file.effect
             ));
-            expected.insert(dir.join(file.path.trim_start_matches('/')), file.content);
+            let path = dir.join(file.path.trim_start_matches('/'));
+            expected.insert(path, file.content.to_string());
         }
         expected.insert(root.join(format!("{host}.files")), table);
     }

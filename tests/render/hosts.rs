@@ -12,7 +12,7 @@ fn put_back(hosts: &str) -> (bool, String) {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::write(at("hosts"), hosts).unwrap();
-    fs::write(at("copy"), &copy.content).unwrap();
+    fs::write(at("copy"), copy.content.as_str()).unwrap();
     let moved = |text: &str, from: &str, to: &Path| {
         let (from, to) = (format!("={from}\n"), format!("={}\n", to.display()));
         assert!(text.contains(&from));
@@ -35,7 +35,7 @@ fn put_back(hosts: &str) -> (bool, String) {
 #[test]
 fn names_that_are_gone_come_back_and_other_lines_stay() {
     let files = rendered(&cluster(&HOSTS, true));
-    let block = &file(&files, "node4", "/etc/pgherd/hosts").content;
+    let block = file(&files, "node4", "/etc/pgherd/hosts").content.as_str();
     let begin = block.lines().next().unwrap();
     let mine = "127.0.0.1 localhost\n10.9.9.9 mine\n";
     for (what, hosts) in [
@@ -64,7 +64,7 @@ fn the_copy_is_what_the_run_puts_into_the_file() {
     let files = rendered(&cluster);
     let block = file(&files, "node4", "/etc/hosts");
     let merged = pgherd::render::merge_block("", &block.content, cluster.name()).unwrap();
-    assert_eq!(file(&files, "node4", "/etc/pgherd/hosts").content, merged);
+    assert_eq!(file(&files, "node4", "/etc/pgherd/hosts").content.as_str(), merged);
     let unit = file(
         &files,
         "node4",

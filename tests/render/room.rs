@@ -73,7 +73,7 @@ fn strangers_leave_room_in_patronis_rest_interface() {
     let dir = tempfile::tempdir().unwrap();
     let files = rendered(&cluster(&HOSTS, true));
     let guard = file(&files, "node1", "/etc/pgherd/patroni/sitecustomize.py");
-    fs::write(dir.path().join("sitecustomize.py"), &guard.content).unwrap();
+    fs::write(dir.path().join("sitecustomize.py"), guard.content.as_str()).unwrap();
     let hosts = dir.path().join("hosts");
     fs::write(&hosts, "# nobody\n").unwrap();
     let output = Command::new("python3")

@@ -140,7 +140,7 @@ proptest! {
             prop_assert_eq!(&etcd["ETCD_INITIAL_CLUSTER_TOKEN"], &format!("{name}-0a1b2c3d4e5f"));
             prop_assert_eq!(&etcd["ETCD_DATA_DIR"], &format!("/var/lib/etcd/pgherd-{name}"));
             let marker = &file(&files, "node4", "/etc/pgherd/cluster").content;
-            prop_assert_eq!(marker, &format!("{name}\n0a1b2c3d4e5f\n"));
+            prop_assert_eq!(marker.as_str(), format!("{name}\n0a1b2c3d4e5f\n"));
         }
     }
 
@@ -183,7 +183,7 @@ fn python_reads_the_same() {
     let text = &file(&files, "node1", "/etc/patroni.yml").content;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("patroni.yml");
-    fs::write(&path, text).unwrap();
+    fs::write(&path, text.as_str()).unwrap();
     let code = format!("import json, yaml; print(json.dumps(yaml.safe_load(open({path:?}))))");
     let output = python(&code).unwrap();
     let read: Value = serde_json::from_slice(&output.stdout).unwrap();

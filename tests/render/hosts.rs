@@ -64,7 +64,10 @@ fn the_copy_is_what_the_run_puts_into_the_file() {
     let files = rendered(&cluster);
     let block = file(&files, "node4", "/etc/hosts");
     let merged = pgherd::render::merge_block("", &block.content, cluster.name()).unwrap();
-    assert_eq!(file(&files, "node4", "/etc/pgherd/hosts").content.as_str(), merged);
+    assert_eq!(
+        file(&files, "node4", "/etc/pgherd/hosts").content.as_str(),
+        merged
+    );
     let unit = file(
         &files,
         "node4",

@@ -20,6 +20,9 @@ use crate::{
     services::Data,
 };
 
+/// The step that makes the files of a host itself, before those of its services.
+pub(super) const PREPARE: &str = "prepare";
+
 pub(super) use crate::render::PATRONI_CONFIG;
 
 /// A role on a host: as it was found, and as it should be.
@@ -86,14 +89,10 @@ pub(super) fn prepare(
     let folders = folders::around_files(facts, files);
     let unclaimed = belongings::unclaimed(cluster, node, facts);
     if changed.is_empty() && folders.is_empty() && unclaimed.is_empty() {
-        plan.skip(
-            &node.name,
-            "prepare",
-            "the host's own files are as rendered",
-        );
+        plan.skip(&node.name, PREPARE, "the host's own files are as rendered");
         return Ok(None);
     }
-    let script = Script::new().alone("prepare");
+    let script = Script::new().alone(PREPARE);
     let script = belongings::claim(script, cluster, node, facts);
     let script = folders.add_to(script);
     let script = files::put_all(script, &changed, Check::NONE);
@@ -118,7 +117,7 @@ pub(super) fn prepare(
     }
     Ok(Some(plan.push(Step {
         host: node.name.clone(),
-        name: "prepare",
+        name: PREPARE,
         why,
         after: Vec::new(),
         changes,

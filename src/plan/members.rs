@@ -14,7 +14,11 @@ use crate::{
     cluster::{Cluster, Node},
     facts::DataFact,
     inventory::{HostName, Role},
+    services::postgres::PATRONI,
 };
+
+/// The step that has every Patroni run its loop, so that what was reloaded is in use.
+pub(super) const TAKE_OVER: &str = "take-over";
 
 /// The cluster's databases, as they were found and as they are configured.
 pub(super) struct Members<'a> {
@@ -253,12 +257,12 @@ impl<'a> Members<'a> {
             return;
         }
         let reloads: Vec<StepId> = (0..plan.steps.len())
-            .filter(|id| plan.steps[*id].name == "reload-patroni")
+            .filter(|id| plan.steps[*id].name == PATRONI.reload)
             .collect();
         if !reloads.is_empty() {
             plan.push(Step {
                 host: self.first.name.clone(),
-                name: "take-over",
+                name: TAKE_OVER,
                 why: "Patroni reads what was reloaded in its next loop, which may be seconds away"
                     .into(),
                 after: reloads,

@@ -16,6 +16,7 @@ use crate::{
     facts::{DataFact, Facts},
     inventory::{HostName, Role},
     remote::Script,
+    services::postgres::PATRONI,
 };
 
 /// The member that must lead before any other one starts; `None` where no choice is left to chance.
@@ -110,7 +111,7 @@ pub(super) fn hold(
             continue;
         }
         plan.unchanged
-            .retain(|right| right.host != node.name || right.name != "start-patroni");
+            .retain(|right| right.host != node.name || right.name != PATRONI.start);
         configured.turn = Turn::Start;
         configured.why = format!("it waited until {first} leads, whose database is the newest");
         held.push(plan.push(Step {

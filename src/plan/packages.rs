@@ -11,6 +11,9 @@ use crate::{
     render::{Effect, File},
 };
 
+/// The step that makes the venv of Patroni.
+pub(super) const INSTALL_PATRONI: &str = "install-patroni";
+
 /// Shell functions that wait for dpkg's and apt's locks: before every command that takes them.
 pub(super) const LOCKS: &str = include_str!("locks.sh");
 const INSTALL: &str = include_str!("packages.sh");
@@ -139,7 +142,7 @@ pub(super) fn install_patroni(
     if facts.patroni_stamp.as_deref() == Some(stamp.as_str()) {
         plan.skip(
             &node.name,
-            "install-patroni",
+            INSTALL_PATRONI,
             "/opt/patroni has the pinned versions",
         );
         return None;
@@ -150,7 +153,7 @@ pub(super) fn install_patroni(
     };
     let bundle = cluster.ca_bundle.as_ref().map_or("", |_| CA_BUNDLE);
     // Patroni goes on with what it has loaded until it is restarted.
-    let script = Script::new().alone("install-patroni");
+    let script = Script::new().alone(INSTALL_PATRONI);
     let script = script.line(belongings::note_tree(belongings::VENV));
     let script = note_pending(script, Role::Postgres, Effect::Restart)
         .line(format!("STAMP={stamp}"))
@@ -159,7 +162,7 @@ pub(super) fn install_patroni(
         .line(VENV);
     Some(plan.push(Step {
         host: node.name.clone(),
-        name: "install-patroni",
+        name: INSTALL_PATRONI,
         why: why.into(),
         after,
         changes: vec![Change::Other(

@@ -7,10 +7,11 @@
 
 use serde_json::Value;
 
-use super::{Change, Found, Plan, Step};
+use super::{Change, Found, Plan, Step, members::TAKE_OVER, packages::INSTALL_PATRONI};
 use crate::{
     error::{Code, Error, Result},
     inventory::{self, HostName, Inventory},
+    services::postgres::PATRONI,
 };
 
 /// What a paused cluster does not do; the one sentence for it.
@@ -72,14 +73,14 @@ impl Plan {
         let is_certificate = |change: &Change| matches!(change, Change::File { path, .. } if path.starts_with(CERTIFICATES));
         let renewed = |host: &HostName| {
             let mut steps = self.steps.iter();
-            let configured = steps.find(|it| it.host == *host && it.name == "configure-patroni");
+            let configured = steps.find(|it| it.host == *host && it.name == PATRONI.configure);
             configured.is_some_and(|it| it.changes.iter().all(is_certificate))
         };
-        let mut reloads = self.steps.iter().filter(|it| it.name == "reload-patroni");
-        match step.name {
-            "configure-patroni" | "reload-patroni" => renewed(&step.host),
-            "take-over" => reloads.all(|it| renewed(&it.host)),
-            _ => false,
+        let mut reloads = self.steps.iter().filter(|it| it.name == PATRONI.reload);
+        if step.name == PATRONI.configure || step.name == PATRONI.reload {
+            renewed(&step.host)
+        } else {
+            step.name == TAKE_OVER && reloads.all(|it| renewed(&it.host))
         }
     }
 }
@@ -113,5 +114,5 @@ pub fn how_to_resume(inventory: &Inventory) -> String {
 fn touches_patroni(step: &Step) -> bool {
     step.changes_something()
         && (step.units.contains(&"patroni")
-            || matches!(step.name, "configure-patroni" | "install-patroni"))
+            || [PATRONI.configure, INSTALL_PATRONI].contains(&step.name))
 }

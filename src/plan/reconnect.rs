@@ -7,6 +7,7 @@ use crate::{
     cluster::{Cluster, Node},
     inventory::Role,
     remote::{Script, quote},
+    services::postgres::PATRONI,
     sql::literal,
 };
 
@@ -31,7 +32,7 @@ pub(super) fn reconnect(
     };
     // Everybody must know the new addresses first.
     let mut after: Vec<StepId> = (0..plan.steps.len())
-        .filter(|id| plan.steps[*id].name == "reload-patroni")
+        .filter(|id| plan.steps[*id].name == PATRONI.reload)
         .collect();
     after.extend(led);
     let leader_moved = moved.iter().any(|node| Some(node.name.as_str()) == leader);

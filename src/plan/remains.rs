@@ -26,7 +26,7 @@ use crate::{
     facts::{DataFact, NEVER_STARTED},
     inventory::Role,
     remote::{Script, quote},
-    services::etcd::PatroniKeys,
+    services::{etcd::PatroniKeys, postgres::PATRONI},
 };
 
 /// Whether a bootstrap may have died here, and etcd, which would tell, is there and does not answer.
@@ -99,7 +99,7 @@ pub(super) fn clear(
             continue;
         };
         plan.unchanged
-            .retain(|right| right.host != node.name || right.name != "start-patroni");
+            .retain(|right| right.host != node.name || right.name != PATRONI.start);
         configured.turn = Turn::Start;
         configured.cleared = true;
         configured.why = "its data directory is empty again".into();

@@ -138,7 +138,7 @@ fn etcd(
         && found.dcs.is_some()
         && etcd_members::has_quorum(cluster, found);
     let named: Vec<StepId> = (0..plan.steps.len())
-        .filter(|id| plan.steps[*id].name == "prepare" && declared > 1)
+        .filter(|id| plan.steps[*id].name == components::PREPARE && declared > 1)
         .filter(|id| {
             etcds
                 .iter()

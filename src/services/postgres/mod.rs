@@ -88,8 +88,11 @@ pub(super) const SERVICE: Service = Service {
     // Patroni is a script: what its process has open is Python.
     runs_its_program: false,
     status: Rows::Own,
-    ..Service::new("postgres", unit!("patroni"), PATRONI_CONFIG)
+    ..Service::new("postgres", PATRONI, PATRONI_CONFIG)
 };
+
+/// The unit that keeps PostgreSQL.
+pub const PATRONI: super::service::Unit = unit!("patroni");
 
 const PACKAGES: &[Package] = &[
     Package::serving("postgresql-{major}"),

@@ -60,8 +60,7 @@ impl Handover {
             .left("nothing was changed")
             .hint("run the same command again: it tells what would be done now")
         };
-        let now = Self::plan(survey, Some(&self.to))
-            .map_err(|error| changed().cause(error.to_string()))?;
+        let now = Self::plan(survey, Some(&self.to)).map_err(|error| changed().because(error))?;
         match now {
             Some(now) if now == *self => Ok(()),
             Some(Self { from, .. }) => Err(changed().cause(format!(

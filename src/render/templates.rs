@@ -70,7 +70,7 @@ impl Templates {
                 return Err(stranger(&shown, &name, templates.sources.keys()));
             };
             let text = given::read_text(Path::new(&shown)).map_err(|error| {
-                Error::new(Code::TemplateInvalid, format!("cannot read {shown}")).because(error)
+                Error::new(Code::FileUnusable, format!("cannot read {shown}")).because(error)
             })?;
             *source = Source { shown, text };
         }
@@ -152,7 +152,7 @@ fn engine() -> Tera {
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
     Error::new(
-        Code::TemplateInvalid,
+        Code::FileUnusable,
         format!("cannot read {}", path.display()),
     )
     .because(error)
@@ -174,7 +174,7 @@ fn list(root: &Path, dir: &Path, prefix: String, found: &mut Vec<String>) -> Res
         let path = entry.path();
         let real = fs::canonicalize(&path).map_err(|error| {
             Error::new(
-                Code::TemplateInvalid,
+                Code::FileUnusable,
                 format!("cannot read {}", path.display()),
             )
             .because(error)

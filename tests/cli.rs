@@ -12,10 +12,13 @@ use std::{
 };
 
 use assert_cmd::Command;
-use pgherd::{error::Code, inventory::Inventory};
+use pgherd::{
+    error::Code,
+    inventory::{Inventory, json_schema},
+};
 use serde_json::{Value, json};
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 22] = [
     "init",
     "plan",
     "up",
@@ -35,6 +38,7 @@ const VERBS: [&str; 21] = [
     "logs",
     "down",
     "report",
+    "schema",
     "completions",
     "man",
 ];
@@ -209,7 +213,7 @@ fn init_writes_the_example_of_each_provider() {
         let printed = desk.expect(0, &["init", "--provider", kind, "-o", "-"]);
         assert_eq!(printed.stdout, example);
         assert_eq!(printed.stderr, "");
-        assert_eq!(desk.files(), ["mine.yaml"]);
+        assert_eq!(desk.files(), ["mine.yaml", "pgherd.schema.json"]);
     }
 }
 
@@ -231,6 +235,19 @@ fn init_says_what_comes_next_and_never_writes_over_a_file() {
         fs::read_to_string(desk.path("pgherd.yaml")).unwrap(),
         "mine"
     );
+}
+
+#[test]
+fn the_schema_is_one_document_with_json_and_without_and_what_init_writes() {
+    let desk = Desk::new();
+    let said = desk.expect(0, &["schema"]);
+    assert_eq!(said.stderr, "");
+    let schema: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(schema, json_schema());
+    assert_eq!(desk.expect(0, &["schema", "--json"]).stdout, said.stdout);
+    desk.expect(0, &["init"]);
+    let beside = fs::read_to_string(desk.path("pgherd.schema.json")).unwrap();
+    assert_eq!(beside, said.stdout);
 }
 
 #[test]

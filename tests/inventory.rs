@@ -13,6 +13,9 @@ use pgherd::{
 };
 use proptest::prelude::*;
 
+#[path = "inventory/schema.rs"]
+mod schema;
+
 /// The files of a folder of the repository with an extension, by path relative to its root.
 ///
 /// Tests run there, so that what they show has no machine's paths in it.
@@ -166,6 +169,7 @@ hosts:
 ";
 
 fn parse(text: &str) -> Inventory {
+    schema::takes(text);
     Inventory::parse(Path::new("some/pgherd.yaml"), text)
         .unwrap_or_else(|error| panic!("{}", shown(&error)))
 }

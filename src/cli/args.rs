@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValue};
 
 use super::{console::Console, drill};
 use crate::{
     engine::context::{Context, Source},
     error::Result,
-    inventory::{self, Inventory},
+    inventory::{self, Inventory, ProviderKind},
     workspace::Workspace,
 };
 
@@ -83,20 +83,13 @@ impl Global {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProviderKind {
-    Docker,
-    Aws,
-    Existing,
-}
+impl ValueEnum for ProviderKind {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
 
-impl ProviderKind {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            ProviderKind::Docker => "docker",
-            ProviderKind::Aws => "aws",
-            ProviderKind::Existing => "existing",
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
     }
 }
 
@@ -328,6 +321,13 @@ pub enum Verb {
         #[arg(long)]
         text: bool,
     },
+    /// Print the JSON Schema of inventories, for editors
+    #[command(
+        after_help = "With a line `# yaml-language-server: $schema=pgherd.schema.json` at its top, an editor completes\n\
+                      and checks an inventory. `pgherd init` writes both.\n\n\
+                      Example:\n  pgherd schema >pgherd.schema.json"
+    )]
+    Schema,
     /// Print a completion script
     #[command(after_help = "Example:\n  pgherd completions bash >/etc/bash_completion.d/pgherd")]
     Completions {

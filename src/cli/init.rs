@@ -1,75 +1,105 @@
-//! `pgherd init`: an inventory to start from.
+//! `pgherd init`: an inventory to start from, and `pgherd schema`: what editors know of inventories.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    inventory::{self, ProviderKind},
+    report::Terminal,
+};
 
-/// The examples by kind of provider. They are the files in `inventories/`, which a test loads, so
+/// The schema's file beside an inventory; the first line of each example names it.
+const SCHEMA: &str = "pgherd.schema.json";
+
+/// The commented example for a kind of provider. It is a file of `inventories/`, which a test loads, so
 /// what `init` writes is known to work.
-const TEMPLATES: [(&str, &str); 3] = [
-    ("docker", include_str!("../../inventories/local.yaml")),
-    ("aws", include_str!("../../inventories/aws.yaml")),
-    ("existing", include_str!("../../inventories/existing.yaml")),
-];
-
-/// The kinds of provider that there is an example for, the default first.
-pub(super) const KINDS: [&str; 3] = ["docker", "aws", "existing"];
-
-/// What became of the example.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    File(PathBuf),
-    /// The text to print, for `-o -`.
-    Stdout(&'static str),
-}
-
-/// The commented example for a kind of provider.
-pub(super) fn template(kind: &str) -> Option<&'static str> {
-    TEMPLATES
-        .iter()
-        .find(|(name, _)| *name == kind)
-        .map(|(_, text)| *text)
-}
-
-/// Writes the example for `kind` to `output`, or hands it over where that is `-`.
-///
-/// An existing file is never written over.
-pub(super) fn run(kind: &str, output: &Path) -> Result<Written> {
-    let text = template(kind).ok_or_else(|| {
-        Error::new(
-            Code::InvalidArguments,
-            format!("there is no example for the provider `{kind}`"),
-        )
-        .hint(format!("--provider takes one of {}", KINDS.join(", ")))
-    })?;
-    if output == Path::new("-") {
-        return Ok(Written::Stdout(text));
+fn example(kind: ProviderKind) -> &'static str {
+    match kind {
+        ProviderKind::Docker => include_str!("../../inventories/local.yaml"),
+        ProviderKind::Aws => include_str!("../../inventories/aws.yaml"),
+        ProviderKind::Existing => include_str!("../../inventories/existing.yaml"),
     }
+}
+
+/// The schema as a file has it.
+pub(super) fn schema() -> String {
+    format!("{:#}\n", inventory::json_schema())
+}
+
+/// Writes the example for `kind` to `output`, or prints it where that is `-`.
+pub(super) fn run(kind: ProviderKind, output: &Path, terminal: &Terminal) -> Result<()> {
+    if output == Path::new("-") {
+        terminal.print(example(kind));
+        return Ok(());
+    }
+    let beside = write(kind, output)?;
     let shown = output.display();
-    // Looking first and writing then could write over what came in between.
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(output)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|cause| match cause.kind() {
-            io::ErrorKind::AlreadyExists => {
-                Error::new(Code::OutputUnwritable, format!("{shown} is already there"))
-                    .hint("name another file with `-o FILE`, or print the example with `-o -`")
-            }
-            io::ErrorKind::NotFound => Error::new(
-                Code::OutputUnwritable,
-                format!("there is no folder for {shown}"),
-            )
+    terminal.say(&match beside {
+        Beside::Written(schema) => format!("wrote {shown}, and {} for editors", schema.display()),
+        Beside::Same => format!("wrote {shown}"),
+        Beside::Another(schema) => format!(
+            "wrote {shown}\n{} is not this version's; `pgherd schema` prints the one that is",
+            schema.display()
+        ),
+    });
+    terminal.say(&format!(
+        "next: read it, then `{}` and `{}`",
+        inventory::command(output, "plan"),
+        inventory::command(output, "up")
+    ));
+    Ok(())
+}
+
+/// What became of the schema beside the example.
+#[derive(Debug, PartialEq, Eq)]
+enum Beside {
+    Written(PathBuf),
+    /// It was there.
+    Same,
+    /// Another one was there.
+    Another(PathBuf),
+}
+
+/// Writes the example, and the schema beside it. An existing file is never written over.
+fn write(kind: ProviderKind, output: &Path) -> Result<Beside> {
+    let shown = output.display();
+    create(output, example(kind)).map_err(|cause| match cause.kind() {
+        io::ErrorKind::AlreadyExists => Error::new(Code::OutputUnwritable, format!("{shown} is already there"))
+            .hint("name another file with `-o FILE`, or print the example with `-o -`"),
+        io::ErrorKind::NotFound => Error::new(Code::OutputUnwritable, format!("there is no folder for {shown}"))
             .hint("make it first, or name a file elsewhere with `-o FILE`"),
-            _ => Error::new(Code::OutputUnwritable, format!("{shown} cannot be written"))
-                .because(cause),
-        })?;
-    Ok(Written::File(output.to_owned()))
+        _ => Error::new(Code::OutputUnwritable, format!("{shown} cannot be written")).because(cause),
+    })?;
+    let path = output.with_file_name(SCHEMA);
+    let schema = schema();
+    match create(&path, &schema) {
+        Ok(()) => Ok(Beside::Written(path)),
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+            let same = fs::read(&path).is_ok_and(|found| found == schema.as_bytes());
+            Ok(if same {
+                Beside::Same
+            } else {
+                Beside::Another(path)
+            })
+        }
+        Err(cause) => Err(
+            Error::new(Code::OutputUnwritable, format!("{} cannot be written", path.display()))
+                .because(cause)
+                .hint(format!(
+                    "{shown} is written, and works without it: it is for editors"
+                )),
+        ),
+    }
+}
+
+/// Looking first and writing then could write over what came in between.
+fn create(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 #[cfg(test)]
@@ -78,11 +108,13 @@ mod tests {
     use crate::{error::Kind, inventory::Inventory};
 
     #[test]
-    fn every_kind_has_an_example_of_its_own_kind() {
-        for kind in KINDS {
-            let text = template(kind).expect("an example");
+    fn every_kind_has_an_example_of_its_own_kind_that_names_the_schema() {
+        for kind in ProviderKind::ALL {
+            let text = example(*kind);
             let inventory = Inventory::parse(Path::new("x.yaml"), text).expect("a right one");
-            assert_eq!(inventory.provider.kind(), kind);
+            assert_eq!(inventory.provider.kind(), *kind);
+            let line = format!("# yaml-language-server: $schema={SCHEMA}\n");
+            assert!(text.starts_with(&line), "{kind:?}");
         }
     }
 
@@ -90,29 +122,27 @@ mod tests {
     fn the_example_is_written_once_and_never_over_another_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("pgherd.yaml");
-        assert_eq!(run("docker", &file).ok(), Some(Written::File(file.clone())));
-        std::fs::write(&file, "mine").expect("a file");
-        let error = run("docker", &file).expect_err("the file is there");
+        let schema = folder.path().join(SCHEMA);
+        let beside = write(ProviderKind::Docker, &file).ok();
+        assert_eq!(beside, Some(Beside::Written(schema.clone())));
+        fs::write(&file, "mine").expect("a file");
+        let error = write(ProviderKind::Docker, &file).expect_err("the file is there");
         assert_eq!(error.kind(), Kind::Input);
-        assert_eq!(std::fs::read_to_string(&file).ok().as_deref(), Some("mine"));
+        assert_eq!(fs::read_to_string(&file).ok().as_deref(), Some("mine"));
         let nowhere = folder.path().join("no/such/folder.yaml");
-        assert_eq!(
-            run("docker", &nowhere).map_err(|it| it.kind()),
-            Err(Kind::Input)
-        );
-    }
-
-    #[test]
-    fn a_dash_hands_the_example_over() {
-        let Ok(Written::Stdout(text)) = run("aws", Path::new("-")) else {
-            panic!("no text");
-        };
-        assert!(text.contains("kind: aws"));
-    }
-
-    #[test]
-    fn an_unknown_kind_is_bad_input() {
-        let error = run("azure", Path::new("-")).expect_err("no such example");
+        let error = write(ProviderKind::Docker, &nowhere).expect_err("no folder");
         assert_eq!(error.kind(), Kind::Input);
+    }
+
+    #[test]
+    fn a_schema_that_is_there_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name| write(ProviderKind::Aws, &folder.path().join(name)).ok();
+        let schema = folder.path().join(SCHEMA);
+        assert!(matches!(write("one.yaml"), Some(Beside::Written(_))));
+        assert_eq!(write("two.yaml"), Some(Beside::Same));
+        fs::write(&schema, "{}").expect("a file");
+        assert_eq!(write("three.yaml"), Some(Beside::Another(schema.clone())));
+        assert_eq!(fs::read_to_string(&schema).ok().as_deref(), Some("{}"));
     }
 }

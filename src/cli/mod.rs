@@ -2,11 +2,10 @@
 
 use tokio_util::sync::CancellationToken;
 
-pub use self::args::{Cli, Global, ProviderKind, Rotate, Verb};
+pub use self::args::{Cli, Global, Rotate, Verb};
 use crate::{
     engine::{apply::Verb as Applying, operate::Deed, remove},
     error::{Code, Error, Result},
-    inventory,
     report::Terminal,
 };
 
@@ -40,15 +39,7 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
     match cli.verb {
         Verb::Init { provider, output } => {
             let output = output.as_deref().unwrap_or(&global.inventory);
-            match init::run(provider.as_str(), output)? {
-                init::Written::Stdout(text) => terminal.print(text),
-                init::Written::File(path) => terminal.say(&format!(
-                    "wrote {}\nnext: read it, then `{}` and `{}`",
-                    path.display(),
-                    inventory::command(&path, "plan"),
-                    inventory::command(&path, "up")
-                )),
-            }
+            init::run(provider, output, terminal)?;
         }
         Verb::Plan { check } => plan::run(global, check, terminal).await?,
         Verb::Up { yes } => {
@@ -116,6 +107,7 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
             down::run(global, request, yes, terminal, cancel).await?;
         }
         Verb::Report { run, text } => report::run(global, run.as_deref(), text, terminal)?,
+        Verb::Schema => terminal.print(&init::schema()),
         Verb::Completions { shell } => completions(shell, terminal),
         Verb::Man => man(terminal)?,
     }

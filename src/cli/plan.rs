@@ -51,7 +51,7 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
         line(&format!(
             "+ host {host} ({}) is launched by {}",
             roles.join(", "),
-            context.inventory.provider.kind()
+            context.inventory.provider.kind().as_str()
         ));
     }
     for machine in &hosts.stopped {

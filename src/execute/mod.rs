@@ -1,5 +1,8 @@
 //! Walks a plan: each step as soon as what it needs is done, on every host at once.
 
+// A new kind of provider, source or role is to be missed by the compiler, not by whoever adds it.
+#![warn(clippy::wildcard_enum_match_arm)]
+
 use std::{
     sync::{Arc, Mutex},
     time::Instant,

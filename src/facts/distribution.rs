@@ -33,7 +33,7 @@ impl Os {
     pub fn expected(inventory: &Inventory) -> Self {
         match &inventory.provider {
             Provider::Docker(settings) if settings.image.is_none() => Self::here(),
-            _ => Self::ubuntu_24_04(),
+            Provider::Docker(_) | Provider::Aws(_) | Provider::Existing => Self::ubuntu_24_04(),
         }
     }
 

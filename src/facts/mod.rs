@@ -2,6 +2,9 @@
 //!
 //! [`probe`] makes the script, [`parse`] reads its answer; nothing else here does anything.
 
+// A new kind of provider, source or role is to be missed by the compiler, not by whoever adds it.
+#![warn(clippy::wildcard_enum_match_arm)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine, prelude::BASE64_STANDARD};

@@ -1,135 +1,84 @@
 //! The keys of the contract, and the nearest of them to a mistyped one.
 
-/// The top level's own name in [`SECTIONS`].
-const TOP: &str = "";
+use std::sync::LazyLock;
 
-/// Every key by the section it belongs to, as `schema` has them.
-pub(super) const SECTIONS: [(&str, &[&str]); 12] = [
-    (
-        TOP,
-        &[
-            "cluster",
-            "provider",
-            "ssh",
-            "postgresql",
-            "patroni",
-            "etcd",
-            "haproxy",
-            "tls",
-            "secrets",
-            "ca_bundle",
-            "hosts",
-        ],
-    ),
-    (
-        "provider",
-        &[
-            "kind",
-            "image",
-            "subnet",
-            "region",
-            "profile",
-            "endpoint_url",
-            "instance_type",
-            "volume_gb",
-            "iops",
-            "subnet_id",
-            "subnet_ids",
-            "connect",
-            "operator_cidrs",
-            "tags",
-        ],
-    ),
-    ("ssh", &["user", "port", "identity_file", "connect_timeout"]),
-    (
-        "postgresql",
-        &[
-            "version",
-            "source",
-            "port",
-            "data_dir",
-            "allow",
-            "parameters",
-            "users",
-            "databases",
-        ],
-    ),
-    ("postgresql.users.<name>", &["roles"]),
-    ("postgresql.databases.<name>", &["owner"]),
-    (
-        "patroni",
-        &[
-            "source",
-            "ttl",
-            "loop_wait",
-            "retry_timeout",
-            "maximum_lag_on_failover",
-            "synchronous",
-            "failsafe",
-        ],
-    ),
-    ("etcd", &["api"]),
-    (
-        "haproxy",
-        &[
-            "write_port",
-            "read_port",
-            "stats_port",
-            "connections_per_source",
-        ],
-    ),
-    ("tls", &["enabled"]),
-    ("secrets", &["file"]),
-    (
-        "hosts.<name>",
-        &[
-            "roles",
-            "address",
-            "zone",
-            "instance_type",
-            "volume_gb",
-            "iops",
-        ],
-    ),
-];
+use serde_json::Value;
 
-/// What each kind of provider takes beside `kind`.
-pub(super) const PROVIDERS: [(&str, &[&str]); 3] = [
-    ("docker", &["image", "subnet"]),
-    (
-        "aws",
-        &[
-            "region",
-            "profile",
-            "endpoint_url",
-            "instance_type",
-            "volume_gb",
-            "iops",
-            "image",
-            "subnet_id",
-            "subnet_ids",
-            "connect",
-            "operator_cidrs",
-            "tags",
-        ],
-    ),
-    ("existing", &[]),
-];
+use super::{ProviderKind, json};
 
-/// The keys that a kind of provider takes beside `kind`.
-pub(super) fn of_provider(kind: &str) -> &'static [&'static str] {
-    PROVIDERS
-        .iter()
-        .find(|(name, _)| *name == kind)
-        .map_or(&[], |(_, keys)| keys)
+/// A section of the inventory, as `schema` has it.
+pub(super) struct Section {
+    /// Such as `postgresql.users.<name>`; the top level's is empty.
+    pub(super) path: String,
+    pub(super) keys: Vec<Key>,
+}
+
+pub(super) struct Key {
+    pub(super) name: String,
+    /// The kinds of provider that take it.
+    pub(super) kinds: Vec<ProviderKind>,
+}
+
+/// The top level's path.
+pub(super) const TOP: &str = "";
+pub(super) const PROVIDER: &str = "provider";
+pub(super) const HOST: &str = "hosts.<name>";
+
+/// Every section, those with keys of their own.
+pub(super) static SECTIONS: LazyLock<Vec<Section>> = LazyLock::new(|| {
+    let mut sections = Vec::new();
+    collect(TOP, &json::keys(), &mut sections);
+    sections
+});
+
+fn collect(path: &str, schema: &Value, sections: &mut Vec<Section>) {
+    let below = |name: &str| match path {
+        TOP => name.to_owned(),
+        path => format!("{path}.{name}"),
+    };
+    if let Some(each) = schema
+        .get("additionalProperties")
+        .filter(|it| it.is_object())
+    {
+        collect(&below("<name>"), each, sections);
+    }
+    // PostgreSQL's parameters are names that it gave, no keys of the contract.
+    let own = schema.get("patternProperties").is_none();
+    let keys = schema.get("properties").filter(|_| own);
+    let Some(keys) = keys.and_then(Value::as_object) else {
+        return;
+    };
+    sections.push(Section {
+        path: path.to_owned(),
+        keys: keys
+            .iter()
+            .map(|(name, key)| Key {
+                name: name.clone(),
+                kinds: json::kinds(key),
+            })
+            .collect(),
+    });
+    for (name, key) in keys {
+        collect(&below(name), key, sections);
+    }
+}
+
+/// The keys of a section that a kind of provider takes.
+pub(super) fn of_kind(path: &str, kind: ProviderKind) -> Vec<&'static str> {
+    let section = SECTIONS.iter().filter(|section| section.path == path);
+    section
+        .flat_map(|section| &section.keys)
+        .filter(|key| key.kinds.contains(&kind))
+        .map(|key| key.name.as_str())
+        .collect()
 }
 
 /// The sections that have `key`.
 pub(super) fn sections_with(key: &str) -> impl Iterator<Item = &'static str> {
     SECTIONS
         .iter()
-        .filter(move |(section, keys)| *section != TOP && keys.contains(&key))
-        .map(|(section, _)| *section)
+        .filter(move |section| section.path != TOP && section.keys.iter().any(|it| it.name == key))
+        .map(|section| section.path.as_str())
 }
 
 /// Words that people bring along from elsewhere, and no count of typing mistakes leads from one to
@@ -204,10 +153,30 @@ mod tests {
     }
 
     #[test]
-    fn each_key_of_a_provider_is_one_of_the_section() {
-        let (_, all) = SECTIONS[1];
-        for (kind, keys) in PROVIDERS {
-            assert!(keys.iter().all(|key| all.contains(key)), "{kind}");
-        }
+    fn a_kind_has_its_own_keys() {
+        let of = |kind| of_kind(PROVIDER, kind);
+        assert_eq!(of(ProviderKind::Docker), ["kind", "image", "subnet"]);
+        assert_eq!(of(ProviderKind::Existing), ["kind"]);
+        assert_eq!(of_kind(HOST, ProviderKind::Existing), ["roles", "address"]);
+        assert!(of_kind(HOST, ProviderKind::Aws).contains(&"zone"));
+    }
+
+    /// What serde knows of a section is what the schema says of it.
+    #[test]
+    fn the_sections_are_those_that_are_read() {
+        let of = |path: &str| {
+            let found = SECTIONS.iter().find(|section| section.path == path);
+            let found = found.unwrap_or_else(|| panic!("no section `{path}`"));
+            found
+                .keys
+                .iter()
+                .map(|key| key.name.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(TOP).len(), 11);
+        assert_eq!(of("postgresql.users.<name>"), ["roles"]);
+        assert_eq!(of("postgresql.databases.<name>"), ["owner"]);
+        assert_eq!(of("tls"), ["enabled"]);
+        assert_eq!(SECTIONS.len(), 12);
     }
 }

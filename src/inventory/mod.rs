@@ -3,6 +3,9 @@
 //! The only module that knows YAML. What leaves it has been checked as far as it can be without
 //! touching a host.
 
+// A new kind of provider, source or role is to be missed by the compiler, not by whoever adds it.
+#![warn(clippy::wildcard_enum_match_arm)]
+
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
@@ -19,14 +22,23 @@ pub use crate::{host::HostName, services::Role};
 use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 
+mod bounds;
 mod check;
+mod choice;
+mod json;
 mod keys;
+mod limits;
+#[cfg(test)]
+mod manual;
+mod placed;
 mod problem;
 mod schema;
 mod source;
 mod syntax;
+mod types;
 
 pub(crate) use check::{memory_in_kib, parameters::in_terms_of};
+pub use json::json_schema;
 
 /// Where an inventory is looked for if nobody names another.
 pub const DEFAULT_PATH: &str = "pgherd.yaml";
@@ -135,13 +147,24 @@ pub enum Provider {
 }
 
 impl Provider {
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> ProviderKind {
         match self {
-            Provider::Docker(_) => "docker",
-            Provider::Aws(_) => "aws",
-            Provider::Existing => "existing",
+            Provider::Docker(_) => ProviderKind::Docker,
+            Provider::Aws(_) => ProviderKind::Aws,
+            Provider::Existing => ProviderKind::Existing,
         }
     }
+}
+
+/// Where hosts come from, without what else there is to say of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// Containers on this machine.
+    Docker,
+    /// EC2 instances.
+    Aws,
+    /// Hosts that somebody already has.
+    Existing,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -316,6 +339,18 @@ pub struct Haproxy {
     /// How many connections one client's address may have on each of the two ports; `None` for four
     /// fifths of what PostgreSQL takes.
     pub connections_per_source: Option<u32>,
+}
+
+/// What it is where the inventory says nothing of it.
+impl Default for Haproxy {
+    fn default() -> Self {
+        Self {
+            write_port: limits::WRITE_PORT.default,
+            read_port: limits::READ_PORT.default,
+            stats_port: limits::STATS_PORT.default,
+            connections_per_source: None,
+        }
+    }
 }
 
 /// Where passwords come from that pgherd is not to make.

@@ -1,11 +1,6 @@
 //! One mistake in an inventory, and where it is.
 
-use std::ops::Range;
-
-use serde_yaml::{Location, Spanned};
-
-/// A range of bytes of the inventory's text.
-pub(super) type Span = Range<usize>;
+use super::placed::Span;
 
 /// A mistake, told so that whoever made it can mend it.
 #[derive(Debug)]
@@ -53,19 +48,6 @@ impl Problem {
             None => self,
         }
     }
-}
-
-/// Where a value stands; an alias counts where it is used, since that is what its user wrote there.
-pub(super) fn span_of<T>(value: &Spanned<T>) -> Span {
-    span_at(&value.referenced).unwrap_or(0..0)
-}
-
-/// The bytes of a location. The scanner's own errors have none, only a line and a column.
-pub(super) fn span_at(location: &Location) -> Option<Span> {
-    let span = location.span();
-    let start = usize::try_from(span.byte_offset()?).ok()?;
-    let length = usize::try_from(span.byte_len()?).ok()?;
-    Some(start..start.saturating_add(length))
 }
 
 /// A value as it can stand in a sentence: in backticks, on one line and of bounded length.

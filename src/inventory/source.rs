@@ -4,13 +4,17 @@ use std::{io, path::Path};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::problem::{Problem, Span};
+use super::{placed::Span, problem::Problem};
 use crate::{
     error::{Code, Error, Result},
     given,
 };
 
 /// Reads an inventory's file.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the errors of an operating system are many"
+)]
 pub(super) fn read(path: &Path) -> Result<String> {
     let shown = path.display();
     let (bytes, _) = given::read(path).map_err(|cause| match cause.kind() {

@@ -361,7 +361,7 @@ pub(super) fn run_unit(
     let mut script = Script::new().alone(name);
     let mut changes = vec![match configured.turn {
         Turn::Exchange => Change::Other("Patroni starts anew; PostgreSQL goes on".into()),
-        _ => Change::Unit { unit, verb },
+        Turn::Leave | Turn::Start | Turn::Reload | Turn::Restart => Change::Unit { unit, verb },
     }];
     if configured.enable && configured.turn != Turn::Start {
         script = script.line(format!("systemctl enable --quiet {unit}"));

@@ -110,7 +110,7 @@ pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Mending {
         Data::Folder { path, owner, mode } if belongings::made_tree(facts, path) => {
             mending.own(path, folders.get(path), owner, &[mode]);
         }
-        _ => {}
+        Data::Database | Data::Store | Data::Folder { .. } | Data::Nothing => {}
     }
     mending
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     contract,
     error::{Code, Error, Result},
-    inventory::{PatroniSource, PgVersion, Postgresql, Role},
+    inventory::{PgVersion, Postgresql, Role},
     services,
 };
 
@@ -100,10 +100,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
         },
         "patroni": {
             "port": PATRONI_PORT,
-            "source": match inventory.patroni.source {
-                PatroniSource::Pypi => "pypi",
-                PatroniSource::Distro => "distro",
-            },
+            "source": inventory.patroni.source.as_str(),
         },
         "bootstrap_dcs": bootstrap_dcs(cluster),
         "haproxy": {

@@ -354,7 +354,9 @@ impl Workspace {
         Ok(match (self.users_identity()?, &self.inventory.provider) {
             (Some(path), _) => Some(path),
             (None, inventory::Provider::Existing) => None,
-            (None, _) => Some(self.dir.join(IDENTITY)),
+            (None, inventory::Provider::Docker(_) | inventory::Provider::Aws(_)) => {
+                Some(self.dir.join(IDENTITY))
+            }
         })
     }
 

@@ -161,9 +161,11 @@ impl Workspace {
 
     /// Whether the key by which hosts know pgherd is pgherd's to change.
     pub fn owns_identity(&self) -> Result<bool> {
-        let given = self.users_identity()?.is_some()
-            || matches!(self.inventory.provider, inventory::Provider::Existing);
-        Ok(!given)
+        let made = match self.inventory.provider {
+            inventory::Provider::Docker(_) | inventory::Provider::Aws(_) => true,
+            inventory::Provider::Existing => false,
+        };
+        Ok(made && self.users_identity()?.is_none())
     }
 
     /// The key that is to take the place of the one in use, made at first use.

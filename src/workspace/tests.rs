@@ -5,10 +5,7 @@ use indexmap::IndexMap;
 use super::*;
 use crate::{
     cluster::KnownHost,
-    inventory::{
-        Docker, Haproxy, Host, Patroni, PatroniSource, PgSource, PgVersion, Postgresql, Provider,
-        Role, SecretsSource, Ssh, Tls, User,
-    },
+    inventory::{Host, Provider, Role, User},
     machine::MachineState,
 };
 
@@ -17,48 +14,20 @@ pub(super) fn inventory(folder: &Path) -> Inventory {
         roles: vec![role],
         address: None,
     };
+    let smallest = "
+cluster: pg
+provider: { kind: docker }
+ssh: { connect_timeout: 5 }
+postgresql: { allow: [] }
+hosts: { node1: { roles: [postgres, etcd, haproxy] } }
+";
+    let path = folder.join("pgherd.yaml");
     Inventory {
-        path: folder.join("pgherd.yaml"),
-        cluster: "pg".to_owned(),
-        provider: Provider::Docker(Docker::default()),
-        ssh: Ssh {
-            user: "ubuntu".to_owned(),
-            port: 22,
-            identity_file: None,
-            connect_timeout: 5,
-        },
-        postgresql: Postgresql {
-            version: PgVersion::Major(16),
-            source: PgSource::Distro,
-            port: 5432,
-            data_dir: "/data/patroni".to_owned(),
-            allow: Vec::new(),
-            parameters: BTreeMap::new(),
-            users: IndexMap::new(),
-            databases: IndexMap::new(),
-        },
-        patroni: Patroni {
-            source: PatroniSource::Pypi,
-            ttl: 30,
-            loop_wait: 10,
-            retry_timeout: 10,
-            maximum_lag_on_failover: 1_048_576,
-            synchronous: false,
-            failsafe: true,
-        },
-        haproxy: Haproxy {
-            write_port: 5000,
-            read_port: 5001,
-            stats_port: 7000,
-            connections_per_source: None,
-        },
-        tls: Tls { enabled: true },
-        secrets: SecretsSource::default(),
-        ca_bundle: None,
         hosts: IndexMap::from([
             (HostName::new("node1"), host(Role::Postgres)),
             (HostName::new("node4"), host(Role::Etcd)),
         ]),
+        ..Inventory::parse(&path, smallest).unwrap()
     }
 }
 

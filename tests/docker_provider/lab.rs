@@ -1,6 +1,6 @@
 //! A cluster for a test, and what tests ask the engine itself.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use bollard::{
     Docker,
@@ -11,10 +11,7 @@ use indexmap::IndexMap;
 use pgherd::{
     error::Error,
     event::{Event, Events, HostState, Stamped},
-    inventory::{
-        self, Haproxy, Host, HostName, Inventory, Patroni, PatroniSource, PgSource, PgVersion,
-        Postgresql, Role, SecretsSource, Ssh, Tls,
-    },
+    inventory::{self, Haproxy, Host, HostName, Inventory, Role},
     provider::{self, Access, Machine, Provider},
 };
 use tokio::{io::AsyncReadExt, sync::mpsc::UnboundedReceiver};
@@ -44,45 +41,24 @@ impl Lab {
                 (HostName::new(*name), host)
             })
             .collect();
+        let smallest = "
+cluster: pg
+provider: { kind: docker }
+ssh: { connect_timeout: 30 }
+postgresql: { version: distro, allow: [] }
+tls: { enabled: false }
+hosts: { node1: { roles: [postgres, etcd, haproxy] } }
+";
         let inventory = Inventory {
-            path: PathBuf::from("pgherd.yaml"),
             cluster: format!("pgherd-test-{}-{test}", run::id()),
-            provider: inventory::Provider::Docker(inventory::Docker::default()),
-            ssh: Ssh {
-                user: "ubuntu".into(),
-                port: 22,
-                identity_file: None,
-                connect_timeout: 30,
-            },
-            postgresql: Postgresql {
-                version: PgVersion::Distro,
-                source: PgSource::Distro,
-                port: 5432,
-                data_dir: "/data/patroni".into(),
-                allow: Vec::new(),
-                parameters: BTreeMap::new(),
-                users: IndexMap::new(),
-                databases: IndexMap::new(),
-            },
-            patroni: Patroni {
-                source: PatroniSource::Pypi,
-                ttl: 30,
-                loop_wait: 10,
-                retry_timeout: 10,
-                maximum_lag_on_failover: 1 << 20,
-                synchronous: false,
-                failsafe: true,
-            },
             haproxy: Haproxy {
                 write_port: first,
                 read_port: first + 1,
                 stats_port: first + 2,
-                connections_per_source: None,
+                ..Haproxy::default()
             },
-            tls: Tls { enabled: false },
-            secrets: SecretsSource::default(),
-            ca_bundle: None,
             hosts,
+            ..Inventory::parse(Path::new("pgherd.yaml"), smallest).unwrap()
         };
         let (events, seen) = Events::channel();
         Self {

@@ -1,14 +1,11 @@
 //! Clusters made in code, and what is rendered for them.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::LazyLock};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::LazyLock};
 
 use indexmap::IndexMap;
 use pgherd::{
     cluster::{Address, Certificate, Cluster, Node, Secrets, TlsStage},
-    inventory::{
-        Haproxy, Host, HostName, Inventory, Patroni, PatroniSource, PgSource, PgVersion,
-        Postgresql, Provider, Role, SecretsSource, Ssh, Tls,
-    },
+    inventory::{Host, HostName, Inventory, Provider, Role, Tls},
     render::{self, File, Files, Templates},
     secret::Secret,
 };
@@ -27,44 +24,14 @@ pub(crate) fn pem(label: &str, of: &str) -> String {
 }
 
 pub(crate) fn cluster(hosts: &[(&str, [u8; 4], &[Role])], tls: bool) -> Cluster {
+    let smallest = "
+cluster: postgres
+provider: { kind: docker }
+hosts: { node1: { roles: [postgres, etcd, haproxy] } }
+";
     let inventory = Inventory {
-        path: PathBuf::from("pgherd.yaml"),
-        cluster: "postgres".into(),
         provider: Provider::Existing,
-        ssh: Ssh {
-            user: "ubuntu".into(),
-            port: 22,
-            identity_file: None,
-            connect_timeout: 10,
-        },
-        postgresql: Postgresql {
-            version: PgVersion::Major(16),
-            source: PgSource::Distro,
-            port: 5432,
-            data_dir: "/data/patroni".into(),
-            allow: vec!["0.0.0.0/0".parse().unwrap()],
-            parameters: BTreeMap::new(),
-            users: IndexMap::new(),
-            databases: IndexMap::new(),
-        },
-        patroni: Patroni {
-            source: PatroniSource::Pypi,
-            ttl: 30,
-            loop_wait: 10,
-            retry_timeout: 10,
-            maximum_lag_on_failover: 1_048_576,
-            synchronous: false,
-            failsafe: true,
-        },
-        haproxy: Haproxy {
-            write_port: 5000,
-            read_port: 5001,
-            stats_port: 7000,
-            connections_per_source: None,
-        },
         tls: Tls { enabled: tls },
-        secrets: SecretsSource::default(),
-        ca_bundle: None,
         hosts: hosts
             .iter()
             .map(|(name, _, roles)| {
@@ -75,6 +42,7 @@ pub(crate) fn cluster(hosts: &[(&str, [u8; 4], &[Role])], tls: bool) -> Cluster 
                 (HostName::new(*name), host)
             })
             .collect(),
+        ..Inventory::parse(Path::new("pgherd.yaml"), smallest).unwrap()
     };
     let nodes: IndexMap<HostName, Node> = hosts
         .iter()

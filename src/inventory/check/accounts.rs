@@ -4,15 +4,14 @@ use indexmap::IndexMap;
 
 use super::{
     super::{
-        Database, User, keys,
-        problem::{Problem, alternatives, quoted, span_of},
+        Database, User, keys, limits,
+        placed::span_of,
+        problem::{Problem, alternatives, quoted},
         schema::{self, Word},
     },
     Problems,
 };
-use crate::contract::{
-    INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, REPLICATION_USER, REWIND_USER, SUPERUSER,
-};
+use crate::contract::SUPERUSER;
 
 /// The longest name that PostgreSQL keeps whole, in bytes.
 const LONGEST: usize = 63;
@@ -65,26 +64,18 @@ pub(super) fn databases(
 }
 
 fn role_name(name: &Word) -> Result<String, Problem> {
-    const OURS: [&str; 5] = [
-        SUPERUSER,
-        REPLICATION_USER,
-        REWIND_USER,
-        INTERIM_REPLICATION_USER,
-        INTERIM_REWIND_USER,
-    ];
     let value = name.value.as_str();
-    if OURS.contains(&value) {
+    if limits::USER_NAME.is_taken(value) {
         return Err(cannot_name(name, "a user").label("a role of the cluster's own"));
     }
-    // PostgreSQL refuses these (its `check_rolespec_name` and `IsReservedName`).
-    if value.starts_with("pg_") || matches!(value, "public" | "none") {
+    if limits::USER_NAME.is_reserved(value) {
         return Err(cannot_name(name, "a user").label("PostgreSQL keeps it for itself"));
     }
     plain_name(name, "a user")
 }
 
 fn database_name(name: &Word) -> Result<String, Problem> {
-    if matches!(name.value.as_str(), "postgres" | "template0" | "template1") {
+    if limits::DATABASE_NAME.is_taken(&name.value) {
         return Err(cannot_name(name, "a database").label("there already, in every cluster"));
     }
     plain_name(name, "a database")

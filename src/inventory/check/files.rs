@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::super::{
-    problem::{Problem, quoted, span_of},
+    placed::span_of,
+    problem::{Problem, quoted},
     schema::Word,
 };
 use crate::given;

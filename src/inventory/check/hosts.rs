@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use indexmap::IndexMap;
 use ipnet::Ipv4Net;
-use serde_yaml::Spanned;
 
 use super::{
     super::{
-        Docker, Host, HostName, Provider, Role, keys,
-        problem::{Problem, Span, alternatives, quoted, span_of},
+        Docker, Host, HostName, Provider, Role, limits,
+        placed::{Placed, Span, span_of},
+        problem::{Problem, alternatives, quoted},
         schema::{self, Word},
         source::Source,
     },
-    Problems, net,
+    Problems, net, one_of,
 };
 use crate::services::Hosts;
 
@@ -24,7 +24,7 @@ pub(super) fn check(
     problems: &mut Problems,
     source: &Source<'_>,
     start: &Span,
-    written: Option<&Spanned<Written>>,
+    written: Option<&Placed<Written>>,
 ) -> IndexMap<HostName, Host> {
     let example = "for example `hosts: {node1: {roles: [postgres]}, …}`; `pgherd init` writes five";
     let Some(written) = written else {
@@ -74,21 +74,12 @@ pub(super) fn check(
 
 /// A name that `/etc/hosts`, certificates, etcd and Patroni all take as it is.
 fn host_name(name: &Word) -> Result<HostName, Problem> {
-    /// Names that the distributions' `/etc/hosts` give to something else.
-    const RESERVED: [&str; 6] = [
-        "localhost",
-        "ip6-localhost",
-        "ip6-loopback",
-        "ip6-localnet",
-        "ip6-allnodes",
-        "ip6-allrouters",
-    ];
     let value = name.value.as_str();
     let problem = Problem::new(
         span_of(name),
         format!("{} cannot name a host", quoted(value)),
     );
-    let label = if RESERVED.contains(&value) {
+    let label = if limits::HOST_NAME.is_taken(value) {
         "already means something on every host"
     } else if value.len() > 63 {
         "longer than 63 characters"
@@ -101,10 +92,7 @@ fn host_name(name: &Word) -> Result<HostName, Problem> {
         "must start with a letter"
     } else if value.ends_with('-') {
         "must not end with a dash"
-    } else if !value
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    {
+    } else if !limits::HOST_NAME.fits(value) {
         "letters, digits and dashes only"
     } else {
         return Ok(HostName::new(value));
@@ -140,18 +128,7 @@ fn roles(problems: &mut Problems, name: &Word, host: Option<&schema::Host>) -> V
     }
     let mut roles: Vec<Role> = Vec::new();
     for word in &written.value {
-        let Some(role) = Role::ALL
-            .into_iter()
-            .find(|role| role.as_str() == word.value)
-        else {
-            problems.add(
-                Problem::new(
-                    span_of(word),
-                    format!("{} is not a role", quoted(&word.value)),
-                )
-                .did_you_mean(keys::nearest(&word.value, all))
-                .hint(format!("valid here: {}", alternatives(all))),
-            );
+        let Some(role) = problems.keep(one_of(word)) else {
             continue;
         };
         if roles.contains(&role) {
@@ -220,7 +197,7 @@ fn count_roles(
             Hosts::OneOrThree => problem.hint(
                 "two or four members tolerate no more failures than one or three, and commit slower",
             ),
-            _ => problem,
+            Hosts::Any | Hosts::One | Hosts::OneOrMore => problem,
         });
     }
 }
@@ -232,8 +209,8 @@ fn count_roles(
 pub(super) fn check_addresses(
     problems: &mut Problems,
     provider: &mut Provider,
-    written_provider: Option<&Spanned<schema::Provider>>,
-    written: &Spanned<Written>,
+    written_provider: Option<&Placed<schema::Provider>>,
+    written: &Placed<Written>,
 ) {
     let hosts = written.value.iter().map(|(name, host)| {
         let word = host.as_ref().and_then(|host| host.address.as_ref());

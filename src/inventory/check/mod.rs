@@ -5,8 +5,12 @@
 //! once.
 
 use super::{
-    Haproxy, Inventory, Patroni, PatroniSource, SecretsSource, Ssh, Tls, keys,
-    problem::{Problem, Span, alternatives, quoted, span_of},
+    Haproxy, Inventory, Patroni, SecretsSource, Ssh, Tls,
+    bounds::Limit,
+    choice::Choice,
+    keys, limits,
+    placed::{Span, span_of},
+    problem::{Problem, alternatives, quoted},
     schema::{self, Number, Word},
     source::Source,
 };
@@ -92,7 +96,10 @@ pub(super) fn inventory(
             patroni,
             haproxy,
             tls: Tls {
-                enabled: document.tls.and_then(|tls| tls.enabled).unwrap_or(true),
+                enabled: document
+                    .tls
+                    .and_then(|tls| tls.enabled)
+                    .unwrap_or(limits::TLS),
             },
             secrets,
             ca_bundle,
@@ -120,20 +127,13 @@ fn start_of(text: &str) -> Span {
 /// Patroni's scope, the prefix of every resource and the name of a folder: what is legal as all of
 /// them, short enough to leave room for what is appended.
 fn cluster_name(name: &Word) -> Result<String, Problem> {
-    const LONGEST: usize = 31;
     let value = name.value.as_str();
-    let legal = value.starts_with(|c: char| c.is_ascii_lowercase())
-        && !value.ends_with('-')
-        && value.len() <= LONGEST
-        && value
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    if legal {
+    if limits::CLUSTER_NAME.fits(value) {
         return Ok(value.to_owned());
     }
     let what = format!("{} cannot name a cluster", quoted(value));
     Err(Problem::new(span_of(name), what)
-        .label(if value.len() > LONGEST {
+        .label(if value.len() > 31 {
             "longer than 31 characters"
         } else {
             "a name is lowercase letters, digits and inner dashes"
@@ -149,8 +149,12 @@ fn ssh(problems: &mut Problems, source: &Source<'_>, written: Option<&schema::Ss
     Ssh {
         user: user
             .and_then(|user| problems.keep(ssh_user(user)))
-            .unwrap_or_else(|| "ubuntu".to_owned()),
-        port: ports::port(problems, written.and_then(|ssh| ssh.port.as_ref()), 22),
+            .unwrap_or_else(|| limits::DEFAULT_SSH_USER.to_owned()),
+        port: ports::port(
+            problems,
+            written.and_then(|ssh| ssh.port.as_ref()),
+            limits::SSH_PORT,
+        ),
         identity_file: written
             .and_then(|ssh| ssh.identity_file.as_ref())
             .and_then(|file| problems.keep(files::identity(source.path, file))),
@@ -158,8 +162,7 @@ fn ssh(problems: &mut Problems, source: &Source<'_>, written: Option<&schema::Ss
             problems,
             "`ssh.connect_timeout`",
             written.and_then(|ssh| ssh.connect_timeout.as_ref()),
-            10,
-            1..=600,
+            limits::CONNECT_TIMEOUT,
         ),
     }
 }
@@ -174,12 +177,7 @@ fn ssh_user(user: &Word) -> Result<String, Problem> {
         )
         .label("needs a user with sudo"));
     }
-    let legal = value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && value.len() <= 32
-        && value
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    if legal {
+    if limits::SSH_USER.fits(value) {
         Ok(value.to_owned())
     } else {
         Err(Problem::new(
@@ -195,29 +193,21 @@ fn seconds(
     problems: &mut Problems,
     name: &str,
     written: Option<&Number>,
-    default: u32,
-    bounds: std::ops::RangeInclusive<u32>,
+    Limit { bounds, default }: Limit<u32>,
 ) -> u32 {
     let Some(number) = written else {
         return default;
     };
-    match u32::try_from(number.value)
-        .ok()
-        .filter(|value| bounds.contains(value))
-    {
-        Some(value) => value,
-        None => {
-            let (least, most) = bounds.into_inner();
-            problems.add(
-                Problem::new(
-                    span_of(number),
-                    format!("{name} is {least} to {most} seconds, not {}", number.value),
-                )
-                .label(format!("default: {default}")),
-            );
-            default
-        }
-    }
+    bounds.take(number.value).unwrap_or_else(|| {
+        problems.add(
+            Problem::new(
+                span_of(number),
+                format!("{name} is {bounds} seconds, not {}", number.value),
+            )
+            .label(format!("default: {default}")),
+        );
+        default
+    })
 }
 
 fn patroni(problems: &mut Problems, written: Option<&schema::Patroni>) -> Patroni {
@@ -225,49 +215,35 @@ fn patroni(problems: &mut Problems, written: Option<&schema::Patroni>) -> Patron
     let written = written.unwrap_or(&none);
     let source = written.source.as_ref();
     let before = problems.0.len();
-    // The lower bounds are Patroni's own (`Config._validate_and_adjust_timeouts`); it
-    // raises what is below them and says so only in its log.
     let patroni = Patroni {
         source: source
-            .and_then(|word| {
-                problems.keep(one_of(
-                    word,
-                    "a source of Patroni",
-                    [
-                        ("pypi", PatroniSource::Pypi),
-                        ("distro", PatroniSource::Distro),
-                    ],
-                ))
-            })
-            .unwrap_or(PatroniSource::Pypi),
+            .and_then(|word| problems.keep(one_of(word)))
+            .unwrap_or(limits::PATRONI_SOURCE),
         ttl: seconds(
             problems,
             "Patroni's `ttl`",
             written.ttl.as_ref(),
-            30,
-            20..=3600,
+            limits::TTL,
         ),
         loop_wait: seconds(
             problems,
             "Patroni's `loop_wait`",
             written.loop_wait.as_ref(),
-            10,
-            1..=3600,
+            limits::LOOP_WAIT,
         ),
         retry_timeout: seconds(
             problems,
             "Patroni's `retry_timeout`",
             written.retry_timeout.as_ref(),
-            10,
-            3..=3600,
+            limits::RETRY_TIMEOUT,
         ),
         maximum_lag_on_failover: written
             .maximum_lag_on_failover
             .as_ref()
             .and_then(|bytes| problems.keep(lag(bytes)))
-            .unwrap_or(1_048_576),
-        synchronous: written.synchronous.unwrap_or(false),
-        failsafe: written.failsafe.unwrap_or(true),
+            .unwrap_or(limits::MAXIMUM_LAG.default),
+        synchronous: written.synchronous.unwrap_or(limits::SYNCHRONOUS),
+        failsafe: written.failsafe.unwrap_or(limits::FAILSAFE),
     };
     let given = [&written.loop_wait, &written.retry_timeout, &written.ttl];
     if problems.0.len() == before
@@ -279,17 +255,15 @@ fn patroni(problems: &mut Problems, written: Option<&schema::Patroni>) -> Patron
 }
 
 fn lag(bytes: &Number) -> Result<u64, Problem> {
-    u64::try_from(bytes.value)
-        .ok()
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| {
-            Problem::new(
-                span_of(bytes),
-                "`maximum_lag_on_failover` is a number of bytes greater than 0",
-            )
-            .label("with no lag allowed, no replica could take over")
-            .hint("the default is 1048576, one MiB")
-        })
+    let Limit { bounds, default } = limits::MAXIMUM_LAG;
+    bounds.take(bytes.value).ok_or_else(|| {
+        Problem::new(
+            span_of(bytes),
+            "`maximum_lag_on_failover` is a number of bytes greater than 0",
+        )
+        .label("with no lag allowed, no replica could take over")
+        .hint(format!("the default is {default}, one MiB"))
+    })
 }
 
 /// The leader must have time for a loop and two failed tries before its lock runs out.
@@ -355,9 +329,9 @@ fn haproxy(problems: &mut Problems, written: Option<&schema::Haproxy>) -> Haprox
     let none = schema::Haproxy::default();
     let written = written.unwrap_or(&none);
     Haproxy {
-        write_port: ports::port(problems, written.write_port.as_ref(), 5000),
-        read_port: ports::port(problems, written.read_port.as_ref(), 5001),
-        stats_port: ports::port(problems, written.stats_port.as_ref(), 7000),
+        write_port: ports::port(problems, written.write_port.as_ref(), limits::WRITE_PORT),
+        read_port: ports::port(problems, written.read_port.as_ref(), limits::READ_PORT),
+        stats_port: ports::port(problems, written.stats_port.as_ref(), limits::STATS_PORT),
         connections_per_source: connections(problems, written.connections_per_source.as_ref()),
     }
 }
@@ -365,36 +339,27 @@ fn haproxy(problems: &mut Problems, written: Option<&schema::Haproxy>) -> Haprox
 /// How many connections, from 1.
 fn connections(problems: &mut Problems, written: Option<&Number>) -> Option<u32> {
     let number = written?;
-    let count = u32::try_from(number.value).ok().filter(|count| *count > 0);
+    let count = limits::CONNECTIONS.take(number.value);
     if count.is_none() {
         problems.add(
             Problem::new(
                 span_of(number),
                 format!("{} is no number of connections", number.value),
             )
-            .label("1 or more"),
+            .label(limits::CONNECTIONS.to_string()),
         );
     }
     count
 }
 
-/// One of a few words, each with what it means.
-fn one_of<T, const N: usize>(
-    word: &Word,
-    noun: &str,
-    choices: [(&'static str, T); N],
-) -> Result<T, Problem> {
-    let words = choices.each_ref().map(|(choice, _)| *choice);
-    choices
-        .into_iter()
-        .find(|(choice, _)| *choice == word.value)
-        .map(|(_, meaning)| meaning)
-        .ok_or_else(|| {
-            Problem::new(
-                span_of(word),
-                format!("{} is not {noun}", quoted(&word.value)),
-            )
-            .did_you_mean(keys::nearest(&word.value, words))
-            .hint(format!("valid here: {}", alternatives(words)))
-        })
+/// One of a few words, as what it means.
+fn one_of<T: Choice>(word: &Word) -> Result<T, Problem> {
+    T::of(&word.value).ok_or_else(|| {
+        Problem::new(
+            span_of(word),
+            format!("{} is not {}", quoted(&word.value), T::NOUN),
+        )
+        .did_you_mean(keys::nearest(&word.value, T::words()))
+        .hint(format!("valid here: {}", alternatives(T::words())))
+    })
 }

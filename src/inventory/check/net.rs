@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::Ipv4Net;
 
 use super::super::{
-    problem::{Problem, quoted, span_of},
+    placed::span_of,
+    problem::{Problem, quoted},
     schema::Word,
 };
 
@@ -144,12 +145,12 @@ fn gateway(network: Ipv4Net) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
-    use serde_yaml::{Location, Spanned};
+    use super::super::super::placed::Placed;
 
     use super::*;
 
     fn word(value: &str) -> Word {
-        Spanned::new(value.to_owned(), Location::UNKNOWN, Location::UNKNOWN)
+        Placed::nowhere(value.to_owned())
     }
 
     fn label(result: Result<impl std::fmt::Debug, Problem>) -> String {

@@ -15,7 +15,8 @@ use indexmap::IndexMap;
 use super::{
     super::{
         PgVersion, keys,
-        problem::{Problem, Span, alternatives, quoted, span_of},
+        placed::{Span, span_of},
+        problem::{Problem, alternatives, quoted},
         schema::Word,
         source::Source,
     },
@@ -36,6 +37,11 @@ static KNOWN: LazyLock<BTreeMap<&str, Vec<Known>>> = LazyLock::new(|| {
     }
     known
 });
+
+/// The names of all, of every version.
+pub(in crate::inventory) fn names() -> impl Iterator<Item = &'static str> {
+    KNOWN.keys().copied()
+}
 
 /// Judges all parameters; what is right, by lowercase name.
 pub(super) fn check(
@@ -339,12 +345,12 @@ fn not_in_this_version(lower: &str, name: &Word, entries: &[Known], version: PgV
 mod tests {
     use std::path::Path;
 
-    use serde_yaml::{Location, Spanned};
+    use super::super::super::placed::Placed;
 
     use super::*;
 
     fn word(value: &str) -> Word {
-        Spanned::new(value.to_owned(), Location::UNKNOWN, Location::UNKNOWN)
+        Placed::nowhere(value.to_owned())
     }
 
     fn judge(

@@ -5,28 +5,31 @@ use indexmap::IndexMap;
 use super::{
     super::{
         Haproxy, Host, HostName, Postgresql, Role, Ssh,
-        problem::{Problem, Span, span_of},
+        bounds::Limit,
+        placed::{Span, span_of},
+        problem::Problem,
         schema::{Document, Number},
     },
     Problems,
 };
 use crate::services::{self, Setting, port::Port};
 
-/// A port from 1, or the default.
-pub(super) fn port(problems: &mut Problems, written: Option<&Number>, default: u16) -> u16 {
+/// A port within bounds, or the default.
+pub(super) fn port(
+    problems: &mut Problems,
+    written: Option<&Number>,
+    Limit { bounds, default }: Limit<u16>,
+) -> u16 {
     let Some(number) = written else {
         return default;
     };
-    match u16::try_from(number.value).ok().filter(|port| *port > 0) {
-        Some(port) => port,
-        None => {
-            problems.add(
-                Problem::new(span_of(number), format!("{} is not a port", number.value))
-                    .label("1 to 65535"),
-            );
-            default
-        }
-    }
+    bounds.take(number.value).unwrap_or_else(|| {
+        problems.add(
+            Problem::new(span_of(number), format!("{} is not a port", number.value))
+                .label(bounds.to_string()),
+        );
+        default
+    })
 }
 
 /// Who listens on a port, and where the inventory says so.

@@ -3,7 +3,10 @@
 use super::{
     super::{
         PgSource, PgVersion, Postgresql,
-        problem::{Problem, quoted, span_of},
+        bounds::Limit,
+        limits,
+        placed::span_of,
+        problem::{Problem, quoted},
         schema::{self, Number, Word},
         source::Source,
     },
@@ -21,15 +24,12 @@ pub(super) fn check(
         .version
         .as_ref()
         .and_then(|word| problems.keep(version(word)))
-        .unwrap_or(PgVersion::Major(16));
+        .unwrap_or(PgVersion::Major(limits::POSTGRESQL_MAJOR));
     let packages = written
         .source
         .as_ref()
-        .and_then(|word| {
-            let choices = [("distro", PgSource::Distro), ("pgdg", PgSource::Pgdg)];
-            problems.keep(one_of(word, "a source of PostgreSQL", choices))
-        })
-        .unwrap_or(PgSource::Distro);
+        .and_then(|word| problems.keep(one_of(word)))
+        .unwrap_or(limits::POSTGRESQL_SOURCE);
     if let (PgVersion::Distro, PgSource::Pgdg) = (version, packages)
         && let (Some(version), Some(packages)) = (&written.version, &written.source)
     {
@@ -51,13 +51,13 @@ pub(super) fn check(
             .data_dir
             .as_ref()
             .and_then(|word| problems.keep(data_dir(word)))
-            .unwrap_or_else(|| "/data/patroni".to_owned()),
+            .unwrap_or_else(|| limits::DEFAULT_DATA_DIR.to_owned()),
         allow: match &written.allow {
             Some(list) => list
                 .iter()
                 .filter_map(|word| problems.keep(net::cidr(word)))
                 .collect(),
-            None => vec![ipnet::Ipv4Net::default()],
+            None => limits::allow(),
         },
         parameters: parameters::check(problems, source, version, written.parameters.as_ref()),
         users: accounts::users(problems, written.users.as_ref()),
@@ -107,20 +107,19 @@ fn version(word: &Word) -> Result<PgVersion, Problem> {
 
 /// PostgreSQL does not run as root, so the ports below 1024 are not its to take.
 fn port(problems: &mut Problems, written: Option<&Number>) -> u16 {
-    const DEFAULT: u16 = 5432;
-    let port = ports::port(problems, written, DEFAULT);
+    let Limit { bounds, default } = limits::POSTGRESQL_PORT;
     match written {
-        Some(number) if port < 1024 => {
+        Some(number) if (1..i64::from(bounds.least)).contains(&number.value) => {
             problems.add(
                 Problem::new(
                     span_of(number),
-                    format!("PostgreSQL cannot listen on port {port}"),
+                    format!("PostgreSQL cannot listen on port {}", number.value),
                 )
-                .label("below 1024 only root can; 1024 to 65535"),
+                .label(format!("below {} only root can; {bounds}", bounds.least)),
             );
-            DEFAULT
+            default
         }
-        _ => port,
+        _ => ports::port(problems, written, limits::POSTGRESQL_PORT),
     }
 }
 
@@ -202,12 +201,12 @@ fn data_dir(word: &Word) -> Result<String, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use serde_yaml::{Location, Spanned};
+    use super::super::super::placed::Placed;
 
     use super::*;
 
     fn word(value: &str) -> Word {
-        Spanned::new(value.to_owned(), Location::UNKNOWN, Location::UNKNOWN)
+        Placed::nowhere(value.to_owned())
     }
 
     #[test]

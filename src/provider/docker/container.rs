@@ -458,12 +458,7 @@ mod tests {
     #[test]
     fn published_ports_are_on_loopback_only() {
         let host = HostName::new("haproxy");
-        let ports = ports::of(&Haproxy {
-            write_port: 5000,
-            read_port: 5001,
-            stats_port: 7000,
-            connections_per_source: None,
-        });
+        let ports = ports::of(&Haproxy::default());
         let body = body(&spec(&host, &ports), &image(true), "ssh-ed25519 A", "0a1b");
         assert_eq!(body.entrypoint, None);
         let bindings = body.host_config.unwrap().port_bindings.unwrap();

@@ -231,12 +231,7 @@ mod engine_tests {
             hosts: vec![host.clone()],
             fixed: IndexMap::new(),
             publisher: None,
-            ports: ports::of(&Haproxy {
-                write_port: 5000,
-                read_port: 5001,
-                stats_port: 7000,
-                connections_per_source: None,
-            }),
+            ports: ports::of(&Haproxy::default()),
             ssh_port: 22,
             timeout: Duration::from_secs(60),
             engine: OnceCell::new(),

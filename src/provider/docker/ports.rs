@@ -204,12 +204,7 @@ mod tests {
 
     #[test]
     fn what_is_bound_is_what_is_published() {
-        let ports = of(&Haproxy {
-            write_port: 5000,
-            read_port: 5001,
-            stats_port: 7000,
-            connections_per_source: None,
-        });
+        let ports = of(&Haproxy::default());
         assert_eq!(published(&bindings(&ports)), [5000, 5001, 7000]);
     }
 }

@@ -77,7 +77,7 @@ impl Shape {
     pub(super) fn number(&self, text: &str) -> Option<f64> {
         match self {
             Shape::Number(number) => number.value(text),
-            _ => None,
+            Shape::Bool | Shape::BoolOr(_) | Shape::OneOf(_) | Shape::Text => None,
         }
     }
 
@@ -85,7 +85,7 @@ impl Shape {
     pub(super) fn with_unit(&self, value: f64) -> String {
         match self {
             Shape::Number(number) => format!("{value}{}", number.unit_name),
-            _ => value.to_string(),
+            Shape::Bool | Shape::BoolOr(_) | Shape::OneOf(_) | Shape::Text => value.to_string(),
         }
     }
 }

@@ -1,0 +1,152 @@
+//! The JSON Schema of an inventory, for editors: keys complete, and mistakes show, as it is typed.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::{ProviderKind, bounds::TYPE, choice::Choice as _, limits, schema::Document};
+
+/// Where the schema is said to come from, for programs that keep several.
+const ID: &str = "urn:pgherd:inventory";
+
+/// What a key does without a value, in words.
+pub(super) const DEFAULT: &str = "x-default";
+
+/// The kinds of provider that take a key.
+const KINDS: &str = "x-kinds";
+
+/// The schema of an inventory, of the 2020-12 draft.
+pub fn json_schema() -> Value {
+    let mut schema = keys();
+    let kinds = ProviderKind::ALL.iter();
+    let rules: Vec<Value> = kinds.map(|kind| of_kind(*kind, &schema)).collect();
+    for_editors(&mut schema);
+    schema["title"] = "A pgherd inventory".into();
+    schema["$id"] = ID.into();
+    schema["allOf"] = rules.into();
+    schema
+}
+
+/// What holds for a kind of provider alone.
+fn of_kind(kind: ProviderKind, keys: &Value) -> Value {
+    let mut provider = not_of(kind, &keys["properties"]["provider"]);
+    let mut hosts = json!({
+        "properties": not_of(kind, &keys["properties"]["hosts"]["additionalProperties"]),
+    });
+    match kind {
+        ProviderKind::Docker => {
+            provider.insert("image".into(), limits::CONTAINER_IMAGE.of_text().into());
+        }
+        ProviderKind::Aws => {
+            provider.insert("image".into(), limits::AMI.of_text().into());
+        }
+        ProviderKind::Existing => hosts["required"] = json!(["address"]),
+    }
+    json!({
+        "if": {
+            "properties": {"provider": {
+                "properties": {"kind": {"const": kind.as_str()}},
+                "required": ["kind"],
+            }},
+            "required": ["provider"],
+        },
+        "then": {"properties": {
+            "provider": {"properties": provider},
+            "hosts": {"additionalProperties": hosts},
+        }},
+    })
+}
+
+/// The keys of a section that a kind does not take, each refused.
+fn not_of(kind: ProviderKind, section: &Value) -> Map<String, Value> {
+    let keys = section["properties"].as_object().into_iter().flatten();
+    keys.filter(|(_, key)| !kinds(key).contains(&kind))
+        .map(|(key, _)| (key.clone(), Value::Bool(false)))
+        .collect()
+}
+
+/// The kinds of provider that take a key.
+pub(super) fn kinds(key: &Value) -> Vec<ProviderKind> {
+    let Some(words) = key.get(KINDS).and_then(Value::as_array) else {
+        return ProviderKind::ALL.to_vec();
+    };
+    let words = words.iter().filter_map(Value::as_str);
+    words.filter_map(ProviderKind::of).collect()
+}
+
+/// Says in a key's description what JSON Schema has no place for.
+fn for_editors(schema: &mut Value) {
+    let kinds = kinds(schema);
+    match schema {
+        Value::Object(object) => {
+            let default = object.remove(DEFAULT);
+            if let Some(Value::String(description)) = object.get_mut("description") {
+                if kinds.len() < ProviderKind::ALL.len() {
+                    let kinds: Vec<&str> = kinds.iter().map(|it| it.as_str()).collect();
+                    description.push_str(&format!(" Only for `{}`.", kinds.join("` and `")));
+                }
+                if let Some(Value::String(default)) = default {
+                    description.push_str(&format!(" Default: {default}."));
+                }
+            }
+            object.remove(KINDS);
+            object.remove(TYPE);
+            object.values_mut().for_each(for_editors);
+        }
+        Value::Array(array) => array.iter_mut().for_each(for_editors),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Every key with all that `schema` says of it, a section inside the other.
+pub(super) fn keys() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.inline_subschemas = true;
+    });
+    let mut schema = Value::from(settings.into_generator().into_root_schema_for::<Document>());
+    simplify(&mut schema);
+    schema
+}
+
+/// Formats of numbers are Rust's own, and go. A description is one paragraph.
+fn simplify(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            let of_rust = |format: &Value| format.as_str().is_some_and(|it| it.starts_with("int"));
+            if object.get("format").is_some_and(of_rust) {
+                object.remove("format");
+            }
+            if let Some(Value::String(description)) = object.get_mut("description") {
+                *description = description.replace('\n', " ");
+            }
+            unwrap_null(object);
+            object.values_mut().for_each(simplify);
+        }
+        Value::Array(array) => array.iter_mut().for_each(simplify),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// "This or null" of a section is told as its type, so that every section has its keys in
+/// `properties`.
+fn unwrap_null(object: &mut Map<String, Value>) {
+    let Some(Value::Array(either)) = object.get_mut("anyOf") else {
+        return;
+    };
+    let [Value::Object(section), null] = &mut either[..] else {
+        return;
+    };
+    if *null != json!({"type": "null"}) {
+        return;
+    }
+    let section = std::mem::take(section);
+    object.remove("anyOf");
+    for (key, value) in section {
+        // What is said of the key itself comes first.
+        object.entry(key).or_insert(value);
+    }
+    match object.get_mut("type") {
+        Some(Value::Array(types)) => types.push("null".into()),
+        Some(one) => *one = json!([one, "null"]),
+        None => {}
+    }
+}

@@ -1,0 +1,259 @@
+//! What the inventory's values may be, and what they are where nothing is written.
+//!
+//! Each is said here once: `check` judges by it, and through `schema` it is in the JSON Schema and in
+//! docs/inventory.md.
+
+use ipnet::Ipv4Net;
+
+use super::{
+    Connect, PatroniSource, PgSource,
+    bounds::{Bounds, Limit, Shape, bounds, shape},
+};
+use crate::contract;
+
+const fn seconds(least: u32, most: u32, default: u32) -> Limit<u32> {
+    Limit {
+        bounds: bounds("seconds", least, Some(most)),
+        default,
+    }
+}
+
+const fn port(least: u16, default: u16) -> Limit<u16> {
+    Limit {
+        bounds: bounds("port", least, Some(u16::MAX)),
+        default,
+    }
+}
+
+/// The pattern of an IPv4 address.
+macro_rules! address {
+    () => {
+        concat!(byte!(), r"(\.", byte!(), "){3}")
+    };
+}
+macro_rules! byte {
+    () => {
+        "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+    };
+}
+
+pub(super) const CLUSTER_NAME: Shape = shape(
+    "name",
+    "a name: 1 to 31 of a-z, 0-9 and `-`, a letter first, no dash last",
+    "^[a-z]([a-z0-9-]{0,29}[a-z0-9])?$",
+);
+pub(super) const HOST_NAME: Shape = shape(
+    "name",
+    "a host's name: up to 63 of a-z, 0-9 and `-`, a letter first, no dash last",
+    "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$",
+)
+// What the distributions' `/etc/hosts` give to something else.
+.but_not(&[
+    "localhost",
+    "ip6-localhost",
+    "ip6-loopback",
+    "ip6-localnet",
+    "ip6-allnodes",
+    "ip6-allrouters",
+]);
+pub(super) const ADDRESS: Shape = shape(
+    "IPv4 address",
+    "an IPv4 address, such as `192.168.0.21`",
+    concat!("^", address!(), "$"),
+);
+pub(super) const NETWORK: Shape = shape(
+    "network",
+    "an IPv4 network, such as `10.0.0.0/24`",
+    concat!("^", address!(), "/(3[0-2]|[12]?[0-9])$"),
+);
+
+pub(super) const CONTAINER_IMAGE: Shape = shape(
+    "image",
+    "the name of an image, such as `debian:12`",
+    "^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$",
+);
+pub(super) const AMI: Shape = shape(
+    "image",
+    "`ubuntu-24.04`, `ubuntu-24.04-minimal` or an id, such as `ami-0123456789abcdef0`",
+    "^(ubuntu-24[.]04(-minimal)?|ami-[0-9a-f]{8,17})$",
+);
+/// Where `kind: aws` has no other.
+pub(super) const AWS_IMAGE: &str = "ubuntu-24.04-minimal";
+/// EC2 takes more letters than the regular expressions of editors can name.
+pub(super) const TAG_NAME: Shape = shape(
+    "text",
+    "1 to 128 characters, neither `aws:…` nor `pgherd:…`",
+    "^.{1,128}$",
+)
+.but_not_like("^([aA][wW][sS]|[pP][gG][hH][eE][rR][dD]):");
+pub(super) const REGION: Shape = shape(
+    "region",
+    "a region, such as `eu-central-1`",
+    "^[a-z]+(-[a-z]+)+-[0-9]+$",
+);
+/// A region with a letter, or a local zone's longer name.
+pub(super) const ZONE: Shape = shape(
+    "availability zone",
+    "an availability zone, such as `eu-central-1a`",
+    "^[a-z0-9]*-[a-z0-9]*-[a-z0-9-]*[0-9][a-z]+$",
+);
+pub(super) const PROFILE: Shape = shape(
+    "name",
+    "the name of a profile in the AWS configuration",
+    r"^[^\u0000-\u001f\u007f-\u009f]+$",
+);
+pub(super) const URL: Shape = shape(
+    "URL",
+    "a URL, such as `http://127.0.0.1:5000`",
+    r"^https?://[A-Za-z0-9\[][!-~]*$",
+);
+pub(super) const SUBNET_ID: Shape = shape(
+    "id",
+    "a subnet's id, such as `subnet-0123456789abcdef0`",
+    "^subnet-[0-9a-f]{8,17}$",
+);
+pub(super) const INSTANCE_TYPE: Shape = shape(
+    "instance type",
+    "an instance type, such as `t2.medium`",
+    "^[a-z0-9-]+[.][a-z0-9-]+$",
+);
+pub(super) const DEFAULT_INSTANCE_TYPE: &str = "t2.medium";
+/// A root volume that holds the system and some data, and that gp3 can be.
+pub(super) const VOLUME_GB: Bounds<u32> = bounds("GiB", 10, Some(16_384));
+pub(super) const DEFAULT_VOLUME_GB: u32 = 20;
+/// What gp3 can be told to do; its own default is left to EC2.
+pub(super) const IOPS: Bounds<u32> = bounds("number", 3_000, Some(16_000));
+pub(super) const CONNECT: Connect = Connect::Public;
+
+pub(super) const SSH_USER: Shape = shape(
+    "name",
+    "the name of a user",
+    "^[A-Za-z_][A-Za-z0-9._-]{0,31}$",
+);
+pub(super) const DEFAULT_SSH_USER: &str = "ubuntu";
+pub(super) const SSH_PORT: Limit<u16> = port(1, 22);
+pub(super) const CONNECT_TIMEOUT: Limit<u32> = seconds(1, 600, 10);
+
+pub(super) const POSTGRESQL_MAJOR: u16 = 16;
+pub(super) const POSTGRESQL_SOURCE: PgSource = PgSource::Distro;
+/// Those below 1024 are not for a process of the user postgres.
+pub(super) const POSTGRESQL_PORT: Limit<u16> = port(1_024, 5_432);
+/// `check` knows the folders of others.
+pub(super) const DATA_DIR: Shape = shape(
+    "path",
+    "a folder of its own: absolute, without blanks, no slash last",
+    "^(/[A-Za-z0-9._-]+)+$",
+);
+pub(super) const DEFAULT_DATA_DIR: &str = "/data/patroni";
+/// From where clients come in: from everywhere.
+pub(super) fn allow() -> Vec<Ipv4Net> {
+    vec![Ipv4Net::default()]
+}
+
+/// A name that PostgreSQL keeps as it is; `check` counts its bytes.
+const NAME: Shape = shape(
+    "name",
+    "a name of up to 63 bytes without control characters",
+    r"^[^\u0000-\u001f\u007f-\u009f]{1,63}$",
+);
+/// Taken are the cluster's own; reserved what PostgreSQL refuses (its `check_rolespec_name` and
+/// `IsReservedName`).
+pub(super) const USER_NAME: Shape = NAME
+    .but_not(&[
+        contract::SUPERUSER,
+        contract::REPLICATION_USER,
+        contract::REWIND_USER,
+        contract::INTERIM_REPLICATION_USER,
+        contract::INTERIM_REWIND_USER,
+    ])
+    .but_not_like("^(pg_|(public|none)$)");
+/// A user that is a member of the superuser would be one.
+pub(super) const MEMBERSHIP: Shape = NAME.but_not(&[contract::SUPERUSER]);
+pub(super) const DATABASE_NAME: Shape = NAME.but_not(&["postgres", "template0", "template1"]);
+
+pub(super) const PATRONI_SOURCE: PatroniSource = PatroniSource::Pypi;
+// The lower bounds are Patroni's own (`Config._validate_and_adjust_timeouts`); it raises what is
+// below them and says so only in its log.
+pub(super) const TTL: Limit<u32> = seconds(20, 3_600, 30);
+pub(super) const LOOP_WAIT: Limit<u32> = seconds(1, 3_600, 10);
+pub(super) const RETRY_TIMEOUT: Limit<u32> = seconds(3, 3_600, 10);
+/// With no lag allowed, no replica could take over.
+pub(super) const MAXIMUM_LAG: Limit<u64> = Limit {
+    bounds: bounds("bytes", 1, None),
+    default: 1_048_576,
+};
+pub(super) const SYNCHRONOUS: bool = false;
+pub(super) const FAILSAFE: bool = true;
+
+pub(super) const WRITE_PORT: Limit<u16> = port(1, 5_000);
+pub(super) const READ_PORT: Limit<u16> = port(1, 5_001);
+pub(super) const STATS_PORT: Limit<u16> = port(1, 7_000);
+pub(super) const CONNECTIONS: Bounds<u32> = bounds("number", 1, None);
+
+pub(super) const TLS: bool = true;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPES: [Shape; 16] = [
+        ADDRESS,
+        AMI,
+        CLUSTER_NAME,
+        CONTAINER_IMAGE,
+        DATA_DIR,
+        HOST_NAME,
+        INSTANCE_TYPE,
+        NETWORK,
+        PROFILE,
+        REGION,
+        SSH_USER,
+        SUBNET_ID,
+        URL,
+        ZONE,
+        TAG_NAME,
+        USER_NAME,
+    ];
+
+    const SAMPLES: [&str; 10] = [
+        "10.0.0.1",
+        "10.0.0.0/8",
+        "name",
+        "/data/pg",
+        "ami-01234567",
+        "eu-central-1",
+        "eu-central-1a",
+        "subnet-01234567",
+        "t2.medium",
+        "http://a",
+    ];
+
+    #[test]
+    fn every_shape_is_one_of_the_whole_text() {
+        for shape in SHAPES {
+            let text = SAMPLES.into_iter().find(|text| shape.fits(text));
+            let text = text.unwrap_or_else(|| panic!("{shape:?} fits nothing"));
+            for around in [format!("{text}\n"), format!("\n{text}"), String::new()] {
+                assert!(!shape.fits(&around), "{shape:?} fits {around:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_shapes_of_aws_are_known() {
+        for region in ["eu-central-1", "us-gov-west-1", "ap-southeast-12"] {
+            assert!(REGION.fits(region), "{region}");
+        }
+        for region in ["eu", "eu-central", "eu-central-1a", "EU-central-1", "-1"] {
+            assert!(!REGION.fits(region), "{region}");
+        }
+        assert!(ZONE.fits("eu-central-1a") && ZONE.fits("us-west-2-lax-1b"));
+        assert!(!ZONE.fits("eu-central-1") && !ZONE.fits("a") && !ZONE.fits("EU-central-1a"));
+        assert!(INSTANCE_TYPE.fits("t2.medium") && INSTANCE_TYPE.fits("u-6tb1.56xlarge"));
+        assert!(!INSTANCE_TYPE.fits("t2-medium") && !INSTANCE_TYPE.fits("t2."));
+        assert!(AMI.fits("ami-0123456789abcdef0") && !AMI.fits("ami-xyz"));
+        assert!(AMI.fits(AWS_IMAGE) && !AMI.fits("ubuntu-24x04"));
+        assert!(URL.fits("http://127.0.0.1:5000") && URL.fits("https://[::1]:80/x"));
+        assert!(!URL.fits("127.0.0.1:5000") && !URL.fits("http://") && !URL.fits("http://a b"));
+    }
+}

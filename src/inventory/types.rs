@@ -1,0 +1,100 @@
+//! What JSON Schema says of values and sections that no Rust type says by itself.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
+
+use super::{PgSource, PgVersion, bounds::TYPE, check::parameters::names};
+use crate::services;
+
+/// Implements what is alike for types that are only there for their schema.
+macro_rules! schema_of {
+    ($type:ident: $schema:expr) => {
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    };
+}
+
+/// A text that may look like a number or a truth: it is taken as it is written.
+pub(super) struct Scalar;
+
+schema_of! { Scalar: json_schema!({"type": ["string", "number", "boolean"]}) }
+
+/// The interface of etcd. `check` takes `3` too, which nobody needs to be offered.
+pub(super) struct Api;
+
+schema_of! { Api: json_schema!({"type": "string", "enum": ["v3"], "default": "v3"}) }
+
+/// A version of PostgreSQL: a number, in quotes or not, or a word.
+pub(super) struct Version;
+
+schema_of! { Version: version() }
+
+/// What stands for the distribution's own version.
+const DISTRO: &str = "distro";
+
+fn version() -> Schema {
+    let (least, most) = PgVersion::MAJORS.into_inner();
+    let majors: Vec<String> = PgVersion::MAJORS.map(|it| it.to_string()).collect();
+    let examples = PgVersion::MAJORS.map(Value::from);
+    json_schema!({
+        "type": ["integer", "string"],
+        "minimum": least,
+        "maximum": most,
+        "pattern": format!("^({}|{DISTRO})$", majors.join("|")),
+        "examples": examples.chain([DISTRO.into()]).collect::<Vec<_>>(),
+        (TYPE): format!("{least} to {most}, or `{DISTRO}`"),
+    })
+}
+
+/// Of two keys that say the same, one may be there.
+pub(super) fn never_both(one: &'static str, other: &'static str) -> impl FnMut(&mut Schema) {
+    move |schema| {
+        schema.insert("not".into(), json!({"required": [one, other]}));
+    }
+}
+
+/// The PostgreSQL project has every version, so that one must be named.
+pub(super) fn no_distro_from_pgdg(schema: &mut Schema) {
+    let both = json!({
+        "properties": {
+            "version": {"const": DISTRO},
+            "source": {"const": PgSource::Pgdg.as_str()},
+        },
+        "required": ["version", "source"],
+    });
+    schema.insert("not".into(), both);
+}
+
+/// Nobody logs in by the accounts that packages make for their services.
+pub(super) fn no_service(schema: &mut Schema) {
+    let files = services::all().flat_map(|service| service.files);
+    let accounts: BTreeSet<&str> = files
+        .flat_map(|file| [file.owner, file.group])
+        .filter(|name| services::all().any(|service| service.has_account(name)))
+        .collect();
+    schema.insert("not".into(), json!({"enum": accounts}));
+}
+
+/// PostgreSQL's parameters: those that it knows, in lowercase, and whatever an extension has. In
+/// capitals they are right too, but no editor shall offer them.
+pub(super) fn parameters(schema: &mut Schema) {
+    let value = schema.remove("additionalProperties").unwrap_or_default();
+    let names: Map<String, Value> = names().map(|it| (it.to_owned(), value.clone())).collect();
+    schema.insert("properties".into(), names.into());
+    schema.insert("patternProperties".into(), json!({"[.A-Z]": value}));
+    schema.insert("additionalProperties".into(), false.into());
+    schema.insert(TYPE.into(), "map".into());
+}

@@ -1,0 +1,105 @@
+//! What an editor is told of inventories: the JSON Schema takes what is right, and refuses what is
+//! wrong as far as a schema can say it.
+
+use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
+
+use boon::{Compiler, SchemaIndex, Schemas};
+use pgherd::inventory::json_schema;
+use serde_json::Value;
+
+use super::{files, stem};
+
+static SCHEMA: LazyLock<(Schemas, SchemaIndex)> = LazyLock::new(|| {
+    let mut schemas = Schemas::new();
+    let mut compiler = Compiler::new();
+    compiler
+        .add_resource("pgherd.schema.json", json_schema())
+        .expect("a document");
+    let index = compiler
+        .compile("pgherd.schema.json", &mut schemas)
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    (schemas, index)
+});
+
+/// What the schema says against an inventory, if anything.
+fn against(inventory: &Value) -> Option<String> {
+    let (schemas, index) = &*SCHEMA;
+    let refused = schemas.validate(inventory, *index);
+    refused.err().map(|error| format!("{error:#}"))
+}
+
+/// The text as an editor sees it: YAML 1.2, nothing of pgherd's in between.
+fn value(text: &str) -> Option<Value> {
+    let options = serde_yaml::options! {
+        strict_booleans: true,
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_yaml::from_str_with_options(text, options).ok()
+}
+
+/// Whether an editor takes a right inventory for one, too.
+pub(super) fn takes(text: &str) {
+    let value = value(text).expect("YAML");
+    if let Some(why) = against(&value) {
+        panic!("{text}\n{why}");
+    }
+}
+
+#[test]
+fn every_example_is_right_for_an_editor_too() {
+    for path in files("inventories", "yaml") {
+        takes(&fs::read_to_string(path).expect("a file"));
+    }
+}
+
+/// Bad inventories that a schema cannot know to be bad, by the reason.
+const NOT_SAID: [(&str, &[&str]); 1] = [("", &[])];
+
+#[test]
+fn bad_inventories_are_bad_for_an_editor_as_far_as_a_schema_can_say() {
+    let not_said: BTreeSet<&str> = NOT_SAID
+        .iter()
+        .flat_map(|(_, names)| *names)
+        .copied()
+        .collect();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for path in files("tests/bad-inventories", "yaml") {
+        let text = fs::read(&path).expect("a file");
+        // What is no YAML, an editor shows by itself.
+        let Some(value) = String::from_utf8(text).ok().as_deref().and_then(value) else {
+            assert!(
+                !not_said.contains(stem(&path).as_str()),
+                "{path:?} is no YAML"
+            );
+            continue;
+        };
+        seen += 1;
+        if against(&value).is_some() == not_said.contains(stem(&path).as_str()) {
+            wrong.push(stem(&path));
+        }
+    }
+    assert!(seen > 150, "only {seen}");
+    assert!(
+        wrong.is_empty(),
+        "refused although listed, or taken although not: {wrong:#?}"
+    );
+}
+
+/// The repository carries the schema beside the examples, which name it.
+#[test]
+fn the_schema_beside_the_examples_is_this_versions() {
+    let path = Path::new("inventories/pgherd.schema.json");
+    let expected = format!("{:#}\n", json_schema());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(path, &expected).expect("a file");
+    }
+    let found = fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        found == expected,
+        "`UPDATE_GOLDEN=1 cargo test --test inventory schema` writes it anew:\n{}",
+        similar::TextDiff::from_lines(&found, &expected).unified_diff()
+    );
+    let lines = found.lines().count();
+    assert!(lines > 500, "only {lines} lines: every key is in it");
+}

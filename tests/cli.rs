@@ -310,7 +310,8 @@ fn verbs_for_a_cluster_say_that_there_is_none() {
     .collect();
     assert!(said.iter().all(|text| *text == said[0]));
     insta::assert_snapshot!("no-cluster", said[0]);
-    assert_eq!(desk.files(), ["pgherd.yaml"], "no folder is made");
+    let files = ["pgherd.schema.json", "pgherd.yaml"];
+    assert_eq!(desk.files(), files, "no folder is made");
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(super) struct Bounds<T> {
     /// None where it may be as large as it can be.
     pub(super) most: Option<T>,
     /// What it is, in a word.
-    noun: &'static str,
+    pub(super) noun: &'static str,
 }
 
 impl<T: Copy + PartialOrd + TryFrom<i64>> Bounds<T> {

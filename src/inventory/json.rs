@@ -20,10 +20,18 @@ pub fn json_schema() -> Value {
     let kinds = ProviderKind::ALL.iter();
     let rules: Vec<Value> = kinds.map(|kind| of_kind(*kind, &schema)).collect();
     for_editors(&mut schema);
-    schema["title"] = "A pgherd inventory".into();
-    schema["$id"] = ID.into();
     schema["allOf"] = rules.into();
-    schema
+    let mut whole = json!({
+        "$schema": schema["$schema"],
+        "$id": ID,
+        "title": "A pgherd inventory",
+    });
+    if let (Value::Object(whole), Value::Object(schema)) = (&mut whole, schema) {
+        for (key, value) in schema {
+            whole.entry(key).or_insert(value);
+        }
+    }
+    whole
 }
 
 /// What holds for a kind of provider alone.
@@ -78,7 +86,7 @@ fn for_editors(schema: &mut Value) {
     let kinds = kinds(schema);
     match schema {
         Value::Object(object) => {
-            let default = object.remove(DEFAULT);
+            let default = object.shift_remove(DEFAULT);
             if let Some(Value::String(description)) = object.get_mut("description") {
                 if kinds.len() < ProviderKind::ALL.len() {
                     let kinds: Vec<&str> = kinds.iter().map(|it| it.as_str()).collect();
@@ -88,8 +96,8 @@ fn for_editors(schema: &mut Value) {
                     description.push_str(&format!(" Default: {default}."));
                 }
             }
-            object.remove(KINDS);
-            object.remove(TYPE);
+            object.shift_remove(KINDS);
+            object.shift_remove(TYPE);
             object.values_mut().for_each(for_editors);
         }
         Value::Array(array) => array.iter_mut().for_each(for_editors),
@@ -113,7 +121,7 @@ fn simplify(schema: &mut Value) {
         Value::Object(object) => {
             let of_rust = |format: &Value| format.as_str().is_some_and(|it| it.starts_with("int"));
             if object.get("format").is_some_and(of_rust) {
-                object.remove("format");
+                object.shift_remove("format");
             }
             if let Some(Value::String(description)) = object.get_mut("description") {
                 *description = description.replace('\n', " ");
@@ -139,7 +147,7 @@ fn unwrap_null(object: &mut Map<String, Value>) {
         return;
     }
     let section = std::mem::take(section);
-    object.remove("anyOf");
+    object.shift_remove("anyOf");
     for (key, value) in section {
         // What is said of the key itself comes first.
         object.entry(key).or_insert(value);

@@ -60,12 +60,17 @@ pub(super) const ADDRESS: Shape = shape(
     "IPv4 address",
     "an IPv4 address, such as `192.168.0.21`",
     concat!("^", address!(), "$"),
-);
+)
+// `check` says why of each.
+.but_not_like("^(0|127|22[4-9]|2[3-5][0-9]|169[.]254)[.]");
 pub(super) const NETWORK: Shape = shape(
     "network",
     "an IPv4 network, such as `10.0.0.0/24`",
     concat!("^", address!(), "/(3[0-2]|[12]?[0-9])$"),
 );
+/// A network that hosts can be in.
+pub(super) const SUBNET: Shape =
+    NETWORK.but_not_like("^(0|127|22[4-9]|2[3-5][0-9]|169[.]254)[.]|/[0-7]$");
 
 pub(super) const CONTAINER_IMAGE: Shape = shape(
     "image",

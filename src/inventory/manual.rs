@@ -155,7 +155,7 @@ fn default_of(section: &Value, name: &str) -> String {
         return words.to_owned();
     }
     match &key["default"] {
-        Value::Null if key.get("properties").is_some() => String::new(),
+        Value::Null if type_of(key) == "section" => String::new(),
         Value::Null => "none".to_owned(),
         Value::String(word) => format!("`{word}`"),
         Value::Array(words) => {

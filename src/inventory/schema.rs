@@ -30,7 +30,10 @@ use super::{
     choice::OneOf,
     limits,
     placed::{Placed, Span},
-    types::{Api, Scalar, Version, never_both, no_distro_from_pgdg, no_service, parameters},
+    types::{
+        Api, Scalar, Version, never_both, no_distro_from_pgdg, no_folder_of_others, no_service,
+        parameters,
+    },
 };
 
 /// A word, a name, or a number kept as it was written.
@@ -137,7 +140,7 @@ pub(super) struct Provider {
     /// The hosts' network, such as `192.168.0.0/24`. Where hosts have addresses and this is not set,
     /// the /24 around the first of them.
     #[schemars(
-        transform = limits::NETWORK,
+        transform = limits::SUBNET,
         extend("x-kinds" = DOCKER, "x-default" = "an unused one")
     )]
     pub(super) subnet: Option<Word>,
@@ -216,7 +219,11 @@ pub(super) struct Postgresql {
     #[schemars(transform = limits::POSTGRESQL_PORT)]
     pub(super) port: Option<Number>,
     /// A folder of its own: absolute, without blanks, not one of the system.
-    #[schemars(transform = limits::DATA_DIR, extend("default" = limits::DEFAULT_DATA_DIR))]
+    #[schemars(
+        transform = limits::DATA_DIR,
+        transform = no_folder_of_others,
+        extend("default" = limits::DEFAULT_DATA_DIR)
+    )]
     pub(super) data_dir: Option<Word>,
     /// From where clients may come in, with a password (SCRAM). The cluster's own hosts always may.
     #[schemars(transform = limits::NETWORK, extend("default" = limits::allow()))]

@@ -5,7 +5,14 @@ use std::{borrow::Cow, collections::BTreeSet};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::{PgSource, PgVersion, bounds::TYPE, check::parameters::names};
+use super::{
+    PgSource, PgVersion,
+    bounds::TYPE,
+    check::{
+        parameters::names,
+        postgresql::{FOREIGN, SHARED, SYSTEM},
+    },
+};
 use crate::services;
 
 /// Implements what is alike for types that are only there for their schema.
@@ -59,16 +66,29 @@ fn version() -> Schema {
     })
 }
 
+/// No folder of the system or of other programs, nor a way around that.
+pub(super) fn no_folder_of_others(schema: &mut Schema) {
+    let others = [&SYSTEM[..], &FOREIGN[..]].concat().join("|");
+    let not = json!({"anyOf": [
+        {"enum": SHARED},
+        {"pattern": format!("^({others})(/|$)")},
+        {"pattern": "/[.][.]?(/|$)"},
+    ]});
+    schema.insert("not".into(), not);
+}
+
 /// Of two keys that say the same, one may be there.
 pub(super) fn never_both(one: &'static str, other: &'static str) -> impl FnMut(&mut Schema) {
     move |schema| {
-        schema.insert("not".into(), json!({"required": [one, other]}));
+        let both = json!({"type": "object", "required": [one, other]});
+        schema.insert("not".into(), both);
     }
 }
 
 /// The PostgreSQL project has every version, so that one must be named.
 pub(super) fn no_distro_from_pgdg(schema: &mut Schema) {
     let both = json!({
+        "type": "object",
         "properties": {
             "version": {"const": DISTRO},
             "source": {"const": PgSource::Pgdg.as_str()},
@@ -91,7 +111,11 @@ pub(super) fn no_service(schema: &mut Schema) {
 /// PostgreSQL's parameters: those that it knows, in lowercase, and whatever an extension has. In
 /// capitals they are right too, but no editor shall offer them.
 pub(super) fn parameters(schema: &mut Schema) {
-    let value = schema.remove("additionalProperties").unwrap_or_default();
+    let value = json!({
+        "type": ["string", "number", "boolean"],
+        // `postgresql.conf` holds no line breaks, and of other control characters only the tab.
+        "pattern": r"^[^\u0000-\u0008\u000a-\u001f\u007f-\u009f]*$",
+    });
     let names: Map<String, Value> = names().map(|it| (it.to_owned(), value.clone())).collect();
     schema.insert("properties".into(), names.into());
     schema.insert("patternProperties".into(), json!({"[.A-Z]": value}));

@@ -53,7 +53,87 @@ fn every_example_is_right_for_an_editor_too() {
 }
 
 /// Bad inventories that a schema cannot know to be bad, by the reason.
-const NOT_SAID: [(&str, &[&str]); 1] = [("", &[])];
+const NOT_SAID: [(&str, &[&str]); 7] = [
+    (
+        "it compares values that stand in different places",
+        &[
+            "address-of-the-broadcast",
+            "address-of-the-gateway",
+            "address-of-the-network",
+            "address-outside-the-first-hosts-network",
+            "address-outside-the-subnet",
+            "address-twice",
+            "database-owner-unknown",
+            "database-owner-without-users",
+            "database-without-an-owner",
+            "parameter-twice",
+            "parameters-that-keep-all-connections-back",
+            "patroni-timing",
+            "patroni-timing-against-the-default",
+            "user-a-member-of-itself",
+        ],
+    ),
+    (
+        "it depends on which services share a host, on ports that are nobody's to set too",
+        &[
+            "port-of-haproxy-taken-by-default",
+            "port-of-haproxy-taken-by-etcds-metrics",
+            "port-of-haproxy-taken-by-postgresql",
+            "port-of-haproxy-taken-by-ssh",
+            "port-of-postgresql-taken-by-etcd",
+            "port-of-postgresql-taken-by-patroni",
+            "ports-of-haproxy-alike",
+        ],
+    ),
+    (
+        "it counts the hosts that have a role; a schema counts in lists, not in maps",
+        &[
+            "etcd-on-two-hosts",
+            "haproxy-twice",
+            "no-etcd-host",
+            "no-haproxy-host",
+            "no-postgres-host",
+        ],
+    ),
+    (
+        "it calculates with the bits of a network",
+        &[
+            "allow-with-host-bits",
+            "docker-subnet-too-small",
+            "docker-subnet-with-host-bits",
+        ],
+    ),
+    (
+        "it looks at a disk",
+        &[
+            "ca-bundle-missing",
+            "ca-bundle-without-a-certificate",
+            "secrets-file-missing",
+            "ssh-identity-file-a-folder",
+            "ssh-identity-file-missing",
+            "ssh-identity-file-not-a-key",
+        ],
+    ),
+    (
+        "it is a value of PostgreSQL's, by version, in any spelling and unit",
+        &[
+            "parameter-below-patronis-least",
+            "parameter-not-a-boolean",
+            "parameter-not-a-choice",
+            "parameter-of-a-later-version",
+            "parameter-of-an-earlier-version",
+            "parameter-out-of-range",
+            "parameter-password-encryption-md5",
+            "parameter-wal-level-minimal",
+            "parameter-with-a-bad-unit",
+            "unicode-before-the-mistake",
+        ],
+    ),
+    (
+        "it is a tag of YAML, which is gone from the value",
+        &["unknown-tag"],
+    ),
+];
 
 #[test]
 fn bad_inventories_are_bad_for_an_editor_as_far_as_a_schema_can_say() {

@@ -22,7 +22,7 @@ mod hosts;
 mod net;
 pub(crate) mod parameters;
 mod ports;
-mod postgresql;
+pub(super) mod postgresql;
 mod provider;
 
 pub(crate) use parameters::memory_in_kib;

@@ -145,7 +145,7 @@ fn gateway(network: Ipv4Net) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::placed::Placed;
+    use super::super::super::{limits, placed::Placed};
 
     use super::*;
 
@@ -184,6 +184,20 @@ mod tests {
         ] {
             let label = label(host_address(&word(address)));
             assert!(label.contains(reason), "{address}: {label}");
+        }
+    }
+
+    /// Editors are told the same of addresses.
+    #[test]
+    fn unfit_addresses_are_reserved_in_the_schema() {
+        for first in 0..=255 {
+            for second in [0, 53, 253, 254, 255] {
+                let address = Ipv4Addr::new(first, second, 2, 3);
+                let text = address.to_string();
+                assert!(limits::ADDRESS.fits(&text), "{text}");
+                let reserved = limits::ADDRESS.is_reserved(&text);
+                assert_eq!(reserved, unfit(address).is_some(), "{text}");
+            }
         }
     }
 

@@ -38,9 +38,11 @@ static KNOWN: LazyLock<BTreeMap<&str, Vec<Known>>> = LazyLock::new(|| {
     known
 });
 
-/// The names of all, of every version.
+/// The names of all that an inventory may set, of every version.
 pub(in crate::inventory) fn names() -> impl Iterator<Item = &'static str> {
-    KNOWN.keys().copied()
+    let mut names = KNOWN.keys().copied().collect::<Vec<_>>();
+    names.retain(|name| setter(name).is_none());
+    names.into_iter()
 }
 
 /// Judges all parameters; what is right, by lowercase name.
@@ -200,10 +202,9 @@ const OURS: [(&str, &str); 19] = [
     ("wal_keep_segments", "PostgreSQL 13 made it `wal_keep_size`"),
 ];
 
-/// Refuses what others set.
-fn ours_to_set(lower: &str, name: &Word) -> Result<(), Problem> {
-    let reason = OURS
-        .iter()
+/// Why a parameter is not the inventory's to set, if it is not.
+fn setter(lower: &str) -> Option<&'static str> {
+    OURS.iter()
         .find(|(ours, _)| *ours == lower)
         .map(|(_, reason)| *reason)
         .or_else(|| {
@@ -213,8 +214,12 @@ fn ours_to_set(lower: &str, name: &Word) -> Result<(), Problem> {
         })
         .or_else(|| {
             (lower == "ssl" || lower.starts_with("ssl_")).then_some("it belongs to `tls.enabled`")
-        });
-    match reason {
+        })
+}
+
+/// Refuses what others set.
+fn ours_to_set(lower: &str, name: &Word) -> Result<(), Problem> {
+    match setter(lower) {
         None => Ok(()),
         Some(reason) => Err(Problem::new(
             span_of(name),

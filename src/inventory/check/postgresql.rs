@@ -3,7 +3,7 @@
 use super::{
     super::{
         PgSource, PgVersion, Postgresql,
-        bounds::Limit,
+        bounds::{Bounds, Limit},
         limits,
         placed::span_of,
         problem::{Problem, quoted},
@@ -119,17 +119,24 @@ fn port(problems: &mut Problems, written: Option<&Number>) -> u16 {
             );
             default
         }
-        _ => ports::port(problems, written, limits::POSTGRESQL_PORT),
+        _ => {
+            let any = Bounds { least: 1, ..bounds };
+            let limit = Limit {
+                bounds: any,
+                default,
+            };
+            ports::port(problems, written, limit)
+        }
     }
 }
 
 /// Folders of the system, or of others, in or above which a database has no business.
-const SYSTEM: [&str; 14] = [
+pub(in crate::inventory) const SYSTEM: [&str; 14] = [
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin",
     "/sys", "/tmp", "/usr",
 ];
 /// Folders that hold other things too; a folder in them may be PostgreSQL's.
-const SHARED: [&str; 12] = [
+pub(in crate::inventory) const SHARED: [&str; 12] = [
     "/home",
     "/media",
     "/mnt",
@@ -144,7 +151,7 @@ const SHARED: [&str; 12] = [
     "/var/spool",
 ];
 /// Folders that belong to what else pgherd puts on a host, or that are swept.
-const FOREIGN: [&str; 9] = [
+pub(in crate::inventory) const FOREIGN: [&str; 9] = [
     "/opt/patroni",
     "/var/cache/apt",
     "/var/lib/apt",

@@ -68,11 +68,18 @@ enum Beside {
 fn write(kind: ProviderKind, output: &Path) -> Result<Beside> {
     let shown = output.display();
     create(output, example(kind)).map_err(|cause| match cause.kind() {
-        io::ErrorKind::AlreadyExists => Error::new(Code::OutputUnwritable, format!("{shown} is already there"))
-            .hint("name another file with `-o FILE`, or print the example with `-o -`"),
-        io::ErrorKind::NotFound => Error::new(Code::OutputUnwritable, format!("there is no folder for {shown}"))
-            .hint("make it first, or name a file elsewhere with `-o FILE`"),
-        _ => Error::new(Code::OutputUnwritable, format!("{shown} cannot be written")).because(cause),
+        io::ErrorKind::AlreadyExists => {
+            Error::new(Code::OutputUnwritable, format!("{shown} is already there"))
+                .hint("name another file with `-o FILE`, or print the example with `-o -`")
+        }
+        io::ErrorKind::NotFound => Error::new(
+            Code::OutputUnwritable,
+            format!("there is no folder for {shown}"),
+        )
+        .hint("make it first, or name a file elsewhere with `-o FILE`"),
+        _ => {
+            Error::new(Code::OutputUnwritable, format!("{shown} cannot be written")).because(cause)
+        }
     })?;
     let path = output.with_file_name(SCHEMA);
     let schema = schema();
@@ -86,13 +93,14 @@ fn write(kind: ProviderKind, output: &Path) -> Result<Beside> {
                 Beside::Another(path)
             })
         }
-        Err(cause) => Err(
-            Error::new(Code::OutputUnwritable, format!("{} cannot be written", path.display()))
-                .because(cause)
-                .hint(format!(
-                    "{shown} is written, and works without it: it is for editors"
-                )),
-        ),
+        Err(cause) => Err(Error::new(
+            Code::OutputUnwritable,
+            format!("{} cannot be written", path.display()),
+        )
+        .because(cause)
+        .hint(format!(
+            "{shown} is written, and works without it: it is for editors"
+        ))),
     }
 }
 

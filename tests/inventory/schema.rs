@@ -121,7 +121,6 @@ const NOT_SAID: [(&str, &[&str]); 7] = [
             "parameter-not-a-boolean",
             "parameter-not-a-choice",
             "parameter-of-a-later-version",
-            "parameter-of-an-earlier-version",
             "parameter-out-of-range",
             "parameter-password-encryption-md5",
             "parameter-wal-level-minimal",

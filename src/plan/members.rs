@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
-    config_patch, parameters, public_schema, reconnect, roles, sessions, turns,
+    config_patch, parameters, public_schema, reconnect, roles, rolling_restart, sessions,
     waits::{FORMING, await_streaming},
 };
 use crate::{
@@ -100,7 +100,7 @@ impl<'a> Members<'a> {
         let (cluster, found, databases) = (self.cluster, self.found, self.databases);
         let leading = self.leader.or(self.primary);
         let exchanged =
-            turns::exchange_in_turn(plan, cluster, found, databases, leading, dcs_ready);
+            rolling_restart::exchange_in_turn(plan, cluster, found, databases, leading, dcs_ready);
         let at_once = |node: &Node| self.newest.is_none_or(|newest| node.name == *newest);
         let mut begun = self.begin(plan, dcs_ready, at_once);
         if found.dcs.is_none() && found.is_paused() {
@@ -156,7 +156,7 @@ impl<'a> Members<'a> {
         let mut settled = self.await_replicas(plan, &waiting, led);
         settled.extend(&exchanged);
         if !self.idle {
-            turns::restart_in_turn(plan, databases, leading, &torn, &mut settled);
+            rolling_restart::restart_in_turn(plan, databases, leading, &torn, &mut settled);
         }
         if !self.blind {
             self.settings(plan, config, settled);

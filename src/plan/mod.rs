@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod belongings;
+mod bootstrap_recovery;
 mod components;
 mod config;
 mod down;
@@ -27,7 +28,7 @@ mod etcd_members;
 mod files;
 mod folders;
 mod foreign;
-mod front_door;
+mod haproxy_hold;
 mod identity;
 mod local_sql;
 mod members;
@@ -38,20 +39,19 @@ mod packages;
 mod parameters;
 mod pause;
 mod pending;
+mod preconditions;
 mod public_schema;
 mod reconnect;
-mod remains;
 mod requirements;
 mod roles;
+mod rolling_restart;
 mod sessions;
 pub mod ssh_keys;
 pub mod store;
-mod surprise;
 #[cfg(test)]
 pub(crate) mod tests;
 mod told;
 mod trial;
-mod turns;
 mod up;
 mod waits;
 

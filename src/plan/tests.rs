@@ -2,6 +2,7 @@
 
 mod accounts;
 mod addresses;
+mod bootstrap_recovery;
 mod convergence;
 mod drift;
 mod first_run;
@@ -14,12 +15,11 @@ mod newest;
 mod operate;
 mod order;
 mod pause;
+mod preconditions;
 mod properties;
-mod remains;
 mod removal;
 mod requirements;
 mod secrecy;
-mod surprises;
 mod tls;
 mod unseen;
 pub(crate) mod world;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Action, Condition, Found, Plan, Step, StepId,
+    Action, Condition, Found, Plan, Step, StepId, bootstrap_recovery,
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    membership, newest, packages, parameters, remains, requirements, surprise,
+    membership, newest, packages, parameters, preconditions, requirements,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -25,7 +25,7 @@ use crate::{
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     membership::check(cluster, found)?;
     newest::check(cluster, found)?;
-    surprise::check(
+    preconditions::check(
         cluster,
         files,
         found,
@@ -42,7 +42,7 @@ pub fn differences(
     config: &Value,
     found: &Found,
 ) -> Result<Plan> {
-    surprise::check(cluster, files, found, Vec::new())?;
+    preconditions::check(cluster, files, found, Vec::new())?;
     steps(cluster, files, config, found)
 }
 
@@ -98,7 +98,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     }
     let mut dcs_ready = etcd(&mut plan, cluster, found, &etcds);
     dcs_ready.extend(held);
-    if remains::depend_on_the_dcs(cluster, found) {
+    if bootstrap_recovery::depend_on_the_dcs(cluster, found) {
         plan.partial = true;
         if dcs_ready.is_empty() {
             for (node, _) in &etcds {
@@ -107,7 +107,8 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
         }
         return Ok(plan);
     }
-    let mut cleared = remains::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
+    let mut cleared =
+        bootstrap_recovery::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
     cleared.extend(tried);
     if let Some(members) = Members::of(cluster, found, &databases) {
         members.led_by(first).plan(&mut plan, config, &cleared);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Found, belongings, foreign, remains};
+use super::{Found, belongings, bootstrap_recovery, foreign};
 use crate::{
     cluster::{Cluster, Node, SUPERUSER},
     configs::Mark,
@@ -268,7 +268,7 @@ fn systems<'a>(cluster: &'a Cluster, found: &'a Found) -> (Vec<System<'a>>, bool
             continue;
         };
         match &data.system_id {
-            Some(_) if remains::is_nobodys(data, &keys) => {}
+            Some(_) if bootstrap_recovery::is_nobodys(data, &keys) => {}
             Some(id) => systems.push(System {
                 host: node,
                 id: id.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
-    front_door,
+    haproxy_hold,
     waits::{FORMING, await_streaming},
 };
 use crate::{
@@ -52,7 +52,7 @@ pub(super) fn exchange_in_turn(
         let leads = Some(node.name.as_str()) == leader;
         if leads {
             before.extend(&configured.ready);
-            before.extend(front_door::hold(plan, cluster, found, node, &before));
+            before.extend(haproxy_hold::hold(plan, cluster, found, node, &before));
         }
         let exchange = Configured {
             turn: Turn::Exchange,
@@ -73,7 +73,7 @@ pub(super) fn exchange_in_turn(
             units: vec!["patroni"],
         })];
         if leads {
-            last = front_door::release(plan, cluster, found, node, &last)
+            last = haproxy_hold::release(plan, cluster, found, node, &last)
                 .map_or(last, |step| vec![step]);
         }
     }

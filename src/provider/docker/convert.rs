@@ -235,6 +235,7 @@ mod engine_tests {
             ssh_port: 22,
             timeout: Duration::from_secs(60),
             engine: OnceCell::new(),
+            claim: OnceCell::new(),
         };
         let access = Access {
             user: "ubuntu".into(),

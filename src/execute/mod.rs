@@ -1,7 +1,7 @@
 //! Walks a plan: each step as soon as what it needs is done, on every host at once.
 
-// A new kind of provider, source or role is to be missed by the compiler, not by whoever adds it.
-#![warn(clippy::wildcard_enum_match_arm)]
+// A new kind of provider or of source is to be missed by the compiler, not by whoever adds it.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 use std::{
     sync::{Arc, Mutex},

@@ -3,8 +3,6 @@
 //! `UPDATE_GOLDEN=1 cargo test --lib inventory::manual` writes them anew; look at the diff. A table
 //! stands behind a comment with the sections that it is of: `<!-- keys of ssh -->`.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
 use serde_json::Value;
 
 use super::{

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Reads an inventory's file.
-#[expect(
+#[allow(
     clippy::wildcard_enum_match_arm,
     reason = "the errors of an operating system are many"
 )]

@@ -80,6 +80,10 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
                 replaced: venv.is_some(),
             };
             let configured = components::configure(&mut plan, cluster, &component, after)?;
+            #[allow(
+                clippy::wildcard_enum_match_arm,
+                reason = "a service that is not named here needs nothing here"
+            )]
             match role {
                 Role::Postgres => databases.push((node, configured)),
                 Role::Etcd => etcds.push((node, configured)),

@@ -3,8 +3,8 @@
 //! It believes nobody's word alone: what Patroni says of replication is asked of PostgreSQL, and what
 //! HAProxy says of its backends is tried with a row that is written and read back.
 
-// A new kind of provider, source or role is to be missed by the compiler, not by whoever adds it.
-#![warn(clippy::wildcard_enum_match_arm)]
+// A new kind of provider or of source is to be missed by the compiler, not by whoever adds it.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -26,7 +26,7 @@ fn no_file_of_a_pair_needs_the_other() {
     let sources = sources();
     let plan = beside(&sources, "plan");
     for (one, other) in [
-        ("turns", "members"),
+        ("rolling_restart", "members"),
         ("packages", "components"),
         ("belongings", "surprise"),
     ] {

@@ -27,16 +27,27 @@ const QUIET_LOOKS: usize = 4;
 const QUIET_PAUSE: Duration = Duration::from_millis(750);
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
 
-/// The member that leads now.
-pub(super) async fn leader(context: &Context) -> Result<HostName> {
-    let survey = patroni::survey(&context.http, &context.cluster).await;
-    patroni::leader_of(&survey)
-        .cloned()
-        .ok_or_else(|| Error::new(Code::NoLeader, "the cluster has no leader"))
+/// How often it looks who leads.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The member that leads now, or does within `limit`: a run that was cut off may have left the members
+/// without a leader for the moment, and the next one comes at once.
+pub(super) async fn leader(limit: Duration, context: &Context) -> Result<HostName> {
+    let begin = Instant::now();
+    loop {
+        let survey = patroni::survey(&context.http, &context.cluster).await;
+        if let Some(leader) = patroni::leader_of(&survey) {
+            return Ok(leader.clone());
+        }
+        if begin.elapsed() >= limit {
+            return Err(Error::new(Code::NoLeader, "the cluster has no leader"));
+        }
+        sleep(LOOK).await;
+    }
 }
 
-pub(super) async fn patch_config(patch: &Value, context: &Context) -> Result<()> {
-    let leader = leader(context).await?;
+pub(super) async fn patch_config(patch: &Value, step: &Step, context: &Context) -> Result<()> {
+    let leader = leader(step.limit, context).await?;
     Patroni::on(&context.http, &leader)
         .patch_config(&context.cluster, patch)
         .await

@@ -197,12 +197,12 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
     match &step.action {
         Action::Run(script) => run(step, &step.host, script, context, &say).await,
         Action::RunOnLeader(script) => {
-            let leader = action::leader(context).await?;
+            let leader = action::leader(step.limit, context).await?;
             run(step, &leader, script, context, &say).await
         }
         Action::Await(condition) => wait::wait(condition, step, context, &say).await,
         Action::TryParameters(script) => trial::run(step, script, context, &say).await,
-        Action::PatchConfig(patch) => action::patch_config(patch, context).await,
+        Action::PatchConfig(patch) => action::patch_config(patch, step, context).await,
         Action::RestartPending => restart::restart_pending(step, context, &say).await,
         Action::ReleaseBootstrap { revision } => {
             action::release_bootstrap(step, revision, context).await

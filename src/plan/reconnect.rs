@@ -64,7 +64,8 @@ pub(super) fn reconnect(
             "the leader gives up replication to addresses that are no member's".into(),
         )],
         action: Action::RunOnLeader(free_slots(cluster, &gone)),
-        limit: Duration::from_secs(30),
+        // Where the leader has lost its lock, another one comes only once that has ended (`ttl`).
+        limit: Duration::from_secs(90),
         units: vec!["patroni"],
     });
     let mut steps = Vec::new();

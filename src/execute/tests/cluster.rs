@@ -124,9 +124,27 @@ async fn without_a_leader_there_is_nowhere_to_run() {
         );
         Deed::Ends(0, "", "")
     });
-    let deed = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
+    let mut deed = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
+    deed.limit = Duration::from_millis(300);
     let walked = walk(hosts, vec![deed]).await;
     assert_eq!(walked.error().what(), "the cluster has no leader");
+}
+
+#[tokio::test]
+async fn a_leader_that_is_still_to_come_is_waited_for() {
+    let asked = AtomicUsize::new(0);
+    let hosts = Hosts::serving(move |question| {
+        // Each look asks three members.
+        let early = asked.fetch_add(1, Ordering::SeqCst) < 6;
+        match question {
+            (host, 8008, "GET /patroni", _) => (200, member(!early && host == "node2", &[])),
+            _ => NOBODY,
+        }
+    });
+    let deed = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
+    let walked = walk(hosts, vec![deed]).await;
+    assert_eq!(walked.log, ["node2 begins", "node2 ends"]);
+    assert_eq!(walked.outcomes(), [Changed]);
 }
 
 #[tokio::test]

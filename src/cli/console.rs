@@ -100,9 +100,13 @@ impl Console {
                 let text = rotate::outline(context, intent);
                 self.ask(|it| it.explain(&text), THIS, Expected::Yes).await
             }
-            Question::Operate { deed, host, seen } => {
-                let text = operate::outline(deed, host, seen);
-                let (question, expected) = operate::question(deed, host);
+            Question::Operate {
+                operation,
+                host,
+                seen,
+            } => {
+                let text = operate::outline(operation, host, seen);
+                let (question, expected) = operate::question(operation, host);
                 self.ask(|it| it.explain(&text), &question, expected).await
             }
             Question::HandOver { context, handover } => {

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::args::{Cli, Global, Rotate, Verb};
 use crate::{
-    engine::{apply::Verb as Applying, operate::Deed, remove},
+    engine::{apply::Verb as Applying, operate::Operation, remove},
     error::{Code, Error, Result},
     report::Terminal,
 };
@@ -64,21 +64,21 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
             switchover::run(global, to.as_deref(), yes, terminal, cancel).await?;
         }
         Verb::Pause { yes } => {
-            operate::run(&Deed::Pause, global, yes, terminal, cancel).await?;
+            operate::run(&Operation::Pause, global, yes, terminal, cancel).await?;
         }
         Verb::Resume { yes } => {
-            operate::run(&Deed::Resume, global, yes, terminal, cancel).await?;
+            operate::run(&Operation::Resume, global, yes, terminal, cancel).await?;
         }
         Verb::Reinit { host, yes } => {
-            operate::run(&Deed::Reinit(host), global, yes, terminal, cancel).await?;
+            operate::run(&Operation::Reinit(host), global, yes, terminal, cancel).await?;
         }
         Verb::Restart { host, pending, yes } => {
-            let deed = Deed::Restart { host, pending };
-            operate::run(&deed, global, yes, terminal, cancel).await?;
+            let operation = Operation::Restart { host, pending };
+            operate::run(&operation, global, yes, terminal, cancel).await?;
         }
         Verb::Failover { to, force, yes } => {
-            let deed = Deed::Failover { to, force };
-            operate::run(&deed, global, yes, terminal, cancel).await?;
+            let operation = Operation::Failover { to, force };
+            operate::run(&operation, global, yes, terminal, cancel).await?;
         }
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Rotate { what } => rotate::run(global, what, terminal, cancel).await?,

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Global, console::Console};
 use crate::{
-    engine::operate::{self, Deed},
+    engine::operate::{self, Operation},
     error::{Kind, Result},
     inventory::HostName,
     plan::operate::Seen,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(super) async fn run(
-    deed: &Deed,
+    operation: &Operation,
     global: &Global,
     yes: bool,
     terminal: &Terminal,
@@ -20,7 +20,7 @@ pub(super) async fn run(
 ) -> Result<()> {
     let console = Console::new(terminal, yes);
     let context = global.existing(&console).await?;
-    let result = operate::run(deed, &context, cancel).await;
+    let result = operate::run(operation, &context, cancel).await;
     let Some(run) = console.ended() else {
         return result.map(|_| ());
     };
@@ -41,9 +41,12 @@ pub(super) async fn run(
 }
 
 /// What is asked, and what counts as consent.
-pub(super) fn question<'a>(deed: &Deed, host: Option<&'a HostName>) -> (String, Expected<'a>) {
-    match (deed, host) {
-        (Deed::Reinit(_), Some(host)) => (
+pub(super) fn question<'a>(
+    operation: &Operation,
+    host: Option<&'a HostName>,
+) -> (String, Expected<'a>) {
+    match (operation, host) {
+        (Operation::Reinit(_), Some(host)) => (
             format!("Remove the data on {host}, and copy it anew?"),
             Expected::Word(host.as_str()),
         ),
@@ -51,22 +54,22 @@ pub(super) fn question<'a>(deed: &Deed, host: Option<&'a HostName>) -> (String, 
     }
 }
 
-/// What a deed means, before somebody agrees to it.
-pub(super) fn outline(deed: &Deed, host: Option<&HostName>, seen: &Seen<'_>) -> String {
+/// What an operation means, before somebody agrees to it.
+pub(super) fn outline(operation: &Operation, host: Option<&HostName>, seen: &Seen<'_>) -> String {
     let name = seen.cluster.name();
-    match (deed, host) {
-        (Deed::Pause, _) => format!(
+    match (operation, host) {
+        (Operation::Pause, _) => format!(
             "In the cluster {name} nothing fails over while it is paused: a leader that dies stays dead until \
              somebody resumes it, or fails over by hand."
         ),
-        (Deed::Resume, _) => format!(
+        (Operation::Resume, _) => format!(
             "In the cluster {name} Patroni looks after PostgreSQL again: where no member leads, one is chosen at \
              once, and a member that does not run is started."
         ),
-        (Deed::Reinit(_), Some(host)) => reinit_outline(seen, host),
-        (Deed::Failover { .. }, Some(to)) => failover_outline(seen, to),
-        (Deed::Restart { .. }, host) => restart_outline(seen, host),
-        (Deed::Reinit(_) | Deed::Failover { .. }, None) => String::new(),
+        (Operation::Reinit(_), Some(host)) => reinit_outline(seen, host),
+        (Operation::Failover { .. }, Some(to)) => failover_outline(seen, to),
+        (Operation::Restart { .. }, host) => restart_outline(seen, host),
+        (Operation::Reinit(_) | Operation::Failover { .. }, None) => String::new(),
     }
 }
 

@@ -42,7 +42,7 @@ const GETTING_GOING: Duration = Duration::from_secs(15);
 
 /// What is to be done.
 #[derive(Debug, Clone)]
-pub(crate) enum Deed {
+pub(crate) enum Operation {
     Pause,
     Resume,
     Reinit(String),
@@ -50,45 +50,45 @@ pub(crate) enum Deed {
     Failover { to: String, force: bool },
 }
 
-impl Deed {
+impl Operation {
     fn verb(&self) -> &'static str {
         match self {
-            Deed::Pause => "pause",
-            Deed::Resume => "resume",
-            Deed::Reinit(_) => "reinit",
-            Deed::Restart { .. } => "restart",
-            Deed::Failover { .. } => "failover",
+            Operation::Pause => "pause",
+            Operation::Resume => "resume",
+            Operation::Reinit(_) => "reinit",
+            Operation::Restart { .. } => "restart",
+            Operation::Failover { .. } => "failover",
         }
     }
 
     fn host(&self) -> Option<&str> {
         match self {
-            Deed::Pause | Deed::Resume => None,
-            Deed::Reinit(host) | Deed::Failover { to: host, .. } => Some(host),
-            Deed::Restart { host, .. } => host.as_deref(),
+            Operation::Pause | Operation::Resume => None,
+            Operation::Reinit(host) | Operation::Failover { to: host, .. } => Some(host),
+            Operation::Restart { host, .. } => host.as_deref(),
         }
     }
 }
 
 /// Does it; returns in a sentence what there is now.
 pub(crate) async fn run(
-    deed: &Deed,
+    operation: &Operation,
     context: &Context,
     cancel: &CancellationToken,
 ) -> Result<String> {
-    let host = deed
+    let host = operation
         .host()
         .map(|name| switchover::member(context, name))
         .transpose()?;
-    let taken = Taken::by(context, deed.verb(), Leftovers::Offer, cancel).await?;
+    let taken = Taken::by(context, operation.verb(), Leftovers::Offer, cancel).await?;
     let hosts = context.host_status().await?;
     let running = hosts.some(context)?;
     taken
         .run(async |run| {
             context
                 .on(running, &run.events, async |connected| {
-                    let operation = Operation {
-                        deed,
+                    let operation = OperationRun {
+                        operation,
                         host: host.as_ref(),
                         connected,
                         run,
@@ -100,20 +100,20 @@ pub(crate) async fn run(
         .await
 }
 
-struct Operation<'a> {
-    deed: &'a Deed,
+struct OperationRun<'a> {
+    operation: &'a Operation,
     host: Option<&'a HostName>,
     connected: &'a Connected<'a>,
     run: &'a Run<'a>,
 }
 
-impl Operation<'_> {
+impl OperationRun<'_> {
     async fn carry_out(&self) -> Result<String> {
         let observed = self.connected.look().await?.not_mixed_up()?;
         observed.members_as_declared()?;
         if !matches!(
-            self.deed,
-            Deed::Pause | Deed::Resume | Deed::Failover { .. }
+            self.operation,
+            Operation::Pause | Operation::Resume | Operation::Failover { .. }
         ) {
             self.connected.certificates_valid(&observed)?;
         }
@@ -131,7 +131,7 @@ impl Operation<'_> {
             return Ok(self.settled(&cluster));
         }
         let question = Question::Operate {
-            deed: self.deed,
+            operation: self.operation,
             host: self.host,
             seen: &seen,
         };
@@ -140,14 +140,14 @@ impl Operation<'_> {
             self.still(&seen, &plan).await?;
         }
         let mut told = String::new();
-        if matches!(self.deed, Deed::Restart { .. }) {
+        if matches!(self.operation, Operation::Restart { .. }) {
             if let Some(drill) = self.measured(plan, &cluster).await? {
                 told = felt(&drill);
             }
         } else {
             self.execute(plan, &cluster).await?;
         }
-        if matches!(self.deed, Deed::Pause) {
+        if matches!(self.operation, Operation::Pause) {
             return Ok(paused(&seen));
         }
         let topology = self.prove().await?;
@@ -155,16 +155,16 @@ impl Operation<'_> {
     }
 
     fn plan(&self, seen: &Seen<'_>) -> Result<Plan> {
-        match (self.deed, self.host) {
-            (Deed::Pause, _) => operate::pause(seen, true),
-            (Deed::Resume, _) => operate::pause(seen, false),
-            (Deed::Reinit(_), Some(host)) => operate::reinit(seen, host),
-            (Deed::Failover { force, .. }, Some(to)) => operate::failover(seen, to, *force),
-            (Deed::Restart { pending, .. }, host) => {
+        match (self.operation, self.host) {
+            (Operation::Pause, _) => operate::pause(seen, true),
+            (Operation::Resume, _) => operate::pause(seen, false),
+            (Operation::Reinit(_), Some(host)) => operate::reinit(seen, host),
+            (Operation::Failover { force, .. }, Some(to)) => operate::failover(seen, to, *force),
+            (Operation::Restart { pending, .. }, host) => {
                 let which = host.map_or(Which::All, Which::One);
                 operate::restart(seen, which, *pending)
             }
-            (Deed::Reinit(_) | Deed::Failover { .. }, None) => {
+            (Operation::Reinit(_) | Operation::Failover { .. }, None) => {
                 Err(Error::new(Code::InvalidArguments, "no host is named"))
             }
         }
@@ -173,9 +173,9 @@ impl Operation<'_> {
     /// What is said where there is nothing to do.
     fn settled(&self, cluster: &Cluster) -> String {
         let name = cluster.name();
-        match self.deed {
-            Deed::Pause => format!("the cluster {name} is paused already"),
-            Deed::Resume => format!("the cluster {name} is not paused"),
+        match self.operation {
+            Operation::Pause => format!("the cluster {name} is paused already"),
+            Operation::Resume => format!("the cluster {name} is not paused"),
             _ => "no parameter waits for a restart".into(),
         }
     }
@@ -310,16 +310,18 @@ impl Operation<'_> {
             None => "no member leads".into(),
         };
         let host = self.host.map(ToString::to_string).unwrap_or_default();
-        match self.deed {
-            Deed::Pause => String::new(),
-            Deed::Resume => format!("the cluster {} fails over again; {leads}", cluster.name()),
-            Deed::Reinit(_) if proven => {
+        match self.operation {
+            Operation::Pause => String::new(),
+            Operation::Resume => {
+                format!("the cluster {} fails over again; {leads}", cluster.name())
+            }
+            Operation::Reinit(_) if proven => {
                 format!("{host} has copied its data anew, and streams; {leads}")
             }
-            Deed::Reinit(_) => format!("the data on {host} was copied anew; {leads}"),
-            Deed::Failover { .. } => format!("{host} was made the leader; {leads}"),
-            Deed::Restart { .. } if felt.is_empty() => leads,
-            Deed::Restart { .. } => format!("{leads}; {felt}"),
+            Operation::Reinit(_) => format!("the data on {host} was copied anew; {leads}"),
+            Operation::Failover { .. } => format!("{host} was made the leader; {leads}"),
+            Operation::Restart { .. } if felt.is_empty() => leads,
+            Operation::Restart { .. } => format!("{leads}; {felt}"),
         }
     }
 }

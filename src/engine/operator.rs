@@ -35,9 +35,9 @@ pub(crate) enum Question<'a> {
         context: &'a Context,
         intent: &'a Intent,
     },
-    /// A deed on a running cluster; `host` is the member that it is about.
+    /// An operation on a running cluster; `host` is the member that it is about.
     Operate {
-        deed: &'a operate::Deed,
+        operation: &'a operate::Operation,
         host: Option<&'a HostName>,
         seen: &'a Seen<'a>,
     },

@@ -44,7 +44,7 @@ pub(super) enum Turn {
     Start,
     Reload,
     /// Patroni starts anew, and its PostgreSQL does not notice.
-    Exchange,
+    RestartPatroniAlone,
     Restart,
 }
 
@@ -147,7 +147,7 @@ pub(super) fn configure(
         .map_err(|error| error.on(&node.name))?;
     let unit_fact = facts.unit(role.unit());
     let pending = match facts.pending.get(role.unit()).map(String::as_str) {
-        Some("exchange") if role == Role::Postgres => Effect::Exchange,
+        Some("exchange") if role == Role::Postgres => Effect::RestartPatroniAlone,
         Some("restart" | "exchange") => Effect::Restart,
         Some(_) => Effect::Reload,
         None => Effect::Nothing,
@@ -159,12 +159,12 @@ pub(super) fn configure(
     };
     let effect = files::effect(&changed).max(pending).max(replaced);
     // What an earlier run wrote and did not get taken over can be anything.
-    let unheard = matches!(pending, Effect::Reload | Effect::Exchange);
+    let unheard = matches!(pending, Effect::Reload | Effect::RestartPatroniAlone);
     let parameters = role == Role::Postgres
         && (unheard || changed.iter().any(|it| changes_parameters(it, facts)));
     let elsewhere = changed
         .iter()
-        .any(|it| it.file.path == PATRONI_CONFIG && it.effect >= Effect::Exchange);
+        .any(|it| it.file.path == PATRONI_CONFIG && it.effect >= Effect::RestartPatroniAlone);
     let dirs = directories(cluster, role, facts);
     let folders = folders::of_data(cluster, role, facts);
     let mut ready = after.clone();
@@ -231,7 +231,7 @@ pub(super) fn configure(
         why,
         enable: !unit_fact.is_enabled(),
         parameters,
-        unheard: pending >= Effect::Exchange || elsewhere,
+        unheard: pending >= Effect::RestartPatroniAlone || elsewhere,
         stuck: unit_fact.active == "activating" && effect > Effect::Nothing,
         trial: role
             .keeps_database()
@@ -273,7 +273,7 @@ fn turn(unit: &UnitFact, effect: Effect) -> Turn {
         Effect::Nothing if !unit.is_enabled() => Turn::Start,
         Effect::Nothing => Turn::Leave,
         Effect::Reload => Turn::Reload,
-        Effect::Exchange => Turn::Exchange,
+        Effect::RestartPatroniAlone => Turn::RestartPatroniAlone,
         Effect::Restart => Turn::Restart,
     }
 }
@@ -288,7 +288,7 @@ fn turn(unit: &UnitFact, effect: Effect) -> Turn {
 ///
 /// What Patroni has running beside PostgreSQL must not outlive it: its successor would begin the same
 /// in the same folder.
-const EXCHANGE: &str = r#"drop=/run/systemd/system/patroni.service.d
+const RESTART_PATRONI_ALONE: &str = r#"drop=/run/systemd/system/patroni.service.d
 as_before() {
   rm -f "$drop/pgherd-exchange.conf"
   rmdir "$drop" 2>/dev/null || true
@@ -315,7 +315,7 @@ pub(super) fn run_unit(
     let unit = names.name;
     let (name, verb, commands): (_, _, &[&str]) = match configured.turn {
         Turn::Leave => return None,
-        Turn::Exchange => ("exchange-patroni", "restart", &[EXCHANGE]),
+        Turn::RestartPatroniAlone => ("restart-patroni-alone", "restart", &[RESTART_PATRONI_ALONE]),
         Turn::Start if configured.stuck => (
             names.start,
             "restart",
@@ -360,7 +360,9 @@ pub(super) fn run_unit(
     };
     let mut script = Script::new().alone(name);
     let mut changes = vec![match configured.turn {
-        Turn::Exchange => Change::Other("Patroni starts anew; PostgreSQL goes on".into()),
+        Turn::RestartPatroniAlone => {
+            Change::Other("Patroni starts anew; PostgreSQL goes on".into())
+        }
         Turn::Leave | Turn::Start | Turn::Reload | Turn::Restart => Change::Unit { unit, verb },
     }];
     if configured.enable && configured.turn != Turn::Start {

@@ -14,12 +14,12 @@ use crate::{
 };
 
 /// What a folder needs to be as it should be.
-pub(super) struct Mending {
+pub(super) struct Repairs {
     pub changes: Vec<Change>,
     commands: Vec<String>,
 }
 
-impl Mending {
+impl Repairs {
     fn none() -> Self {
         Self {
             changes: Vec::new(),
@@ -59,42 +59,42 @@ impl Mending {
 }
 
 /// The folders around a host's files, and Patroni's own.
-pub(super) fn around_files(facts: &Facts, files: &[File]) -> Mending {
-    let mut mending = Mending::none();
+pub(super) fn around_files(facts: &Facts, files: &[File]) -> Repairs {
+    let mut repairs = Repairs::none();
     let needs = &facts.needs;
     let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     for path in facts::own_folders(&paths) {
-        mending.own(path, needs.folders.get(path), "root", &[0o755]);
+        repairs.own(path, needs.folders.get(path), "root", &[0o755]);
     }
     if let Some(closed) = &needs.venv_closed {
-        mending.commands.push(
+        repairs.commands.push(
             "chown -Rh root:root /opt/patroni\nchmod -R u+rwX,go+rX,go-w /opt/patroni".into(),
         );
-        mending.changes.push(Change::Folder {
+        repairs.changes.push(Change::Folder {
             path: closed.clone(),
             what: format!("/opt/patroni becomes root's, and readable for all ({closed} is not)"),
         });
     }
-    mending
+    repairs
 }
 
 /// A role's data directory that pgherd made, and the way to it.
-pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Mending {
-    let mut mending = Mending::none();
+pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Repairs {
+    let mut repairs = Repairs::none();
     let folders = &facts.needs.folders;
     match role.service().data {
         Data::Database if is_ours(cluster, facts) => {
             let dir = &cluster.inventory.postgresql.data_dir;
             // PostgreSQL starts with either, and with no other.
-            mending.own(dir, folders.get(dir), "postgres", &[0o700, 0o750]);
+            repairs.own(dir, folders.get(dir), "postgres", &[0o700, 0o750]);
             for parent in above(dir) {
                 let Some(found) = folders.get(parent).filter(|it| blocks(it)) else {
                     continue;
                 };
-                mending
+                repairs
                     .commands
                     .push(format!("chmod a+x {}", quote(parent)));
-                mending.changes.push(Change::Folder {
+                repairs.changes.push(Change::Folder {
                     path: parent.to_owned(),
                     what: format!(
                         "the folder {parent}, {}:{} {:04o}, lets postgres pass",
@@ -105,14 +105,14 @@ pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Mending {
         }
         Data::Store if facts.etcd_data => {
             let dir = facts::etcd_dir(cluster.name());
-            mending.own(&dir, folders.get(&dir), "etcd", &[0o700]);
+            repairs.own(&dir, folders.get(&dir), "etcd", &[0o700]);
         }
         Data::Folder { path, owner, mode } if belongings::made_tree(facts, path) => {
-            mending.own(path, folders.get(path), owner, &[mode]);
+            repairs.own(path, folders.get(path), owner, &[mode]);
         }
         Data::Database | Data::Store | Data::Folder { .. } | Data::Nothing => {}
     }
-    mending
+    repairs
 }
 
 /// pgherd has made the data directory, and with it the folders that were not there on the way.

@@ -99,8 +99,9 @@ impl<'a> Members<'a> {
     pub(super) fn plan(&self, plan: &mut Plan, config: &Value, dcs_ready: &[StepId]) {
         let (cluster, found, databases) = (self.cluster, self.found, self.databases);
         let leading = self.leader.or(self.primary);
-        let exchanged =
-            rolling_restart::exchange_in_turn(plan, cluster, found, databases, leading, dcs_ready);
+        let restarted_alone = rolling_restart::restart_patroni_in_turn(
+            plan, cluster, found, databases, leading, dcs_ready,
+        );
         let at_once = |node: &Node| self.newest.is_none_or(|newest| node.name == *newest);
         let mut begun = self.begin(plan, dcs_ready, at_once);
         if found.dcs.is_none() && found.is_paused() {
@@ -109,7 +110,7 @@ impl<'a> Members<'a> {
             plan.partial = true;
             return;
         }
-        let mut led = self.await_leader(plan, &begun, &exchanged, dcs_ready);
+        let mut led = self.await_leader(plan, &begun, &restarted_alone, dcs_ready);
         let later = self.begin(plan, &led, |node| !at_once(node));
         begun.woken.extend(later.woken);
         let lacking = roles::lacking(cluster, databases.iter().map(|(node, _)| *node), found);
@@ -154,7 +155,7 @@ impl<'a> Members<'a> {
             .collect();
         plan.partial |= !torn.is_empty();
         let mut settled = self.await_replicas(plan, &waiting, led);
-        settled.extend(&exchanged);
+        settled.extend(&restarted_alone);
         if !self.idle {
             rolling_restart::restart_in_turn(plan, databases, leading, &torn, &mut settled);
         }
@@ -199,7 +200,7 @@ impl<'a> Members<'a> {
         &self,
         plan: &mut Plan,
         begun: &Begun<'_>,
-        exchanged: &[StepId],
+        restarted_alone: &[StepId],
         dcs_ready: &[StepId],
     ) -> Vec<StepId> {
         // What is started waits for the DCS by itself.
@@ -208,7 +209,7 @@ impl<'a> Members<'a> {
         } else {
             begun.steps.clone()
         };
-        after.extend(exchanged);
+        after.extend(restarted_alone);
         if begun.woken.is_empty() && self.leader.is_some() {
             return after;
         }

@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script {
     let note = match effect {
         Effect::Restart => "restart",
-        Effect::Exchange => "exchange",
+        Effect::RestartPatroniAlone => "exchange",
         Effect::Reload => "reload",
         Effect::Nothing => return script,
     };

@@ -21,7 +21,7 @@ use crate::{
 ///
 /// A primary without the lock, whose Patroni runs with anything, may be unable to get it: its Patroni starts
 /// anew here, before anybody waits for a leader, and is restarted in its turn all the same.
-pub(super) fn exchange_in_turn(
+pub(super) fn restart_patroni_in_turn(
     plan: &mut Plan,
     cluster: &Cluster,
     found: &Found,
@@ -30,18 +30,18 @@ pub(super) fn exchange_in_turn(
     dcs_ready: &[StepId],
 ) -> Vec<StepId> {
     let locked = found.dcs.as_ref().is_some_and(|keys| keys.leader.is_some());
-    let mut exchanges: Vec<&(&Node, Configured)> = databases
+    let mut waiting: Vec<&(&Node, Configured)> = databases
         .iter()
         .filter(|(node, configured)| {
             let leads = Some(node.name.as_str()) == leader;
-            configured.turn == Turn::Exchange
+            configured.turn == Turn::RestartPatroniAlone
                 || (leads && !locked && configured.turn == Turn::Restart && configured.unheard)
         })
         .collect();
-    let lost = exchanges.iter().any(|(_, configured)| configured.told.lost);
-    exchanges.sort_by_key(|(node, _)| (Some(node.name.as_str()) == leader) != lost);
+    let lost = waiting.iter().any(|(_, configured)| configured.told.lost);
+    waiting.sort_by_key(|(node, _)| (Some(node.name.as_str()) == leader) != lost);
     let mut last: Vec<StepId> = Vec::new();
-    for (node, configured) in exchanges {
+    for (node, configured) in waiting {
         let mut before = last.clone();
         before.extend(dcs_ready);
         if remembered_elsewhere(found, node) {
@@ -54,12 +54,11 @@ pub(super) fn exchange_in_turn(
             before.extend(&configured.ready);
             before.extend(haproxy_hold::hold(plan, cluster, found, node, &before));
         }
-        let exchange = Configured {
-            turn: Turn::Exchange,
+        let alone = Configured {
+            turn: Turn::RestartPatroniAlone,
             ..configured.clone()
         };
-        let Some(step) = components::run_unit(plan, node, Role::Postgres, &exchange, &before)
-        else {
+        let Some(step) = components::run_unit(plan, node, Role::Postgres, &alone, &before) else {
             continue;
         };
         last = vec![plan.push(Step {

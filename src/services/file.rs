@@ -50,7 +50,7 @@ pub enum Effect {
     Nothing,
     Reload,
     /// Patroni alone starts anew; the PostgreSQL that it runs goes on.
-    Exchange,
+    RestartPatroniAlone,
     Restart,
 }
 

@@ -16,7 +16,7 @@ pub(crate) const NODES: [&str; 3] = ["node1", "node2", "node3"];
 const KILLS: [&str; 4] = [
     "configure-patroni",
     "restart-etcd",
-    "exchange-patroni",
+    "restart-patroni-alone",
     "free-slots",
 ];
 

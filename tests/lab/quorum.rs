@@ -118,8 +118,9 @@ fn three_etcd_members_change_and_the_cluster_goes_on() {
     let said = lab.expect(4, &["plan", "--check"]);
     assert!(said.stdout.contains("TLS is turned on"), "{}", said.stdout);
     assert!(!stage.exists(), "a plan leaves no trace");
-    let half =
-        |event: &Value| event["event"] == "step_finished" && event["name"] == "exchange-patroni";
+    let half = |event: &Value| {
+        event["event"] == "step_finished" && event["name"] == "restart-patroni-alone"
+    };
     assert!(lab.kill_run(&["up", "--yes", "--json"], half));
     assert_eq!(fs::read_to_string(&stage).unwrap(), "used\n");
     let said = lab.expect(0, &["up", "--yes"]);

@@ -143,7 +143,7 @@ fn another_etcd_takes_another_patroni_and_spares_postgresql() {
     let (before, after) = (rendered(&before), rendered(&after));
     let old = &file(&before, "node1", "/etc/patroni.yml").content;
     let new = file(&after, "node1", "/etc/patroni.yml");
-    assert_eq!(new.effect_of_change(Some(old)), Effect::Exchange);
+    assert_eq!(new.effect_of_change(Some(old)), Effect::RestartPatroniAlone);
     assert_eq!(new.effect_of_change(None), Effect::Reload);
 }
 

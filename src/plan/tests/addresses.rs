@@ -92,18 +92,18 @@ fn the_only_etcd_is_found_again_by_the_leader_first() {
                 "node4 restart-etcd".to_owned(),
                 "node4 await-etcd".into(),
                 "haproxy hold-haproxy".into(),
-                format!("{leader} exchange-patroni"),
+                format!("{leader} restart-patroni-alone"),
                 format!("{leader} await-member"),
                 "haproxy release-haproxy".into(),
-                format!("{} exchange-patroni", others[0]),
+                format!("{} restart-patroni-alone", others[0]),
                 format!("{} await-member", others[0]),
-                format!("{} exchange-patroni", others[1]),
+                format!("{} restart-patroni-alone", others[1]),
                 format!("{} await-member", others[1]),
             ]
         );
         let plan = world.plan();
         for pair in plan.steps.windows(2) {
-            if pair[1].name == "exchange-patroni" && pair[1].host.as_str() != leader {
+            if pair[1].name == "restart-patroni-alone" && pair[1].host.as_str() != leader {
                 let before = plan.steps.iter().position(|it| it == &pair[0]).unwrap();
                 assert!(pair[1].after.contains(&before), "one at a time");
             }
@@ -124,9 +124,9 @@ fn one_of_three_etcd_members_restarts_and_the_leader_comes_last() {
     assert!(!deeds.iter().any(told), "its name is the same: {deeds:?}");
     let restarts = deeds.iter().filter(|deed| deed.ends_with("restart-etcd"));
     assert_eq!(restarts.count(), 1, "{deeds:?}");
-    assert!(at("db2 await-member") < at("db1 exchange-patroni"));
-    assert!(at("db3 await-member") < at("db1 exchange-patroni"));
-    assert!(at("db2 restart-etcd") < at("db2 exchange-patroni"));
+    assert!(at("db2 await-member") < at("db1 restart-patroni-alone"));
+    assert!(at("db3 await-member") < at("db1 restart-patroni-alone"));
+    assert!(at("db2 restart-etcd") < at("db2 restart-patroni-alone"));
 }
 
 /// They find each other by name, so that it takes no majority to tell them.
@@ -187,7 +187,7 @@ fn where_a_member_was_is_forgotten_before_its_patroni_starts() {
         .collect();
     assert_eq!(forgotten.len(), 1, "{deeds:?}");
     assert_eq!(deeds[forgotten[0]], "node2 forget-member");
-    assert_eq!(deeds[forgotten[0] + 1], "node2 exchange-patroni");
+    assert_eq!(deeds[forgotten[0] + 1], "node2 restart-patroni-alone");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn what_an_earlier_run_has_not_got_to_is_done() {
         deeds[1..4],
         [
             "haproxy hold-haproxy",
-            "node1 exchange-patroni",
+            "node1 restart-patroni-alone",
             "node1 await-member"
         ],
         "the leader first, since nothing tells which etcd its Patroni knows"

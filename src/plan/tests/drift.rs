@@ -62,7 +62,7 @@ fn files_are_put_right_and_taken_over() {
                 },
                 &[
                     "node2 configure-patroni []",
-                    "node2 exchange-patroni [0]",
+                    "node2 restart-patroni-alone [0]",
                     "node2 await-member [1]",
                     "node1 restart-pending [2]",
                 ],

@@ -65,7 +65,7 @@ impl Model {
                 let pending = facts.pending.get(unit).map(String::as_str);
                 // What a reload would take over keeps nobody from working.
                 let current = matches!(pending, None | Some("reload"))
-                    && model.needs(&host, role) < Effect::Exchange;
+                    && model.needs(&host, role) < Effect::RestartPatroniAlone;
                 if facts.unit(unit).is_active() && (shown || current) {
                     model.able.insert((host.clone(), unit));
                 }
@@ -292,13 +292,14 @@ impl Model {
     }
 
     fn run_unit(&mut self, step: &Step) {
-        let Some((verb, unit)) = step.name.split_once('-') else {
+        let name = step.name.strip_suffix("-alone").unwrap_or(step.name);
+        let Some((verb, unit)) = name.split_once('-') else {
             return;
         };
         let Some(role) = services::of_unit(unit) else {
             return;
         };
-        if !matches!(verb, "start" | "reload" | "restart" | "exchange") {
+        if !matches!(verb, "start" | "reload" | "restart") {
             return;
         }
         let unit = role.unit();

@@ -224,7 +224,8 @@ proptest! {
         let world = story.world();
         let plan = world.plan();
         for (id, step) in plan.steps.iter().enumerate() {
-            let Some((verb, unit)) = step.name.split_once('-') else { continue };
+            let name = step.name.strip_suffix("-alone").unwrap_or(step.name);
+            let Some((verb, unit)) = name.split_once('-') else { continue };
             if !matches!(verb, "start" | "reload" | "restart") || step.name == "restart-pending" {
                 continue;
             }

@@ -48,13 +48,13 @@ fn the_leader_follows_etcd_at_once() {
         let deeds = deeds(from, to, FIVE);
         let exchanges: Vec<&String> = deeds
             .iter()
-            .filter(|deed| deed.ends_with("exchange-patroni"))
+            .filter(|deed| deed.ends_with("restart-patroni-alone"))
             .collect();
         assert_eq!(exchanges.len(), 3);
-        assert_eq!(exchanges[0], "node1 exchange-patroni", "{deeds:?}");
+        assert_eq!(exchanges[0], "node1 restart-patroni-alone", "{deeds:?}");
         let at = |deed: &str| deeds.iter().position(|it| it == deed).unwrap();
-        assert!(at("node4 restart-etcd") < at("node1 exchange-patroni"));
-        assert!(at("haproxy hold-haproxy") < at("node1 exchange-patroni"));
+        assert!(at("node4 restart-etcd") < at("node1 restart-patroni-alone"));
+        assert!(at("haproxy hold-haproxy") < at("node1 restart-patroni-alone"));
     }
 }
 

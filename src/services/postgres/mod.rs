@@ -146,12 +146,12 @@ const FILES: &[Entry] = &[
     config(
         "/etc/pgherd/patroni/sitecustomize.py",
         template!("etc/pgherd/patroni/sitecustomize.py"),
-        Effect::Exchange,
+        Effect::RestartPatroniAlone,
     ),
     config(
         "/etc/systemd/system/patroni.service.d/pgherd.conf",
         template!("etc/systemd/system/patroni.service.d/pgherd.conf"),
-        Effect::Exchange,
+        Effect::RestartPatroniAlone,
     ),
     Entry {
         owner: "postgres",
@@ -168,9 +168,9 @@ const FILES: &[Entry] = &[
 fn on_change(old: &str, new: &str, effect: Effect) -> Effect {
     match PatroniConfig::parse(old).zip(PatroniConfig::parse(new)) {
         // Which etcd a Patroni was told of whose file cannot be read, nobody knows.
-        None => Effect::Exchange,
+        None => Effect::RestartPatroniAlone,
         Some((old, new)) if !old.is_same_member(&new) => Effect::Restart,
-        Some((old, new)) if !old.has_same_dcs(&new) => Effect::Exchange,
+        Some((old, new)) if !old.has_same_dcs(&new) => Effect::RestartPatroniAlone,
         Some(_) => effect,
     }
 }

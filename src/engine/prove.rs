@@ -46,7 +46,12 @@ impl Connected<'_> {
             let plan = observed.differences()?;
             let proof = prover.look(&observed.found, &plan).await;
             // Waiting helps little where somebody has to do something.
-            let hopeless = proof.is_hopeless() && begin.elapsed() >= HOPE;
+            let loop_wait = Duration::from_secs(self.context.inventory.patroni.loop_wait.into());
+            let hope = match proof.may_await_patroni() {
+                true => HOPE + loop_wait,
+                false => HOPE,
+            };
+            let hopeless = proof.is_hopeless() && begin.elapsed() >= hope;
             if proof.passed || hopeless || tokio::time::Instant::now() >= deadline {
                 for (host, facts) in &observed.found.facts {
                     self.tell_software(host, facts);

@@ -78,6 +78,13 @@ impl Proof {
         failed.peek().is_some() && failed.all(|check| LASTING.contains(&check.name))
     }
 
+    /// Whether settings fail: a Patroni that was told of others just now, by a run that then died, takes them
+    /// over in its next loop.
+    pub fn may_await_patroni(&self) -> bool {
+        let fails = |check: &Check| !check.passed && check.name == settings::NAME;
+        self.checks.iter().any(fails)
+    }
+
     pub fn announce(&self, events: &Events) {
         for check in &self.checks {
             events.emit(Event::Check {

@@ -7,7 +7,12 @@
 
 use std::{
     collections::HashMap,
+    io::Write,
     net::TcpListener,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,7 +23,9 @@ use bollard::{
     },
 };
 use pgherd::{
+    error::Code,
     event::HostState,
+    holder::Holder,
     inventory::{HostName, Role},
     provider::{CLUSTER_LABEL, HOST_LABEL, MachineState},
 };
@@ -263,6 +270,28 @@ async fn a_port_that_is_taken_is_refused_before_anything_is_made() {
     assert!(error.what().contains(&port.to_string()), "{error}");
     assert!(error.hints()[0].contains("haproxy.read_port"));
     assert_eq!(lab.provider().resources().await.unwrap(), []);
+}
+
+/// Two first runs: the other has started this cluster's own container since this one looked for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_run_of_the_cluster_took_is_told_as_that_run() {
+    let lab = Lab::new("claimed", &[("haproxy", Role::Haproxy)]);
+    let name = format!("pgherd up {}", lab.cluster());
+    let address = SocketAddr::from_abstract_name(name).unwrap();
+    let claim = UnixListener::bind_addr(&address).unwrap();
+    let mut other = Holder::now("up");
+    other.pid = 1;
+    let line = format!("{}\n", other.line());
+    std::thread::spawn(move || {
+        for stream in claim.incoming() {
+            stream.unwrap().write_all(line.as_bytes()).unwrap();
+        }
+    });
+    let port = lab.inventory.haproxy.write_port;
+    let _published = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let error = lab.provider().preflight(&lab.hosts()).await.unwrap_err();
+    assert_eq!(error.code(), Code::LeaseHeld, "{error}");
+    assert!(error.causes()[0].contains("`up` by "), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,8 +56,7 @@ pub(super) async fn take(
     let failed = |error: io::Error| {
         Error::new(Code::LocalSystemFailed, "cannot take the cluster's name").because(error)
     };
-    let name = format!("pgherd up {cluster}");
-    let address = SocketAddr::from_abstract_name(&name).map_err(failed)?;
+    let address = SocketAddr::from_abstract_name(name(cluster)).map_err(failed)?;
     let begin = Instant::now();
     loop {
         match Socket::bind_addr(&address) {
@@ -82,6 +81,25 @@ pub(super) async fn take(
             _ => sleep(Duration::from_millis(100)).await,
         }
     }
+}
+
+/// Refuses where another process makes containers of the cluster; takes nothing.
+pub(super) async fn refuse_if_taken(cluster: &str, socket: Option<&str>) -> Result<()> {
+    let Ok(address) = SocketAddr::from_abstract_name(name(cluster)) else {
+        return Ok(());
+    };
+    match timeout(ANSWER, ask(&address)).await {
+        Ok(Ok((credentials, Some(other))))
+            if may_use(socket, credentials) && other.pid != std::process::id() =>
+        {
+            Err(refused(cluster, &other.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn name(cluster: &str) -> String {
+    format!("pgherd up {cluster}")
 }
 
 fn refused(cluster: &str, who: &str) -> Error {

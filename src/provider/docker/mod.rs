@@ -142,8 +142,16 @@ impl DockerProvider {
             let runs = found
                 .iter()
                 .any(|found| found.host == *publisher && found.running());
-            if !runs {
-                ports::check(&self.ports, &listed).map_err(|error| error.on(publisher))?;
+            if !runs && let Err(conflict) = ports::check(&self.ports, &listed) {
+                // Another run may have started this very container since it was looked for.
+                self.refuse_if_claimed(engine).await?;
+                let found = self.found(engine).await?;
+                if !found
+                    .iter()
+                    .any(|found| found.host == *publisher && found.running())
+                {
+                    return Err(conflict.on(publisher));
+                }
             }
         }
         Ok(())
@@ -396,6 +404,16 @@ impl DockerProvider {
         let socket = engine.socket.as_deref();
         let take = || claim::take(&self.cluster, &access.holder, socket);
         self.claim.get_or_try_init(take).await.map(|_| ())
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn refuse_if_claimed(&self, engine: &Engine) -> Result<()> {
+        claim::refuse_if_taken(&self.cluster, engine.socket.as_deref()).await
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    async fn refuse_if_claimed(&self, _engine: &Engine) -> Result<()> {
+        Ok(())
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -82,12 +82,13 @@ impl Cluster {
     /// The cluster as it should be, on these machines.
     ///
     /// A host without a machine has a stand-in for its address; `postgresql` says which major version
-    /// a host with a database runs.
+    /// a host with a database runs, and `arch` what a host runs on.
     pub fn join(
         inventory: &Inventory,
         machines: &[Machine],
         mut joining: Joining,
         postgresql: impl Fn(&HostName) -> Result<u16>,
+        arch: impl Fn(&HostName) -> String,
     ) -> Result<Self> {
         let mut nodes = IndexMap::new();
         for (name, host) in &inventory.hosts {
@@ -98,6 +99,7 @@ impl Cluster {
                 address: address_of(inventory, machines, name)
                     .map_or_else(|| Address::Pending(name.clone()), Address::Known),
                 postgresql: has_database.then(|| postgresql(name)).transpose()?,
+                arch: arch(name),
                 certificate: joining.certificates.remove(name),
             };
             nodes.insert(name.clone(), node);

@@ -49,6 +49,8 @@ pub struct Node {
     pub address: Address,
     /// PostgreSQL's major version here, once known. `None` on hosts without a database.
     pub postgresql: Option<u16>,
+    /// What it runs on, as `uname -m` says it; empty where that is not known.
+    pub arch: String,
     /// This host's certificate and key; `None` while `tls` is off.
     pub certificate: Option<Certificate>,
 }

@@ -211,8 +211,9 @@ impl Context {
             certificates,
             ca_bundle,
         };
-        Cluster::join(inventory, machines, joining, |host| {
-            major(inventory, host, &os(host))
+        let postgresql = |host: &HostName| major(inventory, host, &os(host));
+        Cluster::join(inventory, machines, joining, postgresql, |host| {
+            os(host).arch
         })
     }
 

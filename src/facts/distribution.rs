@@ -2,7 +2,7 @@
 
 use crate::inventory::{Inventory, Provider};
 
-/// An operating system, by the fields of its `/etc/os-release`.
+/// An operating system, by the fields of its `/etc/os-release`, and what it runs on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Os {
     /// `debian`, `ubuntu`, …
@@ -11,6 +11,8 @@ pub struct Os {
     pub version: String,
     pub codename: String,
     pub pretty: String,
+    /// As `uname -m` says it: `x86_64`, `aarch64`; empty where it is not known.
+    pub arch: String,
 }
 
 impl Os {
@@ -20,6 +22,7 @@ impl Os {
             version: "24.04".into(),
             codename: "noble".into(),
             pretty: "Ubuntu 24.04".into(),
+            arch: String::new(),
         }
     }
 
@@ -50,6 +53,7 @@ impl Os {
             version: field("VERSION_ID"),
             codename: field("VERSION_CODENAME"),
             pretty: field("PRETTY_NAME"),
+            arch: String::new(),
         }
     }
 

@@ -26,6 +26,7 @@ use crate::{
 mod belongings;
 mod distribution;
 mod knock;
+mod metadata;
 mod needs;
 mod software;
 
@@ -33,6 +34,7 @@ pub use crate::contract::etcd_dir;
 pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
 pub use distribution::Os;
 pub(crate) use knock::{answering, knock};
+pub use metadata::{MetadataGuard, UNIT as METADATA_GUARD};
 pub use needs::{Folder, Memory, Needs, Source, Space};
 pub(crate) use needs::{dialled_ports, own_folders};
 
@@ -166,7 +168,6 @@ impl DbRole {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     pub os: Os,
-    pub arch: String,
     /// Seconds since 1970, by the host's clock.
     pub epoch: i64,
     /// The same in milliseconds, as the first thing that the probe asked.
@@ -209,6 +210,8 @@ pub struct Facts {
     pub old_sessions: BTreeSet<String>,
     /// The host's watchdog, if it has one: whether Patroni has armed it, as a leader does.
     pub watchdog_armed: Option<bool>,
+    /// Who may talk to the metadata service; only asked on EC2.
+    pub metadata_guard: MetadataGuard,
     /// A database runs in which `postgres` cannot be used: `no-login` or `gone`.
     pub superuser_lost: Option<String>,
     /// Whether the running database is a replica; `None` when none runs.
@@ -258,8 +261,11 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
     let keeps_store = roles.iter().any(|role| role.keeps_store());
     // Units, data and marks are asked for whatever the host's roles: one that was taken off is still
     // there.
+    let on_ec2 = inventory.wants(When::Ec2);
     let units: Vec<String> = services::all()
-        .map(|service| format!("{}.service", service.unit.name))
+        .map(|service| service.unit.name)
+        .chain(on_ec2.then_some(METADATA_GUARD))
+        .map(|unit| format!("{unit}.service"))
         .collect();
     let data_dir = &inventory.postgresql.data_dir;
     let etcd = etcd_dir(&inventory.cluster);
@@ -309,7 +315,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .map(|name| quote(&conninfo(name)))
         .collect();
     let yes = |it| if it { "yes" } else { "" };
-    Script::probe("")
+    let script = Script::probe("")
         .line(format!("PACKAGES={}", quote(&packages.join(" "))))
         .line(format!("UNITS={}", quote(&units.join(" "))))
         .line(format!("PORTS={}", quote(&ports.join(" "))))
@@ -332,8 +338,12 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line(belongings::PROBE)
         .line(PROBE)
         .line(format!("WANTED={}", quote(&wanted.join(" "))))
-        .line(needs::SCRIPT)
-        .line("fact end")
+        .line(needs::SCRIPT);
+    let script = match on_ec2 {
+        true => metadata::ask(script),
+        false => script,
+    };
+    script.line("fact end")
 }
 
 /// The script that says for which cluster pgherd made the database in `dir`, if it did.
@@ -368,9 +378,10 @@ pub fn parse(text: &str) -> Result<Facts> {
                     version: (*version).into(),
                     codename: (*codename).into(),
                     pretty: decode(pretty),
+                    arch: std::mem::take(&mut facts.os.arch),
                 };
             }
-            ["arch", arch] => facts.arch = (*arch).into(),
+            ["arch", arch] => facts.os.arch = (*arch).into(),
             ["epoch", epoch] => facts.epoch = epoch.parse().unwrap_or_default(),
             ["clock", nanoseconds] => {
                 facts.clock = nanoseconds.parse::<i64>().ok().map(|it| it / 1_000_000);
@@ -467,6 +478,7 @@ pub fn parse(text: &str) -> Result<Facts> {
                 facts.patroni_data_dir = config.and_then(|it| it.data_dir().map(str::to_owned));
             }
             ["data-at-work", _] => facts.data_at_work = true,
+            ["metadata_guard", word] => facts.metadata_guard = MetadataGuard::parse(word),
             ["watchdog", state] => facts.watchdog_armed = Some(*state == "armed"),
             ["data-marker", id] => facts.data_marker = Some((*id).into()),
             ["etcd-data", _] => facts.etcd_data = true,
@@ -648,7 +660,7 @@ mod tests {
                 let facts = parse(&lines.join("\n"));
                 let facts = facts.unwrap_or_else(|error| panic!("{other}: {error}"));
                 assert!(
-                    line.starts_with("arch") || facts.arch == "x86_64",
+                    line.starts_with("arch") || facts.os.arch == "x86_64",
                     "{other}"
                 );
                 count += 1;

@@ -118,6 +118,7 @@ impl Inventory {
             When::PatroniFromPypi => self.patroni.source == PatroniSource::Pypi,
             When::PatroniFromDistro => self.patroni.source == PatroniSource::Distro,
             When::Pgdg => self.postgresql.source == PgSource::Pgdg,
+            When::Ec2 => matches!(self.provider, Provider::Aws(_)),
         }
     }
 

@@ -33,6 +33,7 @@ mod identity;
 mod local_sql;
 mod members;
 pub mod membership;
+mod metadata_guard;
 mod newest;
 pub mod operate;
 mod packages;

@@ -126,7 +126,7 @@ impl Host<'_> {
     }
 
     fn architecture(&self) -> Option<Error> {
-        let arch = self.facts.arch.as_str();
+        let arch = self.facts.os.arch.as_str();
         let known = matches!(arch, "" | "x86_64" | "aarch64");
         (!known && self.venv).then(|| {
             Error::new(Code::RequirementUnmet, format!("Patroni from PyPI is not built for its architecture, {arch}"))

@@ -10,6 +10,7 @@ mod foreign;
 mod identity;
 mod layouts;
 mod membership;
+mod metadata_guard;
 pub(crate) mod model;
 mod newest;
 mod operate;

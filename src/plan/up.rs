@@ -9,7 +9,7 @@ use super::{
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    membership, newest, packages, parameters, preconditions, requirements,
+    membership, metadata_guard, newest, packages, parameters, preconditions, requirements,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -60,6 +60,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
         };
         let files = files.get(&node.name).map_or(&[][..], Vec::as_slice);
         let prepared = components::prepare(&mut plan, cluster, node, facts, files)?;
+        metadata_guard::guard(&mut plan, cluster, node, facts, prepared);
         let installed =
             packages::install(&mut plan, cluster, node, facts, Vec::from_iter(prepared));
         let base: Vec<StepId> = installed.or(prepared).into_iter().collect();

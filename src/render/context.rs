@@ -198,7 +198,12 @@ fn tls(cluster: &Cluster) -> Value {
 
 fn host(node: &Node) -> Value {
     let roles: Vec<&str> = node.roles.iter().map(|role| role.as_str()).collect();
-    json!({"name": node.name, "address": node.address.to_string(), "roles": roles})
+    json!({
+        "name": node.name,
+        "address": node.address.to_string(),
+        "arch": node.arch,
+        "roles": roles,
+    })
 }
 
 fn networks(cluster: &Cluster) -> Vec<String> {

@@ -28,6 +28,15 @@ const NAMES: &[Entry] = &[
     command("/etc/pgherd/put-hosts", template!("etc/pgherd/put-hosts")),
 ];
 
+/// Puts the guard on EC2's metadata service at each boot.
+const METADATA: &[Entry] = &[Entry {
+    when: When::Ec2,
+    ..early(
+        "/etc/systemd/system/pgherd-metadata-guard.service",
+        template!("etc/systemd/system/pgherd-metadata-guard.service"),
+    )
+}];
+
 /// What the installation of packages asks for.
 const BEFORE_PACKAGES: &[Entry] = &[
     Entry {
@@ -92,6 +101,7 @@ pub(super) fn entries() -> Vec<(On, &'static Entry)> {
     let is_early = |(_, entry): &(On, &Entry)| entry.stage == Stage::Prepare;
     shared(On::All, IDENTITY)
         .chain(shared(On::Named, NAMES))
+        .chain(shared(On::All, METADATA))
         .chain(shared(On::All, BEFORE_PACKAGES))
         .chain(of_services(|it| it.files).filter(is_early))
         .chain(shared(On::All, COMMANDS))

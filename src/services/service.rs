@@ -187,6 +187,8 @@ pub enum When {
     PatroniFromDistro,
     /// If PostgreSQL comes from the PostgreSQL project's repository.
     Pgdg,
+    /// On instances of EC2 that pgherd launches.
+    Ec2,
 }
 
 /// What stands for PostgreSQL's major version at the end of a package's name.

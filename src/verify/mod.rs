@@ -35,6 +35,7 @@ pub(crate) mod certificates;
 mod clock;
 mod disk;
 mod members;
+mod metadata;
 mod network;
 mod pause;
 mod round_trip;
@@ -47,7 +48,13 @@ mod versions;
 pub const FAILOVER: &str = "failover";
 
 /// The checks that a cluster which settles does not pass by itself.
-const LASTING: [&str; 4] = [alarms::NAME, pause::NAME, settings::NAME, versions::NAME];
+const LASTING: [&str; 5] = [
+    alarms::NAME,
+    metadata::NAME,
+    pause::NAME,
+    settings::NAME,
+    versions::NAME,
+];
 
 /// One thing that must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -182,6 +189,7 @@ impl Prover {
         }
         checks.push(roles);
         checks.push(disk::disk(&self.cluster, facts));
+        checks.extend(metadata::check(&self.cluster, facts));
         checks.push(alarms);
         checks.push(pause::check(
             &survey,

@@ -52,6 +52,7 @@ hosts: { node1: { roles: [postgres, etcd, haproxy] } }
                 roles: roles.to_vec(),
                 address: Address::Known(Ipv4Addr::from(*address)),
                 postgresql: roles.contains(&Role::Postgres).then_some(16),
+                arch: "x86_64".into(),
                 certificate: tls.then(|| Certificate {
                     cert: pem("CERTIFICATE", name),
                     key: Secret::new(pem("PRIVATE KEY", name)),

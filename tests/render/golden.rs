@@ -8,7 +8,7 @@ use std::{
 
 use pgherd::{
     cluster::Cluster,
-    inventory::{PatroniSource, Role},
+    inventory::{Inventory, PatroniSource, Role},
 };
 
 use crate::fixture::{HOSTS, cluster, pem, rendered};
@@ -119,4 +119,16 @@ fn golden_combined() {
         .map(|(name, value)| (name.to_owned(), value.to_owned())),
     );
     golden("combined", &cluster);
+}
+
+/// A host that pgherd launches on EC2, of an architecture that etcd 3.4 wants to be told of.
+#[test]
+fn golden_graviton() {
+    let mut cluster = cluster(&[("db1", [10, 0, 0, 1], &Role::ALL)], true);
+    let text = "cluster: pg\nprovider: { kind: aws, region: eu-central-1 }\nhosts:\n  \
+                db1: { roles: [postgres, etcd, haproxy] }\n";
+    let inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();
+    cluster.inventory.provider = inventory.provider;
+    cluster.nodes[0].arch = "aarch64".into();
+    golden("graviton", &cluster);
 }

@@ -81,7 +81,7 @@ const LACKS: &[Lack] = &[
         true,
     ),
     (
-        |w| w.facts("node1").arch = "riscv64".into(),
+        |w| w.facts("node1").os.arch = "riscv64".into(),
         "riscv64",
         false,
     ),

@@ -299,6 +299,7 @@ pub(crate) fn bare() -> Facts {
         version: "12".into(),
         codename: "bookworm".into(),
         pretty: "Debian GNU/Linux 12 (bookworm)".into(),
+        arch: "x86_64".into(),
     })
 }
 
@@ -317,6 +318,7 @@ pub(crate) fn cluster(extra: &str, hosts: &str) -> Cluster {
             roles: host.roles.clone(),
             address: Address::Known(host.address.unwrap_or(Ipv4Addr::LOCALHOST)),
             postgresql: host.roles.contains(&Role::Postgres).then_some(16),
+            arch: "x86_64".into(),
             certificate: tls.then(|| Certificate {
                 cert: pem("CERTIFICATE", &format!("that of {name}")),
                 key: Secret::new(pem("PRIVATE KEY", &format!("the key of {name}"))),

@@ -8,6 +8,11 @@ use crate::{secret::Secret, workspace::Launch};
 #[cfg(test)]
 const LIMIT: usize = 16 * 1024;
 
+/// What the unit pgherd-metadata-guard does, once there is one. networkd takes rules away that are not its
+/// own, and lets those be that say they are the kernel's.
+const GUARD: &str = "ip -d rule | grep -q '169.254.169.254 .*prohibit proto kernel' || \
+                     ip rule add pref 100 to 169.254.169.254/32 uidrange 1-4294967294 prohibit protocol kernel";
+
 /// The user data of one host, in base64 as EC2 wants it.
 pub(super) fn render(launch: &Launch, user: &str, port: u16) -> Secret {
     Secret::new(BASE64_STANDARD.encode(document(launch, user, port)))
@@ -32,15 +37,14 @@ fn document(launch: &Launch, user: &str, port: u16) -> String {
            ed25519_private: |\n{private}  \
            ed25519_public: {public}\n\
          bootcmd:\n  \
-           - [ip, rule, add, pref, '100', to, 169.254.169.254/32, uidrange, 1-4294967294, prohibit]\n",
+           - {GUARD}\n",
         public = launch.public_key,
     );
     match user {
         "ubuntu" => {}
         "root" => text.push_str("disable_root: false\n"),
-        other => text.push_str(&format!(
-            "system_info:\n  default_user:\n    name: {other}\n"
-        )),
+        // Its other settings are the image's default user's.
+        other => text.push_str(&format!("user:\n  name: {other}\n")),
     }
     if port != 22 {
         text.push_str(&format!(
@@ -85,14 +89,17 @@ mod tests {
         );
         assert_eq!(data["ssh_keys"]["ed25519_public"], "ssh-ed25519 AAAA");
         assert_eq!(data["ssh_pwauth"], false);
-        assert_eq!(data["bootcmd"][0][0], "ip");
-        assert!(data.get("system_info").is_none() && data.get("runcmd").is_none());
+        assert_eq!(data["bootcmd"], serde_json::json!([GUARD]));
+        let unit =
+            include_str!("../../../templates/etc/systemd/system/pgherd-metadata-guard.service");
+        assert!(unit.contains(&GUARD.replace('\'', "\"")), "{unit}");
+        assert!(data.get("user").is_none() && data.get("runcmd").is_none());
     }
 
     #[test]
     fn another_user_and_port_are_made() {
         let data = parsed("admin", 2222);
-        assert_eq!(data["system_info"]["default_user"]["name"], "admin");
+        assert_eq!(data["user"]["name"], "admin");
         assert_eq!(data["write_files"][0]["content"], "Port 2222\n");
         assert_eq!(parsed("root", 22)["disable_root"], false);
     }

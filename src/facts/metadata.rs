@@ -1,0 +1,37 @@
+//! Who may talk to EC2's metadata service on a host.
+
+use crate::remote::Script;
+
+/// The unit, without `.service`, that keeps everybody but root from the metadata service.
+pub const UNIT: &str = "pgherd-metadata-guard";
+
+/// Asks for the rule of that unit. `ip` says who made a rule only when it is asked for details.
+const SCRIPT: &str = "\
+    case $(ip -d rule 2>/dev/null) in\n\
+    *'to 169.254.169.254 uidrange 1-4294967294 prohibit proto kernel'*) fact metadata_guard holds ;;\n\
+    *'to 169.254.169.254 uidrange 1-4294967294 prohibit'*) fact metadata_guard fragile ;;\n\
+    esac";
+
+/// Whether a rule keeps everybody but root from the metadata service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MetadataGuard {
+    #[default]
+    Absent,
+    /// networkd takes it away when it configures a link anew.
+    Fragile,
+    Holds,
+}
+
+impl MetadataGuard {
+    pub(super) fn parse(word: &str) -> Self {
+        match word {
+            "holds" => Self::Holds,
+            "fragile" => Self::Fragile,
+            _ => Self::Absent,
+        }
+    }
+}
+
+pub(super) fn ask(script: Script) -> Script {
+    script.line(SCRIPT)
+}

@@ -1,0 +1,62 @@
+//! The guard on EC2's metadata service, which hands out the user data with the host's first key.
+
+use std::time::Duration;
+
+use super::{Action, Change, Plan, Step, StepId};
+use crate::{
+    cluster::{Cluster, Node},
+    facts::{Facts, METADATA_GUARD, MetadataGuard},
+    remote::Script,
+    services::When,
+};
+
+const NAME: &str = "guard-metadata";
+
+/// Plans that only root may talk to the metadata service, now and after each boot.
+///
+/// The user data do so at the first boot; those of earlier versions with a rule that networkd takes away.
+pub(super) fn guard(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    facts: &Facts,
+    prepared: Option<StepId>,
+) {
+    if !cluster.wants(When::Ec2) {
+        return;
+    }
+    let at_boot = facts.unit(METADATA_GUARD).is_enabled();
+    let why = match facts.metadata_guard {
+        MetadataGuard::Holds if at_boot => {
+            plan.skip(&node.name, NAME, "only root may ask the metadata service");
+            return;
+        }
+        MetadataGuard::Holds => {
+            "nothing keeps others than root from the metadata service after a boot"
+        }
+        MetadataGuard::Fragile => {
+            "networkd takes away what keeps others than root from the metadata service"
+        }
+        MetadataGuard::Absent => {
+            "everybody on the host may ask the metadata service, which has the host's first key"
+        }
+    };
+    let unit = METADATA_GUARD;
+    plan.push(Step {
+        host: node.name.clone(),
+        name: NAME,
+        why: why.into(),
+        after: prepared.into_iter().collect(),
+        changes: vec![Change::Other(
+            "only root may ask the metadata service, now and after each boot".into(),
+        )],
+        action: Action::Run(
+            Script::new()
+                .line("systemctl daemon-reload")
+                .line(format!("systemctl enable --quiet {unit}.service"))
+                .line(format!("systemctl restart {unit}.service")),
+        ),
+        limit: Duration::from_secs(60),
+        units: Vec::new(),
+    });
+}

@@ -1,0 +1,88 @@
+//! Whether only root may talk to the metadata service: on EC2 it has the user data, with the host's
+//! first key.
+
+use std::collections::BTreeMap;
+
+use super::Check;
+use crate::{
+    cluster::Cluster,
+    facts::{Facts, METADATA_GUARD, MetadataGuard},
+    inventory::HostName,
+    services::When,
+};
+
+pub(super) const NAME: &str = "metadata";
+
+/// `None` for hosts that pgherd did not launch on EC2.
+pub(super) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Check> {
+    if !cluster.wants(When::Ec2) {
+        return None;
+    }
+    let wrong = facts.iter().filter_map(|(host, facts)| {
+        let what = match facts.metadata_guard {
+            MetadataGuard::Absent => {
+                "everybody may ask for its user data, which hold its first key"
+            }
+            MetadataGuard::Fragile => "what guards its user data is gone when networkd restarts",
+            MetadataGuard::Holds if !facts.unit(METADATA_GUARD).is_enabled() => {
+                "what guards its user data does not start at boot"
+            }
+            MetadataGuard::Holds => return None,
+        };
+        Some(format!("{host}: {what}"))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    let wrong = match wrong.is_empty() {
+        true => wrong,
+        false => vec![format!("{}; `up` puts it right", wrong.join("; "))],
+    };
+    Some(super::check(
+        NAME,
+        wrong,
+        "only root may ask for a host's user data".into(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        facts::UnitFact,
+        inventory::Inventory,
+        plan::tests::world::{ONE, World},
+    };
+
+    #[test]
+    fn only_what_holds_after_a_restart_and_a_boot_passes() {
+        let mut cluster = World::settled(ONE).cluster;
+        let of = |guard, enabled: &str| {
+            let mut facts = Facts {
+                metadata_guard: guard,
+                ..Facts::default()
+            };
+            let unit = UnitFact {
+                enabled: enabled.into(),
+                ..UnitFact::default()
+            };
+            facts.units.insert(METADATA_GUARD.into(), unit);
+            BTreeMap::from([(HostName::new("node1"), facts)])
+        };
+        let holds = of(MetadataGuard::Holds, "enabled");
+        assert_eq!(check(&cluster, &holds), None, "not on EC2");
+        let text = "cluster: pg\nprovider: { kind: aws, region: eu-central-1 }\nhosts:\n  \
+                    a: { roles: [postgres, etcd, haproxy] }\n";
+        let inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();
+        cluster.inventory.provider = inventory.provider;
+        assert!(check(&cluster, &holds).unwrap().passed);
+        for (facts, said) in [
+            (of(MetadataGuard::Absent, "enabled"), "everybody"),
+            (of(MetadataGuard::Fragile, "enabled"), "networkd"),
+            (of(MetadataGuard::Holds, "disabled"), "at boot"),
+        ] {
+            let check = check(&cluster, &facts).unwrap();
+            assert!(!check.passed && check.detail.contains(said), "{check:?}");
+        }
+    }
+}

@@ -107,7 +107,7 @@ impl Journal {
     }
 }
 
-/// What PostgreSQL and pg_rewind say of data that no longer belong to the leader's.
+/// What PostgreSQL and `pg_rewind` say of data that no longer belong to the leader's.
 const LOST: [&str; 10] = [
     "is not in this server's history",
     "is ahead of the WAL flush position of this server",

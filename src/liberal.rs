@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
+use crate::quantity;
+
 /// Text; a number or a boolean is read as its text, anything else as nothing.
 pub(crate) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(as_text(&Value::deserialize(from)?).unwrap_or_default())
@@ -95,7 +97,9 @@ pub(crate) fn as_text(value: &Value) -> Option<String> {
 fn whole(number: f64) -> Option<u64> {
     // Above this a float does not hold every whole number, and none that is asked for is that large.
     const MOST: f64 = 9_007_199_254_740_992.0;
-    (0.0..=MOST).contains(&number).then_some(number as u64)
+    (0.0..=MOST)
+        .contains(&number)
+        .then_some(quantity::whole(number))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub fn duration(seconds: f64) -> String {
     if seconds < 59.95 {
         return format!("{seconds:.1} s");
     }
-    let whole = seconds.round() as u64;
+    let whole = whole(seconds.round());
     if whole < 3600 {
         format!("{} m {:02} s", whole / 60, whole % 60)
     } else {
@@ -19,7 +19,7 @@ pub fn duration(seconds: f64) -> String {
 
 /// Whole seconds for a line that is drawn again and again: tenths would flicker.
 pub fn ticking(seconds: f64) -> String {
-    let whole = seconds.max(0.0) as u64;
+    let whole = whole(seconds);
     if whole < 60 {
         format!("{whole}s")
     } else {
@@ -41,6 +41,16 @@ pub fn bytes(bytes: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A number without its fraction: 0 for what is negative or no number, the most there is for what is more.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` does exactly this, and nothing else makes a whole number of a float"
+)]
+pub fn whole(number: f64) -> u64 {
+    number as u64
 }
 
 /// A count with its noun: `1 step`, `3 steps`.

@@ -33,13 +33,13 @@ fn of_verb(verb: &Command) -> io::Result<String> {
     };
     let man = Man::new(verb.clone().mut_args(own));
     let mut text = format!(".SH \"PGHERD {}\"\n", verb.get_name().to_uppercase());
-    text += &body(section(|out| man.render_description_section(out))?);
+    text += &body(&section(|out| man.render_description_section(out))?);
     text += ".PP\n";
-    text += &body(section(|out| man.render_synopsis_section(out))?);
-    text += &body(section(|out| man.render_options_section(out))?);
+    text += &body(&section(|out| man.render_synopsis_section(out))?);
+    text += &body(&section(|out| man.render_options_section(out))?);
     if verb.get_after_help().is_some() {
         text += ".PP\n";
-        text += &body(section(|out| man.render_extra_section(out))?);
+        text += &body(&section(|out| man.render_extra_section(out))?);
     }
     Ok(text)
 }
@@ -52,7 +52,7 @@ fn section(render: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Res
 }
 
 /// A section without its heading.
-fn body(section: String) -> String {
+fn body(section: &str) -> String {
     section
         .split_inclusive('\n')
         .filter(|line| !line.starts_with(".SH "))

@@ -146,13 +146,13 @@ mod tests {
 
     use super::*;
 
-    fn member(role: &str, state: &str, timeline: u64, position: u64) -> Option<Member> {
-        Some(Member {
+    fn member(role: &str, state: &str, timeline: u64, position: u64) -> Member {
+        Member {
             role: role.into(),
             state: state.into(),
             timeline: Some(timeline),
             position: Some(position),
-        })
+        }
     }
 
     fn healthy() -> Picture {
@@ -162,8 +162,8 @@ mod tests {
         ];
         Picture {
             members: BTreeMap::from([
-                ("node1".into(), member("leader", "running", 1, 900)),
-                ("node2".into(), member("replica", "streaming", 1, 850)),
+                ("node1".into(), Some(member("leader", "running", 1, 900))),
+                ("node2".into(), Some(member("replica", "streaming", 1, 850))),
             ]),
             etcd: BTreeMap::from([("node4".into(), Some(true))]),
             backends: Some(BTreeMap::from(backends)),
@@ -185,7 +185,7 @@ mod tests {
         );
         let mut now = healthy();
         now.members
-            .insert("node2".into(), member("replica", "streaming", 1, 900));
+            .insert("node2".into(), Some(member("replica", "streaming", 1, 900)));
         assert_eq!(changes(&healthy(), &now), [""; 0]);
         now.members.insert("node1".into(), None);
         now.etcd.insert("node4".into(), Some(false));

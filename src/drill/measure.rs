@@ -9,7 +9,7 @@ use super::{
     record::{Band, Conflict, GAP, Mark, Measured, Samples, Seen, Span},
     recording::{Attempt, Kind, Probe, Recording},
 };
-use crate::event::Moment;
+use crate::{event::Moment, quantity};
 
 /// Milliseconds of one sample.
 const STEP: u32 = 100;
@@ -302,7 +302,8 @@ pub fn marks(recording: &Recording, fault: f64) -> Vec<Mark> {
 /// What clients got, per tenth of a second.
 pub fn samples(recording: &Recording) -> Samples {
     let step = f64::from(STEP) / 1000.0;
-    let count = (recording.length / step).ceil().max(0.0) as usize;
+    let whole = |steps: f64| usize::try_from(quantity::whole(steps)).unwrap_or(usize::MAX);
+    let count = whole((recording.length / step).ceil());
     let empty = || vec![0u32; count];
     let mut samples = Samples {
         step_ms: STEP,
@@ -318,7 +319,7 @@ pub fn samples(recording: &Recording) -> Samples {
             (Kind::Read, true) => &mut samples.reads_ok,
             (Kind::Read, false) => &mut samples.reads_failed,
         };
-        let at = (attempt.to / step).max(0.0) as usize;
+        let at = whole(attempt.to / step);
         if let Some(sample) = list.get_mut(at) {
             *sample += 1;
         }

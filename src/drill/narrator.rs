@@ -8,6 +8,7 @@ use super::{load::Load, record::GAP, recording::View};
 use crate::{
     event::{Event, Events, Moment},
     inventory::HostName,
+    quantity,
 };
 
 /// How often the narrator looks.
@@ -57,7 +58,8 @@ pub async fn narrate(load: &Load, events: &Events) -> Infallible {
 fn report(before: &View, now: &View, refused: bool) -> Event {
     let per_second = |count: u64| {
         let seconds = (now.t - before.t).max(0.001);
-        (count as f64 / seconds).round() as u32
+        let rate = quantity::whole((count as f64 / seconds).round());
+        u32::try_from(rate).unwrap_or(u32::MAX)
     };
     Event::Load {
         writes: per_second(now.writes - before.writes),

@@ -136,7 +136,7 @@ impl Runner<'_> {
             hold: self.held(&times, &recording),
             failures,
             samples: samples(&recording),
-            marks: self.marks(&fault, &times, marks(&recording, at), recording.length),
+            marks: all_marks(&fault, &times, marks(&recording, at), recording.length),
             bands: bands(&recording),
             measured,
         })
@@ -403,31 +403,6 @@ impl Runner<'_> {
     fn tell(&self, moment: Moment) {
         self.events.emit(Event::DrillMoment { moment, host: None });
     }
-
-    fn marks(&self, fault: &Fault, times: &Times, noticed: Vec<Mark>, end: f64) -> Vec<Mark> {
-        let host = fault.hosts.first().map(ToString::to_string);
-        let known = [
-            (Some(0.0), Moment::Load, None),
-            (times.held_up, Moment::HeldUp, host.clone()),
-            (times.fault, Moment::Fault, host),
-            (times.repair, Moment::Repair, None),
-            (times.whole, Moment::Whole, None),
-            (Some(end), Moment::End, None),
-        ];
-        let mut all: Vec<Mark> = known
-            .into_iter()
-            .filter_map(|(t, moment, host)| {
-                Some(Mark {
-                    t: t?,
-                    moment,
-                    host,
-                })
-            })
-            .chain(noticed)
-            .collect();
-        all.sort_by(|a, b| a.t.total_cmp(&b.t));
-        all
-    }
 }
 
 /// Whether the fault lasts until somebody lifts it.
@@ -447,4 +422,29 @@ fn still_broken(error: Error, broken: &Broken) -> Error {
             hosts.join(", ")
         ))
         .hint("try again: pgherd drill --repair")
+}
+
+fn all_marks(fault: &Fault, times: &Times, noticed: Vec<Mark>, end: f64) -> Vec<Mark> {
+    let host = fault.hosts.first().map(ToString::to_string);
+    let known = [
+        (Some(0.0), Moment::Load, None),
+        (times.held_up, Moment::HeldUp, host.clone()),
+        (times.fault, Moment::Fault, host),
+        (times.repair, Moment::Repair, None),
+        (times.whole, Moment::Whole, None),
+        (Some(end), Moment::End, None),
+    ];
+    let mut all: Vec<Mark> = known
+        .into_iter()
+        .filter_map(|(t, moment, host)| {
+            Some(Mark {
+                t: t?,
+                moment,
+                host,
+            })
+        })
+        .chain(noticed)
+        .collect();
+    all.sort_by(|a, b| a.t.total_cmp(&b.t));
+    all
 }

@@ -321,7 +321,7 @@ async fn round(
     };
     let absent: Vec<HostName> = connected.absent();
     if !observed.unreachable.is_empty() || !absent.is_empty() {
-        return Err(left_out(observed.unreachable, absent, &context.inventory));
+        return Err(left_out(observed.unreachable, &absent, &context.inventory));
     }
     let settled = membership::remembered(&observed.cluster, &observed.found, true);
     let proof = tokio::select! {
@@ -348,7 +348,7 @@ fn keep_members(context: &Context, mut hosts: Vec<KnownHost>) -> Result<()> {
 }
 
 /// The error of a `render` that could not look at every host.
-fn left_out(mut unreachable: Vec<Error>, absent: Vec<HostName>, inventory: &Inventory) -> Error {
+fn left_out(mut unreachable: Vec<Error>, absent: &[HostName], inventory: &Inventory) -> Error {
     let up = inventory::command(&inventory.path, "up");
     unreachable.extend(absent.iter().map(|host| {
         Error::new(Code::HostNotRunning, "the host does not run")

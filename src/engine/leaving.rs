@@ -88,14 +88,14 @@ impl Leaving {
         Ok((observed, staying))
     }
 
-    pub(crate) fn describe(&self, staying: &[Error]) -> String {
+    pub(crate) fn describe(staying: &[Error]) -> String {
         let line =
             |error: &Error| format!("  {error}; it left the inventory, and stays as it is\n");
         staying.iter().map(line).collect()
     }
 
     /// How it ended, when all others are cleared.
-    pub(crate) fn end(&self, staying: Vec<Error>, context: &Context) -> Result<()> {
+    pub(crate) fn end(staying: Vec<Error>, context: &Context) -> Result<()> {
         if staying.is_empty() {
             return Ok(());
         }

@@ -60,8 +60,8 @@ fn check(inventory: &Inventory, found: &ById<'_>, ours: Option<&str>) -> Result<
         _ if found.is_empty() => Ok(()),
         None => Err(lost(inventory, found)),
         Some(ours) => {
-            let strange = |id: &&Option<&str>| id.is_some_and(|id| id != ours);
-            match found.keys().any(|id| strange(&id)) {
+            let strange = |id: Option<&str>| id.is_some_and(|id| id != ours);
+            match found.keys().any(|id| strange(*id)) {
                 true => Err(anothers(inventory, found, ours)),
                 false => Ok(()),
             }
@@ -155,14 +155,17 @@ fn named(id: Option<&str>) -> &str {
 
 /// A line an id, with what has it.
 fn list(found: &ById<'_>) -> String {
-    let line = |(id, things): (&Option<&str>, &Vec<String>)| {
+    let line = |(id, things): (Option<&str>, &Vec<String>)| {
         let id = match id {
             Some(id) => format!("id {id}"),
             None => "no id".to_owned(),
         };
         format!("{id}: {}\n", things.join(", "))
     };
-    found.iter().map(line).collect()
+    found
+        .iter()
+        .map(|(id, things)| line((*id, things)))
+        .collect()
 }
 
 fn anothers(inventory: &Inventory, found: &ById<'_>, ours: &str) -> Error {

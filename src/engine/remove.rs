@@ -163,14 +163,14 @@ impl Clearance<'_> {
             weigh(connected, &mut observed).await?;
             let plan = plan::down(&observed.cluster, &observed.files, &observed.found)?;
             if plan.is_empty() {
-                leaving.end(remaining, context)?;
+                Leaving::end(remaining, context)?;
                 return Ok(Vec::new());
             }
             let stays = staying(&observed);
             let told = format!(
                 "{}{}",
                 describe(&plan, leaving),
-                leaving.describe(&remaining)
+                Leaving::describe(&remaining)
             );
             self.ask(&told).await?;
             connected.announce(&plan);
@@ -178,7 +178,7 @@ impl Clearance<'_> {
             let (after, remaining) = leaving.seen(connected.look().await?)?;
             let left = plan::down(&after.cluster, &after.files, &after.found)?;
             if left.is_empty() {
-                leaving.end(remaining, context)?;
+                Leaving::end(remaining, context)?;
                 return Ok(stays);
             }
             Err(Error::new(Code::LeftoversRemain, "something is left")
@@ -247,7 +247,7 @@ fn describe(plan: &Plan, leaving: &Leaving) -> String {
         for change in &step.changes {
             match change {
                 Change::Unit { unit, .. } => {
-                    text.push_str(&format!("    {unit} is stopped and disabled\n"))
+                    text.push_str(&format!("    {unit} is stopped and disabled\n"));
                 }
                 Change::Other(what) => text.push_str(&format!("    {what}\n")),
                 _ => {}

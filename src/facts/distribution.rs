@@ -65,10 +65,9 @@ impl Os {
         match (self.id.as_str(), self.version.as_str()) {
             ("debian", "11") => Some(13),
             ("debian", "12") => Some(15),
-            ("debian", "13") => Some(17),
             ("ubuntu", "22.04") => Some(14),
             ("ubuntu", "24.04") => Some(16),
-            ("ubuntu", "25.04" | "25.10") => Some(17),
+            ("debian", "13") | ("ubuntu", "25.04" | "25.10") => Some(17),
             ("ubuntu", "26.04") => Some(18),
             _ => None,
         }

@@ -116,10 +116,7 @@ impl<'a> Source<'a> {
         let place = format!("{}:{line}:{column}", self.path.display());
         let error = Error::new(Code::InventoryInvalid, format!("{place}: {}", problem.what))
             .excerpt(place, self.frame(at, problem));
-        problem
-            .hints
-            .iter()
-            .fold(error, |error, hint| error.hint(hint))
+        problem.hints.iter().fold(error, Error::hint)
     }
 
     fn frame(&self, at: Span, problem: &Problem) -> String {

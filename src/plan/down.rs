@@ -366,7 +366,7 @@ impl Clearing<'_> {
         folders.extend(belongings::own_folders(self.cluster, self.facts));
         let mut folders: Vec<&str> = folders.into_iter().collect();
         folders.sort_by_key(|folder| std::cmp::Reverse(folder.len()));
-        self.line(format!("rm -f {}", MARKER));
+        self.line(format!("rm -f {MARKER}"));
         for folder in folders {
             self.line(format!("rmdir {} 2>/dev/null || true", quote(folder)));
         }

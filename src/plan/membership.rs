@@ -322,7 +322,7 @@ pub fn former(cluster: &Cluster, found: &Found) -> Vec<(HostName, Ipv4Addr)> {
             let is_it = |node: &Node| node.address == Address::Known(*address);
             cluster.nodes.values().any(is_it)
         };
-        let addresses = BTreeSet::from_iter([noted, said].into_iter().flatten());
+        let addresses: BTreeSet<Ipv4Addr> = [noted, said].into_iter().flatten().collect();
         let others = addresses.into_iter().filter(|it| !declared(it));
         former.extend(others.map(|address| (node.name.clone(), address)));
     }

@@ -20,8 +20,8 @@ const INSTALL: &str = include_str!("packages.sh");
 const VENV: &str = include_str!("patroni.sh");
 
 /// Packages that are asked for by name, unlike those that come along.
-const NOTE_ASKED: &str = r#"mkdir -p /var/lib/pgherd
-printf '%s\n' $PACKAGES ${PGDG:+postgresql-common ca-certificates} >>/var/lib/pgherd/packages.asked"#;
+const NOTE_ASKED: &str = r"mkdir -p /var/lib/pgherd
+printf '%s\n' $PACKAGES ${PGDG:+postgresql-common ca-certificates} >>/var/lib/pgherd/packages.asked";
 
 /// Gives back somebody's `policy-rc.d`, or takes away the one that pgherd left.
 pub(super) const RESTORE_POLICY: &str = r#"policy=/usr/sbin/policy-rc.d

@@ -82,6 +82,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
             };
             let configured = components::configure(&mut plan, cluster, &component, after)?;
             #[allow(
+                clippy::match_wildcard_for_single_variants,
                 clippy::wildcard_enum_match_arm,
                 reason = "a service that is not named here needs nothing here"
             )]

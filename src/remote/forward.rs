@@ -94,7 +94,8 @@ impl Log {
     /// What is added from now on to the log beside the control socket, where `openssh` puts it.
     pub(super) fn beside(socket: &Path) -> Self {
         let path = socket.with_file_name("log");
-        let from = fs::metadata(&path).map_or(0, |it| it.len() as usize);
+        let length = fs::metadata(&path).map_or(0, |it| it.len());
+        let from = usize::try_from(length).unwrap_or(usize::MAX);
         Self { path, from }
     }
 

@@ -72,10 +72,9 @@ fn length(text: &str, close: &str) -> usize {
     for (at, c) in text.char_indices() {
         match quote {
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
             None if text[at..].starts_with(close) => return at,
-            None => {}
+            Some(_) | None => {}
         }
     }
     text.len()

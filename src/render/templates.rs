@@ -59,7 +59,7 @@ impl Templates {
         let mut templates = Self::embedded()?;
         let mut found = Vec::new();
         let root = fs::canonicalize(dir).map_err(|error| unreadable(dir, error))?;
-        list(&root, dir, String::new(), &mut found)?;
+        list(&root, dir, "", &mut found)?;
         for name in found {
             let shown = dir.join(&name).display().to_string();
             let Some((_, source)) = templates
@@ -162,7 +162,7 @@ fn unreadable(path: &Path, error: std::io::Error) -> Error {
 ///
 /// A link is followed as long as it stays below `root`: somebody else's folder must not be able to have
 /// any file of this machine rendered onto hosts.
-fn list(root: &Path, dir: &Path, prefix: String, found: &mut Vec<String>) -> Result<()> {
+fn list(root: &Path, dir: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
     let unreadable = |error| unreadable(dir, error);
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir).map_err(unreadable)? {
@@ -188,7 +188,7 @@ fn list(root: &Path, dir: &Path, prefix: String, found: &mut Vec<String>) -> Res
             .hint("put a copy of the file there"));
         }
         if path.is_dir() {
-            list(root, &path, format!("{prefix}{name}/"), found)?;
+            list(root, &path, &format!("{prefix}{name}/"), found)?;
         } else {
             found.push(format!("{prefix}{name}"));
         }

@@ -10,7 +10,10 @@ use super::{
     terminal::{BAD, BOLD, DIM, HINT, Paint, Terminal, WARN},
     text,
 };
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    host::HostName,
+};
 
 /// Tells people of an error on stderr and, with `--json`, programs on stdout.
 ///
@@ -142,7 +145,7 @@ impl Printer<'_> {
         let first = what.next().map(String::as_str).unwrap_or_default();
         let at: Vec<&str> = error
             .host()
-            .map(|host| host.as_str())
+            .map(HostName::as_str)
             .into_iter()
             .chain(error.failed_step())
             .collect();

@@ -86,17 +86,17 @@ mod tests {
         }
     }
 
-    fn health(healthy: bool) -> Result<Health> {
-        Ok(Health {
+    fn health(healthy: bool) -> Health {
+        Health {
             healthy,
             ..Health::default()
-        })
+        }
     }
 
     fn told(answers: &[(&str, View)]) -> Check {
         let answers = answers.iter().map(|(host, view)| {
             let view = Ok(view.clone());
-            (HostName::new(*host), health(true), view)
+            (HostName::new(*host), Ok(health(true)), view)
         });
         judge(answers.collect())
     }
@@ -153,11 +153,11 @@ mod tests {
     fn a_member_that_does_not_tell_its_list_does_not_hold() {
         let silent = (
             HostName::new("a"),
-            health(true),
+            Ok(health(true)),
             Err(Error::new(Code::ServiceUnreachable, "no answer")),
         );
         assert!(!judge(vec![silent]).passed);
-        let sick = (HostName::new("a"), health(false), Ok(view("1", &["a"])));
+        let sick = (HostName::new("a"), Ok(health(false)), Ok(view("1", &["a"])));
         assert!(!judge(vec![sick]).passed);
     }
 }

@@ -48,7 +48,7 @@ impl Launches {
     /// The launch of `host` that is under way, or a new one, which is on disk when this returns.
     pub fn begin(&self, host: &HostName) -> Result<Launch> {
         let path = self.path(host);
-        if let Some(launch) = self.read(&path)? {
+        if let Some(launch) = read(&path)? {
             return Ok(launch);
         }
         let workspace = self.dir.parent().unwrap_or(Path::new("/"));
@@ -64,10 +64,10 @@ impl Launches {
             .because(e)
         })?;
         let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
-        let private_key = self.new_key()?;
+        let private_key = new_key()?;
         let text = format!("{token}\n{}", private_key.trim_start());
         files::write(&path, files::PRIVATE, text.as_bytes())?;
-        self.read(&path)?.ok_or_else(|| damaged(&path))
+        read(&path)?.ok_or_else(|| damaged(&path))
     }
 
     /// Forgets the launch of `host`: it exists, or will never exist.
@@ -79,49 +79,49 @@ impl Launches {
     fn path(&self, host: &HostName) -> PathBuf {
         self.dir.join(host.as_str())
     }
+}
 
-    fn read(&self, path: &Path) -> Result<Option<Launch>> {
-        let Some(text) = files::read(path)? else {
-            return Ok(None);
-        };
-        let (token, private_key) = text.split_once('\n').ok_or_else(|| damaged(path))?;
-        let scratch = self.scratch()?;
-        let key = scratch.path().join("key");
-        files::write(&key, files::PRIVATE, private_key.as_bytes())?;
-        let mut keygen = Command::new("ssh-keygen");
-        keygen.args(["-y", "-P", "", "-f"]).arg(&key);
-        let output = identity::run(keygen)?;
-        let public_key = std::str::from_utf8(&output.stdout)
-            .ok()
-            .filter(|_| output.status.success())
-            .and_then(identity::key_of)
-            .ok_or_else(|| damaged(path))?;
-        Ok(Some(Launch {
-            token: token.to_owned(),
-            private_key: Secret::new(private_key.to_owned()),
-            public_key,
-        }))
-    }
+fn read(path: &Path) -> Result<Option<Launch>> {
+    let Some(text) = files::read(path)? else {
+        return Ok(None);
+    };
+    let (token, private_key) = text.split_once('\n').ok_or_else(|| damaged(path))?;
+    let scratch = scratch()?;
+    let key = scratch.path().join("key");
+    files::write(&key, files::PRIVATE, private_key.as_bytes())?;
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-y", "-P", "", "-f"]).arg(&key);
+    let output = identity::run(keygen)?;
+    let public_key = std::str::from_utf8(&output.stdout)
+        .ok()
+        .filter(|_| output.status.success())
+        .and_then(identity::key_of)
+        .ok_or_else(|| damaged(path))?;
+    Ok(Some(Launch {
+        token: token.to_owned(),
+        private_key: Secret::new(private_key.to_owned()),
+        public_key,
+    }))
+}
 
-    fn new_key(&self) -> Result<String> {
-        let scratch = self.scratch()?;
-        let key = scratch.path().join("key");
-        let mut keygen = Command::new("ssh-keygen");
-        keygen
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
-            .arg(&key);
-        let output = identity::run(keygen)?;
-        let made = files::read(&key)?;
-        made.filter(|_| output.status.success()).ok_or_else(|| {
-            Error::new(Code::LocalSystemFailed, "ssh-keygen made no key")
-                .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr))
-        })
-    }
+fn new_key() -> Result<String> {
+    let scratch = scratch()?;
+    let key = scratch.path().join("key");
+    let mut keygen = Command::new("ssh-keygen");
+    keygen
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+        .arg(&key);
+    let output = identity::run(keygen)?;
+    let made = files::read(&key)?;
+    made.filter(|_| output.status.success()).ok_or_else(|| {
+        Error::new(Code::LocalSystemFailed, "ssh-keygen made no key")
+            .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr))
+    })
+}
 
-    /// A private folder that goes when it is dropped.
-    fn scratch(&self) -> Result<tempfile::TempDir> {
-        super::short_private_dir("pgherd-launch-")
-    }
+/// A private folder that goes when it is dropped.
+fn scratch() -> Result<tempfile::TempDir> {
+    super::short_private_dir("pgherd-launch-")
 }
 
 fn damaged(path: &Path) -> Error {

@@ -122,7 +122,7 @@ pub struct Workspace {
     inventory: Inventory,
     notes: Mutex<Vec<Note>>,
     /// What a preview works in; gone when dropped.
-    _scratch: Option<TempDir>,
+    scratch: Option<TempDir>,
 }
 
 impl Workspace {
@@ -192,7 +192,7 @@ impl Workspace {
 
     /// Whether it is a copy that goes with this run.
     pub fn is_preview(&self) -> bool {
-        self._scratch.is_some()
+        self.scratch.is_some()
     }
 
     fn at(dir: PathBuf, inventory: &Inventory, scratch: Option<TempDir>) -> Self {
@@ -200,7 +200,7 @@ impl Workspace {
             dir,
             inventory: inventory.clone(),
             notes: Mutex::default(),
-            _scratch: scratch,
+            scratch,
         }
     }
 

@@ -11,7 +11,7 @@ use super::files;
 use crate::error::Result;
 
 /// How many runs are kept; the oldest go first.
-pub const KEPT_RUNS: usize = 50;
+pub const KEPT_RUNS: u8 = 50;
 
 const LATEST: &str = "latest";
 const STAMP: &str = "%Y-%m-%dT%H-%M-%SZ";
@@ -68,7 +68,7 @@ fn prune(runs: &Path, current: &str) -> Result<()> {
     // The clock may have been set back: the current run stays whatever its name says.
     known.retain(|name| name != current && order_of(name).is_some());
     known.sort_by(|a, b| order_of(a).cmp(&order_of(b)));
-    let surplus = (known.len() + 1).saturating_sub(KEPT_RUNS);
+    let surplus = (known.len() + 1).saturating_sub(KEPT_RUNS.into());
     for name in known.drain(..surplus) {
         let run = runs.join(name);
         // A folder of this name was made by `begin`; links in it are not followed.
@@ -124,7 +124,7 @@ mod tests {
     fn the_current_run_stays_when_the_clock_was_set_back() {
         let dir = tempfile::tempdir().unwrap();
         let runs = dir.path().join("runs");
-        for second in 1..=(KEPT_RUNS as i64) {
+        for second in 1..=i64::from(KEPT_RUNS) {
             begin(&runs, at(second)).unwrap();
         }
         assert!(begin(&runs, at(0)).unwrap().is_dir());
@@ -155,7 +155,7 @@ mod tests {
             let run = begin(&runs, at(0)).unwrap();
             fs::write(run.join("node1.log"), "x").unwrap();
         }
-        for second in 1..=(KEPT_RUNS as i64 - 3) {
+        for second in 1..=i64::from(KEPT_RUNS - 3) {
             begin(&runs, at(second)).unwrap();
         }
         let names = files::names(&runs).unwrap();

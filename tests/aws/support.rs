@@ -67,7 +67,7 @@ impl Lab {
             .await
             .unwrap();
         let subnet = made.subnet.unwrap().subnet_id.unwrap();
-        let port = greet(network).await;
+        let port = greet(network);
         Self {
             dir: tempfile::tempdir().unwrap(),
             proxy: Proxy::new(moto(), &account),
@@ -232,7 +232,7 @@ pub(crate) fn tag<'a>(tags: &'a [Tag], key: &str) -> &'a str {
 }
 
 /// Greets as an SSH server would, on every address that the server may give out; returns the port.
-async fn greet(network: u8) -> u16 {
+fn greet(network: u8) -> u16 {
     let mut port = 0;
     for last in 4..120 {
         let socket = TcpSocket::new_v4().unwrap();

@@ -266,7 +266,7 @@ async fn tagged(cluster: &str) -> BTreeMap<&'static str, usize> {
     let alive = instances
         .reservations()
         .iter()
-        .flat_map(|it| it.instances())
+        .flat_map(aws_sdk_ec2::types::Reservation::instances)
         .filter(|it| it.state().unwrap().name().unwrap().as_str() != "terminated");
     BTreeMap::from([
         ("groups", groups.security_groups().len()),

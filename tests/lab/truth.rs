@@ -153,7 +153,7 @@ fn an_alarm(lab: &Lab) {
     const ETCDCTL: &str = "ETCDCTL_API=3 etcdctl --endpoints https://node1:2379 \
         --cacert /etc/pgherd/tls/etcd/ca.crt --cert /etc/pgherd/tls/etcd/server.crt \
         --key /etc/pgherd/tls/etcd/server.key";
-    let raise = r#"python3 - <<'END'
+    let raise = r"python3 - <<'END'
 import json, ssl, urllib.request
 d = '/etc/pgherd/tls/etcd/'
 tls = ssl.create_default_context(cafile=d + 'ca.crt')
@@ -163,7 +163,7 @@ def ask(path, body):
     return json.load(urllib.request.urlopen('https://node1:2379/v3/' + path, data=data, context=tls))
 member = ask('cluster/member/list', {})['members'][0]['ID']
 ask('maintenance/alarm', {'action': 'ACTIVATE', 'memberID': member, 'alarm': 'NOSPACE'})
-END"#;
+END";
     lab.on("node1", raise);
     let failed = failed(lab);
     assert!(
@@ -185,13 +185,13 @@ END"#;
 fn a_program_that_was_replaced(lab: &Lab) {
     let program = format!("/usr/lib/postgresql/{}/bin/postgres", prepared_version());
     let newer = format!(
-        r#"cp -p {program} /root/postgres && python3 - <<'END'
+        r"cp -p {program} /root/postgres && python3 - <<'END'
 import re
 text = open('/root/postgres', 'rb').read()
 newer = lambda found: found[1] + b'9' * len(found[2])
 open('/root/newer', 'wb').write(re.sub(rb'(postgres \(PostgreSQL\) [0-9]+\.)([0-9]+)', newer, text))
 END
-chmod 755 /root/newer && mv /root/newer {program}"#
+chmod 755 /root/newer && mv /root/newer {program}"
     );
     lab.on("node2", &newer);
     fails(

@@ -340,7 +340,7 @@ fn the_clusters_own_roles_get_back_what_they_lack() {
     for (name, happens, why) in cases {
         let mut world = World::settled(FIVE);
         everywhere(&mut world, |facts| {
-            happens(facts.db_roles.get_mut(name).unwrap())
+            happens(facts.db_roles.get_mut(name).unwrap());
         });
         let plan = world.plan();
         if why.is_empty() {

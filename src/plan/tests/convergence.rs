@@ -5,7 +5,10 @@
 //!
 //! `PGHERD_STORIES` says how many stories are told; a few by default, since the tests of every day run them.
 
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use proptest::{
     prelude::*,
@@ -157,7 +160,7 @@ impl Story {
                 world,
                 PatroniKeys::default(),
                 Vec::new(),
-                Default::default(),
+                BTreeMap::default(),
             );
         }
         let settled = SETTLED.iter().find(|(layout, _)| *layout == self.layout);

@@ -85,7 +85,7 @@ fn hosts_move() {
 fn one_of_three_etcd_hosts_moves() {
     for host in ["db1", "db2"] {
         alike(Required, SHARED, |world| {
-            world.moves(&[(host, "192.0.2.30")])
+            world.moves(&[(host, "192.0.2.30")]);
         });
     }
 }

@@ -234,7 +234,7 @@ impl Model {
             Action::Await(Condition::Streaming) => self.copy(host),
             Action::RunOnLeader(_) if step.name == "ensure-roles" => self.give_roles(),
             Action::PatchConfig(_) => {
-                self.keys.config = Some(render::dcs_config(&self.world.cluster))
+                self.keys.config = Some(render::dcs_config(&self.world.cluster));
             }
             Action::ReleaseBootstrap { .. } => self.keys.initialize = None,
             Action::HandOver if self.keys.leader.as_deref() == Some(host.as_str()) => {

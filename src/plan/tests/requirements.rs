@@ -121,7 +121,7 @@ const LACKS: &[Lack] = &[
                     free_inodes: 10,
                     ..space("/opt", GIB)
                 },
-            )
+            );
         },
         "/opt has 10 inodes free",
         false,
@@ -140,7 +140,7 @@ const LACKS: &[Lack] = &[
                     options: ["noexec".to_owned()].into(),
                     ..space("/opt", GIB)
                 },
-            )
+            );
         },
         "/opt is mounted noexec",
         true,
@@ -154,7 +154,7 @@ const LACKS: &[Lack] = &[
                     options: ["noexec".to_owned()].into(),
                     ..space("/var", GIB)
                 },
-            )
+            );
         },
         "/var is mounted noexec",
         false,
@@ -168,7 +168,7 @@ const LACKS: &[Lack] = &[
                     options: ["ro".to_owned()].into(),
                     ..space("/data", GIB)
                 },
-            )
+            );
         },
         "/data is mounted read-only",
         true,
@@ -184,7 +184,7 @@ const LACKS: &[Lack] = &[
                     path: "/data/patroni".into(),
                     ..space("/", GIB)
                 },
-            )
+            );
         },
         "would lie in memory",
         true,
@@ -287,7 +287,7 @@ fn what_can_be_borne_is_no_finding() {
                     path: "/data/patroni".into(),
                     ..space("/data", GIB)
                 },
-            )
+            );
         },
         |w| {
             put(
@@ -298,7 +298,7 @@ fn what_can_be_borne_is_no_finding() {
                     free_inodes: 0,
                     ..space("/opt", GIB)
                 },
-            )
+            );
         },
         |w| folder(w, "/data", "postgres", 0o700),
         // An access control list says more than the mode.

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use aws_sdk_ec2::{
     Client,
+    primitives::DateTime,
     types::{Filter, Instance, InstanceStateName as State, Tag},
 };
 
@@ -85,7 +86,7 @@ impl Found {
             cluster_id: tag(ID_LABEL),
             key_name: instance.key_name().map(str::to_owned),
             vpc: instance.vpc_id().map(str::to_owned),
-            launched: instance.launch_time().map_or(0, |time| time.secs()),
+            launched: instance.launch_time().map_or(0, DateTime::secs),
             by: tag(BY),
             reason: instance
                 .state_reason()

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_ec2::{Client, types::InstanceStateName as State};
+use aws_sdk_ec2::{
+    Client,
+    types::{InstanceStateName as State, Reservation},
+};
 use futures_util::future;
 use tokio::time::{Instant, sleep};
 
@@ -203,7 +206,10 @@ impl Launch<'_> {
             .send()
             .await
             .doing("look for an instance that an earlier run has launched")?;
-        let mut all = answer.reservations().iter().flat_map(|it| it.instances());
+        let mut all = answer
+            .reservations()
+            .iter()
+            .flat_map(Reservation::instances);
         Ok(all.find_map(|it| it.instance_id()).map(str::to_owned))
     }
 

@@ -91,7 +91,7 @@ impl AwsProvider {
     }
 
     /// Those of `hosts` that have no instance.
-    fn missing(&self, hosts: &[HostName], alive: &[Found]) -> Vec<HostName> {
+    fn missing(hosts: &[HostName], alive: &[Found]) -> Vec<HostName> {
         let there = |host: &&HostName| alive.iter().any(|it| it.host == **host);
         hosts.iter().filter(|host| !there(host)).cloned().collect()
     }
@@ -329,7 +329,7 @@ impl Provider for AwsProvider {
                 "in the account {number}, region {}, as {who}",
                 account.region
             )];
-            let missing = self.missing(hosts, &alive);
+            let missing = Self::missing(hosts, &alive);
             if !missing.is_empty() {
                 lines.extend(self.outlook(account, &missing, &alive).await?);
             }
@@ -355,7 +355,7 @@ impl Provider for AwsProvider {
         let ids = alive.iter();
         let ids = ids.filter_map(|found| Some((&found.host, found.cluster_id.as_deref()?)));
         refuse_strangers(ids, access)?;
-        let missing = self.missing(hosts, &alive);
+        let missing = Self::missing(hosts, &alive);
         let survey = match missing.is_empty() {
             true => None,
             false => Some(self.survey(account, &missing, &alive).await?),

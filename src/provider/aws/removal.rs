@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::{
     Client,
-    types::{InstanceStateName as State, Tag},
+    types::{InstanceStateName as State, Reservation, Tag},
 };
 use futures_util::future;
 use tokio::time::{Instant, sleep};
@@ -86,7 +86,7 @@ async fn instances(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure
         .collect::<Result<Vec<_>, _>>()
         .await
         .doing("list the cluster's instances")?;
-    let all = reservations.iter().flat_map(|it| it.instances());
+    let all = reservations.iter().flat_map(Reservation::instances);
     Ok(all
         .filter_map(|it| resource(INSTANCE, it.instance_id(), None, it.tags()))
         .collect())
@@ -247,7 +247,7 @@ async fn wait_ended(ec2: &Client, ids: &[String], ended: impl Fn(&str)) -> Resul
             .doing("watch the instances end")?;
         let there: Vec<&str> = answer
             .iter()
-            .flat_map(|it| it.instances())
+            .flat_map(Reservation::instances)
             .filter(|it| it.state().and_then(|it| it.name()) != Some(&State::Terminated))
             .filter_map(|it| it.instance_id())
             .collect();

@@ -243,7 +243,7 @@ impl Provider for DockerProvider {
         let found = self.found(engine).await?;
         self.check(engine, hosts, &found).await?;
         let mut lines = Vec::new();
-        if self.anything_new(hosts, &found) {
+        if Self::anything_new(hosts, &found) {
             let source = image::source(engine, self.settings.image.as_deref()).await?;
             lines.extend(source.line());
         }
@@ -273,7 +273,7 @@ impl Provider for DockerProvider {
         let ids = ids.filter_map(|found| Some((&found.host, found.cluster_id.as_deref()?)));
         refuse_strangers(ids, access)?;
         self.check(engine, hosts, &found).await?;
-        let image = match self.anything_new(hosts, &found) {
+        let image = match Self::anything_new(hosts, &found) {
             true => {
                 // A network that cannot be must not cost the minute that an image may take.
                 network::plan(engine, &self.network()).await?;
@@ -421,7 +421,7 @@ impl DockerProvider {
         Ok(())
     }
 
-    fn anything_new(&self, hosts: &[HostName], found: &[Found]) -> bool {
+    fn anything_new(hosts: &[HostName], found: &[Found]) -> bool {
         hosts.iter().any(|host| {
             !found
                 .iter()

@@ -202,7 +202,7 @@ fn chain(spans: &[Span], path: &[Link], groups: &[Group<'_>], axis: &Axis) -> Ma
     });
     html! {
         @for (x, next, from, to) in links {
-            @if from != to {
+            @if (from - to).abs() > f64::EPSILON {
                 line.chain x1=(pct(x)) x2=(pct(x)) y1=(from) y2=(to) {}
             }
             line.chain x1=(pct(x)) x2=(pct(next)) y1=(to) y2=(to) {}

@@ -80,7 +80,8 @@ pub(super) struct StepKey {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Check {
-    pub check: String,
+    #[serde(rename = "check")]
+    pub name: String,
     pub passed: bool,
     pub detail: String,
 }

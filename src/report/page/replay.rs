@@ -79,7 +79,7 @@ impl Replay {
                     after: Some(after.into_iter().map(key).collect()),
                 });
             }
-            Kept::StepStarted { step, host, name } => self.step_started(t, step, host, name),
+            Kept::StepStarted { step, host, name } => self.step_started(t, step, host, &name),
             Kept::StepFinished {
                 step,
                 host,
@@ -222,7 +222,7 @@ impl Replay {
         self.end(t, place, name, Ending::Changed);
     }
 
-    fn step_started(&mut self, t: f64, step: usize, host: String, name: String) {
+    fn step_started(&mut self, t: f64, step: usize, host: String, name: &str) {
         // Without planned steps, a step that runs once more tells of another plan.
         if self.plan.is_none() || self.ended.contains(&step) {
             self.next_plan();
@@ -235,13 +235,13 @@ impl Replay {
         let planned = planned.cloned().unwrap_or_else(|| Planned {
             id,
             host: host.clone(),
-            name: name.clone(),
+            name: name.to_owned(),
             ..Planned::default()
         });
         if !self.history.hosts.contains(&host) {
             self.history.hosts.push(host.clone());
         }
-        self.begin(t, Place::Host(host), &name, Some(planned));
+        self.begin(t, Place::Host(host), name, Some(planned));
     }
 
     fn step_finished(
@@ -305,10 +305,10 @@ impl Replay {
             }
         }
         let checks = &mut self.history.checks;
-        match checks.iter_mut().find(|known| known.check == check) {
+        match checks.iter_mut().find(|known| known.name == check) {
             Some(known) => (known.passed, known.detail) = (passed, detail),
             None => checks.push(Check {
-                check,
+                name: check,
                 passed,
                 detail,
             }),

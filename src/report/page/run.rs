@@ -200,7 +200,7 @@ pub(super) fn proof(history: &History) -> Markup {
                 @for check in &history.checks {
                     tr {
                         @if check.passed { td.good { "holds" } } @else { td.bad { "fails" } }
-                        td { (check.check) }
+                        td { (check.name) }
                         td { (check.detail) }
                     }
                 }

@@ -176,7 +176,7 @@ fn proof(history: &History) -> Option<Table> {
         } else {
             (Tone::Bad, "FAILED")
         };
-        table.toned_row(tone, [mark, &check.check, &check.detail]);
+        table.toned_row(tone, [mark, &check.name, &check.detail]);
     }
     Some(table)
 }

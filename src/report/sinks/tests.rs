@@ -3,6 +3,7 @@ mod drill;
 mod summary;
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
@@ -172,7 +173,7 @@ fn run() -> Vec<Stamped> {
         started(3.2, 2, "node1", "write-files"),
         output(3.3, 2, "node1", "write-files", "10%\r100%"),
         output(3.4, 0, "node1", "install-packages", "Processing triggers"),
-        finished(3.5, 2, "node1", "write-files", Outcome::Done, 0.3000412),
+        finished(3.5, 2, "node1", "write-files", Outcome::Done, 0.300_041_2),
         finished(10.4, 0, "node1", "install-packages", Outcome::Changed, 8.1),
         finished(72.0, 1, "node2", "install-packages", Outcome::Failed, 69.7),
         finished(72.0, 3, "haproxy", "start-unit", Outcome::Cancelled, 0.0),
@@ -376,7 +377,6 @@ fn the_run_log_keeps_events_and_each_hosts_output() {
     // A host on which nothing ran has no log.
     assert!(!path.join("haproxy.log").exists());
 
-    use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path.join("node1.log"))
         .expect("a file")
         .permissions()

@@ -94,19 +94,19 @@ pub(super) fn judge(wanted: &Result<Access>, rules: &Rules) -> Vec<String> {
     };
     let mut wrong = Vec::new();
     if let Some(lines) = &wanted.hba {
-        let wanted = lines.iter().filter_map(|line| hba_rule(line)).collect();
-        wrong.extend(differences("pg_hba.conf", wanted, &rules.hba));
+        let wanted: Vec<Rule> = lines.iter().filter_map(|line| hba_rule(line)).collect();
+        wrong.extend(differences("pg_hba.conf", &wanted, &rules.hba));
     }
     if let (Some(lines), Some(found)) = (&wanted.ident, &rules.ident) {
-        let wanted = lines.iter().filter_map(|line| ident_rule(line)).collect();
-        wrong.extend(differences("pg_ident.conf", wanted, found));
+        let wanted: Vec<Rule> = lines.iter().filter_map(|line| ident_rule(line)).collect();
+        wrong.extend(differences("pg_ident.conf", &wanted, found));
     }
     wrong
 }
 
-fn differences(file: &str, wanted: Vec<Rule>, found: &[Found]) -> Vec<String> {
+fn differences(file: &str, wanted: &[Rule], found: &[Found]) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut lacking = wanted.clone();
+    let mut lacking = wanted.to_vec();
     for Found { rule, line, error } in found {
         if !error.is_empty() {
             wrong.push(format!("{file} line {line}: {error}; {WAY_OUT}"));

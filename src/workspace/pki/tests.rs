@@ -289,13 +289,13 @@ fn a_broken_authority_is_never_replaced() {
     type Breakage<'a> = (&'a str, &'a dyn Fn(&Place));
     let breakages: [Breakage<'_>; 5] = [
         ("is missing", &|p| {
-            fs::remove_file(p.path("ca.key")).unwrap()
+            fs::remove_file(p.path("ca.key")).unwrap();
         }),
         ("not a private key", &|p| {
-            fs::write(p.path("ca.key"), "x").unwrap()
+            fs::write(p.path("ca.key"), "x").unwrap();
         }),
         ("not a certificate", &|p| {
-            fs::write(p.path("ca.crt"), "").unwrap()
+            fs::write(p.path("ca.crt"), "").unwrap();
         }),
         ("not belong to ca.key", &|p| {
             let other = Place::new();

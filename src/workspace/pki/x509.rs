@@ -69,7 +69,7 @@ pub(super) struct Parsed {
     pub(super) not_after: jiff::Timestamp,
     pub(super) is_ca: bool,
     pub(super) purposes: Purposes,
-    /// The public key, as the DER of its SubjectPublicKeyInfo.
+    /// The public key, as the DER of its `SubjectPublicKeyInfo`.
     pub(super) public_key: Vec<u8>,
 }
 

@@ -51,7 +51,7 @@ impl Place {
             },
         };
         load_or_make(&self.path, &wanted, |note| {
-            self.notes.borrow_mut().push(note)
+            self.notes.borrow_mut().push(note);
         })
     }
 

@@ -167,7 +167,7 @@ pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) 
         seen.text(&line);
         let event: Value = serde_json::from_str(&line).unwrap();
         if event["event"] == "stage" {
-            stage = event["stage"].as_str().unwrap().to_owned();
+            event["stage"].as_str().unwrap().clone_into(&mut stage);
         }
         stage == "change" && event["event"] == "step_started" && event["name"] == "ensure-roles"
     });

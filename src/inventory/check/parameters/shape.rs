@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::alternatives;
+use crate::quantity;
 
 /// A parameter in some major versions.
 pub(super) struct Known {
@@ -217,7 +218,7 @@ pub(crate) fn memory_in_kib(text: &str, base: u64) -> Option<u64> {
             Unit::Time(_) => return None,
         },
     };
-    (bytes >= 0.0).then_some((bytes / 1024.0) as u64)
+    (bytes >= 0.0).then_some(quantity::whole(bytes / 1024.0))
 }
 
 /// A number, and the unit behind it.

@@ -24,6 +24,7 @@ pub(crate) mod liberal;
 pub mod machine;
 pub mod mask;
 pub mod plan;
+pub(crate) mod poll;
 pub mod provider;
 pub mod quantity;
 pub mod relay;

@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::{Instant, sleep};
-
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
     http::Http,
     inventory::HostName,
-    plan,
+    plan, poll,
     remote::{Remote, Script},
     services::postgres::patroni::{self, Patroni, Status},
 };
@@ -91,19 +89,20 @@ impl Handover {
             Err(error) if error.code() != Code::ServiceTimedOut => return Err(error),
             _ => {}
         }
-        let begin = Instant::now();
-        while begin.elapsed() < limit {
+        let leads = poll::until(limit, Duration::from_millis(100), || async {
             let status = Patroni::on(http, &self.to).status().await;
-            if status.is_ok_and(|status| status.is_primary()) {
-                return Ok(());
+            match status.is_ok_and(|status| status.is_primary()) {
+                true => Ok(()),
+                false => Err(()),
             }
-            sleep(Duration::from_millis(100)).await;
-        }
-        Err(Error::new(
-            Code::NotPromoted,
-            format!("{} did not become the leader", self.to),
-        )
-        .on(&self.from))
+        });
+        leads.await.map_err(|_| {
+            Error::new(
+                Code::NotPromoted,
+                format!("{} did not become the leader", self.to),
+            )
+            .on(&self.from)
+        })
     }
 }
 

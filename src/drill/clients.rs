@@ -15,16 +15,14 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{client_error::ClientError, record::Route};
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
     inventory::{HostName, Role},
+    poll,
     provider::Machine,
     remote::{Connection, Remote},
     services::postgres::{self, Sql},
@@ -151,26 +149,20 @@ impl Clients {
     ///
     /// `statement` may be run more than once.
     pub async fn ask(&self, statement: &str) -> Result<Vec<tokio_postgres::SimpleQueryRow>> {
-        let begin = Instant::now();
-        loop {
-            let failure: Box<dyn StdError + Send + Sync> = match self.attempt(&Target::Write).await
-            {
-                Ok(sql) => match sql.query(statement).await {
-                    Ok(rows) => return Ok(rows),
-                    Err(error) => error.to_string().into(),
-                },
-                Err(error) => error,
-            };
-            if begin.elapsed() > TIMEOUT {
-                return Err(Error::new(
-                    Code::ClientsNotServed,
-                    format!("the write port did not answer in {} s", TIMEOUT.as_secs()),
-                )
-                .on(&self.door)
-                .because(failure));
-            }
-            sleep(Duration::from_millis(200)).await;
-        }
+        type Failure = Box<dyn StdError + Send + Sync>;
+        let answer = poll::until(TIMEOUT, Duration::from_millis(200), || async {
+            let sql = self.attempt(&Target::Write).await?;
+            let rows = sql.query(statement).await;
+            rows.map_err(|error| Failure::from(error.to_string()))
+        });
+        answer.await.map_err(|over| {
+            Error::new(
+                Code::ClientsNotServed,
+                format!("the write port did not answer in {} s", TIMEOUT.as_secs()),
+            )
+            .on(&self.door)
+            .because(over.last)
+        })
     }
 
     async fn connect(

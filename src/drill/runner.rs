@@ -23,6 +23,7 @@ use crate::{
     error::{Code, Error, Result},
     event::{Event, Events, Moment},
     inventory::HostName,
+    poll,
     provider::Machine,
     render::Files,
     verify::{self, Check, Prover},
@@ -340,16 +341,16 @@ impl Runner<'_> {
         let prover = self.prover();
         let begin = Instant::now();
         let clock = || load.map_or(begin.elapsed().as_secs_f64(), |load| load.recorder().now());
-        while begin.elapsed() < RECOVERY + self.ttl() {
+        let whole = poll::until(RECOVERY + self.ttl(), INSPECTION, || async {
             let seen = clock();
             let moved = newer
                 .is_none_or(|newer| load.is_some_and(|load| load.view().timeline > Some(newer)));
-            if moved && prover.stand().await.iter().all(|check| check.passed) {
-                return Some(seen);
+            match moved && prover.stand().await.iter().all(|check| check.passed) {
+                true => Ok(seen),
+                false => Err(()),
             }
-            sleep(INSPECTION).await;
-        }
-        None
+        });
+        whole.await.ok()
     }
 
     /// Waits until every member would follow another leader: an outage of etcd shortly before is not to

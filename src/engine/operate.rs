@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,6 +28,7 @@ use crate::{
         Plan,
         operate::{self, Seen, Which},
     },
+    poll,
     quantity::duration,
     services::postgres::patroni::{self, Topology},
     verify::{Check, Proof},
@@ -236,18 +236,20 @@ impl OperationRun<'_> {
         let folder = self.run.folder.join("clients");
         workspace::private_folder(&folder)?;
         let load = Load::start(Arc::new(clients), &folder, &CREW, Standing::Leased).await?;
-        let begin = Instant::now();
-        while load.view().writes < 20 {
-            if begin.elapsed() > GETTING_GOING {
-                let seconds = GETTING_GOING.as_secs();
-                return Err(Error::new(
-                    Code::ClientsNotServed,
-                    format!("no write came through in {seconds} s"),
-                ));
+        let served = poll::until(GETTING_GOING, Duration::from_millis(50), || async {
+            if load.view().writes < 20 {
+                Err(())
+            } else {
+                Ok(())
             }
-            sleep(Duration::from_millis(50)).await;
+        });
+        match served.await {
+            Ok(()) => Ok(load),
+            Err(_) => Err(Error::new(
+                Code::ClientsNotServed,
+                format!("no write came through in {} s", GETTING_GOING.as_secs()),
+            )),
         }
-        Ok(load)
     }
 
     /// Proves that the cluster holds, as far as its hosts can be reached.
@@ -286,15 +288,18 @@ impl OperationRun<'_> {
     async fn prove_in_part(&self, observed: &Observed) -> Proof {
         let prover = self.connected.prover(observed);
         self.connected.events.emit(Event::VerifyStarted);
-        let begin = Instant::now();
-        loop {
+        let stands = poll::until(TIMEOUT, Duration::from_millis(500), || async {
             let checks: Vec<Check> = prover.stand().await;
-            let passed = checks.iter().all(|check| check.passed);
-            if passed || begin.elapsed() > TIMEOUT {
-                return Proof { passed, checks };
+            match checks.iter().all(|check| check.passed) {
+                true => Ok(checks),
+                false => Err(checks),
             }
-            sleep(Duration::from_millis(500)).await;
-        }
+        });
+        let (passed, checks) = match stands.await {
+            Ok(checks) => (true, checks),
+            Err(over) => (false, over.last),
+        };
+        Proof { passed, checks }
     }
 
     /// What there is now, in a sentence.

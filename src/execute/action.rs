@@ -11,6 +11,7 @@ use crate::{
     event::Stream,
     inventory::{HostName, Role},
     plan::Step,
+    poll,
     remote::Script,
     services::{
         etcd::Etcd,
@@ -33,17 +34,13 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The member that leads now, or does within `limit`: a run that was cut off may have left the members
 /// without a leader for the moment, and the next one comes at once.
 pub(super) async fn leader(limit: Duration, context: &Context) -> Result<HostName> {
-    let begin = Instant::now();
-    loop {
+    let found = poll::until(limit, LOOK, || async {
         let survey = patroni::survey(&context.http, &context.cluster).await;
-        if let Some(leader) = patroni::leader_of(&survey) {
-            return Ok(leader.clone());
-        }
-        if begin.elapsed() >= limit {
-            return Err(Error::new(Code::NoLeader, "the cluster has no leader"));
-        }
-        sleep(LOOK).await;
-    }
+        patroni::leader_of(&survey).cloned().ok_or(())
+    });
+    found
+        .await
+        .map_err(|_| Error::new(Code::NoLeader, "the cluster has no leader"))
 }
 
 pub(super) async fn patch_config(patch: &Value, step: &Step, context: &Context) -> Result<()> {
@@ -101,8 +98,8 @@ pub(super) async fn update_etcd_member(
     peer_url: &str,
     context: &Context,
 ) -> Result<()> {
-    let begin = Instant::now();
-    loop {
+    // Right after its start a member may not know its leader yet.
+    let updated = poll::until(step.limit, Duration::from_millis(300), || async {
         let mut last = Error::new(Code::EtcdUnreachable, "no etcd answers");
         for node in context.cluster.with_role(Role::Etcd) {
             let etcd = Etcd::on(&context.http, &node.name);
@@ -111,12 +108,9 @@ pub(super) async fn update_etcd_member(
                 Err(error) => last = error,
             }
         }
-        // Right after its start a member may not know its leader yet.
-        if begin.elapsed() > step.limit {
-            return Err(last);
-        }
-        sleep(Duration::from_millis(300)).await;
-    }
+        Err(last)
+    });
+    updated.await.map_err(|over| over.last)
 }
 
 /// Has the DCS forget where the member on the step's host was.

@@ -10,6 +10,7 @@ use crate::{
     event::Stream,
     inventory::HostName,
     plan::Step,
+    poll,
     services::postgres::patroni::{self, Patroni, Status},
     switchover::CHECKPOINT,
 };
@@ -99,23 +100,25 @@ pub(super) async fn restart(
     if leads {
         action::checkpoint(&step.host, CHECKPOINT, context).await;
     }
-    let begin = Instant::now();
-    loop {
+    let asked = poll::until(step.limit, PAUSE, || async {
         let status = patroni.status().await;
         if status
             .as_ref()
             .is_ok_and(|status| since.is_some() && has_started_since(status, since))
         {
             say(Stream::Stdout, "it has started anew already");
-            break;
+            return Ok(Ok(()));
         }
         if !leads && status.as_ref().is_ok_and(Status::is_primary) {
-            return Err(
-                Error::new(Code::ClusterChanged, format!("{} leads by now", step.host))
-                    .on(&step.host)
-                    .left("it was not restarted")
-                    .hint("run the same command again: it takes the members in another order"),
-            );
+            return Ok(Err(Error::new(
+                Code::ClusterChanged,
+                format!("{} leads by now", step.host),
+            )
+            .on(&step.host)
+            .left("it was not restarted")
+            .hint(
+                "run the same command again: it takes the members in another order",
+            )));
         }
         let asked = if leads {
             patroni.restart(&context.cluster).await
@@ -123,16 +126,14 @@ pub(super) async fn restart(
             patroni.restart_replica(&context.cluster).await
         };
         match asked {
-            Ok(()) => break,
             // A shutdown may take longer than an answer is waited for; it goes on.
-            Err(error) if error.code() == Code::ServiceTimedOut => break,
+            Err(error) if error.code() == Code::ServiceTimedOut => Ok(Ok(())),
             // Patroni does one thing after another.
-            Err(error) if is_at_work(&error) && begin.elapsed() < step.limit => {
-                sleep(PAUSE).await;
-            }
-            Err(error) => return Err(error),
+            Err(error) if is_at_work(&error) => Err(error),
+            answer => Ok(answer),
         }
-    }
+    });
+    asked.await.unwrap_or_else(|over| Err(over.last))?;
     until(step, context, say, |status| {
         status.is_running() && (since.is_none() || has_started_since(status, since))
     })
@@ -166,23 +167,22 @@ pub(super) async fn fail_over(step: &Step, context: &Context, say: Say<'_>) -> R
         Err(error) => return Err(error),
     }
     let latest = Latest::default();
-    let begin = Instant::now();
-    loop {
+    let leads = poll::until(step.limit, PAUSE, || async {
         if matches!(candidate.is_leader().await, Ok(true)) {
             return Ok(());
         }
         let state = describe(&candidate.status().await);
-        if begin.elapsed() > step.limit {
-            let seconds = begin.elapsed().as_secs();
-            return Err(Error::new(
-                Code::NotPromoted,
-                format!("{} does not lead after {seconds} s: {state}", step.host),
-            )
-            .on(&step.host));
-        }
-        latest.say(state, say);
-        sleep(PAUSE).await;
-    }
+        latest.say(state.clone(), say);
+        Err(state)
+    });
+    leads.await.map_err(|over| {
+        let (seconds, state) = (over.after.as_secs(), over.last);
+        Error::new(
+            Code::NotPromoted,
+            format!("{} does not lead after {seconds} s: {state}", step.host),
+        )
+        .on(&step.host)
+    })
 }
 
 /// Patroni's word for a failover of which it does not know the end yet.
@@ -211,26 +211,25 @@ async fn until(
     reached: impl Fn(&Status) -> bool,
 ) -> Result<()> {
     let latest = Latest::default();
-    let begin = Instant::now();
     let host: &HostName = &step.host;
-    loop {
+    let looks = poll::until(step.limit, PAUSE, || async {
         let status = Patroni::on(&context.http, host).status().await;
         if status.as_ref().is_ok_and(&reached) {
             return Ok(());
         }
         let state = describe(&status);
-        if begin.elapsed() > step.limit {
-            let seconds = begin.elapsed().as_secs();
-            return Err(Error::new(
-                Code::StepTimedOut,
-                format!("not after {seconds} s: {state}"),
-            )
-            .on(host)
-            .left("nothing was undone; Patroni goes on trying"));
-        }
-        latest.say(state, say);
-        sleep(PAUSE).await;
-    }
+        latest.say(state.clone(), say);
+        Err(state)
+    });
+    looks.await.map_err(|over| {
+        let (seconds, state) = (over.after.as_secs(), over.last);
+        Error::new(
+            Code::StepTimedOut,
+            format!("not after {seconds} s: {state}"),
+        )
+        .on(host)
+        .left("nothing was undone; Patroni goes on trying")
+    })
 }
 
 fn describe(status: &Result<Status>) -> String {

@@ -23,6 +23,7 @@ use crate::{
     inventory::HostName,
     liberal,
     plan::Step,
+    poll,
     services::postgres::patroni::{self, Patroni, Status},
     switchover::{CHECKPOINT, Handover},
 };
@@ -306,22 +307,22 @@ const THE_REST: &str = "the members that come after it were not restarted";
 
 async fn restart(member: &HostName, step: &Step, context: &Context) -> Result<()> {
     let patroni = Patroni::on(&context.http, member);
-    let begin = Instant::now();
     let before = patroni.status().await.ok();
     let before = before.and_then(|status| status.postmaster_start_time);
-    loop {
+    // Patroni does one thing after another.
+    let asked = poll::until(step.limit, PAUSE, || async {
         match patroni.restart(&context.cluster).await {
-            Ok(()) => return comes_back(member, None, step, context).await,
-            // A stop or a start may take longer than an answer is waited for; it goes on.
-            Err(error) if error.code() == Code::ServiceTimedOut => {
-                return comes_back(member, before.as_ref(), step, context).await;
-            }
-            // Patroni does one thing after another.
-            Err(error) if operate::is_at_work(&error) && begin.elapsed() < step.limit => {
-                sleep(PAUSE).await;
-            }
-            Err(error) => return Err(error.left(THE_REST)),
+            Err(error) if operate::is_at_work(&error) => Err(error),
+            answer => Ok(answer),
         }
+    });
+    match asked.await.unwrap_or_else(|over| Err(over.last)) {
+        Ok(()) => comes_back(member, None, step, context).await,
+        // A stop or a start may take longer than an answer is waited for; it goes on.
+        Err(error) if error.code() == Code::ServiceTimedOut => {
+            comes_back(member, before.as_ref(), step, context).await
+        }
+        Err(error) => Err(error.left(THE_REST)),
     }
 }
 
@@ -333,8 +334,7 @@ async fn comes_back(
     step: &Step,
     context: &Context,
 ) -> Result<()> {
-    let begin = Instant::now();
-    loop {
+    let back = poll::until(step.limit, PAUSE, || async {
         let survey = patroni::survey(&context.http, &context.cluster).await;
         let anew = since.is_none()
             || told(&survey, member)
@@ -344,23 +344,20 @@ async fn comes_back(
             Some(leader) => told(&survey, leader).is_some_and(|status| status.streams_to(member)),
             None => false,
         };
-        if back && anew {
-            return Ok(());
+        if back && anew { Ok(()) } else { Err(survey) }
+    });
+    back.await.map_err(|over| {
+        let seconds = over.after.as_secs();
+        let what = format!("it did not come back within {seconds} s after its restart");
+        let error = Error::new(Code::StepTimedOut, what)
+            .on(member)
+            .left(THE_REST);
+        match over.last.get(member) {
+            Some(Ok(status)) => error.cause(format!("its PostgreSQL: {}", status.state)),
+            Some(Err(silent)) => error.cause(silent.to_string()),
+            None => error,
         }
-        if begin.elapsed() > step.limit {
-            let seconds = begin.elapsed().as_secs();
-            let what = format!("it did not come back within {seconds} s after its restart");
-            let error = Error::new(Code::StepTimedOut, what)
-                .on(member)
-                .left(THE_REST);
-            return Err(match survey.get(member) {
-                Some(Ok(status)) => error.cause(format!("its PostgreSQL: {}", status.state)),
-                Some(Err(silent)) => error.cause(silent.to_string()),
-                None => error,
-            });
-        }
-        sleep(PAUSE).await;
-    }
+    })
 }
 
 /// Waits until every replica has replayed what its leader has written at its start: until then it

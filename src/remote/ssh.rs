@@ -29,6 +29,7 @@ use crate::{
     error::{Code, Error, Result},
     event::Stream,
     inventory::HostName,
+    poll,
 };
 
 /// How long an idle connection outlives a run that was killed, in seconds.
@@ -136,29 +137,31 @@ impl SshRemote {
                 return Ok(link);
             }
         }
-        let deadline = Instant::now() + self.timeout;
-        loop {
+        let opened = poll::until(self.timeout, Duration::from_millis(150), || async {
             // ssh's own ConnectTimeout ends before this; it only bounds a client that hangs.
             let opened = timeout(self.timeout + STALL, self.open(host)).await;
             match opened.unwrap_or_else(|_| Err(stalled())) {
-                Ok(session) => {
-                    let link = Arc::new(Link {
-                        session: Arc::new(session),
-                        held: Mutex::default(),
-                        forwards: Mutex::default(),
-                    });
-                    *slot = Some(link.clone());
-                    return Ok(link);
+                Err(error) if !is_final(&error) => Err(error),
+                opened => Ok(opened),
+            }
+        });
+        match opened.await.unwrap_or_else(|over| Err(over.last)) {
+            Ok(session) => {
+                let link = Arc::new(Link {
+                    session: Arc::new(session),
+                    held: Mutex::default(),
+                    forwards: Mutex::default(),
+                });
+                *slot = Some(link.clone());
+                Ok(link)
+            }
+            Err(error) => {
+                if is_wrong_key(&full_text(&error))
+                    && let Some(named) = host_key_mismatch(&self.config, host).await
+                {
+                    return Err(named);
                 }
-                Err(error) if is_final(&error) || Instant::now() >= deadline => {
-                    if is_wrong_key(&full_text(&error))
-                        && let Some(named) = host_key_mismatch(&self.config, host).await
-                    {
-                        return Err(named);
-                    }
-                    return Err(connect_error(host, error, self.timeout, &self.config));
-                }
-                Err(_) => sleep(Duration::from_millis(150)).await,
+                Err(connect_error(host, error, self.timeout, &self.config))
             }
         }
     }

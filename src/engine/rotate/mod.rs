@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::ssh::SshKeys;
@@ -24,7 +23,7 @@ use crate::{
     event::Event,
     inventory::Role,
     machine::Machine,
-    plan,
+    plan, poll,
     quantity::count,
     services::postgres::patroni::{self, Replication},
     workspace::{AuthorityStage, SecretsStage},
@@ -277,8 +276,7 @@ async fn logins(connected: &Connected<'_>, cluster: &Cluster) -> Result<()> {
         .with_role(Role::Postgres)
         .map(|node| node.name.as_str())
         .collect();
-    let deadline = Instant::now() + LOGIN;
-    loop {
+    let logged_in = poll::until(LOGIN, Duration::from_millis(300), || async {
         let survey = patroni::survey(&connected.http, cluster).await;
         let others = patroni::leader_of(&survey)
             .and_then(|leader| Some((leader, survey[leader].as_ref().ok()?)))
@@ -288,21 +286,18 @@ async fn logins(connected: &Connected<'_>, cluster: &Cluster) -> Result<()> {
                 elsewhere(&replicas, &status.replication, wanted)
             })
             .unwrap_or_default();
-        if others.is_empty() {
-            return Ok(());
+        match others.is_empty() {
+            true => Ok(()),
+            false => Err(others.join(", ")),
         }
-        if Instant::now() > deadline {
-            return Err(Error::new(
-                Code::RotationIncomplete,
-                format!(
-                    "{} did not log in as {wanted} within {} s",
-                    others.join(", "),
-                    LOGIN.as_secs()
-                ),
-            ));
-        }
-        sleep(Duration::from_millis(300)).await;
-    }
+    });
+    logged_in.await.map_err(|over| {
+        let (others, seconds) = (over.last, LOGIN.as_secs());
+        Error::new(
+            Code::RotationIncomplete,
+            format!("{others} did not log in as {wanted} within {seconds} s"),
+        )
+    })
 }
 
 /// The replicas that are logged in, and not as the role `wanted`.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
 use ipnet::Ipv4Net;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
     container::{self, Found, Spec},
@@ -15,6 +15,7 @@ use crate::{
     error::{Code, Error, Result},
     event::{Events, HostState},
     inventory::HostName,
+    poll,
     provider::{Machine, ssh_probe::answers},
 };
 
@@ -95,24 +96,28 @@ pub(super) async fn readdress(
     let (port, timeout) = ssh;
     let deadline = Instant::now() + timeout;
     for (spec, container) in &moving {
-        while !answers(spec.address, port).await {
-            if Instant::now() >= deadline {
-                return Err(Error::new(
-                    Code::HostDidNotStart,
-                    format!(
-                        "nothing answers as SSH on its new address {}:{port} after {} s",
-                        spec.address,
-                        timeout.as_secs()
-                    ),
-                )
-                .on(spec.host)
-                .left(format!(
-                    "the container {} runs, and has that address",
-                    container.name
-                )));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let reached = poll::until(left, Duration::from_millis(50), || async {
+            match answers(spec.address, port).await {
+                true => Ok(()),
+                false => Err(()),
             }
-            sleep(Duration::from_millis(50)).await;
-        }
+        });
+        reached.await.map_err(|_| {
+            Error::new(
+                Code::HostDidNotStart,
+                format!(
+                    "nothing answers as SSH on its new address {}:{port} after {} s",
+                    spec.address,
+                    timeout.as_secs()
+                ),
+            )
+            .on(spec.host)
+            .left(format!(
+                "the container {} runs, and has that address",
+                container.name
+            ))
+        })?;
         let detail = spec.address.to_string();
         events.host(spec.host, HostState::Moved, Some(detail));
     }

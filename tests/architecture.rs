@@ -63,13 +63,22 @@ fn the_command_line_and_the_engine_meet_at_the_operator() {
     }
 }
 
-/// The table of services is asked by everybody, so that what it is made of needs none who asks.
+/// The table of services is asked by everybody, so that what it is made of needs none who asks. Clients are asked
+/// by whoever plans, and a service's health asks the plan.
 #[test]
-fn what_a_service_says_of_itself_needs_no_module() {
+fn a_service_has_three_layers() {
     let graph = modules();
-    assert!(graph.keys().filter(|it| it.starts_with(CLIENTS)).count() >= 3);
+    assert!(graph.keys().filter(|it| it.starts_with(CLIENTS)).count() >= 4);
     let allowed = ["configs", "contract"].map(str::to_owned);
     assert!(graph["services"].is_subset(&BTreeSet::from(allowed)));
+    assert!(graph[HEALTH].contains("plan") && graph["plan"].contains("services::etcd"));
+    for asks in ["verify", "engine", "execute"] {
+        assert!(graph[asks].contains(HEALTH), "{asks}");
+    }
+    for (file, text) in sources() {
+        let below = file[0] == "services" && layer(&file) != HEALTH;
+        assert!(!(below && text.contains("health::")), "{file:?}");
+    }
 }
 
 #[test]
@@ -186,7 +195,11 @@ fn the_reader_sees_what_is_there() {
     let text = "use crate::{a, services::{Role, etcd::{Etcd, Member}}};\nuse crate::services;\n\
                 fn f() { crate::services::postgres::patroni::g(crate::services::ALL) }\n";
     let seen: Vec<String> = of_services(text).into_iter().collect();
-    assert_eq!(seen, ["ALL", "Role", "etcd", "postgres", "self"]);
+    assert_eq!(seen, ["services", "services::etcd", "services::postgres"]);
+    let text =
+        "use crate::services::{etcd::{Etcd, health}, postgres::health::leader, health::Check};";
+    let seen: Vec<String> = of_services(text).into_iter().collect();
+    assert_eq!(seen, ["services::etcd", "services::health"]);
     let link = |to: &str| BTreeSet::from([to.to_owned()]);
     let mut graph = Graph::from([("a".into(), link("b")), ("b".into(), link("c"))]);
     assert_eq!(cycle(&graph), None);
@@ -274,32 +287,18 @@ fn items(text: &str) -> Vec<&str> {
 
 /// How the modules of clients are called here: `services::etcd`.
 const CLIENTS: &str = "services::";
+/// What says how services are: `services/health.rs`, and each service's own.
+const HEALTH: &str = "services::health";
 
-/// The modules of the tree. What lies in a service's folder beside its `mod.rs` is a module of its own:
-/// the service's client, which needs more than the table may.
+/// The modules of the tree. A service's folder is in three of them: its `mod.rs` in the table, `health` in what
+/// says how services are, and the rest is the service's client.
 fn modules() -> Graph {
-    let sources = sources();
-    let is_client = |file: &[String]| file.len() > 2 && file[0] == "services";
-    let services: BTreeSet<&String> = sources
-        .iter()
-        .filter(|(file, _)| is_client(file))
-        .map(|(file, _)| &file[1])
-        .collect();
     let mut graph = Graph::new();
-    for (file, text) in &sources {
-        let module = match is_client(file) {
-            true => format!("{CLIENTS}{}", file[1]),
-            false => file[0].clone(),
-        };
-        let found = graph.entry(module).or_default();
+    for (file, text) in &sources() {
+        let found = graph.entry(layer(file)).or_default();
         let mut named = names(text, "crate::");
         if named.remove("services") {
-            found.extend(of_services(text).into_iter().map(
-                |word| match services.contains(&word) {
-                    true => format!("{CLIENTS}{word}"),
-                    false => "services".to_owned(),
-                },
-            ));
+            found.extend(of_services(text));
         }
         found.extend(named);
     }
@@ -310,7 +309,18 @@ fn modules() -> Graph {
     graph
 }
 
-/// What of `crate::services` is named: `etcd`, `Role`, and `self` for the whole.
+/// The module that a file is part of.
+fn layer(file: &[String]) -> String {
+    let parts: Vec<&str> = file.iter().map(String::as_str).collect();
+    match parts.as_slice() {
+        ["services", "health"] | ["services", _, "health", ..] => HEALTH.to_owned(),
+        ["services", service, _, ..] => format!("{CLIENTS}{service}"),
+        [module, ..] => (*module).to_owned(),
+        [] => String::new(),
+    }
+}
+
+/// The modules of `crate::services` that are named.
 fn of_services(text: &str) -> BTreeSet<String> {
     let uses = text.match_indices("crate::");
     let named = uses.flat_map(|(at, word)| items(&text[at + word.len()..]));
@@ -318,12 +328,35 @@ fn of_services(text: &str) -> BTreeSet<String> {
     for item in named.filter_map(|item| item.strip_prefix("services")) {
         match item.strip_prefix("::") {
             None => {
-                found.insert("self".to_owned());
+                found.insert("services".to_owned());
             }
-            Some(rest) => found.extend(items(rest).into_iter().map(word)),
+            Some(rest) => found.extend(items(rest).into_iter().flat_map(of_service)),
         }
     }
     found
+}
+
+/// The same of what stands behind `services::`: `etcd::{Etcd, health}`.
+fn of_service(item: &str) -> BTreeSet<String> {
+    let name = word(item);
+    if name == "health" {
+        return BTreeSet::from([HEALTH.to_owned()]);
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/services");
+    if !folder.join(&name).is_dir() {
+        return BTreeSet::from(["services".to_owned()]);
+    }
+    let client = || format!("{CLIENTS}{name}");
+    let Some(rest) = item[name.len()..].strip_prefix("::") else {
+        return BTreeSet::from([client()]);
+    };
+    let parts = items(rest).into_iter().map(word);
+    parts
+        .map(|part| match part.as_str() {
+            "health" => HEALTH.to_owned(),
+            _ => client(),
+        })
+        .collect()
 }
 
 fn word(text: &str) -> String {

@@ -13,12 +13,13 @@ use crate::{
     cluster::{Cluster, TlsStage},
     error::Result,
     event::{Event, Events},
-    execute::{self, SharedSurvey},
+    execute,
     http::Http,
     inventory::HostName,
     machine::Machine,
     plan::Plan,
     remote::Remote,
+    services::postgres::SharedSurvey,
     verify::Prover,
 };
 

@@ -19,20 +19,18 @@ use crate::{
     inventory::HostName,
     plan::{Action, Plan, Step, StepId},
     remote::{Output, Remote, Script},
+    services::postgres::SharedSurvey,
 };
 
 mod action;
 mod diagnose;
 mod operate;
 mod restart;
-mod shared;
 pub(crate) mod space;
 #[cfg(test)]
 mod tests;
 mod trial;
 mod wait;
-
-pub use shared::SharedSurvey;
 
 /// Everything that a step needs to be done.
 #[derive(Clone)]

@@ -12,8 +12,8 @@ use crate::{
     plan::{Condition, Step},
     remote::Script,
     services::{
-        etcd::Etcd,
-        postgres::patroni::{self, Patroni, Status},
+        health::{self, Seen, Ways},
+        postgres,
     },
 };
 
@@ -32,16 +32,21 @@ pub(super) async fn wait(
     context: &Context,
     say: Say<'_>,
 ) -> Result<()> {
+    let ways = Ways {
+        cluster: &context.cluster,
+        remote: &*context.remote,
+        http: &context.http,
+        survey: &context.survey,
+    };
     let latest = Latest::default();
     let begin = Instant::now();
     let mut unit_looked = Instant::now();
     let mut progress = Instant::now();
     loop {
         let seen = match condition {
-            Condition::EtcdHealthy => etcd(&step.host, context).await,
-            Condition::Leader => leader(context).await,
-            Condition::Streaming => streaming(&step.host, context).await,
-            Condition::Registered => registered(&step.host, context).await,
+            Condition::Ready(role) => health::of(*role).ready(&step.host, &ways).await,
+            Condition::Leader => postgres::health::leader(&ways).await,
+            Condition::Streaming => postgres::health::streaming(&step.host, &ways).await,
         };
         let state = match seen {
             Seen::Met => return Ok(()),
@@ -68,130 +73,6 @@ pub(super) async fn wait(
             dying(step, context).await?;
         }
         sleep(PAUSE).await;
-    }
-}
-
-enum Seen {
-    Met,
-    /// Waiting cannot help.
-    Never(Error),
-    /// Not yet, and this is how it is.
-    Not(String),
-    /// Not yet, but it is getting there.
-    Working(String),
-}
-
-async fn etcd(host: &HostName, context: &Context) -> Seen {
-    match Etcd::on(&context.http, host).health().await {
-        Ok(health) if health.healthy => Seen::Met,
-        Ok(_) => Seen::Not(ailing(host, context).await),
-        Err(error) if error.code() == Code::SshForwardingRefused => Seen::Never(error),
-        Err(error) => Seen::Not(silent("etcd", &error)),
-    }
-}
-
-/// What an etcd lacks that answers and is not healthy: an alarm makes it so too, and stays.
-async fn ailing(host: &HostName, context: &Context) -> String {
-    let alarms = Etcd::on(&context.http, host).alarms().await;
-    let kinds: Vec<String> = alarms
-        .unwrap_or_default()
-        .into_iter()
-        .map(|alarm| alarm.kind)
-        .filter(|kind| !kind.is_empty())
-        .collect();
-    if kinds.is_empty() {
-        return "etcd has no leader yet".into();
-    }
-    let kinds = kinds.join(", ");
-    format!("etcd has an alarm ({kinds}), which stays until it is disarmed: docs/verify.md#alarms")
-}
-
-async fn leader(context: &Context) -> Seen {
-    let survey = context.survey.get(&context.http, &context.cluster).await;
-    let states: Vec<String> = survey
-        .iter()
-        .map(|(host, status)| format!("{host}: {}", describe(status)))
-        .collect();
-    let Some(host) = patroni::leader_of(&survey) else {
-        return Seen::Not(states.join("; "));
-    };
-    match Patroni::on(&context.http, host).is_leader().await {
-        Ok(true) => Seen::Met,
-        _ => Seen::Not(states.join("; ")),
-    }
-}
-
-async fn streaming(host: &HostName, context: &Context) -> Seen {
-    let survey = context.survey.get(&context.http, &context.cluster).await;
-    match patroni::leader_of(&survey) {
-        Some(leader) if leader == host => return Seen::Met,
-        Some(leader) => {
-            let streams = survey[leader]
-                .as_ref()
-                .is_ok_and(|status| status.streams_to(host));
-            if streams {
-                return Seen::Met;
-            }
-        }
-        None => {}
-    }
-    let Some(status) = survey.get(host) else {
-        return Seen::Not("no such host".into());
-    };
-    let state = describe(status);
-    let working = status
-        .as_ref()
-        .is_ok_and(|status| status.state.contains("creating replica"));
-    if working {
-        Seen::Working(state)
-    } else {
-        Seen::Not(state)
-    }
-}
-
-/// Whether Patroni answers on `host` and has told the DCS where it is now.
-async fn registered(host: &HostName, context: &Context) -> Seen {
-    let status = Patroni::on(&context.http, host).status().await;
-    let running = status.as_ref().is_ok_and(Status::is_running);
-    if !running {
-        return Seen::Not(describe(&status));
-    }
-    let Some(node) = context.cluster.node(host) else {
-        return Seen::Not("no such host".into());
-    };
-    let address = format!("://{}:", node.address);
-    for etcd in context.cluster.with_role(Role::Etcd) {
-        let keys = Etcd::on(&context.http, &etcd.name)
-            .patroni_keys(context.cluster.name())
-            .await;
-        let Ok(keys) = keys else { continue };
-        let told = keys
-            .members
-            .get(host.as_str())
-            .and_then(|member| member["conn_url"].as_str())
-            .is_some_and(|url| url.contains(&address));
-        if told {
-            return Seen::Met;
-        }
-    }
-    Seen::Not("the DCS does not know where it is yet".into())
-}
-
-fn describe(status: &Result<Status>) -> String {
-    match status {
-        Ok(status) if status.state.is_empty() => "Patroni does not say how it is".into(),
-        Ok(status) if status.role.is_empty() => status.state.clone(),
-        Ok(status) => format!("{}, {}", status.role, status.state),
-        Err(error) => silent("Patroni", error),
-    }
-}
-
-/// That a service does not answer, with the last cause that was seen: that nobody listens yet is one,
-/// that a certificate is not valid is another.
-fn silent(service: &str, error: &Error) -> String {
-    match error.causes().last() {
-        Some(cause) => format!("{service} does not answer yet ({cause})"),
-        None => format!("{service} does not answer yet ({})", error.what()),
     }
 }
 

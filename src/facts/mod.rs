@@ -130,6 +130,17 @@ pub struct Listener {
     pub unit: String,
 }
 
+impl Listener {
+    /// The process in words, with its unit.
+    pub fn who(&self) -> String {
+        match (self.pid, self.unit.as_str()) {
+            (Some(pid), "") => format!("{} (pid {pid})", self.process),
+            (Some(pid), unit) => format!("{} (pid {pid}, {unit})", self.process),
+            (None, _) => "a process that cannot be seen".to_owned(),
+        }
+    }
+}
+
 /// A role in the running database, of those that were asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DbRole {

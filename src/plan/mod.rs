@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     cluster::KnownHost,
     facts::Facts,
-    inventory::HostName,
+    inventory::{HostName, Role},
     remote::Script,
     secret::never_shown,
     services::etcd::{self, PatroniKeys},
@@ -104,14 +104,12 @@ pub enum Change {
 /// What a step waits to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// The etcd on the step's host answers and sees a leader.
-    EtcdHealthy,
+    /// The service on the step's host is ready, by its own health (`services::health`).
+    Ready(Role),
     /// One member is primary and takes writes.
     Leader,
     /// The leader streams to the step's host.
     Streaming,
-    /// The Patroni on the step's host answers, and the DCS knows it under its address.
-    Registered,
 }
 
 never_shown!(Action, Step, Plan, Found);

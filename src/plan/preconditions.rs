@@ -98,16 +98,11 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
             .iter()
             .any(|role| listener.unit == format!("{}.service", role.unit()));
         if !(ours && (expected || listener.unit.is_empty())) {
-            let who = match (listener.pid, listener.unit.as_str()) {
-                (Some(pid), "") => format!("{} (pid {pid})", listener.process),
-                (Some(pid), unit) => format!("{} (pid {pid}, {unit})", listener.process),
-                (None, _) => "a process that cannot be seen".to_owned(),
-            };
             named.push(listener.unit.as_str());
             findings.push(
                 Error::new(
                     Code::PortInUse,
-                    format!("port {} is taken by {who}", listener.port),
+                    format!("port {} is taken by {}", listener.port, listener.who()),
                 )
                 .hint("stop it and keep it from starting, or choose another port in the inventory"),
             );

@@ -67,7 +67,7 @@ pub(super) fn restart_patroni_in_turn(
             why: "the DCS must know it again before the next goes".into(),
             after: vec![step],
             changes: Vec::new(),
-            action: Action::Await(Condition::Registered),
+            action: Action::Await(Condition::Ready(Role::Postgres)),
             limit: Duration::from_secs(60),
             units: vec!["patroni"],
         })];

@@ -1,15 +1,13 @@
 //! The plan of `up`: from what was found to what should be.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::{
-    Action, Condition, Found, Plan, Step, StepId, bootstrap_recovery,
+    Found, Plan, StepId, bootstrap_recovery,
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    membership, metadata_guard, newest, packages, parameters, preconditions, requirements,
+    membership, metadata_guard, newest, packages, parameters, preconditions, requirements, waits,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -91,7 +89,10 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
                 Role::Etcd => etcds.push((node, configured)),
                 // What nobody else has to wait for.
                 _ => {
-                    components::run_unit(&mut plan, node, *role, &configured, &[]);
+                    let step = components::run_unit(&mut plan, node, *role, &configured, &[]);
+                    if let Some(step) = step {
+                        waits::await_ready(&mut plan, node, *role, vec![step]);
+                    }
                 }
             }
         }
@@ -108,7 +109,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
         plan.partial = true;
         if dcs_ready.is_empty() {
             for (node, _) in &etcds {
-                await_etcd(&mut plan, node, Vec::new());
+                waits::await_ready(&mut plan, node, Role::Etcd, Vec::new());
             }
         }
         return Ok(plan);
@@ -171,7 +172,7 @@ fn etcd(
             }
             continue;
         };
-        let wait = await_etcd(plan, node, vec![step]);
+        let wait = waits::await_ready(plan, node, Role::Etcd, vec![step]).unwrap_or(step);
         let wait = if first {
             wait
         } else {
@@ -185,17 +186,4 @@ fn etcd(
         healthy.push(wait);
     }
     healthy
-}
-
-fn await_etcd(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
-    plan.push(Step {
-        host: node.name.clone(),
-        name: "await-etcd",
-        why: "Patroni can only begin once the DCS answers".into(),
-        after,
-        changes: Vec::new(),
-        action: Action::Await(Condition::EtcdHealthy),
-        limit: Duration::from_secs(60),
-        units: vec!["etcd"],
-    })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, Condition, Plan, Step, StepId};
-use crate::cluster::Node;
+use crate::{cluster::Node, inventory::Role};
 
 /// How long a leader or a first replica may take.
 pub(super) const FORMING: Duration = Duration::from_secs(180);
@@ -22,4 +22,24 @@ pub(super) fn await_streaming(plan: &mut Plan, node: &Node, after: Vec<StepId>) 
         limit: COPYING,
         units: vec!["patroni"],
     })
+}
+
+/// Waits until a service is ready, where it says that something waits for it.
+pub(super) fn await_ready(
+    plan: &mut Plan,
+    node: &Node,
+    role: Role,
+    after: Vec<StepId>,
+) -> Option<StepId> {
+    let wait = role.service().wait.as_ref()?;
+    Some(plan.push(Step {
+        host: node.name.clone(),
+        name: wait.step,
+        why: wait.why.into(),
+        after,
+        changes: Vec::new(),
+        action: Action::Await(Condition::Ready(role)),
+        limit: wait.limit,
+        units: vec![role.unit()],
+    }))
 }

@@ -1,7 +1,8 @@
 //! What runs on the hosts: a folder a service, and the one table that lists them.
 //!
 //! A service's `mod.rs` says what it is ([`Service`]): data that needs no other module, so that all of
-//! them can ask for it. Beside it lies the service's client, if it has one.
+//! them can ask for it. Beside it lies the service's client, if it has one, and `health.rs`, which says how
+//! it is ([`health`]).
 
 use serde::{Serialize, Serializer};
 
@@ -10,16 +11,31 @@ pub mod etcd;
 mod exercise;
 pub mod file;
 pub mod haproxy;
+pub(crate) mod health;
 pub mod port;
 pub mod postgres;
 mod service;
 
 pub use file::{Effect, Kind, Stage, Visibility};
 pub use port::{Caller, Number, Setting};
-pub use service::{Data, Hosts, Package, Rows, Service, When, asked_at, of_unit};
+pub use service::{Data, Hosts, Package, Service, Wait, When, asked_at, of_unit};
 
-/// Makes [`Role`] of the lines of the table.
+/// The table: a line a service, its role and its folder. What goes by it is made of these lines.
 macro_rules! table {
+    ($made:ident) => {
+        $made! {
+            Postgres = postgres,
+            Etcd = etcd,
+            Haproxy = haproxy,
+            #[cfg(test)]
+            Exercise = exercise,
+        }
+    };
+}
+use table;
+
+/// Makes [`Role`] of the table.
+macro_rules! roles {
     ($($(#[$attribute:meta])* $role:ident = $folder:ident,)*) => {
         /// What a host is for: a service, as the inventory gives it to a host.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,15 +57,7 @@ macro_rules! table {
         }
     };
 }
-
-// The table: a line a service, its role and its folder.
-table! {
-    Postgres = postgres,
-    Etcd = etcd,
-    Haproxy = haproxy,
-    #[cfg(test)]
-    Exercise = exercise,
-}
+table!(roles);
 
 impl Role {
     /// Its word in the inventory.

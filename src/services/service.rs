@@ -1,5 +1,7 @@
 //! What a service says of itself.
 
+use std::time::Duration;
+
 use super::{
     Role,
     file::Entry,
@@ -60,7 +62,10 @@ pub struct Service {
     pub taken_off: &'static str,
     /// Whether the program that the unit's process has open is the service itself.
     pub runs_its_program: bool,
-    pub status: Rows,
+    /// The step that waits for it once its unit was started, where anything does.
+    pub wait: Option<Wait>,
+    /// Whether `verify` looks which ports its unit listens on; not for one that is asked at all of them anyway.
+    pub ports_looked_at: bool,
 }
 
 impl Service {
@@ -93,7 +98,8 @@ impl Service {
             is_member: false,
             taken_off: "it may still be used, and no run would tell it of changes",
             runs_its_program: true,
-            status: Rows::Unit,
+            wait: None,
+            ports_looked_at: true,
         }
     }
 
@@ -300,13 +306,12 @@ impl Data {
     }
 }
 
-/// What `status` shows of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rows {
-    /// A table that `status` makes for it.
-    Own,
-    /// A row for each host: how the unit is.
-    Unit,
+/// A step that waits until a service is ready, by its own health ([`super::health`]).
+pub struct Wait {
+    /// The step's name.
+    pub step: &'static str,
+    pub why: &'static str,
+    pub limit: Duration,
 }
 
 /// The service that pgherd asks at `port`. A port that the inventory chooses is HAProxy's.

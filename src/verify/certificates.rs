@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, check};
+use super::Check;
 use crate::{
     facts::Facts,
     http::{Lapsed, service},
@@ -15,7 +15,7 @@ use crate::{
     workspace::{Lapse, validities},
 };
 
-pub(super) const NAME: &str = "certificates";
+const NAME: &str = "certificates";
 
 /// Where certificates lie on hosts, each service's in a folder of its own.
 const FOLDER: &str = "/etc/pgherd/tls/";
@@ -32,7 +32,7 @@ pub(super) fn certificates(
     now: jiff::Timestamp,
 ) -> Check {
     let wrong = findings(facts, shown, now);
-    check(NAME, wrong, "every certificate is valid".into())
+    Check::of(NAME, wrong, "every certificate is valid".into())
 }
 
 /// What is not valid, a sentence each.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, check};
+use super::Check;
 use crate::{facts::Facts, inventory::HostName, plan::clock_off};
 
 /// How far a host's clock may be from the others', in milliseconds.
@@ -42,7 +42,7 @@ pub(super) fn clock(facts: &BTreeMap<HostName, Facts>) -> Check {
         ),
         false => format!("all clocks agree within {limit} s"),
     };
-    check("clock", wrong, right)
+    Check::of("clock", wrong, right)
 }
 
 #[cfg(test)]

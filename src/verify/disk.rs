@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Check, check};
+use super::Check;
 use crate::{
     cluster::Cluster,
     facts::{Facts, Space},
@@ -75,7 +75,7 @@ pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Chec
         Some((used, place)) => format!("there is room; fullest is {place}, {used} %"),
         None => String::new(),
     };
-    check("disk", wrong, right)
+    Check::of("disk", wrong, right)
 }
 
 /// Of 100.

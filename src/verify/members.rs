@@ -1,10 +1,9 @@
 //! Whether everybody who is a member, or at work, is declared.
 
-use super::{Check, Prover, check};
+use super::{Check, Prover};
 use crate::{
     inventory::Role,
     plan::{Found, membership},
-    services::postgres::patroni,
 };
 
 impl Prover {
@@ -21,27 +20,10 @@ impl Prover {
             .with_role(Role::Postgres)
             .map(|node| node.name.as_str())
             .collect();
-        check(
+        Check::of(
             "members",
             wrong,
             format!("all are declared ({})", declared.join(", ")),
         )
-    }
-
-    /// The leader by the word of any member that answers, for when none of the declared ones leads.
-    pub(super) async fn undeclared_leader(&self) -> Option<String> {
-        for node in self.cluster.with_role(Role::Postgres) {
-            let asked = patroni::Patroni::on(&self.http, &node.name);
-            let Ok(topology) = asked.topology().await else {
-                continue;
-            };
-            let leader = topology.leader()?;
-            let declared = self
-                .cluster
-                .with_role(Role::Postgres)
-                .any(|node| node.name.as_str() == leader.name);
-            return (!declared).then(|| leader.name.clone());
-        }
-        None
     }
 }

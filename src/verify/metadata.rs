@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Check;
+use super::{Check, Settles};
 use crate::{
     cluster::Cluster,
     facts::{Facts, METADATA_GUARD, MetadataGuard},
@@ -11,7 +11,7 @@ use crate::{
     services::When,
 };
 
-pub(super) const NAME: &str = "metadata";
+const NAME: &str = "metadata";
 
 /// `None` for hosts that pgherd did not launch on EC2.
 pub(super) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Check> {
@@ -36,11 +36,8 @@ pub(super) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Opt
         true => wrong,
         false => vec![format!("{}; `up` puts it right", wrong.join("; "))],
     };
-    Some(super::check(
-        NAME,
-        wrong,
-        "only root may ask for a host's user data".into(),
-    ))
+    let right = "only root may ask for a host's user data";
+    Some(Check::of(NAME, wrong, right.into()).settles(Settles::Never))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
 
-use super::{Check, Prover, check};
+use super::{Check, Prover};
 use crate::{
     cluster::{Address, Node, PATRONI_PORT},
     error::Result,
@@ -17,7 +17,7 @@ use crate::{
     services::postgres::patroni::Status,
 };
 
-pub(super) const NAME: &str = "network";
+const NAME: &str = "network";
 
 /// How long a host may take to ask all others.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -48,7 +48,7 @@ pub(super) async fn look(
         // A host that cannot be asked is told by `versions`.
         wrong.extend(unreached(host, &answer.unwrap_or_default(), prover, &runs));
     }
-    check(NAME, wrong, "the members reach each other, and etcd".into())
+    Check::of(NAME, wrong, "the members reach each other, and etcd".into())
 }
 
 /// A member that does not reach etcd; `epoch` is the time by its own clock.

@@ -98,8 +98,8 @@ async fn refuse_full(sql: &Sql, called: &str) -> Result<()> {
 
 pub(super) async fn check(prover: &Prover) -> Check {
     match trip(prover).await {
-        Ok(detail) => super::check("front-door", Vec::new(), detail),
-        Err(error) => super::check("front-door", vec![error.to_string()], String::new()),
+        Ok(detail) => Check::of("front-door", Vec::new(), detail),
+        Err(error) => Check::of("front-door", vec![error.to_string()], String::new()),
     }
 }
 

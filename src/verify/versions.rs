@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Check, Prover, check};
+use super::{Check, Prover, Settles};
 use crate::{
     cluster::Node,
     error::{Code, Error, Result},
@@ -11,7 +11,7 @@ use crate::{
     services::postgres::patroni::Status,
 };
 
-pub(super) const NAME: &str = "versions";
+const NAME: &str = "versions";
 
 /// How long a host may take to say what it has.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Sta
             Err(error) => wrong.push(error.to_string()),
         }
     }
-    check(NAME, wrong, "what runs is what is installed".into())
+    Check::of(NAME, wrong, "what runs is what is installed".into()).settles(Settles::Never)
 }
 
 async fn ask(prover: &Prover, node: &Node) -> Result<Installed> {

@@ -26,7 +26,7 @@ use crate::{
     configs::PatroniConfig,
     engine::context::Context,
     error::{Code, Error, Result},
-    facts::Os,
+    facts::{Listener, Os},
     inventory::{HostName, Role},
     plan::{
         Action, Found, Step,
@@ -203,6 +203,33 @@ impl Hosts {
                 "GET /patroni" => (200, status(model, leads).to_string()),
                 _ => (404, String::new()),
             }
+        })
+    }
+
+    /// A service that is played by its unit alone: it answers anything once it runs.
+    fn other(&self, host: &HostName, port: u16) -> Option<Answer> {
+        self.with(|model| {
+            let cluster = &model.world.cluster;
+            let listens = |role: &&Role| {
+                let service = role.service();
+                let mut ports = service
+                    .ports
+                    .iter()
+                    .map(|it| cluster.inventory.port(it.number));
+                service.ports_looked_at && ports.any(|it| it == port)
+            };
+            let role = cluster.nodes[host].roles.iter().find(listens)?;
+            let unit = role.unit();
+            // Or whoever else has taken its port.
+            let facts = &model.world.found.facts[host];
+            let taken = |it: &Listener| it.port == port && it.unit != format!("{unit}.service");
+            if facts.listeners.iter().any(taken) {
+                return Some((200, String::new()));
+            }
+            Some((
+                if model.is_able(host, unit) { 200 } else { 503 },
+                String::new(),
+            ))
         })
     }
 
@@ -394,7 +421,10 @@ impl Remote for Hosts {
             tokio::spawn(serve(far, move |asked| match port {
                 2379 => this.etcd(&host, asked),
                 8008 => this.patroni(&host, asked),
-                _ => this.haproxy(&host),
+                _ => match this.other(&host, port) {
+                    Some(answer) => answer,
+                    None => this.haproxy(&host),
+                },
             }));
         }
         Ok(Box::new(near))

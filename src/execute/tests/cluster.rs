@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::hosts::{Deed, Hosts, member, script, step, walk};
 use crate::{
     event::Outcome::{Changed, Done, Failed},
+    inventory::Role,
     plan::{Action, Condition, Step},
     remote::Script,
 };
@@ -29,10 +30,58 @@ async fn a_wait_ends_when_etcd_is_healthy() {
         },
         _ => NOBODY,
     });
-    let wait = step("node4", Action::Await(Condition::EtcdHealthy), &[]);
+    let wait = step("node4", Action::Await(Condition::Ready(Role::Etcd)), &[]);
     let walked = walk(hosts, vec![wait]).await;
     assert_eq!(walked.outcomes(), [Done]);
     assert_eq!(walked.said(), ["etcd has no leader yet"], "once a state");
+}
+
+/// A service that says nothing of its own is ready once its unit runs.
+#[tokio::test]
+async fn a_service_is_waited_for_by_its_own_health() {
+    let asked = AtomicUsize::new(0);
+    let hosts = Hosts::serving(move |question| match question {
+        ("node4", 8999, "GET /", _) => match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => NOBODY,
+            _ => (200, Value::Null),
+        },
+        _ => NOBODY,
+    });
+    let wait = step(
+        "node4",
+        Action::Await(Condition::Ready(Role::Exercise)),
+        &[],
+    );
+    let walked = walk(hosts, vec![wait]).await;
+    assert_eq!(walked.outcomes(), [Done]);
+    assert_eq!(
+        walked.said(),
+        ["the exercise does not answer yet (the exercise answered 503 Service Unavailable)"]
+    );
+
+    let asked = AtomicUsize::new(0);
+    let hosts = Hosts::new(move |_, script| {
+        assert!(script.contains("systemctl is-active haproxy"), "{script:?}");
+        match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => Deed::Breaks,
+            1 => Deed::Ends(3, "activating\n", ""),
+            _ => Deed::Ends(0, "active\n", ""),
+        }
+    });
+    let wait = step(
+        "haproxy",
+        Action::Await(Condition::Ready(Role::Haproxy)),
+        &[],
+    );
+    let walked = walk(hosts, vec![wait]).await;
+    assert_eq!(walked.outcomes(), [Done]);
+    assert_eq!(
+        walked.said(),
+        [
+            "haproxy does not answer yet (the connection broke)",
+            "haproxy is activating"
+        ]
+    );
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::{Code, Error, Result},
     event::{Event, Events, Outcome, Stamped},
-    execute::{self, Context, SharedSurvey},
+    execute::{self, Context},
     http::Http,
     inventory::HostName,
     plan::{
@@ -21,6 +21,7 @@ use crate::{
         tests::world::{FIVE, cluster},
     },
     remote::{Connection, OnLine, Output, Remote, Script},
+    services::postgres::SharedSurvey,
 };
 
 /// What becomes of a script.

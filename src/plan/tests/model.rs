@@ -14,7 +14,7 @@ use crate::{
     plan::{Action, Change, Condition, Plan, Step, StepId, packages},
     render::{self, Effect, Stage},
     services::{
-        self, Rows,
+        self,
         etcd::{Member, PatroniKeys},
     },
 };
@@ -158,17 +158,15 @@ impl Model {
     pub(crate) fn can(&self, step: &Step) -> bool {
         match &step.action {
             Action::Run(_) | Action::Wake | Action::TakeOver | Action::TryParameters(_) => true,
-            Action::Await(Condition::EtcdHealthy) => {
-                self.dcs_is_up() && self.is_able(&step.host, "etcd")
+            Action::Await(Condition::Ready(role)) => {
+                let alone = !role.service().is_member;
+                (alone || self.dcs_is_up()) && self.is_able(&step.host, role.unit())
             }
             Action::Await(Condition::Leader)
             | Action::RunOnLeader(_)
             | Action::PatchConfig(_)
             | Action::RestartPending => self.leader().is_some(),
             Action::Await(Condition::Streaming) => self.streams(&step.host),
-            Action::Await(Condition::Registered) => {
-                self.dcs_is_up() && self.is_able(&step.host, "patroni")
-            }
             Action::ReleaseBootstrap { .. }
             | Action::ForgetMember
             | Action::UpdateEtcdMember { .. } => self.dcs_is_up(),
@@ -317,7 +315,7 @@ impl Model {
             },
         );
         facts.etcd_data |= role == Role::Etcd;
-        if role.service().status == Rows::Unit {
+        if role.service().ports_looked_at {
             super::world::listen(&inventory, role, facts);
         }
         let known = self.members.iter().any(|it| it.name == step.host.as_str());

@@ -1,7 +1,9 @@
 //! etcd, in which the members of the database agree on who leads.
 
+use std::time::Duration;
+
 use super::{
-    Caller, Data, Effect, Hosts, Number, Role, Rows, Service,
+    Caller, Data, Effect, Hosts, Number, Role, Service, Wait,
     file::{Entry, certificate, config, key, template},
     port::Port,
     service::{Package, unit},
@@ -12,6 +14,7 @@ use crate::{
 };
 
 mod client;
+pub(crate) mod health;
 
 pub use client::{Alarm, Etcd, Health, Member, PatroniKeys, View, prefix};
 
@@ -76,7 +79,12 @@ pub(super) const SERVICE: Service = Service {
     connects: true,
     is_member: true,
     taken_off: "its vote still counts in etcd's quorum",
-    status: Rows::Own,
+    wait: Some(Wait {
+        step: "await-etcd",
+        why: "Patroni can only begin once the DCS answers",
+        limit: Duration::from_secs(60),
+    }),
+    ports_looked_at: false,
     ..Service::new("etcd", unit!("etcd"), ETCD_CONFIG)
 };
 

@@ -2,15 +2,19 @@
 //!
 //! It is part of tests alone. docs/contributing.md walks through these lines.
 
+use std::time::Duration;
+
 use super::{
-    Caller, Data, Effect, Number, Role, Service,
+    Caller, Data, Effect, Number, Role, Service, Wait,
     file::config,
     port::Port,
     service::{Package, unit},
 };
 
+pub(crate) mod health;
 mod tests;
 
+const PORT: u16 = 8999;
 const UNIT: &str = "/etc/systemd/system/exercise.service";
 
 pub(super) const SERVICE: Service = Service {
@@ -31,7 +35,12 @@ pub(super) const SERVICE: Service = Service {
     },
     ports: &[Port {
         from: &[Caller::Hosts(Role::Postgres), Caller::Operators],
-        ..Port::new(Number::Fixed(8999), "the exercise")
+        ..Port::new(Number::Fixed(PORT), "the exercise")
     }],
+    wait: Some(Wait {
+        step: "await-exercise",
+        why: "the exercise is there once it answers",
+        limit: Duration::from_secs(30),
+    }),
     ..Service::new("exercise", unit!("exercise"), UNIT)
 };

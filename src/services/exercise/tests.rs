@@ -10,9 +10,11 @@ use crate::{
         prove, status,
         tests::people::Scene,
     },
+    error::{Code, Result},
+    facts::Listener,
     inventory::{HostName, Inventory, Role},
     plan::{
-        self, Change,
+        self, Action, Change, Condition,
         tests::world::{FIVE, World, says, step, steps, told},
     },
     provider::aws_rules,
@@ -38,11 +40,12 @@ fn with_web() -> String {
 #[test]
 fn the_docs_show_it_as_it_is() {
     let docs = include_str!("../../../docs/contributing.md");
-    let (_, service) = include_str!("mod.rs").split_once("const UNIT").unwrap();
+    let (_, service) = include_str!("mod.rs").split_once("const PORT").unwrap();
+    let (_, health) = include_str!("health.rs").split_once("\nuse ").unwrap();
     let (_, unit) = include_str!("exercise.service").split_once('\n').unwrap();
-    let (_, table) = include_str!("../mod.rs").split_once("\ntable! {").unwrap();
-    let (table, _) = table.split_once("\n}").unwrap();
-    for part in [service, unit, table] {
+    let table = include_str!("../mod.rs").split_once("        $made! {");
+    let (table, _) = table.unwrap().1.split_once("        }").unwrap();
+    for part in [service, health, unit, table] {
         assert!(docs.contains(part), "{part}");
     }
 }
@@ -62,7 +65,8 @@ fn its_host_gets_files_package_folder_and_unit() {
             "web prepare",
             "web install-packages",
             "web configure-exercise",
-            "web start-exercise"
+            "web start-exercise",
+            "web await-exercise"
         ]
     );
     let install = step(&plan, "web", "install-packages");
@@ -81,6 +85,9 @@ fn its_host_gets_files_package_folder_and_unit() {
     let start = step(&plan, "web", "start-exercise");
     assert!(says(start, "systemctl start --no-block exercise"));
     assert_eq!(start.units, ["exercise"]);
+    let wait = step(&plan, "web", "await-exercise");
+    assert_eq!(wait.action, Action::Await(Condition::Ready(Role::Exercise)));
+    assert_eq!(wait.after.len(), 1, "nothing else is waited for");
     // And no other host gets any of it.
     assert!(!says(step(&plan, "node1", "prepare"), "exercise"));
 }
@@ -93,7 +100,10 @@ fn a_change_of_its_file_restarts_it_and_nothing_else() {
         .file("web", "/etc/systemd/system/exercise.service")
         .content
         .push_str("# mine\n");
-    assert_eq!(world.deeds(), ["web restart-exercise"]);
+    assert_eq!(
+        world.deeds(),
+        ["web restart-exercise", "web await-exercise"]
+    );
 }
 
 #[test]
@@ -196,33 +206,96 @@ async fn it_comes_up_with_the_cluster_and_status_shows_it() {
     let done = up().await;
     assert!(done.contains(&"web start-exercise".to_owned()), "{done:?}");
     assert_eq!(up().await, [""; 0], "there is nothing left to do");
-    let proof = prove::now(&scene.context()).await.unwrap();
-    assert!(proof.passed, "{proof:?}");
+    let checks = wrong(&scene).await.unwrap();
+    assert_eq!(checks, [""; 0]);
     scene
         .hosts
         .meddle(|world| world.facts("web").listeners.clear());
-    let proof = prove::now(&scene.context()).await.unwrap();
-    let wrong = proof.checks.iter().find(|check| !check.passed).unwrap();
-    assert_eq!(wrong.name, "units");
+    assert_eq!(
+        wrong(&scene).await.unwrap(),
+        ["units: exercise on web does not listen on port 8999"]
+    );
+    assert_eq!(
+        states(&scene).await,
+        ["the exercise on web: active, answers"]
+    );
+    scene.hosts.meddle(|world| world.stop("web", "exercise"));
+    assert_eq!(states(&scene).await, ["the exercise on web: inactive"]);
+    assert_eq!(up().await, ["web start-exercise"]);
+}
+
+/// An answer on its port says nothing while its unit does not run.
+#[tokio::test]
+async fn a_listener_on_its_port_is_not_taken_for_it() {
+    let scene = Scene::of(INVENTORY);
+    let up = || async {
+        let cancel = CancellationToken::new();
+        apply::run(Verb::Up, &scene.context(), &cancel).await
+    };
+    up().await.map_err(|error| told(&error)).unwrap();
+    let listen = |unit: &str, pid: Option<u32>| {
+        scene.hosts.meddle(|world| {
+            world.stop("web", "exercise");
+            world.facts("web").listeners = vec![Listener {
+                port: 8999,
+                pid,
+                process: "python3".into(),
+                unit: unit.into(),
+            }];
+        });
+    };
+    // Whoever is seen to be somebody else stops `verify` as it stops `up`.
+    listen("mine.service", Some(77));
+    let taken = "port 8999 is taken by python3 (pid 77, mine.service)";
+    assert_eq!(
+        states(&scene).await,
+        [format!("the exercise on web: inactive; {taken}")]
+    );
+    let error = wrong(&scene).await.unwrap_err();
+    assert_eq!(error.code(), Code::PortInUse);
+    assert_eq!(error.what(), taken);
     assert!(
-        wrong
-            .detail
-            .contains("exercise on web does not listen on port 8999"),
-        "{wrong:?}"
+        up().await
+            .is_err_and(|error| error.code() == Code::PortInUse)
     );
 
-    let states = async || {
-        let context = scene.context();
-        let hosts = context.host_status().await.unwrap();
-        let status = status::look(&context, &hosts).await.unwrap();
-        let rows = status.units().into_iter();
-        let states: Vec<String> = rows
-            .map(|row| format!("{} on {}: {}", row.service, row.host, row.state))
-            .collect();
-        states
-    };
-    assert_eq!(states().await, ["the exercise on web: active"]);
-    scene.hosts.meddle(|world| world.stop("web", "exercise"));
-    assert_eq!(states().await, ["the exercise on web: inactive"]);
-    assert_eq!(up().await, ["web start-exercise"]);
+    // Of a process in a container it may not be known whose it is.
+    listen("", None);
+    let taken = "port 8999 is taken by a process that cannot be seen";
+    assert_eq!(
+        states(&scene).await,
+        [format!("the exercise on web: inactive; {taken}")]
+    );
+    assert_eq!(
+        wrong(&scene).await.unwrap(),
+        [
+            format!("units: exercise on web is inactive; {taken}"),
+            "configs: `up` would do start-exercise on web: the unit does not run".into(),
+            "exercise: what answers on web is not the exercise: its unit does not run".into(),
+        ]
+    );
+
+    // What is left of its own, nobody has taken.
+    listen("exercise.service", Some(78));
+    assert_eq!(states(&scene).await, ["the exercise on web: inactive"]);
+}
+
+/// The checks that fail.
+async fn wrong(scene: &Scene) -> Result<Vec<String>> {
+    let proof = prove::now(&scene.context()).await?;
+    let failed = proof.checks.iter().filter(|check| !check.passed);
+    Ok(failed
+        .map(|check| format!("{}: {}", check.name, check.detail))
+        .collect())
+}
+
+/// What `status` says of it.
+async fn states(scene: &Scene) -> Vec<String> {
+    let context = scene.context();
+    let hosts = context.host_status().await.unwrap();
+    let status = status::look(&context, &hosts).await.unwrap();
+    status
+        .units()
+        .map(|row| format!("{} on {}: {}", row.service, row.host, row.state))
+        .collect()
 }

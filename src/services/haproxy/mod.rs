@@ -1,13 +1,14 @@
 //! HAProxy, through which clients come to the database.
 
 use super::{
-    Caller, Effect, Hosts, Number, Rows, Service, Setting, Visibility,
+    Caller, Effect, Hosts, Number, Service, Setting, Visibility,
     file::{Entry, certificate, config, key, template},
     port::Port,
     service::{Checker, Package, When, unit},
 };
 
 mod client;
+pub(crate) mod health;
 
 pub use client::{OVER_TLS, READ, Server, WRITE, servers};
 
@@ -78,6 +79,6 @@ pub(super) const SERVICE: Service = Service {
     connects: false,
     faces_clients: true,
     taken_off: "clients may still come through it, and no run would tell it of changes",
-    status: Rows::Own,
+    ports_looked_at: false,
     ..Service::new("haproxy", unit!("haproxy"), CONFIG)
 };

@@ -1,7 +1,7 @@
 //! PostgreSQL, run by Patroni.
 
 use super::{
-    Caller, Data, Effect, Hosts, Number, Role, Rows, Service, Setting, Visibility,
+    Caller, Data, Effect, Hosts, Number, Role, Service, Setting, Visibility,
     file::{Entry, certificate, command, config, early, key, template},
     port::Port,
     service::{Checker, Package, Source, When, unit},
@@ -11,12 +11,15 @@ use crate::{
     contract::{PATRONI_CONFIG, PATRONI_PORT, REQUIREMENTS},
 };
 
+pub(crate) mod health;
 pub mod patroni;
 mod session;
+mod survey;
 
 pub use session::{
     APPLICATION, Door, FrontDoor, ONE_AT_A_TIME, Sql, login, login_with, own_schema, refuse_strange,
 };
+pub use survey::{SharedSurvey, Survey};
 
 /// Where it finds its certificates: a folder of its own, for each service runs as another user.
 const TLS: &str = "/etc/pgherd/tls/postgres";
@@ -87,7 +90,7 @@ pub(super) const SERVICE: Service = Service {
     taken_off: "a member that the inventory does not name can still become the leader, and HAProxy would lead to nobody",
     // Patroni is a script: what its process has open is Python.
     runs_its_program: false,
-    status: Rows::Own,
+    ports_looked_at: false,
     ..Service::new("postgres", PATRONI, PATRONI_CONFIG)
 };
 

@@ -10,14 +10,16 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
 use tokio_postgres::SimpleQueryRow;
 
-use super::{Check, Prover, check};
 use crate::{
     configs::{Access, PatroniConfig},
     error::{Code, Error, Result},
     inventory::HostName,
     plan::Found,
     render::{self, Files},
-    services::postgres::{self, patroni::Status},
+    services::{
+        health::{Check, Look, Settles},
+        postgres::{self, Survey, patroni::Status},
+    },
 };
 
 mod access;
@@ -27,7 +29,7 @@ mod tags;
 
 use expected::{Expected, agree};
 
-pub(super) const NAME: &str = "settings";
+const NAME: &str = "settings";
 
 /// How long a member may take to say what it runs with.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -70,30 +72,20 @@ struct Written {
     error: String,
 }
 
-pub(super) async fn look(
-    prover: &Prover,
-    survey: &BTreeMap<HostName, Result<Status>>,
-    found: &Found,
-) -> Check {
-    check(
-        NAME,
-        differences(prover, survey, found).await,
-        "every member runs with the inventory's settings and access rules".into(),
-    )
+pub(super) async fn look(look: &Look<'_>, survey: &Survey) -> Check {
+    let right = "every member runs with the inventory's settings and access rules";
+    Check::of(NAME, differences(look, survey).await, right.into()).settles(Settles::InALoop)
 }
 
 /// What differs, a sentence each; members that do not run are other checks'.
-pub(crate) async fn differences(
-    prover: &Prover,
-    survey: &BTreeMap<HostName, Result<Status>>,
-    found: &Found,
-) -> Vec<String> {
+pub(super) async fn differences(look: &Look<'_>, survey: &Survey) -> Vec<String> {
+    let (cluster, found) = (look.ways.cluster, look.found);
     let runs = |status: &Result<Status>| status.as_ref().is_ok_and(Status::is_running);
     let asked = survey
         .iter()
         .filter(|(_, status)| runs(status))
-        .map(|(host, _)| async move { (host, ask(prover, host).await) });
-    let expected = Expected::of(&prover.cluster);
+        .map(|(host, _)| async move { (host, ask(look, host).await) });
+    let expected = Expected::of(cluster);
     // What is the same on several members is said once.
     let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (host, answer) in futures_util::future::join_all(asked).await {
@@ -101,7 +93,7 @@ pub(crate) async fn differences(
         let mut differs = match &answer {
             Ok(answer) => {
                 let mut differs = judge(&expected, &answer.running, &answer.written);
-                differs.extend(access::judge(&wanted(&prover.files, host), &answer.rules));
+                differs.extend(access::judge(&wanted(look.files, host), &answer.rules));
                 differs
             }
             Err(error) => vec![format!(
@@ -121,10 +113,7 @@ pub(crate) async fn differences(
         .map(|(what, hosts)| format!("{}: {what}", hosts.join(", ")))
         .collect();
     let dcs = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
-    told.extend(dcs::differences(
-        dcs,
-        &crate::render::dcs_config(&prover.cluster),
-    ));
+    told.extend(dcs::differences(dcs, &crate::render::dcs_config(cluster)));
     if told.len() > MOST {
         let more = told.len() - MOST;
         told.truncate(MOST);
@@ -170,20 +159,20 @@ fn patronis_file(found: &Found, host: &HostName) -> Option<PatroniConfig> {
 }
 
 /// As any client gets it: what pgherd's own sessions begin with would hide what the server has.
-pub(super) async fn connect(prover: &Prover, host: &HostName) -> Result<postgres::Sql> {
-    let port = prover.cluster.inventory.postgresql.port;
-    let stream = prover.remote.dial(host, port).await?;
-    let password = &prover.cluster.secrets.superuser;
-    postgres::login_with("", stream, host, password, prover.tls.as_deref())
+pub(super) async fn connect(look: &Look<'_>, host: &HostName) -> Result<postgres::Sql> {
+    let port = look.ways.cluster.inventory.postgresql.port;
+    let stream = look.ways.remote.dial(host, port).await?;
+    let password = &look.ways.cluster.secrets.superuser;
+    postgres::login_with("", stream, host, password, look.tls)
         .await
         .map_err(|error| {
             Error::new(Code::PostgresqlUnreachable, "no connection to PostgreSQL").because(error)
         })
 }
 
-async fn ask(prover: &Prover, host: &HostName) -> Result<Answer> {
+async fn ask(look: &Look<'_>, host: &HostName) -> Result<Answer> {
     let answer = async {
-        let sql = connect(prover, host).await?;
+        let sql = connect(look, host).await?;
         let running = sql.query(RUNNING).await?.iter().map(setting).collect();
         let written = sql.query(FILES).await?.iter().map(written).collect();
         let rules = access::ask(&sql).await?;

@@ -3,19 +3,22 @@
 //! An `archive_command` that fails is tried again for ever: nothing is lost, but no backup goes further,
 //! and PostgreSQL keeps all WAL until the disk is full.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::{Check, Prover, check, settings};
+use super::settings;
 use crate::{
     error::{Code, Error, Result},
     inventory::HostName,
-    services::postgres::patroni::Status,
+    services::{
+        health::{Check, Look},
+        postgres::{Survey, patroni::Status},
+    },
 };
 
-pub(super) const NAME: &str = "archive";
+const NAME: &str = "archive";
 
 /// How long a member may take to say what it archives.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -36,12 +39,12 @@ struct Archiver {
     since: String,
 }
 
-pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Status>>) -> Check {
+pub(super) async fn look(look: &Look<'_>, survey: &Survey) -> Check {
     let runs = |status: &Result<Status>| status.as_ref().is_ok_and(Status::is_running);
     let asked = survey
         .iter()
         .filter(|(_, status)| runs(status))
-        .map(|(host, _)| async move { (host, ask(prover, host).await) });
+        .map(|(host, _)| async move { (host, ask(look, host).await) });
     let mut wrong = Vec::new();
     let mut archives = false;
     for (host, answer) in join_all(asked).await {
@@ -61,12 +64,12 @@ pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Sta
     } else {
         "no WAL is to be archived (archive_mode is off)"
     };
-    check(NAME, wrong, right.into())
+    Check::of(NAME, wrong, right.into())
 }
 
-async fn ask(prover: &Prover, host: &HostName) -> Result<Archiver> {
+async fn ask(look: &Look<'_>, host: &HostName) -> Result<Archiver> {
     let answer = async {
-        let sql = settings::connect(prover, host).await?;
+        let sql = settings::connect(look, host).await?;
         let rows = sql.query(STATE).await?;
         let told = |name| {
             rows.first()

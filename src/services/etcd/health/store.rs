@@ -4,27 +4,27 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 
-use super::{Check, Prover, check};
 use crate::{
     error::{Error, Result},
     inventory::{HostName, Role},
     plan::store,
-    services::etcd::{Etcd, Health, View},
+    services::{
+        etcd::{Etcd, Health, View},
+        health::{Check, Ways},
+    },
 };
 
 /// What one etcd host answered.
 type Answer = (HostName, Result<Health>, Result<View>);
 
-impl Prover {
-    /// Asks every member, and compares what they say.
-    pub(super) async fn etcd(&self) -> Check {
-        let asked = self.cluster.with_role(Role::Etcd).map(|node| async move {
-            let etcd = Etcd::on(&self.http, &node.name);
-            let (health, view) = tokio::join!(etcd.health(), etcd.view());
-            (node.name.clone(), health, view)
-        });
-        judge(join_all(asked).await)
-    }
+/// Asks every member, and compares what they say.
+pub(super) async fn look(ways: &Ways<'_>) -> Check {
+    let asked = ways.cluster.with_role(Role::Etcd).map(|node| async move {
+        let etcd = Etcd::on(ways.http, &node.name);
+        let (health, view) = tokio::join!(etcd.health(), etcd.view());
+        (node.name.clone(), health, view)
+    });
+    judge(join_all(asked).await)
 }
 
 fn judge(answers: Vec<Answer>) -> Check {
@@ -50,7 +50,7 @@ fn judge(answers: Vec<Answer>) -> Check {
     let differs = store::differences(&declared, &stores);
     wrong.extend(differs.into_iter().map(|finding| finding.what));
     let names: Vec<&str> = declared.iter().map(|host| host.as_str()).collect();
-    check(
+    Check::of(
         "etcd",
         wrong,
         format!(

@@ -1,27 +1,27 @@
 //! Whether Patroni is paused: nothing fails over then, and nothing starts a PostgreSQL that has stopped.
 
-use std::collections::BTreeMap;
-
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::{Check, Prover};
 use crate::{
-    error::Result,
-    inventory::{HostName, Role},
+    inventory::Role,
     liberal,
-    services::{etcd::Etcd, postgres::patroni::Status},
+    services::{
+        etcd::Etcd,
+        health::{Check, Settles, Ways},
+        postgres::Survey,
+    },
 };
 
-pub(super) const NAME: &str = "pause";
+const NAME: &str = "pause";
 
 /// What the cluster-wide configuration says; `None` where no etcd answers.
-pub(super) async fn in_the_dcs(prover: &Prover) -> Option<bool> {
-    let mut asked: FuturesUnordered<_> = prover
+pub(super) async fn in_the_dcs(ways: &Ways<'_>) -> Option<bool> {
+    let mut asked: FuturesUnordered<_> = ways
         .cluster
         .with_role(Role::Etcd)
         .map(|node| async {
-            let etcd = Etcd::on(&prover.http, &node.name);
-            etcd.patroni_keys(prover.cluster.name()).await
+            let etcd = Etcd::on(ways.http, &node.name);
+            etcd.patroni_keys(ways.cluster.name()).await
         })
         .collect();
     while let Some(keys) = asked.next().await {
@@ -36,11 +36,7 @@ pub(super) async fn in_the_dcs(prover: &Prover) -> Option<bool> {
 /// What the members say and what the DCS has: a member says it only after its next loop.
 ///
 /// `resume` says how to end it.
-pub(super) fn check(
-    survey: &BTreeMap<HostName, Result<Status>>,
-    dcs: Option<bool>,
-    resume: &str,
-) -> Check {
+pub(super) fn check(survey: &Survey, dcs: Option<bool>, resume: &str) -> Check {
     let members: Vec<&str> = survey
         .iter()
         .filter(|(_, status)| status.as_ref().is_ok_and(|status| status.pause))
@@ -54,24 +50,29 @@ pub(super) fn check(
     let wrong = wrong.map(|what| {
         format!("{what}: nothing fails over, and a PostgreSQL that stops stays down; {resume}")
     });
-    super::check(
+    Check::of(
         NAME,
         wrong.into_iter().collect(),
         "Patroni is not paused".into(),
     )
+    .settles(Settles::Never)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Code, Error};
+    use crate::{
+        error::{Code, Error},
+        inventory::HostName,
+        services::postgres::patroni::Status,
+    };
 
-    fn survey(pause: bool) -> BTreeMap<HostName, Result<Status>> {
+    fn survey(pause: bool) -> Survey {
         let status = Status {
             pause,
             ..Status::default()
         };
-        BTreeMap::from([
+        Survey::from([
             (HostName::new("node1"), Ok(status)),
             (
                 HostName::new("node2"),

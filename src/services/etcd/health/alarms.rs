@@ -7,17 +7,19 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Check, Prover, check};
 use crate::{
     error::Result,
     inventory::Role,
-    services::etcd::{Alarm, Etcd, Member},
+    services::{
+        etcd::{Alarm, Etcd, Member},
+        health::{Check, Settles, Ways},
+    },
 };
 
-pub(super) const NAME: &str = "alarms";
+const NAME: &str = "alarms";
 
-pub(super) async fn look(prover: &Prover) -> Check {
-    judge(asked(prover).await)
+pub(super) async fn look(ways: &Ways<'_>) -> Check {
+    judge(asked(ways).await)
 }
 
 /// Every member knows all alarms, so that one answer says it; none says nothing.
@@ -27,27 +29,27 @@ fn judge(answers: Vec<Answer>) -> Check {
     if unknown {
         wrong.push("no etcd says whether it has an alarm".into());
     }
-    check(NAME, wrong, "etcd has no alarm".into())
+    Check::of(NAME, wrong, "etcd has no alarm".into()).settles(Settles::Never)
 }
 
 type Answer = (Result<Vec<Alarm>>, Result<Vec<Member>>);
 
 /// One alarm in words: its kind and who has raised it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Raised {
-    pub(crate) kind: String,
+pub(super) struct Raised {
+    pub(super) kind: String,
     /// Empty where etcd does not say.
-    pub(crate) member: String,
+    pub(super) member: String,
 }
 
 /// Every alarm that any member knows of; a member that does not answer is another check's.
-pub(crate) async fn raised(prover: &Prover) -> BTreeSet<Raised> {
-    all(asked(prover).await)
+pub(super) async fn raised(ways: &Ways<'_>) -> BTreeSet<Raised> {
+    all(asked(ways).await)
 }
 
-async fn asked(prover: &Prover) -> Vec<Answer> {
-    let asked = prover.cluster.with_role(Role::Etcd).map(|node| async {
-        let etcd = Etcd::on(&prover.http, &node.name);
+async fn asked(ways: &Ways<'_>) -> Vec<Answer> {
+    let asked = ways.cluster.with_role(Role::Etcd).map(|node| async {
+        let etcd = Etcd::on(ways.http, &node.name);
         tokio::join!(etcd.alarms(), etcd.members())
     });
     futures_util::future::join_all(asked).await
@@ -76,7 +78,7 @@ fn named(alarms: Result<Vec<Alarm>>, members: Result<Vec<Member>>) -> Vec<Raised
         .collect()
 }
 
-pub(crate) fn told(alarm: &Raised) -> String {
+pub(super) fn told(alarm: &Raised) -> String {
     let Raised { kind, member } = alarm;
     let who = if member.is_empty() {
         "etcd".to_owned()

@@ -4,19 +4,17 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 
-use super::Prover;
 use crate::{
-    error::Result,
     inventory::HostName,
     journal,
-    services::postgres::patroni::{self, Status},
+    services::{
+        health::Ways,
+        postgres::{Survey, patroni},
+    },
 };
 
 /// What the journals of the members say to whom no leader streams, by member.
-pub(super) async fn look(
-    prover: &Prover,
-    survey: &BTreeMap<HostName, Result<Status>>,
-) -> BTreeMap<HostName, String> {
+pub(super) async fn look(ways: &Ways<'_>, survey: &Survey) -> BTreeMap<HostName, String> {
     let leader = patroni::leader_of(survey);
     let primary = leader.and_then(|leader| survey[leader].as_ref().ok());
     let Some(primary) = primary else {
@@ -26,8 +24,8 @@ pub(super) async fn look(
         .keys()
         .filter(|host| Some(*host) != leader && !primary.streams_to(host));
     let asked = stranded.map(|host| async move {
-        let data_dir = &prover.cluster.inventory.postgresql.data_dir;
-        let journal = journal::read(&*prover.remote, host, "patroni", Some(data_dir)).await?;
+        let data_dir = &ways.cluster.inventory.postgresql.data_dir;
+        let journal = journal::read(ways.remote, host, "patroni", Some(data_dir)).await?;
         let said = match journal.needs_reinit() {
             Some(line) => format!(
                 "it cannot follow with the data that it has ({line}); copy the leader anew: pgherd reinit {host}"

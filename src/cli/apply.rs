@@ -76,6 +76,9 @@ fn in_short(context: &Context, preview: &Preview, terminal: &Terminal) -> String
     for note in &preview.notes {
         text.push_str(&format!("  + {note}\n"));
     }
+    for doubt in &preview.doubts {
+        text.push_str(&format!("  note: {doubt}\n"));
+    }
     for drift in &preview.drift {
         text.push_str(&format!("  ~ {drift}\n"));
     }

@@ -63,6 +63,9 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
     for note in &preview.notes {
         line(&format!("+ {note}"));
     }
+    for doubt in &preview.doubts {
+        line(&format!("  note: {doubt}"));
+    }
     for drift in &preview.drift {
         line(&format!("~ {drift}"));
     }
@@ -219,6 +222,7 @@ pub(super) fn document(context: &Context, preview: &Preview) -> Value {
         "start": stopped.collect::<Vec<_>>(),
         "move": moves,
         "also": preview.notes,
+        "doubts": preview.doubts,
         "amend": preview.drift,
         "unseen": preview.unseen(),
         "at_work": preview.at_work.as_ref().map(AtWork::document),

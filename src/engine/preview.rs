@@ -14,6 +14,7 @@ use crate::{
     facts::{Facts, Os},
     inventory::HostName,
     plan::{Found, Plan},
+    provider::Outlook,
     render,
     workspace::Renewal,
 };
@@ -24,6 +25,8 @@ pub(crate) struct Preview {
     pub hosts: HostStatus,
     /// What would be made beside the hosts.
     pub notes: Vec<String>,
+    /// What may keep hosts from being made.
+    pub doubts: Vec<String>,
     /// What around the hosts is not as the inventory says.
     pub drift: Vec<String>,
     /// What would be done on the hosts that could be seen, and on those that would be new.
@@ -72,10 +75,14 @@ impl Context {
     /// that does not know this machine: then that comes first, and what they need is seen after it.
     pub(crate) async fn preview(&self, hosts: HostStatus, drift: Vec<String>) -> Result<Preview> {
         let absent = hosts.absent();
-        let mut notes = if absent.is_empty() {
-            Vec::new()
+        let Outlook {
+            made: mut notes,
+            doubts,
+        } = if absent.is_empty() {
+            Outlook::default()
         } else {
-            self.provider.preflight(&absent).await?
+            let key = self.workspace.identity()?.public_key;
+            self.provider.preflight(&absent, &key).await?
         };
         let os = Os::expected(&self.inventory);
         let mut observed = self.look_anew(&hosts).await?;
@@ -106,6 +113,7 @@ impl Context {
             at_work,
             hosts,
             notes,
+            doubts,
             drift,
         })
     }

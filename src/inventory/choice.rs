@@ -4,7 +4,7 @@ use std::{borrow::Cow, marker::PhantomData};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Connect, PatroniSource, PgSource, ProviderKind, Role};
+use super::{Connect, CpuCredits, PatroniSource, PgSource, ProviderKind, Role};
 
 /// A type whose values each have a word in the inventory.
 pub(super) trait Choice: Copy + 'static {
@@ -56,6 +56,7 @@ macro_rules! choice {
 }
 
 choice! { ProviderKind is "a kind of provider": Docker = "docker", Aws = "aws", Existing = "existing" }
+choice! { CpuCredits is "a kind of CPU credits": Standard = "standard", Unlimited = "unlimited" }
 choice! { Connect is "a way to connect": Public = "public", Private = "private" }
 choice! { PgSource is "a source of PostgreSQL": Distro = "distro", Pgdg = "pgdg" }
 choice! { PatroniSource is "a source of Patroni": Pypi = "pypi", Distro = "distro" }

@@ -124,10 +124,12 @@ pub(super) const INSTANCE_TYPE: Shape = shape(
 );
 pub(super) const DEFAULT_INSTANCE_TYPE: &str = "t2.medium";
 /// A root volume that holds the system and some data, and that gp3 can be.
-pub(super) const VOLUME_GB: Bounds<u32> = bounds("GiB", 10, Some(16_384));
+pub(super) const VOLUME_GB: Bounds<u32> = bounds("GiB", 10, Some(65_536));
 pub(super) const DEFAULT_VOLUME_GB: u32 = 20;
 /// What gp3 can be told to do; its own default is left to EC2.
-pub(super) const IOPS: Bounds<u32> = bounds("number", 3_000, Some(16_000));
+pub(super) const IOPS: Bounds<u32> = bounds("number", 3_000, Some(80_000));
+/// What gp3 can be told to do for each GiB.
+pub(super) const IOPS_PER_GB: u32 = 500;
 pub(super) const CONNECT: Connect = Connect::Public;
 
 pub(super) const SSH_USER: Shape = shape(

@@ -183,11 +183,22 @@ pub enum Connect {
     Private,
 }
 
+/// What becomes of a burstable instance that has used up its CPU credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuCredits {
+    /// It falls back to its baseline.
+    Standard,
+    /// It goes on, and costs more.
+    Unlimited,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aws {
     pub region: Option<String>,
     pub profile: Option<String>,
     pub endpoint_url: Option<String>,
+    /// EC2's default for the instance type when there is none.
+    pub cpu_credits: Option<CpuCredits>,
     /// An AMI id, `ubuntu-24.04` or `ubuntu-24.04-minimal`.
     pub image: String,
     /// Those of the default VPC when there are none.

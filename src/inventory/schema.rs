@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Connect, PatroniSource, PgSource, ProviderKind, Role,
+    Connect, CpuCredits, PatroniSource, PgSource, ProviderKind, Role,
     bounds::Names,
     choice::OneOf,
     limits,
@@ -120,6 +120,16 @@ pub(super) struct Provider {
         extend("x-kinds" = AWS, "default" = limits::DEFAULT_INSTANCE_TYPE)
     )]
     pub(super) instance_type: Option<Word>,
+    /// What becomes of a burstable instance (t2, t3, t4g) that has used up its CPU credits: it falls
+    /// back to its baseline, or goes on and costs more.
+    #[schemars(
+        with = "Option<OneOf<CpuCredits>>",
+        extend(
+            "x-kinds" = AWS,
+            "x-default" = "EC2's own: `standard` for t2, `unlimited` for t3 and t4g"
+        )
+    )]
+    pub(super) cpu_credits: Option<Word>,
     /// The root volume, an encrypted gp3.
     #[schemars(
         transform = limits::VOLUME_GB,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Access, Machine, MachineState, Provider, Resource};
+use super::{Access, Machine, MachineState, Outlook, Provider, Resource};
 use crate::{
     error::Result,
     event::Events,
@@ -40,8 +40,8 @@ impl Provider for ExistingProvider {
         Ok(self.machines.clone())
     }
 
-    async fn preflight(&self, _hosts: &[HostName]) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    async fn preflight(&self, _hosts: &[HostName], _public_key: &str) -> Result<Outlook> {
+        Ok(Outlook::default())
     }
 
     async fn launch(

@@ -75,14 +75,23 @@ fn refuse_strangers<'a>(
     }
 }
 
+/// What launching hosts would be like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// A line a thing that would be made beside the hosts: an image, a network.
+    pub made: Vec<String>,
+    /// What may stand in the way, without being a reason not to try.
+    pub doubts: Vec<String>,
+}
+
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// Finds the cluster's hosts, by label, as they are now. Changes nothing.
     async fn discover(&self) -> Result<Vec<Machine>>;
 
-    /// Checks, before anything is made, that `hosts` could be made; returns a line per thing to be
-    /// made beside the hosts (an image, a network). Changes nothing.
-    async fn preflight(&self, hosts: &[HostName]) -> Result<Vec<String>>;
+    /// Checks, before anything is made, that `hosts` which let `public_key` in could be made.
+    /// Changes nothing.
+    async fn preflight(&self, hosts: &[HostName], public_key: &str) -> Result<Outlook>;
 
     /// Makes or starts `hosts`, all at once, and returns them running and with addresses.
     ///

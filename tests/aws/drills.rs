@@ -34,7 +34,9 @@ pub(crate) async fn a_host_dies_without_a_word_and_comes_back_where_it_was() {
     provider.crash(&machine).await.unwrap();
     let calls = lab.proxy.take();
     let stop = calls.iter().find(|call| call.is("StopInstances")).unwrap();
-    assert_eq!(stop.parameter("Force"), Some("true"));
+    assert_eq!(stop.parameter("SkipOsShutdown"), Some("true"));
+    // That is an orderly shutdown, in which Patroni hands its lock over.
+    assert_eq!(stop.parameter("Force"), None);
     assert_eq!(stop.parameter("InstanceId.1"), Some(machine.id.as_str()));
     assert_eq!(state(&lab).await, State::Stopped);
     let found = lab.provider().discover().await.unwrap();
@@ -51,6 +53,41 @@ pub(crate) async fn a_host_dies_without_a_word_and_comes_back_where_it_was() {
     provider.revive(&machine).await.unwrap();
     assert_eq!(called(&lab.proxy.take(), "StartInstances"), 0);
     lab.remove().await.unwrap();
+}
+
+/// Nobody reads what hosts write out in an orderly shutdown, unless a volume stays.
+pub(crate) async fn only_hosts_with_a_volume_that_stays_are_shut_down_in_order() {
+    let lab = Lab::new("order").await;
+    lab.launch(&["node1", "node2"]).await.unwrap();
+    let (node1, node2) = (lab.id_of("node1").await, lab.id_of("node2").await);
+    let zone = lab.instances().await[0].placement.clone().unwrap();
+    let volume = lab.ec2.create_volume().size(1);
+    let volume = volume.set_availability_zone(zone.availability_zone);
+    let volume = volume.send().await.unwrap().volume_id.unwrap();
+    let attached = lab.ec2.attach_volume().device("/dev/sdf");
+    let attached = attached.volume_id(volume).instance_id(&node2);
+    attached.send().await.unwrap();
+    lab.proxy.take();
+    lab.remove().await.unwrap();
+    let calls = lab.proxy.take();
+    let ended: Vec<_> = calls
+        .iter()
+        .filter(|call| call.is("TerminateInstances"))
+        .map(|call| {
+            (
+                call.parameter("InstanceId.1"),
+                call.parameter("SkipOsShutdown"),
+            )
+        })
+        .collect();
+    assert_eq!(
+        ended,
+        [
+            (Some(node1.as_str()), Some("true")),
+            (Some(node2.as_str()), None)
+        ]
+    );
+    assert_eq!(lab.left().await, [""; 0]);
 }
 
 pub(crate) async fn one_that_still_stops_is_waited_for() {

@@ -6,7 +6,7 @@ use pgherd::{error::Kind, provider};
 
 use crate::{
     proxy::{Call, Verdict},
-    support::{FIVE, Lab, hosts, launch},
+    support::{FIVE, KEY, Lab, hosts, launch},
 };
 
 const NOTHING: &str = "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>";
@@ -127,7 +127,7 @@ pub(crate) async fn a_missing_permission_is_named() {
                 false => Verdict::Pass,
             }
         });
-        let error = lab.provider().preflight(&hosts()).await.unwrap_err();
+        let error = lab.provider().preflight(&hosts(), KEY).await.unwrap_err();
         assert!(
             error.what().contains("may not") && error.what().contains(said),
             "{error:?}"
@@ -144,7 +144,7 @@ pub(crate) async fn a_missing_permission_is_named() {
         true => Verdict::Refuse("UnauthorizedOperation"),
         false => Verdict::Pass,
     });
-    let error = lab.provider().preflight(&hosts()).await.unwrap_err();
+    let error = lab.provider().preflight(&hosts(), KEY).await.unwrap_err();
     assert_eq!(error.failures().len(), 3, "{error:?}");
 }
 
@@ -152,7 +152,7 @@ pub(crate) async fn what_cannot_be_is_said_before_anything_is_made() {
     let lab = Lab::new("impossible").await;
     let refused = async |text: &str, parts: &[&str]| {
         let provider = provider::from_inventory(&lab.parse(text)).unwrap();
-        let error = provider.preflight(&hosts()).await.unwrap_err();
+        let error = provider.preflight(&hosts(), KEY).await.unwrap_err();
         let said = format!("{error:?}");
         for part in parts {
             assert!(said.contains(part), "{part} is missing in {said}");
@@ -266,6 +266,8 @@ pub(crate) async fn a_host_that_ends_at_once_says_why() {
         error.to_string().contains("Client error on launch"),
         "{error:?}"
     );
+    let key = |hint: &String| hint.contains("docs/iam-policy-own-key.json");
+    assert!(error.hints().iter().any(key), "{error:?}");
     lab.proxy.pass_all();
     launch(&*lab.provider(), &["node1"], &lab.events)
         .await
@@ -280,7 +282,7 @@ pub(crate) async fn only_aws_knows_this_machine() {
     let text = std::fs::read_to_string(lab.dir.path().join("pgherd.yaml")).unwrap();
     let inventory = lab.parse(&text.replace("connect: private", "connect: public"));
     let provider = provider::from_inventory(&inventory).unwrap();
-    let error = provider.preflight(&hosts()).await.unwrap_err();
+    let error = provider.preflight(&hosts(), KEY).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Input);
     assert!(error.hints()[0].contains("operator_cidrs: ["), "{error:?}");
     assert_eq!(lab.left().await, [""; 0]);
@@ -294,8 +296,12 @@ pub(crate) async fn a_quota_is_named_and_what_there_is_now() {
         false => Verdict::Pass,
     });
     let error = lab.launch(&["node1"]).await.unwrap_err();
-    assert!(error.what().contains("quota is used up"), "{error:?}");
-    assert!(error.hints()[0].contains("Service Quotas"), "{error:?}");
+    assert!(error.what().contains("quota of vCPUs"), "{error:?}");
+    assert!(
+        error.what().contains("t2.medium in eu-central-1"),
+        "{error:?}"
+    );
+    assert!(error.hints()[1].contains("Service Quotas"), "{error:?}");
     let left = error.left_behind().unwrap();
     assert!(
         left.contains("security group pgherd-quota-postgres (sg-"),
@@ -304,6 +310,115 @@ pub(crate) async fn a_quota_is_named_and_what_there_is_now() {
     assert!(!left.contains("instance "), "{left}");
     lab.proxy.pass_all();
     lab.remove().await.unwrap();
+}
+
+/// What is to be done is another thing for each.
+pub(crate) async fn each_refusal_has_its_remedy() {
+    let lab = Lab::new("remedies").await;
+    for (action, code, said, what, remedy) in [
+        (
+            "RunInstances",
+            "InvalidParameterCombination",
+            "The specified instance type is not eligible for Free Tier.",
+            "the account's free plan",
+            "c7i-flex.large",
+        ),
+        (
+            "RunInstances",
+            "InsufficientInstanceCapacity",
+            "",
+            "no room",
+            "t3.medium for t2.medium",
+        ),
+        (
+            "RunInstances",
+            "VcpuLimitExceeded",
+            "",
+            "quota of vCPUs",
+            "fewer vCPUs",
+        ),
+        (
+            "RunInstances",
+            "InsufficientFreeAddressesInSubnet",
+            "",
+            "no address left",
+            "provider.subnet_ids",
+        ),
+        (
+            "AuthorizeSecurityGroupIngress",
+            "RulesPerSecurityGroupLimitExceeded",
+            "",
+            "more rules than the account's quota",
+            "fewer, larger networks",
+        ),
+    ] {
+        lab.proxy.judge(move |call| match call.is(action) {
+            true => Verdict::Say(code, said),
+            false => Verdict::Pass,
+        });
+        let error = lab.launch(&["node1"]).await.unwrap_err();
+        assert!(error.what().contains(what), "{error:?}");
+        assert!(
+            error.hints().iter().any(|it| it.contains(remedy)),
+            "{error:?}"
+        );
+        lab.proxy.pass_all();
+        lab.remove().await.unwrap();
+    }
+    // The same code for another reason has nothing to do with a plan.
+    lab.proxy.judge(|call| match call.is("RunInstances") {
+        true => Verdict::Say("InvalidParameterCombination", "Not with that one."),
+        false => Verdict::Pass,
+    });
+    let error = lab.launch(&["node1"]).await.unwrap_err();
+    assert!(!error.what().contains("plan"), "{error:?}");
+    lab.proxy.pass_all();
+    lab.remove().await.unwrap();
+}
+
+/// Its hosts would have no address by which the others know them.
+pub(crate) async fn subnets_without_ipv4_are_named() {
+    let lab = Lab::new("six").await;
+    let six = "<item><subnetId>subnet-6</subnetId><vpcId>vpc-1</vpcId><state>available</state>\
+               <ipv6Native>true</ipv6Native><availabilityZone>eu-central-1a</availabilityZone></item>";
+    lab.proxy
+        .judge(move |call| match call.is("DescribeSubnets") {
+            true => Verdict::Answer(format!(
+                "<DescribeSubnetsResponse><subnetSet>{six}</subnetSet></DescribeSubnetsResponse>"
+            )),
+            false => Verdict::Pass,
+        });
+    let error = lab.provider().preflight(&hosts(), KEY).await.unwrap_err();
+    let said = format!("{error:?}");
+    assert!(error.what().contains("IPv6 addresses only"), "{said}");
+    assert!(said.contains("subnet-6"), "{said}");
+    assert_eq!(lab.left().await, [""; 0]);
+}
+
+/// EC2 has more than one word for a group that is not there yet, or not free yet.
+pub(crate) async fn a_group_goes_by_all_its_names() {
+    let lab = Lab::new("words").await;
+    lab.proxy
+        .judge(first(2, "InvalidSecurityGroupID.NotFound", |call| {
+            call.is("AuthorizeSecurityGroupIngress") || call.is("RunInstances")
+        }));
+    lab.launch(&["node1"]).await.unwrap();
+    lab.proxy.judge(first(2, "InvalidGroup.InUse", |call| {
+        call.is("DeleteSecurityGroup")
+    }));
+    lab.remove().await.unwrap();
+    assert_eq!(lab.left().await, [""; 0]);
+    lab.launch(&["node1"]).await.unwrap();
+    // Somebody else has removed them meanwhile.
+    lab.proxy
+        .judge(|call| match call.is("DeleteSecurityGroup") {
+            true => Verdict::Refuse("InvalidSecurityGroupID.NotFound"),
+            false => Verdict::Pass,
+        });
+    lab.remove().await.unwrap();
+    lab.proxy.pass_all();
+    lab.remove().await.unwrap();
+    assert_eq!(lab.left().await, [""; 0]);
 }
 
 pub(crate) async fn what_may_not_be_removed_is_listed() {
@@ -347,7 +462,7 @@ pub(crate) async fn in_the_wrong_region_nothing_is_made() {
     let inventory = lab.parse(&text.replace("eu-central-1", "eu-west-1"));
     let provider = provider::from_inventory(&inventory).unwrap();
     assert!(provider.discover().await.unwrap().is_empty());
-    let error = provider.preflight(&hosts()).await.unwrap_err();
+    let error = provider.preflight(&hosts(), KEY).await.unwrap_err();
     assert!(
         error
             .hints()

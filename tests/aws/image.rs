@@ -4,7 +4,7 @@ use pgherd::provider;
 
 use crate::{
     proxy::{Call, Verdict},
-    support::{FIVE, Lab, hosts, launch},
+    support::{FIVE, KEY, Lab, hosts, launch},
 };
 
 const OLDER: &str = "ami-0aaaaaaaaaaaaaaa1";
@@ -23,7 +23,12 @@ pub(crate) async fn what_canonical_publishes_is_taken() {
         }
     };
     lab.proxy.judge(says(OLDER));
-    let lines = provider().preflight(&hosts()).await.unwrap().join("\n");
+    let lines = provider()
+        .preflight(&hosts(), KEY)
+        .await
+        .unwrap()
+        .made
+        .join("\n");
     assert!(
         lines.contains(&format!("of the image {OLDER} (ubuntu/images/hvm-ssd-gp3/")),
         "{lines}"
@@ -39,17 +44,32 @@ pub(crate) async fn what_canonical_publishes_is_taken() {
 
     // It names what is not there, may not be asked, or is not there itself.
     lab.proxy.judge(says("ami-0123456789abcdef0"));
-    let lines = provider().preflight(&hosts()).await.unwrap().join("\n");
+    let lines = provider()
+        .preflight(&hosts(), KEY)
+        .await
+        .unwrap()
+        .made
+        .join("\n");
     assert!(lines.contains(NEWEST), "{lines}");
     lab.proxy
         .judge(|call| match call.action == "ssm:GetParameter" {
             true => Verdict::Refuse("AccessDeniedException"),
             false => Verdict::Pass,
         });
-    let lines = provider().preflight(&hosts()).await.unwrap().join("\n");
+    let lines = provider()
+        .preflight(&hosts(), KEY)
+        .await
+        .unwrap()
+        .made
+        .join("\n");
     assert!(lines.contains(NEWEST), "{lines}");
     lab.proxy.pass_all();
-    let lines = provider().preflight(&hosts()).await.unwrap().join("\n");
+    let lines = provider()
+        .preflight(&hosts(), KEY)
+        .await
+        .unwrap()
+        .made
+        .join("\n");
     assert!(lines.contains(NEWEST), "{lines}");
     assert_eq!(lab.left().await, [""; 0]);
 }

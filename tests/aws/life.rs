@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     proxy::Call,
+    questions::quota_of,
     rules::other_roles,
     support::{FIVE, KEY, Lab, hosts, launch, tag},
 };
@@ -23,7 +24,12 @@ pub(crate) async fn from_nothing_to_nothing() {
     let lab = Lab::new("life").await;
     let provider = lab.provider();
     assert!(provider.discover().await.unwrap().is_empty());
-    let lines = provider.preflight(&hosts()).await.unwrap().join("\n");
+    let lines = provider
+        .preflight(&hosts(), KEY)
+        .await
+        .unwrap()
+        .made
+        .join("\n");
     for part in [
         &format!("account {}, region eu-central-1", lab.account),
         "instance node1: t2.medium, 20 GiB, in eu-central-1",
@@ -80,7 +86,7 @@ pub(crate) async fn from_nothing_to_nothing() {
         .send()
         .await
         .unwrap();
-    provider.preflight(&hosts()).await.unwrap();
+    provider.preflight(&hosts(), KEY).await.unwrap();
     launch(&*provider, &["node1"], &lab.events).await.unwrap();
     other_roles(&lab).repair(&lab.events).await.unwrap();
     volume_and_interface(&lab).await;
@@ -102,13 +108,14 @@ pub(crate) async fn from_nothing_to_nothing() {
 pub(crate) async fn the_calls_of_each_verb_are_those_in_the_manual() {
     const LOOKS: &str = "ec2:DescribeInstances";
     let lab = Lab::new("calls").await;
+    lab.proxy.judge(quota_of(32));
     let mut verbs = Vec::new();
     let provider = lab.provider();
     let plan = async |provider: &dyn provider::Provider, absent: &[HostName]| {
         provider.discover().await.unwrap();
         provider.drift().await.unwrap();
         if !absent.is_empty() {
-            provider.preflight(absent).await.unwrap();
+            provider.preflight(absent, KEY).await.unwrap();
         }
     };
     plan(&*provider, &hosts()).await;
@@ -375,7 +382,7 @@ pub(crate) async fn strangers_are_never_touched() {
     let pair = lab.ec2.import_key_pair().key_name("pgherd-strangers");
     let pair = pair.public_key_material(aws_sdk_ec2::primitives::Blob::new(KEY));
     pair.send().await.unwrap();
-    let error = lab.provider().preflight(&hosts()).await.unwrap_err();
+    let error = lab.provider().preflight(&hosts(), KEY).await.unwrap_err();
     assert!(
         error.to_string().contains("none of this cluster's"),
         "{error:?}"

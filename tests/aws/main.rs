@@ -17,9 +17,11 @@ mod faults;
 mod image;
 mod life;
 mod proxy;
+mod questions;
 mod rules;
 mod server;
 mod support;
+mod ways;
 
 /// Says under which names the functions are tests.
 macro_rules! trials {
@@ -52,6 +54,10 @@ fn main() -> ExitCode {
             "AWS_REGION",
             "AWS_DEFAULT_REGION",
             "AWS_SESSION_TOKEN",
+            "https_proxy",
+            "HTTPS_PROXY",
+            "all_proxy",
+            "ALL_PROXY",
         ] {
             again.env_remove(name);
         }
@@ -70,19 +76,25 @@ fn main() -> ExitCode {
             two_clusters_never_touch, strangers_are_never_touched, leftovers_are_found,
             hosts_are_made_to_measure, the_key_pair_follows_the_key;
         image: what_canonical_publishes_is_taken, the_image_is_kept;
+        questions: what_may_be_wrong_is_a_doubt, an_address_that_is_taken_is_not_asked_for,
+            keys_that_ec2_does_not_import_are_refused, the_key_itself_is_asked_about,
+            the_quota_is_asked_before_anything_is_made, cpu_credits_are_for_burstable_types;
+        ways: a_proxy_is_asked_for_the_way, what_is_no_proxy_is_refused;
         rules: rules_follow_the_inventory, those_of_running_hosts_follow_too,
             a_host_is_in_the_groups_of_its_roles,
             mending_may_die_at_any_call;
         crashes: a_launch_may_die_at_any_call, a_removal_may_die_at_any_call,
             a_token_outlives_a_change_of_the_inventory;
         drills: a_host_dies_without_a_word_and_comes_back_where_it_was,
+            only_hosts_with_a_volume_that_stays_are_shut_down_in_order,
             one_that_still_stops_is_waited_for, a_drill_may_die_at_any_call,
             what_cannot_be_done_to_a_host_is_said;
         faults: throttling_is_waited_out, what_was_just_made_may_be_unknown,
             half_a_launch_is_completed, groups_are_released_late, a_missing_permission_is_named,
             what_cannot_be_is_said_before_anything_is_made, one_host_has_one_instance,
             a_host_that_ends_at_once_says_why, only_aws_knows_this_machine,
-            a_quota_is_named_and_what_there_is_now, what_may_not_be_removed_is_listed,
+            a_quota_is_named_and_what_there_is_now, each_refusal_has_its_remedy,
+            subnets_without_ipv4_are_named, a_group_goes_by_all_its_names, what_may_not_be_removed_is_listed,
             in_the_wrong_region_nothing_is_made;
     };
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

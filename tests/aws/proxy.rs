@@ -30,6 +30,10 @@ impl Call {
         self.action == format!("ec2:{action}") && !self.dry_run
     }
 
+    fn speaks_json(&self) -> bool {
+        self.action.starts_with("ssm:") || self.action.starts_with("servicequotas:")
+    }
+
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         let mut pairs = self.body.split('&').filter_map(|it| it.split_once('='));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
@@ -41,6 +45,8 @@ pub(crate) enum Verdict {
     Pass,
     /// EC2's error with this code, instead of doing it.
     Refuse(&'static str),
+    /// The same, in EC2's own sentence.
+    Say(&'static str, &'static str),
     /// This answer, instead of doing it.
     Answer(String),
     /// Nobody answers, as if the caller had died before it was done.
@@ -108,7 +114,8 @@ impl Proxy {
                     };
                     let answer = match judge(&call) {
                         Verdict::Pass => pass(server, &account, &call, &head, &body, &launched),
-                        Verdict::Refuse(code) => refusal(code),
+                        Verdict::Refuse(code) => refusal(&call, code, "as the test says"),
+                        Verdict::Say(code, message) => refusal(&call, code, message),
                         Verdict::Answer(xml) => response(200, &xml),
                         Verdict::Swallow => {
                             swallowed.store(true, Ordering::SeqCst);
@@ -259,7 +266,11 @@ fn pass(
     answer
 }
 
-fn refusal(code: &str) -> Vec<u8> {
+fn refusal(call: &Call, code: &str, message: &str) -> Vec<u8> {
+    if call.speaks_json() {
+        let text = format!("{{\"__type\": \"{code}\", \"message\": \"{message}\"}}");
+        return response(400, &text);
+    }
     let status = if code == "RequestLimitExceeded" {
         503
     } else {
@@ -268,7 +279,7 @@ fn refusal(code: &str) -> Vec<u8> {
     response(
         status,
         &format!(
-            "<?xml version=\"1.0\"?><Response><Errors><Error><Code>{code}</Code><Message>as the test says\
+            "<?xml version=\"1.0\"?><Response><Errors><Error><Code>{code}</Code><Message>{message}\
              </Message></Error></Errors><RequestID>0f0f</RequestID></Response>"
         ),
     )

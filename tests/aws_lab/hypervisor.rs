@@ -1,12 +1,12 @@
 //! Hosts behind the instances that moto only pretends to have.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -21,6 +21,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 use crate::{
+    proxy::{Call, Proxy, Verdict},
     server::{client, moto},
     support::docker,
 };
@@ -30,8 +31,56 @@ pub(crate) fn direct() -> Client {
     client(&format!("http://127.0.0.1:{}", moto()))
 }
 
+/// How a host went down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Down {
+    /// Its system stopped all that ran on it.
+    InOrder,
+    /// Its power was cut.
+    AtOnce,
+}
+
+/// What has been asked of the hosts, and what became of it, by instance.
+#[derive(Debug, Default)]
+struct Power {
+    /// Those that are not to shut their systems down: `SkipOsShutdown`.
+    cut: Mutex<BTreeSet<String>>,
+    downs: Mutex<Vec<(String, Down)>>,
+}
+
+impl Power {
+    /// As EC2 has it: only `SkipOsShutdown` cuts the power, and `Force` does not.
+    fn asked(&self, call: &Call) {
+        if !(call.is("StopInstances") || call.is("TerminateInstances")) {
+            return;
+        }
+        let ids = (1..).map_while(|n| call.parameter(&format!("InstanceId.{n}")));
+        let skip = call.parameter("SkipOsShutdown") == Some("true");
+        let mut cut = self.cut.lock().unwrap();
+        for id in ids {
+            match skip {
+                true => cut.insert(id.to_owned()),
+                false => cut.remove(id),
+            };
+        }
+    }
+
+    fn off(&self, id: &str) {
+        let how = match self.cut.lock().unwrap().remove(id) {
+            true => Down::AtOnce,
+            false => Down::InOrder,
+        };
+        match how {
+            Down::AtOnce => docker(&["kill", id]),
+            Down::InOrder => docker(&["stop", "-t", "20", id]),
+        };
+        self.downs.lock().unwrap().push((id.to_owned(), how));
+    }
+}
+
 /// Keeps containers as moto says that instances are, until dropped.
 pub(crate) struct Hypervisor {
+    power: Arc<Power>,
     cluster: String,
     network: String,
     stopped: Arc<AtomicBool>,
@@ -40,10 +89,16 @@ pub(crate) struct Hypervisor {
 
 impl Hypervisor {
     /// The network is there before any instance, so that whoever knocks at an address where nobody
-    /// is yet knocks on this machine.
-    pub(crate) fn start(cluster: &str, image: &str, subnet: &str) -> Self {
+    /// is yet knocks on this machine. Who stops hosts by calls through `proxy` says how.
+    pub(crate) fn start(proxy: &Proxy, cluster: &str, image: &str, subnet: &str) -> Self {
         let network = format!("{cluster}-vpc");
         docker(&["network", "create", "--subnet", subnet, &network]);
+        let power = Arc::<Power>::default();
+        let (asked, done) = (power.clone(), power.clone());
+        proxy.judge(move |call| {
+            asked.asked(call);
+            Verdict::Pass
+        });
         let stopped = Arc::new(AtomicBool::new(false));
         let (flag, name, image, vpc) = (
             stopped.clone(),
@@ -55,11 +110,12 @@ impl Hypervisor {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let ec2 = direct();
             while !flag.load(Ordering::SeqCst) {
-                runtime.block_on(follow(&ec2, &name, &image, &vpc));
+                runtime.block_on(follow(&ec2, &done, &name, &image, &vpc));
                 thread::sleep(Duration::from_millis(200));
             }
         });
         Self {
+            power,
             cluster: cluster.to_owned(),
             network,
             stopped,
@@ -70,6 +126,12 @@ impl Hypervisor {
     /// The containers, by the ids of the instances that they stand for.
     pub(crate) fn hosts(&self) -> Vec<String> {
         containers(&self.cluster).into_keys().collect()
+    }
+
+    /// How hosts went down since the last time, in that order.
+    pub(crate) fn downs(&self) -> Vec<Down> {
+        let downs = std::mem::take(&mut *self.power.downs.lock().unwrap());
+        downs.into_iter().map(|(_, how)| how).collect()
     }
 
     /// Waits until all that moto has said is so.
@@ -181,14 +243,14 @@ fn tag<'a>(instance: &'a Instance, key: &str) -> &'a str {
 }
 
 /// Makes the containers what the instances are.
-async fn follow(ec2: &Client, cluster: &str, image: &str, network: &str) {
+async fn follow(ec2: &Client, power: &Power, cluster: &str, image: &str, network: &str) {
     let there = containers(cluster);
     for instance in instances(ec2, cluster).await {
         let id = instance.instance_id().unwrap();
         match (state(&instance), there.get(id).map(String::as_str)) {
             ("running", None) => boot(ec2, &instance, cluster, image, network).await,
             ("running", Some("exited")) => drop(docker(&["start", id])),
-            ("stopped", Some("running")) => drop(docker(&["stop", "-t", "20", id])),
+            ("stopped" | "terminated", Some("running")) => power.off(id),
             ("terminated", Some(_)) => drop(docker(&["rm", "-f", "-v", id])),
             _ => {}
         }

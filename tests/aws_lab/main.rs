@@ -8,18 +8,24 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 mod hypervisor;
+#[path = "../aws/proxy.rs"]
+#[expect(dead_code, reason = "other tests need the rest of it")]
+mod proxy;
 #[path = "../aws/server.rs"]
 mod server;
 #[path = "../lab/support.rs"]
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod support;
 
-use hypervisor::{Hypervisor, direct};
+use hypervisor::{Down, Hypervisor, direct};
+use proxy::Proxy;
 use server::{REGION, moto};
 use support::{Lab, prepared_image, prepared_version};
 
 /// Not the one of another test, which may run at the same time.
 const NETWORK: &str = "10.84.12.0/24";
+/// moto's own, where a call names none.
+const ACCOUNT: &str = "123456789012";
 /// Prints when a host's PostgreSQL was started, by its own word.
 const STARTED: &str = "sed -n 3p /data/patroni/postmaster.pid";
 
@@ -32,6 +38,7 @@ fn from_calls_to_a_cluster_and_back() {
     let trusted = std::env::var("SSL_CERT_FILE");
     let trusted = trusted.unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
     let version = prepared_version();
+    let proxy = Proxy::new(moto(), ACCOUNT);
     let inventory = |operators: &str| {
         format!(
             "provider:\n  kind: aws\n  region: {REGION}\n  endpoint_url: http://127.0.0.1:{}\n  \
@@ -41,12 +48,12 @@ fn from_calls_to_a_cluster_and_back() {
              node3: {{ roles: [postgres] }}\n  \
              node4: {{ roles: [etcd], address: 10.84.12.179 }}\n  \
              haproxy: {{ roles: [haproxy], address: 10.84.12.173 }}\n",
-            moto()
+            proxy.port
         )
     };
     let lab = Lab::new("ec2", &inventory(""));
     give_credentials(lab.dir.path());
-    let hypervisor = Hypervisor::start(&lab.name, &image, NETWORK);
+    let hypervisor = Hypervisor::start(&proxy, &lab.name, &image, NETWORK);
 
     let plan = lab.expect(4, &["plan", "--check"]).stdout;
     println!("{}", plan.lines().take(20).collect::<Vec<_>>().join("\n"));
@@ -134,6 +141,18 @@ fn from_calls_to_a_cluster_and_back() {
     assert!(!said.stderr.contains("nothing to do"), "{}", said.stderr);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
 
+    // Those two shut their systems down in order; a drill's host must not.
+    assert_eq!(hypervisor.downs(), [Down::InOrder; 2]);
+    let leader = lab.leader();
+    let drill = lab.json(&["drill", "crash-host", "--yes", "--json"]);
+    assert_eq!(hypervisor.downs(), [Down::AtOnce]);
+    assert_ne!(
+        drill["drills"][0]["measured"]["leader_after"],
+        leader.as_str()
+    );
+    lab.expect(0, &["plan", "--check"]);
+    assert_eq!(lab.sql("select count(*) from kept"), "1000");
+
     // An instance that earlier versions made has no tag with an id: then its own word counts.
     runtime.block_on(take_id_tag(&lab.name, "node3"));
     let mark = "/etc/pgherd/cluster";
@@ -169,6 +188,11 @@ fn from_calls_to_a_cluster_and_back() {
     assert!(!lab.workspace().join("secrets.yaml").exists());
     hypervisor.settle();
     assert_eq!(hypervisor.hosts(), [""; 0]);
+    assert_eq!(
+        hypervisor.downs(),
+        [Down::AtOnce; 5],
+        "nothing of them is kept"
+    );
     let left = runtime.block_on(tagged(&lab.name));
     assert!(left.values().all(|count| *count == 0), "{left:?}");
 }

@@ -27,7 +27,7 @@ use pgherd::{
     event::HostState,
     holder::Holder,
     inventory::{HostName, Role},
-    provider::{CLUSTER_LABEL, HOST_LABEL, MachineState},
+    provider::{CLUSTER_LABEL, HOST_LABEL, MachineState, Outlook},
 };
 
 use lab::{
@@ -56,7 +56,7 @@ async fn five_hosts_come_stay_and_go() {
     );
     let provider = lab.provider();
     assert_eq!(provider.discover().await.unwrap(), []);
-    let lines = provider.preflight(&lab.hosts()).await.unwrap();
+    let lines = provider.preflight(&lab.hosts(), KEY).await.unwrap().made;
     assert!(
         lines.iter().any(|line| line.starts_with("network ")),
         "{lines:?}"
@@ -135,8 +135,8 @@ async fn five_hosts_come_stay_and_go() {
     .await;
     assert_eq!(keys, format!("{KEY}\n"));
     assert_eq!(
-        lab.provider().preflight(&[]).await.unwrap(),
-        Vec::<String>::new()
+        lab.provider().preflight(&[], KEY).await.unwrap(),
+        Outlook::default()
     );
 
     // A stopped host keeps its address and its key, and comes back with both.
@@ -254,7 +254,11 @@ async fn a_subnet_that_is_taken_is_refused_before_anything_is_made() {
     let other = format!("{}-other", lab.cluster());
     make_network(&other, "10.254.8.0/24").await;
     lab.docker().subnet = Some("10.254.0.0/16".parse().unwrap());
-    let error = lab.provider().preflight(&lab.hosts()).await.unwrap_err();
+    let error = lab
+        .provider()
+        .preflight(&lab.hosts(), KEY)
+        .await
+        .unwrap_err();
     engine().remove_network(&other).await.unwrap();
     assert!(error.what().contains(&other), "{error}");
     assert!(error.hints()[0].contains("provider.subnet"));
@@ -289,7 +293,11 @@ async fn a_port_that_another_run_of_the_cluster_took_is_told_as_that_run() {
     });
     let port = lab.inventory.haproxy.write_port;
     let _published = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let error = lab.provider().preflight(&lab.hosts()).await.unwrap_err();
+    let error = lab
+        .provider()
+        .preflight(&lab.hosts(), KEY)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Code::LeaseHeld, "{error}");
     assert!(error.causes()[0].contains("`up` by "), "{error}");
 }
@@ -329,7 +337,7 @@ async fn addresses_and_ports_follow_the_inventory_or_are_refused() {
     );
 
     lab.inventory.haproxy.write_port += 1000;
-    let error = lab.provider().preflight(&[]).await.unwrap_err();
+    let error = lab.provider().preflight(&[], KEY).await.unwrap_err();
     assert!(
         error.causes()[0].contains("fixed when it is made"),
         "{error}"
@@ -338,7 +346,7 @@ async fn addresses_and_ports_follow_the_inventory_or_are_refused() {
 
     lab.docker().subnet = Some("10.254.10.0/24".parse().unwrap());
     lab.inventory.hosts[1].address = None;
-    let error = lab.provider().preflight(&[]).await.unwrap_err();
+    let error = lab.provider().preflight(&[], KEY).await.unwrap_err();
     assert!(error.what().contains("10.254.9.0/24"), "{error}");
 }
 

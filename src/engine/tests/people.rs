@@ -22,7 +22,7 @@ use crate::{
     event::{Event, Events, Stamped},
     inventory::{HostName, Inventory},
     machine::{Machine, MachineState},
-    provider::{Access, Provider, Resource},
+    provider::{Access, Outlook, Provider, Resource},
     remote::Remote,
     secret::Secret,
     workspace::Workspace,
@@ -175,8 +175,8 @@ impl Provider for InCloud {
         Ok(there.collect())
     }
 
-    async fn preflight(&self, _hosts: &[HostName]) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    async fn preflight(&self, _hosts: &[HostName], _public_key: &str) -> Result<Outlook> {
+        Ok(Outlook::default())
     }
 
     async fn launch(

@@ -117,6 +117,10 @@ fn aws(problems: &mut Problems, section: &schema::Provider, document: &schema::D
         region: shaped(problems, section.region.as_ref(), limits::REGION),
         profile: shaped(problems, section.profile.as_ref(), limits::PROFILE),
         endpoint_url: shaped(problems, section.endpoint_url.as_ref(), limits::URL),
+        cpu_credits: section
+            .cpu_credits
+            .as_ref()
+            .and_then(|word| problems.keep(one_of(word))),
         image: shaped(problems, section.image.as_ref(), limits::AMI)
             .unwrap_or_else(|| limits::AWS_IMAGE.to_owned()),
         subnet_ids: subnets(problems, section),
@@ -175,6 +179,7 @@ fn instances(
         iops: iops(problems, section.iops.as_ref()),
     };
     let none = schema::Host::default();
+    let mut for_all_told = false;
     let written = document.hosts.iter().flat_map(|hosts| &hosts.value);
     written
         .map(|(name, host)| {
@@ -186,6 +191,12 @@ fn instances(
                 volume_gb: volume(problems, host.volume_gb.as_ref()).unwrap_or(all.volume_gb),
                 iops: iops(problems, host.iops.as_ref()).or(all.iops),
             };
+            let key = host.iops.as_ref().or(host.volume_gb.as_ref());
+            if let Some(problem) = too_many_iops(&own, key.or(section.iops.as_ref()))
+                && !(key.is_none() && std::mem::replace(&mut for_all_told, true))
+            {
+                problems.add(problem);
+            }
             (HostName::new(name.value.clone()), own)
         })
         .collect()
@@ -222,6 +233,23 @@ fn volume(problems: &mut Problems, number: Option<&Number>) -> Option<u32> {
 
 fn iops(problems: &mut Problems, number: Option<&Number>) -> Option<u32> {
     bounded(problems, number?, "a number of IOPS of gp3", limits::IOPS)
+}
+
+/// More than EC2 gives a volume of that size; `key` is where that was said.
+fn too_many_iops(own: &AwsHost, key: Option<&Number>) -> Option<Problem> {
+    let least = own.iops?.div_ceil(limits::IOPS_PER_GB);
+    (least > own.volume_gb).then_some(())?;
+    Some(
+        Problem::new(
+            span_of(key?),
+            format!("{} IOPS are too many for {} GiB", own.iops?, own.volume_gb),
+        )
+        .label(format!(
+            "gp3 has at most {} for each GiB",
+            limits::IOPS_PER_GB
+        ))
+        .hint(format!("`volume_gb: {least}`, or fewer `iops`")),
+    )
 }
 
 fn bounded(

@@ -3,9 +3,15 @@
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
+use aws_sdk_ec2::config::RuntimeComponents;
+use aws_sdk_servicequotas::types::ServiceQuota;
+use aws_smithy_http_client::{
+    Connector,
+    proxy::ProxyConfig,
+    tls::{Provider as Tls, rustls_provider::CryptoMode},
+};
 
-use super::failure::Doing;
+use super::failure::{Doing, Failure};
 use crate::{
     error::{Code, Error, Result},
     inventory,
@@ -14,19 +20,68 @@ use crate::{
 /// Long enough for minutes of throttling, short enough for somebody who waits.
 const ATTEMPTS: u32 = 8;
 
+/// The proxy that the environment names for HTTPS.
+///
+/// What AWS serves without TLS is on the host itself (the metadata service, a container's credentials),
+/// and no proxy must see it.
+fn proxy() -> Result<Option<ProxyConfig>> {
+    let named = |names: &[&'static str]| {
+        let value = |name| std::env::var(name).ok().filter(|it| !it.is_empty());
+        names.iter().find_map(|name| Some((*name, value(*name)?)))
+    };
+    let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+    let Some((name, url)) = named(&names) else {
+        return Ok(None);
+    };
+    let except = named(&["no_proxy", "NO_PROXY"]).map(|(_, hosts)| hosts);
+    let config = ProxyConfig::https(url).map_err(|error| {
+        Error::new(
+            Code::ProviderSettingUnusable,
+            format!("{name} does not name a proxy"),
+        )
+        .cause(error.to_string())
+        .hint(format!(
+            "set it to a URL, such as {name}=http://proxy.example.com:3128"
+        ))
+    })?;
+    Ok(Some(match except {
+        Some(hosts) => config.no_proxy(hosts),
+        None => config,
+    }))
+}
+
+/// For questions on whose answer nothing depends.
+fn impatient() -> (RetryConfig, TimeoutConfig) {
+    let timeouts = TimeoutConfig::builder()
+        .operation_timeout(Duration::from_secs(6))
+        .connect_timeout(Duration::from_secs(3))
+        .build();
+    (RetryConfig::standard().with_max_attempts(2), timeouts)
+}
+
 pub(super) struct Account {
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) ssm: aws_sdk_ssm::Client,
     sts: aws_sdk_sts::Client,
+    quotas: aws_sdk_servicequotas::Client,
     pub(super) region: String,
 }
 
 impl Account {
     pub(super) async fn connect(settings: &inventory::Aws) -> Result<Self> {
-        // The crate's own default would bring a second cryptography library.
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Tls::Rustls(CryptoMode::Ring))
-            .build_https();
+        let proxy = proxy()?;
+        // The crate's own default would bring a second cryptography library, and knows no proxy.
+        let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(
+            move |settings, components| {
+                let mut connector = Connector::builder();
+                connector.set_connector_settings(settings.cloned());
+                connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+                connector.set_proxy_config(proxy.clone());
+                connector
+                    .tls_provider(Tls::Rustls(CryptoMode::Ring))
+                    .build()
+            },
+        );
         let retry = RetryConfig::adaptive()
             .with_max_attempts(ATTEMPTS)
             .with_initial_backoff(Duration::from_millis(300))
@@ -57,21 +112,36 @@ impl Account {
             .hint("write provider.region, or set AWS_REGION, or `aws configure set region …`")
         })?;
         // Nothing depends on what it answers, and many private networks have no way to it.
+        let (retry, timeouts) = impatient();
         let ssm = aws_sdk_ssm::config::Builder::from(&config)
-            .retry_config(RetryConfig::standard().with_max_attempts(2))
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .operation_timeout(Duration::from_secs(6))
-                    .connect_timeout(Duration::from_secs(3))
-                    .build(),
-            )
+            .retry_config(retry.clone())
+            .timeout_config(timeouts.clone())
+            .build();
+        let quotas = aws_sdk_servicequotas::config::Builder::from(&config)
+            .retry_config(retry)
+            .timeout_config(timeouts)
             .build();
         Ok(Self {
             ec2: aws_sdk_ec2::Client::new(&config),
             ssm: aws_sdk_ssm::Client::from_conf(ssm),
             sts: aws_sdk_sts::Client::new(&config),
+            quotas: aws_sdk_servicequotas::Client::from_conf(quotas),
             region,
         })
+    }
+
+    /// What a quota allows this account in this region.
+    pub(super) async fn quota(&self, service: &str, code: &str) -> Result<f64, Failure> {
+        let answer = self
+            .quotas
+            .get_service_quota()
+            .service_code(service)
+            .quota_code(code)
+            .send()
+            .await
+            .doing("ask for a quota (servicequotas:GetServiceQuota)")?;
+        let value = answer.quota().and_then(ServiceQuota::value);
+        value.ok_or_else(|| Failure::empty("ask for a quota (servicequotas:GetServiceQuota)"))
     }
 
     /// Account and identity, in AWS's own words.

@@ -10,6 +10,29 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{Code, Error};
 
+/// What AWS answers to those who may not.
+const NOT_ALLOWED: [&str; 3] = [
+    "UnauthorizedOperation",
+    "AccessDenied",
+    "AccessDeniedException",
+];
+
+/// To those whose credentials are no good.
+const NOT_TAKEN: [&str; 6] = [
+    "AuthFailure",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "RequestExpired",
+    "InvalidAccessKeyId",
+];
+
+/// To accounts that may not yet, or no longer.
+const NOT_READY: [&str; 3] = ["OptInRequired", "PendingVerification", "Blocked"];
+
+/// To those who ask too often.
+const THROTTLED: [&str; 3] = ["RequestLimitExceeded", "Throttling", "ThrottlingException"];
+
 /// A call that did not go well.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
@@ -27,12 +50,38 @@ impl Failure {
             .is_some_and(|code| codes.contains(&code))
     }
 
+    /// Neither about who asks, nor about the account, nor about how often it asks.
+    fn is_about_parameters(&self) -> bool {
+        self.code.is_some()
+            && !self.is(&NOT_ALLOWED)
+            && !self.is(&NOT_TAKEN)
+            && !self.is(&NOT_READY)
+            && !self.is(&THROTTLED)
+    }
+
+    /// An answer that says nothing.
+    pub(super) fn empty(doing: &str) -> Self {
+        Self {
+            doing: doing.to_owned(),
+            code: Some("an empty answer".to_owned()),
+            causes: Vec::new(),
+            request: None,
+        }
+    }
+
+    /// For a sentence that goes on: `AccessDenied: User … is not authorized`.
+    pub(super) fn in_short(&self) -> String {
+        let code = self.code.clone();
+        let parts = code.into_iter().chain(self.causes.iter().cloned());
+        parts.collect::<Vec<_>>().join(": ")
+    }
+
     /// The words for what has no answer: no way there, or nobody to sign as.
     fn unanswered(&self) -> Error {
         let text = self.causes.join(": ");
         if text.contains("credential") || text.contains("identity") || text.contains("SSO") {
             return Error::new(Code::AwsCredentials, format!("cannot {}: no usable AWS credentials", self.doing))
-                .hint("give them as to any AWS tool: AWS_PROFILE, `aws configure`, `aws sso login`, an instance role, or provider.profile");
+                .hint("give them as to any AWS tool: AWS_PROFILE, `aws configure`, `aws login`, `aws sso login`, an instance role, or provider.profile");
         }
         Error::new(Code::AwsUnreachable, format!("cannot {}: AWS does not answer", self.doing))
             .hint("see whether provider.region is a region that there is, and whether its endpoint can be reached from here")
@@ -41,39 +90,11 @@ impl Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let doing = &failure.doing;
-        let code = failure.code.as_deref();
-        let error = match code {
+        let error = match failure.code.as_deref() {
             None => failure.unanswered(),
-            Some("UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException") => {
-                Error::new(Code::AwsDenied, format!("these credentials may not {doing}"))
-                    .hint("docs/iam-policy.json is the smallest policy that suffices")
-            }
-            Some(
-                "AuthFailure" | "InvalidClientTokenId" | "SignatureDoesNotMatch" | "ExpiredToken"
-                | "RequestExpired" | "InvalidAccessKeyId",
-            ) => Error::new(Code::AwsCredentials, format!("cannot {doing}: AWS does not take these credentials"))
-                .hint("log in again (`aws sso login`), or see AWS_PROFILE and provider.profile")
-                .hint("a region that must be opted into refuses the credentials of accounts that have not"),
-            Some("InsufficientInstanceCapacity") => {
-                Error::new(Code::AwsNoCapacity, format!("cannot {doing}: the zone has no room for it now"))
-                    .hint("run `up` again later; or give the host another `zone` or `instance_type`")
-            }
-            Some("InstanceLimitExceeded" | "VcpuLimitExceeded" | "VolumeLimitExceeded"
-                | "SecurityGroupLimitExceeded" | "MaxIOPSLimitExceeded") => {
-                Error::new(Code::AwsQuota, format!("cannot {doing}: the account's quota is used up"))
-                    .hint("ask for more in the Service Quotas console, or remove what is not needed")
-            }
-            Some("RequestLimitExceeded" | "Throttling" | "ThrottlingException") => {
-                Error::new(Code::AwsThrottled, format!("cannot {doing}: AWS throttles the account"))
-                    .hint("run the same command again: it takes up from here")
-            }
-            Some("OptInRequired" | "PendingVerification" | "Blocked") => {
-                Error::new(Code::AwsFailed, format!("cannot {doing}: the account is not ready for it"))
-            }
-            Some(_) => Error::new(Code::AwsFailed, format!("cannot {doing}")),
+            Some(code) => answered(code, &failure.doing, &failure.causes.join(": ")),
         };
-        let error = match code {
+        let error = match &failure.code {
             Some(code) => error.cause(format!("{code}: {}", failure.causes.join(": "))),
             None => failure
                 .causes
@@ -84,6 +105,60 @@ impl From<Failure> for Error {
             Some(request) => error.cause(format!("AWS's number for the call: {request}")),
             None => error,
         }
+    }
+}
+
+/// What a code of AWS's means, and what helps; `said` is AWS's own sentence.
+fn answered(code: &str, doing: &str, said: &str) -> Error {
+    let cannot = |kind, why: &str| Error::new(kind, format!("cannot {doing}: {why}"));
+    match code {
+        code if NOT_ALLOWED.contains(&code) => {
+            Error::new(Code::AwsDenied, format!("these credentials may not {doing}"))
+                .hint("docs/iam-policy.json is the smallest policy that suffices")
+        }
+        code if NOT_TAKEN.contains(&code) => {
+            cannot(Code::AwsCredentials, "AWS does not take these credentials")
+                .hint("log in again (`aws login`, `aws sso login`), or see AWS_PROFILE and provider.profile")
+                .hint("a region that must be opted into refuses the credentials of accounts that have not")
+        }
+        "InsufficientInstanceCapacity" => {
+            cannot(Code::AwsNoCapacity, "the zone has no room for it now")
+                .hint("run `up` again: it makes what is missing, and capacity comes and goes within minutes")
+                .hint("or give the host another `instance_type`, such as t3.medium for t2.medium, or a `zone` that has a subnet in provider.subnet_ids")
+        }
+        "VcpuLimitExceeded" => {
+            cannot(Code::AwsQuota, "the account's quota of vCPUs in this region is used up")
+                .hint("every instance that runs counts: terminate what is not needed, or take types with fewer vCPUs")
+                .hint("ask for more in the Service Quotas console, Amazon EC2, \"Running On-Demand … instances\"; it takes from minutes to days")
+        }
+        // On the free plan; EC2 says it only at the launch.
+        "InvalidParameterCombination" if said.contains("Free Tier") => {
+            cannot(Code::AwsQuota, "the account's free plan does not have this instance type")
+                .hint("upgrade the account to the paid plan in the Billing console")
+                .hint("or take a type of the plan's: aws ec2 describe-instance-types --filters Name=free-tier-eligible,Values=true --query InstanceTypes[].InstanceType; c7i-flex.large and m7i-flex.large have memory enough")
+        }
+        "RulesPerSecurityGroupLimitExceeded" => {
+            cannot(Code::AwsQuota, "the security group would have more rules than the account's quota")
+                .hint("name fewer, larger networks in provider.operator_cidrs and postgresql.allow")
+                .hint("or ask for more in the Service Quotas console, Amazon VPC, \"Inbound or outbound rules per security group\"")
+        }
+        "InsufficientFreeAddressesInSubnet" => {
+            cannot(Code::NetworkUnsuitable, "the subnet has no address left")
+                .hint("name another subnet in provider.subnet_ids")
+        }
+        "InstanceLimitExceeded" | "VolumeLimitExceeded" | "SecurityGroupLimitExceeded"
+        | "SecurityGroupsPerInterfaceLimitExceeded" | "MaxIOPSLimitExceeded" => {
+            cannot(Code::AwsQuota, "the account's quota is used up")
+                .hint("ask for more in the Service Quotas console, or remove what is not needed")
+        }
+        code if THROTTLED.contains(&code) => {
+            cannot(Code::AwsThrottled, "AWS throttles the account")
+                .hint("run the same command again: it takes up from here")
+        }
+        code if NOT_READY.contains(&code) => {
+            cannot(Code::AwsFailed, "the account is not ready for it")
+        }
+        _ => Error::new(Code::AwsFailed, format!("cannot {doing}")),
     }
 }
 
@@ -135,10 +210,11 @@ fn shortened(message: &str) -> String {
 }
 
 /// What was made a moment ago may not be known everywhere yet.
-pub(super) const NOT_YET: [&str; 4] = [
+pub(super) const NOT_YET: [&str; 5] = [
     "InvalidInstanceID.NotFound",
     "InvalidGroup.NotFound",
     "InvalidGroupId.NotFound",
+    "InvalidSecurityGroupID.NotFound",
     "InvalidKeyPair.NotFound",
 ];
 
@@ -165,9 +241,18 @@ where
 }
 
 /// Whether a call that was only asked about (`DryRun`) would be allowed.
-pub(super) fn allowed<T>(asked: Result<T, Failure>) -> Result<(), Failure> {
+///
+/// EC2 may look at parameters before it looks at permissions, and what it says of them is a doubt, in
+/// a sentence: it need not be so any more when the call is made.
+pub(super) fn allowed<T>(asked: Result<T, Failure>) -> Result<Option<String>, Failure> {
     match asked {
-        Err(failure) if !failure.is(&["DryRunOperation"]) => Err(failure),
-        _ => Ok(()),
+        Err(failure) if failure.is(&["DryRunOperation"]) => Ok(None),
+        Err(failure) if failure.is_about_parameters() => Ok(Some(format!(
+            "asked whether pgherd may {}, EC2 answered {}",
+            failure.doing,
+            failure.in_short()
+        ))),
+        Err(failure) => Err(failure),
+        Ok(_) => Ok(None),
     }
 }

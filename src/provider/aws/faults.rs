@@ -24,11 +24,14 @@ const LOOK: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Stops the instance without a word to its system, which cannot even write its buffers out.
+///
+/// `Force` is not that: it asks the system to shut down first, and Patroni would hand its lock over
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StopInstances.html>).
 pub(super) async fn crash(ec2: &Client, machine: &Machine) -> Result<()> {
     let asked = ec2
         .stop_instances()
         .instance_ids(&machine.id)
-        .force(true)
+        .skip_os_shutdown(true)
         .send()
         .await
         .doing("stop an instance (ec2:StopInstances)");

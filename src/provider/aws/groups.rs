@@ -273,6 +273,13 @@ async fn taken(
     }
 }
 
+/// The rule, or the group that it was in, is not there any more.
+const GONE: [&str; 3] = [
+    "InvalidPermission.NotFound",
+    "InvalidGroup.NotFound",
+    "InvalidSecurityGroupID.NotFound",
+];
+
 pub(super) async fn revoke(
     ec2: &Client,
     id: &str,
@@ -287,9 +294,7 @@ pub(super) async fn revoke(
         .await
         .doing(format!("take rules from the security group {name}"));
     match revoked {
-        Err(failure) if failure.is(&["InvalidPermission.NotFound", "InvalidGroup.NotFound"]) => {
-            Ok(())
-        }
+        Err(failure) if failure.is(&GONE) => Ok(()),
         revoked => revoked.map(|_| ()),
     }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use aws_sdk_ec2::{
     Client,
     primitives::DateTime,
-    types::{Filter, Instance, InstanceStateName as State, Tag},
+    types::{Filter, Instance, InstanceStateName as State, StateReason, Tag},
 };
 
 use super::failure::{Doing, Failure};
@@ -88,10 +88,7 @@ impl Found {
             vpc: instance.vpc_id().map(str::to_owned),
             launched: instance.launch_time().map_or(0, DateTime::secs),
             by: tag(BY),
-            reason: instance
-                .state_reason()
-                .and_then(|reason| reason.message())
-                .map(str::to_owned),
+            reason: instance.state_reason().map(in_words),
             id: instance.instance_id?,
         })
     }
@@ -128,6 +125,15 @@ impl Found {
             published_on: None,
             cluster_id: self.cluster_id.clone(),
         }
+    }
+}
+
+/// Usually the code is a part of the message.
+fn in_words(reason: &StateReason) -> String {
+    let (code, message) = (reason.code(), reason.message().unwrap_or_default());
+    match code {
+        Some(code) if !message.contains(code) => format!("{code}: {message}"),
+        _ => message.to_owned(),
     }
 }
 

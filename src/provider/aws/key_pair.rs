@@ -12,9 +12,29 @@ use crate::{
     provider::CLUSTER_LABEL,
 };
 
-/// A key that opens nothing, for asking whether one could be imported.
-const NOBODY: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody";
+/// The kinds of keys that EC2 imports
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImportKeyPair.html>).
+const IMPORTABLE: [&str; 2] = ["ssh-ed25519", "ssh-rsa"];
+
+/// Refuses a key that EC2 would refuse after groups were made.
+pub(super) fn importable(public_key: &str) -> Result<()> {
+    let kind = public_key
+        .split_ascii_whitespace()
+        .next()
+        .unwrap_or_default();
+    if IMPORTABLE.contains(&kind) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::ProviderSettingUnusable,
+        format!("EC2 cannot import the key of ssh.identity_file: it is of the kind {kind}"),
+    )
+    .cause("EC2 takes ED25519 and RSA keys")
+    .left("nothing was made")
+    .hint(
+        "name such a key (ssh-keygen -t ed25519), or leave ssh.identity_file out: pgherd makes one",
+    ))
+}
 
 pub(super) fn name(cluster: &str) -> String {
     format!("pgherd-{cluster}")
@@ -38,11 +58,18 @@ pub(super) async fn find(ec2: &Client, cluster: &str) -> Result<Option<(String, 
 }
 
 /// Asks whether a key pair could be imported.
-pub(super) async fn ask(ec2: &Client, cluster: &str, tags: &Tags<'_>) -> Result<(), Failure> {
+///
+/// With the very key, since EC2 may look at it before it looks at permissions.
+pub(super) async fn ask(
+    ec2: &Client,
+    cluster: &str,
+    public_key: &str,
+    tags: &Tags<'_>,
+) -> Result<Option<String>, Failure> {
     let asked = ec2
         .import_key_pair()
         .key_name(name(cluster))
-        .public_key_material(Blob::new(NOBODY))
+        .public_key_material(Blob::new(public_key))
         .tag_specifications(tags.of(ResourceType::KeyPair))
         .dry_run(true)
         .send()

@@ -174,7 +174,11 @@ impl Launch<'_> {
         let retried = [&NOT_YET[..], &["InvalidIPAddress.InUse"]].concat();
         let ran = insist(&retried, ADDRESS, || {
             let call = run_instance(self.ec2, &spec, &self.tags, Some(&made));
-            async move { call.send().await.doing("launch the host") }
+            let doing = format!(
+                "launch the host ({} in {})",
+                spec.own.instance_type, spec.place.subnet.zone
+            );
+            async move { call.send().await.doing(doing) }
         })
         .await;
         match ran {
@@ -303,6 +307,8 @@ impl Launch<'_> {
             .ec2
             .terminate_instances()
             .set_instance_ids(Some(ids))
+            // Nothing is on them yet.
+            .skip_os_shutdown(true)
             .send()
             .await
             .doing("terminate the instances that this run has launched");
@@ -384,8 +390,14 @@ fn ended(found: &Found) -> Error {
         format!("{} ended as soon as it was launched", found.id),
     )
     .on(&found.host);
-    match &found.reason {
-        Some(reason) => error.cause(reason.clone()),
-        None => error,
+    let Some(reason) = &found.reason else {
+        return error;
+    };
+    // What EC2 says where the volume's key is not to be had.
+    let about_the_key = reason.contains("Client.InternalError") || reason.contains("KMS");
+    let error = error.cause(reason.clone());
+    match about_the_key {
+        true => error.hint("if the account's default key for EBS is one of your own: docs/iam-policy-own-key.json is what its use needs"),
+        false => error,
     }
 }

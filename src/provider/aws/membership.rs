@@ -77,6 +77,7 @@ impl Membership {
             "put {} into other groups (ec2:ModifyNetworkInterfaceAttribute)",
             self.host
         )))
+        .map(drop)
     }
 
     pub(super) async fn apply(&self, ec2: &Client) -> Result<(), Failure> {

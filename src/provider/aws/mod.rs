@@ -6,24 +6,20 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use aws_sdk_ec2::types::{InstanceStateName as State, ResourceType, Tag, TagSpecification};
+use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
 use tokio::sync::{Mutex, OnceCell};
 
 use self::{
-    account::Account,
-    drift::Drift,
-    failure::{Doing, Failure, allowed},
-    instance::Found,
-    launch::Launch,
-    public_address::PublicAddress,
-    request::Spec,
-    survey::Survey,
+    account::Account, drift::Drift, instance::Found, launch::Launch, public_address::PublicAddress,
+    request::Spec, survey::Survey,
 };
-use super::{Access, CLUSTER_LABEL, ID_LABEL, Machine, Provider, Resource, refuse_strangers};
+use super::{
+    Access, CLUSTER_LABEL, ID_LABEL, Machine, Outlook, Provider, Resource, refuse_strangers,
+};
 use crate::{
     error::{Error, Result},
     event::Events,
-    inventory::{self, HostName, Inventory, Role},
+    inventory::{self, HostName, Inventory},
     workspace::Launches,
 };
 
@@ -37,8 +33,12 @@ mod instance;
 mod key_pair;
 mod launch;
 mod membership;
+mod outlook;
 mod placement;
+#[cfg(test)]
+mod policy;
 mod public_address;
+mod quota;
 mod removal;
 mod request;
 mod rival;
@@ -121,51 +121,6 @@ impl AwsProvider {
         Ok(survey)
     }
 
-    /// Asks whether each thing that a launch does would be allowed, as far as it can be asked before
-    /// anything exists.
-    async fn ask_permissions(
-        &self,
-        account: &Account,
-        survey: &Survey,
-        groups_missing: bool,
-        key_missing: bool,
-    ) -> Vec<Failure> {
-        let ec2 = &account.ec2;
-        let tags = self.tags();
-        let instance = async {
-            let (host, place) = survey.places.first_key_value()?;
-            let spec = self.spec(host, place);
-            let asked = request::run_instance(ec2, &spec, &tags, None).send().await;
-            allowed(asked.doing("launch instances (ec2:RunInstances, ec2:CreateTags)")).err()
-        };
-        let group = async {
-            if !groups_missing {
-                return None;
-            }
-            let asked = ec2
-                .create_security_group()
-                .group_name(groups::name(&self.inventory.cluster, Role::Postgres))
-                .description("pgherd")
-                .vpc_id(&survey.vpc)
-                .tag_specifications(tags.of(ResourceType::SecurityGroup))
-                .dry_run(true)
-                .send()
-                .await;
-            allowed(asked.doing("make security groups (ec2:CreateSecurityGroup, ec2:CreateTags)"))
-                .err()
-        };
-        let key = async {
-            if !key_missing {
-                return None;
-            }
-            key_pair::ask(ec2, &self.inventory.cluster, &tags)
-                .await
-                .err()
-        };
-        let (instance, group, key) = tokio::join!(instance, group, key);
-        [instance, group, key].into_iter().flatten().collect()
-    }
-
     fn spec<'a>(&'a self, host: &'a HostName, place: &'a survey::Place) -> Spec<'a> {
         Spec {
             host,
@@ -174,102 +129,6 @@ impl AwsProvider {
             settings: &self.settings,
             place,
         }
-    }
-
-    /// What would be made for hosts that are missing, or why it could not be.
-    async fn outlook(
-        &self,
-        account: &Account,
-        missing: &[HostName],
-        alive: &[Found],
-    ) -> Result<Vec<String>> {
-        let cluster = &self.inventory.cluster;
-        let survey = self.survey(account, missing, alive).await?;
-        let (groups, key) = tokio::try_join!(
-            groups::find(&account.ec2, cluster, &survey.vpc),
-            key_pair::find(&account.ec2, cluster),
-        )?;
-        key_pair::check(cluster, key.as_ref())?;
-        let refused = self
-            .ask_permissions(
-                account,
-                &survey,
-                groups::needed(&self.inventory).any(|role| !groups.contains_key(&role)),
-                key.is_none(),
-            )
-            .await;
-        let refused = refused.into_iter().map(Error::from);
-        let refused = refused
-            .map(|error| error.left("nothing was made"))
-            .collect();
-        together(refused, |count| format!("{count} things are not allowed"))?;
-
-        let mut lines = Vec::new();
-        let mut images: BTreeMap<&str, &str> = BTreeMap::new();
-        for (host, place) in &survey.places {
-            let own = &self.settings.hosts[host];
-            let address = self.inventory.hosts[host].address;
-            let address = address.map_or_else(String::new, |it| format!(" as {it}"));
-            let volume = match own.iops {
-                Some(iops) => format!("{} GiB with {iops} IOPS", own.volume_gb),
-                None => format!("{} GiB", own.volume_gb),
-            };
-            lines.push(format!(
-                "instance {host}: {}, {volume}, in {} ({}){address}",
-                own.instance_type, place.subnet.zone, place.subnet.id
-            ));
-            images.insert(&place.image.id, &place.image.name);
-        }
-        lines.extend(
-            images
-                .iter()
-                .map(|(id, name)| format!("of the image {id} ({name})")),
-        );
-        let new_groups = groups::needed(&self.inventory).filter(|role| !groups.contains_key(role));
-        lines.extend(new_groups.map(|role| {
-            format!(
-                "security group {} in {}",
-                groups::name(cluster, role),
-                survey.vpc
-            )
-        }));
-        let networks = |networks: &[ipnet::Ipv4Net]| {
-            let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
-            networks.join(", ")
-        };
-        lines.push(format!(
-            "SSH and the statistics page reachable from {}",
-            networks(&survey.operators)
-        ));
-        lines.push(format!(
-            "the ports {} and {} for clients reachable from {}",
-            self.inventory.haproxy.write_port,
-            self.inventory.haproxy.read_port,
-            networks(&self.inventory.postgresql.allow)
-        ));
-        if key.is_none() {
-            lines.push(format!("key pair {}", key_pair::name(cluster)));
-        }
-        Ok(lines)
-    }
-
-    /// Asks whether what is stopped may be started.
-    async fn ask_start(&self, account: &Account, alive: &[Found]) -> Result<()> {
-        let stopped = alive.iter().filter(|it| it.state == State::Stopped);
-        let ids: Vec<String> = stopped.map(|it| it.id.clone()).collect();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let asked = account
-            .ec2
-            .start_instances()
-            .set_instance_ids(Some(ids))
-            .dry_run(true)
-            .send()
-            .await;
-        Ok(allowed(asked.doing(
-            "start the stopped instances (ec2:StartInstances)",
-        ))?)
     }
 
     /// What is not right around hosts, those `alive` included.
@@ -318,23 +177,28 @@ impl Provider for AwsProvider {
         Ok(machines)
     }
 
-    async fn preflight(&self, hosts: &[HostName]) -> Result<Vec<String>> {
+    async fn preflight(&self, hosts: &[HostName], public_key: &str) -> Result<Outlook> {
+        key_pair::importable(public_key)?;
         let account = self.account().await?;
         let asked = async {
             let ((number, who), alive) = tokio::try_join!(
                 account.who(),
                 instance::alive(&account.ec2, &self.inventory.cluster),
             )?;
-            let mut lines = vec![format!(
+            let missing = Self::missing(hosts, &alive);
+            let mut outlook = match missing.is_empty() {
+                true => Outlook::default(),
+                false => self.outlook(account, &missing, &alive, public_key).await?,
+            };
+            outlook
+                .doubts
+                .extend(self.ask_start(account, &alive).await?);
+            let account = format!(
                 "in the account {number}, region {}, as {who}",
                 account.region
-            )];
-            let missing = Self::missing(hosts, &alive);
-            if !missing.is_empty() {
-                lines.extend(self.outlook(account, &missing, &alive).await?);
-            }
-            self.ask_start(account, &alive).await?;
-            Ok::<_, Error>(lines)
+            );
+            outlook.made.insert(0, account);
+            Ok::<_, Error>(outlook)
         };
         match asked.await {
             Err(error) if error.left_behind().is_none() => {
@@ -358,7 +222,10 @@ impl Provider for AwsProvider {
         let missing = Self::missing(hosts, &alive);
         let survey = match missing.is_empty() {
             true => None,
-            false => Some(self.survey(account, &missing, &alive).await?),
+            false => {
+                key_pair::importable(&access.public_key)?;
+                Some(self.survey(account, &missing, &alive).await?)
+            }
         };
         let launch = Launch {
             ec2: &account.ec2,

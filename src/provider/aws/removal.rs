@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::{
     Client,
-    types::{InstanceStateName as State, Reservation, Tag},
+    types::{Instance, InstanceStateName as State, Reservation, Tag},
 };
 use futures_util::future;
 use tokio::time::{Instant, sleep};
@@ -169,7 +169,10 @@ pub(super) async fn remove(ec2: &Client, resources: &[Resource], events: &Events
     let ids: Vec<String> = of(INSTANCE).map(|it| it.id.clone()).collect();
     if !ids.is_empty() {
         of(INSTANCE).for_each(|it| emit(it, HostState::Removing));
-        terminate(ec2, &ids).await?;
+        let (kept, gone) = with_and_without_kept_volumes(ec2, &ids).await?;
+        // An orderly shutdown writes out what nobody will read, and takes up to minutes.
+        terminate(ec2, &gone, true).await?;
+        terminate(ec2, &kept, false).await?;
         wait_ended(ec2, &ids, |id| {
             of(INSTANCE)
                 .filter(|it| it.id == id)
@@ -198,10 +201,45 @@ pub(super) async fn remove(ec2: &Client, resources: &[Resource], events: &Events
     })
 }
 
-async fn terminate(ec2: &Client, ids: &[String]) -> Result<()> {
+/// Parts the instances that have a volume which outlives them from those that have none.
+async fn with_and_without_kept_volumes(
+    ec2: &Client,
+    ids: &[String],
+) -> Result<(Vec<String>, Vec<String>)> {
+    let found = ec2
+        .describe_instances()
+        .filters(instance::filter(
+            "instance-id",
+            ids.iter().map(String::as_str),
+        ))
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .doing("look at the instances' volumes")?;
+    let outlives = |it: &&Instance| {
+        let mut volumes = it.block_device_mappings().iter().filter_map(|it| it.ebs());
+        volumes.any(|it| it.delete_on_termination() != Some(true))
+    };
+    let keepers: Vec<&str> = found
+        .iter()
+        .flat_map(Reservation::instances)
+        .filter(outlives)
+        .filter_map(|it| it.instance_id())
+        .collect();
+    let ids = ids.iter().cloned();
+    Ok(ids.partition(|id| keepers.contains(&id.as_str())))
+}
+
+async fn terminate(ec2: &Client, ids: &[String], at_once: bool) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     let ended = ec2
         .terminate_instances()
         .set_instance_ids(Some(ids.to_vec()))
+        .set_skip_os_shutdown(at_once.then_some(true))
         .send()
         .await
         .doing("terminate the instances");
@@ -209,7 +247,7 @@ async fn terminate(ec2: &Client, ids: &[String]) -> Result<()> {
         // One of them is gone for so long that EC2 has forgotten it, and the call did nothing.
         Err(failure) if failure.is(&["InvalidInstanceID.NotFound"]) && ids.len() > 1 => {
             for id in ids {
-                Box::pin(terminate(ec2, std::slice::from_ref(id))).await?;
+                Box::pin(terminate(ec2, std::slice::from_ref(id), at_once)).await?;
             }
             Ok(())
         }
@@ -302,6 +340,7 @@ async fn delete(ec2: &Client, resource: &Resource) -> Result<()> {
     let doing = || format!("delete the {kind} {name} ({id})");
     let busy = [
         "DependencyViolation",
+        "InvalidGroup.InUse",
         "VolumeInUse",
         "InvalidNetworkInterface.InUse",
     ];
@@ -329,6 +368,7 @@ async fn delete(ec2: &Client, resource: &Resource) -> Result<()> {
     let gone = [
         "InvalidGroup.NotFound",
         "InvalidGroupId.NotFound",
+        "InvalidSecurityGroupID.NotFound",
         "InvalidKeyPair.NotFound",
         "InvalidVolume.NotFound",
         "InvalidNetworkInterfaceID.NotFound",

@@ -6,9 +6,10 @@ use aws_sdk_ec2::{
     Client,
     operation::run_instances::builders::RunInstancesFluentBuilder,
     types::{
-        BlockDeviceMapping, EbsBlockDevice, HttpTokensState, InstanceMetadataEndpointState,
-        InstanceMetadataOptionsRequest, InstanceNetworkInterfaceSpecification, InstanceType,
-        ResourceType, ShutdownBehavior, VolumeType,
+        BlockDeviceMapping, CreditSpecificationRequest, EbsBlockDevice, HttpTokensState,
+        InstanceMetadataEndpointState, InstanceMetadataOptionsRequest,
+        InstanceNetworkInterfaceSpecification, InstanceType, ResourceType, ShutdownBehavior,
+        VolumeType,
     },
 };
 
@@ -81,6 +82,15 @@ pub(super) fn run_instance(
         .http_tokens(HttpTokensState::Required)
         .http_put_response_hop_limit(1)
         .build();
+    let credits = spec
+        .settings
+        .cpu_credits
+        .filter(|_| spec.place.kind.burstable);
+    let credits = credits.map(|it| {
+        CreditSpecificationRequest::builder()
+            .cpu_credits(it.as_str())
+            .build()
+    });
     let call = ec2
         .run_instances()
         .min_count(1)
@@ -95,6 +105,7 @@ pub(super) fn run_instance(
         )
         .network_interfaces(interface.build())
         .metadata_options(metadata)
+        .set_credit_specification(credits)
         // `poweroff` on a host must not destroy it.
         .instance_initiated_shutdown_behavior(ShutdownBehavior::Stop)
         .tag_specifications(tags.with(ResourceType::Instance, about))

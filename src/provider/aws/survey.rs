@@ -23,6 +23,16 @@ use crate::{
 pub(super) struct Place {
     pub(super) subnet: Subnet,
     pub(super) image: Image,
+    pub(super) kind: Kind,
+}
+
+/// What an instance type is.
+#[derive(Debug, Clone)]
+pub(super) struct Kind {
+    architecture: String,
+    pub(super) vcpus: i32,
+    /// Whether it earns and spends CPU credits.
+    pub(super) burstable: bool,
 }
 
 /// Everything that must be known before the first thing is made.
@@ -48,10 +58,10 @@ pub(super) async fn survey(
         .iter()
         .filter_map(|host| Some(settings.hosts.get(host)?.instance_type.as_str()))
         .collect();
-    let (subnets, offers, architectures) = tokio::try_join!(
+    let (subnets, offers, kinds) = tokio::try_join!(
         subnets(ec2, settings),
         async { Ok(offers(ec2, &types).await?) },
-        async { Ok(architectures(ec2, &types).await?) },
+        async { Ok(kinds(ec2, &types).await?) },
     )?;
     let vpc = one_vpc(&subnets, found)?;
     let wishes: Vec<Wish<'_>> = missing
@@ -79,18 +89,22 @@ pub(super) async fn survey(
         })
         .collect();
     let chosen = placement::place(&wishes, &there, &subnets)?;
-    let mut images: BTreeMap<&str, Image> = BTreeMap::new();
+    let mut images: BTreeMap<String, Image> = BTreeMap::new();
     let mut places = BTreeMap::new();
     for (host, subnet) in chosen {
         let own = &settings.hosts[host];
-        let architecture = architectures
-            .get(&own.instance_type)
-            .map_or("x86_64", String::as_str);
+        let kind = kinds.get(&own.instance_type).cloned();
+        let kind = kind.unwrap_or_else(|| Kind {
+            architecture: "x86_64".to_owned(),
+            vcpus: 0,
+            burstable: false,
+        });
+        let architecture = kind.architecture.as_str();
         let image = match images.get(architecture) {
             Some(image) => image.clone(),
             None => {
                 let image = image::resolve(account, &settings.image, architecture, found).await?;
-                images.insert(architecture, image.clone());
+                images.insert(architecture.to_owned(), image.clone());
                 image
             }
         };
@@ -108,6 +122,7 @@ pub(super) async fn survey(
         let place = Place {
             subnet: subnet.clone(),
             image,
+            kind,
         };
         places.insert(host.clone(), place);
     }
@@ -152,6 +167,25 @@ async fn subnets(ec2: &Client, settings: &Aws) -> Result<Vec<Subnet>> {
         }
     })?;
     let found: Vec<Subnet> = answer.subnets().iter().filter_map(subnet).collect();
+    let without_ipv4: Vec<&str> = answer
+        .subnets()
+        .iter()
+        .filter(|it| subnet(it).is_none())
+        .filter_map(|it| it.subnet_id())
+        .collect();
+    // Of the default VPC's, those that suit are taken.
+    if !without_ipv4.is_empty() && (found.is_empty() || !settings.subnet_ids.is_empty()) {
+        return Err(Error::new(
+            Code::NetworkUnsuitable,
+            "a subnet has IPv6 addresses only, and pgherd's hosts talk by IPv4",
+        )
+        .cause(format!(
+            "without an IPv4 network: {}",
+            without_ipv4.join(", ")
+        ))
+        .left("nothing was made")
+        .hint("name subnets with an IPv4 network in provider.subnet_ids"));
+    }
     if found.is_empty() {
         return Err(Error::new(Code::NetworkUnsuitable, "there is no default VPC with subnets here")
             .hint("name subnets in provider.subnet_ids, or make a default VPC: aws ec2 create-default-vpc"));
@@ -159,6 +193,7 @@ async fn subnets(ec2: &Client, settings: &Aws) -> Result<Vec<Subnet>> {
     Ok(found)
 }
 
+/// Nothing where it has no IPv4 network.
 fn subnet(subnet: &types::Subnet) -> Option<Subnet> {
     Some(Subnet {
         id: subnet.subnet_id()?.to_owned(),
@@ -227,11 +262,8 @@ async fn offers(
     Ok(zones)
 }
 
-/// The architecture of each instance type, for its image.
-async fn architectures(
-    ec2: &Client,
-    wanted: &BTreeSet<&str>,
-) -> Result<BTreeMap<String, String>, Failure> {
+/// What is to be known of each instance type.
+async fn kinds(ec2: &Client, wanted: &BTreeSet<&str>) -> Result<BTreeMap<String, Kind>, Failure> {
     let known = ec2
         .describe_instance_types()
         .filters(filter("instance-type", wanted.iter().copied()))
@@ -248,9 +280,14 @@ async fn architectures(
             let first = all
                 .iter()
                 .find(|it| matches!(it.as_str(), "x86_64" | "arm64"))?;
+            let vcpus = kind.v_cpu_info().and_then(types::VCpuInfo::default_v_cpus);
             Some((
                 kind.instance_type()?.as_str().to_owned(),
-                first.as_str().to_owned(),
+                Kind {
+                    architecture: first.as_str().to_owned(),
+                    vcpus: vcpus.unwrap_or_default(),
+                    burstable: kind.burstable_performance_supported().unwrap_or_default(),
+                },
             ))
         })
         .collect())

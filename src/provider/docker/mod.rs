@@ -21,7 +21,9 @@ use self::{
     launch::Launch,
     ports::Port,
 };
-use super::{Access, CLUSTER_LABEL, HOST_LABEL, Machine, Provider, Resource, refuse_strangers};
+use super::{
+    Access, CLUSTER_LABEL, HOST_LABEL, Machine, Outlook, Provider, Resource, refuse_strangers,
+};
 use crate::{
     error::{Code, Error, Result},
     event::Events,
@@ -238,7 +240,7 @@ impl Provider for DockerProvider {
     }
 
     /// Also checks what exists against the inventory, so it is of use with no `hosts`, too.
-    async fn preflight(&self, hosts: &[HostName]) -> Result<Vec<String>> {
+    async fn preflight(&self, hosts: &[HostName], _public_key: &str) -> Result<Outlook> {
         let engine = self.engine().await?;
         let found = self.found(engine).await?;
         self.check(engine, hosts, &found).await?;
@@ -257,7 +259,10 @@ impl Provider for DockerProvider {
             }
             _ => {}
         }
-        Ok(lines)
+        Ok(Outlook {
+            made: lines,
+            doubts: Vec::new(),
+        })
     }
 
     async fn launch(

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -18,7 +17,6 @@ use aws_sdk_ec2::{
     types::{Filter, Instance, InstanceAttributeName},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde_json::Value;
 
 use crate::{
     proxy::{Call, Proxy, Verdict},
@@ -99,6 +97,7 @@ impl Hypervisor {
             asked.asked(call);
             Verdict::Pass
         });
+        serve_metadata(cluster, image, &network, subnet);
         let stopped = Arc::new(AtomicBool::new(false));
         let (flag, name, image, vpc) = (
             stopped.clone(),
@@ -197,6 +196,7 @@ impl Drop for Hypervisor {
         for id in self.hosts() {
             docker(&["rm", "-f", "-v", &id]);
         }
+        docker(&["rm", "-f", "-v", &metadata_name(&self.cluster)]);
         docker(&["network", "rm", &self.network]);
     }
 }
@@ -259,7 +259,7 @@ async fn follow(ec2: &Client, power: &Power, cluster: &str, image: &str, network
 
 async fn boot(ec2: &Client, instance: &Instance, cluster: &str, image: &str, network: &str) {
     let id = instance.instance_id().unwrap();
-    let config = user_data(ec2, id).await;
+    let data = user_data(ec2, id).await;
     let pair = ec2
         .describe_key_pairs()
         .key_names(instance.key_name().unwrap())
@@ -269,81 +269,109 @@ async fn boot(ec2: &Client, instance: &Instance, cluster: &str, image: &str, net
         .unwrap();
     let key = pair.key_pairs()[0].public_key().unwrap().trim().to_owned();
     let label = format!("pgherd-lab={cluster}");
-    let hostname = format!(
-        "ip-{}",
-        instance.private_ip_address().unwrap().replace('.', "-")
+    let address = instance.private_ip_address().unwrap();
+    let hostname = format!("ip-{}", address.replace('.', "-"));
+    let mut create = vec!["create", "--name", id, "--hostname", &hostname];
+    create.extend(["--label", &label, "--network", network, "--ip", address]);
+    create.extend(MACHINE);
+    create.extend(["--entrypoint", "/sbin/pgherd-init", image]);
+    docker(&create);
+    // What cloud-init is told on EC2 by the metadata service; it has the same code for both.
+    let seed = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(seed.path().join(name), text).unwrap();
+    write("user-data", &data);
+    write(
+        "meta-data",
+        &format!("instance-id: {id}\nlocal-hostname: {hostname}\npublic-keys:\n  - {key}\n"),
     );
+    let octets: Vec<&str> = address.split('.').collect();
+    let beside = |last: u8| format!("{}.{last}", octets[..3].join("."));
+    write(
+        "network-config",
+        &format!(
+            "version: 2\nethernets:\n  eth0:\n    addresses: [{address}/24]\n    routes:\n      \
+             - {{ to: 0.0.0.0/0, via: {} }}\n      - {{ to: 169.254.169.254/32, via: {} }}\n",
+            beside(1),
+            beside(METADATA_HOST)
+        ),
+    );
+    put(seed.path(), &format!("{id}:/var/lib/cloud/seed/nocloud"));
+    let known = seed.path().join("known");
+    fs::create_dir(&known).unwrap();
+    fs::write(known.join(address), &data).unwrap();
+    put(&known, &format!("{}:/srv", metadata_name(cluster)));
+    docker(&["start", id]);
+}
+
+/// Copies what is in a folder.
+fn put(from: &Path, to: &str) {
+    docker(&["cp", &format!("{}/.", from.display()), to]);
+}
+
+/// What lets a container be a machine.
+const MACHINE: [&str; 15] = [
+    "--cap-add",
+    "SYS_ADMIN",
+    "--cap-add",
+    "NET_ADMIN",
+    "--security-opt",
+    "seccomp=unconfined",
+    "--security-opt",
+    "apparmor=unconfined",
+    "--cgroupns=private",
+    "--tmpfs",
+    "/run",
+    "--tmpfs",
+    "/run/lock",
+    "--shm-size",
+    "1g",
+];
+
+/// The last number of the address at which the metadata service is, beside the one that all know.
+const METADATA_HOST: u8 = 250;
+
+fn metadata_name(cluster: &str) -> String {
+    format!("{cluster}-metadata")
+}
+
+/// A service at the link-local address that gives each host its own user data, as EC2's does.
+fn serve_metadata(cluster: &str, image: &str, network: &str, subnet: &str) {
+    const SERVER: &str = "\
+import http.server, os
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        known = os.path.join('/srv', self.client_address[0])
+        found = self.path == '/latest/user-data' and os.path.exists(known)
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        if found: self.wfile.write(open(known, 'rb').read())
+http.server.ThreadingHTTPServer(('169.254.169.254', 80), Answer).serve_forever()
+";
+    let (net, _) = subnet.rsplit_once('.').unwrap();
+    let address = format!("{net}.{METADATA_HOST}");
+    let command =
+        format!("ip address add 169.254.169.254/32 dev eth0 && exec python3 -c \"{SERVER}\"");
+    let name = metadata_name(cluster);
     docker(&[
-        "create",
+        "run",
+        "-d",
         "--name",
-        id,
-        "--hostname",
-        &hostname,
-        "--label",
-        &label,
+        &name,
         "--network",
         network,
         "--ip",
-        instance.private_ip_address().unwrap(),
-        "--cap-add",
-        "SYS_ADMIN",
+        &address,
         "--cap-add",
         "NET_ADMIN",
-        "--security-opt",
-        "seccomp=unconfined",
-        "--security-opt",
-        "apparmor=unconfined",
-        "--cgroupns",
-        "private",
-        "--tmpfs",
-        "/run",
-        "--tmpfs",
-        "/run/lock",
-        "--shm-size",
-        "1g",
         "--entrypoint",
-        "/sbin/pgherd-init",
+        "/bin/sh",
         image,
+        "-c",
+        &command,
     ]);
-    let files = tempfile::tempdir().unwrap();
-    let put = |from: &Path, to: &str| {
-        docker(&["cp", &from.display().to_string(), &format!("{id}:{to}")]);
-    };
-    let write = |name: &str, mode: u32, text: &str| {
-        let path = files.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        path
-    };
-    let keys = &config["ssh_keys"];
-    let private = keys["ed25519_private"].as_str().unwrap();
-    let public = format!("{}\n", keys["ed25519_public"].as_str().unwrap());
-    put(
-        &write("key", 0o600, private),
-        "/etc/ssh/ssh_host_ed25519_key",
-    );
-    put(
-        &write("pub", 0o644, &public),
-        "/etc/ssh/ssh_host_ed25519_key.pub",
-    );
-    // sshd takes keys that belong to root as well, if their user can read them.
-    write(".ssh/authorized_keys", 0o644, &format!("{key}\n"));
-    fs::set_permissions(files.path().join(".ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-    put(&files.path().join(".ssh"), "/home/ubuntu/");
-    docker(&["start", id]);
-    for command in config["bootcmd"].as_array().into_iter().flatten() {
-        let words: Vec<&str> = command
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
-        docker(&[&["exec", id], words.as_slice()].concat());
-    }
 }
 
-async fn user_data(ec2: &Client, id: &str) -> Value {
+async fn user_data(ec2: &Client, id: &str) -> String {
     let answer = ec2
         .describe_instance_attribute()
         .instance_id(id)
@@ -352,6 +380,5 @@ async fn user_data(ec2: &Client, id: &str) -> Value {
         .await
         .unwrap();
     let data = answer.user_data().and_then(|it| it.value()).unwrap();
-    let text = BASE64_STANDARD.decode(data).unwrap();
-    serde_yaml::from_str(std::str::from_utf8(&text).unwrap()).unwrap()
+    String::from_utf8(BASE64_STANDARD.decode(data).unwrap()).unwrap()
 }

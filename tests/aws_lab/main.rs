@@ -1,5 +1,5 @@
 //! From EC2's calls to a proven cluster: a moto server answers the calls, and a lab host comes up at
-//! every private address that it gives out, with what cloud-init would have made of its user data.
+//! every private address that it gives out, where cloud-init does what its user data say.
 //!
 //! Needs a container engine and moto: `cargo test --test aws_lab`.
 
@@ -20,7 +20,7 @@ mod support;
 use hypervisor::{Down, Hypervisor, direct};
 use proxy::Proxy;
 use server::{REGION, moto};
-use support::{Lab, prepared_image, prepared_version};
+use support::{Lab, ec2_image, prepared_version};
 
 /// Not the one of another test, which may run at the same time.
 const NETWORK: &str = "10.84.12.0/24";
@@ -31,7 +31,7 @@ const STARTED: &str = "sed -n 3p /data/patroni/postmaster.pid";
 
 #[test]
 fn from_calls_to_a_cluster_and_back() {
-    let image = prepared_image();
+    let image = ec2_image();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let subnet = runtime.block_on(make_subnet());
     // What this machine trusts, the hosts must.
@@ -67,6 +67,7 @@ fn from_calls_to_a_cluster_and_back() {
     let said = lab.expect(0, &["up", "--yes"]);
     println!("{}", said.stderr);
     lab.expect(0, &["verify"]);
+    only_root_may_ask_for_user_data(&lab);
     let runs = format!("PostgreSQL {version}.");
     assert!(lab.sql("select version()").starts_with(&runs));
     lab.sql("create table kept as select generate_series(1, 1000) as id");
@@ -195,6 +196,51 @@ fn from_calls_to_a_cluster_and_back() {
     );
     let left = runtime.block_on(tagged(&lab.name));
     assert!(left.values().all(|count| *count == 0), "{left:?}");
+}
+
+/// Prints whether the metadata service shows the host's first key.
+const ASKS: &str = "python3 -c 'import urllib.request as u
+try:
+    said = u.urlopen(\"http://169.254.169.254/latest/user-data\", timeout=5).read().decode()
+except OSError as error:
+    said = str(error)
+print(\"shown\" if \"ed25519_private\" in said else said)'";
+
+/// Whatever networkd does, and by a rule of an earlier version only until then.
+fn only_root_may_ask_for_user_data(lab: &Lab) {
+    let shut_out = |host: &str| {
+        assert_eq!(lab.on(host, ASKS).trim(), "shown");
+        let said = lab.on(host, &format!("runuser -u ubuntu -- {ASKS}"));
+        assert!(said.contains("Permission denied"), "{said}");
+    };
+    const REREAD: &str =
+        "networkctl reconfigure eth0 && sleep 2 && systemctl restart systemd-networkd && sleep 2";
+    lab.on("node4", REREAD);
+    shut_out("node4");
+    // As it was before the rule said that it is the kernel's.
+    const OLD: &str = "systemctl disable --now pgherd-metadata-guard && ip rule del pref 100 && \
+                       ip rule add pref 100 to 169.254.169.254/32 uidrange 1-4294967294 prohibit";
+    lab.on("node4", OLD);
+    shut_out("node4");
+    let said = lab.expect(3, &["verify"]);
+    assert!(
+        said.stderr.contains("is gone when networkd restarts"),
+        "{}",
+        said.stderr
+    );
+    lab.on("node4", REREAD);
+    assert_eq!(
+        lab.on("node4", &format!("runuser -u ubuntu -- {ASKS}"))
+            .trim(),
+        "shown",
+        "networkd took the old rule away"
+    );
+    let said = lab.expect(3, &["verify"]);
+    assert!(said.stderr.contains("everybody may ask"), "{}", said.stderr);
+    let said = lab.expect(0, &["up", "--yes"]);
+    assert!(said.stderr.contains("1 changed"), "{}", said.stderr);
+    lab.on("node4", REREAD);
+    shut_out("node4");
 }
 
 async fn make_subnet() -> String {

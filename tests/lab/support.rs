@@ -302,6 +302,11 @@ pub(crate) fn prepared_image() -> String {
     image("prepared")
 }
 
+/// A prepared image that boots as an instance of EC2 does, by cloud-init.
+pub(crate) fn ec2_image() -> String {
+    image("ec2")
+}
+
 /// An image whose package sources have PostgreSQL 16, whatever the distribution has.
 pub(crate) fn image_with_postgresql_16() -> String {
     image("postgresql-16")

@@ -55,7 +55,7 @@ pub(super) const OTHER_STEPS: &str = r#"for lock in /run/pgherd/*.lock; do
   [ -e "$lock" ] || continue
   flock -n "$lock" true || {
     echo "waiting for a step of an earlier run to end: $lock"
-    flock -w 600 "$lock" true || { echo "it did not end within 600 s: look for it with: fuser $lock" >&2; exit 75; }
+    flock -w 600 "$lock" true || { echo "it did not end within 600 s: look for it with: sudo sh -c 'ls -l /proc/[0-9]*/fd/* | grep $lock'" >&2; exit 75; }
   }
 done"#;
 

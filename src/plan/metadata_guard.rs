@@ -52,7 +52,7 @@ pub(super) fn guard(
         )],
         action: Action::Run(
             Script::new()
-                .line("systemctl daemon-reload")
+                // It also has systemd read its units again.
                 .line(format!("systemctl enable --quiet {unit}.service"))
                 .line(format!("systemctl restart {unit}.service")),
         ),

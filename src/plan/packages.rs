@@ -9,6 +9,7 @@ use crate::{
     inventory::{PatroniSource, Role},
     remote::{Script, quote},
     render::{Effect, File},
+    services::When,
 };
 
 /// The step that makes the venv of Patroni.
@@ -88,10 +89,12 @@ pub(super) fn install(
             .then(|| restore_policy(plan, node, after));
     }
     let pgdg = !sources(cluster, node).is_empty();
+    let own_boot = cluster.wants(When::Ec2);
     let script = Script::new()
         .alone("install-packages")
         .line(format!("PACKAGES={}", quote(&missing.join(" "))))
         .line(format!("PGDG={}", if pgdg { "yes" } else { "" }))
+        .line(format!("OWN_BOOT={}", if own_boot { "yes" } else { "" }))
         .line(LOCKS)
         .line(NOTE_ASKED)
         .line(INSTALL);

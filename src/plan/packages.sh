@@ -7,14 +7,24 @@ restore() {
   if [ -e "$policy.pgherd-saved" ] || [ -L "$policy.pgherd-saved" ]; then mv -f "$policy.pgherd-saved" "$policy"; else rm -f "$policy"; fi
 }
 
-# A first boot may still be installing its own packages; what it starts then comes under apt's locks.
-if command -v cloud-init >/dev/null; then
-  case $(cloud-init status 2>/dev/null || true) in
-    *running* | *'not started'*)
-      echo 'waiting for cloud-init to end'
-      timeout 300 cloud-init status --wait >/dev/null 2>&1 || true ;;
-  esac
-fi
+# A first boot may still be about to install its own packages; once it does, it has apt's locks. That is its
+# last stage, which comes after everything else that boots; where the user data are pgherd's own ($OWN_BOOT),
+# there is nothing in it.
+boot_stages='cloud-init-local cloud-init-network cloud-init cloud-config'
+[ -n "$OWN_BOOT" ] || boot_stages="$boot_stages cloud-final"
+booting() {
+  boot_jobs=$(systemctl list-jobs --no-legend --plain 2>/dev/null)
+  for boot_stage in $boot_stages; do
+    case $boot_jobs in *" $boot_stage.service "*) return 0 ;; esac
+  done
+  return 1
+}
+boot_waited=0
+while booting && [ "$boot_waited" -lt 600 ]; do
+  [ "$boot_waited" -gt 0 ] || echo "waiting for cloud-init ($boot_stage)"
+  boot_waited=$((boot_waited + 1))
+  sleep 0.5
+done
 # Whoever is at work now may have services to start.
 await_locks
 
@@ -112,7 +122,7 @@ if ! install $PACKAGES; then
         echo "pgherd-hint: the sources have PostgreSQL ${have}: write 'postgresql: { version: ${have%% *} }', or 'version: distro'" >&2
       fi
       echo "pgherd-hint: or take the PostgreSQL project's own packages: 'postgresql: { source: pgdg }'" >&2 ;;
-    *etcd*) echo "pgherd-hint: on Ubuntu, etcd is in the 'universe' component: enable it with 'add-apt-repository universe'" >&2 ;;
+    *etcd*) echo "pgherd-hint: on Ubuntu, etcd is in the 'universe' component: add it to the Components lines of /etc/apt/sources.list.d/ubuntu.sources" >&2 ;;
   esac
   exit 65
 fi

@@ -68,7 +68,7 @@ impl Script {
             .line(format!("exec 9>/run/pgherd/{name}.lock"))
             .line(
                 "flock -n 9 || { echo 'waiting for an earlier run of this step to end'; flock -w 600 9 || \
-                 { echo 'it did not end within 600 s: look for it with `fuser /run/pgherd/*.lock`' >&2; exit 75; }; }",
+                 { echo 'it did not end within 600 s: look for it with `ls -l /proc/[0-9]*/fd/* | grep /run/pgherd/`, as root' >&2; exit 75; }; }",
             )
     }
 

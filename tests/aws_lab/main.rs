@@ -20,7 +20,7 @@ mod support;
 use hypervisor::{Down, Hypervisor, direct};
 use proxy::Proxy;
 use server::{REGION, moto};
-use support::{Lab, ec2_image, prepared_version};
+use support::{Lab, bare_ec2_image, ec2_image, prepared_version};
 
 /// Not the one of another test, which may run at the same time.
 const NETWORK: &str = "10.84.12.0/24";
@@ -31,7 +31,16 @@ const STARTED: &str = "sed -n 3p /data/patroni/postmaster.pid";
 
 #[test]
 fn from_calls_to_a_cluster_and_back() {
-    let image = ec2_image();
+    life(&ec2_image());
+}
+
+/// Packages come while cloud-init and apt-daily are at work.
+#[test]
+fn soak_bare_hosts_come_to_a_cluster_and_go() {
+    life(&bare_ec2_image());
+}
+
+fn life(image: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let subnet = runtime.block_on(make_subnet());
     // What this machine trusts, the hosts must.
@@ -43,7 +52,7 @@ fn from_calls_to_a_cluster_and_back() {
         format!(
             "provider:\n  kind: aws\n  region: {REGION}\n  endpoint_url: http://127.0.0.1:{}\n  \
              connect: private\n  image: ubuntu-24.04\n  subnet_id: {subnet}\n{operators}\
-             ca_bundle: {trusted}\npostgresql: {{ version: {version} }}\nhosts:\n  \
+             ca_bundle: {trusted}\nssh: {{ port: 2222 }}\npostgresql: {{ version: {version} }}\nhosts:\n  \
              node1: {{ roles: [postgres] }}\n  node2: {{ roles: [postgres] }}\n  \
              node3: {{ roles: [postgres] }}\n  \
              node4: {{ roles: [etcd], address: 10.84.12.179 }}\n  \
@@ -53,7 +62,7 @@ fn from_calls_to_a_cluster_and_back() {
     };
     let lab = Lab::new("ec2", &inventory(""));
     give_credentials(lab.dir.path());
-    let hypervisor = Hypervisor::start(&proxy, &lab.name, &image, NETWORK);
+    let hypervisor = Hypervisor::start(&proxy, &lab.name, image, NETWORK);
 
     let plan = lab.expect(4, &["plan", "--check"]).stdout;
     println!("{}", plan.lines().take(20).collect::<Vec<_>>().join("\n"));
@@ -67,6 +76,9 @@ fn from_calls_to_a_cluster_and_back() {
     let said = lab.expect(0, &["up", "--yes"]);
     println!("{}", said.stderr);
     lab.expect(0, &["verify"]);
+    for host in ["node1", "haproxy"] {
+        assert_eq!(lab.on(host, "hostname").trim(), host);
+    }
     only_root_may_ask_for_user_data(&lab);
     let runs = format!("PostgreSQL {version}.");
     assert!(lab.sql("select version()").starts_with(&runs));
@@ -80,7 +92,7 @@ fn from_calls_to_a_cluster_and_back() {
     ));
     let said = lab.expect(4, &["plan", "--check"]);
     let group = format!(
-        "security group pgherd-{}-etcd opens 22 to 192.0.2.0/24",
+        "security group pgherd-{}-etcd opens 2222 to 192.0.2.0/24",
         lab.name
     );
     assert!(said.stdout.contains(&group), "{}", said.stdout);

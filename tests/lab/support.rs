@@ -307,6 +307,11 @@ pub(crate) fn ec2_image() -> String {
     image("ec2")
 }
 
+/// The same without packages.
+pub(crate) fn bare_ec2_image() -> String {
+    image("ec2-bare")
+}
+
 /// An image whose package sources have PostgreSQL 16, whatever the distribution has.
 pub(crate) fn image_with_postgresql_16() -> String {
     image("postgresql-16")

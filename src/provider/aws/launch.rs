@@ -154,7 +154,8 @@ impl Launch<'_> {
         groups: &BTreeMap<Role, String>,
     ) -> Result<Option<String>> {
         let launch = self.launches.begin(host)?;
-        let user_data = user_data::render(&launch, &self.access.user, self.inventory.ssh.port);
+        let port = self.inventory.ssh.port;
+        let user_data = user_data::render(&launch, host, &self.access.user, port);
         let spec = Spec {
             host,
             desired: &self.inventory.hosts[host],

@@ -2,7 +2,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::{secret::Secret, workspace::Launch};
+use crate::{inventory::HostName, secret::Secret, workspace::Launch};
 
 /// EC2's limit, in bytes before base64.
 #[cfg(test)]
@@ -14,15 +14,15 @@ const GUARD: &str = "ip -d rule | grep -q '169.254.169.254 .*prohibit proto kern
                      ip rule add pref 100 to 169.254.169.254/32 uidrange 1-4294967294 prohibit protocol kernel";
 
 /// The user data of one host, in base64 as EC2 wants it.
-pub(super) fn render(launch: &Launch, user: &str, port: u16) -> Secret {
-    Secret::new(BASE64_STANDARD.encode(document(launch, user, port)))
+pub(super) fn render(launch: &Launch, host: &HostName, user: &str, port: u16) -> Secret {
+    Secret::new(BASE64_STANDARD.encode(document(launch, host, user, port)))
 }
 
 /// A `#cloud-config` document.
 ///
 /// The user data holds the host's private key, and any process on the host could read it from the
 /// metadata service; so only root may talk to that, from the first boot on and after each.
-fn document(launch: &Launch, user: &str, port: u16) -> String {
+fn document(launch: &Launch, host: &HostName, user: &str, port: u16) -> String {
     let private: String = launch
         .private_key
         .expose()
@@ -31,6 +31,7 @@ fn document(launch: &Launch, user: &str, port: u16) -> String {
         .collect();
     let mut text = format!(
         "#cloud-config\n\
+         hostname: {host}\n\
          ssh_pwauth: false\n\
          ssh_deletekeys: true\n\
          ssh_keys:\n  \
@@ -74,7 +75,7 @@ mod tests {
     }
 
     fn parsed(user: &str, port: u16) -> Value {
-        let text = document(&launch(), user, port);
+        let text = document(&launch(), &HostName::new("node1"), user, port);
         assert!(text.starts_with("#cloud-config\n"));
         assert!(text.len() < LIMIT);
         serde_yaml::from_str(&text).unwrap()
@@ -89,6 +90,7 @@ mod tests {
         );
         assert_eq!(data["ssh_keys"]["ed25519_public"], "ssh-ed25519 AAAA");
         assert_eq!(data["ssh_pwauth"], false);
+        assert_eq!(data["hostname"], "node1");
         assert_eq!(data["bootcmd"], serde_json::json!([GUARD]));
         let unit =
             include_str!("../../../templates/etc/systemd/system/pgherd-metadata-guard.service");

@@ -20,7 +20,7 @@ mod support;
 use hypervisor::{Down, Hypervisor, direct};
 use proxy::Proxy;
 use server::{REGION, moto};
-use support::{Lab, bare_ec2_image, ec2_image, prepared_version};
+use support::{Lab, image, prepared_version};
 
 /// Not the one of another test, which may run at the same time.
 const NETWORK: &str = "10.84.12.0/24";
@@ -31,13 +31,13 @@ const STARTED: &str = "sed -n 3p /data/patroni/postmaster.pid";
 
 #[test]
 fn from_calls_to_a_cluster_and_back() {
-    life(&ec2_image());
+    life(&image("ec2"));
 }
 
 /// Packages come while cloud-init and apt-daily are at work.
 #[test]
 fn soak_bare_hosts_come_to_a_cluster_and_go() {
-    life(&bare_ec2_image());
+    life(&image("ec2-bare"));
 }
 
 fn life(image: &str) {
@@ -218,6 +218,14 @@ except OSError as error:
     said = str(error)
 print(\"shown\" if \"ed25519_private\" in said else said)'";
 
+/// What a package update does to networkd.
+const REREAD: &str =
+    "networkctl reconfigure eth0 && sleep 2 && systemctl restart systemd-networkd && sleep 2";
+
+/// As it was before the rule said that it is the kernel's.
+const OLD: &str = "systemctl disable --now pgherd-metadata-guard && ip rule del pref 100 && \
+                   ip rule add pref 100 to 169.254.169.254/32 uidrange 1-4294967294 prohibit";
+
 /// Whatever networkd does, and by a rule of an earlier version only until then.
 fn only_root_may_ask_for_user_data(lab: &Lab) {
     let shut_out = |host: &str| {
@@ -225,13 +233,8 @@ fn only_root_may_ask_for_user_data(lab: &Lab) {
         let said = lab.on(host, &format!("runuser -u ubuntu -- {ASKS}"));
         assert!(said.contains("Permission denied"), "{said}");
     };
-    const REREAD: &str =
-        "networkctl reconfigure eth0 && sleep 2 && systemctl restart systemd-networkd && sleep 2";
     lab.on("node4", REREAD);
     shut_out("node4");
-    // As it was before the rule said that it is the kernel's.
-    const OLD: &str = "systemctl disable --now pgherd-metadata-guard && ip rule del pref 100 && \
-                       ip rule add pref 100 to 169.254.169.254/32 uidrange 1-4294967294 prohibit";
     lab.on("node4", OLD);
     shut_out("node4");
     let said = lab.expect(3, &["verify"]);

@@ -302,22 +302,13 @@ pub(crate) fn prepared_image() -> String {
     image("prepared")
 }
 
-/// A prepared image that boots as an instance of EC2 does, by cloud-init.
-pub(crate) fn ec2_image() -> String {
-    image("ec2")
-}
-
-/// The same without packages.
-pub(crate) fn bare_ec2_image() -> String {
-    image("ec2-bare")
-}
-
 /// An image whose package sources have PostgreSQL 16, whatever the distribution has.
 pub(crate) fn image_with_postgresql_16() -> String {
     image("postgresql-16")
 }
 
-fn image(which: &str) -> String {
+/// One of those that scripts/lab-image makes.
+pub(crate) fn image(which: &str) -> String {
     output(script("lab-image").arg(which))
 }
 

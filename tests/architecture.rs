@@ -28,7 +28,7 @@ fn no_file_of_a_pair_needs_the_other() {
     for (one, other) in [
         ("rolling_restart", "members"),
         ("packages", "components"),
-        ("belongings", "surprise"),
+        ("belongings", "preconditions"),
     ] {
         let both = plan[one].contains(other) && plan[other].contains(one);
         assert!(!both, "plan: {one} and {other} need each other");
@@ -155,34 +155,70 @@ fn decides_by_text(text: &str) -> Option<&'static str> {
     WAYS.into_iter().find(|way| text.contains(way))
 }
 
+/// `UPDATE_DOCS=1 cargo test --test architecture` writes the tables of ports anew.
 #[test]
 fn the_docs_have_every_port_of_every_service() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");
-    let docs = fs::read_to_string(docs).unwrap();
-    let head = "| hosts with | port | who connects |\n|---|---|---|\n";
-    let table = docs.split_once(head).unwrap().1;
-    let table: Vec<&str> = table.lines().take_while(|it| it.starts_with('|')).collect();
-    let caller = |caller: &Caller| match caller {
+    let name = |number: Number, listener: &str| match number {
+        Number::Fixed(number) => format!("{number} ({listener})"),
+        Number::Set(setting) => format!("`{}`", setting.key()),
+    };
+    let (mut all, mut open) = (Vec::new(), Vec::new());
+    open.push("| all | 22 (SSH) | `operator_cidrs` |".to_owned());
+    for service in services::all() {
+        for port in service.ports {
+            let number = name(port.number, port.listener);
+            let callers: Vec<String> = port.from.iter().copied().map(caller).collect();
+            let callers = callers.join(", ");
+            let row = |callers: &str| format!("| `{}` | {number} | {callers} |", service.name);
+            match port.from {
+                [] => all.push(row("nobody: it is on loopback")),
+                from => {
+                    all.push(row(&callers));
+                    // A security group tells hosts apart by their groups.
+                    let groups: Vec<String> = from.iter().copied().map(group).collect();
+                    open.push(row(&groups.join(", ")));
+                }
+            }
+        }
+    }
+    assert!(open.len() > 7 && open.len() <= all.len(), "{open:?}");
+    assert_table(
+        "docs/security.md",
+        "| hosts with | port | who connects |",
+        &all,
+    );
+    assert_table("docs/aws.md", "| hosts with | port | let in |", &open);
+}
+
+fn caller(caller: Caller) -> String {
+    match caller {
         Caller::Hosts(role) => format!("hosts with `{}`", role.as_str()),
         Caller::Clients => "`postgresql.allow`".to_owned(),
         Caller::Operators => "`operator_cidrs`".to_owned(),
-    };
-    let mut expected = Vec::new();
-    for service in services::all() {
-        for port in service.ports {
-            let number = match port.number {
-                Number::Fixed(number) => format!("{number} ({})", port.listener),
-                Number::Set(setting) => format!("`{}`", setting.key()),
-            };
-            let callers: Vec<String> = port.from.iter().map(caller).collect();
-            let callers = match callers.is_empty() {
-                true => "nobody: it is on loopback".to_owned(),
-                false => callers.join(", "),
-            };
-            expected.push(format!("| `{}` | {number} | {callers} |", service.name));
-        }
     }
-    assert_eq!(table, expected);
+}
+
+fn group(it: Caller) -> String {
+    match it {
+        Caller::Hosts(role) => format!("the group of `{}`", role.as_str()),
+        other => caller(other),
+    }
+}
+
+/// The table of a page that begins with `head` has these rows; with `UPDATE_DOCS`, it has them afterwards.
+fn assert_table(page: &str, head: &str, rows: &[String]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = fs::read_to_string(&path).unwrap();
+    let head = format!("{head}\n|---|---|---|\n");
+    let (before, rest) = text.split_once(&head).expect(page);
+    let table: Vec<&str> = rest.lines().take_while(|it| it.starts_with('|')).collect();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let length: usize = table.iter().map(|row| row.len() + 1).sum();
+        let rows = rows.join("\n");
+        fs::write(&path, format!("{before}{head}{rows}\n{}", &rest[length..])).unwrap();
+        return;
+    }
+    assert_eq!(table, rows, "{page}; UPDATE_DOCS=1 writes it anew");
 }
 
 #[test]

@@ -3,5 +3,9 @@
 mod answers;
 mod apply;
 mod hosts;
+mod neighbours;
 pub(crate) mod people;
 mod rotate;
+mod sql;
+mod taken_over;
+mod tls;

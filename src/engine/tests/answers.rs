@@ -1,15 +1,19 @@
 //! What hosts answer, in the form in which they do.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream,
+};
+use tokio_rustls::TlsAcceptor;
 
-use crate::{facts::Facts, plan::Found, secret::Content, services::etcd};
+use crate::{facts::Facts, plan::Found, remote::Script, secret::Content, services::etcd};
 
-/// A host's facts as the probe prints them.
-pub(super) fn probe(facts: &Facts) -> String {
+/// A host's facts as the probe prints them; of files, those that it asks for.
+pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     let mut lines = vec!["version\t1".to_owned()];
     let os = &facts.os;
     let pretty = BASE64_STANDARD.encode(&os.pretty);
@@ -30,7 +34,8 @@ pub(super) fn probe(facts: &Facts) -> String {
     for (package, version) in &facts.packages {
         lines.push(format!("package\t{package}\tinstalled\t{version}"));
     }
-    for (path, file) in &facts.files {
+    let asked = |path: &&String| script.contains(path);
+    for (path, file) in facts.files.iter().filter(|(path, _)| asked(path)) {
         let content = BASE64_STANDARD.encode(file.content.as_str());
         let (owner, group, mode) = (&file.owner, &file.group, file.mode);
         lines.push(format!(
@@ -294,18 +299,55 @@ fn count(of: usize) -> Vec<u8> {
     u16::try_from(of).unwrap_or_default().to_be_bytes().into()
 }
 
-/// A PostgreSQL that lets everybody in.
-pub(super) async fn postgres(mut stream: DuplexStream, answer: impl Fn(&str) -> Rows) {
-    let Ok(length) = stream.read_u32().await else {
+/// How a PostgreSQL lets somebody in.
+pub(super) struct Door {
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Whether nobody gets in without.
+    pub wants_tls: bool,
+}
+
+/// What a client of PostgreSQL asks first, in the place of a protocol's version, if it is to speak TLS.
+const TLS_PLEASE: u32 = 80_877_103;
+
+/// A PostgreSQL that takes every password.
+pub(super) async fn postgres(mut stream: DuplexStream, door: Door, answer: impl Fn(&str) -> Rows) {
+    let Some(asked) = startup(&mut stream).await else {
         return;
     };
-    let mut startup = vec![0; length as usize - 4];
-    if stream.read_exact(&mut startup).await.is_err() {
+    if !asked.starts_with(&TLS_PLEASE.to_be_bytes()) {
+        if door.wants_tls {
+            let refusal = b"SFATAL\0C28000\0Mno pg_hba.conf entry, no encryption\0\0";
+            let _ = stream.write_all(&message(b'E', refusal)).await;
+            return;
+        }
+        return session(stream, answer).await;
+    }
+    let Some(tls) = door.tls else {
+        let _ = stream.write_all(b"N").await;
+        return;
+    };
+    if stream.write_all(b"S").await.is_err() {
         return;
     }
+    let Ok(mut stream) = TlsAcceptor::from(tls).accept(stream).await else {
+        return;
+    };
+    if startup(&mut stream).await.is_some() {
+        session(stream, answer).await;
+    }
+}
+
+async fn startup(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
+    let length = stream.read_u32().await.ok()?;
+    let mut startup = vec![0; length as usize - 4];
+    stream.read_exact(&mut startup).await.ok()?;
+    Some(startup)
+}
+
+async fn session(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: impl Fn(&str) -> Rows) {
     let ready = message(b'Z', b"I");
     let welcome = [message(b'R', &[0; 4]), ready.clone()].concat();
-    let mut next = stream.write_all(&welcome).await;
+    let mut next = send(&mut stream, &welcome).await;
     while next.is_ok() {
         let (Ok(kind), Ok(length)) = (stream.read_u8().await, stream.read_u32().await) else {
             return;
@@ -318,7 +360,68 @@ pub(super) async fn postgres(mut stream: DuplexStream, answer: impl Fn(&str) -> 
         let mut answers = answer(query.trim_end_matches('\0')).messages();
         answers.extend(message(b'C', b"SELECT 1\0"));
         answers.extend(&ready);
-        next = stream.write_all(&answers).await;
+        next = send(&mut stream, &answers).await;
+    }
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), text: &[u8]) -> std::io::Result<()> {
+    stream.write_all(text).await?;
+    stream.flush().await
+}
+
+/// A status and a body.
+pub(super) type Answer = (u16, String);
+
+/// A server of HTTP, with TLS or without, that answers one request.
+pub(super) async fn http(
+    stream: DuplexStream,
+    tls: Option<Arc<ServerConfig>>,
+    answer: impl Fn(&str, &str) -> Answer,
+) {
+    match tls {
+        None => serve(stream, answer).await,
+        Some(tls) => {
+            // Who asks without TLS gets no answer.
+            if let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await {
+                serve(stream, answer).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, answer: impl Fn(&str, &str) -> Answer) {
+    const OF_TLS: u8 = 22;
+    let mut stream = BufReader::new(stream);
+    if !matches!(stream.fill_buf().await, Ok([first, ..]) if *first != OF_TLS) {
+        return;
+    }
+    let mut request = String::new();
+    if stream.read_line(&mut request).await.is_err() {
+        return;
+    }
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.is_err() || line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or_default();
+        }
+    }
+    let mut body = vec![0; length];
+    if stream.read_exact(&mut body).await.is_err() {
+        return;
+    }
+    let body = String::from_utf8_lossy(&body);
+    let (status, body) = answer(request.trim_end_matches(" HTTP/1.1\r\n"), &body);
+    let length = body.len();
+    let text = format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    // Whoever asked may not have waited; whoever has is the one to hang up.
+    if send(&mut stream, text.as_bytes()).await.is_ok() {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     plan::membership::MARKER,
 };
 
-async fn up(scene: &Scene, cancel: &CancellationToken) -> Result<Applied> {
+pub(super) async fn up(scene: &Scene, cancel: &CancellationToken) -> Result<Applied> {
     apply::run(Verb::Up, &scene.context(), cancel).await
 }
 
@@ -29,7 +29,24 @@ pub(super) fn told(error: &Error) -> String {
     format!("{error} {:?} {failures:?}", error.excerpts())
 }
 
-fn before(done: &[String], one: &str, other: &str) -> bool {
+/// Runs until one has nothing left to do, each cut off after a few steps; says how many it took.
+pub(super) async fn again_and_again(
+    scene: &Scene,
+    run: impl AsyncFn(&Scene, &CancellationToken) -> Result<()>,
+) -> usize {
+    for turn in 1..50 {
+        let cancel = CancellationToken::new();
+        // Now one, now another: some steps are done again by every run that comes to them.
+        scene.hosts.interrupt_after(turn % 4, &cancel);
+        match run(scene, &cancel).await {
+            Ok(()) => return turn,
+            Err(error) => assert_eq!(error.kind(), Kind::Interrupted, "{}", told(&error)),
+        }
+    }
+    panic!("it comes to no end");
+}
+
+pub(super) fn before(done: &[String], one: &str, other: &str) -> bool {
     let at = |step: &str| done.iter().position(|it| it == step).expect(step);
     at(one) < at(other)
 }

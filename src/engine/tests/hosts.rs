@@ -11,22 +11,20 @@ use std::{
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream},
-    time::sleep,
-};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answers::{self, Rows},
+    answers::{self, Answer, Door},
+    neighbours::Neighbours,
     people::machines,
+    taken_over::{Server, TakenOver, value},
 };
 use crate::{
-    cluster::{INTERIM_REPLICATION_USER, REPLICATION_USER},
-    configs::PatroniConfig,
+    cluster::{Cluster, TlsStage},
     engine::context::Context,
     error::{Code, Error, Result},
-    facts::{Listener, Os},
+    facts::{Facts, Listener, Os},
     inventory::{HostName, Role},
     plan::{
         Action, Found, Step,
@@ -41,23 +39,44 @@ use crate::{
     workspace::Renewal,
 };
 
-type Answer = (u16, String);
-
 pub(crate) struct Hosts {
     me: Weak<Self>,
     /// The same workspace as that of the runs: what the files are to be made of.
-    context: Context,
+    context: Mutex<Arc<Context>>,
     model: Mutex<Option<Model>>,
-    /// What scripts are the scripts of.
-    steps: Mutex<Vec<Step>>,
+    /// What scripts are the scripts of; none until the first one comes.
+    steps: Mutex<Option<Vec<Step>>>,
     /// Rows that were written through the write port.
-    rows: Mutex<Vec<String>>,
-    /// `HOST STEP` of all that was done, in its order.
-    done: Mutex<Vec<String>>,
-    /// A step at which the operator gives up.
-    interruption: Mutex<Option<(String, CancellationToken)>>,
+    pub(super) rows: Mutex<Vec<String>>,
+    /// `HOST STEP` of all that was done, in its order, and the stage of TLS that it was a step of.
+    done: Mutex<Vec<(TlsStage, String)>>,
+    taken_over: Mutex<TakenOver>,
+    neighbours: Mutex<Neighbours>,
+    /// Who was refused by a neighbour, and after which step.
+    refused: Mutex<Vec<String>>,
+    interruption: Mutex<Option<Interruption>>,
     reads: Mutex<usize>,
     closed: Mutex<usize>,
+}
+
+/// When an operator gives up.
+struct Interruption {
+    /// While one of this name is at work; any, if there is none.
+    step: Option<String>,
+    /// The last of so many.
+    left: usize,
+    cancel: CancellationToken,
+}
+
+impl Interruption {
+    fn at(&mut self, step: &str) {
+        if self.left > 0 && self.step.as_ref().is_none_or(|it| it == step) {
+            self.left -= 1;
+            if self.left == 0 {
+                self.cancel.cancel();
+            }
+        }
+    }
 }
 
 impl Hosts {
@@ -65,11 +84,14 @@ impl Hosts {
     pub(super) fn bare(context: Context) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            context,
+            context: Mutex::new(Arc::new(context)),
             model: Mutex::default(),
             steps: Mutex::default(),
             rows: Mutex::default(),
             done: Mutex::default(),
+            taken_over: Mutex::default(),
+            neighbours: Mutex::default(),
+            refused: Mutex::default(),
             interruption: Mutex::default(),
             reads: Mutex::default(),
             closed: Mutex::default(),
@@ -78,7 +100,32 @@ impl Hosts {
 
     /// What was done since the last call.
     pub(crate) fn take_done(&self) -> Vec<String> {
+        let done = self.take_done_at().into_iter();
+        done.map(|(_, step)| step).collect()
+    }
+
+    /// The same, each with the stage of TLS that it was a step of.
+    pub(super) fn take_done_at(&self) -> Vec<(TlsStage, String)> {
         std::mem::take(&mut *self.done.lock().unwrap())
+    }
+
+    /// Who was refused by a neighbour, however short.
+    pub(super) fn refused(&self) -> Vec<String> {
+        self.refused.lock().unwrap().clone()
+    }
+
+    /// Looks at what services have read of their files.
+    pub(super) fn taken_over<T>(&self, look: impl FnOnce(&TakenOver) -> T) -> T {
+        look(&self.taken_over.lock().unwrap())
+    }
+
+    /// Another inventory for the same hosts.
+    pub(super) fn wants(&self, context: Context) {
+        *self.context.lock().unwrap() = Arc::new(context);
+    }
+
+    fn context(&self) -> Arc<Context> {
+        self.context.lock().unwrap().clone()
     }
 
     /// How often a run has ended its connections since the last call.
@@ -88,7 +135,20 @@ impl Hosts {
 
     /// Has the operator give up while `step` is at work: `HOST STEP`.
     pub(super) fn interrupt_at(&self, step: &str, cancel: &CancellationToken) {
-        *self.interruption.lock().unwrap() = Some((step.into(), cancel.clone()));
+        self.interrupt(Some(step), 1, cancel);
+    }
+
+    /// Has the operator give up while the next step but so many is at work, whichever it is.
+    pub(super) fn interrupt_after(&self, others: usize, cancel: &CancellationToken) {
+        self.interrupt(None, others + 1, cancel);
+    }
+
+    fn interrupt(&self, step: Option<&str>, left: usize, cancel: &CancellationToken) {
+        *self.interruption.lock().unwrap() = Some(Interruption {
+            step: step.map(str::to_owned),
+            left,
+            cancel: cancel.clone(),
+        });
     }
 
     /// Changes a host by another hand than pgherd's.
@@ -103,7 +163,7 @@ impl Hosts {
 
     fn first(&self) -> Model {
         let mut world = World {
-            cluster: self.cluster(),
+            cluster: self.cluster(&BTreeMap::new()),
             files: render::Files::new(),
             found: Found::default(),
             templates: embedded(),
@@ -111,15 +171,16 @@ impl Hosts {
         for host in world.hosts() {
             world.found.facts.insert(host, bare());
         }
-        world.files = render::render(&world.cluster, &self.context.templates).unwrap();
+        world.files = render::render(&world.cluster, &self.context().templates).unwrap();
         Model::new(world, PatroniKeys::default(), Vec::new(), BTreeMap::new())
     }
 
-    fn cluster(&self) -> crate::cluster::Cluster {
-        let inventory = &self.context.inventory;
-        let id = self.context.secrets().unwrap().cluster_id;
-        let tls = self.context.workspace.tls().unwrap();
-        self.context
+    fn cluster(&self, facts: &BTreeMap<HostName, Facts>) -> Cluster {
+        let context = self.context();
+        let inventory = &context.inventory;
+        let id = context.secrets().unwrap().cluster_id;
+        let tls = context.tls_stage(facts).unwrap();
+        context
             .cluster(&machines(inventory, &id), tls, Renewal::Due, |_| {
                 Os::ubuntu_24_04()
             })
@@ -129,10 +190,11 @@ impl Hosts {
     /// Takes note of what the scripts that may come next are the scripts of.
     fn expect(&self) {
         self.with(|model| {
+            let context = self.context();
             let world = &mut model.world;
-            world.cluster = self.cluster();
-            world.files = render::render(&world.cluster, &self.context.templates).unwrap();
-            world.found.known = self.context.workspace.members().unwrap();
+            world.cluster = self.cluster(&world.found.facts);
+            world.files = render::render(&world.cluster, &context.templates).unwrap();
+            world.found.known = context.workspace.members().unwrap();
             let etcds: Vec<HostName> = world
                 .found
                 .etcd
@@ -150,29 +212,44 @@ impl Hosts {
                     (host, view)
                 })
                 .collect();
-            *self.steps.lock().unwrap() = world.up().map_or(Vec::new(), |plan| plan.steps);
+            // Planned when it is needed: to compare passwords takes long.
+            *self.steps.lock().unwrap() = None;
         });
     }
 
     /// Does what a script is for; a script that belongs to no step only looks.
     fn carry_out(&self, host: &HostName, script: &Script) -> Option<String> {
-        let steps = self.steps.lock().unwrap();
+        let mut steps = self.steps.lock().unwrap();
+        let plan = || self.with(|model| model.world.up().map_or(Vec::new(), |plan| plan.steps));
+        let steps = steps.get_or_insert_with(plan);
         let step = steps.iter().rev().find(|step| match &step.action {
             Action::Run(its) => its == script && step.host == *host,
             Action::RunOnLeader(its) => its == script,
             _ => false,
         })?;
         let name = format!("{} {}", step.host, step.name);
-        self.with(|model| {
+        let stage = self.with(|model| {
             assert!(model.can(step), "{name} cannot be done yet");
             model.do_step(step);
+            let mut taken_over = self.taken_over.lock().unwrap();
+            taken_over.by(step, &model.world.found.facts[&step.host]);
+            let mut neighbours = self.neighbours.lock().unwrap();
+            let refused = neighbours.refused(model, &taken_over).into_iter();
+            let mut all = self.refused.lock().unwrap();
+            all.extend(refused.map(|what| format!("after {name}: {what}")));
+            model.world.cluster.tls
         });
-        self.done.lock().unwrap().push(name.clone());
+        self.done.lock().unwrap().push((stage, name.clone()));
         Some(name)
     }
 
-    fn etcd(&self, host: &HostName, asked: &str) -> Answer {
+    fn etcd(&self, host: &HostName, asked: &str, body: &str) -> Answer {
         self.with(|model| {
+            if asked == "POST /v3/cluster/member/update" {
+                let body: Value = serde_json::from_str(body).unwrap();
+                let of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                model.update_member(&of(&body["ID"]), of(&body["peerURLs"][0]));
+            }
             if !model.dcs_is_up() || !model.is_able(host, "etcd") {
                 return (503, json!({"health": "false"}).to_string());
             }
@@ -200,7 +277,7 @@ impl Hosts {
                     model.configure();
                     (200, "{}".into())
                 }
-                "GET /patroni" => (200, status(model, leads).to_string()),
+                "GET /patroni" => (200, self.status(model, leads).to_string()),
                 _ => (404, String::new()),
             }
         })
@@ -238,119 +315,43 @@ impl Hosts {
             if !model.is_able(host, "haproxy") {
                 return (503, String::new());
             }
-            let leader = model.leader();
-            let replicas: Vec<String> = model
-                .world
-                .cluster
-                .with_role(Role::Postgres)
-                .filter(|node| Some(&node.name) != leader.as_ref() && model.streams(&node.name))
-                .map(|node| node.name.to_string())
-                .collect();
-            let leader = leader.map(|it| it.to_string());
+            let leader = model.leader().map(|it| it.to_string());
+            let replicas = replicas(model);
+            let replicas: Vec<String> = replicas.iter().map(HostName::to_string).collect();
             (200, answers::backends(leader.as_deref(), &replicas))
         })
     }
 
-    /// What a database answers: one that leads, or one of its replicas in turn.
-    fn sql(&self, host: &HostName, reads: Option<usize>, query: &str) -> Rows {
-        if query.contains("create table if not exists pgherd.proof") {
-            self.rows.lock().unwrap().push(query.to_owned());
-        }
-        if query == "select pg_is_in_recovery()" {
-            return Rows::one(if reads.is_some() { "t" } else { "f" });
-        }
-        if query.contains("to_regclass") {
-            // Of pgherd's own table; whether PostgreSQL tells of pg_ident.conf is another question.
-            return Rows::one(if query.contains("pgherd.proof") {
-                "t"
-            } else {
-                "f"
-            });
-        }
-        if query.contains("from pg_catalog.pg_hba_file_rules") {
-            return self.with(|model| {
-                let config = &model.world.found.facts[host].files[render::PATRONI_CONFIG];
-                let config = PatroniConfig::parse(&config.content).unwrap();
-                let access = config.access().unwrap();
-                Rows::rules(&access.hba.unwrap_or_default())
-            });
-        }
-        if query.contains("used >= most") {
-            return Rows::one("");
-        }
-        if query.contains("from pg_catalog.pg_stat_archiver") {
-            return Rows::named("mode", "off");
-        }
-        if query == "select host(inet_server_addr())" {
-            return self.with(|model| {
-                let leader = model.leader().expect("somebody was asked");
-                Rows::one(model.world.cluster.nodes[&leader].address.to_string())
-            });
-        }
-        if query.contains("from pg_catalog.pg_settings") {
-            return self.with(|model| Rows::settings(&parameters(&model.world)));
-        }
-        if query.contains("inet_server_addr") {
-            return self.with(|model| {
-                let leader = model.leader();
-                let nodes = model.world.cluster.with_role(Role::Postgres);
-                let replicas: Vec<String> = nodes
-                    .filter(|node| Some(&node.name) != leader.as_ref())
-                    .map(|node| node.address.to_string())
-                    .collect();
-                let at = reads.unwrap_or_default() % replicas.len();
-                Rows::one(format!("{} true", replicas[at]))
-            });
-        }
-        let nonce = query.strip_prefix("select count(*) from pgherd.proof where nonce = ");
-        nonce.map_or_else(Rows::default, |nonce| {
-            let rows = self.rows.lock().unwrap();
-            let there = rows.iter().filter(|row| row.contains(nonce)).count();
-            Rows::one(there.to_string())
+    /// What a member says of itself; replicas log in as the config has it that they have read.
+    fn status(&self, model: &Model, leads: bool) -> Value {
+        let user = ["postgresql", "authentication", "replication", "username"];
+        let login = |name: &HostName| {
+            let user = self.taken_over(|it| value(it.patroni(name), &user));
+            json!({"application_name": name, "state": "streaming", "usename": user})
+        };
+        let replicas = match leads {
+            true => replicas(model),
+            false => Vec::new(),
+        };
+        json!({
+            "state": "running",
+            "role": if leads { "primary" } else { "replica" },
+            "timeline": 1,
+            "server_version": 160_004,
+            "patroni": {"version": "4.1.5"},
+            "replication": replicas.iter().map(login).collect::<Vec<_>>(),
         })
     }
 }
 
-/// What PostgreSQL was told: by its host's config, and by the DCS.
-fn parameters(world: &World) -> BTreeMap<String, String> {
-    let dcs = world
-        .found
-        .dcs
-        .as_ref()
-        .and_then(|keys| keys.config.clone());
-    let dcs = dcs.unwrap_or_default()["postgresql"]["parameters"].clone();
-    let of_host = render::parameters(&world.cluster);
-    let all = of_host.iter().chain(dcs.as_object().into_iter().flatten());
-    all.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
-        .collect()
-}
-
-/// What a member says of itself; replicas log in as their own config has it.
-fn status(model: &Model, leads: bool) -> Value {
-    let world = &model.world;
+/// Who copies from the leader.
+fn replicas(model: &Model) -> Vec<HostName> {
     let leader = model.leader();
-    let replication: Vec<Value> = world
-        .cluster
-        .with_role(Role::Postgres)
-        .filter(|node| leads && Some(&node.name) != leader.as_ref() && model.streams(&node.name))
-        .map(|node| {
-            let config = &world.found.facts[&node.name].files["/etc/patroni.yml"].content;
-            let is_interim = config.contains(&format!("username: \"{INTERIM_REPLICATION_USER}\""));
-            let user = match is_interim {
-                true => INTERIM_REPLICATION_USER,
-                false => REPLICATION_USER,
-            };
-            json!({"application_name": node.name, "state": "streaming", "usename": user})
-        })
-        .collect();
-    json!({
-        "state": "running",
-        "role": if leads { "primary" } else { "replica" },
-        "timeline": 1,
-        "server_version": 160_004,
-        "patroni": {"version": "4.1.5"},
-        "replication": replication,
-    })
+    let nodes = model.world.cluster.with_role(Role::Postgres);
+    let names = nodes.map(|node| node.name.clone());
+    names
+        .filter(|name| Some(name) != leader.as_ref() && model.streams(name))
+        .collect()
 }
 
 /// The connections of one run to these hosts.
@@ -370,7 +371,7 @@ impl Remote for Hosts {
         };
         if script.contains("fact version 1") {
             self.expect();
-            let facts = self.with(|model| answers::probe(&model.world.found.facts[host]));
+            let facts = self.with(|model| answers::probe(&model.world.found.facts[host], script));
             return Ok(ends(facts));
         }
         if script.contains("POSTGRES=") && script.contains("UNITS=") {
@@ -386,13 +387,8 @@ impl Remote for Hosts {
             .on(host));
         }
         if let Some(step) = done {
-            let interruption = self
-                .interruption
-                .lock()
-                .unwrap()
-                .take_if(|(at, _)| *at == step);
-            if let Some((_, cancel)) = interruption {
-                cancel.cancel();
+            if let Some(interruption) = self.interruption.lock().unwrap().as_mut() {
+                interruption.at(&step);
             }
             // Whatever else is ready gets its turn, as it would while a host is at work.
             sleep(Duration::from_millis(5)).await;
@@ -402,65 +398,56 @@ impl Remote for Hosts {
 
     async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>> {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let haproxy = &self.context.inventory.haproxy;
+        let haproxy = self.context().inventory.haproxy.clone();
         let reads = (port == haproxy.read_port).then(|| {
             let mut reads = self.reads.lock().unwrap();
             *reads += 1;
             *reads
         });
         let this = self.me.upgrade().expect("the hosts are there");
+        let tls = |host: &HostName, server| {
+            self.with(|model| {
+                self.taken_over(|it| it.tls(host, server, &model.world.found.facts[host]))
+            })
+        };
         let host = host.clone();
         if port == haproxy.write_port || port == haproxy.read_port || port == 5432 {
-            if self.with(|model| model.leader().is_none()) {
+            let (leader, replicas) = self.with(|model| (model.leader(), replicas(model)));
+            let Some(leader) = leader else {
                 return Err(Error::new(Code::ServiceUnreachable, "nobody listens").on(&host));
-            }
-            tokio::spawn(answers::postgres(far, move |query| {
-                this.sql(&host, reads, query)
+            };
+            let at = match reads {
+                Some(reads) => replicas[reads % replicas.len()].clone(),
+                None if port == 5432 => host.clone(),
+                None => leader,
+            };
+            let door = Door {
+                tls: tls(&at, Server::Postgres),
+                wants_tls: self.taken_over(|it| it.wants_tls(&at)),
+            };
+            tokio::spawn(answers::postgres(far, door, move |query| {
+                this.sql(&at, reads, query)
             }));
-        } else {
-            tokio::spawn(serve(far, move |asked| match port {
-                2379 => this.etcd(&host, asked),
-                8008 => this.patroni(&host, asked),
-                _ => match this.other(&host, port) {
-                    Some(answer) => answer,
-                    None => this.haproxy(&host),
-                },
-            }));
+            return Ok(Box::new(near));
         }
+        let server = match port {
+            2379 => Server::Etcd,
+            8008 => Server::Patroni,
+            _ => Server::Haproxy,
+        };
+        let tls = tls(&host, server);
+        tokio::spawn(answers::http(far, tls, move |asked, body| match server {
+            Server::Etcd => this.etcd(&host, asked, body),
+            Server::Patroni => this.patroni(&host, asked),
+            _ => match this.other(&host, port) {
+                Some(answer) => answer,
+                None => this.haproxy(&host),
+            },
+        }));
         Ok(Box::new(near))
     }
 
     async fn close(&self) {
         *self.closed.lock().unwrap() += 1;
     }
-}
-
-/// Answers one request.
-async fn serve(stream: DuplexStream, answer: impl Fn(&str) -> Answer) {
-    let mut stream = BufReader::new(stream);
-    let mut request = String::new();
-    if stream.read_line(&mut request).await.is_err() {
-        return;
-    }
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).await.is_err() || line.trim().is_empty() {
-            break;
-        }
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap_or_default();
-        }
-    }
-    let mut body = vec![0; length];
-    if stream.read_exact(&mut body).await.is_err() {
-        return;
-    }
-    let (status, body) = answer(request.trim_end_matches(" HTTP/1.1\r\n"));
-    let length = body.len();
-    let text = format!(
-        "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    );
-    // Whoever asked may not have waited.
-    let _ = stream.write_all(text.as_bytes()).await;
 }

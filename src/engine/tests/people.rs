@@ -210,7 +210,7 @@ impl Provider for InCloud {
 /// Everything that runs need, and that outlives them.
 pub(crate) struct Scene {
     folder: TempDir,
-    inventory: &'static str,
+    inventory: String,
     pub(super) cloud: Cloud,
     pub(crate) hosts: Arc<Hosts>,
     pub(super) somebody: Arc<Somebody>,
@@ -222,7 +222,7 @@ impl Scene {
     }
 
     /// The same with another inventory.
-    pub(crate) fn of(inventory: &'static str) -> Self {
+    pub(crate) fn of(inventory: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cloud = Cloud::default();
         let nobody = |_, _| -> Arc<dyn Remote> { unreachable!("no run connects from here") };
@@ -235,7 +235,7 @@ impl Scene {
         );
         Self {
             hosts: Hosts::bare(context),
-            inventory,
+            inventory: inventory.to_owned(),
             folder,
             cloud,
             somebody: Arc::default(),
@@ -246,13 +246,20 @@ impl Scene {
     pub(crate) fn context(&self) -> Context {
         let hosts = self.hosts.clone();
         let dial = move |_, _| hosts.clone() as Arc<dyn Remote>;
-        open(
-            &self.folder,
-            self.inventory,
-            self.somebody.clone(),
-            &self.cloud,
-            Box::new(dial),
-        )
+        self.open(self.somebody.clone(), Box::new(dial))
+    }
+
+    /// From now on the inventory has TLS on, or off.
+    pub(super) fn wants_tls(&mut self, enabled: bool) {
+        let said = |enabled| format!("tls: {{ enabled: {enabled} }}");
+        self.inventory = self.inventory.replace(&said(!enabled), &said(enabled));
+        let nobody = |_, _| -> Arc<dyn Remote> { unreachable!("no run connects from here") };
+        self.hosts
+            .wants(self.open(Arc::default(), Box::new(nobody)));
+    }
+
+    fn open(&self, operator: Arc<Somebody>, dial: Dial) -> Context {
+        open(&self.folder, &self.inventory, operator, &self.cloud, dial)
     }
 }
 

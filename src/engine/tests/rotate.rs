@@ -1,14 +1,15 @@
-//! A change in stages: other passwords, at one go and cut off.
+//! Changes in stages: other passwords and another authority, at one go and cut off.
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    apply::{brought_up, told},
+    apply::{again_and_again, brought_up, told, up},
     people::Scene,
 };
 use crate::{
     engine::rotate::{self, Change},
     error::{Kind, Result},
+    inventory::Role,
     scram,
 };
 
@@ -20,6 +21,7 @@ async fn rotate(scene: &Scene, cancel: &CancellationToken) -> Result<()> {
 fn assert_changed(scene: &Scene) {
     let secrets = scene.context().secrets().unwrap();
     assert!(secrets.interim.is_none());
+    assert_eq!(scene.hosts.refused(), [""; 0]);
     scene.hosts.with(|model| {
         let names: Vec<&str> = model.roles.keys().map(String::as_str).collect();
         assert_eq!(names, ["postgres", "replicator", "rewind"]);
@@ -68,4 +70,77 @@ async fn a_change_of_passwords_that_is_cut_off_goes_on_where_it_was() {
     assert!(scene.context().workspace.secrets_stage().unwrap().is_none());
     assert_changed(&scene);
     assert_eq!(scene.somebody.exit_codes(), [0, 130, 0]);
+}
+
+#[tokio::test]
+async fn passwords_change_although_run_after_run_is_cut_off() {
+    let scene = brought_up().await;
+    let old = scene.context().secrets().unwrap();
+    let turns = again_and_again(&scene, async |scene, cancel| {
+        let result = rotate(scene, cancel).await;
+        // What is left at the end, `up` does.
+        match scene.context().workspace.secrets_stage().unwrap() {
+            Some(_) => result,
+            None => Ok(()),
+        }
+    });
+    assert!(turns.await > 3);
+    let cut = up(&scene, &CancellationToken::new()).await;
+    cut.map_err(|error| told(&error)).map(|_| ()).unwrap();
+    assert_ne!(scene.context().secrets().unwrap().superuser, old.superuser);
+    assert_changed(&scene);
+}
+
+/// A cluster with TLS, and what its hosts trust.
+async fn with_tls() -> (Scene, String) {
+    let mut scene = brought_up().await;
+    scene.wants_tls(true);
+    let result = up(&scene, &CancellationToken::new()).await;
+    result.map_err(|error| told(&error)).map(|_| ()).unwrap();
+    scene.hosts.take_done();
+    let trusted = scene.context().workspace.pki().unwrap().ca().to_owned();
+    (scene, trusted)
+}
+
+async fn rotate_certs(scene: &Scene, cancel: &CancellationToken) -> Result<()> {
+    let change = Change::Certs { prepare: false };
+    rotate::run(change, &scene.context(), cancel).await
+}
+
+/// All services trust the new authority and nobody else, and nobody was refused meanwhile.
+fn assert_issued_anew(scene: &Scene, old: &str) {
+    let workspace = scene.context().workspace;
+    assert!(workspace.authority_stage().unwrap().is_none());
+    let new = workspace.pki().unwrap().ca().to_owned();
+    assert_ne!(new, old);
+    assert_eq!(scene.hosts.refused(), [""; 0]);
+    for role in [Role::Postgres, Role::Etcd, Role::Haproxy] {
+        for (host, declared) in &scene.context().inventory.hosts {
+            if declared.roles.contains(&role) {
+                let trusted = scene
+                    .hosts
+                    .taken_over(|it| it.trusts(host, role).to_owned());
+                assert_eq!(trusted.trim(), new.trim(), "{host}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_authority_comes_one_stage_after_another() {
+    let (scene, old) = with_tls().await;
+    let told_before = scene.somebody.stages().len();
+    let result = rotate_certs(&scene, &CancellationToken::new()).await;
+    result.map_err(|error| told(&error)).unwrap();
+    let stages = &scene.somebody.stages()[told_before..];
+    assert_eq!(stages, ["trust", "issue", "adopt"]);
+    assert_issued_anew(&scene, &old);
+}
+
+#[tokio::test]
+async fn another_authority_comes_although_run_after_run_is_cut_off() {
+    let (scene, old) = with_tls().await;
+    let turns = again_and_again(&scene, rotate_certs);
+    assert!(turns.await > 3);
+    assert_issued_anew(&scene, &old);
 }

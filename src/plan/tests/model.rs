@@ -351,6 +351,14 @@ impl Model {
         self.look();
     }
 
+    /// Has etcd remember under which URL a member's peers find it.
+    pub(crate) fn update_member(&mut self, id: &str, peer_url: String) {
+        if let Some(member) = self.members.iter_mut().find(|it| it.id == id) {
+            member.peer_urls = vec![peer_url];
+        }
+        self.look();
+    }
+
     /// One member leads: the one that can, with the database that is there or a new one.
     fn form(&mut self) {
         let Some(leader) = self.leader() else { return };

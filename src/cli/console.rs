@@ -1,28 +1,24 @@
-//! The operator as the engine knows it, at a terminal: what is told is shown, and what is asked is put
-//! into words.
+//! The terminal at which somebody wanted the run: what is shown there, and asked.
 
 use std::sync::{
     Arc, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
-use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::{apply, drill, operate, rotate};
 use crate::{
-    engine::operator::{Answer, Begun, Operator, Question},
+    engine::operator::Begun,
     error::{Error, Result},
     report::{self, Expected, Handle, Options, Reporter, Run, RunLog, Terminal},
-    secret::Secret,
 };
 
 /// A terminal at which somebody may sit; clones are the same one.
 #[derive(Clone)]
 pub(super) struct Console {
-    terminal: Terminal,
+    pub(super) terminal: Terminal,
     /// `--yes`: whatever is asked is agreed to.
-    yes: bool,
+    pub(super) yes: bool,
     /// A verb that answers with one document has its progress for people only.
     for_people: bool,
     shared: Arc<Shared>,
@@ -67,7 +63,7 @@ impl Console {
     }
 
     /// Asks with the terminal to itself: what a run shows meanwhile waits.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         tell: impl FnOnce(&Terminal) + Send,
         question: &str,
@@ -83,106 +79,8 @@ impl Console {
         }
     }
 
-    /// Puts a question into words, and takes the answer.
-    async fn put(&self, question: Question<'_>) -> Result<bool> {
-        const THIS: &str = "Do this?";
-        match question {
-            Question::Apply {
-                verb,
-                context,
-                preview,
-            } => {
-                let text = apply::outline(verb, context, preview, &self.terminal);
-                self.ask(|it| it.explain(&text), THIS, Expected::Yes).await
-            }
-            Question::Authority(note) => self.ask(|it| it.explain(note), THIS, Expected::Yes).await,
-            Question::Rotate { context, intent } => {
-                let text = rotate::outline(context, intent);
-                self.ask(|it| it.explain(&text), THIS, Expected::Yes).await
-            }
-            Question::Operate {
-                operation,
-                host,
-                seen,
-            } => {
-                let text = operate::outline(operation, host, seen);
-                let (question, expected) = operate::question(operation, host);
-                self.ask(|it| it.explain(&text), &question, expected).await
-            }
-            Question::HandOver { context, handover } => {
-                let text = super::switchover::outline(context, handover);
-                self.ask(|it| it.explain(&text), THIS, Expected::Yes).await
-            }
-            Question::Remove {
-                context,
-                what,
-                keep_secrets,
-            } => {
-                let name = &context.inventory.cluster;
-                let text = super::down::outline(name, what, keep_secrets);
-                let question = format!("Remove {name} for good?");
-                self.ask(|it| it.say(&text), &question, Expected::Word(name))
-                    .await
-            }
-            Question::Break {
-                cluster,
-                request,
-                other_clients,
-            } => {
-                let name = cluster.name();
-                let text = drill::outline(cluster, request);
-                let question = format!("Break {name} on purpose?");
-                let agreed = self
-                    .ask(|it| it.explain(&text), &question, Expected::Word(name))
-                    .await?;
-                let Some(text) = drill::others(request, other_clients).filter(|_| agreed) else {
-                    return Ok(agreed);
-                };
-                let clients = Expected::Word("clients");
-                self.ask(|it| it.explain(&text), "Break them off?", clients)
-                    .await
-            }
-            Question::Repair => {
-                self.ask(|_| (), "Put that right first?", Expected::Yes)
-                    .await
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Operator for Console {
-    fn conceal(&self, secrets: &[&Secret]) {
-        self.terminal.conceal(secrets.iter().copied());
-    }
-
-    fn say(&self, line: &str) {
-        self.terminal.say(line);
-    }
-
-    fn explain(&self, prose: &str) {
-        self.terminal.explain(prose);
-    }
-
-    async fn agree(&self, question: Question<'_>) -> Result<Answer> {
-        if self.yes {
-            if let Question::Break {
-                request,
-                other_clients,
-                ..
-            } = &question
-            {
-                drill::agreed_beforehand(request, other_clients)?;
-            }
-            return Ok(Answer::Beforehand);
-        }
-        Ok(match self.put(question).await? {
-            true => Answer::Yes,
-            false => Answer::No,
-        })
-    }
-
-    fn begin(&self, run: Begun) -> Result<()> {
+    /// Shows and keeps a run from now on.
+    pub(super) fn begin(&self, run: Begun) -> Result<()> {
         let options = Options {
             terminal: if self.for_people || run.beside {
                 self.terminal.for_people()
@@ -201,7 +99,8 @@ impl Operator for Console {
         Ok(())
     }
 
-    async fn end(&self, error: Option<&Error>) {
+    /// Returns once all of the run has been shown and kept.
+    pub(super) async fn end(&self, error: Option<&Error>) {
         let Some(reporter) = self.shared.reporter.lock().await.take() else {
             return;
         };

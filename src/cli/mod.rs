@@ -19,6 +19,7 @@ mod drill;
 mod init;
 mod manual;
 mod operate;
+mod operator;
 mod plan;
 mod psql;
 mod render;

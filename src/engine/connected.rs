@@ -8,7 +8,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{connections::Way, context::Context, observe::Observed};
+use super::{connections::Way, context::Context};
 use crate::{
     cluster::{Cluster, TlsStage},
     error::Result,
@@ -20,7 +20,6 @@ use crate::{
     plan::Plan,
     remote::Remote,
     services::postgres::SharedSurvey,
-    verify::Prover,
 };
 
 /// Hosts that are connected, or are when somebody asks.
@@ -146,15 +145,5 @@ impl Connected<'_> {
             steps: plan.steps.len(),
             changes: plan.changes(),
         });
-    }
-
-    pub(super) fn prover(&self, observed: &Observed) -> Prover {
-        Prover {
-            cluster: observed.cluster.clone(),
-            remote: self.remote.clone(),
-            http: self.http.clone(),
-            tls: self.tls.clone(),
-            files: observed.files.clone(),
-        }
     }
 }

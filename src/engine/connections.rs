@@ -14,13 +14,21 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::{
-    error::Result,
+    error::{Code, Error, Result},
     event::Events,
     holder::Holder,
     inventory::HostName,
     machine::Machine,
     remote::{Lease, Listener, Remote, SshRemote},
 };
+
+/// Whether another run is at work, on this machine or on another.
+pub(super) fn is_at_work(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        Code::WorkspaceLocked | Code::LeaseHeld | Code::LeaseLost
+    )
+}
 
 /// What a connection is made from.
 pub(crate) struct Way {

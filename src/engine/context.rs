@@ -6,7 +6,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 
-use super::{connections::Connections, observe::is_at_work, operator::Operator, ownership};
+use super::{
+    connections::{Connections, is_at_work},
+    operator::Operator,
+};
 use crate::{
     cluster::{Cluster, Joining, KnownHost, Secrets, TlsStage, subjects},
     error::{Code, Error, Result},
@@ -59,18 +62,6 @@ impl Context {
             provider,
             connections: Arc::default(),
             operator: source.operator,
-        })
-    }
-
-    /// For verbs that need the cluster to be there: its workspace, or an error that says what is there
-    /// instead.
-    pub(crate) async fn existing(source: Source<'_>) -> Result<Self> {
-        if Workspace::existing(&source.inventory)?.is_none() {
-            return Err(ownership::no_cluster(&source.inventory).await);
-        }
-        Self::new(source, |inventory| match Workspace::existing(inventory)? {
-            Some(workspace) => Ok(workspace),
-            None => Workspace::open(inventory),
         })
     }
 

@@ -13,6 +13,7 @@ mod connections;
 pub(crate) mod context;
 pub(crate) mod drill;
 pub(crate) mod hosts;
+mod lapse;
 mod leaving;
 mod observe;
 pub(crate) mod operate;
@@ -25,8 +26,10 @@ pub(crate) mod reach;
 pub(crate) mod remove;
 pub(crate) mod rotate;
 mod run;
+mod settle;
 pub(crate) mod status;
 pub(crate) mod switchover;
+mod taken;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls_migration;

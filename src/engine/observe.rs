@@ -12,7 +12,7 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 
-use super::connected::Connected;
+use super::{connected::Connected, connections::is_at_work};
 use crate::{
     cluster::{Cluster, Node, TlsStage},
     error::{Code, Error, Kind, Result},
@@ -94,13 +94,6 @@ impl Observed {
             )),
         }
     }
-}
-
-pub(super) fn is_at_work(error: &Error) -> bool {
-    matches!(
-        error.code(),
-        Code::WorkspaceLocked | Code::LeaseHeld | Code::LeaseLost
-    )
 }
 
 impl Connected<'_> {

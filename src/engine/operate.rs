@@ -11,8 +11,9 @@ use super::{
     observe::Observed,
     operator::{Answer, Question, consent},
     prove::SETTLING,
-    run::{Leftovers, Run, Taken},
+    run::Run,
     switchover::{self, CREW, LIMITS},
+    taken::{Leftovers, Taken},
 };
 use crate::{
     cluster::Cluster,

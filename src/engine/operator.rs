@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    apply, context::Context, drill::play::Request, operate, preview::Preview, rotate::Intent,
+    context::Context, drill::play::Request, operate, preview::Preview, rotate::Intent, settle::Verb,
 };
 use crate::{
     cluster::Cluster,
@@ -24,7 +24,7 @@ use crate::{
 pub(crate) enum Question<'a> {
     /// A plan, and what is made and started before it.
     Apply {
-        verb: apply::Verb,
+        verb: Verb,
         context: &'a Context,
         preview: &'a Preview,
     },

@@ -13,7 +13,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::context::Context;
+use super::context::{Context, Source};
 use crate::{
     configs::Mark,
     contract::MARKER,
@@ -23,6 +23,7 @@ use crate::{
     machine::Machine,
     provider::Resource,
     remote::Script,
+    workspace::Workspace,
 };
 
 /// What `--cluster-id` takes for things that say no id.
@@ -36,6 +37,20 @@ const ASK: Duration = Duration::from_secs(15);
 
 /// Things by the id that they say; `None` for those without one.
 type ById<'a> = BTreeMap<Option<&'a str>, Vec<String>>;
+
+impl Context {
+    /// For verbs that need the cluster to be there: its workspace, or an error that says what is there
+    /// instead.
+    pub(crate) async fn existing(source: Source<'_>) -> Result<Self> {
+        if Workspace::existing(&source.inventory)?.is_none() {
+            return Err(no_cluster(&source.inventory).await);
+        }
+        Self::new(source, |inventory| match Workspace::existing(inventory)? {
+            Some(workspace) => Ok(workspace),
+            None => Workspace::open(inventory),
+        })
+    }
+}
 
 /// Refuses machines that were made for another cluster than the workspace's.
 pub(crate) fn of_machines(context: &Context, machines: &[Machine]) -> Result<()> {
@@ -247,7 +262,7 @@ impl Context {
 }
 
 /// The error of a verb that needs a cluster, in a folder that has none: says what is seen of it.
-pub(crate) async fn no_cluster(inventory: &Inventory) -> Error {
+async fn no_cluster(inventory: &Inventory) -> Error {
     let provider = crate::provider::from_inventory(inventory);
     if let Ok(provider) = &provider
         && provider.owns_hosts()

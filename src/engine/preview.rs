@@ -2,9 +2,9 @@
 
 use super::{
     at_work::{self, AtWork},
-    authority,
     context::Context,
     hosts::HostStatus,
+    lapse,
     observe::Observed,
     tls_migration,
 };
@@ -92,7 +92,7 @@ impl Context {
             observed.not_mixed_up()?
         };
         if self.workspace.is_preview()
-            && let Some(note) = authority::note(self)?
+            && let Some(note) = lapse::note(self)?
         {
             // What stops a run stops it before the authority is replaced; also a clock that is off.
             observed.plan()?;

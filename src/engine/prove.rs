@@ -6,7 +6,7 @@ use super::{at_work, connected::Connected, context::Context, observe::Observed};
 use crate::{
     error::Result,
     event::{Event, Events},
-    verify::Proof,
+    verify::{Proof, Prover},
 };
 
 /// How long the cluster may take to settle after the last step, until it must hold: a connection of
@@ -35,6 +35,16 @@ pub(crate) async fn now(context: &Context) -> Result<Proof> {
 }
 
 impl Connected<'_> {
+    pub(super) fn prover(&self, observed: &Observed) -> Prover {
+        Prover {
+            cluster: observed.cluster.clone(),
+            remote: self.remote.clone(),
+            http: self.http.clone(),
+            tls: self.tls.clone(),
+            files: observed.files.clone(),
+        }
+    }
+
     /// Proves the cluster, looking again until it holds or `timeout` is over.
     pub(crate) async fn prove(&self, first: Observed, timeout: Duration) -> Result<Proof> {
         self.events.emit(Event::VerifyStarted);

@@ -3,7 +3,7 @@
 
 use std::slice;
 
-use super::{authority, connected::Connected, context::Context, reach::not_running};
+use super::{connected::Connected, context::Context, lapse, reach::not_running};
 use crate::{
     cluster::TlsStage,
     error::{Code, Error, Result},
@@ -35,7 +35,7 @@ pub(crate) struct Door<'a> {
 
 /// Connects to the HAProxy host.
 pub(crate) async fn open(context: &Context) -> Result<Door<'_>> {
-    authority::lapsed(context)?.map_or(Ok(()), Err)?;
+    lapse::lapsed(context)?.map_or(Ok(()), Err)?;
     let host = context
         .inventory
         .with_role(Role::Haproxy)

@@ -13,7 +13,8 @@ use super::{
     observe::Observed,
     operator::{Question, consent},
     ownership,
-    run::{Leftovers, Run, Taken},
+    run::Run,
+    taken::{Leftovers, Taken},
 };
 use crate::{
     error::{Code, Error, Result},

@@ -9,7 +9,8 @@ use super::{
     context::Context,
     drill,
     operator::{Answer, Question, consent},
-    run::{Leftovers, Run, Taken},
+    run::Run,
+    taken::{Leftovers, Taken},
 };
 use crate::{
     drill::{

@@ -1,6 +1,5 @@
 //! What is pgherd's on a host, and how that is noted before it is taken.
 
-use super::packages;
 use crate::{
     cluster::{Cluster, Node},
     configs::Mark,
@@ -168,7 +167,7 @@ pub(super) fn unclaimed(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<&'
         is_own(cluster, facts, path) || manifest.is_some_and(|it| it.left.contains(*path))
     };
     let paths = render::paths(&node.roles).into_iter();
-    let sources = packages::sources(cluster, node).into_iter();
+    let sources = sources(cluster, node).into_iter();
     // There is nowhere to note a source until there is a manifest, which other changes bring.
     let sources = sources.filter(|_| !lacks_manifest(cluster, facts));
     paths.chain(sources).filter(|path| !noted(path)).collect()
@@ -200,16 +199,24 @@ pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Fact
     script
         .line(format!("CLUSTER_ID={}", quote(&cluster.secrets.cluster_id)))
         .line(format!("PATHS={}", list(&render::paths(&node.roles))))
-        .line(format!(
-            "SOURCES={}",
-            list(&packages::sources(cluster, node))
-        ))
+        .line(format!("SOURCES={}", list(&sources(cluster, node))))
         .line(format!("UNITS={}", names(&units)))
         .line(format!("ADOPT_UNITS={}", names(&adopted)))
         .line(format!("DATA_DIR={}", quote(data_dir)))
         .line(format!("ADOPT_FILES={}", list(&files)))
         .line(format!("ADOPT_FOLDERS={}", list(&folders)))
         .line(CLAIM)
+}
+
+/// The package sources that are added to `node`, by the files that may name them.
+pub(super) fn sources(cluster: &Cluster, node: &Node) -> Vec<&'static str> {
+    let services = node.roles.iter().map(|role| role.service());
+    let sources = services.filter_map(|service| service.source.as_ref());
+    sources
+        .filter(|source| cluster.wants(source.when))
+        .flat_map(|source| source.files)
+        .copied()
+        .collect()
 }
 
 /// The lines that note that a tree is made by pgherd, right before it is made; where there is no

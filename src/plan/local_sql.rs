@@ -6,6 +6,11 @@ use crate::{
     sql::SESSION,
 };
 
+/// Before every statement that holds a verifier: the server must not log it, and it must not wait for
+/// replicas that may not be there yet.
+pub(super) const QUIETLY: &str = "\\set ON_ERROR_STOP on\nset log_statement = 'none';\nset log_min_duration_statement = -1;\n\
+     set log_min_error_statement = 'panic';\nset synchronous_commit = 'local';\n";
+
 /// `local_psql PORT …`: psql as the superuser over the local socket, which asks for no password.
 pub(super) fn local_psql() -> String {
     format!(

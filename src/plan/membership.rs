@@ -17,29 +17,24 @@ use std::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Elsewhere, Found, belongings::is_ours, store};
+pub use super::store::Finding;
+use super::{
+    Elsewhere, Found,
+    belongings::is_ours,
+    store::{self, was_whole},
+};
 pub(crate) use crate::contract::MARKER;
 use crate::{
     cluster::{Address, Cluster, KnownHost, Node},
     configs::Mark,
     error::{Code, Error, Result},
-    facts::{DataFact, Facts},
+    facts::Facts,
     inventory::{HostName, Inventory, Role},
     services::{self, Data},
 };
 
 /// Why one name is one host.
 const TWICE: &str = "two hosts of one name would both be members: each with its own data, each electable, and an etcd of its own";
-
-/// Something that differs between who is a member and who is declared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub what: String,
-    /// Why it matters.
-    pub why: &'static str,
-    /// What to do instead.
-    pub instead: String,
-}
 
 /// Who tells of a host that is not in the inventory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -425,18 +420,6 @@ fn evidence(cluster: &Cluster, facts: &Facts, role: Role) -> Option<String> {
                 .is_some_and(|mark| facts.files.contains_key(mark)))
         .then(|| format!("the cluster's {} runs there", service.title)),
     }
-}
-
-/// Whether a database of this cluster was ever whole on any host that was looked at: etcd was, then.
-pub(super) fn was_whole(cluster: &Cluster, found: &Found) -> bool {
-    let id = &cluster.secrets.cluster_id;
-    found.facts.values().any(|facts| {
-        facts.data_marker.as_ref() == Some(id)
-            && facts
-                .data
-                .as_ref()
-                .is_some_and(|data: &DataFact| data.entries > 0 && !data.is_half_made())
-    })
 }
 
 /// The list of hosts to keep in the workspace.

@@ -38,6 +38,7 @@ mod newest;
 pub mod operate;
 mod packages;
 mod parameters;
+mod passwords;
 mod pause;
 mod pending;
 mod preconditions;

@@ -48,17 +48,6 @@ pub(super) fn wanted(cluster: &Cluster, node: &Node) -> Vec<String> {
     packages
 }
 
-/// The package sources that are added to `node`, by the files that may name them.
-pub(super) fn sources(cluster: &Cluster, node: &Node) -> Vec<&'static str> {
-    let services = node.roles.iter().map(|role| role.service());
-    let sources = services.filter_map(|service| service.source.as_ref());
-    sources
-        .filter(|source| cluster.wants(source.when))
-        .flat_map(|source| source.files)
-        .copied()
-        .collect()
-}
-
 /// Those of them that the host does not have.
 pub(super) fn missing(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<String> {
     let there = |package: &String| facts.packages.contains_key(package);
@@ -88,7 +77,7 @@ pub(super) fn install(
             .policy_left
             .then(|| restore_policy(plan, node, after));
     }
-    let pgdg = !sources(cluster, node).is_empty();
+    let pgdg = !belongings::sources(cluster, node).is_empty();
     let own_boot = cluster.wants(When::Ec2);
     let script = Script::new()
         .alone("install-packages")

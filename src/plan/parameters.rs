@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Action, Change, Found, Plan, Step, StepId, components::PATRONI_CONFIG, config_patch};
+use super::{Action, Change, Found, Plan, Step, StepId, config_patch};
 use crate::{
     cluster::{Cluster, Node},
     facts::Facts,
     inventory::Role,
     liberal,
     remote::{Script, quote},
-    render::{self, Files},
+    render::{self, Files, PATRONI_CONFIG},
 };
 
 const NAME: &str = "try-parameters";

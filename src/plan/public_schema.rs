@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{
     Action, Change, Found, Plan, Step, StepId,
-    local_sql::local_psql,
-    roles::{QUIETLY, telling},
+    local_sql::{QUIETLY, local_psql},
+    passwords::telling,
 };
 use crate::{
     cluster::{Cluster, Node},

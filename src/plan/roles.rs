@@ -4,80 +4,19 @@
 
 use std::time::Duration;
 
-use super::{Action, Change, Found, Plan, Step, StepId, local_sql::local_sql, sessions};
+use super::{
+    Action, Change, Found, Plan, Step, StepId,
+    local_sql::{QUIETLY, local_sql},
+    passwords::{Own, has_password, own, telling, verifier},
+    sessions,
+};
 use crate::{
-    cluster::{
-        Cluster, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, Node, REPLICATION_USER,
-        REWIND_USER, SUPERUSER,
-    },
+    cluster::{Cluster, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, Node, REWIND_USER},
     facts::{DbRole, Facts},
     inventory::{HostName, Role},
     remote::Script,
-    scram,
-    secret::Secret,
     sql::{identifier, literal},
 };
-
-/// Before every statement that holds a verifier: the server must not log it, and it must not wait for
-/// replicas that may not be there yet.
-pub(super) const QUIETLY: &str = "\\set ON_ERROR_STOP on\nset log_statement = 'none';\nset log_min_duration_statement = -1;\n\
-     set log_min_error_statement = 'panic';\nset synchronous_commit = 'local';\n";
-
-/// A role of the cluster's own.
-struct Own<'a> {
-    name: &'static str,
-    attributes: &'static str,
-    password: &'a Secret,
-}
-
-fn own(cluster: &Cluster) -> Vec<Own<'_>> {
-    let secrets = &cluster.secrets;
-    let role = |name, attributes, password| Own {
-        name,
-        attributes,
-        password,
-    };
-    let mut roles = vec![
-        role(SUPERUSER, "superuser login", &secrets.superuser),
-        role(REPLICATION_USER, "replication login", &secrets.replication),
-        role(REWIND_USER, "login", &secrets.rewind),
-    ];
-    if let Some(interim) = &secrets.interim {
-        roles.extend([
-            role(
-                INTERIM_REPLICATION_USER,
-                "replication login",
-                &interim.replication,
-            ),
-            role(INTERIM_REWIND_USER, "login", &interim.rewind),
-        ]);
-    }
-    roles
-}
-
-/// Every role whose password is the workspace's.
-pub(super) fn passwords(cluster: &Cluster) -> impl Iterator<Item = (&str, &Secret)> {
-    let users = cluster.inventory.postgresql.users.keys();
-    let of_users = users.filter_map(|name| {
-        let password = cluster.secrets.users.get(name)?;
-        Some((name.as_str(), password))
-    });
-    own(cluster)
-        .into_iter()
-        .map(|role| (role.name, role.password))
-        .chain(of_users)
-}
-
-/// The facts of a host whose database tells of the whole cluster's: the primary, if it is known.
-pub(super) fn telling<'a>(
-    databases: impl Iterator<Item = &'a Node>,
-    found: &'a Found,
-) -> Option<(&'a Node, &'a Facts)> {
-    databases
-        .filter_map(|node| Some((node, found.facts.get(&node.name)?)))
-        .filter(|(_, facts)| facts.in_recovery.is_some())
-        .min_by_key(|(_, facts)| facts.in_recovery)
-}
 
 /// What is not right about the roles of the cluster's own, in words; empty where nobody can tell.
 pub(super) fn lacking<'a>(
@@ -172,12 +111,6 @@ fn flaws(role: &Own<'_>, found: &DbRole) -> Vec<String> {
     flaws
 }
 
-pub(super) fn has_password(role: &DbRole, password: &Secret) -> bool {
-    role.verifier
-        .as_ref()
-        .is_some_and(|verifier| scram::is_of(verifier.expose(), password))
-}
-
 /// Plans that the roles of the cluster's own are what they should be.
 ///
 /// Patroni makes its roles once, right after initdb, and never changes a password. A bootstrap that
@@ -270,11 +203,6 @@ fn create_role(name: &str) -> String {
         literal(name),
         identifier(name)
     )
-}
-
-pub(super) fn verifier(cluster: &Cluster, role: &str, password: &Secret) -> String {
-    let context = format!("{} {role}", cluster.secrets.cluster_id);
-    literal(&scram::verifier(password, &context))
 }
 
 /// Plans the inventory's users and databases, as far as they are not there.

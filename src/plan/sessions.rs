@@ -9,8 +9,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
     Action, Change, Found, Plan, Step, StepId,
-    local_sql::local_psql,
-    roles::{self, QUIETLY},
+    local_sql::{QUIETLY, local_psql},
+    passwords::{has_password, passwords, telling, verifier},
 };
 use crate::{
     cluster::{Cluster, Node, SUPERUSER},
@@ -26,13 +26,13 @@ const TIMEOUT: u32 = 180;
 /// The roles whose password is another in the database than in the workspace, and will be changed.
 pub(super) fn changed<'a>(cluster: &'a Cluster, found: &Found) -> Vec<(&'a str, &'a Secret)> {
     let databases = cluster.with_role(crate::inventory::Role::Postgres);
-    let Some((_, facts)) = roles::telling(databases, found) else {
+    let Some((_, facts)) = telling(databases, found) else {
         return Vec::new();
     };
-    roles::passwords(cluster)
+    passwords(cluster)
         .filter(|(name, password)| {
             let role = facts.db_roles.get(*name);
-            role.is_some_and(|role| !roles::has_password(role, password))
+            role.is_some_and(|role| !has_password(role, password))
         })
         .collect()
 }
@@ -65,7 +65,7 @@ pub(super) fn end(
     leading: Option<&str>,
 ) {
     let changed = changed(cluster, found);
-    let known: BTreeSet<&str> = roles::passwords(cluster).map(|(name, _)| name).collect();
+    let known: BTreeSet<&str> = passwords(cluster).map(|(name, _)| name).collect();
     let mut names: BTreeSet<&str> = changed.iter().map(|(name, _)| *name).collect();
     for node in nodes {
         let noted = found.facts.get(&node.name).map(|facts| &facts.old_sessions);
@@ -115,7 +115,7 @@ fn script(cluster: &Cluster, changed: &[(&str, &Secret)], names: &BTreeSet<&str>
     let arrived: Vec<String> = changed
         .iter()
         .map(|(name, password)| {
-            let verifier = roles::verifier(cluster, name, password);
+            let verifier = verifier(cluster, name, password);
             format!("(rolname = {} and rolpassword = {verifier})", literal(name))
         })
         .collect();

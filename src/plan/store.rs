@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Found, membership, membership::Finding};
+use super::Found;
 use crate::{
     cluster::Cluster,
+    facts::DataFact,
     inventory::{HostName, Role},
     services::etcd::{Member, View},
 };
@@ -19,6 +20,16 @@ const SPLIT: &str =
 const VOTES: &str = "a member that is not declared counts in etcd's quorum";
 
 const AS_BEFORE: &str = "put the inventory back as it was: the same hosts with the role etcd";
+
+/// Something that differs between who is a member and who is declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub what: String,
+    /// Why it matters.
+    pub why: &'static str,
+    /// What to do instead.
+    pub instead: String,
+}
 
 /// The name of the host that a member runs on; one that never started is known by its peers' URL alone.
 pub(super) fn host_of(member: &Member) -> Option<&str> {
@@ -216,7 +227,7 @@ fn unasked(cluster: &Cluster, found: &Found, declared: &[&HostName]) -> Option<F
         .filter(|known| known.joined && known.roles.contains(&Role::Etcd))
         .map(|known| &known.name)
         .collect();
-    if known.is_empty() && !membership::was_whole(cluster, found) {
+    if known.is_empty() && !was_whole(cluster, found) {
         return None;
     }
     let newcomers: Vec<&HostName> = empty
@@ -268,5 +279,17 @@ fn unasked(cluster: &Cluster, found: &Found, declared: &[&HostName]) -> Option<F
                 join(&rest)
             ),
         )
+    })
+}
+
+/// Whether a database of this cluster was ever whole on any host that was looked at: etcd was, then.
+pub(super) fn was_whole(cluster: &Cluster, found: &Found) -> bool {
+    let id = &cluster.secrets.cluster_id;
+    found.facts.values().any(|facts| {
+        facts.data_marker.as_ref() == Some(id)
+            && facts
+                .data
+                .as_ref()
+                .is_some_and(|data: &DataFact| data.entries > 0 && !data.is_half_made())
     })
 }

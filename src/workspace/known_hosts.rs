@@ -6,7 +6,9 @@ use std::{
     process::Command,
 };
 
-use super::{files, identity, ssh_rotation::Rotated};
+use serde::{Deserialize, Serialize};
+
+use super::{files, identity};
 use crate::{
     error::{Code, Error, Result},
     inventory::HostName,
@@ -74,6 +76,16 @@ pub(super) fn trusted_files() -> Vec<PathBuf> {
     let shared =
         ["ssh_known_hosts", "ssh_known_hosts2"].map(|name| Path::new("/etc/ssh").join(name));
     own.chain(shared).collect()
+}
+
+/// A host whose key was changed after its provider had come to know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rotated {
+    /// What the provider says, and will always say, of this very host: `type base64`.
+    pub(super) vouched: Option<String>,
+    /// What the host really has.
+    pub(super) keys: Vec<String>,
 }
 
 /// Pins the keys of `machines`.

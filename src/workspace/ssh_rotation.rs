@@ -18,7 +18,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{IDENTITY, Identity, Workspace, files, identity, known_hosts, ssh_config};
+use super::{
+    IDENTITY, Identity, Workspace, files, identity,
+    known_hosts::{self, Rotated},
+    ssh_config,
+};
 use crate::{
     error::{Code, Error, Result},
     inventory::{self, HostName},
@@ -62,16 +66,6 @@ impl SshStage {
 #[serde(deny_unknown_fields)]
 struct State {
     stage: SshStage,
-}
-
-/// A host whose key was changed after its provider had come to know it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Rotated {
-    /// What the provider says, and will always say, of this very host: `type base64`.
-    pub(super) vouched: Option<String>,
-    /// What the host really has.
-    pub(super) keys: Vec<String>,
 }
 
 /// The hosts whose keys were changed; none where no file is.

@@ -8,7 +8,8 @@ use crate::{
     engine::{
         context::Context,
         operator::{Answer, Question},
-        run::{Leftovers, Run, Taken, beside},
+        run::{Run, beside},
+        taken::{Leftovers, Taken},
     },
     error::{Error, Result},
     workspace::{Broken, BrokenHost, BrokenNote},

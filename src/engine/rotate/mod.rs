@@ -10,12 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::ssh::SshKeys;
 use super::{
-    apply::{self, Consent, Verb},
     authority,
     connected::Connected,
     context::Context,
+    lapse,
     operator::{Question, consent},
-    run::{Leftovers, Run, Taken},
+    run::Run,
+    settle::{Consent, Verb, settle},
+    taken::{Leftovers, Taken},
 };
 use crate::{
     cluster::{Cluster, INTERIM_REPLICATION_USER, REPLICATION_USER},
@@ -122,7 +124,7 @@ impl Rotation<'_> {
     async fn carry_out(&self, change: Change, intent: &Intent) -> Result<()> {
         let context = self.run.context;
         let workspace = &context.workspace;
-        if matches!(change, Change::Certs { .. }) && authority::note(context)?.is_some() {
+        if matches!(change, Change::Certs { .. }) && lapse::note(context)?.is_some() {
             return self.lapsed().await;
         }
         let begun = match change {
@@ -250,7 +252,7 @@ impl Rotation<'_> {
         run.events.emit(Event::Stage { stage });
         // Anew for each stage, since with it changes what pgherd itself trusts and shows.
         let settled = self.on(async |connected| {
-            let cluster = apply::settle(Verb::Up, connected, Consent::Given, run.cancel).await?;
+            let cluster = settle(Verb::Up, connected, Consent::Given, run.cancel).await?;
             tokio::select! {
                 seen = logins(connected, &cluster) => seen,
                 () = run.cancel.cancelled() => Err(Error::interrupted()),

@@ -17,15 +17,14 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
-use super::{
-    engine::{self, Engine},
-    image::SCRIPT,
-};
+use super::engine::{self, Engine};
 use crate::{
     error::{Code, Error, Result},
     event::{Event, Events},
 };
 
+/// Makes a host's root filesystem; also a file of its own, for people and for scripts/quickstart.
+pub(super) const SCRIPT: &str = include_str!("../../../scripts/host-image");
 /// Half a minute on a fast mirror; a slow line and a slow disk may need several.
 pub(super) const BUILD_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// What the script may need to reach its package mirror; sudo would drop it.

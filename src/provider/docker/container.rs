@@ -20,7 +20,6 @@ use futures_util::{TryStreamExt, future};
 use super::{
     archive,
     engine::{self, Engine},
-    image::Image,
     ports::{self, Port},
 };
 use crate::{
@@ -41,6 +40,14 @@ const STOP_TIMEOUT: i64 = 60;
 /// PostgreSQL's parallel queries share memory here; the engine's own 64 MB are soon too few. A
 /// bound, not a reservation.
 const SHM_SIZE: i64 = 1 << 30;
+
+/// An image that the engine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Image {
+    pub(super) reference: String,
+    /// It says itself what to run; one that was imported from a bare tar stream does not.
+    pub(super) has_command: bool,
+}
 
 /// What the inventory and the network say of one host.
 pub(super) struct Spec<'a> {

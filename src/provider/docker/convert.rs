@@ -14,10 +14,9 @@ use bollard::{
 use futures_util::StreamExt;
 
 use super::{
-    build::{BUILD_TIMEOUT, PROXY_VARIABLES, Progress},
+    build::{BUILD_TIMEOUT, PROXY_VARIABLES, Progress, SCRIPT},
     container,
     engine::{self, Engine},
-    image::SCRIPT,
 };
 use crate::{
     error::{Code, Error, Result},

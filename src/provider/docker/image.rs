@@ -8,7 +8,9 @@ use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 
 use super::{
-    build, convert,
+    build,
+    container::Image,
+    convert,
     engine::{self, Engine},
 };
 use crate::{
@@ -16,21 +18,11 @@ use crate::{
     event::{Event, Events},
 };
 
-/// Makes a host's root filesystem; also a file of its own, for people and for scripts/quickstart.
-pub(super) const SCRIPT: &str = include_str!("../../../scripts/host-image");
 /// Images of this name are made here; no registry has them.
 const REPOSITORY: &str = "pgherd-host";
 /// A pull that says nothing new for so long has come to a halt.
 const PULL_STALLED: Duration = Duration::from_secs(60);
 const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-
-/// An image that the engine has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Image {
-    pub(super) reference: String,
-    /// It says itself what to run; one that was imported from a bare tar stream does not.
-    pub(super) has_command: bool,
-}
 
 /// Where the image comes from.
 #[derive(Debug, PartialEq, Eq)]
@@ -197,7 +189,7 @@ fn own(os_release: &str) -> Own {
 }
 
 fn tag(codename: &str) -> String {
-    let digest = Sha256::digest(SCRIPT.as_bytes());
+    let digest = Sha256::digest(build::SCRIPT.as_bytes());
     let hex: String = digest
         .iter()
         .take(6)

@@ -12,10 +12,9 @@ use tokio::{
 
 use super::{
     archive::{self, Entry},
-    container::{self, Account, Found, Spec},
+    container::{self, Account, Found, Image, Spec},
     engine::{self, Engine},
     host_key::HostKey,
-    image::Image,
     ports, readdress,
 };
 use crate::{

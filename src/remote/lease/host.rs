@@ -16,7 +16,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::watch::Sign;
 use crate::holder::Holder;
 
 /// Starts a shell as root that reads its script from standard input, its length in a line before it;
@@ -51,6 +50,15 @@ const ANSWER: Duration = Duration::from_secs(10);
 const ENDING: Duration = Duration::from_secs(2);
 
 const _: () = assert!(DOUBT < SILENCE.as_secs());
+
+/// When there was a sign of life last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sign {
+    /// Seconds ago.
+    pub ago: u64,
+    /// By the host's clock.
+    pub at: u64,
+}
 
 /// What a host says.
 pub(super) enum Answer {

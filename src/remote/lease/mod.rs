@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use self::host::Held;
 use self::{
-    host::{Answer, SILENCE, ask, is_fresh},
-    watch::{Next, Sign, Watch},
+    host::{Answer, SILENCE, Sign, ask, is_fresh},
+    watch::{Next, Watch},
 };
 use crate::{
     error::{Code, Error},

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::host::{BEAT, SILENCE};
+use super::host::{BEAT, SILENCE, Sign};
 use crate::holder::Holder;
 
 /// How long to look for a sign of life of whoever has it; two are missing then.
@@ -22,15 +22,6 @@ const _: () = assert!(
     LISTENING.as_secs() > 2 * BEAT.as_secs(),
     "one that is late is no silence"
 );
-
-/// When there was a sign of life last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sign {
-    /// Seconds ago.
-    pub ago: u64,
-    /// By the host's clock.
-    pub at: u64,
-}
 
 /// What is to be done about a lease that somebody has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -114,7 +114,10 @@ mod tests {
             step(1, "b", "aside", 0.0, 2.001),
             step(2, "a", "last", 2.002, 5.0),
         ];
-        assert_eq!(names(&History::read(&text.concat())), ["a first", "a last"]);
+        assert_eq!(
+            names(&super::super::replay::read(&text.concat())),
+            ["a first", "a last"]
+        );
     }
 
     #[test]
@@ -124,7 +127,7 @@ mod tests {
             step(1, "b", "aside", 0.1, 3.0),
             step(2, "a", "last", 2.001, 5.0),
         ];
-        let history = History::read(&text.concat());
+        let history = super::super::replay::read(&text.concat());
         assert_eq!(names(&history), ["a first", "a last"]);
         let gaps: Vec<f64> = critical_path(&history)
             .iter()
@@ -148,7 +151,7 @@ mod tests {
             state(1.5, "b", "facts_read", ""),
             state(2.0, "a", "facts_read", ""),
         ];
-        let history = History::read(&text.concat());
+        let history = super::super::replay::read(&text.concat());
         assert_eq!(names(&history), ["a connect", "a read facts"]);
     }
 
@@ -159,6 +162,9 @@ mod tests {
             step(1, "b", "y", 1.0, 1.0),
             step(2, "c", "z", 1.0, 1.0),
         ];
-        assert_eq!(critical_path(&History::read(&text.concat())).len(), 1);
+        assert_eq!(
+            critical_path(&super::super::replay::read(&text.concat())).len(),
+            1
+        );
     }
 }

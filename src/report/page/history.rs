@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::replay::Replay;
-
 /// Where a span belongs in the picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
@@ -172,16 +170,6 @@ pub(super) enum Verdict {
 }
 
 impl History {
-    /// Reads the text of an `events.jsonl`.
-    pub(super) fn read(text: &str) -> Self {
-        let mut replay = Replay::default();
-        text.lines()
-            // A run that was killed may have left half a line.
-            .filter_map(|line| serde_json::from_str::<Line>(line).ok())
-            .for_each(|line| replay.take(line));
-        replay.finish()
-    }
-
     pub(super) fn verdict(&self) -> Verdict {
         use crate::error::Kind;
         let Some(end) = &self.end else {

@@ -66,7 +66,7 @@ impl KeptRun {
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
             folder: folder.to_owned(),
-            history: History::read(&String::from_utf8_lossy(&text)),
+            history: replay::read(&String::from_utf8_lossy(&text)),
             drill,
             logs: logs(folder).map_err(|error| unreadable(folder, error))?,
         })

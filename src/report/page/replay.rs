@@ -21,6 +21,16 @@ pub(super) struct Replay {
     last: f64,
 }
 
+/// Reads the text of an `events.jsonl`.
+pub(super) fn read(text: &str) -> History {
+    let mut replay = Replay::default();
+    text.lines()
+        // A run that was killed may have left half a line.
+        .filter_map(|line| serde_json::from_str::<Line>(line).ok())
+        .for_each(|line| replay.take(line));
+    replay.finish()
+}
+
 impl Replay {
     pub(super) fn take(&mut self, line: Line) {
         let t = line.t;

@@ -256,7 +256,7 @@ fn steps_of_a_second_plan_are_not_taken_for_those_of_the_first() {
     for event in &mut again {
         event["t"] = (event["t"].as_f64().unwrap() + 20.0).into();
     }
-    let history = History::read(&(log(&events()[..21]) + &log(&again)));
+    let history = replay::read(&(log(&events()[..21]) + &log(&again)));
     assert_eq!(history.steps().count(), 6);
     let last = critical::critical_path(&history).last().copied().unwrap();
     assert!((history.spans[last.span].begin - 29.0).abs() < 1e-9);
@@ -268,7 +268,7 @@ fn hosts_that_moved_and_things_that_were_altered_are_counted() {
         json!({"t": 0.5, "event": "host", "host": "node1", "state": "moved", "detail": "10.0.0.9, not 10.0.0.1"}),
         json!({"t": 0.7, "event": "resource", "kind": "security group", "id": "sg-1", "name": "postgres-etcd", "state": "changed"}),
     ];
-    let history = History::read(&log(&events));
+    let history = replay::read(&log(&events));
     assert_eq!((history.moved, history.altered), (1, 1));
     let names: Vec<&str> = history
         .spans

@@ -1,0 +1,134 @@
+//! The operator as the engine knows it: what is told is shown, and what is asked is put into words by the
+//! verb that it is about.
+
+use async_trait::async_trait;
+
+use super::{apply, console::Console, down, drill, operate, rotate, switchover};
+use crate::{
+    engine::operator::{Answer, Begun, Operator, Question},
+    error::{Error, Result},
+    report::Expected,
+    secret::Secret,
+};
+
+#[async_trait]
+impl Operator for Console {
+    fn conceal(&self, secrets: &[&Secret]) {
+        self.terminal.conceal(secrets.iter().copied());
+    }
+
+    fn say(&self, line: &str) {
+        self.terminal.say(line);
+    }
+
+    fn explain(&self, prose: &str) {
+        self.terminal.explain(prose);
+    }
+
+    async fn agree(&self, question: Question<'_>) -> Result<Answer> {
+        if self.yes {
+            if let Question::Break {
+                request,
+                other_clients,
+                ..
+            } = &question
+            {
+                drill::agreed_beforehand(request, other_clients)?;
+            }
+            return Ok(Answer::Beforehand);
+        }
+        Ok(match put(self, question).await? {
+            true => Answer::Yes,
+            false => Answer::No,
+        })
+    }
+
+    fn begin(&self, run: Begun) -> Result<()> {
+        Console::begin(self, run)
+    }
+
+    async fn end(&self, error: Option<&Error>) {
+        Console::end(self, error).await;
+    }
+}
+
+/// Puts a question into words, and takes the answer.
+async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
+    const THIS: &str = "Do this?";
+    match question {
+        Question::Apply {
+            verb,
+            context,
+            preview,
+        } => {
+            let text = apply::outline(verb, context, preview, &console.terminal);
+            console
+                .ask(|it| it.explain(&text), THIS, Expected::Yes)
+                .await
+        }
+        Question::Authority(note) => {
+            console
+                .ask(|it| it.explain(note), THIS, Expected::Yes)
+                .await
+        }
+        Question::Rotate { context, intent } => {
+            let text = rotate::outline(context, intent);
+            console
+                .ask(|it| it.explain(&text), THIS, Expected::Yes)
+                .await
+        }
+        Question::Operate {
+            operation,
+            host,
+            seen,
+        } => {
+            let text = operate::outline(operation, host, seen);
+            let (question, expected) = operate::question(operation, host);
+            console
+                .ask(|it| it.explain(&text), &question, expected)
+                .await
+        }
+        Question::HandOver { context, handover } => {
+            let text = switchover::outline(context, handover);
+            console
+                .ask(|it| it.explain(&text), THIS, Expected::Yes)
+                .await
+        }
+        Question::Remove {
+            context,
+            what,
+            keep_secrets,
+        } => {
+            let name = &context.inventory.cluster;
+            let text = down::outline(name, what, keep_secrets);
+            let question = format!("Remove {name} for good?");
+            console
+                .ask(|it| it.say(&text), &question, Expected::Word(name))
+                .await
+        }
+        Question::Break {
+            cluster,
+            request,
+            other_clients,
+        } => {
+            let name = cluster.name();
+            let text = drill::outline(cluster, request);
+            let question = format!("Break {name} on purpose?");
+            let agreed = console
+                .ask(|it| it.explain(&text), &question, Expected::Word(name))
+                .await?;
+            let Some(text) = drill::others(request, other_clients).filter(|_| agreed) else {
+                return Ok(agreed);
+            };
+            let clients = Expected::Word("clients");
+            console
+                .ask(|it| it.explain(&text), "Break them off?", clients)
+                .await
+        }
+        Question::Repair => {
+            console
+                .ask(|_| (), "Put that right first?", Expected::Yes)
+                .await
+        }
+    }
+}

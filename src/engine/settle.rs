@@ -1,0 +1,184 @@
+//! Plans in rounds, on hosts that are connected, until the cluster is what the inventory says, and proven.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connected::Connected,
+    context::Context,
+    observe::Observed,
+    operator::{Question, consent},
+    preview::Preview,
+    prove::SETTLING,
+    tls_migration,
+};
+use crate::{
+    cluster::{Cluster, KnownHost},
+    error::{Code, Error, Result},
+    event::Event,
+    inventory::{self, HostName, Inventory},
+    plan::{self, PAUSED, membership},
+};
+
+/// How many plans a run takes at most: until etcd answers, until a member leads, and for the rest.
+const ROUNDS: usize = 3;
+
+/// Whose way it is, which both go: `render` goes on without hosts that it does not reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Up,
+    Render,
+}
+
+impl Verb {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Verb::Up => "up",
+            Verb::Render => "render",
+        }
+    }
+}
+
+/// Whether somebody has agreed to what is about to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Consent {
+    /// Nobody was asked yet.
+    Needed,
+    /// To the plan that was shown; what can only be seen later may lead to other steps.
+    Once,
+    /// To everything that it takes.
+    Given,
+}
+
+/// Has somebody agree to a plan, and to what is made and started before it.
+pub(super) async fn ask(verb: Verb, context: &Context, preview: &Preview) -> Result<()> {
+    let question = Question::Apply {
+        verb,
+        context,
+        preview,
+    };
+    consent(context.operator.as_ref(), question)
+        .await
+        .map(|_| ())
+}
+
+/// Everything from connected hosts to a proven cluster.
+pub(super) async fn settle(
+    verb: Verb,
+    connected: &Connected<'_>,
+    mut consent: Consent,
+    cancel: &CancellationToken,
+) -> Result<Arc<Cluster>> {
+    for _ in 0..ROUNDS {
+        if let Some(cluster) = round(verb, connected, consent, cancel).await? {
+            return Ok(cluster);
+        }
+        // What can be seen by now may lead to other steps than those that were agreed to.
+        if consent == Consent::Once {
+            consent = Consent::Needed;
+        }
+    }
+    let status = connected.context.command("status");
+    Err(Error::new(
+        Code::ClusterNotAsDeclared,
+        "what the databases need cannot be told, though etcd answers",
+    )
+    .hint(format!("how it is: {status}")))
+}
+
+/// One plan and what comes of it; `None` if more can only be told now.
+async fn round(
+    verb: Verb,
+    connected: &Connected<'_>,
+    consent: Consent,
+    cancel: &CancellationToken,
+) -> Result<Option<Arc<Cluster>>> {
+    let context = connected.context;
+    let stop = || Error::interrupted().hint("run the same command again: it takes up from here");
+    // What cannot be reached is `render`'s to name, and not to wait for.
+    let whole = |observed: Observed| match verb {
+        Verb::Up => observed.whole(),
+        Verb::Render => observed.in_part(),
+    };
+    let observed = tokio::select! {
+        observed = connected.look() => whole(observed?)?,
+        () = cancel.cancelled() => return Err(stop()),
+    };
+    let plan = observed.plan()?;
+    plan.refuse_while_paused(&context.inventory)?;
+    if plan.paused {
+        let resume = plan::how_to_resume(&context.inventory);
+        context.operator.say(&format!("note: {PAUSED}; {resume}"));
+    }
+    connected.announce(&plan);
+    let cluster = observed.cluster.clone();
+    let preview = Preview {
+        notes: Vec::from_iter(tls_migration::note(cluster.tls, &context.inventory)),
+        ..Preview::of_plan(plan)
+    };
+    if consent == Consent::Needed && !preview.plan.is_empty() {
+        ask(verb, context, &preview).await?;
+    }
+    if cluster.tls.is_migrating() {
+        context.workspace.note_tls(cluster.tls)?;
+        let stage = cluster.tls.as_str();
+        connected.events.emit(Event::Stage { stage });
+    }
+    let observed = if preview.plan.is_empty() {
+        observed
+    } else {
+        let begun = membership::remembered(&observed.cluster, &observed.found, false);
+        keep_members(context, begun)?;
+        let partial = preview.plan.partial;
+        connected.carry_out(preview.plan, &cluster, cancel).await?;
+        if partial {
+            return Ok(None);
+        }
+        whole(connected.look().await?)?
+    };
+    let absent: Vec<HostName> = connected.absent();
+    if !observed.unreachable.is_empty() || !absent.is_empty() {
+        return Err(left_out(observed.unreachable, &absent, &context.inventory));
+    }
+    let settled = membership::remembered(&observed.cluster, &observed.found, true);
+    let proof = tokio::select! {
+        proof = connected.prove(observed, SETTLING) => proof?,
+        () = cancel.cancelled() => return Err(stop()),
+    };
+    match proof.error(&context.inventory.cluster) {
+        None => {
+            keep_members(context, settled)?;
+            Ok(Some(cluster))
+        }
+        Some(error) => Err(error),
+    }
+}
+
+/// Writes the list of hosts for later runs.
+///
+/// Hosts that pgherd makes carry the cluster's label: one that never became a member is found by it.
+fn keep_members(context: &Context, mut hosts: Vec<KnownHost>) -> Result<()> {
+    if context.provider.owns_hosts() {
+        hosts.retain(|host| host.joined || context.inventory.hosts.contains_key(&host.name));
+    }
+    context.workspace.note_members(&hosts)
+}
+
+/// The error of a `render` that could not look at every host.
+fn left_out(mut unreachable: Vec<Error>, absent: &[HostName], inventory: &Inventory) -> Error {
+    let up = inventory::command(&inventory.path, "up");
+    unreachable.extend(absent.iter().map(|host| {
+        Error::new(Code::HostNotRunning, "the host does not run")
+            .on(host)
+            .hint(format!("make or start it: {up}"))
+    }));
+    let render = inventory::command(&inventory.path, "render");
+    let error = match unreachable.len() {
+        1 => unreachable.remove(0),
+        count => Error::several(format!("{count} hosts could not be looked at"), unreachable),
+    };
+    error
+        .left("the other hosts are as rendered; the cluster as a whole is not proven")
+        .hint(format!("once they can be reached: {render}"))
+}

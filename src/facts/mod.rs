@@ -7,15 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-
 use crate::{
     cluster::{
         INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, REPLICATION_USER, REWIND_USER, SUPERUSER,
     },
-    configs::PatroniConfig,
-    error::{Code, Error, Result},
-    holder::{Holder, Tenant},
+    holder::Tenant,
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
     secret::{Content, Secret, never_shown},
@@ -23,6 +19,7 @@ use crate::{
     sql::{SESSION, conninfo, literals},
 };
 
+mod answer;
 mod belongings;
 mod distribution;
 mod knock;
@@ -31,6 +28,7 @@ mod needs;
 mod software;
 
 pub use crate::contract::etcd_dir;
+pub use answer::parse;
 pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
 pub use distribution::Os;
 pub(crate) use knock::{answering, knock};
@@ -159,20 +157,6 @@ pub struct DbRole {
     pub settings: BTreeSet<String>,
     /// It may not execute all that `pg_rewind` needs; only asked of the role that runs it.
     pub lacks_functions: bool,
-}
-
-impl DbRole {
-    fn note(&mut self, flaw: &str, what: &str) {
-        match flaw {
-            "expired" => self.expired = true,
-            "connections" => self.connection_limit = what.parse().ok(),
-            "setting" => {
-                self.settings.insert(what.into());
-            }
-            "functions" => self.lacks_functions = true,
-            _ => {}
-        }
-    }
 }
 
 /// Everything that planning wants to know of a host.
@@ -365,320 +349,9 @@ pub(crate) fn marked_data(dir: &str) -> Script {
     ))
 }
 
-/// A position in the WAL, as PostgreSQL writes it: `0/3000148`.
-fn wal_position(text: &str) -> Option<u64> {
-    let (high, low) = text.split_once('/')?;
-    let part = |text| u64::from_str_radix(text, 16).ok();
-    Some((part(high)? << 32) + part(low)?)
-}
-
-/// Reads what the probe's script printed.
-pub fn parse(text: &str) -> Result<Facts> {
-    let mut facts = Facts::default();
-    let mut unit = (String::new(), UnitFact::default());
-    let mut complete = false;
-    for line in text.lines() {
-        let fields: Vec<&str> = line.split('\t').collect();
-        if facts.belongings.read(&fields) {
-            continue;
-        }
-        match fields.as_slice() {
-            ["os", id, version, codename, pretty] => {
-                facts.os = Os {
-                    id: (*id).into(),
-                    version: (*version).into(),
-                    codename: (*codename).into(),
-                    pretty: decode(pretty),
-                    arch: std::mem::take(&mut facts.os.arch),
-                };
-            }
-            ["arch", arch] => facts.os.arch = (*arch).into(),
-            ["epoch", epoch] => facts.epoch = epoch.parse().unwrap_or_default(),
-            ["clock", nanoseconds] => {
-                facts.clock = nanoseconds.parse::<i64>().ok().map(|it| it / 1_000_000);
-            }
-            ["identity", mark] => facts.system = Some((*mark).into()),
-            ["systemd", "yes"] => facts.systemd = true,
-            ["package", name, "installed", version] => {
-                facts.packages.insert((*name).into(), (*version).into());
-            }
-            ["file", path, owner, group, mode, content] => {
-                facts.files.insert(
-                    (*path).into(),
-                    FileFact {
-                        owner: (*owner).into(),
-                        group: (*group).into(),
-                        mode: u32::from_str_radix(mode, 8).unwrap_or_default(),
-                        content: decode(content).into(),
-                    },
-                );
-            }
-            ["unit", key, value] => read_unit(&mut unit, key, value),
-            ["unit-end"] => {
-                let (name, read) = std::mem::take(&mut unit);
-                if !name.is_empty() {
-                    facts.units.insert(name, read);
-                }
-            }
-            ["pending", unit, effect] => {
-                facts.pending.insert((*unit).into(), (*effect).into());
-            }
-            ["patroni-stamp", stamp] => facts.patroni_stamp = Some((*stamp).into()),
-            ["data", owner, entries, version] => {
-                facts.data = Some(DataFact {
-                    owner: (*owner).into(),
-                    entries: entries.parse().unwrap_or_default(),
-                    version: version.parse().ok(),
-                    ..DataFact::default()
-                });
-            }
-            ["system-id", id] => {
-                if let Some(data) = &mut facts.data {
-                    data.system_id = Some((*id).into());
-                }
-            }
-            ["pg-control", _] => {
-                if let Some(data) = &mut facts.data {
-                    data.control = true;
-                }
-            }
-            ["bases", count] => {
-                if let Some(data) = &mut facts.data {
-                    data.bases = count.parse().unwrap_or_default();
-                }
-            }
-            ["has-run", _] => {
-                if let Some(data) = &mut facts.data {
-                    data.has_run = true;
-                }
-            }
-            ["never-started", _] => {
-                if let Some(data) = &mut facts.data {
-                    data.never_started = true;
-                }
-            }
-            ["checkpoint", time] => {
-                if let Some(data) = &mut facts.data {
-                    data.checkpoint = Some((*time).into());
-                }
-            }
-            ["data-state", state] => {
-                if let Some(data) = &mut facts.data {
-                    // A standby is "in archive recovery" or "shut down in recovery".
-                    data.led = matches!(
-                        *state,
-                        "in production" | "shut down" | "shutting down" | "in crash recovery"
-                    );
-                }
-            }
-            ["data-timeline", timeline] => {
-                if let Some(data) = &mut facts.data {
-                    data.timeline = data.timeline.max(timeline.parse().ok());
-                }
-            }
-            ["data-position", position] => {
-                if let Some(data) = &mut facts.data {
-                    data.position = data.position.max(wal_position(position));
-                }
-            }
-            ["data-outside", folder] if !folder.is_empty() => {
-                facts.data_outside.insert((*folder).into());
-            }
-            ["patroni-config", text] => {
-                let config = PatroniConfig::parse(&decode(text));
-                facts.patroni_data_dir = config.and_then(|it| it.data_dir().map(str::to_owned));
-            }
-            ["data-at-work", _] => facts.data_at_work = true,
-            ["metadata_guard", word] => facts.metadata_guard = MetadataGuard::parse(word),
-            ["watchdog", state] => facts.watchdog_armed = Some(*state == "armed"),
-            ["data-marker", id] => facts.data_marker = Some((*id).into()),
-            ["etcd-data", _] => facts.etcd_data = true,
-            ["listener", port, pid, process, unit] => facts.listeners.push(Listener {
-                port: port.parse().unwrap_or_default(),
-                pid: pid.parse().ok(),
-                process: (*process).into(),
-                unit: (*unit).into(),
-            }),
-            ["role", name, superuser, replication, login, verifier] => {
-                let is = |field: &str| field == "t" || field == "true";
-                facts.db_roles.insert(
-                    (*name).into(),
-                    DbRole {
-                        superuser: is(superuser),
-                        replication: is(replication),
-                        login: is(login),
-                        verifier: (!verifier.is_empty()).then(|| Secret::new(*verifier)),
-                        ..DbRole::default()
-                    },
-                );
-            }
-            // After the roles themselves.
-            ["member", name, role, ..] => {
-                if let Some(member) = facts.db_roles.get_mut(*name) {
-                    member.member_of.insert((*role).into());
-                }
-            }
-            ["flaw", name, flaw, what, ..] => {
-                if let Some(role) = facts.db_roles.get_mut(*name) {
-                    role.note(flaw, what);
-                }
-            }
-            ["superuser-lost", how] => facts.superuser_lost = Some((*how).into()),
-            ["database", name, owner, ..] => {
-                facts.databases.insert((*name).into(), (*owner).into());
-            }
-            ["lease", silent, holder] => {
-                facts.tenant = Holder::parse(&decode(holder)).map(|holder| Tenant {
-                    holder,
-                    // A clock that was put back may say that it was in the future.
-                    silent: silent.parse().unwrap_or_default(),
-                });
-            }
-            ["old-sessions", name] => {
-                facts.old_sessions.insert(decode(name));
-            }
-            ["open-public", name] => {
-                facts.open_public.insert((*name).into());
-            }
-            ["recovery", value, ..] => {
-                facts.in_recovery = Some(matches!(*value, "t" | "true"));
-            }
-            ["end"] => complete = true,
-            // What is not known here either is a newer probe's.
-            other => {
-                facts.needs.read(other);
-            }
-        }
-    }
-    if complete {
-        Ok(facts)
-    } else {
-        let came: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.starts_with("role\t"))
-            .collect();
-        Err(Error::new(
-            Code::AnswerUnusable,
-            "the host's facts came back incomplete",
-        )
-        .excerpt("what came", came.join("\n")))
-    }
-}
-
-fn read_unit(unit: &mut (String, UnitFact), key: &str, value: &str) {
-    match key {
-        "Id" => unit.0 = value.trim_end_matches(".service").into(),
-        "LoadState" => unit.1.loaded = value == "loaded",
-        "ActiveState" => unit.1.active = value.into(),
-        "SubState" => unit.1.sub = value.into(),
-        "UnitFileState" => unit.1.enabled = value.into(),
-        "NRestarts" => unit.1.restarts = value.parse().unwrap_or_default(),
-        "MainPID" => unit.1.main_pid = value.parse().unwrap_or_default(),
-        _ => {}
-    }
-}
-
-fn decode(field: &str) -> String {
-    let bytes = BASE64_STANDARD.decode(field).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const WHOLE: &str = "version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\narch\tx86_64\n\
-            package\tetcd-server\tinstalled\t3.4.23\npackage\thaproxy\tconfig-files\t2.6\n\
-            file\t/etc/hosts\troot\troot\t644\tMTI3LjAuMC4xIGxvY2FsaG9zdAo=\n\
-            unit\tId\tpatroni.service\nunit\tActiveState\tactive\nunit\tUnitFileState\tenabled\nunit-end\n\
-            pending\tpatroni\treload\ndata\tpostgres\t23\t15\nsystem-id\t7506492390881896645\nnever-started\tyes\ncheckpoint\tThu Nov 26\n\
-            listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
-            role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\nflaw\tan app\texpired\t\t\t\nflaw\tan app\tconnections\t0\t\t\nflaw\tpostgres\tsetting\tsearch_path\t\t\n\
-            identity\ta boot, a namespace\nsystem\trunning\nhas-run\tyes\ndata-outside\t/ssd\npatroni-config\tcG9zdGdyZXNxbDoKICAgIGRhdGFfZGlyOiAnL3Nydi9vbGQnCg==\n\
-            database\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\n\
-            lease\t2\teyJwaWQiOjEsInZlcmIiOiJ1cCIsInNpbmNlIjoiMjAyNi0xMS0yNlQxMjowMDowMFoiLCJieSI6ImFAYiJ9\nrecovery\tfalse\t\t\t\t\nend\n";
-
-    #[test]
-    fn a_whole_answer_is_read() -> Result<()> {
-        let facts = parse(WHOLE)?;
-        assert_eq!(facts.os.pretty, "Debian");
-        assert!(facts.packages.contains_key("etcd-server"));
-        assert!(
-            !facts.packages.contains_key("haproxy"),
-            "removed, not purged"
-        );
-        assert_eq!(facts.files["/etc/hosts"].mode, 0o644);
-        assert!(facts.unit("patroni").is_active() && facts.unit("patroni").is_enabled());
-        assert_eq!(facts.pending["patroni"], "reload");
-        assert_eq!(
-            facts
-                .data
-                .as_ref()
-                .and_then(|data| data.system_id.as_deref()),
-            Some("7506492390881896645")
-        );
-        let data = facts.data.as_ref().expect("a data directory");
-        assert!(data.never_started && data.checkpoint.as_deref() == Some("Thu Nov 26"));
-        assert_eq!(facts.in_recovery, Some(false));
-        // How the system is, is another fact than which it is.
-        assert_eq!(facts.system.as_deref(), Some("a boot, a namespace"));
-        assert!(data.has_run && facts.data_outside.contains("/ssd"));
-        assert_eq!(facts.patroni_data_dir.as_deref(), Some("/srv/old"));
-        assert!(facts.db_roles["postgres"].superuser && facts.db_roles["postgres"].login);
-        let app = &facts.db_roles["an app"];
-        assert!(!app.superuser && app.verifier.is_none() && app.member_of.contains("pg_monitor"));
-        assert!(app.expired && app.connection_limit == Some(0));
-        assert!(facts.db_roles["postgres"].settings.contains("search_path"));
-        assert_eq!(facts.databases["shop"], "an app");
-        assert!(facts.open_public.contains("shop"));
-        assert!(facts.old_sessions.contains("an app"));
-        let tenant = facts.tenant.as_ref().expect("a run at work");
-        assert_eq!((tenant.holder.by.as_str(), tenant.silent), ("a@b", 2));
-        Ok(())
-    }
-
-    #[test]
-    fn an_answer_cut_short_is_an_error_without_what_is_kept_of_passwords() {
-        let text =
-            "version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\nrole\tpostgres\tt\tt\tt\tSCRAM-X\n";
-        let error = parse(text).expect_err("there is no end");
-        let shown = format!("{error:?}");
-        assert!(
-            shown.contains("bookworm") && !shown.contains("SCRAM-X"),
-            "{shown}"
-        );
-    }
-
-    /// Whatever a host says in one of its lines, the others are read.
-    #[test]
-    fn one_line_that_makes_no_sense_costs_nothing_else() {
-        let lines: Vec<&str> = WHOLE.lines().collect();
-        let mut count = 0;
-        for (at, line) in lines.iter().enumerate().take(lines.len() - 1) {
-            let fields: Vec<&str> = line.split('\t').collect();
-            let mut strange = vec![String::new(), format!("{line}\t\t"), "\u{fffd}\t\t".into()];
-            for field in 0..fields.len() {
-                for value in ["", "null", "-1", "99999999999999999999", "*"] {
-                    let mut fields = fields.clone();
-                    fields[field] = value;
-                    strange.push(fields.join("\t"));
-                }
-                strange.push([&fields[..field], &fields[field + 1..]].concat().join("\t"));
-            }
-            for other in strange {
-                let mut lines = lines.clone();
-                lines[at] = &other;
-                let facts = parse(&lines.join("\n"));
-                let facts = facts.unwrap_or_else(|error| panic!("{other}: {error}"));
-                assert!(
-                    line.starts_with("arch") || facts.os.arch == "x86_64",
-                    "{other}"
-                );
-                count += 1;
-            }
-        }
-        assert!(count > 400, "{count}");
-    }
 
     #[test]
     fn the_probe_is_a_valid_shell_script() {

@@ -146,12 +146,7 @@ pub(super) fn configure(
     let changed = files::differences(wanted, facts, cluster.name(), &cluster.secrets)
         .map_err(|error| error.on(&node.name))?;
     let unit_fact = facts.unit(role.unit());
-    let pending = match facts.pending.get(role.unit()).map(String::as_str) {
-        Some("exchange") if role == Role::Postgres => Effect::RestartPatroniAlone,
-        Some("restart" | "exchange") => Effect::Restart,
-        Some(_) => Effect::Reload,
-        None => Effect::Nothing,
-    };
+    let pending = not_taken_over(facts, role);
     let replaced = if component.replaced {
         Effect::Restart
     } else {
@@ -240,6 +235,16 @@ pub(super) fn configure(
         cleared: false,
         told: told(component),
     })
+}
+
+/// What the unit still needs of what earlier runs have written.
+fn not_taken_over(facts: &Facts, role: Role) -> Effect {
+    match facts.pending.get(role.unit()).map(String::as_str) {
+        Some("exchange") if role == Role::Postgres => Effect::RestartPatroniAlone,
+        Some("restart" | "exchange") => Effect::Restart,
+        Some(_) => Effect::Reload,
+        None => Effect::Nothing,
+    }
 }
 
 fn told(component: &Component<'_>) -> Told {

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     Connection, Lease, OnLine, Output, Remote, Script,
+    connect_error::{connect_error, full_text, is_final, is_wrong_key, stalled},
     forward::{Forwarded, Log},
     host_key_mismatch::host_key_mismatch,
     lease::{Held, Taken},
@@ -490,87 +491,9 @@ fn too_much(host: &HostName, stream: Stream) -> Error {
         .hint("find out which program on the host prints so much")
 }
 
-fn stalled() -> openssh::Error {
-    openssh::Error::Connect(std::io::Error::new(
-        std::io::ErrorKind::TimedOut,
-        "the ssh client hangs",
-    ))
-}
-
 /// Tells the sockets of one connection from those of its successor.
 fn nonce() -> String {
     format!("{:08x}", rand::random::<u32>())
-}
-
-/// Whether waiting cannot help.
-fn is_final(error: &openssh::Error) -> bool {
-    let text = full_text(error);
-    [
-        "Host key verification failed",
-        "REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "Permission denied",
-        "Bad configuration option",
-        "Could not resolve hostname",
-        "Too many authentication failures",
-        "No such file or directory (os error 2)",
-    ]
-    .iter()
-    .any(|sign| text.contains(sign))
-}
-
-fn is_wrong_key(text: &str) -> bool {
-    text.contains("verification failed") || text.contains("IDENTIFICATION HAS CHANGED")
-}
-
-fn full_text(error: &openssh::Error) -> String {
-    use std::error::Error as _;
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
-}
-
-fn connect_error(
-    host: &HostName,
-    error: openssh::Error,
-    timeout: Duration,
-    config: &Path,
-) -> Error {
-    let text = full_text(&error);
-    let by_hand = format!("look at it by hand: ssh -v -F {} {host}", config.display());
-    if is_wrong_key(&text) {
-        return Error::new(Code::HostKeyMismatch, super::STRANGER)
-            .on(host)
-            .because(error)
-            .left("nothing was sent to it")
-            .hint("another machine answers at this address, or the host was reinstalled")
-            .hint(by_hand);
-    }
-    let reach = |code: Code| {
-        Error::new(code, "cannot connect over SSH")
-            .on(host)
-            .because(error)
-    };
-    if text.contains("Permission denied") {
-        return reach(Code::SshPermissionDenied)
-            .hint("the host does not accept the key: check ssh.user and ssh.identity_file")
-            .hint("a cluster that was made from another folder has its key there: copy that .pgherd beside this inventory")
-            .hint(by_hand);
-    }
-    if text.contains("os error 2") {
-        return reach(Code::SshUnreachable)
-            .hint("install OpenSSH's client (package openssh-client)");
-    }
-    reach(Code::SshUnreachable)
-        .cause(format!(
-            "given up after {} s (ssh.connect_timeout)",
-            timeout.as_secs()
-        ))
-        .hint(by_hand)
 }
 
 #[cfg(test)]

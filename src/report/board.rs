@@ -149,6 +149,48 @@ impl Board {
                 }
             }
             Event::Planned { steps, .. } => self.steps = Some(self.finished + steps),
+            Event::StepStarted { .. } | Event::StepOutput { .. } | Event::StepFinished { .. } => {
+                self.step(t, &stamped.event);
+            }
+            Event::VerifyStarted => self.verifying = true,
+            Event::Check {
+                check,
+                passed,
+                detail,
+            } => {
+                self.verifying = true;
+                self.checks
+                    .insert(check, (*passed, text::first_line(detail)));
+            }
+            Event::DrillStarted { scenario, .. } => {
+                self.verb = scenario;
+                self.steps = None;
+                self.verifying = false;
+                self.checks.clear();
+                self.planned = *scenario == SWITCHOVER;
+                // What was done to hosts before has nothing to say of what is done to them now.
+                for line in self.hosts.values_mut() {
+                    *line = HostLine::default();
+                }
+            }
+            Event::Load {
+                writes,
+                reads,
+                refused,
+            } => {
+                self.load = Some(Load {
+                    writes: *writes,
+                    reads: *reads,
+                    refused_since: refused.map(|refused| t - refused),
+                });
+            }
+            Event::DrillMoment { moment, host } => self.moment(*moment, host.as_ref()),
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, t: f64, event: &Event) {
+        match event {
             Event::StepStarted { step, host, name } => {
                 let line = self.host(host);
                 // A connection or a boot has ended, whether or not it was said.
@@ -196,39 +238,6 @@ impl Board {
                     Outcome::Cancelled => self.finished += 1,
                 }
             }
-            Event::VerifyStarted => self.verifying = true,
-            Event::Check {
-                check,
-                passed,
-                detail,
-            } => {
-                self.verifying = true;
-                self.checks
-                    .insert(check, (*passed, text::first_line(detail)));
-            }
-            Event::DrillStarted { scenario, .. } => {
-                self.verb = scenario;
-                self.steps = None;
-                self.verifying = false;
-                self.checks.clear();
-                self.planned = *scenario == SWITCHOVER;
-                // What was done to hosts before has nothing to say of what is done to them now.
-                for line in self.hosts.values_mut() {
-                    *line = HostLine::default();
-                }
-            }
-            Event::Load {
-                writes,
-                reads,
-                refused,
-            } => {
-                self.load = Some(Load {
-                    writes: *writes,
-                    reads: *reads,
-                    refused_since: refused.map(|refused| t - refused),
-                });
-            }
-            Event::DrillMoment { moment, host } => self.moment(*moment, host.as_ref()),
             _ => {}
         }
     }

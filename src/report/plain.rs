@@ -58,6 +58,9 @@ pub(super) struct Plain {
     checks: HashMap<&'static str, (bool, String)>,
 }
 
+/// From which level on something is told, and its columns: the host, a name, and what of it.
+type Told<'a> = (Detail, Option<&'a HostName>, String, String);
+
 impl Plain {
     pub(super) fn new(detail: Detail, paint: Paint, hosts: &[HostName]) -> Self {
         let longest = hosts.iter().map(|host| host.as_str().len()).max();
@@ -89,11 +92,37 @@ impl Plain {
     }
 
     /// From which level on an event is told, and its columns.
-    fn tell<'a>(
-        &mut self,
-        event: &'a Event,
-    ) -> Option<(Detail, Option<&'a HostName>, String, String)> {
-        let paint = self.paint;
+    fn tell<'a>(&mut self, event: &'a Event) -> Option<Told<'a>> {
+        match event {
+            Event::RunStarted { .. }
+            | Event::Image { .. }
+            | Event::Host { .. }
+            | Event::Resource { .. }
+            | Event::FactsRead { .. }
+            | Event::Stage { .. }
+            | Event::Planned { .. } => self.of_hosts(event),
+            Event::StepStarted { .. } | Event::StepOutput { .. } | Event::StepFinished { .. } => {
+                self.of_steps(event)
+            }
+            Event::Check {
+                check,
+                passed,
+                detail,
+            } => self.of_check(check, *passed, detail),
+            Event::DrillStarted { .. }
+            | Event::DrillMoment { .. }
+            | Event::DrillFinished { .. }
+            | Event::Load { .. } => self.of_drills(event),
+            // Told by its checks, by its steps and by the summary.
+            Event::VerifyStarted
+            | Event::Software { .. }
+            | Event::StepPlanned { .. }
+            | Event::RunFinished { .. } => None,
+        }
+    }
+
+    /// What is told of the run and of its hosts.
+    fn of_hosts<'a>(&mut self, event: &'a Event) -> Option<Told<'a>> {
         Some(match event {
             Event::RunStarted {
                 verb,
@@ -106,22 +135,6 @@ impl Plain {
                 (*verb).to_owned(),
                 format!("{cluster} (pgherd {version})"),
             ),
-            Event::Image { image, line } => {
-                let line = text::one_line(line);
-                let news = self.image.as_ref() != Some(image);
-                self.image = Some(image.clone());
-                let detail = if news {
-                    Detail::Results
-                } else {
-                    Detail::Output
-                };
-                let what = if line.is_empty() {
-                    image.clone()
-                } else {
-                    format!("{image}: {line}")
-                };
-                (detail, None, "image".into(), what)
-            }
             Event::Host {
                 host,
                 state,
@@ -146,6 +159,22 @@ impl Plain {
                     (id != name).then_some(id.as_str()),
                 ),
             ),
+            Event::Image { image, line } => {
+                let line = text::one_line(line);
+                let news = self.image.as_ref() != Some(image);
+                self.image = Some(image.clone());
+                let detail = if news {
+                    Detail::Results
+                } else {
+                    Detail::Output
+                };
+                let what = if line.is_empty() {
+                    image.clone()
+                } else {
+                    format!("{image}: {line}")
+                };
+                (detail, None, "image".into(), what)
+            }
             Event::FactsRead { host } => {
                 (Detail::Starts, Some(host), "facts".into(), "read".into())
             }
@@ -156,6 +185,13 @@ impl Plain {
                 "plan".into(),
                 format!("{}, {}", count(*steps, "step"), count(*changes, "change")),
             ),
+            _ => return None,
+        })
+    }
+
+    fn of_steps<'a>(&self, event: &'a Event) -> Option<Told<'a>> {
+        let paint = self.paint;
+        Some(match event {
             Event::StepStarted { host, name, .. } => (
                 Detail::Starts,
                 Some(host),
@@ -193,34 +229,45 @@ impl Plain {
                 }
                 (detail, Some(host), (*name).to_owned(), what)
             }
-            Event::Check {
-                check,
-                passed,
-                detail,
-            } => {
-                let told = (*passed, detail.clone());
-                let before = self.checks.insert(check, told.clone());
-                let same = match &before {
-                    Some((true, _)) => *passed,
-                    Some(_) => before.as_ref() == Some(&told),
-                    None => false,
-                };
-                if same {
-                    return None;
-                }
-                let (level, word) = if *passed {
-                    (Detail::Results, paint.on(GOOD, "holds"))
-                } else {
-                    (Detail::Starts, paint.on(WARN, "not yet"))
-                };
-                let detail = text::first_line(detail);
-                (
-                    level,
-                    None,
-                    (*check).to_owned(),
-                    with_detail(&word, (!detail.is_empty()).then_some(&detail)),
-                )
-            }
+            _ => return None,
+        })
+    }
+
+    /// A check is told when it says something else than before.
+    fn of_check(
+        &mut self,
+        check: &'static str,
+        passed: bool,
+        detail: &str,
+    ) -> Option<Told<'static>> {
+        let paint = self.paint;
+        let told = (passed, detail.to_owned());
+        let before = self.checks.insert(check, told.clone());
+        let same = match &before {
+            Some((true, _)) => passed,
+            Some(_) => before.as_ref() == Some(&told),
+            None => false,
+        };
+        if same {
+            return None;
+        }
+        let (level, word) = if passed {
+            (Detail::Results, paint.on(GOOD, "holds"))
+        } else {
+            (Detail::Starts, paint.on(WARN, "not yet"))
+        };
+        let detail = text::first_line(detail);
+        Some((
+            level,
+            None,
+            check.to_owned(),
+            with_detail(&word, (!detail.is_empty()).then_some(&detail)),
+        ))
+    }
+
+    fn of_drills<'a>(&mut self, event: &'a Event) -> Option<Told<'a>> {
+        let paint = self.paint;
+        Some(match event {
             Event::DrillStarted {
                 scenario,
                 run,
@@ -285,11 +332,7 @@ impl Plain {
                 );
                 (Detail::Failures, None, (*scenario).to_owned(), what)
             }
-            // Told by its checks, by its steps and by the summary.
-            Event::VerifyStarted
-            | Event::Software { .. }
-            | Event::StepPlanned { .. }
-            | Event::RunFinished { .. } => return None,
+            _ => return None,
         })
     }
 }

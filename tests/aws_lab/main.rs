@@ -40,6 +40,10 @@ fn soak_bare_hosts_come_to_a_cluster_and_go() {
     life(&image("ec2-bare"));
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is one story, told from its begin to its end"
+)]
 fn life(image: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let subnet = runtime.block_on(make_subnet());

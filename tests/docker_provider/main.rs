@@ -42,6 +42,10 @@ mod ports;
 mod run;
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is one story, told from its begin to its end"
+)]
 async fn five_hosts_come_stay_and_go() {
     use Role::{Etcd, Haproxy, Postgres};
     let mut lab = Lab::new(

@@ -33,8 +33,8 @@ use crate::{
 
 /// How long a service may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long it may take to do something; a restart of PostgreSQL is answered when it is done.
-const DEED: Duration = Duration::from_secs(120);
+/// How long it may take to change something; a restart of PostgreSQL is answered when it is done.
+const CHANGE: Duration = Duration::from_secs(120);
 
 /// How long an answer may be, in bytes; the longest, etcd's metrics, are a hundredth of this.
 const LONGEST: usize = 16 << 20;
@@ -91,8 +91,8 @@ pub struct Http {
     plaintext: Arc<AtomicBool>,
     /// Who shows a certificate that is not valid by its times, at which port.
     lapsed: Arc<Mutex<Lapsed>>,
-    /// How long one may take to do something.
-    deed: Duration,
+    /// How long one may take to change something.
+    change: Duration,
 }
 
 /// Who shows a certificate that is not valid by its times, at which port.
@@ -109,7 +109,7 @@ impl Http {
             tls,
             plaintext: Arc::default(),
             lapsed: Arc::default(),
-            deed: DEED,
+            change: CHANGE,
         }
     }
 
@@ -129,10 +129,10 @@ impl Http {
         };
     }
 
-    /// The same with services that may take no longer than this to do something.
+    /// The same with services that may take no longer than this to change something.
     #[cfg(test)]
-    pub(crate) fn impatient(self, deed: Duration) -> Self {
-        Self { deed, ..self }
+    pub(crate) fn impatient(self, change: Duration) -> Self {
+        Self { change, ..self }
     }
 
     /// From now on plaintext will do as well, for a cluster that is on its way to TLS or from it. It
@@ -180,7 +180,7 @@ impl Http {
                 .on(host)
                 .because(error)
         })?;
-        let limit = if body.is_some() { self.deed } else { ANSWER };
+        let limit = if body.is_some() { self.change } else { ANSWER };
         let (status, body) = timeout(limit, self.exchange(host, port, request))
             .await
             .unwrap_or_else(|_| {

@@ -288,7 +288,7 @@ codes! {
         /// The member that was to lead did not become the leader.
         NotPromoted = "not-promoted", Failed,
             "see who leads, and how the members are: pgherd status";
-        /// The cluster changed between the question and the deed.
+        /// The cluster changed between the question and the change.
         ClusterChanged = "cluster-changed", Failed,
             "run the same command again: it tells what would be done now";
         /// The cluster is paused, so that Patroni would not act.

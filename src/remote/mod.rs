@@ -19,6 +19,7 @@ mod connect_error;
 mod forward;
 mod host_key_mismatch;
 mod lease;
+mod output;
 mod runner;
 mod script;
 mod ssh;

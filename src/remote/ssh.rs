@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use openssh::{ControlPersist, ForwardType, KnownHosts, Session, SessionBuilder, Socket, Stdio};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::AsyncWriteExt,
     net::UnixStream,
     sync::Mutex,
     time::{Instant, sleep, timeout},
@@ -24,6 +24,7 @@ use super::{
     forward::{Forwarded, Log},
     host_key_mismatch::host_key_mismatch,
     lease::{Held, Taken},
+    output::{Broken, collect, too_much},
     runner::{self, RUNNER, Told},
 };
 use crate::{
@@ -35,10 +36,6 @@ use crate::{
 
 /// How long an idle connection outlives a run that was killed, in seconds.
 const LINGER: NonZeroUsize = NonZeroUsize::new(20).expect("not zero");
-
-/// How much a script may say on each of its two streams, in bytes. A host that is out of order, or in
-/// wrong hands, could go on without end.
-const LONGEST_OUTPUT: u64 = 16 << 20;
 
 /// How much longer than it was told an `ssh` that connects may take.
 const STALL: Duration = Duration::from_secs(20);
@@ -321,47 +318,6 @@ fn is_crowded(error: &openssh::Error) -> bool {
     false
 }
 
-/// Why a script's output is not all there.
-#[derive(Debug)]
-enum Broken {
-    Connection(openssh::Error),
-    /// sshd opened no session for it in time.
-    Crowded(openssh::Error),
-    /// It was longer than [`LONGEST_OUTPUT`].
-    TooMuch(Stream),
-}
-
-impl From<openssh::Error> for Broken {
-    fn from(error: openssh::Error) -> Self {
-        Self::Connection(error)
-    }
-}
-
-/// Reads a stream to its end, handing on each of the script's lines as it comes.
-async fn collect(
-    stream: Option<impl AsyncRead + Unpin>,
-    kind: Stream,
-    on_line: OnLine<'_>,
-) -> Result<Told, Broken> {
-    let mut told = Told::default();
-    let Some(stream) = stream else {
-        return Ok(told);
-    };
-    // One more, so that what is exactly as long as it may be is told from what is longer.
-    let mut reader = BufReader::new(stream).take(LONGEST_OUTPUT + 1);
-    let mut line = Vec::new();
-    while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
-        if let Some(line) = told.take(&String::from_utf8_lossy(&line)) {
-            on_line(kind, line.trim_end());
-        }
-        line.clear();
-    }
-    if reader.limit() == 0 {
-        return Err(Broken::TooMuch(kind));
-    }
-    Ok(told)
-}
-
 #[async_trait]
 impl Remote for SshRemote {
     async fn run(
@@ -477,42 +433,7 @@ impl Remote for SshRemote {
     }
 }
 
-fn too_much(host: &HostName, stream: Stream) -> Error {
-    let stream = match stream {
-        Stream::Stdout => "standard output",
-        Stream::Stderr => "standard error",
-    };
-    Error::new(Code::AnswerUnusable, "the host's answer has no end")
-        .on(host)
-        .cause(format!(
-            "a script's {stream} was longer than {} MiB and was not read further",
-            LONGEST_OUTPUT >> 20
-        ))
-        .hint("find out which program on the host prints so much")
-}
-
 /// Tells the sockets of one connection from those of its successor.
 fn nonce() -> String {
     format!("{:08x}", rand::random::<u32>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn output_without_end_is_not_read_without_end() {
-        let quiet = |_, _: &str| {};
-        // One line, and many.
-        let one = collect(Some(tokio::io::repeat(b'y')), Stream::Stdout, &quiet).await;
-        assert!(matches!(one, Err(Broken::TooMuch(Stream::Stdout))));
-        let many = collect(Some(tokio::io::repeat(b'\n')), Stream::Stderr, &quiet).await;
-        assert!(matches!(many, Err(Broken::TooMuch(Stream::Stderr))));
-
-        let mark = "pgherd: the script begins\n";
-        let rest = LONGEST_OUTPUT - mark.len() as u64;
-        let longest = mark.as_bytes().chain(tokio::io::repeat(b'y').take(rest));
-        let all = collect(Some(longest), Stream::Stdout, &quiet).await;
-        assert_eq!(all.map(|told| told.text.len() as u64).ok(), Some(rest));
-    }
 }

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{tests::inventory, *};
+use crate::inventory::HostName;
 
 /// What a file may hold after a disk was full, an editor was too eager, or a copy went wrong.
 const GARBAGE: [&[u8]; 7] = [

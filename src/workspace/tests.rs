@@ -1,12 +1,12 @@
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use indexmap::IndexMap;
 
 use super::*;
 use crate::{
     cluster::KnownHost,
-    inventory::{Host, Provider, Role, User},
-    machine::MachineState,
+    inventory::{Host, HostName, Provider, Role, User},
+    machine::{Machine, MachineState},
 };
 
 pub(super) fn inventory(folder: &Path) -> Inventory {

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::hosts::{Deed, Hosts, member, script, step, walk};
+use super::hosts::{Answer, Hosts, member, script, step, walk};
 use crate::{
     event::Outcome::{Changed, Done, Failed},
     inventory::Role,
@@ -63,9 +63,9 @@ async fn a_service_is_waited_for_by_its_own_health() {
     let hosts = Hosts::new(move |_, script| {
         assert!(script.contains("systemctl is-active haproxy"), "{script:?}");
         match asked.fetch_add(1, Ordering::SeqCst) {
-            0 => Deed::Breaks,
-            1 => Deed::Ends(3, "activating\n", ""),
-            _ => Deed::Ends(0, "active\n", ""),
+            0 => Answer::Breaks,
+            1 => Answer::Ends(3, "activating\n", ""),
+            _ => Answer::Ends(0, "active\n", ""),
         }
     });
     let wait = step(
@@ -114,9 +114,9 @@ async fn a_wait_that_is_over_says_what_was_there_instead() {
 async fn a_unit_that_dies_again_and_again_is_not_waited_for() {
     let hosts = Hosts::new(|_, script| {
         if script.contains("NRestarts --value") {
-            Deed::Ends(0, "7\n", "")
+            Answer::Ends(0, "7\n", "")
         } else {
-            Deed::Ends(0, "cannot open /etc/patroni.yml\n", "")
+            Answer::Ends(0, "cannot open /etc/patroni.yml\n", "")
         }
     });
     let wait = Step {
@@ -157,8 +157,8 @@ async fn leader_and_streaming_are_seen() {
 
 #[tokio::test]
 async fn what_needs_the_leader_runs_where_it_is() {
-    let deed = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
-    let walked = walk(Hosts::serving(node2_leads), vec![deed]).await;
+    let run = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
+    let walked = walk(Hosts::serving(node2_leads), vec![run]).await;
     assert_eq!(walked.log, ["node2 begins", "node2 ends"]);
     assert_eq!(walked.outcomes(), [Changed]);
 }
@@ -171,11 +171,11 @@ async fn without_a_leader_there_is_nowhere_to_run() {
             script.contains("df -k"),
             "nothing runs but a look at what is free"
         );
-        Deed::Ends(0, "", "")
+        Answer::Ends(0, "", "")
     });
-    let mut deed = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
-    deed.limit = Duration::from_millis(300);
-    let walked = walk(hosts, vec![deed]).await;
+    let mut run = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
+    run.limit = Duration::from_millis(300);
+    let walked = walk(hosts, vec![run]).await;
     assert_eq!(walked.error().what(), "the cluster has no leader");
 }
 
@@ -190,8 +190,8 @@ async fn a_leader_that_is_still_to_come_is_waited_for() {
             _ => NOBODY,
         }
     });
-    let deed = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
-    let walked = walk(hosts, vec![deed]).await;
+    let run = step("node1", Action::RunOnLeader(Script::probe("true")), &[]);
+    let walked = walk(hosts, vec![run]).await;
     assert_eq!(walked.log, ["node2 begins", "node2 ends"]);
     assert_eq!(walked.outcomes(), [Changed]);
 }
@@ -243,8 +243,8 @@ async fn the_lock_of_a_bootstrap_stays_while_any_member_is_at_work() {
         _ => NOBODY,
     });
     hosts.scripts = Box::new(|host, _| match host {
-        "node2" => Deed::Ends(0, "busy\n", ""),
-        _ => Deed::Ends(0, "quiet\n", ""),
+        "node2" => Answer::Ends(0, "busy\n", ""),
+        _ => Answer::Ends(0, "quiet\n", ""),
     });
     let release = Action::ReleaseBootstrap {
         revision: "42".into(),
@@ -283,7 +283,7 @@ async fn a_leader_hands_over_to_the_synchronous_standby() {
         if host == "node1" && script.contains("checkpoint") {
             written.store(true, Ordering::SeqCst);
         }
-        Deed::Ends(0, "", "")
+        Answer::Ends(0, "", "")
     });
     let walked = walk(hosts, vec![step("node1", Action::HandOver, &[])]).await;
     assert_eq!(walked.outcomes(), [Changed]);

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What becomes of a script.
-pub(super) enum Deed {
+pub(super) enum Answer {
     Ends(i32, &'static str, &'static str),
     Breaks,
     /// Never ends.
@@ -38,24 +38,24 @@ pub(super) const UNANSWERED: u16 = 0;
 /// A question to a service: host, port, `METHOD /path`, and the body.
 pub(super) type Asked<'a> = (&'a str, u16, &'a str, &'a Value);
 
-type Scripts = dyn Fn(&str, &Script) -> Deed + Send + Sync;
+type Scripts = dyn Fn(&str, &Script) -> Answer + Send + Sync;
 type Services = dyn Fn(Asked<'_>) -> (u16, Value) + Send + Sync;
 
 pub(super) struct Hosts {
     pub(super) scripts: Box<Scripts>,
     services: Arc<Services>,
     /// How long a service may take to do something.
-    pub(super) deed: Duration,
+    pub(super) change_limit: Duration,
     /// `HOST begins` and `HOST ends`, in their order.
     log: Mutex<Vec<String>>,
 }
 
 impl Hosts {
-    pub(super) fn new(scripts: impl Fn(&str, &Script) -> Deed + Send + Sync + 'static) -> Self {
+    pub(super) fn new(scripts: impl Fn(&str, &Script) -> Answer + Send + Sync + 'static) -> Self {
         Self {
             scripts: Box::new(scripts),
             services: Arc::new(|_| (503, Value::Null)),
-            deed: Duration::from_secs(120),
+            change_limit: Duration::from_secs(120),
             log: Mutex::default(),
         }
     }
@@ -66,7 +66,7 @@ impl Hosts {
     ) -> Self {
         Self {
             services: Arc::new(services),
-            ..Self::new(|_, _| Deed::Ends(0, "", ""))
+            ..Self::new(|_, _| Answer::Ends(0, "", ""))
         }
     }
 
@@ -85,11 +85,11 @@ impl Remote for Hosts {
         _on_line: OnLine<'_>,
     ) -> Result<Output> {
         self.note(host, "begins");
-        let deed = (self.scripts)(host.as_str(), script);
+        let answer = (self.scripts)(host.as_str(), script);
         // Whatever else is ready gets its turn, as it would while a host is at work.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        match deed {
-            Deed::Ends(code, stdout, stderr) => {
+        match answer {
+            Answer::Ends(code, stdout, stderr) => {
                 self.note(host, "ends");
                 Ok(Output {
                     code,
@@ -97,10 +97,10 @@ impl Remote for Hosts {
                     stderr: stderr.into(),
                 })
             }
-            Deed::Breaks => {
+            Answer::Breaks => {
                 Err(Error::new(Code::SshConnectionLost, "the connection broke").on(host))
             }
-            Deed::Hangs => std::future::pending().await,
+            Answer::Hangs => std::future::pending().await,
         }
     }
 
@@ -218,7 +218,7 @@ pub(super) async fn walk_until(
     let (events, mut receiver) = Events::channel();
     let context = Context {
         cluster: Arc::new(cluster("", FIVE)),
-        http: Http::new(remote.clone(), None).impatient(hosts.deed),
+        http: Http::new(remote.clone(), None).impatient(hosts.change_limit),
         remote,
         events,
         survey: SharedSurvey::default(),

@@ -40,7 +40,7 @@ struct Played {
     starting: Option<(&'static str, u32)>,
     /// How often each PostgreSQL has started.
     starts: BTreeMap<&'static str, u32>,
-    deeds: Vec<String>,
+    happened: Vec<String>,
 }
 
 impl Played {
@@ -59,7 +59,7 @@ impl Played {
             forgets: None,
             starting: None,
             starts: NAMES.map(|name| (name, 1)).into(),
-            deeds: Vec::new(),
+            happened: Vec::new(),
         }
     }
 
@@ -85,7 +85,7 @@ impl Played {
                 (200, json!({}))
             }
             "POST /restart" => {
-                self.deeds.push(format!("restart {name}"));
+                self.happened.push(format!("restart {name}"));
                 if self.starting.is_some_and(|(slow, _)| slow == name) {
                     return (UNANSWERED, Value::Null);
                 }
@@ -97,7 +97,7 @@ impl Played {
                     .into_iter()
                     .find(|name| body["candidate"] == **name)
                     .unwrap();
-                self.deeds.push(format!("{name} to {to}"));
+                self.happened.push(format!("{name} to {to}"));
                 self.leader = to;
                 self.start(name);
                 (200, json!("Successfully switched over"))
@@ -109,7 +109,7 @@ impl Played {
     }
 
     fn status(&mut self, name: &'static str) -> Value {
-        let asked = self.deeds.contains(&format!("restart {name}"));
+        let asked = self.happened.contains(&format!("restart {name}"));
         if let Some((slow, looks)) = self.starting.as_mut().filter(|_| asked)
             && *slow == name
         {
@@ -117,7 +117,7 @@ impl Played {
             if *looks == 0 {
                 self.starting = None;
                 self.start(name);
-                self.deeds.push(format!("{name} has started"));
+                self.happened.push(format!("{name} has started"));
             }
         }
         self.lag = self.lag.saturating_sub(u32::from(name == self.leader));
@@ -139,8 +139,8 @@ impl Played {
             json!({"location": 9, "replayed_location": if self.lag == 0 { 9 } else { 8 }});
         let (runs, wanted) = (self.runs[name], self.wanted);
         let restarted = format!("restart {name}");
-        let forgets = self.forgets == Some(name) && self.deeds.contains(&restarted);
-        if self.overruled && leads && !self.deeds.contains(&restarted) {
+        let forgets = self.forgets == Some(name) && self.happened.contains(&restarted);
+        if self.overruled && leads && !self.happened.contains(&restarted) {
             status["pending_restart"] = json!(true);
             status["pending_restart_reason"] =
                 json!({"max_wal_senders": {"old_value": "10", "new_value": "5"}});
@@ -156,8 +156,8 @@ impl Played {
     }
 }
 
-async fn deeds(played: Played) -> Vec<String> {
-    let deed = match played.starting {
+async fn happened(played: Played) -> Vec<String> {
+    let limit = match played.starting {
         Some(_) => Duration::from_millis(500),
         None => Duration::from_secs(120),
     };
@@ -166,13 +166,13 @@ async fn deeds(played: Played) -> Vec<String> {
     let mut hosts = Hosts::serving(move |(host, _, question, body)| {
         theirs.lock().unwrap().answer(host, question, body)
     });
-    hosts.deed = deed;
+    hosts.change_limit = limit;
     let walked = walk(hosts, vec![step("node3", Action::RestartPending, &[])]).await;
     assert_eq!(walked.outcomes(), [Changed], "{:?}", walked.result);
     let played = played.lock().unwrap();
     let all_have_it = played.runs.values().all(|runs| *runs == played.wanted);
     assert!(all_have_it, "{:?}", played.runs);
-    played.deeds.clone()
+    played.happened.clone()
 }
 
 /// The leader's Patroni is the first to have read its config, and the first to say so.
@@ -180,10 +180,10 @@ async fn deeds(played: Played) -> Vec<String> {
 async fn a_leader_that_is_the_first_to_wait_goes_last() {
     let mut played = Played::new(100, 200);
     played.slow = [("node2", 3), ("node3", 5)].into();
-    let deeds = deeds(played).await;
-    assert_eq!(deeds[..2], ["restart node2", "restart node3"]);
-    assert!(deeds[2].starts_with("node1 to "), "{deeds:?}");
-    assert_eq!(deeds.len(), 3, "a replica comes back with the new value");
+    let happened = happened(played).await;
+    assert_eq!(happened[..2], ["restart node2", "restart node3"]);
+    assert!(happened[2].starts_with("node1 to "), "{happened:?}");
+    assert_eq!(happened.len(), 3, "a replica comes back with the new value");
 }
 
 /// `ALTER SYSTEM` has a lower bound than the inventory, which Patroni's command line overrules: the
@@ -193,14 +193,14 @@ async fn a_leader_that_waits_since_long_ago_goes_last_too() {
     let mut played = Played::new(50, 100);
     played.overruled = true;
     played.compares = 3;
-    let deeds = deeds(played).await;
-    assert_eq!(deeds[..2], ["restart node2", "restart node3"]);
-    assert!(deeds[2].starts_with("node1 to "), "{deeds:?}");
+    let happened = happened(played).await;
+    assert_eq!(happened[..2], ["restart node2", "restart node3"]);
+    assert!(happened[2].starts_with("node1 to "), "{happened:?}");
 }
 
 #[tokio::test]
 async fn a_lowered_bound_is_the_leaders_first_and_nobody_restarts_twice() {
-    let lowered = deeds(Played::new(200, 100)).await;
+    let lowered = happened(Played::new(200, 100)).await;
     assert_eq!(lowered, ["restart node1", "restart node2", "restart node3"]);
 }
 
@@ -208,7 +208,7 @@ async fn a_lowered_bound_is_the_leaders_first_and_nobody_restarts_twice() {
 async fn a_patroni_that_gives_no_reasons_comes_to_the_same_end() {
     let mut lowered = Played::new(200, 100);
     lowered.tells = false;
-    let lowered = deeds(lowered).await;
+    let lowered = happened(lowered).await;
     let expected = [
         "restart node2",
         "restart node3",
@@ -219,7 +219,7 @@ async fn a_patroni_that_gives_no_reasons_comes_to_the_same_end() {
     assert_eq!(lowered, expected);
     let mut raised = Played::new(100, 200);
     raised.tells = false;
-    assert_eq!(deeds(raised).await.len(), 3);
+    assert_eq!(happened(raised).await.len(), 3);
 }
 
 /// A checkpoint or a recovery may take longer than an answer is waited for. Its leader still says that it
@@ -228,15 +228,15 @@ async fn a_patroni_that_gives_no_reasons_comes_to_the_same_end() {
 async fn a_restart_that_is_not_answered_goes_on_and_is_waited_for() {
     let mut played = Played::new(100, 200);
     played.starting = Some(("node2", 5));
-    let deeds = deeds(played).await;
+    let happened = happened(played).await;
     let expected = ["restart node2", "node2 has started", "restart node3"];
-    assert_eq!(deeds[..3], expected);
-    assert_eq!(deeds.len(), 4, "{deeds:?}");
+    assert_eq!(happened[..3], expected);
+    assert_eq!(happened.len(), 4, "{happened:?}");
 }
 
 #[tokio::test]
 async fn nobody_is_restarted_where_nothing_waits() {
-    assert!(deeds(Played::new(100, 100)).await.is_empty());
+    assert!(happened(Played::new(100, 100)).await.is_empty());
 }
 
 /// Seen with Patroni 4.1.5: a config that is read while PostgreSQL starts takes the mark away.
@@ -245,6 +245,6 @@ async fn a_replica_that_no_longer_says_that_it_waits_is_restarted_all_the_same()
     let mut lowered = Played::new(200, 100);
     lowered.tells = false;
     lowered.forgets = Some("node2");
-    // `deeds` asserts that all have the new value.
-    assert_eq!(deeds(lowered).await.len(), 5);
+    // `happened` asserts that all have the new value.
+    assert_eq!(happened(lowered).await.len(), 5);
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::hosts::{Deed, Hosts, script, walk, walk_until};
+use super::hosts::{Answer, Hosts, script, walk, walk_until};
 use crate::{
     error::{Code, Kind},
     event::Event,
@@ -19,10 +19,10 @@ use crate::{
 /// Every script ends well but those of hosts that are called after what becomes of theirs.
 fn by_name() -> Hosts {
     Hosts::new(|host, _| match host.split('-').next() {
-        Some("fails") => Deed::Ends(3, "", "what it said"),
-        Some("hangs") => Deed::Hangs,
-        Some("breaks") => Deed::Breaks,
-        _ => Deed::Ends(0, "", ""),
+        Some("fails") => Answer::Ends(3, "", "what it said"),
+        Some("hangs") => Answer::Hangs,
+        Some("breaks") => Answer::Breaks,
+        _ => Answer::Ends(0, "", ""),
     })
 }
 
@@ -136,8 +136,8 @@ async fn nothing_starts_after_an_interruption() {
 async fn a_connection_that_breaks_is_made_once_more() {
     let tries = AtomicUsize::new(0);
     let hosts = Hosts::new(move |_, _| match tries.fetch_add(1, Ordering::SeqCst) {
-        0 => Deed::Breaks,
-        _ => Deed::Ends(0, "", ""),
+        0 => Answer::Breaks,
+        _ => Answer::Ends(0, "", ""),
     });
     let walked = walk(hosts, vec![script("node1", &[])]).await;
     assert_eq!(walked.outcomes(), [Changed]);
@@ -158,7 +158,7 @@ async fn a_connection_that_breaks_again_is_an_error_and_no_journal_is_asked_for(
 #[tokio::test]
 async fn hints_of_a_script_are_hints_of_its_error() {
     let hosts = Hosts::new(|_, _| {
-        Deed::Ends(
+        Answer::Ends(
             65,
             "Reading package lists...\n",
             "E: no postgresql-16\npgherd-hint: write 'version: 15'\npgherd-hint: or take pgdg\n",
@@ -175,9 +175,9 @@ async fn hints_of_a_script_are_hints_of_its_error() {
 async fn a_units_journal_tells_why_its_step_failed() {
     let hosts = Hosts::new(|_, script| {
         if script.contains("journalctl") {
-            Deed::Ends(0, "ActiveState=failed\nFATAL: no such directory\n", "")
+            Answer::Ends(0, "ActiveState=failed\nFATAL: no such directory\n", "")
         } else {
-            Deed::Ends(1, "", "Job for patroni.service failed.")
+            Answer::Ends(1, "", "Job for patroni.service failed.")
         }
     });
     let step = Step {
@@ -200,13 +200,13 @@ async fn a_units_journal_tells_why_its_step_failed() {
 async fn a_full_filesystem_is_named_where_a_step_failed() {
     let hosts = Hosts::new(|_, script| {
         if script.contains("df -k") {
-            Deed::Ends(
+            Answer::Ends(
                 0,
                 "900000 0 65536 60000 /data\n900000 0 65536 60000 /data\n10 90000000 0 0 /\n",
                 "",
             )
         } else {
-            Deed::Ends(1, "", "patroni.service crashed")
+            Answer::Ends(1, "", "patroni.service crashed")
         }
     });
     let walked = walk(hosts, vec![script("node1", &[])]).await;
@@ -226,7 +226,7 @@ async fn a_full_filesystem_is_named_where_a_step_failed() {
 async fn only_the_end_of_a_long_output_is_quoted() {
     let hosts = Hosts::new(|_, _| {
         let long: String = (1..=500).map(|line| format!("line {line}\n")).collect();
-        Deed::Ends(1, "", long.leak())
+        Answer::Ends(1, "", long.leak())
     });
     let walked = walk(hosts, vec![script("node1", &[])]).await;
     let text = &walked.error().excerpts()[0].text;

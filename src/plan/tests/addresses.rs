@@ -8,7 +8,7 @@ fn a_replica_is_told_of_by_reloads_alone() {
     let mut world = World::settled(FIVE);
     world.moves(&[("node2", "192.0.2.20")]);
     assert_eq!(
-        world.deeds(),
+        world.steps_taken(),
         [
             "haproxy reload-haproxy",
             "node1 reload-patroni",
@@ -44,7 +44,7 @@ fn a_leader_stays_the_leader() {
     let mut world = World::settled(FIVE);
     world.moves(&[("node1", "192.0.2.10")]);
     assert_eq!(
-        world.deeds(),
+        world.steps_taken(),
         [
             "haproxy reload-haproxy",
             "node1 reload-patroni",
@@ -71,9 +71,9 @@ fn haproxy_alone_concerns_nobody_elses_service() {
     let mut world = World::settled(FIVE);
     world.moves(&[("haproxy", "192.0.2.50")]);
     let restarts: Vec<String> = world
-        .deeds()
+        .steps_taken()
         .into_iter()
-        .filter(|deed| !deed.contains(" reload-") && !deed.ends_with("take-over"))
+        .filter(|step| !step.contains(" reload-") && !step.ends_with("take-over"))
         .collect();
     assert_eq!(restarts, [""; 0]);
 }
@@ -87,7 +87,7 @@ fn the_only_etcd_is_found_again_by_the_leader_first() {
         world.dcs().leader = Some(leader.into());
         world.moves(&[("node4", "192.0.2.40")]);
         assert_eq!(
-            world.deeds(),
+            world.steps_taken(),
             [
                 "node4 restart-etcd".to_owned(),
                 "node4 await-etcd".into(),
@@ -115,15 +115,15 @@ fn the_only_etcd_is_found_again_by_the_leader_first() {
 fn one_of_three_etcd_members_restarts_and_the_leader_comes_last() {
     let mut world = World::settled(SHARED);
     world.moves(&[("db2", "192.0.2.20")]);
-    let deeds = world.deeds();
-    let at = |deed: &str| {
-        let found = deeds.iter().position(|it| it == deed);
-        found.unwrap_or_else(|| panic!("no {deed} in {deeds:?}"))
+    let steps = world.steps_taken();
+    let at = |step: &str| {
+        let found = steps.iter().position(|it| it == step);
+        found.unwrap_or_else(|| panic!("no {step} in {steps:?}"))
     };
-    let told = |deed: &String| deed.ends_with("update-etcd-member");
-    assert!(!deeds.iter().any(told), "its name is the same: {deeds:?}");
-    let restarts = deeds.iter().filter(|deed| deed.ends_with("restart-etcd"));
-    assert_eq!(restarts.count(), 1, "{deeds:?}");
+    let told = |step: &String| step.ends_with("update-etcd-member");
+    assert!(!steps.iter().any(told), "its name is the same: {steps:?}");
+    let restarts = steps.iter().filter(|step| step.ends_with("restart-etcd"));
+    assert_eq!(restarts.count(), 1, "{steps:?}");
     assert!(at("db2 await-member") < at("db1 restart-patroni-alone"));
     assert!(at("db3 await-member") < at("db1 restart-patroni-alone"));
     assert!(at("db2 restart-etcd") < at("db2 restart-patroni-alone"));
@@ -159,19 +159,19 @@ fn all_five_at_once_is_one_plan() {
         ("node4", "192.0.2.40"),
         ("haproxy", "192.0.2.50"),
     ]);
-    let deeds = world.deeds();
-    for deed in [
+    let steps = world.steps_taken();
+    for step in [
         "restart-patroni",
         "hand-over",
         "restart-pending",
         "patch-config",
     ] {
         assert!(
-            deeds.iter().all(|it| !it.ends_with(deed)),
-            "{deed} is not needed: {deeds:?}"
+            steps.iter().all(|it| !it.ends_with(step)),
+            "{step} is not needed: {steps:?}"
         );
     }
-    assert_eq!(deeds.last().unwrap(), "node3 reconnect-replica");
+    assert_eq!(steps.last().unwrap(), "node3 reconnect-replica");
 }
 
 /// Its successor would ask at the old address, and wait for an answer, before it began.
@@ -181,13 +181,13 @@ fn where_a_member_was_is_forgotten_before_its_patroni_starts() {
     let url = serde_json::json!({"conn_url": "postgres://192.0.2.2:5432/postgres"});
     world.dcs().members.insert("node2".into(), url);
     world.moves(&[("node2", "192.0.2.20"), ("node4", "192.0.2.40")]);
-    let deeds = world.deeds();
-    let forgotten: Vec<usize> = (0..deeds.len())
-        .filter(|at| deeds[*at].ends_with("forget-member"))
+    let steps = world.steps_taken();
+    let forgotten: Vec<usize> = (0..steps.len())
+        .filter(|at| steps[*at].ends_with("forget-member"))
         .collect();
-    assert_eq!(forgotten.len(), 1, "{deeds:?}");
-    assert_eq!(deeds[forgotten[0]], "node2 forget-member");
-    assert_eq!(deeds[forgotten[0] + 1], "node2 restart-patroni-alone");
+    assert_eq!(forgotten.len(), 1, "{steps:?}");
+    assert_eq!(steps[forgotten[0]], "node2 forget-member");
+    assert_eq!(steps[forgotten[0] + 1], "node2 restart-patroni-alone");
 }
 
 #[test]
@@ -211,10 +211,10 @@ fn what_an_earlier_run_has_not_got_to_is_done() {
         facts.pending.insert("patroni".into(), "exchange".into());
     }
     world.found.etcd[0].peer_urls = vec!["https://192.0.2.99:2380".into()];
-    let deeds = world.deeds();
-    assert_eq!(deeds[0], "node4 update-etcd-member");
+    let steps = world.steps_taken();
+    assert_eq!(steps[0], "node4 update-etcd-member");
     assert_eq!(
-        deeds[1..4],
+        steps[1..4],
         [
             "haproxy hold-haproxy",
             "node1 restart-patroni-alone",
@@ -231,9 +231,9 @@ fn what_an_etcd_that_does_not_answer_remembers_is_put_right_once_it_does() {
     world.stop("node4", "etcd");
     world.found.dcs = None;
     world.found.etcd.clear();
-    let deeds = world.deeds();
+    let steps = world.steps_taken();
     assert_eq!(
-        deeds[..3],
+        steps[..3],
         [
             "node4 start-etcd",
             "node4 await-etcd",

@@ -179,7 +179,7 @@ fn systems_that_nobody_has_tried_are_refused() {
 }
 
 #[test]
-fn all_surprises_are_told_at_once_by_host() {
+fn all_that_stops_a_run_is_told_at_once_by_host() {
     let mut world = World::bare(FIVE);
     foreign_data(&mut world);
     listener(&mut world, 5432, "");

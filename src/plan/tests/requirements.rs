@@ -405,7 +405,7 @@ fn folders_that_pgherd_made_are_put_right_as_files_are() {
         "chmod 0700 /data/patroni"
     ));
     // It goes on with what it has; nothing needs a restart.
-    assert_eq!(world.deeds(), Vec::<String>::new());
+    assert_eq!(world.steps_taken(), Vec::<String>::new());
 }
 
 #[test]

@@ -4,10 +4,10 @@ use super::world::{FIVE, SHARED, World};
 use crate::cluster::TlsStage::{self, Off, Offered, Required, Used};
 
 /// What is done to the units from one stage to the next.
-fn deeds(from: TlsStage, to: TlsStage, hosts: &str) -> Vec<String> {
+fn steps(from: TlsStage, to: TlsStage, hosts: &str) -> Vec<String> {
     let mut world = World::settled_at(from, hosts);
     world.speaks(to);
-    world.deeds()
+    world.steps_taken()
 }
 
 #[test]
@@ -29,11 +29,11 @@ fn no_stage_restarts_a_postgresql() {
     for (from, to) in [(Off, Offered), (Offered, Used), (Used, Required)] {
         for (from, to) in [(from, to), (to, from)] {
             for hosts in [FIVE, SHARED] {
-                let deeds = deeds(from, to, hosts);
-                assert!(!deeds.is_empty());
+                let steps = steps(from, to, hosts);
+                assert!(!steps.is_empty());
                 for heavy in ["restart-patroni", "hand-over", "patch-config"] {
-                    let found = deeds.iter().any(|deed| deed.ends_with(heavy));
-                    assert!(!found, "{from:?} to {to:?}: {deeds:?}");
+                    let found = steps.iter().any(|step| step.ends_with(heavy));
+                    assert!(!found, "{from:?} to {to:?}: {steps:?}");
                 }
             }
         }
@@ -45,14 +45,14 @@ fn no_stage_restarts_a_postgresql() {
 #[test]
 fn the_leader_follows_etcd_at_once() {
     for (from, to) in [(Offered, Used), (Used, Offered)] {
-        let deeds = deeds(from, to, FIVE);
-        let exchanges: Vec<&String> = deeds
+        let steps = steps(from, to, FIVE);
+        let exchanges: Vec<&String> = steps
             .iter()
-            .filter(|deed| deed.ends_with("restart-patroni-alone"))
+            .filter(|step| step.ends_with("restart-patroni-alone"))
             .collect();
         assert_eq!(exchanges.len(), 3);
-        assert_eq!(exchanges[0], "node1 restart-patroni-alone", "{deeds:?}");
-        let at = |deed: &str| deeds.iter().position(|it| it == deed).unwrap();
+        assert_eq!(exchanges[0], "node1 restart-patroni-alone", "{steps:?}");
+        let at = |step: &str| steps.iter().position(|it| it == step).unwrap();
         assert!(at("node4 restart-etcd") < at("node1 restart-patroni-alone"));
         assert!(at("haproxy hold-haproxy") < at("node1 restart-patroni-alone"));
     }
@@ -60,8 +60,8 @@ fn the_leader_follows_etcd_at_once() {
 
 #[test]
 fn members_of_etcd_change_one_at_a_time_after_their_peers_were_told() {
-    let deeds = deeds(Offered, Used, SHARED);
-    let etcd: Vec<&String> = deeds.iter().filter(|deed| deed.contains("etcd")).collect();
+    let steps = steps(Offered, Used, SHARED);
+    let etcd: Vec<&String> = steps.iter().filter(|step| step.contains("etcd")).collect();
     let wanted: Vec<String> = ["db1", "db2", "db3"]
         .iter()
         .flat_map(|host| {

@@ -184,7 +184,7 @@ impl World {
 
     /// The plan's steps but those that write files: they are the same for every change, and what
     /// matters is what comes of them.
-    pub(crate) fn deeds(&self) -> Vec<String> {
+    pub(crate) fn steps_taken(&self) -> Vec<String> {
         let plan = self.plan();
         plan.steps
             .iter()

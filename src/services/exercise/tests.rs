@@ -101,7 +101,7 @@ fn a_change_of_its_file_restarts_it_and_nothing_else() {
         .content
         .push_str("# mine\n");
     assert_eq!(
-        world.deeds(),
+        world.steps_taken(),
         ["web restart-exercise", "web await-exercise"]
     );
 }

@@ -12,17 +12,17 @@ use std::{
     time::Duration,
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
-};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, PublicKeyData, SanType};
 use rustls::{
     client::WebPkiServerVerifier,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
+pub(super) use self::stored::{ca_path, expiries, remove};
 use self::{
+    issue::{authority, generate, jiff_plus, leaf, validity},
     lenient::Lenient,
+    stored::{START_OVER, paths, read_cert, read_key, stem},
     x509::{Parsed, Purposes, San},
 };
 pub use self::{
@@ -30,7 +30,7 @@ pub use self::{
     validity::{Lapse, Validity, validities},
     x509::certificates_in_words,
 };
-use super::{files, secrets};
+use super::files;
 use crate::{
     cluster::Certificate,
     error::{Code, Error, Result},
@@ -38,21 +38,18 @@ use crate::{
     secret::Secret,
 };
 
+mod issue;
 mod lenient;
 pub(super) mod rotation;
+mod stored;
 mod validity;
 mod x509;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long the authority lasts.
-const CA_LIFE: Duration = DAY.saturating_mul(3650);
 /// How long a certificate lasts; more than 825 days some clients refuse.
 const LIFE: Duration = DAY.saturating_mul(825);
 /// A certificate with no more than this left is issued anew.
 pub const RENEWAL: Duration = DAY.saturating_mul(30);
-/// How far the clock of a host may be behind.
-const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
-
 const CA: &str = "ca";
 const OPERATOR: &str = "operator";
 
@@ -419,27 +416,6 @@ fn purposes(wanted: &[ExtendedKeyUsagePurpose]) -> Purposes {
     }
 }
 
-const START_OVER: &str = "without a backup, remove the folder pki: the next `up` makes a new authority and gives every host a new certificate";
-
-/// When the stored certificates end: the authority's, the operator's and those of `hosts`.
-pub(super) fn expiries<'a>(
-    dir: &Path,
-    hosts: impl Iterator<Item = &'a HostName>,
-) -> Result<Vec<Expiry>> {
-    let mut expiries = Vec::new();
-    let own = [CA, OPERATOR].map(|name| (name.to_owned(), name.to_owned()));
-    let of_hosts = hosts.map(|host| (host.to_string(), stem(host.as_str())));
-    for (name, stem) in own.into_iter().chain(of_hosts) {
-        if let Some((_, cert)) = read_cert(&paths(dir, &stem).0)? {
-            expiries.push(Expiry {
-                name,
-                expires: cert.not_after,
-            });
-        }
-    }
-    Ok(expiries)
-}
-
 /// When a certificate ends, such as one that a server has shown.
 pub fn expires(cert_pem: &str) -> Result<jiff::Timestamp> {
     Parsed::from_pem(cert_pem)
@@ -451,151 +427,6 @@ pub fn expires(cert_pem: &str) -> Result<jiff::Timestamp> {
             )
             .cause(e)
         })
-}
-
-/// Removes what was made in `dir`, and `dir` if nothing else is in it.
-///
-/// A certificate counts if it is the authority's, the operator's, one of `hosts`, or, for hosts that
-/// have left the inventory, one that the authority issued.
-pub(super) fn remove<'a>(dir: &Path, hosts: impl Iterator<Item = &'a HostName>) -> Result<()> {
-    let ca = files::read(&paths(dir, CA).0)?.and_then(|pem| Parsed::from_pem(&pem).ok());
-    let issued = |stem: &str| {
-        let pem = files::read(&paths(dir, stem).0).ok().flatten();
-        let cert = pem.and_then(|pem| Parsed::from_pem(&pem).ok());
-        ca.as_ref()
-            .zip(cert)
-            .is_some_and(|(ca, cert)| cert.is_signed_by(ca))
-    };
-    let mut stems: BTreeSet<_> = hosts.map(|host| stem(host.as_str())).collect();
-    stems.extend([CA, OPERATOR].map(str::to_owned));
-    for name in files::names(dir)? {
-        if name.starts_with(files::UNFINISHED) {
-            files::remove(&dir.join(name))?;
-        } else if let Some(stem) = name.strip_suffix(".crt").filter(|stem| issued(stem)) {
-            stems.insert(stem.to_owned());
-        }
-    }
-    for stem in stems {
-        let (cert, key) = paths(dir, &stem);
-        files::remove(&cert)?;
-        files::remove(&key)?;
-    }
-    rotation::clear(dir)?;
-    files::remove_empty(dir)
-}
-
-/// Hosts may be called `ca` or `operator` too; no host's name has a dot.
-fn stem(host: &str) -> String {
-    match host {
-        CA | OPERATOR => format!("{host}.host"),
-        _ => host.to_owned(),
-    }
-}
-
-fn paths(dir: &Path, stem: &str) -> (PathBuf, PathBuf) {
-    (
-        dir.join(format!("{stem}.crt")),
-        dir.join(format!("{stem}.key")),
-    )
-}
-
-/// Where the authority's certificate lies, for clients that take a file.
-pub(super) fn ca_path(dir: &Path) -> PathBuf {
-    paths(dir, CA).0
-}
-
-fn read_key(path: &Path) -> Result<Option<KeyPair>> {
-    let Some(pem) = files::read(path)? else {
-        return Ok(None);
-    };
-    KeyPair::from_pem(&pem)
-        .map(Some)
-        .map_err(|e| unreadable(path, "a private key", e.to_string()))
-}
-
-fn read_cert(path: &Path) -> Result<Option<(String, Parsed)>> {
-    let Some(pem) = files::read(path)? else {
-        return Ok(None);
-    };
-    Parsed::from_pem(&pem)
-        .map(|parsed| Some((pem, parsed)))
-        .map_err(|e| unreadable(path, "a certificate", e))
-}
-
-fn unreadable(path: &Path, what: &str, why: String) -> Error {
-    let is_authority = path.file_stem().is_some_and(|stem| stem == CA);
-    let path = files::origin(path);
-    let error = Error::new(
-        Code::CertificateUnusable,
-        format!("{} is not {what} any more", path.display()),
-    )
-    .cause(why);
-    if is_authority {
-        error
-            .hint("restore ca.crt and ca.key, which belong together, from a backup")
-            .hint(START_OVER)
-    } else {
-        error.hint("remove it: the next `up` makes a new one")
-    }
-}
-
-fn generate() -> Result<KeyPair> {
-    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
-        .map_err(|e| Error::new(Code::LocalSystemFailed, "cannot make a private key").because(e))
-}
-
-/// The authority's own certificate: it signs hosts' certificates and no further authority.
-fn authority(name: &str, key: &KeyPair, now: jiff::Timestamp) -> Result<String> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = named(name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    validity(&mut params, now, jiff_plus(now, CA_LIFE))?;
-    params.self_signed(key).map(|cert| cert.pem()).map_err(|e| {
-        Error::new(
-            Code::LocalSystemFailed,
-            "cannot make the cluster's certificate authority",
-        )
-        .because(e)
-    })
-}
-
-fn leaf(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = named(name);
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    // Python 3.13's strict verification insists on it.
-    params.use_authority_key_identifier_extension = true;
-    params
-}
-
-fn named(name: &str) -> DistinguishedName {
-    // X.520 ends a common name at 64 characters, and some libraries refuse longer ones.
-    let name: String = name.chars().take(64).collect();
-    let mut distinguished = DistinguishedName::new();
-    distinguished.push(DnType::CommonName, name);
-    distinguished
-}
-
-/// Sets from when to when, and a serial number of its own: one key may have several certificates.
-fn validity(
-    params: &mut CertificateParams,
-    now: jiff::Timestamp,
-    last: jiff::Timestamp,
-) -> Result<()> {
-    let mut serial = secrets::random_bytes::<16>()?;
-    // Positive, and never shorter than 16 bytes.
-    serial[0] = serial[0] & 0x7f | 0x40;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    let first = now.saturating_sub(CLOCK_SKEW).unwrap_or(now);
-    params.not_before = std::time::SystemTime::from(first).into();
-    params.not_after = std::time::SystemTime::from(last).into();
-    Ok(())
-}
-
-fn jiff_plus(time: jiff::Timestamp, duration: Duration) -> jiff::Timestamp {
-    time.saturating_add(duration).unwrap_or(time)
 }
 
 #[cfg(test)]

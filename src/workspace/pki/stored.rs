@@ -1,0 +1,126 @@
+//! What lies in the folder of the authority: a certificate and a key for each name.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use rcgen::KeyPair;
+
+use super::{CA, Expiry, OPERATOR, rotation, x509::Parsed};
+use crate::{
+    error::{Code, Error, Result},
+    inventory::HostName,
+    workspace::files,
+};
+
+/// What is to be done where nothing can be restored.
+pub(super) const START_OVER: &str = "without a backup, remove the folder pki: the next `up` makes a new authority and gives every host a new certificate";
+
+/// When the stored certificates end: the authority's, the operator's and those of `hosts`.
+pub(in crate::workspace) fn expiries<'a>(
+    dir: &Path,
+    hosts: impl Iterator<Item = &'a HostName>,
+) -> Result<Vec<Expiry>> {
+    let mut expiries = Vec::new();
+    let own = [CA, OPERATOR].map(|name| (name.to_owned(), name.to_owned()));
+    let of_hosts = hosts.map(|host| (host.to_string(), stem(host.as_str())));
+    for (name, stem) in own.into_iter().chain(of_hosts) {
+        if let Some((_, cert)) = read_cert(&paths(dir, &stem).0)? {
+            expiries.push(Expiry {
+                name,
+                expires: cert.not_after,
+            });
+        }
+    }
+    Ok(expiries)
+}
+
+/// Removes what was made in `dir`, and `dir` if nothing else is in it.
+///
+/// A certificate counts if it is the authority's, the operator's, one of `hosts`, or, for hosts that
+/// have left the inventory, one that the authority issued.
+pub(in crate::workspace) fn remove<'a>(
+    dir: &Path,
+    hosts: impl Iterator<Item = &'a HostName>,
+) -> Result<()> {
+    let ca = files::read(&paths(dir, CA).0)?.and_then(|pem| Parsed::from_pem(&pem).ok());
+    let issued = |stem: &str| {
+        let pem = files::read(&paths(dir, stem).0).ok().flatten();
+        let cert = pem.and_then(|pem| Parsed::from_pem(&pem).ok());
+        ca.as_ref()
+            .zip(cert)
+            .is_some_and(|(ca, cert)| cert.is_signed_by(ca))
+    };
+    let mut stems: BTreeSet<_> = hosts.map(|host| stem(host.as_str())).collect();
+    stems.extend([CA, OPERATOR].map(str::to_owned));
+    for name in files::names(dir)? {
+        if name.starts_with(files::UNFINISHED) {
+            files::remove(&dir.join(name))?;
+        } else if let Some(stem) = name.strip_suffix(".crt").filter(|stem| issued(stem)) {
+            stems.insert(stem.to_owned());
+        }
+    }
+    for stem in stems {
+        let (cert, key) = paths(dir, &stem);
+        files::remove(&cert)?;
+        files::remove(&key)?;
+    }
+    rotation::clear(dir)?;
+    files::remove_empty(dir)
+}
+
+/// Hosts may be called `ca` or `operator` too; no host's name has a dot.
+pub(super) fn stem(host: &str) -> String {
+    match host {
+        CA | OPERATOR => format!("{host}.host"),
+        _ => host.to_owned(),
+    }
+}
+
+pub(super) fn paths(dir: &Path, stem: &str) -> (PathBuf, PathBuf) {
+    (
+        dir.join(format!("{stem}.crt")),
+        dir.join(format!("{stem}.key")),
+    )
+}
+
+/// Where the authority's certificate lies, for clients that take a file.
+pub(in crate::workspace) fn ca_path(dir: &Path) -> PathBuf {
+    paths(dir, CA).0
+}
+
+pub(super) fn read_key(path: &Path) -> Result<Option<KeyPair>> {
+    let Some(pem) = files::read(path)? else {
+        return Ok(None);
+    };
+    KeyPair::from_pem(&pem)
+        .map(Some)
+        .map_err(|e| unreadable(path, "a private key", e.to_string()))
+}
+
+pub(super) fn read_cert(path: &Path) -> Result<Option<(String, Parsed)>> {
+    let Some(pem) = files::read(path)? else {
+        return Ok(None);
+    };
+    Parsed::from_pem(&pem)
+        .map(|parsed| Some((pem, parsed)))
+        .map_err(|e| unreadable(path, "a certificate", e))
+}
+
+pub(super) fn unreadable(path: &Path, what: &str, why: String) -> Error {
+    let is_authority = path.file_stem().is_some_and(|stem| stem == CA);
+    let path = files::origin(path);
+    let error = Error::new(
+        Code::CertificateUnusable,
+        format!("{} is not {what} any more", path.display()),
+    )
+    .cause(why);
+    if is_authority {
+        error
+            .hint("restore ca.crt and ca.key, which belong together, from a backup")
+            .hint(START_OVER)
+    } else {
+        error.hint("remove it: the next `up` makes a new one")
+    }
+}

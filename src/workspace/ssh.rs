@@ -1,0 +1,159 @@
+//! How hosts are reached: the key that is shown, the keys that they must show, and where they are.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+
+use super::{
+    IDENTITY, Identity, KNOWN_HOSTS, SSH_CONFIG, Workspace, absolute, files, identity,
+    known_hosts::{self, KnownHosts},
+    short_private_dir, ssh_config, ssh_rotation,
+};
+use crate::{
+    error::Result,
+    inventory::{self, HostName, Inventory},
+    machine::Machine,
+};
+
+impl Workspace {
+    /// The key for SSH: the inventory's `ssh.identity_file`, or one made here at first use.
+    pub fn identity(&self) -> Result<Identity> {
+        match self.users_identity()? {
+            Some(path) => identity::of_user(&path),
+            None => identity::of_cluster(&self.dir.join(IDENTITY), &self.inventory.cluster),
+        }
+    }
+
+    /// `ssh.identity_file`, from `~` or the inventory's folder.
+    pub(super) fn users_identity(&self) -> Result<Option<PathBuf>> {
+        let Some(path) = &self.inventory.ssh.identity_file else {
+            return Ok(None);
+        };
+        let path = match (path.strip_prefix("~"), std::env::home_dir()) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => absolute(&self.inventory.path)?
+                .parent()
+                .unwrap_or(Path::new("/"))
+                .join(path),
+        };
+        Ok(Some(path))
+    }
+
+    /// The key that `ssh` shows; `None` where it shows whatever the user's own would.
+    pub(super) fn identity_path(&self) -> Result<Option<PathBuf>> {
+        Ok(match (self.users_identity()?, &self.inventory.provider) {
+            (Some(path), _) => Some(path),
+            (None, inventory::Provider::Existing) => None,
+            (None, inventory::Provider::Docker(_) | inventory::Provider::Aws(_)) => {
+                Some(self.dir.join(IDENTITY))
+            }
+        })
+    }
+
+    /// Writes `ssh_config`, and returns its path.
+    ///
+    /// A machine without an address is left out. Hosts of the inventory that are not among
+    /// `machines` stay as they are in the file: `status` may know fewer hosts than the `up` that is
+    /// launching them meanwhile.
+    ///
+    /// Hosts that somebody already has (`existing`) and for which no key is named are reached with
+    /// whatever keys and agent the user's own `ssh` would use: a key made here would open no door.
+    pub fn write_ssh_config(&self, machines: &[Machine]) -> Result<PathBuf> {
+        let identity = self.identity_path()?;
+        let source = ssh_config::Source {
+            cluster: &self.inventory.cluster,
+            ssh: &self.inventory.ssh,
+            known_hosts: &self.dir.join(KNOWN_HOSTS),
+            identity: identity.as_deref(),
+        };
+        let path = self.ssh_config_path();
+        let _alone = self.alone()?;
+        let old = files::read(&path)?.unwrap_or_default();
+        let mut addresses = ssh_config::addresses(&old);
+        // Those that have left the inventory are reached by it until they are cleared.
+        let known = self.members()?;
+        addresses.retain(|host, _| {
+            let ours = self.inventory.hosts.contains_key(host)
+                || known.iter().any(|known| known.name == *host);
+            ours && machines.iter().all(|m| m.host != *host)
+        });
+        addresses.extend(machines.iter().filter_map(|machine| {
+            let address = machine.ssh_address.or(machine.address)?;
+            Some((machine.host.clone(), address))
+        }));
+        let text = ssh_config::render(&source, &addresses)?;
+        if old != text {
+            files::write(&path, files::PRIVATE, text.as_bytes())?;
+        }
+        Ok(path)
+    }
+
+    /// Keeps other processes from writing SSH's files between our reading and our writing.
+    ///
+    /// The lock is on the folder itself and lasts for moments; a run's own lock is another thing,
+    /// since verbs that only look write these files too.
+    pub(super) fn alone(&self) -> Result<fs::File> {
+        fs::File::open(&self.dir)
+            .and_then(|dir| dir.lock().map(|()| dir))
+            .map_err(|e| files::failed("cannot lock", &self.dir, e))
+    }
+
+    /// Where the last run reached each host.
+    pub fn known_addresses(&self) -> Result<BTreeMap<HostName, Ipv4Addr>> {
+        let config = files::read(&self.ssh_config_path())?.unwrap_or_default();
+        Ok(ssh_config::addresses(&config))
+    }
+
+    pub fn ssh_config_path(&self) -> PathBuf {
+        self.dir.join(SSH_CONFIG)
+    }
+
+    /// Pins the host keys of `machines`.
+    ///
+    /// # Errors
+    /// Nobody has vouched for a host's key; those of the other hosts are pinned all the same.
+    pub fn pin_host_keys(&self, machines: &[Machine]) -> Result<()> {
+        self.pin_host_keys_trusting(machines, &known_hosts::trusted_files())
+    }
+
+    pub(super) fn pin_host_keys_trusting(
+        &self,
+        machines: &[Machine],
+        trusted: &[PathBuf],
+    ) -> Result<()> {
+        let path = self.dir.join(KNOWN_HOSTS);
+        let _alone = self.alone()?;
+        let mut known = KnownHosts::read(&path)?;
+        let Inventory { cluster, ssh, .. } = &self.inventory;
+        let rotated = ssh_rotation::rotated(&self.dir)?;
+        let pinned = known_hosts::pin(&mut known, machines, &rotated, cluster, ssh.port, trusted);
+        known.write(&path)?;
+        pinned
+    }
+
+    /// The pinned keys (`type base64`) of the inventory's hosts.
+    pub fn pinned(&self) -> Result<BTreeMap<HostName, Vec<String>>> {
+        let known = KnownHosts::read(&self.dir.join(KNOWN_HOSTS))?;
+        let hosts = self.inventory.hosts.keys();
+        Ok(known_hosts::pinned(&known, hosts, &self.inventory.cluster))
+    }
+
+    /// Forgets a host's key, such as that of a host that is gone.
+    pub fn forget(&self, host: &HostName) -> Result<()> {
+        let path = self.dir.join(KNOWN_HOSTS);
+        let _alone = self.alone()?;
+        let mut known = KnownHosts::read(&path)?;
+        known.forget(&known_hosts::alias(host, &self.inventory.cluster));
+        known.write(&path)
+    }
+
+    /// A private folder for SSH's control sockets, whose paths must be short; gone when dropped.
+    pub fn control_dir(&self) -> Result<TempDir> {
+        short_private_dir("pgherd-")
+    }
+}

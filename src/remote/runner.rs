@@ -78,6 +78,8 @@ pub(super) fn output(host: &HostName, code: i32, stdout: Told, stderr: Told) -> 
         .lines()
         .map(str::trim)
         .filter(|line| line.starts_with("sudo: ") || line.contains("sudo: not found"))
+        // Of this sudo only warns, and goes on.
+        .filter(|line| !line.starts_with("sudo: unable to resolve host"))
         .collect();
     if sudo.is_empty() {
         let hint = if stderr.before.contains("expired") || stderr.before.contains("Password change")
@@ -263,6 +265,17 @@ mod tests {
             assert!(error.causes()[0].contains(last), "{error:?}");
             assert!(error.hints()[0].contains(hint), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_host_that_does_not_know_its_own_name_is_not_one_without_sudo() {
+        let warned = told(&["sudo: unable to resolve host node1: Name or service not known\n"]);
+        let error = output(&host(), 1, Told::default(), warned).unwrap_err();
+        assert_eq!(error.code(), Code::SshLoginUnusable, "{error:?}");
+        assert!(
+            error.excerpts()[0].text.contains("unable to resolve"),
+            "{error:?}"
+        );
     }
 
     #[test]

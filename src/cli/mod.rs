@@ -6,6 +6,7 @@ pub use self::args::{Cli, Global, Rotate, Verb};
 use crate::{
     engine::{apply::Verb as Applying, operate::Operation, remove},
     error::{Code, Error, Result},
+    inventory,
     report::Terminal,
 };
 
@@ -36,6 +37,15 @@ const PLAINTEXT: &str =
 
 /// Does what the command line says; returns the exit code of a verb that went well.
 pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Result<u8> {
+    let options = inventory::options(&cli.global.inventory);
+    let done = verb(cli, terminal, cancel).await;
+    done.map_err(|error| match options {
+        Some(options) => error.with_options(&options),
+        None => error,
+    })
+}
+
+async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Result<u8> {
     let global = &cli.global;
     match cli.verb {
         Verb::Init { provider, output } => {
@@ -129,4 +139,22 @@ fn man(terminal: &Terminal) -> Result<()> {
     })?;
     terminal.print(&page);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::VERBS;
+
+    #[test]
+    fn hints_know_which_verbs_take_an_inventory() {
+        let command = <Cli as clap::CommandFactory>::command();
+        let verbs = command.get_subcommands().map(clap::Command::get_name);
+        let none = ["init", "schema", "completions", "man", "help"];
+        let mut verbs: Vec<&str> = verbs.filter(|verb| !none.contains(verb)).collect();
+        let mut known = VERBS.to_vec();
+        verbs.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(known, verbs);
+    }
 }

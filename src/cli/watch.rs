@@ -96,7 +96,9 @@ fn tables(cluster: &str, picture: &Picture, side: &Side) -> String {
         };
         rest.toned_row(tone, [port.to_owned(), to]);
     }
-    members.render(side) + &rest.render(side)
+    let at_work = picture.at_work.as_ref();
+    let at_work = at_work.map_or(String::new(), |work| format!("{work}\n"));
+    members.render(side) + &rest.render(side) + &at_work
 }
 
 fn health(healthy: Option<bool>) -> (Tone, &'static str) {
@@ -137,6 +139,11 @@ fn changes(before: &Picture, now: &Picture) -> Vec<String> {
             lines.push(format!("{listener} port: {is}"));
         }
     }
+    match (&before.at_work, &now.at_work) {
+        (was, Some(is)) if was.as_ref() != Some(is) => lines.push(is.to_string()),
+        (Some(_), None) => lines.push("no run is at work on the cluster any more".into()),
+        _ => {}
+    }
     lines
 }
 
@@ -167,6 +174,7 @@ mod tests {
             ]),
             etcd: BTreeMap::from([("node4".into(), Some(true))]),
             backends: Some(BTreeMap::from(backends)),
+            at_work: None,
         }
     }
 

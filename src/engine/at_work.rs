@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::{context::Context, operator::Operator};
@@ -16,7 +17,7 @@ use crate::{
 const SILENT: u64 = 6;
 
 /// Who has the lease on hosts of the cluster.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AtWork {
     tenant: Tenant,
     hosts: Vec<HostName>,
@@ -24,13 +25,21 @@ pub(crate) struct AtWork {
 
 /// The run that the hosts tell of; of several, the one that was seen last.
 pub(crate) fn seen(facts: &BTreeMap<HostName, Facts>) -> Option<AtWork> {
-    let told = || {
-        facts
-            .iter()
-            .filter_map(|(host, facts)| Some((host, facts.tenant.as_ref()?)))
-    };
-    let (_, tenant) = told().min_by_key(|(_, tenant)| tenant.silent)?;
-    let same = told().filter(|(_, other)| other.holder.run == tenant.holder.run);
+    let told = facts.iter();
+    among(told.filter_map(|(host, facts)| Some((host, facts.tenant.as_ref()?))))
+}
+
+/// The same for somebody who watches: how long it is silent is told in large steps, so that it is news only
+/// now and then.
+pub(super) fn watched(tenants: &BTreeMap<HostName, Tenant>) -> Option<AtWork> {
+    let mut work = among(tenants.iter())?;
+    work.tenant.silent -= work.tenant.silent % SILENT;
+    Some(work)
+}
+
+fn among<'a>(told: impl Iterator<Item = (&'a HostName, &'a Tenant)> + Clone) -> Option<AtWork> {
+    let (_, tenant) = told.clone().min_by_key(|(_, tenant)| tenant.silent)?;
+    let same = told.filter(|(_, other)| other.holder.run == tenant.holder.run);
     Some(AtWork {
         tenant: tenant.clone(),
         hosts: same.map(|(host, _)| host.clone()).collect(),
@@ -67,6 +76,12 @@ impl AtWork {
             "silent_seconds": self.tenant.silent,
             "hosts": self.hosts,
         })
+    }
+}
+
+impl Serialize for AtWork {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.document().serialize(serializer)
     }
 }
 

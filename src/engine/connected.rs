@@ -107,6 +107,7 @@ impl Context {
     pub(super) fn way(&self, config: &Path) -> Result<Way> {
         Ok(Way {
             config: config.to_owned(),
+            passes: self.workspace.is_preview(),
             sockets: self.workspace.control_dir()?,
             timeout: Duration::from_secs(self.inventory.ssh.connect_timeout.into()),
         })

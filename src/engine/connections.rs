@@ -34,6 +34,8 @@ pub(super) fn is_at_work(error: &Error) -> bool {
 pub(crate) struct Way {
     /// An `ssh_config` that names the hosts.
     pub config: PathBuf,
+    /// Whether that file goes with this run.
+    pub passes: bool,
     pub sockets: TempDir,
     /// How long a host may refuse or stay silent before it is given up.
     pub timeout: Duration,
@@ -43,7 +45,10 @@ pub(crate) struct Way {
 pub(crate) type Dial = Box<dyn Fn(Way, Option<Lease>) -> Arc<dyn Remote> + Send + Sync>;
 
 fn over_ssh(way: Way, lease: Option<Lease>) -> Arc<dyn Remote> {
-    let remote = SshRemote::new(&way.config, way.sockets, way.timeout);
+    let mut remote = SshRemote::new(&way.config, way.sockets, way.timeout);
+    if way.passes {
+        remote = remote.with_passing_config();
+    }
     Arc::new(match lease {
         Some(lease) => remote.with_lease(lease),
         None => remote,

@@ -149,6 +149,14 @@ impl Context {
         inventory::command(&self.inventory.path, verb)
     }
 
+    /// The error as it is told of a run on this inventory.
+    pub(super) fn told(&self, error: Error) -> Error {
+        match inventory::options(&self.inventory.path) {
+            Some(options) => error.with_options(&options),
+            None => error,
+        }
+    }
+
     /// The passwords, made at first use; from now on nothing shows them.
     pub(crate) fn secrets(&self) -> Result<Secrets> {
         let secrets = self.workspace.secrets()?;

@@ -99,7 +99,7 @@ impl Session<'_> {
             begun,
             cancel,
         };
-        let result = work(&run).await;
+        let result = work(&run).await.map_err(|error| context.told(error));
         // The hosts are given back before anybody reads how it ended.
         context.connections.close().await;
         let error = result.as_ref().err();

@@ -9,3 +9,4 @@ mod rotate;
 mod sql;
 mod taken_over;
 mod tls;
+mod watch;

@@ -12,11 +12,18 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{connected::Connected, context::Context, hosts::HostStatus};
+use super::{
+    at_work::{self, AtWork},
+    connected::Connected,
+    context::Context,
+    hosts::HostStatus,
+};
 use crate::{
     cluster::Cluster,
     error::Result,
     event::Events,
+    facts,
+    holder::Tenant,
     inventory::{HostName, Role},
     services::{
         etcd::Etcd,
@@ -31,6 +38,8 @@ pub(crate) use crate::services::haproxy::{READ, WRITE};
 pub(crate) const PERIOD: Duration = Duration::from_millis(500);
 /// How long an answer may take. SSH's connection to a host that died would keep a question for long.
 const ANSWER: Duration = Duration::from_secs(2);
+/// From one question for a host's lease to the next: each starts a shell there.
+const LEASE: Duration = Duration::from_secs(2);
 /// How often to look where hosts are that do not answer.
 const SEARCH: Duration = Duration::from_secs(5);
 
@@ -51,6 +60,8 @@ pub(crate) struct Picture {
     pub etcd: BTreeMap<String, Option<bool>>,
     /// The backends that are up, by listener; none when HAProxy does not answer.
     pub backends: Option<BTreeMap<String, Vec<String>>>,
+    /// The run that has the hosts.
+    pub at_work: Option<AtWork>,
 }
 
 /// Asks everybody for as long as `show` goes on, which may look at what was seen at any time.
@@ -66,6 +77,7 @@ pub(crate) async fn watch(
                 connected,
                 cluster: connected.look().await?.cluster,
                 seen: Mutex::default(),
+                tenants: Mutex::default(),
             };
             tokio::select! {
                 () = watcher.ask_all() => {}
@@ -80,6 +92,8 @@ pub(crate) struct Watcher<'a> {
     connected: &'a Connected<'a>,
     cluster: Arc<Cluster>,
     seen: Mutex<Picture>,
+    /// Who has the lease on each host where somebody has.
+    tenants: Mutex<BTreeMap<HostName, Tenant>>,
 }
 
 impl Watcher<'_> {
@@ -125,7 +139,37 @@ impl Watcher<'_> {
                 answered
             })
         });
-        tokio::join!(join_all(members), join_all(etcd), join_all(haproxy));
+        let machines = self.connected.machines.iter();
+        let leases = machines.map(|machine| self.ask_for_lease(&machine.host));
+        tokio::join!(
+            join_all(members),
+            join_all(etcd),
+            join_all(haproxy),
+            join_all(leases)
+        );
+    }
+
+    /// Asks a host again and again who has its lease.
+    async fn ask_for_lease(&self, host: &HostName) {
+        let silent = |_, _: &str| {};
+        let script = facts::lease();
+        loop {
+            // That a host does not answer is what the others say who ask it.
+            let told = self.connected.remote.run(host, &script, ANSWER, &silent);
+            let told = told.await.ok();
+            self.holds(host, told.and_then(|output| facts::leased(&output.stdout)));
+            sleep(LEASE).await;
+        }
+    }
+
+    /// Takes note of who has a host's lease now.
+    fn holds(&self, host: &HostName, tenant: Option<Tenant>) {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        match tenant {
+            Some(tenant) => tenants.insert(host.clone(), tenant),
+            None => tenants.remove(host),
+        };
+        self.seen().at_work = at_work::watched(&tenants);
     }
 
     /// Puts one question again and again; `question` says whether there was an answer.

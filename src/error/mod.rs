@@ -1,10 +1,13 @@
 //! One error type: what failed, where, why, what is left, and what to do.
 
 mod code;
+mod command;
 
 use std::fmt;
 
 pub use code::Code;
+#[cfg(test)]
+pub(crate) use command::VERBS;
 
 use crate::host::HostName;
 
@@ -60,6 +63,8 @@ struct Parts {
     left: Option<String>,
     hints: Vec<String>,
     failures: Vec<Error>,
+    /// Which cluster the commands in hints are about, as options of a command line.
+    options: Option<String>,
 }
 
 /// An error in parts, put into words by `report`.
@@ -81,6 +86,7 @@ impl Error {
             left: None,
             hints: Vec::new(),
             failures: Vec::new(),
+            options: None,
         }))
     }
 
@@ -183,15 +189,33 @@ impl Error {
     }
     /// What to do: the error's own hints, or else what its code says. Of several failures each has its own.
     pub fn way_forward(&self) -> Vec<String> {
-        if !self.hints().is_empty() || !self.failures().is_empty() {
-            return self.hints().to_vec();
-        }
-        let hint = self.code().what_to_do();
-        vec![match self.host() {
-            Some(host) => hint.replace("HOST", host.as_str()),
-            None => hint.to_owned(),
-        }]
+        let hints = if !self.hints().is_empty() || !self.failures().is_empty() {
+            self.hints().to_vec()
+        } else {
+            let hint = self.code().what_to_do();
+            vec![match self.host() {
+                Some(host) => hint.replace("HOST", host.as_str()),
+                None => hint.to_owned(),
+            }]
+        };
+        let typed = |hint: String| match &self.0.options {
+            Some(options) => command::with_options(&hint, options),
+            None => hint,
+        };
+        hints.into_iter().map(typed).collect()
     }
+
+    /// Says with which options a command is about the same cluster: they stand in all that it hints at.
+    #[must_use]
+    pub fn with_options(mut self, options: &str) -> Self {
+        let typed = |left: String| command::with_options(&left, options);
+        self.0.left = self.0.left.take().map(typed);
+        self.0.options = Some(options.to_owned());
+        let failures = std::mem::take(&mut self.0.failures).into_iter();
+        self.0.failures = failures.map(|it| it.with_options(options)).collect();
+        self
+    }
+
     pub fn failures(&self) -> &[Error] {
         &self.0.failures
     }

@@ -100,11 +100,7 @@ impl Facts {
                 unit: (*unit).into(),
             }),
             ["lease", silent, holder] => {
-                self.tenant = Holder::parse(&decode(holder)).map(|holder| Tenant {
-                    holder,
-                    // A clock that was put back may say that it was in the future.
-                    silent: silent.parse().unwrap_or_default(),
-                });
+                self.tenant = tenant(silent, holder);
             }
             _ => return false,
         }
@@ -245,6 +241,21 @@ fn read_unit(unit: &mut (String, UnitFact), key: &str, value: &str) {
         "MainPID" => unit.1.main_pid = value.parse().unwrap_or_default(),
         _ => {}
     }
+}
+
+/// Who has a host's lease, by what the script printed that asks for nothing else.
+pub(crate) fn leased(text: &str) -> Option<Tenant> {
+    let line = text.lines().find_map(|line| line.strip_prefix("lease\t"));
+    let (silent, holder) = line?.split_once('\t')?;
+    tenant(silent, holder)
+}
+
+fn tenant(silent: &str, holder: &str) -> Option<Tenant> {
+    Holder::parse(&decode(holder)).map(|holder| Tenant {
+        holder,
+        // A clock that was put back may say that it was in the future.
+        silent: silent.parse().unwrap_or_default(),
+    })
 }
 
 fn decode(field: &str) -> String {

@@ -28,6 +28,7 @@ mod needs;
 mod software;
 
 pub use crate::contract::etcd_dir;
+pub(crate) use answer::leased;
 pub use answer::parse;
 pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
 pub use distribution::Os;
@@ -40,6 +41,7 @@ pub(crate) use needs::{dialled_ports, own_folders};
 pub const OLD_SESSIONS: &str = "/run/pgherd/old-sessions";
 
 const PROBE: &str = include_str!("probe.sh");
+const LEASE: &str = include_str!("lease.sh");
 /// `never_started DIR`, a function of the shell.
 pub(crate) const NEVER_STARTED: &str = include_str!("never_started.sh");
 
@@ -332,6 +334,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line(format!("WANTED={}", quote(&packages.join(" "))))
         .line(belongings::PROBE)
         .line(PROBE)
+        .line(LEASE)
         .line(format!("WANTED={}", quote(&wanted.join(" "))))
         .line(needs::SCRIPT);
     let script = match on_ec2 {
@@ -347,6 +350,11 @@ pub(crate) fn marked_data(dir: &str) -> Script {
         "d={}; [ ! -e \"$d/PG_VERSION\" ] || cat \"$d.pgherd\" 2>/dev/null",
         quote(dir)
     ))
+}
+
+/// The script that asks who has the host's lease, and nothing else.
+pub(crate) fn lease() -> Script {
+    Script::probe("").line(LEASE)
 }
 
 #[cfg(test)]

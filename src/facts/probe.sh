@@ -45,15 +45,6 @@ if [ -n "$DATA_DIR" ] && [ -c /dev/watchdog ] && ! systemd-detect-virt --quiet -
   fact watchdog "$w"
 fi
 
-# Whoever has the lease keeps it open, and touches it as long as its run gives signs of life.
-l=/run/pgherd.lease
-if [ -s "$l" ]; then
-  { IFS= read -r w; IFS= read -r p; } <"$l"
-  # POSIX has no -ef; dash and bash do, which are all that /bin/sh can be here.
-  # shellcheck disable=SC3013
-  [ "/proc/${p:-none}/fd/9" -ef "$l" ] && fact lease "$(($(date +%s) - $(stat -c %Y "$l")))" "$(printf '%s' "$w" | b64)"
-fi
-
 for f in /run/pgherd/pending/*; do
   [ -e "$f" ] && fact pending "${f##*/}" "$(cat "$f")"
 done

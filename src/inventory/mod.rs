@@ -45,11 +45,18 @@ pub const DEFAULT_PATH: &str = "pgherd.yaml";
 
 /// What to type for `verb` on the same inventory.
 pub fn command(inventory: &Path, verb: &str) -> String {
-    if inventory == Path::new(DEFAULT_PATH) {
-        return format!("pgherd {verb}");
+    match options(inventory) {
+        Some(options) => format!("pgherd {options} {verb}"),
+        None => format!("pgherd {verb}"),
     }
-    let file = quote(&inventory.display().to_string());
-    format!("pgherd -i {file} {verb}")
+}
+
+/// The options that name an inventory; none for the one that nobody needs to name.
+pub fn options(inventory: &Path) -> Option<String> {
+    if inventory == Path::new(DEFAULT_PATH) {
+        return None;
+    }
+    Some(format!("-i {}", quote(&inventory.display().to_string())))
 }
 
 /// A validated inventory.

@@ -46,7 +46,7 @@ pub(super) fn findings(
             Error::new(Code::HostOfAnotherCluster, "what another cluster's pgherd noted is still on this host")
                 .cause("/var/lib/pgherd/manifest is there, with another cluster's id")
                 .left(LEFT)
-                .hint("if that cluster is gone, run `pgherd down` with its inventory, or take another host"),
+                .hint("if that cluster is gone, run `pgherd -i FILE down` with its inventory, or take another host"),
         );
     }
     findings.extend(foreign_files(cluster, node, facts, files));

@@ -79,7 +79,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
                     .excerpt(MARKER, marker.content.as_str())
                     .cause(format!("this inventory's cluster has the id {}", secrets.cluster_id))
                     .hint("if it is the same cluster, its .pgherd folder is in another place: copy it beside this inventory")
-                    .hint("if that cluster is gone, run `pgherd down` with its inventory, or take another host"),
+                    .hint("if that cluster is gone, run `pgherd -i FILE down` with its inventory, or take another host"),
             );
             // Whatever else is found would only repeat this.
             return findings;

@@ -1,6 +1,6 @@
 //! What `ssh` says of a host that it cannot connect to, and what that means.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use crate::{
     error::{Code, Error},
@@ -54,10 +54,9 @@ pub(super) fn connect_error(
     host: &HostName,
     error: openssh::Error,
     timeout: Duration,
-    config: &Path,
+    by_hand: String,
 ) -> Error {
     let text = full_text(&error);
-    let by_hand = format!("look at it by hand: ssh -v -F {} {host}", config.display());
     if is_wrong_key(&text) {
         return Error::new(Code::HostKeyMismatch, super::STRANGER)
             .on(host)

@@ -15,6 +15,7 @@ use crate::{
     secret::never_shown,
 };
 
+mod by_hand;
 mod connect_error;
 mod forward;
 mod host_key_mismatch;

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     Connection, Lease, OnLine, Output, Remote, Script,
+    by_hand::by_hand,
     connect_error::{connect_error, full_text, is_final, is_wrong_key, stalled},
     forward::{Forwarded, Log},
     host_key_mismatch::host_key_mismatch,
@@ -67,6 +68,8 @@ type Slot = Arc<Mutex<Option<Arc<Link>>>>;
 /// Connections to the hosts that `ssh_config` names.
 pub struct SshRemote {
     config: PathBuf,
+    /// Whether it is gone before anybody reads what is told of it.
+    passes: bool,
     /// Short, private, and gone when this is dropped.
     sockets: tempfile::TempDir,
     /// How long a host may take to let us in.
@@ -82,11 +85,19 @@ impl SshRemote {
     pub fn new(config: &Path, sockets: tempfile::TempDir, timeout: Duration) -> Self {
         Self {
             config: config.to_owned(),
+            passes: false,
             sockets,
             timeout,
             links: Mutex::new(HashMap::new()),
             lease: None,
         }
+    }
+
+    /// Takes the config for one that goes with this run: nobody is told to use it.
+    #[must_use]
+    pub fn with_passing_config(mut self) -> Self {
+        self.passes = true;
+        self
     }
 
     /// Takes `lease` on every host that it connects to, before anything else is done there.
@@ -159,7 +170,10 @@ impl SshRemote {
                 {
                     return Err(named);
                 }
-                Err(connect_error(host, error, self.timeout, &self.config))
+                {
+                    let by_hand = by_hand(&self.config, self.passes, host);
+                    Err(connect_error(host, error, self.timeout, by_hand))
+                }
             }
         }
     }

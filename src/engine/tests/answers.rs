@@ -52,6 +52,7 @@ pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     for (unit, effect) in &facts.pending {
         lines.push(format!("pending\t{unit}\t{effect}"));
     }
+    lines.push(lease(facts));
     if let Some(stamp) = &facts.patroni_stamp {
         lines.push(format!("patroni-stamp\t{stamp}"));
     }
@@ -114,6 +115,18 @@ pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     }
     lines.push("end".into());
     lines.join("\n")
+}
+
+/// Who has a host's lease, as the host tells it.
+pub(super) fn lease(facts: &Facts) -> String {
+    facts.tenant.as_ref().map_or(String::new(), |tenant| {
+        let holder = serde_json::to_string(&tenant.holder).unwrap();
+        format!(
+            "lease\t{}\t{}",
+            tenant.silent,
+            BASE64_STANDARD.encode(holder)
+        )
+    })
 }
 
 /// What etcd keeps of Patroni's, as it answers to a range of keys.

@@ -374,6 +374,10 @@ impl Remote for Hosts {
             let facts = self.with(|model| answers::probe(&model.world.found.facts[host], script));
             return Ok(ends(facts));
         }
+        if script.contains("l=/run/pgherd.lease") {
+            let lease = self.with(|model| answers::lease(&model.world.found.facts[host]));
+            return Ok(ends(lease));
+        }
         if script.contains("POSTGRES=") && script.contains("UNITS=") {
             let versions = "postgres postgres (PostgreSQL) 16.4\npatroni 4.1.5\nend\n";
             return Ok(ends(versions.into()));

@@ -43,7 +43,7 @@ fn a_host_of_another_cluster_is_not_taken_over() {
     node3: this host belongs to another cluster
       why: this inventory's cluster has the id 0a1b2c3d4e5f
       hint: if it is the same cluster, its .pgherd folder is in another place: copy it beside this inventory
-      hint: if that cluster is gone, run `pgherd down` with its inventory, or take another host
+      hint: if that cluster is gone, run `pgherd -i FILE down` with its inventory, or take another host
     ");
 }
 

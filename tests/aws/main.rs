@@ -79,7 +79,8 @@ fn main() -> ExitCode {
         questions: what_may_be_wrong_is_a_doubt, an_address_that_is_taken_is_not_asked_for,
             keys_that_ec2_does_not_import_are_refused, the_key_itself_is_asked_about,
             the_quota_is_asked_before_anything_is_made, cpu_credits_are_for_burstable_types;
-        ways: a_proxy_is_asked_for_the_way, what_is_no_proxy_is_refused;
+        ways: a_proxy_is_asked_for_the_way, what_is_no_proxy_is_refused,
+            a_profile_of_aws_login_is_taken;
         rules: rules_follow_the_inventory, those_of_running_hosts_follow_too,
             a_host_is_in_the_groups_of_its_roles,
             mending_may_die_at_any_call;

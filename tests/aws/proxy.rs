@@ -21,6 +21,8 @@ pub(crate) struct Call {
     pub action: String,
     pub dry_run: bool,
     pub body: String,
+    /// The access key that signed it.
+    pub signed_by: String,
     /// How many calls came before it.
     pub number: usize,
 }
@@ -204,6 +206,7 @@ fn call(head: &[String], body: &str, number: usize) -> Call {
         action: String::new(),
         dry_run: body.split('&').any(|it| it == "DryRun=true"),
         body: body.to_owned(),
+        signed_by: signer(head).unwrap_or_default(),
         number,
     };
     // SSM speaks JSON and names the action in the head.
@@ -211,6 +214,12 @@ fn call(head: &[String], body: &str, number: usize) -> Call {
     let action = target.or(call.parameter("Action")).unwrap_or_default();
     call.action = format!("{service}:{action}");
     call
+}
+
+/// `AKIA…` of `AWS4-HMAC-SHA256 Credential=AKIA…/20260101/…`.
+fn signer(head: &[String]) -> Option<String> {
+    let (_, credential) = header(head, "authorization")?.split_once("Credential=")?;
+    Some(credential.split('/').next()?.to_owned())
 }
 
 fn smaller(body: &str, most: u32) -> String {

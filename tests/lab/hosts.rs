@@ -194,9 +194,11 @@ fn soak_packages_come_although_somebody_else_is_at_work() {
          dpkg-deb -b /root/acme /root/acme.deb >/dev/null; dpkg -i /root/acme.deb || true; \
          touch /var/lib/dpkg/updates/0000",
     );
-    for (host, lock) in [
-        ("one", "/var/lib/apt/lists/lock"),
-        ("two", "/var/lib/dpkg/lock-frontend"),
+    for (host, lock, seconds) in [
+        ("one", "/var/lib/apt/lists/lock", "20"),
+        ("one", "/var/cache/apt/archives/lock", "35"),
+        ("two", "/var/lib/dpkg/lock-frontend", "20"),
+        ("two", "/var/lib/dpkg/lock", "35"),
     ] {
         docker(&[
             "exec",
@@ -205,7 +207,7 @@ fn soak_packages_come_although_somebody_else_is_at_work() {
             "flock",
             lock,
             "sleep",
-            "25",
+            seconds,
         ]);
     }
     let said = lab.expect(0, &["up", "--yes"]);

@@ -114,6 +114,9 @@ fn intent(context: &Context, change: Change) -> Result<Intent> {
     }
 }
 
+/// The stage after which nothing is kept in the workspace: all that is left is `up`'s to do as well.
+const END: &str = "end";
+
 /// One change on hosts that run.
 struct Rotation<'a> {
     run: &'a Run<'a>,
@@ -241,7 +244,7 @@ impl Rotation<'_> {
             self.converge(stage.as_str()).await?;
         }
         workspace.end_secrets()?;
-        self.converge("end").await
+        self.converge(END).await
     }
 
     /// Makes the cluster what the workspace now says, and sees that it holds.
@@ -259,10 +262,16 @@ impl Rotation<'_> {
             }
         });
         settled.await.map_err(|error| {
-            error.left(format!(
-                "the change has come to its stage `{stage}`, in which the cluster can stay; the same \
-                 command goes on from there"
-            ))
+            error.left(match stage {
+                END => format!(
+                    "every password is changed; what is superfluous now goes with: {}",
+                    run.context.command("up")
+                ),
+                stage => format!(
+                    "the change has come to its stage `{stage}`, in which the cluster can stay; the same \
+                     command goes on from there"
+                ),
+            })
         })
     }
 }

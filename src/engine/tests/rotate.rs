@@ -1,5 +1,7 @@
 //! Changes in stages: other passwords and another authority, at one go and cut off.
 
+use std::cell::Cell;
+
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -76,15 +78,23 @@ async fn a_change_of_passwords_that_is_cut_off_goes_on_where_it_was() {
 async fn passwords_change_although_run_after_run_is_cut_off() {
     let scene = brought_up().await;
     let old = scene.context().secrets().unwrap();
+    let at_its_end = Cell::new(String::new());
     let turns = again_and_again(&scene, async |scene, cancel| {
         let result = rotate(scene, cancel).await;
         // What is left at the end, `up` does.
         match scene.context().workspace.secrets_stage().unwrap() {
             Some(_) => result,
-            None => Ok(()),
+            None => {
+                if let Err(error) = result {
+                    at_its_end.set(error.left_behind().unwrap_or_default().to_owned());
+                }
+                Ok(())
+            }
         }
     });
     assert!(turns.await > 3);
+    let said = at_its_end.take();
+    assert!(said.contains("pgherd up"), "{said}");
     let cut = up(&scene, &CancellationToken::new()).await;
     cut.map_err(|error| told(&error)).map(|_| ()).unwrap();
     assert_ne!(scene.context().secrets().unwrap().superuser, old.superuser);

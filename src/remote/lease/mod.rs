@@ -135,6 +135,12 @@ impl Lease {
         self.settled.load(Ordering::Relaxed) && self.holding() > 0
     }
 
+    /// Whether what holds it for `other` is to be ended. A run has one connection to a host: what it has
+    /// there over another belongs to one that broke, or led to an address where the host was before.
+    fn is_over(&self, other: &Holder) -> bool {
+        other.run == self.holder.run || other.has_died_here()
+    }
+
     /// Takes it over `session`, or says who has it. A run that gives no sign of life is waited for.
     pub(super) async fn take(&self, host: &HostName, session: &Arc<Session>) -> Taken {
         let mut watch = Watch::default();
@@ -153,12 +159,11 @@ impl Lease {
             watch.note(other.as_ref(), sign);
             let gone = other
                 .as_ref()
-                .filter(|it| it.run != dead && it.has_died_here());
+                .filter(|it| it.run != dead && self.is_over(it));
             if let Some(gone) = gone {
                 dead.clone_from(&gone.run);
                 continue;
             }
-            // One of our own, over a connection that broke and has not ended there yet.
             let own = other.as_ref().is_some_and(|it| it.run == self.holder.run);
             let first = other.as_ref().is_some_and(|it| self.holder.goes_before(it));
             match watch.next(own || self.holds_elsewhere(), first) {
@@ -294,6 +299,16 @@ mod tests {
         assert_eq!(error.code(), Code::LeaseLost, "{error}");
         assert!(lease.given_up.is_cancelled(), "what is held is given back");
         assert!(lease.given_up().is_some(), "and nothing goes on elsewhere");
+    }
+
+    #[test]
+    fn what_the_run_itself_has_left_behind_is_not_waited_for() {
+        let lease = lease();
+        assert!(
+            lease.is_over(&lease.holder),
+            "over a connection that is gone"
+        );
+        assert!(!lease.is_over(&Holder::now("up")), "another run that lives");
     }
 
     #[test]

@@ -5,17 +5,19 @@ LC_ALL=C
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 state=/var/lib/pgherd
-# Says what a path is, also where it is a link that leads nowhere.
+# $k becomes what a path is, also where it is a link that leads nowhere. A process of its own for each
+# path would be most of what a look at a host costs.
 kind() {
-  if [ -L "$1" ]; then echo link
-  elif [ -f "$1" ]; then echo file
-  elif [ -d "$1" ]; then echo folder
-  elif [ -e "$1" ]; then echo special
+  k=
+  if [ -L "$1" ]; then k="link"
+  elif [ -f "$1" ]; then k="file"
+  elif [ -d "$1" ]; then k="folder"
+  elif [ -e "$1" ]; then k="special"
   fi
 }
 # A folder that pgherd would make: what it is, and how much is in it.
 holds() {
-  k=$(kind "$2")
+  kind "$2"
   [ -z "$k" ] || printf 'holds\t%s\t%s\t%s\n' "$1" "$k" "$(find "$2/" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)"
 }
 
@@ -26,11 +28,12 @@ if [ -f "$state/manifest" ]; then
 fi
 files=
 for p in $paths; do
-  k=$(kind "$p")
+  kind "$p"
   [ -n "$k" ] || continue
   printf 'there\t%s\t%s\n' "$p" "$k"
   [ "$k" != file ] || files="$files $p"
-  [ -z "$(kind "$state/kept$p")" ] || printf 'kept\t%s\n' "$p"
+  kind "$state/kept$p"
+  [ -z "$k" ] || printf 'kept\t%s\n' "$p"
 done
 # A config that is, to the byte, the one that its package came with.
 if [ -n "$files" ]; then
@@ -70,6 +73,7 @@ fi
 dpkg-query -W -f '${db:Status-Want}\t${Package}\t${db:Status-Status}\n' $WANTED 2>/dev/null | sed -n 's/^hold\t/held\t/p'
 
 p=/usr/sbin/policy-rc.d
-if [ -n "$(kind "$p.pgherd-saved")" ] || grep -qs '^# pgherd: no service starts' "$p"; then
+kind "$p.pgherd-saved"
+if [ -n "$k" ] || grep -qs '^# pgherd: no service starts' "$p"; then
   printf 'policy\tleft\n'
 fi

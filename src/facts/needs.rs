@@ -200,8 +200,14 @@ impl Memory {
 fn space(path: &str, numbers: &str, options: &str) -> Option<Space> {
     let line = BASE64_STANDARD.decode(numbers).ok()?;
     let line = String::from_utf8_lossy(&line).into_owned();
-    let mut fields = line.trim().splitn(6, ' ');
-    let mut number = || fields.next().map(|field| field.parse().unwrap_or_default());
+    // In columns; the last, a path, may have blanks of its own.
+    let mut rest = line.trim();
+    let mut next = || {
+        let (field, after) = rest.split_once(' ').unwrap_or((rest, ""));
+        rest = after.trim_start();
+        (!field.is_empty()).then(|| field.to_owned())
+    };
+    let mut number = || next().map(|field| field.parse().unwrap_or_default());
     let (used, available) = (number()?, number()?);
     let (inodes, free_inodes) = (number()?, number()?);
     Some(Space {
@@ -210,8 +216,8 @@ fn space(path: &str, numbers: &str, options: &str) -> Option<Space> {
         available,
         inodes,
         free_inodes,
-        kind: fields.next()?.to_owned(),
-        target: fields.next()?.to_owned(),
+        kind: next()?,
+        target: (!rest.is_empty()).then(|| rest.to_owned())?,
         options: options.split(',').map(str::to_owned).collect(),
     })
 }

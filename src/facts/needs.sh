@@ -12,16 +12,21 @@ folder() {
   while [ -n "$d" ]; do
     if [ -e "$d" ]; then
       p=
-      if [ -n "$2" ] && id postgres >/dev/null 2>&1; then
+      if [ -n "$2" ]; then
         if (cd / && setpriv --reuid=postgres --regid=postgres --init-groups test -x "$d") 2>/dev/null; then p=yes; else p=no; fi
       fi
-      fact folder "$d" "$(stat -L -c '%U' "$d")" "$(stat -L -c '%G' "$d")" "$(stat -L -c '%a' "$d")" "$(stat -L -c '%F' "$d")" "$p"
+      stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\t' "$d"
+      printf '%s\n' "$p"
     fi
     d=${d%/*}
   done
 }
-for f in $FOLDERS; do fact folder "$f" $(stat -L -c '%U %G %a' "$f" 2>/dev/null | tr ' ' '\t') "$(stat -L -c '%F' "$f" 2>/dev/null)" ''; done
-[ -z "$NEEDS_DATA" ] || folder "$DATA_DIR" yes
+[ -z "$FOLDERS" ] || stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\t\n' $FOLDERS 2>/dev/null
+if [ -n "$NEEDS_DATA" ]; then
+  pg=
+  if id postgres >/dev/null 2>&1; then pg=yes; fi
+  folder "$DATA_DIR" "$pg"
+fi
 [ -z "$NEEDS_ETCD" ] || folder "$ETCD_DIR" ''
 # Everybody must be able to read Patroni's own files; one that is closed stands for all.
 # What Python keeps of what it has compiled is a matter of speed, and root's own calls write there.
@@ -30,12 +35,16 @@ if [ -e /opt/patroni/.pgherd ]; then
 fi
 
 # The filesystem on which a path lies, or would lie.
+nl='
+'
 space() {
   d=$2
   while [ ! -e "$d" ] && [ "$d" != / ]; do d=${d%/*}; d=${d:-/}; done
-  s=$(timeout 5 df -k --output=used,avail,itotal,iavail,fstype,target "$d" 2>/dev/null | tail -n 1)
-  o=$(timeout 5 findmnt -n -r -o OPTIONS -T "$d" 2>/dev/null | tail -n 1)
-  [ -z "$s" ] || fact space "$1" "$2" "$(printf '%s' "$s" | tr -s ' ' | sed 's/^ //' | b64)" "$o"
+  s=$(timeout 5 df -k --output=used,avail,itotal,iavail,fstype,target "$d" 2>/dev/null)
+  o=$(timeout 5 findmnt -n -r -o OPTIONS -T "$d" 2>/dev/null)
+  s=${s##*"$nl"}
+  # Numbers with blanks before and between them.
+  [ -z "$s" ] || fact space "$1" "$2" "$(printf '%s' "$s" | b64)" "${o##*"$nl"}"
 }
 space etc /etc
 space usr /usr

@@ -23,7 +23,9 @@ dpkg-query -W -f 'package\t${Package}\t${db:Status-Status}\t${Version}\n' $PACKA
 
 for f in $FILES; do
   if [ -e "$f" ]; then
-    fact file "$f" "$(stat -c '%U' "$f")" "$(stat -c '%G' "$f")" "$(stat -c '%a' "$f")" "$(b64 <"$f")"
+    stat --printf 'file\t%n\t%U\t%G\t%a\t' "$f"
+    b64 <"$f"
+    echo
   fi
 done
 

@@ -16,6 +16,8 @@ mod drills;
 mod faults;
 mod image;
 mod life;
+mod model;
+mod models;
 mod proxy;
 mod questions;
 mod rules;
@@ -76,6 +78,8 @@ fn main() -> ExitCode {
             two_clusters_never_touch, strangers_are_never_touched, leftovers_are_found,
             hosts_are_made_to_measure, the_key_pair_follows_the_key;
         image: what_canonical_publishes_is_taken, the_image_is_kept;
+        models: the_models_are_those_that_the_script_names, what_is_wrong_with_a_call_is_found,
+            a_wrong_call_fails_its_test;
         questions: what_may_be_wrong_is_a_doubt, an_address_that_is_taken_is_not_asked_for,
             keys_that_ec2_does_not_import_are_refused, the_key_itself_is_asked_about,
             the_quota_is_asked_before_anything_is_made, cpu_credits_are_for_burstable_types;

@@ -1,7 +1,8 @@
 //! What stands between pgherd and the server: it counts calls, and breaks them where a test says so.
 //!
-//! It also gives moto what EC2 has and moto lacks: the same client token launches only once. And it
-//! says for which account a call is: moto gets slow with all that it has ever had in one.
+//! It also gives moto what EC2 has and moto lacks: the same client token launches only once, and a call
+//! that AWS's own models do not know is refused, and fails the test when the proxy is dropped. And it says
+//! for which account a call is: moto gets slow with all that it has ever had in one.
 
 use std::{
     collections::HashMap,
@@ -13,6 +14,8 @@ use std::{
     },
     thread,
 };
+
+use crate::model::mistakes;
 
 /// One call, as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,79 +64,67 @@ type Judge = dyn Fn(&Call) -> Verdict + Send + Sync;
 
 pub(crate) struct Proxy {
     pub port: u16,
-    calls: Arc<Mutex<Vec<Call>>>,
-    judge: Arc<Mutex<Arc<Judge>>>,
+    shared: Arc<Shared>,
+}
+
+/// What the calls' threads have in common.
+struct Shared {
+    server: u16,
+    account: String,
+    /// Whether calls are compared with AWS's models.
+    strict: bool,
+    calls: Mutex<Vec<Call>>,
+    judge: Mutex<Arc<Judge>>,
     /// Set once a call was swallowed.
-    swallowed: Arc<AtomicBool>,
+    swallowed: AtomicBool,
     /// At most this many results a page.
-    page: Arc<Mutex<Option<u32>>>,
+    page: Mutex<Option<u32>>,
+    /// The answers to launches, by their tokens.
+    launched: Mutex<HashMap<String, Vec<u8>>>,
+    mistakes: Mutex<Vec<String>>,
 }
 
 impl Proxy {
+    /// For pgherd's own calls.
     pub(crate) fn new(server: u16, account: &str) -> Self {
-        let account = account.to_owned();
+        Self::start(server, account, true)
+    }
+
+    /// For those of a test, which arranges things with more calls than pgherd has.
+    pub(crate) fn lenient(server: u16, account: &str) -> Self {
+        Self::start(server, account, false)
+    }
+
+    fn start(server: u16, account: &str, strict: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let proxy = Self {
-            port: listener.local_addr().unwrap().port(),
-            calls: Arc::default(),
-            judge: Arc::new(Mutex::new(Arc::new(|_: &Call| Verdict::Pass))),
-            swallowed: Arc::default(),
-            page: Arc::default(),
-        };
-        let (calls, judge, swallowed, page) = (
-            proxy.calls.clone(),
-            proxy.judge.clone(),
-            proxy.swallowed.clone(),
-            proxy.page.clone(),
-        );
-        let launched: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
+        let shared = Arc::new(Shared {
+            server,
+            account: account.to_owned(),
+            strict,
+            calls: Mutex::default(),
+            judge: Mutex::new(Arc::new(|_: &Call| Verdict::Pass)),
+            swallowed: AtomicBool::default(),
+            page: Mutex::default(),
+            launched: Mutex::default(),
+            mistakes: Mutex::default(),
+        });
+        let port = listener.local_addr().unwrap().port();
+        let desk = shared.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (account, calls, judge, swallowed, page, launched) = (
-                    account.clone(),
-                    calls.clone(),
-                    judge.clone(),
-                    swallowed.clone(),
-                    page.clone(),
-                    launched.clone(),
-                );
+                let desk = desk.clone();
                 thread::spawn(move || {
                     let Some((head, body)) = receive(&stream) else {
                         return;
                     };
-                    let call = {
-                        let mut calls = calls.lock().unwrap();
-                        let call = call(&head, &body, calls.len());
-                        calls.push(call.clone());
-                        call
-                    };
-                    let judge = judge.lock().unwrap().clone();
-                    let body = match *page.lock().unwrap() {
-                        Some(most) if call.action.starts_with("ec2:Describe") => {
-                            smaller(&body, most)
-                        }
-                        _ => body,
-                    };
-                    let answer = match judge(&call) {
-                        Verdict::Pass => pass(server, &account, &call, &head, &body, &launched),
-                        Verdict::Refuse(code) => refusal(&call, code, "as the test says"),
-                        Verdict::Say(code, message) => refusal(&call, code, message),
-                        Verdict::Answer(xml) => response(200, &xml),
-                        Verdict::Swallow => {
-                            swallowed.store(true, Ordering::SeqCst);
-                            return hold(&stream);
-                        }
-                        Verdict::DoAndSwallow => {
-                            pass(server, &account, &call, &head, &body, &launched);
-                            swallowed.store(true, Ordering::SeqCst);
-                            return hold(&stream);
-                        }
-                    };
-                    let _ = (&stream).write_all(&answer);
+                    match desk.answer(&head, body) {
+                        Some(answer) => drop((&stream).write_all(&answer)),
+                        None => hold(&stream),
+                    }
                 });
             }
         });
-        proxy
+        Self { port, shared }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -141,27 +132,125 @@ impl Proxy {
     }
 
     pub(crate) fn judge(&self, judge: impl Fn(&Call) -> Verdict + Send + Sync + 'static) {
-        *self.judge.lock().unwrap() = Arc::new(judge);
+        *self.shared.judge.lock().unwrap() = Arc::new(judge);
     }
 
     pub(crate) fn pass_all(&self) {
         self.judge(|_| Verdict::Pass);
-        self.swallowed.store(false, Ordering::SeqCst);
+        self.shared.swallowed.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn pages_of(&self, most: u32) {
-        *self.page.lock().unwrap() = Some(most);
+        *self.shared.page.lock().unwrap() = Some(most);
     }
 
     /// The calls since the last time.
     pub(crate) fn take(&self) -> Vec<Call> {
-        std::mem::take(&mut self.calls.lock().unwrap())
+        std::mem::take(&mut self.shared.calls.lock().unwrap())
     }
 
     pub(crate) async fn has_swallowed(&self) {
-        while !self.swallowed.load(Ordering::SeqCst) {
+        while !self.shared.swallowed.load(Ordering::SeqCst) {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let mistakes = std::mem::take(&mut *self.shared.mistakes.lock().unwrap());
+        if !thread::panicking() {
+            assert!(
+                mistakes.is_empty(),
+                "AWS would have refused:\n{}",
+                mistakes.join("\n")
+            );
+        }
+    }
+}
+
+impl Shared {
+    /// Nothing where nobody answers.
+    fn answer(&self, head: &[String], body: String) -> Option<Vec<u8>> {
+        let call = {
+            let mut calls = self.calls.lock().unwrap();
+            let call = call(head, &body, calls.len());
+            calls.push(call.clone());
+            call
+        };
+        if let Some(mistakes) = self.mistakes_of(&call) {
+            return Some(refusal(&call, "InvalidParameterValue", &mistakes));
+        }
+        let judge = self.judge.lock().unwrap().clone();
+        let body = match *self.page.lock().unwrap() {
+            Some(most) if call.action.starts_with("ec2:Describe") => smaller(&body, most),
+            _ => body,
+        };
+        match judge(&call) {
+            Verdict::Pass => Some(self.pass(&call, head, &body)),
+            Verdict::Refuse(code) => Some(refusal(&call, code, "as the test says")),
+            Verdict::Say(code, message) => Some(refusal(&call, code, message)),
+            Verdict::Answer(xml) => Some(response(200, &xml)),
+            Verdict::Swallow => {
+                self.swallowed.store(true, Ordering::SeqCst);
+                None
+            }
+            Verdict::DoAndSwallow => {
+                self.pass(&call, head, &body);
+                self.swallowed.store(true, Ordering::SeqCst);
+                None
+            }
+        }
+    }
+
+    fn mistakes_of(&self, call: &Call) -> Option<String> {
+        let found = match self.strict {
+            true => mistakes(&call.action, &call.body),
+            false => return None,
+        };
+        self.mistakes.lock().unwrap().extend(found.clone());
+        (!found.is_empty()).then(|| found.join("; ").replace('<', "&lt;"))
+    }
+
+    fn pass(&self, call: &Call, head: &[String], body: &str) -> Vec<u8> {
+        let token = call
+            .parameter("ClientToken")
+            .filter(|_| call.is("RunInstances"));
+        if let Some(token) = token
+            && let Some(answer) = self.launched.lock().unwrap().get(token)
+        {
+            return answer.clone();
+        }
+        let answer = self.forward(head, body);
+        if let Some(token) = token
+            && answer.starts_with(b"HTTP/1.1 200")
+        {
+            let mut launched = self.launched.lock().unwrap();
+            launched.insert(token.to_owned(), answer.clone());
+        }
+        answer
+    }
+
+    /// The server's own answer.
+    fn forward(&self, head: &[String], body: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.server)).unwrap();
+        let mut request = String::new();
+        for line in head {
+            let lower = line.to_ascii_lowercase();
+            if !lower.starts_with("connection:") && !lower.starts_with("content-length:") {
+                request.push_str(line);
+                request.push_str("\r\n");
+            }
+        }
+        request.push_str(&format!(
+            "x-moto-account-id: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            self.account,
+            body.len()
+        ));
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
     }
 }
 
@@ -230,49 +319,6 @@ fn smaller(body: &str, most: u32) -> String {
         .collect();
     pairs.push(format!("MaxResults={most}"));
     pairs.join("&")
-}
-
-fn pass(
-    server: u16,
-    account: &str,
-    call: &Call,
-    head: &[String],
-    body: &str,
-    launched: &Mutex<HashMap<String, Vec<u8>>>,
-) -> Vec<u8> {
-    let token = call
-        .parameter("ClientToken")
-        .filter(|_| call.is("RunInstances"));
-    if let Some(token) = token
-        && let Some(answer) = launched.lock().unwrap().get(token)
-    {
-        return answer.clone();
-    }
-    let mut stream = TcpStream::connect(("127.0.0.1", server)).unwrap();
-    let mut request = String::new();
-    for line in head {
-        let lower = line.to_ascii_lowercase();
-        if !lower.starts_with("connection:") && !lower.starts_with("content-length:") {
-            request.push_str(line);
-            request.push_str("\r\n");
-        }
-    }
-    request.push_str(&format!(
-        "x-moto-account-id: {account}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    if let Some(token) = token
-        && answer.starts_with(b"HTTP/1.1 200")
-    {
-        launched
-            .lock()
-            .unwrap()
-            .insert(token.to_owned(), answer.clone());
-    }
-    answer
 }
 
 fn refusal(call: &Call, code: &str, message: &str) -> Vec<u8> {

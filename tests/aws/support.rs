@@ -51,7 +51,7 @@ impl Lab {
         static NETWORK: AtomicU8 = AtomicU8::new(1);
         let network = NETWORK.fetch_add(1, Ordering::Relaxed);
         let account = format!("{:012}", 100_000_000_000 + u64::from(network));
-        let ec2 = client(&Proxy::new(moto(), &account).url());
+        let ec2 = client(&Proxy::lenient(moto(), &account).url());
         let made = ec2
             .create_vpc()
             .cidr_block(format!("127.{network}.0.0/16"))

@@ -8,6 +8,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 mod hypervisor;
+#[path = "../aws/model.rs"]
+mod model;
 #[path = "../aws/proxy.rs"]
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod proxy;

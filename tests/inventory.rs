@@ -191,6 +191,7 @@ fn what_is_left_out_gets_the_contracts_defaults() {
         (inventory.ssh.port, inventory.ssh.connect_timeout),
         (22, 10)
     );
+    assert_eq!(inventory.ssh.keep_alive, 60);
     assert_eq!(inventory.postgresql.version, PgVersion::Major(16));
     assert_eq!(inventory.postgresql.port, 5432);
     assert_eq!(inventory.postgresql.data_dir, "/data/patroni");

@@ -263,10 +263,16 @@ pub enum Verb {
         what: Rotate,
     },
     /// Open a shell on a host, or run a command there
-    #[command(after_help = "Example:\n  pgherd ssh node1 -- patronictl list")]
+    #[command(
+        after_help = "Examples:\n  pgherd ssh node1 -- patronictl list\n  pgherd ssh --close"
+    )]
     Ssh {
         /// One of the inventory's hosts
-        host: String,
+        #[arg(required_unless_present = "close")]
+        host: Option<String>,
+        /// Close the connections that are kept for the next command (`ssh.keep_alive`)
+        #[arg(long, conflicts_with_all = ["host", "command"])]
+        close: bool,
         /// Run this instead of a shell
         #[arg(last = true, value_name = "CMD")]
         command: Vec<String>,

@@ -13,6 +13,7 @@ use super::{Global, console::Console};
 use crate::{
     engine::reach::{self, Reach},
     error::{Code, Error, Result},
+    quantity::count,
     report::Terminal,
 };
 
@@ -34,6 +35,16 @@ pub(super) async fn ssh(
         ssh.arg("--").arg(line);
     }
     there(ssh, &reach).await
+}
+
+/// `pgherd ssh --close`.
+pub(super) async fn close(global: &Global, terminal: &Terminal) -> Result<()> {
+    let context = global.existing(&Console::new(terminal, false)).await?;
+    terminal.say(&match context.close_kept().await? {
+        0 => "no connection was kept open".to_owned(),
+        closed => format!("closed: {}", count(closed, "connection")),
+    });
+    Ok(())
 }
 
 /// `pgherd logs`; runs until the reader has seen enough.

@@ -93,9 +93,12 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         }
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Rotate { what } => rotate::run(global, what, terminal, cancel).await?,
-        Verb::Ssh { host, command } => {
-            return connect::ssh(global, &host, &command, terminal).await;
-        }
+        Verb::Ssh {
+            host: Some(host),
+            command,
+            ..
+        } => return connect::ssh(global, &host, &command, terminal).await,
+        Verb::Ssh { host: None, .. } => connect::close(global, terminal).await?,
         Verb::Psql { read, args } => return psql::run(global, read, &args, terminal).await,
         Verb::Logs {
             host,

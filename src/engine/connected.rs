@@ -18,7 +18,7 @@ use crate::{
     inventory::HostName,
     machine::Machine,
     plan::Plan,
-    remote::Remote,
+    remote::{self, Keep, Remote},
     services::postgres::SharedSurvey,
 };
 
@@ -105,11 +105,39 @@ impl Context {
 
     /// How hosts are reached by way of an `ssh_config`.
     pub(super) fn way(&self, config: &Path) -> Result<Way> {
+        let sockets = self.workspace.control_dir()?;
         Ok(Way {
             config: config.to_owned(),
             passes: self.workspace.is_preview(),
-            sockets: self.workspace.control_dir()?,
+            keep: self.keep(sockets.path())?,
+            sockets,
             timeout: Duration::from_secs(self.inventory.ssh.connect_timeout.into()),
+        })
+    }
+
+    /// How the connections of a run, whose sockets are in that folder, are kept for the next.
+    fn keep(&self, sockets: &Path) -> Result<Option<Keep>> {
+        let seconds = self.inventory.ssh.keep_alive;
+        if seconds == 0 {
+            return Ok(None);
+        }
+        let Some(folder) = self.workspace.kept_dir(sockets)? else {
+            return Ok(None);
+        };
+        Ok(Some(Keep {
+            folder,
+            seconds,
+            known_hosts: self.workspace.known_hosts_path(),
+            identity: self.workspace.identity_path()?,
+        }))
+    }
+
+    /// Ends the connections that are kept for the next run; returns how many there were.
+    pub(crate) async fn close_kept(&self) -> Result<usize> {
+        let beside = self.workspace.control_dir()?;
+        Ok(match self.workspace.kept_dir(beside.path())? {
+            Some(folder) => remote::close_kept(&folder).await,
+            None => 0,
         })
     }
 }

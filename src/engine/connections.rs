@@ -19,7 +19,7 @@ use crate::{
     holder::Holder,
     inventory::HostName,
     machine::Machine,
-    remote::{Lease, Listener, Remote, SshRemote},
+    remote::{Keep, Lease, Listener, Remote, SshRemote},
 };
 
 /// Whether another run is at work, on this machine or on another.
@@ -39,13 +39,15 @@ pub(crate) struct Way {
     pub sockets: TempDir,
     /// How long a host may refuse or stay silent before it is given up.
     pub timeout: Duration,
+    /// Where connections are left for the next run.
+    pub keep: Option<Keep>,
 }
 
 /// Makes connections that take a lease where there is one: over SSH, but for tests.
 pub(crate) type Dial = Box<dyn Fn(Way, Option<Lease>) -> Arc<dyn Remote> + Send + Sync>;
 
 fn over_ssh(way: Way, lease: Option<Lease>) -> Arc<dyn Remote> {
-    let mut remote = SshRemote::new(&way.config, way.sockets, way.timeout);
+    let mut remote = SshRemote::new(&way.config, way.sockets, way.timeout).keeping(way.keep);
     if way.passes {
         remote = remote.with_passing_config();
     }

@@ -65,7 +65,7 @@ pub(crate) async fn run(
         .cluster_id
         .is_none_or(|id| ours.as_deref().is_none_or(|ours| ours == id));
     let keep_secrets = request.keep_secrets || !is_own;
-    taken
+    let removed = taken
         .run_in(context, async |run| {
             let removal = Clearance {
                 run,
@@ -86,7 +86,10 @@ pub(crate) async fn run(
                 kept_secrets: keep_secrets,
             })
         })
-        .await
+        .await;
+    // The run's own are among them, which held the lease to its end.
+    context.close_kept().await?;
+    removed
 }
 
 struct Clearance<'a> {

@@ -140,6 +140,7 @@ pub(super) const SSH_USER: Shape = shape(
 pub(super) const DEFAULT_SSH_USER: &str = "ubuntu";
 pub(super) const SSH_PORT: Limit<u16> = port(1, 22);
 pub(super) const CONNECT_TIMEOUT: Limit<u32> = seconds(1, 600, 10);
+pub(super) const KEEP_ALIVE: Limit<u32> = seconds(0, 3600, 60);
 
 pub(super) const POSTGRESQL_MAJOR: u16 = 16;
 pub(super) const POSTGRESQL_SOURCE: PgSource = PgSource::Distro;

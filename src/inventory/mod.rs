@@ -236,6 +236,8 @@ pub struct Ssh {
     pub identity_file: Option<PathBuf>,
     /// Seconds until a host that does not answer is given up.
     pub connect_timeout: u32,
+    /// Seconds that an unused connection is kept for the next run; none is kept where it is 0.
+    pub keep_alive: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

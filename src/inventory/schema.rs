@@ -209,6 +209,9 @@ pub(super) struct Ssh {
     /// After which a host that does not answer is given up.
     #[schemars(transform = limits::CONNECT_TIMEOUT)]
     pub(super) connect_timeout: Option<Number>,
+    /// How long a connection stays open after a command, unused, for the next one; 0 keeps none.
+    #[schemars(transform = limits::KEEP_ALIVE)]
+    pub(super) keep_alive: Option<Number>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -19,6 +19,7 @@ mod by_hand;
 mod connect_error;
 mod forward;
 mod host_key_mismatch;
+mod kept;
 mod lease;
 mod output;
 mod runner;
@@ -26,6 +27,7 @@ mod script;
 mod ssh;
 
 pub use host_key_mismatch::host_key_mismatch;
+pub use kept::{Keep, close_kept};
 pub use lease::{Lease, Listener};
 pub use script::{PENDING, Script};
 pub use ssh::{Knock, SshRemote};
@@ -129,8 +131,11 @@ pub trait Remote: Send + Sync {
     /// while, and until then the host would seem to be silent.
     async fn forget(&self, _host: &HostName) {}
 
-    /// Ends all connections, so that no process of theirs stays behind, and gives the lease back.
+    /// Gives the lease back, and ends all connections or leaves them to the next run.
     async fn close(&self) {}
+
+    /// From now on nothing is left to the next run, and nothing taken that an earlier one has left.
+    fn keep_none(&self) {}
 
     /// Removes what the connections keep on this machine, for a process that ends now: who still holds
     /// them may not be told before it has ended.

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Connection, Lease, OnLine, Output, Remote, Script,
+    Connection, Keep, Lease, OnLine, Output, Remote, Script,
     by_hand::by_hand,
     connect_error::{connect_error, full_text, is_final, is_wrong_key, stalled},
     forward::{Forwarded, Log},
@@ -35,7 +38,7 @@ use crate::{
     poll,
 };
 
-/// How long an idle connection outlives a run that was killed, in seconds.
+/// How long an idle connection lasts that is not kept for the next run, in seconds.
 const LINGER: NonZeroUsize = NonZeroUsize::new(20).expect("not zero");
 
 /// How much longer than it was told an `ssh` that connects may take.
@@ -56,10 +59,23 @@ const FAREWELL: Duration = Duration::from_secs(3);
 
 struct Link {
     session: Arc<Session>,
+    /// By which the next run finds it, where it is to be kept.
+    name: Option<String>,
     /// The run's lease on the host, where it takes one.
     held: Mutex<Option<Held>>,
     /// Local sockets that lead to ports of the host.
     forwards: Mutex<HashMap<u16, PathBuf>>,
+}
+
+impl Link {
+    fn of(session: Session, name: Option<String>) -> Arc<Self> {
+        Arc::new(Self {
+            session: Arc::new(session),
+            name,
+            held: Mutex::default(),
+            forwards: Mutex::default(),
+        })
+    }
 }
 
 /// A host's connection, held by whoever makes it, so that it is made once.
@@ -77,6 +93,9 @@ pub struct SshRemote {
     links: Mutex<HashMap<HostName, Slot>>,
     /// What is taken on every host before anything is done there, by a run that changes something.
     lease: Option<Lease>,
+    /// Where connections are left that the next run can use.
+    keep: Option<Keep>,
+    keeps_none: AtomicBool,
 }
 
 impl SshRemote {
@@ -90,7 +109,21 @@ impl SshRemote {
             timeout,
             links: Mutex::new(HashMap::new()),
             lease: None,
+            keep: None,
+            keeps_none: AtomicBool::new(false),
         }
+    }
+
+    /// Takes connections that earlier runs have left, and leaves its own to the next.
+    #[must_use]
+    pub fn keeping(mut self, keep: Option<Keep>) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    fn keep(&self) -> Option<&Keep> {
+        let keep = self.keep.as_ref();
+        keep.filter(|_| !self.keeps_none.load(Ordering::Relaxed))
     }
 
     /// Takes the config for one that goes with this run: nobody is told to use it.
@@ -146,6 +179,13 @@ impl SshRemote {
                 return Ok(link);
             }
         }
+        // It is named by how things are before it is made: what changes meanwhile makes it outdated.
+        let name = self.keep().and_then(|keep| keep.name(&self.config, host));
+        if let (Some(keep), Some(name)) = (self.keep(), &name)
+            && let Some(session) = keep.take(name, self.sockets.path()).await
+        {
+            return Ok(slot.insert(Link::of(session, Some(name.clone()))).clone());
+        }
         let opened = poll::until(self.timeout, Duration::from_millis(150), || async {
             // ssh's own ConnectTimeout ends before this; it only bounds a client that hangs.
             let opened = timeout(self.timeout + STALL, self.open(host)).await;
@@ -155,15 +195,7 @@ impl SshRemote {
             }
         });
         match opened.await.unwrap_or_else(|over| Err(over.last)) {
-            Ok(session) => {
-                let link = Arc::new(Link {
-                    session: Arc::new(session),
-                    held: Mutex::default(),
-                    forwards: Mutex::default(),
-                });
-                *slot = Some(link.clone());
-                Ok(link)
-            }
+            Ok(session) => Ok(slot.insert(Link::of(session, name)).clone()),
             Err(error) => {
                 if is_wrong_key(&full_text(&error))
                     && let Some(named) = host_key_mismatch(&self.config, host).await
@@ -179,10 +211,14 @@ impl SshRemote {
     }
 
     async fn open(&self, host: &HostName) -> Result<Session, openssh::Error> {
+        let kept = self
+            .keep()
+            .and_then(|keep| usize::try_from(keep.seconds).ok());
+        let lasting = kept.and_then(NonZeroUsize::new).unwrap_or(LINGER);
         SessionBuilder::default()
             .config_file(self.telling_config(host))
             .control_directory(self.sockets.path())
-            .control_persist(ControlPersist::IdleFor(LINGER))
+            .control_persist(ControlPersist::IdleFor(lasting))
             .known_hosts_check(KnownHosts::Strict)
             .connect_mux(host.as_str())
             .await
@@ -211,6 +247,27 @@ impl SshRemote {
         }
     }
 
+    /// Leaves a connection to the next run, as it was when it was made; gives it back where that cannot be.
+    async fn leave(&self, link: Link) -> Option<Session> {
+        let session = Arc::into_inner(link.session)?;
+        let (Some(keep), Some(name)) = (self.keep(), link.name) else {
+            return Some(session);
+        };
+        let forwards = link.forwards.into_inner();
+        let closed = async {
+            for (port, path) in &forwards {
+                let (here, there) = ends(path, *port);
+                let closed = session.close_port_forward(ForwardType::Local, here, there);
+                closed.await?;
+            }
+            Ok::<_, openssh::Error>(())
+        };
+        match timeout(FAREWELL, closed).await {
+            Ok(Ok(())) => keep.put(&name, session).err(),
+            _ => Some(session),
+        }
+    }
+
     /// Opens a way to a port of a host; whether it leads anywhere shows when it is read.
     async fn way(&self, host: &HostName, port: u16) -> Result<Forwarded> {
         let link = self.link(host).await?;
@@ -223,16 +280,11 @@ impl SshRemote {
                     self.sockets
                         .path()
                         .join(format!("{}-{port}-{}", host.as_str(), nonce()));
-                let opened = link
+                let (here, there) = ends(&path, port);
+                let asked = link
                     .session
-                    .request_port_forward(
-                        ForwardType::Local,
-                        Socket::UnixSocket {
-                            path: (&path).into(),
-                        },
-                        Socket::new("127.0.0.1", port),
-                    )
-                    .await;
+                    .request_port_forward(ForwardType::Local, here, there);
+                let opened = asked.await;
                 if let Err(error) = opened {
                     drop(forwards);
                     self.drop_link(host, &link).await;
@@ -432,8 +484,10 @@ impl Remote for SshRemote {
             if let Some(held) = link.held.lock().await.take() {
                 held.end().await;
             }
-            let session = Arc::into_inner(link).and_then(|link| Arc::into_inner(link.session));
-            if let Some(session) = session {
+            // One that somebody still uses ends with that use.
+            if let Some(link) = Arc::into_inner(link)
+                && let Some(session) = self.leave(link).await
+            {
                 // A master that is already gone is what we want.
                 let _ = timeout(FAREWELL, session.close()).await;
             }
@@ -441,10 +495,20 @@ impl Remote for SshRemote {
         join_all(ends).await;
     }
 
+    fn keep_none(&self) {
+        self.keeps_none.store(true, Ordering::Relaxed);
+    }
+
     fn remove_sockets(&self) {
         // It goes with this value too, if it has not gone by then.
         let _ = std::fs::remove_dir_all(self.sockets.path());
     }
+}
+
+/// The two ends of a way to a port of a host.
+fn ends(path: &Path, port: u16) -> (Socket<'_>, Socket<'_>) {
+    let here = Socket::UnixSocket { path: path.into() };
+    (here, Socket::new("127.0.0.1", port))
 }
 
 /// Tells the sockets of one connection from those of its successor.

@@ -33,6 +33,7 @@ use crate::{cluster::Secrets, error::Result, holder::Holder, inventory::Inventor
 mod broken;
 mod files;
 mod identity;
+mod kept;
 mod known_hosts;
 #[cfg(feature = "aws")]
 mod launches;

@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    IDENTITY, Identity, KNOWN_HOSTS, SSH_CONFIG, Workspace, absolute, files, identity,
+    IDENTITY, Identity, KNOWN_HOSTS, SSH_CONFIG, Workspace, absolute, files, identity, kept,
     known_hosts::{self, KnownHosts},
     short_private_dir, ssh_config, ssh_rotation,
 };
@@ -45,7 +45,7 @@ impl Workspace {
     }
 
     /// The key that `ssh` shows; `None` where it shows whatever the user's own would.
-    pub(super) fn identity_path(&self) -> Result<Option<PathBuf>> {
+    pub fn identity_path(&self) -> Result<Option<PathBuf>> {
         Ok(match (self.users_identity()?, &self.inventory.provider) {
             (Some(path), _) => Some(path),
             (None, inventory::Provider::Existing) => None,
@@ -150,6 +150,21 @@ impl Workspace {
         let mut known = KnownHosts::read(&path)?;
         known.forget(&known_hosts::alias(host, &self.inventory.cluster));
         known.write(&path)
+    }
+
+    pub fn known_hosts_path(&self) -> PathBuf {
+        self.dir.join(KNOWN_HOSTS)
+    }
+
+    /// The folder in which this cluster's connections are kept between runs, made if there is none; it is
+    /// on the file system of `sockets`, a run's [`Self::control_dir`].
+    ///
+    /// `None` where somebody else has a folder of that name, or could write to it.
+    pub fn kept_dir(&self, sockets: &Path) -> Result<Option<PathBuf>> {
+        // A preview has those of the real workspace.
+        let real = Self::path_of(&self.inventory)?;
+        let parent = sockets.parent().unwrap_or(Path::new("/tmp"));
+        Ok(kept::folder(parent, &real))
     }
 
     /// A private folder for SSH's control sockets, whose paths must be short; gone when dropped.

@@ -139,6 +139,7 @@ mod tests {
             port: 2222,
             identity_file: None,
             connect_timeout: 7,
+            keep_alive: 0,
         }
     }
 

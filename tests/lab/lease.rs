@@ -321,6 +321,9 @@ fn a_terminal_that_closes_leaves_nothing(lab: &Lab) {
     for (name, code) in [("HUP", 129), ("TERM", 143)] {
         // What a run that was killed has left is empty, and goes with the test.
         let before = sockets(lab);
+        // The colleague's connections are not closed by us.
+        lab.expect(0, &["ssh", "--close"]);
+        let others = clients(lab);
         let mut psql = sleeping(lab);
         let mut open = sockets(lab);
         open.retain(|folder| !before.contains(folder));
@@ -337,16 +340,22 @@ fn a_terminal_that_closes_leaves_nothing(lab: &Lab) {
         assert_eq!((status.code(), status.signal()), (Some(code), None));
         assert!(begin.elapsed() < Duration::from_secs(30));
         assert_eq!(sockets(lab), before, "{name}");
-        let folder = lab.dir.path().display().to_string();
-        let left = Command::new("pgrep")
-            .args(["-af", &format!("(ssh|psql).*{folder}")])
-            .output()
-            .unwrap();
-        let left = String::from_utf8_lossy(&left.stdout).into_owned();
-        let of_this = |line: &&str| !before.iter().any(|folder| line.contains(folder));
-        let left: Vec<&str> = left.lines().filter(of_this).collect();
+        lab.expect(0, &["ssh", "--close"]);
+        let mut left = clients(lab);
+        left.retain(|client| !others.contains(client));
         assert_eq!(left, [""; 0], "{name}");
     }
+}
+
+/// The processes of `ssh` and `psql` that runs of this test have started.
+fn clients(lab: &Lab) -> Vec<String> {
+    let folder = lab.dir.path().display();
+    let found = Command::new("pgrep")
+        .args(["-af", &format!("(ssh|psql).*{folder}")])
+        .output()
+        .unwrap();
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    found.lines().map(str::to_owned).collect()
 }
 
 /// The private folders of runs that live, or have left them.

@@ -55,6 +55,8 @@ impl SshKeys<'_> {
     pub(super) async fn rotate(&self) -> Result<()> {
         let workspace = &self.run.context.workspace;
         let begun = workspace.ssh_stage()?;
+        // What a stage claims, it shows over connections that it has made itself.
+        self.connect().await?.remote.keep_none();
         let owns = workspace.owns_identity()?;
         for stage in SshStage::ALL {
             let done = begun.is_some_and(|begun| stage < begun);
@@ -62,6 +64,8 @@ impl SshKeys<'_> {
                 continue;
             }
             workspace.advance_ssh(stage)?;
+            // Those of other verbs, made with the keys of the stage before.
+            self.run.context.close_kept().await?;
             let stage_name = stage.as_str();
             self.run.events.emit(Event::Stage { stage: stage_name });
             let came = match stage {
@@ -77,6 +81,7 @@ impl SshKeys<'_> {
                 ))
             })?;
         }
+        self.run.context.close_kept().await?;
         workspace.end_ssh()
     }
 
@@ -236,7 +241,9 @@ impl SshKeys<'_> {
         let config = context
             .workspace
             .trial_ssh_config(self.machines, identity, host_keys)?;
-        Ok(context.connections.apart(context.way(&config)?))
+        let mut way = context.way(&config)?;
+        way.keep = None;
+        Ok(context.connections.apart(way))
     }
 }
 

@@ -164,6 +164,12 @@ fn ssh(problems: &mut Problems, source: &Source<'_>, written: Option<&schema::Ss
             written.and_then(|ssh| ssh.connect_timeout.as_ref()),
             limits::CONNECT_TIMEOUT,
         ),
+        keep_alive: seconds(
+            problems,
+            "`ssh.keep_alive`",
+            written.and_then(|ssh| ssh.keep_alive.as_ref()),
+            limits::KEEP_ALIVE,
+        ),
     }
 }
 

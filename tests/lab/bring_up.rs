@@ -7,8 +7,13 @@ use crate::support::{Lab, base_image, docker};
 const FIVE: &str = "hosts:\n  node1: { roles: [postgres] }\n  node2: { roles: [postgres] }\n  \
                     node3: { roles: [postgres] }\n  node4: { roles: [etcd] }\n  haproxy: { roles: [haproxy] }\n";
 
+/// Hosts of the image that a user gets who names none, unless the run is to be on another release.
 fn inventory(extra: &str) -> String {
-    format!("provider: {{ kind: docker }}\n{extra}\n{FIVE}")
+    let image = match std::env::var_os("PGHERD_TEST_SUITE") {
+        Some(_) => format!(", image: \"{}\"", base_image()),
+        None => String::new(),
+    };
+    format!("provider: {{ kind: docker{image} }}\n{extra}\n{FIVE}")
 }
 
 #[test]

@@ -138,10 +138,11 @@ impl Connected<'_> {
             true => Renewal::Due,
             false => Renewal::Never,
         };
+        let unseen = Os::beside(inventory, facts.values());
         let cluster = self.context.cluster(&machines, tls, renewal, |host| {
             facts
                 .get(host)
-                .map_or_else(|| os.clone(), |facts: &Facts| facts.os.clone())
+                .map_or_else(|| unseen.clone(), |facts: &Facts| facts.os.clone())
         })?;
         plan::whose(&cluster, &facts)?;
         let files = render::render(&cluster, &self.context.templates)?;

@@ -84,7 +84,6 @@ impl Context {
             let key = self.workspace.identity()?.public_key;
             self.provider.preflight(&absent, &key).await?
         };
-        let os = Os::expected(&self.inventory);
         let mut observed = self.look_anew(&hosts).await?;
         observed = if drift.is_empty() {
             observed.whole()?
@@ -103,6 +102,7 @@ impl Context {
         }
         let at_work = at_work::seen(&observed.found.facts);
         notes.extend(tls_migration::note(observed.cluster.tls, &self.inventory));
+        let os = Os::beside(&self.inventory, observed.found.facts.values());
         for host in &hosts.missing {
             let facts = Facts::bare(os.clone());
             observed.found.facts.insert(host.clone(), facts);

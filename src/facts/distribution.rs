@@ -1,5 +1,6 @@
 //! What a distribution ships.
 
+use super::Facts;
 use crate::inventory::{Inventory, Provider};
 
 /// An operating system, by the fields of its `/etc/os-release`, and what it runs on.
@@ -38,6 +39,13 @@ impl Os {
             Provider::Docker(settings) if settings.image.is_none() => Self::here(),
             Provider::Docker(_) | Provider::Aws(_) | Provider::Existing => Self::ubuntu_24_04(),
         }
+    }
+
+    /// What a host of the inventory runs that is not there or cannot be read: the same as those that were
+    /// read, since the hosts of a cluster come from one image, or are at least of one distribution.
+    pub fn beside<'a>(inventory: &Inventory, seen: impl IntoIterator<Item = &'a Facts>) -> Self {
+        let other = seen.into_iter().next();
+        other.map_or_else(|| Self::expected(inventory), |facts| facts.os.clone())
     }
 
     fn from_release(text: &str) -> Self {
@@ -85,5 +93,21 @@ mod tests {
         );
         assert_eq!((os.id.as_str(), os.version.as_str()), ("debian", "12"));
         assert_eq!(os.postgresql(), Some(15));
+    }
+
+    /// Otherwise a host that is down would have another PostgreSQL than the others, which is refused.
+    #[test]
+    fn a_host_that_is_not_seen_is_taken_to_be_as_the_others() {
+        let text = "cluster: pg\nprovider: { kind: docker, image: some-image }\nhosts:\n  \
+                    node1: { roles: [postgres, etcd, haproxy] }\n";
+        let inventory = Inventory::parse(std::path::Path::new("pgherd.yaml"), text).unwrap();
+        let trixie = Os {
+            id: "debian".into(),
+            version: "13".into(),
+            ..Os::default()
+        };
+        let seen = [Facts::bare(trixie.clone())];
+        assert_eq!(Os::beside(&inventory, &seen), trixie);
+        assert_eq!(Os::beside(&inventory, []), Os::ubuntu_24_04());
     }
 }

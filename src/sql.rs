@@ -28,6 +28,15 @@ pub fn conninfo(database: &str) -> String {
     format!("dbname='{escaped}'")
 }
 
+/// What has psql go on in another database, with all else as it is.
+pub fn connect(database: &str) -> String {
+    let word = conninfo(database)
+        .replace('\\', "\\\\")
+        .replace('\'', "''")
+        .replace('\n', "\\n");
+    format!("\\connect -reuse-previous=on '{word}'")
+}
+
 /// Literals between commas, for `in (…)`; never empty, since that is no SQL.
 pub fn literals<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let mut list = vec!["null".to_owned()];
@@ -45,6 +54,11 @@ mod tests {
         assert_eq!(identifier(r#"a"b\"#), r#""a""b\""#);
         assert_eq!(literals([]), "null");
         assert_eq!(conninfo(r"a'b\ =c"), r"dbname='a\'b\\ =c'");
+        // Read by psql first, and what that makes of it by libpq.
+        assert_eq!(
+            connect("a'b\\\nc"),
+            r"\connect -reuse-previous=on 'dbname=''a\\''b\\\\\nc'''"
+        );
         assert_eq!(literals(["a", "b"]), "null, E'a', E'b'");
     }
 }

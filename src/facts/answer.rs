@@ -10,11 +10,15 @@ use crate::{
     secret::Secret,
 };
 
+/// Facts that may hold secrets: what is said of an answer leaves them out.
+const SECRETS: [&str; 4] = ["role\t", "file\t", "contents\t", "patroni-config\t"];
+
 /// Reads what the probe's script printed.
 pub fn parse(text: &str) -> Result<Facts> {
     let mut facts = Facts::default();
     let mut unit = (String::new(), UnitFact::default());
     let mut complete = false;
+    let mut lengths = Lengths::default();
     for line in text.lines() {
         let fields: Vec<&str> = line.split('\t').collect();
         match fields.as_slice() {
@@ -26,21 +30,71 @@ pub fn parse(text: &str) -> Result<Facts> {
                     facts.units.insert(name, read);
                 }
             }
+            ["length", path, owner, group, mode, length, _] => {
+                lengths.add(path, file_fact(owner, group, mode), length);
+            }
+            ["contents", contents] => facts.files.extend(lengths.cut(contents)?),
             fields => facts.read(fields),
         }
     }
-    if complete {
+    if complete && lengths.0.is_empty() {
         Ok(facts)
     } else {
         let came: Vec<&str> = text
             .lines()
-            .filter(|line| !line.starts_with("role\t"))
+            .filter(|line| !SECRETS.iter().any(|fact| line.starts_with(fact)))
             .collect();
         Err(Error::new(
             Code::AnswerUnusable,
             "the host's facts came back incomplete",
         )
         .excerpt("what came", came.join("\n")))
+    }
+}
+
+/// Files of which the host has said how long each is, before it says in one go what is in them.
+#[derive(Default)]
+struct Lengths(Vec<(String, FileFact, Option<usize>)>);
+
+impl Lengths {
+    fn add(&mut self, path: &str, file: FileFact, length: &str) {
+        self.0.push((path.to_owned(), file, length.parse().ok()));
+    }
+
+    /// The files, each with its part of `contents`.
+    fn cut(&mut self, contents: &str) -> Result<Vec<(String, FileFact)>> {
+        let bytes = BASE64_STANDARD.decode(contents).unwrap_or_default();
+        let mut rest = bytes.as_slice();
+        let mut files = Vec::new();
+        for (path, mut file, length) in self.0.drain(..) {
+            let part = length.and_then(|length| rest.split_at_checked(length));
+            let Some((content, after)) = part else {
+                return Err(torn(&path));
+            };
+            file.content = String::from_utf8_lossy(content).into_owned().into();
+            rest = after;
+            files.push((path, file));
+        }
+        match files.last() {
+            Some((path, _)) if !rest.is_empty() => Err(torn(path)),
+            _ => Ok(files),
+        }
+    }
+}
+
+fn torn(path: &str) -> Error {
+    Error::new(
+        Code::AnswerUnusable,
+        format!("what the host sent of its files is not as long as it said, at {path}"),
+    )
+}
+
+fn file_fact(owner: &str, group: &str, mode: &str) -> FileFact {
+    FileFact {
+        owner: owner.into(),
+        group: group.into(),
+        mode: u32::from_str_radix(mode, 8).unwrap_or_default(),
+        content: String::new().into(),
     }
 }
 
@@ -62,12 +116,11 @@ impl Facts {
                     id: (*id).into(),
                     version: (*version).into(),
                     codename: (*codename).into(),
-                    pretty: decode(pretty),
+                    pretty: (*pretty).into(),
                     arch: std::mem::take(&mut self.os.arch),
                 };
             }
             ["arch", arch] => self.os.arch = (*arch).into(),
-            ["epoch", epoch] => self.epoch = epoch.parse().unwrap_or_default(),
             ["clock", nanoseconds] => {
                 self.clock = nanoseconds.parse::<i64>().ok().map(|it| it / 1_000_000);
             }
@@ -77,15 +130,9 @@ impl Facts {
                 self.packages.insert((*name).into(), (*version).into());
             }
             ["file", path, owner, group, mode, content] => {
-                self.files.insert(
-                    (*path).into(),
-                    FileFact {
-                        owner: (*owner).into(),
-                        group: (*group).into(),
-                        mode: u32::from_str_radix(mode, 8).unwrap_or_default(),
-                        content: decode(content).into(),
-                    },
-                );
+                let mut file = file_fact(owner, group, mode);
+                file.content = decode(content).into();
+                self.files.insert((*path).into(), file);
             }
             ["pending", unit, effect] => {
                 self.pending.insert((*unit).into(), (*effect).into());
@@ -267,7 +314,7 @@ fn decode(field: &str) -> String {
 mod tests {
     use super::*;
 
-    const WHOLE: &str = "version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\narch\tx86_64\n\
+    const WHOLE: &str = "version\t1\nos\tdebian\t12\tbookworm\tDebian\narch\tx86_64\n\
             package\tetcd-server\tinstalled\t3.4.23\npackage\thaproxy\tconfig-files\t2.6\n\
             file\t/etc/hosts\troot\troot\t644\tMTI3LjAuMC4xIGxvY2FsaG9zdAo=\n\
             unit\tId\tpatroni.service\nunit\tActiveState\tactive\nunit\tUnitFileState\tenabled\nunit-end\n\
@@ -277,6 +324,29 @@ mod tests {
             identity\ta boot, a namespace\nsystem\trunning\nhas-run\tyes\ndata-outside\t/ssd\npatroni-config\tcG9zdGdyZXNxbDoKICAgIGRhdGFfZGlyOiAnL3Nydi9vbGQnCg==\n\
             database\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\n\
             lease\t2\teyJwaWQiOjEsInZlcmIiOiJ1cCIsInNpbmNlIjoiMjAyNi0xMS0yNlQxMjowMDowMFoiLCJieSI6ImFAYiJ9\nrecovery\tfalse\t\t\t\t\nend\n";
+
+    #[test]
+    fn files_that_come_in_one_go_are_told_apart_by_their_lengths() {
+        let lengths = "length\t/etc/one\troot\troot\t644\t4\tnow\n\
+                       length\t/etc/none\troot\troot\t600\t0\tnow\n\
+                       length\t/etc/two\tpostgres\tpostgres\t640\t3\tnow\n";
+        let said = |contents: &str| {
+            let contents = BASE64_STANDARD.encode(contents);
+            parse(&format!("{lengths}contents\t{contents}\nend\n"))
+        };
+        let facts = said("a\nb\n\nc\n").unwrap();
+        let content = |path: &str| facts.files[path].content.as_str();
+        assert_eq!(content("/etc/one"), "a\nb\n");
+        assert_eq!(content("/etc/none"), "");
+        assert_eq!(content("/etc/two"), "\nc\n");
+        assert_eq!(facts.files["/etc/two"].mode, 0o640);
+        assert_eq!(facts.files["/etc/two"].owner, "postgres");
+        // A file that changed while it was read would be another's text.
+        for torn in ["a\nb\n\nc", "a\nb\n\nc\n\n"] {
+            assert!(said(torn).is_err(), "{torn:?}");
+        }
+        assert!(parse(&format!("{lengths}end\n")).is_err());
+    }
 
     #[test]
     fn a_whole_answer_is_read() -> Result<()> {
@@ -320,7 +390,7 @@ mod tests {
     #[test]
     fn an_answer_cut_short_is_an_error_without_what_is_kept_of_passwords() {
         let text =
-            "version\t1\nos\tdebian\t12\tbookworm\tRGViaWFu\nrole\tpostgres\tt\tt\tt\tSCRAM-X\n";
+            "version\t1\nos\tdebian\t12\tbookworm\tDebian\nrole\tpostgres\tt\tt\tt\tSCRAM-X\n";
         let error = parse(text).expect_err("there is no end");
         let shown = format!("{error:?}");
         assert!(

@@ -18,7 +18,15 @@ kind() {
 # A folder that pgherd would make: what it is, and how much is in it.
 holds() {
   kind "$2"
-  [ -z "$k" ] || printf 'holds\t%s\t%s\t%s\n' "$1" "$k" "$(find "$2/" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)"
+  [ -n "$k" ] || return 0
+  n=0
+  for f in "$2"/* "$2"/.*; do
+    case ${f##*/} in
+      . | ..) ;;
+      *) if [ -e "$f" ] || [ -L "$f" ]; then n=$((n + 1)); fi ;;
+    esac
+  done
+  printf 'holds\t%s\t%s\t%s\n' "$1" "$k" "$n"
 }
 
 paths=$PATHS
@@ -49,11 +57,22 @@ if [ -n "$NEEDS_DATA" ]; then
 fi
 [ -z "$NEEDS_ETCD" ] || holds etcd "$ETCD_DIR"
 
-for u in $UNITS; do
-  systemctl show -p FragmentPath -p DropInPaths "$u" 2>/dev/null | while IFS= read -r l; do
-    for f in ${l#*=}; do printf 'unit-file\t%s\t%s\n' "${u%.service}" "$f"; done
+# A unit is a paragraph, in which its name comes where systemd likes.
+unit_files() {
+  for f in $found; do printf 'unit-file\t%s\t%s\n' "${u%.service}" "$f"; done
+  found=
+}
+systemctl show -p Id,FragmentPath,DropInPaths $UNITS 2>/dev/null | {
+  found=
+  while IFS= read -r l; do
+    case $l in
+      Id=*) u=${l#*=} ;;
+      '') unit_files ;;
+      *) found="$found ${l#*=}" ;;
+    esac
   done
-done
+  unit_files
+}
 
 # The clusters of Debian's own tools.
 if [ -n "$NEEDS_DATA" ]; then

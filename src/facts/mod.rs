@@ -16,7 +16,7 @@ use crate::{
     remote::{Script, quote},
     secret::{Content, Secret, never_shown},
     services::{self, Package, Service, When},
-    sql::{SESSION, conninfo, literals},
+    sql::{SESSION, connect, conninfo, literals},
 };
 
 mod answer;
@@ -165,9 +165,7 @@ pub struct DbRole {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     pub os: Os,
-    /// Seconds since 1970, by the host's clock.
-    pub epoch: i64,
-    /// The same in milliseconds, as the first thing that the probe asked.
+    /// Milliseconds since 1970, by the host's clock, as the first thing that the probe asked.
     pub clock: Option<i64>,
     pub systemd: bool,
     /// The running system's own mark, which no other host has.
@@ -237,6 +235,11 @@ impl Facts {
         self.units.get(name).cloned().unwrap_or_default()
     }
 }
+
+/// Whether everybody may make something in a database's schema `public`.
+const OPEN_SCHEMA: &str = "\
+    select 'open-public', current_database() from pg_namespace n, aclexplode(n.nspacl) a \
+    where n.nspname = 'public' and a.grantee = 0 and a.grantor = n.nspowner and a.privilege_type = 'CREATE'";
 
 /// The databases whose schema `public` is looked at: those that every cluster has and the inventory's.
 pub fn open_to_all(inventory: &Inventory) -> impl Iterator<Item = &str> {
@@ -311,6 +314,9 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
     let connections: Vec<String> = open_to_all(inventory)
         .map(|name| quote(&conninfo(name)))
         .collect();
+    let schemas: Vec<String> = open_to_all(inventory)
+        .map(|name| format!("{}\n{OPEN_SCHEMA};", connect(name)))
+        .collect();
     let yes = |it| if it { "yes" } else { "" };
     let script = Script::probe("")
         .line(format!("PACKAGES={}", quote(&packages.join(" "))))
@@ -326,6 +332,8 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line(format!("DATABASES={}", quote(&databases)))
         .line(NEVER_STARTED)
         .line(format!("CONNECTIONS={}", quote(&connections.join(" "))))
+        .line(format!("SCHEMA={}", quote(OPEN_SCHEMA)))
+        .line(format!("SCHEMAS={}", quote(&schemas.join("\n"))))
         .line(format!("OLD_SESSIONS={OLD_SESSIONS}"))
         .line(format!("PG_SESSION={}", quote(SESSION)))
         .line(format!("FOLDERS={}", quote(&folders.join(" "))))

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-
 use crate::{
     inventory::{HostName, Inventory},
     services,
@@ -126,7 +124,7 @@ impl Needs {
     pub(super) fn read(&mut self, fields: &[&str]) -> bool {
         match fields {
             ["system", state] => self.system = (*state).into(),
-            ["folder", path, owner, group, mode, kind, passable] => {
+            ["folder", path, owner, group, mode, kind] => {
                 self.folders.insert(
                     (*path).into(),
                     Folder {
@@ -134,22 +132,29 @@ impl Needs {
                         group: (*group).into(),
                         mode: u32::from_str_radix(mode, 8).unwrap_or_default(),
                         is_folder: *kind == "directory",
-                        passable: match *passable {
-                            "yes" => Some(true),
-                            "no" => Some(false),
-                            _ => None,
-                        },
+                        passable: None,
                     },
                 );
+            }
+            ["passable", path, word] => {
+                if let Some(folder) = self.folders.get_mut(*path) {
+                    folder.passable = Some(*word == "yes");
+                }
             }
             ["venv-closed", path] => {
                 self.venv_closed = (!path.is_empty()).then(|| (*path).into());
             }
             ["sessions", most] => self.sessions = most.trim().parse().ok(),
-            ["space", purpose, path, numbers, options] => {
-                if let Some(space) = space(path, numbers, options) {
+            ["space", purpose, path, columns] => {
+                if let Some(space) = space(path, columns) {
                     self.space.insert((*purpose).into(), space);
                 }
+            }
+            // Of two at one place, the second hides the first.
+            ["mount", target, options] => {
+                let target = unescaped(target);
+                let there = self.space.values_mut().filter(|it| it.target == target);
+                there.for_each(|it| it.options = options.split(',').map(str::to_owned).collect());
             }
             ["memory", what, value] => self.memory.read(what, value),
             ["held", "hold", package, status] if *status != "installed" => {
@@ -196,12 +201,27 @@ impl Memory {
     }
 }
 
-/// `numbers` is a line of `df`, in base64: used, available, inodes, free inodes, type, target.
-fn space(path: &str, numbers: &str, options: &str) -> Option<Space> {
-    let line = BASE64_STANDARD.decode(numbers).ok()?;
-    let line = String::from_utf8_lossy(&line).into_owned();
+/// A place as the kernel tells it, with blanks and what else would end a field as `\040`.
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut plain = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let byte = part.get(..3).map(|code| u8::from_str_radix(code, 8));
+        if let Some(Ok(byte)) = byte {
+            plain.push(byte);
+            plain.extend(&part.as_bytes()[3..]);
+        } else {
+            plain.push(b'\\');
+            plain.extend(part.as_bytes());
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+/// `columns` is a line of `df`: used, available, inodes, free inodes, type, target.
+fn space(path: &str, columns: &str) -> Option<Space> {
     // In columns; the last, a path, may have blanks of its own.
-    let mut rest = line.trim();
+    let mut rest = columns.trim();
     let mut next = || {
         let (field, after) = rest.split_once(' ').unwrap_or((rest, ""));
         rest = after.trim_start();
@@ -218,7 +238,7 @@ fn space(path: &str, numbers: &str, options: &str) -> Option<Space> {
         free_inodes,
         kind: next()?,
         target: (!rest.is_empty()).then(|| rest.to_owned())?,
-        options: options.split(',').map(str::to_owned).collect(),
+        options: BTreeSet::new(),
     })
 }
 
@@ -237,12 +257,15 @@ mod tests {
 
     #[test]
     fn a_hosts_offer_is_read() {
-        let line = BASE64_STANDARD.encode("800 200 65536 60000 ext4 /srv/my data");
         let needs = read(&[
             "system\tdegraded",
-            "folder\t/data\troot\troot\t750\tdirectory\tno",
+            "folder\t/data\troot\troot\t750\tdirectory",
+            "passable\t/data\tno",
             "venv-closed\t",
-            &format!("space\tdata\t/data/patroni\t{line}\trw,noexec"),
+            "space\tdata\t/data/patroni\t  800   200 65536 60000 ext4 /srv/my data",
+            "mount\t/\trw",
+            "mount\t/srv/my\\040data\tro",
+            "mount\t/srv/my\\040data\trw,noexec",
             "memory\tMemTotal\t2048",
             "memory\tcgroup\tmax",
             "held\thold\tpostgresql-15\tnot-installed",
@@ -260,7 +283,7 @@ mod tests {
             (data.target.as_str(), data.kind.as_str()),
             ("/srv/my data", "ext4")
         );
-        assert!(data.options.contains("noexec"));
+        assert!(data.options.contains("noexec") && !data.options.contains("ro"));
         assert_eq!(needs.memory.total, Some(2048));
         assert!(needs.held.contains("postgresql-15"));
         assert_eq!(needs.sources[0].state, "silent");

@@ -6,69 +6,90 @@ fact system "$(systemctl is-system-running 2>/dev/null)"
 # How many sessions sshd opens on one connection; what it says of `Match` blocks is not asked.
 fact sessions "$(timeout 5 sshd -T 2>/dev/null | sed -n 's/^maxsessions //p')"
 
-# A folder and all that it lies in, each as it is. `passable` is postgres's own word, once it is there.
-folder() {
+# Folders and all that they lie in, each as it is. `passable` is postgres's own word, once it is there.
+levels=
+levels_of() {
   d=$1
   while [ -n "$d" ]; do
-    if [ -e "$d" ]; then
-      p=
-      if [ -n "$2" ]; then
-        if (cd / && setpriv --reuid=postgres --regid=postgres --init-groups test -x "$d") 2>/dev/null; then p=yes; else p=no; fi
-      fi
-      stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\t' "$d"
-      printf '%s\n' "$p"
-    fi
+    [ ! -e "$d" ] || levels="$levels $d"
     d=${d%/*}
   done
 }
-[ -z "$FOLDERS" ] || stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\t\n' $FOLDERS 2>/dev/null
-if [ -n "$NEEDS_DATA" ]; then
-  pg=
-  if id postgres >/dev/null 2>&1; then pg=yes; fi
-  folder "$DATA_DIR" "$pg"
+[ -z "$FOLDERS" ] || stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\n' $FOLDERS 2>/dev/null
+[ -z "$NEEDS_DATA" ] || levels_of "$DATA_DIR"
+above=$levels
+[ -z "$NEEDS_ETCD" ] || levels_of "$ETCD_DIR"
+[ -z "$levels" ] || stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\n' $levels 2>/dev/null
+if [ -n "$above" ] && id postgres >/dev/null 2>&1; then
+  (cd / && setpriv --reuid=postgres --regid=postgres --init-groups sh -c '
+    for d in "$@"; do
+      if test -x "$d"; then p=yes; else p=no; fi
+      printf "passable\t%s\t%s\n" "$d" "$p"
+    done' sh $above) 2>/dev/null
 fi
-[ -z "$NEEDS_ETCD" ] || folder "$ETCD_DIR" ''
 # Everybody must be able to read Patroni's own files; one that is closed stands for all.
 # What Python keeps of what it has compiled is a matter of speed, and root's own calls write there.
 if [ -e /opt/patroni/.pgherd ]; then
   fact venv-closed "$(find /opt/patroni -name __pycache__ -prune -o \( -type d ! -perm -005 -o -type f ! -perm -004 -o ! -user root \) -print -quit 2>/dev/null)"
 fi
 
-# The filesystem on which a path lies, or would lie.
+# The filesystem on which a path lies, or would lie: all of them in one go. One that does not answer, as a server
+# that has gone, keeps `df` waiting: then each is asked alone.
 nl='
 '
-space() {
-  d=$2
-  while [ ! -e "$d" ] && [ "$d" != / ]; do d=${d%/*}; d=${d:-/}; done
-  s=$(timeout 5 df -k --output=used,avail,itotal,iavail,fstype,target "$d" 2>/dev/null)
-  o=$(timeout 5 findmnt -n -r -o OPTIONS -T "$d" 2>/dev/null)
-  s=${s##*"$nl"}
-  # Numbers with blanks before and between them.
-  [ -z "$s" ] || fact space "$1" "$2" "$(printf '%s' "$s" | b64)" "${o##*"$nl"}"
-}
-space etc /etc
-space usr /usr
-space state /var/lib/dpkg
-space cache /var/cache/apt/archives
-space log /var/log
-space tmp /tmp
-space venv /opt/patroni
+places="etc /etc${nl}usr /usr${nl}state /var/lib/dpkg${nl}cache /var/cache/apt/archives${nl}log /var/log${nl}tmp /tmp${nl}venv /opt/patroni"
 if [ -n "$NEEDS_DATA" ]; then
-  space data "$DATA_DIR"
-  [ ! -d "$DATA_DIR/pg_wal" ] || space wal "$(readlink -f "$DATA_DIR/pg_wal")"
+  places="$places${nl}data $DATA_DIR"
+  [ ! -d "$DATA_DIR/pg_wal" ] || places="$places${nl}wal $(readlink -f "$DATA_DIR/pg_wal")"
   for t in "$DATA_DIR"/pg_tblspc/*; do
-    [ ! -L "$t" ] || space "tablespace-${t##*/}" "$(readlink -f "$t")"
+    [ ! -L "$t" ] || places="$places${nl}tablespace-${t##*/} $(readlink -f "$t")"
   done
 fi
-[ -z "$NEEDS_ETCD" ] || space etcd "$ETCD_DIR"
+[ -z "$NEEDS_ETCD" ] || places="$places${nl}etcd $ETCD_DIR"
+set --
+while read -r _ d; do
+  while [ ! -e "$d" ] && [ "$d" != / ]; do d=${d%/*}; d=${d:-/}; done
+  set -- "$@" "$d"
+done <<PLACES
+$places
+PLACES
+free() { timeout 5 df -k --output=used,avail,itotal,iavail,fstype,target "$@" 2>/dev/null; }
+if rows=$(free "$@"); then
+  rows=${rows#*"$nl"}
+else
+  rows=
+  for d in "$@"; do
+    s=$(free "$d")
+    rows="$rows${s##*"$nl"}$nl"
+  done
+fi
+while read -r p d <&3 && IFS= read -r s <&4; do
+  [ -z "$s" ] || fact space "$p" "$d" "$s"
+done 3<<PLACES 4<<ROWS
+$places
+PLACES
+$rows
+ROWS
+# How those filesystems are mounted: what the kernel writes of each, which takes no process.
+while read -r _ _ _ _ target options rest; do
+  case $rows$nl in
+    *" $target$nl"*) fact mount "$target" "$options,${rest##* }" ;;
+    # A blank in it is written as \040.
+    *) case $target in *\\*) fact mount "$target" "$options,${rest##* }" ;; esac ;;
+  esac
+done </proc/self/mountinfo
 
 while read -r k v _; do
   case $k in
     MemTotal: | CommitLimit: | Committed_AS: | HugePages_Total: | Hugepagesize:) fact memory "${k%:}" "$v" ;;
   esac
 done </proc/meminfo
-fact memory overcommit "$(cat /proc/sys/vm/overcommit_memory 2>/dev/null)"
-fact memory cgroup "$(cat /sys/fs/cgroup/memory.max 2>/dev/null)"
+v=
+read -r v 2>/dev/null </proc/sys/vm/overcommit_memory
+fact memory overcommit "$v"
+v=
+read -r v 2>/dev/null </sys/fs/cgroup/memory.max
+fact memory cgroup "$v"
 
 dpkg-query -W -f 'held\t${db:Status-Want}\t${Package}\t${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep '^held.hold.'
 
@@ -130,7 +151,10 @@ sources() {
 }
 missing=
 for p in $WANTED; do
-  dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing=yes
+  case $nl$(dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null)$nl in
+    *"${nl}installed$nl"*) ;;
+    *) missing=yes ;;
+  esac
 done
 if [ -n "$missing" ] && command -v apt-get >/dev/null; then
   if [ -z "${http_proxy:-}${https_proxy:-}${HTTP_PROXY:-}${HTTPS_PROXY:-}" ] &&

@@ -10,24 +10,51 @@ b64() { base64 -w0 2>/dev/null; }
 
 fact version 1
 . /etc/os-release 2>/dev/null
-fact os "${ID:-unknown}" "${VERSION_ID:-}" "${VERSION_CODENAME:-}" "$(printf '%s' "${PRETTY_NAME:-}" | b64)"
+fact os "${ID:-unknown}" "${VERSION_ID:-}" "${VERSION_CODENAME:-}" "${PRETTY_NAME:-}"
 fact arch "$(uname -m)"
-fact epoch "$(date +%s)"
 fact clock "$(date +%s%N)"
 # Which system this is, whatever its name and addresses: no two have the same, containers of one kernel neither.
-b=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null) n=$(readlink /proc/1/ns/pid 2>/dev/null)
+b=
+read -r b 2>/dev/null </proc/sys/kernel/random/boot_id
+n=$(readlink /proc/1/ns/pid 2>/dev/null)
 [ -z "$b" ] || [ -z "$n" ] || fact identity "$b $n"
-[ "$(cat /proc/1/comm)" = systemd ] && fact systemd yes
+read -r c </proc/1/comm
+[ "$c" = systemd ] && fact systemd yes
 
 dpkg-query -W -f 'package\t${Package}\t${db:Status-Status}\t${Version}\n' $PACKAGES 2>/dev/null
 
+one_file() {
+  stat --printf 'file\t%n\t%U\t%G\t%a\t' "$1"
+  b64 <"$1"
+  echo
+}
+# All files in one go: first whose each is and how long, then what is in them, one after the other. If one
+# changed meanwhile, once more; each by itself if that goes on.
+regular=
 for f in $FILES; do
-  if [ -e "$f" ]; then
-    stat --printf 'file\t%n\t%U\t%G\t%a\t' "$f"
-    b64 <"$f"
-    echo
+  if [ -L "$f" ] || { [ -e "$f" ] && [ ! -f "$f" ]; }; then
+    [ ! -e "$f" ] || one_file "$f"
+  elif [ -f "$f" ]; then
+    regular="$regular $f"
   fi
 done
+if [ -n "$regular" ]; then
+  lengths() { stat --printf 'length\t%n\t%U\t%G\t%a\t%s\t%y\n' $regular 2>&1; }
+  after=$(lengths)
+  for f in 1 2 3; do
+    before=$after
+    c=$(cat $regular 2>/dev/null | b64)
+    after=$(lengths)
+    [ "$before" != "$after" ] || break
+  done
+  if [ "$before" = "$after" ]; then
+    printf '%s\ncontents\t%s\n' "$before" "$c"
+  else
+    for f in $regular; do
+      [ ! -e "$f" ] || one_file "$f"
+    done
+  fi
+fi
 
 systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,NRestarts,MainPID $UNITS 2>/dev/null |
   while IFS= read -r l; do
@@ -55,9 +82,21 @@ if [ -r "$OLD_SESSIONS" ]; then
 fi
 [ -r /opt/patroni/.pgherd ] && fact patroni-stamp "$(cat /opt/patroni/.pgherd)"
 
+# $newest becomes the program of the newest PostgreSQL that is installed, if one is.
+newest() {
+  newest='' most=0
+  for f in /usr/lib/postgresql/*/bin/"$1"; do
+    v=${f#/usr/lib/postgresql/}
+    v=${v%%/*}
+    v=${v%%.*}
+    case $v in '' | *[!0-9]*) continue ;; esac
+    if [ -x "$f" ] && [ "$v" -ge "$most" ]; then newest=$f most=$v; fi
+  done
+}
 if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
   fact data "$(stat -c '%U' "$DATA_DIR")" "$(ls -A "$DATA_DIR" | wc -l)" "$(cat "$DATA_DIR/PG_VERSION" 2>/dev/null)"
-  c=$(ls /usr/lib/postgresql/*/bin/pg_controldata 2>/dev/null | sort -V | tail -n 1)
+  newest pg_controldata
+  c=$newest
   # initdb makes three databases, the last of them right before it is done.
   fact bases "$(ls "$DATA_DIR/base" 2>/dev/null | grep -c '^[0-9]')"
   [ -e "$DATA_DIR/global/pg_control" ] && fact pg-control yes
@@ -85,6 +124,23 @@ if [ -n "$DATA_DIR" ] && [ -r /etc/patroni.yml ]; then fact patroni-config "$(b6
 [ -n "$DATA_DIR" ] && grep -qsxE 'initdb|pg_basebackup' /proc/[0-9]*/comm && fact data-at-work yes
 [ -n "$ETCD_DIR" ] && [ -d "$ETCD_DIR/member" ] && fact etcd-data "$ETCD_DIR"
 
+# $unit becomes the service, or the scope, in which a process runs.
+unit_of() {
+  unit=
+  while IFS= read -r g; do
+    while [ -n "$g" ]; do
+      case ${g##*/} in
+        *.service | *.scope)
+          unit=${g##*/}
+          return ;;
+      esac
+      case $g in
+        */*) g=${g%/*} ;;
+        *) g= ;;
+      esac
+    done
+  done 2>/dev/null <"/proc/$1/cgroup"
+}
 if command -v ss >/dev/null; then
   ss -ltnpH 2>/dev/null | while read -r _ _ _ local _ users; do
     p=${local##*:}
@@ -94,15 +150,19 @@ if command -v ss >/dev/null; then
         pid=${pid%%,*}
         case $pid in
           ''|*[!0-9]*) fact listener "$p" '' '' '' ;;
-          *) fact listener "$p" "$pid" "$(cat "/proc/$pid/comm" 2>/dev/null)" \
-               "$(sed -n 's,.*/\([^/]*\.\(service\|scope\)\).*,\1,p' "/proc/$pid/cgroup" 2>/dev/null | head -n 1)" ;;
+          *)
+            c=''
+            read -r c 2>/dev/null <"/proc/$pid/comm"
+            unit_of "$pid"
+            fact listener "$p" "$pid" "$c" "$unit" ;;
         esac ;;
     esac
   done
 fi
 
 if [ -n "$DB_ROLES" ] && [ -e "$DATA_DIR/postmaster.pid" ]; then
-  p=$(ls /usr/lib/postgresql/*/bin/psql 2>/dev/null | sort -V | tail -n 1)
+  newest psql
+  p=$newest
   if [ -n "$p" ]; then
     ask() {
       d=$1
@@ -130,12 +190,12 @@ union all select 'flaw', rolname, 'functions', null, null, null from pg_roles wh
         *'role "postgres" does not exist'*) fact superuser-lost gone ;;
       esac
     fi
-    # Each database has a schema public of its own, and new ones get that of template1.
-    eval "set -- $CONNECTIONS"
-    for d in "$@"; do
-      ask "$d" -c "
-select 'open-public', current_database() from pg_namespace n, aclexplode(n.nspacl) a
-where n.nspname = 'public' and a.grantee = 0 and a.grantor = n.nspowner and a.privilege_type = 'CREATE'" 2>/dev/null
-    done
+    # Each database has a schema public of its own, and new ones get that of template1. One session after the other
+    # in one psql, which ends at the first database that cannot be reached: then each has one of its own.
+    if ! s=$(printf '%s\n' "$SCHEMAS" | ask postgres -f - 2>/dev/null); then
+      eval "set -- $CONNECTIONS"
+      s=$(for d in "$@"; do ask "$d" -c "$SCHEMA" 2>/dev/null; done)
+    fi
+    printf '%s\n' "$s"
   fi
 fi

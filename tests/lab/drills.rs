@@ -25,16 +25,15 @@ fn inventory() -> String {
     )
 }
 
+/// What asynchronous replication can lose, and that the same cluster loses nothing as a synchronous one.
 #[test]
-fn a_cluster_stands_what_is_done_to_it() {
+fn what_replication_that_is_held_up_costs() {
     let asynchronous = inventory().replace("synchronous: true", "synchronous: false");
-    let lab = Lab::new("drills", &asynchronous);
+    let lab = Lab::new("lag", &asynchronous);
     let said = lab.expect(1, &["drill", "stop-leader", "--yes"]);
     assert!(said.stderr.contains("pgherd up"), "{}", said.stderr);
     lab.expect(0, &["up", "--yes"]);
 
-    // What asynchronous replication can lose, and that the same cluster loses nothing as a synchronous
-    // one.
     let said = lab.expect(2, &["drill", "stop-leader", "--lag", "3s", "--yes"]);
     assert!(said.stderr.contains("crash-host"), "{}", said.stderr);
     a_drill_that_is_killed_lets_replication_go_on(&lab);
@@ -43,13 +42,24 @@ fn a_cluster_stands_what_is_done_to_it() {
     lab.expect(0, &["up", "--yes"]);
     lab.holds_within(Duration::from_secs(30));
     commits_wait_and_none_is_lost(&lab);
+}
 
+#[test]
+fn a_cluster_stands_what_is_done_to_it() {
+    let lab = Lab::new("drills", &inventory());
+    lab.expect(0, &["up", "--yes"]);
     nobody_is_broken_off_unasked(&lab);
     a_switchover_goes_where_it_is_told(&lab);
     a_leader_that_stops_is_replaced(&lab);
     etcd_may_be_gone_for_a_while(&lab);
     a_host_that_dies_takes_nothing_with_it(&lab);
     a_limit_decides_the_exit_code(&lab);
+}
+
+#[test]
+fn a_drill_that_is_cut_off_leaves_nothing_broken() {
+    let lab = Lab::new("cut", &inventory());
+    lab.expect(0, &["up", "--yes"]);
     an_interrupted_drill_puts_everything_right(&lab);
     what_a_killed_drill_has_left_is_put_right(&lab);
 }

@@ -16,10 +16,9 @@ use crate::{facts::Facts, plan::Found, remote::Script, secret::Content, services
 pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     let mut lines = vec!["version\t1".to_owned()];
     let os = &facts.os;
-    let pretty = BASE64_STANDARD.encode(&os.pretty);
     lines.push(format!(
-        "os\t{}\t{}\t{}\t{pretty}",
-        os.id, os.version, os.codename
+        "os\t{}\t{}\t{}\t{}",
+        os.id, os.version, os.codename, os.pretty
     ));
     if facts.systemd {
         lines.push("systemd\tyes".into());
@@ -27,10 +26,9 @@ pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     let now = jiff::Timestamp::now().as_nanosecond();
     lines.push(format!("clock\t{now}"));
     // Used, free, inodes and free ones, the filesystem and where it is.
-    let space = BASE64_STANDARD.encode("1000000 90000000 1000000 900000 ext4 /");
-    for purpose in ["data", "etcd", "log"] {
-        lines.push(format!("space\t{purpose}\t/\t{space}\trw"));
-    }
+    let space = |purpose| format!("space\t{purpose}\t/\t1000000 90000000 1000000 900000 ext4 /");
+    lines.extend(["data", "etcd", "log"].map(space));
+    lines.push("mount\t/\trw".into());
     for (package, version) in &facts.packages {
         lines.push(format!("package\t{package}\tinstalled\t{version}"));
     }
@@ -59,7 +57,7 @@ pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     for (path, folder) in &facts.needs.folders {
         let (owner, group, mode) = (&folder.owner, &folder.group, folder.mode);
         lines.push(format!(
-            "folder\t{path}\t{owner}\t{group}\t{mode:o}\tdirectory\t"
+            "folder\t{path}\t{owner}\t{group}\t{mode:o}\tdirectory"
         ));
     }
     for listener in &facts.listeners {

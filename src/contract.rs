@@ -1,4 +1,4 @@
-//! What nobody may choose: ports, names of roles, and folders that are the same in every cluster.
+//! Ports, names of roles, and folders that are the same in every cluster and cannot be chosen.
 
 pub const PATRONI_PORT: u16 = 8008;
 pub const ETCD_CLIENT_PORT: u16 = 2379;

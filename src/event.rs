@@ -1,4 +1,4 @@
-//! What happens in a run, as data.
+//! The events of a run, as data.
 //!
 //! Everything that works emits these; `report` alone turns them into bars, lines, JSON and logs.
 //! There is no styling and no prose in here: steps, checks and states are known by identifiers.

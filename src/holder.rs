@@ -1,4 +1,4 @@
-//! Who is at work on a cluster, as another run is told.
+//! The run that is at work on a cluster, as another run reports it.
 
 use std::{
     fmt, fs,

@@ -1,4 +1,4 @@
-//! How hosts are known.
+//! Names of hosts.
 
 use std::fmt;
 

@@ -58,7 +58,7 @@ impl Answer {
             let service = service(self.port);
             let (port, path, status) = (self.port, &self.path, self.status);
             Error::new(Code::AnswerUnusable, format!(
-                "{service} (port {port}) answered {status} to {path} with what is not the JSON that was expected"
+                "{service} (port {port}) answered {status} to {path}, and not with the expected JSON"
             ))
             .on(&self.host)
             .because(error)
@@ -187,7 +187,7 @@ impl Http {
                 let seconds = limit.as_secs();
                 Err(Error::new(
                     Code::ServiceTimedOut,
-                    format!("port {port} gave no answer in {seconds} s"),
+                    format!("port {port} did not answer within {seconds} s"),
                 )
                 .on(host))
             })?;

@@ -1,4 +1,4 @@
-//! What a unit has written: the lines that say what is wrong, rather than the last ones.
+//! Finds the lines of a unit's journal that say what is wrong, rather than the last ones.
 //!
 //! The end of a journal is often the end of a traceback, or what came of the failure. The cause stands
 //! before it, in a line that PostgreSQL or Patroni marks as severe.

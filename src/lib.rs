@@ -1,4 +1,4 @@
-//! pgherd: highly available PostgreSQL, provisioned, proven and torn down.
+//! pgherd deploys, verifies and removes highly available PostgreSQL clusters.
 //!
 //! The tree is the data flow: an `inventory` names the hosts, a `provider` has them, `cluster` joins
 //! both, `render` makes the files, `facts` says what is there, `plan` compares, `execute` walks the

@@ -1,4 +1,4 @@
-//! Reading what other programs answer, whatever they put into a field.
+//! Reads answers of other programs, whatever a field contains.
 //!
 //! A field that is null, absent, or of another type than expected must not take the rest of an answer
 //! with it: an unknown value is a fact, not a failure. For `#[serde(deserialize_with)]`, beside

@@ -1,4 +1,4 @@
-//! A host that exists, wherever it comes from.
+//! A host that exists, from any provider.
 
 use std::net::Ipv4Addr;
 

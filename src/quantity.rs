@@ -1,4 +1,4 @@
-//! Durations and sizes as people read them.
+//! Durations, sizes and counts for people.
 
 /// Seconds as `1.2 s`, `3 m 05 s` or `1 h 02 m`.
 pub fn duration(seconds: f64) -> String {

@@ -1,4 +1,4 @@
-//! A local socket on which `psql` finds the cluster.
+//! A local socket through which `psql` reaches the cluster.
 //!
 //! `psql` speaks plaintext to a UNIX socket in a folder that is closed to everybody else; from there on
 //! it is this process that goes through the host's SSH connection, speaks TLS with PostgreSQL, and
@@ -238,18 +238,24 @@ impl Target {
             }
             Ok(_) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(Error::new(Code::ClientsNotServed, format!(
-                    "HAProxy closed the connection to its port {}: no server stands behind it now",
-                    self.port
-                ))
+                return Err(Error::new(
+                    Code::ClientsNotServed,
+                    format!(
+                        "HAProxy closed the connection to its port {}: it has no server for it now",
+                        self.port
+                    ),
+                )
                 .on(&self.host));
             }
             Err(error) => return Err(lost(error).on(&self.host)),
         }
         let unverified = |error: Source| {
-            Error::new(Code::TlsFailed, "PostgreSQL's certificate is not accepted")
-                .on(&self.host)
-                .because(error)
+            Error::new(
+                Code::TlsFailed,
+                "PostgreSQL's certificate cannot be verified",
+            )
+            .on(&self.host)
+            .because(error)
         };
         let name = ServerName::try_from(self.host.to_string())
             .map_err(|error| unverified(error.into()))?;
@@ -402,7 +408,7 @@ mod tests {
         let mut said = Vec::new();
         client.read_to_end(&mut said).await.unwrap();
         let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(said.contains("certificate is not accepted"), "{said}");
+        assert!(said.contains("certificate cannot be verified"), "{said}");
         let mut rest = Vec::new();
         let _ = server.read_to_end(&mut rest).await;
         assert!(!rest.windows(8).any(|it| it == b"postgres"), "{rest:?}");

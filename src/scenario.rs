@@ -1,4 +1,4 @@
-//! What can be broken, and what the timing settings say that it costs.
+//! The scenarios of drills, and the outage that the timing settings allow for each.
 
 use serde::{Deserialize, Serialize};
 

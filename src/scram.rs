@@ -1,4 +1,4 @@
-//! What PostgreSQL keeps of a password: a SCRAM-SHA-256 verifier.
+//! SCRAM-SHA-256 verifiers, which PostgreSQL stores instead of passwords.
 //!
 //! pgherd sends verifiers instead of passwords, so that no password is in a statement that the server
 //! might log, and compares them, so that a password which is right already is not set again.

@@ -1,4 +1,4 @@
-//! Values that must not be seen: they neither print themselves nor can they be serialised.
+//! Values that must stay secret: they cannot be printed or serialised.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! Words of a POSIX shell.
+//! Quotes words for a POSIX shell.
 
 /// Quotes `value` for a POSIX shell.
 pub fn quote(value: &str) -> String {

@@ -1,4 +1,4 @@
-//! SQL text made of values of any content, and the session that runs pgherd's SQL.
+//! Writes SQL with values of any content, and the settings of pgherd's sessions.
 
 /// The options with which every session of pgherd's own begins, as libpq and PostgreSQL take them.
 ///

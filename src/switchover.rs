@@ -53,16 +53,16 @@ impl Handover {
         let changed = || {
             Error::new(
                 Code::ClusterChanged,
-                "the cluster has changed since this was asked for",
+                "the cluster has changed since you were asked",
             )
             .left("nothing was changed")
-            .hint("run the same command again: it tells what would be done now")
+            .hint("run the same command again: it says what it would do now")
         };
         let now = Self::plan(survey, Some(&self.to)).map_err(|error| changed().because(error))?;
         match now {
             Some(now) if now == *self => Ok(()),
             Some(Self { from, .. }) => Err(changed().cause(format!(
-                "{} led when it was asked for, and {from} leads now",
+                "{} led when you were asked, and {from} leads now",
                 self.from
             ))),
             None => Err(changed().cause(format!("{} leads already", self.to))),
@@ -121,11 +121,12 @@ pub async fn checkpoint(
     if output.success() {
         return Ok(());
     }
-    Err(
-        Error::new(Code::StatementFailed, "the leader makes no checkpoint")
-            .on(host)
-            .excerpt("stderr", output.stderr),
+    Err(Error::new(
+        Code::StatementFailed,
+        "the leader does not make a checkpoint",
     )
+    .on(host)
+    .excerpt("stderr", output.stderr))
 }
 
 /// Whether a standby has every commit that was acknowledged; in synchronous mode only such a one may
@@ -159,9 +160,11 @@ fn refuse_unfit<'a>(
     if has_synchronous(leader) && !is_synchronous(leader, wanted) {
         return Err(Error::new(
             Code::NoCandidate,
-            format!("{wanted} is not the synchronous standby, and Patroni lets no other take over"),
+            format!(
+                "{wanted} is not the synchronous standby, and Patroni promotes no other member"
+            ),
         )
-        .hint("leave --to out, and the synchronous standby is taken"));
+        .hint("leave --to out: then the synchronous standby becomes the leader"));
     }
     Ok(wanted)
 }
@@ -184,7 +187,7 @@ fn best<'a>(
         })
         .map(|(host, _)| host)
         .ok_or_else(|| {
-            Error::new(Code::NoCandidate, "no replica streams that could take over").on(from)
+            Error::new(Code::NoCandidate, "no replica that could take over streams").on(from)
         })
 }
 

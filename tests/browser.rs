@@ -1,4 +1,4 @@
-//! The pages of runs as a real browser draws them: light and dark, wide and narrow.
+//! The pages of runs in a real browser: light and dark, wide and narrow.
 //!
 //! Not part of a plain `cargo test`, since it needs Chromium (Debian's package `chromium`):
 //! `cargo test --test browser`. The pages are those of `tests/pages`, which real runs have left.

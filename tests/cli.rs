@@ -1,4 +1,4 @@
-//! The command line as a user meets it, without any host.
+//! The command line as a user sees it, without hosts.
 //!
 //! `INSTA_UPDATE=always cargo test --test cli` writes `tests/snapshots` anew; look at the diff.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
@@ -17,6 +17,11 @@ use pgherd::{
     inventory::{Inventory, json_schema},
 };
 use serde_json::{Value, json};
+
+#[path = "cli/codes.rs"]
+mod codes;
+#[path = "cli/shells.rs"]
+mod shells;
 
 const VERBS: [&str; 22] = [
     "init",
@@ -327,6 +332,16 @@ fn a_hint_names_the_inventory_that_was_named() {
 }
 
 #[test]
+fn a_hint_names_the_folder_of_templates() {
+    let desk = Desk::with_inventory();
+    fs::create_dir(desk.path("my templates")).unwrap();
+    let templates = ["--templates", "my templates"];
+    let said = desk.expect(1, &[templates[0], templates[1], "status"]);
+    let hint = "create it: pgherd --templates 'my templates' up";
+    assert!(said.stderr.contains(hint), "{}", said.stderr);
+}
+
+#[test]
 fn with_json_an_error_is_one_object_on_stdout_and_told_to_people_too() {
     let desk = Desk::with_inventory();
     let said = desk.expect(1, &["--json", "status"]);
@@ -341,7 +356,7 @@ fn with_json_an_error_is_one_object_on_stdout_and_told_to_people_too() {
             "exit_code": 1,
             "message": "there is no cluster local here",
             "causes": [".pgherd/local/secrets.yaml is not there"],
-            "hints": ["make it: pgherd up"],
+            "hints": ["create it: pgherd up"],
         })
     );
     assert!(said.stderr.starts_with("error: there is no cluster local"));
@@ -397,54 +412,6 @@ fn a_folder_of_templates_that_is_not_there_is_bad_input() {
     let desk = Desk::with_inventory();
     let said = desk.expect(2, &["--templates", "nowhere", "plan"]);
     insta::assert_snapshot!("no-templates", said.stderr);
-}
-
-/// Hands `text` to a program, if this machine has it; fails where the program finds fault.
-fn check_with(program: &str, arguments: &[&str], text: &str) {
-    let child = process::Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = child else { return };
-    let mut stdin = child.stdin.take().unwrap();
-    let text = text.to_owned();
-    let feed = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    feed.join().unwrap().unwrap();
-    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{program}: {complaints}");
-    assert_eq!(complaints, "", "{program}");
-}
-
-#[test]
-fn completions_are_scripts_that_know_the_verbs() {
-    let desk = Desk::new();
-    for shell in ["bash", "zsh", "fish"] {
-        let script = desk.expect(0, &["completions", shell]).stdout;
-        for verb in VERBS {
-            assert!(script.contains(verb), "{shell} does not know {verb}");
-        }
-        assert!(script.contains("keep-secrets"), "{shell}");
-        check_with(shell, &["-n"], &script);
-    }
-}
-
-#[test]
-fn the_manual_has_a_section_for_each_verb_and_no_mistake() {
-    let page = Desk::new().expect(0, &["man"]).stdout;
-    assert!(page.contains(".TH pgherd 1"));
-    for verb in VERBS {
-        let heading = format!(".SH \"PGHERD {}\"", verb.to_uppercase());
-        assert_eq!(page.matches(&heading).count(), 1, "{heading}");
-    }
-    assert_eq!(
-        page.matches("\\-\\-templates").count(),
-        2,
-        "what every verb takes is told once: in the synopsis and among the options"
-    );
-    check_with("groff", &["-man", "-ww", "-Kutf8", "-Tutf8"], &page);
 }
 
 #[test]
@@ -508,67 +475,4 @@ fn a_reader_that_goes_away_is_no_failure() {
         .status()
         .unwrap();
     assert!(status.success());
-}
-
-/// `UPDATE_DOCS=1 cargo test --test cli` writes docs/errors.md anew.
-#[test]
-fn the_manual_has_every_code_of_an_error() {
-    const BEGIN: &str = "<!-- what follows is made from src/error/code.rs -->\n";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
-    let written = fs::read_to_string(&path).unwrap();
-    let (prose, _) = written.split_once(BEGIN).expect("where the tables begin");
-    let should = format!("{prose}{BEGIN}{}", tables_of_codes());
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, &should).unwrap();
-    }
-    let written = fs::read_to_string(&path).unwrap();
-    assert!(
-        written == should,
-        "docs/errors.md is not what the codes say; UPDATE_DOCS=1 writes it:\n{}",
-        similar::TextDiff::from_lines(&written, &should).unified_diff()
-    );
-}
-
-fn tables_of_codes() -> String {
-    let mut text = String::new();
-    for (title, codes) in Code::GROUPS {
-        text += &format!(
-            "\n## {title}\n\n| code | exit | what it means | what to do |\n|---|---|---|---|\n"
-        );
-        for code in *codes {
-            // A bar would end the cell.
-            let cell = |words: &str| words.replace('|', "\\|");
-            text += &format!(
-                "| `{}` | {} | {} | {} |\n",
-                code.word(),
-                code.kind().exit_code(),
-                cell(code.meaning()),
-                cell(code.what_to_do())
-            );
-        }
-    }
-    text
-}
-
-#[test]
-fn what_to_do_names_pages_and_verbs_that_there_are() {
-    for code in Code::GROUPS.iter().flat_map(|(_, codes)| *codes) {
-        let hint = code.what_to_do();
-        for (at, _) in hint.match_indices("docs/") {
-            let end = hint[at..]
-                .find([' ', ',', ';'])
-                .map_or(hint.len(), |end| at + end);
-            assert!(
-                Path::new(&hint[at..end]).exists(),
-                "{}: {hint}",
-                code.word()
-            );
-        }
-        for (at, word) in hint.match_indices("pgherd ") {
-            let verb = hint[at + word.len()..].split([' ', '`', ';', ',']).next();
-            let is_prose = hint[..at].ends_with("run ") || hint[..at].ends_with("of ");
-            let is_verb = verb.is_some_and(|verb| VERBS.contains(&verb));
-            assert!(is_verb || is_prose, "{}: {hint}", code.word());
-        }
-    }
 }

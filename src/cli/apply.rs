@@ -36,7 +36,7 @@ pub(super) async fn run(
         .as_ref()
         .map_or(Vec::new(), |applied| endpoints(&context, applied));
     let settled = format!(
-        "the cluster {} is as the inventory says, and holds",
+        "the cluster {} is as the inventory says, and healthy",
         context.inventory.cluster
     );
     if !matches!(&result, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted)
@@ -99,7 +99,7 @@ fn in_short(context: &Context, preview: &Preview, terminal: &Terminal) -> String
             .map(|step| step.name)
             .collect();
         let steps = if unseen.contains(&host) {
-            "what it needs is known once it can be seen".to_owned()
+            "what it needs is known once pgherd can connect to it".to_owned()
         } else if steps.is_empty() {
             "nothing to do".to_owned()
         } else {

@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! The arguments of the command line.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Provision, prove and tear down highly available PostgreSQL clusters
+/// Deploy, verify and remove highly available PostgreSQL clusters
 #[derive(Debug, Parser)]
 #[command(
     name = "pgherd",
@@ -20,7 +20,7 @@ use crate::{
     max_term_width = 100,
     after_help = "Start here:\n  pgherd init && pgherd plan && pgherd up\n\n\
                   Exit codes: 0 done · 1 hosts, cloud or cluster failed · 2 bad input · 3 the cluster \
-                  does not hold · 4 changes are pending · 130 interrupted"
+                  is not healthy · 4 changes are pending · 130 interrupted"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub struct Cli {
     pub verb: Verb,
 }
 
-/// What every verb takes.
+/// Options of every verb.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
@@ -44,23 +44,25 @@ pub struct Global {
         value_hint = ValueHint::FilePath
     )]
     pub inventory: PathBuf,
-    /// Print JSON on stdout: one document, or a line per event
+    /// Print JSON on stdout: one document, or one line for each event
     #[arg(long, global = true)]
     pub json: bool,
-    /// Show more; twice for every line that the hosts print
+    /// Show more; give it twice to see every line that the hosts print
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Take templates from here before the built-in ones
+    /// Use the templates in this folder instead of the built-in ones
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub templates: Option<PathBuf>,
 }
 
 impl Global {
     pub(super) fn load(&self) -> Result<Inventory> {
-        Inventory::load(&self.inventory)
+        let mut inventory = Inventory::load(&self.inventory)?;
+        inventory.templates.clone_from(&self.templates);
+        Ok(inventory)
     }
 
-    /// What every verb that looks at a cluster begins with.
+    /// The context of a verb, read from the inventory and the workspace.
     pub(super) fn open(
         &self,
         console: &Console,
@@ -69,7 +71,7 @@ impl Global {
         Context::new(self.source(console)?, workspace)
     }
 
-    /// The same for verbs that need the cluster to be there.
+    /// The same, for verbs that need an existing cluster.
     pub(super) async fn existing(&self, console: &Console) -> Result<Context> {
         Context::existing(self.source(console)?).await
     }
@@ -95,7 +97,7 @@ impl ValueEnum for ProviderKind {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Write a commented inventory that works as it is
+    /// Write an inventory with comments, which works as it is
     #[command(after_help = "Example:\n  pgherd init --provider existing -o prod.yaml")]
     Init {
         /// Where the hosts come from
@@ -105,7 +107,7 @@ pub enum Verb {
         #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         output: Option<PathBuf>,
     },
-    /// Show what `up` would do; touch nothing
+    /// Show what `up` would do; change nothing
     #[command(
         after_help = "Example:\n  pgherd -i prod.yaml plan --check || echo 'something would change'"
     )]
@@ -114,7 +116,7 @@ pub enum Verb {
         #[arg(long)]
         check: bool,
     },
-    /// Make the cluster what the inventory says, and prove it
+    /// Create the cluster or bring it to the inventory's state, and verify it
     #[command(
         after_help = "Safe to run again at any time, also after an interruption.\n\nExample:\n  pgherd -i inventories/local.yaml up --yes"
     )]
@@ -123,21 +125,21 @@ pub enum Verb {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Find the hosts' addresses afresh, and make every config right for them
+    /// Find the hosts' present addresses, and correct every config
     #[command(
-        after_help = "For when addresses have changed: finds where the hosts are now, renders every file, shows the\n\
-                      diff, changes only what must change, in an order that keeps the cluster writable, and\n\
-                      proves the result. Safe to run again at any time, also after an interruption.\n\n\
+        after_help = "Use it when addresses have changed. It finds the hosts' present addresses, renders every file,\n\
+                      shows the diff, changes only what must change, in an order that keeps the cluster writable,\n\
+                      and verifies the result. Safe to run again at any time, also after an interruption.\n\n\
                       Examples:\n  \
                       pgherd -i prod.yaml render\n  \
                       pgherd -i prod.yaml render --check || echo 'something would change'\n  \
                       pgherd -i prod.yaml render --out /tmp/rendered"
     )]
     Render {
-        /// Show what would change; touch nothing
+        /// Show what would change; change nothing
         #[arg(long, conflicts_with_all = ["out", "check", "yes"])]
         dry_run: bool,
-        /// Write the files to DIR/<host>/<path>; touch no host
+        /// Write the files to DIR/<host>/<path>; connect to no host
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = ["check", "yes"])]
         out: Option<PathBuf>,
         /// Show what would change, and exit with 4 if anything would
@@ -152,34 +154,34 @@ pub enum Verb {
         after_help = "Example:\n  pgherd status --json | jq '.members[] | select(.role == \"leader\")'"
     )]
     Status {
-        /// Go on as it changes: live on a terminal, a line per change elsewhere
+        /// Keep watching: live on a terminal, one line for each change elsewhere
         #[arg(short, long)]
         watch: bool,
     },
-    /// Prove that the cluster works, through its own front door
+    /// Check that the cluster is healthy, also through its write and read ports
     #[command(
         after_help = "Writes a row into a schema of its own, `pgherd`, through the write port, reads it back\n\
-                      from every replica through the read port, and removes it; changes nothing else.\n\n\
-                      Example:\n  pgherd verify && echo 'the cluster holds'"
+                      from every replica through the read port, and removes it. Changes nothing else.\n\n\
+                      Example:\n  pgherd verify && echo 'the cluster is healthy'"
     )]
     Verify,
-    /// Give the leadership to another member, and measure how long writes are refused
+    /// Make another member the leader, and measure how long writes are refused
     #[command(
-        after_help = "A checkpoint goes before, so that the leader stops at once. Afterwards the cluster is\n\
-                      whole again when this returns.\n\n\
+        after_help = "A checkpoint comes first, so that the leader can stop at once. When the command returns, the\n\
+                      cluster is whole again.\n\n\
                       Example:\n  pgherd switchover --to node2"
     )]
     Switchover {
-        /// The member that is to lead [default: the synchronous standby, or the replica that is nearest]
+        /// The new leader [default: the synchronous standby, or the replica with the least lag]
         #[arg(long, value_name = "HOST")]
         to: Option<String>,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
-    /// Keep Patroni from failing over, for as long as somebody works on the cluster by hand
+    /// Stop automatic failover while you work on the cluster by hand
     #[command(
-        after_help = "While it is paused a leader that dies stays dead. `pgherd resume` ends it.\n\n\
+        after_help = "While the cluster is paused, a failed leader is not replaced. `pgherd resume` ends the pause.\n\n\
                       Example:\n  pgherd pause && pgherd ssh node1"
     )]
     Pause {
@@ -187,17 +189,17 @@ pub enum Verb {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Let Patroni fail over again, and prove that the cluster holds
+    /// Allow automatic failover again, and verify the cluster
     #[command(after_help = "Example:\n  pgherd resume --yes")]
     Resume {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
-    /// Remove a replica's data and copy the leader's anew
+    /// Remove a replica's data and copy the leader's
     #[command(
-        after_help = "For a replica that cannot follow the leader any more. It returns once the replica streams and\n\
-                      the cluster is proven.\n\n\
+        after_help = "Use it for a replica that can no longer follow the leader. It returns when the replica streams\n\
+                      and the cluster is verified.\n\n\
                       Example:\n  pgherd reinit node3"
     )]
     Reinit {
@@ -207,45 +209,45 @@ pub enum Verb {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Restart PostgreSQL: replicas one at a time, then a hand-over, the old leader last
+    /// Restart PostgreSQL: replicas one at a time, then a switchover, then the old leader
     #[command(
-        after_help = "Each member is back and streams before the next goes. How long writes were refused is measured.\n\n\
+        after_help = "Each member streams again before the next one restarts. Measures how long writes are refused.\n\n\
                       Examples:\n  pgherd restart\n  pgherd restart --pending\n  pgherd restart node3"
     )]
     Restart {
-        /// Restart this member alone; if it leads, it hands over first [default: all]
+        /// Restart only this member; if it leads, a switchover comes first [default: all]
         host: Option<String>,
-        /// Only where a parameter waits for a restart
+        /// Restart only members with a parameter that waits for a restart
         #[arg(long)]
         pending: bool,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
-    /// Make a member the leader when there is no leader, or a sick one
+    /// Make a member the leader when there is no leader, or an unhealthy one
     #[command(
-        after_help = "Says what may be lost before it asks. While the leader is well, `pgherd switchover` does the same\n\
-                      and loses nothing.\n\n\
+        after_help = "Says what may be lost before it asks. While the leader is healthy, `pgherd switchover` does the\n\
+                      same and loses nothing.\n\n\
                       Example:\n  pgherd failover --to node2"
     )]
     Failover {
-        /// The member that is to lead
+        /// The new leader
         #[arg(long, value_name = "HOST")]
         to: String,
-        /// Take it although it is not synchronous and may lack acknowledged commits
+        /// Accept a member that is not synchronous and may lack acknowledged commits
         #[arg(long)]
         force: bool,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
-    /// Break the cluster on purpose under load, and measure what its clients feel
+    /// Break the cluster on purpose under load, and measure what clients see
     #[command(
-        after_help = "Writers commit numbered rows through HAProxy and note what was acknowledged, readers read,\n\
-                      and every member is asked directly whether it takes writes. Everything is put right again,\n\
-                      also after Ctrl-C; after a kill -9 the next run does it.\n\n\
-                      Exits with 3 when a commit is missing, two leaders wrote, a limit was exceeded, or the\n\
-                      cluster did not become whole again.\n\n\
+        after_help = "Writers commit numbered rows through HAProxy and note each acknowledgement, readers read, and\n\
+                      every member is asked directly whether it accepts writes. Everything is repaired afterwards,\n\
+                      also after Ctrl-C; after a kill -9, the next run repairs it.\n\n\
+                      Exits with 3 if a commit is missing, two leaders accepted writes, a limit was exceeded, or\n\
+                      the cluster did not become whole again.\n\n\
                       Examples:\n  pgherd drill crash-host\n  \
                       pgherd drill all --yes --runs 3 --max-outage 30s --json\n  \
                       pgherd drill crash-host --lag 5s\n  \
@@ -254,8 +256,8 @@ pub enum Verb {
     Drill(drill::Wish),
     /// Change certificates, passwords or SSH keys while the cluster runs
     #[command(
-        after_help = "No acknowledged write is lost. A change that was cut off anywhere is \
-                      completed by the same command.\n\n\
+        after_help = "No acknowledged write is lost. If a change is interrupted, run the same command \
+                      again to complete it.\n\n\
                       Example:\n  pgherd rotate certs --prepare && pgherd rotate certs"
     )]
     Rotate {
@@ -273,17 +275,17 @@ pub enum Verb {
         /// Close the connections that are kept for the next command (`ssh.keep_alive`)
         #[arg(long, conflicts_with_all = ["host", "command"])]
         close: bool,
-        /// Run this instead of a shell
+        /// Run this command instead of a shell
         #[arg(last = true, value_name = "CMD")]
         command: Vec<String>,
     },
     /// Open psql through HAProxy, as the superuser
     #[command(after_help = "Example:\n  pgherd psql -- -c 'select version()'")]
     Psql {
-        /// Go to a replica, through the read port
+        /// Connect to a replica, through the read port
         #[arg(long)]
         read: bool,
-        /// Pass these to psql
+        /// Arguments for psql
         #[arg(last = true, value_name = "ARGS")]
         args: Vec<String>,
     },
@@ -294,14 +296,14 @@ pub enum Verb {
         host: String,
         /// Only this unit [default: the units of the host's roles]
         unit: Option<String>,
-        /// Go on as lines come
+        /// Keep printing new lines
         #[arg(short, long)]
         follow: bool,
-        /// Begin with this many lines
+        /// Start with the last N lines
         #[arg(short = 'n', long, default_value = "100")]
         lines: u32,
     },
-    /// Remove what `up` made, and prove that nothing is left
+    /// Remove everything that `up` created, and check that nothing is left
     #[command(after_help = "Example:\n  pgherd -i inventories/local.yaml down")]
     Down {
         /// Do not ask for the cluster's name
@@ -310,34 +312,33 @@ pub enum Verb {
         /// Keep the passwords, keys and certificates for the next `up`
         #[arg(long)]
         keep_secrets: bool,
-        /// Remove what was made for the cluster with this id, as an error of `down` names it, where its
-        /// workspace is lost
+        /// Remove the cluster with this id, if its workspace is lost; an error of `down` shows the id
         #[arg(long, value_name = "ID")]
         cluster_id: Option<String>,
     },
-    /// Show where the report of a run is: how long each step took, what failed, what was proven
+    /// Print the path of a run's report: how long each step took, what failed, what was verified
     #[command(
-        after_help = "RUN is the name of a folder in .pgherd/<cluster>/runs, or how it begins.\n\n\
+        after_help = "RUN is the name of a folder in .pgherd/<cluster>/runs, or its first characters.\n\n\
                       Example:\n  xdg-open \"$(pgherd report)\""
     )]
     Report {
         /// The run to report on [default: the latest]
         run: Option<String>,
-        /// Print the report itself, as far as text can show it
+        /// Print the report itself as text, without its charts
         #[arg(long)]
         text: bool,
     },
     /// Print the JSON Schema of inventories, for editors
     #[command(
-        after_help = "With a line `# yaml-language-server: $schema=pgherd.schema.json` at its top, an editor completes\n\
-                      and checks an inventory. `pgherd init` writes both.\n\n\
+        after_help = "If an inventory begins with `# yaml-language-server: $schema=pgherd.schema.json`, an editor\n\
+                      completes and checks it. `pgherd init` writes this line and the file.\n\n\
                       Example:\n  pgherd schema >pgherd.schema.json"
     )]
     Schema,
     /// Print a completion script
     #[command(after_help = "Example:\n  pgherd completions bash >/etc/bash_completion.d/pgherd")]
     Completions {
-        /// The shell that is to complete pgherd's verbs and options
+        /// The shell that the script is for
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
@@ -346,13 +347,13 @@ pub enum Verb {
     Man,
 }
 
-/// What can be changed while the cluster runs.
+/// What `pgherd rotate` can change while the cluster runs.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Rotate {
-    /// Make a new authority, and certificates of it for all
+    /// Make a new certificate authority, and new certificates for all hosts
     #[command(
-        after_help = "Clients that verify need the new pki/ca.crt before the certificates change: hand it out after \
-                      --prepare, when it holds both authorities.\n\n\
+        after_help = "Clients that verify need the new pki/ca.crt before the certificates change: give it to them after \
+                      --prepare, when it has both authorities.\n\n\
                       Example:\n  pgherd rotate certs --prepare"
     )]
     Certs {
@@ -365,12 +366,12 @@ pub enum Rotate {
     },
     /// Make a new SSH key for pgherd, and new keys for the hosts
     #[command(
-        after_help = "The old key goes only after every host was seen to let in the new one; then a login with the\n\
-                      old key is tried, and must be refused.\n\n\
+        after_help = "The old key is removed only after every host has accepted the new one. Then a login with the\n\
+                      old key is tried, which must be refused.\n\n\
                       Example:\n  pgherd rotate ssh"
     )]
     Ssh {
-        /// Change the keys of hosts that pgherd did not make, too; others who know them need the new ones
+        /// Also change the host keys of hosts that pgherd did not make; other users need the new ones
         #[arg(long)]
         host_keys: bool,
         /// Do not ask
@@ -380,7 +381,7 @@ pub enum Rotate {
     /// Make new passwords
     #[command(after_help = "Example:\n  pgherd rotate secrets --users")]
     Secrets {
-        /// Those of `postgresql.users` too; their applications need the new ones at once
+        /// Also change those of `postgresql.users`; their applications need the new ones at once
         #[arg(long)]
         users: bool,
         /// Do not ask
@@ -390,7 +391,7 @@ pub enum Rotate {
 }
 
 impl Verb {
-    /// Whether Ctrl-C is for pgherd; otherwise it is for the program that has the terminal.
+    /// Whether Ctrl-C is for pgherd. Otherwise it is for the program that has the terminal.
     pub fn can_be_interrupted(&self) -> bool {
         !matches!(
             self,
@@ -398,12 +399,12 @@ impl Verb {
         )
     }
 
-    /// How long the verb may take to put its affairs in order once the user wants to stop.
+    /// How long the verb may take to clean up after Ctrl-C.
     pub fn grace(&self) -> Duration {
         match self {
-            // What is broken is put right first: a host may have to boot.
+            // The fault is repaired first: a host may have to boot.
             Verb::Drill(_) | Verb::Switchover { .. } => Duration::from_secs(300),
-            // Its clients' table goes.
+            // The table of its clients is dropped.
             Verb::Restart { .. } => Duration::from_secs(30),
             _ => Duration::from_secs(3),
         }

@@ -1,4 +1,4 @@
-//! When the certificates that the hosts show end, for `status`.
+//! When the certificates that services use expire, for `status`.
 
 use serde_json::{Value, json};
 
@@ -15,14 +15,14 @@ pub(super) fn sentence(
 ) -> Option<String> {
     if !certificates.not_valid.is_empty() {
         return Some(format!(
-            "certificates: {}; make them anew: {}",
+            "certificates: {}; make new ones: {}",
             certificates.not_valid.join("; "),
             context.command("up")
         ));
     }
     let first = certificates.hosts.first()?;
     let mut text = format!(
-        "certificates: the first to end is {}'s, {}",
+        "certificates: the first to expire is {}'s, {}",
         first.name,
         when(first, now)
     );
@@ -59,7 +59,7 @@ fn days(expiry: &Expiry, now: jiff::Timestamp) -> i64 {
 fn when(expiry: &Expiry, now: jiff::Timestamp) -> String {
     let date = expiry.expires.strftime("%Y-%m-%d");
     match days(expiry, now) {
-        _ if expiry.expires <= now => format!("which ended on {date}"),
+        _ if expiry.expires <= now => format!("which expired on {date}"),
         1 => format!("on {date}, in 1 day"),
         days => format!("on {date}, in {days} days"),
     }

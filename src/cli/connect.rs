@@ -1,4 +1,4 @@
-//! `pgherd ssh` and `pgherd logs`, and what they share with `pgherd psql`: verbs that get a person there.
+//! `pgherd ssh` and `pgherd logs`, and the code that they share with `pgherd psql`.
 
 use std::{path::Path, process::ExitStatus, time::Duration};
 

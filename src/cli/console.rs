@@ -1,4 +1,4 @@
-//! The terminal at which somebody wanted the run: what is shown there, and asked.
+//! The terminal of the person who started the run: what pgherd shows and asks there.
 
 use std::sync::{
     Arc, PoisonError,

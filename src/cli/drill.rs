@@ -21,7 +21,7 @@ use crate::{
     report::{self, Terminal},
 };
 
-/// What `pgherd drill` takes.
+/// The arguments of `pgherd drill`.
 #[derive(Debug, Args)]
 pub struct Wish {
     /// What to break
@@ -30,30 +30,30 @@ pub struct Wish {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
-    /// Go on although others are connected to the cluster, who will feel it too
+    /// Proceed even if other clients are connected; they are disconnected too
     #[arg(long)]
     despite_clients: bool,
-    /// Do each scenario so many times, and show median and worst
+    /// Repeat each scenario N times, and show median and worst
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
-    /// Exit with 3 when writes are refused for longer than this, such as `30s`
+    /// Exit with 3 if writes are refused for longer than this, such as `30s`
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     max_outage: Option<f64>,
-    /// Exit with 3 when more acknowledged commits than this are missing afterwards
+    /// Exit with 3 if more acknowledged commits than this are missing afterwards
     #[arg(long, value_name = "COMMITS", default_value_t = 0)]
     max_lost: u64,
-    /// So many writers with lasting connections; the more there are, the more is under way when a
-    /// leader dies
+    /// Number of writers with persistent connections; with more writers, more commits are in flight
+    /// when a leader dies
     #[arg(long, value_name = "N", default_value_t = Crew::default().writers, value_parser = clap::value_parser!(u32).range(1..=64))]
     writers: u32,
-    /// With `crash-host`: hold replication up for this time before the host dies, at most 30s, so
-    /// that it shows what the replicas do not have yet
+    /// With `crash-host`: delay replication for this time before the host dies, at most 30s, so that
+    /// the drill shows what an asynchronous cluster loses
     #[arg(long, value_name = "TIME", value_parser = lag)]
     lag: Option<f64>,
-    /// With `watch`: end by itself after this time, such as `60s` or `5m`
+    /// With `watch`: stop after this time, such as `60s` or `5m`
     #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
     length: Option<f64>,
-    /// Only put right what a drill that was killed has left broken
+    /// Only repair what a killed drill has left broken
     #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "lag", "length"])]
     repair: bool,
 }
@@ -95,7 +95,7 @@ enum What {
 impl What {
     fn parser() -> impl TypedValueParser<Value = Self> {
         let all = PossibleValue::new("all")
-            .help("Every one of these in turn, with a proven cluster between any two");
+            .help("All of these in turn; the cluster is verified between two of them");
         let each = Scenario::ALL.into_iter().chain([Scenario::Watch]);
         let each = each.map(|scenario| PossibleValue::new(scenario.as_str()).help(help(scenario)));
         PossibleValuesParser::new([all].into_iter().chain(each))
@@ -112,17 +112,17 @@ impl What {
 
 fn help(scenario: Scenario) -> &'static str {
     match scenario {
-        Scenario::Switchover => "Hand the leadership over, as `pgherd switchover` does",
+        Scenario::Switchover => "Make another member the leader, as `pgherd switchover` does",
         Scenario::HaproxyRestart => "Restart HAProxy",
         Scenario::ReplicaDown => {
-            "Stop Patroni and PostgreSQL on a replica, the synchronous one if there is one"
+            "Stop Patroni and PostgreSQL on a replica; on the synchronous one, if there is one"
         }
         Scenario::EtcdDown => "Stop etcd on all of its hosts",
-        Scenario::StopLeader => "Stop Patroni and PostgreSQL on the leader in good order",
+        Scenario::StopLeader => "Stop Patroni and PostgreSQL cleanly on the leader",
         Scenario::KillLeader => "Kill Patroni and PostgreSQL on the leader",
-        Scenario::CrashHost => "Make the leader's host die",
+        Scenario::CrashHost => "Crash the leader's host",
         Scenario::IsolateLeader => "Cut the leader's host off from the network",
-        Scenario::Watch => "Nothing: measure while somebody else does something, until Ctrl-C",
+        Scenario::Watch => "Nothing: measure while you do something, until Ctrl-C",
     }
 }
 
@@ -135,7 +135,7 @@ pub(super) async fn run(
     if wish.lag.is_some() && wish.what != What::One(Scenario::CrashHost) {
         return Err(Error::new(
             Code::InvalidArguments,
-            "--lag goes with the scenario crash-host only",
+            "--lag works only with the scenario crash-host",
         )
         .hint("pgherd drill crash-host --lag 5s"));
     }
@@ -165,12 +165,12 @@ async fn repaired(
     cancel: &CancellationToken,
 ) -> Result<()> {
     if !repair::only(context, cancel).await? {
-        terminal.say("nothing is broken: no drill was killed here");
+        terminal.say("nothing to repair: no killed drill has left a fault");
     }
     Ok(())
 }
 
-/// What `--yes` agrees to: not to breaking others off.
+/// Refuses `--yes` while other clients are connected: it does not agree to disconnect them.
 pub(super) fn agreed_beforehand(
     request: &play::Request,
     other_clients: &[OtherClient],
@@ -180,21 +180,21 @@ pub(super) fn agreed_beforehand(
     }
     Err(Error::new(
         Code::ClientsConnected,
-        "others are connected to the cluster",
+        "other clients are connected to the cluster",
     )
     .excerpt("connected", list(other_clients))
     .left("nothing was broken")
-    .hint("with --despite-clients they are broken off too"))
+    .hint("add --despite-clients to disconnect them too"))
 }
 
-/// Who else would feel it, where that is to be asked about.
+/// The other clients that the drill would disconnect, if the question must mention them.
 pub(super) fn others(request: &play::Request, other_clients: &[OtherClient]) -> Option<String> {
     if other_clients.is_empty() || request.despite_clients {
         return None;
     }
     let list = list(other_clients);
     Some(format!(
-        "Others are connected, and will feel all of this:\n{list}"
+        "Other clients are connected, and will be disconnected too:\n{list}"
     ))
 }
 
@@ -205,11 +205,11 @@ fn list(other_clients: &[OtherClient]) -> String {
         .collect()
 }
 
-/// What will be broken, and for how long.
+/// What the drill will break, and for how long.
 pub(super) fn outline(cluster: &Cluster, request: &play::Request) -> String {
     let patroni = &cluster.inventory.patroni;
     let mut text = format!(
-        "This breaks the cluster {} on purpose, while clients of its own write and read:\n",
+        "This breaks the cluster {} on purpose, while the drill's own clients write and read:\n",
         cluster.name()
     );
     for scenario in &request.scenarios {
@@ -217,7 +217,7 @@ pub(super) fn outline(cluster: &Cluster, request: &play::Request) -> String {
         let writes = if bound > 0.0 {
             format!("writes may be refused for up to {bound:.0} s")
         } else {
-            "writes should go on".to_owned()
+            "writes should continue".to_owned()
         };
         text.push_str(&format!("  {scenario:<16} {}; {writes}\n", what(*scenario)));
     }
@@ -226,20 +226,20 @@ pub(super) fn outline(cluster: &Cluster, request: &play::Request) -> String {
     }
     if let Some(lag) = request.lag {
         let cost = if patroni.synchronous {
-            "no commit is acknowledged meanwhile"
+            "no commit is acknowledged in that time"
         } else {
-            "what is committed meanwhile is lost"
+            "commits of that time are lost"
         };
         let lag = duration(lag.as_secs_f64());
         text.push_str(&format!(
-            "  before, replication is held up for {lag}: {cost}\n"
+            "  before that, replication is held up for {lag}: {cost}\n"
         ));
     } else if !patroni.synchronous {
         text.push_str(
             "  patroni.synchronous is off: a leader that dies may take its last commits with it\n",
         );
     }
-    text.push_str("  everything is put right again, also after Ctrl-C\n");
+    text.push_str("  everything is repaired afterwards, also after Ctrl-C\n");
     text
 }
 
@@ -252,7 +252,9 @@ fn what(scenario: Scenario) -> &'static str {
         Scenario::StopLeader => "the leader is stopped, and started again",
         Scenario::KillLeader => "the leader's processes are killed",
         Scenario::CrashHost => "the leader's host dies, and is started again",
-        Scenario::IsolateLeader => "the leader's host is cut off, and connected again",
+        Scenario::IsolateLeader => {
+            "the leader's host is cut off from the network, and connected again"
+        }
         Scenario::Watch => "nothing is broken",
     }
 }
@@ -275,9 +277,7 @@ fn lag(text: &str) -> Result<f64, String> {
     if seconds > 0.0 && seconds <= longest {
         Ok(seconds)
     } else {
-        Err(format!(
-            "it must be more than nothing and at most {longest} s"
-        ))
+        Err(format!("it must be more than 0 and at most {longest} s"))
     }
 }
 

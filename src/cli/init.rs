@@ -1,4 +1,4 @@
-//! `pgherd init`: an inventory to start from, and `pgherd schema`: what editors know of inventories.
+//! `pgherd init`, which writes an inventory, and `pgherd schema`, which prints its JSON Schema.
 
 use std::{
     fs::{self, OpenOptions},
@@ -74,9 +74,9 @@ fn write(kind: ProviderKind, output: &Path) -> Result<Beside> {
         }
         io::ErrorKind::NotFound => Error::new(
             Code::OutputUnwritable,
-            format!("there is no folder for {shown}"),
+            format!("the folder for {shown} does not exist"),
         )
-        .hint("make it first, or name a file elsewhere with `-o FILE`"),
+        .hint("create it first, or name a file elsewhere with `-o FILE`"),
         _ => {
             Error::new(Code::OutputUnwritable, format!("{shown} cannot be written")).because(cause)
         }
@@ -99,7 +99,7 @@ fn write(kind: ProviderKind, output: &Path) -> Result<Beside> {
         )
         .because(cause)
         .hint(format!(
-            "{shown} is written, and works without it: it is for editors"
+            "{shown} was written, and works without it: it is only for editors"
         ))),
     }
 }

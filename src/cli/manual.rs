@@ -1,4 +1,4 @@
-//! `pgherd man`: one page for the command and all of its verbs.
+//! `pgherd man`: one page for the command and all its verbs.
 
 use std::io;
 

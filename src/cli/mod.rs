@@ -1,4 +1,4 @@
-//! The command line: what can be said, and which pipeline each verb is.
+//! The command line: which verbs there are, and what each runs.
 
 use tokio_util::sync::CancellationToken;
 
@@ -33,11 +33,12 @@ mod watch;
 
 /// What is said aloud wherever it can be seen, while `tls` is off.
 const PLAINTEXT: &str =
-    "! TLS is off (tls.enabled: false): everything, passwords aside, goes in plaintext";
+    "! TLS is off (tls.enabled: false): everything except passwords is sent in plaintext";
 
 /// Does what the command line says; returns the exit code of a verb that went well.
 pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Result<u8> {
-    let options = inventory::options(&cli.global.inventory);
+    let global = &cli.global;
+    let options = inventory::options(&global.inventory, global.templates.as_deref());
     let done = verb(cli, terminal, cancel).await;
     done.map_err(|error| match options {
         Some(options) => error.with_options(&options),

@@ -47,7 +47,7 @@ pub(super) fn question<'a>(
 ) -> (String, Expected<'a>) {
     match (operation, host) {
         (Operation::Reinit(_), Some(host)) => (
-            format!("Remove the data on {host}, and copy it anew?"),
+            format!("Remove the data on {host}, and copy it again?"),
             Expected::Word(host.as_str()),
         ),
         _ => ("Do this?".to_owned(), Expected::Yes),
@@ -59,12 +59,10 @@ pub(super) fn outline(operation: &Operation, host: Option<&HostName>, seen: &See
     let name = seen.cluster.name();
     match (operation, host) {
         (Operation::Pause, _) => format!(
-            "In the cluster {name} nothing fails over while it is paused: a leader that dies stays dead until \
-             somebody resumes it, or fails over by hand."
+            "In the cluster {name} nothing fails over while it is paused: a failed leader is not replaced until somebody resumes the cluster or fails over by hand."
         ),
         (Operation::Resume, _) => format!(
-            "In the cluster {name} Patroni looks after PostgreSQL again: where no member leads, one is chosen at \
-             once, and a member that does not run is started."
+            "In the cluster {name} Patroni manages PostgreSQL again: if no member leads, it chooses one at once, and it starts members that do not run."
         ),
         (Operation::Reinit(_), Some(host)) => reinit_outline(seen, host),
         (Operation::Failover { .. }, Some(to)) => failover_outline(seen, to),
@@ -76,8 +74,7 @@ pub(super) fn outline(operation: &Operation, host: Option<&HostName>, seen: &See
 fn reinit_outline(seen: &Seen<'_>, host: &HostName) -> String {
     let leader = seen.leader().map(ToString::to_string).unwrap_or_default();
     let mut text = format!(
-        "In the cluster {} all data on {host} is removed and copied anew from {leader}; until then {host} serves no \
-         reads and cannot take over.",
+        "In the cluster {} all data on {host} is removed and copied again from {leader}; until then {host} serves no reads and cannot take over.",
         seen.cluster.name()
     );
     if seen.is_synchronous(host) {
@@ -85,9 +82,7 @@ fn reinit_outline(seen: &Seen<'_>, host: &HostName) -> String {
             " {host} is a synchronous standby: commits wait until another takes its place."
         ));
     } else if seen.waits_for_standbys() {
-        text.push_str(
-            " Commits go on waiting for the synchronous standby, which is another member.",
-        );
+        text.push_str(" Commits still wait for the synchronous standby, which is another member.");
     }
     text
 }
@@ -97,15 +92,13 @@ fn restart_outline(seen: &Seen<'_>, host: Option<&HostName>) -> String {
     let leader = seen.leader();
     match host {
         Some(host) if Some(host) != leader => format!(
-            "In the cluster {name} PostgreSQL restarts on {host}: its clients are broken off; writes go on."
+            "In the cluster {name} PostgreSQL restarts on {host}: its clients are disconnected; writes continue."
         ),
         Some(host) => format!(
-            "In the cluster {name} {host} hands over to another member and then restarts: clients are broken off, and \
-             writes are refused for about 2 s."
+            "In the cluster {name} {host} hands over to another member and then restarts: clients are disconnected, and writes are refused for about 2 s."
         ),
         None => format!(
-            "In the cluster {name} PostgreSQL restarts on every member that is meant, one at a time, the leader last \
-             and after it has handed over: clients are broken off, and writes are refused for about 2 s."
+            "In the cluster {name} PostgreSQL restarts on each of these members, one at a time, the leader last and after it has handed over: clients are disconnected, and writes are refused for about 2 s."
         ),
     }
 }
@@ -113,26 +106,24 @@ fn restart_outline(seen: &Seen<'_>, host: Option<&HostName>) -> String {
 fn failover_outline(seen: &Seen<'_>, to: &HostName) -> String {
     let mut text = match seen.leader() {
         Some(leader) => format!(
-            "In the cluster {} {to} takes the leadership from {leader}, which answers. If it is well, \
-             `pgherd switchover --to {to}` does the same and loses nothing.\n",
+            "In the cluster {} {to} takes the leadership from {leader}, which answers. If {leader} is healthy, `pgherd switchover --to {to}` does the same and loses nothing.\n",
             seen.cluster.name()
         ),
         None => format!(
-            "In the cluster {} no member leads; {to} is to.\n",
+            "In the cluster {} no member leads; {to} becomes the leader.\n",
             seen.cluster.name()
         ),
     };
     text.push_str(&match (seen.is_synchronous(to), seen.lag(to)) {
         (true, _) => format!("{to} is a synchronous standby: it has every commit that was acknowledged."),
         (false, Some(0)) => format!(
-            "{to} has all that the leader had told the DCS of; commits of the leader's last seconds may be lost."
+            "{to} has everything up to the leader's last report to the DCS; commits of the leader's last seconds may be lost."
         ),
         (false, Some(lag)) => format!(
-            "{to} is {lag} bytes behind what the leader had told the DCS of: acknowledged commits in them are lost, \
-             and those of its last seconds may be."
+            "{to} is {lag} bytes behind the leader's last report to the DCS: acknowledged commits in them are lost, and those of its last seconds may be."
         ),
         (false, None) => {
-            format!("How far {to} is behind is not known: acknowledged commits may be lost.")
+            format!("It is not known how far {to} is behind: acknowledged commits may be lost.")
         }
     });
     text

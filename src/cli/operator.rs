@@ -1,5 +1,4 @@
-//! The operator as the engine knows it: what is told is shown, and what is asked is put into words by the
-//! verb that it is about.
+//! The engine's operator at a terminal: it shows reports, and puts questions into the words of the verb.
 
 use async_trait::async_trait;
 
@@ -127,7 +126,7 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
         }
         Question::Repair => {
             console
-                .ask(|_| (), "Put that right first?", Expected::Yes)
+                .ask(|_| (), "Repair that first?", Expected::Yes)
                 .await
         }
     }

@@ -71,7 +71,7 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
     }
     for left in &hosts.left {
         line(&format!(
-            "  host {left}; it is left alone, and `down` takes it along"
+            "  host {left}; it is left alone, and `down` removes it"
         ));
     }
     for unreachable in &preview.unreachable {
@@ -79,7 +79,7 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
     }
     for host in preview.unseen() {
         line(&format!(
-            "  what {host} still needs is known once it can be seen"
+            "  what {host} still needs is known once pgherd can connect to it"
         ));
     }
     if plan.partial {

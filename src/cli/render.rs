@@ -1,4 +1,4 @@
-//! `pgherd render` where it touches no host: what would change, or the files alone.
+//! `pgherd render` without changes to hosts: what would change, or the files alone.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -
         let names = left_out.join(", ");
         return Err(
             Error::new(Code::HostsNotCompared, format!("not compared: {names}"))
-                .cause("nothing differs on the hosts that could be looked at")
+                .cause("nothing differs on the hosts that could be reached")
                 .hint(format!("how they are: {}", context.command("status"))),
         );
     }

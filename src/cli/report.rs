@@ -1,11 +1,11 @@
-//! `pgherd report`: a run that is over, on its page, in the terminal or as a document.
+//! `pgherd report`: a finished run, as its page, in the terminal or as a document.
 
 use std::path::{Path, PathBuf};
 
 use super::Global;
 use crate::{
     error::{Code, Error, Result},
-    inventory::{self, Inventory},
+    inventory::Inventory,
     report::{KeptRun, Terminal},
     workspace::Workspace,
 };
@@ -47,10 +47,7 @@ fn choose<'a>(
             Code::RunNotKept,
             format!("no run of the cluster {} is kept here", inventory.cluster),
         )
-        .hint(format!(
-            "make one: {}",
-            inventory::command(&inventory.path, "up")
-        )));
+        .hint(format!("start a run: {}", inventory.command("up"))));
     };
     let wanted = match wanted {
         None | Some("latest") => return Ok(latest),
@@ -133,6 +130,6 @@ mod tests {
     fn without_any_run_there_is_nothing_to_report() {
         let error = choose(&[], None, &inventory()).unwrap_err();
         assert_eq!(error.kind(), Kind::Failed);
-        assert_eq!(error.hints(), ["make one: pgherd up"]);
+        assert_eq!(error.hints(), ["start a run: pgherd up"]);
     }
 }

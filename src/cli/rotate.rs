@@ -54,7 +54,7 @@ pub(super) async fn run(
 /// What a change means, before somebody agrees to it.
 pub(super) fn outline(context: &Context, intent: &Intent) -> String {
     let cluster = &context.inventory.cluster;
-    let hosts = "every host shows new keys of its own";
+    let hosts = "every host has new keys";
     match intent {
         Intent::Trust => format!(
             "{cluster} gets a new authority, which all hosts trust beside the old one; certificates stay"
@@ -75,12 +75,12 @@ pub(super) fn outline(context: &Context, intent: &Intent) -> String {
             let mut text = format!("new passwords: {}", new.join(", "));
             if !given.is_empty() {
                 text.push_str(&format!(
-                    "\nleft as they are, since you give them: {}",
+                    "\nleft as they are, since you set them yourself: {}",
                     given.join(", ")
                 ));
             }
             if !users && !context.inventory.postgresql.users.is_empty() {
-                text.push_str("\nthe users of applications keep theirs (--users changes them too)");
+                text.push_str("\nthe applications' users keep theirs (--users changes them too)");
             }
             text
         }
@@ -94,13 +94,12 @@ fn conclusion(context: &Context, change: Change) -> Result<String> {
             "both authorities are trusted; give pki/ca.crt to the clients, then: {}",
             context.command("rotate certs")
         ),
-        Change::Certs { .. } => "the old authority is gone; nobody trusts it any more".to_owned(),
+        Change::Certs { .. } => "the old authority is gone; no host trusts it any more".to_owned(),
         Change::Ssh { .. } => {
-            "every host was seen to let in the right key alone, and to show a new key of its own"
-                .to_owned()
+            "every host accepts only the right key, and has new keys of its own".to_owned()
         }
         Change::Secrets { .. } => {
-            "the passwords are new, and in .pgherd alone: give them to whoever needs them"
+            "the passwords are new, and only in .pgherd: give them to everybody who needs them"
                 .to_owned()
         }
     })

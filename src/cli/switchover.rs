@@ -47,8 +47,7 @@ pub(super) async fn run(
 pub(super) fn outline(context: &Context, handover: &Handover) -> String {
     let Handover { from, to } = handover;
     format!(
-        "In the cluster {}, {from} hands over to {to}: clients are broken off, and writes are \
-         refused for about 2 s.",
+        "In the cluster {}, {from} hands over to {to}: clients are disconnected, and writes are refused for about 2 s.",
         context.inventory.cluster
     )
 }

@@ -1,4 +1,4 @@
-//! The join: what the inventory says of a host, and what only a run knows of it.
+//! Joins what the inventory says about a host with what only a run knows.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! The inventory joined with what only a run knows: addresses, secrets and certificates.
+//! The cluster: the inventory joined with addresses, secrets and certificates.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! The file of an `EnvironmentFile=`.
+//! Files that systemd reads with `EnvironmentFile=`.
 
 use std::{collections::BTreeMap, iter::Peekable, str::Chars};
 

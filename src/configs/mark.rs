@@ -1,4 +1,4 @@
-//! The file that says whose host this is.
+//! The file on a host that names the cluster that the host belongs to.
 
 /// What `/etc/pgherd/cluster` says: the cluster's name, then its id, a line each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What config files say, read as the programs read them that they are for.
+//! What config files say, read in the same way as the programs read them.
 //!
 //! Templates are the user's to change, and admins edit files on hosts. So nothing is learnt from how a text
 //! looks: another indentation, other quotes or another order say the same. There is no second record of it

@@ -138,7 +138,7 @@ impl PatroniConfig {
         let strange = || {
             Error::new(
                 Code::AnswerUnusable,
-                format!("{key} in Patroni's config is written in a way that cannot be compared"),
+                format!("{key} in Patroni's config has a form that cannot be compared"),
             )
             .cause("it is not a list of lines")
         };

@@ -1,4 +1,4 @@
-//! The list from which pip installs.
+//! pip's list of requirements.
 
 /// The version to which `requirements` pins a package, if it does.
 pub(crate) fn pinned(requirements: &str, package: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! What goes wrong for a client, by kind.
+//! The kinds of errors that clients get.
 
 use std::{error::Error as StdError, fmt, io};
 

@@ -1,4 +1,4 @@
-//! The ways in which clients reach the front door and the members.
+//! How the drill's clients connect to the front door and to the members.
 //!
 //! A client of the cluster connects to HAProxy's own address, so that is what is tried first; what no
 //! port leads to from here is reached through the host's SSH connection. Only addresses are tried

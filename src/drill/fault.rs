@@ -1,4 +1,4 @@
-//! How each scenario breaks a cluster, and how it is put right.
+//! How each scenario breaks the cluster, and how the fault is repaired.
 
 use std::{sync::Arc, time::Duration};
 

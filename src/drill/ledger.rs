@@ -1,4 +1,4 @@
-//! The ledger of acknowledged commits, and its comparison with what the cluster has afterwards.
+//! The ledger of acknowledged commits, and its comparison with the table after the drill.
 
 use std::{
     collections::BTreeSet,

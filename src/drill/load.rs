@@ -1,4 +1,4 @@
-//! Clients at work: writers with numbered commits, readers, and a prober at every member.
+//! The drill's clients at work: writers with numbered commits, readers, and a prober for each member.
 //!
 //! They are what clients are: each reconnects when its connection fails, some keep their connections
 //! and some open a new one every time, and none knows more of the cluster than HAProxy's two ports.

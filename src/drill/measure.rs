@@ -1,4 +1,4 @@
-//! From what was seen to numbers.
+//! Computes the results of a drill from what its clients saw.
 //!
 //! Pure: the same recording gives the same numbers.
 

@@ -1,4 +1,4 @@
-//! Breaking a cluster on purpose, and what its clients feel meanwhile.
+//! Breaks a cluster on purpose, and measures what its clients see.
 //!
 //! [`Load`] is the measuring part and stands on its own: clients at work, a ledger of what they were
 //! told, and a [`Recording`] that [`measure`] turns into numbers. It can run beside anything that is

@@ -1,4 +1,4 @@
-//! What clients get, told while it happens.
+//! Reports what clients get while a drill runs.
 
 use std::{convert::Infallible, time::Duration};
 

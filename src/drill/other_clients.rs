@@ -1,4 +1,4 @@
-//! Who else is connected to the cluster.
+//! Finds clients that are connected to the cluster and do not belong to the drill.
 
 use futures_util::future::join_all;
 

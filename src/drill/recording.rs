@@ -1,4 +1,4 @@
-//! What clients and probers saw, taken down as it happened.
+//! Records what clients and probers see, as it happens.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

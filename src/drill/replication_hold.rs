@@ -1,4 +1,4 @@
-//! Replication held up on the leader for a moment, so that what a dying leader takes with it shows.
+//! Delays replication on the leader, so that the drill shows what an asynchronous cluster loses.
 //!
 //! The processes that send WAL to the replicas are stopped, as if the way there had become very slow;
 //! PostgreSQL itself goes on. Without this, how much is under way when a host dies is a matter of
@@ -61,7 +61,7 @@ impl ReplicationHold {
         if pids.is_empty() {
             return Err(failed(Error::new(
                 Code::DrillAborted,
-                "nobody replicates from the leader",
+                "no replica streams from the leader",
             )));
         }
         tell(tools, host, &script(&pids, lag + SLACK)).await?;
@@ -80,7 +80,7 @@ impl ReplicationHold {
         answer.parse().map_err(|_| {
             Error::new(
                 Code::DrillAborted,
-                "the replicas have gone while replication was held up",
+                "the replicas disconnected while replication was held up",
             )
             .on(&self.host)
         })
@@ -118,7 +118,7 @@ async fn tell(tools: &Tools<'_>, host: &HostName, script: &Script) -> Result<()>
     }
     Err(Error::new(
         Code::DrillAborted,
-        "replication could not be held up, or let go on",
+        "replication could not be held up, or not released again",
     )
     .on(host)
     .excerpt("stderr", output.stderr))

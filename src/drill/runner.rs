@@ -1,4 +1,4 @@
-//! One drill from its first client to a cluster that is whole again.
+//! Runs one drill, from its first client until the cluster is whole again.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -234,7 +234,7 @@ impl Runner<'_> {
         note.clear()?;
         suffered?;
         if interrupted {
-            return Err(Error::interrupted().left("what was broken has been put right"));
+            return Err(Error::interrupted().left("the fault has been repaired"));
         }
         self.pause(TAIL).await
     }
@@ -322,7 +322,7 @@ impl Runner<'_> {
                 return Err(Error::new(
                     Code::DrillAborted,
                     format!(
-                        "clients got {} writes and {} reads through in {} s",
+                        "clients completed {} writes and {} reads in {} s",
                         load.view().writes,
                         load.view().reads,
                         GETTING_GOING.as_secs()
@@ -397,7 +397,7 @@ impl Runner<'_> {
         tokio::select! {
             () = sleep(length) => Ok(()),
             () = self.cancel.cancelled() => Err(Error::interrupted()
-                .left("what was broken has been put right")),
+                .left("the fault has been repaired")),
         }
     }
 
@@ -406,19 +406,26 @@ impl Runner<'_> {
     }
 }
 
-/// Whether the fault lasts until somebody lifts it.
+/// Whether the fault lasts until it is repaired.
 fn lifts(scenario: Scenario) -> bool {
-    !matches!(
-        scenario,
-        Scenario::Switchover | Scenario::HaproxyRestart | Scenario::KillLeader | Scenario::Watch
-    )
+    match scenario {
+        Scenario::Switchover
+        | Scenario::HaproxyRestart
+        | Scenario::KillLeader
+        | Scenario::Watch => false,
+        Scenario::ReplicaDown
+        | Scenario::EtcdDown
+        | Scenario::StopLeader
+        | Scenario::CrashHost
+        | Scenario::IsolateLeader => true,
+    }
 }
 
 fn still_broken(error: Error, broken: &Broken) -> Error {
     let hosts: Vec<&str> = broken.hosts.iter().map(|host| host.name.as_str()).collect();
     error
         .left(format!(
-            "what {} has broken on {} is not put right",
+            "the fault of {} on {} is not repaired",
             broken.scenario,
             hosts.join(", ")
         ))

@@ -1,4 +1,4 @@
-//! Whether a cluster has stood what was done to it.
+//! Decides whether the cluster passed a drill.
 
 use std::path::Path;
 
@@ -102,7 +102,7 @@ impl Record {
         if self.passed {
             return None;
         }
-        let what = format!("the cluster {} does not hold", self.cluster);
+        let what = format!("the cluster {} is not healthy", self.cluster);
         let mut error = Error::new(Code::DrillFailed, what);
         for drill in &self.drills {
             for failure in &drill.failures {

@@ -1,4 +1,4 @@
-//! What clients felt while somebody else did something.
+//! What clients saw while somebody else did something.
 
 use super::{
     Load, Scenario, bands, judge, marks, measure,

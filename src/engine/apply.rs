@@ -1,4 +1,4 @@
-//! What `up` and `render` do: what is there becomes what the inventory says, and is proven.
+//! `up` and `render`: bring the hosts to the inventory's state, and verify the cluster.
 //!
 //! One way for both. `up` also makes and starts hosts. `render` shows every diff before it asks, and
 //! goes on with the hosts that it reaches: at three in the morning one that is dead must not keep the
@@ -66,7 +66,7 @@ async fn apply(verb: Verb, run: &Run<'_>) -> Result<Applied> {
     let (hosts, drift) = tokio::try_join!(context.host_status(), drift)?;
     for left in hosts.left.iter().filter(|left| !left.member) {
         context.operator.say(&format!(
-            "note: host {left}; it is left alone, and `down` takes it along"
+            "note: host {left}; it is left alone, and `down` removes it"
         ));
     }
     let (mut hosts, mut consent) = match verb {
@@ -166,7 +166,7 @@ async fn launch(run: &Run<'_>, absent: &[HostName]) -> Result<Vec<Machine>> {
     tokio::select! {
         launched = context.provider.launch(absent, &access, &run.events) => launched,
         () = run.cancel.cancelled() => Err(Error::interrupted()
-            .left("hosts that were being made may be there; the next run takes them up, and `pgherd down` removes them")),
+            .left("hosts that were being created may exist; the next run continues with them, and `pgherd down` removes them")),
     }
 }
 

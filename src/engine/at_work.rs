@@ -1,4 +1,4 @@
-//! The run that is at work on a cluster, as verbs tell it that only look.
+//! The run that is at work on a cluster, for verbs that only look.
 
 use std::collections::BTreeMap;
 

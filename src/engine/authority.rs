@@ -1,4 +1,4 @@
-//! An authority that is valid no longer, or not yet: another one takes its place.
+//! Replaces a certificate authority that has expired or is not valid yet.
 //!
 //! Nobody takes a certificate of such an authority, so there is no way from one to the other on which all
 //! get on with each other (`workspace/pki/rotation.rs`): the other one issues at once, beside the old one,

@@ -1,4 +1,4 @@
-//! When the certificates that the hosts show end.
+//! When the certificates that services use expire.
 
 use super::{context::Context, observe::Observed};
 use crate::{

@@ -1,4 +1,4 @@
-//! What `render` would change, or the files alone: no host is touched.
+//! What `render` would change, or the files alone, without a change to any host.
 
 use std::{
     fs,
@@ -78,8 +78,7 @@ pub(crate) async fn write_files(context: &Context, dir: &Path) -> Result<Written
     let mut notes = Vec::new();
     if Workspace::existing(&context.inventory)?.is_none() {
         notes.push(
-            "there is no such cluster yet: passwords, keys and certificates are made up for this, \
-             and `up` will make others"
+            "this cluster does not exist yet: the passwords, keys and certificates here are examples, and `up` will make others"
                 .to_owned(),
         );
     }
@@ -87,7 +86,7 @@ pub(crate) async fn write_files(context: &Context, dir: &Path) -> Result<Written
         Ok(hosts) => hosts.running,
         Err(error) => {
             notes.push(format!(
-                "where the hosts are now cannot be found out: {error}"
+                "the hosts' present addresses cannot be found: {error}"
             ));
             remembered(context)?
         }

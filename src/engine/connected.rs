@@ -1,4 +1,4 @@
-//! Hosts that are connected, or are when somebody asks.
+//! The hosts with a connection to each, opened at first use.
 
 use std::{
     path::Path,

@@ -1,5 +1,4 @@
-//! The connections of a run that changes something: they hold its lease, so they stay from the first
-//! look to the run's end.
+//! The connections of a run: they hold its lease on the hosts, so they stay open until the run ends.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,5 @@
-//! What a run begins with: the inventory, the workspace, the templates, the provider, and the
-//! connections that it will make. Nothing has been touched yet.
+//! The context of a run: inventory, workspace, templates, provider and connections.
+//! Nothing has been touched yet.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     event::Events,
     facts::Os,
     given,
-    inventory::{self, Host, HostName, Inventory, PgVersion},
+    inventory::{Host, HostName, Inventory, PgVersion},
     machine::Machine,
     provider::{self, Provider},
     render::Templates,
@@ -146,12 +146,12 @@ impl Context {
 
     /// What to type for `verb` on the same inventory.
     pub(crate) fn command(&self, verb: &str) -> String {
-        inventory::command(&self.inventory.path, verb)
+        self.inventory.command(verb)
     }
 
     /// The error as it is told of a run on this inventory.
     pub(super) fn told(&self, error: Error) -> Error {
-        match inventory::options(&self.inventory.path) {
+        match self.inventory.options() {
             Some(options) => error.with_options(&options),
             None => error,
         }
@@ -232,7 +232,7 @@ fn major(inventory: &Inventory, host: &HostName, os: &Os) -> Result<u16> {
             Error::new(
                 Code::Unsupported,
                 format!(
-                    "which PostgreSQL {} has is not known here",
+                    "unknown distribution: {}; pgherd does not know which PostgreSQL it has",
                     if os.pretty.is_empty() {
                         "this system"
                     } else {

@@ -1,4 +1,4 @@
-//! Which of the inventory's hosts are there, and where.
+//! Which of the inventory's hosts exist, and where.
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
@@ -41,7 +41,7 @@ pub(crate) struct HostStatus {
     /// Those of `running` that are to have another address first.
     pub moving: Vec<Move>,
     /// Hosts that carry the cluster's label and are not in the inventory.
-    pub strangers: Vec<HostName>,
+    pub undeclared: Vec<HostName>,
     /// Those, and those of which earlier runs were told.
     pub left: Vec<Left>,
 }
@@ -96,12 +96,12 @@ impl Context {
                 None => hosts.missing.push(host.clone()),
             }
         }
-        hosts.strangers = machines.into_keys().collect();
+        hosts.undeclared = machines.into_keys().collect();
         let told = Found {
             known: self.workspace.members()?,
             ..Found::default()
         };
-        hosts.left = membership::left(&self.inventory, &told, &hosts.strangers);
+        hosts.left = membership::left(&self.inventory, &told, &hosts.undeclared);
         for (host, to) in self.provider.moves(&hosts.running)? {
             let machine = hosts.running.iter_mut().find(|it| it.host == host);
             let Some(machine) = machine else { continue };

@@ -1,4 +1,4 @@
-//! An authority, or certificates, that are valid no longer, or not yet: what is said of them.
+//! Messages about an authority or certificates that have expired or are not valid yet.
 
 use super::{connected::Connected, context::Context, observe::Observed};
 use crate::{
@@ -14,8 +14,7 @@ pub(super) fn note(context: &Context) -> Result<Option<String>> {
     let lapse = context.workspace.authority_lapse(jiff::Timestamp::now())?;
     Ok(lapse.map(|lapse| {
         format!(
-            "the cluster's certificate authority {lapse}: another one takes its place, and every host gets a new \
-             key and certificate; clients that verify need the new pki/ca.crt"
+            "the cluster's certificate authority {lapse}: it is replaced by a new one, and every host gets a new key and certificate; clients that verify need the new pki/ca.crt"
         )
     }))
 }
@@ -30,10 +29,7 @@ pub(super) fn lapsed(context: &Context) -> Result<Option<Error>> {
             format!("the cluster's certificate authority {lapse}"),
         )
         .left("nothing was changed")
-        .hint(format!(
-            "put another one in its place: {}",
-            context.command("up")
-        ))
+        .hint(format!("replace it: {}", context.command("up")))
     }))
 }
 
@@ -55,6 +51,6 @@ impl Connected<'_> {
         let error = found.into_iter().fold(error, Error::cause);
         Err(error
             .left("nothing was changed")
-            .hint(format!("make them anew: {}", self.context.command("up"))))
+            .hint(format!("make new ones: {}", self.context.command("up"))))
     }
 }

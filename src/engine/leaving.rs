@@ -1,4 +1,4 @@
-//! Hosts that left the inventory, when the whole cluster is removed.
+//! Removes hosts that left the inventory, when the whole cluster is removed.
 
 use super::{context::Context, observe::Observed};
 use crate::{
@@ -77,13 +77,10 @@ impl Leaving {
             }
         }
         staying.extend(self.unknown.iter().map(|host| {
-            Error::new(
-                Code::LeftoversRemain,
-                "which roles it had is not known here",
-            )
-            .cause("an earlier version made the cluster, and kept no list of its hosts")
-            .hint("put it back into the inventory, with its roles, and run `pgherd down` again")
-            .on(host)
+            Error::new(Code::LeftoversRemain, "its roles are not known here")
+                .cause("an earlier version made the cluster, and kept no list of its hosts")
+                .hint("put it back into the inventory, with its roles, and run `pgherd down` again")
+                .on(host)
         }));
         Ok((observed, staying))
     }
@@ -107,7 +104,7 @@ impl Leaving {
         let names = names.join(", ");
         let dir = context.inventory.workspace_dir();
         Err(Error::several(
-            format!("{names} left the inventory and could not be cleared"),
+            format!("{names} left the inventory, and pgherd could not clear them"),
             staying,
         )
         .left(format!(

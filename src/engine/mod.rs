@@ -1,5 +1,5 @@
-//! A run, from what the inventory says to a proven cluster: what is there is looked at, planned, done
-//! and proven, and a change that takes several stages goes through them one at a time.
+//! A run, from the inventory to a verified cluster: observe, plan, execute, verify.
+//! A change in several stages goes through them one at a time.
 //!
 //! There is no terminal in here: whoever wanted the run is an [`operator::Operator`].
 

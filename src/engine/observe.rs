@@ -1,4 +1,4 @@
-//! What the hosts are found to be, and what they should be: facts, files, and what etcd and Patroni say.
+//! Observes the hosts: their facts, the files that they should have, and what etcd and Patroni say.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -89,7 +89,7 @@ impl Observed {
             0 => Ok(self),
             1 => Err(self.unreachable.remove(0)),
             count => Err(Error::several(
-                format!("{count} findings: hosts cannot be read, or are not as they must be"),
+                format!("{count} findings: hosts cannot be read, or do not meet the requirements"),
                 self.unreachable,
             )),
         }

@@ -1,5 +1,4 @@
-//! What is done to a running cluster by hand elsewhere, with a guard before and a proof after: `pause`,
-//! `resume`, `reinit`, `restart` and `failover`.
+//! `pause`, `resume`, `reinit`, `restart` and `failover`, each with checks before it and a proof after.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +23,7 @@ use crate::{
     },
     error::{Code, Error, Result},
     event::Event,
-    inventory::{self, HostName},
+    inventory::HostName,
     plan::{
         Plan,
         operate::{self, Seen, Which},
@@ -207,7 +206,7 @@ impl OperationRun<'_> {
             Ok(load) => load,
             Err(error) => {
                 self.run.context.operator.say(&format!(
-                    "note: not measured, since no client comes through: {error}"
+                    "note: not measured, since no client can connect: {error}"
                 ));
                 self.execute(plan, cluster).await?;
                 return Ok(None);
@@ -248,7 +247,7 @@ impl OperationRun<'_> {
             Ok(()) => Ok(load),
             Err(_) => Err(Error::new(
                 Code::ClientsNotServed,
-                format!("no write came through in {} s", GETTING_GOING.as_secs()),
+                format!("no write succeeded within {} s", GETTING_GOING.as_secs()),
             )),
         }
     }
@@ -267,7 +266,7 @@ impl OperationRun<'_> {
             let mut error = proof.error(name).unwrap_or_else(|| {
                 Error::new(
                     Code::ProvenInPart,
-                    format!("the cluster {name} is proven in part only"),
+                    format!("the cluster {name} is verified only in part"),
                 )
             });
             for host in absent {
@@ -322,9 +321,9 @@ impl OperationRun<'_> {
                 format!("the cluster {} fails over again; {leads}", cluster.name())
             }
             Operation::Reinit(_) if proven => {
-                format!("{host} has copied its data anew, and streams; {leads}")
+                format!("{host} has copied its data again, and streams; {leads}")
             }
-            Operation::Reinit(_) => format!("the data on {host} was copied anew; {leads}"),
+            Operation::Reinit(_) => format!("the data on {host} was copied again; {leads}"),
             Operation::Failover { .. } => format!("{host} was made the leader; {leads}"),
             Operation::Restart { .. } if felt.is_empty() => leads,
             Operation::Restart { .. } => format!("{leads}; {felt}"),
@@ -347,7 +346,7 @@ fn paused(seen: &Seen<'_>) -> String {
     let mut text = format!(
         "the cluster {} is paused: nothing fails over until `{}`",
         seen.cluster.name(),
-        inventory::command(&seen.cluster.inventory.path, "resume")
+        seen.cluster.inventory.command("resume")
     );
     let silent: Vec<&str> = seen
         .survey

@@ -1,5 +1,5 @@
-//! The engine's edge: what it tells and asks whoever wanted the run, and how it hands over the run's
-//! events. There is no terminal behind it in a test.
+//! The operator: what the engine tells and asks the person who started the run, and where its events go.
+//! In tests there is no terminal behind it.
 
 use std::path::PathBuf;
 

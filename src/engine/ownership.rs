@@ -1,4 +1,4 @@
-//! Whose hosts these are: a cluster's name can be had twice, its id cannot.
+//! Which cluster the hosts belong to: two clusters can have one name, but not one id.
 //!
 //! The id is in the workspace's secrets, on everything that pgherd has made as a label or tag, and on
 //! every host in a file. What earlier versions have made has no such label; where a host says nothing
@@ -19,7 +19,7 @@ use crate::{
     contract::MARKER,
     error::{Code, Error, Result},
     event::Events,
-    inventory::{self, HostName, Inventory},
+    inventory::{HostName, Inventory},
     machine::Machine,
     provider::Resource,
     remote::Script,
@@ -113,9 +113,9 @@ pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &
             Err((host, why)) => (host, why),
         };
         let inventory = &context.inventory;
-        return Err(Error::new(Code::HostOfAnotherCluster, "it is not known whose this host is")
+        return Err(Error::new(Code::HostOfAnotherCluster, "it is not known which cluster this host belongs to")
             .on(host)
-            .cause(format!("it carries no id, as those that earlier versions made, and cannot be told by its mark: {why}"))
+            .cause(format!("it has no id, like all hosts that earlier versions made, and its mark cannot be read: {why}"))
             .left("nothing was removed")
             .hint(copy(inventory))
             .hint(removal(inventory, None)));
@@ -152,10 +152,10 @@ pub(crate) fn removable(
         let there: Vec<&str> = ids.iter().map(|id| named(id.as_deref())).collect();
         return Err(Error::new(
             Code::InvalidArguments,
-            "nothing is there of the cluster with that id",
+            "nothing exists of the cluster with that id",
         )
         .cause(format!(
-            "what is called {} has the id {}",
+            "the host or resource {} has the id {}",
             inventory.cluster,
             there.join(", ")
         ))
@@ -187,7 +187,7 @@ fn anothers(inventory: &Inventory, found: &ById<'_>, ours: &str) -> Error {
     let cluster = &inventory.cluster;
     let mut error = Error::new(
         Code::NameTaken,
-        format!("another cluster is called {cluster} too"),
+        format!("another cluster has the same name, {cluster}"),
     )
     .cause(format!("the cluster of this folder has the id {ours}"))
     .excerpt("found", list(found))
@@ -209,7 +209,7 @@ fn lost(inventory: &Inventory, found: &ById<'_>) -> Error {
     let error = Error::new(
         Code::WorkspaceMissing,
         format!(
-            "a cluster {} is there, and was not made from this folder",
+            "a cluster {} exists, and was not made from this folder",
             inventory.cluster
         ),
     )
@@ -227,16 +227,15 @@ fn lost(inventory: &Inventory, found: &ById<'_>) -> Error {
 
 fn copy(inventory: &Inventory) -> String {
     format!(
-        "copy {} from the folder, or the machine, where the cluster was made: its passwords, keys and \
-         certificates are in it",
+        "copy {} from the folder or the machine where the cluster was made: it has the cluster's passwords, keys and certificates",
         folder(inventory)
     )
 }
 
 fn removal(inventory: &Inventory, id: Option<&str>) -> String {
-    let down = inventory::command(&inventory.path, "down");
+    let down = inventory.command("down");
     format!(
-        "if that is to go for good, with all of its data: {down} --cluster-id {}",
+        "to remove that cluster for good, with all of its data: {down} --cluster-id {}",
         named(id)
     )
 }
@@ -288,20 +287,17 @@ async fn no_cluster(inventory: &Inventory) -> Error {
         false => answering(inventory).await,
     };
     if answering.is_empty() {
-        return error.hint(format!(
-            "make it: {}",
-            inventory::command(&inventory.path, "up")
-        ));
+        return error.hint(format!("create it: {}", inventory.command("up")));
     }
     error
         .cause(format!(
-            "its hosts answer as those of a cluster do: {}",
+            "its hosts answer like hosts of a cluster: {}",
             answering.join(", ")
         ))
         .hint(copy(inventory))
         .hint(format!(
-            "if they are to become this cluster, see what stands in its way: {}",
-            inventory::command(&inventory.path, "plan")
+            "to use them for this cluster, see what is in the way: {}",
+            inventory.command("plan")
         ))
 }
 

@@ -1,4 +1,4 @@
-//! What `up` would do, as far as it can be known while not everything is there.
+//! What `up` would do, as far as it is known while some hosts do not exist.
 
 use super::{
     at_work::{self, AtWork},
@@ -14,7 +14,7 @@ use crate::{
     facts::{Facts, Os},
     inventory::HostName,
     plan::{Found, Plan},
-    provider::Outlook,
+    provider::Preflight,
     render,
     workspace::Renewal,
 };
@@ -75,11 +75,11 @@ impl Context {
     /// that does not know this machine: then that comes first, and what they need is seen after it.
     pub(crate) async fn preview(&self, hosts: HostStatus, drift: Vec<String>) -> Result<Preview> {
         let absent = hosts.absent();
-        let Outlook {
+        let Preflight {
             made: mut notes,
             doubts,
         } = if absent.is_empty() {
-            Outlook::default()
+            Preflight::default()
         } else {
             let key = self.workspace.identity()?.public_key;
             self.provider.preflight(&absent, &key).await?

@@ -1,5 +1,5 @@
-//! The way of psql to PostgreSQL: through the HAProxy host's SSH connection, so that it works wherever
-//! `up` does, and with TLS on the cluster's certificate is verified in full.
+//! Connects psql to PostgreSQL through the HAProxy host's SSH connection, so that it works wherever `up`
+//! does. With TLS, the cluster's certificate is verified in full.
 
 use std::slice;
 

@@ -1,4 +1,4 @@
-//! The way of a person to a host: a shell, its journal, or psql.
+//! Connects a person to a host: a shell, its journal, or psql.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! What `down` does: the hosts that pgherd made go, or what it put on hosts that are there anyway, and
-//! it is looked at again that nothing is left.
+//! `down`: removes the hosts that pgherd made, or what it installed on existing hosts, and checks that
+//! nothing is left.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     if request.cluster_id.is_some() && !context.provider.owns_hosts() {
         return Err(Error::new(
             Code::InvalidArguments,
-            "--cluster-id is for hosts that pgherd has made",
+            "--cluster-id works only for hosts that pgherd has made",
         )
         .cause("the hosts of this inventory are yours, and stay"));
     }

@@ -1,4 +1,4 @@
-//! A run, from its first event to its report: what every verb that works has in common.
+//! A run, from its first event to its report: what all verbs with a run have in common.
 
 use std::path::PathBuf;
 

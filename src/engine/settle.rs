@@ -1,4 +1,4 @@
-//! Plans in rounds, on hosts that are connected, until the cluster is what the inventory says, and proven.
+//! Plans in rounds on connected hosts, until the cluster has the inventory's state and is verified.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     cluster::{Cluster, KnownHost},
     error::{Code, Error, Result},
     event::Event,
-    inventory::{self, HostName, Inventory},
+    inventory::{HostName, Inventory},
     plan::{self, PAUSED, membership},
 };
 
@@ -82,7 +82,7 @@ pub(super) async fn settle(
     let status = connected.context.command("status");
     Err(Error::new(
         Code::ClusterNotAsDeclared,
-        "what the databases need cannot be told, though etcd answers",
+        "pgherd cannot find out what the databases need, although etcd answers",
     )
     .hint(format!("how it is: {status}")))
 }
@@ -95,7 +95,7 @@ async fn round(
     cancel: &CancellationToken,
 ) -> Result<Option<Arc<Cluster>>> {
     let context = connected.context;
-    let stop = || Error::interrupted().hint("run the same command again: it takes up from here");
+    let stop = || Error::interrupted().hint("run the same command again: it continues from here");
     // What cannot be reached is `render`'s to name, and not to wait for.
     let whole = |observed: Observed| match verb {
         Verb::Up => observed.whole(),
@@ -167,18 +167,18 @@ fn keep_members(context: &Context, mut hosts: Vec<KnownHost>) -> Result<()> {
 
 /// The error of a `render` that could not look at every host.
 fn left_out(mut unreachable: Vec<Error>, absent: &[HostName], inventory: &Inventory) -> Error {
-    let up = inventory::command(&inventory.path, "up");
+    let up = inventory.command("up");
     unreachable.extend(absent.iter().map(|host| {
         Error::new(Code::HostNotRunning, "the host does not run")
             .on(host)
             .hint(format!("make or start it: {up}"))
     }));
-    let render = inventory::command(&inventory.path, "render");
+    let render = inventory.command("render");
     let error = match unreachable.len() {
         1 => unreachable.remove(0),
-        count => Error::several(format!("{count} hosts could not be looked at"), unreachable),
+        count => Error::several(format!("{count} hosts could not be reached"), unreachable),
     };
     error
-        .left("the other hosts are as rendered; the cluster as a whole is not proven")
+        .left("the other hosts are as rendered; the cluster as a whole is not verified")
         .hint(format!("once they can be reached: {render}"))
 }

@@ -1,4 +1,4 @@
-//! What there is of a cluster, for those who only look: its services, and who belongs to it.
+//! The state of a cluster for verbs that only look: its services and its members.
 
 use super::{
     at_work::{self, AtWork},
@@ -34,16 +34,16 @@ pub(crate) async fn look(context: &Context, hosts: &HostStatus) -> Result<Status
     let (events, _quiet) = Events::channel();
     context
         .on(hosts.some(context)?, &events, async |connected| {
-            gather(connected, &hosts.strangers).await
+            gather(connected, &hosts.undeclared).await
         })
         .await
 }
 
-async fn gather(connected: &Connected<'_>, strangers: &[HostName]) -> Result<Status> {
+async fn gather(connected: &Connected<'_>, undeclared: &[HostName]) -> Result<Status> {
     let observed = connected.look().await?;
     let services = connected.prover(&observed).show(&observed.found).await;
     Ok(Status {
-        left: membership::left(&connected.context.inventory, &observed.found, strangers),
+        left: membership::left(&connected.context.inventory, &observed.found, undeclared),
         differs: membership::findings(&observed.cluster, &observed.found),
         certificates: Certificates::of(connected.context, &observed, &connected.http.lapsed())?,
         services,

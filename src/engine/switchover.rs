@@ -1,4 +1,4 @@
-//! A planned change of leader: what it costs is measured.
+//! A planned change of leader, and how long it takes.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The cluster, taken for a verb that changes something.
+//! The cluster, locked for a verb that changes something.
 
 use tokio_util::sync::CancellationToken;
 

@@ -1,4 +1,4 @@
-//! Runs without a terminal: hosts, provider and operator are played, and everything between them is real.
+//! Runs without a terminal: hosts, provider and operator are fakes, and everything between them is real.
 
 mod answers;
 mod apply;

@@ -1,4 +1,4 @@
-//! A cluster that runs and is to speak TLS, or no longer to: it goes there one stage at a time.
+//! Turns TLS on or off on a running cluster, one stage at a time.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ pub(super) fn note(tls: TlsStage, inventory: &Inventory) -> Option<String> {
         (TlsStage::Off | TlsStage::Required, _) => return None,
     };
     Some(format!(
-        "TLS is turned {what} while the cluster runs: {left}, and the others follow in the same run"
+        "TLS is turned {what} while the cluster runs: {left}; the others follow in the same run"
     ))
 }
 

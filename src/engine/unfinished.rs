@@ -1,4 +1,4 @@
-//! Changes in several stages that were begun and not completed.
+//! Changes in several stages that were begun and are not complete.
 
 use super::{context::Context, tls_migration};
 use crate::{

@@ -1,4 +1,4 @@
-//! The topology as it changes.
+//! The topology as it changes, for `status --watch`.
 //!
 //! Every host is asked by itself, again and again, so that one that does not answer holds up nobody.
 

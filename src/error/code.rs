@@ -1,4 +1,4 @@
-//! What failed, as a word that scripts and runbooks can tell apart.
+//! The codes of errors: one word for each, by which scripts and runbooks can tell errors apart.
 //!
 //! The words are part of the command line's contract: a word is never given another meaning, and one
 //! that is not needed any more stays reserved. docs/errors.md is made of this table.
@@ -51,94 +51,94 @@ codes! {
         /// An argument or an environment variable is wrong, or two of them do not fit together.
         InvalidArguments = "invalid-arguments", Input,
             "see what the command takes: add --help to it";
-        /// A question had to be asked, and there was no terminal to ask it on.
+        /// pgherd had to ask a question, and there is no terminal.
         ConfirmationNeeded = "confirmation-needed", Input,
-            "agree beforehand with --yes, or run it at a terminal";
-        /// There is no inventory at the path.
+            "agree beforehand with --yes, or run it in a terminal";
+        /// There is no inventory at this path.
         InventoryNotFound = "inventory-not-found", Input,
             "write one with `pgherd init`, or name yours with -i FILE";
-        /// The inventory's text is not YAML, or a key or a value in it is wrong.
+        /// The inventory is not valid YAML, or a key or a value in it is wrong.
         InventoryInvalid = "inventory-invalid", Input,
             "correct the line; docs/inventory.md has each key and its values";
-        /// No host or member has the name.
+        /// No host or member has this name.
         HostUnknown = "host-unknown", Input,
-            "see which hosts there are: pgherd status";
+            "list the hosts: pgherd status";
         /// A file that you name (an inventory, a key, a bundle, a folder) cannot be read or used.
         FileUnusable = "file-unusable", Input,
-            "look at the file's path, owner and mode: ls -l FILE";
-        /// A template of yours cannot be read or rendered, or replaces none of pgherd's.
+            "check the file's path, owner and mode: ls -l FILE";
+        /// One of your templates cannot be read or rendered, or replaces no template of pgherd's.
         TemplateInvalid = "template-invalid", Input,
             "compare it with the template that it replaces: docs/templates.md";
-        /// A file of secrets, yours or the workspace's, has a mistake or lacks a password.
+        /// A secrets file, yours or the workspace's, has a mistake or lacks a password.
         SecretsInvalid = "secrets-invalid", Input,
             "correct the file; its form is in docs/inventory.md, under `secrets`";
-        /// The file that is to be written is there already, or cannot be written.
+        /// The output file exists already, or cannot be written.
         OutputUnwritable = "output-unwritable", Input,
-            "name another file, or a folder in which you may write";
-        /// A run is named that was not kept, or the name fits several.
+            "name another file, or a folder that you may write to";
+        /// The named run was not kept, or the name fits several runs.
         RunUnknown = "run-unknown", Input,
-            "name one of the runs that are listed, by enough of its beginning";
-        /// No run of the cluster was kept on this machine.
+            "name one of the listed runs; its first characters are enough if they are unique";
+        /// This machine has no record of a run of the cluster.
         RunNotKept = "run-not-kept", Failed,
-            "make one: pgherd up";
-        /// The provider, the hosts or this build of pgherd cannot do what was asked for.
+            "start a run: pgherd up";
+        /// The provider, the hosts or this build of pgherd cannot do this.
         Unsupported = "unsupported", Input,
             "see what each provider can do: docs/inventory.md and docs/drills.md";
-        /// What the inventory says of its provider (subnet, address, image, volume, region) does not fit what is there.
+        /// A setting of the provider (subnet, address, image, volume, region) does not fit what exists there.
         ProviderSettingUnusable = "provider-setting-unusable", Input,
-            "change it under `provider` or at the host in the inventory";
+            "change it in the inventory, under `provider` or at the host";
     }
 
-    "Inventory and hosts do not fit together" {
+    "The inventory and the hosts do not match" {
         /// The hosts have another cluster name, data directory, version or identity than the inventory says.
         InventoryContradictsHosts = "inventory-contradicts-hosts", Input,
-            "correct the inventory so that it says what the hosts have";
-        /// The cluster's members are not those that the inventory declares.
+            "correct the inventory so that it matches the hosts";
+        /// The cluster's members are not those of the inventory.
         MembershipDiffers = "membership-differs", Input,
-            "declare the members that the cluster has: docs/members.md";
-        /// The cluster is not as the inventory says, or not as it should be, and this verb needs that.
+            "put the cluster's members into the inventory: docs/members.md";
+        /// The cluster differs from the inventory, or is not healthy, and this verb needs a cluster that is as it should be.
         ClusterNotAsDeclared = "cluster-not-as-declared", Failed,
-            "see what differs: pgherd plan; and make it so: pgherd up";
-        /// The cluster, as it is now, does not allow what was asked for.
+            "see what differs: pgherd plan; then correct it: pgherd up";
+        /// The cluster's present state does not allow this.
         NotPossibleNow = "not-possible-now", Input,
             "see how the cluster is: pgherd status";
         /// There is no cluster of this name.
         ClusterNotFound = "cluster-not-found", Failed,
-            "make it: pgherd up";
-        /// A host is stopped, missing, or went away while it was needed.
+            "create it: pgherd up";
+        /// A host is stopped or missing, or disappeared during the run.
         HostNotRunning = "host-not-running", Failed,
             "start what does not run: pgherd up";
-        /// Hosts could not be compared with the inventory.
+        /// pgherd could not compare the hosts with the inventory.
         HostsNotCompared = "hosts-not-compared", Failed,
             "see which hosts can be reached: pgherd status";
-        /// Containers, instances or networks are not as the inventory asks, and cannot be changed in place.
+        /// Containers, instances or networks differ from the inventory, and cannot be changed in place.
         InfrastructureDiffers = "infrastructure-differs", Failed,
-            "correct the inventory, or make the host anew";
+            "correct the inventory, or create the host again";
     }
 
-    "Another run, and whose things are" {
-        /// Another run on this machine is at work on the cluster.
+    "Other runs, and what belongs to somebody else" {
+        /// Another run on this machine is working on the cluster.
         WorkspaceLocked = "workspace-locked", Failed,
             "wait until it has ended, and run the same command again";
-        /// Another run, from elsewhere, is at work on the cluster: it has the lease on the hosts, or is making them.
+        /// A run from another machine is working on the cluster: it has the lease on the hosts, or is creating them.
         LeaseHeld = "lease-held", Failed,
             "wait until it has ended, and run the same command again";
-        /// No host gave this run the lease, so that another run could be at work at the same time.
+        /// This run got the lease on no host, so another run could work at the same time.
         LeaseNotTaken = "lease-not-taken", Failed,
-            "see that root can lock /run/pgherd.lease on the hosts";
-        /// The run lost its lease on the hosts and stopped: another run has had it since.
+            "check that root can lock /run/pgherd.lease on the hosts";
+        /// The run lost its lease on the hosts and stopped: another run has taken the lease since.
         LeaseLost = "lease-lost", Failed,
-            "see that this machine reaches the hosts, and run the same command again";
-        /// A host is another cluster's, or it cannot be told whose it is.
+            "check that this machine reaches the hosts, and run the same command again";
+        /// A host belongs to another cluster, or pgherd cannot tell which cluster it belongs to.
         HostOfAnotherCluster = "host-of-another-cluster", Failed,
-            "name hosts in the inventory that no other cluster has";
-        /// A newer pgherd has been at work on the host.
+            "use hosts in the inventory that no other cluster has";
+        /// A newer version of pgherd has worked on the host.
         HostOfNewerPgherd = "host-of-newer-pgherd", Failed,
-            "use that version of pgherd, or a newer one";
-        /// A name that is needed (of a container, network, security group or key pair) is taken by something that is not this cluster's.
+            "use that version of pgherd or a newer one";
+        /// A name that pgherd needs (of a container, network, security group or key pair) belongs to something that is not this cluster's.
         NameTaken = "name-taken", Failed,
-            "give the cluster another name, or remove what has it if nobody needs it";
-        /// Something is on the host that pgherd would write, start or use, and pgherd did not make it.
+            "give the cluster another name, or remove what has this name if nobody needs it";
+        /// The host has something that pgherd would write, start or use, and that pgherd did not make.
         ForeignSoftware = "foreign-software", Failed,
             "remove it if nobody needs it, or use another host: docs/hosts.md";
         /// There is data that pgherd did not make for this cluster.
@@ -146,8 +146,8 @@ codes! {
             "save it elsewhere, or set postgresql.data_dir to another folder";
         /// Others are connected to the cluster, and would be cut off.
         ClientsConnected = "clients-connected", Failed,
-            "wait until they have ended, or agree to it with --despite-clients";
-        /// Something of the cluster is left after it was removed.
+            "wait until they have disconnected, or agree to it with --despite-clients";
+        /// Something is left of the cluster after its removal.
         LeftoversRemain = "leftovers-remain", Failed,
             "run `pgherd down` again: it removes the rest";
     }
@@ -155,38 +155,38 @@ codes! {
     "This machine and the workspace" {
         /// A file of pgherd's own on this machine cannot be read or written.
         LocalFileFailed = "local-file-failed", Failed,
-            "look at the folder's owner and mode, and whether the disk is full: df -h";
+            "check the folder's owner and mode, and whether the disk is full: df -h";
         /// This machine could not do something that pgherd needs: start a program, make a key, take a signal.
         LocalSystemFailed = "local-system-failed", Failed,
-            "see that ssh, ssh-keygen and the program that is named are installed here";
-        /// The workspace, or a file in it, is not yours alone, so that it is not trusted.
+            "check that ssh, ssh-keygen and the named program are installed on this machine";
+        /// The workspace, or a file in it, does not belong only to you, so pgherd does not trust it.
         WorkspaceUntrusted = "workspace-untrusted", Input,
-            "use a folder that belongs to you and that is no link";
-        /// The workspace, or a file in it, is gone while the cluster is there.
+            "use a folder that belongs to you and is not a link";
+        /// The workspace, or a file in it, is missing, and the cluster exists.
         WorkspaceMissing = "workspace-missing", Failed,
-            "restore .pgherd/CLUSTER from a backup, or copy it from where the cluster was made";
+            "restore .pgherd/CLUSTER from a backup, or copy it from the machine on which the cluster was made";
         /// A file in the workspace is damaged.
         WorkspaceDamaged = "workspace-damaged", Failed,
             "restore .pgherd/CLUSTER from a backup";
         /// A certificate or a key of the workspace is damaged, missing or cannot be used.
         CertificateUnusable = "certificate-unusable", Failed,
             "restore .pgherd/CLUSTER/pki from a backup";
-        /// Certificates of the cluster have ended, or are not valid yet.
+        /// Certificates of the cluster have expired, or are not valid yet.
         CertificatesNotValid = "certificates-not-valid", Failed,
-            "see when each ends: pgherd status; and make new ones: pgherd rotate certs";
+            "see when each expires: pgherd status; then make new ones: pgherd rotate certs";
     }
 
-    "The way to the hosts" {
-        /// No SSH connection to the host came about.
+    "Connections to the hosts" {
+        /// pgherd could not open an SSH connection to the host.
         SshUnreachable = "ssh-unreachable", Failed,
-            "see that the host runs, and that its address and ssh.port are right";
+            "check that the host runs, and that its address and ssh.port are right";
         /// The host answered, and did not accept the SSH key or the user.
         SshPermissionDenied = "ssh-permission-denied", Failed,
-            "look at ssh.user and ssh.identity_file, and at authorized_keys on the host";
+            "check ssh.user and ssh.identity_file, and authorized_keys on the host";
         /// An SSH connection broke while it was in use.
         SshConnectionLost = "ssh-connection-lost", Failed,
             "run the same command again: every step can be repeated";
-        /// The host shows another SSH host key than the one that is known.
+        /// The host shows another SSH host key than the known one.
         HostKeyMismatch = "host-key-mismatch", Failed,
             "find out why before you trust it: docs/security.md";
         /// The host's SSH key is not trusted yet.
@@ -197,41 +197,41 @@ codes! {
             "correct the hosts' addresses in the inventory";
         /// sshd on the host refuses to forward connections.
         SshForwardingRefused = "ssh-forwarding-refused", Failed,
-            "let it in sshd_config: AllowTcpForwarding local; then: systemctl reload ssh";
+            "allow it in sshd_config: AllowTcpForwarding local; then: systemctl reload ssh";
         /// sshd on the host opens too few sessions on a connection.
         SshSessionsRefused = "ssh-sessions-refused", Failed,
-            "let it open more in sshd_config: MaxSessions 10";
-        /// The login on the host did not run what it was given.
+            "allow more in sshd_config: MaxSessions 10";
+        /// The login on the host did not run pgherd's command.
         SshLoginUnusable = "ssh-login-unusable", Failed,
-            "see that the user's shell is a plain sh or bash, without a forced command";
+            "check that the user's shell is a plain sh or bash, without a forced command";
         /// The SSH user may not become root.
         NotRoot = "not-root", Failed,
-            "let the user run sudo without a password, or set ssh.user to root";
-        /// A host, a service or a file on a host says something that pgherd cannot read.
+            "allow the user to run sudo without a password, or set ssh.user to root";
+        /// pgherd cannot read the answer of a host or a service, or a file on a host.
         AnswerUnusable = "answer-unusable", Failed,
-            "look at what it says; if that is as it should be, report it with the run's events.jsonl";
+            "look at the answer or the file; if it is as it should be, report this with the run's events.jsonl";
     }
 
-    "What hosts must offer" {
-        /// The host's operating system is not one that pgherd knows.
+    "Requirements of hosts" {
+        /// pgherd does not support the host's operating system.
         SystemUnsupported = "system-unsupported", Failed,
             "use a host with one of the systems in docs/hosts.md";
-        /// The host lacks something that is needed.
+        /// The host lacks something that pgherd needs.
         RequirementUnmet = "requirement-unmet", Failed,
             "give the host what it lacks: docs/hosts.md";
         /// The host's clock is wrong.
         ClockWrong = "clock-wrong", Failed,
-            "set it, and see that it is kept: timedatectl";
-        /// A file system on the host has too little room.
+            "set it, and check that it stays synchronized: timedatectl";
+        /// A filesystem on the host has too little space.
         DiskFull = "disk-full", Failed,
-            "make room on the host: df -h; df -i";
-        /// Packages that are needed are held back.
+            "free space on the host: df -h; df -i";
+        /// Packages that pgherd needs are held back.
         PackagesHeld = "packages-held", Failed,
-            "see which: apt-mark showhold; and let them come: apt-mark unhold PACKAGE";
-        /// The host reaches no source of packages.
+            "list them: apt-mark showhold; and release them: apt-mark unhold PACKAGE";
+        /// The host reaches no package source.
         PackagesUnreachable = "packages-unreachable", Failed,
-            "look at the host's DNS, routes and proxy";
-        /// A port that is needed is taken.
+            "check the host's DNS, routes and proxy";
+        /// A port that pgherd needs is in use.
         PortInUse = "port-in-use", Failed,
             "stop what listens there, or choose another port in the inventory";
     }
@@ -240,103 +240,103 @@ codes! {
         /// A script on a host failed.
         ScriptFailed = "script-failed", Failed,
             "correct what its output names, and run the same command again: it goes on from there";
-        /// Something did not end, or did not become what it should, in time.
+        /// Something did not finish, or did not reach the expected state, in time.
         StepTimedOut = "step-timed-out", Failed,
             "see how the cluster is: pgherd status; then run the same command again";
-        /// A unit dies again and again.
+        /// A unit keeps crashing.
         ServiceKeepsDying = "service-keeps-dying", Failed,
             "see why: pgherd logs HOST UNIT";
         /// A service does not answer on its port.
         ServiceUnreachable = "service-unreachable", Failed,
             "see how the service is: pgherd status; and its journal: pgherd logs HOST UNIT";
-        /// A service was asked and gave no answer in time; what was asked for may still come about.
+        /// A service did not answer in time. What it was asked to do may still happen.
         ServiceTimedOut = "service-timed-out", Failed,
-            "see what came of it: pgherd status";
+            "see what happened: pgherd status";
         /// A service answered, and refused.
         ServiceRefused = "service-refused", Failed,
             "look at its answer, and at its journal: pgherd logs HOST UNIT";
-        /// A client cannot write or read through HAProxy as it should.
+        /// A client cannot write or read through HAProxy.
         ClientsNotServed = "clients-not-served", Failed,
             "see where the ports lead: pgherd status; and why: pgherd verify";
-        /// TLS with a service came to nothing.
+        /// A TLS connection to a service failed.
         TlsFailed = "tls-failed", Failed,
-            "see the certificates: pgherd status; and make new ones: pgherd rotate certs";
+            "see the certificates: pgherd status; then make new ones: pgherd rotate certs";
     }
 
     "etcd, Patroni and PostgreSQL" {
         /// No etcd answers.
         EtcdUnreachable = "etcd-unreachable", Failed,
             "see why: pgherd logs HOST etcd; and start what does not run: pgherd up";
-        /// etcd has lost its data, and which database is the newest cannot be told.
+        /// etcd has lost its data, and pgherd cannot tell which database is the newest.
         EtcdDataLost = "etcd-data-lost", Failed,
             "bring all hosts back, and run the same command again: docs/recovery.md";
         /// Patroni does not answer on a member.
         PatroniUnreachable = "patroni-unreachable", Failed,
             "see why: pgherd logs HOST patroni; and start what does not run: pgherd up";
-        /// Patroni does something else at the moment.
+        /// Patroni is busy with something else.
         PatroniBusy = "patroni-busy", Failed,
             "wait until it has ended, and run the same command again";
-        /// Patroni does not know yet what became of a change of leader.
+        /// Patroni does not know the outcome of a change of leader yet.
         FailoverUndecided = "failover-undecided", Failed,
             "see who leads: pgherd status";
         /// The cluster has no leader.
         NoLeader = "no-leader", Failed,
             "see why: pgherd status; and docs/recovery.md";
-        /// No replica, or not the one that was named, can take over.
+        /// No replica can take over, or the named one cannot.
         NoCandidate = "no-candidate", Failed,
             "see how far the replicas are: pgherd status";
-        /// The member that was to lead did not become the leader.
+        /// The chosen member did not become the leader.
         NotPromoted = "not-promoted", Failed,
             "see who leads, and how the members are: pgherd status";
         /// The cluster changed between the question and the change.
         ClusterChanged = "cluster-changed", Failed,
-            "run the same command again: it tells what would be done now";
-        /// The cluster is paused, so that Patroni would not act.
+            "run the same command again: it says what it would do now";
+        /// The cluster is paused, so Patroni does not act.
         ClusterPaused = "cluster-paused", Failed,
             "resume it first: pgherd resume";
-        /// PostgreSQL would not start with the parameters that the inventory asks for.
+        /// PostgreSQL would not start with the inventory's parameters.
         ParametersRefused = "parameters-refused", Failed,
             "correct postgresql.parameters in the inventory";
-        /// No connection to PostgreSQL came about, or it was lost.
+        /// A connection to PostgreSQL failed, or was lost.
         PostgresqlUnreachable = "postgresql-unreachable", Failed,
             "see who leads and what answers: pgherd status";
-        /// PostgreSQL refused a statement, or gave no answer to it.
+        /// PostgreSQL refused a statement, or did not answer it.
         StatementFailed = "statement-failed", Failed,
-            "see how the members are: pgherd status; and their log: pgherd logs HOST patroni";
-        /// Clients have taken every connection that PostgreSQL gives.
+            "see how the members are: pgherd status; and read their log: pgherd logs HOST patroni";
+        /// Clients use all connections of PostgreSQL.
         ConnectionsExhausted = "connections-exhausted", Failed,
             "end sessions that nobody needs, or raise max_connections under postgresql.parameters";
-        /// The superuser's role cannot log in any more, or is none.
+        /// The superuser's role can no longer log in, or is no superuser.
         SuperuserBroken = "superuser-broken", Failed,
-            "give the role its rights back in single-user mode: docs/recovery.md";
+            "restore the role's rights in single-user mode: docs/recovery.md";
         /// A database is damaged.
         DataDamaged = "data-damaged", Failed,
-            "put back what is missing, or have the data copied from another member: docs/recovery.md";
-        /// The databases on the hosts are not one cluster's, or not those that etcd knows.
+            "restore what is missing, or copy the data from another member: docs/recovery.md";
+        /// The databases on the hosts do not belong to one cluster, or are not those that etcd knows.
         DataDiffers = "data-differs", Failed,
-            "find out which data is the right one, and move the other data directory away";
+            "find out which database is the right one, and move the other data directory away";
         /// A change of passwords, keys or certificates could not be completed.
         RotationIncomplete = "rotation-incomplete", Failed,
-            "run the same command again: it takes up where it stopped";
+            "run the same command again: it continues where it stopped";
     }
 
     "Proof and drills" {
-        /// The cluster does not hold: a check of the proof failed.
+        /// The cluster is not healthy: a check failed.
         ClusterBroken = "cluster-broken", Broken,
             "see how it is: pgherd status; each check is in docs/verify.md";
-        /// What can be reached holds, and the rest could not be proven.
+        /// What pgherd could reach is healthy; it could not verify the rest.
         ProvenInPart = "proven-in-part", Broken,
-            "bring back the hosts that are missing, and prove it again: pgherd verify";
-        /// A drill was played, and the cluster did not hold.
+            "bring back the missing hosts, and verify again: pgherd verify";
+        /// A drill ran, and the cluster failed it.
         DrillFailed = "drill-failed", Broken,
             "see what clients saw: pgherd report";
-        /// A drill could not be played.
+        /// A drill could not run.
         DrillAborted = "drill-aborted", Failed,
-            "see how the cluster is: pgherd status; then play it again";
+            "see how the cluster is: pgherd status; then run the drill again";
         /// The cluster did not become whole again after a drill.
         ClusterNotRestored = "cluster-not-restored", Failed,
-            "see what is missing: pgherd status; and put it right: pgherd up";
-        /// Something would change.
+            "see what is missing: pgherd status; then repair it: pgherd up";
+        /// A run would change something.
         ChangesPending = "changes-pending", Pending,
             "make the changes: pgherd up";
     }
@@ -345,61 +345,61 @@ codes! {
         /// No container engine answers.
         EngineUnreachable = "engine-unreachable", Failed,
             "see whether `docker ps` answers; if not, start the engine";
-        /// You may not use the container engine.
+        /// Permission denied on the container engine's socket.
         EngineDenied = "engine-denied", Failed,
             "run pgherd with sudo, or join the engine's group";
         /// The container engine is too old, or could not do something.
         EngineFailed = "engine-failed", Failed,
-            "look at the engine's own words, and at its journal: journalctl -u docker";
-        /// The image of a host is not there, could not be made, or lacks something.
+            "read the engine's message and its journal: journalctl -u docker";
+        /// The image of a host is missing, could not be built, or lacks something.
         ImageUnavailable = "image-unavailable", Failed,
-            "name another image in the inventory, or see why this one cannot be had";
-        /// A network for the hosts cannot be had as it is needed.
+            "name another image in the inventory, or find out why this one is not available";
+        /// A network for the hosts cannot be created as pgherd needs it.
         NetworkUnsuitable = "network-unsuitable", Failed,
             "name another subnet under `provider` in the inventory";
-        /// A host was made, and did not come up.
+        /// A host was created, and did not start.
         HostDidNotStart = "host-did-not-start", Failed,
-            "run the same command again; if it stays so, look at the host's console or log";
+            "run the same command again; if it fails again, look at the host's console or log";
     }
 
     "AWS" {
-        /// There are no AWS credentials, or AWS does not take them.
+        /// There are no AWS credentials, or AWS does not accept them.
         AwsCredentials = "aws-credentials", Failed,
-            "log in again (`aws sso login`), or see AWS_PROFILE and provider.profile";
+            "log in again (`aws sso login`), or check AWS_PROFILE and provider.profile";
         /// AWS does not answer.
         AwsUnreachable = "aws-unreachable", Failed,
-            "see that provider.region is right, and that this machine reaches its endpoint";
+            "check that provider.region is right, and that this machine reaches its endpoint";
         /// The credentials lack a permission.
         AwsDenied = "aws-denied", Failed,
-            "docs/iam-policy.json is the smallest policy that suffices";
-        /// The zone has no room for the instance type now.
+            "docs/iam-policy.json is the smallest policy that is enough";
+        /// The zone has no capacity for the instance type now.
         AwsNoCapacity = "aws-no-capacity", Failed,
             "run the same command again later, or give the host another zone or instance type";
         /// A quota of the account is used up.
         AwsQuota = "aws-quota", Failed,
-            "ask for more in the Service Quotas console, or remove what is not needed";
+            "request more in the Service Quotas console, or remove what is not needed";
         /// AWS throttles the account.
         AwsThrottled = "aws-throttled", Failed,
-            "run the same command again: it takes up from here";
+            "run the same command again: it continues from here";
         /// AWS refused a call for another reason.
         AwsFailed = "aws-failed", Failed,
-            "look at AWS's own words; what is called is in docs/aws.md";
+            "read AWS's message; docs/aws.md lists the calls";
     }
 
-    "All the rest" {
-        /// Several things failed; each is told with a code of its own.
+    "Other errors" {
+        /// Several things failed; each has a code of its own.
         SeveralFailures = "several-failures", Failed,
             "look at each of them: it has a code and a hint of its own";
-        /// Several mistakes in what was given; each is told with a code of its own.
+        /// The input has several mistakes; each has a code of its own.
         SeveralMistakes = "several-mistakes", Input,
             "look at each of them: it has a code and a hint of its own";
         /// The run was stopped.
         Interrupted = "interrupted", Interrupted,
             "run the same command again: it goes on from here";
-        /// What was asked about was not confirmed.
+        /// You did not confirm.
         NotConfirmed = "not-confirmed", Interrupted,
             "run the same command again to be asked once more";
-        /// pgherd contradicts itself: a mistake in pgherd.
+        /// pgherd has a bug: it found a contradiction in its own state.
         InternalError = "internal-error", Failed,
             "report it, with the message and the run's events.jsonl";
     }

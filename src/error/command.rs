@@ -1,4 +1,4 @@
-//! Commands in hints, as they are to be typed.
+//! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
 pub(crate) const VERBS: [&str; 18] = [

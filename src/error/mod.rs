@@ -1,4 +1,4 @@
-//! One error type: what failed, where, why, what is left, and what to do.
+//! The error type: what failed, where, why, what is left, and what to do.
 
 mod code;
 mod command;

@@ -1,4 +1,4 @@
-//! The steps that speak to the cluster rather than to a host's shell.
+//! Steps that talk to the cluster and need no shell on a host.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Why a step failed: the units' own words, on the hosts that are at fault.
+//! Finds out why a step failed: the lines of the journal, from the host at fault.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ pub(super) async fn explain(error: Error, step: &Step, context: &Context) -> Err
             error = error.excerpt(format!("{unit} on {host}"), journal.excerpt());
             if let Some(line) = journal.needs_reinit().filter(|_| has_database(unit)) {
                 error = error.cause(format!("{host}: {line}")).hint(format!(
-                    "the data of {host} no longer belong to the leader's; copy them anew: pgherd reinit {host}"
+                    "the data of {host} no longer follow from the leader's; copy them again: pgherd reinit {host}"
                 ));
             }
         }
@@ -85,9 +85,9 @@ fn concerned(
     );
     // A replica that waits may wait for its leader.
     let whole = whole || matches!(step.action, Action::Await(Condition::Streaming));
-    if whole && role == Some(Role::Postgres) {
+    if let Some(role) = role.filter(|role| whole && role.keeps_database()) {
         let mut hosts = vec![step.host.clone()];
-        let databases = context.cluster.with_role(Role::Postgres);
+        let databases = context.cluster.with_role(role);
         hosts.extend(databases.map(|node| node.name.clone()));
         hosts.sort_by_key(|host| *host != step.host);
         hosts.dedup();

@@ -1,4 +1,4 @@
-//! Walks a plan: each step as soon as what it needs is done, on every host at once.
+//! Walks a plan: starts each step when the steps before it are done, on all hosts at once.
 
 // A new kind of provider or of source is to be missed by the compiler, not by whoever adds it.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
@@ -88,8 +88,8 @@ pub async fn execute(plan: Arc<Plan>, context: &Context) -> Result<()> {
     }
     if interrupted {
         return Err(Error::interrupted()
-            .left("what had begun on a host goes on there to its end")
-            .hint("run the same command again: it takes up from here"));
+            .left("steps already running will finish")
+            .hint("run the same command again: it continues from here"));
     }
     match failures.len() {
         0 => {}

@@ -1,4 +1,4 @@
-//! What a person asks of a running cluster: a pause, a replica copied anew, a restart, a failover.
+//! Steps of `pause`, `reinit`, `restart` and `failover`.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ pub(super) async fn reinitialize(step: &Step, context: &Context, say: Say<'_>) -
     let patroni = Patroni::on(&context.http, &step.host);
     let before = started(&patroni.status().await);
     patroni.reinitialize(&context.cluster).await?;
-    say(Stream::Stdout, "its data is removed and copied anew");
+    say(Stream::Stdout, "its data is removed and copied again");
     until(step, context, say, |status| {
         status.state.contains("creating replica")
             || (status.is_running() && has_started_since(status, before.as_ref()))
@@ -106,18 +106,18 @@ pub(super) async fn restart(
             .as_ref()
             .is_ok_and(|status| since.is_some() && has_started_since(status, since))
         {
-            say(Stream::Stdout, "it has started anew already");
+            say(Stream::Stdout, "it has restarted already");
             return Ok(Ok(()));
         }
         if !leads && status.as_ref().is_ok_and(Status::is_primary) {
             return Ok(Err(Error::new(
                 Code::ClusterChanged,
-                format!("{} leads by now", step.host),
+                format!("{} leads now", step.host),
             )
             .on(&step.host)
             .left("it was not restarted")
             .hint(
-                "run the same command again: it takes the members in another order",
+                "run the same command again: it restarts the members in another order",
             )));
         }
         let asked = if leads {
@@ -228,7 +228,7 @@ async fn until(
             format!("not after {seconds} s: {state}"),
         )
         .on(host)
-        .left("nothing was undone; Patroni goes on trying")
+        .left("nothing was undone; Patroni keeps trying")
     })
 }
 

@@ -1,4 +1,4 @@
-//! Restarts of PostgreSQL where a parameter waits for one: replicas first, the leader last.
+//! Restarts PostgreSQL where a parameter waits for it: replicas first, the leader last.
 //!
 //! The order is decided anew before each restart, from what the members say then.
 //!
@@ -132,8 +132,9 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
                 *done.entry(leader).or_default() += 1;
             }
             Move::HandOver { from, to } => {
-                let said =
-                    format!("restarting PostgreSQL on {from}, which led: it is a replica now");
+                let said = format!(
+                    "restarting PostgreSQL on {from}, the old leader, which is a replica now"
+                );
                 let handover = Handover {
                     from: from.clone(),
                     to,
@@ -229,7 +230,7 @@ fn next(survey: &Survey, done: &BTreeMap<HostName, usize>, synchronous: bool) ->
             why: "there is no other member",
         },
         // A replica that has just restarted may not stream yet.
-        None => Move::Wait("no replica streams that could take over"),
+        None => Move::Wait("no replica that could take over streams"),
     }
 }
 

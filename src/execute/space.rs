@@ -1,4 +1,4 @@
-//! Whether a host on which a step failed is out of space, which explains most other failures.
+//! Whether a host on which a step failed is out of disk space, which explains most other failures.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -39,7 +39,7 @@ pub(crate) async fn tell(
         for (target, what) in full {
             error = error
                 .cause(format!("the filesystem {target} on {host} is full: {what}"))
-                .hint(format!("make room on {host}, and run the same command again: sudo du -xh --max-depth=2 {target} | sort -h | tail"));
+                .hint(format!("free space on {host}, and run the same command again: sudo du -xh --max-depth=2 {target} | sort -h | tail"));
         }
     }
     error

@@ -1,4 +1,4 @@
-//! Walking a plan on hosts that are not there: `Remote` alone is played.
+//! Walks a plan on fake hosts: only `Remote` is replaced.
 
 mod cluster;
 mod hosts;

@@ -1,4 +1,4 @@
-//! Trying parameters: what PostgreSQL says against them, in its own words.
+//! Tries PostgreSQL's parameters, and reports PostgreSQL's own error.
 
 use super::{Context, Say, tail};
 use crate::{
@@ -27,7 +27,7 @@ fn refusal(said: &str, code: i32) -> Error {
     let reasons = reasons(said);
     let mut error = Error::new(
         Code::ParametersRefused,
-        "PostgreSQL would not start with the parameters that are to come",
+        "PostgreSQL would not start with the new parameters",
     );
     for reason in &reasons {
         error = error.cause(reason);
@@ -49,10 +49,10 @@ fn refusal(said: &str, code: i32) -> Error {
     let hint = if reasons.iter().any(is_missing) {
         "install the library on every database host, or take it out of `postgresql.parameters` (or of what ALTER SYSTEM has set)"
     } else {
-        "put it right in the inventory's `postgresql.parameters` (or in what ALTER SYSTEM has set)"
+        "correct it in the inventory's `postgresql.parameters` (or in what ALTER SYSTEM has set)"
     };
     error
-        .left("nothing was written, reloaded or restarted for it: PostgreSQL goes on with what it has")
+        .left("nothing was written, reloaded or restarted: PostgreSQL keeps its present parameters")
         .hint(hint)
 }
 

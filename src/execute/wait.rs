@@ -1,4 +1,4 @@
-//! Waiting until the cluster is seen to be somewhere, and saying what it is doing meanwhile.
+//! Waits until the cluster is in a certain state, and says meanwhile what it is doing.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub(super) async fn wait(
                 Code::StepTimedOut,
                 format!("not after {seconds} s: {state}"),
             )
-            .left("nothing was undone; the services go on trying"));
+            .left("nothing was undone; the services keep trying"));
         }
         if unit_looked.elapsed() > UNIT_PAUSE {
             unit_looked = Instant::now();
@@ -93,7 +93,7 @@ async fn dying(step: &Step, context: &Context) -> Result<()> {
         if restarts >= RESTARTS {
             return Err(Error::new(
                 Code::ServiceKeepsDying,
-                format!("{unit} dies again and again ({restarts} times)"),
+                format!("{unit} keeps crashing ({restarts} times)"),
             )
             .on(&host));
         }

@@ -1,4 +1,4 @@
-//! What the probe's script printed, read line by line.
+//! Reads the output of the probe script, line by line.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 

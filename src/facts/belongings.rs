@@ -1,4 +1,4 @@
-//! What pgherd has taken on a host, and what is there that it would take.
+//! What pgherd made on a host, and what exists there that it would replace.
 
 use std::collections::{BTreeMap, BTreeSet};
 

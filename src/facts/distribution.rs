@@ -1,4 +1,4 @@
-//! What a distribution ships.
+//! Which versions a distribution has.
 
 use super::Facts;
 use crate::inventory::{Inventory, Provider};

@@ -1,4 +1,4 @@
-//! Which ports of other hosts answer, as one of the hosts sees it.
+//! Which ports of other hosts a host can reach.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! Who may talk to EC2's metadata service on a host.
+//! Which users of a host can talk to EC2's metadata service.
 
 use crate::remote::Script;
 

@@ -1,4 +1,4 @@
-//! What is on a host, read in one round trip.
+//! The facts of a host, read in one round trip.
 //!
 //! [`probe`] makes the script, [`parse`] reads its answer; nothing else here does anything.
 

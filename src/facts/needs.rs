@@ -1,4 +1,4 @@
-//! What a host offers of what pgherd needs of one: folders, space, memory, clock, package sources.
+//! What a host has of what pgherd needs: folders, space, memory, clock, package sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 

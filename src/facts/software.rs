@@ -1,4 +1,4 @@
-//! Which of the things that serve are installed, and in which version.
+//! Which services are installed, and in which version.
 
 use std::collections::BTreeMap;
 

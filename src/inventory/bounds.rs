@@ -1,4 +1,4 @@
-//! What a value may be: bounds of numbers, shapes of texts.
+//! Which values are allowed: bounds of numbers, shapes of texts.
 //!
 //! Each is a transform of the JSON Schema too, so that an editor judges as `check` does.
 

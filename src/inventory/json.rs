@@ -1,4 +1,4 @@
-//! The JSON Schema of an inventory, for editors: keys complete, and mistakes show, as it is typed.
+//! The JSON Schema of an inventory, with which editors complete keys and mark mistakes.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! The keys of the contract, and the nearest of them to a mistyped one.
+//! The keys of the inventory, and the nearest one to a mistyped key.
 
 use std::sync::LazyLock;
 

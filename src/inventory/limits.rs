@@ -1,4 +1,4 @@
-//! What the inventory's values may be, and what they are where nothing is written.
+//! Bounds, shapes and defaults of the inventory's values.
 //!
 //! Each is said here once: `check` judges by it, and through `schema` it is in the JSON Schema and in
 //! docs/inventory.md.

@@ -1,4 +1,4 @@
-//! The tables of docs/inventory.md are those of the schema.
+//! Compares the tables of docs/inventory.md with the schema.
 //!
 //! `UPDATE_GOLDEN=1 cargo test --lib inventory::manual` writes them anew; look at the diff. A table
 //! stands behind a comment with the sections that it is of: `<!-- keys of ssh -->`.

@@ -43,20 +43,28 @@ pub use json::json_schema;
 /// Where an inventory is looked for if nobody names another.
 pub const DEFAULT_PATH: &str = "pgherd.yaml";
 
-/// What to type for `verb` on the same inventory.
+/// The command line for `verb` on the inventory at this path.
 pub fn command(inventory: &Path, verb: &str) -> String {
-    match options(inventory) {
+    typed(options(inventory, None), verb)
+}
+
+/// The options that a command on the same cluster needs; none if the defaults suffice.
+pub fn options(inventory: &Path, templates: Option<&Path>) -> Option<String> {
+    let inventory = (inventory != Path::new(DEFAULT_PATH)).then_some(("-i", inventory));
+    let templates = templates.map(|folder| ("--templates", folder));
+    let options: Vec<String> = inventory
+        .into_iter()
+        .chain(templates)
+        .map(|(option, path)| format!("{option} {}", quote(&path.display().to_string())))
+        .collect();
+    (!options.is_empty()).then(|| options.join(" "))
+}
+
+fn typed(options: Option<String>, verb: &str) -> String {
+    match options {
         Some(options) => format!("pgherd {options} {verb}"),
         None => format!("pgherd {verb}"),
     }
-}
-
-/// The options that name an inventory; none for the one that nobody needs to name.
-pub fn options(inventory: &Path) -> Option<String> {
-    if inventory == Path::new(DEFAULT_PATH) {
-        return None;
-    }
-    Some(format!("-i {}", quote(&inventory.display().to_string())))
 }
 
 /// A validated inventory.
@@ -77,6 +85,8 @@ pub struct Inventory {
     pub ca_bundle: Option<PathBuf>,
     /// In the inventory's order.
     pub hosts: IndexMap<HostName, Host>,
+    /// The user's folder of templates, as the command line names it: commands in hints repeat it.
+    pub templates: Option<PathBuf>,
 }
 
 impl Inventory {
@@ -95,6 +105,16 @@ impl Inventory {
         let source = source::Source::new(path, text);
         let document = syntax::document(&source).map_err(|problem| source.error(vec![problem]))?;
         check::inventory(&source, document).map_err(|problems| source.error(problems))
+    }
+
+    /// The command line for `verb` on the same cluster.
+    pub fn command(&self, verb: &str) -> String {
+        typed(self.options(), verb)
+    }
+
+    /// The options that a command on the same cluster needs.
+    pub fn options(&self) -> Option<String> {
+        options(&self.path, self.templates.as_deref())
     }
 
     /// The hosts with a role, in the inventory's order.

@@ -1,4 +1,4 @@
-//! Values that know where they are written.
+//! Values with their place in the file.
 
 use std::{borrow::Cow, hash, ops::Range};
 

@@ -1,4 +1,4 @@
-//! One mistake in an inventory, and where it is.
+//! One mistake in an inventory, with its place.
 
 use super::placed::Span;
 

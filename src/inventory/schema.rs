@@ -1,17 +1,16 @@
-//! The inventory's file as it is written, before any of it is believed; and all that there is to say
-//! of a key.
+//! The keys of the inventory's file, as it is written and before it is checked.
 //!
-//! Numbers and words are taken as they come and judged in `check`, so that one run shows every
-//! mistake and can say more than "invalid u16". Sections may be empty: whoever comments out the last
-//! key of one wants its defaults.
+//! Numbers and words are read as text and judged in `check`, so that one run shows every mistake and
+//! can say more than "invalid u16". Sections may be empty: a user who comments out the last key of a
+//! section wants its defaults.
 //!
-//! A key's comment is what editors and docs/inventory.md say of it. Its bounds, its shape and its
-//! default are those of `limits`, its words those of a `Choice`. `json` makes the JSON Schema of it,
-//! and `keys` the lists of keys. What JSON Schema has no word for:
+//! A key's comment is its description in editors and in docs/inventory.md. Its bounds, its shape and
+//! its default come from `limits`, its words from a `Choice`. `json` makes the JSON Schema from these
+//! types, and `keys` the lists of keys. JSON Schema has no words for three things:
 //!
-//! - `x-type` names the type where its JSON type does not,
-//! - `x-default` says in words what happens without the key, where that is no value,
-//! - `x-kinds` are the kinds of provider that take the key, if not all do.
+//! - `x-type` names the type, if the JSON type does not,
+//! - `x-default` says in words what happens without the key, if that is not a value,
+//! - `x-kinds` lists the kinds of provider that take the key, if not all do.
 
 #![expect(
     const_item_mutation,
@@ -62,21 +61,21 @@ pub(super) struct Document {
     /// Where the hosts come from.
     #[schemars(required)]
     pub(super) provider: Option<Placed<Provider>>,
-    /// How pgherd reaches them.
+    /// How pgherd reaches the hosts.
     pub(super) ssh: Option<Ssh>,
-    /// PostgreSQL's version, place and parameters.
+    /// PostgreSQL's version, data directory and parameters.
     pub(super) postgresql: Option<Postgresql>,
-    /// How failures are noticed.
+    /// How Patroni detects failures.
     pub(super) patroni: Option<Patroni>,
-    /// The store of Patroni's state.
+    /// The DCS, in which Patroni keeps its state.
     pub(super) etcd: Option<Etcd>,
     /// Where clients connect.
     pub(super) haproxy: Option<Haproxy>,
     /// Encryption inside the cluster.
     pub(super) tls: Option<Tls>,
-    /// Passwords that you give yourself.
+    /// Passwords of your own.
     pub(super) secrets: Option<Secrets>,
-    /// PEM certificates that the hosts are to trust, for hosts behind a proxy that inspects their
+    /// PEM certificates that the hosts trust in addition, for hosts behind a proxy that inspects their
     /// traffic.
     #[schemars(extend("x-type" = "file"))]
     pub(super) ca_bundle: Option<Word>,
@@ -90,7 +89,7 @@ pub(super) struct Document {
     pub(super) hosts: Option<Placed<IndexMap<Word, Option<Host>>>>,
 }
 
-/// The keys of every kind; `check` refuses those that the kind does not take.
+/// The keys of all kinds of provider; `check` refuses a key that the kind does not take.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(transform = never_both("subnet_id", "subnet_ids"))]
@@ -98,7 +97,7 @@ pub(super) struct Provider {
     /// Containers on this machine, EC2 instances, or hosts you already have.
     #[schemars(required, with = "OneOf<ProviderKind>")]
     pub(super) kind: Option<Word>,
-    /// Where the hosts are made.
+    /// The region of the hosts.
     #[schemars(
         transform = limits::REGION,
         extend("x-kinds" = AWS, "x-default" = "as the AWS tools find it")
@@ -111,7 +110,7 @@ pub(super) struct Provider {
         extend("x-kinds" = AWS, "x-default" = "as the AWS tools find it")
     )]
     pub(super) profile: Option<Word>,
-    /// Another endpoint that speaks EC2's interface.
+    /// Another endpoint with EC2's API.
     #[schemars(transform = limits::URL, extend("x-kinds" = AWS, "x-default" = "AWS"))]
     pub(super) endpoint_url: Option<Word>,
     /// The size of the hosts.
@@ -120,8 +119,8 @@ pub(super) struct Provider {
         extend("x-kinds" = AWS, "default" = limits::DEFAULT_INSTANCE_TYPE)
     )]
     pub(super) instance_type: Option<Word>,
-    /// What becomes of a burstable instance (t2, t3, t4g) that has used up its CPU credits: it falls
-    /// back to its baseline, or goes on and costs more.
+    /// What happens when a burstable instance (t2, t3, t4g) has used up its CPU credits: `standard`
+    /// slows it to its baseline, `unlimited` keeps its speed and costs more.
     #[schemars(
         with = "Option<OneOf<CpuCredits>>",
         extend(
@@ -136,10 +135,10 @@ pub(super) struct Provider {
         extend("x-kinds" = AWS, "default" = limits::DEFAULT_VOLUME_GB)
     )]
     pub(super) volume_gb: Option<Number>,
-    /// What the root volume can do a second.
+    /// I/O operations per second of the root volume.
     #[schemars(transform = limits::IOPS, extend("x-kinds" = AWS, "x-default" = "gp3's 3000"))]
     pub(super) iops: Option<Number>,
-    /// The hosts' image. `docker`: one that is already in the engine is never pulled. `aws`:
+    /// The hosts' image. `docker`: an image that the engine already has is never pulled. `aws`:
     /// `ubuntu-24.04`, `ubuntu-24.04-minimal` or an AMI's id.
     #[schemars(extend(
         "x-kinds" = WITH_IMAGES,
@@ -147,11 +146,11 @@ pub(super) struct Provider {
         "x-default" = format!("`docker`: made on this machine; `aws`: `{}`", limits::AWS_IMAGE)
     ))]
     pub(super) image: Option<Word>,
-    /// The hosts' network, such as `192.168.0.0/24`. Where hosts have addresses and this is not set,
-    /// the /24 around the first of them.
+    /// The hosts' network, such as `192.168.0.0/24`. If it is not set and hosts have addresses, it is
+    /// the /24 around the first address.
     #[schemars(
         transform = limits::SUBNET,
-        extend("x-kinds" = DOCKER, "x-default" = "an unused one")
+        extend("x-kinds" = DOCKER, "x-default" = "an unused network")
     )]
     pub(super) subnet: Option<Word>,
     /// The subnet of all hosts.
@@ -160,19 +159,19 @@ pub(super) struct Provider {
         extend("x-kinds" = AWS, "x-default" = "those of the default VPC")
     )]
     pub(super) subnet_id: Option<Word>,
-    /// Several, of one VPC, to spread the hosts over.
+    /// Several subnets of one VPC, over which the hosts are spread.
     #[schemars(
         transform = limits::SUBNET_ID,
         extend("x-kinds" = AWS, "x-default" = "those of the default VPC")
     )]
     pub(super) subnet_ids: Option<Placed<Vec<Word>>>,
-    /// Which of a host's addresses SSH goes to. Inside the cluster, private ones alone are used.
+    /// Which address of a host SSH connects to. Inside the cluster, only private addresses are used.
     #[schemars(
         with = "Option<OneOf<Connect>>",
         extend("x-kinds" = AWS, "default" = limits::CONNECT.as_str())
     )]
     pub(super) connect: Option<Word>,
-    /// From where SSH and the statistics page are reachable.
+    /// Networks from which SSH and the statistics page are reachable.
     #[schemars(
         transform = limits::NETWORK,
         extend(
@@ -181,7 +180,7 @@ pub(super) struct Provider {
         )
     )]
     pub(super) operator_cidrs: Option<Placed<Vec<Word>>>,
-    /// On every resource, beside pgherd's own. Not `aws:…` or `pgherd:…`.
+    /// Tags for every resource, in addition to pgherd's own. Not `aws:…` or `pgherd:…`.
     #[schemars(
         with = "Option<BTreeMap<String, Scalar>>",
         transform = Names(limits::TAG_NAME),
@@ -193,20 +192,20 @@ pub(super) struct Provider {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ssh {
-    /// A user who may use sudo without a password, or root.
+    /// The user that SSH logs in as: one who may use sudo without a password, or root.
     #[schemars(
         transform = limits::SSH_USER,
         transform = no_service,
         extend("default" = limits::DEFAULT_SSH_USER)
     )]
     pub(super) user: Option<Word>,
-    /// Where sshd listens.
+    /// The port on which sshd listens.
     #[schemars(transform = limits::SSH_PORT)]
     pub(super) port: Option<Number>,
-    /// Your own private key, readable by you alone.
+    /// Your own private key, readable only by you.
     #[schemars(extend("x-type" = "file", "x-default" = "a key made in `.pgherd/<cluster>/`"))]
     pub(super) identity_file: Option<Word>,
-    /// After which a host that does not answer is given up.
+    /// How long pgherd waits for a host that does not answer.
     #[schemars(transform = limits::CONNECT_TIMEOUT)]
     pub(super) connect_timeout: Option<Number>,
     /// How long a connection stays open after a command, unused, for the next one; 0 keeps none.
@@ -218,39 +217,39 @@ pub(super) struct Ssh {
 #[serde(deny_unknown_fields)]
 #[schemars(transform = no_distro_from_pgdg)]
 pub(super) struct Postgresql {
-    /// The major version; `distro` takes what the hosts' distribution has.
+    /// The major version. `distro`: the version of the hosts' distribution.
     #[schemars(with = "Option<Version>", extend("default" = limits::POSTGRESQL_MAJOR))]
     pub(super) version: Option<Word>,
-    /// The hosts' own package sources, or the PostgreSQL project's repository, which is then added.
-    /// `pgdg` needs a version by number.
+    /// Where the packages come from: the hosts' own package sources, or the PostgreSQL project's
+    /// repository, which pgherd then adds. `pgdg` needs a version number.
     #[schemars(
         with = "Option<OneOf<PgSource>>",
         extend("default" = limits::POSTGRESQL_SOURCE.as_str())
     )]
     pub(super) source: Option<Word>,
-    /// On the database hosts; clients go through HAProxy.
+    /// PostgreSQL's port on the database hosts. Clients use HAProxy's ports.
     #[schemars(transform = limits::POSTGRESQL_PORT)]
     pub(super) port: Option<Number>,
-    /// A folder of its own: absolute, without blanks, not one of the system.
+    /// The data directory: an absolute path without blanks, to a folder that nothing else uses.
     #[schemars(
         transform = limits::DATA_DIR,
         transform = no_folder_of_others,
         extend("default" = limits::DEFAULT_DATA_DIR)
     )]
     pub(super) data_dir: Option<Word>,
-    /// From where clients may come in, with a password (SCRAM). The cluster's own hosts always may.
+    /// Networks from which clients may connect, with a password (SCRAM). The cluster's own hosts always may.
     #[schemars(transform = limits::NETWORK, extend("default" = limits::allow()))]
     pub(super) allow: Option<Vec<Word>>,
     /// PostgreSQL's parameters, see below.
     #[schemars(with = "Option<BTreeMap<String, Scalar>>", transform = parameters)]
     pub(super) parameters: Option<IndexMap<Word, Word>>,
-    /// The roles that applications log in by, see below.
+    /// The roles that applications log in as, see below.
     #[schemars(
         with = "Option<BTreeMap<String, Option<User>>>",
         transform = Names(limits::USER_NAME)
     )]
     pub(super) users: Option<IndexMap<Word, Option<User>>>,
-    /// Their databases.
+    /// The databases of applications, see below.
     #[schemars(
         with = "Option<BTreeMap<String, Option<Database>>>",
         transform = Names(limits::DATABASE_NAME)
@@ -261,7 +260,7 @@ pub(super) struct Postgresql {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct User {
-    /// Roles that it becomes a member of, such as `pg_monitor`; they must exist.
+    /// Roles that the user becomes a member of, such as `pg_monitor`. They must exist.
     #[schemars(with = "Option<Vec<Scalar>>", transform = limits::MEMBERSHIP)]
     pub(super) roles: Option<Vec<Word>>,
 }
@@ -269,7 +268,7 @@ pub(super) struct User {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Database {
-    /// Who may do everything in it.
+    /// The user that owns the database.
     #[schemars(
         with = "Option<Scalar>",
         extend("x-type" = "one of the users", "x-default" = "the user of the same name")
@@ -280,26 +279,26 @@ pub(super) struct Database {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Patroni {
-    /// A pinned version with hashes from PyPI in `/opt/patroni`, or the distribution's package.
+    /// A pinned version with hashes from PyPI, in `/opt/patroni`, or the distribution's package.
     #[schemars(
         with = "Option<OneOf<PatroniSource>>",
         extend("default" = limits::PATRONI_SOURCE.as_str())
     )]
     pub(super) source: Option<Word>,
-    /// How long the leader's lock holds without being renewed; the longest time until a failover
+    /// How long the leader's lock is valid without renewal: the longest time until a failover
     /// begins.
     #[schemars(transform = limits::TTL)]
     pub(super) ttl: Option<Number>,
-    /// The pause between two looks at the cluster.
+    /// The pause between two rounds in which Patroni looks at the cluster.
     #[schemars(transform = limits::LOOP_WAIT)]
     pub(super) loop_wait: Option<Number>,
     /// How long etcd or PostgreSQL may fail before the leader steps down.
     #[schemars(transform = limits::RETRY_TIMEOUT)]
     pub(super) retry_timeout: Option<Number>,
-    /// A replica further behind is not promoted.
+    /// A replica that is further behind is not promoted.
     #[schemars(transform = limits::MAXIMUM_LAG)]
     pub(super) maximum_lag_on_failover: Option<Number>,
-    /// `true`: a commit waits for a replica, so that a failover loses none.
+    /// `true`: a commit waits for a replica, so that a failover loses no commit.
     #[schemars(extend("default" = limits::SYNCHRONOUS))]
     pub(super) synchronous: Option<bool>,
     /// The leader stays while etcd is away, as long as it reaches all members.
@@ -310,7 +309,7 @@ pub(super) struct Patroni {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Etcd {
-    /// The interface that Patroni uses. `v2` is refused: it is off since etcd 3.4 and gone in 3.6.
+    /// The etcd API that Patroni uses. `v2` is refused: it is off by default since etcd 3.4 and gone in 3.6.
     #[schemars(with = "Option<Api>")]
     pub(super) api: Option<Word>,
 }
@@ -318,21 +317,21 @@ pub(super) struct Etcd {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Haproxy {
-    /// Leads to the leader.
+    /// The port that leads to the leader.
     #[schemars(transform = limits::WRITE_PORT)]
     pub(super) write_port: Option<Number>,
-    /// Leads to the replicas.
+    /// The port that leads to the replicas.
     #[schemars(transform = limits::READ_PORT)]
     pub(super) read_port: Option<Number>,
-    /// The statistics page.
+    /// The port of the statistics page.
     #[schemars(transform = limits::STATS_PORT)]
     pub(super) stats_port: Option<Number>,
-    /// How many connections one address may have on each of the first two ports; more are refused at
-    /// once. HAProxy's own host (over loopback) and the members are not counted. Raise it where many
-    /// clients share an address (NAT, a proxy) or one host's pool is larger.
+    /// How many connections one address may have on the write port, and on the read port. More are
+    /// refused at once. HAProxy's own host (over loopback) and the members are not counted. Raise it
+    /// if many clients share an address (NAT, a proxy), or if one host's pool is larger.
     #[schemars(
         transform = limits::CONNECTIONS,
-        extend("x-default" = "4/5 of what PostgreSQL takes from clients (77 with its own `max_connections` of 100)")
+        extend("x-default" = "4/5 of the connections that PostgreSQL has for clients (77 with its default `max_connections` of 100)")
     )]
     pub(super) connections_per_source: Option<Number>,
 }
@@ -340,7 +339,7 @@ pub(super) struct Haproxy {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tls {
-    /// Encrypts and verifies every connection inside the cluster, by an authority of its own.
+    /// Encrypts and verifies every connection inside the cluster, with a certificate authority of its own.
     #[schemars(extend("default" = limits::TLS))]
     pub(super) enabled: Option<bool>,
 }
@@ -348,7 +347,7 @@ pub(super) struct Tls {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Secrets {
-    /// Your own file of passwords, readable by you alone.
+    /// Your own file of passwords, readable only by you.
     #[schemars(extend("x-type" = "file"))]
     pub(super) file: Option<Word>,
 }
@@ -356,21 +355,21 @@ pub(super) struct Secrets {
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Host {
-    /// What the host is for; at least one.
+    /// The roles of the host; at least one.
     #[schemars(
         required,
         with = "Vec<OneOf<Role>>",
         extend("minItems" = 1, "uniqueItems" = true)
     )]
     pub(super) roles: Option<Placed<Vec<Word>>>,
-    /// Where the host is, required for `existing`. For `docker` and `aws`, a fixed address in the
+    /// The host's address. Required for `existing`. For `docker` and `aws`: a fixed address in the
     /// subnet.
     #[schemars(
         transform = limits::ADDRESS,
         extend("x-default" = "given by the provider")
     )]
     pub(super) address: Option<Word>,
-    /// The zone that the host is made in.
+    /// The availability zone of the host.
     #[schemars(
         transform = limits::ZONE,
         extend("x-kinds" = AWS, "x-default" = "hosts of one role are spread")
@@ -388,7 +387,7 @@ pub(super) struct Host {
         extend("x-kinds" = AWS, "x-default" = "`provider.volume_gb`")
     )]
     pub(super) volume_gb: Option<Number>,
-    /// What the root volume of this host can do a second.
+    /// I/O operations per second of the root volume of this host.
     #[schemars(
         transform = limits::IOPS,
         extend("x-kinds" = AWS, "x-default" = "`provider.iops`")

@@ -1,4 +1,4 @@
-//! The inventory's file: reading it, and showing a place in it.
+//! The inventory's file: reads it, and shows a place in it.
 
 use std::{io, path::Path};
 

@@ -1,4 +1,4 @@
-//! From text to `schema`; what stops on the way is told in an operator's words.
+//! Parses the text into `schema`, and reports syntax errors in an operator's words.
 
 use serde_yaml::{Error, MessageFormatter, UserMessageFormatter};
 

@@ -1,4 +1,4 @@
-//! What JSON Schema says of values and sections that no Rust type says by itself.
+//! Parts of the JSON Schema that no Rust type expresses by itself.
 
 use std::{borrow::Cow, collections::BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Answers as nobody expects them: real ones in which one field, anywhere, is not what it was.
+//! Unexpected answers for tests: real ones in which any one field has another value.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Secrets kept out of sight, whatever way they got into a text.
+//! Hides secrets in text, in whatever form they got there.
 //!
 //! Secrets are a type and print as `***` by themselves. This is the second line of defence: for what comes back
 //! from hosts, and for files, where they are plain text.

@@ -1,4 +1,4 @@
-//! Where a secret belongs in a config file, whatever it is.
+//! Places in a config file where a secret belongs, whatever its value.
 
 use crate::secret::MASK;
 

@@ -1,4 +1,4 @@
-//! What is pgherd's on a host, and how that is noted before it is taken.
+//! What belongs to pgherd on a host, and how it is noted before it is taken.
 
 use crate::{
     cluster::{Cluster, Node},

@@ -1,4 +1,4 @@
-//! What is left of a bootstrap, or of a replica's first copy, that died with its host.
+//! Clears what an interrupted bootstrap, or the interrupted first copy of a replica, left.
 //!
 //! Patroni takes the lock `initialize` with an empty value, runs `initdb`, makes its roles, and only
 //! then writes the system's identifier there and its configuration beside it. Until that moment
@@ -89,12 +89,12 @@ pub(super) fn clear(
         let what = if data.is_half_made() && (follows || forming && data.is_unfinished_bootstrap())
         {
             if forming {
-                Remains::HalfMade
+                Leftover::HalfMade
             } else {
-                Remains::Copy
+                Leftover::Copy
             }
         } else if is_nobodys(data, keys) && !leads(keys, node) {
-            Remains::NeverStarted
+            Leftover::NeverStarted
         } else {
             continue;
         };
@@ -121,19 +121,23 @@ pub(super) fn clear(
     };
     before.extend(cleared);
     match keys.initialize_revision.clone() {
-        Some(revision) if stale => vec![plan.push(Step {
-            host: etcd.name.clone(),
-            name: "release-bootstrap",
-            why: "the bootstrap that holds it is dead, and no member would begin another".into(),
-            after: before,
-            changes: vec![Change::Other(format!(
-                "the lock of {}'s bootstrap is removed from etcd",
-                cluster.name()
-            ))],
-            action: Action::ReleaseBootstrap { revision },
-            limit: Duration::from_secs(10),
-            units: vec!["etcd"],
-        })],
+        Some(revision) if stale => vec![
+            plan.push(Step {
+                host: etcd.name.clone(),
+                name: "release-bootstrap",
+                why:
+                    "the bootstrap that holds it was interrupted, and no member would begin another"
+                        .into(),
+                after: before,
+                changes: vec![Change::Other(format!(
+                    "the lock of {}'s bootstrap is removed from etcd",
+                    cluster.name()
+                ))],
+                action: Action::ReleaseBootstrap { revision },
+                limit: Duration::from_secs(10),
+                units: vec!["etcd"],
+            }),
+        ],
         _ => before,
     }
 }
@@ -151,7 +155,7 @@ pub(super) fn is_nobodys(data: &DataFact, keys: &PatroniKeys) -> bool {
 
 /// What is to be removed.
 #[derive(Debug, Clone, Copy)]
-enum Remains {
+enum Leftover {
     /// `initdb` never finished.
     HalfMade,
     /// A copy of the leader never finished.
@@ -173,19 +177,19 @@ fn clear_data(
     plan: &mut Plan,
     cluster: &Cluster,
     node: &Node,
-    what: Remains,
+    what: Leftover,
     after: Vec<StepId>,
 ) -> StepId {
     let (name, why) = match what {
-        Remains::HalfMade => (
+        Leftover::HalfMade => (
             "clear-bootstrap",
             "initdb began here for this cluster and never finished; nothing was ever committed",
         ),
-        Remains::Copy => (
+        Leftover::Copy => (
             "clear-copy",
             "a copy of the leader's data began here and never finished; Patroni does not begin another",
         ),
-        Remains::NeverStarted => (
+        Leftover::NeverStarted => (
             "clear-bootstrap",
             "a bootstrap failed here: no server ever came up on this database; nothing was ever committed",
         ),
@@ -195,13 +199,13 @@ fn clear_data(
     let mut script = Script::new().alone(name);
     // Somebody may have thought about the plan for long.
     script = match what {
-        Remains::HalfMade => script.line("systemctl stop patroni").line(format!(
+        Leftover::HalfMade => script.line("systemctl stop patroni").line(format!(
             "if [ -e {dir}/postmaster.opts ] || [ \"$(ls {dir}/base 2>/dev/null | grep -c '^[0-9]')\" -ge 3 ]; then {LEAVE_ALONE}; fi"
         )),
-        Remains::Copy => script.line("systemctl stop patroni").line(format!(
+        Leftover::Copy => script.line("systemctl stop patroni").line(format!(
             "if [ -e {dir}/global/pg_control ] && [ \"$(ls {dir}/base | grep -c '^[0-9]')\" -ge 3 ]; then {LEAVE_ALONE}; fi"
         )),
-        Remains::NeverStarted => script
+        Leftover::NeverStarted => script
             .line(NEVER_STARTED)
             .line(format!("seq {QUIET_LOOKS} | while read -r _; do never_started {dir} || exit 1; sleep 1; done || {LEAVE_ALONE}"))
             .line("systemctl stop patroni")
@@ -211,8 +215,8 @@ fn clear_data(
             )),
     };
     let made = match what {
-        Remains::NeverStarted => "never used",
-        Remains::HalfMade | Remains::Copy => "half-made",
+        Leftover::NeverStarted => "never used",
+        Leftover::HalfMade | Leftover::Copy => "half-made",
     };
     plan.push(Step {
         host: node.name.clone(),

@@ -1,4 +1,4 @@
-//! The services: how each is configured, started and told of a change.
+//! Plans each service on its host: how it is configured, started and reloaded.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub(super) struct Configured {
 }
 
 /// Why a step does nothing but put folders right.
-const CLOSED: &str = "folders are not as pgherd makes them";
+const CLOSED: &str = "folders have another owner or mode than pgherd gives them";
 
 /// Plans the files that concern the host as a whole and need no package.
 pub(super) fn prepare(
@@ -101,19 +101,20 @@ pub(super) fn prepare(
     } else if !folders.is_empty() {
         CLOSED.to_owned()
     } else {
-        format!("not noted as pgherd's: {}", unclaimed.join(", "))
+        format!("not yet in pgherd's manifest: {}", unclaimed.join(", "))
     };
     let mut changes = folders.changes;
     changes.extend(changed.into_iter().map(|changed| changed.change));
     let taken = unclaimed
         .iter()
         .filter(|path| facts.belongings.there.contains_key(**path));
-    changes
-        .extend(taken.map(|path| {
-            Change::Other(format!("a copy of {path} is kept, which `down` puts back"))
-        }));
+    changes.extend(
+        taken.map(|path| Change::Other(format!("a copy of {path} is kept, which `down` restores"))),
+    );
     if changes.is_empty() {
-        changes.push(Change::Other("what is pgherd's here is noted".into()));
+        changes.push(Change::Other(
+            "pgherd's manifest on this host is complete".into(),
+        ));
     }
     Ok(Some(plan.push(Step {
         host: node.name.clone(),
@@ -170,7 +171,7 @@ pub(super) fn configure(
     } else if component.replaced {
         format!("{} itself is replaced", role.unit())
     } else {
-        "an earlier run was cut off before the unit took its config over".to_owned()
+        "an earlier run was interrupted before the unit loaded its config".to_owned()
     };
     if changed.is_empty() && dirs.is_none() && folders.is_empty() {
         plan.skip(&node.name, names.configure, "the files are as rendered");
@@ -194,7 +195,7 @@ pub(super) fn configure(
                 role.unit()
             )));
             if changes.len() == 1 {
-                why = "its data directory is not there".into();
+                why = "its data directory is missing".into();
             }
         }
         changes.extend(folders.changes);
@@ -366,7 +367,7 @@ pub(super) fn run_unit(
     let mut script = Script::new().alone(name);
     let mut changes = vec![match configured.turn {
         Turn::RestartPatroniAlone => {
-            Change::Other("Patroni starts anew; PostgreSQL goes on".into())
+            Change::Other("Patroni restarts; PostgreSQL keeps running".into())
         }
         Turn::Leave | Turn::Start | Turn::Reload | Turn::Restart => Change::Unit { unit, verb },
     }];

@@ -1,4 +1,4 @@
-//! The half of the configuration that lives in the DCS.
+//! The part of the configuration that is in the DCS.
 
 use serde_json::{Map, Value};
 

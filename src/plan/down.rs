@@ -1,5 +1,4 @@
-//! The plan of `down` on hosts that are not pgherd's: what `up` put on them is taken off again, and
-//! what was there before comes back.
+//! The plan of `down` on existing hosts: removes what `up` installed, and restores what was there before.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -144,12 +143,12 @@ fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result
     if let Some(trouble) = &facts.removal.trouble {
         return Err(Error::new(
             Code::RequirementUnmet,
-            "apt cannot say which packages others need here",
+            "apt cannot say which packages are needed by others here",
         )
         .on(&node.name)
         .excerpt("apt-get", trouble.clone())
         .left("nothing was removed anywhere")
-        .hint("put the packages right first: dpkg --configure -a; apt-get --fix-broken install"));
+        .hint("repair the packages first: dpkg --configure -a; apt-get --fix-broken install"));
     }
     let node = &as_taken(cluster, node, facts);
     let mut clearing = Clearing {
@@ -184,7 +183,7 @@ fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result
     Ok(Step {
         host: node.name.clone(),
         name: "clear",
-        why: "pgherd put it there".into(),
+        why: "pgherd made it".into(),
         after: Vec::new(),
         changes: clearing.changes,
         action: Action::Run(clearing.script),
@@ -246,7 +245,7 @@ impl Clearing<'_> {
                     let quoted = quote(dir);
                     self.line(format!("remove_tree {quoted}.failed\nremove_tree {quoted}"));
                     self.line(format!("rm -f {quoted}.pgherd"));
-                    self.say(format!("all data in {dir} is destroyed"));
+                    self.say(format!("all data in {dir} is deleted"));
                     for folder in &facts.data_outside {
                         self.say(outside(folder));
                     }
@@ -255,12 +254,12 @@ impl Clearing<'_> {
                     let dir = facts::etcd_dir(cluster.name());
                     self.line(format!("remove_tree {}", quote(&dir)));
                     if facts.etcd_data {
-                        self.say(format!("all data in {dir} is destroyed"));
+                        self.say(format!("all data in {dir} is deleted"));
                     }
                 }
                 Data::Folder { path, .. } if belongings::made_tree(facts, path) => {
                     self.line(format!("remove_tree {}", quote(path)));
-                    self.say(format!("all data in {path} is destroyed"));
+                    self.say(format!("all data in {path} is deleted"));
                 }
                 Data::Database | Data::Folder { .. } | Data::Nothing => {}
             }
@@ -330,7 +329,7 @@ impl Clearing<'_> {
             }
             self.line(format!("give_back {}", quote(path)));
             if belongings.kept.contains(path) {
-                self.say(format!("{path} is put back as it was before"));
+                self.say(format!("{path} is restored as it was before"));
             } else if belongings.there.contains_key(path) || facts.files.contains_key(path) {
                 self.say(format!("{path} is removed"));
             }
@@ -387,5 +386,5 @@ fn packages_stay(removal: &Removal) -> impl Iterator<Item = String> {
 }
 
 fn outside(folder: &str) -> String {
-    format!("{folder} stays, with what the database kept there (a tablespace, or its WAL)")
+    format!("{folder} stays, with the database's files in it (a tablespace, or its WAL)")
 }

@@ -1,4 +1,4 @@
-//! What etcd's members know of each other, which is not in their configs.
+//! What etcd's members store about each other, which is not in their configs.
 //!
 //! A member's own URLs come from its config and need a restart; under which URL its *peers* find it
 //! is remembered by etcd itself, and changed there.
@@ -65,13 +65,13 @@ pub(super) fn update(
     let unknown = found.etcd.is_empty() && facts.is_some_and(|facts| facts.etcd_data);
     let (why, change) = if unknown {
         (
-            "etcd does not answer, and may know it by another URL",
-            Change::Other(format!("{peer_url} is where its peers find it")),
+            "etcd does not answer, and may have another URL for it",
+            Change::Other(format!("its peers find it at {peer_url}")),
         )
     } else {
         let from = outdated(cluster, found, node)?;
         (
-            "its peers look for it under another URL",
+            "its peers look for it at another URL",
             Change::Setting {
                 key: format!("etcd's member {}", node.name),
                 from: Some(from.into()),

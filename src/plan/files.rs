@@ -1,4 +1,4 @@
-//! Which files differ, and how one is put in place.
+//! Compares files, and plans how a changed one is put in place.
 
 use super::Change;
 use crate::{

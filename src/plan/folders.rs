@@ -1,4 +1,4 @@
-//! The folders that pgherd makes: compared and put right as files are.
+//! Compares the folders that pgherd makes, and corrects them as it corrects files.
 //!
 //! A run under a strict umask, or somebody's `chmod`, closes a folder to the service that must read
 //! what is in it. Only folders that pgherd makes are changed; of others it is said what is wrong.
@@ -72,7 +72,9 @@ pub(super) fn around_files(facts: &Facts, files: &[File]) -> Repairs {
         );
         repairs.changes.push(Change::Folder {
             path: closed.clone(),
-            what: format!("/opt/patroni becomes root's, and readable for all ({closed} is not)"),
+            what: format!(
+                "/opt/patroni becomes root's, and readable by all users ({closed} is not)"
+            ),
         });
     }
     repairs

@@ -1,4 +1,4 @@
-//! What is on a host, was not made by pgherd, and is in the place of something that pgherd would make.
+//! Finds what others made on a host in the place of something that pgherd would make.
 //!
 //! What a package came with is nobody's work, and is taken: a copy is kept and given back by `down`.
 //! So is a file that says nothing but what pgherd's own would say. Everything else is named here, and
@@ -31,22 +31,25 @@ pub(super) fn findings(
     let manifest = facts.belongings.manifest.as_ref();
     if let Some(manifest) = manifest.filter(|it| it.version > MANIFEST_VERSION) {
         findings.push(
-            Error::new(Code::HostOfNewerPgherd, "a newer pgherd has been at work on this host")
-                .cause(format!(
-                    "/var/lib/pgherd/manifest is of version {}, and this pgherd knows {MANIFEST_VERSION}",
-                    manifest.version
-                ))
-                .left(LEFT)
-                .hint("use the newer pgherd"),
+            Error::new(
+                Code::HostOfNewerPgherd,
+                "a newer version of pgherd has worked on this host",
+            )
+            .cause(format!(
+                "/var/lib/pgherd/manifest has version {}, and this pgherd knows {MANIFEST_VERSION}",
+                manifest.version
+            ))
+            .left(LEFT)
+            .hint("use the newer pgherd"),
         );
     }
     // With its mark it would have been told already.
     if manifest.is_some_and(|it| it.cluster != cluster.secrets.cluster_id) {
         findings.push(
-            Error::new(Code::HostOfAnotherCluster, "what another cluster's pgherd noted is still on this host")
+            Error::new(Code::HostOfAnotherCluster, "this host still has the manifest of another cluster")
                 .cause("/var/lib/pgherd/manifest is there, with another cluster's id")
                 .left(LEFT)
-                .hint("if that cluster is gone, run `pgherd -i FILE down` with its inventory, or take another host"),
+                .hint("if that cluster is gone, run `pgherd -i FILE down` with its inventory, or use another host"),
         );
     }
     findings.extend(foreign_files(cluster, node, facts, files));
@@ -93,13 +96,13 @@ fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) 
         [] => return None,
         [one] => Error::new(
             Code::ForeignSoftware,
-            format!("{one} is there, and pgherd did not make it"),
+            format!("{one} exists, and pgherd did not make it"),
         ),
         several => several.iter().fold(
             Error::new(
                 Code::ForeignSoftware,
                 format!(
-                    "{} files that pgherd would write are there, and pgherd did not make them",
+                    "{} files that pgherd would write exist, and pgherd did not make them",
                     several.len()
                 ),
             ),
@@ -109,7 +112,7 @@ fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) 
     Some(
         error
             .left("nothing was changed")
-            .hint("if nobody needs it, move it away; else take another host"),
+            .hint("if nobody needs it, move it away; otherwise use another host"),
     )
 }
 
@@ -186,13 +189,11 @@ fn venv(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
         holds.contains_key(what).then(|| {
             Error::new(
                 Code::ForeignSoftware,
-                format!("{path} is there, and pgherd did not make it"),
+                format!("{path} exists, and pgherd did not make it"),
             )
-            .cause("Patroni's programs would go there")
+            .cause("pgherd would install Patroni there")
             .left(LEFT)
-            .hint(
-                "move it away, or take Patroni from the distribution: patroni: { source: distro }",
-            )
+            .hint("move it away, or use the distribution's Patroni: patroni: { source: distro }")
         })
     };
     let mut findings = Vec::new();
@@ -211,7 +212,7 @@ fn folders(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     let foreign = |path: &str| {
         Error::new(
             Code::ForeignSoftware,
-            format!("{path} is there, and pgherd did not make it"),
+            format!("{path} exists, and pgherd did not make it"),
         )
         .left(LEFT)
     };
@@ -225,7 +226,7 @@ fn folders(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
         if !own && holds.contains_key("failed") {
             findings.push(
                 foreign(&format!("{data_dir}.failed"))
-                    .cause("Patroni moves a database there whose start failed")
+                    .cause("Patroni moves a database there if its start fails")
                     .hint("move it away, or set postgresql.data_dir to another"),
             );
         }
@@ -234,7 +235,7 @@ fn folders(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     if stores.any(|role| !is_taken(cluster, facts, *role)) && holds.contains_key("etcd") {
         findings.push(
             foreign(&belongings::etcd_data(cluster))
-                .cause("it is where this cluster's etcd would keep its data, and may be of an earlier one")
+                .cause("this cluster's etcd would keep its data there, and it may be from an earlier cluster")
                 .hint("if nobody needs it, move it away"),
         );
     }
@@ -248,9 +249,9 @@ fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
     if fact.enabled.starts_with("masked") {
         findings.push(
             Error::new(Code::ForeignSoftware, format!("{name}.service is masked"))
-                .cause("somebody has seen to it that it cannot start")
+                .cause("somebody has masked it, so that it cannot start")
                 .left(LEFT)
-                .hint(format!("if it may: systemctl unmask {name}")),
+                .hint(format!("if it may start: systemctl unmask {name}")),
         );
     }
     let service = role.service();
@@ -282,11 +283,11 @@ fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
             findings.push(
                 Error::new(
                     Code::ForeignSoftware,
-                    format!("{path} is there, and pgherd did not make it"),
+                    format!("{path} exists, and pgherd did not make it"),
                 )
                 .cause(format!("it changes how {name}.service runs"))
                 .left(LEFT)
-                .hint("if nobody needs it, move it away; else take another host"),
+                .hint("if nobody needs it, move it away; otherwise use another host"),
             );
         }
     }
@@ -297,7 +298,7 @@ fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
 fn own_cluster(other: &OwnCluster, port: u16) -> Option<Error> {
     let OwnCluster { version, name, .. } = other;
     let what = if other.runs {
-        format!("a PostgreSQL of somebody's runs here: the cluster {version}/{name}")
+        format!("another PostgreSQL runs here: the cluster {version}/{name}")
     } else if other.start == "auto" && other.port == Some(port) {
         format!("the cluster {version}/{name} would start on port {port} at the next boot")
     } else {
@@ -329,7 +330,7 @@ fn held(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
         )
         .left("nothing was changed")
         .hint(format!(
-            "if they may come: apt-mark unhold {}",
+            "if they may be installed: apt-mark unhold {}",
             held.join(" ")
         ))
     })

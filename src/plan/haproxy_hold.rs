@@ -1,4 +1,4 @@
-//! HAProxy keeps a leader whose Patroni is away for a moment.
+//! Makes HAProxy keep a leader whose Patroni does not run for a moment.
 //!
 //! HAProxy asks Patroni which member leads, and takes a leader whose Patroni does not answer for dead:
 //! it would close every connection to a PostgreSQL that runs and goes on leading. So for as long as
@@ -43,7 +43,7 @@ pub(super) fn hold(
         ));
     let draft = Draft {
         name: "hold-haproxy",
-        why: format!("{}'s Patroni is away for a moment", leader.name),
+        why: format!("the Patroni of {} does not run for a moment", leader.name),
         change: format!("HAProxy does not check {} for {AT_MOST} s", leader.name),
         script,
     };
@@ -64,7 +64,7 @@ pub(super) fn release(
         .line(say(cluster, leader, "enable"));
     let draft = Draft {
         name: "release-haproxy",
-        why: format!("{}'s Patroni is back", leader.name),
+        why: format!("the Patroni of {} runs again", leader.name),
         change: format!("HAProxy checks {} again", leader.name),
         script,
     };

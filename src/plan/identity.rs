@@ -1,4 +1,4 @@
-//! Whether the hosts are those that the inventory takes them for.
+//! Checks that each host is the one that the inventory means.
 
 use std::collections::BTreeMap;
 
@@ -40,14 +40,14 @@ fn renamed(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Error
             "{MARKER} on {host} says so, with the id of this workspace"
         ))
         .cause(format!(
-            "as {wanted}, etcd would begin a store of its own, and there would be two leaders"
+            "under the name {wanted}, etcd would begin another store, and there would be two leaders"
         ))
         .left("nothing was touched")
         .hint(format!(
-            "pgherd does not rename a cluster. Give it its name back: cluster: {name}"
+            "pgherd does not rename a cluster. Restore its name: cluster: {name}"
         ))
         .hint(format!(
-            "and its workspace, if that was moved: .pgherd/{name}"
+            "and its workspace, if it was renamed too: .pgherd/{name}"
         )),
     )
 }
@@ -60,7 +60,7 @@ fn twice(facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
         Some((first, host))
     })?;
     Some(
-        Error::new(Code::InventoryContradictsHosts, format!("{one} and {other} are one and the same host"))
+        Error::new(Code::InventoryContradictsHosts, format!("{one} and {other} are the same host"))
             .cause("the same running system answers at both addresses")
             .left("nothing was touched")
             .hint(format!(

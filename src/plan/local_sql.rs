@@ -1,4 +1,4 @@
-//! SQL as the superuser on a host itself, over the socket that asks for no password.
+//! SQL as the superuser on a host itself, over the local socket, without a password.
 
 use crate::{
     cluster::Cluster,

@@ -1,4 +1,4 @@
-//! The database hosts' units: who starts, reloads or restarts when, and what must be seen after it.
+//! Plans the database hosts' units: which one starts, reloads or restarts when, and what must follow.
 
 use std::time::Duration;
 
@@ -264,8 +264,7 @@ impl<'a> Members<'a> {
             plan.push(Step {
                 host: self.first.name.clone(),
                 name: TAKE_OVER,
-                why: "Patroni reads what was reloaded in its next loop, which may be seconds away"
-                    .into(),
+                why: "Patroni applies a reload in its next loop, which may be seconds away".into(),
                 after: reloads,
                 changes: vec![Change::Other("every Patroni runs its loop now".into())],
                 action: Action::TakeOver,

@@ -1,4 +1,4 @@
-//! Who is a member of etcd and of Patroni's cluster, compared with who is declared to be one.
+//! Compares the members of etcd and Patroni with the inventory.
 //!
 //! pgherd adds database hosts, and makes lost hosts anew. It cannot add, remove or replace a member of
 //! etcd yet, nor remove a database. An inventory that asks for that is refused before anything is
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Why one name is one host.
-const TWICE: &str = "two hosts of one name would both be members: each with its own data, each electable, and an etcd of its own";
+const TWICE: &str = "two hosts with one name would both be members: each with its own data, each able to lead, and each with an etcd of its own";
 
 /// Who tells of a host that is not in the inventory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,7 +99,7 @@ impl Left {
                 Witness::Etcd => "it is in etcd's list of members",
                 Witness::Workspace if self.member => "it was there when the last run ended",
                 Witness::Workspace => "an earlier run had it",
-                Witness::Label => "it carries the cluster's label",
+                Witness::Label => "it has the cluster's label",
             })
             .collect();
         words.join("; ")
@@ -257,7 +257,7 @@ fn refuse(findings: &[Finding]) -> Result<()> {
     }
     let mut error = Error::new(
         Code::MembershipDiffers,
-        "who is a member of the cluster is not as the inventory says, and pgherd does not change that yet",
+        "the cluster's members are not those of the inventory, and pgherd does not change members yet",
     );
     let mut whys = BTreeSet::new();
     let mut hints = BTreeSet::new();
@@ -339,14 +339,13 @@ fn two_of_a_name(node: &Node, still: &Elsewhere) -> Finding {
     let ports: Vec<String> = still.ports.iter().map(u16::to_string).collect();
     Finding {
         what: format!(
-            "{name} is a new host at {}, and the one before still answers at {address} (port {})",
+            "{name} is a new host at {}, and the old one still answers at {address} (port {})",
             node.address,
             ports.join(", ")
         ),
         why: TWICE,
         instead: format!(
-            "if {name} is still the host at {address}, put that address back; if another is to take its place, \
-             switch the one at {address} off for good first"
+            "if {name} is still the host at {address}, restore that address; if another host replaces it, first switch off the one at {address} for good"
         ),
     }
 }
@@ -374,7 +373,7 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
             .known
             .iter()
             .any(|known| known.name == *name && known.joined && known.roles.contains(&role))
-            .then(|| "it had it when the last run ended, and cannot be looked at".to_owned()),
+            .then(|| "it had it when the last run ended, and cannot be reached".to_owned()),
     }?;
     let mut roles = node.roles.clone();
     roles.push(role);

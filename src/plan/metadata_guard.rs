@@ -1,4 +1,4 @@
-//! The guard on EC2's metadata service, which hands out the user data with the host's first key.
+//! Guards EC2's metadata service, which shows the user data with the host's first key.
 
 use std::time::Duration;
 
@@ -32,13 +32,13 @@ pub(super) fn guard(
             return;
         }
         MetadataGuard::Holds => {
-            "nothing keeps others than root from the metadata service after a boot"
+            "after a boot, users other than root can reach the metadata service"
         }
         MetadataGuard::Fragile => {
-            "networkd takes away what keeps others than root from the metadata service"
+            "networkd removes the rule that keeps users other than root from the metadata service"
         }
         MetadataGuard::Absent => {
-            "everybody on the host may ask the metadata service, which has the host's first key"
+            "every user of the host can ask the metadata service, which has the host's first key"
         }
     };
     let unit = METADATA_GUARD;
@@ -48,7 +48,7 @@ pub(super) fn guard(
         why: why.into(),
         after: prepared.into_iter().collect(),
         changes: vec![Change::Other(
-            "only root may ask the metadata service, now and after each boot".into(),
+            "only root can ask the metadata service, now and after each boot".into(),
         )],
         action: Action::Run(
             Script::new()

@@ -1,4 +1,4 @@
-//! What is to be done, as data.
+//! A plan, as data: its steps and their order.
 //!
 //! Planning is pure: the cluster as it should be and the hosts as they were found go in, steps come
 //! out. What `plan` prints is the very value that `up` executes.

@@ -1,4 +1,4 @@
-//! Which database leads where a store begins anew: the newest.
+//! Decides which database leads if a store begins with no data: the newest.
 //!
 //! With etcd's data goes all that Patroni knew of who led, how far, and who was synchronous. Whichever member
 //! registers first then finds nobody to compare itself with, and promotes itself, although another one has commits
@@ -56,12 +56,11 @@ pub(super) fn check(cluster: &Cluster, found: &Found) -> Result<()> {
         return Ok(());
     }
     let unseen = unseen.join(", ");
-    Err(Error::new(Code::EtcdDataLost, format!(
-        "etcd has lost its data, nobody takes writes, and {unseen} cannot be looked at"
-    ))
-    .cause(
-        "its database may be the newest: were another one to lead, acknowledged writes would be lost",
+    Err(Error::new(
+        Code::EtcdDataLost,
+        format!("etcd has lost its data, no member takes writes, and {unseen} cannot be reached"),
     )
+    .cause("its database may be the newest: if another one led, acknowledged writes would be lost")
     .left("nothing was changed")
     .hint(format!("bring {unseen} back, and run this again")))
 }
@@ -113,12 +112,12 @@ pub(super) fn hold(
         plan.unchanged
             .retain(|right| right.host != node.name || right.name != PATRONI.start);
         configured.turn = Turn::Start;
-        configured.why = format!("it waited until {first} leads, whose database is the newest");
+        configured.why = format!("it waited until {first} leads, which has the newest database");
         held.push(plan.push(Step {
             host: node.name.clone(),
             name: "hold-patroni",
             why: format!(
-                "etcd has lost what it knew: the first member to come would lead, and the newest database is {first}'s"
+                "etcd has lost its data: the first member to register would lead, and {first} has the newest database"
             ),
             after: Vec::new(),
             changes: vec![Change::Unit {

@@ -1,4 +1,4 @@
-//! What a person does to a running cluster, as plans; what must not be done is refused before anything is touched.
+//! Plans of `pause`, `resume`, `reinit`, `restart` and `failover`, and the reasons to refuse one.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -70,7 +70,7 @@ impl Seen<'_> {
         if self.is_paused() {
             return Err(Error::new(
                 Code::NotPossibleNow,
-                format!("the cluster is paused, so that {what}"),
+                format!("the cluster is paused: {what}"),
             )
             .left("nothing was changed")
             .hint(how_to_resume(&self.cluster.inventory)));
@@ -120,15 +120,15 @@ pub fn pause(seen: &Seen<'_>, paused: bool) -> Result<Plan> {
         host: seen.leader().unwrap_or(first).to_owned(),
         name,
         why: if paused {
-            "somebody wants to work on it without anything failing over".into()
+            "you asked for a pause".into()
         } else {
             "nothing fails over while it is paused".into()
         },
         after: Vec::new(),
         changes: vec![Change::Other(if paused {
-            "no member fails over any more".into()
+            "nothing fails over any more".into()
         } else {
-            "the members fail over again".into()
+            "failover is possible again".into()
         })],
         action: Action::SetPause(paused),
         limit: Duration::from_secs(loop_wait + 20),
@@ -150,15 +150,13 @@ pub fn still(
     let mut changed = Vec::new();
     if before.leader() != now.leader() {
         let (was, is) = (name(before.leader()), name(now.leader()));
-        changed.push(format!(
-            "{was} led when it was asked for, and {is} leads now"
-        ));
+        changed.push(format!("{was} led when you were asked, and {is} leads now"));
     } else if agreed != plan {
-        changed.push("other steps would be done now than those that were agreed to".to_owned());
+        changed.push("the steps would differ now from those that you agreed to".to_owned());
     }
     if let Some(host) = host {
         if before.is_synchronous(host) && !now.is_synchronous(host) {
-            changed.push(format!("{host} is no synchronous standby any more"));
+            changed.push(format!("{host} is no longer a synchronous standby"));
         }
         let further = match (before.lag(host), now.lag(host)) {
             (Some(was), Some(is)) => is > was.saturating_add(DRIFT),
@@ -168,7 +166,7 @@ pub fn still(
         if further {
             let is = now.lag(host);
             let is = is.map_or_else(|| "unknown".to_owned(), |bytes| format!("{bytes} bytes"));
-            changed.push(format!("how far {host} is behind has grown: {is}"));
+            changed.push(format!("{host} is further behind now: {is}"));
         }
     }
     if changed.is_empty() {
@@ -176,12 +174,12 @@ pub fn still(
     }
     let error = Error::new(
         Code::ClusterChanged,
-        "the cluster has changed since this was asked for",
+        "the cluster has changed since you were asked",
     );
     let error = changed.into_iter().fold(error, Error::cause);
     Err(error
         .left("nothing was changed")
-        .hint("run the same command again: it tells what would be done now"))
+        .hint("run the same command again: it says what it would do now"))
 }
 
 /// Has a replica's data copied anew.
@@ -196,11 +194,11 @@ pub fn reinit(seen: &Seen<'_>, host: &HostName) -> Result<Plan> {
         .left(untouched)
         .hint("let another member lead first: pgherd switchover"));
     }
-    seen.refuse_paused("Patroni would not start PostgreSQL again once the data is copied")?;
+    seen.refuse_paused("Patroni would not start PostgreSQL after the copy")?;
     let Some(leader) = leader else {
         return Err(Error::new(
             Code::NotPossibleNow,
-            "no member leads from which data could be copied",
+            "no member leads, so there is no data to copy",
         )
         .left(untouched)
         .hint("see what the members say: pgherd status")
@@ -209,7 +207,7 @@ pub fn reinit(seen: &Seen<'_>, host: &HostName) -> Result<Plan> {
     if let Some(Err(error)) = seen.survey.get(host) {
         return Err(Error::new(
             Code::PatroniUnreachable,
-            format!("Patroni on {host} does not answer, and nobody else can copy data there"),
+            format!("Patroni on {host} does not answer, and only Patroni can copy data there"),
         )
         .on(host)
         .cause(error.to_string())
@@ -221,7 +219,7 @@ pub fn reinit(seen: &Seen<'_>, host: &HostName) -> Result<Plan> {
     let begun = plan.push(Step {
         host: host.clone(),
         name: "reinit",
-        why: "its data is to be that of the leader".into(),
+        why: "its data must be a copy of the leader's".into(),
         after: Vec::new(),
         changes: vec![Change::Other(format!(
             "the data on {host} is removed and copied from {leader}"
@@ -245,11 +243,11 @@ pub enum Which<'a> {
 /// restarted as a replica. With `pending` only where a parameter waits for it.
 pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan> {
     let untouched = "nothing was restarted";
-    seen.refuse_paused("nothing would take the place of a member that does not come back")?;
+    seen.refuse_paused("a member that does not come back would not be replaced")?;
     let Some(leader) = seen.leader() else {
         return Err(Error::new(
             Code::NotPossibleNow,
-            "no member leads, to which a replica could come back",
+            "no member leads, so a replica could not follow after its restart",
         )
         .left(untouched)
         .hint("see what the members say: pgherd status"));
@@ -373,7 +371,7 @@ fn refuse_without_successor(seen: &Seen<'_>, leader: &HostName) -> Result<()> {
     }
     Err(Error::new(
         Code::NotPossibleNow,
-        format!("{leader} leads and streams to no replica that could take over meanwhile"),
+        format!("{leader} leads, and no replica that could take over streams from it"),
     )
     .left("nothing was restarted")
     .hint("see what is wrong with the replicas: pgherd status"))
@@ -406,7 +404,7 @@ pub fn failover(seen: &Seen<'_>, to: &HostName, force: bool) -> Result<Plan> {
     if seen.topology.is_none() {
         return Err(Error::new(
             Code::EtcdUnreachable,
-            "no member sees the cluster in the DCS, without which none may lead",
+            "no member sees the cluster in the DCS, and without it none may lead",
         )
         .left("nothing was changed")
         .hint("see how etcd is: pgherd status"));
@@ -424,14 +422,14 @@ pub fn failover(seen: &Seen<'_>, to: &HostName, force: bool) -> Result<Plan> {
         if !fit.is_empty() {
             error = error.cause(format!("synchronous: {}", fit.join(", ")));
         }
-        return Err(error.hint("if no other is left, --force takes it all the same"));
+        return Err(error.hint("if no other is left, --force accepts it"));
     }
     let mut plan = Plan::default();
     let ttl = u64::from(seen.cluster.inventory.patroni.ttl);
     plan.push(Step {
         host: to.clone(),
         name: "failover",
-        why: "it is to lead, whatever becomes of the leader".into(),
+        why: "a failover to it was requested".into(),
         after: Vec::new(),
         changes: vec![Change::Other(format!("{to} becomes the leader"))],
         action: Action::FailOver,

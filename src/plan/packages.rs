@@ -1,4 +1,4 @@
-//! Packages: which a host needs, and how they come to it.
+//! Which packages a host needs, and how they are installed.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -140,7 +140,7 @@ pub(super) fn install_patroni(
         return None;
     }
     let why = match facts.patroni_stamp {
-        None => "/opt/patroni is not there",
+        None => "/opt/patroni is missing",
         Some(_) => "/opt/patroni has other versions",
     };
     let bundle = cluster.ca_bundle.as_ref().map_or("", |_| CA_BUNDLE);

@@ -1,5 +1,5 @@
-//! Parameters of a cluster that runs are tried on each host before anything is written there: one with
-//! which PostgreSQL cannot start would show itself at the next restart, which may be a failover.
+//! Tries changed parameters on each host before anything is written there. PostgreSQL would otherwise
+//! refuse them at the next restart, which may be a failover.
 //!
 //! Those of a database that is not there yet are another step's: [`super::trial`].
 
@@ -44,7 +44,7 @@ pub(super) fn of_databases(
     databases
         .into_iter()
         .map(|node| {
-            let why = "parameters change, and PostgreSQL must start with them";
+            let why = "parameters change, and PostgreSQL must be able to start with them";
             push(plan, cluster, node, why)
         })
         .collect()

@@ -1,4 +1,4 @@
-//! Roles whose passwords are the workspace's, and what the databases have of them.
+//! Roles with passwords of the workspace, and whether the databases have the same passwords.
 
 use super::Found;
 use crate::{

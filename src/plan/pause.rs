@@ -1,4 +1,4 @@
-//! A cluster that somebody has paused.
+//! A paused cluster.
 //!
 //! While Patroni is paused it elects nobody and starts no PostgreSQL. Restarting its unit would stop
 //! PostgreSQL (`KillMode=mixed`), and nothing would start it again. So nothing that touches Patroni is
@@ -10,13 +10,12 @@ use serde_json::Value;
 use super::{Change, Found, Plan, Step, members::TAKE_OVER, packages::INSTALL_PATRONI};
 use crate::{
     error::{Code, Error, Result},
-    inventory::{self, HostName, Inventory},
+    inventory::{HostName, Inventory},
     services::postgres::PATRONI,
 };
 
 /// What a paused cluster does not do; the one sentence for it.
-pub const PAUSED: &str =
-    "the cluster is paused: Patroni promotes nobody and starts no PostgreSQL until it is resumed";
+pub const PAUSED: &str = "the cluster is paused: Patroni promotes no member and starts no PostgreSQL until it is resumed";
 
 /// Where certificates lie on hosts.
 const CERTIFICATES: &str = "/etc/pgherd/tls/";
@@ -104,10 +103,7 @@ fn refusal(code: Code, inventory: &Inventory) -> Error {
 
 /// What to type to end a pause.
 pub fn how_to_resume(inventory: &Inventory) -> String {
-    format!(
-        "resume it: {}",
-        inventory::command(&inventory.path, "resume")
-    )
+    format!("resume it: {}", inventory.command("resume"))
 }
 
 /// Whether a step changes something about Patroni or its PostgreSQL.

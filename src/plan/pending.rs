@@ -1,4 +1,4 @@
-//! What a unit still has to do, noted on its host.
+//! What a unit has not loaded yet, as noted on its host.
 
 use crate::{
     inventory::Role,

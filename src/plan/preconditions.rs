@@ -1,4 +1,4 @@
-//! States that pgherd did not make and does not touch.
+//! States that stop a run before it changes anything.
 //!
 //! Everything here stops a run before it changes anything, with the facts. Nothing is ever wiped to
 //! get out of the way of a plan.
@@ -41,7 +41,7 @@ pub(super) fn check(
         0 => Ok(()),
         1 => Err(findings.remove(0)),
         _ => Err(Error::several(
-            "the hosts are not as they can be taken over",
+            "pgherd cannot take over the hosts as they are",
             findings,
         )),
     }
@@ -52,11 +52,8 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
     let secrets = &cluster.secrets;
     if !facts.systemd {
         findings.push(
-            Error::new(
-                Code::SystemUnsupported,
-                "systemd is not what runs this host",
-            )
-            .hint("pgherd needs a host with systemd, such as Ubuntu 24.04 or Debian 12 or 13"),
+            Error::new(Code::SystemUnsupported, "this host does not run systemd")
+                .hint("pgherd needs a host with systemd, such as Ubuntu 24.04 or Debian 12 or 13"),
         );
     }
     if !matches!(facts.os.id.as_str(), "debian" | "ubuntu") {
@@ -64,7 +61,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
         findings.push(
             Error::new(
                 Code::SystemUnsupported,
-                format!("{pretty} is not a system that pgherd knows"),
+                format!("unsupported distribution: {pretty}"),
             )
             .hint("Debian 12 and 13 and Ubuntu 24.04 are"),
         );
@@ -79,7 +76,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
                     .excerpt(MARKER, marker.content.as_str())
                     .cause(format!("this inventory's cluster has the id {}", secrets.cluster_id))
                     .hint("if it is the same cluster, its .pgherd folder is in another place: copy it beside this inventory")
-                    .hint("if that cluster is gone, run `pgherd -i FILE down` with its inventory, or take another host"),
+                    .hint("if that cluster is gone, run `pgherd -i FILE down` with its inventory, or use another host"),
             );
             // Whatever else is found would only repeat this.
             return findings;
@@ -130,7 +127,7 @@ fn superuser(cluster: &Cluster, found: &Found) -> Option<Error> {
     let what = match how {
         "no-login" => "may not log in",
         "gone" => "is not there",
-        _ => "is no superuser any more",
+        _ => "is no longer a superuser",
     };
     let leader = found.dcs.as_ref().and_then(|keys| keys.leader.as_deref());
     let leader = leader.unwrap_or("the leader");
@@ -141,10 +138,10 @@ fn superuser(cluster: &Cluster, found: &Found) -> Option<Error> {
     Some(
         Error::new(Code::SuperuserBroken, format!("the role {SUPERUSER} {what}"))
             .on(&node.name)
-            .cause("pgherd and Patroni work as this role, so that neither can give it back what it lacks")
+            .cause("pgherd and Patroni work as this role, so neither can restore its rights")
             .left("nothing was changed")
             .hint(format!(
-                "stop PostgreSQL in good order, the replicas first and {leader} last: sudo systemctl stop patroni"
+                "stop PostgreSQL cleanly, the replicas first and {leader} last: sudo systemctl stop patroni"
             ))
             .hint(format!(
                 "on {leader}, in single-user mode: echo 'alter role {SUPERUSER} superuser login' | \
@@ -211,9 +208,9 @@ fn damaged(cluster: &Cluster, found: &Found) -> Vec<Error> {
         .map(|node| {
             Error::new(Code::DataDamaged, format!("the database in {dir} is damaged"))
                 .on(&node.name)
-                .cause("a server has run on it, and global/pg_control or databases are not there any more")
+                .cause("a server has run on it, and global/pg_control or databases are missing")
                 .left("it was not touched")
-                .hint("put back what is missing; somebody may have moved it within the folder (global/pg_control.old)")
+                .hint("restore what is missing; somebody may have moved it within the folder (global/pg_control.old)")
                 .hint(format!("or, if another member has the data: move {dir} away, and run `pgherd up` again"))
         })
         .collect()
@@ -297,26 +294,26 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
             Error::new(Code::DataDiffers, format!(
                 "etcd remembers a cluster that no host has (system {known})"
             ))
-            .cause(format!("the key /db/{scope}/initialize is from an earlier cluster; with it there, no member would bootstrap"))
+            .cause(format!("the key /db/{scope}/initialize is from an earlier cluster; while it exists, no member bootstraps"))
             .left("nothing was changed")
             .hint("if its data is lost for good, forget it: etcdctl del --prefix ".to_owned() + &crate::services::etcd::prefix(scope)),
         );
     }
-    let strangers: Vec<String> = systems
+    let others: Vec<String> = systems
         .iter()
         .filter(|system| system.id != known)
         .map(|system| format!("{} has system {}", system.host.name, system.id))
         .collect();
-    if strangers.is_empty() {
+    if others.is_empty() {
         return None;
     }
     Some(
         Error::new(Code::DataDiffers, format!(
-            "the data directories are not all of the cluster that etcd knows (system {known})"
+            "not all data directories belong to the cluster that etcd knows (system {known})"
         ))
-        .cause(strangers.join(", "))
+        .cause(others.join(", "))
         .left("nothing was changed")
-        .hint("find out which data is the right one; move the other data directory away, and run `pgherd up` again"),
+        .hint("find out which database is the right one; move the other data directory away, and run `pgherd up` again"),
     )
 }
 
@@ -330,7 +327,7 @@ fn apart(systems: &[System<'_>]) -> Option<Error> {
     let mut error = Error::new(Code::DataDiffers, "the members have different databases")
         .cause("etcd does not say which of them is the cluster's")
         .left("nothing was changed")
-        .hint("find out which data is the right one; move the other data directory away, and run `pgherd up` again");
+        .hint("find out which database is the right one; move the other data directory away, and run `pgherd up` again");
     for system in systems {
         let at = system
             .checkpoint

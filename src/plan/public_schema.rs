@@ -1,4 +1,4 @@
-//! The schema `public` of each database, where not everybody is to make functions, operators and tables.
+//! Revokes the right of every role to create something in the schema `public`.
 //!
 //! Until PostgreSQL 14 everybody may create something there, and so decide what a name means for whoever
 //! looks it up in `public`: for a superuser too. From 15 on only the database's owner may. This brings
@@ -40,12 +40,12 @@ pub(super) fn close(
             let open = facts.open_public.iter().map(String::as_str);
             (
                 open.collect(),
-                "everybody may create functions and operators in the schema public, which a superuser might run",
+                "every role may create functions and operators in the schema public, which a superuser might run",
             )
         }
         None if is_open_at_first(cluster) => (
             facts::open_to_all(&cluster.inventory).collect(),
-            "this version of PostgreSQL lets everybody create functions and operators in the schema public",
+            "this version of PostgreSQL lets every role create functions and operators in the schema public",
         ),
         None => return None,
     };

@@ -1,4 +1,4 @@
-//! Replication that begins anew where an end of it has another address now.
+//! Makes replication connect again after one of its ends has another address.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(super) fn reconnect(
     after.extend(led);
     let leader_moved = moved.iter().any(|node| Some(node.name.as_str()) == leader);
     if !leader_moved {
-        let why = "each Patroni would take over who may come in only in its next loop";
+        let why = "each Patroni would apply the new access rules only in its next loop";
         after = vec![wake(plan, first, why, after)];
     }
     let gone = if leader_moved {
@@ -58,10 +58,10 @@ pub(super) fn reconnect(
     let freed = plan.push(Step {
         host: first.name.clone(),
         name: "free-slots",
-        why: "the leader would stream to addresses that are gone until it times out".into(),
+        why: "the leader would stream to old addresses until it times out".into(),
         after,
         changes: vec![Change::Other(
-            "the leader gives up replication to addresses that are no member's".into(),
+            "the leader ends replication to addresses that belong to no member".into(),
         )],
         action: Action::RunOnLeader(free_slots(cluster, &gone)),
         // Where the leader has lost its lock, another one comes only once that has ended (`ttl`).

@@ -1,4 +1,4 @@
-//! What a host must offer before anything is done there.
+//! What a host must offer before anything is changed there.
 //!
 //! All of it is asked for in the first look, so that a run that cannot succeed ends before it has
 //! changed anything, with every finding on every host. Only what is still to be done is judged: a
@@ -104,7 +104,7 @@ impl Host<'_> {
                 "sshd opens only one session on a connection, and two are needed",
             )
             .cause(format!("MaxSessions is {sessions} (sshd -T)"))
-            .hint("let it open more in sshd_config: MaxSessions 10")
+            .hint("allow more in sshd_config: MaxSessions 10")
         })
     }
 
@@ -146,10 +146,10 @@ impl Host<'_> {
             let list = held.join(" ");
             Error::new(
                 Code::PackagesHeld,
-                format!("apt must not install {list}: held (apt-mark hold)"),
+                format!("apt cannot install {list}: held (apt-mark hold)"),
             )
             .hint(format!(
-                "if that is no longer meant: sudo apt-mark unhold {list}"
+                "if the hold is no longer needed: sudo apt-mark unhold {list}"
             ))
         })
     }
@@ -177,7 +177,7 @@ impl Host<'_> {
                     };
                     error = error.cause(format!("{}: {why}", source.uri));
                 }
-                Some(error.hint("look at the host's DNS and routes; behind a proxy, tell apt and pip of it (Acquire::http::Proxy, and https_proxy in /etc/environment)"))
+                Some(error.hint("check the host's DNS and routes; behind a proxy, configure it for apt and pip (Acquire::http::Proxy, and https_proxy in /etc/environment)"))
             })
             .collect()
     }
@@ -219,7 +219,7 @@ impl Host<'_> {
                     Error::new(
                         Code::RequirementUnmet,
                         format!(
-                            "{} would lie in memory: {} is a {}",
+                            "{} would be in memory: {} is a {}",
                             space.path, space.target, space.kind
                         ),
                     )
@@ -305,7 +305,7 @@ impl Host<'_> {
                     )
                     .cause(paths.clone())
                     .hint(format!(
-                        "make room: sudo du -xh --max-depth=2 {target} | sort -h | tail"
+                        "free space: sudo du -xh --max-depth=2 {target} | sort -h | tail"
                     )),
                 );
             }

@@ -1,4 +1,4 @@
-//! Roles and databases: those that Patroni needs, and those that the inventory gives to applications.
+//! Roles and databases: those of Patroni, and those of the inventory's applications.
 //!
 //! Nothing is ever dropped but the roles that stood in while passwords changed.
 
@@ -88,7 +88,7 @@ fn flaws(role: &Own<'_>, found: &DbRole) -> Vec<String> {
         has("replication") && !found.replication,
         "may not replicate",
     );
-    flaw(found.expired, "has a password that is valid no longer");
+    flaw(found.expired, "has an expired password");
     if let Some(limit) = found.connection_limit {
         flaw(true, &format!("may have no more than {limit} connections"));
     }
@@ -106,7 +106,7 @@ fn flaws(role: &Own<'_>, found: &DbRole) -> Vec<String> {
         .collect();
     flaw(
         !set.is_empty(),
-        &format!("has settings that are in the way: {}", set.join(", ")),
+        &format!("has settings that prevent its work: {}", set.join(", ")),
     );
     flaws
 }
@@ -124,7 +124,7 @@ pub(super) fn ensure(
     after: Vec<StepId>,
 ) -> StepId {
     let why = if lacking.is_empty() {
-        "a bootstrap may have been cut off before Patroni had made its roles".to_owned()
+        "a bootstrap may have been interrupted before Patroni had made its roles".to_owned()
     } else {
         lacking.join("; ")
     };
@@ -141,7 +141,7 @@ pub(super) fn ensure(
         why,
         after,
         changes: vec![Change::Other(format!(
-            "the roles {}, where they are not right",
+            "the roles {}, if they differ",
             names.join(", ")
         ))],
         action: Action::RunOnLeader(local_sql(
@@ -288,7 +288,7 @@ fn wanted(cluster: &Cluster, facts: &Facts) -> Wanted {
             }
             Some(role) if role.expired => (
                 format!("the password of user {name} does not expire"),
-                "has a password that is valid no longer",
+                "has an expired password",
             ),
             Some(_) => (
                 format!("the password of user {name}"),

@@ -1,4 +1,4 @@
-//! Members whose Patroni starts anew: one at a time, in an order that keeps somebody taking writes.
+//! Restarts members one at a time, in an order that keeps a member taking writes.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ pub(super) fn restart_patroni_in_turn(
         last = vec![plan.push(Step {
             host: node.name.clone(),
             name: "await-member",
-            why: "the DCS must know it again before the next goes".into(),
+            why: "the DCS must have it again before the next one restarts".into(),
             after: vec![step],
             changes: Vec::new(),
             action: Action::Await(Condition::Ready(Role::Postgres)),
@@ -97,10 +97,10 @@ fn forget(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
     plan.push(Step {
         host: node.name.clone(),
         name: "forget-member",
-        why: "the DCS may have it at an address where nobody answers".into(),
+        why: "the DCS may have an address for it that does not answer".into(),
         after,
         changes: vec![Change::Other(format!(
-            "what the DCS has of {}, until its Patroni says it anew",
+            "the entry of {} in the DCS, until its Patroni writes it again",
             node.name
         ))],
         action: Action::ForgetMember,

@@ -1,4 +1,4 @@
-//! Sessions that were opened with a password that has changed since.
+//! Ends sessions that began with a password that has changed since.
 //!
 //! PostgreSQL asks for a password when a session begins and never again: whoever came in with one that
 //! leaked stays for as long as he likes.
@@ -94,10 +94,10 @@ pub(super) fn end(
                 plan.push(Step {
                     host: node.name.clone(),
                     name: "end-sessions",
-                    why: "who came in with an old password would stay".into(),
+                    why: "sessions with an old password would stay".into(),
                     after: after.clone(),
                     changes: vec![Change::Other(format!(
-                        "sessions end that were opened with an old password of {}",
+                        "sessions that were opened with an old password of {} end",
                         told.join(", ")
                     ))],
                     action: Action::Run(script(cluster, &changed, &names)),

@@ -1,4 +1,4 @@
-//! The plans of `rotate ssh`: which keys a host lets in, and which key it shows.
+//! The plans of `rotate ssh`: which keys a host accepts, and which key it shows.
 
 use std::time::Duration;
 
@@ -73,8 +73,8 @@ fi"#,
         step(
             host,
             "add-ssh-key",
-            "the host must let in the new key before the old one goes",
-            "the new SSH key is let in beside the old one",
+            "the host must accept the new key before the old one is removed",
+            "the new SSH key is accepted beside the old one",
             script.clone(),
         )
     })
@@ -115,8 +115,8 @@ done"#,
         step(
             host,
             "remove-ssh-key",
-            "the old key must open nothing any more",
-            "the old SSH key is let in no more, and its sessions end",
+            "the old key must no longer work",
+            "the old SSH key is no longer accepted, and its sessions end",
             script.clone(),
         )
     })
@@ -165,8 +165,8 @@ systemctl try-reload-or-restart ssh 2>/dev/null || systemctl try-reload-or-resta
         step(
             host,
             "change-host-key",
-            "whoever has the old key could pass for this host",
-            "the host shows new SSH keys",
+            "somebody with the old key could impersonate this host",
+            "the host has new SSH keys",
             script.clone(),
         )
     })

@@ -1,4 +1,4 @@
-//! Whether the declared etcd hosts are the members of one store, and no others are.
+//! Checks that the inventory's etcd hosts, and no others, are the members of one store.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +11,14 @@ use crate::{
 };
 
 /// Why a member that was not added must not start.
-const SPLITS: &str = "an etcd that starts without having been added by the others makes a store of its own: \
-                      Patroni follows whichever answers, two leaders take writes, and acknowledged writes are lost";
+const SPLITS: &str = "an etcd that starts before the others have added it makes a store of its own: Patroni follows the store that answers, two leaders take writes, and acknowledged writes are lost";
 /// What two stores mean.
 const SPLIT: &str =
     "with more than one store there can be two leaders, and acknowledged writes can be lost";
 /// Why the quorum is not as declared.
 const VOTES: &str = "a member that is not declared counts in etcd's quorum";
 
-const AS_BEFORE: &str = "put the inventory back as it was: the same hosts with the role etcd";
+const AS_BEFORE: &str = "restore the inventory: the same hosts with the role etcd";
 
 /// Something that differs between who is a member and who is declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,17 +121,16 @@ fn split(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Vec<Findi
             .iter()
             .map(|(host, view)| {
                 format!(
-                    "{host} is of the store {} with the members {}",
+                    "{host} belongs to the store {} with the members {}",
                     view.cluster_id,
                     names(&view.members)
                 )
             })
             .collect();
         return vec![Finding {
-            what: format!("etcd's members are not of one store: {}", said.join("; ")),
+            what: format!("etcd's members do not belong to one store: {}", said.join("; ")),
             why: SPLIT,
-            instead: "keep the store that the cluster began with: on the hosts of another, `systemctl disable --now \
-                      etcd` and move its data away; then take the role etcd off them in the inventory"
+            instead: "keep the store that the cluster began with: on the hosts of another store, run `systemctl disable --now etcd` and move its data away; then remove the role etcd from them in the inventory"
                 .into(),
         }];
     }
@@ -192,12 +190,12 @@ fn anew(found: &Found, declared: &[&HostName]) -> Option<Finding> {
 fn lost(hosts: &[&HostName], why: &str) -> Finding {
     Finding {
         what: format!(
-            "etcd on {} has no data, and {why}: it would not be let in under its old name",
+            "etcd on {} has no data, and {why}: the others would not accept it under its old name",
             join(hosts)
         ),
-        why: "a member that lost its data must be removed from etcd's list and added anew; the cluster goes on with the others as long as they are a majority",
+        why: "a member that lost its data must be removed from etcd's list and added again; the cluster keeps working with the others as long as they are a majority",
         instead: format!(
-            "bring back the data folder of etcd on {}, if it is somewhere",
+            "restore the data folder of etcd on {}, if you have a copy",
             join(hosts)
         ),
     }
@@ -247,17 +245,17 @@ fn unasked(cluster: &Cluster, found: &Found, declared: &[&HostName]) -> Option<F
         });
     }
     // A cluster of which no list was kept: hosts of which only the names are known may run etcd.
-    let strangers: Vec<&HostName> = found
+    let undeclared: Vec<&HostName> = found
         .known
         .iter()
         .filter(|known| known.roles.is_empty() && !cluster.nodes.contains_key(&known.name))
         .map(|known| &known.name)
         .collect();
-    if known.is_empty() && full.is_empty() && !strangers.is_empty() {
+    if known.is_empty() && full.is_empty() && !undeclared.is_empty() {
         return Some(Finding {
             what: format!(
                 "no declared host has data of etcd, and {} left the inventory and may have it",
-                join(&strangers)
+                join(&undeclared)
             ),
             why: SPLITS,
             instead: AS_BEFORE.into(),
@@ -275,7 +273,7 @@ fn unasked(cluster: &Cluster, found: &Found, declared: &[&HostName]) -> Option<F
         ..lost(
             &empty,
             &format!(
-                "etcd on {} has its data or cannot be looked at, and does not answer",
+                "etcd on {} has its data or cannot be reached, and does not answer",
                 join(&rest)
             ),
         )

@@ -1,4 +1,4 @@
-//! What a member's Patroni was told, beside what it is to be told.
+//! Compares what a member's Patroni has loaded with what it should load.
 
 use crate::{configs::PatroniConfig, facts::Facts, render::PATRONI_CONFIG};
 

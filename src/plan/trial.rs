@@ -1,4 +1,4 @@
-//! PostgreSQL's parameters, tried before the first database is made with them.
+//! Tries PostgreSQL's parameters before the first database is created with them.
 //!
 //! With a parameter that PostgreSQL cannot start with, a first bootstrap fails after `initdb`: one member
 //! after the other makes a database of its own, and none of them ever runs.

@@ -1,4 +1,4 @@
-//! The plan of `up`: from what was found to what should be.
+//! The plan of `up`: from the observed state to the desired one.
 
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
-//! Hosts that somebody already has.
+//! Hosts that the user already has.
 
 use async_trait::async_trait;
 
-use super::{Access, Machine, MachineState, Outlook, Provider, Resource};
+use super::{Access, Machine, MachineState, Preflight, Provider, Resource};
 use crate::{
     error::Result,
     event::Events,
@@ -40,8 +40,8 @@ impl Provider for ExistingProvider {
         Ok(self.machines.clone())
     }
 
-    async fn preflight(&self, _hosts: &[HostName], _public_key: &str) -> Result<Outlook> {
-        Ok(Outlook::default())
+    async fn preflight(&self, _hosts: &[HostName], _public_key: &str) -> Result<Preflight> {
+        Ok(Preflight::default())
     }
 
     async fn launch(

@@ -1,4 +1,4 @@
-//! Where hosts come from and go to.
+//! Providers, which create, find and remove hosts.
 //!
 //! A provider knows its own engine or cloud and nothing of PostgreSQL. It ends where hosts with
 //! addresses and pinned keys begin; everything after is the same for all of them.
@@ -58,7 +58,7 @@ pub struct Access {
 }
 
 /// Refuses hosts that another workspace has made meanwhile: `whose` are the ids that they carry.
-fn refuse_strangers<'a>(
+fn refuse_hosts_of_others<'a>(
     mut whose: impl Iterator<Item = (&'a HostName, &'a str)>,
     access: &Access,
 ) -> Result<()> {
@@ -66,21 +66,21 @@ fn refuse_strangers<'a>(
         None => Ok(()),
         Some((host, id)) => Err(Error::new(
             Code::HostOfAnotherCluster,
-            "the cluster was made meanwhile from another workspace",
+            "meanwhile, the cluster was made from another workspace",
         )
         .on(host)
-        .cause(format!("it is of the cluster with the id {id}; this one has {}", access.cluster_id))
+        .cause(format!("it belongs to the cluster with the id {id}; this one has {}", access.cluster_id))
         .left("nothing was made")
-        .hint("copy the workspace (.pgherd) of whoever made it beside this inventory, or give this cluster another name")),
+        .hint("copy the workspace (.pgherd) of the person who made it beside this inventory, or give this cluster another name")),
     }
 }
 
-/// What launching hosts would be like.
+/// What `preflight` found: what a launch would create, and what may prevent it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outlook {
-    /// A line a thing that would be made beside the hosts: an image, a network.
+pub struct Preflight {
+    /// What would be created besides the hosts, one line each: an image, a network.
     pub made: Vec<String>,
-    /// What may stand in the way, without being a reason not to try.
+    /// What may prevent it, and is no reason not to try.
     pub doubts: Vec<String>,
 }
 
@@ -91,7 +91,7 @@ pub trait Provider: Send + Sync {
 
     /// Checks, before anything is made, that `hosts` which let `public_key` in could be made.
     /// Changes nothing.
-    async fn preflight(&self, hosts: &[HostName], public_key: &str) -> Result<Outlook>;
+    async fn preflight(&self, hosts: &[HostName], public_key: &str) -> Result<Preflight>;
 
     /// Makes or starts `hosts`, all at once, and returns them running and with addresses.
     ///

@@ -1,4 +1,4 @@
-//! Whether SSH answers, without an SSH client.
+//! Checks whether SSH answers, without an SSH client.
 
 use std::{net::Ipv4Addr, time::Duration};
 

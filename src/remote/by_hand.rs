@@ -1,4 +1,4 @@
-//! The command by which a person looks at a host that does not let pgherd in.
+//! The command with which a person can look at a host that refuses pgherd.
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -1,4 +1,4 @@
-//! What `ssh` says of a host that it cannot connect to, and what that means.
+//! What `ssh` prints if it cannot connect to a host, and what that means.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub(super) fn connect_error(
     if text.contains("Permission denied") {
         return reach(Code::SshPermissionDenied)
             .hint("the host does not accept the key: check ssh.user and ssh.identity_file")
-            .hint("a cluster that was made from another folder has its key there: copy that .pgherd beside this inventory")
+            .hint("if the cluster was made from another folder, its key is there: copy that .pgherd beside this inventory")
             .hint(by_hand);
     }
     if text.contains("os error 2") {

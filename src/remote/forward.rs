@@ -1,4 +1,4 @@
-//! Ways to the ports of a host, and why one leads nowhere.
+//! Forwards to ports of a host, and why one does not work.
 //!
 //! A forward begins at a socket on this machine, which takes every connection at once. Whether the
 //! host leads on shows only afterwards, as an end without a byte; why it did not is told by the

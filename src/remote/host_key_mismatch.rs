@@ -1,4 +1,4 @@
-//! Who answers where another host was expected.
+//! Which host answers in place of the expected one.
 //!
 //! What `ssh-keyscan` tells is only ever used to name somebody, never to trust.
 
@@ -155,11 +155,11 @@ fn unknown(host: &HostName, target: &Target, expected: &[Key], answering: &[Key]
         .cause(format!("at {address} answers {}", fingerprints(shown)))
         .cause(format!("pinned for {host} is {}", fingerprints(expected)))
         .excerpt(
-            format!("if {host} was made anew, compare with what its own console says"),
+            format!("if {host} was created again, compare the key with the host's own console"),
             "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub\n",
         )
         .excerpt(
-            "if that is the key that answers, accept it instead of the old one",
+            "if both agree, accept the new key instead of the old one",
             format!(
                 "ssh-keygen -f {} -R {alias}\n\
                  ssh-keygen -f ~/.ssh/known_hosts -R {}\n\
@@ -229,7 +229,7 @@ mod tests {
         node1: this is not the host whose key is pinned: at 10.0.0.5 answers SHA256:+rlm/GiAQ11FXD/f/ioegk1ZK5lBNKz3gRdKCAyoPkk (ED25519): pinned for node1 is SHA256:kmYcvdi2GkPeWxB6XLjrZB8JHsy2Hm8luHMFp9GMvqk (ED25519)
         if node1 was made anew, compare with what its own console says:
         ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
-        if that is the key that answers, accept it instead of the old one:
+        if both agree, accept the new key instead of the old one:
         ssh-keygen -f '/w/my cluster/known_hosts' -R node1.pg.pgherd
         ssh-keygen -f ~/.ssh/known_hosts -R '[10.0.0.5]:2222'
         ssh-keyscan -t ed25519 -p 2222 10.0.0.5 >> ~/.ssh/known_hosts

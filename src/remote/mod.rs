@@ -1,4 +1,4 @@
-//! Commands on hosts, over SSH.
+//! Runs commands on hosts, over SSH.
 //!
 //! The seam between deciding and doing: [`Remote`] is all that the rest of the program knows of a
 //! connection, and the only place where tests may put something else.

@@ -1,4 +1,4 @@
-//! What a script says, read to its end while it runs.
+//! Reads the output of a script while it runs.
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
@@ -60,7 +60,7 @@ pub(super) fn too_much(host: &HostName, stream: Stream) -> Error {
         Stream::Stdout => "standard output",
         Stream::Stderr => "standard error",
     };
-    Error::new(Code::AnswerUnusable, "the host's answer has no end")
+    Error::new(Code::AnswerUnusable, "the host's answer does not end")
         .on(host)
         .cause(format!(
             "a script's {stream} was longer than {} MiB and was not read further",

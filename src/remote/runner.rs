@@ -1,4 +1,4 @@
-//! How a script starts on a host, whatever the login there is like.
+//! Starts a script on a host, whatever the login there is like.
 //!
 //! Between sshd and the script are the user's login shell, which may be any, its startup files, and
 //! sudo with its own settings. Each of them may print something, and each may change the environment.
@@ -84,13 +84,13 @@ pub(super) fn output(host: &HostName, code: i32, stdout: Told, stderr: Told) -> 
     if sudo.is_empty() {
         let hint = if stderr.before.contains("expired") || stderr.before.contains("Password change")
         {
-            "put the SSH user's password right, or take its end away: sudo chage -M -1 USER"
+            "renew the SSH user's password, or remove its expiry: sudo chage -M -1 USER"
         } else {
             "the SSH user needs a login shell that runs commands, and neither ForceCommand in sshd_config nor command= at its key"
         };
         return Err(Error::new(
             Code::SshLoginUnusable,
-            "the login on the host did not run what it was given",
+            "the login on the host did not run pgherd's command",
         )
         .on(host)
         .cause(format!(
@@ -103,7 +103,7 @@ pub(super) fn output(host: &HostName, code: i32, stdout: Told, stderr: Told) -> 
     }
     let said = sudo.join("; ");
     let hint = if said.contains("must have a tty") {
-        "take requiretty off for this user in /etc/sudoers: Defaults:USER !requiretty"
+        "disable requiretty for this user in /etc/sudoers: Defaults:USER !requiretty"
     } else {
         "give the user passwordless sudo, or set ssh.user to root"
     };

@@ -1,4 +1,4 @@
-//! Shell scripts built from values of any content.
+//! Builds shell scripts from values of any content.
 
 use std::fmt;
 

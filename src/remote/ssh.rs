@@ -1,4 +1,4 @@
-//! [`Remote`] over OpenSSH: one multiplexed connection a host.
+//! [`Remote`] over OpenSSH: one multiplexed connection for each host.
 
 use std::{
     collections::HashMap,
@@ -290,7 +290,7 @@ impl SshRemote {
                     self.drop_link(host, &link).await;
                     return Err(Error::new(
                         Code::ServiceUnreachable,
-                        format!("no way to port {port}"),
+                        format!("cannot reach port {port}"),
                     )
                     .on(host)
                     .because(error));
@@ -304,11 +304,12 @@ impl SshRemote {
             Ok(stream) => Ok(Forwarded::new(stream, log)),
             Err(error) => {
                 self.drop_link(host, &link).await;
-                Err(
-                    Error::new(Code::ServiceUnreachable, format!("no way to port {port}"))
-                        .on(host)
-                        .because(error),
+                Err(Error::new(
+                    Code::ServiceUnreachable,
+                    format!("cannot reach port {port}"),
                 )
+                .on(host)
+                .because(error))
             }
         }
     }
@@ -372,7 +373,7 @@ impl SshRemote {
 /// How long to wait before a session that sshd refused is asked for again.
 const CROWDED: Duration = Duration::from_millis(250);
 
-/// Whether sshd opens no further session on the connection (`MaxSessions`).
+/// Whether sshd refuses another session on the connection (`MaxSessions`).
 fn is_crowded(error: &openssh::Error) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
@@ -404,12 +405,12 @@ impl Remote for SshRemote {
             }
             Ok(Err(Broken::Crowded(error))) => Err(Error::new(
                 Code::SshSessionsRefused,
-                "sshd opens no further session on the connection",
+                "sshd refuses another session on the connection",
             )
             .on(host)
             .because(error)
             .cause(format!("asked again for {} s", limit.as_secs()))
-            .hint("let it open more in sshd_config: MaxSessions 10")),
+            .hint("allow more in sshd_config: MaxSessions 10")),
             Ok(Err(Broken::TooMuch(stream))) => {
                 // What writes there ends once nobody reads any more.
                 self.drop_link(host, &link).await;
@@ -419,7 +420,7 @@ impl Remote for SshRemote {
                 self.drop_link(host, &link).await;
                 Err(Error::new(
                     Code::StepTimedOut,
-                    format!("no end after {} s", limit.as_secs()),
+                    format!("not finished after {} s", limit.as_secs()),
                 )
                 .on(host))
             }

@@ -1,4 +1,4 @@
-//! A marked block in a file that has other lines, which stay as they are.
+//! A marked block in a file whose other lines stay as they are.
 
 use crate::error::{Code, Error, Result};
 

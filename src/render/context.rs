@@ -1,4 +1,4 @@
-//! What the templates know: the cluster as plain values.
+//! The variables of templates: the cluster as plain values.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! Every file of a host: those that each host has, and those of its services.
+//! Every file of a host: the files of all hosts, and those of its services.
 
 use super::{Kind, Role};
 use crate::{

@@ -1,4 +1,4 @@
-//! How a value is written in each format, so that it is read back as exactly what it was.
+//! Writes a value in each format, so that it is read back exactly.
 //!
 //! A filter either gives text that the format's own parser turns back into the value, or refuses the
 //! value. Templates cannot print text without one: see [`super::templates`].

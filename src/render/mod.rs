@@ -1,4 +1,4 @@
-//! Every file that reaches a host, made from the cluster and the templates.
+//! Renders every file that reaches a host, from the cluster and the templates.
 //!
 //! Pure: the same cluster gives the same files, in the same order. The only user of `tera`.
 

@@ -1,4 +1,4 @@
-//! The tags of a template, with their lines: what the template engine does not tell of an error.
+//! The tags of a template with their lines, which the template engine's errors lack.
 //!
 //! The engine has no line numbers once a template is parsed, and takes an unknown name in a
 //! condition for `false`. So the tags are read here once more, for the names in them and for where

@@ -1,4 +1,4 @@
-//! The templates: those built in, and the user's in their place.
+//! The built-in templates, and the user's that replace them.
 //!
 //! Text is only printed through a filter that says for which format. The engine's own escaping, which
 //! is for HTML, is turned into the guard of this: it is what happens to text without a filter, and
@@ -67,7 +67,7 @@ impl Templates {
                 .iter_mut()
                 .find(|(known, _)| **known == name)
             else {
-                return Err(stranger(&shown, &name, templates.sources.keys()));
+                return Err(unknown_template(&shown, &name, templates.sources.keys()));
             };
             let text = given::read_text(Path::new(&shown)).map_err(|error| {
                 Error::new(Code::FileUnusable, format!("cannot read {shown}")).because(error)
@@ -107,7 +107,7 @@ impl Templates {
         match self.tera.render(name, values) {
             Ok(text) if !text.contains(UNFILTERED) => Ok(text),
             Ok(_) => Err(refused(source, line_of_failure(&source.text, values))
-                .cause("text is printed without a filter, which would say for what format")
+                .cause("text is printed without a filter for its format")
                 .hint("docs/templates.md lists the variables and the filters")),
             Err(error) => {
                 let line = line_of_failure(&source.text, values);
@@ -182,7 +182,10 @@ fn list(root: &Path, dir: &Path, prefix: &str, found: &mut Vec<String>) -> Resul
         if !real.starts_with(root) {
             return Err(Error::new(
                 Code::TemplateInvalid,
-                format!("{} leads out of the folder of templates", path.display()),
+                format!(
+                    "{} leads outside of the folder of templates",
+                    path.display()
+                ),
             )
             .cause(format!("it is a link to {}", real.display()))
             .hint("put a copy of the file there"));
@@ -196,7 +199,11 @@ fn list(root: &Path, dir: &Path, prefix: &str, found: &mut Vec<String>) -> Resul
     Ok(())
 }
 
-fn stranger<'a>(shown: &str, name: &str, known: impl Iterator<Item = &'a &'static str>) -> Error {
+fn unknown_template<'a>(
+    shown: &str,
+    name: &str,
+    known: impl Iterator<Item = &'a &'static str>,
+) -> Error {
     let known: Vec<&str> = known.copied().collect();
     let error = Error::new(
         Code::TemplateInvalid,

@@ -1,46 +1,25 @@
-//! The picture of a run: a line for each host, and one for the whole.
+//! The board of a run: one line for each host, and one for the whole.
 //!
 //! Only state and text; `live` brings it to the screen.
 
 use indexmap::IndexMap;
 
+mod canvas;
+
+pub(super) use canvas::Canvas;
+use canvas::{ROOMY, bar};
+
 use super::{
     labels,
     plain::SWITCHOVER,
     quantity::{count, ticking},
-    terminal::{BAD, BOLD, BUSY, DIM, GOOD, Paint, WARN},
+    terminal::{BAD, BOLD, BUSY, DIM, GOOD, WARN},
     text,
 };
 use crate::{
     event::{Event, HostState, Moment, Outcome, Stamped},
     inventory::HostName,
 };
-
-/// Below this many columns a line is a mark, a host and a step.
-const ROOMY: usize = 60;
-
-/// What a picture is drawn for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Canvas {
-    pub(super) columns: usize,
-    pub(super) rows: usize,
-    pub(super) unicode: bool,
-    pub(super) paint: Paint,
-    /// Counts up with each picture; turns the spinner.
-    pub(super) frame: usize,
-}
-
-impl Canvas {
-    fn spinner(&self) -> &'static str {
-        const DOTS: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
-        const ASCII: [&str; 4] = ["|", "/", "-", "\\"];
-        if self.unicode {
-            DOTS[self.frame % DOTS.len()]
-        } else {
-            ASCII[self.frame % ASCII.len()]
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Board {
@@ -486,18 +465,4 @@ impl HostLine {
             paint.on(DIM, said)
         )
     }
-}
-
-fn bar(done: usize, of: usize, width: usize, canvas: &Canvas) -> String {
-    let (full, rest) = if canvas.unicode {
-        ("━", "─")
-    } else {
-        ("#", "-")
-    };
-    let filled = (done * width).checked_div(of).unwrap_or(width).min(width);
-    format!(
-        "{}{}",
-        canvas.paint.on(GOOD, full.repeat(filled)),
-        canvas.paint.on(DIM, rest.repeat(width - filled))
-    )
 }

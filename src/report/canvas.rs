@@ -1,4 +1,4 @@
-//! A text on stdout that is painted over again and again.
+//! Text on stdout that is drawn again and again.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! What a file is to become, against what it is.
+//! The diff between a file on a host and the new one.
 
 use anstyle::{AnsiColor, Style};
 use similar::{ChangeTag, TextDiff};

@@ -93,10 +93,10 @@ pub(super) fn held_up(drill: &Drill) -> Option<String> {
             )
         }
         None if hold.waited > GAP => format!(
-            "commits waited for up to {}, and none that was acknowledged is missing",
+            "commits waited for up to {}, and no acknowledged commit is missing",
             duration(hold.waited)
         ),
-        None => "none that was acknowledged is missing".to_owned(),
+        None => "no acknowledged commit is missing".to_owned(),
     };
     Some(format!(
         "replication was held up for {}, until the best replica lacked {} (one that lacks more than {} does \
@@ -228,7 +228,7 @@ mod tests {
         let waited = held_up(&drill(4.9, Measured::default())).unwrap_or_default();
         assert!(
             waited.ends_with(
-                "; commits waited for up to 4.9 s, and none that was acknowledged is missing"
+                "; commits waited for up to 4.9 s, and no acknowledged commit is missing"
             ),
             "{waited}"
         );

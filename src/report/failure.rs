@@ -257,7 +257,7 @@ mod tests {
             1: line 3, column 7: unknown key `rolls`
             2: expected one of
                roles, address
-        hint: look at the file's path, owner and mode: ls -l FILE
+        hint: check the file's path, owner and mode: ls -l FILE
         ");
     }
 

@@ -1,4 +1,4 @@
-//! The English for the identifiers that events carry.
+//! English names of the identifiers in events.
 
 use crate::{
     error::Kind,

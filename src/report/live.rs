@@ -1,4 +1,4 @@
-//! The board on the screen: drawn below what has been printed, and always in one piece.
+//! Draws the board on the screen, below what was printed before.
 
 use std::{
     io,

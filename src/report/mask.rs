@@ -1,4 +1,4 @@
-//! What is masked of events and errors, and how far.
+//! Masks events and errors.
 
 use std::borrow::Cow;
 

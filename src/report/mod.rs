@@ -1,4 +1,4 @@
-//! What people and programs see of a run: the one place, besides `main`, that writes to a terminal.
+//! Everything that people and programs see of a run. Besides `main`, only this writes to a terminal.
 //!
 //! Events come in; bars, plain lines, JSON lines and the run's log go out, all fed by the same
 //! stream. Errors, tables, diffs, questions and the closing summary are put into words here too.

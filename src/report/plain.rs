@@ -1,4 +1,4 @@
-//! One line per thing that happened: for pipes and files, and above the bars.
+//! One line for each event: for pipes and files, and above the bars.
 //!
 //! `  12.3s  node1    install-packages        changed (8.1 s)`: the columns stand still, so that
 //! `grep`, `awk` and `diff` are of use.

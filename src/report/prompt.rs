@@ -29,7 +29,7 @@ pub async fn confirm(terminal: &Terminal, question: &str, expected: Expected<'_>
             Code::ConfirmationNeeded,
             "this needs a confirmation, and standard input is not a terminal",
         )
-        .hint("pass --yes to go ahead without a question"));
+        .hint("add --yes to go ahead without a question"));
     }
     let paint = terminal.stderr.paint();
     let prompt = match expected {

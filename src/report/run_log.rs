@@ -1,4 +1,4 @@
-//! What is kept of a run: its events, and each host's full output.
+//! The log of a run: its events, and each host's full output.
 
 use std::{
     collections::BTreeMap,

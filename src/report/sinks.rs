@@ -1,4 +1,4 @@
-//! Where the stream of events goes: each event to every sink, masked once for all of them.
+//! Sends each event to every sink, masked once for all of them.
 
 use std::{
     io::{self, Write},

@@ -1,4 +1,4 @@
-//! What a run came to, counted from its events, and its summary.
+//! The summary of a run, counted from its events.
 
 use std::{collections::HashSet, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! What there is to write to: two streams, their abilities, and what must not be seen on them.
+//! The two output streams, what they support, and what must not appear on them.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! Foreign text made fit for a terminal.
+//! Makes text from elsewhere safe for a terminal.
 //!
 //! What hosts print may hold colours, cursor movements and half-overwritten progress lines. None of
 //! it may reach the user's terminal as it is: it would tear up the bars, or worse.

@@ -1,4 +1,4 @@
-//! The files of a service: which template becomes which file, and what must happen when it changes.
+//! The files of a service: which template becomes which file, and what must follow a change.
 
 use super::service::When;
 

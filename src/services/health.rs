@@ -1,4 +1,4 @@
-//! How services are: when one is ready, what `status` shows of it, and what `verify` proves of it alone.
+//! The health of services: when one is ready, what `status` shows, and what `verify` checks of it alone.
 //!
 //! A service says it in its own folder, `health.rs` there, by the trait [`Health`]. [`of`] leads to it, made of
 //! the table that lists the services. What several services are together is in `verify`: a row that goes in by

@@ -1,4 +1,4 @@
-//! What runs on the hosts: a folder a service, and the one table that lists them.
+//! The services on the hosts: one folder for each, and the table that lists them.
 //!
 //! A service's `mod.rs` says what it is ([`Service`]): data that needs no other module, so that all of
 //! them can ask for it. Beside it lies the service's client, if it has one, and `health.rs`, which says how

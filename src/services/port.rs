@@ -1,4 +1,4 @@
-//! Where services listen, and who may connect.
+//! The ports of services, and who may connect.
 
 use super::Role;
 

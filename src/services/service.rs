@@ -1,4 +1,4 @@
-//! What a service says of itself.
+//! The description of a service.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ impl Service {
             connects: false,
             faces_clients: false,
             is_member: false,
-            taken_off: "it may still be used, and no run would tell it of changes",
+            taken_off: "it may still be used, and no run would update it",
             runs_its_program: true,
             wait: None,
             ports_looked_at: true,

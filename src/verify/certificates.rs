@@ -1,4 +1,4 @@
-//! Whether every certificate is valid now: those in the hosts' files, and those that services show.
+//! Whether every certificate is valid now: those in files on hosts, and those that services use.
 //!
 //! A certificate that has ended, or that was made while a clock was ahead, does no harm at first: who is
 //! connected stays connected. It is the next restart, failover or new connection that fails. So the files

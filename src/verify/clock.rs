@@ -1,4 +1,4 @@
-//! Whether the hosts agree on what time it is.
+//! Whether the hosts' clocks agree.
 //!
 //! Clocks that disagree break what compares them: certificates that begin or end, recovery to a point
 //! in time, logs laid beside each other in an outage. This machine's clock counts as one among the
@@ -16,7 +16,7 @@ pub(super) fn clock(facts: &BTreeMap<HostName, Facts>) -> Check {
     let unknown = facts
         .iter()
         .filter(|(_, facts)| facts.needs.clock_ahead.is_none())
-        .map(|(host, _)| format!("{host} does not say what time it is"));
+        .map(|(host, _)| format!("{host} does not report its time"));
     let ahead: Vec<(&HostName, i64)> = facts
         .iter()
         .filter_map(|(host, facts)| Some((host, facts.needs.clock_ahead?)))

@@ -37,7 +37,7 @@ pub(super) fn configs(plan: &Plan, told_elsewhere: &[&str]) -> Check {
         }
     }
     if plan.partial {
-        wrong.push("the rest can only be compared once etcd answers and a member leads".into());
+        wrong.push("the rest can be compared only when etcd answers and a member leads".into());
     }
     Check::of("configs", wrong, "`up` would change nothing".into())
 }
@@ -46,7 +46,7 @@ fn difference(host: &HostName, change: &Change) -> Option<String> {
     match change {
         Change::File { path, .. } => Some(format!("{path} on {host} is not as rendered")),
         Change::Folder { path, .. } => Some(format!(
-            "{path} on {host} has not the owner or the mode that it needs"
+            "{path} on {host} does not have the owner or mode that it needs"
         )),
         Change::Package(package) => Some(format!("{package} is not installed on {host}")),
         Change::Setting { key, .. } => Some(format!("{key} in the DCS is not the inventory's")),

@@ -1,4 +1,4 @@
-//! Whether there is room left where the cluster writes.
+//! Whether the filesystems that the cluster uses have free space.
 //!
 //! PostgreSQL ends when it cannot write its WAL, and etcd refuses every write when it is out of space:
 //! this must be said while something can still be done.
@@ -45,7 +45,7 @@ pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Chec
             match space.filter(|space| space.size > 0) {
                 Some(space) => there.push((space, called)),
                 None if needed => wrong.push(format!(
-                    "how full the disk with {called} on {host} is, df did not say"
+                    "df did not say how full the disk with {called} on {host} is"
                 )),
                 None => {}
             }
@@ -72,7 +72,9 @@ pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Chec
         }
     }
     let right = match fullest {
-        Some((used, place)) => format!("there is room; fullest is {place}, {used} %"),
+        Some((used, place)) => {
+            format!("there is enough space; the fullest filesystem is {place}, {used} %")
+        }
         None => String::new(),
     };
     Check::of("disk", wrong, right)
@@ -207,7 +209,9 @@ mod tests {
                 check.detail
             );
             assert!(
-                check.detail.contains(says.unwrap_or("there is room")),
+                check
+                    .detail
+                    .contains(says.unwrap_or("there is enough space")),
                 "{}",
                 check.detail
             );

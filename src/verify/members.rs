@@ -1,4 +1,4 @@
-//! Whether everybody who is a member, or at work, is declared.
+//! Whether every member, and every service that runs, is in the inventory.
 
 use super::{Check, Prover};
 use crate::{
@@ -13,7 +13,7 @@ impl Prover {
             .map(|finding| finding.what)
             .collect();
         if found.dcs.is_none() {
-            wrong.push("who Patroni's members are cannot be seen: no etcd answers".into());
+            wrong.push("Patroni's members are not known: no etcd answers".into());
         }
         let declared: Vec<&str> = self
             .cluster
@@ -23,7 +23,7 @@ impl Prover {
         Check::of(
             "members",
             wrong,
-            format!("all are declared ({})", declared.join(", ")),
+            format!("all are in the inventory ({})", declared.join(", ")),
         )
     }
 }

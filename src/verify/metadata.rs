@@ -1,5 +1,5 @@
-//! Whether only root may talk to the metadata service: on EC2 it has the user data, with the host's
-//! first key.
+//! Whether only root can talk to EC2's metadata service, which shows the user data with the host's first
+//! key.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,13 @@ pub(super) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Opt
     let wrong = facts.iter().filter_map(|(host, facts)| {
         let what = match facts.metadata_guard {
             MetadataGuard::Absent => {
-                "everybody may ask for its user data, which hold its first key"
+                "every user can ask for its user data, which contain its first key"
             }
-            MetadataGuard::Fragile => "what guards its user data is gone when networkd restarts",
+            MetadataGuard::Fragile => {
+                "the rule that guards its user data is gone when networkd restarts"
+            }
             MetadataGuard::Holds if !facts.unit(METADATA_GUARD).is_enabled() => {
-                "what guards its user data does not start at boot"
+                "the unit that guards its user data does not start at boot"
             }
             MetadataGuard::Holds => return None,
         };
@@ -34,9 +36,9 @@ pub(super) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Opt
     let wrong: Vec<String> = wrong.collect();
     let wrong = match wrong.is_empty() {
         true => wrong,
-        false => vec![format!("{}; `up` puts it right", wrong.join("; "))],
+        false => vec![format!("{}; `up` repairs it", wrong.join("; "))],
     };
-    let right = "only root may ask for a host's user data";
+    let right = "only root can ask for a host's user data";
     Some(Check::of(NAME, wrong, right.into()).settles(Settles::Never))
 }
 

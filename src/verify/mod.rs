@@ -1,4 +1,4 @@
-//! The proof that a cluster works, seen from outside.
+//! The proof that a cluster works, checked from outside.
 //!
 //! It believes nobody's word alone: what Patroni says of replication is asked of PostgreSQL, and what
 //! HAProxy says of its backends is tried with a row that is written and read back.
@@ -127,7 +127,7 @@ impl Proof {
             .collect();
         let mut error = Error::new(
             Code::ClusterBroken,
-            format!("the cluster {cluster} does not hold"),
+            format!("the cluster {cluster} is not healthy"),
         );
         for failure in failed {
             error = error.cause(failure);

@@ -1,4 +1,4 @@
-//! Whether the members reach each other, and etcd, from where they are.
+//! Whether the members reach each other and etcd from their hosts.
 //!
 //! What is seen from where pgherd runs says nothing of it: a firewall between two replicas shows only
 //! once one of them leads. Without a way to etcd a member goes on for a while and can never lead.

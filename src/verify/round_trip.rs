@@ -1,4 +1,4 @@
-//! A row goes in through the write port and must come out of every replica through the read port.
+//! Writes a row through the write port, and reads it from every replica through the read port.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
@@ -91,9 +91,9 @@ async fn refuse_full(sql: &Sql, called: &str) -> Result<()> {
     }
     Err(Error::new(
         Code::ConnectionsExhausted,
-        format!("clients have no connection left: {full} are taken on {called}"),
+        format!("no connection is left for clients: {full} are in use on {called}"),
     )
-    .cause("max_connections, less what is kept for superusers"))
+    .cause("max_connections, minus those reserved for superusers"))
 }
 
 pub(super) async fn check(prover: &Prover) -> Check {

@@ -1,4 +1,4 @@
-//! Whether every unit runs, would start at boot, and listens.
+//! Whether every unit runs, starts at boot, and listens.
 
 use std::collections::BTreeMap;
 

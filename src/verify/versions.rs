@@ -1,4 +1,4 @@
-//! Whether what runs is what is installed: an update replaces programs on the disk, not in memory.
+//! Whether the installed programs run: an update replaces programs on disk, not in memory.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -47,7 +47,7 @@ pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Sta
             Err(error) => wrong.push(error.to_string()),
         }
     }
-    Check::of(NAME, wrong, "what runs is what is installed".into()).settles(Settles::Never)
+    Check::of(NAME, wrong, "the installed versions run".into()).settles(Settles::Never)
 }
 
 async fn ask(prover: &Prover, node: &Node) -> Result<Installed> {
@@ -142,8 +142,7 @@ fn differences(node: &Node, status: Option<&Status>, installed: &Installed) -> V
             shown(there)
         )),
         _ if replaced("PostgreSQL") => wrong.push(format!(
-            "PostgreSQL on {host} runs a program that has been replaced since it started; \
-             restart it: pgherd restart {host}"
+            "PostgreSQL on {host} runs a program that was replaced after it started; restart it: pgherd restart {host}"
         )),
         _ => {}
     }
@@ -158,8 +157,7 @@ fn differences(node: &Node, status: Option<&Status>, installed: &Installed) -> V
     }
     for unit in installed.replaced.iter().filter(|it| *it != "PostgreSQL") {
         wrong.push(format!(
-            "{unit} on {host} runs a program that has been replaced since it started; \
-             restart it: systemctl restart {unit}"
+            "{unit} on {host} runs a program that was replaced after it started; restart it: systemctl restart {unit}"
         ));
     }
     wrong
@@ -173,12 +171,12 @@ fn unknown(node: &Node, status: Option<&Status>, installed: &Installed) -> Vec<S
     if node.roles.iter().any(|role| role.keeps_database()) {
         if installed.postgres.is_none() {
             wrong.push(format!(
-                "which PostgreSQL is installed on {host} cannot be seen"
+                "the installed version of PostgreSQL on {host} is not known"
             ));
         }
         if installed.patroni.is_none() {
             wrong.push(format!(
-                "which Patroni is installed on {host} cannot be seen"
+                "the installed version of Patroni on {host} is not known"
             ));
         }
         if status.is_some_and(|it| it.is_running() && it.server_version.is_none()) {
@@ -190,7 +188,7 @@ fn unknown(node: &Node, status: Option<&Status>, installed: &Installed) -> Vec<S
     }
     let unseen = installed.unseen.iter();
     wrong.extend(
-        unseen.map(|program| format!("from which file {program} on {host} runs cannot be seen")),
+        unseen.map(|program| format!("the file of the running {program} on {host} is not known")),
     );
     wrong
 }
@@ -241,13 +239,13 @@ mod tests {
                 Some(150_020),
                 "4.1.5",
                 "patroni 4.1.5\n",
-                "which PostgreSQL is installed",
+                "installed version of PostgreSQL",
             ),
             (
                 Some(150_020),
                 "4.1.5",
                 "postgres PostgreSQL 15.20\n",
-                "which Patroni is installed",
+                "installed version of Patroni",
             ),
             (None, "4.1.5", all, "does not say which PostgreSQL it runs"),
             (Some(150_020), "", all, "does not say which Patroni it runs"),

@@ -1,4 +1,4 @@
-//! What is broken on purpose at this moment, so that it is put right whatever becomes of the drill.
+//! The note of a drill's fault, so that it is repaired whatever happens to the drill.
 //!
 //! The note is on disk before anything is broken, and goes when everything is right again. While its
 //! drill lives, the drill holds a lock on it: a note without one was left by a drill that died.
@@ -68,7 +68,7 @@ impl BrokenHost {
 
 /// The note of a drill that is alive: its own.
 #[derive(Debug)]
-#[must_use = "without it nobody knows what is broken"]
+#[must_use = "without it nobody knows what the drill has broken"]
 pub struct Note {
     path: PathBuf,
     _held: File,
@@ -84,7 +84,7 @@ impl Note {
 /// Takes down what is about to be broken.
 pub(super) fn note(path: &Path, broken: &Broken) -> Result<Note> {
     let text = serde_json::to_vec(broken).map_err(|error| {
-        Error::new(Code::LocalFileFailed, "cannot take down what is broken").because(error)
+        Error::new(Code::LocalFileFailed, "cannot note the fault").because(error)
     })?;
     files::write(path, files::PRIVATE, &text)?;
     take(path)
@@ -99,10 +99,10 @@ pub(super) fn left(path: &Path) -> Result<Option<(Broken, Note)>> {
     let broken = serde_json::from_str(&text).map_err(|error| {
         Error::new(
             Code::WorkspaceDamaged,
-            format!("{} makes no sense", path.display()),
+            format!("{} has contradictory contents", path.display()),
         )
         .because(error)
-        .hint("see what is broken with `pgherd status`, put it right, and remove the file")
+        .hint("see what is broken with `pgherd status`, repair it, and remove the file")
     })?;
     let file = File::open(path).map_err(|error| files::failed("cannot open", path, error))?;
     match file.try_lock() {

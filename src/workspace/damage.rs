@@ -1,4 +1,4 @@
-//! Files of the workspace that are read back: one that is damaged is named, with what to do about it.
+//! Reads files of the workspace, and names a damaged one and what to do about it.
 
 use std::{fs, path::Path};
 

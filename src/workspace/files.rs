@@ -1,4 +1,4 @@
-//! Private folders and atomic files: the workspace's only way to the disk.
+//! Private folders and atomic files: the workspace's only access to the disk.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},

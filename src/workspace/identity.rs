@@ -1,4 +1,4 @@
-//! The key by which hosts know pgherd.
+//! The SSH key of pgherd.
 
 use std::{
     fs, io,
@@ -108,12 +108,12 @@ pub(super) fn of_cluster(path: &Path, cluster: &str) -> Result<Identity> {
         Error::new(
             Code::WorkspaceDamaged,
             format!(
-                "{} is not a private key any more",
+                "{} is no longer a private key",
                 files::origin(path).display()
             ),
         )
         .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr))
-        .hint("restore it from a backup; the hosts let nobody else in")
+        .hint("restore it from a backup; the hosts accept no other key")
         .hint("if there are no hosts yet, remove it: the next `up` makes a new one")
     })?;
     // The private key is the truth; an interrupted run may have left no other half.
@@ -143,7 +143,7 @@ fn make(path: &Path, cluster: &str) -> Result<()> {
     )?;
     if !output.status.success() {
         return Err(
-            Error::new(Code::LocalSystemFailed, "ssh-keygen made no key")
+            Error::new(Code::LocalSystemFailed, "ssh-keygen did not make a key")
                 .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr)),
         );
     }

@@ -1,4 +1,4 @@
-//! Which keys the hosts have: pinned by name, from somebody who knows, never on first use.
+//! The pinned SSH keys of hosts: from a trusted source, never on first use.
 
 use std::{
     collections::BTreeMap,
@@ -101,7 +101,7 @@ pub(super) fn pin(
     port: u16,
     trusted: &[PathBuf],
 ) -> Result<()> {
-    let mut strangers = Vec::new();
+    let mut unknown = Vec::new();
     for machine in machines {
         let alias = alias(&machine.host, cluster);
         if let Some(key) = &machine.host_key {
@@ -125,16 +125,16 @@ pub(super) fn pin(
             let names = names_of(&address.to_string(), port);
             let keys = accepted_keys(&names, trusted)?;
             if keys.is_empty() {
-                strangers.push((&machine.host, address.to_string()));
+                unknown.push((&machine.host, address.to_string()));
             } else {
                 known.pin(&alias, &keys);
             }
         }
     }
-    if strangers.is_empty() {
+    if unknown.is_empty() {
         Ok(())
     } else {
-        Err(teach(&strangers, port))
+        Err(teach(&unknown, port))
     }
 }
 
@@ -178,8 +178,8 @@ fn accepted_keys(names: &[String], files: &[PathBuf]) -> Result<Vec<String>> {
     Ok(accepted)
 }
 
-fn teach(strangers: &[(&HostName, String)], port: u16) -> Error {
-    let hosts: Vec<_> = strangers
+fn teach(unknown: &[(&HostName, String)], port: u16) -> Error {
+    let hosts: Vec<_> = unknown
         .iter()
         .map(|(host, address)| format!("{host} ({address})"))
         .collect();
@@ -188,19 +188,19 @@ fn teach(strangers: &[(&HostName, String)], port: u16) -> Error {
         _ => format!("ssh-keyscan -t ed25519 -p {port} {address}"),
     };
     let each = |ending: &str| -> String {
-        strangers
+        unknown
             .iter()
             .map(|(_, address)| format!("{}{ending}\n", scan(address)))
             .collect()
     };
     Error::new(Code::HostKeyUnknown, format!(
-        "nobody has vouched for the host key of {}",
+        "the host key of {} is not trusted yet",
         hosts.join(", ")
     ))
-    .cause("neither pgherd nor your ~/.ssh/known_hosts knows it, and a key is never trusted just because a host shows it")
+    .cause("neither pgherd nor your ~/.ssh/known_hosts has it, and pgherd never trusts a key only because a host shows it")
     .excerpt("see which keys the hosts show", each(" 2>/dev/null | ssh-keygen -lf -"))
     .excerpt(
-        "compare each with what the host's own console says",
+        "compare each with the one on the host's own console",
         "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub\n",
     )
     .excerpt("if they agree, accept them", each(" >> ~/.ssh/known_hosts"))

@@ -1,4 +1,4 @@
-//! What was asked of a cloud and has not been seen yet: a token and a host key for each host.
+//! Launches that were requested and not seen yet: a token and a host key for each host.
 //!
 //! Written before the call that launches a host, and removed once the host is seen to exist. A run
 //! that died in between left it behind, so the next one asks with the same token, and the cloud
@@ -59,7 +59,7 @@ impl Launches {
         OsRng.try_fill_bytes(&mut token).map_err(|e| {
             Error::new(
                 Code::LocalSystemFailed,
-                "this system gives no random numbers",
+                "this system has no source of random numbers",
             )
             .because(e)
         })?;
@@ -114,7 +114,7 @@ fn new_key() -> Result<String> {
     let output = identity::run(keygen)?;
     let made = files::read(&key)?;
     made.filter(|_| output.status.success()).ok_or_else(|| {
-        Error::new(Code::LocalSystemFailed, "ssh-keygen made no key")
+        Error::new(Code::LocalSystemFailed, "ssh-keygen did not make a key")
             .excerpt("ssh-keygen", String::from_utf8_lossy(&output.stderr))
     })
 }

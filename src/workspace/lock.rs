@@ -1,4 +1,4 @@
-//! One run on a cluster at a time.
+//! Lets only one run at a time work on a cluster.
 //!
 //! The kernel holds the lock (`flock`) for as long as the run's process lives, so that a run that
 //! died never blocks the next one. What is written in the file only tells people who has it.

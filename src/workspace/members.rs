@@ -1,4 +1,4 @@
-//! The list of the cluster's hosts that runs keep, so that one that leaves the inventory is still known.
+//! The list of the cluster's hosts, so that a host that leaves the inventory is still known.
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -79,7 +79,7 @@ fn read(text: &str, path: &Path) -> Result<Vec<KnownHost>> {
             .because(e)
             .cause("it is the list of the hosts that belong to the cluster")
             .hint("restore it from a backup")
-            .hint("or, if no host was taken out of the inventory meanwhile, remove it: the next `up` writes it anew")
+            .hint("or, if no host was taken out of the inventory meanwhile, remove it: the next `up` writes it again")
     })?;
     let role = |word: &String| Role::ALL.into_iter().find(|role| role.as_str() == word);
     Ok(list

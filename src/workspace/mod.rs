@@ -1,4 +1,4 @@
-//! `.pgherd/<cluster>/` beside the inventory: what pgherd remembers of a cluster between runs.
+//! The workspace, `.pgherd/<cluster>/` beside the inventory: what pgherd keeps between runs.
 //!
 //! | file | what it is |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What `down` takes out of the workspace.
+//! Removes the workspace's files for `down`.
 
 use super::{
     BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, MEMBERS, PKI, ROTATION, RunLock,

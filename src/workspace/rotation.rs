@@ -1,4 +1,4 @@
-//! Other passwords in the place of those that are there, while the cluster runs.
+//! Replaces passwords while the cluster runs.
 //!
 //! A role has one password, and the database, which takes it, and the members, which give it, cannot
 //! change at the same moment. So two other roles stand in for `replicator` and `rewind` meanwhile:
@@ -138,7 +138,7 @@ fn read(path: &Path) -> Result<Option<State>> {
             Code::WorkspaceDamaged,
             format!("{} is damaged", files::origin(path).display()),
         )
-        .cause("it says how far the change of the passwords has come")
+        .cause("it has the stage of the change of the passwords")
         .hint("restore it from a backup")
         .hint("or remove it: `up` then sets the passwords of secrets.yaml everywhere")
     })
@@ -163,8 +163,8 @@ pub(super) fn advance(path: &Path, stage: SecretsStage) -> Result<()> {
         Some(state) => State { stage, ..state },
         None => State {
             stage,
-            replication: secrets::passing()?,
-            rewind: secrets::passing()?,
+            replication: secrets::temporary()?,
+            rewind: secrets::temporary()?,
         },
     };
     let written = json!({
@@ -175,7 +175,7 @@ pub(super) fn advance(path: &Path, stage: SecretsStage) -> Result<()> {
     let text = serde_json::to_string_pretty(&written).map_err(|e| {
         Error::new(
             Code::LocalFileFailed,
-            "cannot write down how far the change has come",
+            "cannot record the stage of the change",
         )
         .because(e)
     })?;

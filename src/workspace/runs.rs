@@ -1,4 +1,4 @@
-//! `runs/<time>/`: a folder for what each run has to tell.
+//! `runs/<time>/`: one folder for each run.
 
 use std::{
     fs::{self, DirBuilder},

@@ -1,4 +1,4 @@
-//! How hosts are reached: the key that is shown, the keys that they must show, and where they are.
+//! How pgherd reaches hosts over SSH: its key, their pinned keys, and their addresses.
 
 use std::{
     collections::BTreeMap,

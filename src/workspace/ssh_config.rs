@@ -1,4 +1,4 @@
-//! `ssh_config`: how `ssh -F … node1` gets a person, or pgherd, to a host by its name.
+//! `ssh_config`, with which `ssh -F … node1` reaches a host by its name.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
@@ -100,11 +100,11 @@ fn quoted(path: &Path) -> Result<String> {
         Err(Error::new(
             Code::FileUnusable,
             format!(
-                "{} {why}, which OpenSSH's configuration has no way to say",
+                "{} {why}, which OpenSSH's configuration cannot express",
                 path.display()
             ),
         )
-        .hint("move the inventory, or the key, to a folder with a plainer name"))
+        .hint("move the inventory or the key to a folder with a simpler name"))
     };
     let Some(text) = path.to_str() else {
         return refused("is not UTF-8");

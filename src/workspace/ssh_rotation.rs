@@ -1,4 +1,4 @@
-//! Other SSH keys in the place of those that are there: pgherd's own, and the hosts'.
+//! Replaces SSH keys: pgherd's own, and the hosts'.
 //!
 //! | stage | hosts let in | pgherd logs in with |
 //! |---|---|---|
@@ -114,7 +114,7 @@ impl Workspace {
             .map_err(|error| {
                 damaged(
                     &path,
-                    "it says how far the change of the SSH keys has come",
+                    "it has the stage of the change of the SSH keys",
                     error,
                 )
                 .hint("restore it from a backup: its `stage` is add, use, remove or hosts")

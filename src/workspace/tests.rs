@@ -3,6 +3,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use indexmap::IndexMap;
 
 use super::*;
+
+mod change;
+mod down;
 use crate::{
     cluster::KnownHost,
     inventory::{Host, HostName, Provider, Role, User},
@@ -234,69 +237,6 @@ fn errors_in_a_preview_name_the_real_file() {
 }
 
 #[test]
-fn down_removes_what_was_made_and_nothing_else() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut inventory = inventory(dir.path());
-    let workspace = filled(&inventory);
-    // A host that has left the inventory, a killed run's leftovers, and things of the user's.
-    inventory.hosts.shift_remove(&HostName::new("node1"));
-    let workspace_dir = workspace.dir().to_owned();
-    let left = workspace_dir.join(".unfinished-abc");
-    fs::create_dir(&left).unwrap();
-    fs::write(left.join("key"), "x").unwrap();
-    fs::write(workspace_dir.join("pki/.unfinished-x"), "x").unwrap();
-    fs::write(workspace_dir.join("notes.txt"), "mine").unwrap();
-    fs::write(workspace_dir.join("pki/mine.key"), "mine").unwrap();
-    let run = workspace.new_run(jiff::Timestamp::now()).unwrap();
-    fs::write(run.join("events.jsonl"), "{}").unwrap();
-
-    let workspace = Workspace::open(&inventory).unwrap();
-    let lock = workspace.lock_folder("down").unwrap();
-    workspace.remove(&lock, false).unwrap();
-    let run = run
-        .strip_prefix(&workspace_dir)
-        .unwrap()
-        .display()
-        .to_string();
-    let kept = tree(&workspace_dir);
-    assert_eq!(
-        kept.keys().collect::<Vec<_>>(),
-        ["notes.txt", "pki/mine.key", &format!("{run}/events.jsonl")]
-    );
-    workspace.remove(&lock, false).unwrap();
-}
-
-#[test]
-fn down_keeps_secrets_when_asked_and_the_next_up_takes_them() {
-    let dir = tempfile::tempdir().unwrap();
-    let inventory = inventory(dir.path());
-    let workspace = filled(&inventory);
-    let (secrets, ca) = (
-        workspace.secrets().unwrap(),
-        workspace.pki().unwrap().ca().to_owned(),
-    );
-    let lock = workspace.lock_folder("down").unwrap();
-    workspace.remove(&lock, true).unwrap();
-    drop(lock);
-    assert_eq!(
-        files::names(workspace.dir()).unwrap(),
-        ["id_ed25519", "id_ed25519.pub", "pki", "secrets.yaml"]
-    );
-    let workspace = filled(&inventory);
-    assert_eq!(workspace.secrets().unwrap(), secrets);
-    assert_eq!(workspace.pki().unwrap().ca(), ca);
-}
-
-#[test]
-fn an_empty_workspace_goes_altogether() {
-    let dir = tempfile::tempdir().unwrap();
-    let workspace = filled(&inventory(dir.path()));
-    let lock = workspace.lock_folder("down").unwrap();
-    workspace.remove(&lock, false).unwrap();
-    assert_eq!(files::names(dir.path()).unwrap(), [""; 0]);
-}
-
-#[test]
 fn another_clusters_workspace_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let mut inventory = inventory(dir.path());
@@ -358,18 +298,6 @@ fn one_stranger_does_not_keep_the_others_from_being_pinned() {
     assert_eq!(workspace.pinned().unwrap().len(), 1);
     workspace.forget(&HostName::new("node1")).unwrap();
     assert!(workspace.pinned().unwrap().is_empty());
-}
-
-#[test]
-fn what_down_leaves_is_not_a_cluster() {
-    let dir = tempfile::tempdir().unwrap();
-    let inventory = inventory(dir.path());
-    let workspace = filled(&inventory);
-    workspace.new_run(jiff::Timestamp::now()).unwrap();
-    let lock = workspace.lock_folder("down").unwrap();
-    workspace.remove(&lock, false).unwrap();
-    assert!(workspace.dir().exists());
-    assert!(Workspace::existing(&inventory).unwrap().is_none());
 }
 
 #[test]
@@ -475,126 +403,4 @@ fn two_openings_of_one_cluster_do_not_both_get_it() {
         taken
     });
     assert!(free);
-}
-
-#[test]
-fn passwords_change_in_stages_of_which_each_can_be_the_last_of_a_run() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut inventory = inventory(dir.path());
-    inventory
-        .postgresql
-        .users
-        .insert("app".into(), User::default());
-    let workspace = filled(&inventory);
-    let old = workspace.secrets().unwrap();
-    assert_eq!(workspace.secrets_stage().unwrap(), None);
-    let mut interim = None;
-    for (stage, used, renewed) in [
-        (SecretsStage::Make, false, false),
-        (SecretsStage::Use, true, false),
-        (SecretsStage::Change, true, true),
-        (SecretsStage::Return, false, true),
-    ] {
-        workspace.advance_secrets(stage, false).unwrap();
-        // As the next run would find it, and `plan` too.
-        for found in [
-            Workspace::existing(&inventory).unwrap().unwrap(),
-            Workspace::preview(&inventory).unwrap(),
-        ] {
-            assert_eq!(found.secrets_stage().unwrap(), Some(stage));
-            let secrets = found.secrets().unwrap();
-            let stands_in = secrets.interim.clone().unwrap();
-            assert_eq!(stands_in.used, used, "{stage:?}");
-            let same = interim.get_or_insert(stands_in.clone());
-            assert_eq!(same.replication, stands_in.replication);
-            for (one, other) in secrets.values().iter().zip(old.values()).take(5) {
-                assert_eq!(*one != other, renewed, "{stage:?}");
-            }
-            assert_eq!(secrets.users, old.users, "only when asked for");
-            assert_eq!(secrets.cluster_id, old.cluster_id);
-        }
-        assert_eq!(mode(&workspace.dir().join(ROTATION)), 0o600);
-    }
-    workspace.end_secrets().unwrap();
-    assert_eq!(workspace.secrets().unwrap().interim, None);
-
-    workspace
-        .advance_secrets(SecretsStage::Change, true)
-        .unwrap();
-    assert_ne!(workspace.secrets().unwrap().users, old.users);
-
-    fs::write(workspace.dir().join(ROTATION), "{\"stage\": \"hunter2\"}").unwrap();
-    let error = format!("{:?}", workspace.secrets().unwrap_err());
-    assert!(error.contains("rotation.json is damaged"), "{error}");
-    assert!(!error.contains("hunter2"), "{error}");
-}
-
-#[test]
-fn hosts_that_leave_the_inventory_are_still_known() {
-    let dir = tempfile::tempdir().unwrap();
-    let inventory = inventory(dir.path());
-    let workspace = filled(&inventory);
-    fs::remove_file(workspace.dir().join(MEMBERS)).unwrap();
-    let machine = |host: &str, last| Machine {
-        host: HostName::new(host),
-        id: host.to_owned(),
-        state: MachineState::Running,
-        address: Some(Ipv4Addr::new(192, 0, 2, last)),
-        ssh_address: None,
-        cluster_id: None,
-        host_key: None,
-        published_on: None,
-    };
-    let gone = machine("gone", 9);
-    let here: Vec<Machine> = inventory
-        .hosts
-        .keys()
-        .map(|host| machine(host.as_str(), 1))
-        .collect();
-    // As an earlier version left it: an ssh_config in which it still is, and no list.
-    let mut before = inventory.clone();
-    before.hosts.insert(
-        HostName::new("gone"),
-        inventory.hosts.values().next().unwrap().clone(),
-    );
-    let earlier = Workspace::open(&before).unwrap();
-    earlier
-        .write_ssh_config(&[here.clone(), vec![gone]].concat())
-        .unwrap();
-    let known = |workspace: &Workspace| {
-        let mut known = workspace.members().unwrap().into_iter();
-        known.find(|known| known.name.as_str() == "gone")
-    };
-    let name_only = KnownHost {
-        name: HostName::new("gone"),
-        roles: Vec::new(),
-        address: Some([192, 0, 2, 9].into()),
-        joined: false,
-    };
-    // Neither a look nor a plan makes it forget.
-    workspace.write_ssh_config(&here).unwrap();
-    let preview = Workspace::preview(&inventory).unwrap();
-    for workspace in [&workspace, &preview] {
-        assert_eq!(known(workspace), Some(name_only.clone()));
-    }
-    let whole = KnownHost {
-        roles: vec![Role::Postgres, Role::Etcd],
-        joined: true,
-        ..name_only
-    };
-    workspace
-        .note_members(std::slice::from_ref(&whole))
-        .unwrap();
-    assert_eq!(known(&workspace), Some(whole.clone()));
-    let preview = Workspace::preview(&inventory).unwrap();
-    assert_eq!(known(&preview), Some(whole));
-    assert_eq!(mode(&workspace.dir().join(MEMBERS)), 0o600);
-    // Its address is kept for the `down` that clears it.
-    workspace.write_ssh_config(&here).unwrap();
-    let kept = workspace.known_addresses().unwrap();
-    assert!(kept.contains_key(&HostName::new("gone")));
-
-    fs::write(workspace.dir().join(MEMBERS), "{").unwrap();
-    let error = format!("{:?}", workspace.members().unwrap_err());
-    assert!(error.contains("members.json is damaged"), "{error}");
 }

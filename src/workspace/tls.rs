@@ -1,4 +1,4 @@
-//! How far a cluster has come on its way from plaintext to TLS, or back.
+//! The stage of a cluster between plaintext and TLS.
 //!
 //! | stage | certificates on the hosts | the cluster's own parts speak | clients may speak |
 //! |---|---|---|---|
@@ -40,7 +40,7 @@ impl Workspace {
                     Code::WorkspaceDamaged,
                     format!("{} is damaged", files::origin(&path).display()),
                 )
-                .cause("it says how far the cluster has come on its way to TLS, or from it")
+                .cause("it has the stage of the cluster's way to TLS, or from it")
                 .hint("restore it from a backup: its text is offered or used")
             })
     }

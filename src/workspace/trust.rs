@@ -1,5 +1,5 @@
-//! Whose the workspace is: as `ssh` with its keys, pgherd reads nothing that somebody else could have
-//! put there.
+//! Whether the workspace is trusted: like `ssh` with its keys, pgherd reads nothing that others could have
+//! written.
 
 use std::{
     fs,
@@ -68,7 +68,7 @@ impl Us {
             )
             .cause(format!("it leads to {}", to.display()))
             .left("nothing was read or written")
-            .hint("a workspace has no links: put the folder, or the file itself, in its place"));
+            .hint("a workspace has no links: replace it by the folder or the file itself"));
         }
         if !metadata.is_file() && !metadata.is_dir() {
             return Err(Error::new(

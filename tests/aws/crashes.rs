@@ -1,4 +1,4 @@
-//! Runs that die between any two calls.
+//! Runs that are interrupted between any two calls.
 
 use std::{collections::BTreeSet, fs};
 

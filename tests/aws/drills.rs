@@ -1,4 +1,4 @@
-//! Instances that die on purpose, and come back.
+//! Instances that are stopped on purpose, and come back.
 
 use aws_sdk_ec2::types::InstanceStateName as State;
 use pgherd::{

@@ -1,4 +1,4 @@
-//! What EC2 does to those who call it, and what they are told.
+//! EC2's errors, and the messages about them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -77,7 +77,10 @@ pub(crate) async fn half_a_launch_is_completed() {
     assert_eq!(error.kind(), Kind::Failed);
     assert_eq!(error.failures().len(), 2, "{error:?}");
     assert!(error.failures().iter().all(|it| it.host().is_some()));
-    assert!(error.failures()[0].what().contains("no room"), "{error:?}");
+    assert!(
+        error.failures()[0].what().contains("no capacity"),
+        "{error:?}"
+    );
     let left = error.left_behind().unwrap();
     assert_eq!(left.matches("instance ").count(), 3, "{left}");
     assert!(left.contains("key pair pgherd-half"), "{left}");
@@ -219,7 +222,7 @@ pub(crate) async fn what_cannot_be_is_said_before_anything_is_made() {
             true => Verdict::Refuse("AuthFailure"),
             false => Verdict::Pass,
         });
-    refused(&five(""), &["does not take these credentials"]).await;
+    refused(&five(""), &["does not accept these credentials"]).await;
     lab.proxy.pass_all();
     assert_eq!(lab.left().await, [""; 0]);
 }
@@ -327,7 +330,7 @@ pub(crate) async fn each_refusal_has_its_remedy() {
             "RunInstances",
             "InsufficientInstanceCapacity",
             "",
-            "no room",
+            "no capacity",
             "t3.medium for t2.medium",
         ),
         (
@@ -390,7 +393,7 @@ pub(crate) async fn subnets_without_ipv4_are_named() {
         });
     let error = lab.provider().preflight(&hosts(), KEY).await.unwrap_err();
     let said = format!("{error:?}");
-    assert!(error.what().contains("IPv6 addresses only"), "{said}");
+    assert!(error.what().contains("only IPv6 addresses"), "{said}");
     assert!(said.contains("subnet-6"), "{said}");
     assert_eq!(lab.left().await, [""; 0]);
 }

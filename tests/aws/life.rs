@@ -1,4 +1,4 @@
-//! The whole life of a cluster's hosts, and what may happen in it.
+//! The whole life of a cluster's hosts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -384,7 +384,9 @@ pub(crate) async fn strangers_are_never_touched() {
     pair.send().await.unwrap();
     let error = lab.provider().preflight(&hosts(), KEY).await.unwrap_err();
     assert!(
-        error.to_string().contains("none of this cluster's"),
+        error
+            .to_string()
+            .contains("does not belong to this cluster"),
         "{error:?}"
     );
     lab.remove().await.unwrap();

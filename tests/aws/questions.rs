@@ -5,7 +5,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use pgherd::{
     error::{Code, Kind},
     inventory::{HostName, Inventory},
-    provider::{self, Outlook},
+    provider::{self, Preflight},
 };
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 const ECDSA: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTY= test";
 const TOUCHED: &str = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t test";
 
-async fn preflight(lab: &Lab) -> pgherd::error::Result<Outlook> {
+async fn preflight(lab: &Lab) -> pgherd::error::Result<Preflight> {
     lab.provider().preflight(&hosts(), KEY).await
 }
 
@@ -43,17 +43,17 @@ pub(crate) async fn what_may_be_wrong_is_a_doubt() {
             false => Verdict::Pass,
         }
     });
-    let outlook = preflight(&lab).await.unwrap();
+    let preflight = preflight(&lab).await.unwrap();
     for part in [
         "may make security groups (ec2:CreateSecurityGroup, ec2:CreateTags), EC2 answered InvalidGroup.Duplicate: as the test says",
         "EC2 answered InvalidKey.Format",
         "EC2 answered InvalidIPAddress.InUse",
     ] {
-        let found = outlook.doubts.iter().any(|doubt| doubt.contains(part));
-        assert!(found, "{part} is missing in {:?}", outlook.doubts);
+        let found = preflight.doubts.iter().any(|doubt| doubt.contains(part));
+        assert!(found, "{part} is missing in {:?}", preflight.doubts);
     }
     assert!(
-        outlook
+        preflight
             .made
             .iter()
             .any(|it| it.starts_with("instance node1"))
@@ -63,10 +63,10 @@ pub(crate) async fn what_may_be_wrong_is_a_doubt() {
     let stop = lab.ec2.stop_instances();
     let stop = stop.instance_ids(lab.id_of("node1").await);
     stop.send().await.unwrap();
-    let outlook = preflight(&lab).await.unwrap();
+    let preflight = preflight(&lab).await.unwrap();
     assert!(
-        outlook.doubts[0].contains("IncorrectInstanceState"),
-        "{outlook:?}"
+        preflight.doubts[0].contains("IncorrectInstanceState"),
+        "{preflight:?}"
     );
     lab.proxy.pass_all();
     lab.remove().await.unwrap();
@@ -90,10 +90,10 @@ pub(crate) async fn an_address_that_is_taken_is_not_asked_for() {
         let name = "NetworkInterface.1.PrivateIpAddress";
         asked.parameter(name).map(str::to_owned)
     };
-    let taken = |outlook: &Outlook| outlook.doubts.iter().any(|it| it.contains("belongs to"));
+    let taken = |preflight: &Preflight| preflight.doubts.iter().any(|it| it.contains("belongs to"));
     lab.proxy.take();
-    let outlook = provider().preflight(&node4, KEY).await.unwrap();
-    assert!(!taken(&outlook), "{outlook:?}");
+    let preflight = provider().preflight(&node4, KEY).await.unwrap();
+    assert!(!taken(&preflight), "{preflight:?}");
     assert_eq!(named(&lab.proxy.take()), Some(address.clone()));
 
     let interface = lab.ec2.create_network_interface().subnet_id(&lab.subnet);
@@ -103,11 +103,11 @@ pub(crate) async fn an_address_that_is_taken_is_not_asked_for() {
         .unwrap()
         .network_interface_id
         .unwrap();
-    let outlook = provider().preflight(&node4, KEY).await.unwrap();
+    let preflight = provider().preflight(&node4, KEY).await.unwrap();
     let said = format!("the address {address} of node4 belongs to {id} now");
     assert!(
-        outlook.doubts.iter().any(|it| it.contains(&said)),
-        "{outlook:?}"
+        preflight.doubts.iter().any(|it| it.contains(&said)),
+        "{preflight:?}"
     );
     assert_eq!(named(&lab.proxy.take()), None);
 }
@@ -181,9 +181,9 @@ pub(crate) async fn the_quota_is_asked_before_anything_is_made() {
             true => Verdict::Refuse("AccessDeniedException"),
             false => Verdict::Pass,
         });
-    let outlook = preflight(&lab).await.unwrap();
+    let preflight = preflight(&lab).await.unwrap();
     let said = "quota of vCPUs is not known (AccessDeniedException";
-    assert!(outlook.doubts[0].contains(said), "{outlook:?}");
+    assert!(preflight.doubts[0].contains(said), "{preflight:?}");
     lab.proxy.pass_all();
     lab.remove().await.unwrap();
     assert_eq!(lab.left().await, [""; 0]);

@@ -1,4 +1,4 @@
-//! The rules of security groups, as the inventory changes and as others change them.
+//! The rules of security groups, when the inventory or somebody else changes them.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Ways to AWS that the environment names: these take a process of their own.
+//! Connections to AWS that the environment configures; each test needs a process of its own.
 
 use std::{
     fs,

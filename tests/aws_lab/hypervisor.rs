@@ -1,4 +1,4 @@
-//! Hosts behind the instances that moto only pretends to have.
+//! Hosts for the instances that moto only pretends to have.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -179,7 +179,7 @@ fn life(image: &str) {
     lab.on("node3", &sed);
     let said = lab.expect(1, &["down", "--yes"]);
     for part in [
-        "node3: it is not known whose this host is",
+        "node3: it is not known which cluster this host belongs to",
         "--cluster-id unmarked",
     ] {
         assert!(said.stderr.contains(part), "{}", said.stderr);
@@ -257,7 +257,11 @@ fn only_root_may_ask_for_user_data(lab: &Lab) {
         "networkd took the old rule away"
     );
     let said = lab.expect(3, &["verify"]);
-    assert!(said.stderr.contains("everybody may ask"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("every user can ask"),
+        "{}",
+        said.stderr
+    );
     let said = lab.expect(0, &["up", "--yes"]);
     assert!(said.stderr.contains("1 changed"), "{}", said.stderr);
     lab.on("node4", REREAD);

@@ -27,7 +27,7 @@ use pgherd::{
     event::HostState,
     holder::Holder,
     inventory::{HostName, Role},
-    provider::{CLUSTER_LABEL, HOST_LABEL, MachineState, Outlook},
+    provider::{CLUSTER_LABEL, HOST_LABEL, MachineState, Preflight},
 };
 
 use lab::{
@@ -140,7 +140,7 @@ async fn five_hosts_come_stay_and_go() {
     assert_eq!(keys, format!("{KEY}\n"));
     assert_eq!(
         lab.provider().preflight(&[], KEY).await.unwrap(),
-        Outlook::default()
+        Preflight::default()
     );
 
     // A stopped host keeps its address and its key, and comes back with both.

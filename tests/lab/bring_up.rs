@@ -1,4 +1,4 @@
-//! One cluster from nothing to nothing, with everything a user does in between.
+//! One cluster from nothing to nothing, with everything that a user does in between.
 
 use std::{fs, process::Command, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A cluster that is broken on purpose, and what is left of it.
+//! Every drill on a real cluster.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Hosts that somebody already has, with things on them that are not pgherd's.
+//! Hosts that the user already has, with things on them that are not pgherd's.
 
 use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::PathBuf, process::Command};
 

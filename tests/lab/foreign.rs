@@ -1,4 +1,4 @@
-//! A host on which everything that pgherd would take is somebody's, or is as its package came.
+//! A host on which everything that pgherd would take belongs to somebody else, or is a package's default.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -190,7 +190,7 @@ fn where_everything_is_somebodys_all_of_it_is_named_and_nothing_is_changed() {
             "/var/lib/etcd/pgherd-theirs is there",
             "/srv/pg/main is not empty",
             "/srv/pg/main.failed is there",
-            "a PostgreSQL of somebody's runs here",
+            "another PostgreSQL runs here",
             "port 5432 is taken",
             "port 8008 is taken",
             "port 2379 is taken",

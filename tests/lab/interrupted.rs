@@ -1,4 +1,4 @@
-//! Runs that are killed anywhere, and PostgreSQL 16 at the tutorial's own addresses.
+//! Runs that are killed at any point, and PostgreSQL 16 at the tutorial's own addresses.
 
 use std::time::Duration;
 

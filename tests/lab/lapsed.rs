@@ -1,4 +1,4 @@
-//! Certificates, and the authority itself, that are valid no longer.
+//! Certificates, and the authority itself, that have expired.
 
 use std::{fs, time::Duration};
 
@@ -46,7 +46,7 @@ pub(crate) fn an_authority_that_has_ended_is_replaced(lab: &Lab) {
         );
     }
     let planned = lab.expect(0, &["plan"]).stdout;
-    assert!(planned.contains("another one takes its place"), "{planned}");
+    assert!(planned.contains("it is replaced by a new one"), "{planned}");
 
     lab.expect(0, &["up", "--yes"]);
     lab.expect(0, &["verify"]);

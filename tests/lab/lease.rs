@@ -1,4 +1,4 @@
-//! Two operators on one cluster, a workspace that is lost, and what a terminal that closes leaves.
+//! Two operators on one cluster, a lost workspace, and what a closed terminal leaves.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Inventories under which others would be members than are: refused, and seen by who only looks.
+//! Inventories that would change the members: refused, and reported by verbs that only look.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! A user's own templates, which say the same as those built in and look otherwise.
+//! A user's own templates, with the same content as the built-in ones and another layout.
 
 use crate::support::{Lab, prepared_image, prepared_version};
 

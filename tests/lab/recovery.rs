@@ -1,4 +1,4 @@
-//! States that a cluster cannot leave by itself, and that the next `up` gets it out of.
+//! States that a cluster cannot leave by itself, and that the next `up` repairs.
 
 use std::time::Duration;
 

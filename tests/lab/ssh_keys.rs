@@ -1,4 +1,4 @@
-//! Connections that are kept for the next command, and `rotate ssh` on hosts that run: killed at each stage,
+//! Connections that stay open for the next command, and `rotate ssh` on running hosts: killed at each stage,
 //! completed, and tried from outside.
 
 use std::{

@@ -1,4 +1,4 @@
-//! `verify` fails for whatever is not as it should be, and a change of parameters cannot cost a leader.
+//! `verify` fails for everything that is wrong, and a change of parameters cannot cost a leader.
 
 use std::{collections::BTreeMap, fs};
 

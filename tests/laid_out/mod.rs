@@ -1,4 +1,4 @@
-//! The built-in templates, laid out otherwise: as a user might who copies one and changes something in it.
+//! The built-in templates with another layout, as a user might write them.
 //!
 //! What the files say is the same, for the programs that read them: indentation, quotes, comments, blank lines.
 

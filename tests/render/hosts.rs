@@ -1,4 +1,4 @@
-//! What puts the cluster's names back into a `/etc/hosts` that something has written anew.
+//! The script that restores the cluster's names after something has rewritten `/etc/hosts`.
 
 use std::{fs, path::Path, process::Command};
 

@@ -1,4 +1,4 @@
-//! Every file that reaches a host: as it is for the tutorial's five hosts, and whatever the values.
+//! Every file that reaches a host: for the tutorial's five hosts, and for any values.
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test render` writes `tests/golden` anew; look at the diff.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]

@@ -1,4 +1,4 @@
-//! Templates of the user's, in the place of those built in.
+//! Templates of the user that replace built-in ones.
 
 use std::fs;
 
@@ -175,7 +175,7 @@ fn a_link_is_followed_as_long_as_it_stays_in_the_folder() {
     assert!(
         error
             .to_string()
-            .contains("leads out of the folder of templates"),
+            .contains("leads outside of the folder of templates"),
         "{error}"
     );
 
@@ -187,7 +187,7 @@ fn a_link_is_followed_as_long_as_it_stays_in_the_folder() {
     assert!(
         error
             .to_string()
-            .contains("leads out of the folder of templates"),
+            .contains("leads outside of the folder of templates"),
         "{error}"
     );
 }

@@ -1,4 +1,4 @@
-//! Readers of the formats for which there is no crate, after each program's own source.
+//! Readers of formats without a crate, written after each program's own source.
 
 use std::collections::BTreeMap;
 

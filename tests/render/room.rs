@@ -1,4 +1,4 @@
-//! What keeps room in Patroni's REST interface, with a server of the same make as Patroni's.
+//! The limits of Patroni's REST interface, with a server like Patroni's.
 
 use std::{fs, process::Command};
 

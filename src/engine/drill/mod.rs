@@ -1,4 +1,4 @@
-//! A drill with everything around it: what is looked at before and after, and what a killed one left.
+//! A drill with what surrounds it: the checks before and after, and the repair of a killed one.
 
 use super::{connected::Connected, run::Run};
 use crate::{

@@ -1,4 +1,4 @@
-//! Drills, one after another: the guard before, the proof between, the record after.
+//! Runs drills one after another: the guard before, the proof between, the record after.
 
 use std::{sync::Arc, time::Duration};
 
@@ -127,14 +127,14 @@ fn possible(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> 
     if can.is_empty() {
         return Err(Error::new(
             Code::Unsupported,
-            format!("{} cannot be played on these hosts", names.join(", ")),
+            format!("{} is not possible on these hosts", names.join(", ")),
         )
-        .cause("their provider has no honest way to do that to a host")
+        .cause("their provider has no realistic way to do that to a host")
         .hint("kill-leader and stop-leader need nothing but SSH"));
     }
     if !cannot.is_empty() {
         context.operator.explain(&format!(
-            "note: left out, since there is no honest way to do it to these hosts: {}",
+            "note: left out, since it is not possible on these hosts: {}",
             names.join(", ")
         ));
     }
@@ -153,14 +153,14 @@ async fn guard(
     let proof = connected.prove(observed, BOUND).await?;
     if let Some(error) = proof.error(cluster.name()) {
         return Err(
-            error.left("nothing was broken: a drill shows something only on a cluster that holds")
+            error.left("nothing was broken: a drill is meaningful only on a healthy cluster")
         );
     }
     let survey = patroni::survey(&connected.http, &cluster).await;
     if survey.values().flatten().any(|status| status.pause) {
         return Err(Error::new(
             Code::ClusterPaused,
-            "Patroni is paused, so that nothing would fail over",
+            "Patroni is paused, so nothing would fail over",
         )
         .left("nothing was broken")
         .hint(how_to_resume(&cluster.inventory)));

@@ -1,4 +1,4 @@
-//! What a drill that was killed has left broken: noticed, and put right.
+//! Finds and repairs what a killed drill has left broken.
 
 use tokio_util::sync::CancellationToken;
 
@@ -112,7 +112,7 @@ async fn put_right(run: &Run<'_>, broken: &Broken, note: BrokenNote) -> Result<(
 fn describe(broken: &Broken) -> String {
     let hosts: Vec<&str> = broken.hosts.iter().map(|host| host.name.as_str()).collect();
     format!(
-        "the drill {} was killed at its work on {}, since {}",
+        "the drill {} was killed while it had a fault on {}, since {}",
         broken.scenario,
         hosts.join(", "),
         broken.since.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,4 +1,4 @@
-//! A drill that breaks nothing: it measures while somebody else does something.
+//! `drill watch`: breaks nothing, and measures while somebody else does something.
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Other certificates, passwords or SSH keys, while the cluster runs.
+//! Replaces certificates, passwords or SSH keys while the cluster runs.
 //!
 //! Each stage is a cluster as it should be, which the same planning as that of `up` brings about; the
 //! next one begins once the cluster is seen to hold in this one. The stages are the workspace's, so
@@ -101,9 +101,9 @@ fn intent(context: &Context, change: Change) -> Result<Intent> {
             if new.is_empty() {
                 return Err(Error::new(
                     Code::NotPossibleNow,
-                    "there is no password that pgherd may change",
+                    "there is no password that pgherd can change",
                 )
-                .cause("all of them are given by secrets.file or by variables")
+                .cause("all of them are set by secrets.file or by variables")
                 .hint(format!(
                     "change them there, then: {}",
                     context.command("up")
@@ -189,12 +189,12 @@ impl Rotation<'_> {
         }
         Err(Error::new(
             Code::ClusterNotAsDeclared,
-            "the cluster is not as the inventory says, or not as it should be",
+            "the cluster differs from the inventory, or is not healthy",
         )
         .cause(format!("{} would change", count(plan.changes(), "step")))
         .left("nothing was changed")
         .hint(format!("see: {}", context.command("plan")))
-        .hint(format!("first make it so: {}", context.command("up"))))
+        .hint(format!("first correct that: {}", context.command("up"))))
     }
 
     async fn on<T>(&self, work: impl AsyncFnOnce(&Connected<'_>) -> Result<T>) -> Result<T> {
@@ -264,12 +264,11 @@ impl Rotation<'_> {
         settled.await.map_err(|error| {
             error.left(match stage {
                 END => format!(
-                    "every password is changed; what is superfluous now goes with: {}",
+                    "every password is changed; to remove what is no longer needed: {}",
                     run.context.command("up")
                 ),
                 stage => format!(
-                    "the change has come to its stage `{stage}`, in which the cluster can stay; the same \
-                     command goes on from there"
+                    "the change has reached its stage `{stage}`, in which the cluster can stay; the same command continues from there"
                 ),
             })
         })

@@ -1,4 +1,4 @@
-//! Another key for pgherd, and other keys for the hosts.
+//! Replaces pgherd's SSH key and the hosts' keys.
 //!
 //! Each stage leaves hosts that let pgherd in; the stages are the workspace's (`workspace/ssh_rotation.rs`), so
 //! that whatever cuts a run off, the next goes on. What is claimed is tried: a login with the new key alone,
@@ -38,7 +38,7 @@ pub(super) fn intent(context: &Context, host_keys: bool) -> Result<Intent> {
         return Ok(Intent::Ssh { own });
     }
     Err(
-        Error::new(Code::NotPossibleNow, "the key that logs in to the hosts is yours, not pgherd's")
+        Error::new(Code::NotPossibleNow, "the key that logs in to the hosts belongs to you, not to pgherd")
             .cause("ssh.identity_file names it, or your own ssh chooses it")
             .hint("change it with your own tools: add the new one on each host, name it in the inventory, remove the old one")
             .hint("to change the hosts' own keys: pgherd rotate ssh --host-keys"),
@@ -76,8 +76,7 @@ impl SshKeys<'_> {
             };
             came.map_err(|error| {
                 error.left(format!(
-                    "the change has come to its stage `{stage_name}`, in which pgherd gets to the hosts; the \
-                     same command goes on from there"
+                    "the change has reached its stage `{stage_name}`, in which pgherd can log in to the hosts; the same command continues from there"
                 ))
             })?;
         }
@@ -219,9 +218,9 @@ impl SshKeys<'_> {
         let remote = self.trial(Some(identity), None)?;
         let tried = join_all(self.hosts().map(|host| async {
             match remote.connect(host).await {
-                Ok(()) => Err(Error::new(Code::RotationIncomplete, "the host still lets the old SSH key in")
+                Ok(()) => Err(Error::new(Code::RotationIncomplete, "the host still accepts the old SSH key")
                     .on(host)
-                    .cause("its line was removed from the files that sshd names; something else knows the key")
+                    .cause("its line was removed from the files that sshd names; something else accepts the key")
                     .hint("look for it: sudo sshd -T | grep -i -e authorizedkeys -e trustedusercakeys")),
                 Err(error) if is_refusal(&error) => Ok(()),
                 Err(error) => Err(error),

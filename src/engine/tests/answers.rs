@@ -1,4 +1,4 @@
-//! What hosts answer, in the form in which they do.
+//! Answers of hosts, in their real form.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 

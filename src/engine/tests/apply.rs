@@ -1,4 +1,4 @@
-//! `up`: from bare hosts to a cluster that holds, cut off, refused, and again.
+//! `up`: from bare hosts to a healthy cluster, interrupted, refused, and again.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,4 @@
-//! Hosts that are not there: [`Remote`] alone is played, by the model that plans are tried on.
+//! Fake hosts: only [`Remote`] is replaced, by the model on which plans are tried.
 //!
 //! A host changes only by the scripts that are run on it, and answers by what has become of it: whoever
 //! leaves a step out, does it too early, or does not look again, does not get to a cluster that holds.

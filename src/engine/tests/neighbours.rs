@@ -1,4 +1,4 @@
-//! Whether the parts of a cluster get on with each other, however far a change has come.
+//! Whether the services of a cluster work together, however far a change has come.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Whoever wants a run, a folder to run in, and a cloud that makes hosts.
+//! A person who starts a run, a folder to run in, and a cloud that creates hosts.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +22,7 @@ use crate::{
     event::{Event, Events, Stamped},
     inventory::{HostName, Inventory},
     machine::{Machine, MachineState},
-    provider::{Access, Outlook, Provider, Resource},
+    provider::{Access, Preflight, Provider, Resource},
     remote::Remote,
     secret::Secret,
     workspace::Workspace,
@@ -175,8 +175,8 @@ impl Provider for InCloud {
         Ok(there.collect())
     }
 
-    async fn preflight(&self, _hosts: &[HostName], _public_key: &str) -> Result<Outlook> {
-        Ok(Outlook::default())
+    async fn preflight(&self, _hosts: &[HostName], _public_key: &str) -> Result<Preflight> {
+        Ok(Preflight::default())
     }
 
     async fn launch(

@@ -1,4 +1,4 @@
-//! Changes in stages: other passwords and another authority, at one go and cut off.
+//! Changes in stages: other passwords and another authority, without and with interruptions.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! What databases answer.
+//! Answers of databases.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What services have read of their files, and how they speak since then.
+//! What services have loaded from their files, and how they talk since then.
 //!
 //! A file that lies on a host says nothing of a service that was not told to read it: a run that forgets a
 //! reload is found out here.

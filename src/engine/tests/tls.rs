@@ -1,4 +1,4 @@
-//! TLS is turned on while the cluster runs, and off again: at one go, and cut off.
+//! TLS is turned on and off on a running cluster, without and with interruptions.
 
 use tokio_util::sync::CancellationToken;
 

@@ -1,4 +1,4 @@
-//! Steps that speak to the cluster: Patroni and etcd are played by what they would answer.
+//! Steps that talk to the cluster, with fake answers of Patroni and etcd.
 
 use std::{
     sync::{
@@ -105,7 +105,7 @@ async fn a_wait_that_is_over_says_what_was_there_instead() {
         "{}",
         error.what()
     );
-    assert!(error.left_behind().unwrap().contains("go on trying"));
+    assert!(error.left_behind().unwrap().contains("keep trying"));
     assert_eq!(walked.outcomes()[0], Failed);
 }
 

@@ -1,4 +1,4 @@
-//! A `Remote` without hosts: scripts end as a test says, and services answer what it says.
+//! A fake `Remote`: scripts and services answer as a test says.
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,4 +1,4 @@
-//! What a person asks of a running cluster, with Patroni played by what it would answer.
+//! What a person does to a running cluster, with fake answers of Patroni.
 
 use std::{
     collections::BTreeSet,

@@ -117,7 +117,7 @@ async fn an_interruption_ends_the_walk_at_once_and_says_how_to_go_on() {
     assert_eq!(walked.outcomes(), [Changed, Cancelled, Cancelled]);
     let error = walked.error();
     assert_eq!(error.kind(), Kind::Interrupted);
-    assert!(error.left_behind().unwrap().contains("goes on there"));
+    assert!(error.left_behind().unwrap().contains("will finish"));
     assert!(error.hints()[0].contains("run the same command again"));
     assert!(!walked.log.iter().any(|entry| entry.starts_with("later")));
 }

@@ -1,4 +1,4 @@
-//! The roles and databases that applications get.
+//! Checks the roles and databases of applications.
 
 use indexmap::IndexMap;
 
@@ -148,6 +148,6 @@ fn owner_of(database: &Word, owner: Option<&Word>, users: &[&str]) -> Result<Str
             format!("the database {} has no owner", quoted(name)),
         )
         .label("no user is called the same")
-        .hint("name one of `postgresql.users`: `owner: NAME`"),
+        .hint("add one of `postgresql.users`: `owner: NAME`"),
     })
 }

@@ -1,4 +1,4 @@
-//! The files that an inventory names: there, readable, and what they should be.
+//! Checks the files that an inventory names: that they exist, are readable, and have the right content.
 
 use std::{
     io,
@@ -50,9 +50,9 @@ pub(super) fn identity(inventory: &Path, word: &Word) -> Result<PathBuf, Problem
         let public =
             text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-");
         return Err(if public {
-            problem("is a public key").label("the private one is wanted, usually without `.pub`")
+            problem("is a public key").label("name the private key, usually without `.pub`")
         } else {
-            problem("is not a private key").label("the output of `ssh-keygen` is wanted")
+            problem("is not a private key").label("it must be the output of `ssh-keygen`")
         });
     }
     // ssh itself refuses such a key, but only once the hosts exist, and as "permission denied".

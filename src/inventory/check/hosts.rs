@@ -1,4 +1,4 @@
-//! The hosts: their names, what each is for, and their addresses.
+//! Checks the hosts: their names, their roles and their addresses.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 

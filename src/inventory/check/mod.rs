@@ -1,4 +1,4 @@
-//! From what is written to what is meant: every value judged, every mistake kept.
+//! Turns the written inventory into the checked one; judges every value, and keeps every mistake.
 //!
 //! A value that is wrong gives way to its default, so that the rest can be judged too. What compares
 //! several values with each other runs only when each of them is right by itself: a mistake is told
@@ -104,6 +104,7 @@ pub(super) fn inventory(
             secrets,
             ca_bundle,
             hosts,
+            templates: None,
         }),
         _ => Err(std::mem::take(&mut problems.0)),
     }

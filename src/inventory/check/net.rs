@@ -1,4 +1,4 @@
-//! Addresses and networks, and why one is not.
+//! Checks addresses and networks, and says why one is wrong.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -25,7 +25,7 @@ pub(super) fn host_address(word: &Word) -> Result<Ipv4Addr, Problem> {
             problem.label(format!("without the prefix: `{address}`"))
         } else if value.contains(|c: char| c.is_ascii_alphabetic()) {
             problem
-                .label("an address is wanted, not a name")
+                .label("write an address, not a name")
                 .hint("the host's name is its key under `hosts`; the cluster's hosts know each other by it")
         } else {
             problem.label("four numbers from 0 to 255, such as `192.168.0.21`")

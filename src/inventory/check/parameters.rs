@@ -1,4 +1,4 @@
-//! PostgreSQL's parameters: that they exist, that their values fit, and that they are the user's.
+//! Checks PostgreSQL's parameters: that they exist, that their values fit, and that a user may set them.
 //!
 //! All this is checked because nothing later would say it. Patroni 4.1.5 removes a parameter that it
 //! does not know and one whose value it cannot read, clamps what is out of range, and drops from its
@@ -115,9 +115,9 @@ fn no_connections_left(
     (kept >= most).then(|| {
         Problem::new(
             at.clone(),
-            format!("{kept} connections are kept back, but `max_connections` is {most}"),
+            format!("{kept} connections are reserved, but `max_connections` is {most}"),
         )
-        .label("none would be left, and PostgreSQL would not start")
+        .label("none would be left for clients, and PostgreSQL would not start")
     })
 }
 
@@ -275,7 +275,7 @@ fn fits_the_parameter(
         return Err(
             Problem::new(span_of(name), format!("PostgreSQL has no parameter `{lower}`"))
                 .did_you_mean(keys::nearest(lower, KNOWN.keys().copied()))
-                .hint("Patroni would leave it out without a word; an extension's has its prefix, such as `auto_explain.log_min_duration`"),
+                .hint("Patroni would silently drop it; a parameter of an extension has its prefix, such as `auto_explain.log_min_duration`"),
         );
     };
     let mut applicable = entries
@@ -297,7 +297,7 @@ fn fits_the_parameter(
             quoted(text)
         ))
         .label(reason)
-        .hint("Patroni would change or drop it without a word"));
+        .hint("Patroni would silently change or drop it"));
     }
     match (lower, text.to_ascii_lowercase().as_str()) {
         ("wal_level", "minimal") => {
@@ -308,7 +308,7 @@ fn fits_the_parameter(
         }
         ("password_encryption", "md5") => {
             return Err(problem(
-                "`pg_hba` asks for SCRAM; MD5 passwords would not get in".to_owned(),
+                "`pg_hba` asks for SCRAM; clients with MD5 passwords could not log in".to_owned(),
             )
             .label("only `scram-sha-256`"));
         }
@@ -325,7 +325,7 @@ fn fits_the_parameter(
             quoted(text)
         ))
         .label(format!("at least {}", entry.shape.with_unit(*least)))
-        .hint("below that, Patroni falls back to a default of its own without a word"));
+        .hint("below that, Patroni silently uses a default of its own"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Ports, and those of one host that would collide.
+//! Checks ports, and finds those that would collide on one host.
 
 use indexmap::IndexMap;
 
@@ -127,7 +127,7 @@ fn collision(document: &Document, host: &HostName, first: &Listener, second: &Li
             .map(span_of)
     });
     let what = format!(
-        "port {port} on host {host} is wanted by both {} and {}",
+        "port {port} on host {host} is needed by both {} and {}",
         first.who, second.who
     );
     // Mark what can be changed: the later of the two settings, else the host that has both roles.

@@ -1,4 +1,4 @@
-//! PostgreSQL: its version, where it lives and who may come in.
+//! Checks PostgreSQL's version, data directory and clients.
 
 use super::{
     super::{

@@ -1,4 +1,4 @@
-//! Where the hosts come from.
+//! Checks the provider's settings.
 
 use std::collections::BTreeMap;
 
@@ -215,12 +215,9 @@ fn refuse_instances(
         for (key, at) in schema::written(host) {
             if !takes.contains(&key.as_str()) {
                 problems.add(
-                    Problem::new(
-                        at,
-                        format!("`{key}` is nothing that `kind: {}` gives", kind.as_str()),
-                    )
-                    .also(span_of(word), "the kind")
-                    .hint("only hosts of the kind `aws` are made to measure"),
+                    Problem::new(at, format!("`kind: {}` has no `{key}`", kind.as_str()))
+                        .also(span_of(word), "the kind")
+                        .hint("only hosts of the kind `aws` are made to measure"),
                 );
             }
         }

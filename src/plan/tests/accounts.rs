@@ -309,7 +309,7 @@ fn the_clusters_own_roles_get_back_what_they_lack() {
         (
             "rewind",
             |role| role.expired = true,
-            "rewind has a password that is valid no longer",
+            "rewind has an expired password",
         ),
         (
             "replicator",
@@ -357,7 +357,7 @@ fn the_clusters_own_roles_get_back_what_they_lack() {
 #[test]
 fn a_superuser_that_is_none_is_told_with_the_way_out() {
     for (how, what) in [
-        ("no-superuser", "the role postgres is no superuser any more"),
+        ("no-superuser", "the role postgres is no longer a superuser"),
         ("no-login", "the role postgres may not log in"),
         ("gone", "the role postgres is not there"),
     ] {

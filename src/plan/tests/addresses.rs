@@ -1,4 +1,4 @@
-//! Hosts whose addresses have changed: what is told to whom, and in which order.
+//! Hosts with changed addresses: which services learn of it, and in which order.
 
 use super::world::{FIVE, SHARED, World, step};
 use crate::plan::{Action, Step};

@@ -1,4 +1,4 @@
-//! Bootstraps and copies that died with their hosts.
+//! Interrupted bootstraps and copies.
 
 use serde_json::json;
 

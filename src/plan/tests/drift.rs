@@ -1,4 +1,4 @@
-//! Hosts that were right and no longer are: what is mended, and that nothing else is.
+//! Hosts that were right and no longer are: what is repaired, and that nothing else is touched.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Bare hosts, and first runs that were cut off.
+//! Bare hosts, and interrupted first runs.
 
 use serde_json::json;
 

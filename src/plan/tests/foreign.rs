@@ -1,4 +1,4 @@
-//! What is in the place of something that pgherd would make: named, or kept and given back.
+//! Things in the place of something that pgherd would make: named, or kept and restored.
 
 use std::{fs, process::Command};
 
@@ -72,7 +72,7 @@ fn a_haproxy_that_serves_somebody_stops_the_run() {
     insta::assert_snapshot!(world.refusal(), @r"
     haproxy: /etc/haproxy/haproxy.cfg (haproxy.service is active) is there, and pgherd did not make it
       left: nothing was changed
-      hint: if nobody needs it, move it away; else take another host
+      hint: if nobody needs it, move it away; otherwise use another host
     ");
     unit(&mut world, "haproxy", "haproxy", "inactive", "enabled");
     assert!(world.refusal().contains("(haproxy.service is enabled)"));
@@ -111,7 +111,7 @@ fn what_a_package_came_with_is_taken_and_kept() {
     unit(&mut world, "haproxy", "haproxy", "active", "enabled");
     let plan = world.plan();
     let prepare = step(&plan, "haproxy", "prepare");
-    let kept = format!("a copy of {CFG} is kept, which `down` puts back");
+    let kept = format!("a copy of {CFG} is kept, which `down` restores");
     assert!(prepare.changes.contains(&Change::Other(kept)));
     assert!(says(prepare, "UNITS=haproxy"));
     // An etcd of the package's own may hold somebody's keys.
@@ -221,9 +221,9 @@ fn patronis_programs_of_somebodys_are_not_moved_away() {
         .insert("patroni".into(), folder(1));
     insta::assert_snapshot!(world.refusal(), @r"
     node1: /opt/patroni is there, and pgherd did not make it
-      why: Patroni's programs would go there
+      why: pgherd would install Patroni there
       left: it was not touched
-      hint: move it away, or take Patroni from the distribution: patroni: { source: distro }
+      hint: move it away, or use the distribution's Patroni: patroni: { source: distro }
     ");
     // The stamp is pgherd's; an image may have been prepared with it.
     world.facts("node1").patroni_stamp = Some("of another version".into());
@@ -287,7 +287,11 @@ fn a_manifest_that_is_not_understood_stops_the_run() {
     let mut world = World::settled(FIVE);
     let manifest = world.facts("node1").belongings.manifest.as_mut().unwrap();
     manifest.version = MANIFEST_VERSION + 1;
-    assert!(world.refusal().contains("a newer pgherd has been at work"));
+    assert!(
+        world
+            .refusal()
+            .contains("a newer version of pgherd has worked")
+    );
 
     let mut world = World::bare(FIVE);
     let node = &world.cluster.nodes[&HostName::new("node1")];

@@ -1,4 +1,4 @@
-//! Hosts that are not who the inventory takes them for.
+//! Hosts that are not those that the inventory means.
 
 use super::world::{FIVE, World, bare, told};
 use crate::{

@@ -1,4 +1,4 @@
-//! Templates that say the same in another layout: what is planned is the same too.
+//! Templates with the same content in another layout: the plan is the same too.
 
 use std::sync::LazyLock;
 

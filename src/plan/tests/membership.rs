@@ -1,4 +1,4 @@
-//! Who is a member, against who is declared: what is refused before anything is touched.
+//! Members that differ from the inventory: what is refused before anything is touched.
 
 use serde_json::json;
 
@@ -78,14 +78,14 @@ fn silent(world: &mut World) {
 #[test]
 fn etcd_from_one_to_three_is_refused() {
     insta::assert_snapshot!(refused(&under(FIVE, THREE_ETCD)), @r"
-    who is a member of the cluster is not as the inventory says, and pgherd does not change that yet
+    the cluster's members are not those of the inventory, and pgherd does not change members yet
       why: the inventory wants etcd on node5, node6; etcd's members are node4 (says node4)
-      why: an etcd that starts without having been added by the others makes a store of its own: Patroni follows whichever answers, two leaders take writes, and acknowledged writes are lost
+      why: an etcd that starts before the others have added it makes a store of its own: Patroni follows the store that answers, two leaders take writes, and acknowledged writes are lost
       left: nothing was touched
-      hint: put the inventory back as it was: the same hosts with the role etcd
+      hint: restore the inventory: the same hosts with the role etcd
       hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
-    // Also while the hosts that would come cannot be looked at, or are not there.
+    // Also while the hosts that would come cannot be reached, or are not there.
     let mut world = under(FIVE, THREE_ETCD);
     world.found.facts.remove(&HostName::new("node5"));
     world.found.facts.remove(&HostName::new("node6"));
@@ -97,7 +97,7 @@ fn etcd_from_one_to_three_is_refused() {
 #[test]
 fn etcd_from_three_to_one_is_refused() {
     insta::assert_snapshot!(refused(&under(SHARED, ONE_ETCD)), @r"
-    who is a member of the cluster is not as the inventory says, and pgherd does not change that yet
+    the cluster's members are not those of the inventory, and pgherd does not change members yet
       why: db2 still has the role etcd, which the inventory does not give it: it is in etcd's list of members
       why: db3 still has the role etcd, which the inventory does not give it: it is in etcd's list of members
       why: its vote still counts in etcd's quorum
@@ -121,11 +121,11 @@ fn another_host_for_the_only_etcd_is_refused() {
     // Of a cluster without a list only the name is known.
     known(&mut world, &[("node4", &[], false)]);
     insta::assert_snapshot!(refused(&world), @r"
-    who is a member of the cluster is not as the inventory says, and pgherd does not change that yet
+    the cluster's members are not those of the inventory, and pgherd does not change members yet
       why: no declared host has data of etcd, and node4 left the inventory and may have it
-      why: an etcd that starts without having been added by the others makes a store of its own: Patroni follows whichever answers, two leaders take writes, and acknowledged writes are lost
+      why: an etcd that starts before the others have added it makes a store of its own: Patroni follows the store that answers, two leaders take writes, and acknowledged writes are lost
       left: nothing was touched
-      hint: put the inventory back as it was: the same hosts with the role etcd
+      hint: restore the inventory: the same hosts with the role etcd
       hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
 }
@@ -137,11 +137,11 @@ fn members_of_two_stores_are_named_and_touched_by_nobody() {
     view.cluster_id = "the first".into();
     view.members.truncate(1);
     insta::assert_snapshot!(refused(&world), @r"
-    who is a member of the cluster is not as the inventory says, and pgherd does not change that yet
+    the cluster's members are not those of the inventory, and pgherd does not change members yet
       why: etcd's members are not of one store: node4 is of the store the first with the members node4; node5 is of the store one store with the members node4, node5, node6; node6 is of the store one store with the members node4, node5, node6
       why: with more than one store there can be two leaders, and acknowledged writes can be lost
       left: nothing was touched
-      hint: keep the store that the cluster began with: on the hosts of another, `systemctl disable --now etcd` and move its data away; then take the role etcd off them in the inventory
+      hint: keep the store that the cluster began with: on the hosts of another store, run `systemctl disable --now etcd` and move its data away; then remove the role etcd from them in the inventory
       hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
 }
@@ -155,9 +155,9 @@ fn one_of_three_etcd_hosts_made_anew_is_refused() {
     let three = under(FIVE, THREE_ETCD);
     assert!(membership::check_to_operate(&three.cluster, &three.found).is_err());
     insta::assert_snapshot!(refused(&world), @r"
-    who is a member of the cluster is not as the inventory says, and pgherd does not change that yet
+    the cluster's members are not those of the inventory, and pgherd does not change members yet
       why: etcd on node6 has no data, and node4 has known it as a member since before: it would not be let in under its old name
-      why: a member that lost its data must be removed from etcd's list and added anew; the cluster goes on with the others as long as they are a majority
+      why: a member that lost its data must be removed from etcd's list and added again; the cluster keeps working with the others as long as they are a majority
       left: nothing was touched
       hint: bring back the data folder of etcd on node6, if it is somewhere
       hint: or remove the whole cluster, with every host that belongs to it: pgherd down
@@ -231,9 +231,9 @@ fn a_database_that_leaves_the_inventory_is_refused() {
         );
         if host == "node3" {
             insta::assert_snapshot!(said, @r"
-            who is a member of the cluster is not as the inventory says, and pgherd does not change that yet
+            the cluster's members are not those of the inventory, and pgherd does not change members yet
               why: node3 (postgres) is a member, and is not in the inventory: Patroni has it as replica (running)
-              why: a member that the inventory does not name can still become the leader, and HAProxy would lead to nobody
+              why: a member that is not in the inventory can still become the leader, and HAProxy would have no leader
               left: nothing was touched
               hint: put it back into the inventory: node3: { roles: [postgres], address: 192.0.2.9 }
               hint: or remove the whole cluster, with every host that belongs to it: pgherd down
@@ -288,7 +288,7 @@ fn a_role_that_is_taken_off_is_refused() {
     let mut world = under(ONE, &format!("{}{other}", all("postgres, etcd")));
     world.stop("all", "haproxy");
     world.plan();
-    // A host that cannot be looked at has what it had.
+    // A host that cannot be reached has what it had.
     let mut world = under(
         SHARED,
         &SHARED.replace("db3:  { roles: [postgres, etcd]", "db3:  { roles: [etcd]"),
@@ -297,7 +297,7 @@ fn a_role_that_is_taken_off_is_refused() {
     world.found.facts.remove(&HostName::new("db3"));
     world.plan();
     known(&mut world, &[("db3", &[Role::Postgres, Role::Etcd], true)]);
-    assert!(refused(&world).contains("cannot be looked at"));
+    assert!(refused(&world).contains("cannot be reached"));
 }
 
 /// Somebody else's HAProxy, etcd or PostgreSQL on a host is not a role of it.

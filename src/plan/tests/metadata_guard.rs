@@ -1,4 +1,4 @@
-//! On EC2, who may talk to the metadata service.
+//! On EC2, which users can talk to the metadata service.
 
 use std::path::Path;
 
@@ -36,8 +36,8 @@ fn the_guard_is_mended_where_it_is_gone_or_would_go() {
     assert_eq!(world.steps(), [""; 0]);
     let host = world.hosts()[0].clone();
     for (guard, why) in [
-        (MetadataGuard::Absent, "everybody on the host"),
-        (MetadataGuard::Fragile, "networkd takes away"),
+        (MetadataGuard::Absent, "every user of the host"),
+        (MetadataGuard::Fragile, "networkd removes"),
     ] {
         world.facts(host.as_str()).metadata_guard = guard;
         assert_eq!(world.steps(), [format!("{host} guard-metadata []")]);

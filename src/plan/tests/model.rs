@@ -1,4 +1,4 @@
-//! A cluster that does what the steps of a plan ask of it, so that plans can be carried out thousands of times.
+//! A model of a cluster that does what the steps of a plan ask, so that thousands of plans can be tried.
 //!
 //! The model is as unkind as the facts allow: a service that has not taken over what an earlier run wrote may
 //! run with anything, so it is taken not to work, unless the facts show that it does.

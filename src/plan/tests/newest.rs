@@ -1,4 +1,4 @@
-//! A store that begins anew: the newest database leads.
+//! A store that begins with no data: the newest database leads.
 
 use super::world::{FIVE, World, step};
 use crate::{facts::DataFact, inventory::HostName, services::etcd::PatroniKeys};
@@ -103,7 +103,7 @@ fn a_database_that_cannot_be_looked_at_may_be_the_newest() {
     world.found.facts.remove(&HostName::new("node2"));
     insta::assert_snapshot!(world.refusal(), @r"
     etcd has lost its data, nobody takes writes, and node2 cannot be looked at
-      why: its database may be the newest: were another one to lead, acknowledged writes would be lost
+      why: its database may be the newest: if another one led, acknowledged writes would be lost
       left: nothing was changed
       hint: bring node2 back, and run this again
     ");

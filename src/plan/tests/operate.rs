@@ -222,7 +222,7 @@ fn a_restart_that_would_stop_writes_for_good_is_refused() {
     for which in [Which::All, Which::One(&node1)] {
         refused(
             operate::restart(&told.seen(), which, false),
-            "streams to no replica",
+            "no replica that could take over",
         );
     }
     let paused = Told::new(false).paused();
@@ -368,7 +368,7 @@ fn what_was_agreed_to_is_not_done_to_another_cluster() {
         judged
             .unwrap_err()
             .to_string()
-            .contains("no synchronous standby any more")
+            .contains("no longer a synchronous standby")
     );
 
     // Another member waits for a restart than the one that was told of.
@@ -385,7 +385,12 @@ fn what_was_agreed_to_is_not_done_to_another_cluster() {
         (&now.seen(), &replica(&now)),
         Some(&host("node3")),
     );
-    assert!(judged.unwrap_err().to_string().contains("other steps"));
+    assert!(
+        judged
+            .unwrap_err()
+            .to_string()
+            .contains("the steps would differ")
+    );
 }
 
 #[test]
@@ -395,7 +400,7 @@ fn a_leader_that_waits_is_not_restarted_without_a_successor() {
     told.says("node1", lonely);
     refused(
         operate::restart(&told.seen(), Which::All, true),
-        "streams to no replica",
+        "no replica that could take over",
     );
     // Nobody has to take the place of a replica, or of an only member.
     let mut replica = Told::new(false);

@@ -1,4 +1,4 @@
-//! Services that are restarted while the cluster goes on working.
+//! Services that restart while the cluster keeps working.
 
 use super::{
     drift::check,

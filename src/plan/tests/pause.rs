@@ -1,4 +1,4 @@
-//! Clusters that somebody has paused.
+//! Paused clusters.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What pgherd did not make and does not touch: each stops the run, and says what it is.
+//! What stops a run: each state stops it, and the error says what it is.
 
 use super::world::{FIVE, ONE, World, told};
 use crate::{
@@ -43,7 +43,7 @@ fn a_host_of_another_cluster_is_not_taken_over() {
     node3: this host belongs to another cluster
       why: this inventory's cluster has the id 0a1b2c3d4e5f
       hint: if it is the same cluster, its .pgherd folder is in another place: copy it beside this inventory
-      hint: if that cluster is gone, run `pgherd -i FILE down` with its inventory, or take another host
+      hint: if that cluster is gone, run `pgherd -i FILE down` with its inventory, or use another host
     ");
 }
 
@@ -132,7 +132,7 @@ fn data_of_another_system_than_etcd_knows_stops_the_run() {
     the data directories are not all of the cluster that etcd knows (system 7506492390881896645)
       why: node3 has system 99
       left: nothing was changed
-      hint: find out which data is the right one; move the other data directory away, and run `pgherd up` again
+      hint: find out which database is the right one; move the other data directory away, and run `pgherd up` again
     ");
 }
 
@@ -170,8 +170,8 @@ fn systems_that_nobody_has_tried_are_refused() {
     facts.os.id = "alpine".into();
     facts.os.pretty = "Alpine Linux v3.22".into();
     insta::assert_snapshot!(world.refusal(), @r"
-    the hosts are not as they can be taken over
-    node4: systemd is not what runs this host
+    pgherd cannot take over the hosts as they are
+    node4: this host does not run systemd
       hint: pgherd needs a host with systemd, such as Ubuntu 24.04 or Debian 12 or 13
     node4: Alpine Linux v3.22 is not a system that pgherd knows
       hint: Debian 12 and 13 and Ubuntu 24.04 are

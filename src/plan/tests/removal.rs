@@ -1,4 +1,4 @@
-//! `down` on hosts that somebody already had.
+//! `down` on existing hosts.
 
 use std::{fs, os::unix::fs::symlink, process::Command};
 
@@ -188,9 +188,9 @@ fn packages_that_others_need_stay_and_that_is_said() {
 
     world.facts("haproxy").removal = Removal::parse("trouble\tE: Unmet dependencies\n");
     insta::assert_snapshot!(told(&down(&world).unwrap_err()), @r"
-    haproxy: apt cannot say which packages others need here
+    haproxy: apt cannot say which packages are needed by others here
       left: nothing was removed anywhere
-      hint: put the packages right first: dpkg --configure -a; apt-get --fix-broken install
+      hint: repair the packages first: dpkg --configure -a; apt-get --fix-broken install
     ");
 }
 

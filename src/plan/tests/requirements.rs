@@ -186,7 +186,7 @@ const LACKS: &[Lack] = &[
                 },
             );
         },
-        "would lie in memory",
+        "would be in memory",
         true,
     ),
     (

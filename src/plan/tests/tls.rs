@@ -1,4 +1,4 @@
-//! A cluster that runs, on its way to TLS and back: what a stage changes, and in which order.
+//! A running cluster on its way to TLS and back: what a stage changes, and in which order.
 
 use super::world::{FIVE, SHARED, World};
 use crate::cluster::TlsStage::{self, Off, Offered, Required, Used};

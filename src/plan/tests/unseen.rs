@@ -1,4 +1,4 @@
-//! Hosts that are not there yet, or cannot be looked at yet, beside hosts that run.
+//! Hosts that do not exist yet, or cannot be reached yet, beside running hosts.
 
 use super::world::{FIVE, World, bare};
 use crate::inventory::HostName;

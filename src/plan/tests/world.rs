@@ -1,4 +1,4 @@
-//! A cluster as it should be, and its hosts as they were found, as values to plan with.
+//! A healthy cluster and the facts of its hosts, as values to plan with.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! The way to AWS: region, credentials, clients.
+//! Access to AWS: region, credentials, clients.
 
 use std::time::Duration;
 
@@ -105,11 +105,8 @@ impl Account {
         }
         let config = loader.load().await;
         let region = config.region().map(ToString::to_string).ok_or_else(|| {
-            Error::new(
-                Code::ProviderSettingUnusable,
-                "no AWS region is named anywhere",
-            )
-            .hint("write provider.region, or set AWS_REGION, or `aws configure set region …`")
+            Error::new(Code::ProviderSettingUnusable, "no AWS region is configured")
+                .hint("write provider.region, or set AWS_REGION, or `aws configure set region …`")
         })?;
         // Nothing depends on what it answers, and many private networks have no way to it.
         let (retry, timeouts) = impatient();

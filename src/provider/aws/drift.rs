@@ -1,4 +1,4 @@
-//! What is not as the inventory says of security groups that are there, and of hosts in them.
+//! Compares existing security groups, and the hosts in them, with the inventory.
 
 use aws_sdk_ec2::Client;
 use futures_util::future;
@@ -99,7 +99,7 @@ impl Drift {
         let failures = rules.into_iter().chain(memberships);
         let failures: Vec<Error> = failures.filter_map(Result::err).collect();
         together(failures, |count| {
-            format!("{count} things could not be put right")
+            format!("{count} things could not be corrected")
         })
     }
 }

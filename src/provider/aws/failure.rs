@@ -1,4 +1,4 @@
-//! What EC2 says when it does not do what it was asked, and what that means.
+//! Errors of EC2, and what they mean.
 
 use std::{error::Error as _, time::Duration};
 
@@ -114,28 +114,28 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
     match code {
         code if NOT_ALLOWED.contains(&code) => {
             Error::new(Code::AwsDenied, format!("these credentials may not {doing}"))
-                .hint("docs/iam-policy.json is the smallest policy that suffices")
+                .hint("docs/iam-policy.json is the smallest policy that is enough")
         }
         code if NOT_TAKEN.contains(&code) => {
-            cannot(Code::AwsCredentials, "AWS does not take these credentials")
+            cannot(Code::AwsCredentials, "AWS does not accept these credentials")
                 .hint("log in again (`aws login`, `aws sso login`), or see AWS_PROFILE and provider.profile")
-                .hint("a region that must be opted into refuses the credentials of accounts that have not")
+                .hint("a region that needs an opt-in refuses credentials of accounts without it")
         }
         "InsufficientInstanceCapacity" => {
-            cannot(Code::AwsNoCapacity, "the zone has no room for it now")
+            cannot(Code::AwsNoCapacity, "the zone has no capacity for it now")
                 .hint("run `up` again: it makes what is missing, and capacity comes and goes within minutes")
                 .hint("or give the host another `instance_type`, such as t3.medium for t2.medium, or a `zone` that has a subnet in provider.subnet_ids")
         }
         "VcpuLimitExceeded" => {
             cannot(Code::AwsQuota, "the account's quota of vCPUs in this region is used up")
-                .hint("every instance that runs counts: terminate what is not needed, or take types with fewer vCPUs")
+                .hint("every running instance counts: terminate what is not needed, or use types with fewer vCPUs")
                 .hint("ask for more in the Service Quotas console, Amazon EC2, \"Running On-Demand … instances\"; it takes from minutes to days")
         }
         // On the free plan; EC2 says it only at the launch.
         "InvalidParameterCombination" if said.contains("Free Tier") => {
             cannot(Code::AwsQuota, "the account's free plan does not have this instance type")
                 .hint("upgrade the account to the paid plan in the Billing console")
-                .hint("or take a type of the plan's: aws ec2 describe-instance-types --filters Name=free-tier-eligible,Values=true --query InstanceTypes[].InstanceType; c7i-flex.large and m7i-flex.large have memory enough")
+                .hint("or use a type of the plan's: aws ec2 describe-instance-types --filters Name=free-tier-eligible,Values=true --query InstanceTypes[].InstanceType; c7i-flex.large and m7i-flex.large have enough memory")
         }
         "RulesPerSecurityGroupLimitExceeded" => {
             cannot(Code::AwsQuota, "the security group would have more rules than the account's quota")
@@ -149,11 +149,11 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
         "InstanceLimitExceeded" | "VolumeLimitExceeded" | "SecurityGroupLimitExceeded"
         | "SecurityGroupsPerInterfaceLimitExceeded" | "MaxIOPSLimitExceeded" => {
             cannot(Code::AwsQuota, "the account's quota is used up")
-                .hint("ask for more in the Service Quotas console, or remove what is not needed")
+                .hint("request more in the Service Quotas console, or remove what is not needed")
         }
         code if THROTTLED.contains(&code) => {
             cannot(Code::AwsThrottled, "AWS throttles the account")
-                .hint("run the same command again: it takes up from here")
+                .hint("run the same command again: it continues from here")
         }
         code if NOT_READY.contains(&code) => {
             cannot(Code::AwsFailed, "the account is not ready for it")

@@ -1,4 +1,4 @@
-//! Instances that die on purpose.
+//! Stops instances on purpose, for drills.
 //!
 //! None is cut off: security groups let the connections go on that are already open, so to swap them
 //! would pretend to cut a host off from the others while they still talk; and a network ACL is the

@@ -1,4 +1,4 @@
-//! Security groups: one a role, each with the least that its hosts need to hear.
+//! Security groups: one for each role, with the fewest rules that its hosts need.
 
 use std::collections::BTreeMap;
 
@@ -268,7 +268,7 @@ async fn taken(
             Code::NameTaken,
             format!("the name {name} is taken in {vpc}"),
         )
-        .cause("that security group is none of this cluster's")
+        .cause("that security group does not belong to this cluster")
         .hint("remove it, or give the cluster another name")),
     }
 }

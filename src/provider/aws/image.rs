@@ -1,4 +1,4 @@
-//! Which image hosts are made from.
+//! Chooses the image of hosts.
 
 use aws_sdk_ec2::{Client, types};
 
@@ -118,7 +118,7 @@ async fn newest(ec2: &Client, word: &str, machine: &str, architecture: &str) -> 
     // An ISO time, so that text sorts as time does.
     let newest = answer.images().iter().max_by_key(|it| it.creation_date());
     newest.and_then(image).ok_or_else(|| {
-        Error::new(Code::ImageUnavailable, format!("there is no image {word} for {architecture} here"))
+        Error::new(Code::ImageUnavailable, format!("no image {word} for {architecture} exists here"))
             .cause(format!("account {CANONICAL} shows none named {pattern}"))
             .hint("name an image of Ubuntu 24.04 by its id in provider.image; in some partitions, Canonical's account is another")
     })

@@ -1,4 +1,4 @@
-//! The cluster's instances, as EC2 has them.
+//! The cluster's instances in EC2.
 
 use std::net::Ipv4Addr;
 

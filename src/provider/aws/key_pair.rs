@@ -1,4 +1,4 @@
-//! The public key that new hosts let in.
+//! The public key that new hosts accept.
 
 use aws_sdk_ec2::{Client, primitives::Blob, types::ResourceType};
 
@@ -84,7 +84,7 @@ pub(super) fn check(cluster: &str, found: Option<&(String, bool)>) -> Result<()>
         Some((_, false)) => Err(Error::new(
             Code::NameTaken,
             format!(
-                "the name {} is taken by a key pair that is none of this cluster's",
+                "the name {} is taken by a key pair that does not belong to this cluster",
                 name(cluster)
             ),
         )
@@ -116,7 +116,7 @@ pub(super) async fn ensure(
             return Err(Error::new(Code::InfrastructureDiffers, "the cluster's hosts know another SSH key than the one here")
                 .cause(format!("{} ({}) was made with the key pair {name}", host.host, host.id))
                 .left("nothing was touched")
-                .hint("take the workspace (.pgherd/) of whoever made the cluster, or name the key in ssh.identity_file"));
+                .hint("use the workspace (.pgherd/) of the person who made the cluster, or name the key in ssh.identity_file"));
         }
         let dropped = ec2.delete_key_pair().key_name(&name).send().await;
         dropped.doing(format!("replace the key pair {name}"))?;

@@ -1,4 +1,4 @@
-//! From names in the inventory to hosts that answer on SSH.
+//! Launches the inventory's hosts, until they answer on SSH.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -136,7 +136,7 @@ impl Launch<'_> {
                     id.ok_or_else(|| {
                         Error::new(
                             Code::HostDidNotStart,
-                            "its instance ended as soon as it was launched",
+                            "its instance was terminated as soon as it was launched",
                         )
                     })
                 })
@@ -322,7 +322,7 @@ impl Launch<'_> {
             Err(failure) => error
                 .because(Error::from(failure))
                 .left(format!(
-                    "what this run had launched is still there, and paid for: {list}"
+                    "what this run had launched still exists, and costs money: {list}"
                 ))
                 .hint(format!(
                     "terminate it: aws ec2 terminate-instances --instance-ids {}",
@@ -338,7 +338,7 @@ impl Launch<'_> {
         };
         Error::new(Code::HostDidNotStart, format!("{id} is not one that {what} after {} s", RUNNING.as_secs()))
             .on(host)
-            .hint("an instance that has no public address cannot get one: make it anew, or use provider.connect: private")
+            .hint("an instance without a public address cannot get one: create it again, or use provider.connect: private")
     }
 
     /// Waits until sshd answers, which it does once cloud-init has given it its key.
@@ -377,7 +377,7 @@ impl Launch<'_> {
             "its console: aws ec2 get-console-output --latest --instance-id {}",
             found.id
         ))
-        .hint("from where it may be reached: provider.operator_cidrs");
+        .hint("networks from which it is reachable: provider.operator_cidrs");
         match self.settings.connect {
             Connect::Public => error.hint("see whether its subnet has a route to an internet gateway"),
             Connect::Private => error.hint("private addresses are reached only from inside the VPC; elsewhere: provider.connect: public"),
@@ -388,7 +388,7 @@ impl Launch<'_> {
 fn ended(found: &Found) -> Error {
     let error = Error::new(
         Code::HostDidNotStart,
-        format!("{} ended as soon as it was launched", found.id),
+        format!("{} was terminated as soon as it was launched", found.id),
     )
     .on(&found.host);
     let Some(reason) = &found.reason else {
@@ -398,7 +398,7 @@ fn ended(found: &Found) -> Error {
     let about_the_key = reason.contains("Client.InternalError") || reason.contains("KMS");
     let error = error.cause(reason.clone());
     match about_the_key {
-        true => error.hint("if the account's default key for EBS is one of your own: docs/iam-policy-own-key.json is what its use needs"),
+        true => error.hint("if the account's default key for EBS is one of your own, its use needs docs/iam-policy-own-key.json"),
         false => error,
     }
 }

@@ -1,4 +1,4 @@
-//! Which security groups a host is in: those of its roles, also after these have changed.
+//! The security groups of a host: those of its roles, also after the roles have changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

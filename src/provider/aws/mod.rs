@@ -14,7 +14,7 @@ use self::{
     request::Spec, survey::Survey,
 };
 use super::{
-    Access, CLUSTER_LABEL, ID_LABEL, Machine, Outlook, Provider, Resource, refuse_strangers,
+    Access, CLUSTER_LABEL, ID_LABEL, Machine, Preflight, Provider, Resource, refuse_hosts_of_others,
 };
 use crate::{
     error::{Error, Result},
@@ -33,10 +33,10 @@ mod instance;
 mod key_pair;
 mod launch;
 mod membership;
-mod outlook;
 mod placement;
 #[cfg(test)]
 mod policy;
+mod preflight;
 mod public_address;
 mod quota;
 mod removal;
@@ -146,7 +146,7 @@ impl AwsProvider {
     /// Adds to an error what the account has of the cluster now, and what becomes of it.
     async fn left(&self, account: &Account, error: Error, next: &str) -> Error {
         let Ok(resources) = removal::resources(&account.ec2, &self.inventory.cluster).await else {
-            return error.left("what the account has of the cluster now could not be found out; `pgherd down` lists and removes it");
+            return error.left("pgherd could not find out what the account has of the cluster now; `pgherd down` lists and removes it");
         };
         if resources.is_empty() {
             return error.left("the account has nothing of the cluster");
@@ -162,7 +162,7 @@ impl AwsProvider {
 }
 
 /// What is there is no reason to begin anew.
-const TAKEN_UP: &str = "the next `up` takes it up, `down` removes it";
+const TAKEN_UP: &str = "the next `up` continues with it, `down` removes it";
 const REMOVED: &str = "run `pgherd down` again: it removes the rest";
 
 #[async_trait]
@@ -177,7 +177,7 @@ impl Provider for AwsProvider {
         Ok(machines)
     }
 
-    async fn preflight(&self, hosts: &[HostName], public_key: &str) -> Result<Outlook> {
+    async fn preflight(&self, hosts: &[HostName], public_key: &str) -> Result<Preflight> {
         key_pair::importable(public_key)?;
         let account = self.account().await?;
         let asked = async {
@@ -186,19 +186,22 @@ impl Provider for AwsProvider {
                 instance::alive(&account.ec2, &self.inventory.cluster),
             )?;
             let missing = Self::missing(hosts, &alive);
-            let mut outlook = match missing.is_empty() {
-                true => Outlook::default(),
-                false => self.outlook(account, &missing, &alive, public_key).await?,
+            let mut preflight = match missing.is_empty() {
+                true => Preflight::default(),
+                false => {
+                    self.ask_beforehand(account, &missing, &alive, public_key)
+                        .await?
+                }
             };
-            outlook
+            preflight
                 .doubts
                 .extend(self.ask_start(account, &alive).await?);
             let account = format!(
                 "in the account {number}, region {}, as {who}",
                 account.region
             );
-            outlook.made.insert(0, account);
-            Ok::<_, Error>(outlook)
+            preflight.made.insert(0, account);
+            Ok::<_, Error>(preflight)
         };
         match asked.await {
             Err(error) if error.left_behind().is_none() => {
@@ -218,7 +221,7 @@ impl Provider for AwsProvider {
         let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
         let ids = alive.iter();
         let ids = ids.filter_map(|found| Some((&found.host, found.cluster_id.as_deref()?)));
-        refuse_strangers(ids, access)?;
+        refuse_hosts_of_others(ids, access)?;
         let missing = Self::missing(hosts, &alive);
         let survey = match missing.is_empty() {
             true => None,

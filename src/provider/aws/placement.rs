@@ -1,4 +1,4 @@
-//! Which host goes into which zone and subnet.
+//! Chooses the zone and subnet of each host.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -103,13 +103,10 @@ fn nowhere(wish: &Wish<'_>, subnets: &[Subnet]) -> Error {
             Some(format!("{id} ({network}, {zone}): {reason}\n"))
         })
         .collect();
-    let mut error = Error::new(
-        Code::NetworkUnsuitable,
-        "there is no subnet that this host can be in",
-    )
-    .on(wish.host)
-    .excerpt("the subnets", reasons)
-    .left("nothing was made");
+    let mut error = Error::new(Code::NetworkUnsuitable, "no subnet fits this host")
+        .on(wish.host)
+        .excerpt("the subnets", reasons)
+        .left("nothing was made");
     if wish.offered.is_empty() {
         error = error.hint(format!(
             "the region has no instance type {}; name another in provider.instance_type",

@@ -1,4 +1,4 @@
-//! The address by which the internet sees this machine.
+//! This machine's public address.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -36,12 +36,12 @@ async fn address(settings: &Aws) -> Result<Ipv4Addr> {
     let failed = |cause: String| {
         Error::new(
             Code::ProviderSettingUnusable,
-            "from where will this machine reach the hosts? Its public address could not be found",
+            "pgherd could not find this machine's public address, from which it will reach the hosts",
         )
         .cause(cause)
         .left("nothing was made")
         .hint("write it into the inventory, such as provider.operator_cidrs: [203.0.113.7/32]")
-        .hint("where this machine is in the VPC, or has a way into it: provider.connect: private")
+        .hint("if this machine is in the VPC, or can reach its private addresses: provider.connect: private")
     };
     if let Some(endpoint) = &settings.endpoint_url {
         return Err(failed(format!(

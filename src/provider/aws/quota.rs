@@ -1,4 +1,4 @@
-//! How many vCPUs the account may run: EC2 itself tells of it only when a launch exceeds it.
+//! The account's quota of vCPUs, which EC2 itself reports only when a launch exceeds it.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ pub(super) async fn check(
         "ask for more: aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {STANDARD} --desired-value {}; it takes from minutes to days",
         running + needed
     ))
-    .hint("or terminate instances that are not needed, or take types with fewer vCPUs in provider.instance_type"))
+    .hint("or terminate instances that are not needed, or set a type with fewer vCPUs in provider.instance_type"))
 }
 
 /// The vCPUs of the account's instances that count; `kinds` knows how many a type has.

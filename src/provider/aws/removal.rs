@@ -1,4 +1,4 @@
-//! What a cluster has in the account, and its removal.
+//! Finds and removes everything that the cluster has in the account.
 
 use std::time::Duration;
 
@@ -256,9 +256,7 @@ async fn terminate(ec2: &Client, ids: &[String], at_once: bool) -> Result<()> {
             let protected = failure.is(&["OperationNotPermitted"]);
             let error = Error::from(failure);
             Err(match protected {
-                true => error.hint(
-                    "somebody has protected an instance from termination; take that off first",
-                ),
+                true => error.hint("an instance has termination protection; disable it first"),
                 false => error,
             })
         }
@@ -302,7 +300,7 @@ async fn wait_ended(ec2: &Client, ids: &[String], ended: impl Fn(&str)) -> Resul
         if Instant::now() >= deadline {
             return Err(Error::new(
                 Code::LeftoversRemain,
-                format!("instances do not end within {} s", ENDING.as_secs()),
+                format!("instances are not terminated after {} s", ENDING.as_secs()),
             )
             .cause(format!("still there: {}", left.join(", "))));
         }
@@ -378,7 +376,7 @@ async fn delete(ec2: &Client, resource: &Resource) -> Result<()> {
             let used = failure.is(&busy);
             let error = Error::from(failure);
             Err(match used {
-                true => error.hint("something that is not the cluster's uses it; see which network interfaces have it"),
+                true => error.hint("something outside of the cluster uses it; see which network interfaces have it"),
                 false => error,
             })
         }

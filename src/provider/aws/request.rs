@@ -1,4 +1,4 @@
-//! The one call that launches a host, asked about or in earnest.
+//! The call that launches a host, also as a dry run.
 
 use std::collections::BTreeMap;
 

@@ -36,7 +36,7 @@ pub(super) fn refused(cluster: &str, first: &Found) -> Error {
             "EC2 says: {by} launched {} for {} before this run did, at {at}",
             first.id, first.host
         ))
-        .hint("wait until it has ended; then this one finds its hosts")
+        .hint("wait until it has ended; then this command finds its hosts")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What each role's hosts must hear, and what a security group lets in instead.
+//! The rules of each security group.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What the account and the region offer to hosts that are to be launched.
+//! What the account and the region offer for new hosts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -177,7 +177,7 @@ async fn subnets(ec2: &Client, settings: &Aws) -> Result<Vec<Subnet>> {
     if !without_ipv4.is_empty() && (found.is_empty() || !settings.subnet_ids.is_empty()) {
         return Err(Error::new(
             Code::NetworkUnsuitable,
-            "a subnet has IPv6 addresses only, and pgherd's hosts talk by IPv4",
+            "a subnet has only IPv6 addresses, and pgherd's hosts need IPv4",
         )
         .cause(format!(
             "without an IPv4 network: {}",

@@ -1,4 +1,4 @@
-//! What a new host is told at its first boot, by cloud-init.
+//! The user data with which cloud-init sets up a new host at its first boot.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 

@@ -1,4 +1,4 @@
-//! Files into and out of containers, running or not, through the engine's archive interface.
+//! Copies files into and out of containers, running or not, with the engine's archive interface.
 
 use std::{io::Read, path::Path};
 

@@ -1,4 +1,4 @@
-//! A host image from the machine's own package sources: the script's stdout is the engine's import.
+//! Builds a host image from the machine's package sources: the engine imports the script's output.
 
 use std::{
     collections::VecDeque,
@@ -55,7 +55,7 @@ pub(super) async fn build(engine: &Engine, tag: &str, events: &Events) -> Result
     let failed = |cause: String| {
         Error::new(
             Code::ImageUnavailable,
-            format!("the host image {tag} could not be made"),
+            format!("the host image {tag} could not be built"),
         )
         .cause(cause)
         .left("the engine has no such image; hosts that exist are as they were")
@@ -98,7 +98,7 @@ pub(super) async fn build(engine: &Engine, tag: &str, events: &Events) -> Result
         (None, Err(error)) => return Err(failed(engine::message(&error))),
         (None, Ok(id)) => id
             .filter(|id| id.starts_with("sha256:"))
-            .ok_or_else(|| failed("the engine did not say what it made of it".into()))?,
+            .ok_or_else(|| failed("the engine did not say which image it made".into()))?,
     };
     let (repository, version) = tag.split_once(':').unwrap_or((tag, "latest"));
     let options = TagImageOptionsBuilder::default()

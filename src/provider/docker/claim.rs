@@ -1,4 +1,4 @@
-//! One run at a time makes containers of a cluster, also from copies of the workspace.
+//! Lets only one run at a time create containers of a cluster, also from copies of the workspace.
 //!
 //! Before a host answers there is nothing on which a lease could be. But the addresses of containers are
 //! reachable only on the engine's own machine, so that all who make them are there: the kernel keeps a name

@@ -1,4 +1,4 @@
-//! A host as the engine has it: a container that boots systemd.
+//! A host in the engine: a container that boots systemd.
 
 use std::{
     collections::HashMap,

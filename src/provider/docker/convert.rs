@@ -1,5 +1,5 @@
-//! A host image from a distribution's own container image, for machines that lack debootstrap or
-//! its root: the engine has root.
+//! Builds a host image from a distribution's container image, for machines without debootstrap or without
+//! root: the engine has root.
 
 use std::{collections::HashMap, env, time::Duration};
 
@@ -153,7 +153,7 @@ fn script() -> String {
 fn failed(tag: &str) -> Error {
     Error::new(
         Code::ImageUnavailable,
-        format!("the host image {tag} could not be made"),
+        format!("the host image {tag} could not be built"),
     )
     .left("the engine has no such image; hosts that exist are as they were")
 }

@@ -1,4 +1,4 @@
-//! The connection to the container engine: every call bounded, every failure in words.
+//! The connection to the container engine: every call has a time limit, every failure a message.
 
 use std::{env, error::Error as StdError, future::Future, io, time::Duration};
 
@@ -147,7 +147,7 @@ fn no_engine(address: &str, error: &EngineError) -> Error {
         .hint("write unix:///path/to/docker.sock or tcp://host:2375; leave it unset for this machine's engine"),
         _ => match io_kind(error) {
             Some(io::ErrorKind::PermissionDenied) => Error::new(Code::EngineDenied, format!(
-                "you may not use the container engine at {address}"
+                "permission denied on the container engine's socket at {address}"
             ))
             .hint("run pgherd with sudo, or join the engine's group: `sudo usermod -aG docker $USER`, then log in again"),
             Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Error::new(Code::EngineUnreachable, what)

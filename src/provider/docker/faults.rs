@@ -1,4 +1,4 @@
-//! Hosts that die or are cut off, on purpose.
+//! Kills hosts, or cuts them off from the network, on purpose.
 
 use std::net::Ipv4Addr;
 

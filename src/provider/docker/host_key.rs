@@ -1,4 +1,4 @@
-//! The key by which a host proves who it is, made here so that it is known before the first boot.
+//! A host's SSH key, made on this machine, so that it is known before the first boot.
 
 use std::{fs, process::Stdio, time::Duration};
 
@@ -16,7 +16,12 @@ pub(super) struct HostKey {
 
 impl HostKey {
     pub(super) async fn generate() -> Result<Self> {
-        let failed = || Error::new(Code::LocalSystemFailed, "ssh-keygen made no host key");
+        let failed = || {
+            Error::new(
+                Code::LocalSystemFailed,
+                "ssh-keygen did not make a host key",
+            )
+        };
         // Only its owner may enter a temporary folder, and it goes when this function ends.
         let folder = tempfile::tempdir().map_err(|error| failed().because(error))?;
         let path = folder.path().join("key");

@@ -1,4 +1,4 @@
-//! The image that hosts are made from: the user's own, or one built here from the embedded script.
+//! The hosts' image: the user's own, or one built here with the embedded script.
 
 use std::{fs, time::Duration};
 

@@ -1,4 +1,4 @@
-//! From a name in the inventory to a host that answers on SSH.
+//! Launches the inventory's hosts, until they answer on SSH.
 
 use std::time::Duration;
 
@@ -56,8 +56,7 @@ impl Launch<'_> {
 
     async fn make(&self, spec: &Spec<'_>) -> Result<Machine> {
         let image = self.image.as_ref().ok_or_else(|| {
-            Error::new(Code::HostNotRunning, "its container has gone meanwhile")
-                .hint("run `up` again")
+            Error::new(Code::HostNotRunning, "its container has disappeared").hint("run `up` again")
         })?;
         self.events.host(spec.host, HostState::Creating, None);
         let name = container::name(spec.cluster, spec.host);
@@ -84,7 +83,7 @@ impl Launch<'_> {
     async fn clean_up(&self, spec: &Spec<'_>, id: &str, name: &str, error: Error) -> Error {
         match container::inspect(self.engine, id, spec.network).await {
             Ok(Some(found)) if found.running() && found.restarts == 0 => error.left(format!(
-                "the container {name} runs; the next `up` takes it up, `down` removes it"
+                "the container {name} runs; the next `up` continues with it, `down` removes it"
             )),
             Ok(None) => error.left(format!("there is no container {name}")),
             _ => match container::remove(self.engine, id, name).await {
@@ -247,7 +246,7 @@ impl Launch<'_> {
         let failed = engine::could_not(&format!("start the container {name}"), error);
         if said.contains("Address already in use") {
             return failed.hint(format!(
-                "something else has {} on the network {}; see `docker network inspect {}`",
+                "something else has the address {} on the network {}; see `docker network inspect {}`",
                 spec.address, spec.network, spec.network
             ));
         }
@@ -263,7 +262,7 @@ impl Launch<'_> {
                 let found = container::inspect(self.engine, id, spec.network)
                     .await?
                     .ok_or_else(|| {
-                        Error::new(Code::HostNotRunning, "its container has gone meanwhile")
+                        Error::new(Code::HostNotRunning, "its container has disappeared")
                     })?;
                 let detail = spec.address.to_string();
                 self.events
@@ -296,7 +295,7 @@ impl Launch<'_> {
         let image = self.image.as_ref().map(|image| image.reference.as_str());
         // One that the engine has started yet again has no code at the moment.
         let cause = match found.running() {
-            true => "its first process ends, and the engine starts it again and again".into(),
+            true => "its first process keeps ending, and the engine restarts it".into(),
             false => format!("its first process ended with code {}", found.exit_code),
         };
         let error = Error::new(
@@ -331,7 +330,7 @@ impl Launch<'_> {
             container::log_tail(self.engine, id).await,
         )
         .hint(format!(
-            "look into it: docker exec {name} systemctl --failed"
+            "see what failed: docker exec {name} systemctl --failed"
         ));
         match self.engine.local {
             true => error.hint("a rootless engine gives its containers addresses that nobody else can reach; pgherd needs one that runs as root"),

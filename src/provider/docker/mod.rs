@@ -1,4 +1,4 @@
-//! Hosts as containers of a local engine: systemd, sshd and an address of their own each.
+//! Hosts as containers of a local engine, each with systemd, sshd and an address of its own.
 //!
 //! A host is found by its labels and by nothing else; what carries no label of this cluster is
 //! never touched. Host images are not a cluster's: they stay in the engine when clusters go.
@@ -22,7 +22,8 @@ use self::{
     ports::Port,
 };
 use super::{
-    Access, CLUSTER_LABEL, HOST_LABEL, Machine, Outlook, Provider, Resource, refuse_strangers,
+    Access, CLUSTER_LABEL, HOST_LABEL, Machine, Preflight, Provider, Resource,
+    refuse_hosts_of_others,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -121,17 +122,13 @@ impl DockerProvider {
         let listed = container::list(engine, None).await?;
         for host in hosts {
             let name = container::name(&self.cluster, host);
-            let stranger = listed.iter().find(|container| {
+            let foreign = listed.iter().find(|container| {
                 container::listed_name(container) == name
                     && (container::label(container, CLUSTER_LABEL) != Some(&self.cluster)
                         || container::label(container, HOST_LABEL) != Some(host.as_str()))
             });
-            if let Some(stranger) = stranger {
-                return Err(taken(
-                    host,
-                    &name,
-                    container::label(stranger, CLUSTER_LABEL),
-                ));
+            if let Some(foreign) = foreign {
+                return Err(taken(host, &name, container::label(foreign, CLUSTER_LABEL)));
             }
         }
         for container in found.iter().filter(|found| !found.never_started()) {
@@ -190,8 +187,7 @@ impl DockerProvider {
         .on(&container.host)
         .left("nothing was touched")
         .hint(format!(
-            "keep the old ones in the inventory, or make the host anew: `docker rm -f {}`, then `up` \
-             (all that is on the host goes)",
+            "keep the old ones in the inventory, or create the host again: `docker rm -f {}`, then `up` (everything on the host is lost)",
             container.name
         )))
     }
@@ -208,11 +204,9 @@ fn taken(host: &HostName, name: &str, owner: Option<&str>) -> Error {
         Some(owner) => error
             .cause(format!("it is a host of the cluster {owner}"))
             .hint("give this cluster or this host another name"),
-        None => error
-            .cause("that container is none of pgherd's")
-            .hint(format!(
-                "remove it with `docker rm {name}`, or give the cluster another name"
-            )),
+        None => error.cause("that container is not pgherd's").hint(format!(
+            "remove it with `docker rm {name}`, or give the cluster another name"
+        )),
     }
 }
 
@@ -240,7 +234,7 @@ impl Provider for DockerProvider {
     }
 
     /// Also checks what exists against the inventory, so it is of use with no `hosts`, too.
-    async fn preflight(&self, hosts: &[HostName], _public_key: &str) -> Result<Outlook> {
+    async fn preflight(&self, hosts: &[HostName], _public_key: &str) -> Result<Preflight> {
         let engine = self.engine().await?;
         let found = self.found(engine).await?;
         self.check(engine, hosts, &found).await?;
@@ -259,7 +253,7 @@ impl Provider for DockerProvider {
             }
             _ => {}
         }
-        Ok(Outlook {
+        Ok(Preflight {
             made: lines,
             doubts: Vec::new(),
         })
@@ -276,7 +270,7 @@ impl Provider for DockerProvider {
         let found = self.found(engine).await?;
         let ids = found.iter();
         let ids = ids.filter_map(|found| Some((&found.host, found.cluster_id.as_deref()?)));
-        refuse_strangers(ids, access)?;
+        refuse_hosts_of_others(ids, access)?;
         self.check(engine, hosts, &found).await?;
         let image = match Self::anything_new(hosts, &found) {
             true => {
@@ -442,7 +436,7 @@ impl DockerProvider {
         found: &[Found],
     ) -> Result<BTreeMap<HostName, Ipv4Addr>> {
         let ours: BTreeSet<Ipv4Addr> = found.iter().filter_map(|found| found.address).collect();
-        let strangers = network::addresses(engine, &network.name)
+        let taken = network::addresses(engine, &network.name)
             .await?
             .difference(&ours)
             .copied()
@@ -460,7 +454,7 @@ impl DockerProvider {
             self.hosts.iter(),
             &self.fixed,
             &existing,
-            &strangers,
+            &taken,
         )
     }
 }

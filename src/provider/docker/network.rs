@@ -1,4 +1,4 @@
-//! The cluster's own network: one bridge, on which every host has an address of its own for good.
+//! The cluster's network: one bridge, on which every host has a lasting address of its own.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -104,9 +104,9 @@ pub(super) async fn plan(engine: &Engine, desired: &Desired<'_>) -> Result<Plan>
     if candidates.is_empty() {
         return Err(Error::new(
             Code::NetworkUnsuitable,
-            "no private subnet is free on this machine for the cluster's network",
+            "this machine has no free private subnet for the cluster's network",
         )
-        .hint("name one that may be used: provider.subnet"));
+        .hint("name a subnet to use: provider.subnet"));
     }
     Ok(Plan::Create(candidates))
 }
@@ -185,7 +185,7 @@ pub(super) async fn renumber(engine: &Engine, desired: &Desired<'_>) -> Result<(
         .map_err(|error| {
             error
                 .left(
-                    "the hosts that were to move have no address until the next run gives them one",
+                    "the hosts that should move have no address until the next run gives them one",
                 )
                 .hint(format!(
                     "see who else is on it: docker network inspect {}",
@@ -307,7 +307,7 @@ fn existing(
         return Err(Error::new(
             Code::NameTaken,
             format!(
-                "the engine has a network {name} already, and it is not of the cluster {}",
+                "the engine already has a network {name}, which does not belong to the cluster {}",
                 desired.cluster
             ),
         )

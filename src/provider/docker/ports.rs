@@ -1,4 +1,4 @@
-//! The ports of this machine's loopback on which HAProxy's host is published.
+//! The ports of this machine's loopback that lead to HAProxy's host.
 
 use std::{
     collections::HashSet,
@@ -78,10 +78,7 @@ pub(super) fn check(ports: &[Port], running: &[ContainerSummary]) -> Result<()> 
     match conflicts.len() {
         0 => Ok(()),
         1 => Err(conflicts.remove(0)),
-        _ => Err(Error::several(
-            "ports that HAProxy is to have are in use",
-            conflicts,
-        )),
+        _ => Err(Error::several("ports for HAProxy are in use", conflicts)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Hosts that run and are to have other addresses.
+//! Gives running hosts other addresses.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
@@ -67,7 +67,7 @@ pub(super) async fn readdress(
     for spec in specs {
         let container = found.iter().find(|found| found.host == *spec.host);
         let container = container.ok_or_else(|| {
-            Error::new(Code::HostNotRunning, "its container has gone meanwhile").on(spec.host)
+            Error::new(Code::HostNotRunning, "its container has disappeared").on(spec.host)
         })?;
         moving.push((spec, container));
     }

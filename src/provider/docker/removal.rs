@@ -1,4 +1,4 @@
-//! What a cluster has in the engine, and its removal.
+//! Finds and removes everything that the cluster has in the engine.
 
 use std::collections::HashMap;
 
@@ -102,7 +102,7 @@ async fn remove_one(engine: &Engine, resource: &Resource, events: &Events) -> Re
         NETWORK => remove_network(engine, resource).await,
         other => Err(Error::new(
             Code::InternalError,
-            format!("a container engine has no {other} to remove"),
+            format!("a container engine cannot remove a {other}"),
         )),
     }
     .map_err(|error| {

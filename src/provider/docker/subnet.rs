@@ -1,4 +1,4 @@
-//! Which addresses a cluster's network and hosts get: pure decisions, no engine.
+//! Chooses the addresses of a cluster's network and hosts: pure decisions, without the engine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -101,9 +101,9 @@ pub(super) fn assign<'a>(
     hosts: impl Iterator<Item = &'a HostName>,
     fixed: &IndexMap<HostName, Ipv4Addr>,
     existing: &BTreeMap<HostName, Ipv4Addr>,
-    strangers: &BTreeSet<Ipv4Addr>,
+    others: &BTreeSet<Ipv4Addr>,
 ) -> Result<BTreeMap<HostName, Ipv4Addr>> {
-    let mut used: BTreeSet<Ipv4Addr> = strangers.clone();
+    let mut used: BTreeSet<Ipv4Addr> = others.clone();
     used.insert(gateway);
     used.extend(fixed.values());
     used.extend(existing.values());
@@ -249,14 +249,14 @@ mod tests {
         let hosts = names(&["node1", "node2", "node3", "node4"]);
         let fixed = fixed(&[("node3", "10.83.1.12")]);
         let existing = BTreeMap::from([(HostName::new("node4"), address("10.83.1.14"))]);
-        let strangers = BTreeSet::from([address("10.83.1.11")]);
+        let others = BTreeSet::from([address("10.83.1.11")]);
         let assigned = assign(
             net("10.83.1.0/24"),
             address("10.83.1.1"),
             hosts.iter(),
             &fixed,
             &existing,
-            &strangers,
+            &others,
         )
         .unwrap();
         let got: Vec<_> = hosts

@@ -1,4 +1,4 @@
-//! The lease on one host: the script that holds it there, and the conversation with it.
+//! The lease on one host: the script that holds it there, and how pgherd talks to it.
 
 use std::{
     sync::{
@@ -171,7 +171,7 @@ async fn reason(stderr: Option<impl AsyncRead + Unpin>) -> String {
         .rev()
         .map(str::trim)
         .find(|line| !line.is_empty());
-    last.unwrap_or("what was to hold it ended without a word")
+    last.unwrap_or("the process that should hold it ended without a message")
         .to_owned()
 }
 

@@ -1,4 +1,4 @@
-//! The lease of a run that changes something: held on each host for as long as the connection to it.
+//! The lease of a run: held on each host for as long as the connection to the host lasts.
 //!
 //! The workspace's lock is a local file, and an operator with a copy of the workspace does not see it.
 //! So a process as root on each host holds a lock there (`flock`), and ends when the run's connection
@@ -94,14 +94,14 @@ impl Lease {
             return None;
         }
         let unheld = self.unheld.lock().unwrap_or_else(PoisonError::into_inner);
-        let error = Error::new(Code::LeaseNotTaken, "no host holds the lease for this run");
+        let error = Error::new(Code::LeaseNotTaken, "this run has the lease on no host");
         let error = unheld.iter().fold(error, |error, (host, why)| {
             error.cause(format!("{host}: {why}"))
         });
         Some(
             error
                 .left("nothing was changed")
-                .hint("without it another run could be at work at the same time")
+                .hint("without it, another run could work at the same time")
                 .hint("it is a lock on /run/pgherd.lease; try it on a host: sudo bash -c 'exec 9<>/run/pgherd.lease && flock -n 9 && echo free'"),
         )
     }
@@ -223,13 +223,15 @@ impl Lease {
         let error = Error::new(Code::LeaseHeld, format!("{AT_WORK} `{}`", self.cluster));
         let error = match other {
             Some(other) => error.cause(format!("{host} says: {other}")),
-            None => error.cause(format!("{host} says so, and not yet who it is")),
+            None => error.cause(format!(
+                "{host} says so, and does not say yet which run it is"
+            )),
         };
         error
             .left("nothing was changed")
             .hint("wait until it has ended, or stop it with Ctrl-C where it runs")
             .hint(format!(
-                "if its machine has died or is cut off, the hosts let go after {} s, and the next run waits for that",
+                "if its machine has crashed or is cut off, the hosts release the lease after {} s, and the next run waits for that",
                 SILENCE.as_secs()
             ))
     }
@@ -243,8 +245,8 @@ impl Lease {
             ),
         )
         .cause(format!("{host} says: {other}"))
-        .left("steps already running on a host go on there to their end; no further step begins")
-        .hint("see what it has done, and run this again: what is done already is not done twice")
+        .left("steps already running on a host will finish; no further step begins")
+        .hint("see what it has done, and run this again: pgherd does nothing twice")
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a run that finds the lease taken makes of what it sees: a run that lives is refused, and one
-//! that gives no sign of life is waited for.
+//! What a run does if another one has the lease: it is refused if that run is alive, and waits if that run
+//! gives no sign of life.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A time axis: where a moment lies on it, and which moments it names.
+//! A time axis: the position of a moment, and the ticks.
 //!
 //! Places are percentages, so that a chart is as wide as the paper or screen it is on while its
 //! letters keep their size.

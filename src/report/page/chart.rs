@@ -1,4 +1,4 @@
-//! A drill as a chart: what clients got in each moment, and what each member was meanwhile.
+//! The chart of a drill: what clients got at each moment, and the state of each member.
 
 use std::fmt::Write as _;
 

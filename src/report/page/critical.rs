@@ -1,4 +1,4 @@
-//! The critical path: the chain of spans that the run's length consists of.
+//! The critical path: the chain of spans that makes up the length of the run.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What there is to say of a drill: what clients felt, against what the settings promise.
+//! The part of the page about a drill: what clients saw, compared with what the settings promise.
 
 use std::collections::BTreeMap;
 
@@ -166,8 +166,8 @@ fn settings(record: &Record) -> Markup {
             div { dt { "etcd" } dd { (etcd) } }
         }
         p.lead {
-            "A lost leader is replaced once its key has run out: within ttl + 2 s, here "
-            b { (duration(f64::from(*ttl) + 2.0)) } ". A change in good order does not wait for that: "
+            "A lost leader is replaced when its key has expired: within ttl + 2 s, here "
+            b { (duration(f64::from(*ttl) + 2.0)) } ". A clean stop or switchover does not wait for that: "
             b { "2.0 s" } ". "
             @if let Some(outage) = limits.max_outage {
                 "This drill was allowed no more than " b { (duration(outage)) } " without writes. "
@@ -222,12 +222,12 @@ fn what(scenario: Scenario) -> &'static str {
         Scenario::HaproxyRestart => "HAProxy was restarted.",
         Scenario::ReplicaDown => "Patroni was stopped on a replica.",
         Scenario::EtcdDown => "etcd was stopped on all of its hosts.",
-        Scenario::StopLeader => "Patroni was stopped in good order on the leader.",
+        Scenario::StopLeader => "Patroni was stopped cleanly on the leader.",
         Scenario::KillLeader => "Patroni and PostgreSQL on the leader were killed.",
         Scenario::CrashHost => "The leader's host died.",
         Scenario::IsolateLeader => "The leader's host was cut off from the network.",
         Scenario::Watch => {
-            "Nothing was broken here: this is what clients felt of what was done meanwhile."
+            "Nothing was broken here: this is what clients saw of what was done meanwhile."
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A run as its events tell it: what `events.jsonl` says, put in order.
+//! The history of a run, from `events.jsonl`.
 //!
 //! It is read back from the file rather than kept in memory, so that a run that was killed has its page
 //! too. Lines and fields that are not known here are passed over: another version may have written them.

@@ -1,4 +1,4 @@
-//! The page of a run or a drill: its head, its figures, its frame.
+//! The layout of a page: its head, its figures, its frame.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -70,8 +70,8 @@ fn head(run: &KeptRun) -> Markup {
             }
             @if history.end.is_none() {
                 p.note {
-                    "This run never said how it ended: it was killed, or it is still under way. "
-                    "What is shown is what it had told until then."
+                    "This run has not recorded its end: it was killed, or it is still running. "
+                    "The page shows what it had recorded until then."
                 }
             }
             dl.figures {

@@ -1,4 +1,4 @@
-//! `report.html`: a run, or a drill, on one page that needs nothing but itself.
+//! `report.html`: a run or a drill on one page that loads nothing.
 //!
 //! The page is made from what lies in the run's folder, `events.jsonl` and, for a drill, `drill.json`,
 //! both masked when they were written. So it can be made again at any time, also for a run that was

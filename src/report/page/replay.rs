@@ -1,4 +1,4 @@
-//! From events, one by one, to a history.
+//! Makes a history of events, one by one.
 
 use super::history::{
     Check, End, Ending, History, Kept, Line, Place, Planned, Software, Span, StepKey,

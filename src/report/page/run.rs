@@ -1,4 +1,4 @@
-//! What there is to say of a run: what failed, where the time went, what was proven, on what.
+//! The part of the page about a run: failures, times, the proof, the software.
 
 use maud::{Markup, html};
 

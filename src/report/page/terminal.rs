@@ -1,4 +1,4 @@
-//! A run in a terminal: the page's tables, without its charts.
+//! A run in a terminal: the tables of the page, without its charts.
 
 use super::{
     KeptRun,

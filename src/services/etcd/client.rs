@@ -1,4 +1,4 @@
-//! etcd's v3 interface, as far as pgherd asks it anything.
+//! A client for the part of etcd's v3 API that pgherd uses.
 //!
 //! Source: the gRPC gateway of etcd 3.4 and later (`/v3/…`, keys and values in base64).
 
@@ -197,7 +197,7 @@ impl<'a> Etcd<'a> {
                 let seconds = VIEW.as_secs();
                 Err(Error::new(
                     Code::EtcdUnreachable,
-                    format!("etcd did not say within {seconds} s who its members are"),
+                    format!("etcd did not list its members within {seconds} s"),
                 )
                 .on(self.host))
             })?;

@@ -1,4 +1,4 @@
-//! How etcd is: whether each member is healthy, and whether all are one store of the declared members.
+//! etcd's health: whether each member is healthy, and whether all are one store of the inventory's members.
 
 use async_trait::async_trait;
 use futures_util::future::join_all;

@@ -1,4 +1,4 @@
-//! etcd, in which the members of the database agree on who leads.
+//! etcd, the DCS in which the database members agree on the leader.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How the exercise is: whether it answers.
+//! The exercise's health: whether it answers.
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -50,7 +50,7 @@ impl Health for Answers {
             match ask(&node.name, &look.ways).await {
                 Ok(()) if runs => None,
                 Ok(()) => Some(format!(
-                    "what answers on {} is not the exercise: its unit does not run",
+                    "something other than the exercise answers on {}: its unit does not run",
                     node.name
                 )),
                 Err(error) => Some(error.to_string()),

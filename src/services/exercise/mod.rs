@@ -39,7 +39,7 @@ pub(super) const SERVICE: Service = Service {
     }],
     wait: Some(Wait {
         step: "await-exercise",
-        why: "the exercise is there once it answers",
+        why: "the exercise is ready when it answers",
         limit: Duration::from_secs(30),
     }),
     ..Service::new("exercise", unit!("exercise"), UNIT)

@@ -1,4 +1,4 @@
-//! That a service is there once its folder and its line of the table are: nothing else names it.
+//! A service exists once it has its folder and its line in the table: nothing else names it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! HAProxy's own view of its backends, from its stats page.
+//! HAProxy's view of its backends, from its stats page.
 //!
 //! Source: HAProxy management guide, section 9.1 (CSV format); the page is `/` on the stats port.
 

@@ -1,4 +1,4 @@
-//! How HAProxy is: where its ports lead.
+//! HAProxy's health: where its ports lead.
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -109,7 +109,7 @@ fn backends(cluster: &Cluster, servers: &Result<Vec<Server>>, leader: Option<&Ho
     let mut wrong = Vec::new();
     let writes = up(haproxy::WRITE);
     if leader.is_none() {
-        wrong.push("there is no leader that the write port could lead to".into());
+        wrong.push("there is no leader for the write port".into());
     }
     if writes != leader.iter().map(|host| host.as_str()).collect::<Vec<_>>() {
         wrong.push(format!("the write port leads to {}", names(&writes)));

@@ -1,4 +1,4 @@
-//! HAProxy, through which clients come to the database.
+//! HAProxy, through which clients reach the database.
 
 use super::{
     Caller, Effect, Hosts, Number, Service, Setting, Visibility,
@@ -78,7 +78,7 @@ pub(super) const SERVICE: Service = Service {
     // Its checks of the members show no certificate.
     connects: false,
     faces_clients: true,
-    taken_off: "clients may still come through it, and no run would tell it of changes",
+    taken_off: "clients may still use it, and no run would update it",
     ports_looked_at: false,
     ..Service::new("haproxy", unit!("haproxy"), CONFIG)
 };

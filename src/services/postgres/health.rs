@@ -1,4 +1,4 @@
-//! How PostgreSQL under Patroni is: who leads, who follows, and with what each member runs.
+//! The health of PostgreSQL under Patroni: leader, replicas, and the settings of each member.
 
 use std::collections::BTreeMap;
 

@@ -87,7 +87,7 @@ pub(super) const SERVICE: Service = Service {
     connects: true,
     faces_clients: true,
     is_member: true,
-    taken_off: "a member that the inventory does not name can still become the leader, and HAProxy would lead to nobody",
+    taken_off: "a member that is not in the inventory can still become the leader, and HAProxy would have no leader",
     // Patroni is a script: what its process has open is Python.
     runs_its_program: false,
     ports_looked_at: false,

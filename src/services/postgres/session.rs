@@ -1,4 +1,4 @@
-//! SQL through the cluster's front door.
+//! SQL sessions through the cluster's front door.
 //!
 //! Connections go through the HAProxy host's SSH connection to its own ports, so that they take the
 //! way that clients take, and no port has to be reachable from here.
@@ -76,7 +76,7 @@ pub fn refuse_strange(rows: &[SimpleQueryRow]) -> Result<()> {
     };
     Err(Error::new(
         Code::ForeignData,
-        format!("the schema {SCHEMA} of the database {DATABASE} is not pgherd's alone"),
+        format!("the schema {SCHEMA} of the database {DATABASE} does not belong only to pgherd"),
     )
     .cause(format!(
         "the role {role} owns it or a table in it, or may create tables or triggers there"
@@ -84,7 +84,7 @@ pub fn refuse_strange(rows: &[SimpleQueryRow]) -> Result<()> {
     .hint(format!(
         "look at it, and drop it if nobody needs it: drop schema {SCHEMA} cascade"
     ))
-    .hint("default privileges of postgres may give it away again: \\ddp in psql shows them"))
+    .hint("default privileges of postgres may grant it again: \\ddp in psql shows them"))
 }
 
 /// Which of HAProxy's listeners.
@@ -270,6 +270,6 @@ impl Sql {
         rows.first()
             .and_then(|row| row.get(0))
             .map(str::to_owned)
-            .ok_or_else(|| Error::new(Code::StatementFailed, "PostgreSQL answered with nothing"))
+            .ok_or_else(|| Error::new(Code::StatementFailed, "PostgreSQL sent an empty answer"))
     }
 }

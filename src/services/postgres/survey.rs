@@ -1,4 +1,4 @@
-//! One look at the members for all that ask at the same time.
+//! One request to the members, shared by everything that asks at the same time.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

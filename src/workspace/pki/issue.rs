@@ -1,4 +1,4 @@
-//! What goes into the certificates that are issued here.
+//! The contents of new certificates.
 
 use std::time::Duration;
 

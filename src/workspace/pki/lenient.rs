@@ -1,4 +1,4 @@
-//! Who a service is, also by a certificate that is valid no longer, or not yet.
+//! Verifies a service's certificate except for its times.
 //!
 //! A cluster whose certificates have ended can only be put right by somebody who can still look at it. So
 //! what pgherd asks through a host's SSH connection, whose key is pinned, it also believes of a certificate

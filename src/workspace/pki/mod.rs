@@ -1,4 +1,4 @@
-//! The cluster's own certificate authority, and what it has issued.
+//! The cluster's certificate authority and its certificates.
 //!
 //! `ca.key` is as precious as `secrets.yaml`: all that trusts the cluster trusts this key. So
 //! nothing here ever replaces an authority; what is broken is an error that says what to do.
@@ -423,7 +423,7 @@ pub fn expires(cert_pem: &str) -> Result<jiff::Timestamp> {
         .map_err(|e| {
             Error::new(
                 Code::CertificateUnusable,
-                "cannot tell when a certificate ends",
+                "cannot read when a certificate expires",
             )
             .cause(e)
         })

@@ -1,4 +1,4 @@
-//! Another authority in the place of the one that is there, while the cluster runs.
+//! Replaces the certificate authority while the cluster runs.
 //!
 //! | stage | hosts and clients trust | certificates are of |
 //! |---|---|---|
@@ -67,7 +67,7 @@ pub(in crate::workspace) fn stage(dir: &Path) -> Result<Option<AuthorityStage>> 
                 Code::WorkspaceDamaged,
                 format!("{} is damaged", files::origin(&path).display()),
             )
-            .cause("it says how far the change of the authority has come")
+            .cause("it has the stage of the change of the authority")
             .hint("restore it from a backup: its text is trust, issue or adopt")
         })
 }

@@ -1,4 +1,4 @@
-//! What lies in the folder of the authority: a certificate and a key for each name.
+//! The files of the authority: a certificate and a key for each name.
 
 use std::{
     collections::BTreeSet,
@@ -113,7 +113,7 @@ pub(super) fn unreadable(path: &Path, what: &str, why: String) -> Error {
     let path = files::origin(path);
     let error = Error::new(
         Code::CertificateUnusable,
-        format!("{} is not {what} any more", path.display()),
+        format!("{} is no longer {what}", path.display()),
     )
     .cause(why);
     if is_authority {

@@ -1,4 +1,4 @@
-//! From when to when a certificate is valid, and how it is told that it is not.
+//! When a certificate is valid, and the message if it is not.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a certificate says, as far as it decides whether it can stay.
+//! What a certificate says, as far as it decides whether the certificate can stay.
 
 use std::{
     collections::BTreeSet,
@@ -82,7 +82,7 @@ impl Parsed {
             X509Certificate::from_der(&der).map_err(|e| format!("it is not a certificate: {e}"))?;
         let time = |at: x509_parser::time::ASN1Time| {
             jiff::Timestamp::from_second(at.timestamp())
-                .map_err(|e| format!("it begins or ends at an impossible time: {e}"))
+                .map_err(|e| format!("its times are impossible: {e}"))
         };
         let validity = certificate.validity();
         let extension = certificate

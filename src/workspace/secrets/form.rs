@@ -1,4 +1,4 @@
-//! The form of `secrets.yaml`: a key and a text a line, and the applications' under `users`.
+//! The format of `secrets.yaml`: one key and text on a line, and the applications' under `users`.
 //!
 //! Beside `inventory` this is the only user of the YAML crate: what it reads is not an inventory,
 //! and none of its values may ever reach a message, which rules out that module's excerpts of the

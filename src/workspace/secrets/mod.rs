@@ -1,4 +1,4 @@
-//! The passwords: made once in `secrets.yaml`, or given by the user, and from then on the user's.
+//! The passwords: generated once into `secrets.yaml`, or set by the user.
 
 use std::{ffi::OsString, path::Path};
 
@@ -89,7 +89,7 @@ impl Wanted<'_> {
             };
             if let Some((_, other)) = seen.iter().find(|(taken, _)| *taken == name) {
                 return Err(refused(&format!("could be for {other} or for {key}"))
-                    .hint("give these by `secrets.file` instead"));
+                    .hint("set these with `secrets.file` instead"));
             }
             let value = value.into_string().map_err(|_| refused("is not UTF-8"))?;
             form::check(&key, &value).map_err(refused)?;
@@ -204,7 +204,7 @@ fn split(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<Key>, Vec<Key>)> {
 }
 
 /// A password for a role that only stands in for another.
-pub(super) fn passing() -> Result<Secret> {
+pub(super) fn temporary() -> Result<Secret> {
     password().map(Secret::new)
 }
 
@@ -239,7 +239,7 @@ pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     OsRng.try_fill_bytes(&mut bytes).map_err(|e| {
         Error::new(
             Code::LocalSystemFailed,
-            "the operating system has no random numbers to give",
+            "the operating system has no source of random numbers",
         )
         .because(e)
     })?;

@@ -1,4 +1,4 @@
-//! Passwords that are made, kept, completed and given.
+//! Passwords that are generated, kept, completed and set by the user.
 
 use std::{cell::RefCell, collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 

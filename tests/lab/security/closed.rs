@@ -1,4 +1,4 @@
-//! What was open once: each of these was used to break a cluster.
+//! Former weaknesses: each of these was used to break a cluster.
 
 use std::{
     io::Read as _,
@@ -239,7 +239,7 @@ pub(super) fn pgherds_own_schema_is_not_shared(lab: &Lab) {
     for (give, take) in table {
         lab.sql(give);
         let said = lab.expect(3, &["verify"]);
-        for part in ["is not pgherd's alone", "the role shop"] {
+        for part in ["does not belong only to pgherd", "the role shop"] {
             assert!(said.stdout.contains(part), "{give}: {}", said.stdout);
         }
         lab.sql(take);
@@ -249,7 +249,7 @@ pub(super) fn pgherds_own_schema_is_not_shared(lab: &Lab) {
     lab.sql("alter default privileges in schema pgherd grant trigger on tables to shop");
     let said = lab.expect(1, &["drill", "switchover", "--yes"]);
     assert!(
-        said.stderr.contains("is not pgherd's alone"),
+        said.stderr.contains("does not belong only to pgherd"),
         "{}",
         said.stderr
     );

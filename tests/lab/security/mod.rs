@@ -1,4 +1,4 @@
-//! What docs/security.md claims, tried on one cluster.
+//! The claims of docs/security.md, tried on one cluster.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Certificates and passwords that change while the cluster is written to.
+//! Certificates and passwords that change while clients write.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Whoever does not belong to the cluster is refused, at every place.
+//! Everybody who does not belong to the cluster is refused, everywhere.
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 

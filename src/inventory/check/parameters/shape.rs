@@ -1,4 +1,4 @@
-//! What the value of a parameter may look like, as PostgreSQL reads it.
+//! The allowed values of a parameter, as PostgreSQL reads them.
 
 use std::ops::RangeInclusive;
 

@@ -1,4 +1,4 @@
-//! Alarms of etcd: a member that has raised one refuses what the cluster lives on.
+//! Alarms of etcd: a member with an alarm refuses writes that the cluster depends on.
 //!
 //! With `NOSPACE` etcd takes no key and no lease, so that Patroni keeps its leader only as long as its
 //! members vouch for it. An alarm stays until somebody disarms it, also when its cause is gone.
@@ -87,7 +87,7 @@ pub(super) fn told(alarm: &Raised) -> String {
     };
     match kind.as_str() {
         "NOSPACE" => format!(
-            "{who} has the alarm NOSPACE: its database has reached its quota, and it takes no write; \
+            "{who} has the alarm NOSPACE: its database has reached its quota, and it accepts no writes; \
              compact it, defragment each member, then disarm the alarm: docs/verify.md#alarms"
         ),
         "CORRUPT" => format!(

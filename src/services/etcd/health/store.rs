@@ -1,4 +1,4 @@
-//! Whether etcd is one healthy store of the declared members.
+//! Whether etcd is one healthy store of the inventory's members.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ fn judge(answers: Vec<Answer>) -> Check {
             }
             (Ok(_), Err(error)) => wrong.push(unlisted(&host, &error)),
             (Ok(_), Ok(view)) if view.cluster_id.is_empty() => {
-                wrong.push(format!("{host} does not say of which store it is"));
+                wrong.push(format!("{host} does not say which store it belongs to"));
             }
             (Ok(_), Ok(view)) => {
                 stores.insert(host, view);
@@ -54,14 +54,14 @@ fn judge(answers: Vec<Answer>) -> Check {
         "etcd",
         wrong,
         format!(
-            "healthy, one store, with the declared members ({})",
+            "healthy, one store, with the inventory's members ({})",
             names.join(", ")
         ),
     )
 }
 
 fn unlisted(host: &HostName, error: &Error) -> String {
-    format!("{host} does not say who its members are: {error}")
+    format!("{host} does not list its members: {error}")
 }
 
 #[cfg(test)]
@@ -121,7 +121,7 @@ mod tests {
     fn members_that_do_not_list_each_other_do_not_hold() {
         let check = told(&[("a", view("1", &["a", "b"])), ("b", view("1", &["b"]))]);
         assert!(
-            check.detail.contains("not of one store"),
+            check.detail.contains("do not belong to one store"),
             "{}",
             check.detail
         );

@@ -1,4 +1,4 @@
-//! Whether WAL is archived, where it is to be.
+//! Whether WAL is archived, if it should be.
 //!
 //! An `archive_command` that fails is tried again for ever: nothing is lost, but no backup goes further,
 //! and PostgreSQL keeps all WAL until the disk is full.
@@ -54,7 +54,7 @@ pub(super) async fn look(look: &Look<'_>, survey: &Survey) -> Check {
                 wrong.extend(failing(host, &archiver));
             }
             Err(error) => wrong.push(format!(
-                "{host} cannot be asked what it archives: {}",
+                "{host} does not say what it archives: {}",
                 error.what()
             )),
         }
@@ -62,7 +62,7 @@ pub(super) async fn look(look: &Look<'_>, survey: &Survey) -> Check {
     let right = if archives {
         "WAL is archived"
     } else {
-        "no WAL is to be archived (archive_mode is off)"
+        "WAL is not archived (archive_mode is off)"
     };
     Check::of(NAME, wrong, right.into())
 }
@@ -85,7 +85,7 @@ async fn ask(look: &Look<'_>, host: &HostName) -> Result<Archiver> {
     timeout(ANSWER, answer).await.unwrap_or_else(|_| {
         Err(Error::new(
             Code::StatementFailed,
-            "PostgreSQL gave no answer in time",
+            "PostgreSQL did not answer in time",
         ))
     })
 }

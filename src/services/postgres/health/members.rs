@@ -1,4 +1,4 @@
-//! Who leads, who follows, and who would follow another leader.
+//! Which member leads, which replicas follow, and which would follow another leader.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub(super) async fn leader(
             let timeline = match status.and_then(|status| status.timeline) {
                 Some(timeline) => timeline.to_string(),
                 None => {
-                    wrong.push(format!("{one} leads, and does not say on which timeline"));
+                    wrong.push(format!("{one} leads, and does not report its timeline"));
                     String::new()
                 }
             };
@@ -61,7 +61,7 @@ pub(super) async fn leader(
         }
         [] => {
             wrong.push(match undeclared_leader(ways).await {
-                Some(leader) => format!("{leader} leads, which is not in the inventory"),
+                Some(leader) => format!("{leader} leads, and is not in the inventory"),
                 None => "no member leads".into(),
             });
             String::new()
@@ -127,8 +127,8 @@ pub(super) fn replication(
             (Some(theirs), Some(leaders)) => wrong.push(format!(
                 "{host} is on timeline {theirs}, and {leader} on {leaders}"
             )),
-            (None, _) => wrong.push(format!("{host} does not say on which timeline it is")),
-            (_, None) => wrong.push(format!("{leader} does not say on which timeline it is")),
+            (None, _) => wrong.push(format!("{host} does not report its timeline")),
+            (_, None) => wrong.push(format!("{leader} does not report its timeline")),
         }
     }
     Check::of(
@@ -148,7 +148,7 @@ pub(super) fn failover(survey: &Survey) -> Check {
                 .as_ref()
                 .is_ok_and(|status| status.failsafe_mode_is_active)
         })
-        .map(|(host, _)| format!("{host} would follow nobody yet: etcd was away"))
+        .map(|(host, _)| format!("{host} would follow no other leader yet: etcd was unavailable"))
         .collect();
     Check::of(
         FAILOVER,

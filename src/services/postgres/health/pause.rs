@@ -1,4 +1,4 @@
-//! Whether Patroni is paused: nothing fails over then, and nothing starts a PostgreSQL that has stopped.
+//! Whether Patroni is paused: then nothing fails over, and a stopped PostgreSQL stays down.
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 

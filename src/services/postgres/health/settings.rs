@@ -1,4 +1,4 @@
-//! Whether PostgreSQL runs with the settings of the inventory, wherever it has its own from.
+//! Whether PostgreSQL runs with the inventory's settings, whatever the source of its own.
 //!
 //! Files and the DCS being right says little: `ALTER SYSTEM`, an include file, a setting of the role
 //! or the database, or a reload that never came decide what a server does. So each member is asked
@@ -96,10 +96,7 @@ pub(super) async fn differences(look: &Look<'_>, survey: &Survey) -> Vec<String>
                 differs.extend(access::judge(&wanted(look.files, host), &answer.rules));
                 differs
             }
-            Err(error) => vec![format!(
-                "cannot be asked for its settings: {}",
-                error.what()
-            )],
+            Err(error) => vec![format!("does not report its settings: {}", error.what())],
         };
         if let Ok(status) = &survey[host] {
             differs.extend(tags::differences(patronis.as_ref(), host, &status.tags));
@@ -185,7 +182,7 @@ async fn ask(look: &Look<'_>, host: &HostName) -> Result<Answer> {
     timeout(ANSWER, answer).await.unwrap_or_else(|_| {
         Err(Error::new(
             Code::StatementFailed,
-            "PostgreSQL gave no answer in time",
+            "PostgreSQL did not answer in time",
         ))
     })
 }

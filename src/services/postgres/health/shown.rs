@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::settings;
 use crate::{
     cluster::Cluster,
-    inventory::{self, Role},
+    inventory::Role,
     plan::membership,
     services::{
         health::{Look, Mark, Rows, Shown},
@@ -25,7 +25,7 @@ pub(super) async fn look(look: &Look<'_>) -> Shown {
     );
     let members = members(ways.cluster, &survey, topology.as_ref());
     let paused = topology.is_some_and(|topology| topology.pause);
-    let resume = inventory::command(&ways.cluster.inventory.path, "resume");
+    let resume = ways.cluster.inventory.command("resume");
     let warning = format!("Patroni is paused: nothing fails over until it is resumed: {resume}");
     Shown {
         document: document(&members, paused, &settings),

@@ -1,4 +1,4 @@
-//! Replicas that do not follow: why, and whether they ever will.
+//! Replicas that do not follow: why, and whether they can recover.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub(super) async fn look(ways: &Ways<'_>, survey: &Survey) -> BTreeMap<HostName,
         let journal = journal::read(ways.remote, host, "patroni", Some(data_dir)).await?;
         let said = match journal.needs_reinit() {
             Some(line) => format!(
-                "it cannot follow with the data that it has ({line}); copy the leader anew: pgherd reinit {host}"
+                "it cannot follow with its present data ({line}); copy the leader's again: pgherd reinit {host}"
             ),
             None => format!("its journal: {}", journal.cause()?),
         };

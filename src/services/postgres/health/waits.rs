@@ -1,4 +1,4 @@
-//! What steps wait for that concern members.
+//! Conditions about members that steps wait for.
 
 use crate::{
     error::Result,
@@ -80,12 +80,12 @@ pub(super) async fn registered(host: &HostName, ways: &Ways<'_>) -> Seen {
             return Seen::Met;
         }
     }
-    Seen::Not("the DCS does not know where it is yet".into())
+    Seen::Not("the DCS has no address for it yet".into())
 }
 
 fn describe(status: &Result<Status>) -> String {
     match status {
-        Ok(status) if status.state.is_empty() => "Patroni does not say how it is".into(),
+        Ok(status) if status.state.is_empty() => "Patroni does not report its state".into(),
         Ok(status) if status.role.is_empty() => status.state.clone(),
         Ok(status) => format!("{}, {}", status.role, status.state),
         Err(error) => silent("Patroni", error),

@@ -1,4 +1,4 @@
-//! Whether the rules by which PostgreSQL lets anybody in are those of the rendered config.
+//! Whether PostgreSQL's access rules are those of the rendered config.
 //!
 //! Patroni writes `pg_hba.conf` when PostgreSQL starts and when it is reloaded itself, and not when
 //! somebody else has changed it. So PostgreSQL is asked for the rules of its files. What a file has and
@@ -25,7 +25,7 @@ const IDENT: &str = "select coalesce(map_name, '') as map, coalesce(sys_name, ''
      coalesce(error, '') as error from pg_catalog.pg_ident_file_mappings";
 
 /// How to get rid of a difference.
-const WAY_OUT: &str = "take it out and reload PostgreSQL, or have Patroni write the file anew: sudo systemctl reload patroni";
+const WAY_OUT: &str = "remove it and reload PostgreSQL, or let Patroni write the file again: sudo systemctl reload patroni";
 
 /// A line of one of the files, in the words of PostgreSQL's views.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,7 +127,7 @@ fn differences(file: &str, wanted: &[Rule], found: &[Found]) -> Vec<String> {
     let in_order = wanted.iter().eq(found.iter().map(|found| &found.rule));
     if wrong.is_empty() && !in_order {
         wrong.push(format!(
-            "the lines of {file} are not in the inventory's order, and the first that fits decides; {WAY_OUT}"
+            "the lines of {file} are not in the inventory's order, and the first match decides; {WAY_OUT}"
         ));
     }
     wrong

@@ -1,4 +1,4 @@
-//! What the cluster-wide configuration holds beside the inventory's.
+//! Keys of the DCS that are not the inventory's.
 //!
 //! `up` leaves keys that it does not know, which `patronictl edit-config` may have put there. They decide
 //! all the same what Patroni does.

@@ -1,4 +1,4 @@
-//! What a member should run with, and when two ways of writing a value are one value.
+//! The settings that a member should have, and when two spellings mean the same value.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Whether a member has the tags of its file: they decide who may lead, and who is offered to clients.
+//! Whether a member has the tags of its file: they decide which members may lead and serve clients.
 //!
 //! A Patroni that was not reloaded after its file changed, or was put back, has others.
 

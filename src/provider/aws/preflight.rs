@@ -1,4 +1,4 @@
-//! What a launch would make, and whether it may.
+//! Checks before a launch what it would create, and whether it is allowed.
 
 use std::collections::BTreeMap;
 
@@ -17,18 +17,18 @@ use super::{
 use crate::{
     error::{Error, Result},
     inventory::{HostName, Role},
-    provider::Outlook,
+    provider::Preflight,
 };
 
 impl AwsProvider {
     /// What would be made for hosts that are missing, or why it could not be.
-    pub(super) async fn outlook(
+    pub(super) async fn ask_beforehand(
         &self,
         account: &Account,
         missing: &[HostName],
         alive: &[Found],
         public_key: &str,
-    ) -> Result<Outlook> {
+    ) -> Result<Preflight> {
         let cluster = &self.inventory.cluster;
         let survey = self.survey(account, missing, alive).await?;
         let (groups, key, quota, taken) = tokio::try_join!(
@@ -55,7 +55,7 @@ impl AwsProvider {
             }
         }
         together(refused, |count| format!("{count} things are not allowed"))?;
-        Ok(Outlook {
+        Ok(Preflight {
             made: self.made(&survey, &new_groups, new_key.is_some()),
             doubts,
         })

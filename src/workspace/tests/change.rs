@@ -1,0 +1,125 @@
+//! Passwords and hosts that change between runs.
+
+use super::*;
+
+#[test]
+fn passwords_change_in_stages_of_which_each_can_be_the_last_of_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut inventory = inventory(dir.path());
+    inventory
+        .postgresql
+        .users
+        .insert("app".into(), User::default());
+    let workspace = filled(&inventory);
+    let old = workspace.secrets().unwrap();
+    assert_eq!(workspace.secrets_stage().unwrap(), None);
+    let mut interim = None;
+    for (stage, used, renewed) in [
+        (SecretsStage::Make, false, false),
+        (SecretsStage::Use, true, false),
+        (SecretsStage::Change, true, true),
+        (SecretsStage::Return, false, true),
+    ] {
+        workspace.advance_secrets(stage, false).unwrap();
+        // As the next run would find it, and `plan` too.
+        for found in [
+            Workspace::existing(&inventory).unwrap().unwrap(),
+            Workspace::preview(&inventory).unwrap(),
+        ] {
+            assert_eq!(found.secrets_stage().unwrap(), Some(stage));
+            let secrets = found.secrets().unwrap();
+            let stands_in = secrets.interim.clone().unwrap();
+            assert_eq!(stands_in.used, used, "{stage:?}");
+            let same = interim.get_or_insert(stands_in.clone());
+            assert_eq!(same.replication, stands_in.replication);
+            for (one, other) in secrets.values().iter().zip(old.values()).take(5) {
+                assert_eq!(*one != other, renewed, "{stage:?}");
+            }
+            assert_eq!(secrets.users, old.users, "only when asked for");
+            assert_eq!(secrets.cluster_id, old.cluster_id);
+        }
+        assert_eq!(mode(&workspace.dir().join(ROTATION)), 0o600);
+    }
+    workspace.end_secrets().unwrap();
+    assert_eq!(workspace.secrets().unwrap().interim, None);
+
+    workspace
+        .advance_secrets(SecretsStage::Change, true)
+        .unwrap();
+    assert_ne!(workspace.secrets().unwrap().users, old.users);
+
+    fs::write(workspace.dir().join(ROTATION), "{\"stage\": \"hunter2\"}").unwrap();
+    let error = format!("{:?}", workspace.secrets().unwrap_err());
+    assert!(error.contains("rotation.json is damaged"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn hosts_that_leave_the_inventory_are_still_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = inventory(dir.path());
+    let workspace = filled(&inventory);
+    fs::remove_file(workspace.dir().join(MEMBERS)).unwrap();
+    let machine = |host: &str, last| Machine {
+        host: HostName::new(host),
+        id: host.to_owned(),
+        state: MachineState::Running,
+        address: Some(Ipv4Addr::new(192, 0, 2, last)),
+        ssh_address: None,
+        cluster_id: None,
+        host_key: None,
+        published_on: None,
+    };
+    let gone = machine("gone", 9);
+    let here: Vec<Machine> = inventory
+        .hosts
+        .keys()
+        .map(|host| machine(host.as_str(), 1))
+        .collect();
+    // As an earlier version left it: an ssh_config in which it still is, and no list.
+    let mut before = inventory.clone();
+    before.hosts.insert(
+        HostName::new("gone"),
+        inventory.hosts.values().next().unwrap().clone(),
+    );
+    let earlier = Workspace::open(&before).unwrap();
+    earlier
+        .write_ssh_config(&[here.clone(), vec![gone]].concat())
+        .unwrap();
+    let known = |workspace: &Workspace| {
+        let mut known = workspace.members().unwrap().into_iter();
+        known.find(|known| known.name.as_str() == "gone")
+    };
+    let name_only = KnownHost {
+        name: HostName::new("gone"),
+        roles: Vec::new(),
+        address: Some([192, 0, 2, 9].into()),
+        joined: false,
+    };
+    // Neither a look nor a plan makes it forget.
+    workspace.write_ssh_config(&here).unwrap();
+    let preview = Workspace::preview(&inventory).unwrap();
+    for workspace in [&workspace, &preview] {
+        assert_eq!(known(workspace), Some(name_only.clone()));
+    }
+    let whole = KnownHost {
+        roles: vec![Role::Postgres, Role::Etcd],
+        joined: true,
+        ..name_only
+    };
+    workspace
+        .note_members(std::slice::from_ref(&whole))
+        .unwrap();
+    assert_eq!(known(&workspace), Some(whole.clone()));
+    let preview = Workspace::preview(&inventory).unwrap();
+    assert_eq!(known(&preview), Some(whole));
+    assert_eq!(mode(&workspace.dir().join(MEMBERS)), 0o600);
+    // Its address is kept for the `down` that clears it.
+    workspace.write_ssh_config(&here).unwrap();
+    let kept = workspace.known_addresses().unwrap();
+    assert!(kept.contains_key(&HostName::new("gone")));
+
+    fs::write(workspace.dir().join(MEMBERS), "{").unwrap();
+    let error = format!("{:?}", workspace.members().unwrap_err());
+    assert!(error.contains("members.json is damaged"), "{error}");
+}

@@ -13,7 +13,7 @@ const LARGEST: u64 = 16 << 20;
 
 /// The bytes of a regular file of a sensible size, and what the system says of it.
 pub fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    // Before it is opened: that alone would wait for whoever is to write into a pipe.
+    // Checked before it is opened: opening a pipe would wait for a writer.
     regular(&fs::metadata(path)?)?;
     let file = File::open(path)?;
     let metadata = file.metadata()?;

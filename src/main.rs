@@ -52,7 +52,7 @@ async fn run(cli: Cli, terminal: &Terminal) -> Result<u8, Error> {
     }
 }
 
-/// Returns when the user, or whoever runs us, wants to stop.
+/// Returns when the user, or the program that runs pgherd, wants to stop.
 async fn stop() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (

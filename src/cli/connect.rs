@@ -111,7 +111,7 @@ pub(super) async fn wait(
     })
 }
 
-/// Ends a program in good order: one that has changed the terminal puts it right.
+/// Ends a program in good order: one that has changed the terminal repairs it.
 async fn end(child: &mut Child) {
     let pid = child
         .id()

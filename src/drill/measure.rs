@@ -168,7 +168,7 @@ fn spans(times: &[f64]) -> impl Iterator<Item = Span> + '_ {
 /// lasts until the end.
 fn longest(times: &[f64], fault: f64, end: f64) -> f64 {
     let last = times.last().copied().unwrap_or(0.0);
-    // Whoever was about to be answered when everybody stopped was not refused.
+    // A client that waited for its answer when all clients stopped was not refused.
     let open = if end - last > GAP { end - last } else { 0.0 };
     spans(times)
         .filter(|span| span.to > fault)

@@ -20,7 +20,7 @@ const REPORT: u32 = 20;
 
 /// Tells of a load at work until it is dropped.
 pub async fn narrate(load: &Load, events: &Events) -> Infallible {
-    // Whoever still connects for the first time is not refused.
+    // A client that still connects for the first time is not refused.
     while load.view().writes < GOING {
         sleep(LOOK).await;
     }

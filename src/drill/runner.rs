@@ -271,7 +271,7 @@ impl Runner<'_> {
             }
             return self.pause(LINGER).await;
         }
-        // The leader may stay. Long enough that whoever steps down has done so.
+        // The leader may stay. This is long enough for a leader that steps down.
         let long_enough = match scenario {
             Scenario::EtcdDown => patroni.ttl + patroni.loop_wait,
             _ => patroni.loop_wait + 5,

@@ -144,7 +144,7 @@ fn remembered(context: &Context) -> Result<Vec<Machine>> {
         .collect())
 }
 
-/// Whoever may not read it on the host may not read it here either.
+/// Users who may not read it on the host may not read it here either.
 fn write(path: &Path, file: &File) -> Result<()> {
     let failed = |error: std::io::Error| {
         Error::new(

@@ -98,7 +98,7 @@ impl Context {
             workspace: Workspace::open(&inventory)?,
             inventory,
             templates: self.templates.clone(),
-            // The lease goes with whoever has taken it.
+            // The run that has taken the lease gives it back.
             connections: self.connections.clone(),
             operator: self.operator.clone(),
         })

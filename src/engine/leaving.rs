@@ -71,7 +71,7 @@ impl Leaving {
                 .facts
                 .get(host)
                 .and_then(|facts| facts.files.get(MARKER));
-            // Whoever took it over meanwhile looks after it.
+            // The run that took it over meanwhile removes it.
             if marker.is_some_and(|marker| !Mark::names(&marker.content, id)) {
                 observed.found.facts.remove(host);
             }

@@ -1,7 +1,7 @@
 //! A run, from the inventory to a verified cluster: observe, plan, execute, verify.
 //! A change in several stages goes through them one at a time.
 //!
-//! There is no terminal in here: whoever wanted the run is an [`operator::Operator`].
+//! The engine has no terminal: the person who started the run is an [`operator::Operator`].
 
 pub(crate) mod apply;
 pub(crate) mod at_work;

@@ -81,7 +81,7 @@ impl Question<'_> {
     }
 }
 
-/// A run that begins, for whoever shows and keeps it.
+/// A run that begins, for the code that shows and records it.
 pub(crate) struct Begun {
     /// It is not the verb's own, but goes before it or breaks nothing: nobody waits for its outcome.
     pub beside: bool,
@@ -92,7 +92,7 @@ pub(crate) struct Begun {
     pub events: UnboundedReceiver<Stamped>,
 }
 
-/// Whoever wanted the run: a person, or a program.
+/// The operator of a run: a person or a program.
 #[async_trait]
 pub(crate) trait Operator: Send + Sync {
     /// Masks `secrets` in all that is shown and kept from now on.

@@ -39,7 +39,7 @@ pub(super) async fn of_verb<T>(
     session.run(work).await
 }
 
-/// Does `work` as a run of its own, beside the one of the verb or of whoever has taken the cluster.
+/// Does `work` as a run of its own, beside the run of the verb or the run that has the cluster.
 ///
 /// A verb that changes something takes the cluster; see [`super::taken::Taken`].
 pub(super) async fn beside<T>(

@@ -1,6 +1,6 @@
 //! Walks a plan: starts each step when the steps before it are done, on all hosts at once.
 
-// A new kind of provider or of source is to be missed by the compiler, not by whoever adds it.
+// If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 use std::{

@@ -2,7 +2,7 @@
 //!
 //! [`probe`] makes the script, [`parse`] reads its answer; nothing else here does anything.
 
-// A new kind of provider or of source is to be missed by the compiler, not by whoever adds it.
+// If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -75,7 +75,7 @@ where
 pub(super) struct Shape {
     /// What it is, in a word.
     noun: &'static str,
-    /// What it should have been, for whoever wrote another.
+    /// What the value should be, for the error message.
     pub(super) wanted: &'static str,
     pattern: &'static str,
     /// Texts that fit, but mean something else.

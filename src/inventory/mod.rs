@@ -3,7 +3,7 @@
 //! The only module that knows YAML. What leaves it has been checked as far as it can be without
 //! touching a host.
 
-// A new kind of provider or of source is to be missed by the compiler, not by whoever adds it.
+// If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 use std::{

@@ -2,7 +2,7 @@
 
 use super::placed::Span;
 
-/// A mistake, told so that whoever made it can mend it.
+/// A mistake, with all that the user needs to correct it.
 #[derive(Debug)]
 pub(super) struct Problem {
     /// What is wrong; the headline.

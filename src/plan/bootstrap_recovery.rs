@@ -114,7 +114,7 @@ pub(super) fn clear(
     let all_seen = databases.len() == cluster.with_role(Role::Postgres).count();
     let stale = match keys.initialize.as_deref() {
         None => false,
-        // Whoever has a whole database takes the lock over by itself.
+        // A member with a whole database takes the lock over by itself.
         Some("") => forming && !complete,
         // A run that was cut off may have removed the database before.
         Some(_) => forming && !complete && all_seen,

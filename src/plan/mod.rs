@@ -3,7 +3,7 @@
 //! Planning is pure: the cluster as it should be and the hosts as they were found go in, steps come
 //! out. What `plan` prints is the very value that `up` executes.
 
-// A new kind of provider or of source is to be missed by the compiler, not by whoever adds it.
+// If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};

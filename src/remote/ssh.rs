@@ -78,7 +78,7 @@ impl Link {
     }
 }
 
-/// A host's connection, held by whoever makes it, so that it is made once.
+/// A host's connection. The task that opens it holds this, so that it is opened once.
 type Slot = Arc<Mutex<Option<Arc<Link>>>>;
 
 /// Connections to the hosts that `ssh_config` names.
@@ -470,7 +470,7 @@ impl Remote for SshRemote {
 
     async fn forget(&self, host: &HostName) {
         let slot = self.links.lock().await.remove(host);
-        // Whoever holds it is making a new connection just now.
+        // The task that holds it is opening a new connection just now.
         if let Some(mut link) = slot.as_ref().and_then(|slot| slot.try_lock().ok()) {
             link.take();
         }

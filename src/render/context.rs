@@ -68,7 +68,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
     let secrets = &cluster.secrets;
     let mut replication = (REPLICATION_USER, &secrets.replication);
     let mut rewind = (REWIND_USER, &secrets.rewind);
-    // Whoever may log in is let in before, and until after, anybody does.
+    // The access rules exist before the first login, and until after the last.
     let (mut all_replication, mut all_rewind) = (vec![REPLICATION_USER], vec![REWIND_USER]);
     if let Some(interim) = &secrets.interim {
         all_replication.push(INTERIM_REPLICATION_USER);

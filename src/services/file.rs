@@ -90,7 +90,7 @@ pub const fn early(path: &'static str, template: Embedded) -> Entry {
     }
 }
 
-/// A program for whoever is on the host, in front of the package's own on every `PATH`.
+/// A program for people on the host. It takes precedence over the package's own on every `PATH`.
 pub const fn command(path: &'static str, template: Embedded) -> Entry {
     Entry {
         mode: 0o755,

@@ -250,7 +250,7 @@ pub(crate) fn unit_state(role: Role, cluster: &Cluster, facts: &Facts) -> String
     format!("{state}{}", taken.collect::<String>())
 }
 
-/// Who listens on a service's ports, whoever it is.
+/// The programs that listen on a service's ports.
 fn listeners<'a>(role: Role, cluster: &Cluster, facts: &'a Facts) -> Vec<&'a Listener> {
     let ports = role.service().ports.iter();
     let ports: Vec<u16> = ports

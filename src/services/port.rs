@@ -35,7 +35,7 @@ pub enum Caller {
     Hosts(Role),
     /// The networks of `postgresql.allow`.
     Clients,
-    /// Whoever runs pgherd.
+    /// The people who run pgherd.
     Operators,
 }
 

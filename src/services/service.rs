@@ -13,7 +13,7 @@ use super::{
 /// [`Service::new`] has the defaults for whatever a service does not need; docs/contributing.md walks
 /// through a new one.
 pub struct Service {
-    /// Its word in the inventory's `roles`.
+    /// Its name in the inventory's `roles`.
     pub name: &'static str,
     /// As messages call it: `HAProxy`.
     pub title: &'static str,
@@ -32,7 +32,7 @@ pub struct Service {
     pub source: Option<Source>,
     /// Its files, in the order in which they are written.
     pub files: &'static [Entry],
-    /// Programs for whoever is on the host.
+    /// Programs for people on the host.
     pub commands: &'static [Entry],
     /// The one of `files` that the unit is configured by. Where it is pgherd's, so is the unit.
     pub config: &'static str,
@@ -62,7 +62,7 @@ pub struct Service {
     pub taken_off: &'static str,
     /// Whether the program that the unit's process has open is the service itself.
     pub runs_its_program: bool,
-    /// The step that waits for it once its unit was started, where anything does.
+    /// The step that waits for the service after its unit was started, if there is one.
     pub wait: Option<Wait>,
     /// Whether `verify` looks which ports its unit listens on; not for one that is asked at all of them anyway.
     pub ports_looked_at: bool,

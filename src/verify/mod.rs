@@ -6,7 +6,7 @@
 //! What is proven of one service alone lies in its folder ([`crate::services::health`]); here is what all hosts
 //! have, and what the services are together.
 
-// A new kind of provider or of source is to be missed by the compiler, not by whoever adds it.
+// If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl Proof {
         }
     }
 
-    /// Whether it fails, and only for what time does not mend.
+    /// Whether it fails only for reasons that waiting does not repair.
     pub fn is_hopeless(&self) -> bool {
         let mut failed = self.checks.iter().filter(|check| !check.passed).peekable();
         failed.peek().is_some() && failed.all(|check| check.settles != Settles::Soon)

@@ -27,11 +27,11 @@ proptest! {
     /// A right inventory with a part of it changed reaches the checks behind the parser.
     #[test]
     fn no_change_of_a_right_one_makes_it_panic(
-        at in 0..include_str!("../inventories/tutorial.yaml").len(),
+        at in 0..include_str!("../../inventories/tutorial.yaml").len(),
         length in 0_usize..20,
         with in r#"[a-z0-9:\-\[\]{}#&*!|>'", \nä.]{0,12}"#,
     ) {
-        let text = include_str!("../inventories/tutorial.yaml");
+        let text = include_str!("../../inventories/tutorial.yaml");
         let boundary = |offset: usize| {
             (offset.min(text.len())..=text.len()).find(|it| text.is_char_boundary(*it))
         };

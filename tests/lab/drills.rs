@@ -272,7 +272,7 @@ fn a_drill_that_is_killed_lets_replication_go_on(lab: &Lab) {
     killed("30s");
     lab.expect(0, &["drill", "--repair"]);
     assert_eq!(lab.on(&leader, stopped).trim(), "0");
-    // Also when nobody comes to put it right.
+    // Also when nobody comes to repairs it.
     killed("3s");
     let deadline = Instant::now() + Duration::from_secs(90);
     while lab.on(&leader, stopped).trim() != "0" {

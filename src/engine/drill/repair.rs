@@ -81,7 +81,7 @@ async fn repair(
 
 async fn put_right(run: &Run<'_>, broken: &Broken, note: BrokenNote) -> Result<()> {
     let context = run.context;
-    // Whoever plays a drill elsewhere with a copy of the note is at work, and was not killed.
+    // A drill that runs elsewhere with a copy of the note was not killed.
     context.claim(&context.host_status().await?.running).await?;
     // The hosts first: only then can anybody be asked anything.
     for machine in broken.hosts.iter().map(BrokenHost::machine) {

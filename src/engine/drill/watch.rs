@@ -40,7 +40,7 @@ pub(crate) async fn run(
     let hosts = context.host_status().await?;
     let running = hosts.some(context)?;
     let mut record = None;
-    // The cluster is not taken: this is there to run beside whoever has it.
+    // The cluster is not locked: `drill watch` runs beside the run that has it.
     let result = beside(context, "drill", cancel, async |run| {
         let folder = &run.folder;
         let watched = context
@@ -102,7 +102,7 @@ async fn length(length: Option<Duration>) {
     }
 }
 
-/// Whoever changes addresses meanwhile must not be taken for somebody who refuses writes.
+/// A change of addresses meanwhile must not count as a refusal of writes.
 async fn follow(context: &Context, clients: &Clients) {
     loop {
         sleep(LOOK).await;

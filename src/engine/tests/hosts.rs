@@ -297,7 +297,7 @@ impl Hosts {
             };
             let role = cluster.nodes[host].roles.iter().find(listens)?;
             let unit = role.unit();
-            // Or whoever else has taken its port.
+            // Or another program that has taken its port.
             let facts = &model.world.found.facts[host];
             let taken = |it: &Listener| it.port == port && it.unit != format!("{unit}.service");
             if facts.listeners.iter().any(taken) {

@@ -27,7 +27,7 @@ pub(super) fn ca_bundle(inventory: &Path, word: &Word) -> Result<PathBuf, Proble
     }
 }
 
-/// A file of passwords; what is in it is judged by whoever reads it, without showing any of it.
+/// A file of passwords. The code that reads it checks its contents, and shows none of them.
 pub(super) fn secrets(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
     let (path, _, mode) = read(inventory, word)?;
     if mode & 0o077 != 0 {

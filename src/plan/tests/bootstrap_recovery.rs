@@ -366,7 +366,7 @@ fn a_damaged_database_is_not_removed() {
         said.contains("node1: the database in /data/patroni is damaged"),
         "{said}"
     );
-    // Whoever leads has all of it.
+    // The leader has all of it.
     let mut world = World::settled(FIVE);
     world.facts("node2").data = Some(damaged);
     assert!(

@@ -3,7 +3,7 @@
 use super::world::{FIVE, ONE, World};
 use crate::{cluster::TlsStage, plan::Change, secret::Secret};
 
-/// No secret of the cluster is in what `value` shows of itself to whoever debugs.
+/// The debug output of `value` has no secret of the cluster.
 fn hides(world: &World, value: &impl std::fmt::Debug) {
     let shown = format!("{value:?} {value:#?}");
     let nodes = world.cluster.nodes.values();

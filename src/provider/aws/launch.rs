@@ -299,7 +299,7 @@ impl Launch<'_> {
         Ok((running, lost))
     }
 
-    /// Leaves the cluster to whoever was first, and nothing of its own behind.
+    /// Leaves the cluster to the run that was first, and terminates what this run launched.
     async fn step_back(&self, first: &Found, mine: &BTreeMap<HostName, String>) -> Error {
         let error = rival::refused(&self.inventory.cluster, first);
         let ids: Vec<String> = mine.values().cloned().collect();

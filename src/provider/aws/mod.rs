@@ -61,7 +61,7 @@ pub(super) struct AwsProvider {
     /// What `preflight` has seen; `launch` need not ask again what a minute does not change.
     surveyed: Mutex<Option<(Vec<HostName>, Survey)>>,
     public_address: PublicAddress,
-    /// What was discovered a moment ago, for whoever asks about the same hosts next.
+    /// What was discovered a moment ago, for the next question about the same hosts.
     discovered: Mutex<Option<Vec<Found>>>,
 }
 

@@ -58,7 +58,7 @@ async fn address(settings: &Aws) -> Result<Ipv4Addr> {
     Ok(address)
 }
 
-/// Over TLS: whoever could forge the answer would have a door opened to himself.
+/// Over TLS: an attacker who could forge the answer would get access.
 async fn ask() -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

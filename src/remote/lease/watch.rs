@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::host::{BEAT, SILENCE, Sign};
 use crate::holder::Holder;
 
-/// How long to look for a sign of life of whoever has it; two are missing then.
+/// How long to look for a sign of life of the holder; two are missing then.
 const LISTENING: Duration = Duration::from_secs(5);
 /// How long to ask again for what this run has itself, or has elsewhere.
 const OURS: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub(super) enum Next {
     GiveUp,
 }
 
-/// What has been seen of whoever has the lease on a host.
+/// What has been seen of the holder of a host's lease.
 #[derive(Default)]
 pub(super) struct Watch {
     seen: Option<Seen>,
@@ -57,7 +57,7 @@ impl Watch {
                 seen.lives |= sign.at != seen.sign.at;
                 seen.sign = sign;
             }
-            // Whoever comes next is looked at afresh.
+            // The next holder is watched from the beginning.
             None => {
                 self.seen = Some(Seen {
                     run,

@@ -28,7 +28,7 @@ pub(super) const SERVICE: Service = Service {
     keeps_names: true,
     packages: &[
         Package::serving("etcd-server"),
-        // For whoever is on the host and wants to know how etcd is.
+        // For people on the host who want to know the state of etcd.
         Package::of("etcd-client"),
     ],
     files: &[

@@ -244,7 +244,7 @@ async fn a_listener_on_its_port_is_not_taken_for_it() {
             }];
         });
     };
-    // Whoever is seen to be somebody else stops `verify` as it stops `up`.
+    // A host that belongs to somebody else stops `verify` as it stops `up`.
     listen("mine.service", Some(77));
     let taken = "port 8999 is taken by python3 (pid 77, mine.service)";
     assert_eq!(

@@ -99,7 +99,7 @@ pub const PATRONI: super::service::Unit = unit!("patroni");
 
 const PACKAGES: &[Package] = &[
     Package::serving("postgresql-{major}"),
-    // For whoever is on the host and wants to know how etcd is.
+    // For people on the host who want to know the state of etcd.
     Package::of("etcd-client"),
     // Python, and the distribution's wheels of what installs and builds Python packages.
     Package::of("python3").when(When::PatroniFromPypi),

@@ -34,7 +34,7 @@ impl Default for SharedSurvey {
 }
 
 impl SharedSurvey {
-    /// For one look: whoever asks gets the same answer.
+    /// For one look: every question gets the same answer.
     pub fn once() -> Self {
         Self {
             fresh: Duration::MAX,

@@ -225,7 +225,7 @@ fn a_user_who_comes_later_gets_a_password_beside_the_others() {
         place.notes.borrow()[0].to_string(),
         "secrets.yaml had no `users.re: port`; one was made and added"
     );
-    // Whoever leaves the inventory keeps the password for a return.
+    // A user that leaves the inventory keeps the password in case it comes back.
     assert_eq!(place.load().unwrap().users, second.users);
 }
 

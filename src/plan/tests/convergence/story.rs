@@ -258,7 +258,7 @@ pub(super) fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
     let first = world.cluster.with_role(Role::Postgres).next().unwrap();
     let leads = first.name == *host;
     let roles = world.cluster.nodes[host].roles.clone();
-    // Whoever lost the mark is a stranger, which is another story.
+    // A host without its mark belongs to nobody; that case is tested elsewhere.
     let paths: Vec<String> = world.files[host]
         .iter()
         .map(|file| file.path.clone())

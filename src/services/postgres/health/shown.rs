@@ -121,7 +121,7 @@ fn table(members: Vec<MemberRow>, look: &Look<'_>) -> Rows {
     }
     let inventory = &look.ways.cluster.inventory;
     for left in membership::left(inventory, look.found, &[]) {
-        // Whoever is no member of Patroni's has no role there.
+        // A host that is no member of Patroni's has no role there.
         let Some(role) = left.role else { continue };
         let address = left.address.map(|address| address.to_string());
         let cells = [

@@ -84,7 +84,7 @@ mod tests {
             ("2030-02-01T00:00:00Z", "on 2030-02-01, in 31 days", false),
             ("2030-01-31T12:00:00Z", "on 2030-01-31, in 30 days", true),
             ("2030-01-02T12:00:00Z", "on 2030-01-02, in 1 day", true),
-            ("2029-12-31T00:00:00Z", "which ended on 2029-12-31", true),
+            ("2029-12-31T00:00:00Z", "which expired on 2029-12-31", true),
         ] {
             let expiry = ends("node1", at);
             assert_eq!(when(&expiry, now), told);

@@ -227,7 +227,7 @@ mod tests {
         let answering = format!("[10.0.0.5]:2222 {ECDSA}\n[10.0.0.5]:2222 {ED25519}\n");
         insta::assert_snapshot!(told(2222, &pinned, &answering).unwrap(), @"
         node1: this is not the host whose key is pinned: at 10.0.0.5 answers SHA256:+rlm/GiAQ11FXD/f/ioegk1ZK5lBNKz3gRdKCAyoPkk (ED25519): pinned for node1 is SHA256:kmYcvdi2GkPeWxB6XLjrZB8JHsy2Hm8luHMFp9GMvqk (ED25519)
-        if node1 was made anew, compare with what its own console says:
+        if node1 was created again, compare the key with the host's own console:
         ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
         if both agree, accept the new key instead of the old one:
         ssh-keygen -f '/w/my cluster/known_hosts' -R node1.pg.pgherd

@@ -76,7 +76,7 @@ mod tests {
         cluster.inventory.provider = inventory.provider;
         assert!(check(&cluster, &holds).unwrap().passed);
         for (facts, said) in [
-            (of(MetadataGuard::Absent, "enabled"), "everybody"),
+            (of(MetadataGuard::Absent, "enabled"), "every user"),
             (of(MetadataGuard::Fragile, "enabled"), "networkd"),
             (of(MetadataGuard::Holds, "disabled"), "at boot"),
         ] {

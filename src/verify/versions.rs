@@ -253,7 +253,7 @@ mod tests {
                 Some(150_020),
                 "4.1.5",
                 format!("{all}unseen PostgreSQL\n").as_str(),
-                "from which file PostgreSQL on node2 runs",
+                "the file of the running PostgreSQL on node2",
             ),
         ] {
             let said = told(running, patroni, text);

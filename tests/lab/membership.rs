@@ -212,7 +212,7 @@ fn the_leader_does_not_leave(own: &Own<'_>) {
     assert!(said.contains("Patroni has it as leader"), "{said}");
     let said = own.expect(3, &["verify"]);
     assert!(
-        said.contains("two leads, which is not in the inventory"),
+        said.contains("two leads, and is not in the inventory"),
         "{said}"
     );
 }
@@ -237,7 +237,7 @@ fn down_takes_along_who_left(own: &Own<'_>) {
     let said = own.expect(1, &["down", "--yes"]);
     docker(&["unpause", &three]);
     assert!(
-        said.contains("three left the inventory and could not be cleared"),
+        said.contains("three left the inventory, and pgherd could not clear them"),
         "{said}"
     );
     assert_eq!(own.on("one", TRACE), "");

@@ -126,7 +126,7 @@ async fn a_unit_that_dies_again_and_again_is_not_waited_for() {
     };
     let walked = walk(hosts, vec![wait]).await;
     let error = walked.error();
-    assert_eq!(error.what(), "patroni dies again and again (7 times)");
+    assert_eq!(error.what(), "patroni keeps crashing (7 times)");
     assert!(error.excerpts()[0].text.contains("cannot open"));
 }
 
@@ -311,7 +311,9 @@ async fn a_leader_without_a_replica_keeps_its_post() {
     let walked = walk(hosts, vec![step("node1", Action::HandOver, &[])]).await;
     let error = walked.error();
     assert!(
-        error.what().contains("no replica streams"),
+        error
+            .what()
+            .contains("no replica that could take over streams"),
         "{}",
         error.what()
     );

@@ -115,7 +115,7 @@ async fn a_replica_that_leads_by_now_is_not_restarted() {
         since: Some("yesterday".into()),
     };
     let walked = walk(hosts, vec![step("node2", restart, &[])]).await;
-    assert!(walked.error().what().contains("node2 leads by now"));
+    assert!(walked.error().what().contains("node2 leads now"));
 }
 
 /// How often a restart was asked for until node2, whose PostgreSQL was started yesterday, has started anew.

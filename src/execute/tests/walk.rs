@@ -216,7 +216,7 @@ async fn a_full_filesystem_is_named_where_a_step_failed() {
         ["the filesystem /data on node1 is full: 0 MiB free"]
     );
     assert!(
-        error.hints()[0].contains("make room on node1"),
+        error.hints()[0].contains("free space on node1"),
         "{:?}",
         error.hints()
     );

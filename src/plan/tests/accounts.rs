@@ -329,7 +329,7 @@ fn the_clusters_own_roles_get_back_what_they_lack() {
         (
             "postgres",
             |role| role.settings = ["search_path".to_owned(), "work_mem".into()].into(),
-            "postgres has settings that are in the way: search_path",
+            "postgres has settings that prevent its work: search_path",
         ),
         (
             "postgres",

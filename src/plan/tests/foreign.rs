@@ -70,7 +70,7 @@ fn a_haproxy_that_serves_somebody_stops_the_run() {
     somebodys(&mut world, "haproxy", CFG, "frontend site\n  bind *:8080\n");
     unit(&mut world, "haproxy", "haproxy", "active", "enabled");
     insta::assert_snapshot!(world.refusal(), @r"
-    haproxy: /etc/haproxy/haproxy.cfg (haproxy.service is active) is there, and pgherd did not make it
+    haproxy: /etc/haproxy/haproxy.cfg (haproxy.service is active) exists, and pgherd did not make it
       left: nothing was changed
       hint: if nobody needs it, move it away; otherwise use another host
     ");
@@ -172,10 +172,10 @@ fn everything_is_told_at_once() {
         assert!(said.contains(path), "{path} is not in {said}");
     }
     for what in [
-        "/opt/patroni is there",
-        "/opt/patroni.old is there",
-        "/var/lib/etcd/pgherd-pg is there",
-        "/data/patroni.failed is there",
+        "/opt/patroni exists",
+        "/opt/patroni.old exists",
+        "/var/lib/etcd/pgherd-pg exists",
+        "/data/patroni.failed exists",
         drop_in,
         "the cluster 15/main would start on port 5432",
         "held back and not installed: haproxy",
@@ -220,7 +220,7 @@ fn patronis_programs_of_somebodys_are_not_moved_away() {
         .holds
         .insert("patroni".into(), folder(1));
     insta::assert_snapshot!(world.refusal(), @r"
-    node1: /opt/patroni is there, and pgherd did not make it
+    node1: /opt/patroni exists, and pgherd did not make it
       why: pgherd would install Patroni there
       left: it was not touched
       hint: move it away, or use the distribution's Patroni: patroni: { source: distro }

@@ -138,7 +138,7 @@ fn members_of_two_stores_are_named_and_touched_by_nobody() {
     view.members.truncate(1);
     insta::assert_snapshot!(refused(&world), @r"
     the cluster's members are not those of the inventory, and pgherd does not change members yet
-      why: etcd's members are not of one store: node4 is of the store the first with the members node4; node5 is of the store one store with the members node4, node5, node6; node6 is of the store one store with the members node4, node5, node6
+      why: etcd's members do not belong to one store: node4 belongs to the store the first with the members node4; node5 belongs to the store one store with the members node4, node5, node6; node6 belongs to the store one store with the members node4, node5, node6
       why: with more than one store there can be two leaders, and acknowledged writes can be lost
       left: nothing was touched
       hint: keep the store that the cluster began with: on the hosts of another store, run `systemctl disable --now etcd` and move its data away; then remove the role etcd from them in the inventory
@@ -156,10 +156,10 @@ fn one_of_three_etcd_hosts_made_anew_is_refused() {
     assert!(membership::check_to_operate(&three.cluster, &three.found).is_err());
     insta::assert_snapshot!(refused(&world), @r"
     the cluster's members are not those of the inventory, and pgherd does not change members yet
-      why: etcd on node6 has no data, and node4 has known it as a member since before: it would not be let in under its old name
+      why: etcd on node6 has no data, and node4 has known it as a member since before: the others would not accept it under its old name
       why: a member that lost its data must be removed from etcd's list and added again; the cluster keeps working with the others as long as they are a majority
       left: nothing was touched
-      hint: bring back the data folder of etcd on node6, if it is somewhere
+      hint: restore the data folder of etcd on node6, if you have a copy
       hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
     // Also while none answers: it would not wait for the others' data.
@@ -283,7 +283,7 @@ fn a_role_that_is_taken_off_is_refused() {
         let named = format!("all still has the role {gone}, which the inventory does not give it");
         assert!(said.contains(&named), "{said}");
     }
-    // Not at work and without data it is not there any more.
+    // Not at work and without data it is no longer there.
     let other = "\n  other: { roles: [haproxy], address: 192.0.2.2 }";
     let mut world = under(ONE, &format!("{}{other}", all("postgres, etcd")));
     world.stop("all", "haproxy");

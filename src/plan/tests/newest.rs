@@ -102,7 +102,7 @@ fn a_database_that_cannot_be_looked_at_may_be_the_newest() {
     let mut world = after_a_power_cut();
     world.found.facts.remove(&HostName::new("node2"));
     insta::assert_snapshot!(world.refusal(), @r"
-    etcd has lost its data, nobody takes writes, and node2 cannot be looked at
+    etcd has lost its data, no member takes writes, and node2 cannot be reached
       why: its database may be the newest: if another one led, acknowledged writes would be lost
       left: nothing was changed
       hint: bring node2 back, and run this again

@@ -332,7 +332,7 @@ fn what_was_agreed_to_is_not_done_to_another_cluster() {
     // The leader is back.
     let error = judge(&Told::new(false)).unwrap_err();
     assert!(
-        error.causes()[0].contains("nobody led when it was asked for, and node1 leads now"),
+        error.causes()[0].contains("nobody led when you were asked, and node1 leads now"),
         "{error}"
     );
     assert_eq!(error.left_behind(), Some("nothing was changed"));

@@ -107,7 +107,7 @@ fn keys_of_an_earlier_cluster_in_etcd_stop_the_run() {
     }
     insta::assert_snapshot!(world.refusal(), @r"
     etcd remembers a cluster that no host has (system 7506492390881896645)
-      why: the key /db/pg/initialize is from an earlier cluster; with it there, no member would bootstrap
+      why: the key /db/pg/initialize is from an earlier cluster; while it exists, no member bootstraps
       left: nothing was changed
       hint: if its data is lost for good, forget it: etcdctl del --prefix /db/pg/
     ");
@@ -129,7 +129,7 @@ fn data_of_another_system_than_etcd_knows_stops_the_run() {
     let mut world = World::settled(FIVE);
     world.facts("node3").data.as_mut().unwrap().system_id = Some("99".into());
     insta::assert_snapshot!(world.refusal(), @r"
-    the data directories are not all of the cluster that etcd knows (system 7506492390881896645)
+    not all data directories belong to the cluster that etcd knows (system 7506492390881896645)
       why: node3 has system 99
       left: nothing was changed
       hint: find out which database is the right one; move the other data directory away, and run `pgherd up` again
@@ -173,7 +173,7 @@ fn systems_that_nobody_has_tried_are_refused() {
     pgherd cannot take over the hosts as they are
     node4: this host does not run systemd
       hint: pgherd needs a host with systemd, such as Ubuntu 24.04 or Debian 12 or 13
-    node4: Alpine Linux v3.22 is not a system that pgherd knows
+    node4: unsupported distribution: Alpine Linux v3.22
       hint: Debian 12 and 13 and Ubuntu 24.04 are
     ");
 }

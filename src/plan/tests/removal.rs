@@ -48,7 +48,7 @@ fn what_up_put_there_goes_on_all_hosts_at_once() {
     );
     let node1 = said(&plan, "node1");
     assert_eq!(node1[0], "disable --now patroni");
-    assert_eq!(node1[1], "all data in /data/patroni is destroyed");
+    assert_eq!(node1[1], "all data in /data/patroni is deleted");
     assert!(node1.contains(&"/etc/patroni.yml is removed".to_owned()));
     assert!(node1.contains(&"pgherd's lines in /etc/hosts are removed".to_owned()));
     assert!(says(
@@ -139,7 +139,7 @@ fn what_was_there_before_comes_back() {
     let plan = down(&world).unwrap();
     let said = said(&plan, "haproxy");
     for what in [
-        "/etc/haproxy/haproxy.cfg is put back as it was before",
+        "/etc/haproxy/haproxy.cfg is restored as it was before",
         "haproxy is as it was before: enabled, active",
         "/etc/patroni.yml is removed",
     ] {

@@ -390,7 +390,7 @@ fn folders_that_pgherd_made_are_put_right_as_files_are() {
             "the folder /etc/pgherd/tls: root:root 0750 becomes root:root 0755",
             "the folder /etc/pgherd/tls/postgres: root:root 0750 becomes root:root 0755",
             "the folder /opt/patroni: root:root 0750 becomes root:root 0755",
-            "/opt/patroni becomes root's, and readable for all (/opt/patroni/lib/x.py is not)",
+            "/opt/patroni becomes root's, and readable by all users (/opt/patroni/lib/x.py is not)",
             "the folder /data/patroni: root:root 0755 becomes postgres:postgres 0700",
             "the folder /data, root:root 0750, lets postgres pass",
         ]

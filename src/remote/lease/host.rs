@@ -425,7 +425,7 @@ mod tests {
         let (said, why) = ended(&script).await;
         assert_eq!(said, None);
         assert!(why.contains("nonesuch/lease"), "{why}");
-        assert!(reason(Some(&b""[..])).await.contains("without a word"));
+        assert!(reason(Some(&b""[..])).await.contains("without a message"));
     }
 
     #[tokio::test]

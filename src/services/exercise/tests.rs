@@ -184,7 +184,7 @@ fn its_port_is_opened_to_whom_it_names_and_kept_from_others() {
     let error = parse(&format!("{INVENTORY}ssh: {{ port: 8999 }}\n")).unwrap_err();
     let said = error.to_string();
     assert!(
-        said.contains("is wanted by both SSH (`ssh.port`) and the exercise"),
+        said.contains("is needed by both SSH (`ssh.port`) and the exercise"),
         "{said}"
     );
 }
@@ -271,7 +271,8 @@ async fn a_listener_on_its_port_is_not_taken_for_it() {
         [
             format!("units: exercise on web is inactive; {taken}"),
             "configs: `up` would do start-exercise on web: the unit does not run".into(),
-            "exercise: what answers on web is not the exercise: its unit does not run".into(),
+            "exercise: something other than the exercise answers on web: its unit does not run"
+                .into(),
         ]
     );
 

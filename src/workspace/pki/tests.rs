@@ -295,7 +295,7 @@ fn a_broken_authority_is_never_replaced() {
         ("is missing", &|p| {
             fs::remove_file(p.path("ca.key")).unwrap();
         }),
-        ("not a private key", &|p| {
+        ("no longer a private key", &|p| {
             fs::write(p.path("ca.key"), "x").unwrap();
         }),
         ("not a certificate", &|p| {
@@ -368,7 +368,9 @@ fn a_broken_leaf_is_named() {
         .unwrap_err();
     assert_eq!(error.host(), Some(&HostName::new("node1")));
     assert!(
-        error.to_string().contains("node1.crt is not a certificate"),
+        error
+            .to_string()
+            .contains("node1.crt is no longer a certificate"),
         "{error}"
     );
     assert!(error.hints()[0].contains("remove it"));

@@ -114,7 +114,7 @@ mod tests {
         let new = view("2", &["a", "b", "c"]);
         let check = told(&[("b", new.clone()), ("c", new), ("a", view("1", &["a"]))]);
         assert!(!check.passed);
-        insta::assert_snapshot!(check.detail, @"etcd's members are not of one store: a is of the store 1 with the members a; b is of the store 2 with the members a, b, c; c is of the store 2 with the members a, b, c");
+        insta::assert_snapshot!(check.detail, @"etcd's members do not belong to one store: a belongs to the store 1 with the members a; b belongs to the store 2 with the members a, b, c; c belongs to the store 2 with the members a, b, c");
     }
 
     #[test]
@@ -143,7 +143,10 @@ mod tests {
         let unsaid = view("", &["a", "b"]);
         let check = told(&[("a", unsaid.clone()), ("b", unsaid)]);
         assert!(
-            !check.passed && check.detail.contains("b does not say of which store it is"),
+            !check.passed
+                && check
+                    .detail
+                    .contains("b does not say which store it belongs to"),
             "{}",
             check.detail
         );

@@ -222,9 +222,9 @@ mod tests {
         };
         assert!(judged(Some(3), Some(3)).passed);
         for (primary, replica, says) in [
-            (None, None, "node2 does not say on which timeline it is"),
-            (None, Some(3), "node1 does not say on which timeline it is"),
-            (Some(3), None, "node2 does not say on which timeline it is"),
+            (None, None, "node2 does not report its timeline"),
+            (None, Some(3), "node1 does not report its timeline"),
+            (Some(3), None, "node2 does not report its timeline"),
             (Some(3), Some(2), "node2 is on timeline 2, and node1 on 3"),
         ] {
             let check = judged(primary, replica);

@@ -80,7 +80,7 @@ fn a_haproxy_that_serves_somebody_stops_the_run() {
     assert!(
         world
             .refusal()
-            .starts_with("haproxy: /etc/haproxy/haproxy.cfg is there")
+            .starts_with("haproxy: /etc/haproxy/haproxy.cfg exists")
     );
     // The options can name other configs.
     let mut world = World::bare(FIVE);

@@ -43,17 +43,17 @@ pub(crate) async fn what_may_be_wrong_is_a_doubt() {
             false => Verdict::Pass,
         }
     });
-    let preflight = preflight(&lab).await.unwrap();
+    let answer = preflight(&lab).await.unwrap();
     for part in [
         "may make security groups (ec2:CreateSecurityGroup, ec2:CreateTags), EC2 answered InvalidGroup.Duplicate: as the test says",
         "EC2 answered InvalidKey.Format",
         "EC2 answered InvalidIPAddress.InUse",
     ] {
-        let found = preflight.doubts.iter().any(|doubt| doubt.contains(part));
-        assert!(found, "{part} is missing in {:?}", preflight.doubts);
+        let found = answer.doubts.iter().any(|doubt| doubt.contains(part));
+        assert!(found, "{part} is missing in {:?}", answer.doubts);
     }
     assert!(
-        preflight
+        answer
             .made
             .iter()
             .any(|it| it.starts_with("instance node1"))
@@ -63,10 +63,10 @@ pub(crate) async fn what_may_be_wrong_is_a_doubt() {
     let stop = lab.ec2.stop_instances();
     let stop = stop.instance_ids(lab.id_of("node1").await);
     stop.send().await.unwrap();
-    let preflight = preflight(&lab).await.unwrap();
+    let answer = preflight(&lab).await.unwrap();
     assert!(
-        preflight.doubts[0].contains("IncorrectInstanceState"),
-        "{preflight:?}"
+        answer.doubts[0].contains("IncorrectInstanceState"),
+        "{answer:?}"
     );
     lab.proxy.pass_all();
     lab.remove().await.unwrap();
@@ -90,10 +90,10 @@ pub(crate) async fn an_address_that_is_taken_is_not_asked_for() {
         let name = "NetworkInterface.1.PrivateIpAddress";
         asked.parameter(name).map(str::to_owned)
     };
-    let taken = |preflight: &Preflight| preflight.doubts.iter().any(|it| it.contains("belongs to"));
+    let taken = |answer: &Preflight| answer.doubts.iter().any(|it| it.contains("belongs to"));
     lab.proxy.take();
-    let preflight = provider().preflight(&node4, KEY).await.unwrap();
-    assert!(!taken(&preflight), "{preflight:?}");
+    let answer = provider().preflight(&node4, KEY).await.unwrap();
+    assert!(!taken(&answer), "{answer:?}");
     assert_eq!(named(&lab.proxy.take()), Some(address.clone()));
 
     let interface = lab.ec2.create_network_interface().subnet_id(&lab.subnet);
@@ -103,11 +103,11 @@ pub(crate) async fn an_address_that_is_taken_is_not_asked_for() {
         .unwrap()
         .network_interface_id
         .unwrap();
-    let preflight = provider().preflight(&node4, KEY).await.unwrap();
+    let answer = provider().preflight(&node4, KEY).await.unwrap();
     let said = format!("the address {address} of node4 belongs to {id} now");
     assert!(
-        preflight.doubts.iter().any(|it| it.contains(&said)),
-        "{preflight:?}"
+        answer.doubts.iter().any(|it| it.contains(&said)),
+        "{answer:?}"
     );
     assert_eq!(named(&lab.proxy.take()), None);
 }
@@ -181,9 +181,9 @@ pub(crate) async fn the_quota_is_asked_before_anything_is_made() {
             true => Verdict::Refuse("AccessDeniedException"),
             false => Verdict::Pass,
         });
-    let preflight = preflight(&lab).await.unwrap();
+    let answer = preflight(&lab).await.unwrap();
     let said = "quota of vCPUs is not known (AccessDeniedException";
-    assert!(preflight.doubts[0].contains(said), "{preflight:?}");
+    assert!(answer.doubts[0].contains(said), "{answer:?}");
     lab.proxy.pass_all();
     lab.remove().await.unwrap();
     assert_eq!(lab.left().await, [""; 0]);

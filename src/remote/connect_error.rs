@@ -7,6 +7,10 @@ use crate::{
     inventory::HostName,
 };
 
+/// For a host that hangs up before it says anything.
+const PENALTY: &str = "if its OpenSSH is 9.8 or newer, it refuses an address for a while from which several logins failed \
+    (PerSourcePenalties): wait a minute, and see on the host: journalctl -t sshd | grep penalty";
+
 /// What stands for the answer of a client that gives none.
 pub(super) fn stalled() -> openssh::Error {
     openssh::Error::Connect(std::io::Error::new(
@@ -80,10 +84,38 @@ pub(super) fn connect_error(
         return reach(Code::SshUnreachable)
             .hint("install OpenSSH's client (package openssh-client)");
     }
-    reach(Code::SshUnreachable)
-        .cause(format!(
-            "given up after {} s (ssh.connect_timeout)",
-            timeout.as_secs()
-        ))
-        .hint(by_hand)
+    let error = reach(Code::SshUnreachable).cause(format!(
+        "given up after {} s (ssh.connect_timeout)",
+        timeout.as_secs()
+    ));
+    let error = match text.contains("kex_exchange_identification") {
+        true => error.hint(PENALTY),
+        false => error,
+    };
+    error.hint(by_hand)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_hangs_up_may_refuse_this_machine_for_a_while() {
+        let told = |said: &str| {
+            let error = std::io::Error::other(said);
+            let error = openssh::Error::Connect(error);
+            let timeout = Duration::from_secs(10);
+            let by_hand = "look at it by hand".to_owned();
+            let error = connect_error(&HostName::new("node1"), error, timeout, by_hand);
+            (error.code(), error.hints().concat())
+        };
+        let (code, hints) = told(
+            "kex_exchange_identification: read: Connection reset by peer\nConnection reset by 192.0.2.1 port 22",
+        );
+        assert_eq!(code, Code::SshUnreachable);
+        assert!(hints.contains("PerSourcePenalties"), "{hints}");
+        let (code, hints) = told("ssh: connect to host 192.0.2.1 port 22: Connection refused");
+        assert_eq!(code, Code::SshUnreachable);
+        assert!(!hints.contains("PerSourcePenalties"), "{hints}");
+    }
 }

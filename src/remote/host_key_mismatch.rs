@@ -77,11 +77,38 @@ pub async fn host_key_mismatch(config: &Path, host: &HostName) -> Option<Error> 
     if let Ok(path) = std::fs::canonicalize(&target.known_hosts) {
         target.known_hosts = path.display().to_string();
     }
-    let mut scan = Command::new("ssh-keyscan");
-    scan.args(["-T", "5", "-p", &target.port.to_string(), &target.address]);
-    let answering = printed(scan).await?;
     let pinned = std::fs::read_to_string(&target.known_hosts).ok()?;
+    let kind = kind_to_ask_for(&pinned, &target.alias);
+    let mut answering = scan(&target, kind).await?;
+    if answering.is_empty() && kind.is_some() {
+        answering = scan(&target, None).await?;
+    }
     judge(host, &target, &pinned, &answering)
+}
+
+/// The kind of key by which two hosts can be told apart, as `ssh-keyscan` names it.
+///
+/// One is enough, and each is a connection without a login: from OpenSSH 9.8 on, sshd refuses an address
+/// from which several came, for a while (`PerSourcePenalties`).
+fn kind_to_ask_for(pinned: &str, alias: &str) -> Option<&'static str> {
+    let has = |part: &str| {
+        let mut own = keys(pinned).filter(|(name, _)| *name == alias);
+        own.any(|(_, key)| key.kind.contains(part))
+    };
+    ["ed25519", "ecdsa", "rsa"]
+        .into_iter()
+        .find(|kind| has(kind))
+}
+
+/// What answers, a key a line; of every kind unless one is named.
+async fn scan(target: &Target, kind: Option<&str>) -> Option<String> {
+    let mut scan = Command::new("ssh-keyscan");
+    scan.args(["-T", "5", "-p", &target.port.to_string()]);
+    if let Some(kind) = kind {
+        scan.args(["-t", kind]);
+    }
+    scan.arg(&target.address);
+    printed(scan).await
 }
 
 async fn printed(mut command: Command) -> Option<String> {
@@ -240,6 +267,26 @@ mod tests {
             told.contains("SHA256:4HIFBegfrpd8mS3PiXRaW8vdisdbHT5UCcR3Bwq9d5Q (ECDSA)"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn one_kind_of_key_is_asked_for() {
+        let alias = "node1.pg.pgherd";
+        let rsa = "ssh-rsa AAAA";
+        for (pinned, kind) in [
+            (
+                format!("{alias} {ECDSA}\n{alias} {ED25519}\n"),
+                Some("ed25519"),
+            ),
+            (
+                format!("{alias} {rsa}\n{alias} {ECDSA}\nnode2.pg.pgherd {ED25519}\n"),
+                Some("ecdsa"),
+            ),
+            (format!("{alias} {rsa}\n"), Some("rsa")),
+            (format!("node2.pg.pgherd {ED25519}\n"), None),
+        ] {
+            assert_eq!(kind_to_ask_for(&pinned, alias), kind, "{pinned}");
+        }
     }
 
     #[test]

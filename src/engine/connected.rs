@@ -59,6 +59,10 @@ impl Context {
         let mut connected = self.connect(machines, events).await?;
         connected.resting = resting.to_vec();
         let done = work(&connected).await;
+        if done.is_err() {
+            // What is wrong may be put right in sshd's own settings, which only new connections follow.
+            connected.remote.keep_none();
+        }
         if !self.connections.are_kept() {
             connected.remote.close().await;
         }

@@ -156,9 +156,12 @@ impl Connections {
         Ok(remote)
     }
 
-    /// Gives the lease back and ends the connections.
-    pub(super) async fn close(&self) {
+    /// Gives the lease back and ends the connections, or leaves them to the next run where all went well.
+    pub(super) async fn close(&self, well: bool) {
         if let Some(kept) = self.kept.lock().await.take() {
+            if !well {
+                kept.remote.keep_none();
+            }
             kept.remote.close().await;
         }
     }

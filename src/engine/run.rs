@@ -101,7 +101,7 @@ impl Session<'_> {
         };
         let result = work(&run).await.map_err(|error| context.told(error));
         // The hosts are given back before anybody reads how it ended.
-        context.connections.close().await;
+        context.connections.close(result.is_ok()).await;
         let error = result.as_ref().err();
         run.events.emit(Event::RunFinished {
             exit_code: error.map_or(0, |error| error.kind().exit_code()),

@@ -213,7 +213,7 @@ fn the_docs_have_every_port_of_every_service() {
         Number::Set(setting) => format!("`{}`", setting.key()),
     };
     let (mut all, mut open) = (Vec::new(), Vec::new());
-    open.push("| all | 22 (SSH) | `operator_cidrs` |".to_owned());
+    open.push("| all | `ssh.port` | `operator_cidrs` |".to_owned());
     for service in services::all() {
         for port in service.ports {
             let number = name(port.number, port.listener);

@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     inventory::HostName,
     machine::Machine,
-    provider::Access,
+    provider::{Access, Drifted},
 };
 
 pub(crate) use super::settle::Verb;
@@ -60,7 +60,7 @@ async fn apply(verb: Verb, run: &Run<'_>) -> Result<Applied> {
     let drift = async {
         match verb {
             Verb::Up => context.provider.drift().await,
-            Verb::Render => Ok(Vec::new()),
+            Verb::Render => Ok(Drifted::default()),
         }
     };
     let (hosts, drift) = tokio::try_join!(context.host_status(), drift)?;
@@ -121,11 +121,11 @@ async fn apply(verb: Verb, run: &Run<'_>) -> Result<Applied> {
 async fn launched(
     run: &Run<'_>,
     mut hosts: HostStatus,
-    drift: Vec<String>,
+    drift: Drifted,
 ) -> Result<(HostStatus, Consent)> {
     let (context, cancel) = (run.context, run.cancel);
     let absent = hosts.absent();
-    if absent.is_empty() && drift.is_empty() {
+    if absent.is_empty() && drift.changes.is_empty() {
         return Ok((hosts, Consent::Needed));
     }
     let preview = tokio::select! {
@@ -145,7 +145,7 @@ async fn launched(
     hosts = preview.hosts;
     // Before hosts are made, those that could not be seen say who the members are.
     if !(preview.unreachable.is_empty() || absent.is_empty()) {
-        hosts = context.preview(hosts, Vec::new()).await?.hosts;
+        hosts = context.preview(hosts, Drifted::default()).await?.hosts;
     }
     if !absent.is_empty() {
         hosts.running.extend(launch(run, &absent).await?);

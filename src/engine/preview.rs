@@ -14,7 +14,7 @@ use crate::{
     facts::{Facts, Os},
     inventory::HostName,
     plan::{Found, Plan},
-    provider::Preflight,
+    provider::{Drifted, Preflight},
     render,
     workspace::Renewal,
 };
@@ -73,17 +73,22 @@ impl Context {
     ///
     /// Hosts that run and cannot be read are an error, unless there is a `drift`, such as a firewall
     /// that does not know this machine: then that comes first, and what they need is seen after it.
-    pub(crate) async fn preview(&self, hosts: HostStatus, drift: Vec<String>) -> Result<Preview> {
+    pub(crate) async fn preview(&self, hosts: HostStatus, drift: Drifted) -> Result<Preview> {
+        let Drifted {
+            changes: drift,
+            doubts: of_drift,
+        } = drift;
         let absent = hosts.absent();
         let Preflight {
             made: mut notes,
-            doubts,
+            mut doubts,
         } = if absent.is_empty() {
             Preflight::default()
         } else {
             let key = self.workspace.identity()?.public_key;
             self.provider.preflight(&absent, &key).await?
         };
+        doubts.extend(of_drift);
         let mut observed = self.look_anew(&hosts).await?;
         observed = if drift.is_empty() {
             observed.whole()?

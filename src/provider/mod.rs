@@ -84,6 +84,15 @@ pub struct Preflight {
     pub doubts: Vec<String>,
 }
 
+/// What around the hosts is not as the inventory says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drifted {
+    /// A line a change that [`Provider::repair`] would make.
+    pub changes: Vec<String>,
+    /// What may stand in its way, without being a reason not to try.
+    pub doubts: Vec<String>,
+}
+
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// Finds the cluster's hosts, by label, as they are now. Changes nothing.
@@ -116,10 +125,9 @@ pub trait Provider: Send + Sync {
         Ok(())
     }
 
-    /// What around the hosts is not as the inventory says, such as a firewall's rules: a line a
-    /// change that [`Provider::repair`] would make. Changes nothing.
-    async fn drift(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    /// What around the hosts is not as the inventory says, such as a firewall's rules. Changes nothing.
+    async fn drift(&self) -> Result<Drifted> {
+        Ok(Drifted::default())
     }
 
     /// Puts right what [`Provider::drift`] tells of.

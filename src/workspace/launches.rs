@@ -6,8 +6,10 @@
 //! its own.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use rand::{TryRngCore, rngs::OsRng};
@@ -73,6 +75,28 @@ impl Launches {
     /// Forgets the launch of `host`: it exists, or will never exist.
     pub fn finish(&self, host: &HostName) -> Result<()> {
         files::remove(&self.path(host))?;
+        files::remove_empty(&self.dir)
+    }
+
+    /// The token of each launch that is under way, and how long ago it began.
+    pub fn under_way(&self) -> Result<Vec<(String, Duration)>> {
+        let mut all = Vec::new();
+        for name in files::names(&self.dir)? {
+            let path = self.dir.join(name);
+            let written = fs::metadata(&path).and_then(|it| it.modified());
+            let written = written.map_err(|e| files::failed("cannot read", &path, e))?;
+            let text = files::read(&path)?.unwrap_or_default();
+            let age = written.elapsed().unwrap_or_default();
+            all.extend(text.lines().next().map(|token| (token.to_owned(), age)));
+        }
+        Ok(all)
+    }
+
+    /// Forgets all of them: the cluster is gone.
+    pub fn forget(&self) -> Result<()> {
+        for name in files::names(&self.dir)? {
+            files::remove(&self.dir.join(name))?;
+        }
         files::remove_empty(&self.dir)
     }
 
@@ -158,8 +182,16 @@ mod tests {
             launches.begin(&HostName::new("node2")).unwrap().token,
             first.token
         );
+        let under_way = launches.under_way().unwrap();
+        assert_eq!(under_way.len(), 2);
+        assert!(under_way.iter().any(|(token, _)| *token == first.token));
+        assert!(under_way[0].1 < Duration::from_secs(60));
         launches.finish(&host).unwrap();
         launches.finish(&host).unwrap();
+        assert_eq!(launches.under_way().unwrap().len(), 1);
+        launches.forget().unwrap();
+        launches.forget().unwrap();
+        assert!(launches.under_way().unwrap().is_empty());
         let next = launches.begin(&host).unwrap();
         assert_ne!(next.token, first.token);
         assert_ne!(next.public_key, first.public_key);

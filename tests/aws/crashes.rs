@@ -53,7 +53,7 @@ pub(crate) async fn a_launch_may_die_at_any_call() {
 }
 
 /// Five instances, three groups with all their rules, one key pair, and the keys as their tags say.
-async fn whole(lab: &Lab, number: usize) {
+pub(crate) async fn whole(lab: &Lab, number: usize) {
     let instances = lab.instances().await;
     let hosts: BTreeSet<&str> = instances
         .iter()

@@ -18,12 +18,15 @@ mod image;
 mod life;
 mod model;
 mod models;
+mod nature;
 mod proxy;
 mod questions;
+mod reality;
 mod rules;
 mod server;
 mod support;
 mod ways;
+mod xml;
 
 /// Says under which names the functions are tests.
 macro_rules! trials {
@@ -83,6 +86,10 @@ fn main() -> ExitCode {
         questions: what_may_be_wrong_is_a_doubt, an_address_that_is_taken_is_not_asked_for,
             keys_that_ec2_does_not_import_are_refused, the_key_itself_is_asked_about,
             the_quota_is_asked_before_anything_is_made, cpu_credits_are_for_burstable_types;
+        reality: what_is_known_late_is_waited_for, a_run_may_die_and_nobody_knows_yet_what_it_made,
+            a_token_is_believed_more_than_a_list, what_ends_slowly_is_waited_for,
+            a_quota_holds_at_the_launch, a_session_may_expire_at_any_moment,
+            bursts_of_throttling_are_waited_out, a_question_is_validated_first;
         ways: a_proxy_is_asked_for_the_way, what_is_no_proxy_is_refused,
             a_profile_of_aws_login_is_taken;
         rules: rules_follow_the_inventory, those_of_running_hosts_follow_too,

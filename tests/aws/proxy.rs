@@ -15,7 +15,7 @@ use std::{
     thread,
 };
 
-use crate::model::mistakes;
+use crate::{model::mistakes, nature::Nature, xml::Element};
 
 /// One call, as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,9 +79,10 @@ struct Shared {
     swallowed: AtomicBool,
     /// At most this many results a page.
     page: Mutex<Option<u32>>,
-    /// The answers to launches, by their tokens.
-    launched: Mutex<HashMap<String, Vec<u8>>>,
+    /// The launches and their answers, by their tokens.
+    launched: Mutex<HashMap<String, (String, Vec<u8>)>>,
     mistakes: Mutex<Vec<String>>,
+    nature: Nature,
 }
 
 impl Proxy {
@@ -107,6 +108,7 @@ impl Proxy {
             page: Mutex::default(),
             launched: Mutex::default(),
             mistakes: Mutex::default(),
+            nature: Nature::default(),
         });
         let port = listener.local_addr().unwrap().port();
         let desk = shared.clone();
@@ -142,6 +144,11 @@ impl Proxy {
 
     pub(crate) fn pages_of(&self, most: u32) {
         *self.shared.page.lock().unwrap() = Some(most);
+    }
+
+    /// How EC2 itself behaves here.
+    pub(crate) fn nature(&self) -> &Nature {
+        &self.shared.nature
     }
 
     /// The calls since the last time.
@@ -181,6 +188,9 @@ impl Shared {
         if let Some(mistakes) = self.mistakes_of(&call) {
             return Some(refusal(&call, "InvalidParameterValue", &mistakes));
         }
+        if let Some(json) = self.nature.quota_in_json(&call) {
+            return Some(response(200, &json));
+        }
         let judge = self.judge.lock().unwrap().clone();
         let body = match *self.page.lock().unwrap() {
             Some(most) if call.action.starts_with("ec2:Describe") => smaller(&body, most),
@@ -217,18 +227,73 @@ impl Shared {
             .parameter("ClientToken")
             .filter(|_| call.is("RunInstances"));
         if let Some(token) = token
-            && let Some(answer) = self.launched.lock().unwrap().get(token)
+            && let Some((asked, answer)) = self.launched.lock().unwrap().get(token)
         {
-            return answer.clone();
+            return match asked == body {
+                true => answer.clone(),
+                false => refusal(call, "IdempotentParameterMismatch", "other parameters"),
+            };
         }
-        let answer = self.forward(head, body);
+        let body = &self.by_token(body);
+        let answer = match self.strict && call.action.starts_with("ec2:") {
+            true => self.as_ec2_does(call, head, body),
+            false => self.forward(head, body),
+        };
         if let Some(token) = token
             && answer.starts_with(b"HTTP/1.1 200")
         {
             let mut launched = self.launched.lock().unwrap();
-            launched.insert(token.to_owned(), answer.clone());
+            launched.insert(token.to_owned(), (body.to_owned(), answer.clone()));
         }
         answer
+    }
+
+    /// moto cannot search by a token.
+    fn by_token(&self, body: &str) -> String {
+        let mut pairs = body.split('&');
+        let Some(filter) = pairs.find_map(|it| it.strip_suffix(".Name=client-token")) else {
+            return body.to_owned();
+        };
+        let value = format!("{filter}.Value.1=");
+        let token = pairs.find_map(|it| it.strip_prefix(&value)).unwrap();
+        let launched = self.launched.lock().unwrap();
+        let answer = launched.get(token).map(|it| String::from_utf8_lossy(&it.1));
+        let id = answer.and_then(|it| {
+            let (_, rest) = it.split_once("<instanceId>")?;
+            rest.split('<').next().map(str::to_owned)
+        });
+        let id = id.unwrap_or_else(|| "i-0".into());
+        body.replace(
+            &format!("{filter}.Name=client-token"),
+            &format!("{filter}.Name=instance-id"),
+        )
+        .replace(&format!("{value}{token}"), &format!("{value}{id}"))
+    }
+
+    fn as_ec2_does(&self, call: &Call, head: &[String], body: &str) -> Vec<u8> {
+        let call = &Call {
+            body: body.to_owned(),
+            ..call.clone()
+        };
+        let read = |body: &str| {
+            let answer = self.forward(head, body);
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            let (head, xml) = text.split_once("\r\n\r\n").unwrap_or_default();
+            match head.starts_with("HTTP/1.1 200") {
+                true => Ok(Element::parse(xml)),
+                false => Err((answer, xml.to_owned())),
+            }
+        };
+        let ask = |query: &str| {
+            let query = format!("{query}&Version=2016-11-15");
+            read(&query).unwrap_or_else(|(_, xml)| Element::parse(&xml))
+        };
+        let server = |body: &str| read(body).map_err(|(answer, _)| answer);
+        match self.nature.act(call, &ask, &server) {
+            Ok(Ok(answer)) => response(200, &answer.write()),
+            Ok(Err(answer)) => answer,
+            Err((code, said)) => refusal(call, code, &said),
+        }
     }
 
     /// The server's own answer.

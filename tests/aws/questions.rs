@@ -64,10 +64,8 @@ pub(crate) async fn what_may_be_wrong_is_a_doubt() {
     let stop = stop.instance_ids(lab.id_of("node1").await);
     stop.send().await.unwrap();
     let answer = preflight(&lab).await.unwrap();
-    assert!(
-        answer.doubts[0].contains("IncorrectInstanceState"),
-        "{answer:?}"
-    );
+    let told = |doubt: &String| doubt.contains("IncorrectInstanceState");
+    assert!(answer.doubts.iter().any(told), "{answer:?}");
     lab.proxy.pass_all();
     lab.remove().await.unwrap();
 }

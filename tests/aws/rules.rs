@@ -111,7 +111,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     let before = rules(&lab).await;
     lab.proxy.take();
     first.discover().await.unwrap();
-    assert_eq!(first.drift().await.unwrap(), [""; 0]);
+    assert_eq!(first.drift().await.unwrap().changes, [""; 0]);
     let calls = lab.proxy.take();
     assert_eq!(calls.len(), 2, "what is right costs one look: {calls:?}");
 
@@ -122,7 +122,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
         format!("security group pgherd-drift-{role} opens {ssh} to {new}; closes {ssh} to {old}")
     };
     assert_eq!(
-        second.drift().await.unwrap(),
+        second.drift().await.unwrap().changes,
         [
             ssh_alone("postgres"),
             ssh_alone("etcd"),
@@ -142,7 +142,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     wanted.extend(["haproxy 5000 <- 10.8.0.0/16", "haproxy 5001 <- 10.8.0.0/16"].map(String::from));
     assert_eq!(rules(&lab).await, wanted);
     assert_eq!(amending(&lab.proxy.take()), 6);
-    assert_eq!(second.drift().await.unwrap(), [""; 0]);
+    assert_eq!(second.drift().await.unwrap().changes, [""; 0]);
     second.repair(&lab.events).await.unwrap();
     assert_eq!(amending(&lab.proxy.take()), 0, "a second time does nothing");
 
@@ -157,7 +157,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     let opened = lab.ec2.authorize_security_group_ingress().group_id(id);
     opened.ip_permissions(world).send().await.unwrap();
     assert_eq!(
-        second.drift().await.unwrap(),
+        second.drift().await.unwrap().changes,
         ["security group pgherd-drift-postgres closes 5432 to 0.0.0.0/0"]
     );
     lab.proxy.judge(|call| match call.dry_run {
@@ -168,6 +168,17 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     assert!(
         error.what().contains("ec2:RevokeSecurityGroupIngress"),
         "{error:?}"
+    );
+    // An answer about something else stops nothing, and is told.
+    lab.proxy.judge(|call| match call.dry_run {
+        true => Verdict::Refuse("InvalidPermission.NotFound"),
+        false => Verdict::Pass,
+    });
+    let drift = second.drift().await.unwrap();
+    assert_eq!(drift.changes.len(), 1);
+    assert!(
+        drift.doubts[0].contains("EC2 answered InvalidPermission.NotFound"),
+        "{drift:?}"
     );
     lab.proxy.pass_all();
     second.repair(&lab.events).await.unwrap();
@@ -181,7 +192,7 @@ pub(crate) async fn a_host_is_in_the_groups_of_its_roles() {
     lab.proxy.take();
     let before = lab.provider();
     before.discover().await.unwrap();
-    assert_eq!(before.drift().await.unwrap(), [""; 0]);
+    assert_eq!(before.drift().await.unwrap().changes, [""; 0]);
     let looks = lab.proxy.take();
     assert_eq!(
         looks.iter().filter(|it| it.is("DescribeInstances")).count(),
@@ -204,10 +215,10 @@ pub(crate) async fn a_host_is_in_the_groups_of_its_roles() {
         .send()
         .await
         .unwrap();
-    assert_eq!(before.drift().await.unwrap(), [""; 0]);
+    assert_eq!(before.drift().await.unwrap().changes, [""; 0]);
 
     let after = other_roles(&lab);
-    let told = after.drift().await.unwrap();
+    let told = after.drift().await.unwrap().changes;
     assert_eq!(
         told,
         [
@@ -217,7 +228,7 @@ pub(crate) async fn a_host_is_in_the_groups_of_its_roles() {
     );
     lab.proxy.take();
     after.repair(&lab.events).await.unwrap();
-    assert_eq!(after.drift().await.unwrap(), [""; 0]);
+    assert_eq!(after.drift().await.unwrap().changes, [""; 0]);
     let wanted = BTreeSet::from([own.clone(), group(&lab, "haproxy").await]);
     assert_eq!(groups_of(&lab, &node4).await, wanted);
     lab.remove().await.unwrap();
@@ -285,7 +296,11 @@ pub(crate) async fn mending_may_die_at_any_call() {
             lab.proxy.pass_all();
             let next = provider(&lab, &wanted, "10.9.0.0/16");
             next.repair(&lab.events).await.unwrap();
-            assert_eq!(next.drift().await.unwrap(), [""; 0], "call {number}");
+            assert_eq!(
+                next.drift().await.unwrap().changes,
+                [""; 0],
+                "call {number}"
+            );
             let all = rules(&lab).await;
             let operators = all.iter().filter(|it| it.contains("203.0.113."));
             assert!(operators.clone().all(|it| it.ends_with(&wanted)), "{all:?}");

@@ -10,6 +10,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 mod hypervisor;
 #[path = "../aws/model.rs"]
 mod model;
+#[path = "../aws/nature.rs"]
+#[expect(dead_code, reason = "other tests need the rest of it")]
+mod nature;
 #[path = "../aws/proxy.rs"]
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod proxy;
@@ -18,6 +21,8 @@ mod server;
 #[path = "../lab/support.rs"]
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod support;
+#[path = "../aws/xml.rs"]
+mod xml;
 
 use hypervisor::{Down, Hypervisor, direct};
 use proxy::Proxy;
@@ -48,7 +53,7 @@ fn soak_bare_hosts_come_to_a_cluster_and_go() {
 )]
 fn life(image: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let subnet = runtime.block_on(make_subnet());
+    let subnet = runtime.block_on(make_subnet(NETWORK));
     // What this machine trusts, the hosts must.
     let trusted = std::env::var("SSL_CERT_FILE");
     let trusted = trusted.unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
@@ -268,14 +273,14 @@ fn only_root_may_ask_for_user_data(lab: &Lab) {
     shut_out("node4");
 }
 
-async fn make_subnet() -> String {
+async fn make_subnet(network: &str) -> String {
     let ec2 = direct();
-    let made = ec2.create_vpc().cidr_block(NETWORK).send().await.unwrap();
+    let made = ec2.create_vpc().cidr_block(network).send().await.unwrap();
     let vpc = made.vpc.unwrap().vpc_id.unwrap();
     let made = ec2
         .create_subnet()
         .vpc_id(vpc)
-        .cidr_block(NETWORK)
+        .cidr_block(network)
         .send()
         .await;
     made.unwrap().subnet.unwrap().subnet_id.unwrap()

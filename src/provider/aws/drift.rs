@@ -58,18 +58,21 @@ impl Drift {
             .collect()
     }
 
-    /// Asks whether it may be put right; changes nothing.
-    pub(super) async fn ask(&self, ec2: &Client) -> Result<()> {
+    /// Asks whether it may be put right, and returns what EC2 said that is not about that; changes nothing.
+    pub(super) async fn ask(&self, ec2: &Client) -> Result<Vec<String>> {
         let (rules, memberships) = tokio::join!(
             future::join_all(self.rules.iter().map(|it| it.ask(ec2))),
             future::join_all(self.memberships.iter().map(|it| it.ask(ec2))),
         );
-        let memberships = memberships.into_iter().filter_map(Result::err);
-        let refused = rules.into_iter().flatten().chain(memberships);
-        let refused = refused
-            .map(|failure| Error::from(failure).left("nothing was changed"))
-            .collect();
-        together(refused, |count| format!("{count} things are not allowed"))
+        let (mut doubts, mut refused) = (Vec::new(), Vec::new());
+        for answer in rules.into_iter().flatten().chain(memberships) {
+            match answer {
+                Ok(doubt) => doubts.extend(doubt),
+                Err(failure) => refused.push(Error::from(failure).left("nothing was changed")),
+            }
+        }
+        together(refused, |count| format!("{count} things are not allowed"))?;
+        Ok(doubts)
     }
 
     /// Puts it right, as far as it can be.

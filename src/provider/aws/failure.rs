@@ -18,20 +18,33 @@ const NOT_ALLOWED: [&str; 3] = [
 ];
 
 /// To those whose credentials are no good.
-const NOT_TAKEN: [&str; 6] = [
+const NOT_TAKEN: [&str; 7] = [
     "AuthFailure",
-    "InvalidClientTokenId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "RequestExpired",
     "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
 ];
+
+/// To those whose credentials were good for a while.
+const EXPIRED: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
 
 /// To accounts that may not yet, or no longer.
 const NOT_READY: [&str; 3] = ["OptInRequired", "PendingVerification", "Blocked"];
 
 /// To those who ask too often.
 const THROTTLED: [&str; 3] = ["RequestLimitExceeded", "Throttling", "ThrottlingException"];
+
+/// From which nobody can tell what was done.
+const UNSURE: [&str; 5] = [
+    "InternalError",
+    "InternalFailure",
+    "ServiceUnavailable",
+    "Unavailable",
+    "an unknown answer",
+];
 
 /// A call that did not go well.
 #[derive(Debug, Clone)]
@@ -55,8 +68,14 @@ impl Failure {
         self.code.is_some()
             && !self.is(&NOT_ALLOWED)
             && !self.is(&NOT_TAKEN)
+            && !self.is(&EXPIRED)
             && !self.is(&NOT_READY)
             && !self.is(&THROTTLED)
+    }
+
+    /// Whether EC2 has looked at the call and done nothing, so that no earlier attempt has done it either.
+    pub(super) fn is_final(&self) -> bool {
+        self.is_about_parameters() && !self.is(&NOT_YET) && !self.is(&UNSURE)
     }
 
     /// An answer that says nothing.
@@ -120,6 +139,11 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
             cannot(Code::AwsCredentials, "AWS does not accept these credentials")
                 .hint("log in again (`aws login`, `aws sso login`), or see AWS_PROFILE and provider.profile")
                 .hint("a region that needs an opt-in refuses credentials of accounts without it")
+        }
+        code if EXPIRED.contains(&code) => {
+            cannot(Code::AwsCredentials, "the credentials have expired")
+                .hint("log in again (`aws login`, `aws sso login`), then run the same command again: it takes up from here")
+                .hint("AWS says the same to a machine whose clock is off: compare it with `date -u`")
         }
         "InsufficientInstanceCapacity" => {
             cannot(Code::AwsNoCapacity, "the zone has no capacity for it now")

@@ -13,6 +13,7 @@ use super::{
     Tags,
     failure::{Doing, Failure, NOT_YET, allowed, insist},
     instance::{filter, of_cluster, tag},
+    late::{LATE, seen},
     rules::{self, Difference},
 };
 use crate::{
@@ -140,8 +141,8 @@ pub(super) struct Amendment {
 
 impl Amendment {
     /// Asks whether it would be allowed; changes nothing.
-    pub(super) async fn ask(&self, ec2: &Client) -> Vec<Failure> {
-        let mut refused = Vec::new();
+    pub(super) async fn ask(&self, ec2: &Client) -> Vec<Result<Option<String>, Failure>> {
+        let mut answers = Vec::new();
         if !self.difference.missing.is_empty() {
             let asked = ec2
                 .authorize_security_group_ingress()
@@ -150,11 +151,10 @@ impl Amendment {
                 .dry_run(true)
                 .send()
                 .await;
-            let asked = asked.doing(format!(
+            answers.push(allowed(asked.doing(format!(
                 "add rules to {} (ec2:AuthorizeSecurityGroupIngress)",
                 self.name
-            ));
-            refused.extend(allowed(asked).err());
+            ))));
         }
         if !self.difference.extra.is_empty() {
             let asked = ec2
@@ -164,13 +164,12 @@ impl Amendment {
                 .dry_run(true)
                 .send()
                 .await;
-            let asked = asked.doing(format!(
+            answers.push(allowed(asked.doing(format!(
                 "take rules from {} (ec2:RevokeSecurityGroupIngress)",
                 self.name
-            ));
-            refused.extend(allowed(asked).err());
+            ))));
         }
-        refused
+        answers
     }
 
     /// Adds what is missing, and then takes away what is too much.
@@ -242,6 +241,8 @@ async fn create(
 }
 
 /// A group of that name that a moment ago was not listed as the cluster's.
+///
+/// A run that died the moment before may have made it: then it is listed, and has its tags, a little later.
 async fn taken(
     ec2: &Client,
     cluster: &str,
@@ -249,20 +250,19 @@ async fn taken(
     vpc: &str,
 ) -> Result<(Role, SecurityGroup)> {
     let name = name(cluster, role);
-    let groups = ec2
-        .describe_security_groups()
-        .filters(filter("group-name", [name.as_str()]))
-        .filters(filter("vpc-id", [vpc]))
-        .send()
-        .await
-        .doing("look at a security group")?;
-    let group = groups
-        .security_groups
-        .unwrap_or_default()
-        .into_iter()
-        .next();
-    match group {
-        // Made by a run that died the moment before.
+    let tagged = seen(LATE, || async {
+        let groups = ec2
+            .describe_security_groups()
+            .filters(filter("group-name", [name.as_str()]))
+            .filters(filter("vpc-id", [vpc]))
+            .send()
+            .await
+            .doing("look at a security group")?;
+        let groups = groups.security_groups.unwrap_or_default();
+        Ok(groups.into_iter().find(|it| !it.tags().is_empty()))
+    })
+    .await?;
+    match tagged {
         Some(group) if tag(group.tags(), CLUSTER_LABEL) == Some(cluster) => Ok((role, group)),
         _ => Err(Error::new(
             Code::NameTaken,

@@ -8,7 +8,10 @@ use aws_sdk_ec2::{
     types::{Filter, Instance, InstanceStateName as State, StateReason, Tag},
 };
 
-use super::failure::{Doing, Failure};
+use super::{
+    failure::{Doing, Failure},
+    vcpus::counted,
+};
 use crate::{
     error::{Code, Error, Result},
     inventory::{Connect, HostName},
@@ -52,6 +55,8 @@ pub(super) struct Found {
     /// When it was launched, in seconds since 1970, and by whom.
     pub(super) launched: i64,
     pub(super) by: Option<String>,
+    /// What it takes of the account's quota while it runs.
+    pub(super) vcpus: i32,
     /// Why it is in its state, where EC2 says so.
     pub(super) reason: Option<String>,
 }
@@ -88,6 +93,7 @@ impl Found {
             vpc: instance.vpc_id().map(str::to_owned),
             launched: instance.launch_time().map_or(0, DateTime::secs),
             by: tag(BY),
+            vcpus: counted(&instance),
             reason: instance.state_reason().map(in_words),
             id: instance.instance_id?,
         })
@@ -95,6 +101,11 @@ impl Found {
 
     pub(super) fn is_alive(&self) -> bool {
         ALIVE.contains(&self.state)
+    }
+
+    /// Whether `up` starts it.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped | State::Stopping)
     }
 
     /// Where SSH goes, once there is such an address.

@@ -1,11 +1,16 @@
 //! The public key that new hosts accept.
 
-use aws_sdk_ec2::{Client, primitives::Blob, types::ResourceType};
+use aws_sdk_ec2::{
+    Client,
+    primitives::{Blob, DateTime},
+    types::{KeyPairInfo, ResourceType},
+};
 
 use super::{
     Tags,
     failure::{Doing, Failure, allowed},
     instance::{Found, filter, tag},
+    late::{LATE, seen},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -41,7 +46,31 @@ pub(super) fn name(cluster: &str) -> String {
 }
 
 /// Its public key, if there is such a key pair, and whether it is the cluster's.
+///
+/// One that was imported a moment ago may have no tags yet.
 pub(super) async fn find(ec2: &Client, cluster: &str) -> Result<Option<(String, bool)>, Failure> {
+    let settled = seen(LATE, || async {
+        let pair = look(ec2, cluster).await?;
+        let comes = pair.as_ref().is_some_and(has_no_tags_yet);
+        Ok((!comes).then_some(pair))
+    });
+    let pair = match settled.await? {
+        Some(pair) => pair,
+        None => look(ec2, cluster).await?,
+    };
+    Ok(pair.map(|pair| {
+        let ours = tag(pair.tags(), CLUSTER_LABEL) == Some(cluster);
+        (pair.public_key().unwrap_or_default().to_owned(), ours)
+    }))
+}
+
+fn has_no_tags_yet(pair: &KeyPairInfo) -> bool {
+    let age = |it: &DateTime| jiff::Timestamp::now().as_second() - it.secs();
+    let is_new = pair.create_time().is_some_and(|it| age(it) < 10);
+    pair.tags().is_empty() && is_new
+}
+
+async fn look(ec2: &Client, cluster: &str) -> Result<Option<KeyPairInfo>, Failure> {
     let name = name(cluster);
     let answer = ec2
         .describe_key_pairs()
@@ -50,11 +79,7 @@ pub(super) async fn find(ec2: &Client, cluster: &str) -> Result<Option<(String, 
         .send()
         .await
         .doing("look for the key pair")?;
-    let found = answer.key_pairs().first().map(|pair| {
-        let ours = tag(pair.tags(), CLUSTER_LABEL) == Some(cluster);
-        (pair.public_key().unwrap_or_default().to_owned(), ours)
-    });
-    Ok(found)
+    Ok(answer.key_pairs.unwrap_or_default().into_iter().next())
 }
 
 /// Asks whether a key pair could be imported.
@@ -130,10 +155,14 @@ pub(super) async fn ensure(
         .await
         .doing(format!("import the key pair {name}"));
     match imported {
-        // A call that was repeated, since its answer was lost.
+        // A call that was repeated, since its answer was lost, or one of a run that died.
         Err(failure) if failure.is(&["InvalidKeyPair.Duplicate"]) => {
-            match find(ec2, cluster).await? {
-                Some((known, true)) if same(&known, public_key) => Ok(()),
+            let found = seen(LATE, || async {
+                let found = find(ec2, cluster).await?;
+                Ok(found.filter(|(known, ours)| !ours || same(known, public_key)))
+            });
+            match found.await? {
+                Some((_, true)) => Ok(()),
                 found => check(cluster, found.as_ref()).and(Err(failure.into())),
             }
         }

@@ -18,6 +18,7 @@ use super::{
     groups,
     instance::{self, ALIVE, Found},
     key_pair,
+    late::{LATE, seen},
     request::{Made, Spec, run_instance},
     rival,
     survey::Survey,
@@ -69,6 +70,10 @@ impl Launch<'_> {
             .map(|it| (it.host.clone(), it.id.clone()))
             .collect();
         if let Some(survey) = survey {
+            // Before anything is made, so that a `down` after a run that dies now knows that lists lag.
+            for host in hosts.iter().filter(|it| survey.places.contains_key(it)) {
+                self.launches.begin(host)?;
+            }
             let (groups, ()) = tokio::try_join!(
                 groups::ensure(
                     self.ec2,
@@ -101,6 +106,9 @@ impl Launch<'_> {
         }
         if let Err(error) = self.start(alive).await {
             failures.push(error);
+            for found in alive.iter().filter(|it| it.is_stopped()) {
+                ids.remove(&found.host);
+            }
         }
         let (running, lost) = self.wait_running(&ids, &mine).await?;
         failures.extend(lost);
@@ -172,7 +180,11 @@ impl Launch<'_> {
             user_data: &user_data,
             by: &self.access.holder.by,
         };
-        let retried = [&NOT_YET[..], &["InvalidIPAddress.InUse"]].concat();
+        let retried = [
+            &NOT_YET[..],
+            &["InvalidAMIID.NotFound", "InvalidIPAddress.InUse"],
+        ]
+        .concat();
         let ran = insist(&retried, ADDRESS, || {
             let call = run_instance(self.ec2, &spec, &self.tags, Some(&made));
             let doing = format!(
@@ -193,37 +205,21 @@ impl Launch<'_> {
             Err(failure) if failure.is(&["IdempotentInstanceTerminated"]) => Ok(None),
             // The inventory has changed since the run that died with this token.
             Err(failure) if failure.is(&["IdempotentParameterMismatch"]) => {
-                Ok(self.by_token(&launch.token).await?)
+                let made = seen(LATE, || by_token(self.ec2, &launch.token)).await?;
+                Ok(made.filter(|it| it.lives).map(|it| it.id))
             }
-            Err(failure) => Err(failure.into()),
+            Err(failure) => {
+                if failure.is_final() {
+                    self.launches.finish(host)?;
+                }
+                Err(failure.into())
+            }
         }
-    }
-
-    async fn by_token(&self, token: &str) -> Result<Option<String>, Failure> {
-        let answer = self
-            .ec2
-            .describe_instances()
-            .filters(instance::filter("client-token", [token]))
-            .filters(instance::filter(
-                "instance-state-name",
-                ALIVE.iter().map(State::as_str),
-            ))
-            .send()
-            .await
-            .doing("look for an instance that an earlier run has launched")?;
-        let mut all = answer
-            .reservations()
-            .iter()
-            .flat_map(Reservation::instances);
-        Ok(all.find_map(|it| it.instance_id()).map(str::to_owned))
     }
 
     /// Starts what is stopped, in one call.
     async fn start(&self, alive: &[Found]) -> Result<()> {
-        let stopped: Vec<&Found> = alive
-            .iter()
-            .filter(|it| matches!(it.state, State::Stopped | State::Stopping))
-            .collect();
+        let stopped: Vec<&Found> = alive.iter().filter(|it| it.is_stopped()).collect();
         if stopped.is_empty() {
             return Ok(());
         }
@@ -383,6 +379,33 @@ impl Launch<'_> {
             Connect::Private => error.hint("private addresses are reached only from inside the VPC; elsewhere: provider.connect: public"),
         }
     }
+}
+
+/// What a token has launched.
+pub(super) struct Launched {
+    id: String,
+    lives: bool,
+}
+
+/// Also what has ended since; nothing where the token has launched nothing, or not for long enough.
+pub(super) async fn by_token(ec2: &Client, token: &str) -> Result<Option<Launched>, Failure> {
+    let answer = ec2
+        .describe_instances()
+        .filters(instance::filter("client-token", [token]))
+        .send()
+        .await
+        .doing("look for an instance that an earlier run has launched")?;
+    let mut all = answer
+        .reservations()
+        .iter()
+        .flat_map(Reservation::instances);
+    Ok(all.find_map(|it| {
+        let state = it.state().and_then(|it| it.name());
+        Some(Launched {
+            id: it.instance_id()?.to_owned(),
+            lives: state.is_none_or(|state| ALIVE.contains(state)),
+        })
+    }))
 }
 
 fn ended(found: &Found) -> Error {

@@ -71,13 +71,12 @@ pub(super) fn wrong(
 
 impl Membership {
     /// Asks whether it would be allowed; changes nothing.
-    pub(super) async fn ask(&self, ec2: &Client) -> Result<(), Failure> {
+    pub(super) async fn ask(&self, ec2: &Client) -> Result<Option<String>, Failure> {
         let asked = self.call(ec2).dry_run(true).send().await;
         allowed(asked.doing(format!(
             "put {} into other groups (ec2:ModifyNetworkInterfaceAttribute)",
             self.host
         )))
-        .map(drop)
     }
 
     pub(super) async fn apply(&self, ec2: &Client) -> Result<(), Failure> {

@@ -14,7 +14,8 @@ use self::{
     request::Spec, survey::Survey,
 };
 use super::{
-    Access, CLUSTER_LABEL, ID_LABEL, Machine, Preflight, Provider, Resource, refuse_hosts_of_others,
+    Access, CLUSTER_LABEL, Drifted, ID_LABEL, Machine, Preflight, Provider, Resource,
+    refuse_hosts_of_others,
 };
 use crate::{
     error::{Error, Result},
@@ -31,6 +32,7 @@ mod groups;
 mod image;
 mod instance;
 mod key_pair;
+mod late;
 mod launch;
 mod membership;
 mod placement;
@@ -45,6 +47,7 @@ mod rival;
 mod rules;
 mod survey;
 mod user_data;
+mod vcpus;
 
 #[cfg(test)]
 pub(crate) use rules::shown as rules_shown;
@@ -94,6 +97,14 @@ impl AwsProvider {
     fn missing(hosts: &[HostName], alive: &[Found]) -> Vec<HostName> {
         let there = |host: &&HostName| alive.iter().any(|it| it.host == **host);
         hosts.iter().filter(|host| !there(host)).cloned().collect()
+    }
+
+    /// Whether the account may run again what is stopped.
+    async fn quota_of_stopped(&self, account: &Account, alive: &[Found]) -> Result<Vec<String>> {
+        let stopped: Vec<&Found> = alive.iter().filter(|it| it.is_stopped()).collect();
+        let launched = BTreeMap::new();
+        let doubt = quota::check(account, &launched, &self.settings, &stopped).await?;
+        Ok(Vec::from_iter(doubt))
     }
 
     async fn survey(
@@ -187,7 +198,10 @@ impl Provider for AwsProvider {
             )?;
             let missing = Self::missing(hosts, &alive);
             let mut preflight = match missing.is_empty() {
-                true => Preflight::default(),
+                true => Preflight {
+                    doubts: self.quota_of_stopped(account, &alive).await?,
+                    ..Preflight::default()
+                },
                 false => {
                     self.ask_beforehand(account, &missing, &alive, public_key)
                         .await?
@@ -248,7 +262,7 @@ impl Provider for AwsProvider {
         }
     }
 
-    async fn drift(&self) -> Result<Vec<String>> {
+    async fn drift(&self) -> Result<Drifted> {
         let account = self.account().await?;
         let discovered = self.discovered.lock().await.take();
         let alive = match discovered {
@@ -256,8 +270,9 @@ impl Provider for AwsProvider {
             None => instance::alive(&account.ec2, &self.inventory.cluster).await?,
         };
         let drift = self.find_drift(account, &alive).await?;
-        drift.ask(&account.ec2).await?;
-        Ok(drift.into_lines())
+        let doubts = drift.ask(&account.ec2).await?;
+        let changes = drift.into_lines();
+        Ok(Drifted { changes, doubts })
     }
 
     async fn repair(&self, events: &Events) -> Result<()> {
@@ -290,12 +305,20 @@ impl Provider for AwsProvider {
 
     async fn resources(&self) -> Result<Vec<Resource>> {
         let account = self.account().await?;
-        Ok(removal::resources(&account.ec2, &self.inventory.cluster).await?)
+        let (ec2, cluster) = (&account.ec2, &self.inventory.cluster);
+        removal::await_launches(ec2, &Launches::of(&self.inventory)?).await?;
+        Ok(removal::resources(ec2, cluster).await?)
     }
 
     async fn remove(&self, resources: &[Resource], events: &Events) -> Result<()> {
         let account = self.account().await?;
-        match removal::remove(&account.ec2, resources, events).await {
+        let ec2 = &account.ec2;
+        let removed = async {
+            removal::remove(ec2, resources, events).await?;
+            Launches::of(&self.inventory)?.forget()?;
+            removal::await_forgotten(ec2, &self.inventory.cluster, resources).await
+        };
+        match removed.await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.left(account, error, REMOVED).await),
         }

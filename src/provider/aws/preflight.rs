@@ -31,10 +31,11 @@ impl AwsProvider {
     ) -> Result<Preflight> {
         let cluster = &self.inventory.cluster;
         let survey = self.survey(account, missing, alive).await?;
+        let to_start: Vec<&Found> = alive.iter().filter(|it| it.is_stopped()).collect();
         let (groups, key, quota, taken) = tokio::try_join!(
             async { Ok::<_, Error>(groups::find(&account.ec2, cluster, &survey.vpc).await?) },
             async { Ok(key_pair::find(&account.ec2, cluster).await?) },
-            quota::check(account, &survey.places, &self.settings),
+            quota::check(account, &survey.places, &self.settings, &to_start),
             async { Ok(self.taken_addresses(account, &survey).await?) },
         )?;
         key_pair::check(cluster, key.as_ref())?;
@@ -235,8 +236,8 @@ impl AwsProvider {
         account: &Account,
         alive: &[Found],
     ) -> Result<Option<String>> {
-        let stopped = alive.iter().filter(|it| it.state == State::Stopped);
-        let ids: Vec<String> = stopped.map(|it| it.id.clone()).collect();
+        let all = alive.iter().filter(|it| it.state == State::Stopped);
+        let ids: Vec<String> = all.map(|it| it.id.clone()).collect();
         if ids.is_empty() {
             return Ok(None);
         }

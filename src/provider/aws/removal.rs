@@ -13,13 +13,15 @@ use super::{
     failure::{Doing, Failure, insist},
     groups,
     instance::{self, of_cluster, tag},
-    rules,
+    late::{LATE, seen},
+    launch, rules,
 };
 use crate::{
     error::{Code, Error, Result},
     event::{Event, Events, HostState},
     inventory::HostName,
     provider::{HOST_LABEL, ID_LABEL, Resource},
+    workspace::Launches,
 };
 
 pub(super) const INSTANCE: &str = "instance";
@@ -153,6 +155,30 @@ async fn pairs(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
     Ok(found
         .filter_map(|it| resource(KEY_PAIR, it.key_pair_id(), it.key_name(), it.tags()))
         .collect())
+}
+
+/// Waits for instances that a run has asked for just before it died: lists do not have them at once.
+pub(super) async fn await_launches(ec2: &Client, launches: &Launches) -> Result<()> {
+    for (token, age) in launches.under_way()? {
+        let left = LATE.saturating_sub(age);
+        seen(left, || launch::by_token(ec2, &token)).await?;
+    }
+    Ok(())
+}
+
+/// Waits until what was removed is listed no more, so that nobody takes it for something that is left.
+pub(super) async fn await_forgotten(
+    ec2: &Client,
+    cluster: &str,
+    removed: &[Resource],
+) -> Result<()> {
+    let forgotten = seen(LATE, || async {
+        let left = resources(ec2, cluster).await?;
+        let listed = left.iter().any(|it| removed.iter().any(|r| r.id == it.id));
+        Ok((!listed).then_some(()))
+    });
+    forgotten.await?;
+    Ok(())
 }
 
 /// Removes `resources` and waits until they are gone; what has gone already is no error.

@@ -64,6 +64,7 @@ mod tests {
             groups: Vec::new(),
             launched,
             by: Some("anna@laptop".into()),
+            vcpus: 2,
             reason: None,
         }
     }

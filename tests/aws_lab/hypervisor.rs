@@ -44,6 +44,8 @@ struct Power {
     /// Those that are not to shut their systems down: `SkipOsShutdown`.
     cut: Mutex<BTreeSet<String>>,
     downs: Mutex<Vec<(String, Down)>>,
+    /// Those that are to end. moto says at once that they have, and may give their addresses to others.
+    ending: Mutex<BTreeSet<String>>,
 }
 
 impl Power {
@@ -54,13 +56,25 @@ impl Power {
         }
         let ids = (1..).map_while(|n| call.parameter(&format!("InstanceId.{n}")));
         let skip = call.parameter("SkipOsShutdown") == Some("true");
-        let mut cut = self.cut.lock().unwrap();
         for id in ids {
+            let mut cut = self.cut.lock().unwrap();
             match skip {
                 true => cut.insert(id.to_owned()),
                 false => cut.remove(id),
             };
+            drop(cut);
+            if call.is("TerminateInstances") && self.ending.lock().unwrap().insert(id.to_owned()) {
+                let name = format!("name={id}");
+                let runs = docker(&["ps", "-q", "--filter", &name]);
+                if !runs.is_empty() {
+                    self.off(id);
+                }
+            }
         }
+    }
+
+    fn is_ending(&self, id: &str) -> bool {
+        self.ending.lock().unwrap().contains(id)
     }
 
     fn off(&self, id: &str) {
@@ -248,9 +262,10 @@ async fn follow(ec2: &Client, power: &Power, cluster: &str, image: &str, network
     for instance in instances(ec2, cluster).await {
         let id = instance.instance_id().unwrap();
         match (state(&instance), there.get(id).map(String::as_str)) {
+            ("running", _) if power.is_ending(id) => {}
             ("running", None) => boot(ec2, &instance, cluster, image, network).await,
             ("running", Some("exited")) => drop(docker(&["start", id])),
-            ("stopped" | "terminated", Some("running")) => power.off(id),
+            ("stopped" | "terminated", Some("running")) if !power.is_ending(id) => power.off(id),
             ("terminated", Some(_)) => drop(docker(&["rm", "-f", "-v", id])),
             _ => {}
         }

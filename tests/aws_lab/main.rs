@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+mod acceptance;
 mod hypervisor;
 #[path = "../aws/model.rs"]
 mod model;

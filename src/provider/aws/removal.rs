@@ -159,10 +159,11 @@ async fn pairs(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
 
 /// Waits for instances that a run has asked for just before it died: lists do not have them at once.
 pub(super) async fn await_launches(ec2: &Client, launches: &Launches) -> Result<()> {
-    for (token, age) in launches.under_way()? {
-        let left = LATE.saturating_sub(age);
-        seen(left, || launch::by_token(ec2, &token)).await?;
-    }
+    let all = launches.under_way()?.into_iter();
+    let waits = all.map(|(token, age)| async move {
+        seen(LATE.saturating_sub(age), || launch::by_token(ec2, &token)).await
+    });
+    future::try_join_all(waits).await?;
     Ok(())
 }
 

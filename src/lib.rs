@@ -25,6 +25,7 @@ pub mod machine;
 pub mod mask;
 pub mod plan;
 pub(crate) mod poll;
+pub mod prepared;
 pub mod provider;
 pub mod quantity;
 pub mod relay;

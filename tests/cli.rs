@@ -23,7 +23,7 @@ mod codes;
 #[path = "cli/shells.rs"]
 mod shells;
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "init",
     "plan",
     "up",
@@ -37,6 +37,7 @@ const VERBS: [&str; 22] = [
     "restart",
     "failover",
     "drill",
+    "image",
     "rotate",
     "ssh",
     "psql",
@@ -148,6 +149,10 @@ fn help_of_the_whole_and_of_each_verb() {
     for verb in VERBS {
         let help = desk.expect(0, &[verb, "--help"]).stdout;
         insta::assert_snapshot!(format!("help-{verb}"), help);
+    }
+    for what in ["build", "list", "remove"] {
+        let help = desk.expect(0, &["image", what, "--help"]).stdout;
+        insta::assert_snapshot!(format!("help-image-{what}"), help);
     }
     for what in ["certs", "secrets", "ssh"] {
         let help = desk.expect(0, &["rotate", what, "--help"]).stdout;

@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValu
 
 use super::{console::Console, drill};
 use crate::{
-    engine::context::{Context, Source},
+    engine::{
+        context::{Context, Source},
+        image,
+    },
     error::Result,
     inventory::{self, Inventory, ProviderKind},
     workspace::Workspace,
@@ -76,7 +79,7 @@ impl Global {
         Context::existing(self.source(console)?).await
     }
 
-    fn source(&self, console: &Console) -> Result<Source<'_>> {
+    pub(super) fn source(&self, console: &Console) -> Result<Source<'_>> {
         Ok(Source {
             inventory: self.load()?,
             templates: self.templates.as_deref(),
@@ -264,6 +267,16 @@ pub enum Verb {
         #[command(subcommand)]
         what: Rotate,
     },
+    /// Make and look after images from which hosts come up in a fraction of the time
+    #[command(
+        after_help = "An image holds the packages and Patroni; no key, no password, nothing of a cluster. Hosts are made\n\
+                      from the newest that fits with `image: prepared` under `provider` in the inventory.\n\n\
+                      Example:\n  pgherd image build && pgherd up"
+    )]
+    Image {
+        #[command(subcommand)]
+        what: Image,
+    },
     /// Open a shell on a host, or run a command there
     #[command(
         after_help = "Examples:\n  pgherd ssh node1 -- patronictl list\n  pgherd ssh --close"
@@ -390,6 +403,36 @@ pub enum Rotate {
     },
 }
 
+/// What becomes of images.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Image {
+    /// Make an image of what the inventory's hosts need
+    #[command(
+        after_help = "It is made of a host that is there for this alone, and goes again whatever comes of it; what a killed\n\
+                      build has left goes at the next.\n\n\
+                      Example:\n  pgherd image build --yes"
+    )]
+    Build {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Show which images there are, what they hold and cost, and which one this cluster would use
+    #[command(
+        after_help = "Example:\n  pgherd image list --json | jq '.images[] | select(.used_next)'"
+    )]
+    List,
+    /// Remove an image that pgherd has made, and all that it takes up
+    #[command(after_help = "Example:\n  pgherd image remove ami-0123456789abcdef0")]
+    Remove {
+        /// The image's id or name, as `pgherd image list` shows it
+        id: String,
+        /// Do not ask for the image's id
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
 impl Verb {
     /// Whether Ctrl-C is for pgherd. Otherwise it is for the program that has the terminal.
     pub fn can_be_interrupted(&self) -> bool {
@@ -404,6 +447,8 @@ impl Verb {
         match self {
             // The fault is repaired first: a host may have to boot.
             Verb::Drill(_) | Verb::Switchover { .. } => Duration::from_secs(300),
+            // The builder is removed.
+            Verb::Image { .. } => image::CLEARANCE,
             // The table of its clients is dropped.
             Verb::Restart { .. } => Duration::from_secs(30),
             _ => Duration::from_secs(3),

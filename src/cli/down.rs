@@ -4,7 +4,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Global, console::Console};
 use crate::{
-    engine::remove::{self, Request},
+    engine::{
+        image,
+        remove::{self, Request},
+    },
     error::Result,
     report::{self, Summary, Terminal},
     workspace::Workspace,
@@ -27,6 +30,7 @@ pub(super) async fn run(
     };
     let stays = removed.stays.into_iter().map(|what| ("stays", what));
     let mut kept: Vec<(&str, String)> = stays.collect();
+    kept.extend(image::stays(&context).await.map(|what| ("stays", what)));
     if removed.kept_secrets {
         let dir = context.inventory.workspace_dir();
         kept.push(("kept", dir.display().to_string()));

@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-pub use self::args::{Cli, Global, Rotate, Verb};
+pub use self::args::{Cli, Global, Image, Rotate, Verb};
 use crate::{
     engine::{apply::Verb as Applying, operate::Operation, remove},
     error::{Code, Error, Result},
@@ -17,6 +17,7 @@ mod connect;
 mod console;
 mod down;
 mod drill;
+mod image;
 mod init;
 mod manual;
 mod operate;
@@ -94,6 +95,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         }
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Rotate { what } => rotate::run(global, what, terminal, cancel).await?,
+        Verb::Image { what } => image::run(global, &what, terminal, cancel).await?,
         Verb::Ssh {
             host: Some(host),
             command,

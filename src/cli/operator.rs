@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{apply, console::Console, down, drill, operate, rotate, switchover};
+use super::{apply, console::Console, down, drill, image, operate, rotate, switchover};
 use crate::{
     engine::operator::{Answer, Begun, Operator, Question},
     error::{Error, Result},
@@ -103,6 +103,17 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
             let question = format!("Remove {name} for good?");
             console
                 .ask(|it| it.say(&text), &question, Expected::Word(name))
+                .await
+        }
+        Question::Prepare { recipes, outlook } => {
+            let text = image::outline(recipes, &outlook.made, &outlook.doubts);
+            console.ask(|it| it.say(&text), THIS, Expected::Yes).await
+        }
+        Question::Discard { image } => {
+            let text = image::removal(image);
+            let question = format!("Remove the image {} for good?", image.id);
+            console
+                .ask(|it| it.say(&text), &question, Expected::Word(&image.id))
                 .await
         }
         Question::Break {

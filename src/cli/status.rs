@@ -11,6 +11,7 @@ use crate::{
         context::Context,
         drill::repair,
         hosts::HostStatus,
+        image,
         status::{self, Mark, Rows, Status},
         unfinished,
     },
@@ -28,6 +29,9 @@ pub(super) async fn run(global: &Global, terminal: &Terminal) -> Result<()> {
         print(&status, &context, &hosts.absent(), terminal);
         for note in unfinished::notes(&context)? {
             terminal.say(&note);
+        }
+        for note in image::notes(&context).await {
+            terminal.say(&format!("note: {note}"));
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ use crate::{
     given,
     inventory::{Host, HostName, Inventory, PgVersion},
     machine::Machine,
+    prepared,
     provider::{self, Provider},
     render::Templates,
     workspace::{Renewal, Request, RunLock, Usage, Workspace},
@@ -53,7 +54,8 @@ impl Context {
             Some(dir) => Templates::with_overrides(dir)?,
             None => Templates::embedded()?,
         };
-        let provider = provider::from_inventory(&source.inventory)?;
+        let requirements = templates.text(prepared::REQUIREMENTS);
+        let provider = provider::with_requirements(&source.inventory, requirements)?;
         let workspace = open(&source.inventory)?;
         Ok(Self {
             inventory: source.inventory,
@@ -94,7 +96,10 @@ impl Context {
             host.roles.dedup();
         }
         Ok(Self {
-            provider: provider::from_inventory(&inventory)?,
+            provider: provider::with_requirements(
+                &inventory,
+                self.templates.text(prepared::REQUIREMENTS),
+            )?,
             workspace: Workspace::open(&inventory)?,
             inventory,
             templates: self.templates.clone(),

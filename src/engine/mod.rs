@@ -13,6 +13,7 @@ mod connections;
 pub(crate) mod context;
 pub(crate) mod drill;
 pub(crate) mod hosts;
+pub(crate) mod image;
 mod lapse;
 mod leaving;
 mod observe;

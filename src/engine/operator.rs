@@ -16,6 +16,8 @@ use crate::{
     event::Stamped,
     inventory::HostName,
     plan::operate::Seen,
+    prepared::{Prepared, Recipe},
+    provider::Preflight,
     secret::Secret,
     switchover::Handover,
 };
@@ -51,6 +53,13 @@ pub(crate) enum Question<'a> {
         what: &'a str,
         keep_secrets: bool,
     },
+    /// A host is made, and becomes an image that holds what is told here.
+    Prepare {
+        recipes: &'a [Recipe],
+        outlook: &'a Preflight,
+    },
+    /// An image goes.
+    Discard { image: &'a Prepared },
     /// A drill; `other_clients` are the clients that are not its own.
     Break {
         cluster: &'a Cluster,
@@ -74,7 +83,7 @@ impl Question<'_> {
     /// What is said where nobody agrees.
     fn left(&self) -> &'static str {
         match self {
-            Question::Remove { .. } => "nothing was removed",
+            Question::Remove { .. } | Question::Discard { .. } => "nothing was removed",
             Question::Break { .. } => "nothing was broken",
             _ => "nothing was changed",
         }

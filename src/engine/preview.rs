@@ -4,7 +4,7 @@ use super::{
     at_work::{self, AtWork},
     context::Context,
     hosts::HostStatus,
-    lapse,
+    image, lapse,
     observe::Observed,
     tls_migration,
 };
@@ -13,7 +13,8 @@ use crate::{
     event::Events,
     facts::{Facts, Os},
     inventory::HostName,
-    plan::{Found, Plan},
+    plan::{self, Found, Plan},
+    prepared::Choice,
     provider::{Drifted, Preflight},
     render,
     workspace::Renewal,
@@ -82,6 +83,7 @@ impl Context {
         let Preflight {
             made: mut notes,
             mut doubts,
+            prepared,
         } = if absent.is_empty() {
             Preflight::default()
         } else {
@@ -89,6 +91,11 @@ impl Context {
             self.provider.preflight(&absent, &key).await?
         };
         doubts.extend(of_drift);
+        if let Some(choice) = &prepared {
+            let (note, more) = image::told(self, choice);
+            notes.extend(note);
+            doubts.extend(more);
+        }
         let mut observed = self.look_anew(&hosts).await?;
         observed = if drift.is_empty() {
             observed.whole()?
@@ -109,7 +116,11 @@ impl Context {
         notes.extend(tls_migration::note(observed.cluster.tls, &self.inventory));
         let os = Os::beside(&self.inventory, observed.found.facts.values());
         for host in &hosts.missing {
-            let facts = Facts::bare(os.clone());
+            let mut facts = Facts::bare(os.clone());
+            if let (Some(Choice::Found(_)), Some(node)) = (&prepared, observed.cluster.node(host)) {
+                let files = observed.files.get(host).map_or(&[][..], Vec::as_slice);
+                plan::prepare_facts(&observed.cluster, node, files, &mut facts);
+            }
             observed.found.facts.insert(host.clone(), facts);
         }
         Ok(Preview {

@@ -81,6 +81,9 @@ codes! {
         /// This machine has no record of a run of the cluster.
         RunNotKept = "run-not-kept", Failed,
             "start a run: pgherd up";
+        /// There is no such image, or pgherd did not make it.
+        ImageUnknown = "image-unknown", Input,
+            "list the images: pgherd image list";
         /// The provider, the hosts or this build of pgherd cannot do this.
         Unsupported = "unsupported", Input,
             "see what each provider can do: docs/inventory.md and docs/drills.md";
@@ -144,6 +147,9 @@ codes! {
         /// There is data that pgherd did not make for this cluster.
         ForeignData = "foreign-data", Failed,
             "save it elsewhere, or set postgresql.data_dir to another folder";
+        /// Hosts are there that were made from the image.
+        ImageInUse = "image-in-use", Failed,
+            "remove the image once those hosts are gone";
         /// Others are connected to the cluster, and would be cut off.
         ClientsConnected = "clients-connected", Failed,
             "wait until they have disconnected, or agree to it with --despite-clients";

@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 18] = [
+pub(crate) const VERBS: [&str; 19] = [
     "plan",
     "up",
     "render",
@@ -14,6 +14,7 @@ pub(crate) const VERBS: [&str; 18] = [
     "restart",
     "failover",
     "drill",
+    "image",
     "rotate",
     "ssh",
     "psql",

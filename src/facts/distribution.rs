@@ -36,7 +36,9 @@ impl Os {
     /// What the hosts of an inventory will run before they exist.
     pub fn expected(inventory: &Inventory) -> Self {
         match &inventory.provider {
-            Provider::Docker(settings) if settings.image.is_none() => Self::here(),
+            Provider::Docker(settings) if settings.image.is_none() || settings.is_prepared() => {
+                Self::here()
+            }
             Provider::Docker(_) | Provider::Aws(_) | Provider::Existing => Self::ubuntu_24_04(),
         }
     }

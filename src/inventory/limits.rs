@@ -77,10 +77,12 @@ pub(super) const CONTAINER_IMAGE: Shape = shape(
     "the name of an image, such as `debian:12`",
     "^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$",
 );
+/// The word for the newest prepared image that holds what is needed.
+pub(super) const PREPARED: &str = "prepared";
 pub(super) const AMI: Shape = shape(
     "image",
-    "`ubuntu-24.04`, `ubuntu-24.04-minimal` or an id, such as `ami-0123456789abcdef0`",
-    "^(ubuntu-24[.]04(-minimal)?|ami-[0-9a-f]{8,17})$",
+    "`ubuntu-24.04`, `ubuntu-24.04-minimal`, `prepared` or an id, such as `ami-0123456789abcdef0`",
+    "^(ubuntu-24[.]04(-minimal)?|prepared|ami-[0-9a-f]{8,17})$",
 );
 /// Where `kind: aws` has no other.
 pub(super) const AWS_IMAGE: &str = "ubuntu-24.04-minimal";
@@ -124,7 +126,8 @@ pub(super) const INSTANCE_TYPE: Shape = shape(
 );
 pub(super) const DEFAULT_INSTANCE_TYPE: &str = "t2.medium";
 /// A root volume that holds the system and some data, and that gp3 can be.
-pub(super) const VOLUME_GB: Bounds<u32> = bounds("GiB", 10, Some(65_536));
+pub(super) const VOLUME_GB: Bounds<u32> = bounds("GiB", LEAST_VOLUME_GB, Some(65_536));
+pub(super) const LEAST_VOLUME_GB: u32 = 10;
 pub(super) const DEFAULT_VOLUME_GB: u32 = 20;
 /// What gp3 can be told to do; its own default is left to EC2.
 pub(super) const IOPS: Bounds<u32> = bounds("number", 3_000, Some(80_000));

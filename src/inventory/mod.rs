@@ -182,6 +182,15 @@ impl Provider {
             Provider::Existing => ProviderKind::Existing,
         }
     }
+
+    /// Whether hosts are made from the newest prepared image.
+    pub fn is_prepared(&self) -> bool {
+        match self {
+            Provider::Docker(settings) => settings.is_prepared(),
+            Provider::Aws(settings) => settings.is_prepared(),
+            Provider::Existing => false,
+        }
+    }
 }
 
 /// Where hosts come from, without what else there is to say of it.
@@ -197,10 +206,28 @@ pub enum ProviderKind {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Docker {
-    /// An image that is already in the engine, or one that the user wants pulled.
+    /// An image that is already in the engine, one that the user wants pulled, or `prepared`.
     pub image: Option<String>,
     /// The network's subnet; an unused one is chosen when there is none.
     pub subnet: Option<Ipv4Net>,
+    /// No port of a host is published on this machine.
+    pub unpublished: bool,
+}
+
+impl Docker {
+    /// Whether hosts are made from the newest prepared image.
+    pub fn is_prepared(&self) -> bool {
+        self.image.as_deref() == Some(limits::PREPARED)
+    }
+
+    /// What holds for a host that is to become an image: it is made from the base, in a network of its own.
+    pub(crate) fn of_builder(&self) -> Self {
+        Self {
+            image: self.image.clone().filter(|_| !self.is_prepared()),
+            subnet: None,
+            unpublished: true,
+        }
+    }
 }
 
 /// Which of a host's addresses SSH goes to.
@@ -235,6 +262,41 @@ pub struct Aws {
     pub tags: BTreeMap<String, String>,
     /// What each host is to be, in the inventory's order.
     pub hosts: IndexMap<HostName, AwsHost>,
+}
+
+impl Aws {
+    /// The image that a prepared one is made from, and hosts where there is none.
+    pub const BASE: &str = limits::AWS_IMAGE;
+
+    /// Whether hosts are made from the newest prepared image.
+    pub fn is_prepared(&self) -> bool {
+        self.image == limits::PREPARED
+    }
+
+    /// What holds for a host that is to become an image: it is made from the base, and is what the first host is but
+    /// for its place.
+    pub(crate) fn of_builder(&self, host: &HostName) -> Self {
+        let image = match self.is_prepared() {
+            true => Self::BASE.to_owned(),
+            false => self.image.clone(),
+        };
+        let first = self.hosts.values().next();
+        let hosts = first.map(|first| {
+            let builder = AwsHost {
+                zone: None,
+                // A host's volume cannot be smaller than its image.
+                volume_gb: limits::LEAST_VOLUME_GB,
+                iops: None,
+                ..first.clone()
+            };
+            (host.clone(), builder)
+        });
+        Self {
+            image,
+            hosts: hosts.into_iter().collect(),
+            ..self.clone()
+        }
+    }
 }
 
 /// What an instance is to be, the provider's defaults filled in.

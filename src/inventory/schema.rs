@@ -138,8 +138,8 @@ pub(super) struct Provider {
     /// I/O operations per second of the root volume.
     #[schemars(transform = limits::IOPS, extend("x-kinds" = AWS, "x-default" = "gp3's 3000"))]
     pub(super) iops: Option<Number>,
-    /// The hosts' image. `docker`: an image that the engine already has is never pulled. `aws`:
-    /// `ubuntu-24.04`, `ubuntu-24.04-minimal` or an AMI's id.
+    /// The hosts' image. `prepared`: the newest one of `pgherd image build` that fits. `docker`: an image that the
+    /// engine already has is never pulled. `aws`: `ubuntu-24.04`, `ubuntu-24.04-minimal` or an AMI's id.
     #[schemars(extend(
         "x-kinds" = WITH_IMAGES,
         "x-type" = "image",

@@ -8,6 +8,7 @@ mod drift;
 mod first_run;
 mod foreign;
 mod identity;
+mod image;
 mod layouts;
 mod membership;
 mod metadata_guard;

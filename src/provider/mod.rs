@@ -12,6 +12,7 @@ use crate::{
     event::Events,
     holder::Holder,
     inventory::{self, HostName, Inventory},
+    prepared::{Choice, Contents, Prepared, Recipe},
 };
 
 #[cfg(feature = "aws")]
@@ -82,6 +83,8 @@ pub struct Preflight {
     pub made: Vec<String>,
     /// What may prevent it, and is no reason not to try.
     pub doubts: Vec<String>,
+    /// With `image: prepared`, what the new hosts are made from.
+    pub prepared: Option<Choice>,
 }
 
 /// What around the hosts is not as the inventory says.
@@ -188,6 +191,36 @@ pub trait Provider: Send + Sync {
         Ok(())
     }
 
+    /// Whether it can keep prepared images.
+    fn keeps_images(&self) -> bool {
+        false
+    }
+
+    /// What prepared images must hold for this inventory's hosts, one for each architecture.
+    async fn recipes(&self) -> Result<Vec<Recipe>> {
+        Err(no_images())
+    }
+
+    /// The prepared images that are there, of whatever cluster's inventory, the newest first. Changes nothing.
+    async fn images(&self) -> Result<Vec<Prepared>> {
+        Err(no_images())
+    }
+
+    /// Makes an image of a host on which nothing is left that only one host may have. The host stops for it.
+    async fn capture(
+        &self,
+        _machine: &Machine,
+        _contents: &Contents,
+        _events: &Events,
+    ) -> Result<Prepared> {
+        Err(no_images())
+    }
+
+    /// Removes one of [`Provider::images`], and all that it takes up.
+    async fn discard(&self, _image: &Prepared, _events: &Events) -> Result<()> {
+        Err(no_images())
+    }
+
     /// Whether `down` removes the hosts themselves; otherwise it clears what `up` put on them.
     fn owns_hosts(&self) -> bool {
         true
@@ -198,16 +231,42 @@ fn cannot(what: &str, machine: &Machine) -> Error {
     Error::new(Code::Unsupported, format!("this provider cannot {what}")).on(&machine.host)
 }
 
+fn no_images() -> Error {
+    Error::new(
+        Code::Unsupported,
+        "prepared images are for hosts that pgherd makes",
+    )
+    .cause("the hosts of `kind: existing` are there already")
+    .hint("they are for `kind: docker` and `kind: aws`: docs/images.md")
+}
+
+/// The text by which Patroni's versions are pinned, where no template replaces it.
+const REQUIREMENTS: &str = include_str!("../../templates/opt/patroni/requirements.txt");
+
 /// The provider that an inventory names.
 pub fn from_inventory(inventory: &Inventory) -> Result<Box<dyn Provider>> {
+    with_requirements(inventory, REQUIREMENTS)
+}
+
+/// The same where Patroni's versions are pinned by `requirements`.
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "it can fail where EC2 is not built in"
+)]
+pub(crate) fn with_requirements(
+    inventory: &Inventory,
+    requirements: &str,
+) -> Result<Box<dyn Provider>> {
     match &inventory.provider {
         inventory::Provider::Docker(settings) => {
-            Ok(Box::new(docker::DockerProvider::new(inventory, settings)))
+            let provider = docker::DockerProvider::new(inventory, settings, requirements);
+            Ok(Box::new(provider))
         }
         inventory::Provider::Existing => Ok(Box::new(existing::ExistingProvider::new(inventory))),
         #[cfg(feature = "aws")]
         inventory::Provider::Aws(settings) => {
-            Ok(Box::new(aws::AwsProvider::new(inventory, settings)))
+            let provider = aws::AwsProvider::new(inventory, settings, requirements);
+            Ok(Box::new(provider))
         }
         #[cfg(not(feature = "aws"))]
         inventory::Provider::Aws(_) => Err(crate::error::Error::new(

@@ -123,6 +123,15 @@ pub(super) fn paths(roles: &[Role]) -> Vec<&'static str> {
     entries.filter(mine).map(|(_, entry)| entry.path).collect()
 }
 
+/// The paths of the files that the installation of packages, and of Patroni's venv, asks for.
+pub(super) fn for_packages() -> Vec<&'static str> {
+    let roles = services::by_rank().into_iter();
+    let of_services = roles.flat_map(|role| role.service().files);
+    let early = of_services.filter(|entry| entry.stage == Stage::Prepare);
+    let all = BEFORE_PACKAGES.iter().chain(early);
+    all.map(|entry| entry.path).collect()
+}
+
 /// Every template once, in the table's order.
 pub(super) fn templates() -> Vec<Embedded> {
     let mut templates: Vec<Embedded> = Vec::new();

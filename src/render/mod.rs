@@ -73,6 +73,11 @@ pub fn paths(roles: &[Role]) -> Vec<&'static str> {
     files::paths(roles)
 }
 
+/// The paths of the files that the installation of packages, and of Patroni's venv, asks for.
+pub fn for_packages() -> Vec<&'static str> {
+    files::for_packages()
+}
+
 /// The files of every host, by host, in the order in which they are written.
 pub type Files = BTreeMap<HostName, Vec<File>>;
 

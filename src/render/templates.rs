@@ -82,6 +82,11 @@ impl Templates {
         self.sources.keys().copied()
     }
 
+    /// The text of one, before anything is filled in.
+    pub fn text(&self, name: &str) -> &str {
+        self.sources.get(name).map_or("", |source| &source.text)
+    }
+
     fn parse(sources: BTreeMap<&'static str, Source>) -> Result<Self> {
         let mut tera = engine();
         for (name, source) in &sources {

@@ -181,8 +181,17 @@ fn the_policy_allows(called: &BTreeSet<String>) {
         .collect();
     let mut needed = called.clone();
     needed.insert("ec2:CreateTags".into());
-    // Only drills make hosts die.
+    // Only drills make hosts die, and builds of images stop one.
     needed.insert("ec2:StopInstances".into());
+    // Only `pgherd image` and `image: prepared`.
+    for call in [
+        "CreateImage",
+        "DeleteSnapshot",
+        "DeregisterImage",
+        "DescribeSnapshots",
+    ] {
+        needed.insert(format!("ec2:{call}"));
+    }
     // AWS lets everybody ask who he is.
     needed.remove("sts:GetCallerIdentity");
     assert_eq!(allowed, needed);

@@ -15,6 +15,7 @@ mod crashes;
 mod drills;
 mod faults;
 mod image;
+mod images;
 mod life;
 mod model;
 mod models;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
             two_clusters_never_touch, strangers_are_never_touched, leftovers_are_found,
             hosts_are_made_to_measure, the_key_pair_follows_the_key;
         image: what_canonical_publishes_is_taken, the_image_is_kept;
+        images: an_image_comes_and_goes_with_its_snapshot;
         models: the_models_are_those_that_the_script_names, what_is_wrong_with_a_call_is_found,
             a_wrong_call_fails_its_test;
         questions: what_may_be_wrong_is_a_doubt, an_address_that_is_taken_is_not_asked_for,

@@ -13,6 +13,7 @@ mod drills;
 mod existing;
 mod foreign;
 mod hosts;
+mod images;
 mod interrupted;
 mod lapsed;
 mod lease;

@@ -96,6 +96,7 @@ fn docker(problems: &mut Problems, section: &schema::Provider, hosts: usize) -> 
             .subnet
             .as_ref()
             .and_then(|subnet| problems.keep(net::subnet(subnet, hosts))),
+        unpublished: false,
     }
 }
 

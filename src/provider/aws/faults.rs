@@ -41,6 +41,22 @@ pub(super) async fn crash(ec2: &Client, machine: &Machine) -> Result<()> {
     }
 }
 
+/// Shuts the instance down in order, and waits until it has stopped.
+pub(super) async fn stop(ec2: &Client, machine: &Machine) -> Result<()> {
+    let stopped = async {
+        ec2.stop_instances()
+            .instance_ids(&machine.id)
+            .send()
+            .await
+            .doing("stop an instance (ec2:StopInstances)")?;
+        await_state(ec2, machine, &[State::Stopped]).await
+    };
+    let stopped = stopped.await;
+    stopped
+        .map(|_| ())
+        .map_err(|error: Error| error.on(&machine.host))
+}
+
 /// Starts the instance, once it has stopped; it keeps its private address, and gets a new public one
 /// unless it has an elastic one.
 pub(super) async fn revive(ec2: &Client, machine: &Machine) -> Result<()> {

@@ -81,7 +81,7 @@ fn unknown(id: &str) -> Error {
     .hint("`ubuntu-24.04` and `ubuntu-24.04-minimal` mean the right one in each region")
 }
 
-async fn by_id(ec2: &Client, id: &str) -> Result<Option<Image>, Failure> {
+pub(super) async fn by_id(ec2: &Client, id: &str) -> Result<Option<Image>, Failure> {
     let answer = ec2
         .describe_images()
         .image_ids(id)

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result},
     event::Events,
     inventory::{self, HostName, Inventory},
+    prepared::{Contents, Prepared, Recipe},
     workspace::Launches,
 };
 
@@ -39,6 +40,7 @@ mod placement;
 #[cfg(test)]
 mod policy;
 mod preflight;
+mod prepared;
 mod public_address;
 mod quota;
 mod removal;
@@ -58,6 +60,8 @@ const SETTLING: Duration = Duration::from_secs(60);
 /// Launches, finds and terminates instances that carry the cluster's tag.
 pub(super) struct AwsProvider {
     inventory: Inventory,
+    /// The text by which Patroni's versions are pinned.
+    requirements: String,
     settings: inventory::Aws,
     /// Connected to when first needed, so that verbs without need of it work without credentials.
     account: OnceCell<Account>,
@@ -69,9 +73,14 @@ pub(super) struct AwsProvider {
 }
 
 impl AwsProvider {
-    pub(super) fn new(inventory: &Inventory, settings: &inventory::Aws) -> Self {
+    pub(super) fn new(
+        inventory: &Inventory,
+        settings: &inventory::Aws,
+        requirements: &str,
+    ) -> Self {
         Self {
             inventory: inventory.clone(),
+            requirements: requirements.to_owned(),
             settings: settings.clone(),
             account: OnceCell::new(),
             surveyed: Mutex::default(),
@@ -119,15 +128,12 @@ impl AwsProvider {
         {
             return Ok(survey.clone());
         }
-        let survey = survey::survey(
+        let asked = survey::Asked {
             account,
-            &self.inventory,
-            &self.settings,
-            &self.public_address,
-            missing,
-            alive,
-        )
-        .await?;
+            provider: self,
+            public_address: &self.public_address,
+        };
+        let survey = survey::survey(asked, missing, alive).await?;
         *surveyed = Some((missing.to_vec(), survey.clone()));
         Ok(survey)
     }
@@ -301,6 +307,32 @@ impl Provider for AwsProvider {
 
     fn can_crash(&self) -> bool {
         true
+    }
+
+    fn keeps_images(&self) -> bool {
+        true
+    }
+
+    async fn recipes(&self) -> Result<Vec<Recipe>> {
+        self.all_recipes(self.account().await?).await
+    }
+
+    async fn images(&self) -> Result<Vec<Prepared>> {
+        prepared::list(self.account().await?).await
+    }
+
+    async fn capture(
+        &self,
+        machine: &Machine,
+        contents: &Contents,
+        events: &Events,
+    ) -> Result<Prepared> {
+        let account = self.account().await?;
+        prepared::capture(account, machine, contents, &self.settings.tags, events).await
+    }
+
+    async fn discard(&self, image: &Prepared, events: &Events) -> Result<()> {
+        prepared::discard(&self.account().await?.ec2, image, events).await
     }
 
     async fn resources(&self) -> Result<Vec<Resource>> {

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     inventory::{HostName, Role},
+    prepared::Choice,
     provider::Preflight,
 };
 
@@ -59,6 +60,13 @@ impl AwsProvider {
         Ok(Preflight {
             made: self.made(&survey, &new_groups, new_key.is_some()),
             doubts,
+            // One that is missing is what is to be known.
+            prepared: survey
+                .prepared
+                .iter()
+                .find(|choice| matches!(choice, Choice::Missing(_)))
+                .or(survey.prepared.first())
+                .cloned(),
         })
     }
 

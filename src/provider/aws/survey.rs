@@ -6,16 +6,18 @@ use aws_sdk_ec2::{Client, types};
 use ipnet::Ipv4Net;
 
 use super::{
+    AwsProvider,
     account::Account,
     failure::{Doing, Failure},
-    image::{self, Image},
+    image::Image,
     instance::{Found, filter},
     placement::{self, Subnet, Wish},
     public_address::PublicAddress,
 };
 use crate::{
     error::{Code, Error, Result},
-    inventory::{Aws, Connect, HostName, Inventory, Role},
+    inventory::{Aws, Connect, HostName, Role},
+    prepared::Choice,
 };
 
 /// Where a host that does not exist yet is to be, and what it is to be made from.
@@ -29,7 +31,7 @@ pub(super) struct Place {
 /// What an instance type is.
 #[derive(Debug, Clone)]
 pub(super) struct Kind {
-    architecture: String,
+    pub(super) architecture: String,
     pub(super) vcpus: i32,
     /// Whether it earns and spends CPU credits.
     pub(super) burstable: bool,
@@ -42,17 +44,29 @@ pub(super) struct Survey {
     /// From where SSH and the statistics page are to be reachable.
     pub(super) operators: Vec<Ipv4Net>,
     pub(super) places: BTreeMap<HostName, Place>,
+    /// Where the inventory asks for prepared images: what the hosts of each architecture are made from.
+    pub(super) prepared: Vec<Choice>,
+}
+
+/// Who asks, and how.
+pub(super) struct Asked<'a> {
+    pub(super) account: &'a Account,
+    pub(super) provider: &'a AwsProvider,
+    pub(super) public_address: &'a PublicAddress,
 }
 
 /// Looks into everything that launching `missing` needs; changes nothing.
 pub(super) async fn survey(
-    account: &Account,
-    inventory: &Inventory,
-    settings: &Aws,
-    public_address: &PublicAddress,
+    asked: Asked<'_>,
     missing: &[HostName],
     found: &[Found],
 ) -> Result<Survey> {
+    let Asked {
+        account,
+        provider,
+        public_address,
+    } = asked;
+    let (inventory, settings) = (&provider.inventory, &provider.settings);
     let ec2 = &account.ec2;
     let types: BTreeSet<&str> = missing
         .iter()
@@ -91,6 +105,7 @@ pub(super) async fn survey(
     let chosen = placement::place(&wishes, &there, &subnets)?;
     let mut images: BTreeMap<String, Image> = BTreeMap::new();
     let mut places = BTreeMap::new();
+    let mut prepared = Vec::new();
     for (host, subnet) in chosen {
         let own = &settings.hosts[host];
         let kind = kinds.get(&own.instance_type).cloned();
@@ -103,7 +118,8 @@ pub(super) async fn survey(
         let image = match images.get(architecture) {
             Some(image) => image.clone(),
             None => {
-                let image = image::resolve(account, &settings.image, architecture, found).await?;
+                let (image, choice) = provider.image_for(account, architecture, found).await?;
+                prepared.extend(choice);
                 images.insert(architecture.to_owned(), image.clone());
                 image
             }
@@ -131,6 +147,7 @@ pub(super) async fn survey(
         vpc,
         operators,
         places,
+        prepared,
     })
 }
 
@@ -263,7 +280,10 @@ async fn offers(
 }
 
 /// What is to be known of each instance type.
-async fn kinds(ec2: &Client, wanted: &BTreeSet<&str>) -> Result<BTreeMap<String, Kind>, Failure> {
+pub(super) async fn kinds(
+    ec2: &Client,
+    wanted: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, Kind>, Failure> {
     let known = ec2
         .describe_instance_types()
         .filters(filter("instance-type", wanted.iter().copied()))

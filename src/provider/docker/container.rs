@@ -32,7 +32,7 @@ use crate::{
 pub(super) const INIT: &str = "/sbin/pgherd-init";
 /// Holds the public half of the host key that pgherd put into the container. To read the file itself
 /// costs the engine a tenth of a second of processor time for each host.
-const HOST_KEY_LABEL: &str = "pgherd:host-key";
+pub(super) const HOST_KEY_LABEL: &str = "pgherd:host-key";
 /// The file by which pgherd recognises its own hosts: the cluster's name, then its id.
 const MARK: &str = "/etc/pgherd/cluster";
 /// Seconds that `docker stop` gives a host: PostgreSQL's shutdown checkpoint, and some.

@@ -186,16 +186,12 @@ mod tests {
 /// What needs a container engine, root, debootstrap and minutes.
 #[cfg(all(test, feature = "engine-tests"))]
 mod engine_tests {
-    use indexmap::IndexMap;
-    use tokio::sync::OnceCell;
+    use std::path::Path;
 
     use super::*;
     use crate::{
-        inventory::{self, Haproxy, HostName},
-        provider::{
-            Access, Provider,
-            docker::{DockerProvider, ports},
-        },
+        inventory::{self, HostName, Inventory},
+        provider::{Access, Provider, docker::DockerProvider},
     };
 
     #[tokio::test]
@@ -221,21 +217,19 @@ mod engine_tests {
         // What scripts/test removes by, should this be cut off.
         let run =
             std::env::var("PGHERD_LAB_RUN").unwrap_or_else(|_| std::process::id().to_string());
-        let provider = DockerProvider {
-            cluster: format!("pgherd-test-{run}-converted"),
-            settings: inventory::Docker {
-                image: Some(tag.into()),
-                subnet: None,
-            },
-            hosts: vec![host.clone()],
-            fixed: IndexMap::new(),
-            publisher: None,
-            ports: ports::of(&Haproxy::default()),
-            ssh_port: 22,
-            timeout: Duration::from_secs(60),
-            engine: OnceCell::new(),
-            claim: OnceCell::new(),
+        let text = format!(
+            "cluster: pgherd-test-{run}-converted\nprovider: {{ kind: docker, image: '{tag}' }}\n\
+             hosts: {{ node1: {{ roles: [postgres, etcd, haproxy] }} }}\n"
+        );
+        let inventory = Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap();
+        let inventory::Provider::Docker(settings) = &inventory.provider else {
+            unreachable!()
         };
+        let settings = inventory::Docker {
+            unpublished: true,
+            ..settings.clone()
+        };
+        let provider = DockerProvider::new(&inventory, &settings, "");
         let access = Access {
             user: "ubuntu".into(),
             public_key: "ssh-ed25519 AAAA".into(),

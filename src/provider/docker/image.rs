@@ -16,10 +16,11 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     event::{Event, Events},
+    facts::Os,
 };
 
 /// Images of this name are made here; no registry has them.
-const REPOSITORY: &str = "pgherd-host";
+pub(super) const REPOSITORY: &str = "pgherd-host";
 /// A pull that says nothing new for so long has come to a halt.
 const PULL_STALLED: Duration = Duration::from_secs(60);
 const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -196,6 +197,48 @@ fn tag(codename: &str) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!("{REPOSITORY}:{codename}-{hex}")
+}
+
+/// What the image that this machine makes for itself runs; none where that is Ubuntu 24.04 for want of its own.
+pub(super) fn own_system() -> Option<Os> {
+    let here = Os::here();
+    matches!(here.id.as_str(), "debian" | "ubuntu").then_some(here)
+}
+
+/// An image by its name and id: the name alone may come to mean another one.
+pub(super) async fn pinned(engine: &Engine, name: &str) -> Result<String> {
+    Ok(match id(engine, name).await? {
+        Some(id) if !name.starts_with("sha256:") => format!("{name} ({id})"),
+        _ => name.to_owned(),
+    })
+}
+
+/// What has taken the place of an image that [`pinned`] has named; none where it is as it was, or has gone.
+pub(super) async fn superseded(engine: &Engine, base: &str) -> Result<Option<String>> {
+    let Some((name, was)) = base.split_once(" (") else {
+        return Ok(None);
+    };
+    let own = own(&fs::read_to_string("/etc/os-release").unwrap_or_default()).tag;
+    let release = |tag: &str| tag.rsplit_once('-').map(|(release, _)| release.to_owned());
+    // One that this machine makes has the digest of its script in its name.
+    if name != own && name.starts_with(REPOSITORY) && release(name) == release(&own) {
+        return Ok(Some(own));
+    }
+    let now = id(engine, name).await?;
+    Ok(now
+        .filter(|now| was.trim_end_matches(')') != now)
+        .map(|now| format!("{name} ({now})")))
+}
+
+async fn id(engine: &Engine, name: &str) -> Result<Option<String>> {
+    let inspected = engine::lookup(
+        &format!("look for the image {name}"),
+        engine.api().inspect_image(name),
+    )
+    .await?;
+    let id = inspected.and_then(|it| it.id).unwrap_or_default();
+    let id = id.trim_start_matches("sha256:");
+    Ok(id.get(..12).map(str::to_owned))
 }
 
 /// Whether no registry could have it.

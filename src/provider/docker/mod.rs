@@ -29,6 +29,7 @@ use crate::{
     error::{Code, Error, Result},
     event::Events,
     inventory::{self, HostName, Inventory, Role},
+    prepared::{Contents, Prepared, Recipe},
 };
 
 mod archive;
@@ -44,6 +45,7 @@ mod image;
 mod launch;
 mod network;
 mod ports;
+mod prepared;
 mod readdress;
 mod removal;
 mod subnet;
@@ -54,6 +56,9 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes, finds and removes containers that carry the cluster's label.
 pub(super) struct DockerProvider {
+    inventory: Inventory,
+    /// The text by which Patroni's versions are pinned.
+    requirements: String,
     cluster: String,
     settings: inventory::Docker,
     /// In the inventory's order.
@@ -72,9 +77,15 @@ pub(super) struct DockerProvider {
 }
 
 impl DockerProvider {
-    pub(super) fn new(inventory: &Inventory, settings: &inventory::Docker) -> Self {
+    pub(super) fn new(
+        inventory: &Inventory,
+        settings: &inventory::Docker,
+        requirements: &str,
+    ) -> Self {
         let timeout = Duration::from_secs(inventory.ssh.connect_timeout.into());
         Self {
+            inventory: inventory.clone(),
+            requirements: requirements.to_owned(),
             cluster: inventory.cluster.clone(),
             settings: settings.clone(),
             hosts: inventory.hosts.keys().cloned().collect(),
@@ -83,7 +94,11 @@ impl DockerProvider {
                 .iter()
                 .filter_map(|(name, host)| Some((name.clone(), host.address?)))
                 .collect(),
-            publisher: inventory.with_role(Role::Haproxy).next().cloned(),
+            publisher: inventory
+                .with_role(Role::Haproxy)
+                .next()
+                .filter(|_| !settings.unpublished)
+                .cloned(),
             ports: ports::of(&inventory.haproxy),
             ssh_port: inventory.ssh.port,
             timeout: timeout.max(BOOT_TIMEOUT),
@@ -239,8 +254,11 @@ impl Provider for DockerProvider {
         let found = self.found(engine).await?;
         self.check(engine, hosts, &found).await?;
         let mut lines = Vec::new();
+        let mut prepared = None;
         if Self::anything_new(hosts, &found) {
-            let source = image::source(engine, self.settings.image.as_deref()).await?;
+            prepared = self.choice(engine).await?;
+            let named = self.image_of(prepared.as_ref());
+            let source = image::source(engine, named.as_deref()).await?;
             lines.extend(source.line());
         }
         match network::plan(engine, &self.network()).await? {
@@ -256,6 +274,7 @@ impl Provider for DockerProvider {
         Ok(Preflight {
             made: lines,
             doubts: Vec::new(),
+            prepared,
         })
     }
 
@@ -276,7 +295,8 @@ impl Provider for DockerProvider {
             true => {
                 // A network that cannot be must not cost the minute that an image may take.
                 network::plan(engine, &self.network()).await?;
-                Some(image::ensure(engine, self.settings.image.as_deref(), events).await?)
+                let named = self.image_of(self.choice(engine).await?.as_ref());
+                Some(image::ensure(engine, named.as_deref(), events).await?)
             }
             false => None,
         };
@@ -385,6 +405,31 @@ impl Provider for DockerProvider {
     async fn rejoin(&self, machine: &Machine) -> Result<()> {
         let network = self.network().name();
         faults::rejoin(self.engine().await?, &network, machine).await
+    }
+
+    fn keeps_images(&self) -> bool {
+        true
+    }
+
+    async fn recipes(&self) -> Result<Vec<Recipe>> {
+        Ok(vec![self.recipe()])
+    }
+
+    async fn images(&self) -> Result<Vec<Prepared>> {
+        prepared::list(self.engine().await?).await
+    }
+
+    async fn capture(
+        &self,
+        machine: &Machine,
+        contents: &Contents,
+        events: &Events,
+    ) -> Result<Prepared> {
+        prepared::capture(self.engine().await?, machine, contents, events).await
+    }
+
+    async fn discard(&self, image: &Prepared, events: &Events) -> Result<()> {
+        prepared::discard(self.engine().await?, image, events).await
     }
 
     fn can_crash(&self) -> bool {

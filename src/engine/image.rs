@@ -1,0 +1,428 @@
+//! Prepared images: `image build`, `list` and `remove`, and what `plan`, `status` and `down` say of them.
+//!
+//! An image is made of a host of its own, in a cluster of its own, whose name no inventory can give: so that all of
+//! it goes by its label, whatever comes of the build, and nothing of the real cluster ever gets there.
+
+use std::{cell::Cell, time::Duration};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    context::{Context, Source},
+    operator::{Question, consent},
+    run::Run,
+    taken::{Leftovers, Taken},
+};
+use crate::{
+    error::{Code, Error, Result},
+    event::Events,
+    facts::Facts,
+    inventory::{Host, HostName, Inventory, Provider, Role, SecretsSource},
+    machine::Machine,
+    plan,
+    prepared::{self, Choice, Contents, Prepared, Recipe},
+    provider::{Access, Resource},
+    workspace::Workspace,
+};
+
+/// The host that becomes an image.
+const BUILDER: &str = "builder";
+/// How long what was made for a build may take to go, once somebody wants to stop.
+pub(crate) const CLEARANCE: Duration = Duration::from_secs(600);
+
+/// An image, and whether the inventory's hosts would be made from it.
+pub(crate) struct Listed {
+    pub image: Prepared,
+    pub used_next: bool,
+}
+
+/// What is there, and what is not.
+pub(crate) struct List {
+    pub images: Vec<Listed>,
+    /// What the inventory's hosts need that no image holds.
+    pub missing: Vec<Recipe>,
+    /// Whether the inventory asks for a prepared image.
+    pub asked_for: bool,
+}
+
+/// The context of a build: the host that becomes an image, and nothing of the cluster.
+pub(crate) fn context(source: Source<'_>) -> Result<Context> {
+    let inventory = builder(&source.inventory);
+    let context = Context::new(
+        Source {
+            inventory,
+            ..source
+        },
+        Workspace::open,
+    )?;
+    keeps_images(&context)?;
+    Ok(context)
+}
+
+fn keeps_images(context: &Context) -> Result<()> {
+    match context.provider.keeps_images() {
+        true => Ok(()),
+        false => Err(Error::new(
+            Code::Unsupported,
+            "there are no prepared images for hosts that are there already",
+        )
+        .hint("they are for `kind: docker` and `kind: aws`: docs/images.md")),
+    }
+}
+
+/// An inventory of one host with all roles that holds what the cluster's hosts hold, and nothing that is the
+/// cluster's own.
+fn builder(inventory: &Inventory) -> Inventory {
+    let mut builder = inventory.clone();
+    // No cluster is called so: a dot is in no inventory's name.
+    builder.cluster = format!("image.{}", inventory.cluster);
+    builder.secrets = SecretsSource::default();
+    builder.ssh.identity_file = None;
+    builder.ssh.keep_alive = 0;
+    builder.tls.enabled = false;
+    builder.postgresql.allow.clear();
+    builder.postgresql.users.clear();
+    builder.postgresql.databases.clear();
+    builder.postgresql.parameters.clear();
+    let name = HostName::new(BUILDER);
+    let host = Host {
+        roles: Role::ALL.to_vec(),
+        address: None,
+    };
+    builder.hosts = [(name.clone(), host)].into_iter().collect();
+    builder.provider = match &inventory.provider {
+        Provider::Docker(settings) => Provider::Docker(settings.of_builder()),
+        Provider::Aws(settings) => Provider::Aws(Box::new(settings.of_builder(&name))),
+        Provider::Existing => Provider::Existing,
+    };
+    builder
+}
+
+/// Makes an image of what the inventory's hosts need.
+pub(crate) async fn build(context: &Context, cancel: &CancellationToken) -> Result<Prepared> {
+    let taken = Taken::by(context, "image build", Leftovers::Leave, cancel).await?;
+    // Made now: whatever is made for the build carries the id.
+    context.secrets()?;
+    let cleared = Cell::new(false);
+    let built = taken
+        .run(async |run| {
+            let cleared = &cleared;
+            Build { run, cleared }.all().await
+        })
+        .await;
+    // Unless something is left, which goes by the id that is in there.
+    if cleared.get() {
+        context.workspace.remove(taken.lock(), false)?;
+    }
+    built
+}
+
+struct Build<'a> {
+    run: &'a Run<'a>,
+    /// Whether nothing of the build is left.
+    cleared: &'a Cell<bool>,
+}
+
+impl Build<'_> {
+    async fn all(&self) -> Result<Prepared> {
+        let Run {
+            context, cancel, ..
+        } = self.run;
+        let left = self.resources().await?;
+        if !left.is_empty() {
+            let names = in_words(&left);
+            context.operator.say(&format!(
+                "note: an earlier build has left {names}; it goes first"
+            ));
+            context.provider.remove(&left, &self.run.events).await?;
+        }
+        self.cleared.set(true);
+        let hosts = [HostName::new(BUILDER)];
+        let key = context.workspace.identity()?.public_key;
+        let outlook = tokio::select! {
+            outlook = context.provider.preflight(&hosts, &key) => outlook?,
+            () = cancel.cancelled() => return Err(Error::interrupted().left("nothing was made")),
+        };
+        let recipes = context.provider.recipes().await?;
+        let question = Question::Prepare {
+            recipes: &recipes,
+            outlook: &outlook,
+        };
+        consent(context.operator.as_ref(), question).await?;
+        self.cleared.set(false);
+        let made = tokio::select! {
+            made = self.make(&hosts, key) => made,
+            () = cancel.cancelled() => Err(Error::interrupted().left("no image was made")),
+        };
+        // Whatever came of it: what was made for it goes.
+        context.connections.close(false).await;
+        let cleared = async {
+            let made_for_it = self.resources().await?;
+            context
+                .provider
+                .remove(&made_for_it, &self.run.events)
+                .await?;
+            self.cleared.set(true);
+            Ok::<(), Error>(())
+        };
+        match (made, cleared.await) {
+            (made, Ok(())) => made,
+            (Ok(image), Err(error)) => Err(error
+                .left(format!("the image {} was made", image.id))
+                .hint("run `pgherd image build` again: it removes the rest first")),
+            (Err(error), Err(second)) => Err(Error::several(
+                "no image was made, and what was made for it is still there",
+                vec![error, second],
+            )
+            .hint("run `pgherd image build` again: it removes the rest first")),
+        }
+    }
+
+    async fn make(&self, hosts: &[HostName], public_key: String) -> Result<Prepared> {
+        let Run {
+            context, events, ..
+        } = self.run;
+        let access = Access {
+            user: context.inventory.ssh.user.clone(),
+            public_key,
+            cluster_id: context.secrets()?.cluster_id,
+            holder: context.connections.holder(),
+        };
+        let machines = context.provider.launch(hosts, &access, events).await?;
+        let facts = self.provision(&machines).await?;
+        // The lease is given back as long as there is a host to give it back on.
+        context.connections.close(false).await;
+        let [machine] = &machines[..] else {
+            return Err(Error::new(
+                Code::InternalError,
+                "an image is made of one host",
+            ));
+        };
+        let os = &facts.os;
+        let requirements = context.templates.text(prepared::REQUIREMENTS);
+        let contents = Contents {
+            digest: Recipe::of(&context.inventory, os, requirements).digest(),
+            system: os.pretty.clone(),
+            architecture: os.arch.clone(),
+            versions: facts.software(),
+            made: Timestamp::now(),
+        };
+        context.provider.capture(machine, &contents, events).await
+    }
+
+    /// Installs all that an image holds; says what it has come to. Nobody can log in afterwards.
+    async fn provision(&self, machines: &[Machine]) -> Result<Facts> {
+        let Run {
+            context,
+            events,
+            cancel,
+            ..
+        } = self.run;
+        context
+            .on(machines, events, async |connected| {
+                let observed = connected.look().await?.whole()?;
+                let plan = plan::image(&observed.cluster, &observed.files, &observed.found)?;
+                connected.announce(&plan);
+                connected.carry_out(plan, &observed.cluster, cancel).await?;
+                let mut observed = connected.look().await?.whole()?;
+                let (cluster, files) = (&observed.cluster, &observed.files);
+                let clean = plan::clean_for_image(cluster, files, &observed.found);
+                connected.carry_out(clean, cluster, cancel).await?;
+                let facts = observed.found.facts.remove(&HostName::new(BUILDER));
+                facts.ok_or_else(|| {
+                    Error::new(
+                        Code::InternalError,
+                        "the host of the image was not looked at",
+                    )
+                })
+            })
+            .await
+    }
+
+    /// All that is there of this or an earlier build from this folder.
+    async fn resources(&self) -> Result<Vec<Resource>> {
+        let context = self.run.context;
+        let ours = context.workspace.cluster_id()?;
+        let (own, others): (Vec<_>, Vec<_>) = context
+            .provider
+            .resources()
+            .await?
+            .into_iter()
+            .partition(|it| it.cluster_id.is_none() || it.cluster_id == ours);
+        if others.is_empty() {
+            return Ok(own);
+        }
+        Err(Error::new(
+            Code::HostOfAnotherCluster,
+            "a build of such an image is at work elsewhere, or was killed there",
+        )
+        .cause(format!("made from another folder: {}", in_words(&others)))
+        .left("nothing was made")
+        .hint("wait until it has ended; one that was killed is cleared by `pgherd image build` in its own folder")
+        .hint("if that folder is lost, remove what is named here by hand"))
+    }
+}
+
+fn in_words(resources: &[Resource]) -> String {
+    let words = resources.iter();
+    let words: Vec<String> = words
+        .map(|it| format!("{} {} ({})", it.kind, it.name, it.id))
+        .collect();
+    words.join(", ")
+}
+
+/// The images that are there, and which of them the inventory's hosts would be made from.
+pub(crate) async fn list(context: &Context) -> Result<List> {
+    keeps_images(context)?;
+    let (images, recipes) =
+        tokio::try_join!(context.provider.images(), context.provider.recipes())?;
+    let taken: Vec<Option<&Prepared>> = recipes
+        .iter()
+        .map(|recipe| prepared::newest(&images, recipe))
+        .collect();
+    let missing = recipes.iter().zip(&taken);
+    let missing = missing
+        .filter(|(_, taken)| taken.is_none())
+        .map(|(recipe, _)| recipe.clone())
+        .collect();
+    let is_taken = |image: &Prepared| taken.iter().flatten().any(|it| it.id == image.id);
+    let listed = images.iter().map(|image| Listed {
+        image: image.clone(),
+        used_next: is_taken(image),
+    });
+    Ok(List {
+        images: listed.collect(),
+        missing,
+        asked_for: context.inventory.provider.is_prepared(),
+    })
+}
+
+/// Removes an image that pgherd has made and that no host was made from.
+pub(crate) async fn remove(
+    context: &Context,
+    id: &str,
+    cancel: &CancellationToken,
+) -> Result<Prepared> {
+    keeps_images(context)?;
+    let images = context.provider.images().await?;
+    let image = named(&images, id)?;
+    if !image.used_by.is_empty() {
+        return Err(Error::new(
+            Code::ImageInUse,
+            format!("hosts that were made from the image {} are there", image.id),
+        )
+        .cause(format!("they are {}", image.used_by.join(", ")))
+        .left("nothing was removed"));
+    }
+    consent(context.operator.as_ref(), Question::Discard { image }).await?;
+    let (events, _quiet) = Events::channel();
+    tokio::select! {
+        removed = context.provider.discard(image, &events) => removed?,
+        () = cancel.cancelled() => return Err(Error::interrupted()
+            .left("some of it may be gone already")
+            .hint("run the same command again: it removes the rest")),
+    }
+    let left = context.provider.images().await?;
+    match left.iter().any(|it| it.id == image.id) {
+        true => Err(Error::new(
+            Code::LeftoversRemain,
+            format!("the image {} is still there", image.id),
+        )),
+        false => Ok(image.clone()),
+    }
+}
+
+/// The image that somebody means by its id, its name, or the begin of its id.
+fn named<'a>(images: &'a [Prepared], id: &str) -> Result<&'a Prepared> {
+    let exact = images.iter().find(|it| it.id == id || it.name == id);
+    let bare = id.trim_start_matches("sha256:");
+    let begins =
+        |it: &&Prepared| bare.len() >= 4 && (it.id.starts_with(bare) || bare.starts_with(&it.id));
+    let near: Vec<&Prepared> = images.iter().filter(begins).collect();
+    match (exact, &near[..]) {
+        (Some(image), _) => Ok(image),
+        (None, [image]) => Ok(image),
+        (None, several) => {
+            let error = Error::new(
+                Code::ImageUnknown,
+                match several {
+                    [] => format!("there is no prepared image {id}"),
+                    _ => format!("several images begin with {id}"),
+                },
+            )
+            .left("nothing was removed");
+            let ids: Vec<&str> = images.iter().map(|it| it.id.as_str()).collect();
+            Err(match ids.is_empty() {
+                true => error.cause("pgherd has made no image here"),
+                false => error.cause(format!("those that pgherd has made: {}", ids.join(", "))),
+            })
+        }
+    }
+}
+
+/// What `plan` says of the image that new hosts are made from: what it is, and what is to be known of it.
+pub(super) fn told(context: &Context, choice: &Choice) -> (Option<String>, Vec<String>) {
+    let build = context.command("image build");
+    match choice {
+        Choice::Found(image) => {
+            let note = format!(
+                "hosts are made from the prepared image {} of {} ({})",
+                image.id,
+                image.date(),
+                image.holds
+            );
+            (Some(note), aged(image, &build))
+        }
+        Choice::Missing(recipe) => {
+            let doubt = format!(
+                "no prepared image holds {}; hosts are made from the base image; make one: {build}",
+                recipe.in_words()
+            );
+            (None, vec![doubt])
+        }
+    }
+}
+
+fn aged(image: &Prepared, build: &str) -> Vec<String> {
+    let reasons = image.aged(Timestamp::now()).into_iter();
+    reasons
+        .map(|reason| {
+            format!(
+                "the prepared image {} has aged: {reason}; make another: {build}",
+                image.id
+            )
+        })
+        .collect()
+}
+
+/// What `status` says of the image that hosts are made from next; nothing where it has not aged, or where images
+/// cannot be looked at now.
+pub(crate) async fn notes(context: &Context) -> Vec<String> {
+    if !context.inventory.provider.is_prepared() {
+        return Vec::new();
+    }
+    let Ok(list) = list(context).await else {
+        return Vec::new();
+    };
+    let build = context.command("image build");
+    let next = list.images.iter().filter(|listed| listed.used_next);
+    next.flat_map(|listed| aged(&listed.image, &build))
+        .collect()
+}
+
+/// What `down` leaves of images; nothing where there are none, or where they cannot be looked at.
+pub(crate) async fn stays(context: &Context) -> Option<String> {
+    if !context.provider.keeps_images() {
+        return None;
+    }
+    let images = context.provider.images().await.ok()?;
+    let ids: Vec<&str> = images.iter().map(|image| image.id.as_str()).collect();
+    let what = match ids.len() {
+        0 => return None,
+        1 => format!("the prepared image {}", ids[0]),
+        _ => format!("the prepared images {}", ids.join(", ")),
+    };
+    let list = context.command("image list");
+    Some(format!("{what}, for any cluster; see: {list}"))
+}

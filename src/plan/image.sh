@@ -1,0 +1,52 @@
+# shellcheck disable=SC2086 # lists are split on purpose
+# Takes from this host all that only one host may have, so that an image can be made of it. What is pgherd's own
+# goes, but for packages and Patroni's venv.
+for unit in $UNITS; do
+  # A package's start is what enables it; a host of one role must not run the others.
+  systemctl disable --quiet --now "$unit.service" 2>/dev/null || true
+done
+rm -f $FILES
+# Only those that are empty by now.
+for folder in $FOLDERS; do rmdir "$folder" 2>/dev/null || true; done
+rm -rf /etc/pgherd /var/lib/pgherd
+
+with_locks apt-get clean
+with_locks rm -rf /var/lib/apt/lists
+mkdir -p /var/lib/apt/lists/partial
+rm -f /var/cache/apt/*.bin /var/cache/debconf/*-old
+
+# Who may log in, and by which keys the host is known. A package makes a key for tests (snakeoil), too.
+getent passwd | cut -d: -f6 | sort -u | while read -r home; do
+  case $home in / | '') continue ;; esac
+  rm -rf "$home/.ssh" "$home/.cache" "$home/.bash_history" "$home/.lesshst" "$home/.python_history"
+done
+rm -f /etc/ssh/ssh_host_* /etc/ssh/sshd_config.d/20-pgherd-port.conf
+find /etc/ssl/certs -lname '*snakeoil*' -delete
+rm -f /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pem
+
+# The first boot's notes: without them, cloud-init takes the next one for the first.
+if command -v cloud-init >/dev/null; then cloud-init clean --logs >/dev/null 2>&1 || true; fi
+rm -rf /var/lib/cloud/instance /var/lib/cloud/instances /var/lib/cloud/data /var/lib/cloud/sem /var/lib/cloud/handlers
+rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init /run/cloud-init/.instance-id
+rm -rf /var/lib/dhcp/*.leases /var/lib/systemd/network
+
+# Its name and its identity. An empty machine-id is one that is made at the next boot.
+: >/etc/machine-id
+rm -f /var/lib/dbus/machine-id /var/lib/systemd/credential.secret
+systemctl stop systemd-random-seed.service 2>/dev/null || true
+rm -f /var/lib/systemd/random-seed
+: >/etc/hostname
+if [ -e /sbin/pgherd-init ]; then
+  # A lab host, whose first process makes these two anew if they are empty.
+  : >/etc/hosts
+  : >/etc/resolv.conf
+fi
+
+# Logs, of which from now on nothing reaches the disk.
+mkdir -p /run/systemd/journald.conf.d
+printf '[Journal]\nStorage=volatile\n' >/run/systemd/journald.conf.d/zz-pgherd.conf
+systemctl restart systemd-journald.service || true
+rm -rf /var/log/journal/*
+find /var/log -type f -delete
+find /tmp /var/tmp -xdev -mindepth 1 -delete 2>/dev/null || true
+sync

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    authority,
+    ahead, authority,
     context::Context,
+    headway::Headway,
     hosts::HostStatus,
     lapse,
     preview::Preview,
@@ -24,7 +25,7 @@ use crate::{
     error::{Error, Result},
     inventory::HostName,
     machine::Machine,
-    provider::{Access, Drifted},
+    provider::{Access, Arrivals, Drifted},
 };
 
 pub(crate) use super::settle::Verb;
@@ -55,6 +56,12 @@ pub(crate) async fn run(
 }
 
 async fn apply(verb: Verb, run: &Run<'_>) -> Result<Applied> {
+    let headway = Arc::<Headway>::default();
+    let applied = converge(verb, run, &headway).await;
+    headway.end(applied).await
+}
+
+async fn converge(verb: Verb, run: &Run<'_>, headway: &Arc<Headway>) -> Result<Applied> {
     let context = run.context;
     // What is around the hosts is `up`'s alone.
     let drift = async {
@@ -70,7 +77,7 @@ async fn apply(verb: Verb, run: &Run<'_>) -> Result<Applied> {
         ));
     }
     let (mut hosts, mut consent) = match verb {
-        Verb::Up => launched(run, hosts, drift).await?,
+        Verb::Up => launched(run, hosts, drift, headway).await?,
         Verb::Render => {
             hosts.some(context)?;
             (hosts, Consent::Needed)
@@ -94,6 +101,8 @@ async fn apply(verb: Verb, run: &Run<'_>) -> Result<Applied> {
     };
     let mut cluster = context
         .on_some(&hosts.running, resting, &run.events, async |connected| {
+            // Nothing else has set it.
+            let _ = connected.headway.set(headway.clone());
             settle(verb, connected, consent, run.cancel).await
         })
         .await?;
@@ -122,6 +131,7 @@ async fn launched(
     run: &Run<'_>,
     mut hosts: HostStatus,
     drift: Drifted,
+    headway: &Headway,
 ) -> Result<(HostStatus, Consent)> {
     let (context, cancel) = (run.context, run.cancel);
     let absent = hosts.absent();
@@ -148,13 +158,23 @@ async fn launched(
         hosts = context.preview(hosts, Drifted::default()).await?.hosts;
     }
     if !absent.is_empty() {
-        hosts.running.extend(launch(run, &absent).await?);
+        let early = ahead::is_possible(context, &hosts, agreed)?;
+        let early = early.then_some((&hosts.running[..], headway));
+        let launched = launch(run, &absent, early).await?;
+        hosts.running.extend(launched);
     }
     Ok((hosts, agreed))
 }
 
 /// Makes and starts the hosts that do not run.
-async fn launch(run: &Run<'_>, absent: &[HostName]) -> Result<Vec<Machine>> {
+///
+/// With `early`, what each needs that depends on no other is begun there as soon as it answers; the
+/// machines are those that run already.
+async fn launch(
+    run: &Run<'_>,
+    absent: &[HostName],
+    early: Option<(&[Machine], &Headway)>,
+) -> Result<Vec<Machine>> {
     let context = run.context;
     let identity = context.workspace.identity()?;
     let access = Access {
@@ -163,8 +183,23 @@ async fn launch(run: &Run<'_>, absent: &[HostName]) -> Result<Vec<Machine>> {
         cluster_id: context.secrets()?.cluster_id,
         holder: context.connections.holder(),
     };
+    let (arrivals, arrived) = Arrivals::channel();
+    let launching = async {
+        let launched = context
+            .provider
+            .launch_telling(absent, &access, &run.events, &arrivals)
+            .await;
+        // Nobody arrives any more.
+        drop(arrivals);
+        launched
+    };
+    let beginning = async {
+        if let Some((there, headway)) = early {
+            ahead::begin(run, there, arrived, headway).await;
+        }
+    };
     tokio::select! {
-        launched = context.provider.launch(absent, &access, &run.events) => launched,
+        (launched, ()) = async { tokio::join!(launching, beginning) } => launched,
         () = run.cancel.cancelled() => Err(Error::interrupted()
             .left("hosts that were being created may exist; the next run continues with them, and `pgherd down` removes them")),
     }

@@ -2,13 +2,13 @@
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
 
-use super::{connections::Way, context::Context};
+use super::{connections::Way, context::Context, headway::Headway};
 use crate::{
     cluster::{Cluster, TlsStage},
     error::Result,
@@ -34,6 +34,8 @@ pub(crate) struct Connected<'a> {
     pub events: Events,
     /// Whether the hosts have been connected to before; it is news only once.
     pub(super) looked: AtomicBool,
+    /// What was begun on hosts before all of them answered.
+    pub(super) headway: OnceLock<Arc<Headway>>,
 }
 
 impl Context {
@@ -104,6 +106,7 @@ impl Context {
             tls: trust.filter(|_| spoken.is_offered()),
             events: events.clone(),
             looked: AtomicBool::new(false),
+            headway: OnceLock::new(),
         })
     }
 
@@ -154,22 +157,37 @@ impl Connected<'_> {
         hosts.filter(|host| !there(host)).cloned().collect()
     }
 
-    /// Carries out a plan.
+    /// Carries out a plan; what of it has begun already is not done again.
     pub(super) async fn carry_out(
         &self,
         plan: Plan,
         cluster: &Arc<Cluster>,
         cancel: &CancellationToken,
     ) -> Result<()> {
-        let context = execute::Context {
+        let context = self.execution(cluster, cancel);
+        match self.headway.get().and_then(|it| it.take_walk()) {
+            Some(walk) => {
+                walk.add(plan, &context);
+                walk.end().await
+            }
+            None => execute::execute(plan, &context).await,
+        }
+    }
+
+    /// What the steps of a plan need.
+    pub(super) fn execution(
+        &self,
+        cluster: &Arc<Cluster>,
+        cancel: &CancellationToken,
+    ) -> execute::Context {
+        execute::Context {
             cluster: cluster.clone(),
             remote: self.remote.clone(),
             http: self.http.clone(),
             events: self.events.clone(),
             survey: SharedSurvey::default(),
             cancel: cancel.clone(),
-        };
-        execute::execute(Arc::new(plan), &context).await
+        }
     }
 
     /// Tells how much is to be done.

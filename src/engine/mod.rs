@@ -3,15 +3,18 @@
 //!
 //! The engine has no terminal: the person who started the run is an [`operator::Operator`].
 
+mod ahead;
 pub(crate) mod apply;
 pub(crate) mod at_work;
 mod authority;
+
 pub(crate) mod certificates;
 pub(crate) mod compare;
 mod connected;
 mod connections;
 pub(crate) mod context;
 pub(crate) mod drill;
+mod headway;
 pub(crate) mod hosts;
 pub(crate) mod image;
 mod lapse;

@@ -111,23 +111,8 @@ impl Connected<'_> {
     /// The same with the files that a cluster has at `tls`; also says where it is.
     async fn look_for(&self, tls: TlsStage) -> Result<(Observed, TlsStage)> {
         let inventory = &self.context.inventory;
-        // Which files there are does not depend on what the hosts run; only what is in them does.
-        let os = Os::expected(inventory);
         let machines = [&self.machines[..], &self.resting[..]].concat();
-        let draft = self
-            .context
-            .cluster(&machines, tls, Renewal::Never, |_| os.clone());
-        let draft = match draft {
-            Err(error)
-                if inventory.postgresql.version == PgVersion::Distro
-                    && error.kind() == Kind::Input =>
-            {
-                self.context
-                    .cluster(&machines, tls, Renewal::Never, |_| Os::ubuntu_24_04())?
-            }
-            draft => draft?,
-        };
-        let draft = render::render(&draft, &self.context.templates)?;
+        let draft = self.draft(tls)?;
         let (facts, unreachable) = self.probe(&draft).await?;
         let tls = self.context.tls_stage(&facts)?;
         if tls != TlsStage::Required {
@@ -172,43 +157,44 @@ impl Connected<'_> {
         Ok((observed, tls))
     }
 
+    /// The files that hosts have at `tls`: which there are does not depend on what the hosts run; only
+    /// what is in them does.
+    pub(super) fn draft(&self, tls: TlsStage) -> Result<Files> {
+        let inventory = &self.context.inventory;
+        let os = Os::expected(inventory);
+        let machines = [&self.machines[..], &self.resting[..]].concat();
+        let draft = self
+            .context
+            .cluster(&machines, tls, Renewal::Never, |_| os.clone());
+        let draft = match draft {
+            Err(error)
+                if inventory.postgresql.version == PgVersion::Distro
+                    && error.kind() == Kind::Input =>
+            {
+                self.context
+                    .cluster(&machines, tls, Renewal::Never, |_| Os::ubuntu_24_04())?
+            }
+            draft => draft?,
+        };
+        render::render(&draft, &self.context.templates)
+    }
+
     /// The facts of the hosts that can be read, and why the others cannot; an error if another run is
     /// at work on them.
     async fn probe(&self, files: &Files) -> Result<(BTreeMap<HostName, Facts>, Vec<Error>)> {
-        let asked = self.machines.iter().map(|machine| async move {
-            let host = &machine.host;
-            let paths: Vec<&str> = files
-                .get(host)
-                .map_or(&[][..], Vec::as_slice)
-                .iter()
-                .map(|file| file.path.as_str())
-                .collect();
-            let inventory = &self.context.inventory;
-            let roles = inventory.hosts.get(host).map_or(&[][..], |it| &it.roles);
-            let script = facts::probe(inventory, host, &paths, &render::paths(roles));
-            let silent = |_, _: &str| {};
-            if !self.looked.load(Ordering::Relaxed) {
-                self.events.host(host, HostState::Connecting, None);
-                self.remote.connect(host).await?;
-                self.events.host(host, HostState::Connected, None);
+        let mut ahead = self
+            .headway
+            .get()
+            .map_or_else(BTreeMap::new, |it| it.take_read());
+        let asked = self.machines.iter().map(|machine| {
+            let known = ahead.remove(&machine.host);
+            async move {
+                let read = match known {
+                    Some(read) => read,
+                    None => self.read(&machine.host, files).await,
+                };
+                read.map(|facts| (machine.host.clone(), facts))
             }
-            let knock = self.remote.knock(host).await;
-            let before = jiff::Timestamp::now().as_millisecond();
-            let output = self.remote.run(host, &script, PROBE, &silent).await?;
-            let after = jiff::Timestamp::now().as_millisecond();
-            let mut facts = facts::parse(&output.stdout)
-                .map_err(|error| error.on(host).excerpt("stderr", output.stderr))?;
-            facts.data_elsewhere = self.data_elsewhere(host, &facts).await?;
-            if let Some(clock) = facts.clock {
-                facts.needs.note_clock(clock, before, after);
-            }
-            let ports = facts::dialled_ports(&self.context.inventory, host);
-            facts.needs.no_forwarding = self.remote.refused(host, knock, &ports).await;
-            self.events.emit(Event::FactsRead { host: host.clone() });
-            if !self.looked.load(Ordering::Relaxed) {
-                self.tell_software(host, &facts);
-            }
-            Ok::<_, Error>((host.clone(), facts))
         });
         let mut asked: FuturesUnordered<_> = asked.collect();
         let mut read = BTreeMap::new();
@@ -229,6 +215,38 @@ impl Connected<'_> {
             self.remote.settle_lease()?;
         }
         Ok((read, unreachable))
+    }
+
+    /// One host's facts; connects to it, and takes the run's lease there, if that was not done before.
+    pub(super) async fn read(&self, host: &HostName, files: &Files) -> Result<Facts> {
+        let files = files.get(host).map_or(&[][..], Vec::as_slice);
+        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        let inventory = &self.context.inventory;
+        let roles = inventory.hosts.get(host).map_or(&[][..], |it| &it.roles);
+        let script = facts::probe(inventory, host, &paths, &render::paths(roles));
+        let silent = |_, _: &str| {};
+        if !self.looked.load(Ordering::Relaxed) {
+            self.events.host(host, HostState::Connecting, None);
+            self.remote.connect(host).await?;
+            self.events.host(host, HostState::Connected, None);
+        }
+        let knock = self.remote.knock(host).await;
+        let before = jiff::Timestamp::now().as_millisecond();
+        let output = self.remote.run(host, &script, PROBE, &silent).await?;
+        let after = jiff::Timestamp::now().as_millisecond();
+        let mut facts = facts::parse(&output.stdout)
+            .map_err(|error| error.on(host).excerpt("stderr", output.stderr))?;
+        facts.data_elsewhere = self.data_elsewhere(host, &facts).await?;
+        if let Some(clock) = facts.clock {
+            facts.needs.note_clock(clock, before, after);
+        }
+        let ports = facts::dialled_ports(inventory, host);
+        facts.needs.no_forwarding = self.remote.refused(host, knock, &ports).await;
+        self.events.emit(Event::FactsRead { host: host.clone() });
+        if !self.looked.load(Ordering::Relaxed) {
+            self.tell_software(host, &facts);
+        }
+        Ok(facts)
     }
 
     /// Where this cluster's database is, if Patroni was told of another folder than the inventory's.

@@ -1,5 +1,6 @@
 //! Runs without a terminal: hosts, provider and operator are fakes, and everything between them is real.
 
+mod ahead;
 mod answers;
 mod apply;
 mod hosts;

@@ -102,6 +102,14 @@ impl Error {
         error
     }
 
+    /// The failures that it consists of: those of several hosts or steps, or itself.
+    pub fn apart(self) -> Vec<Self> {
+        match self.0.failures.is_empty() {
+            true => vec![self],
+            false => self.0.failures,
+        }
+    }
+
     pub fn on(mut self, host: &HostName) -> Self {
         self.0.host = Some(host.clone());
         self

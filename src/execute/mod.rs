@@ -8,7 +8,6 @@ use std::{
     time::Instant,
 };
 
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,6 +30,9 @@ pub(crate) mod space;
 mod tests;
 mod trial;
 mod wait;
+mod walk;
+
+pub use walk::Walk;
 
 /// Everything that a step needs to be done.
 #[derive(Clone)]
@@ -50,98 +52,10 @@ pub struct Context {
 /// A step that fails takes with it what depends on it; everything else goes on, so that the next run
 /// has less to do and every host that failed is named. An interrupted walk starts nothing new and
 /// leaves at once; what runs on a host goes on to its end there, and the next run waits for it.
-pub async fn execute(plan: Arc<Plan>, context: &Context) -> Result<()> {
-    let mut states = vec![State::Waiting; plan.steps.len()];
-    let mut running: JoinSet<(StepId, Result<()>)> = JoinSet::new();
-    let mut failures = Vec::new();
-    let mut interrupted = false;
-    announce(&plan, context);
-    loop {
-        if !interrupted && !context.cancel.is_cancelled() {
-            start_ready(&plan, &mut states, &mut running, context);
-        }
-        let ended = tokio::select! {
-            biased;
-            () = context.cancel.cancelled(), if !interrupted => {
-                interrupted = true;
-                running.abort_all();
-                continue;
-            }
-            ended = running.join_next() => ended,
-        };
-        match ended {
-            None => break,
-            Some(Ok((step, Ok(())))) => states[step] = State::Done,
-            Some(Ok((step, Err(error)))) => {
-                states[step] = State::Failed;
-                failures.push(error);
-            }
-            // Aborted, which only an interruption does; a panic is a bug and goes on being one.
-            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Some(Err(_)) => {}
-        }
-    }
-    for (id, step) in plan.steps.iter().enumerate() {
-        if matches!(states[id], State::Waiting | State::Running) {
-            finished(context, id, step, Outcome::Cancelled, 0.0, None);
-        }
-    }
-    if interrupted {
-        return Err(Error::interrupted()
-            .left("steps already running will finish")
-            .hint("run the same command again: it continues from here"));
-    }
-    match failures.len() {
-        0 => {}
-        1 => return Err(failures.remove(0)),
-        count => return Err(Error::several(format!("{count} steps failed"), failures)),
-    }
-    Ok(())
-}
-
-/// Tells what is to be done and in which order, so that a report can say what a step waited for.
-fn announce(plan: &Plan, context: &Context) {
-    for (id, step) in plan.steps.iter().enumerate() {
-        context.events.emit(Event::StepPlanned {
-            step: id,
-            host: step.host.clone(),
-            name: step.name,
-            why: step.why.clone(),
-            after: step.after.clone(),
-        });
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Waiting,
-    Running,
-    Done,
-    Failed,
-}
-
-fn start_ready(
-    plan: &Arc<Plan>,
-    states: &mut [State],
-    running: &mut JoinSet<(StepId, Result<()>)>,
-    context: &Context,
-) {
-    for id in 0..plan.steps.len() {
-        let ready = states[id] == State::Waiting
-            && plan.steps[id]
-                .after
-                .iter()
-                .all(|before| states[*before] == State::Done);
-        if ready {
-            states[id] = State::Running;
-            let plan = plan.clone();
-            let context = context.clone();
-            running.spawn(async move {
-                let step = &plan.steps[id];
-                (id, run_step(id, step, &context).await)
-            });
-        }
-    }
+pub async fn execute(plan: Plan, context: &Context) -> Result<()> {
+    let walk = Walk::begin(context.cancel.clone());
+    walk.add(plan, context);
+    walk.end().await
 }
 
 async fn run_step(id: StepId, step: &Step, context: &Context) -> Result<()> {

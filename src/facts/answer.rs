@@ -121,6 +121,7 @@ impl Facts {
                 };
             }
             ["arch", arch] => self.os.arch = (*arch).into(),
+            ["cores", count] => self.cores = count.parse().unwrap_or_default(),
             ["clock", nanoseconds] => {
                 self.clock = nanoseconds.parse::<i64>().ok().map(|it| it / 1_000_000);
             }

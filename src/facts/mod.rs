@@ -165,6 +165,8 @@ pub struct DbRole {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     pub os: Os,
+    /// How many processor cores the host has; 0 where it did not say.
+    pub cores: usize,
     /// Milliseconds since 1970, by the host's clock, as the first thing that the probe asked.
     pub clock: Option<i64>,
     pub systemd: bool,
@@ -226,6 +228,7 @@ impl Facts {
     pub fn bare(os: Os) -> Self {
         Self {
             os,
+            cores: 2,
             systemd: true,
             ..Self::default()
         }

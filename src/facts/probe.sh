@@ -12,6 +12,12 @@ fact version 1
 . /etc/os-release 2>/dev/null
 fact os "${ID:-unknown}" "${VERSION_ID:-}" "${VERSION_CODENAME:-}" "${PRETTY_NAME:-}"
 fact arch "$(uname -m)"
+# Without a process of its own.
+n=0
+while read -r l _; do
+  case $l in cpu) ;; cpu*) n=$((n + 1)) ;; *) break ;; esac
+done </proc/stat
+fact cores "$n"
 fact clock "$(date +%s%N)"
 # Which system this is, whatever its name and addresses: no two have the same, containers of one kernel neither.
 b=

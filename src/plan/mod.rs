@@ -19,6 +19,7 @@ use crate::{
     services::etcd::{self, PatroniKeys},
 };
 
+mod base;
 mod belongings;
 mod bootstrap_recovery;
 mod components;
@@ -58,6 +59,7 @@ mod trial;
 mod up;
 mod waits;
 
+pub use base::ahead;
 pub(crate) use belongings::is_ours;
 pub use config::config_patch;
 pub use down::{down, stays, weigh_packages};

@@ -12,12 +12,16 @@ use crate::{
     services::When,
 };
 
+/// The step that installs all packages of a host, but for those that [`INSTALL_PYTHON`] installs.
+pub(super) const INSTALL: &str = "install-packages";
+/// The step that installs the few packages from which the venv of Patroni is made.
+pub(super) const INSTALL_PYTHON: &str = "install-python";
 /// The step that makes the venv of Patroni.
 pub(super) const INSTALL_PATRONI: &str = "install-patroni";
 
 /// Shell functions that wait for dpkg's and apt's locks: before every command that takes them.
 pub(super) const LOCKS: &str = include_str!("locks.sh");
-const INSTALL: &str = include_str!("packages.sh");
+const PACKAGES: &str = include_str!("packages.sh");
 const VENV: &str = include_str!("patroni.sh");
 
 /// Packages that are asked for by name, unlike those that come along.
@@ -56,48 +60,105 @@ pub(super) fn missing(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Stri
     wanted
 }
 
-/// Plans what is missing; returns the step after which all packages are there, if there is one.
+/// The steps after which packages are there, where such steps are planned.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Installed {
+    /// All of them.
+    pub all: Option<StepId>,
+    /// Those from which the venv of Patroni is made.
+    pub python: Option<StepId>,
+}
+
+/// Plans what is missing.
+///
+/// A host with two cores makes the venv of Patroni while apt installs PostgreSQL, so the few packages that
+/// the venv needs come first, by a step of their own: only one apt works at a time. One core has nothing
+/// to spare, and installs all of them at once.
 pub(super) fn install(
     plan: &mut Plan,
     cluster: &Cluster,
     node: &Node,
     facts: &Facts,
     after: Vec<StepId>,
-) -> Option<StepId> {
+) -> Installed {
     let wanted = wanted(cluster, node);
     let missing = missing(cluster, node, facts);
     if missing.is_empty() {
         plan.skip(
             &node.name,
-            "install-packages",
+            INSTALL,
             format!("{} are installed", wanted.join(", ")),
         );
-        return facts
+        let restored = facts
             .belongings
             .policy_left
             .then(|| restore_policy(plan, node, after));
+        return Installed {
+            all: restored,
+            python: restored,
+        };
     }
-    let pgdg = !belongings::sources(cluster, node).is_empty();
+    let of_venv = for_the_venv(node);
+    let (python, others): (Vec<String>, Vec<String>) = missing
+        .iter()
+        .cloned()
+        .partition(|package| of_venv.contains(package));
+    let beside = facts.cores > 1 && belongings::takes_venv(cluster, node) && !others.is_empty();
+    if !beside {
+        let all = Some(push(plan, cluster, node, INSTALL, missing, after));
+        return Installed { all, python: all };
+    }
+    let first = (!python.is_empty())
+        .then(|| push(plan, cluster, node, INSTALL_PYTHON, python, after.clone()));
+    let after = first.map_or(after, |first| vec![first]);
+    Installed {
+        all: Some(push(plan, cluster, node, INSTALL, others, after)),
+        python: first,
+    }
+}
+
+/// The packages from which the venv of Patroni is made.
+fn for_the_venv(node: &Node) -> Vec<String> {
+    let services = node.roles.iter().map(|role| role.service());
+    let all = services.flat_map(|service| service.packages);
+    let needed = all.filter(|package| package.when == When::PatroniFromPypi);
+    needed
+        .filter_map(|package| package.on(node.postgresql))
+        .collect()
+}
+
+/// Plans one call of apt for `packages`.
+fn push(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    name: &'static str,
+    packages: Vec<String>,
+    after: Vec<StepId>,
+) -> StepId {
+    // What Python needs is always the distribution's own.
+    let pgdg = name == INSTALL && !belongings::sources(cluster, node).is_empty();
     let own_boot = cluster.wants(When::Ec2);
+    let yes = |it| if it { "yes" } else { "" };
     let script = Script::new()
-        .alone("install-packages")
-        .line(format!("PACKAGES={}", quote(&missing.join(" "))))
-        .line(format!("PGDG={}", if pgdg { "yes" } else { "" }))
-        .line(format!("OWN_BOOT={}", if own_boot { "yes" } else { "" }))
+        .alone(INSTALL)
+        .line(format!("PACKAGES={}", quote(&packages.join(" "))))
+        .line(format!("PGDG={}", yes(pgdg)))
+        .line(format!("OWN_BOOT={}", yes(own_boot)))
         .line(LOCKS)
         .line(NOTE_ASKED)
-        .line(INSTALL);
-    Some(plan.push(Step {
+        .line(PACKAGES);
+    plan.push(Step {
         host: node.name.clone(),
-        name: "install-packages",
-        why: format!("not installed: {}", missing.join(", ")),
+        name,
+        why: format!("not installed: {}", packages.join(", ")),
         after,
-        changes: missing.into_iter().map(Change::Package).collect(),
+        changes: packages.into_iter().map(Change::Package).collect(),
         action: Action::Run(script),
         // Ten minutes of it may be somebody else's, who holds dpkg's lock.
         limit: Duration::from_secs(1800),
         units: Vec::new(),
-    }))
+    })
 }
 
 /// Plans that services may start again when packages are installed.
@@ -111,7 +172,7 @@ fn restore_policy(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
             "/usr/sbin/policy-rc.d is as it was before pgherd".into(),
         )],
         // An install that still goes on needs it.
-        action: Action::Run(Script::new().alone("install-packages").line(RESTORE_POLICY)),
+        action: Action::Run(Script::new().alone(INSTALL).line(RESTORE_POLICY)),
         limit: Duration::from_secs(700),
         units: Vec::new(),
     })

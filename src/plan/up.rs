@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::{
-    Found, Plan, StepId, bootstrap_recovery,
+    Found, Plan, StepId, base, bootstrap_recovery,
     components::{self, Component, Configured, Turn},
     etcd_members,
     members::Members,
-    membership, metadata_guard, newest, packages, parameters, preconditions, requirements, waits,
+    membership, newest, parameters, preconditions, requirements, waits,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -57,18 +57,13 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
             continue;
         };
         let files = files.get(&node.name).map_or(&[][..], Vec::as_slice);
-        let prepared = components::prepare(&mut plan, cluster, node, facts, files)?;
-        metadata_guard::guard(&mut plan, cluster, node, facts, prepared);
-        let installed =
-            packages::install(&mut plan, cluster, node, facts, Vec::from_iter(prepared));
-        let base: Vec<StepId> = installed.or(prepared).into_iter().collect();
+        let base = base::plan(&mut plan, cluster, node, facts, files)?;
         for role in &node.roles {
-            let mut after = base.clone();
+            let mut after = base.packages.clone();
             let mut venv = None;
             if *role == Role::Postgres {
-                venv =
-                    packages::install_patroni(&mut plan, cluster, node, facts, files, base.clone());
-                after = venv.map_or(after, |venv| vec![venv]);
+                venv = base.venv;
+                after.clone_from(&base.patroni);
                 after.extend(&tried);
             }
             let component = Component {

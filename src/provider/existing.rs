@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Access, Machine, MachineState, Preflight, Provider, Resource};
+use super::{Access, Arrivals, Machine, MachineState, Preflight, Provider, Resource};
 use crate::{
     error::Result,
     event::Events,
@@ -44,11 +44,12 @@ impl Provider for ExistingProvider {
         Ok(Preflight::default())
     }
 
-    async fn launch(
+    async fn launch_telling(
         &self,
         hosts: &[HostName],
         _access: &Access,
         _events: &Events,
+        _arrivals: &Arrivals,
     ) -> Result<Vec<Machine>> {
         Ok(self
             .machines

@@ -15,6 +15,7 @@ use crate::{
     prepared::{Choice, Contents, Prepared, Recipe},
 };
 
+mod arrivals;
 #[cfg(feature = "aws")]
 mod aws;
 mod docker;
@@ -24,6 +25,7 @@ mod ssh_probe;
 #[cfg(test)]
 pub(crate) use aws::rules_shown as aws_rules;
 
+pub use self::arrivals::{Arrival, Arrivals};
 pub use crate::machine::{Machine, MachineState};
 
 /// The label or tag that names the cluster a resource belongs to.
@@ -113,6 +115,18 @@ pub trait Provider: Send + Sync {
         hosts: &[HostName],
         access: &Access,
         events: &Events,
+    ) -> Result<Vec<Machine>> {
+        self.launch_telling(hosts, access, events, &Arrivals::default())
+            .await
+    }
+
+    /// The same, and tells of each host as it comes: that it runs, and that SSH answers.
+    async fn launch_telling(
+        &self,
+        hosts: &[HostName],
+        access: &Access,
+        events: &Events,
+        arrivals: &Arrivals,
     ) -> Result<Vec<Machine>>;
 
     /// Which of the running `machines` the inventory wants elsewhere, and where; none where an

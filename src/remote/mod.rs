@@ -108,6 +108,11 @@ pub trait Remote: Send + Sync {
         Ok(())
     }
 
+    /// Whether the run's lease is held on `host`; also where the run takes none.
+    async fn holds_lease(&self, _host: &HostName) -> bool {
+        true
+    }
+
     /// From now on a host on which the lease is lost does not end the run, as long as another one
     /// holds it.
     ///

@@ -441,6 +441,19 @@ impl Remote for SshRemote {
         self.connection(host).await.map(|_| ())
     }
 
+    async fn holds_lease(&self, host: &HostName) -> bool {
+        if self.lease.is_none() {
+            return true;
+        }
+        let slot = self.links.lock().await.get(host).cloned();
+        let Some(slot) = slot else { return false };
+        let link = slot.lock().await.clone();
+        match link {
+            Some(link) => link.held.lock().await.as_ref().is_some_and(Held::lasts),
+            None => false,
+        }
+    }
+
     fn settle_lease(&self) -> Result<()> {
         if let Some(lease) = &self.lease {
             if let Some(error) = lease.nowhere() {

@@ -27,6 +27,8 @@ pub(super) struct Board {
     image: Option<Image>,
     /// Steps of the plan; none before it is made.
     steps: Option<usize>,
+    /// How many steps had ended when the first of the plan was told of, before the plan was complete.
+    ahead: Option<usize>,
     finished: usize,
     failed: usize,
     checks: IndexMap<&'static str, (bool, String)>,
@@ -90,6 +92,7 @@ impl Board {
                 .collect(),
             image: None,
             steps: None,
+            ahead: None,
             finished: 0,
             failed: 0,
             checks: IndexMap::new(),
@@ -127,7 +130,14 @@ impl Board {
                     line.rest = Rest::Reached("facts read");
                 }
             }
-            Event::Planned { steps, .. } => self.steps = Some(self.finished + steps),
+            // New hosts begin before the plan is complete, which counts their steps as well.
+            Event::StepPlanned { .. } if self.steps.is_none() => {
+                self.ahead.get_or_insert(self.finished);
+            }
+            Event::Planned { steps, .. } => {
+                let before = self.ahead.take().unwrap_or(self.finished);
+                self.steps = Some(before + steps);
+            }
             Event::StepStarted { .. } | Event::StepOutput { .. } | Event::StepFinished { .. } => {
                 self.step(t, &stamped.event);
             }

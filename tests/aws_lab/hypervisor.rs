@@ -19,6 +19,8 @@ use aws_sdk_ec2::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
+    ACCOUNT,
+    delays::Delays,
     proxy::{Call, Proxy, Verdict},
     server::{client, moto},
     support::docker,
@@ -103,13 +105,29 @@ impl Hypervisor {
     /// The network is there before any instance, so that whoever knocks at an address where nobody
     /// is yet knocks on this machine. Who stops hosts by calls through `proxy` says how.
     pub(crate) fn start(proxy: &Proxy, cluster: &str, image: &str, subnet: &str) -> Self {
+        Self::slow(proxy, cluster, image, subnet, Delays::from_environment())
+    }
+
+    /// The same, with instances that take their time.
+    pub(crate) fn slow(
+        proxy: &Proxy,
+        cluster: &str,
+        image: &str,
+        subnet: &str,
+        delays: Option<Delays>,
+    ) -> Self {
         let network = format!("{cluster}-vpc");
         docker(&["network", "create", "--subnet", subnet, &network]);
         let power = Arc::<Power>::default();
         let (asked, done) = (power.clone(), power.clone());
+        let delays = Arc::new(delays);
+        let late = delays.clone();
         proxy.judge(move |call| {
             asked.asked(call);
-            Verdict::Pass
+            match late.as_ref() {
+                Some(delays) => delays.judge(call, ACCOUNT),
+                None => Verdict::Pass,
+            }
         });
         serve_metadata(cluster, image, &network, subnet);
         let stopped = Arc::new(AtomicBool::new(false));
@@ -123,7 +141,8 @@ impl Hypervisor {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let ec2 = direct();
             while !flag.load(Ordering::SeqCst) {
-                runtime.block_on(follow(&ec2, &done, &name, &image, &vpc));
+                let delays = delays.as_ref().as_ref();
+                runtime.block_on(follow(&ec2, &done, delays, &name, &image, &vpc));
                 thread::sleep(Duration::from_millis(200));
             }
         });
@@ -257,13 +276,25 @@ fn tag<'a>(instance: &'a Instance, key: &str) -> &'a str {
 }
 
 /// Makes the containers what the instances are.
-async fn follow(ec2: &Client, power: &Power, cluster: &str, image: &str, network: &str) {
+async fn follow(
+    ec2: &Client,
+    power: &Power,
+    delays: Option<&Delays>,
+    cluster: &str,
+    image: &str,
+    network: &str,
+) {
     let there = containers(cluster);
     for instance in instances(ec2, cluster).await {
         let id = instance.instance_id().unwrap();
         match (state(&instance), there.get(id).map(String::as_str)) {
             ("running", _) if power.is_ending(id) => {}
-            ("running", None) => boot(ec2, &instance, cluster, image, network).await,
+            ("running", None) => {
+                let host = tag(&instance, "pgherd:host");
+                if delays.is_none_or(|it| it.may_boot(id, host)) {
+                    boot(ec2, &instance, cluster, image, network).await;
+                }
+            }
             ("running", Some("exited")) => drop(docker(&["start", id])),
             ("stopped" | "terminated", Some("running")) if !power.is_ending(id) => power.off(id),
             ("terminated", Some(_)) => drop(docker(&["rm", "-f", "-v", id])),

@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 mod acceptance;
+mod delays;
 mod hypervisor;
 #[path = "../aws/model.rs"]
 mod model;
@@ -22,6 +23,7 @@ mod server;
 #[path = "../lab/support.rs"]
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod support;
+mod timeline;
 #[path = "../aws/xml.rs"]
 mod xml;
 

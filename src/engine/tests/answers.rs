@@ -14,7 +14,8 @@ use crate::{facts::Facts, plan::Found, remote::Script, secret::Content, services
 
 /// A host's facts as the probe prints them; of files, those that it asks for.
 pub(super) fn probe(facts: &Facts, script: &Script) -> String {
-    let mut lines = vec!["version\t1".to_owned()];
+    let cores = format!("cores\t{}", facts.cores);
+    let mut lines = vec!["version\t1".to_owned(), cores];
     let os = &facts.os;
     lines.push(format!(
         "os\t{}\t{}\t{}\t{}",
@@ -51,9 +52,8 @@ pub(super) fn probe(facts: &Facts, script: &Script) -> String {
         lines.push(format!("pending\t{unit}\t{effect}"));
     }
     lines.push(lease(facts));
-    if let Some(stamp) = &facts.patroni_stamp {
-        lines.push(format!("patroni-stamp\t{stamp}"));
-    }
+    let stamp = facts.patroni_stamp.iter();
+    lines.extend(stamp.map(|stamp| format!("patroni-stamp\t{stamp}")));
     for (path, folder) in &facts.needs.folders {
         let (owner, group, mode) = (&folder.owner, &folder.group, folder.mode);
         lines.push(format!(

@@ -4,7 +4,7 @@
 //! leaves a step out, does it too early, or does not look again, does not get to a cluster that holds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -46,6 +46,14 @@ pub(crate) struct Hosts {
     model: Mutex<Option<Model>>,
     /// What scripts are the scripts of; none until the first one comes.
     steps: Mutex<Option<Vec<Step>>>,
+    /// What was planned since each host was read for the last time but one: a plan for hosts that are read one
+    /// after the other is made of what each was at its time.
+    earlier: Mutex<Vec<Step>>,
+    read: Mutex<BTreeSet<HostName>>,
+    /// Hosts that are connected to, and steps, in their order.
+    log: Mutex<Vec<String>>,
+    /// On which the lease cannot be taken: since another run has it, or nobody can say.
+    leased: Mutex<BTreeMap<HostName, Leased>>,
     /// Rows that were written through the write port.
     pub(super) rows: Mutex<Vec<String>>,
     /// `HOST STEP` of all that was done, in its order, and the stage of TLS that it was a step of.
@@ -57,6 +65,13 @@ pub(crate) struct Hosts {
     interruption: Mutex<Option<Interruption>>,
     reads: Mutex<usize>,
     closed: Mutex<usize>,
+}
+
+/// Why a host's lease is not this run's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leased {
+    ByAnother,
+    Unknown,
 }
 
 /// When an operator gives up.
@@ -87,6 +102,10 @@ impl Hosts {
             context: Mutex::new(Arc::new(context)),
             model: Mutex::default(),
             steps: Mutex::default(),
+            earlier: Mutex::default(),
+            read: Mutex::default(),
+            log: Mutex::default(),
+            leased: Mutex::default(),
             rows: Mutex::default(),
             done: Mutex::default(),
             taken_over: Mutex::default(),
@@ -107,6 +126,17 @@ impl Hosts {
     /// The same, each with the stage of TLS that it was a step of.
     pub(super) fn take_done_at(&self) -> Vec<(TlsStage, String)> {
         std::mem::take(&mut *self.done.lock().unwrap())
+    }
+
+    /// Hosts that were connected to, and steps, in their order.
+    pub(super) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Has `host` not give its lease to the run.
+    pub(super) fn lease(&self, host: &str, why: Leased) {
+        let mut leased = self.leased.lock().unwrap();
+        leased.insert(HostName::new(host), why);
     }
 
     /// Who was refused by a neighbour, however short.
@@ -188,7 +218,15 @@ impl Hosts {
     }
 
     /// Takes note of what the scripts that may come next are the scripts of.
-    fn expect(&self) {
+    fn expect(&self, host: &HostName) {
+        let mut read = self.read.lock().unwrap();
+        let mut earlier = self.earlier.lock().unwrap();
+        if !read.insert(host.clone()) {
+            *read = BTreeSet::from([host.clone()]);
+            earlier.clear();
+        }
+        earlier.extend(self.steps.lock().unwrap().take().into_iter().flatten());
+        drop((read, earlier));
         self.with(|model| {
             let context = self.context();
             let world = &mut model.world;
@@ -222,7 +260,9 @@ impl Hosts {
         let mut steps = self.steps.lock().unwrap();
         let plan = || self.with(|model| model.world.up().map_or(Vec::new(), |plan| plan.steps));
         let steps = steps.get_or_insert_with(plan);
-        let step = steps.iter().rev().find(|step| match &step.action {
+        let earlier = self.earlier.lock().unwrap();
+        let all = earlier.iter().chain(steps.iter());
+        let step = all.rev().find(|step| match &step.action {
             Action::Run(its) => its == script && step.host == *host,
             Action::RunOnLeader(its) => its == script,
             _ => false,
@@ -239,6 +279,7 @@ impl Hosts {
             all.extend(refused.map(|what| format!("after {name}: {what}")));
             model.world.cluster.tls
         });
+        self.log.lock().unwrap().push(name.clone());
         self.done.lock().unwrap().push((stage, name.clone()));
         Some(name)
     }
@@ -370,7 +411,7 @@ impl Remote for Hosts {
             stderr: String::new(),
         };
         if script.contains("fact version 1") {
-            self.expect();
+            self.expect(host);
             let facts = self.with(|model| answers::probe(&model.world.found.facts[host], script));
             return Ok(ends(facts));
         }
@@ -449,6 +490,20 @@ impl Remote for Hosts {
             },
         }));
         Ok(Box::new(near))
+    }
+
+    async fn connect(&self, host: &HostName) -> Result<()> {
+        self.log.lock().unwrap().push(format!("{host} connects"));
+        match self.leased.lock().unwrap().get(host) {
+            Some(Leased::ByAnother) => Err(Error::new(Code::LeaseHeld, "another run is at work")
+                .on(host)
+                .left("nothing was changed")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn holds_lease(&self, host: &HostName) -> bool {
+        !self.leased.lock().unwrap().contains_key(host)
     }
 
     async fn close(&self) {

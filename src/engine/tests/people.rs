@@ -4,12 +4,13 @@ use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
     sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tempfile::TempDir;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::{sync::mpsc::UnboundedReceiver, time::sleep};
 
 use super::hosts::Hosts;
 use crate::{
@@ -18,11 +19,11 @@ use crate::{
         context::{Context, Source},
         operator::{Answer, Begun, Operator, Question},
     },
-    error::{Error, Result},
+    error::{Code, Error, Result},
     event::{Event, Events, Stamped},
     inventory::{HostName, Inventory},
     machine::{Machine, MachineState},
-    provider::{Access, Preflight, Provider, Resource},
+    provider::{Access, Arrival, Arrivals, Preflight, Provider, Resource},
     remote::Remote,
     secret::Secret,
     workspace::Workspace,
@@ -69,6 +70,11 @@ impl Somebody {
             _ => None,
         };
         self.told.lock().unwrap().iter().filter_map(code).collect()
+    }
+
+    /// What happened in all runs.
+    pub(super) fn told(&self) -> Vec<Event> {
+        self.told.lock().unwrap().clone()
     }
 
     /// The stages of a change, as they were told.
@@ -124,12 +130,57 @@ impl Operator for Somebody {
 #[derive(Clone, Default)]
 pub(crate) struct Cloud {
     made: Arc<Mutex<Vec<(HostName, String)>>>,
+    late: Arc<Mutex<Option<Late>>>,
+}
+
+/// A host that answers later than the others.
+struct Late {
+    host: HostName,
+    /// Whether its time has come.
+    when: Box<dyn Fn() -> bool + Send>,
+    /// Then it does not answer either.
+    never: bool,
 }
 
 impl Cloud {
     pub(super) fn made(&self) -> Vec<String> {
         let made = self.made.lock().unwrap();
         made.iter().map(|(host, _)| host.to_string()).collect()
+    }
+
+    /// Has `host` answer only `when` it is time; or not even then, which the launch says.
+    pub(super) fn late(&self, host: &str, never: bool, when: impl Fn() -> bool + Send + 'static) {
+        *self.late.lock().unwrap() = Some(Late {
+            host: HostName::new(host),
+            when: Box::new(when),
+            never,
+        });
+    }
+
+    fn late_host(&self) -> Option<HostName> {
+        let late = self.late.lock().unwrap();
+        late.as_ref().map(|it| it.host.clone())
+    }
+
+    /// Waits for whoever is late, if it is one of `hosts`.
+    async fn wait(&self, hosts: &[HostName]) -> Result<()> {
+        for _ in 0..2000 {
+            {
+                let late = self.late.lock().unwrap();
+                match late.as_ref().filter(|it| hosts.contains(&it.host)) {
+                    None => return Ok(()),
+                    Some(late) if (late.when)() && late.never => {
+                        return Err(
+                            Error::new(Code::HostDidNotStart, "SSH does not answer").on(&late.host)
+                        );
+                    }
+                    Some(late) if (late.when)() => return Ok(()),
+                    Some(_) => {}
+                }
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!("what the late host waits for does not happen");
     }
 }
 
@@ -179,23 +230,32 @@ impl Provider for InCloud {
         Ok(Preflight::default())
     }
 
-    async fn launch(
+    async fn launch_telling(
         &self,
         hosts: &[HostName],
         access: &Access,
         _events: &Events,
+        arrivals: &Arrivals,
     ) -> Result<Vec<Machine>> {
-        let mut made = self.cloud.made.lock().unwrap();
-        made.extend(
-            hosts
-                .iter()
-                .map(|host| (host.clone(), access.cluster_id.clone())),
-        );
-        let all = machines(&self.inventory, &access.cluster_id);
-        Ok(all
-            .into_iter()
-            .filter(|it| hosts.contains(&it.host))
-            .collect())
+        let id = &access.cluster_id;
+        let new = hosts.iter().map(|host| (host.clone(), id.clone()));
+        self.cloud.made.lock().unwrap().extend(new);
+        let mut all = machines(&self.inventory, id);
+        all.retain(|it| hosts.contains(&it.host));
+        let late = self.cloud.late_host();
+        for machine in &all {
+            arrivals.tell(Arrival::Running(machine.clone()));
+        }
+        let (last, first): (Vec<&Machine>, Vec<&Machine>) =
+            all.iter().partition(|it| Some(&it.host) == late.as_ref());
+        for machine in first {
+            arrivals.tell(Arrival::Answers(machine.clone()));
+        }
+        self.cloud.wait(hosts).await?;
+        for machine in last {
+            arrivals.tell(Arrival::Answers(machine.clone()));
+        }
+        Ok(all)
     }
 
     async fn resources(&self) -> Result<Vec<Resource>> {

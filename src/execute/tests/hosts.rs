@@ -213,6 +213,15 @@ pub(super) async fn walk_until(
     steps: Vec<Step>,
     cancel: &CancellationToken,
 ) -> Walked {
+    walk_plans(hosts, vec![steps], cancel).await
+}
+
+/// Walks plans of which each is added a moment after the one before.
+pub(super) async fn walk_all(hosts: Hosts, plans: Vec<Vec<Step>>) -> Walked {
+    walk_plans(hosts, plans, &CancellationToken::new()).await
+}
+
+async fn walk_plans(hosts: Hosts, plans: Vec<Vec<Step>>, cancel: &CancellationToken) -> Walked {
     let hosts = Arc::new(hosts);
     let remote: Arc<dyn Remote> = hosts.clone();
     let (events, mut receiver) = Events::channel();
@@ -224,11 +233,20 @@ pub(super) async fn walk_until(
         survey: SharedSurvey::default(),
         cancel: cancel.clone(),
     };
-    let plan = Plan {
-        steps,
-        ..Plan::default()
+    let walk = async {
+        let walk = execute::Walk::begin(cancel.clone());
+        for (turn, steps) in plans.into_iter().enumerate() {
+            if turn > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let plan = Plan {
+                steps,
+                ..Plan::default()
+            };
+            walk.add(plan, &context);
+        }
+        walk.end().await
     };
-    let walk = execute::execute(Arc::new(plan), &context);
     let result = tokio::time::timeout(Duration::from_secs(20), walk).await;
     let mut events = Vec::new();
     while let Ok(event) = receiver.try_recv() {

@@ -7,13 +7,14 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::hosts::{Answer, Hosts, script, walk, walk_until};
+use super::hosts::{Answer, Hosts, script, step, walk, walk_all, walk_until};
 use crate::{
     error::{Code, Kind},
     event::Event,
     event::Outcome::{Cancelled, Changed, Failed},
     inventory::HostName,
-    plan::Step,
+    plan::{Action, Step},
+    remote::Script,
 };
 
 /// Every script ends well but those of hosts that are called after what becomes of theirs.
@@ -231,4 +232,68 @@ async fn only_the_end_of_a_long_output_is_quoted() {
     let walked = walk(hosts, vec![script("node1", &[])]).await;
     let text = &walked.error().excerpts()[0].text;
     assert!(text.ends_with("line 500") && !text.contains("line 480\n"));
+}
+
+/// A plan's steps, which differ in their name.
+fn named(name: &'static str, host: &str, line: &str, after: &[usize]) -> Step {
+    let action = Action::Run(Script::probe(line));
+    Step {
+        name,
+        ..step(host, action, after)
+    }
+}
+
+#[tokio::test]
+async fn a_plan_that_is_added_takes_over_what_has_begun() {
+    let first = vec![
+        named("one", "a", "same", &[]),
+        named("two", "a", "other", &[0]),
+    ];
+    let second = vec![
+        named("one", "a", "same", &[]),
+        named("one", "b", "same", &[]),
+        named("two", "a", "changed", &[0]),
+        named("three", "a", "new", &[0, 1]),
+    ];
+    let walked = walk_all(by_name(), vec![first, second]).await;
+    walked.result.as_ref().unwrap();
+    let told: Vec<String> = walked
+        .events
+        .iter()
+        .filter_map(|stamped| match &stamped.event {
+            Event::StepPlanned {
+                step,
+                host,
+                name,
+                after,
+                ..
+            } => Some(format!("{step} {host} {name} {after:?}")),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "0 a one []",
+            "1 a two [0]",
+            "2 b one []",
+            // It is to do something else by now, once what has begun is over.
+            "3 a two [0, 1]",
+            "4 a three [0, 2]",
+        ]
+    );
+    assert_eq!(walked.outcomes(), [Changed; 5]);
+}
+
+#[tokio::test]
+async fn what_has_begun_and_failed_takes_with_it_what_is_added_after_it() {
+    let first = vec![named("one", "fails", "same", &[])];
+    let second = vec![
+        named("one", "fails", "same", &[]),
+        named("two", "fails", "next", &[0]),
+        named("two", "b", "aside", &[]),
+    ];
+    let walked = walk_all(by_name(), vec![first, second]).await;
+    assert_eq!(walked.outcomes(), [Failed, Cancelled, Changed]);
+    assert_eq!(walked.error().failed_step(), Some("one"));
 }

@@ -3,7 +3,11 @@
 use serde_json::json;
 
 use super::world::{FIVE, ONE, SHARED, World, says, step};
-use crate::{inventory::Role, plan::Change, scram};
+use crate::{
+    inventory::{HostName, Role},
+    plan::{self, Action, Change},
+    scram,
+};
 
 #[test]
 fn bare_hosts_need_everything_and_nobody_waits_for_more_than_it_needs() {
@@ -12,36 +16,142 @@ fn bare_hosts_need_everything_and_nobody_waits_for_more_than_it_needs() {
         world.steps(),
         [
             "node1 prepare []",
+            "node1 install-python [0]",
+            "node1 install-packages [1]",
+            "node1 install-patroni [1]",
+            "node1 configure-patroni [2, 3]",
+            "node2 prepare []",
+            "node2 install-python [5]",
+            "node2 install-packages [6]",
+            "node2 install-patroni [6]",
+            "node2 configure-patroni [7, 8]",
+            "node3 prepare []",
+            "node3 install-python [10]",
+            "node3 install-packages [11]",
+            "node3 install-patroni [11]",
+            "node3 configure-patroni [12, 13]",
+            "node4 prepare []",
+            "node4 install-packages [15]",
+            "node4 configure-etcd [16]",
+            "haproxy prepare []",
+            "haproxy install-packages [18]",
+            "haproxy configure-haproxy [19]",
+            "haproxy start-haproxy [20]",
+            "node4 start-etcd [17]",
+            "node4 await-etcd [22]",
+            "node1 start-patroni [4, 23]",
+            "node2 start-patroni [9, 23]",
+            "node3 start-patroni [14, 23]",
+            "node1 await-leader [24, 25, 26]",
+            "node1 await-streaming [27]",
+            "node2 await-streaming [27]",
+            "node3 await-streaming [27]",
+            "node1 patch-config [28, 29, 30]",
+        ]
+    );
+}
+
+/// The venv is made beside the installation of PostgreSQL, where there is a core for each.
+#[test]
+fn the_venv_waits_for_no_more_packages_than_it_is_made_from() {
+    let first_steps = |world: &World| -> Vec<String> {
+        let steps = world.steps().into_iter();
+        steps
+            .filter(|it| it.starts_with("node1 "))
+            .take(5)
+            .collect()
+    };
+    let mut world = World::bare(FIVE);
+    let plan = world.plan();
+    let packages = |name| step(&plan, "node1", name).changes.clone();
+    let named = |names: &[&str]| -> Vec<Change> {
+        let names = names.iter();
+        names.map(|it| Change::Package((*it).into())).collect()
+    };
+    assert_eq!(
+        packages("install-python"),
+        named(&[
+            "python3",
+            "python3-pip-whl",
+            "python3-setuptools-whl",
+            "python3-wheel-whl"
+        ])
+    );
+    assert_eq!(
+        packages("install-packages"),
+        named(&["postgresql-16", "etcd-client"])
+    );
+
+    // Python and its wheels are there already, as in some images.
+    for name in [
+        "python3",
+        "python3-pip-whl",
+        "python3-setuptools-whl",
+        "python3-wheel-whl",
+    ] {
+        let facts = world.facts("node1");
+        facts.packages.insert(name.into(), "1".into());
+    }
+    assert_eq!(
+        first_steps(&world)[1..4],
+        [
+            "node1 install-packages [0]",
+            "node1 install-patroni [0]",
+            "node1 configure-patroni [1, 2]",
+        ]
+    );
+
+    // One core does one thing after the other.
+    let mut world = World::bare(FIVE);
+    world.facts("node1").cores = 1;
+    assert_eq!(
+        first_steps(&world)[..4],
+        [
+            "node1 prepare []",
             "node1 install-packages [0]",
             "node1 install-patroni [1]",
             "node1 configure-patroni [2]",
-            "node2 prepare []",
-            "node2 install-packages [4]",
-            "node2 install-patroni [5]",
-            "node2 configure-patroni [6]",
-            "node3 prepare []",
-            "node3 install-packages [8]",
-            "node3 install-patroni [9]",
-            "node3 configure-patroni [10]",
-            "node4 prepare []",
-            "node4 install-packages [12]",
-            "node4 configure-etcd [13]",
-            "haproxy prepare []",
-            "haproxy install-packages [15]",
-            "haproxy configure-haproxy [16]",
-            "haproxy start-haproxy [17]",
-            "node4 start-etcd [14]",
-            "node4 await-etcd [19]",
-            "node1 start-patroni [3, 20]",
-            "node2 start-patroni [7, 20]",
-            "node3 start-patroni [11, 20]",
-            "node1 await-leader [21, 22, 23]",
-            "node1 await-streaming [24]",
-            "node2 await-streaming [24]",
-            "node3 await-streaming [24]",
-            "node1 patch-config [25, 26, 27]",
         ]
     );
+}
+
+/// What a new host gets before the others answer is what the plan for all of them has for it.
+#[test]
+fn what_a_host_needs_alone_is_a_part_of_the_whole_plan() {
+    for hosts in [FIVE, SHARED, ONE] {
+        let world = World::bare(hosts);
+        let whole = world.plan();
+        for host in world.hosts() {
+            let mut found = world.found.clone();
+            found.facts.retain(|it, _| *it == host);
+            let ahead = plan::ahead(&world.cluster, &world.files, &found, &host).unwrap();
+            assert_eq!(ahead.steps[0].name, "prepare");
+            for step in &ahead.steps {
+                assert_eq!(step.host, host);
+                let mut same = whole.steps.iter().filter(|it| it.host == host);
+                let same = same.find(|it| it.name == step.name).unwrap();
+                assert!(same.action == step.action, "{host} {}", step.name);
+                assert!(!matches!(step.action, Action::Await(_)));
+            }
+            let names = ahead.steps.iter().map(|it| it.name);
+            let service = |name: &str| name.starts_with("configure") || name.starts_with("start");
+            assert!(names.clone().all(|name| !service(name)), "no service");
+            assert!(names.clone().any(|name| name == "install-packages"));
+        }
+    }
+}
+
+#[test]
+fn a_host_that_cannot_be_taken_over_gets_nothing_ahead_of_the_others() {
+    let mut world = World::bare(FIVE);
+    world.facts("node1").systemd = false;
+    for (host, is_refused) in [("node1", true), ("node2", false)] {
+        let host = HostName::new(host);
+        let mut found = world.found.clone();
+        found.facts.retain(|it, _| *it == host);
+        let ahead = plan::ahead(&world.cluster, &world.files, &found, &host);
+        assert_eq!(ahead.is_err(), is_refused, "{host}");
+    }
 }
 
 #[test]
@@ -69,9 +179,9 @@ fn three_members_of_etcd_start_at_once_since_none_is_ready_without_another() {
     assert_eq!(
         started,
         [
-            "db1 start-etcd [4]",
-            "db2 start-etcd [9]",
-            "db3 start-etcd [14]"
+            "db1 start-etcd [5]",
+            "db2 start-etcd [11]",
+            "db3 start-etcd [17]"
         ]
     );
 }
@@ -82,17 +192,18 @@ fn one_host_for_everything_has_no_replica_to_wait_for() {
         World::bare(ONE).steps(),
         [
             "all prepare []",
-            "all install-packages [0]",
+            "all install-python [0]",
+            "all install-packages [1]",
             "all install-patroni [1]",
-            "all configure-patroni [2]",
-            "all configure-etcd [1]",
-            "all configure-haproxy [1]",
-            "all start-haproxy [5]",
-            "all start-etcd [4]",
-            "all await-etcd [7]",
-            "all start-patroni [3, 8]",
-            "all await-leader [9]",
-            "all patch-config [10]",
+            "all configure-patroni [2, 3]",
+            "all configure-etcd [2]",
+            "all configure-haproxy [2]",
+            "all start-haproxy [6]",
+            "all start-etcd [5]",
+            "all await-etcd [8]",
+            "all start-patroni [4, 9]",
+            "all await-leader [10]",
+            "all patch-config [11]",
         ]
     );
 }

@@ -231,7 +231,7 @@ proptest! {
             }
             let before = before(&plan, id);
             for (other, needed) in plan.steps.iter().enumerate() {
-                let concerns = matches!(needed.name, "prepare" | "install-packages")
+                let concerns = matches!(needed.name, "prepare" | "install-python" | "install-packages")
                     || needed.name == format!("configure-{unit}")
                     || (unit == "patroni" && needed.name == "install-patroni");
                 if needed.host == step.host && concerns {

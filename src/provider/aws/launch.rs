@@ -9,8 +9,14 @@ use aws_sdk_ec2::{
     Client,
     types::{InstanceStateName as State, Reservation},
 };
-use futures_util::future;
-use tokio::time::{Instant, sleep};
+use futures_util::{
+    future,
+    stream::{FuturesUnordered, StreamExt},
+};
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    time::{Instant, sleep},
+};
 
 use super::{
     Tags,
@@ -28,7 +34,7 @@ use crate::{
     error::{Code, Error, Result},
     event::{Events, HostState},
     inventory::{Aws, Connect, HostName, Inventory, Role},
-    provider::{Access, Machine, ssh_probe::answers},
+    provider::{Access, Arrival, Arrivals, Machine, ssh_probe::answers},
     workspace::Launches,
 };
 
@@ -49,6 +55,7 @@ pub(super) struct Launch<'a> {
     pub(super) launches: Launches,
     pub(super) access: &'a Access,
     pub(super) events: &'a Events,
+    pub(super) arrivals: &'a Arrivals,
 }
 
 impl Launch<'_> {
@@ -110,11 +117,14 @@ impl Launch<'_> {
                 ids.remove(&found.host);
             }
         }
-        let (running, lost) = self.wait_running(&ids, &mine).await?;
+        let (run, running) = mpsc::unbounded_channel();
+        // Whoever steps back for another run waits for no host.
+        let (lost, booted) = tokio::try_join!(self.wait_running(&ids, &mine, run), async {
+            Ok::<_, Error>(self.boot(running).await)
+        })?;
         failures.extend(lost);
         let mut machines = Vec::new();
-        let booted = running.iter().map(|found| self.ready(found));
-        for booted in future::join_all(booted).await {
+        for booted in booted {
             match booted {
                 Ok(machine) => machines.push(machine),
                 Err(error) => failures.push(error),
@@ -239,12 +249,31 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// Waits until all have their addresses; returns those that do, and why the others do not.
+    /// Waits for each of the hosts that are `running` until SSH answers there.
+    async fn boot(&self, mut running: UnboundedReceiver<Found>) -> Vec<Result<Machine>> {
+        let mut booting = FuturesUnordered::new();
+        let mut booted = Vec::new();
+        let mut all_run = false;
+        while !(all_run && booting.is_empty()) {
+            tokio::select! {
+                found = running.recv(), if !all_run => match found {
+                    Some(found) => booting.push(self.ready(found)),
+                    None => all_run = true,
+                },
+                Some(ready) = booting.next() => booted.push(ready),
+            }
+        }
+        booted
+    }
+
+    /// Waits until all have their addresses; tells of each that does (`run`), and returns why the others
+    /// do not.
     async fn wait_running(
         &self,
         ids: &BTreeMap<HostName, String>,
         mine: &BTreeMap<HostName, String>,
-    ) -> Result<(Vec<Found>, Vec<Error>)> {
+        run: UnboundedSender<Found>,
+    ) -> Result<Vec<Error>> {
         const ALL: [State; 6] = [
             State::Pending,
             State::Running,
@@ -256,7 +285,6 @@ impl Launch<'_> {
         let deadline = Instant::now() + RUNNING;
         let mut waiting = ids.clone();
         let mut told = BTreeSet::new();
-        let mut running = Vec::new();
         let mut lost = Vec::new();
         let mut pause = Duration::from_millis(300);
         while !waiting.is_empty() {
@@ -280,7 +308,10 @@ impl Launch<'_> {
                     && it.door(self.settings.connect).is_some()
                 {
                     waiting.remove(&it.host);
-                    running.push(it);
+                    let machine = it.machine(self.settings.connect);
+                    self.arrivals.tell(Arrival::Running(machine));
+                    // It is listened to until this ends.
+                    let _ = run.send(it);
                 }
             }
             if Instant::now() >= deadline {
@@ -292,7 +323,7 @@ impl Launch<'_> {
                 pause = (pause * 3 / 2).min(Duration::from_secs(3));
             }
         }
-        Ok((running, lost))
+        Ok(lost)
     }
 
     /// Leaves the cluster to the run that was first, and terminates what this run launched.
@@ -338,7 +369,7 @@ impl Launch<'_> {
     }
 
     /// Waits until sshd answers, which it does once cloud-init has given it its key.
-    async fn ready(&self, found: &Found) -> Result<Machine> {
+    async fn ready(&self, found: Found) -> Result<Machine> {
         let port = self.inventory.ssh.port;
         let timeout = BOOT.max(Duration::from_secs(
             self.inventory.ssh.connect_timeout.into(),
@@ -349,13 +380,15 @@ impl Launch<'_> {
         };
         while !answers(address, port).await {
             if Instant::now() >= deadline {
-                return Err(self.silent(found, address, timeout));
+                return Err(self.silent(&found, address, timeout));
             }
             sleep(Duration::from_millis(200)).await;
         }
         self.events
             .host(&found.host, HostState::Created, Some(address.to_string()));
-        Ok(found.machine(self.settings.connect))
+        let machine = found.machine(self.settings.connect);
+        self.arrivals.tell(Arrival::Answers(machine.clone()));
+        Ok(machine)
     }
 
     fn silent(&self, found: &Found, address: std::net::Ipv4Addr, timeout: Duration) -> Error {

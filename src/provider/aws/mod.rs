@@ -14,7 +14,7 @@ use self::{
     request::Spec, survey::Survey,
 };
 use super::{
-    Access, CLUSTER_LABEL, Drifted, ID_LABEL, Machine, Preflight, Provider, Resource,
+    Access, Arrivals, CLUSTER_LABEL, Drifted, ID_LABEL, Machine, Preflight, Provider, Resource,
     refuse_hosts_of_others,
 };
 use crate::{
@@ -231,11 +231,12 @@ impl Provider for AwsProvider {
         }
     }
 
-    async fn launch(
+    async fn launch_telling(
         &self,
         hosts: &[HostName],
         access: &Access,
         events: &Events,
+        arrivals: &Arrivals,
     ) -> Result<Vec<Machine>> {
         let account = self.account().await?;
         let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
@@ -261,6 +262,7 @@ impl Provider for AwsProvider {
             launches: Launches::of(&self.inventory)?,
             access,
             events,
+            arrivals,
         };
         match launch.hosts(hosts, &alive, survey.as_ref()).await {
             Ok(machines) => Ok(machines),

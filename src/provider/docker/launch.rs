@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     event::{Events, HostState},
-    provider::{Access, Machine, ssh_probe::answers},
+    provider::{Access, Arrival, Arrivals, Machine, ssh_probe::answers},
 };
 
 /// Boots hosts, each on its own and all at the same time.
@@ -33,6 +33,7 @@ pub(super) struct Launch<'a> {
     /// How long a host may take from its start until it answers.
     pub(super) timeout: Duration,
     pub(super) events: &'a Events,
+    pub(super) arrivals: &'a Arrivals,
     /// New hosts come from one image, so that one look serves all.
     pub(super) account: OnceCell<Account>,
 }
@@ -257,6 +258,9 @@ impl Launch<'_> {
     async fn ready(&self, spec: &Spec<'_>, id: &str, restarts: i64) -> Result<Machine> {
         let deadline = Instant::now() + self.timeout;
         let mut next_look = Instant::now();
+        if let Some(found) = container::inspect(self.engine, id, spec.network).await? {
+            self.arrivals.tell(Arrival::Running(found.machine()));
+        }
         loop {
             if answers(spec.address, self.ssh_port).await {
                 let found = container::inspect(self.engine, id, spec.network)
@@ -267,7 +271,9 @@ impl Launch<'_> {
                 let detail = spec.address.to_string();
                 self.events
                     .host(spec.host, HostState::Created, Some(detail));
-                return Ok(found.machine());
+                let machine = found.machine();
+                self.arrivals.tell(Arrival::Answers(machine.clone()));
+                return Ok(machine);
             }
             // Knocking is cheap, asking the engine is not.
             if Instant::now() >= next_look {

@@ -22,7 +22,7 @@ use self::{
     ports::Port,
 };
 use super::{
-    Access, CLUSTER_LABEL, HOST_LABEL, Machine, Preflight, Provider, Resource,
+    Access, Arrivals, CLUSTER_LABEL, HOST_LABEL, Machine, Preflight, Provider, Resource,
     refuse_hosts_of_others,
 };
 use crate::{
@@ -278,11 +278,12 @@ impl Provider for DockerProvider {
         })
     }
 
-    async fn launch(
+    async fn launch_telling(
         &self,
         hosts: &[HostName],
         access: &Access,
         events: &Events,
+        arrivals: &Arrivals,
     ) -> Result<Vec<Machine>> {
         let engine = self.engine().await?;
         self.claim(engine, access).await?;
@@ -318,6 +319,7 @@ impl Provider for DockerProvider {
             ssh_port: self.ssh_port,
             timeout: self.timeout,
             events,
+            arrivals,
             account: OnceCell::new(),
         };
         let mut launches = Vec::new();

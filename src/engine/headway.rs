@@ -1,0 +1,78 @@
+//! What was read and begun on new hosts before all of them answered.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::connections::is_at_work;
+use crate::{
+    error::{Error, Kind, Result},
+    execute::{self, Walk},
+    facts::Facts,
+    inventory::HostName,
+    plan::Plan,
+};
+
+/// What was begun on hosts, until the plan for all of them takes it over.
+#[derive(Default)]
+pub(super) struct Headway(Mutex<Parts>);
+
+#[derive(Default)]
+struct Parts {
+    /// What the hosts were, before anything was done there, or why they cannot be read.
+    read: BTreeMap<HostName, Result<Facts>>,
+    walk: Option<Walk>,
+}
+
+impl Headway {
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read, once: from then on hosts are no longer what they were.
+    pub(super) fn take_read(&self) -> BTreeMap<HostName, Result<Facts>> {
+        std::mem::take(&mut self.parts().read)
+    }
+
+    /// What is under way, for whoever has more to add and waits for its end.
+    pub(super) fn take_walk(&self) -> Option<Walk> {
+        self.parts().walk.take()
+    }
+
+    pub(super) fn note(&self, host: HostName, read: Result<Facts>) {
+        self.parts().read.insert(host, read);
+    }
+
+    pub(super) fn add(&self, plan: Plan, context: &execute::Context) {
+        let mut parts = self.parts();
+        let cancel = || Walk::begin(context.cancel.clone());
+        parts.walk.get_or_insert_with(cancel).add(plan, context);
+    }
+
+    /// Waits for what no plan has taken over, and says all that has failed.
+    pub(super) async fn end<T>(&self, result: Result<T>) -> Result<T> {
+        let walk = self.take_walk();
+        let is_left = walk.is_some();
+        let ended = match walk {
+            Some(walk) => walk.end().await,
+            None => Ok(()),
+        };
+        let error = match (result, ended) {
+            (Err(error), Err(other)) if other.kind() != Kind::Interrupted => {
+                let all: Vec<Error> = [error, other].into_iter().flat_map(Error::apart).collect();
+                return Err(Error::several(format!("{} failures", all.len()), all));
+            }
+            (Ok(_), Err(error)) | (Err(error), _) => error,
+            (Ok(value), Ok(())) => return Ok(value),
+        };
+        Err(match is_left {
+            // It is said where the hosts are looked at, and not where they are changed.
+            true if is_at_work(&error) => error.left(
+                "on new hosts, files and packages may have been put already; the next run continues from there",
+            ),
+            true => error.hint("what was begun on new hosts is kept: the next run continues from there"),
+            false => error,
+        })
+    }
+}

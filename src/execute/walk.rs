@@ -1,0 +1,212 @@
+//! Which step's turn it is, in a walk to which steps may be added while it goes on.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, finished, run_step};
+use crate::{
+    error::{Error, Result},
+    event::{Event, Outcome},
+    plan::{Plan, Step, StepId},
+};
+
+/// A walk under way, to which plans are added.
+///
+/// Whoever begins one also ends it: until then it waits for more.
+pub struct Walk {
+    more: UnboundedSender<(Arc<Plan>, Context)>,
+    /// One task, which ends where this is dropped.
+    walking: JoinSet<Result<()>>,
+}
+
+impl Walk {
+    /// Begins with nothing to do. `cancel` is that of every plan that will be added.
+    pub fn begin(cancel: CancellationToken) -> Self {
+        let (more, added) = mpsc::unbounded_channel();
+        let mut walking = JoinSet::new();
+        walking.spawn(walk(added, cancel));
+        Self { more, walking }
+    }
+
+    /// Adds a plan.
+    ///
+    /// A step of it that an earlier plan has as well is not done again: what the new plan has after it
+    /// waits for the one that is there. Where a step of the same name is to do something else now, it
+    /// waits for the one that is there, too.
+    pub fn add(&self, plan: Plan, context: &Context) {
+        // Nobody listens only after a panic, which the end of the walk tells of.
+        let _ = self.more.send((Arc::new(plan), context.clone()));
+    }
+
+    /// Waits until everything that can be done is done.
+    pub async fn end(self) -> Result<()> {
+        let Self { more, mut walking } = self;
+        drop(more);
+        match walking.join_next().await {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Some(Err(_)) => Err(Error::interrupted()),
+        }
+    }
+}
+
+/// Does all plans that are `added`, or as much of them as can be done.
+async fn walk(
+    mut added: UnboundedReceiver<(Arc<Plan>, Context)>,
+    cancel: CancellationToken,
+) -> Result<()> {
+    let mut steps = Steps::default();
+    let mut open = true;
+    let mut interrupted = false;
+    loop {
+        if !interrupted && !cancel.is_cancelled() {
+            steps.start_ready();
+        }
+        if steps.running.is_empty() && !open {
+            break;
+        }
+        tokio::select! {
+            biased;
+            () = cancel.cancelled(), if !interrupted => {
+                interrupted = true;
+                steps.running.abort_all();
+            }
+            plan = added.recv(), if open => match plan {
+                Some((plan, context)) => steps.add(&plan, &context),
+                None => open = false,
+            },
+            Some(ended) = steps.running.join_next() => match ended {
+                Ok((step, result)) => steps.ended(step, result),
+                // Aborted, which only an interruption does; a panic is a bug and goes on being one.
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => {}
+            },
+        }
+    }
+    steps.cancel_rest();
+    if interrupted {
+        return Err(Error::interrupted()
+            .left("steps already running will finish")
+            .hint("run the same command again: it continues from here"));
+    }
+    let mut failures = steps.failures;
+    match failures.len() {
+        0 => Ok(()),
+        1 => Err(failures.remove(0)),
+        count => Err(Error::several(format!("{count} steps failed"), failures)),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Running,
+    Done,
+    Failed,
+}
+
+/// A step of one of the plans.
+struct Entry {
+    plan: Arc<Plan>,
+    /// Its place in that plan.
+    index: usize,
+    context: Context,
+    /// Places in the walk.
+    after: Vec<StepId>,
+    state: State,
+}
+
+impl Entry {
+    fn step(&self) -> &Step {
+        &self.plan.steps[self.index]
+    }
+}
+
+/// The steps of all plans; a step's place among them is its number in events.
+#[derive(Default)]
+struct Steps {
+    entries: Vec<Entry>,
+    running: JoinSet<(StepId, Result<()>)>,
+    failures: Vec<Error>,
+}
+
+impl Steps {
+    /// Takes the steps in, and tells of those that are new and of what they wait for, so that a report
+    /// can say it.
+    fn add(&mut self, plan: &Arc<Plan>, context: &Context) {
+        let earlier = self.entries.len();
+        let mut places: Vec<StepId> = Vec::new();
+        for (index, step) in plan.steps.iter().enumerate() {
+            let mut after: Vec<StepId> = step.after.iter().map(|it| places[*it]).collect();
+            let begun = self.entries[..earlier].iter().position(|entry| {
+                let other = entry.step();
+                other.host == step.host && other.name == step.name
+            });
+            if let Some(begun) = begun {
+                if self.entries[begun].step().action == step.action {
+                    places.push(begun);
+                    continue;
+                }
+                after.push(begun);
+            }
+            let place = self.entries.len();
+            places.push(place);
+            context.events.emit(Event::StepPlanned {
+                step: place,
+                host: step.host.clone(),
+                name: step.name,
+                why: step.why.clone(),
+                after: after.clone(),
+            });
+            self.entries.push(Entry {
+                plan: plan.clone(),
+                index,
+                context: context.clone(),
+                after,
+                state: State::Waiting,
+            });
+        }
+    }
+
+    fn start_ready(&mut self) {
+        for id in 0..self.entries.len() {
+            let is_done = |before: &StepId| self.entries[*before].state == State::Done;
+            let entry = &self.entries[id];
+            if entry.state == State::Waiting && entry.after.iter().all(is_done) {
+                let (plan, index) = (entry.plan.clone(), entry.index);
+                let context = entry.context.clone();
+                self.entries[id].state = State::Running;
+                self.running.spawn(async move {
+                    let step = &plan.steps[index];
+                    (id, run_step(id, step, &context).await)
+                });
+            }
+        }
+    }
+
+    fn ended(&mut self, step: StepId, result: Result<()>) {
+        match result {
+            Ok(()) => self.entries[step].state = State::Done,
+            Err(error) => {
+                self.entries[step].state = State::Failed;
+                self.failures.push(error);
+            }
+        }
+    }
+
+    /// Tells of the steps that did not come to their end.
+    fn cancel_rest(&self) {
+        for (id, entry) in self.entries.iter().enumerate() {
+            if matches!(entry.state, State::Waiting | State::Running) {
+                let (context, step) = (&entry.context, entry.step());
+                finished(context, id, step, Outcome::Cancelled, 0.0, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a host needs before its services: its own files, packages, and the venv of Patroni.
+//!
+//! Nothing of it depends on how other hosts are, but for their addresses. So a new host gets it while others
+//! are still booting.
+
+use super::{
+    Found, Plan, StepId, components, metadata_guard, packages, preconditions, requirements,
+};
+use crate::{
+    cluster::{Cluster, Node},
+    error::Result,
+    facts::Facts,
+    inventory::{HostName, Role},
+    render::{File, Files},
+};
+
+/// The steps after which a host's services can be configured; empty where nothing is to be done.
+pub(super) struct Base {
+    /// For services that need no more than packages.
+    pub packages: Vec<StepId>,
+    /// For Patroni.
+    pub patroni: Vec<StepId>,
+    /// The step that makes Patroni's venv, if there is one.
+    pub venv: Option<StepId>,
+}
+
+/// Plans what one host needs before its services.
+pub(super) fn plan(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    facts: &Facts,
+    files: &[File],
+) -> Result<Base> {
+    let prepared = components::prepare(plan, cluster, node, facts, files)?;
+    metadata_guard::guard(plan, cluster, node, facts, prepared);
+    let installed = packages::install(plan, cluster, node, facts, Vec::from_iter(prepared));
+    let packages = Vec::from_iter(installed.all.or(prepared));
+    let mut base = Base {
+        patroni: packages.clone(),
+        packages,
+        venv: None,
+    };
+    if node.roles.contains(&Role::Postgres) {
+        let python = Vec::from_iter(installed.python.or(prepared));
+        base.venv = packages::install_patroni(plan, cluster, node, facts, files, python);
+        if let Some(venv) = base.venv {
+            // It came after all packages, unless it is made beside them.
+            base.patroni.retain(|_| installed.all != installed.python);
+            base.patroni.push(venv);
+        }
+    }
+    Ok(base)
+}
+
+/// Plans what a new host needs before its services, whatever becomes of the others.
+///
+/// `found` has the facts of that host and of no other. The steps are those that [`up`](super::up) plans for
+/// it, too, if the others are as the inventory has it. A host that cannot be taken over is an error.
+pub fn ahead(cluster: &Cluster, files: &Files, found: &Found, host: &HostName) -> Result<Plan> {
+    preconditions::check(
+        cluster,
+        files,
+        found,
+        requirements::findings(cluster, found),
+    )?;
+    let mut plan = Plan::default();
+    if let (Some(node), Some(facts)) = (cluster.nodes.get(host), found.facts.get(host)) {
+        let files = files.get(host).map_or(&[][..], Vec::as_slice);
+        self::plan(&mut plan, cluster, node, facts, files)?;
+    }
+    Ok(plan)
+}

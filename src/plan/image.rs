@@ -32,8 +32,8 @@ pub fn image(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
         let prepared = components::prepare(&mut plan, cluster, node, facts, &files)?;
         let before = Vec::from_iter(prepared);
         let installed = packages::install(&mut plan, cluster, node, facts, before);
-        let base = installed.or(prepared).into_iter().collect();
-        packages::install_patroni(&mut plan, cluster, node, facts, &files, base);
+        let python = Vec::from_iter(installed.python.or(prepared));
+        packages::install_patroni(&mut plan, cluster, node, facts, &files, python);
     }
     Ok(plan)
 }

@@ -234,7 +234,7 @@ impl Shared {
                 false => refusal(call, "IdempotentParameterMismatch", "other parameters"),
             };
         }
-        let body = &self.by_token(body);
+        let body = &without_tags_of_snapshots(&self.by_token(body));
         let answer = match self.strict && call.action.starts_with("ec2:") {
             true => self.as_ec2_does(call, head, body),
             false => self.forward(head, body),
@@ -317,6 +317,19 @@ impl Shared {
         stream.read_to_end(&mut answer).unwrap();
         answer
     }
+}
+
+/// moto gives the snapshots of a new image no tags.
+fn without_tags_of_snapshots(body: &str) -> String {
+    let mut pairs: Vec<&str> = body.split('&').collect();
+    let of_snapshots = pairs.iter().find_map(|it| {
+        let (tags, kind) = it.split_once(".ResourceType=")?;
+        (kind == "snapshot").then(|| format!("{tags}."))
+    });
+    if let Some(tags) = of_snapshots {
+        pairs.retain(|it| !it.starts_with(&tags));
+    }
+    pairs.join("&")
 }
 
 fn receive(stream: &TcpStream) -> Option<(Vec<String>, String)> {

@@ -16,7 +16,12 @@ fn an_image_gets_packages_and_the_venv_and_no_file_that_tells_of_a_cluster() {
     let plan = plan::image(&world.cluster, &world.files, &world.found).unwrap();
     assert_eq!(
         names(&plan),
-        ["prepare", "install-packages", "install-patroni"]
+        [
+            "prepare",
+            "install-python",
+            "install-packages",
+            "install-patroni"
+        ]
     );
     let files: Vec<&str> = plan.steps[0]
         .changes

@@ -117,7 +117,8 @@ fn within(bounds: &RangeInclusive<u64>, host: &str, what: &str) -> u64 {
 fn ask(body: &str, account: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", moto())).unwrap();
     let request = format!(
-        "POST / HTTP/1.1\r\nhost: ec2.{REGION}.amazonaws.com\r\n\
+        "POST / HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: AWS4-HMAC-SHA256 \
+         Credential=lab/20260101/{REGION}/ec2/aws4_request, SignedHeaders=host, Signature=0\r\n\
          content-type: application/x-www-form-urlencoded\r\nx-moto-account-id: {account}\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()

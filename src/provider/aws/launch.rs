@@ -415,13 +415,13 @@ impl Launch<'_> {
 }
 
 /// What a token has launched.
-pub(super) struct Launched {
+struct Launched {
     id: String,
     lives: bool,
 }
 
 /// Also what has ended since; nothing where the token has launched nothing, or not for long enough.
-pub(super) async fn by_token(ec2: &Client, token: &str) -> Result<Option<Launched>, Failure> {
+async fn by_token(ec2: &Client, token: &str) -> Result<Option<Launched>, Failure> {
     let answer = ec2
         .describe_instances()
         .filters(instance::filter("client-token", [token]))

@@ -340,7 +340,7 @@ impl Provider for AwsProvider {
     async fn resources(&self) -> Result<Vec<Resource>> {
         let account = self.account().await?;
         let (ec2, cluster) = (&account.ec2, &self.inventory.cluster);
-        removal::await_launches(ec2, &Launches::of(&self.inventory)?).await?;
+        removal::await_launches(&Launches::of(&self.inventory)?).await?;
         Ok(removal::resources(ec2, cluster).await?)
     }
 

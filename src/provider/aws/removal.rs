@@ -14,7 +14,7 @@ use super::{
     groups,
     instance::{self, of_cluster, tag},
     late::{LATE, seen},
-    launch, rules,
+    rules,
 };
 use crate::{
     error::{Code, Error, Result},
@@ -157,13 +157,12 @@ async fn pairs(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
         .collect())
 }
 
-/// Waits for instances that a run has asked for just before it died: lists do not have them at once.
-pub(super) async fn await_launches(ec2: &Client, launches: &Launches) -> Result<()> {
-    let all = launches.under_way()?.into_iter();
-    let waits = all.map(|(token, age)| async move {
-        seen(LATE.saturating_sub(age), || launch::by_token(ec2, &token)).await
-    });
-    future::try_join_all(waits).await?;
+/// Waits where a run has died in the middle of a launch a moment ago: what it has made is not listed at once.
+pub(super) async fn await_launches(launches: &Launches) -> Result<()> {
+    let mut under_way = launches.under_way()?.into_iter();
+    if under_way.any(|age| age < super::SETTLING) {
+        sleep(LATE).await;
+    }
     Ok(())
 }
 

@@ -208,7 +208,7 @@ chmod 755 /root/newer && mv /root/newer {program}"
     fails(
         lab,
         "versions",
-        &["node2 runs a program that has been replaced"],
+        &["node2 runs a program that was replaced"],
     );
     lab.on(
         "node2",

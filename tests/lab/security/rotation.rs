@@ -88,7 +88,7 @@ pub(super) fn a_certificate_that_ends_soon_is_renewed_without_a_restart(lab: &La
 
     let said = lab.expect(0, &["status"]);
     assert!(
-        said.stderr.contains("the first to end is node2's") && said.stderr.contains("renew: "),
+        said.stderr.contains("the first to expire is node2's") && said.stderr.contains("renew: "),
         "{}",
         said.stderr
     );

@@ -324,5 +324,5 @@ fn what_a_killed_drill_has_left_is_put_right(lab: &Lab) {
     assert!(!said.stderr.contains("drill --repair"), "{}", said.stderr);
     lab.expect(0, &["verify"]);
     let said = lab.expect(0, &["drill", "--repair"]);
-    assert!(said.stderr.contains("nothing is broken"));
+    assert!(said.stderr.contains("nothing to repair"));
 }

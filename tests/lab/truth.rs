@@ -205,11 +205,7 @@ chmod 755 /root/newer && mv /root/newer {program}"
     );
     // The same version again, and another program all the same.
     lab.on("node2", &format!("mv /root/postgres {program}"));
-    fails(
-        lab,
-        "versions",
-        &["node2 runs a program that was replaced"],
-    );
+    fails(lab, "versions", &["node2 runs a program that was replaced"]);
     lab.on(
         "node2",
         &format!("{PATRONICTL} restart {} node2 --force", lab.name),

@@ -74,13 +74,13 @@ pub(crate) async fn what_may_be_wrong_is_a_doubt() {
 fn fixed(lab: &Lab) -> Inventory {
     let mut inventory = lab.five("");
     let node4 = inventory.hosts.get_mut(&HostName::new("node4")).unwrap();
-    node4.address = Some(format!("127.{}.5.99", lab.network).parse().unwrap());
+    node4.address = Some(format!("{}.99", lab.network).parse().unwrap());
     inventory
 }
 
 pub(crate) async fn an_address_that_is_taken_is_not_asked_for() {
     let lab = Lab::new("taken").await;
-    let address = format!("127.{}.5.99", lab.network);
+    let address = format!("{}.99", lab.network);
     let node4 = [HostName::new("node4")];
     let provider = || provider::from_inventory(&fixed(&lab)).unwrap();
     let named = |calls: &[Call]| {

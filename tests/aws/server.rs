@@ -1,7 +1,8 @@
 //! The moto server, and a way to it past pgherd.
 
 use std::{
-    net::TcpListener,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -32,13 +33,46 @@ pub(crate) fn moto() -> u16 {
             .expect("scripts/moto runs");
         // The first run installs it.
         let deadline = Instant::now() + Duration::from_secs(300);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < deadline, "moto does not answer");
             std::thread::sleep(Duration::from_millis(100));
         }
+        wake(port);
         (child, port)
     })
     .1
+}
+
+/// Asks each of its services once: it loads them then, which takes longer than pgherd waits for an answer
+/// that it can do without.
+fn wake(port: u16) {
+    let form = "application/x-www-form-urlencoded";
+    let json = "application/x-amz-json-1.1";
+    let types = "Action=DescribeInstanceTypes&Version=2016-11-15";
+    let caller = "Action=GetCallerIdentity&Version=2011-06-15";
+    for (service, target, kind, body) in [
+        ("ec2", "", form, types),
+        ("sts", "", form, caller),
+        (
+            "ssm",
+            "AmazonSSM.GetParameter",
+            json,
+            "{\"Name\": \"/aws\"}",
+        ),
+    ] {
+        let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(
+            server,
+            "POST / HTTP/1.0\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+             Authorization: AWS4-HMAC-SHA256 Credential=lab/20260101/{REGION}/{service}/aws4_request, \
+             SignedHeaders=host, Signature=0\r\nX-Amz-Target: {target}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        server.read_to_end(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1."), "{service} does not answer");
+    }
 }
 
 pub(crate) fn client(url: &str) -> Client {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use aws_sdk_ec2::{
@@ -40,21 +40,26 @@ pub(crate) struct Lab {
     pub account: String,
     pub subnet: String,
     pub vpc: String,
-    pub network: u8,
+    /// The first three numbers of every address in it.
+    pub network: String,
     pub name: String,
     pub port: u16,
     pub events: Events,
+    /// Ends with the lab: a sweep makes hundreds, each with a socket for every address.
+    _greeters: tokio::task::JoinSet<()>,
 }
 
 impl Lab {
     pub(crate) async fn new(name: &str) -> Self {
-        static NETWORK: AtomicU8 = AtomicU8::new(1);
-        let network = NETWORK.fetch_add(1, Ordering::Relaxed);
-        let account = format!("{:012}", 100_000_000_000 + u64::from(network));
+        static LABS: AtomicU16 = AtomicU16::new(0);
+        // How many there are depends on how often a run asks, and so on how fast the machine is.
+        let lab = LABS.fetch_add(1, Ordering::Relaxed);
+        let network = format!("127.{}.{}", 1 + lab / 200, 1 + lab % 200);
+        let account = format!("{:012}", 100_000_000_000 + u64::from(lab));
         let ec2 = client(&Proxy::lenient(moto(), &account).url());
         let made = ec2
             .create_vpc()
-            .cidr_block(format!("127.{network}.0.0/16"))
+            .cidr_block(format!("{network}.0/24"))
             .send()
             .await
             .unwrap();
@@ -62,12 +67,12 @@ impl Lab {
         let made = ec2
             .create_subnet()
             .vpc_id(&vpc)
-            .cidr_block(format!("127.{network}.5.0/24"))
+            .cidr_block(format!("{network}.0/24"))
             .send()
             .await
             .unwrap();
         let subnet = made.subnet.unwrap().subnet_id.unwrap();
-        let port = greet(network);
+        let (port, greeters) = greet(&network);
         Self {
             dir: tempfile::tempdir().unwrap(),
             proxy: Proxy::new(moto(), &account),
@@ -79,6 +84,7 @@ impl Lab {
             name: name.to_owned(),
             port,
             events: Events::channel().0,
+            _greeters: greeters,
         }
     }
 
@@ -91,10 +97,11 @@ impl Lab {
             account: self.account.clone(),
             subnet: self.subnet.clone(),
             vpc: self.vpc.clone(),
-            network: self.network,
+            network: self.network.clone(),
             name: name.to_owned(),
             port: self.port,
             events: Events::channel().0,
+            _greeters: tokio::task::JoinSet::new(),
         }
     }
 
@@ -232,19 +239,20 @@ pub(crate) fn tag<'a>(tags: &'a [Tag], key: &str) -> &'a str {
 }
 
 /// Greets as an SSH server would, on every address that the server may give out; returns the port.
-fn greet(network: u8) -> u16 {
+fn greet(network: &str) -> (u16, tokio::task::JoinSet<()>) {
     let mut port = 0;
+    let mut greeters = tokio::task::JoinSet::new();
     for last in 4..120 {
         let socket = TcpSocket::new_v4().unwrap();
-        let address = format!("127.{network}.5.{last}:{port}").parse().unwrap();
+        let address = format!("{network}.{last}:{port}").parse().unwrap();
         socket.bind(address).unwrap();
         let listener = socket.listen(16).unwrap();
         port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
+        greeters.spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let _ = stream.write_all(b"SSH-2.0-lab\r\n").await;
             }
         });
     }
-    port
+    (port, greeters)
 }

@@ -34,6 +34,18 @@ pub(super) fn plan(
 ) -> Result<Base> {
     let prepared = components::prepare(plan, cluster, node, facts, files)?;
     metadata_guard::guard(plan, cluster, node, facts, prepared);
+    Ok(install(plan, cluster, node, facts, files, prepared))
+}
+
+/// Plans a host's packages, and Patroni's venv where the host has a database; `prepared` comes before them.
+pub(super) fn install(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    facts: &Facts,
+    files: &[File],
+    prepared: Option<StepId>,
+) -> Base {
     let installed = packages::install(plan, cluster, node, facts, Vec::from_iter(prepared));
     let packages = Vec::from_iter(installed.all.or(prepared));
     let mut base = Base {
@@ -50,7 +62,7 @@ pub(super) fn plan(
             base.patroni.push(venv);
         }
     }
-    Ok(base)
+    base
 }
 
 /// Plans what a new host needs before its services, whatever becomes of the others.

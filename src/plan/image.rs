@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, Change, Found, Plan, Step, belongings, components,
+    Action, Change, Found, Plan, Step, base, belongings, components,
     packages::{self, LOCKS, REQUIREMENTS},
     preconditions, requirements,
 };
@@ -30,10 +30,7 @@ pub fn image(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
     for (node, facts, files) in hosts(cluster, files, found) {
         let files = of_packages(files);
         let prepared = components::prepare(&mut plan, cluster, node, facts, &files)?;
-        let before = Vec::from_iter(prepared);
-        let installed = packages::install(&mut plan, cluster, node, facts, before);
-        let python = Vec::from_iter(installed.python.or(prepared));
-        packages::install_patroni(&mut plan, cluster, node, facts, &files, python);
+        base::install(&mut plan, cluster, node, facts, &files, prepared);
     }
     Ok(plan)
 }

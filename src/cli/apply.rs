@@ -70,6 +70,9 @@ fn in_short(context: &Context, preview: &Preview, terminal: &Terminal) -> String
         return plan::text(context, preview, terminal);
     }
     let mut text = String::new();
+    for words in &plan.membership {
+        text.push_str(&format!("  ~ {words}\n"));
+    }
     for moving in &hosts.moving {
         text.push_str(&format!("  {moving}\n"));
     }

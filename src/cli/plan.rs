@@ -42,6 +42,9 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
     if !context.inventory.tls.enabled {
         line(PLAINTEXT);
     }
+    for words in &plan.membership {
+        line(&format!("~ {words}"));
+    }
     for host in &hosts.missing {
         let roles: Vec<&str> = context.inventory.hosts[host]
             .roles
@@ -227,6 +230,7 @@ pub(super) fn document(context: &Context, preview: &Preview) -> Value {
         "unseen": preview.unseen(),
         "at_work": preview.at_work.as_ref().map(AtWork::document),
         "left_inventory": hosts.left,
+        "membership": plan.membership,
         "steps": steps,
         "unchanged": unchanged,
         "paused": plan.paused,
@@ -253,6 +257,9 @@ fn action(action: &Action) -> &'static str {
         Action::Wake => "wake",
         Action::TakeOver => "take_over",
         Action::UpdateEtcdMember { .. } => "update_etcd_member",
+        Action::AddEtcdMember { .. } => "add_etcd_member",
+        Action::PromoteEtcdMember => "promote_etcd_member",
+        Action::RemoveEtcdMember { .. } => "remove_etcd_member",
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
 
 mod action;
 mod diagnose;
+mod etcd;
 mod operate;
 mod restart;
 pub(crate) mod space;
@@ -137,6 +138,13 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
         }
         Action::UpdateEtcdMember { peer_url } => {
             action::update_etcd_member(step, peer_url, context).await
+        }
+        Action::AddEtcdMember { peer_url } => {
+            etcd::change(etcd::Change::Add { peer_url }, step, context, &say).await
+        }
+        Action::PromoteEtcdMember => etcd::change(etcd::Change::Promote, step, context, &say).await,
+        Action::RemoveEtcdMember { id } => {
+            etcd::change(etcd::Change::Remove { id }, step, context, &say).await
         }
     }
 }

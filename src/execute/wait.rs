@@ -77,7 +77,7 @@ pub(super) async fn wait(
 }
 
 /// An error if the step's unit has died so often that waiting on is pointless.
-async fn dying(step: &Step, context: &Context) -> Result<()> {
+pub(super) async fn dying(step: &Step, context: &Context) -> Result<()> {
     let Some(unit) = step.units.first() else {
         return Ok(());
     };

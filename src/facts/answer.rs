@@ -2,7 +2,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{DataFact, DbRole, Facts, FileFact, Listener, MetadataGuard, Os, UnitFact};
+use super::{DataFact, DbRole, Facts, FileFact, Listener, MetadataGuard, Os, UnitFact, etcd_log};
 use crate::{
     configs::PatroniConfig,
     error::{Code, Error, Result},
@@ -176,6 +176,7 @@ impl Facts {
             ["data-at-work", _] => self.data_at_work = true,
             ["data-marker", id] => self.data_marker = Some((*id).into()),
             ["etcd-data", _] => self.etcd_data = true,
+            ["etcd-log", text] => self.etcd_identity = etcd_log::identity(text),
             [what, value] => {
                 return self
                     .data

@@ -22,6 +22,7 @@ use crate::{
 mod answer;
 mod belongings;
 mod distribution;
+mod etcd_log;
 mod knock;
 mod metadata;
 mod needs;
@@ -32,6 +33,7 @@ pub(crate) use answer::leased;
 pub use answer::parse;
 pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
 pub use distribution::Os;
+pub use etcd_log::EtcdIdentity;
 pub(crate) use knock::{answering, knock};
 pub use metadata::{MetadataGuard, UNIT as METADATA_GUARD};
 pub use needs::{Folder, Memory, Needs, Source, Space};
@@ -195,6 +197,8 @@ pub struct Facts {
     pub data_at_work: bool,
     /// etcd has data of this cluster here.
     pub etcd_data: bool,
+    /// Which member of which store that data is, by its log.
+    pub etcd_identity: Option<EtcdIdentity>,
     pub listeners: Vec<Listener>,
     /// The roles in the running database; empty when none runs.
     pub db_roles: BTreeMap<String, DbRole>,

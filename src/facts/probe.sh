@@ -128,7 +128,13 @@ fi
 if [ -n "$DATA_DIR" ] && [ -r /etc/patroni.yml ]; then fact patroni-config "$(b64 </etc/patroni.yml)"; fi
 [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ] && fact data-marker "$(cat "$DATA_DIR.pgherd")"
 [ -n "$DATA_DIR" ] && grep -qsxE 'initdb|pg_basebackup' /proc/[0-9]*/comm && fact data-at-work yes
-[ -n "$ETCD_DIR" ] && [ -d "$ETCD_DIR/member" ] && fact etcd-data "$ETCD_DIR"
+# Before it has its log, an etcd that was started belongs to no store.
+[ -n "$ETCD_DIR" ] && [ -d "$ETCD_DIR/member/wal" ] && fact etcd-data "$ETCD_DIR"
+# Its first record but one names the store and the member.
+for l in ${ETCD_DIR:+"$ETCD_DIR"/member/wal/*.wal}; do
+  [ -f "$l" ] && fact etcd-log "$(head -c 64 "$l" | b64)"
+  break
+done
 
 # $unit becomes the service, or the scope, in which a process runs.
 unit_of() {

@@ -13,7 +13,7 @@ use crate::{
 
 /// The URL under which a member's peers are to find it: by its name, which `/etc/hosts` has everywhere,
 /// so that whatever addresses change, all of them at once too, etcd has nothing to be told.
-fn peer_url(cluster: &Cluster, node: &Node) -> String {
+pub(super) fn peer_url(cluster: &Cluster, node: &Node) -> String {
     let scheme = if cluster.tls.is_used() {
         "https"
     } else {

@@ -30,7 +30,7 @@ use crate::{
     error::{Code, Error, Result},
     facts::Facts,
     inventory::{HostName, Inventory, Role},
-    services::{self, Data},
+    services::{self, Data, etcd::Member},
 };
 
 /// Why one name is one host.
@@ -175,7 +175,7 @@ pub fn left(inventory: &Inventory, found: &Found, labelled: &[HostName]) -> Vec<
         }
     }
     for member in found.stores.values().flat_map(|view| &view.members) {
-        if let Some(name) = store::host_of(member) {
+        if let Some(name) = member.host() {
             at(&HostName::new(name), Witness::Etcd, &|left| {
                 left.has(Role::Etcd);
                 left.member = true;
@@ -234,13 +234,15 @@ pub fn undeclared(cluster: &Cluster, found: &Found) -> Vec<Finding> {
 /// Everything in which membership differs from what is declared; none where nothing does.
 pub fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     let mut findings = undeclared(cluster, found);
-    findings.extend(store::findings(cluster, found));
+    findings.extend(store::told(cluster, found));
     findings
 }
 
-/// Refuses an inventory under which others would be members than are.
+/// Refuses an inventory under which others would be members than are, unless etcd can take them in.
 pub fn check(cluster: &Cluster, found: &Found) -> Result<()> {
-    refuse(&findings(cluster, found))
+    let mut findings = undeclared(cluster, found);
+    findings.extend(store::findings(cluster, found));
+    refuse(&findings)
 }
 
 /// The same for work that starts no etcd: a member that lost its data must not keep a leader from being
@@ -358,7 +360,7 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
             .dcs
             .as_ref()
             .is_some_and(|keys| keys.members.contains_key(name.as_str()));
-    let listed = |member| store::host_of(member) == Some(name.as_str());
+    let listed = |member: &Member| member.host() == Some(name.as_str());
     let in_store = role == Role::Etcd
         && found
             .stores

@@ -25,8 +25,11 @@ mod bootstrap_recovery;
 mod components;
 mod config;
 mod down;
+mod etcd_joins;
 mod etcd_members;
+mod etcd_takes_in;
 mod files;
+mod finding;
 mod folders;
 mod foreign;
 mod haproxy_hold;
@@ -155,6 +158,16 @@ pub enum Action {
     FailOver,
     /// Deletes what the DCS has of the member on the step's host.
     ForgetMember,
+    /// Has etcd take in a learner, which its peers find at that URL.
+    AddEtcdMember {
+        peer_url: String,
+    },
+    /// Gives the member on the step's host its vote once it has caught up, and sees that all members agree.
+    PromoteEtcdMember,
+    /// Takes a member out of etcd's list, for good.
+    RemoveEtcdMember {
+        id: String,
+    },
     /// Tells etcd's cluster under which URL the peers of the member on the step's host find it.
     UpdateEtcdMember {
         peer_url: String,
@@ -201,6 +214,8 @@ pub struct Plan {
     pub paused: bool,
     /// It ends where etcd answers, or where somebody leads: only then can be told what else is needed.
     pub partial: bool,
+    /// How who is a member changes, in words, a line each; shown before everything else.
+    pub membership: Vec<String>,
 }
 
 impl Plan {

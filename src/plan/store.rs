@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Found;
+pub use super::finding::Finding;
+use super::{
+    Found,
+    etcd_joins::{self, From, Join},
+};
 use crate::{
     cluster::Cluster,
     facts::DataFact,
@@ -18,32 +22,15 @@ const SPLIT: &str =
 /// Why the quorum is not as declared.
 const VOTES: &str = "a member that is not declared counts in etcd's quorum";
 
+/// What takes members in.
+const TAKE_IN: &str = "let etcd take it in: pgherd up";
+const GO_ON: &str = "let a run go on with it: pgherd up";
 const AS_BEFORE: &str = "restore the inventory: the same hosts with the role etcd";
-
-/// Something that differs between who is a member and who is declared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub what: String,
-    /// Why it matters.
-    pub why: &'static str,
-    /// What to do instead.
-    pub instead: String,
-}
-
-/// The name of the host that a member runs on; one that never started is known by its peers' URL alone.
-pub(super) fn host_of(member: &Member) -> Option<&str> {
-    if !member.name.is_empty() {
-        return Some(&member.name);
-    }
-    let url = member.peer_urls.first()?;
-    let (_, rest) = url.split_once("://")?;
-    rest.split(':').next().filter(|host| !host.is_empty())
-}
 
 fn names(members: &[Member]) -> String {
     let mut names: Vec<&str> = members
         .iter()
-        .map(|member| host_of(member).unwrap_or(member.id.as_str()))
+        .map(|member| member.host().unwrap_or(member.id.as_str()))
         .collect();
     names.sort_unstable();
     names.join(", ")
@@ -54,28 +41,37 @@ fn join(hosts: &[&HostName]) -> String {
     names.join(", ")
 }
 
-/// What is wrong with the members of etcd.
+/// What keeps the members of etcd from becoming those that are declared.
 pub(super) fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
-    let declared: Vec<&HostName> = cluster
-        .with_role(Role::Etcd)
-        .map(|node| &node.name)
-        .collect();
     if found.stores.is_empty() {
-        return Vec::from_iter(unasked(cluster, found, &declared));
+        return Vec::from_iter(unasked(cluster, found, &declared(cluster)));
     }
     // Members that are not declared are found with all others that are not.
-    let mut findings = split(&declared, &found.stores);
-    findings.extend(anew(found, &declared));
-    findings
+    match two_stores(&found.stores) {
+        Some(finding) => vec![finding],
+        None => etcd_joins::obstacles(cluster, found),
+    }
+}
+
+fn declared(cluster: &Cluster) -> Vec<&HostName> {
+    let nodes = cluster.with_role(Role::Etcd);
+    nodes.map(|node| &node.name).collect()
 }
 
 /// Members that are not of one store, and declared hosts that are in none; by those who answer.
 pub(super) fn split_of(cluster: &Cluster, found: &Found) -> Vec<Finding> {
-    let declared: Vec<&HostName> = cluster
-        .with_role(Role::Etcd)
-        .map(|node| &node.name)
-        .collect();
-    split(&declared, &found.stores)
+    split(&declared(cluster), &found.stores)
+}
+
+/// How the members differ from what is declared, whether or not a run would mend it.
+pub(super) fn told(cluster: &Cluster, found: &Found) -> Vec<Finding> {
+    if found.stores.is_empty() {
+        return findings(cluster, found);
+    }
+    let mut told = split_of(cluster, found);
+    told.extend(learners(&found.stores));
+    told.extend(anew(cluster, found));
+    told
 }
 
 /// What the members say that does not fit together, or not with what is declared.
@@ -84,6 +80,7 @@ pub(super) fn split_of(cluster: &Cluster, found: &Found) -> Vec<Finding> {
 pub fn differences(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Vec<Finding> {
     let mut findings = split(declared, stores);
     findings.extend(others(declared, stores));
+    findings.extend(learners(stores));
     findings
 }
 
@@ -93,7 +90,7 @@ fn others(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Option<F
     let others: Vec<&str> = view
         .members
         .iter()
-        .filter_map(host_of)
+        .filter_map(Member::host)
         .filter(|name| !declared.iter().any(|host| host.as_str() == *name))
         .collect();
     (!others.is_empty()).then(|| Finding {
@@ -106,8 +103,31 @@ fn others(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Option<F
     })
 }
 
+/// Members that were added, and never got their vote.
+fn learners(stores: &BTreeMap<HostName, View>) -> Option<Finding> {
+    let (host, view) = stores.iter().next()?;
+    let members = view.members.iter().filter(|member| member.is_learner);
+    let learners: Vec<Member> = members.cloned().collect();
+    (!learners.is_empty()).then(|| Finding {
+        what: format!(
+            "etcd's member {} is a learner (says {host}): it was added, and has no vote yet",
+            names(&learners)
+        ),
+        why: "a run that takes a member in was interrupted",
+        instead: GO_ON.into(),
+    })
+}
+
 /// Members of more than one store, and declared hosts that are in none.
 fn split(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Vec<Finding> {
+    match two_stores(stores) {
+        Some(finding) => vec![finding],
+        None => Vec::from_iter(missing(declared, stores)),
+    }
+}
+
+/// Members of more than one store.
+fn two_stores(stores: &BTreeMap<HostName, View>) -> Option<Finding> {
     // The members' ids alone: a name comes with a member's first start, and URLs change.
     let kinds: BTreeSet<(&str, BTreeSet<&str>)> = stores
         .values()
@@ -116,78 +136,64 @@ fn split(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Vec<Findi
             (view.cluster_id.as_str(), ids.collect())
         })
         .collect();
-    if kinds.len() > 1 {
-        let said: Vec<String> = stores
-            .iter()
-            .map(|(host, view)| {
-                format!(
-                    "{host} belongs to the store {} with the members {}",
-                    view.cluster_id,
-                    names(&view.members)
-                )
-            })
-            .collect();
-        return vec![Finding {
+    if kinds.len() < 2 {
+        return None;
+    }
+    let said: Vec<String> = stores
+        .iter()
+        .map(|(host, view)| {
+            format!(
+                "{host} belongs to the store {} with the members {}",
+                view.cluster_id,
+                names(&view.members)
+            )
+        })
+        .collect();
+    Some(Finding {
             what: format!("etcd's members do not belong to one store: {}", said.join("; ")),
             why: SPLIT,
             instead: "keep the store that the cluster began with: on the hosts of another store, run `systemctl disable --now etcd` and move its data away; then remove the role etcd from them in the inventory"
                 .into(),
-        }];
-    }
-    let Some((host, view)) = stores.iter().next() else {
-        return Vec::new();
-    };
-    let listed: BTreeSet<&str> = view.members.iter().filter_map(host_of).collect();
+        })
+}
+
+/// Declared hosts that the store has not taken in.
+fn missing(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Option<Finding> {
+    let (host, view) = stores.iter().next()?;
+    let listed: BTreeSet<&str> = view.members.iter().filter_map(Member::host).collect();
     let missing: Vec<&HostName> = declared
         .iter()
         .filter(|host| !listed.contains(host.as_str()))
         .copied()
         .collect();
-    if missing.is_empty() {
-        return Vec::new();
-    }
-    vec![Finding {
+    (!missing.is_empty()).then(|| Finding {
         what: format!(
             "the inventory wants etcd on {}; etcd's members are {} (says {host})",
             join(&missing),
             names(&view.members)
         ),
-        why: SPLITS,
-        instead: AS_BEFORE.into(),
-    }]
+        why: "etcd takes a member in one at a time, which is `up`'s alone",
+        instead: format!("{TAKE_IN}; or {AS_BEFORE}"),
+    })
 }
 
-/// A member that once started, and whose data is gone: the others wait for the one that they know.
-fn anew(found: &Found, declared: &[&HostName]) -> Option<Finding> {
-    let (says, view) = found.stores.iter().next()?;
-    if view.members.len() < 2 {
-        return None;
-    }
-    let anew: Vec<&HostName> = declared
-        .iter()
-        .filter(|host| {
-            let empty = found
-                .facts
-                .get(**host)
-                .is_some_and(|facts| !facts.etcd_data);
-            let started = |member: &Member| {
-                host_of(member) == Some(host.as_str()) && !member.client_urls.is_empty()
-            };
-            empty && view.members.iter().any(started)
-        })
-        .copied()
-        .collect();
-    if anew.is_empty() {
-        return None;
-    }
-    Some(lost(
-        &anew,
-        &format!("{says} has known it as a member since before"),
-    ))
+/// Members that once started, and whose data is gone: the others wait for those that they know.
+fn anew(cluster: &Cluster, found: &Found) -> Option<Finding> {
+    let joins = etcd_joins::joins(cluster, found);
+    let lost = |join: &&Join<'_>| matches!(join.from, From::Lost { .. });
+    let hosts: Vec<&HostName> = joins.iter().filter(lost).map(|it| &it.node.name).collect();
+    let (says, _) = found.stores.iter().next()?;
+    (!hosts.is_empty()).then(|| Finding {
+        instead: TAKE_IN.into(),
+        ..lost_of(
+            &hosts,
+            &format!("{says} has known it as a member since before"),
+        )
+    })
 }
 
 /// The finding of hosts that have lost the data of a store which others still have.
-fn lost(hosts: &[&HostName], why: &str) -> Finding {
+fn lost_of(hosts: &[&HostName], why: &str) -> Finding {
     Finding {
         what: format!(
             "etcd on {} has no data, and {why}: the others would not accept it under its old name",
@@ -270,7 +276,7 @@ fn unasked(cluster: &Cluster, found: &Found, declared: &[&HostName]) -> Option<F
             "start etcd on {} first, and run the same again",
             join(&rest)
         ),
-        ..lost(
+        ..lost_of(
             &empty,
             &format!(
                 "etcd on {} has its data or cannot be reached, and does not answer",

@@ -5,15 +5,17 @@ use serde_json::Value;
 use super::{
     Found, Plan, StepId, base, bootstrap_recovery,
     components::{self, Component, Configured, Turn},
-    etcd_members,
+    etcd_joins::{self, Join},
+    etcd_members, etcd_takes_in,
     members::Members,
     membership, newest, parameters, preconditions, requirements, waits,
 };
 use crate::{
     cluster::{Cluster, Node},
     error::Result,
-    inventory::Role,
-    render::Files,
+    facts::Facts,
+    inventory::{HostName, Role},
+    render::{File, Files},
 };
 
 /// Plans everything that stands between `found` and the cluster as the inventory wants it.
@@ -47,49 +49,61 @@ pub fn differences(
 fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     let mut plan = Plan {
         paused: found.is_paused(),
+        membership: etcd_joins::in_words(cluster, found),
         ..Plan::default()
     };
+    let joins = etcd_joins::joins(cluster, found);
     let mut databases: Vec<(&Node, Configured)> = Vec::new();
     let mut etcds: Vec<(&Node, Configured)> = Vec::new();
+    let mut later: Vec<Place<'_>> = Vec::new();
     let tried = parameters::of_databases(&mut plan, cluster, files, config, found);
     for node in cluster.nodes.values() {
         let Some(facts) = found.facts.get(&node.name) else {
             continue;
         };
         let files = files.get(&node.name).map_or(&[][..], Vec::as_slice);
-        let base = base::plan(&mut plan, cluster, node, facts, files)?;
+        let place = Place {
+            base: base::plan(&mut plan, cluster, node, facts, files)?,
+            node,
+            facts,
+            files,
+        };
+        let mut is_later = false;
         for role in &node.roles {
-            let mut after = base.packages.clone();
-            let mut venv = None;
-            if *role == Role::Postgres {
-                venv = base.venv;
-                after.clone_from(&base.patroni);
-                after.extend(&tried);
-            }
-            let component = Component {
-                node,
-                role: *role,
-                facts,
-                files,
-                replaced: venv.is_some(),
-            };
-            let configured = components::configure(&mut plan, cluster, &component, after)?;
+            let mut after = Vec::new();
             #[allow(
                 clippy::match_wildcard_for_single_variants,
                 clippy::wildcard_enum_match_arm,
                 reason = "a service that is not named here needs nothing here"
             )]
             match role {
-                Role::Postgres => databases.push((node, configured)),
-                Role::Etcd => etcds.push((node, configured)),
+                // No Patroni is told of an etcd that has not joined.
+                Role::Postgres if !joins.is_empty() => is_later = true,
+                Role::Postgres => {
+                    let configured = place.configure(&mut plan, cluster, *role, tried.clone())?;
+                    databases.push((node, configured));
+                }
+                Role::Etcd => {
+                    let join = joins.iter().find(|join| join.node.name == node.name);
+                    if let Some(join) = join.filter(|join| join.from.is_held()) {
+                        let packages = place.base.packages.clone();
+                        after.push(etcd_takes_in::hold(&mut plan, cluster, join, packages));
+                    }
+                    let configured = place.configure(&mut plan, cluster, *role, after)?;
+                    etcds.push((node, configured));
+                }
                 // What nobody else has to wait for.
                 _ => {
+                    let configured = place.configure(&mut plan, cluster, *role, after)?;
                     let step = components::run_unit(&mut plan, node, *role, &configured, &[]);
                     if let Some(step) = step {
                         waits::await_ready(&mut plan, node, *role, vec![step]);
                     }
                 }
             }
+        }
+        if is_later {
+            later.push(place);
         }
     }
     let first = newest::first(cluster, found);
@@ -98,8 +112,25 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     for (_, configured) in &mut etcds {
         configured.ready.extend(&held);
     }
-    let mut dcs_ready = etcd(&mut plan, cluster, found, &etcds);
+    let (joining, etcds): (Vec<_>, Vec<_>) = etcds
+        .into_iter()
+        .partition(|(node, _)| joins.iter().any(|join| join.node.name == node.name));
+    let mut dcs_ready = etcd(&mut plan, cluster, found, &etcds, joins.len());
     dcs_ready.extend(held);
+    if !joins.is_empty() {
+        if found.dcs.is_none() {
+            // Those that are members come first: without a majority of them nobody is taken in.
+            plan.partial = true;
+            return Ok(plan);
+        }
+        dcs_ready = take_in(&mut plan, cluster, found, &joins, &joining, dcs_ready);
+        for place in later {
+            let mut after = tried.clone();
+            after.extend(&dcs_ready);
+            let configured = place.configure(&mut plan, cluster, Role::Postgres, after)?;
+            databases.push((place.node, configured));
+        }
+    }
     if bootstrap_recovery::depend_on_the_dcs(cluster, found) {
         plan.partial = true;
         if dcs_ready.is_empty() {
@@ -118,10 +149,77 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     Ok(plan)
 }
 
+/// A host, and what its services wait for.
+struct Place<'a> {
+    node: &'a Node,
+    facts: &'a Facts,
+    files: &'a [File],
+    base: base::Base,
+}
+
+impl Place<'_> {
+    /// Plans a service's files, after `more` as well.
+    fn configure(
+        &self,
+        plan: &mut Plan,
+        cluster: &Cluster,
+        role: Role,
+        more: Vec<StepId>,
+    ) -> Result<Configured> {
+        let is_database = role == Role::Postgres;
+        let base = &self.base;
+        let mut after = match is_database {
+            true => base.patroni.clone(),
+            false => base.packages.clone(),
+        };
+        after.extend(more);
+        let component = Component {
+            node: self.node,
+            role,
+            facts: self.facts,
+            files: self.files,
+            replaced: is_database && base.venv.is_some(),
+        };
+        components::configure(plan, cluster, &component, after)
+    }
+}
+
+/// Has etcd take in those of `joins`, once all that are members answer, and every host knows every name.
+fn take_in(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    joins: &[Join<'_>],
+    joining: &[(&Node, Configured)],
+    mut after: Vec<StepId>,
+) -> Vec<StepId> {
+    after.extend(named(plan, cluster));
+    let configured = |join: &Join<'_>| {
+        let mut all = joining.iter();
+        all.find(|(node, _)| node.name == join.node.name)
+    };
+    let all: Vec<(&Join<'_>, &Configured)> = joins
+        .iter()
+        .filter_map(|join| Some((join, &configured(join)?.1)))
+        .collect();
+    etcd_takes_in::take_in(plan, cluster, &found.etcd, &all, after)
+}
+
+/// The steps after which the hosts of etcd know each other's names.
+fn named(plan: &Plan, cluster: &Cluster) -> Vec<StepId> {
+    let of_etcd = |host: &HostName| cluster.with_role(Role::Etcd).any(|it| it.name == *host);
+    (0..plan.steps.len())
+        .filter(|id| plan.steps[*id].name == components::PREPARE)
+        .filter(|id| of_etcd(&plan.steps[*id].host))
+        .collect()
+}
+
 /// Starts what does not run, all at once; restarts what must be restarted one at a time, so that a
 /// quorum stays. Returns the steps after which the DCS can be used.
 ///
 /// Members look for each other by name, so that every host must know the names before one restarts.
+///
+/// `joining` of those that are declared are still to be taken in, and are not among `etcds`.
 ///
 /// With a quorum the others are told of a member's new URL before it restarts; without one, or of the
 /// only member, that can only follow.
@@ -130,6 +228,7 @@ fn etcd(
     cluster: &Cluster,
     found: &Found,
     etcds: &[(&Node, Configured)],
+    joining: usize,
 ) -> Vec<StepId> {
     let (starts, others): (Vec<_>, Vec<_>) = etcds
         .iter()
@@ -137,17 +236,15 @@ fn etcd(
     // A member that is away must be back before another goes. Without a quorum there is nothing to
     // keep, and the restart may be what brings it back.
     let declared = cluster.with_role(Role::Etcd).count();
-    let quorum = others.len() > declared / 2
+    // Those that are to join are no members yet; one that lost its data is missing in every majority.
+    let members = declared.saturating_sub(joining).max(1);
+    let quorum = others.len() > members / 2
         && found.dcs.is_some()
-        && etcd_members::has_quorum(cluster, found);
-    let named: Vec<StepId> = (0..plan.steps.len())
-        .filter(|id| plan.steps[*id].name == components::PREPARE && declared > 1)
-        .filter(|id| {
-            etcds
-                .iter()
-                .any(|(node, _)| node.name == plan.steps[*id].host)
-        })
-        .collect();
+        && (joining > 0 || etcd_members::has_quorum(cluster, found));
+    let named = match declared {
+        1 => Vec::new(),
+        _ => named(plan, cluster),
+    };
     let mut healthy = Vec::new();
     let mut last = named;
     for (node, configured) in starts.into_iter().chain(others) {

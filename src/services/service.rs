@@ -154,8 +154,8 @@ pub enum Hosts {
     Any,
     One,
     OneOrMore,
-    /// As many as a vote needs, and no more.
-    OneOrThree,
+    /// As many as a vote needs, and no more: one, three or five.
+    Odd,
 }
 
 impl Hosts {
@@ -165,7 +165,7 @@ impl Hosts {
             Self::Any => "any number of hosts",
             Self::One => "exactly one host",
             Self::OneOrMore => "at least one host",
-            Self::OneOrThree => "one or three hosts",
+            Self::Odd => "one, three or five hosts",
         }
     }
 
@@ -174,7 +174,7 @@ impl Hosts {
             Self::Any => true,
             Self::One => count == 1,
             Self::OneOrMore => count > 0,
-            Self::OneOrThree => matches!(count, 1 | 3),
+            Self::Odd => matches!(count, 1 | 3 | 5),
         }
     }
 }

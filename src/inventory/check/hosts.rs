@@ -194,7 +194,7 @@ fn count_roles(
             ),
         );
         problems.add(match allowed {
-            Hosts::OneOrThree => problem.hint(
+            Hosts::Odd => problem.hint(
                 "two or four members tolerate no more failures than one or three, and commit slower",
             ),
             Hosts::Any | Hosts::One | Hosts::OneOrMore => problem,

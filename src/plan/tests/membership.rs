@@ -400,6 +400,7 @@ fn a_member_that_never_started_is_known_by_its_url() {
         name: String::new(),
         peer_urls: vec!["https://node9:2380".into()],
         client_urls: Vec::new(),
+        is_learner: false,
     });
     let View { members, .. } = view;
     assert_eq!(members.len(), 2);

@@ -169,6 +169,9 @@ impl Model {
             Action::Await(Condition::Streaming) => self.streams(&step.host),
             Action::ReleaseBootstrap { .. }
             | Action::ForgetMember
+            | Action::AddEtcdMember { .. }
+            | Action::PromoteEtcdMember
+            | Action::RemoveEtcdMember { .. }
             | Action::UpdateEtcdMember { .. } => self.dcs_is_up(),
             Action::HandOver => match self.leader() {
                 Some(leader) if leader == step.host => self
@@ -327,6 +330,7 @@ impl Model {
                 name: step.host.to_string(),
                 peer_urls: vec![format!("{scheme}://{}:2380", step.host)],
                 client_urls: vec![format!("{scheme}://{}:2379", step.host)],
+                is_learner: false,
             });
         }
         // A reload does not take over everything.

@@ -128,6 +128,7 @@ impl World {
                 name: node.name.to_string(),
                 peer_urls: vec![format!("{scheme}://{}:2380", node.name)],
                 client_urls: vec![format!("{scheme}://{}:2379", node.address)],
+                is_learner: false,
             })
             .collect();
         let etcds: Vec<HostName> = world

@@ -54,6 +54,21 @@ pub struct Member {
     pub peer_urls: Vec<String>,
     #[serde(rename = "clientURLs", deserialize_with = "liberal::list")]
     pub client_urls: Vec<String>,
+    /// It copies the store, and has no vote.
+    #[serde(rename = "isLearner", deserialize_with = "liberal::flag")]
+    pub is_learner: bool,
+}
+
+impl Member {
+    /// The name of the host that it runs on; one that never started is known by its peers' URL alone.
+    pub fn host(&self) -> Option<&str> {
+        if !self.name.is_empty() {
+            return Some(&self.name);
+        }
+        let url = self.peer_urls.first()?;
+        let (_, rest) = url.split_once("://")?;
+        rest.split(':').next().filter(|host| !host.is_empty())
+    }
 }
 
 /// What one member says of the store that it is part of.
@@ -216,6 +231,51 @@ impl<'a> Etcd<'a> {
         self.post::<Value>("/v3/cluster/member/update", &body)
             .await
             .map(|_| ())
+    }
+
+    /// Adds a member that is to be found at `peer_url`, as a learner: it has no vote until it is promoted, so
+    /// that the others' quorum does not wait for it (etcd 3.4 and later).
+    ///
+    /// Refused while a member that votes is not connected to the others, or is since a few seconds only.
+    pub async fn add_learner(&self, peer_url: &str) -> Result<()> {
+        let body = json!({"peerURLs": [peer_url], "isLearner": true});
+        self.change("/v3/cluster/member/add", &body).await
+    }
+
+    /// Gives a learner its vote; refused until it has caught up with the leader.
+    pub async fn promote(&self, id: &str) -> Result<()> {
+        self.change("/v3/cluster/member/promote", &json!({"ID": id}))
+            .await
+    }
+
+    /// Takes a member out of the list, for good: under its id it can never come back.
+    pub async fn remove_member(&self, id: &str) -> Result<()> {
+        self.change("/v3/cluster/member/remove", &json!({"ID": id}))
+            .await
+    }
+
+    /// The id of the member that leads, as this one knows it; empty while it knows of none.
+    pub async fn leader(&self) -> Result<String> {
+        #[derive(Deserialize)]
+        struct Status {
+            #[serde(default, deserialize_with = "liberal::text")]
+            leader: String,
+        }
+        let status: Status = self.post("/v3/maintenance/status", &json!({})).await?;
+        Ok(status.leader)
+    }
+
+    /// Gives the lead to another member; only the leader can be asked.
+    pub async fn move_leader(&self, to: &str) -> Result<()> {
+        self.change(
+            "/v3/maintenance/transfer-leadership",
+            &json!({"targetID": to}),
+        )
+        .await
+    }
+
+    async fn change(&self, path: &str, body: &Value) -> Result<()> {
+        self.post::<Value>(path, body).await.map(|_| ())
     }
 
     /// Everything that Patroni keeps for `scope`, in one call.

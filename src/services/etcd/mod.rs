@@ -21,8 +21,13 @@ pub use client::{Alarm, Etcd, Health, Member, PatroniKeys, View, prefix};
 /// Where it finds its certificates: a folder of its own, for each service runs as another user.
 const TLS: &str = "/etc/pgherd/tls/etcd";
 
+/// A drop-in that has etcd read [`JOIN`] last, and not start while that is missing.
+pub(crate) const HOLD: &str = "/etc/systemd/system/etcd.service.d/pgherd-join.conf";
+/// With which members a new one begins, in the place of what its own config says.
+pub(crate) const JOIN: &str = "/etc/pgherd/etcd-join";
+
 pub(super) const SERVICE: Service = Service {
-    hosts: Hosts::OneOrThree,
+    hosts: Hosts::Odd,
     rank: 0,
     // Its members look for each other by name.
     keeps_names: true,
@@ -59,6 +64,8 @@ pub(super) const SERVICE: Service = Service {
             ..config(ETCD_CONFIG, template!("etc/default/etcd"), Effect::Restart)
         },
     ],
+    // Only while it is on its way into a store that is there.
+    writes: &[HOLD, JOIN],
     folders: &[TLS, "/etc/systemd/system/etcd.service.d"],
     tls: Some(TLS),
     data: Data::Store,

@@ -81,6 +81,7 @@ mod tests {
                     name: (*name).into(),
                     peer_urls: vec![format!("https://{name}:2380")],
                     client_urls: vec!["https://192.0.2.1:2379".into()],
+                    is_learner: false,
                 })
                 .collect(),
         }

@@ -1,0 +1,366 @@
+//! Which declared etcd hosts do not vote yet in a store that is there, and whether a quorum allows it to take
+//! them in.
+//!
+//! A member comes in one at a time: it is added as a learner, which has no vote, starts on an empty folder with
+//! the list of that moment, catches up, and is promoted. One that lost its data is another member: its old
+//! entry is removed first, for etcd takes nobody in while a member that votes is away.
+
+use super::{Found, finding::Finding};
+use crate::{
+    cluster::{Cluster, Node},
+    facts::etcd_dir,
+    inventory::{HostName, Role},
+    services::etcd::{Member, View},
+};
+
+/// A declared etcd host that does not vote yet.
+#[derive(Debug, Clone)]
+pub(super) struct Join<'a> {
+    pub node: &'a Node,
+    pub from: From,
+}
+
+/// How far a host is on its way into the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum From {
+    /// It has started, and does not vote yet.
+    Learner,
+    /// It was added, and never started; somebody may have added it as one that votes.
+    Added { votes: bool },
+    /// Its data is gone, and the list has the member that had it.
+    Lost { id: String },
+    /// The list does not have it; `removed` if it has the data of a member that was taken out of the list.
+    New { removed: bool },
+}
+
+impl From {
+    /// Whether etcd there must not start before the others have added it.
+    pub(super) fn is_held(&self) -> bool {
+        *self != Self::Learner
+    }
+
+    /// Whether the list must take it in first.
+    pub(super) fn is_added(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::New { .. })
+    }
+}
+
+/// What one of those that answer says, if all of them say the same.
+fn view(found: &Found) -> Option<&View> {
+    let ids = |view: &View| {
+        let mut ids: Vec<String> = view.members.iter().map(|it| it.id.clone()).collect();
+        ids.sort_unstable();
+        (view.cluster_id.clone(), ids)
+    };
+    let mut views = found.stores.values();
+    let first = views.next()?;
+    views.all(|view| ids(view) == ids(first)).then_some(first)
+}
+
+fn entry<'a>(view: &'a View, host: &HostName) -> Option<&'a Member> {
+    let mut members = view.members.iter();
+    members.find(|member| member.host() == Some(host.as_str()))
+}
+
+/// The hosts that are to come in, in their order: the list has one learner at a time, so one that is there
+/// goes first; those that lost their data come before those that are new.
+pub(super) fn joins<'a>(cluster: &'a Cluster, found: &Found) -> Vec<Join<'a>> {
+    let Some(view) = view(found) else {
+        return Vec::new();
+    };
+    let declared = cluster.with_role(Role::Etcd);
+    let mut joins: Vec<Join<'_>> = declared
+        .filter_map(|node| {
+            let from = from(view, found, &node.name)?;
+            Some(Join { node, from })
+        })
+        .collect();
+    joins.sort_by_key(|join| match join.from {
+        From::Learner => 0,
+        From::Added { .. } => 1,
+        From::Lost { .. } => 2,
+        From::New { .. } => 3,
+    });
+    joins
+}
+
+fn from(view: &View, found: &Found, host: &HostName) -> Option<From> {
+    let facts = found.facts.get(host);
+    let has_data = facts.is_some_and(|facts| facts.etcd_data);
+    let Some(member) = entry(view, host) else {
+        return Some(From::New { removed: has_data });
+    };
+    let never_started = member.client_urls.is_empty();
+    let added = From::Added {
+        votes: !member.is_learner,
+    };
+    if facts.is_none() {
+        return (member.is_learner && never_started).then_some(added);
+    }
+    if has_data {
+        return member.is_learner.then_some(From::Learner);
+    }
+    if !never_started {
+        let id = member.id.clone();
+        return Some(From::Lost { id });
+    }
+    // One that the store began with has its name already, and may begin as it would have.
+    (member.name.is_empty() || member.is_learner).then_some(added)
+}
+
+/// The members that vote: all, those that answer, and those that start when their host is told to.
+struct Votes {
+    all: usize,
+    answer: Vec<HostName>,
+    /// Whose hosts could not be looked at.
+    unseen: Vec<HostName>,
+    silent: Vec<HostName>,
+}
+
+impl Votes {
+    fn of(view: &View, found: &Found, joins: &[Join<'_>]) -> Self {
+        let mut votes = Self {
+            all: 0,
+            answer: Vec::new(),
+            unseen: Vec::new(),
+            silent: Vec::new(),
+        };
+        for member in view.members.iter().filter(|member| !member.is_learner) {
+            votes.all += 1;
+            let Some(host) = member.host().map(HostName::new) else {
+                continue;
+            };
+            let joins = joins.iter().any(|join| join.node.name == host);
+            if joins {
+                continue;
+            }
+            match found.facts.get(&host) {
+                _ if found.stores.contains_key(&host) => votes.answer.push(host),
+                Some(_) => votes.silent.push(host),
+                None => votes.unseen.push(host),
+            }
+        }
+        votes
+    }
+
+    /// How many answer, or will once their etcd has started.
+    fn able(&self) -> usize {
+        self.answer.len() + self.silent.len()
+    }
+}
+
+fn majority(of: usize) -> usize {
+    of / 2 + 1
+}
+
+fn list(hosts: &[HostName]) -> String {
+    let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+    names.join(", ")
+}
+
+/// What keeps the store from taking in those that are declared.
+pub(super) fn obstacles(cluster: &Cluster, found: &Found) -> Vec<Finding> {
+    let joins = joins(cluster, found);
+    let (Some(view), false) = (view(found), joins.is_empty()) else {
+        return Vec::new();
+    };
+    let votes = Votes::of(view, found, &joins);
+    let mut findings = Vec::new();
+    findings.extend(strangers_data(cluster, view, found, &joins));
+    findings.extend(unseen(found, &joins));
+    findings.extend(no_quorum(&votes, found, &joins));
+    findings
+}
+
+/// Data that is not a removed member's of this store may be all that there is of another one.
+fn strangers_data(
+    cluster: &Cluster,
+    view: &View,
+    found: &Found,
+    joins: &[Join<'_>],
+) -> Option<Finding> {
+    let strange = |join: &&Join<'_>| {
+        let facts = found.facts.get(&join.node.name);
+        let known = facts.and_then(|facts| facts.etcd_identity.as_ref());
+        let of_this_store = known.is_some_and(|known| known.cluster_id == view.cluster_id);
+        join.from == From::New { removed: true } && !of_this_store
+    };
+    let hosts: Vec<HostName> = joins.iter().filter(strange).map(name).collect();
+    let dir = etcd_dir(cluster.name());
+    (!hosts.is_empty()).then(|| Finding {
+        what: format!(
+            "etcd on {} has data, and not of the store that answers ({})",
+            list(&hosts),
+            view.cluster_id
+        ),
+        why: "it may be the store that the cluster began with: pgherd does not choose between two",
+        instead: format!(
+            "if that data is of no use, move it away on {} ({dir}), and run the same again",
+            list(&hosts)
+        ),
+    })
+}
+
+fn name(join: &Join<'_>) -> HostName {
+    join.node.name.clone()
+}
+
+/// A host that nobody can look at is not taken in, and the databases are told of none that is not.
+fn unseen(found: &Found, joins: &[Join<'_>]) -> Option<Finding> {
+    let unseen = |join: &&Join<'_>| !found.facts.contains_key(&join.node.name);
+    let hosts: Vec<HostName> = joins.iter().filter(unseen).map(name).collect();
+    (!hosts.is_empty()).then(|| Finding {
+        what: format!(
+            "the inventory wants etcd on {}, which cannot be reached",
+            list(&hosts)
+        ),
+        why: "etcd takes a member in when it can start at once, and Patroni is told of it only then",
+        instead: format!("bring {} up, and run the same again", list(&hosts)),
+    })
+}
+
+/// The arithmetic of a change that etcd would refuse, or that writes would wait for.
+fn no_quorum(votes: &Votes, found: &Found, joins: &[Join<'_>]) -> Option<Finding> {
+    let lost: Vec<HostName> = joins
+        .iter()
+        .filter(|join| matches!(join.from, From::Lost { .. }))
+        .map(name)
+        .collect();
+    let needed = majority(votes.all);
+    let able = votes.able();
+    if able < needed || (found.dcs.is_none() && votes.answer.len() >= needed) {
+        return Some(Finding {
+            what: format!(
+                "etcd has {} that vote, and {} of them {}{}: a change of membership needs {needed}",
+                members(votes.all),
+                votes.answer.len(),
+                if votes.answer.len() == 1 {
+                    "answers"
+                } else {
+                    "answer"
+                },
+                away(votes, &lost),
+            ),
+            why: "without a majority etcd decides nothing, also not who is a member",
+            instead: again(votes, &lost),
+        });
+    }
+    // Before it takes one in, etcd wants every member that votes to be connected.
+    if votes.unseen.is_empty() {
+        return None;
+    }
+    Some(Finding {
+        what: format!(
+            "etcd takes no member in while one that votes is away: of its {} {} cannot be reached",
+            members(votes.all - lost.len()),
+            list(&votes.unseen)
+        ),
+        why: "with a new member the majority is larger, and one that is away would be missing in it",
+        instead: format!(
+            "bring {} back first, or make its host anew: pgherd up",
+            list(&votes.unseen)
+        ),
+    })
+}
+
+fn away(votes: &Votes, lost: &[HostName]) -> String {
+    let mut words = Vec::new();
+    if !lost.is_empty() {
+        words.push(format!("{} lost its data", list(lost)));
+    }
+    let away = [&votes.silent[..], &votes.unseen[..]].concat();
+    if !away.is_empty() {
+        let verb = if away.len() == 1 { "does" } else { "do" };
+        words.push(format!("{} {verb} not answer", list(&away)));
+    }
+    match words.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", words.join("; ")),
+    }
+}
+
+fn again(votes: &Votes, lost: &[HostName]) -> String {
+    let away = [&votes.silent[..], &votes.unseen[..]].concat();
+    if !away.is_empty() {
+        return format!(
+            "start etcd on {} first, and run the same again",
+            list(&away)
+        );
+    }
+    if lost.is_empty() {
+        return "see why etcd has no leader (journalctl -u etcd), and run the same again".into();
+    }
+    format!(
+        "restore the data folder of etcd on {}, if you have a copy; else restore a snapshot",
+        list(lost)
+    )
+}
+
+fn members(count: usize) -> String {
+    match count {
+        1 => "1 member".into(),
+        count => format!("{count} members"),
+    }
+}
+
+/// The change in words, with the arithmetic of every step; empty where nobody comes in.
+pub(super) fn in_words(cluster: &Cluster, found: &Found) -> Vec<String> {
+    let joins = joins(cluster, found);
+    let (Some(view), false) = (view(found), joins.is_empty()) else {
+        return Vec::new();
+    };
+    let votes = Votes::of(view, found, &joins);
+    let lost = joins
+        .iter()
+        .filter(|join| matches!(join.from, From::Lost { .. }));
+    let lost: Vec<&Join<'_>> = lost.collect();
+    let mut all = votes.all;
+    let mut able = votes.able();
+    let voting = joins
+        .iter()
+        .filter(|join| join.from == (From::Added { votes: true }));
+    let to = all - lost.len() + joins.len() - voting.count();
+    let mut words = vec![match lost.len() {
+        0 => format!(
+            "etcd grows from {all} to {}, one at a time; writes go on",
+            members(to)
+        ),
+        _ => format!(
+            "etcd gets back to {} that have their data; writes go on",
+            members(to)
+        ),
+    }];
+    for join in lost {
+        words.push(format!(
+            "  {} lost its data: its old entry is removed, which {} of {} decide; {able} of them answer",
+            join.node.name,
+            majority(all),
+            members(all)
+        ));
+        all -= 1;
+    }
+    for join in &joins {
+        let (before, needed) = (all, majority(all));
+        let how = match join.from {
+            From::Learner => "has joined as a learner, and gets its vote once it has caught up",
+            From::Added { votes: true } => "was added, and never started; it starts now",
+            From::Added { votes: false } => {
+                "was added as a learner; it starts, catches up, and gets its vote"
+            }
+            From::Lost { .. } | From::New { .. } => {
+                "is added as a learner, which has no vote; it starts, catches up, and gets its vote"
+            }
+        };
+        if join.from != (From::Added { votes: true }) {
+            all += 1;
+        }
+        able += 1;
+        words.push(format!(
+            "  {} {how}: {needed} of {} decide it; from then on {} of {all} are needed, and {able} answer",
+            join.node.name,
+            members(before),
+            majority(all),
+        ));
+    }
+    words
+}

@@ -71,7 +71,7 @@ fn in_short(context: &Context, preview: &Preview, terminal: &Terminal) -> String
     }
     let mut text = String::new();
     for words in &plan.membership {
-        text.push_str(&format!("  ~ {words}\n"));
+        text.push_str(&format!("  {}\n", plan::membership(words)));
     }
     for moving in &hosts.moving {
         text.push_str(&format!("  {moving}\n"));

@@ -31,6 +31,14 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
     Ok(())
 }
 
+/// A line of how who is a member changes; what belongs to the one before is indented.
+pub(super) fn membership(words: &str) -> String {
+    match words.starts_with(' ') {
+        true => format!("  {words}"),
+        false => format!("~ {words}"),
+    }
+}
+
 /// The whole plan, for people.
 pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) -> String {
     let Preview { hosts, plan, .. } = preview;
@@ -43,7 +51,7 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
         line(PLAINTEXT);
     }
     for words in &plan.membership {
-        line(&format!("~ {words}"));
+        line(&membership(words));
     }
     for host in &hosts.missing {
         let roles: Vec<&str> = context.inventory.hosts[host]

@@ -10,6 +10,7 @@ use crate::{
     cluster::{Cluster, Node},
     facts::etcd_dir,
     inventory::{HostName, Role},
+    quantity,
     services::etcd::{Member, View},
 };
 
@@ -94,6 +95,10 @@ fn from(view: &View, found: &Found, host: &HostName) -> Option<From> {
     let added = From::Added {
         votes: !member.is_learner,
     };
+    // What answers and votes has what it needs, whatever is in its folder.
+    if found.stores.contains_key(host) && !member.is_learner {
+        return None;
+    }
     if facts.is_none() {
         return (member.is_learner && never_started).then_some(added);
     }
@@ -231,7 +236,7 @@ fn no_quorum(votes: &Votes, found: &Found, joins: &[Join<'_>]) -> Option<Finding
     if able < needed || (found.dcs.is_none() && votes.answer.len() >= needed) {
         return Some(Finding {
             what: format!(
-                "etcd has {} that vote, and {} of them {}{}: a change of membership needs {needed}",
+                "etcd has {}, of which {} {}{}: a change of membership needs {needed}",
                 members(votes.all),
                 votes.answer.len(),
                 if votes.answer.len() == 1 {
@@ -297,10 +302,7 @@ fn again(votes: &Votes, lost: &[HostName]) -> String {
 }
 
 fn members(count: usize) -> String {
-    match count {
-        1 => "1 member".into(),
-        count => format!("{count} members"),
-    }
+    quantity::count(count, "member")
 }
 
 /// The change in words, with the arithmetic of every step; empty where nobody comes in.
@@ -326,41 +328,47 @@ pub(super) fn in_words(cluster: &Cluster, found: &Found) -> Vec<String> {
             members(to)
         ),
         _ => format!(
-            "etcd gets back to {} that have their data; writes go on",
+            "etcd comes back to {}, one at a time; writes go on",
             members(to)
         ),
     }];
+    let how = "  each is added as a learner, which has no vote, and promoted once it has caught up";
+    words.push(how.into());
     for join in lost {
         words.push(format!(
-            "  {} lost its data: its old entry is removed, which {} of {} decide; {able} of them answer",
+            "  {} lost its data: its old entry is removed, for which etcd needs {}, and {able} answer",
             join.node.name,
-            majority(all),
-            members(all)
+            needs(all),
         ));
         all -= 1;
     }
     for join in &joins {
-        let (before, needed) = (all, majority(all));
-        let how = match join.from {
-            From::Learner => "has joined as a learner, and gets its vote once it has caught up",
-            From::Added { votes: true } => "was added, and never started; it starts now",
-            From::Added { votes: false } => {
-                "was added as a learner; it starts, catches up, and gets its vote"
-            }
-            From::Lost { .. } | From::New { .. } => {
-                "is added as a learner, which has no vote; it starts, catches up, and gets its vote"
-            }
+        let so_far = match join.from {
+            From::Learner | From::Added { votes: false } => " (it is a learner already)",
+            From::Added { votes: true } => " (it was added already, and never started)",
+            From::Lost { .. } | From::New { .. } => "",
         };
+        let before = needs(all);
         if join.from != (From::Added { votes: true }) {
             all += 1;
         }
         able += 1;
+        let then = match majority(all) == all && all < to {
+            true => ": none may fail until the next is in",
+            false => "",
+        };
         words.push(format!(
-            "  {} {how}: {needed} of {} decide it; from then on {} of {all} are needed, and {able} answer",
+            "  {}{so_far}: etcd needs {before} to take it in, and {} afterwards{then}",
             join.node.name,
-            members(before),
-            majority(all),
+            needs(all),
         ));
     }
+    if able < to {
+        words.push(format!("  {able} of {} answer then", members(to)));
+    }
     words
+}
+
+fn needs(all: usize) -> String {
+    format!("{} of {}", majority(all), members(all))
 }

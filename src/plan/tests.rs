@@ -5,6 +5,7 @@ mod addresses;
 mod bootstrap_recovery;
 mod convergence;
 mod drift;
+mod etcd_joins;
 mod first_run;
 mod foreign;
 mod identity;

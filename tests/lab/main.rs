@@ -10,6 +10,7 @@ mod addresses;
 mod bring_up;
 mod by_hand;
 mod drills;
+mod etcd_members;
 mod existing;
 mod foreign;
 mod hosts;

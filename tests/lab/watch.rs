@@ -108,7 +108,7 @@ pub(crate) struct Written {
 
 impl Writer {
     pub(crate) fn start(door: &Door) -> Self {
-        door.ask("create table written (id int primary key)");
+        door.ask("drop table if exists written; create table written (id int primary key)");
         let to = door.clone();
         let watch = Watch::start(move |stop| {
             let mut written = Written {

@@ -44,6 +44,8 @@ type Services = dyn Fn(Asked<'_>) -> (u16, Value) + Send + Sync;
 pub(super) struct Hosts {
     pub(super) scripts: Box<Scripts>,
     services: Arc<Services>,
+    /// The hosts of the inventory.
+    pub(super) declared: &'static str,
     /// How long a service may take to do something.
     pub(super) change_limit: Duration,
     /// `HOST begins` and `HOST ends`, in their order.
@@ -55,6 +57,7 @@ impl Hosts {
         Self {
             scripts: Box::new(scripts),
             services: Arc::new(|_| (503, Value::Null)),
+            declared: FIVE,
             change_limit: Duration::from_secs(120),
             log: Mutex::default(),
         }
@@ -226,7 +229,7 @@ async fn walk_plans(hosts: Hosts, plans: Vec<Vec<Step>>, cancel: &CancellationTo
     let remote: Arc<dyn Remote> = hosts.clone();
     let (events, mut receiver) = Events::channel();
     let context = Context {
-        cluster: Arc::new(cluster("", FIVE)),
+        cluster: Arc::new(cluster("", hosts.declared)),
         http: Http::new(remote.clone(), None).impatient(hosts.change_limit),
         remote,
         events,

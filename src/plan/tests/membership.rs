@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// FIVE with two more hosts of etcd.
-const THREE_ETCD: &str = r"
+pub(super) const THREE_ETCD: &str = r"
   node1:   { roles: [postgres], address: 192.0.2.1 }
   node2:   { roles: [postgres], address: 192.0.2.2 }
   node3:   { roles: [postgres], address: 192.0.2.3 }
@@ -23,7 +23,7 @@ const THREE_ETCD: &str = r"
 ";
 
 /// SHARED with etcd on one host alone.
-const ONE_ETCD: &str = r"
+pub(super) const ONE_ETCD: &str = r"
   db1:  { roles: [postgres, etcd], address: 192.0.2.1 }
   db2:  { roles: [postgres],       address: 192.0.2.2 }
   db3:  { roles: [postgres],       address: 192.0.2.3 }
@@ -41,7 +41,7 @@ fn without(hosts: &str, gone: &[&str]) -> String {
 }
 
 /// The same hosts under another inventory; those that come are bare.
-fn under(hosts: &str, inventory: &str) -> World {
+pub(super) fn under(hosts: &str, inventory: &str) -> World {
     let mut world = World::settled(hosts);
     world.wants("", inventory);
     for host in world.hosts() {
@@ -50,14 +50,14 @@ fn under(hosts: &str, inventory: &str) -> World {
     world
 }
 
-fn refused(world: &World) -> String {
+pub(super) fn refused(world: &World) -> String {
     let error = world.up().unwrap_err();
     assert_eq!(error.kind(), Kind::Input, "{error}");
     assert_eq!(error.left_behind(), Some("nothing was touched"), "{error}");
     told(&error)
 }
 
-fn known(world: &mut World, hosts: &[(&str, &[Role], bool)]) {
+pub(super) fn known(world: &mut World, hosts: &[(&str, &[Role], bool)]) {
     world.found.known = hosts
         .iter()
         .map(|(name, roles, joined)| KnownHost {
@@ -69,29 +69,10 @@ fn known(world: &mut World, hosts: &[(&str, &[Role], bool)]) {
         .collect();
 }
 
-fn silent(world: &mut World) {
+pub(super) fn silent(world: &mut World) {
     world.found.stores.clear();
     world.found.etcd.clear();
     world.found.dcs = None;
-}
-
-#[test]
-fn etcd_from_one_to_three_is_refused() {
-    insta::assert_snapshot!(refused(&under(FIVE, THREE_ETCD)), @r"
-    the cluster's members are not those of the inventory, and pgherd does not change members yet
-      why: the inventory wants etcd on node5, node6; etcd's members are node4 (says node4)
-      why: an etcd that starts before the others have added it makes a store of its own: Patroni follows the store that answers, two leaders take writes, and acknowledged writes are lost
-      left: nothing was touched
-      hint: restore the inventory: the same hosts with the role etcd
-      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
-    ");
-    // Also while the hosts that would come cannot be reached, or are not there.
-    let mut world = under(FIVE, THREE_ETCD);
-    world.found.facts.remove(&HostName::new("node5"));
-    world.found.facts.remove(&HostName::new("node6"));
-    assert!(refused(&world).contains("the inventory wants etcd on node5, node6;"));
-    // The role alone, on hosts that are there.
-    assert!(refused(&under(ONE_ETCD, SHARED)).contains("the inventory wants etcd on db2, db3;"));
 }
 
 #[test]
@@ -144,43 +125,6 @@ fn members_of_two_stores_are_named_and_touched_by_nobody() {
       hint: keep the store that the cluster began with: on the hosts of another store, run `systemctl disable --now etcd` and move its data away; then remove the role etcd from them in the inventory
       hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
-}
-
-#[test]
-fn one_of_three_etcd_hosts_made_anew_is_refused() {
-    let mut world = World::settled(THREE_ETCD);
-    world.made_anew("node6");
-    // What starts no etcd, such as a switchover, is still done.
-    assert!(membership::check_to_operate(&world.cluster, &world.found).is_ok());
-    let three = under(FIVE, THREE_ETCD);
-    assert!(membership::check_to_operate(&three.cluster, &three.found).is_err());
-    insta::assert_snapshot!(refused(&world), @r"
-    the cluster's members are not those of the inventory, and pgherd does not change members yet
-      why: etcd on node6 has no data, and node4 has known it as a member since before: the others would not accept it under its old name
-      why: a member that lost its data must be removed from etcd's list and added again; the cluster keeps working with the others as long as they are a majority
-      left: nothing was touched
-      hint: restore the data folder of etcd on node6, if you have a copy
-      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
-    ");
-    // Also while none answers: it would not wait for the others' data.
-    silent(&mut world);
-    assert!(refused(&world).contains("etcd on node6 has no data"));
-    known(
-        &mut world,
-        &[
-            ("node4", &[Role::Etcd], true),
-            ("node5", &[Role::Etcd], true),
-            ("node6", &[Role::Etcd], true),
-        ],
-    );
-    for host in ["node1", "node2", "node3"] {
-        world.made_anew(host);
-    }
-    assert!(refused(&world).contains("start etcd on node4, node5 first"));
-    // A majority of new members would not ask the one that nobody could look at.
-    world.made_anew("node5");
-    world.found.facts.remove(&HostName::new("node4"));
-    assert!(refused(&world).contains("etcd on node5, node6 has no data"));
 }
 
 #[test]

@@ -1,0 +1,330 @@
+//! etcd's members that come, and those that lost their data.
+
+use super::{
+    membership::{ONE_ETCD, THREE_ETCD, known, refused, silent, under},
+    world::{FIVE, SHARED, World, says, step},
+};
+use crate::{
+    facts::EtcdIdentity,
+    inventory::{HostName, Role},
+    plan::{Action, Plan, StepId, membership, tests::model::before_and_after},
+    services::etcd::Member,
+};
+
+fn told(plan: &Plan) -> String {
+    plan.membership.join("\n")
+}
+
+fn at(plan: &Plan, host: &str, name: &str) -> StepId {
+    let is_it = |id: &StepId| {
+        let step = &plan.steps[*id];
+        step.host.as_str() == host && step.name == name
+    };
+    let found = (0..plan.steps.len()).find(is_it);
+    found.unwrap_or_else(|| panic!("no {name} on {host}"))
+}
+
+/// The steps that a host has, but for its packages and its own files.
+fn of(world: &World, host: &str) -> Vec<String> {
+    let plan = world.plan();
+    let steps = plan
+        .steps
+        .iter()
+        .filter(|step| step.host.as_str() == host && step.name.contains("etcd"));
+    steps.map(|step| step.name.to_owned()).collect()
+}
+
+const WHOLE: [&str; 6] = [
+    "hold-etcd",
+    "configure-etcd",
+    "add-etcd-member",
+    "join-etcd",
+    "promote-etcd-member",
+    "await-etcd",
+];
+
+#[test]
+fn etcd_grows_from_one_to_three_one_at_a_time() {
+    let world = under(FIVE, THREE_ETCD);
+    let plan = world.plan();
+    insta::assert_snapshot!(told(&plan), @r"
+    etcd grows from 1 to 3 members, one at a time; writes go on
+      each is added as a learner, which has no vote, and promoted once it has caught up
+      node5: etcd needs 1 of 1 member to take it in, and 2 of 2 members afterwards: none may fail until the next is in
+      node6: etcd needs 2 of 2 members to take it in, and 2 of 3 members afterwards
+    ");
+    for host in ["node5", "node6"] {
+        assert_eq!(of(&world, host), WHOLE);
+    }
+    let after = |one: StepId, other: StepId| before_and_after(&plan, one).0.contains(&other);
+    // The second is added once the first votes and is healthy.
+    let first = at(&plan, "node5", "await-etcd");
+    assert!(after(at(&plan, "node6", "add-etcd-member"), first));
+    // It may not start before it is added, whatever happens to its host.
+    let hold = at(&plan, "node6", "hold-etcd");
+    assert!(after(at(&plan, "node6", "configure-etcd"), hold));
+    assert!(after(at(&plan, "node6", "add-etcd-member"), hold));
+    // No Patroni is told of a member before that is healthy.
+    let last = at(&plan, "node6", "await-etcd");
+    for host in ["node1", "node2", "node3"] {
+        assert!(after(at(&plan, host, "configure-patroni"), last));
+        assert!(after(at(&plan, host, "restart-patroni-alone"), last));
+    }
+    // Those that are there are not restarted because they are no longer alone.
+    assert!(
+        !world
+            .steps_taken()
+            .iter()
+            .any(|it| it.starts_with("node4 "))
+    );
+    // Each starts with the list of its moment, and its config is what it is to be for good.
+    let join = |host| step(&plan, host, "join-etcd");
+    assert!(says(
+        join("node5"),
+        "\"node4=https://node4:2380,node5=https://node5:2380\""
+    ));
+    assert!(says(
+        join("node6"),
+        "https://node5:2380,node6=https://node6:2380\""
+    ));
+    assert!(says(
+        join("node5"),
+        "ETCD_INITIAL_CLUSTER_STATE=\"existing\""
+    ));
+}
+
+/// The role alone, on hosts that are there and keep a database.
+#[test]
+fn a_role_that_is_added_to_a_database_host_joins_first() {
+    let world = under(ONE_ETCD, SHARED);
+    let plan = world.plan();
+    assert_eq!(of(&world, "db2"), WHOLE);
+    let last = at(&plan, "db3", "await-etcd");
+    let patroni = at(&plan, "db2", "configure-patroni");
+    assert!(before_and_after(&plan, patroni).0.contains(&last));
+}
+
+#[test]
+fn etcd_grows_from_three_to_five() {
+    let five = format!(
+        "{THREE_ETCD}  node7: {{ roles: [etcd], address: 192.0.2.8 }}\n  node8: {{ roles: [etcd], address: 192.0.2.9 }}\n"
+    );
+    insta::assert_snapshot!(told(&under(THREE_ETCD, &five).plan()), @r"
+    etcd grows from 3 to 5 members, one at a time; writes go on
+      each is added as a learner, which has no vote, and promoted once it has caught up
+      node7: etcd needs 2 of 3 members to take it in, and 3 of 4 members afterwards
+      node8: etcd needs 3 of 4 members to take it in, and 3 of 5 members afterwards
+    ");
+}
+
+#[test]
+fn a_host_that_cannot_be_looked_at_does_not_join() {
+    let mut world = under(FIVE, THREE_ETCD);
+    world.found.facts.remove(&HostName::new("node5"));
+    insta::assert_snapshot!(refused(&world), @r"
+    the cluster's members are not those of the inventory, and pgherd does not change members yet
+      why: the inventory wants etcd on node5, which cannot be reached
+      why: etcd takes a member in when it can start at once, and Patroni is told of it only then
+      left: nothing was touched
+      hint: bring node5 up, and run the same again
+      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
+    ");
+    // What starts no etcd and was begun with the members that there are is not done either.
+    let three = under(FIVE, THREE_ETCD);
+    let error = membership::check_to_operate(&three.cluster, &three.found).unwrap_err();
+    assert!(
+        error.to_string().contains("members are not those"),
+        "{error}"
+    );
+    let differs = membership::findings(&three.cluster, &three.found);
+    assert!(
+        differs[0]
+            .what
+            .contains("the inventory wants etcd on node5, node6;")
+    );
+}
+
+/// The list of a run that was cut off.
+fn listed(world: &mut World, host: &str, started: bool) {
+    let member = Member {
+        id: format!("new id of {host}"),
+        name: if started { host.into() } else { String::new() },
+        peer_urls: vec![format!("https://{host}:2380")],
+        client_urls: started
+            .then(|| "https://192.0.2.6:2379".to_owned())
+            .into_iter()
+            .collect(),
+        is_learner: true,
+    };
+    world.found.etcd.push(member.clone());
+    for view in world.found.stores.values_mut() {
+        view.members.push(member.clone());
+    }
+}
+
+#[test]
+fn a_run_that_was_cut_off_goes_on_where_it_was() {
+    let mut world = under(FIVE, THREE_ETCD);
+    listed(&mut world, "node6", false);
+    let steps = of(&world, "node6");
+    assert_eq!(
+        steps,
+        WHOLE
+            .map(str::to_owned)
+            .into_iter()
+            .filter(|it| it != "add-etcd-member")
+            .collect::<Vec<_>>()
+    );
+    // There is one learner at a time.
+    let plan = world.plan();
+    let first = at(&plan, "node6", "await-etcd");
+    let next = at(&plan, "node5", "add-etcd-member");
+    assert!(before_and_after(&plan, next).0.contains(&first));
+
+    let mut world = World::settled(THREE_ETCD);
+    world.found.stores.remove(&HostName::new("node6"));
+    for members in world
+        .found
+        .stores
+        .values_mut()
+        .map(|view| &mut view.members)
+        .chain([&mut world.found.etcd])
+    {
+        members.last_mut().unwrap().is_learner = true;
+    }
+    assert_eq!(of(&world, "node6"), ["promote-etcd-member", "await-etcd"]);
+    let differs = membership::findings(&world.cluster, &world.found);
+    assert!(
+        differs[0].what.contains("node6 is a learner"),
+        "{differs:?}"
+    );
+    world.stop("node6", "etcd");
+    assert_eq!(
+        of(&world, "node6"),
+        ["start-etcd", "promote-etcd-member", "await-etcd"]
+    );
+}
+
+#[test]
+fn one_of_three_that_lost_its_data_is_removed_and_comes_back() {
+    let mut world = World::settled(THREE_ETCD);
+    world.made_anew("node6");
+    // What starts no etcd, such as a switchover, is done as well.
+    assert!(membership::check_to_operate(&world.cluster, &world.found).is_ok());
+    let plan = world.plan();
+    insta::assert_snapshot!(told(&plan), @r"
+    etcd comes back to 3 members, one at a time; writes go on
+      each is added as a learner, which has no vote, and promoted once it has caught up
+      node6 lost its data: its old entry is removed, for which etcd needs 2 of 3 members, and 2 answer
+      node6: etcd needs 2 of 2 members to take it in, and 2 of 3 members afterwards
+    ");
+    let mut steps = WHOLE.to_vec();
+    steps.insert(2, "remove-etcd-member");
+    assert_eq!(of(&world, "node6"), steps);
+    let removed = step(&plan, "node6", "remove-etcd-member");
+    let id = "id of node6".to_owned();
+    assert_eq!(removed.action, Action::RemoveEtcdMember { id });
+    // One that begins as it began, with its old entry gone, would make a store of its own.
+    let hold = at(&plan, "node6", "hold-etcd");
+    let remove = at(&plan, "node6", "remove-etcd-member");
+    assert!(before_and_after(&plan, remove).0.contains(&hold));
+    // Its data alone: the files are there.
+    let mut world = World::settled(THREE_ETCD);
+    world.facts("node6").etcd_data = false;
+    world.unit("node6", "etcd").active = "activating".into();
+    world.found.stores.remove(&HostName::new("node6"));
+    assert!(of(&world, "node6").starts_with(&["hold-etcd".to_owned()]));
+    let plan = world.plan();
+    assert!(says(
+        step(&plan, "node6", "hold-etcd"),
+        "systemctl stop etcd"
+    ));
+}
+
+#[test]
+fn without_a_majority_nobody_is_removed() {
+    let mut world = World::settled(THREE_ETCD);
+    world.made_anew("node5");
+    world.made_anew("node6");
+    world.found.dcs = None;
+    insta::assert_snapshot!(refused(&world), @r"
+    the cluster's members are not those of the inventory, and pgherd does not change members yet
+      why: etcd has 3 members, of which 1 answers (node5, node6 lost its data): a change of membership needs 2
+      why: without a majority etcd decides nothing, also not who is a member
+      left: nothing was touched
+      hint: restore the data folder of etcd on node5, node6, if you have a copy; else restore a snapshot
+      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
+    ");
+    // One that is stopped and has its data starts first, and the rest is seen then.
+    let mut world = World::settled(THREE_ETCD);
+    world.made_anew("node6");
+    world.stop("node5", "etcd");
+    world.found.stores.remove(&HostName::new("node5"));
+    world.found.dcs = None;
+    let plan = world.plan();
+    assert!(plan.partial);
+    assert!(world.steps_taken().contains(&"node5 start-etcd".to_owned()));
+    assert!(!world.steps_taken().iter().any(|it| it.contains("member")));
+    // etcd takes nobody in while one that votes cannot be reached.
+    let mut world = World::settled(THREE_ETCD);
+    world.made_anew("node6");
+    world.found.stores.remove(&HostName::new("node5"));
+    world.found.facts.remove(&HostName::new("node5"));
+    assert!(refused(&world).contains("node5 does not answer"));
+}
+
+/// Nobody can be asked: by what is on the hosts.
+#[test]
+fn while_no_member_answers_none_is_made_anew() {
+    let mut world = World::settled(THREE_ETCD);
+    world.made_anew("node6");
+    silent(&mut world);
+    assert!(refused(&world).contains("etcd on node6 has no data"));
+    known(
+        &mut world,
+        &[
+            ("node4", &[Role::Etcd], true),
+            ("node5", &[Role::Etcd], true),
+            ("node6", &[Role::Etcd], true),
+        ],
+    );
+    for host in ["node1", "node2", "node3"] {
+        world.made_anew(host);
+    }
+    assert!(refused(&world).contains("start etcd on node4, node5 first"));
+    // A majority of new members would not ask the one that nobody could look at.
+    world.made_anew("node5");
+    world.found.facts.remove(&HostName::new("node4"));
+    assert!(refused(&world).contains("etcd on node5, node6 has no data"));
+}
+
+/// A removed member's data is moved away; data of which nobody can say that is not touched.
+#[test]
+fn data_that_is_not_of_the_store_is_left_alone() {
+    let mut world = under(FIVE, THREE_ETCD);
+    world.facts("node5").etcd_data = true;
+    insta::assert_snapshot!(refused(&world), @r"
+    the cluster's members are not those of the inventory, and pgherd does not change members yet
+      why: etcd on node5 has data, and not of the store that answers (one store)
+      why: it may be the store that the cluster began with: pgherd does not choose between two
+      left: nothing was touched
+      hint: if that data is of no use, move it away on node5 (/var/lib/etcd/pgherd-pg), and run the same again
+      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
+    ");
+    let identity = |store: &str| {
+        Some(EtcdIdentity {
+            cluster_id: store.into(),
+            member_id: "gone".into(),
+        })
+    };
+    world.facts("node5").etcd_identity = identity("another store");
+    assert!(refused(&world).contains("etcd on node5 has data"));
+    world.facts("node5").etcd_identity = identity("one store");
+    let plan = world.plan();
+    let hold = step(&plan, "node5", "hold-etcd");
+    assert!(format!("{:?}", hold.changes).contains("is moved to /var/lib/etcd/pgherd-pg.removed"));
+    assert!(says(
+        hold,
+        "mv /var/lib/etcd/pgherd-pg /var/lib/etcd/pgherd-pg.removed"
+    ));
+}

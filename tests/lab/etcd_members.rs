@@ -1,0 +1,119 @@
+//! etcd's members come, lose their data and go, while clients write.
+
+use serde_json::Value;
+
+use crate::{
+    quorum::door,
+    support::{Lab, docker, prepared_image, prepared_version},
+    watch::Writer,
+};
+
+fn inventory(hosts: &[(&str, &str)]) -> String {
+    let hosts: String = hosts
+        .iter()
+        .map(|(host, roles)| format!("  {host}: {{ roles: [{roles}] }}\n"))
+        .collect();
+    format!(
+        "provider: {{ kind: docker, image: {} }}\npostgresql: {{ version: {} }}\npatroni: {{ synchronous: true }}\nhosts:\n{hosts}",
+        prepared_image(),
+        prepared_version()
+    )
+}
+
+/// etcd on one host.
+const ONE: [(&str, &str); 3] = [
+    ("one", "postgres, etcd"),
+    ("two", "postgres"),
+    ("door", "haproxy"),
+];
+/// The role comes to a host that is there, and with a host that is new.
+const THREE: [(&str, &str); 4] = [
+    ("one", "postgres, etcd"),
+    ("two", "postgres, etcd"),
+    ("three", "etcd"),
+    ("door", "haproxy"),
+];
+
+const MEMBERS: &str = "ETCDCTL_API=3 etcdctl member list | sort";
+
+/// etcd's list as each of `hosts` has it, which must be the same.
+fn members(lab: &Lab, hosts: &[&str]) -> String {
+    let one = |host: &&str| {
+        let endpoint = format!("--endpoints=https://{host}:2379");
+        lab.on(
+            host,
+            &MEMBERS.replace("etcdctl member", &format!("etcdctl {endpoint} member")),
+        )
+    };
+    let mut lists: Vec<String> = hosts.iter().map(one).collect();
+    lists.dedup();
+    assert_eq!(lists.len(), 1, "{lists:#?}");
+    lists.remove(0)
+}
+
+fn finished(name: &'static str, host: &'static str) -> impl Fn(&Value) -> bool {
+    move |event| event["event"] == "step_finished" && event["name"] == name && event["host"] == host
+}
+
+#[test]
+fn etcd_grows_and_a_lost_member_comes_back_while_clients_write() {
+    let lab = Lab::new("etcdm", &inventory(&ONE));
+    lab.expect(0, &["up", "--yes"]);
+    let before = members(&lab, &["one"]);
+    let writer = Writer::start(&door(&lab));
+
+    lab.write_inventory(&inventory(&THREE));
+    let said = lab.expect(0, &["plan"]).stdout;
+    println!("{}", said.lines().take(12).collect::<Vec<_>>().join("\n"));
+    assert!(
+        said.starts_with("~ etcd grows from 1 to 3 members"),
+        "{said}"
+    );
+    // A learner that was added and never started; one that started, and has no vote.
+    assert!(lab.kill_run(
+        &["up", "--yes", "--json"],
+        finished("add-etcd-member", "two")
+    ));
+    let said = members(&lab, &["one"]);
+    println!("{said}");
+    assert!(lab.kill_run(&["up", "--yes", "--json"], finished("join-etcd", "two")));
+    lab.expect(0, &["up", "--yes"]);
+    let all = members(&lab, &["one", "two", "three"]);
+    println!("{all}");
+    assert_eq!(all.lines().count(), 3, "{all}");
+    assert!(all.contains(before.trim()), "the first is the same member");
+    lab.expect(0, &["plan", "--check"]);
+    lab.expect(0, &["render", "--check"]);
+    let left = lab.on(
+        "two",
+        "ls /etc/pgherd/etcd-join /etc/systemd/system/etcd.service.d; true",
+    );
+    assert_eq!(
+        left.trim(),
+        "/etc/systemd/system/etcd.service.d:\npgherd.conf"
+    );
+
+    // Its data is gone, and the unit tries in vain; then a host is gone with all that it had.
+    lab.on(
+        "two",
+        "systemctl kill -s KILL etcd; rm -rf /var/lib/etcd/pgherd-*/member",
+    );
+    let said = lab.expect(0, &["up", "--yes"]).stderr;
+    println!("{said}");
+    docker(&["rm", "-f", "-v", &lab.container("three")]);
+    lab.expect(0, &["up", "--yes"]);
+    let again = members(&lab, &["one", "two", "three"]);
+    println!("{again}");
+    assert_eq!(again.lines().count(), 3, "{again}");
+    assert!(again.contains(before.trim()));
+    lab.expect(0, &["verify"]);
+    let written = writer.end();
+    println!(
+        "{} acknowledged, {:?} at most without one",
+        written.acknowledged.len(),
+        written.longest_gap
+    );
+    assert_eq!(written.refused, [""; 0]);
+    lab.expect(0, &["down", "--yes"]);
+    assert_eq!(lab.leftovers(), "");
+}

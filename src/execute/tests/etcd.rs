@@ -100,7 +100,7 @@ async fn a_learner_is_added_once_etcd_allows_it() {
     assert_eq!(asked.len(), 4, "{asked:#?}");
     assert_eq!(
         asked[3],
-        r#"db1 POST /v3/cluster/member/add {"isLearner":true,"peerURLs":["https://db3:2380"]}"#
+        r#"db1 POST /v3/cluster/member/add {"peerURLs":["https://db3:2380"],"isLearner":true}"#
     );
     // One that an earlier run has added is not added twice.
     walk(serving(&store), vec![add()]).await.result.unwrap();

@@ -4,14 +4,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Global, console::Console, plan};
 use crate::{
-    cluster::SUPERUSER,
+    cluster::{FrontDoors, SUPERUSER},
     engine::{
         apply::{self, Applied, Verb},
         context::Context,
         preview::Preview,
     },
     error::{Kind, Result},
-    inventory::Role,
     report::{self, Summary, Terminal},
     workspace::Workspace,
 };
@@ -121,29 +120,28 @@ fn in_short(context: &Context, preview: &Preview, terminal: &Terminal) -> String
 /// How to reach the cluster.
 fn endpoints(context: &Context, applied: &Applied) -> Vec<(&'static str, String)> {
     let haproxy = &context.inventory.haproxy;
-    let Some(door) = applied.cluster.with_role(Role::Haproxy).next() else {
-        return Vec::new();
-    };
-    let machine = applied
-        .machines
-        .iter()
-        .find(|machine| machine.host == door.name);
-    let address = machine
-        .and_then(|machine| machine.published_on.or(machine.ssh_address))
-        .map_or_else(|| door.address.to_string(), |address| address.to_string());
+    let doors = FrontDoors::of(&context.inventory, &applied.machines);
     let scheme = if applied.cluster.tls.is_used() {
         "https"
     } else {
         "http"
     };
-    let psql = |port| format!("psql -h {address} -p {port} -U {SUPERUSER}");
+    let psql = |string: String| match string.contains(',') {
+        true => format!("psql \"{string} user={SUPERUSER}\""),
+        false => {
+            let address = doors.addresses().next().unwrap_or_default();
+            let port = string.rsplit('=').next().unwrap_or_default();
+            format!("psql -h {address} -p {port} -U {SUPERUSER}")
+        }
+    };
+    let stats: Vec<String> = doors
+        .addresses()
+        .map(|address| format!("{scheme}://{address}:{}/", haproxy.stats_port))
+        .collect();
     vec![
-        ("writes", psql(haproxy.write_port)),
-        ("reads", psql(haproxy.read_port)),
-        (
-            "stats",
-            format!("{scheme}://{address}:{}/", haproxy.stats_port),
-        ),
+        ("writes", psql(doors.to_write(haproxy.write_port))),
+        ("reads", psql(doors.to_read(haproxy.read_port))),
+        ("stats", stats.join(" ")),
         (
             "passwords",
             context

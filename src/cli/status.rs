@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Global, PLAINTEXT, certificates, console::Console};
 use crate::{
+    cluster::FrontDoors,
     engine::{
         at_work::{self, AtWork},
         context::Context,
@@ -24,7 +25,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal) -> Result<()> {
     let (context, hosts) = hosts(global, terminal).await?;
     let status = status::look(&context, &hosts).await?;
     if terminal.json {
-        terminal.print_json(&document(&status, &context, &hosts.absent()));
+        terminal.print_json(&document(&status, &context, &hosts));
     } else {
         print(&status, &context, &hosts.absent(), terminal);
         for note in unfinished::notes(&context)? {
@@ -114,7 +115,9 @@ fn table(rows: &Rows) -> Table {
     table
 }
 
-fn document(status: &Status, context: &Context, absent: &[HostName]) -> Value {
+fn document(status: &Status, context: &Context, hosts: &HostStatus) -> Value {
+    let ports = &context.inventory.haproxy;
+    let doors = FrontDoors::of(&context.inventory, &hosts.running);
     let mut document = Map::from_iter([(
         "cluster".to_owned(),
         context.inventory.cluster.as_str().into(),
@@ -128,7 +131,11 @@ fn document(status: &Status, context: &Context, absent: &[HostName]) -> Value {
         "certificates": certificates::document(&status.certificates),
         "left_inventory": status.left,
         "membership": status.differs.iter().map(|finding| &finding.what).collect::<Vec<_>>(),
-        "not_running": absent,
+        "not_running": hosts.absent(),
+        "connect": {
+            "write": doors.to_write(ports.write_port),
+            "read": doors.to_read(ports.read_port),
+        },
         "unreachable": status.observed.unreachable.iter().map(Error::to_string).collect::<Vec<_>>(),
     });
     document.extend(rest.as_object_mut().map(mem::take).unwrap_or_default());

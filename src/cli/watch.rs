@@ -88,13 +88,12 @@ fn tables(cluster: &str, picture: &Picture, side: &Side) -> String {
         let (tone, word) = health(*healthy);
         rest.toned_row(tone, [format!("etcd on {host}"), word.to_owned()]);
     }
-    for (port, listener) in [("write port", WRITE), ("read port", READ)] {
-        let to = picture.leads_to(listener);
+    for (port, to) in [WRITE, READ].iter().flat_map(|it| picture.leads_to(it)) {
         let tone = match to.as_str() {
             "nobody" | "no answer" => Tone::Bad,
             _ => Tone::Plain,
         };
-        rest.toned_row(tone, [port.to_owned(), to]);
+        rest.toned_row(tone, [port, to]);
     }
     let at_work = picture.at_work.as_ref();
     let at_work = at_work.map_or(String::new(), |work| format!("{work}\n"));
@@ -133,10 +132,12 @@ fn changes(before: &Picture, now: &Picture) -> Vec<String> {
         }
     }
     for listener in [WRITE, READ] {
-        let is = now.leads_to(listener);
-        // The very first picture has something to say of everything.
-        if *before == Picture::default() || before.leads_to(listener) != is {
-            lines.push(format!("{listener} port: {is}"));
+        let was = before.leads_to(listener);
+        for (port, is) in now.leads_to(listener) {
+            // The very first picture has something to say of everything.
+            if *before == Picture::default() || was.get(&port) != Some(&is) {
+                lines.push(format!("{port}: {is}"));
+            }
         }
     }
     match (&before.at_work, &now.at_work) {
@@ -174,6 +175,7 @@ mod tests {
             ]),
             etcd: BTreeMap::from([("node4".into(), Some(true))]),
             backends: Some(BTreeMap::from(backends)),
+            front_doors: BTreeMap::new(),
             at_work: None,
         }
     }
@@ -205,6 +207,24 @@ mod tests {
                 "etcd on node4: without a leader",
                 "write port: no answer",
                 "read port: no answer",
+            ]
+        );
+    }
+
+    #[test]
+    fn each_of_several_front_doors_is_told_by_its_name() {
+        let mut before = healthy();
+        before.front_doors = BTreeMap::from([
+            ("door1".into(), before.backends.clone()),
+            ("door2".into(), before.backends.clone()),
+        ]);
+        let mut now = before.clone();
+        now.front_doors.insert("door1".into(), None);
+        assert_eq!(
+            changes(&before, &now),
+            [
+                "write port of door1: no answer",
+                "read port of door1: no answer",
             ]
         );
     }

@@ -10,8 +10,10 @@ use crate::{
     services::When,
 };
 
+mod front_doors;
 mod join;
 
+pub use front_doors::FrontDoors;
 pub use join::{Joining, Subject, subjects};
 
 pub use crate::contract::{

@@ -1,7 +1,8 @@
 //! How the drill's clients connect to the front door and to the members.
 //!
 //! A client of the cluster connects to HAProxy's own address, so that is what is tried first; what no
-//! port leads to from here is reached through the host's SSH connection. Only addresses are tried
+//! port leads to from here is reached through the host's SSH connection. Where there are several front
+//! doors, a client tries one after the other, as libpq does with several hosts in its connection string. Only addresses are tried
 //! directly that SSH has shown to be the host's: a private address of some cloud may be a stranger's
 //! on this network.
 
@@ -35,6 +36,8 @@ const TRIAL: Duration = Duration::from_secs(2);
 const DIRECT: Duration = Duration::from_secs(5);
 /// The same through SSH, which may have to connect first.
 const THROUGH_SSH: Duration = Duration::from_secs(6);
+/// How long it waits at each of several front doors before it tries the next one.
+const EACH: Duration = Duration::from_secs(3);
 /// How long the whole of a question to the cluster may be tried again.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -49,14 +52,18 @@ pub enum Target {
     Member(HostName),
 }
 
+/// By which address a host is reached directly for a target.
+type Ways = BTreeMap<(Target, HostName), Ipv4Addr>;
+
 /// Opens connections as a client does.
 pub struct Clients {
     cluster: Arc<Cluster>,
     remote: Arc<dyn Remote>,
     tls: Option<Arc<rustls::ClientConfig>>,
-    door: HostName,
-    /// By host; one that is not here is reached through SSH.
-    direct: RwLock<BTreeMap<Target, Ipv4Addr>>,
+    /// In the order in which they are tried; never empty.
+    doors: Vec<HostName>,
+    /// One that is not here is reached through SSH.
+    direct: RwLock<Ways>,
 }
 
 impl Clients {
@@ -70,27 +77,36 @@ impl Clients {
         tls: Option<Arc<rustls::ClientConfig>>,
         machines: &[Machine],
     ) -> Result<Self> {
-        let door = cluster
+        let doors: Vec<HostName> = cluster
             .with_role(Role::Haproxy)
             .map(|node| node.name.clone())
-            .next()
-            .ok_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy"))?;
+            .collect();
+        if doors.is_empty() {
+            return Err(Error::new(
+                Code::InternalError,
+                "the inventory has no HAProxy",
+            ));
+        }
         let clients = Self {
             cluster,
             remote,
             tls,
-            door,
+            doors,
             direct: RwLock::default(),
         };
         let members = clients.members();
         let targets = [Target::Write, Target::Read]
             .into_iter()
             .chain(members.into_iter().map(Target::Member));
-        let tried = join_all(targets.map(|target| {
+        let ways = targets.flat_map(|target| {
+            let hosts = clients.hosts(&target);
+            hosts.into_iter().map(move |host| (target.clone(), host))
+        });
+        let tried = join_all(ways.map(|(target, host)| {
             let (clients, machines) = (&clients, machines);
             async move {
-                let address = clients.try_out(&target, machines).await?;
-                Some((target, address))
+                let address = clients.try_out(&target, &host, machines).await?;
+                Some(((target, host), address))
             }
         }))
         .await;
@@ -103,12 +119,11 @@ impl Clients {
         let moved = self
             .ways()
             .into_iter()
-            .map(|(target, address)| {
-                let host = self.host(&target);
-                let candidates = addresses(host, machines);
+            .map(|(way, address)| {
+                let candidates = addresses(&way.1, machines);
                 let stays = candidates.is_empty() || candidates.contains(&address);
                 let now = if stays { address } else { candidates[0] };
-                (target, now)
+                (way, now)
             })
             .collect();
         self.set(moved);
@@ -124,7 +139,9 @@ impl Clients {
 
     /// How clients get to HAProxy.
     pub fn route(&self) -> Route {
-        match self.ways().contains_key(&Target::Write) {
+        let ways = self.ways();
+        let mut doors = self.doors.iter();
+        match doors.all(|door| ways.contains_key(&(Target::Write, door.clone()))) {
             true => Route::Direct,
             false => Route::Ssh,
         }
@@ -138,11 +155,24 @@ impl Clients {
     }
 
     async fn attempt(&self, target: &Target) -> Result<Sql, Box<dyn StdError + Send + Sync>> {
-        let address = self.ways().get(target).copied();
-        let limit = address.map_or(THROUGH_SSH, |_| DIRECT);
-        timeout(limit, self.connect(target, address))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        let hosts = self.hosts(target);
+        let several = hosts.len() > 1;
+        let ways = self.ways();
+        let mut failed = None;
+        for host in hosts {
+            let address = ways.get(&(target.clone(), host.clone())).copied();
+            let limit = match address {
+                _ if several => EACH,
+                Some(_) => DIRECT,
+                None => THROUGH_SSH,
+            };
+            match timeout(limit, self.connect(target, &host, address)).await {
+                Ok(Ok(sql)) => return Ok(sql),
+                Ok(Err(error)) => failed = Some(error),
+                Err(_) => failed = Some(io::Error::from(io::ErrorKind::TimedOut).into()),
+            }
+        }
+        Err(failed.unwrap_or_else(|| io::Error::from(io::ErrorKind::NotFound).into()))
     }
 
     /// Asks through HAProxy's write port, again and again until there is an answer.
@@ -160,7 +190,7 @@ impl Clients {
                 Code::ClientsNotServed,
                 format!("the write port did not answer in {} s", TIMEOUT.as_secs()),
             )
-            .on(&self.door)
+            .on(&self.doors[0])
             .because(over.last)
         })
     }
@@ -168,9 +198,10 @@ impl Clients {
     async fn connect(
         &self,
         target: &Target,
+        host: &HostName,
         address: Option<Ipv4Addr>,
     ) -> Result<Sql, Box<dyn StdError + Send + Sync>> {
-        let (host, port) = (self.host(target), self.port(target));
+        let port = self.port(target);
         let stream: Box<dyn Connection> = match address {
             Some(address) => {
                 let stream = TcpStream::connect((address, port)).await?;
@@ -184,19 +215,25 @@ impl Clients {
     }
 
     /// The first address of the host at which this port lets us in.
-    async fn try_out(&self, target: &Target, machines: &[Machine]) -> Option<Ipv4Addr> {
-        for address in addresses(self.host(target), machines) {
-            if let Ok(Ok(_)) = timeout(TRIAL, self.connect(target, Some(address))).await {
+    async fn try_out(
+        &self,
+        target: &Target,
+        host: &HostName,
+        machines: &[Machine],
+    ) -> Option<Ipv4Addr> {
+        for address in addresses(host, machines) {
+            if let Ok(Ok(_)) = timeout(TRIAL, self.connect(target, host, Some(address))).await {
                 return Some(address);
             }
         }
         None
     }
 
-    fn host<'a>(&'a self, target: &'a Target) -> &'a HostName {
+    /// The hosts that a client tries, in this order.
+    fn hosts(&self, target: &Target) -> Vec<HostName> {
         match target {
-            Target::Write | Target::Read => &self.door,
-            Target::Member(host) => host,
+            Target::Write | Target::Read => self.doors.clone(),
+            Target::Member(host) => vec![host.clone()],
         }
     }
 
@@ -209,12 +246,12 @@ impl Clients {
         }
     }
 
-    fn ways(&self) -> BTreeMap<Target, Ipv4Addr> {
+    fn ways(&self) -> Ways {
         let ways = self.direct.read().unwrap_or_else(PoisonError::into_inner);
         ways.clone()
     }
 
-    fn set(&self, ways: BTreeMap<Target, Ipv4Addr>) {
+    fn set(&self, ways: Ways) {
         *self.direct.write().unwrap_or_else(PoisonError::into_inner) = ways;
     }
 }

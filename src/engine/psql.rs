@@ -9,6 +9,7 @@ use crate::{
     error::{Code, Error, Result},
     event::Events,
     inventory::{HostName, Role},
+    provider::Machine,
     relay::{Encryption, Relay, Target},
     secret::Secret,
 };
@@ -27,31 +28,41 @@ impl Way {
     }
 }
 
-/// The HAProxy host, connected.
+/// The host of an HAProxy, connected.
 pub(crate) struct Door<'a> {
     connected: Connected<'a>,
     host: HostName,
 }
 
-/// Connects to the HAProxy host.
+/// Connects to the first HAProxy host that answers.
 pub(crate) async fn open(context: &Context) -> Result<Door<'_>> {
     lapse::lapsed(context)?.map_or(Ok(()), Err)?;
-    let host = context
-        .inventory
-        .with_role(Role::Haproxy)
-        .next()
-        .cloned()
-        .ok_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy"))?;
     let hosts = context.host_status().await?;
-    let machine = hosts
-        .running
-        .iter()
-        .find(|machine| machine.host == host)
-        .ok_or_else(|| not_running(context, &host))?;
+    let mut failed = None;
+    for host in context.inventory.with_role(Role::Haproxy) {
+        let running = hosts.running.iter();
+        let machine = running.into_iter().find(|machine| machine.host == *host);
+        let opened = match machine {
+            Some(machine) => enter(context, host, machine).await,
+            None => Err(not_running(context, host)),
+        };
+        match opened {
+            Ok(door) => return Ok(door),
+            // What is wrong with the first is told if no other answers.
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    Err(failed.unwrap_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy")))
+}
+
+async fn enter<'a>(context: &'a Context, host: &HostName, machine: &Machine) -> Result<Door<'a>> {
     let (events, _quiet) = Events::channel();
     let connected = context.connect(slice::from_ref(machine), &events).await?;
-    connected.remote.connect(&host).await?;
-    Ok(Door { connected, host })
+    connected.remote.connect(host).await?;
+    Ok(Door {
+        connected,
+        host: host.clone(),
+    })
 }
 
 impl Door<'_> {

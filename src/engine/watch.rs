@@ -53,13 +53,20 @@ pub(crate) struct Member {
     pub position: Option<u64>,
 }
 
+/// The backends that are up, by listener.
+pub(crate) type Backends = BTreeMap<String, Vec<String>>;
+
 /// Everything, as it was last seen; `None` is no answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Picture {
     pub members: BTreeMap<String, Option<Member>>,
     pub etcd: BTreeMap<String, Option<bool>>,
-    /// The backends that are up, by listener; none when HAProxy does not answer.
-    pub backends: Option<BTreeMap<String, Vec<String>>>,
+    /// The backends that are up, by listener; none when HAProxy does not answer. With several front doors,
+    /// as the first one has them that answers.
+    pub backends: Option<Backends>,
+    /// The same for each front door, where there are several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub front_doors: BTreeMap<String, Option<Backends>>,
     /// The run that has the hosts.
     pub at_work: Option<AtWork>,
 }
@@ -131,11 +138,12 @@ impl Watcher<'_> {
                 healthy.is_some()
             })
         });
-        let haproxy = self.cluster.with_role(Role::Haproxy).take(1).map(|node| {
-            self.ask(&node.name, async move || {
-                let servers = haproxy::servers(http, &self.cluster).await.ok();
+        let haproxy = self.cluster.with_role(Role::Haproxy).map(|node| {
+            let host = &node.name;
+            self.ask(host, async move || {
+                let servers = haproxy::servers(http, &self.cluster, host).await.ok();
                 let answered = servers.is_some();
-                self.seen().backends = servers.map(|servers| backends_of(&servers));
+                self.leads(host, servers.map(|servers| backends_of(&servers)));
                 answered
             })
         });
@@ -191,6 +199,18 @@ impl Watcher<'_> {
         }
     }
 
+    /// Takes note of where a front door leads.
+    fn leads(&self, host: &HostName, backends: Option<Backends>) {
+        let several = self.cluster.with_role(Role::Haproxy).nth(1).is_some();
+        let mut seen = self.seen();
+        if !several {
+            seen.backends = backends;
+            return;
+        }
+        seen.front_doors.insert(host.to_string(), backends);
+        seen.backends = seen.front_doors.values().flatten().next().cloned();
+    }
+
     /// Nothing is known of what runs on a host that does not answer in time.
     fn silent(&self, host: &HostName) {
         let mut seen = self.seen();
@@ -205,8 +225,9 @@ impl Watcher<'_> {
             .cluster
             .node(host)
             .is_some_and(|node| node.roles.contains(&Role::Haproxy));
+        drop(seen);
         if is_door {
-            seen.backends = None;
+            self.leads(host, None);
         }
     }
 
@@ -243,7 +264,7 @@ fn member_of(status: Status) -> Member {
     }
 }
 
-fn backends_of(servers: &[haproxy::Server]) -> BTreeMap<String, Vec<String>> {
+fn backends_of(servers: &[haproxy::Server]) -> Backends {
     let mut backends = BTreeMap::from([
         (WRITE.to_owned(), Vec::new()),
         (READ.to_owned(), Vec::new()),
@@ -270,8 +291,22 @@ impl Picture {
             .flatten()
     }
 
-    pub(crate) fn leads_to(&self, listener: &str) -> String {
-        match &self.backends {
+    /// What each front door's listener leads to, under the words for it: where there is one, its name is not
+    /// among them.
+    pub(crate) fn leads_to(&self, listener: &str) -> BTreeMap<String, String> {
+        let words = |backends: &Option<Backends>| Self::words(backends.as_ref(), listener);
+        match self.front_doors.len() {
+            0 => BTreeMap::from([(format!("{listener} port"), words(&self.backends))]),
+            _ => self
+                .front_doors
+                .iter()
+                .map(|(host, backends)| (format!("{listener} port of {host}"), words(backends)))
+                .collect(),
+        }
+    }
+
+    fn words(backends: Option<&Backends>, listener: &str) -> String {
+        match backends {
             None => "no answer".to_owned(),
             Some(backends) => match backends.get(listener).map(Vec::as_slice) {
                 None | Some([]) => "nobody".to_owned(),

@@ -23,14 +23,14 @@ const SAY: &str = r#"say() {
   perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock") or die "HAProxy: $!\n"; print $s "$ARGV[0]\n"; $s->shutdown(1); print <$s>' "$1"
 }"#;
 
-/// Has HAProxy keep `leader` as it is; returns the step, or none where no HAProxy runs.
+/// Has every HAProxy keep `leader` as it is; returns a step for each that runs.
 pub(super) fn hold(
     plan: &mut Plan,
     cluster: &Cluster,
     found: &Found,
     leader: &Node,
     after: &[StepId],
-) -> Option<StepId> {
+) -> Vec<StepId> {
     let enable = say(cluster, leader, "enable");
     let later = format!("sleep {AT_MOST}\n{SAY}\n{enable}");
     let script = Script::new()
@@ -47,17 +47,17 @@ pub(super) fn hold(
         change: format!("HAProxy does not check {} for {AT_MOST} s", leader.name),
         script,
     };
-    push(plan, cluster, found, after, draft)
+    push(plan, cluster, found, after, &draft)
 }
 
-/// Has HAProxy check `leader` again.
+/// Has every HAProxy check `leader` again.
 pub(super) fn release(
     plan: &mut Plan,
     cluster: &Cluster,
     found: &Found,
     leader: &Node,
     after: &[StepId],
-) -> Option<StepId> {
+) -> Vec<StepId> {
     let script = Script::new()
         .alone("hold-haproxy")
         .line(SAY)
@@ -68,7 +68,7 @@ pub(super) fn release(
         change: format!("HAProxy checks {} again", leader.name),
         script,
     };
-    push(plan, cluster, found, after, draft)
+    push(plan, cluster, found, after, &draft)
 }
 
 /// Tells HAProxy about its checks of a leader, under whichever names it has it.
@@ -88,7 +88,7 @@ fn say(cluster: &Cluster, leader: &Node, what: &str) -> String {
     lines.join("\n")
 }
 
-/// A step on HAProxy's host, in words.
+/// A step on the hosts of HAProxy, in words.
 struct Draft {
     name: &'static str,
     why: String,
@@ -101,30 +101,31 @@ fn push(
     cluster: &Cluster,
     found: &Found,
     after: &[StepId],
-    draft: Draft,
-) -> Option<StepId> {
-    let door = cluster.with_role(Role::Haproxy).next()?;
-    let runs = found
-        .facts
-        .get(&door.name)
-        .is_some_and(|facts| facts.unit("haproxy").is_active());
-    if !runs {
-        return None;
-    }
+    draft: &Draft,
+) -> Vec<StepId> {
+    let runs = |node: &&Node| {
+        let facts = found.facts.get(&node.name);
+        facts.is_some_and(|facts| facts.unit("haproxy").is_active())
+    };
+    let doors = cluster.with_role(Role::Haproxy).filter(runs);
+    doors.map(|door| step(plan, door, after, draft)).collect()
+}
+
+fn step(plan: &mut Plan, door: &Node, after: &[StepId], draft: &Draft) -> StepId {
     // A reload would undo it.
     let reloads = plan.steps.iter().enumerate();
     let reloads = reloads
         .filter(|(_, step)| step.host == door.name && step.units.contains(&"haproxy"))
         .map(|(id, _)| id);
     let after = reloads.chain(after.iter().copied()).collect();
-    Some(plan.push(Step {
+    plan.push(Step {
         host: door.name.clone(),
         name: draft.name,
-        why: draft.why,
+        why: draft.why.clone(),
         after,
-        changes: vec![Change::Other(draft.change)],
-        action: Action::Run(draft.script),
+        changes: vec![Change::Other(draft.change.clone())],
+        action: Action::Run(draft.script.clone()),
         limit: Duration::from_secs(30),
         units: vec!["haproxy"],
-    }))
+    })
 }

@@ -72,8 +72,10 @@ pub(super) fn restart_patroni_in_turn(
             units: vec!["patroni"],
         })];
         if leads {
-            last = haproxy_hold::release(plan, cluster, found, node, &last)
-                .map_or(last, |step| vec![step]);
+            let released = haproxy_hold::release(plan, cluster, found, node, &last);
+            if !released.is_empty() {
+                last = released;
+            }
         }
     }
     last

@@ -1,7 +1,9 @@
-//! Writes a row through the write port, and reads it from every replica through the read port.
+//! Writes a row through the write port, and reads it from every replica through the read port, at each
+//! front door.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::{Check, Prover};
@@ -15,9 +17,10 @@ use crate::{
 /// How long a committed row may take to reach a replica.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-async fn trip(prover: &Prover) -> Result<String> {
+async fn trip(prover: &Prover, host: &HostName) -> Result<String> {
     let door = FrontDoor {
         cluster: &prover.cluster,
+        host,
         remote: prover.remote.clone(),
         tls: prover.tls.clone(),
     };
@@ -97,10 +100,26 @@ async fn refuse_full(sql: &Sql, called: &str) -> Result<()> {
 }
 
 pub(super) async fn check(prover: &Prover) -> Check {
-    match trip(prover).await {
-        Ok(detail) => Check::of("front-door", Vec::new(), detail),
-        Err(error) => Check::of("front-door", vec![error.to_string()], String::new()),
+    let doors = prover.cluster.with_role(Role::Haproxy);
+    let trips = doors.map(async |node| (&node.name, trip(prover, &node.name).await));
+    told(join_all(trips).await)
+}
+
+/// What came of the trips; with several front doors, each detail names its own.
+fn told(trips: Vec<(&HostName, Result<String>)>) -> Check {
+    let several = trips.len() > 1;
+    let named = |host: &HostName, text: String| match several {
+        true => format!("at {host}: {text}"),
+        false => text,
+    };
+    let (mut right, mut wrong) = (Vec::new(), Vec::new());
+    for (host, trip) in trips {
+        match trip {
+            Ok(detail) => right.push(named(host, detail)),
+            Err(error) => wrong.push(named(host, error.to_string())),
+        }
     }
+    Check::of("front-door", wrong, right.join("; "))
 }
 
 /// Holds connections through the read port open until every replica has one, and waits on each for

@@ -111,6 +111,27 @@ fn the_only_etcd_is_found_again_by_the_leader_first() {
     }
 }
 
+/// A front door that is not held would send the clients of a leader away that goes on.
+#[test]
+fn every_front_door_keeps_the_leader() {
+    let mut world = World::settled(&format!(
+        "{FIVE}  door2: {{ roles: [haproxy], address: 192.0.2.6 }}\n"
+    ));
+    world.moves(&[("node4", "192.0.2.40")]);
+    let plan = world.plan();
+    let at = |host: &str, name: &str| {
+        let mut steps = plan.steps.iter();
+        let found = steps.position(|it| it.host.as_str() == host && it.name == name);
+        found.unwrap_or_else(|| panic!("no {host} {name}"))
+    };
+    let restart = &plan.steps[at("node1", "restart-patroni-alone")];
+    let next = &plan.steps[at("node2", "restart-patroni-alone")];
+    for door in ["haproxy", "door2"] {
+        assert!(restart.after.contains(&at(door, "hold-haproxy")), "{door}");
+        assert!(next.after.contains(&at(door, "release-haproxy")), "{door}");
+    }
+}
+
 #[test]
 fn one_of_three_etcd_members_restarts_and_the_leader_comes_last() {
     let mut world = World::settled(SHARED);

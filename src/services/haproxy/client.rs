@@ -2,6 +2,7 @@
 //!
 //! Source: HAProxy management guide, section 9.1 (CSV format); the page is `/` on the stats port.
 
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::{
@@ -47,13 +48,18 @@ impl Server {
     }
 }
 
-/// The servers of all listeners.
-pub async fn servers(http: &Http, cluster: &Cluster) -> Result<Vec<Server>> {
-    let host = cluster
-        .with_role(Role::Haproxy)
-        .map(|node| &node.name)
-        .next()
-        .ok_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy"))?;
+/// The servers of all listeners, as the HAProxy of every front door has them, in the inventory's order.
+pub async fn everywhere(http: &Http, cluster: &Cluster) -> Vec<(HostName, Result<Vec<Server>>)> {
+    let doors = cluster.with_role(Role::Haproxy);
+    let asked = doors.map(async |node| {
+        let answer = servers(http, cluster, &node.name).await;
+        (node.name.clone(), answer)
+    });
+    join_all(asked).await
+}
+
+/// The servers of all listeners, as the HAProxy on `host` has them.
+pub async fn servers(http: &Http, cluster: &Cluster, host: &HostName) -> Result<Vec<Server>> {
     let port = cluster.inventory.haproxy.stats_port;
     let login = (STATS_USER, &cluster.secrets.stats);
     let answer = http.get(host, port, "/;csv", Some(login)).await?;

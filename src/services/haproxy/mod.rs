@@ -10,7 +10,7 @@ use super::{
 mod client;
 pub(crate) mod health;
 
-pub use client::{OVER_TLS, READ, Server, WRITE, servers};
+pub use client::{OVER_TLS, READ, Server, WRITE, everywhere, servers};
 
 /// Where it finds its certificates: a folder of its own, for each service runs as another user.
 const TLS: &str = "/etc/pgherd/tls/haproxy";
@@ -20,7 +20,7 @@ const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 
 pub(super) const SERVICE: Service = Service {
     title: "HAProxy",
-    hosts: Hosts::One,
+    hosts: Hosts::OneOrMore,
     rank: 2,
     packages: &[Package::serving("haproxy")],
     files: &[

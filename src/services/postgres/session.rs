@@ -23,7 +23,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::{
     cluster::{Cluster, SUPERUSER},
     error::{Code, Error, Result, Source},
-    inventory::{HostName, Role},
+    inventory::HostName,
     remote::{Connection, Remote},
     secret::Secret,
     sql::{SESSION, literal},
@@ -94,9 +94,10 @@ pub enum Door {
     Read,
 }
 
-/// The front door of a cluster: its HAProxy, and the superuser's password.
+/// A front door of a cluster: the HAProxy on a host, and the superuser's password.
 pub struct FrontDoor<'a> {
     pub cluster: &'a Cluster,
+    pub host: &'a HostName,
     pub remote: Arc<dyn Remote>,
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -110,7 +111,7 @@ pub struct Sql {
 
 impl FrontDoor<'_> {
     pub async fn open(&self, door: Door) -> Result<Sql> {
-        let host = self.host()?;
+        let host = self.host;
         let haproxy = &self.cluster.inventory.haproxy;
         let port = match door {
             Door::Write => haproxy.write_port,
@@ -141,14 +142,6 @@ impl FrontDoor<'_> {
             )
             .on(host))
         })
-    }
-
-    fn host(&self) -> Result<&HostName> {
-        self.cluster
-            .with_role(Role::Haproxy)
-            .map(|node| &node.name)
-            .next()
-            .ok_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy"))
     }
 }
 

@@ -1,0 +1,99 @@
+//! How clients name the front doors of a cluster: the hosts whose HAProxy leads them to the database.
+
+use std::net::Ipv4Addr;
+
+use crate::{
+    inventory::{Inventory, Role},
+    machine::Machine,
+};
+
+/// Seconds that a client gives each of several hosts before it tries the next. A host that died refuses
+/// nothing: without this, a client waits for minutes.
+const EACH: u32 = 3;
+
+/// Where clients connect, in the inventory's order.
+pub struct FrontDoors {
+    addresses: Vec<String>,
+}
+
+impl FrontDoors {
+    /// The addresses at which this machine reaches them; a host's name where it has none yet.
+    pub fn of(inventory: &Inventory, machines: &[Machine]) -> Self {
+        let address = |host: &crate::host::HostName| -> Option<Ipv4Addr> {
+            let machine = machines.iter().find(|machine| machine.host == *host);
+            let of_machine = machine.and_then(|machine| {
+                machine
+                    .published_on
+                    .or(machine.ssh_address)
+                    .or(machine.address)
+            });
+            of_machine.or(inventory.hosts.get(host)?.address)
+        };
+        let doors = inventory.with_role(Role::Haproxy);
+        let addresses = doors
+            .map(|host| address(host).map_or_else(|| host.to_string(), |it| it.to_string()))
+            .collect();
+        Self { addresses }
+    }
+
+    /// Each by itself.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.addresses.iter().map(String::as_str)
+    }
+
+    /// libpq's connection string to the leader, by the write port.
+    pub fn to_write(&self, port: u16) -> String {
+        self.at(port, " target_session_attrs=read-write")
+    }
+
+    /// libpq's connection string to a replica, by the read port.
+    pub fn to_read(&self, port: u16) -> String {
+        self.at(port, "")
+    }
+
+    /// With several hosts, a client tries one after the other.
+    fn at(&self, port: u16, wanted: &str) -> String {
+        let hosts = self.addresses.join(",");
+        if self.addresses.len() < 2 {
+            return format!("host={hosts} port={port}");
+        }
+        let ports = vec![port.to_string(); self.addresses.len()].join(",");
+        format!("host={hosts} port={ports}{wanted} connect_timeout={EACH}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn doors(extra: &str) -> FrontDoors {
+        let text = format!(
+            "cluster: pg\nprovider: {{ kind: existing }}\nhosts:\n  \
+             db1: {{ roles: [postgres, etcd], address: 192.0.2.1 }}\n  \
+             door1: {{ roles: [haproxy], address: 192.0.2.3 }}\n{extra}"
+        );
+        let inventory = Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap();
+        FrontDoors::of(&inventory, &[])
+    }
+
+    #[test]
+    fn one_front_door_needs_no_more_than_its_address() {
+        assert_eq!(doors("").to_write(5000), "host=192.0.2.3 port=5000");
+        assert_eq!(doors("").to_read(5001), "host=192.0.2.3 port=5001");
+    }
+
+    #[test]
+    fn several_are_all_named() {
+        let doors = doors("  door2: { roles: [haproxy], address: 192.0.2.4 }\n");
+        assert_eq!(
+            doors.to_write(5000),
+            "host=192.0.2.3,192.0.2.4 port=5000,5000 target_session_attrs=read-write connect_timeout=3"
+        );
+        assert_eq!(
+            doors.to_read(5001),
+            "host=192.0.2.3,192.0.2.4 port=5001,5001 connect_timeout=3"
+        );
+    }
+}

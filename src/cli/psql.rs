@@ -44,7 +44,7 @@ pub(super) async fn run(
     let mut endings = Endings::listen()?;
     let context = global.existing(&Console::new(terminal, false)).await?;
     let door = tokio::select! {
-        door = psql::open(&context) => door?,
+        door = psql::open(&context, read) => door?,
         signal = endings.next() => return Ok(signal),
     };
     door.lead(read, async |way| talk(way, args, &mut endings).await)

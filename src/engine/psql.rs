@@ -1,7 +1,12 @@
 //! Connects psql to PostgreSQL through the HAProxy host's SSH connection, so that it works wherever `up`
 //! does. With TLS, the cluster's certificate is verified in full.
 
-use std::slice;
+use std::{slice, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
 use super::{connected::Connected, context::Context, lapse, reach::not_running};
 use crate::{
@@ -34,21 +39,37 @@ pub(crate) struct Door<'a> {
     host: HostName,
 }
 
-/// Connects to the first HAProxy host that answers.
-pub(crate) async fn open(context: &Context) -> Result<Door<'_>> {
+/// How long HAProxy may take to lead to a server, before another front door is tried.
+const ANSWER: Duration = Duration::from_secs(3);
+/// Asks a server of PostgreSQL whether it speaks TLS, which each answers with one byte.
+///
+/// Source: PostgreSQL's documentation, 54.7, "SSLRequest".
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// Connects to the host of the first HAProxy that leads to a server.
+pub(crate) async fn open(context: &Context, read: bool) -> Result<Door<'_>> {
     lapse::lapsed(context)?.map_or(Ok(()), Err)?;
     let hosts = context.host_status().await?;
+    let doors: Vec<&HostName> = context.inventory.with_role(Role::Haproxy).collect();
     let mut failed = None;
-    for host in context.inventory.with_role(Role::Haproxy) {
+    for host in &doors {
         let running = hosts.running.iter();
-        let machine = running.into_iter().find(|machine| machine.host == *host);
+        let machine = running.into_iter().find(|machine| machine.host == **host);
         let opened = match machine {
             Some(machine) => enter(context, host, machine).await,
             None => Err(not_running(context, host)),
         };
+        // What is wrong with the first is told if no other answers.
         match opened {
-            Ok(door) => return Ok(door),
-            // What is wrong with the first is told if no other answers.
+            // The only one says itself what is wrong, to psql.
+            Ok(door) if doors.len() == 1 => return Ok(door),
+            Ok(door) => match door.answers(read).await {
+                Ok(()) => return Ok(door),
+                Err(error) => {
+                    door.close().await;
+                    failed = failed.or(Some(error));
+                }
+            },
             Err(error) => failed = failed.or(Some(error)),
         }
     }
@@ -76,19 +97,48 @@ impl Door<'_> {
             Ok(way) => work(&way).await,
             Err(error) => Err(error),
         };
+        self.close().await;
+        done
+    }
+
+    async fn close(self) {
         self.connected.remote.close().await;
         self.connected.remote.remove_sockets();
-        done
+    }
+
+    /// Whether a server of PostgreSQL is behind the port.
+    async fn answers(&self, read: bool) -> Result<()> {
+        let port = self.port(read);
+        let ask = async {
+            let mut stream = self.connected.remote.dial(&self.host, port).await?;
+            let mut answer = [0];
+            let asked = async {
+                stream.write_all(&SSL_REQUEST).await?;
+                stream.read_exact(&mut answer).await
+            };
+            let failed = |error| self.silent(port).because(error);
+            asked.await.map(|_| ()).map_err(failed)
+        };
+        let timed = timeout(ANSWER, ask).await;
+        timed.unwrap_or_else(|_| Err(self.silent(port)))
+    }
+
+    fn silent(&self, port: u16) -> Error {
+        let what = format!("HAProxy's port {port} leads to no server");
+        Error::new(Code::PostgresqlUnreachable, what).on(&self.host)
+    }
+
+    fn port(&self, read: bool) -> u16 {
+        let haproxy = &self.connected.context.inventory.haproxy;
+        match read {
+            true => haproxy.read_port,
+            false => haproxy.write_port,
+        }
     }
 
     fn way(&self, read: bool) -> Result<Way> {
         let context = self.connected.context;
-        let haproxy = &context.inventory.haproxy;
-        let port = if read {
-            haproxy.read_port
-        } else {
-            haproxy.write_port
-        };
+        let port = self.port(read);
         let encryption = match (context.workspace.tls()?, &self.connected.tls) {
             (TlsStage::Off, _) | (_, None) => Encryption::None,
             (TlsStage::Required, Some(tls)) => Encryption::Verified(tls.clone()),

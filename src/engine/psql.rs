@@ -43,7 +43,7 @@ pub(crate) struct Door<'a> {
 const ANSWER: Duration = Duration::from_secs(3);
 /// Asks a server of PostgreSQL whether it speaks TLS, which each answers with one byte.
 ///
-/// Source: PostgreSQL's documentation, 54.7, "SSLRequest".
+/// Source: PostgreSQL's documentation, 54.7, "`SSLRequest`".
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// Connects to the host of the first HAProxy that leads to a server.

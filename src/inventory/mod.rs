@@ -286,6 +286,7 @@ impl Aws {
                 zone: None,
                 // A host's volume cannot be smaller than its image.
                 volume_gb: limits::LEAST_VOLUME_GB,
+                volume_grows: true,
                 iops: None,
                 ..first.clone()
             };
@@ -307,6 +308,8 @@ pub struct AwsHost {
     pub instance_type: String,
     /// GiB.
     pub volume_gb: u32,
+    /// The volume is larger if the image needs it.
+    pub volume_grows: bool,
     pub iops: Option<u32>,
 }
 

@@ -28,6 +28,7 @@ rm -f /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pe
 if command -v cloud-init >/dev/null; then cloud-init clean --logs >/dev/null 2>&1 || true; fi
 rm -rf /var/lib/cloud/instance /var/lib/cloud/instances /var/lib/cloud/data /var/lib/cloud/sem /var/lib/cloud/handlers
 rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init /run/cloud-init/.instance-id
+rm -f /etc/systemd/network/10-cloud-init-*
 rm -rf /var/lib/dhcp/*.leases /var/lib/systemd/network
 
 # Its name and its identity. An empty machine-id is one that is made at the next boot.

@@ -48,11 +48,17 @@ struct Power {
     downs: Mutex<Vec<(String, Down)>>,
     /// Those that are to end. moto says at once that they have, and may give their addresses to others.
     ending: Mutex<BTreeSet<String>>,
+    /// What was made of instances that had stopped: the engine's images by the names of EC2's.
+    images: Mutex<BTreeMap<String, String>>,
 }
 
 impl Power {
     /// As EC2 has it: only `SkipOsShutdown` cuts the power, and `Force` does not.
-    fn asked(&self, call: &Call) {
+    fn asked(&self, call: &Call, cluster: &str) {
+        if call.is("CreateImage") {
+            let parameter = |name| call.parameter(name).unwrap().to_owned();
+            self.capture(&parameter("InstanceId"), parameter("Name"), cluster);
+        }
         if !(call.is("StopInstances") || call.is("TerminateInstances")) {
             return;
         }
@@ -73,6 +79,19 @@ impl Power {
                 }
             }
         }
+    }
+
+    /// Makes of a host that is off what hosts can be made from.
+    fn capture(&self, id: &str, name: String, cluster: &str) {
+        docker(&["wait", id]);
+        let image = format!("pgherd-ami-{cluster}:{id}");
+        docker(&["commit", id, &image]);
+        self.images.lock().unwrap().insert(name, image);
+    }
+
+    /// The engine's image by the name of EC2's.
+    fn image(&self, name: &str) -> Option<String> {
+        self.images.lock().unwrap().get(name).cloned()
     }
 
     fn is_ending(&self, id: &str) -> bool {
@@ -122,8 +141,9 @@ impl Hypervisor {
         let (asked, done) = (power.clone(), power.clone());
         let delays = Arc::new(delays);
         let late = delays.clone();
+        let whose = cluster.to_owned();
         proxy.judge(move |call| {
-            asked.asked(call);
+            asked.asked(call, &whose);
             match late.as_ref() {
                 Some(delays) => delays.judge(call, ACCOUNT),
                 None => Verdict::Pass,
@@ -199,6 +219,12 @@ impl Hypervisor {
         }
     }
 
+    /// The engine's image that was made of an instance last.
+    pub(crate) fn captured(&self) -> String {
+        let images = self.power.images.lock().unwrap();
+        images.values().next_back().unwrap().clone()
+    }
+
     /// Where a host is to be reached, by EC2's word.
     pub(crate) async fn address_of(&self, host: &str) -> String {
         let instance = self.instance_of(&direct(), host).await;
@@ -229,6 +255,9 @@ impl Drop for Hypervisor {
         for id in self.hosts() {
             docker(&["rm", "-f", "-v", &id]);
         }
+        for image in self.power.images.lock().unwrap().values() {
+            docker(&["image", "rm", "-f", image]);
+        }
         docker(&["rm", "-f", "-v", &metadata_name(&self.cluster)]);
         docker(&["network", "rm", &self.network]);
     }
@@ -254,6 +283,7 @@ async fn instances(ec2: &Client, cluster: &str) -> Vec<Instance> {
     let ours = Filter::builder()
         .name("tag:pgherd:cluster")
         .values(cluster)
+        .values(format!("image.{cluster}"))
         .build();
     let answer = ec2.describe_instances().filters(ours).send().await.unwrap();
     let reservations = answer.reservations.unwrap_or_default();
@@ -292,6 +322,9 @@ async fn follow(
             ("running", None) => {
                 let host = tag(&instance, "pgherd:host");
                 if delays.is_none_or(|it| it.may_boot(id, host)) {
+                    let made_from = image_name(ec2, &instance).await;
+                    let made_from = power.image(&made_from);
+                    let image = made_from.as_deref().unwrap_or(image);
                     boot(ec2, &instance, cluster, image, network).await;
                 }
             }
@@ -301,6 +334,15 @@ async fn follow(
             _ => {}
         }
     }
+}
+
+/// What EC2 calls the image that an instance was made from.
+async fn image_name(ec2: &Client, instance: &Instance) -> String {
+    let id = instance.image_id().unwrap_or_default();
+    let found = ec2.describe_images().image_ids(id).send().await.unwrap();
+    let image = found.images().first();
+    let name = image.and_then(aws_sdk_ec2::types::Image::name);
+    name.unwrap_or_default().to_owned()
 }
 
 async fn boot(ec2: &Client, instance: &Instance, cluster: &str, image: &str, network: &str) {

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 mod acceptance;
 mod delays;
 mod hypervisor;
+mod images;
 #[path = "../aws/model.rs"]
 mod model;
 #[path = "../aws/nature.rs"]

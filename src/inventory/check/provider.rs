@@ -177,6 +177,7 @@ fn instances(
             .unwrap_or_else(|| limits::DEFAULT_INSTANCE_TYPE.to_owned()),
         volume_gb: volume(problems, section.volume_gb.as_ref())
             .unwrap_or(limits::DEFAULT_VOLUME_GB),
+        volume_grows: false,
         iops: iops(problems, section.iops.as_ref()),
     };
     let none = schema::Host::default();
@@ -190,6 +191,7 @@ fn instances(
                 instance_type: instance_type(problems, &host.instance_type)
                     .unwrap_or_else(|| all.instance_type.clone()),
                 volume_gb: volume(problems, host.volume_gb.as_ref()).unwrap_or(all.volume_gb),
+                volume_grows: false,
                 iops: iops(problems, host.iops.as_ref()).or(all.iops),
             };
             let key = host.iops.as_ref().or(host.volume_gb.as_ref());

@@ -116,8 +116,8 @@ impl AwsProvider {
         let address = self.inventory.hosts[host].address;
         let address = address.map_or_else(String::new, |it| format!(" as {it}"));
         let volume = match own.iops {
-            Some(iops) => format!("{} GiB with {iops} IOPS", own.volume_gb),
-            None => format!("{} GiB", own.volume_gb),
+            Some(iops) => format!("{} GiB with {iops} IOPS", place.volume_gb),
+            None => format!("{} GiB", place.volume_gb),
         };
         let credits = match self.settings.cpu_credits {
             Some(credits) if place.kind.burstable => format!(" ({} CPU credits)", credits.as_str()),

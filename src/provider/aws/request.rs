@@ -72,7 +72,7 @@ pub(super) fn run_instance(
     }
     let volume = EbsBlockDevice::builder()
         .volume_type(VolumeType::Gp3)
-        .volume_size(i32::try_from(spec.own.volume_gb).unwrap_or(i32::MAX))
+        .volume_size(i32::try_from(spec.place.volume_gb).unwrap_or(i32::MAX))
         .set_iops(spec.own.iops.and_then(|iops| iops.try_into().ok()))
         .encrypted(true)
         .delete_on_termination(true)

@@ -26,6 +26,8 @@ pub(super) struct Place {
     pub(super) subnet: Subnet,
     pub(super) image: Image,
     pub(super) kind: Kind,
+    /// GiB.
+    pub(super) volume_gb: u32,
 }
 
 /// What an instance type is.
@@ -124,12 +126,16 @@ pub(super) async fn survey(
                 image
             }
         };
-        if own.volume_gb < image.least_gb {
+        let volume_gb = match own.volume_grows {
+            true => own.volume_gb.max(image.least_gb),
+            false => own.volume_gb,
+        };
+        if volume_gb < image.least_gb {
             return Err(Error::new(
                 Code::ProviderSettingUnusable,
                 format!(
                     "a volume of {} GiB is too small for the image {}, which needs {}",
-                    own.volume_gb, image.id, image.least_gb
+                    volume_gb, image.id, image.least_gb
                 ),
             )
             .on(host)
@@ -139,6 +145,7 @@ pub(super) async fn survey(
             subnet: subnet.clone(),
             image,
             kind,
+            volume_gb,
         };
         places.insert(host.clone(), place);
     }

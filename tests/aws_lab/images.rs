@@ -140,9 +140,11 @@ fn soak_a_cluster_comes_up_from_an_image_of_an_instance() {
     lab.expect(0, &["image", "remove", &id, "--yes"]);
     let list = lab.json(&["image", "list", "--json"]);
     assert_eq!(list["images"], Value::Array(Vec::new()));
-    let snapshots = runtime.block_on(async {
-        let mine = direct().describe_snapshots().owner_ids("self").send().await;
-        mine.unwrap().snapshots().len()
-    });
-    assert_eq!(snapshots, 0, "its snapshots went with it");
+    let prepared = aws_sdk_ec2::types::Filter::builder()
+        .name("tag-key")
+        .values("pgherd:prepared")
+        .build();
+    let snapshots = direct().describe_snapshots().filters(prepared).send();
+    let snapshots = runtime.block_on(snapshots).unwrap();
+    assert_eq!(snapshots.snapshots(), [], "its snapshots went with it");
 }

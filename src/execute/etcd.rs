@@ -25,6 +25,17 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Who may lead in the place of the step's host.
+    fn heir(&self, step: &Step, context: &Context) -> Option<&Member> {
+        let stays = |member: &&Member| {
+            let mut declared = context.cluster.with_role(Role::Etcd);
+            !member.is_learner
+                && declared
+                    .any(|node| node.name != step.host && member.host() == Some(node.name.as_str()))
+        };
+        self.members.iter().find(stays)
+    }
+
     fn entry(&self, host: &HostName) -> Option<&Member> {
         let mut members = self.members.iter();
         members.find(|member| member.host() == Some(host.as_str()))
@@ -116,7 +127,18 @@ async fn attempt(change: &Change<'_>, step: &Step, context: &Context) -> Result<
         Change::Remove { id } if asked.members.iter().all(|member| member.id != *id) => {
             return Ok(Done::Yes);
         }
-        Change::Remove { id } => asked.etcd.remove_member(id).await?,
+        Change::Remove { id } => {
+            // A leader that is removed costs an election, which takes a second.
+            if asked.etcd.leader().await.is_ok_and(|leader| leader == *id)
+                && let Some(to) = asked.heir(step, context)
+            {
+                let leader = Etcd::on(&context.http, &step.host);
+                if leader.move_leader(&to.id).await.is_ok() {
+                    return Ok(Done::Asked);
+                }
+            }
+            asked.etcd.remove_member(id).await?;
+        }
         Change::Promote => {
             let member = entry.ok_or_else(|| {
                 let what = format!("etcd has no member {}", step.host);

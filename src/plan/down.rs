@@ -252,7 +252,10 @@ impl Clearing<'_> {
                 }
                 Data::Store => {
                     let dir = facts::etcd_dir(cluster.name());
-                    self.line(format!("remove_tree {}", quote(&dir)));
+                    let quoted = quote(&dir);
+                    self.line(format!(
+                        "remove_tree {quoted}\nremove_tree {quoted}.removed"
+                    ));
                     if facts.etcd_data {
                         self.say(format!("all data in {dir} is deleted"));
                     }

@@ -19,6 +19,8 @@ use crate::{
 pub(super) struct Join<'a> {
     pub node: &'a Node,
     pub from: From,
+    /// Its host has data of a member that it is not, and cannot be any more.
+    pub stale: bool,
 }
 
 /// How far a host is on its way into the list.
@@ -30,8 +32,8 @@ pub(super) enum From {
     Added { votes: bool },
     /// Its data is gone, and the list has the member that had it.
     Lost { id: String },
-    /// The list does not have it; `removed` if it has the data of a member that was taken out of the list.
-    New { removed: bool },
+    /// The list does not have it.
+    New,
 }
 
 impl From {
@@ -42,7 +44,7 @@ impl From {
 
     /// Whether the list must take it in first.
     pub(super) fn is_added(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::New { .. })
+        matches!(self, Self::Lost { .. } | Self::New)
     }
 }
 
@@ -72,24 +74,41 @@ pub(super) fn joins<'a>(cluster: &'a Cluster, found: &Found) -> Vec<Join<'a>> {
     let declared = cluster.with_role(Role::Etcd);
     let mut joins: Vec<Join<'_>> = declared
         .filter_map(|node| {
-            let from = from(view, found, &node.name)?;
-            Some(Join { node, from })
+            let stale = is_stale(view, found, &node.name);
+            let from = from(view, found, &node.name, stale)?;
+            Some(Join { node, from, stale })
         })
         .collect();
     joins.sort_by_key(|join| match join.from {
         From::Learner => 0,
         From::Added { .. } => 1,
         From::Lost { .. } => 2,
-        From::New { .. } => 3,
+        From::New => 3,
     });
     joins
 }
 
-fn from(view: &View, found: &Found, host: &HostName) -> Option<From> {
+/// Whether the data on a host is not that of the member in the list: that one was removed, or its data was lost,
+/// and its etcd began a store of its own when it came up without it.
+fn is_stale(view: &View, found: &Found, host: &HostName) -> bool {
     let facts = found.facts.get(host);
-    let has_data = facts.is_some_and(|facts| facts.etcd_data);
+    let Some(facts) = facts.filter(|facts| facts.etcd_data) else {
+        return false;
+    };
     let Some(member) = entry(view, host) else {
-        return Some(From::New { removed: has_data });
+        return true;
+    };
+    facts
+        .etcd_identity
+        .as_ref()
+        .is_some_and(|known| known.cluster_id != view.cluster_id || known.member_id != member.id)
+}
+
+fn from(view: &View, found: &Found, host: &HostName, stale: bool) -> Option<From> {
+    let facts = found.facts.get(host);
+    let has_data = facts.is_some_and(|facts| facts.etcd_data) && !stale;
+    let Some(member) = entry(view, host) else {
+        return Some(From::New);
     };
     let never_started = member.client_urls.is_empty();
     let added = From::Added {
@@ -188,7 +207,7 @@ fn strangers_data(
         let facts = found.facts.get(&join.node.name);
         let known = facts.and_then(|facts| facts.etcd_identity.as_ref());
         let of_this_store = known.is_some_and(|known| known.cluster_id == view.cluster_id);
-        join.from == From::New { removed: true } && !of_this_store
+        join.from == From::New && join.stale && !of_this_store
     };
     let hosts: Vec<HostName> = joins.iter().filter(strange).map(name).collect();
     let dir = etcd_dir(cluster.name());
@@ -346,7 +365,7 @@ pub(super) fn in_words(cluster: &Cluster, found: &Found) -> Vec<String> {
         let so_far = match join.from {
             From::Learner | From::Added { votes: false } => " (it is a learner already)",
             From::Added { votes: true } => " (it was added already, and never started)",
-            From::Lost { .. } | From::New { .. } => "",
+            From::Lost { .. } | From::New => "",
         };
         let before = needs(all);
         if join.from != (From::Added { votes: true }) {

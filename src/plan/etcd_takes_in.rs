@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cluster::{Cluster, Node},
     facts::etcd_dir,
-    inventory::Role,
+    inventory::{HostName, Role},
     remote::{PENDING, Script, quote},
     services::etcd::{HOLD, JOIN, Member},
 };
@@ -29,29 +29,31 @@ pub(super) fn hold(
     after: Vec<StepId>,
 ) -> StepId {
     let dir = etcd_dir(cluster.name());
-    let removed = join.from == From::New { removed: true };
     let mut changes = vec![Change::Other(
         "etcd cannot start here until the others have added it".into(),
     )];
     let data = quote(&dir);
-    let aside = format!("rm -rf {data}.removed\n  mv {data} {data}.removed");
-    let test = if removed {
+    if join.stale {
         changes.push(Change::Other(format!(
-            "{dir}, the data of a member that was removed, is moved to {dir}.removed, in the place of what is there"
+            "{dir} is moved to {dir}.removed, in the place of what is there: it is not the data of a member that etcd has"
         )));
-        format!("[ -e {data} ]")
-    } else {
-        // A log that was begun since is that of the member which is to come.
-        format!("[ -e {data}/member ] && ! [ -d {data}/member/wal ]")
+    }
+    // What a run that was cut off has begun since is the data of the member that is to come.
+    let keep = match join.stale {
+        true => "false".to_owned(),
+        false => format!("grep -qs ^ExecStartPre= {HOLD} && [ -d {data}/member/wal ]"),
     };
+    let aside = format!("rm -rf {data}.removed\n  mv {data} {data}.removed");
+    let test = format!("[ -e {data}/member ] && ! {{ {keep}; }}");
     let script = Script::new()
         .alone(LOCK)
         .line(format!("install -d -m 0755 $(dirname {HOLD})"))
+        .line("systemctl stop etcd 2>/dev/null || true")
+        .line(format!("if {test}; then\n  {aside}\nfi"))
         .line(format!(
             "printf '[Service]\\nEnvironmentFile={JOIN}\\n' >{HOLD}.new\nmv -f {HOLD}.new {HOLD}\nrm -f {JOIN}"
         ))
-        .line("systemctl daemon-reload\nsystemctl stop etcd 2>/dev/null || true")
-        .line(format!("if {test}; then\n  {aside}\nfi"));
+        .line("systemctl daemon-reload\nsystemctl stop etcd 2>/dev/null || true");
     plan.push(Step {
         host: join.node.name.clone(),
         name: "hold-etcd",
@@ -79,7 +81,8 @@ pub(super) fn take_in(
         let lost = joining
             .iter()
             .any(|(join, _)| join.from.is_added() && join.node.name.as_str() == host);
-        if lost {
+        let leaves = !cluster.nodes.contains_key(&HostName::new(host));
+        if lost || leaves {
             continue;
         }
         let declared = cluster.with_role(Role::Etcd);
@@ -170,7 +173,8 @@ fn start(
     list: &[(String, String)],
     after: Vec<StepId>,
 ) -> StepId {
-    let data = quote(&etcd_dir(cluster.name()));
+    let dir = etcd_dir(cluster.name());
+    let data = quote(&dir);
     let members: Vec<String> = list
         .iter()
         .map(|(name, url)| format!("{name}={url}"))
@@ -192,7 +196,7 @@ fn start(
             "[ -d {data}/member/wal ] || {{ echo 'etcd did not begin with the others within 30 s' >&2; exit 1; }}"
         ))
         .line(format!(
-            "rm -f {HOLD}\nsystemctl daemon-reload\nrm -f {JOIN} {PENDING}/etcd"
+            "printf '[Service]\\n# Without its data it would be another member, and begin a store of its own.\\nExecStartPre=/usr/bin/test -d {dir}/member/wal\\n' >{HOLD}.new\nmv -f {HOLD}.new {HOLD}\nsystemctl daemon-reload\nrm -f {JOIN} {PENDING}/etcd"
         ));
     plan.push(Step {
         host: node.name.clone(),

@@ -90,7 +90,7 @@ fn etcd_grows_and_a_lost_member_comes_back_while_clients_write() {
     );
     assert_eq!(
         left.trim(),
-        "/etc/systemd/system/etcd.service.d:\npgherd.conf"
+        "/etc/systemd/system/etcd.service.d:\npgherd-join.conf\npgherd.conf"
     );
 
     // Its data is gone, and the unit tries in vain; then a host is gone with all that it had.

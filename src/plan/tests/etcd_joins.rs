@@ -328,3 +328,36 @@ fn data_that_is_not_of_the_store_is_left_alone() {
         "mv /var/lib/etcd/pgherd-pg /var/lib/etcd/pgherd-pg.removed"
     ));
 }
+
+/// One whose data was lost came up by itself, without the others, before anybody looked.
+#[test]
+fn a_store_that_a_lost_member_began_alone_is_moved_away() {
+    let mut world = World::settled(THREE_ETCD);
+    world.found.stores.remove(&HostName::new("node6"));
+    world.unit("node6", "etcd").active = "activating".into();
+    let identity = |store: &str, member: &str| EtcdIdentity {
+        cluster_id: store.into(),
+        member_id: member.into(),
+    };
+    // Its own data, of which it only has to make use.
+    world.facts("node6").etcd_identity = Some(identity("one store", "id of node6"));
+    assert!(!of(&world, "node6").contains(&"hold-etcd".to_owned()));
+    for other in [
+        identity("a store of its own", "id of node6"),
+        identity("one store", "the id before"),
+    ] {
+        world.facts("node6").etcd_identity = Some(other);
+        let plan = world.plan();
+        let hold = step(&plan, "node6", "hold-etcd");
+        assert!(format!("{:?}", hold.changes).contains("is moved to"));
+        at(&plan, "node6", "remove-etcd-member");
+        at(&plan, "node6", "join-etcd");
+    }
+    // From then on it does not start without its data.
+    let plan = world.plan();
+    let join = step(&plan, "node6", "join-etcd");
+    assert!(says(
+        join,
+        "ExecStartPre=/usr/bin/test -d /var/lib/etcd/pgherd-pg/member/wal"
+    ));
+}

@@ -21,7 +21,8 @@ pub use client::{Alarm, Etcd, Health, Member, PatroniKeys, View, prefix};
 /// Where it finds its certificates: a folder of its own, for each service runs as another user.
 const TLS: &str = "/etc/pgherd/tls/etcd";
 
-/// A drop-in that has etcd read [`JOIN`] last, and not start while that is missing.
+/// A drop-in of a member that was taken in: first it has etcd read [`JOIN`] last, and not start while that is
+/// missing; from then on it keeps it from starting without its data.
 pub(crate) const HOLD: &str = "/etc/systemd/system/etcd.service.d/pgherd-join.conf";
 /// With which members a new one begins, in the place of what its own config says.
 pub(crate) const JOIN: &str = "/etc/pgherd/etcd-join";
@@ -64,7 +65,7 @@ pub(super) const SERVICE: Service = Service {
             ..config(ETCD_CONFIG, template!("etc/default/etcd"), Effect::Restart)
         },
     ],
-    // Only while it is on its way into a store that is there.
+    // On members that were taken into a store that was there.
     writes: &[HOLD, JOIN],
     folders: &[TLS, "/etc/systemd/system/etcd.service.d"],
     tls: Some(TLS),

@@ -23,7 +23,7 @@ mod codes;
 #[path = "cli/shells.rs"]
 mod shells;
 
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 24] = [
     "init",
     "plan",
     "up",
@@ -34,6 +34,7 @@ const VERBS: [&str; 23] = [
     "pause",
     "resume",
     "reinit",
+    "replace",
     "restart",
     "failover",
     "drill",

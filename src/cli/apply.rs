@@ -11,37 +11,61 @@ use crate::{
         preview::Preview,
     },
     error::{Kind, Result},
+    inventory::HostName,
+    plan::retire::Departures,
     report::{self, Summary, Terminal},
     workspace::Workspace,
 };
 
+/// What the command line says of the run.
+pub(super) struct Wish {
+    pub yes: bool,
+    /// Hosts that may leave the cluster.
+    pub remove: Vec<String>,
+}
+
 pub(super) async fn run(
     verb: Verb,
     global: &Global,
-    yes: bool,
+    wish: Wish,
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let console = Console::new(terminal, yes);
-    let context = match verb {
+    let console = Console::new(terminal, wish.yes);
+    let mut context = match verb {
         Verb::Up => global.open(&console, Workspace::open)?,
         Verb::Render => global.existing(&console).await?,
     };
+    if !wish.remove.is_empty() {
+        let hosts = wish.remove.into_iter().map(HostName::new);
+        context.leaving = Departures::Agreed(hosts.collect());
+    }
     let result = apply::run(verb, &context, cancel).await;
+    let settled = format!(
+        "the cluster {} is as the inventory says, and healthy",
+        context.inventory.cluster
+    );
+    tell(&console, &context, result, &settled, terminal)
+}
+
+/// Tells how a run ended that was to bring the cluster to the inventory's state.
+pub(super) fn tell(
+    console: &Console,
+    context: &Context,
+    result: Result<Applied>,
+    settled: &str,
+    terminal: &Terminal,
+) -> Result<()> {
     let Some(run) = console.ended() else {
         return result.map(|_| ());
     };
     let endpoints = result
         .as_ref()
-        .map_or(Vec::new(), |applied| endpoints(&context, applied));
-    let settled = format!(
-        "the cluster {} is as the inventory says, and healthy",
-        context.inventory.cluster
-    );
+        .map_or(Vec::new(), |applied| endpoints(context, applied));
     if !matches!(&result, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted)
     {
         let summary = Summary {
-            settled: &settled,
+            settled,
             endpoints: &endpoints,
         };
         report::print_summary(terminal, &run, &summary);

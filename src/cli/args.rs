@@ -121,10 +121,26 @@ pub enum Verb {
     },
     /// Create the cluster or bring it to the inventory's state, and verify it
     #[command(
-        after_help = "Safe to run again at any time, also after an interruption.\n\nExample:\n  pgherd -i inventories/local.yaml up --yes"
+        after_help = "Safe to run again at any time, also after an interruption.\n\nExamples:\n  pgherd -i inventories/local.yaml up --yes\n  pgherd -i prod.yaml up --remove node4"
     )]
     Up {
         /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Take this host, which left the inventory, out of the cluster with its data; give it again for more
+        #[arg(long, value_name = "HOST")]
+        remove: Vec<String>,
+    },
+    /// Make a host anew under its name: one that died, or that should be another machine
+    #[command(
+        after_help = "If the host leads, another member takes over first. Its data is deleted; its successor copies it\n\
+                      from the leader. Safe to run again after an interruption.\n\n\
+                      Example:\n  pgherd replace node3"
+    )]
+    Replace {
+        /// The host
+        host: String,
+        /// Do not ask for the host's name
         #[arg(short, long)]
         yes: bool,
     },

@@ -25,7 +25,9 @@ mod operator;
 mod plan;
 mod psql;
 mod render;
+mod replace;
 mod report;
+mod retire;
 mod rotate;
 mod status;
 mod switchover;
@@ -55,9 +57,11 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             init::run(provider, output, terminal)?;
         }
         Verb::Plan { check } => plan::run(global, check, terminal).await?,
-        Verb::Up { yes } => {
-            apply::run(Applying::Up, global, yes, terminal, cancel).await?;
+        Verb::Up { yes, remove } => {
+            let wish = apply::Wish { yes, remove };
+            apply::run(Applying::Up, global, wish, terminal, cancel).await?;
         }
+        Verb::Replace { host, yes } => replace::run(global, &host, yes, terminal, cancel).await?,
         Verb::Render {
             dry_run,
             out,
@@ -67,7 +71,11 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             (Some(dir), _) => render::out(global, &dir, terminal).await?,
             (None, true) => render::compare(global, check, terminal).await?,
             (None, false) => {
-                apply::run(Applying::Render, global, yes, terminal, cancel).await?;
+                let wish = apply::Wish {
+                    yes,
+                    remove: Vec::new(),
+                };
+                apply::run(Applying::Render, global, wish, terminal, cancel).await?;
             }
         },
         Verb::Status { watch: true } => watch::run(global, terminal, cancel).await?,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{apply, console::Console, down, drill, image, operate, rotate, switchover};
+use super::{apply, console::Console, down, drill, image, operate, retire, rotate, switchover};
 use crate::{
     engine::operator::{Answer, Begun, Operator, Question},
     error::{Error, Result},
@@ -92,6 +92,12 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
             console
                 .ask(|it| it.explain(&text), THIS, Expected::Yes)
                 .await
+        }
+        Question::Retire { cluster, farewell } => {
+            let text = retire::outline(cluster, farewell);
+            let question = retire::question(farewell);
+            let name = Expected::Word(farewell.host.as_str());
+            console.ask(|it| it.explain(&text), &question, name).await
         }
         Question::Remove {
             context,

@@ -2,18 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::{Global, PLAINTEXT, console::Console};
+use super::{Global, PLAINTEXT, console::Console, retire};
 use crate::{
     engine::{at_work::AtWork, context::Context, preview::Preview},
     error::{Code, Error, Result},
-    plan::{Action, Change, PAUSED, Step, how_to_resume},
+    plan::{Action, Change, PAUSED, Step, how_to_resume, retire::Departures},
     quantity::count,
     report::{self, Terminal},
     workspace::{Workspace, certificates_in_words},
 };
 
 pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
-    let context = global.open(&Console::new(terminal, false), Workspace::preview)?;
+    let mut context = global.open(&Console::new(terminal, false), Workspace::preview)?;
+    context.leaving = Departures::Shown;
     let preview = Preview::of_all(&context).await?;
     if let Some(work) = &preview.at_work {
         terminal.say(&format!("note: {work}"));
@@ -53,6 +54,9 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
     for words in &plan.membership {
         line(&membership(words));
     }
+    for departure in retire::planned(context, preview) {
+        line(&departure);
+    }
     for host in &hosts.missing {
         let roles: Vec<&str> = context.inventory.hosts[host]
             .roles
@@ -80,9 +84,10 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
     for drift in &preview.drift {
         line(&format!("~ {drift}"));
     }
-    for left in &hosts.left {
+    for left in hosts.left.iter().filter(|left| !left.member) {
+        let remove = retire::command(context, left);
         line(&format!(
-            "  host {left}; it is left alone, and `down` removes it"
+            "  host {left}; it is left alone, and `{remove}` removes it"
         ));
     }
     for unreachable in &preview.unreachable {
@@ -226,6 +231,17 @@ pub(super) fn document(context: &Context, preview: &Preview) -> Value {
         .iter()
         .map(|it| json!({"host": it.host, "from": it.from, "to": it.to}))
         .collect();
+    let leave: Vec<Value> = preview
+        .leaving()
+        .map(|left| {
+            json!({
+                "host": left.name,
+                "roles": left.roles,
+                "lost": retire::lost(context, left),
+                "command": retire::command(context, left),
+            })
+        })
+        .collect();
     json!({
         "cluster": context.inventory.cluster,
         "tls": context.inventory.tls.enabled,
@@ -239,11 +255,12 @@ pub(super) fn document(context: &Context, preview: &Preview) -> Value {
         "at_work": preview.at_work.as_ref().map(AtWork::document),
         "left_inventory": hosts.left,
         "membership": plan.membership,
+        "leave": leave,
         "steps": steps,
         "unchanged": unchanged,
         "paused": plan.paused,
         "partial": plan.partial,
-        "changes": plan.changes() + hosts.absent().len() + hosts.moving.len() + preview.drift.len(),
+        "changes": plan.changes() + hosts.absent().len() + hosts.moving.len() + preview.drift.len() + leave.len(),
     })
 }
 
@@ -262,6 +279,8 @@ fn action(action: &Action) -> &'static str {
         Action::RestartPostgres { .. } => "restart_postgres",
         Action::FailOver => "fail_over",
         Action::ForgetMember => "forget_member",
+        Action::LeadElsewhere { .. } => "lead_elsewhere",
+        Action::DropSlot { .. } => "drop_slot",
         Action::Wake => "wake",
         Action::TakeOver => "take_over",
         Action::UpdateEtcdMember { .. } => "update_etcd_member",

@@ -15,6 +15,7 @@ use super::{
     hosts::HostStatus,
     lapse,
     preview::Preview,
+    retire,
     run::Run,
     settle::{Consent, ask, settle},
     taken::{Leftovers, Taken},
@@ -25,6 +26,7 @@ use crate::{
     error::{Error, Result},
     inventory::HostName,
     machine::Machine,
+    plan::membership::Left,
     provider::{Access, Arrivals, Drifted},
 };
 
@@ -52,16 +54,24 @@ pub(crate) async fn run(
     for note in unfinished::notes(context)? {
         context.operator.say(&note);
     }
-    taken.run(async |run| apply(verb, run).await).await
+    taken
+        .run(async |run| apply(verb, run, Consent::Needed).await)
+        .await
 }
 
-async fn apply(verb: Verb, run: &Run<'_>) -> Result<Applied> {
+/// The whole of it within a run; `consent` is what somebody has agreed to before.
+pub(super) async fn apply(verb: Verb, run: &Run<'_>, consent: Consent) -> Result<Applied> {
     let headway = Arc::<Headway>::default();
-    let applied = converge(verb, run, &headway).await;
+    let applied = converge(verb, run, &headway, consent).await;
     headway.end(applied).await
 }
 
-async fn converge(verb: Verb, run: &Run<'_>, headway: &Arc<Headway>) -> Result<Applied> {
+async fn converge(
+    verb: Verb,
+    run: &Run<'_>,
+    headway: &Arc<Headway>,
+    consent: Consent,
+) -> Result<Applied> {
     let context = run.context;
     // What is around the hosts is `up`'s alone.
     let drift = async {
@@ -71,18 +81,28 @@ async fn converge(verb: Verb, run: &Run<'_>, headway: &Arc<Headway>) -> Result<A
         }
     };
     let (hosts, drift) = tokio::try_join!(context.host_status(), drift)?;
-    for left in hosts.left.iter().filter(|left| !left.member) {
+    let stay = |left: &&Left| !left.member && !context.leaving.include(&left.name);
+    for left in hosts.left.iter().filter(stay) {
         context.operator.say(&format!(
-            "note: host {left}; it is left alone, and `down` removes it"
+            "note: host {left}; it is left alone, and `pgherd up --remove {}` removes it",
+            left.name
         ));
     }
+    let retirement = match verb {
+        Verb::Up => retire::of_up(run).await?,
+        Verb::Render => None,
+    };
     let (mut hosts, mut consent) = match verb {
-        Verb::Up => launched(run, hosts, drift, headway).await?,
+        Verb::Up => launched(run, hosts, drift, headway, consent).await?,
         Verb::Render => {
             hosts.some(context)?;
             (hosts, Consent::Needed)
         }
     };
+    // Whoever has agreed to that has agreed to what follows from it.
+    if retirement.is_some() && consent == Consent::Needed {
+        consent = Consent::Once;
+    }
     if !hosts.moving.is_empty() {
         hosts = readdressed(verb, run, hosts, consent).await?;
         consent = Consent::Once;
@@ -119,6 +139,12 @@ async fn converge(verb: Verb, run: &Run<'_>, headway: &Arc<Headway>) -> Result<A
     if verb == Verb::Up {
         authority::complete(run, &hosts.running, Consent::Once).await?;
     }
+    if let Some(retirement) = retirement {
+        retirement.end(run).await?;
+    }
+    if verb == Verb::Up {
+        context.workspace.end_replacing()?;
+    }
     Ok(Applied {
         cluster,
         machines: hosts.running,
@@ -132,18 +158,21 @@ async fn launched(
     mut hosts: HostStatus,
     drift: Drifted,
     headway: &Headway,
+    consent: Consent,
 ) -> Result<(HostStatus, Consent)> {
     let (context, cancel) = (run.context, run.cancel);
     let absent = hosts.absent();
     if absent.is_empty() && drift.changes.is_empty() {
-        return Ok((hosts, Consent::Needed));
+        return Ok((hosts, consent));
     }
     let preview = tokio::select! {
         preview = context.preview(hosts, drift) => preview?,
         () = cancel.cancelled() => return Err(Error::interrupted().left("nothing was changed")),
     };
     preview.plan.refuse_while_paused(&context.inventory)?;
-    ask(Verb::Up, context, &preview).await?;
+    if consent == Consent::Needed {
+        ask(Verb::Up, context, &preview).await?;
+    }
     // What could not be seen is asked about once it can be.
     let agreed = match preview.unseen().is_empty() {
         true => Consent::Once,

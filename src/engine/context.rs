@@ -18,6 +18,7 @@ use crate::{
     given,
     inventory::{Host, HostName, Inventory, PgVersion},
     machine::Machine,
+    plan::retire::Departures,
     prepared,
     provider::{self, Provider},
     render::Templates,
@@ -32,9 +33,11 @@ pub(crate) struct Context {
     pub inventory: Inventory,
     pub workspace: Workspace,
     pub templates: Arc<Templates>,
-    pub provider: Box<dyn Provider>,
+    pub provider: Arc<dyn Provider>,
     pub connections: Arc<Connections>,
     pub operator: Arc<dyn Operator>,
+    /// Hosts that may leave the cluster in this run.
+    pub leaving: Departures,
 }
 
 /// What a command line says of the cluster.
@@ -61,9 +64,10 @@ impl Context {
             inventory: source.inventory,
             workspace,
             templates: Arc::new(templates),
-            provider,
+            provider: provider.into(),
             connections: Arc::default(),
             operator: source.operator,
+            leaving: Departures::default(),
         })
     }
 
@@ -74,7 +78,7 @@ impl Context {
         provider: Box<dyn Provider>,
         dial: super::connections::Dial,
     ) -> Self {
-        self.provider = provider;
+        self.provider = provider.into();
         self.connections = Arc::new(Connections::new(dial));
         self
     }
@@ -95,17 +99,23 @@ impl Context {
             host.roles.sort_unstable();
             host.roles.dedup();
         }
+        // Hosts that pgherd made are found by their label, whatever the inventory says.
+        let provider = match self.provider.owns_hosts() {
+            true => self.provider.clone(),
+            false => {
+                let requirements = self.templates.text(prepared::REQUIREMENTS);
+                provider::with_requirements(&inventory, requirements)?.into()
+            }
+        };
         Ok(Self {
-            provider: provider::with_requirements(
-                &inventory,
-                self.templates.text(prepared::REQUIREMENTS),
-            )?,
+            provider,
             workspace: Workspace::open(&inventory)?,
             inventory,
             templates: self.templates.clone(),
             // The run that has taken the lease gives it back.
             connections: self.connections.clone(),
             operator: self.operator.clone(),
+            leaving: self.leaving.clone(),
         })
     }
 

@@ -28,6 +28,8 @@ pub(crate) mod prove;
 pub(crate) mod psql;
 pub(crate) mod reach;
 pub(crate) mod remove;
+pub(crate) mod replace;
+pub(crate) mod retire;
 pub(crate) mod rotate;
 mod run;
 mod settle;

@@ -143,6 +143,7 @@ impl Connected<'_> {
             stores,
             known,
             elsewhere: BTreeMap::new(),
+            leaving: self.context.leaving.clone(),
         };
         // Of hosts that pgherd has made there is one of a name.
         if !self.context.provider.owns_hosts() {
@@ -287,7 +288,7 @@ impl Connected<'_> {
         if former.is_empty() {
             return elsewhere;
         }
-        let ports = membership::ports(cluster);
+        let ports = membership::ports(&cluster.inventory);
         let script = facts::knock(former.iter().map(|(_, address)| *address), &ports);
         let script = &script;
         let asked = found.facts.keys().map(|host| async move {

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    context::Context, drill::play::Request, operate, preview::Preview, rotate::Intent, settle::Verb,
+    context::Context, drill::play::Request, operate, preview::Preview, retire::Farewell,
+    rotate::Intent, settle::Verb,
 };
 use crate::{
     cluster::Cluster,
@@ -47,6 +48,11 @@ pub(crate) enum Question<'a> {
         context: &'a Context,
         handover: &'a Handover,
     },
+    /// A host leaves the cluster, with its data.
+    Retire {
+        cluster: &'a str,
+        farewell: &'a Farewell<'a>,
+    },
     Remove {
         context: &'a Context,
         /// What goes, a line a thing.
@@ -83,7 +89,9 @@ impl Question<'_> {
     /// What is said where nobody agrees.
     fn left(&self) -> &'static str {
         match self {
-            Question::Remove { .. } | Question::Discard { .. } => "nothing was removed",
+            Question::Remove { .. } | Question::Retire { .. } | Question::Discard { .. } => {
+                "nothing was removed"
+            }
             Question::Break { .. } => "nothing was broken",
             _ => "nothing was changed",
         }

@@ -13,7 +13,11 @@ use crate::{
     event::Events,
     facts::{Facts, Os},
     inventory::HostName,
-    plan::{self, Found, Plan},
+    plan::{
+        self, Found, Plan,
+        membership::{self, Left},
+        retire,
+    },
     prepared::Choice,
     provider::{Drifted, Preflight},
     render,
@@ -58,6 +62,13 @@ impl Preview {
             && self.hosts.absent().is_empty()
             && self.hosts.moving.is_empty()
             && self.drift.is_empty()
+            && self.leaving().next().is_none()
+    }
+
+    /// Members that are no longer in the inventory, and can be taken out.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = &Left> {
+        let leaves = |left: &&Left| left.member && retire::can_leave(&left.roles);
+        self.hosts.left.iter().filter(leaves)
     }
 
     /// Hosts of which nobody can say yet what they need: they do not run, or do not let us in.
@@ -74,7 +85,7 @@ impl Context {
     ///
     /// Hosts that run and cannot be read are an error, unless there is a `drift`, such as a firewall
     /// that does not know this machine: then that comes first, and what they need is seen after it.
-    pub(crate) async fn preview(&self, hosts: HostStatus, drift: Drifted) -> Result<Preview> {
+    pub(crate) async fn preview(&self, mut hosts: HostStatus, drift: Drifted) -> Result<Preview> {
         let Drifted {
             changes: drift,
             doubts: of_drift,
@@ -112,6 +123,8 @@ impl Context {
             observed = self.look_anew(&hosts).await?;
             notes.push(note);
         }
+        // Patroni and etcd may know of one that nobody else remembers.
+        hosts.left = membership::left(&self.inventory, &observed.found, &hosts.undeclared);
         let at_work = at_work::seen(&observed.found.facts);
         notes.extend(tls_migration::note(observed.cluster.tls, &self.inventory));
         let os = Os::beside(&self.inventory, observed.found.facts.values());
@@ -155,6 +168,7 @@ impl Context {
             cluster: cluster.into(),
             found: Found {
                 known: self.workspace.members()?,
+                leaving: self.leaving.clone(),
                 ..Found::default()
             },
             unreachable: Vec::new(),

@@ -209,7 +209,7 @@ fn list(resources: &[Resource], inventory: &Inventory) -> String {
 }
 
 /// Asks every host which of the packages that came with pgherd nobody else needs.
-async fn weigh(connected: &Connected<'_>, observed: &mut Observed) -> Result<()> {
+pub(super) async fn weigh(connected: &Connected<'_>, observed: &mut Observed) -> Result<()> {
     let cluster = observed.cluster.clone();
     let asked = observed.found.facts.iter_mut().filter_map(|(host, facts)| {
         let script = plan::weigh_packages(&cluster, cluster.nodes.get(host)?, facts);

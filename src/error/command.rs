@@ -1,9 +1,10 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 19] = [
+pub(crate) const VERBS: [&str; 20] = [
     "plan",
     "up",
+    "replace",
     "render",
     "status",
     "verify",

@@ -81,6 +81,7 @@ fn concerned(
             | Action::PatchConfig(_)
             | Action::RestartPending
             | Action::HandOver
+            | Action::LeadElsewhere { .. }
             | Action::TakeOver
     );
     // A replica that waits may wait for its leader.

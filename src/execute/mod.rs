@@ -26,6 +26,7 @@ mod diagnose;
 mod etcd;
 mod operate;
 mod restart;
+mod retire;
 pub(crate) mod space;
 #[cfg(test)]
 mod tests;
@@ -128,6 +129,10 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
         }
         Action::FailOver => operate::fail_over(step, context, &say).await,
         Action::ForgetMember => action::forget_member(step, context).await,
+        Action::LeadElsewhere { leaving } => {
+            retire::lead_elsewhere(leaving, step, context, &say).await
+        }
+        Action::DropSlot { on, ttl } => retire::drop_slot(on, ttl, step, context, &say).await,
         Action::Wake => {
             action::wake(context).await;
             Ok(())

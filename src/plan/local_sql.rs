@@ -33,3 +33,12 @@ pub(crate) fn local_sql(script: Script, cluster: &Cluster, sql: &str) -> Script 
         quote(sql),
     ))
 }
+
+/// The same for a query, with its rows on standard output, a line each.
+pub(crate) fn local_query(script: Script, cluster: &Cluster, sql: &str) -> Script {
+    let port = cluster.inventory.postgresql.port;
+    script.line(local_psql()).line(format!(
+        "printf '%s' {} | local_psql {port} -At",
+        quote(sql),
+    ))
+}

@@ -1,7 +1,7 @@
 //! Compares the members of etcd and Patroni with the inventory.
 //!
-//! pgherd adds database hosts, and makes lost hosts anew. It cannot add, remove or replace a member of
-//! etcd yet, nor remove a database. An inventory that asks for that is refused before anything is
+//! A database leaves only if somebody has named it (`retire`), since its data goes with it; etcd's list
+//! cannot be made shorter yet. Any other inventory that asks for that is refused before anything is
 //! touched: a member of etcd that starts without having been added makes a store of its own, and a
 //! member that the inventory does not name can still be elected.
 //!
@@ -21,6 +21,7 @@ pub use super::store::Finding;
 use super::{
     Elsewhere, Found,
     belongings::is_ours,
+    retire,
     store::{self, was_whole},
 };
 pub(crate) use crate::contract::MARKER;
@@ -103,6 +104,11 @@ impl Left {
             })
             .collect();
         words.join("; ")
+    }
+
+    /// Whether it is to leave, and pgherd can have it leave.
+    pub fn may_leave(&self, found: &Found) -> bool {
+        found.leaving.include(&self.name) && retire::can_leave(&self.roles)
     }
 
     /// The entry that puts it back into the inventory.
@@ -214,7 +220,7 @@ fn address_in(said: &Value) -> Option<Ipv4Addr> {
 pub fn undeclared(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     let mut findings: Vec<Finding> = left(&cluster.inventory, found, &[])
         .iter()
-        .filter(|left| left.member)
+        .filter(|left| left.member && !left.may_leave(found))
         .map(gone)
         .collect();
     findings.extend(found.elsewhere.iter().filter_map(|(name, still)| {
@@ -259,7 +265,7 @@ fn refuse(findings: &[Finding]) -> Result<()> {
     }
     let mut error = Error::new(
         Code::MembershipDiffers,
-        "the cluster's members are not those of the inventory, and pgherd does not change members yet",
+        "the cluster's members are not those of the inventory",
     );
     let mut whys = BTreeSet::new();
     let mut hints = BTreeSet::new();
@@ -285,6 +291,12 @@ fn gone(left: &Left) -> Finding {
     let member = roles.find(|role| role.service().is_member);
     let why = member.unwrap_or(Role::Postgres).service().taken_off;
     let mut instead = format!("put it back into the inventory: {}", left.entry());
+    if retire::can_leave(&left.roles) {
+        instead = format!(
+            "to take it out for good, with its data: pgherd up --remove {}; else {instead}",
+            left.name
+        );
+    }
     if left.seen_by == [Witness::Workspace] {
         instead.push_str(&format!(
             " (only if its host will never start again: take {} out of members.json in the workspace)",
@@ -327,12 +339,12 @@ pub fn former(cluster: &Cluster, found: &Found) -> Vec<(HostName, Ipv4Addr)> {
 }
 
 /// Where a member answers.
-pub fn ports(cluster: &Cluster) -> Vec<u16> {
+pub fn ports(inventory: &Inventory) -> Vec<u16> {
     let members = services::all().filter(|service| service.is_member);
     let ports = members.flat_map(|service| service.ports);
     ports
         .filter(|port| !port.from.is_empty())
-        .map(|port| cluster.inventory.port(port.number))
+        .map(|port| inventory.port(port.number))
         .collect()
 }
 

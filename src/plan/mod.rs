@@ -50,6 +50,7 @@ mod preconditions;
 mod public_schema;
 mod reconnect;
 mod requirements;
+pub mod retire;
 mod roles;
 mod rolling_restart;
 mod sessions;
@@ -68,7 +69,7 @@ pub use config::config_patch;
 pub use down::{down, stays, weigh_packages};
 pub(crate) use identity::check as whose;
 pub use image::{clean_for_image, image, prepare_facts};
-pub(crate) use local_sql::local_sql;
+pub(crate) use local_sql::{local_query, local_sql};
 pub use pause::{PAUSED, how_to_resume, not_while_paused, paused};
 pub(crate) use requirements::{clocks_agree, findings as lacking, off as clock_off};
 pub(crate) use roles::not_right as roles_not_right;
@@ -168,6 +169,17 @@ pub enum Action {
     RemoveEtcdMember {
         id: String,
     },
+    /// Gives the leadership to a member that is not of these, if one of these has it.
+    LeadElsewhere {
+        leaving: Vec<HostName>,
+    },
+    /// Has Patroni drop the replication slot of the member on the step's host.
+    DropSlot {
+        /// Where the slot may be, and can be looked for.
+        on: Vec<HostName>,
+        /// What `member_slots_ttl` is to be afterwards.
+        ttl: Value,
+    },
     /// Tells etcd's cluster under which URL the peers of the member on the step's host find it.
     UpdateEtcdMember {
         peer_url: String,
@@ -264,6 +276,8 @@ pub struct Found {
     pub known: Vec<KnownHost>,
     /// Hosts that are new at their address, and still answer at the one that they had before.
     pub elsewhere: BTreeMap<HostName, Elsewhere>,
+    /// Hosts that are to leave: that they are no longer declared is nothing to refuse.
+    pub leaving: retire::Departures,
 }
 
 /// Where a host of the cluster still answers that the inventory has at another address.

@@ -22,6 +22,7 @@ mod preconditions;
 mod properties;
 mod removal;
 mod requirements;
+mod retire;
 mod secrecy;
 mod tls;
 mod unseen;

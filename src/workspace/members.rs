@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{MEMBERS, Workspace, files};
+use super::{MEMBERS, PKI, Workspace, files};
 use crate::{
     cluster::KnownHost,
     error::{Code, Error, Result},
@@ -46,6 +46,14 @@ impl Workspace {
                 joined: false,
             })
             .collect())
+    }
+
+    /// Removes the certificate and the key of a host that is gone.
+    pub fn forget_certificate(&self, host: &HostName) -> Result<()> {
+        for kind in ["crt", "key"] {
+            files::remove(&self.dir.join(PKI).join(format!("{host}.{kind}")))?;
+        }
+        Ok(())
     }
 
     /// Replaces the list, where it says something else.

@@ -41,6 +41,7 @@ mod lock;
 mod members;
 mod pki;
 mod removal;
+mod replacing;
 mod rotation;
 mod runs;
 mod secrets;

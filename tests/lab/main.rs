@@ -23,6 +23,7 @@ mod overrides;
 mod quorum;
 mod recovery;
 mod security;
+mod shape;
 mod ssh_keys;
 mod support;
 mod truth;

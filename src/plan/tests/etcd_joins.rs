@@ -122,7 +122,7 @@ fn a_host_that_cannot_be_looked_at_does_not_join() {
     let mut world = under(FIVE, THREE_ETCD);
     world.found.facts.remove(&HostName::new("node5"));
     insta::assert_snapshot!(refused(&world), @r"
-    the cluster's members are not those of the inventory, and pgherd does not change members yet
+    the cluster's members are not those of the inventory
       why: the inventory wants etcd on node5, which cannot be reached
       why: etcd takes a member in when it can start at once, and Patroni is told of it only then
       left: nothing was touched
@@ -248,7 +248,7 @@ fn without_a_majority_nobody_is_removed() {
     world.made_anew("node6");
     world.found.dcs = None;
     insta::assert_snapshot!(refused(&world), @r"
-    the cluster's members are not those of the inventory, and pgherd does not change members yet
+    the cluster's members are not those of the inventory
       why: etcd has 3 members, of which 1 answers (node5, node6 lost its data): a change of membership needs 2
       why: without a majority etcd decides nothing, also not who is a member
       left: nothing was touched
@@ -304,7 +304,7 @@ fn data_that_is_not_of_the_store_is_left_alone() {
     let mut world = under(FIVE, THREE_ETCD);
     world.facts("node5").etcd_data = true;
     insta::assert_snapshot!(refused(&world), @r"
-    the cluster's members are not those of the inventory, and pgherd does not change members yet
+    the cluster's members are not those of the inventory
       why: etcd on node5 has data, and not of the store that answers (one store)
       why: it may be the store that the cluster began with: pgherd does not choose between two
       left: nothing was touched

@@ -78,7 +78,7 @@ pub(super) fn silent(world: &mut World) {
 #[test]
 fn etcd_from_three_to_one_is_refused() {
     insta::assert_snapshot!(refused(&under(SHARED, ONE_ETCD)), @r"
-    the cluster's members are not those of the inventory, and pgherd does not change members yet
+    the cluster's members are not those of the inventory
       why: db2 still has the role etcd, which the inventory does not give it: it is in etcd's list of members
       why: db3 still has the role etcd, which the inventory does not give it: it is in etcd's list of members
       why: its vote still counts in etcd's quorum
@@ -102,7 +102,7 @@ fn another_host_for_the_only_etcd_is_refused() {
     // Of a cluster without a list only the name is known.
     known(&mut world, &[("node4", &[], false)]);
     insta::assert_snapshot!(refused(&world), @r"
-    the cluster's members are not those of the inventory, and pgherd does not change members yet
+    the cluster's members are not those of the inventory
       why: no declared host has data of etcd, and node4 left the inventory and may have it
       why: an etcd that starts before the others have added it makes a store of its own: Patroni follows the store that answers, two leaders take writes, and acknowledged writes are lost
       left: nothing was touched
@@ -118,7 +118,7 @@ fn members_of_two_stores_are_named_and_touched_by_nobody() {
     view.cluster_id = "the first".into();
     view.members.truncate(1);
     insta::assert_snapshot!(refused(&world), @r"
-    the cluster's members are not those of the inventory, and pgherd does not change members yet
+    the cluster's members are not those of the inventory
       why: etcd's members do not belong to one store: node4 belongs to the store the first with the members node4; node5 belongs to the store one store with the members node4, node5, node6; node6 belongs to the store one store with the members node4, node5, node6
       why: with more than one store there can be two leaders, and acknowledged writes can be lost
       left: nothing was touched
@@ -175,11 +175,11 @@ fn a_database_that_leaves_the_inventory_is_refused() {
         );
         if host == "node3" {
             insta::assert_snapshot!(said, @r"
-            the cluster's members are not those of the inventory, and pgherd does not change members yet
+            the cluster's members are not those of the inventory
               why: node3 (postgres) is a member, and is not in the inventory: Patroni has it as replica (running)
               why: a member that is not in the inventory can still become the leader, and HAProxy would have no leader
               left: nothing was touched
-              hint: put it back into the inventory: node3: { roles: [postgres], address: 192.0.2.9 }
+              hint: to take it out for good, with its data: pgherd up --remove node3; else put it back into the inventory: node3: { roles: [postgres], address: 192.0.2.9 }
               hint: or remove the whole cluster, with every host that belongs to it: pgherd down
             ");
         }

@@ -180,8 +180,10 @@ impl Model {
                     .any(|host| *host != leader && self.streams(host)),
                 leader => leader.is_some(),
             },
-            // These belong to verbs of their own, and never to `up`.
-            Action::SetPause(_)
+            // These are never planned with what `up` converges.
+            Action::LeadElsewhere { .. }
+            | Action::DropSlot { .. }
+            | Action::SetPause(_)
             | Action::Reinitialize
             | Action::RestartPostgres { .. }
             | Action::FailOver => false,

@@ -1,0 +1,513 @@
+//! Hosts that leave the cluster, or make room for a new one of their name.
+//!
+//! First they stop being members; then the caller brings the cluster to what is declared, and proves it;
+//! only then their machines go. The workspace's list has them until the end, so that a run which was cut
+//! off is taken up by the same command.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+
+use super::{
+    connected::Connected,
+    context::Context,
+    hosts::HostStatus,
+    observe::Observed,
+    operator::{Answer, Question, consent},
+    remove::weigh,
+    run::Run,
+};
+use crate::{
+    cluster::KnownHost,
+    error::{Code, Error, Result},
+    facts,
+    inventory::{HostName, Role},
+    machine::{Machine, MachineState},
+    plan::{
+        self, Plan,
+        membership::{self, Left},
+        retire::{self, Departures, Leaver, Outlook},
+    },
+    poll,
+    provider::{Drifted, Resource},
+    services::postgres::patroni::{self, Status},
+};
+
+/// How long a host may take to tell whether ports answer.
+const KNOCK: Duration = Duration::from_secs(30);
+/// How long the members may take, after the leader's lock has ended, until one leads.
+const ELECTION: Duration = Duration::from_secs(30);
+
+/// One host that leaves, as it is put to the person who is asked.
+pub(crate) struct Farewell<'a> {
+    pub host: &'a HostName,
+    pub roles: &'a [Role],
+    /// Whether another host takes its name at once.
+    pub returns: bool,
+    /// What becomes of it, and is lost by it, a line a thing.
+    pub lost: Vec<String>,
+}
+
+/// The hosts that leave in a run, once they are no members any more.
+pub(super) struct Retirement {
+    /// The cluster with them in it.
+    wide: Context,
+    leavers: Vec<Leaver>,
+    /// All hosts that run, and can be reached.
+    machines: Vec<Machine>,
+}
+
+/// What was seen of the cluster with those that leave.
+struct Seen {
+    observed: Observed,
+    survey: BTreeMap<HostName, Result<Status>>,
+}
+
+/// Has the hosts leave that `up --remove` names; none where it names none that is there.
+pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
+    let context = run.context;
+    let Departures::Agreed(named) = &context.leaving else {
+        return Ok(None);
+    };
+    for host in named {
+        if context.inventory.hosts.contains_key(host) {
+            return Err(Error::new(
+                Code::InvalidArguments,
+                format!("--remove {host}: the inventory has this host"),
+            )
+            .left("nothing was changed")
+            .hint(format!(
+                "take the line of {host} out of the inventory first"
+            ))
+            .hint(format!(
+                "to make it anew under its name: pgherd replace {host}"
+            )));
+        }
+    }
+    // What would be refused afterwards is refused before anybody leaves.
+    let preview = context
+        .preview(context.host_status().await?, Drifted::default())
+        .await?;
+    preview.plan.refuse_while_paused(&context.inventory)?;
+    let known = context.workspace.members()?;
+    let mut leaving = Vec::new();
+    for host in named {
+        match preview.hosts.left.iter().find(|left| left.name == *host) {
+            Some(left) => leaving.push(as_known(left, &known)),
+            None => context.operator.say(&format!(
+                "note: nothing of a host {host} is left: it has gone already, or was never there"
+            )),
+        }
+    }
+    if leaving.is_empty() {
+        return Ok(None);
+    }
+    let declared = context.inventory.hosts.iter();
+    let twice = |leaver: &KnownHost| {
+        let mut declared = declared.clone();
+        let same =
+            declared.find(|(_, host)| host.address.is_some() && host.address == leaver.address);
+        same.map(|(name, _)| (leaver.name.clone(), name.clone()))
+    };
+    if let Some((leaver, name)) = leaving.iter().find_map(twice) {
+        return Err(Error::new(
+            Code::InvalidArguments,
+            format!("--remove {leaver}: the inventory has the same host under the name {name}"),
+        )
+        .left("nothing was changed")
+        .hint(format!(
+            "call it {leaver} again in the inventory; pgherd does not rename hosts"
+        )));
+    }
+    Retirement::begin(run, &leaving, false).await.map(Some)
+}
+
+/// Takes one host of the inventory out, so that a new one can take its name.
+pub(super) async fn of_replace(run: &Run<'_>, host: &HostName) -> Result<Retirement> {
+    let declared = &run.context.inventory.hosts[host];
+    let leaver = KnownHost {
+        name: host.clone(),
+        roles: declared.roles.clone(),
+        address: declared.address,
+        joined: true,
+    };
+    Retirement::begin(run, &[leaver], true).await
+}
+
+fn as_known(left: &Left, known: &[KnownHost]) -> KnownHost {
+    let known = known.iter().find(|known| known.name == left.name);
+    KnownHost {
+        name: left.name.clone(),
+        roles: left.roles.clone(),
+        address: left.address.or(known.and_then(|known| known.address)),
+        joined: left.member,
+    }
+}
+
+impl Retirement {
+    /// Ends the membership of `leaving`, after somebody has agreed.
+    async fn begin(run: &Run<'_>, leaving: &[KnownHost], returns: bool) -> Result<Self> {
+        let wide = run.context.with_hosts_that_left(leaving)?;
+        let mut machines = wide.provider.discover().await?;
+        machines.retain(|machine| wide.inventory.hosts.contains_key(&machine.host));
+        let leavers = leaving.iter().map(|known| Leaver {
+            host: known.name.clone(),
+            roles: known.roles.clone(),
+            answers: true,
+            returns,
+        });
+        let mut retirement = Self {
+            leavers: leavers.collect(),
+            machines,
+            wide,
+        };
+        retirement
+            .machines
+            .retain(|machine| machine.state == MachineState::Running);
+        retirement.retire(run).await?;
+        Ok(retirement)
+    }
+
+    async fn retire(&mut self, run: &Run<'_>) -> Result<()> {
+        let mut seen = self.look(run).await?;
+        for leaver in &mut self.leavers {
+            leaver.answers = seen.observed.found.facts.contains_key(&leaver.host);
+        }
+        let dead: Vec<HostName> = self
+            .leavers
+            .iter()
+            .filter(|it| !it.answers)
+            .map(|it| it.host.clone())
+            .collect();
+        retire::refuse_too_few(&self.outlook(&seen))?;
+        let mut fenced = false;
+        if dead.is_empty() {
+            self.plan(&seen)?;
+        } else if !self.wide.provider.owns_hosts() {
+            self.refuse_if_alive(run, &seen, &dead).await?;
+            self.plan(&seen)?;
+        }
+        let asked = self.ask(&seen).await?;
+        if self.wide.provider.owns_hosts() {
+            for machine in self.machines.iter().filter(|it| dead.contains(&it.host)) {
+                run.context.operator.say(&format!(
+                    "{} cannot be reached: its machine is stopped before anything else",
+                    machine.host
+                ));
+                self.wide.provider.crash(machine).await?;
+                fenced = true;
+            }
+        }
+        self.machines.retain(|it| !dead.contains(&it.host));
+        if fenced || asked == Answer::Yes || !dead.is_empty() {
+            seen = self.look_once_somebody_leads(run, !dead.is_empty()).await?;
+        }
+        let plan = self.plan(&seen)?;
+        if plan.is_empty() {
+            return Ok(());
+        }
+        self.wide
+            .on(&self.machines, &run.events, async |connected| {
+                connected.announce(&plan);
+                connected
+                    .carry_out(plan, &seen.observed.cluster, run.cancel)
+                    .await
+            })
+            .await
+    }
+
+    /// Looks at all hosts; those that stay must be readable.
+    async fn look(&self, run: &Run<'_>) -> Result<Seen> {
+        self.wide
+            .on(&self.machines, &run.events, async |connected| {
+                let mut observed = connected.look().await?;
+                observed.unreachable.retain(|error| {
+                    let leaves = |host: &HostName| self.leavers.iter().any(|it| it.host == *host);
+                    !error.host().is_some_and(leaves)
+                });
+                let observed = observed.whole()?;
+                let survey = patroni::survey(&connected.http, &observed.cluster).await;
+                Ok(Seen { observed, survey })
+            })
+            .await
+    }
+
+    /// The same after a leader may have died, whose lock lasts a while.
+    async fn look_once_somebody_leads(&self, run: &Run<'_>, wait: bool) -> Result<Seen> {
+        let seen = self.look(run).await?;
+        let databases = self
+            .leavers
+            .iter()
+            .any(|it| it.roles.contains(&Role::Postgres));
+        let leads = patroni::leader_of(&seen.survey).is_some();
+        if !wait || !databases || leads || seen.observed.found.dcs.is_none() {
+            return Ok(seen);
+        }
+        let ttl = Duration::from_secs(self.wide.inventory.patroni.ttl.into());
+        let cluster = &seen.observed.cluster;
+        self.wide
+            .on(&self.machines, &run.events, async |connected| {
+                let led = poll::until(ttl + ELECTION, Duration::from_millis(500), || async {
+                    let survey = patroni::survey(&connected.http, cluster).await;
+                    match patroni::leader_of(&survey) {
+                        Some(_) => Ok(()),
+                        None => Err(()),
+                    }
+                });
+                tokio::select! {
+                    // Whether somebody does is for the plan to say.
+                    _ = led => Ok(()),
+                    () = run.cancel.cancelled() => Err(interrupted()),
+                }
+            })
+            .await?;
+        self.look(run).await
+    }
+
+    fn outlook<'a>(&'a self, seen: &'a Seen) -> Outlook<'a> {
+        Outlook {
+            cluster: &seen.observed.cluster,
+            found: &seen.observed.found,
+            survey: &seen.survey,
+            leaving: &self.leavers,
+        }
+    }
+
+    fn plan(&self, seen: &Seen) -> Result<Plan> {
+        let plan = retire::plan(&self.outlook(seen))?;
+        plan.refuse_while_paused(&self.wide.inventory)?;
+        Ok(plan)
+    }
+
+    /// Of a host that nobody can stop from outside it must at least be sure that it is no member at work.
+    async fn refuse_if_alive(&self, run: &Run<'_>, seen: &Seen, dead: &[HostName]) -> Result<()> {
+        let found = &seen.observed.found;
+        let open = self.answering(run, dead).await?;
+        for host in dead {
+            let refused = |cause: String| {
+                Error::new(
+                    Code::SshUnreachable,
+                    format!("{host} cannot be reached over SSH, and may still be at work"),
+                )
+                .on(host)
+                .cause(cause)
+                .left("nothing was changed")
+                .hint("switch the host off for good, and run the same command again")
+            };
+            if let Some(ports) = open.get(host) {
+                return Err(refused(format!("its port {ports} answers the other hosts")));
+            }
+            let keys = found.dcs.as_ref();
+            if keys.is_some_and(|keys| keys.members.contains_key(host.as_str())) {
+                let ttl = self.wide.inventory.patroni.ttl;
+                return Err(refused(format!(
+                    "etcd has its entry, which its Patroni renews, and which ends {ttl} s after it has gone"
+                )));
+            }
+            if self.leavers.iter().any(|it| it.returns) {
+                return Err(Error::new(
+                    Code::SshUnreachable,
+                    format!("{host} cannot be reached, and nobody but you can make it anew"),
+                )
+                .on(host)
+                .left("nothing was changed")
+                .hint(format!("install the host again at its address, and run `pgherd up`: it joins as {host}"))
+                .hint(format!("or take it out: remove its line from the inventory, and run `pgherd up --remove {host}`")));
+            }
+            run.context.operator.say(&format!(
+                "note: {host} cannot be reached. Its ports are silent and etcd has no entry of it, so it is no member now. \
+                 pgherd cannot know what is on it: if it starts again, its Patroni starts too. \
+                 Switch it off for good, or run the same command once it can be reached"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Which ports of hosts that leave answer to any host that stays.
+    async fn answering(
+        &self,
+        run: &Run<'_>,
+        dead: &[HostName],
+    ) -> Result<BTreeMap<HostName, String>> {
+        let addresses: BTreeMap<Ipv4Addr, &HostName> = dead
+            .iter()
+            .filter_map(|host| Some((self.wide.inventory.hosts[host].address?, host)))
+            .collect();
+        let asking: Vec<Machine> = self
+            .machines
+            .iter()
+            .filter(|it| !dead.contains(&it.host))
+            .cloned()
+            .collect();
+        let ports: Vec<u16> = membership::ports(&self.wide.inventory);
+        let script = facts::knock(addresses.keys().copied(), &ports);
+        self.wide
+            .on(&self.machines, &run.events, async |connected| {
+                let script = &script;
+                let asked = asking.iter().map(|machine| async move {
+                    let silent = |_, _: &str| {};
+                    let remote = &connected.remote;
+                    remote.run(&machine.host, script, KNOCK, &silent).await
+                });
+                let answers = join_all(asked).await.into_iter().flatten();
+                let open: BTreeSet<(Ipv4Addr, u16)> = answers
+                    .flat_map(|output| facts::answering(&output.stdout))
+                    .collect();
+                let mut named: BTreeMap<HostName, String> = BTreeMap::new();
+                for (address, port) in open {
+                    if let Some(host) = addresses.get(&address) {
+                        named.entry((*host).clone()).or_insert(port.to_string());
+                    }
+                }
+                Ok(named)
+            })
+            .await
+    }
+
+    /// Asks about each host by its name.
+    async fn ask(&self, seen: &Seen) -> Result<Answer> {
+        let leader = patroni::leader_of(&seen.survey);
+        let leaves = |host: &HostName| self.leavers.iter().any(|it| it.host == *host);
+        let databases = seen.observed.cluster.with_role(Role::Postgres);
+        let stay: Vec<&HostName> = databases
+            .map(|node| &node.name)
+            .filter(|host| !leaves(host))
+            .collect();
+        let owned = self.wide.provider.owns_hosts();
+        let mut answer = Answer::Beforehand;
+        for leaver in &self.leavers {
+            let data_dir = &self.wide.inventory.postgresql.data_dir;
+            let leads = leader == Some(&leaver.host);
+            let mut lost = retire::lost(&leaver.roles, &stay, data_dir, leads);
+            lost.push(match (owned, leaver.answers) {
+                (true, true) => "its machine is removed".into(),
+                (true, false) => {
+                    "it cannot be reached: its machine is stopped first, and removed at the end"
+                        .into()
+                }
+                (false, true) => "all that pgherd put on the host is removed from it".into(),
+                (false, false) => "it cannot be reached: what is on the host stays there".into(),
+            });
+            let farewell = Farewell {
+                host: &leaver.host,
+                roles: &leaver.roles,
+                returns: leaver.returns,
+                lost,
+            };
+            let question = Question::Retire {
+                cluster: &self.wide.inventory.cluster,
+                farewell: &farewell,
+            };
+            answer = consent(self.wide.operator.as_ref(), question).await?;
+        }
+        Ok(answer)
+    }
+
+    /// Removes the machines, or clears the hosts, and forgets those that do not come again.
+    pub(super) async fn end(&self, run: &Run<'_>) -> Result<()> {
+        match self.wide.provider.owns_hosts() {
+            true => self.remove_machines(run).await?,
+            false => self.clear(run).await?,
+        }
+        for leaver in &self.leavers {
+            self.wide.workspace.forget(&leaver.host)?;
+        }
+        if self.leavers.iter().any(|it| it.returns) {
+            return Ok(());
+        }
+        let mut known = run.context.workspace.members()?;
+        let owned = self.wide.provider.owns_hosts();
+        for leaver in &self.leavers {
+            run.context.workspace.forget_certificate(&leaver.host)?;
+            if leaver.answers || owned {
+                known.retain(|it| it.name != leaver.host);
+            }
+            // What is on it is still there: `down`, or the same command, clears it once it answers.
+            let stays = known.iter_mut().filter(|it| it.name == leaver.host);
+            stays.for_each(|it| it.joined = false);
+        }
+        run.context.workspace.note_members(&known)?;
+        // Whoever connects by hand finds those that are there.
+        let HostStatus { running, .. } = run.context.host_status().await?;
+        run.context.workspace.write_ssh_config(&running)?;
+        Ok(())
+    }
+
+    async fn remove_machines(&self, run: &Run<'_>) -> Result<()> {
+        let provider = &self.wide.provider;
+        let id = self.wide.secrets()?.cluster_id;
+        let theirs = |resource: &Resource| {
+            let host = resource.host.as_ref();
+            let leaves = host.is_some_and(|host| self.leavers.iter().any(|it| it.host == *host));
+            leaves && resource.cluster_id.as_ref().is_none_or(|it| *it == id)
+        };
+        let mut resources = provider.resources().await?;
+        resources.retain(theirs);
+        if resources.is_empty() {
+            return Ok(());
+        }
+        tokio::select! {
+            removed = provider.remove(&resources, &run.events) => removed?,
+            () = run.cancel.cancelled() => return Err(interrupted()),
+        }
+        let mut left = provider.resources().await?;
+        left.retain(theirs);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = left.iter().map(|it| it.name.as_str()).collect();
+        Err(Error::new(
+            Code::LeftoversRemain,
+            format!("still there: {}", names.join(", ")),
+        )
+        .hint("run the same command again"))
+    }
+
+    /// Takes everything off the hosts that pgherd has put there.
+    async fn clear(&self, run: &Run<'_>) -> Result<()> {
+        let answers = |host: &HostName| {
+            let mut leavers = self.leavers.iter();
+            leavers.any(|it| it.answers && it.host == *host)
+        };
+        if !self.leavers.iter().any(|it| it.answers) {
+            return Ok(());
+        }
+        let observe = async |connected: &Connected<'_>| {
+            let mut observed = connected.look().await?;
+            observed
+                .unreachable
+                .retain(|error| error.host().is_some_and(answers));
+            let mut observed = observed.whole()?;
+            observed.found.facts.retain(|host, _| answers(host));
+            weigh(connected, &mut observed).await?;
+            let plan = plan::down(&observed.cluster, &observed.files, &observed.found)?;
+            Ok::<_, Error>((observed, plan))
+        };
+        self.wide
+            .on(&self.machines, &run.events, async |connected| {
+                let (observed, plan) = observe(connected).await?;
+                if plan.is_empty() {
+                    return Ok(());
+                }
+                connected.announce(&plan);
+                connected
+                    .carry_out(plan, &observed.cluster, run.cancel)
+                    .await?;
+                let (_, left) = observe(connected).await?;
+                if left.is_empty() {
+                    return Ok(());
+                }
+                Err(Error::new(Code::LeftoversRemain, "something is left")
+                    .hint("run the same command again"))
+            })
+            .await
+    }
+}
+
+fn interrupted() -> Error {
+    Error::interrupted().hint("run the same command again: it continues from here")
+}

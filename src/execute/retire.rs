@@ -1,0 +1,133 @@
+//! Steps of members that leave the cluster.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{Context, Latest, Say, action};
+use crate::{
+    error::{Code, Error, Result},
+    event::Stream,
+    inventory::HostName,
+    plan::{self, Step, retire::LET_GO},
+    poll,
+    remote::Script,
+    services::postgres::patroni::{self, Patroni},
+    switchover::Handover,
+};
+
+/// How often it looks, and wakes those that could do something.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a candidate may take to lead once it is told to.
+const PROMOTION: Duration = Duration::from_secs(60);
+/// How long a host may take to list its slots.
+const LISTING: Duration = Duration::from_secs(15);
+
+/// Gives the leadership to a member that stays. Which one may take over changes as others leave: a
+/// synchronous cluster needs a moment to choose another standby.
+pub(super) async fn lead_elsewhere(
+    leaving: &[HostName],
+    step: &Step,
+    context: &Context,
+    say: Say<'_>,
+) -> Result<()> {
+    let latest = Latest::default();
+    let handed = poll::until(step.limit, PAUSE, || async {
+        let mut survey = patroni::survey(&context.http, &context.cluster).await;
+        let leader = patroni::leader_of(&survey).cloned();
+        let Some(leader) = leader else {
+            return Err(Error::new(Code::NoLeader, "the cluster has no leader"));
+        };
+        if !leaving.contains(&leader) {
+            return Ok(());
+        }
+        survey.retain(|host, _| *host == leader || !leaving.contains(host));
+        let handed = match Handover::plan(&survey, None) {
+            Ok(Some(handover)) => {
+                say(
+                    Stream::Stdout,
+                    &format!("{} hands over to {}", handover.from, handover.to),
+                );
+                let remote = context.remote.as_ref();
+                handover
+                    .run(&context.http, remote, &context.cluster, PROMOTION)
+                    .await
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &handed {
+            latest.say(format!("not yet: {error}"), say);
+            action::wake(context).await;
+        }
+        handed
+    });
+    handed.await.map_err(|over| over.last)
+}
+
+/// Has Patroni drop the slot of the member that left: by itself it keeps it for `member_slots_ttl`, half
+/// an hour, and with it all WAL of that time. A slot that is only dropped by SQL is back in the next loop.
+pub(super) async fn drop_slot(
+    on: &[HostName],
+    ttl: &Value,
+    step: &Step,
+    context: &Context,
+    say: Say<'_>,
+) -> Result<()> {
+    let patch = |ttl: Value| async move {
+        let leader = action::leader(Duration::from_secs(30), context).await?;
+        let patch = json!({"member_slots_ttl": ttl});
+        Patroni::on(&context.http, &leader)
+            .patch_config(&context.cluster, &patch)
+            .await
+    };
+    let latest = Latest::default();
+    let dropped = poll::until(step.limit, Duration::ZERO, || async {
+        let holders = holders(on, &step.host, context).await;
+        if holders.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = holders.iter().map(HostName::as_str).collect();
+        let there = format!("the slot is still on {}", names.join(", "));
+        latest.say(there.clone(), say);
+        // It wakes all of them, also where the value is there already.
+        let asked = patch(json!(LET_GO)).await;
+        sleep(PAUSE).await;
+        Err(asked.err().unwrap_or_else(|| {
+            Error::new(Code::StepTimedOut, there.clone()).hint(format!(
+                "on the leader: select pg_drop_replication_slot('{}')",
+                slot(&step.host)
+            ))
+        }))
+    });
+    let dropped = dropped.await.map_err(|over| over.last);
+    // Also where a run that was cut off has left it so.
+    let kept = patch(ttl.clone()).await;
+    dropped.and(kept)
+}
+
+/// The hosts of `on` that have the slot of `member`; one that cannot say has none that pgherd could drop.
+async fn holders(on: &[HostName], member: &HostName, context: &Context) -> Vec<HostName> {
+    let sql = format!(
+        "select 'slot' from pg_replication_slots where slot_name = '{}'",
+        slot(member)
+    );
+    let script = plan::local_query(Script::probe(""), &context.cluster, &sql);
+    let script = &script;
+    let asked = on.iter().map(|host| async move {
+        let silent = |_, _: &str| {};
+        let output = context.remote.run(host, script, LISTING, &silent).await;
+        output
+            .is_ok_and(|output| output.stdout.trim() == "slot")
+            .then(|| host.clone())
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// The name of a member's slot (Patroni 4.1.5, `slot_name_from_member_name`); a host's name has nothing
+/// but letters, digits and hyphens.
+fn slot(member: &HostName) -> String {
+    member.as_str().to_lowercase().replace('-', "_")
+}

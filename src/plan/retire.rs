@@ -1,0 +1,423 @@
+//! Plans how databases leave the cluster, and refuses what would cost it its data or its leader.
+//!
+//! A host leaves in this order: its Patroni stops for good, the DCS forgets it, and its slot goes; then
+//! the ordinary plan takes it out of every file, and only then its machine goes, which is the provider's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{Action, Change, Found, Plan, Step, StepId};
+use crate::{
+    cluster::Cluster,
+    error::{Code, Error, Result},
+    inventory::{HostName, Role},
+    remote::Script,
+    services::postgres::patroni::{self, Status},
+};
+
+/// How long a member that leads may take to hand over: the new one must be synchronous where that is wanted.
+const HANDING_OVER: Duration = Duration::from_secs(120);
+/// How long PostgreSQL may take to stop.
+const STOPPING: Duration = Duration::from_secs(600);
+/// How long a slot may stay: a connection whose other end is gone is held open for a minute.
+const DROPPING: Duration = Duration::from_secs(150);
+/// How long Patroni is to keep slots of members that left, in seconds, while one is dropped. Zero would
+/// take the slots of those that stay from the replicas, too (Patroni 4.1.5, `dcs/__init__.py`).
+pub(crate) const LET_GO: u64 = 1;
+
+/// Which hosts are to leave the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Departures {
+    #[default]
+    None,
+    /// Those that somebody has named.
+    Agreed(BTreeSet<HostName>),
+    /// All that left the inventory; for a plan that is only shown.
+    Shown,
+}
+
+impl Departures {
+    pub fn include(&self, host: &HostName) -> bool {
+        match self {
+            Self::None => false,
+            Self::Agreed(hosts) => hosts.contains(host),
+            Self::Shown => true,
+        }
+    }
+}
+
+/// Whether a host with these roles can leave: etcd's own list of members cannot be made shorter yet.
+pub fn can_leave(roles: &[Role]) -> bool {
+    !roles.contains(&Role::Etcd)
+}
+
+/// A host that leaves, or is to be made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaver {
+    pub host: HostName,
+    pub roles: Vec<Role>,
+    /// Whether it could be looked at.
+    pub answers: bool,
+    /// Whether another host takes its name at once.
+    pub returns: bool,
+}
+
+/// The cluster, those that leave among its nodes, and what the members say.
+pub struct Outlook<'a> {
+    pub cluster: &'a Cluster,
+    pub found: &'a Found,
+    pub survey: &'a BTreeMap<HostName, Result<Status>>,
+    pub leaving: &'a [Leaver],
+}
+
+impl<'a> Outlook<'a> {
+    pub fn leader(&self) -> Option<&'a HostName> {
+        patroni::leader_of(self.survey)
+    }
+
+    fn leaves(&self, host: &HostName) -> bool {
+        self.leaving.iter().any(|it| it.host == *host)
+    }
+
+    /// The databases that leave, the leader last: until then it has somebody to lead.
+    fn databases(&self) -> Vec<&'a Leaver> {
+        let with = |it: &&Leaver| it.roles.contains(&Role::Postgres);
+        let mut leaving: Vec<&Leaver> = self.leaving.iter().filter(with).collect();
+        leaving.sort_by_key(|it| Some(&it.host) == self.leader());
+        leaving
+    }
+
+    /// The databases that stay.
+    fn staying(&self) -> Vec<&'a HostName> {
+        let databases = self.cluster.with_role(Role::Postgres);
+        let names = databases.map(|node| &node.name);
+        names.filter(|host| !self.leaves(host)).collect()
+    }
+
+    /// Whether a database has all that the leader has, or soon: it leads, or the leader streams to it.
+    fn is_whole(&self, host: &HostName) -> bool {
+        let Some(leader) = self.leader() else {
+            return false;
+        };
+        let streams = |status: &Status| status.streams_to(host);
+        let runs = |it: &Result<Status>| it.as_ref().is_ok_and(Status::is_running);
+        host == leader
+            || (self.survey.get(host).is_some_and(runs)
+                && self.survey[leader].as_ref().is_ok_and(streams))
+    }
+
+    /// Whether there is no database yet that could be lost.
+    fn is_new(&self) -> bool {
+        let keys = self.found.dcs.as_ref();
+        keys.is_some_and(|keys| keys.members.is_empty() && keys.initialize.is_none())
+    }
+
+    /// Who is there and who stays, in a sentence.
+    fn sum(&self) -> String {
+        let staying = self.staying();
+        let leaving = self.databases();
+        let whole: Vec<&HostName> = staying
+            .iter()
+            .copied()
+            .filter(|host| self.is_whole(host))
+            .collect();
+        let leaving: Vec<&HostName> = leaving.iter().map(|it| &it.host).collect();
+        format!(
+            "of {} databases {} would leave ({}) and {} would stay ({}); of those, {} {} healthy now{}",
+            staying.len() + leaving.len(),
+            leaving.len(),
+            names(&leaving),
+            staying.len(),
+            names(&staying),
+            match whole.len() {
+                0 => "none".to_owned(),
+                count => count.to_string(),
+            },
+            if whole.len() > 1 { "are" } else { "is" },
+            match whole.is_empty() {
+                true => String::new(),
+                false => format!(" ({})", names(&whole)),
+            }
+        )
+    }
+
+    fn refused(&self, what: String) -> Error {
+        Error::new(Code::NotPossibleNow, what)
+            .cause(self.sum())
+            .left("nothing was changed")
+    }
+}
+
+fn names(hosts: &[&HostName]) -> String {
+    let names: Vec<&str> = hosts.iter().map(|host| host.as_str()).collect();
+    match names.is_empty() {
+        true => "nobody".into(),
+        false => names.join(", "),
+    }
+}
+
+/// Refuses what the inventory alone shows to be too few, whoever is healthy.
+pub fn refuse_too_few(outlook: &Outlook<'_>) -> Result<()> {
+    for leaver in outlook.leaving {
+        refuse_etcd(outlook, leaver)?;
+    }
+    let leaving = outlook.databases();
+    if leaving.is_empty() || outlook.is_new() {
+        return Ok(());
+    }
+    let staying = outlook.staying();
+    let returns = leaving.iter().all(|it| it.returns);
+    if staying.is_empty() {
+        return Err(outlook
+            .refused("nobody would be left to lead, and no copy of the data".into())
+            .hint("add another database first, and run `pgherd up`")
+            .hint("or remove the whole cluster: pgherd down"));
+    }
+    if outlook.cluster.inventory.patroni.synchronous && staying.len() < 2 && !returns {
+        return Err(outlook
+            .refused(
+                "the inventory wants `synchronous: true`, and no standby would be left for the leader"
+                    .into(),
+            )
+            .cause("a synchronous cluster needs 2 databases: the leader and a standby that has every commit")
+            .hint("add another database first, and run `pgherd up`")
+            .hint("or set patroni: { synchronous: false }, and accept that a failover may lose commits"));
+    }
+    Ok(())
+}
+
+fn refuse_etcd(outlook: &Outlook<'_>, leaver: &Leaver) -> Result<()> {
+    if !leaver.roles.contains(&Role::Etcd) {
+        return Ok(());
+    }
+    let host = &leaver.host;
+    let members = outlook.cluster.with_role(Role::Etcd).count();
+    let others = outlook.found.stores.keys().filter(|it| *it != host).count();
+    let needed = members / 2 + 1;
+    if leaver.returns {
+        // The only one is filled again by Patroni.
+        if members == 1 || others >= needed {
+            return Ok(());
+        }
+        return Err(Error::new(
+            Code::NotPossibleNow,
+            format!("without {host}, etcd would have no majority"),
+        )
+        .cause(format!(
+            "etcd has {members} members and needs {needed} of them; without {host}, {others} would answer"
+        ))
+        .left("nothing was changed")
+        .hint("bring the other members back first: pgherd up"));
+    }
+    Err(Error::new(
+        Code::NotPossibleNow,
+        format!("{host} is a member of etcd, and pgherd cannot take one out of etcd's list yet"),
+    )
+    .cause(format!(
+        "etcd has {members} members and needs {needed} of them; the others would go on counting {host}"
+    ))
+    .left("nothing was changed")
+    .hint(format!("keep {host} in the inventory with the role etcd")))
+}
+
+/// Plans the steps after which no database that leaves is a member any more.
+///
+/// # Errors
+/// The data, the leader or the standby would be lost by it.
+pub fn plan(outlook: &Outlook<'_>) -> Result<Plan> {
+    refuse_too_few(outlook)?;
+    let mut plan = Plan {
+        paused: outlook.found.is_paused(),
+        ..Plan::default()
+    };
+    let leaving = outlook.databases();
+    if leaving.is_empty() {
+        return Ok(plan);
+    }
+    if outlook.found.dcs.is_none() {
+        return Err(Error::new(
+            Code::EtcdUnreachable,
+            "no etcd answers, so nobody can say who is a member and who leads",
+        )
+        .left("nothing was changed")
+        .hint("see how etcd is: pgherd status"));
+    }
+    if !outlook.is_new() {
+        refuse_loss(outlook)?;
+    }
+    let mut last = Vec::new();
+    for leaver in leaving {
+        last = member(&mut plan, outlook, leaver, last);
+    }
+    Ok(plan)
+}
+
+/// Refuses what would leave nobody who has the data.
+fn refuse_loss(outlook: &Outlook<'_>) -> Result<()> {
+    let whole: Vec<&HostName> = outlook
+        .staying()
+        .into_iter()
+        .filter(|host| outlook.is_whole(host))
+        .collect();
+    let Some(leader) = outlook.leader() else {
+        return Err(outlook
+            .refused("no member leads now, so nobody can say which of them has every commit".into())
+            .hint("see what the members say: pgherd status")
+            .hint("make a healthy member the leader first: pgherd failover --to HOST"));
+    };
+    if outlook.leaves(leader) && whole.is_empty() {
+        return Err(outlook
+            .refused(format!(
+                "{leader} leads, and streams to no database that stays: its copy of the data is the only one that is up to date"
+            ))
+            .hint("see what is wrong with the replicas: pgherd status")
+            .hint("a replica that can no longer follow is copied anew: pgherd reinit HOST"));
+    }
+    // One that is dead takes nothing with it.
+    let mut healthy = outlook.databases();
+    healthy.retain(|it| outlook.is_whole(&it.host));
+    if healthy.is_empty() || outlook.staying().len() < 2 || whole.len() > 1 {
+        return Ok(());
+    }
+    let synchronous = outlook.cluster.inventory.patroni.synchronous;
+    let what = match synchronous {
+        true => {
+            "the inventory wants `synchronous: true`, and no healthy standby would be left for the leader"
+        }
+        false => "the data would be on one database alone: no other that stays is healthy",
+    };
+    Err(outlook
+        .refused(what.into())
+        .hint("see what is wrong with the others: pgherd status")
+        .hint("keep the host in the inventory until they are well again: pgherd up"))
+}
+
+/// The steps of one database that leaves.
+fn member(
+    plan: &mut Plan,
+    outlook: &Outlook<'_>,
+    leaver: &Leaver,
+    mut last: Vec<StepId>,
+) -> Vec<StepId> {
+    let Leaver { host, .. } = leaver;
+    let step = |name, why: &str, after: Vec<StepId>, what: String, action, limit| Step {
+        host: host.clone(),
+        name,
+        why: why.into(),
+        after,
+        changes: vec![Change::Other(what)],
+        action,
+        limit,
+        units: match leaver.answers {
+            true => vec!["patroni"],
+            false => Vec::new(),
+        },
+    };
+    if outlook.leader() == Some(host) {
+        last = vec![plan.push(step(
+            "hand-over",
+            "it leads, and leaves",
+            last,
+            "another member becomes the leader".into(),
+            Action::LeadElsewhere {
+                leaving: outlook.leaving.iter().map(|it| it.host.clone()).collect(),
+            },
+            HANDING_OVER,
+        ))];
+    }
+    let unit = Role::Postgres.unit();
+    let facts = outlook.found.facts.get(host);
+    if facts.is_some_and(|facts| {
+        let unit = facts.unit(unit);
+        unit.loaded && (unit.is_active() || unit.enabled == "enabled")
+    }) {
+        last = vec![
+            plan.push(step(
+                "retire-patroni",
+                "it must never be elected again",
+                last,
+                format!("{unit} is stopped and disabled, and PostgreSQL with it"),
+                Action::Run(
+                    Script::new()
+                        .alone("retire-patroni")
+                        .line(format!("systemctl disable --quiet --now {unit}")),
+                ),
+                STOPPING,
+            )),
+        ];
+    }
+    last = vec![plan.push(step(
+        "forget-member",
+        "the others are not to count it any more",
+        last,
+        format!("the entry of {host} in the DCS"),
+        Action::ForgetMember,
+        Duration::from_secs(30),
+    ))];
+    if leaver.returns {
+        return last;
+    }
+    let answers = |it: &&HostName| outlook.found.facts.contains_key(*it);
+    vec![
+        plan.push(step(
+            "drop-slot",
+            "the others would keep WAL for it until their disks are full",
+            last,
+            format!("the replication slot of {host}"),
+            Action::DropSlot {
+                on: outlook
+                    .staying()
+                    .into_iter()
+                    .filter(answers)
+                    .cloned()
+                    .collect(),
+                ttl: kept_for(outlook.found),
+            },
+            DROPPING,
+        )),
+    ]
+}
+
+/// How long Patroni is to keep slots when all is done; what a run that was cut off has set is nobody's wish.
+fn kept_for(found: &Found) -> Value {
+    let config = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
+    match config.and_then(|config| config.get("member_slots_ttl")) {
+        Some(ttl) if *ttl != json!(LET_GO) => ttl.clone(),
+        _ => Value::Null,
+    }
+}
+
+/// What is lost by the departure of a host with these roles, a line a thing.
+///
+/// `stay` are the databases that stay, `leads` whether it is the leader.
+pub fn lost(roles: &[Role], stay: &[&HostName], data_dir: &str, leads: bool) -> Vec<String> {
+    let mut lost = Vec::new();
+    if roles.contains(&Role::Postgres) {
+        if leads {
+            lost.push(
+                "it leads: another member takes over first, and writes are refused for about 2 s"
+                    .to_owned(),
+            );
+        }
+        lost.push(format!(
+            "its copy of the data in {data_dir} is deleted; {} stay: {}",
+            match stay.len() {
+                0 => "no copies".to_owned(),
+                1 => "1 other copy".to_owned(),
+                count => format!("{count} other copies"),
+            },
+            names(stay)
+        ));
+    }
+    if roles.contains(&Role::Etcd) {
+        lost.push("its copy of etcd's data is deleted".into());
+    }
+    if roles.contains(&Role::Haproxy) {
+        lost.push("clients that connect to its address are refused".into());
+    }
+    lost
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::Patroni;
+use crate::inventory::Inventory;
 
 /// A way to break a cluster on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ pub enum Scenario {
     Switchover,
     /// HAProxy is restarted.
     HaproxyRestart,
+    /// The host of a front door dies: the one with `haproxy.vip`, or the first.
+    HaproxyDown,
     /// Patroni is stopped on a replica, the synchronous one if there is one.
     ReplicaDown,
     /// etcd is stopped on all of its hosts.
@@ -30,9 +32,10 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every way to break something, the gentlest first: the order of `all`.
-    pub const ALL: [Scenario; 8] = [
+    pub const ALL: [Scenario; 9] = [
         Scenario::Switchover,
         Scenario::HaproxyRestart,
+        Scenario::HaproxyDown,
         Scenario::ReplicaDown,
         Scenario::EtcdDown,
         Scenario::StopLeader,
@@ -46,6 +49,7 @@ impl Scenario {
         match self {
             Scenario::Switchover => "switchover",
             Scenario::HaproxyRestart => "haproxy-restart",
+            Scenario::HaproxyDown => "haproxy-down",
             Scenario::ReplicaDown => "replica-down",
             Scenario::EtcdDown => "etcd-down",
             Scenario::StopLeader => "stop-leader",
@@ -79,10 +83,15 @@ impl Scenario {
     ///
     /// Sources: Patroni's own account of failover (a lost leader's key ends `ttl` after its last
     /// renewal, then one REST round with a 2 s timeout), and what pgherd promises for planned changes.
-    pub fn bound(self, patroni: &Patroni) -> f64 {
+    pub fn bound(self, inventory: &Inventory) -> f64 {
+        let patroni = &inventory.patroni;
         let ttl = f64::from(patroni.ttl);
         match self {
             Scenario::Switchover | Scenario::StopLeader | Scenario::HaproxyRestart => 2.0,
+            // Two seconds of silence, and TCP, which sends again after one second, or three.
+            Scenario::HaproxyDown if inventory.haproxy.vip.is_some() => 3.0,
+            // Until a client gives up a connection to which nobody answers, and one more to the same host.
+            Scenario::HaproxyDown => 8.0,
             Scenario::Watch => 0.0,
             // Without failsafe_mode the leader steps down, and leads again only with etcd.
             Scenario::EtcdDown if patroni.failsafe => 0.0,

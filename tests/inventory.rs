@@ -258,7 +258,7 @@ hosts:
   c: { roles: [postgres, etcd] }
 ",
     );
-    assert_eq!(inventory.hosts[0].roles, Role::ALL);
+    assert_eq!(inventory.hosts[0].roles, Role::GIVEN);
     assert_eq!(inventory.with_role(Role::Etcd).count(), 3);
 }
 

@@ -153,9 +153,8 @@ fn endpoints(context: &Context, applied: &Applied) -> Vec<(&'static str, String)
     let psql = |string: String| match string.contains(',') {
         true => format!("psql \"{string} user={SUPERUSER}\""),
         false => {
-            let address = doors.addresses().next().unwrap_or_default();
-            let port = string.rsplit('=').next().unwrap_or_default();
-            format!("psql -h {address} -p {port} -U {SUPERUSER}")
+            let option = string.replace("host=", "-h ").replace("port=", "-p ");
+            format!("psql {option} -U {SUPERUSER}")
         }
     };
     let stats: Vec<String> = doors

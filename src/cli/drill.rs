@@ -114,6 +114,7 @@ fn help(scenario: Scenario) -> &'static str {
     match scenario {
         Scenario::Switchover => "Make another member the leader, as `pgherd switchover` does",
         Scenario::HaproxyRestart => "Restart HAProxy",
+        Scenario::HaproxyDown => "Crash the host of a front door; needs two HAProxy hosts",
         Scenario::ReplicaDown => {
             "Stop Patroni and PostgreSQL on a replica; on the synchronous one, if there is one"
         }
@@ -213,7 +214,7 @@ pub(super) fn outline(cluster: &Cluster, request: &play::Request) -> String {
         cluster.name()
     );
     for scenario in &request.scenarios {
-        let bound = scenario.bound(patroni);
+        let bound = scenario.bound(&cluster.inventory);
         let writes = if bound > 0.0 {
             format!("writes may be refused for up to {bound:.0} s")
         } else {
@@ -247,6 +248,7 @@ fn what(scenario: Scenario) -> &'static str {
     match scenario {
         Scenario::Switchover => "the leader hands over",
         Scenario::HaproxyRestart => "HAProxy is restarted",
+        Scenario::HaproxyDown => "the host of a front door dies, and is started again",
         Scenario::ReplicaDown => "a replica is stopped, and started again",
         Scenario::EtcdDown => "etcd is stopped everywhere, and started again",
         Scenario::StopLeader => "the leader is stopped, and started again",

@@ -14,6 +14,8 @@ const EACH: u32 = 3;
 /// Where clients connect, in the inventory's order.
 pub struct FrontDoors {
     addresses: Vec<String>,
+    /// By which one of them is reached, whichever.
+    vip: Option<Ipv4Addr>,
 }
 
 impl FrontDoors {
@@ -33,7 +35,10 @@ impl FrontDoors {
         let addresses = doors
             .map(|host| address(host).map_or_else(|| host.to_string(), |it| it.to_string()))
             .collect();
-        Self { addresses }
+        Self {
+            addresses,
+            vip: inventory.haproxy.vip,
+        }
     }
 
     /// Each by itself.
@@ -51,8 +56,11 @@ impl FrontDoors {
         self.at(port, "")
     }
 
-    /// With several hosts, a client tries one after the other.
+    /// With several hosts and no address that moves between them, a client tries one after the other.
     fn at(&self, port: u16, wanted: &str) -> String {
+        if let Some(vip) = self.vip {
+            return format!("host={vip} port={port}");
+        }
         let hosts = self.addresses.join(",");
         if self.addresses.len() < 2 {
             return format!("host={hosts} port={port}");
@@ -82,6 +90,14 @@ mod tests {
     fn one_front_door_needs_no_more_than_its_address() {
         assert_eq!(doors("").to_write(5000), "host=192.0.2.3 port=5000");
         assert_eq!(doors("").to_read(5001), "host=192.0.2.3 port=5001");
+    }
+
+    #[test]
+    fn an_address_that_moves_is_all_that_clients_need() {
+        let door = "  door2: { roles: [haproxy], address: 192.0.2.4 }\n";
+        let doors = doors(&format!("{door}haproxy: {{ vip: 192.0.2.100 }}\n"));
+        assert_eq!(doors.to_write(5000), "host=192.0.2.100 port=5000");
+        assert_eq!(doors.addresses().count(), 2);
     }
 
     #[test]

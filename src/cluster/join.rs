@@ -61,6 +61,7 @@ pub fn subjects(inventory: &Inventory, machines: &[Machine]) -> Vec<Subject> {
 /// The names and addresses by which clients may call HAProxy.
 fn door_names(inventory: &Inventory, machines: &[Machine]) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    names.extend(inventory.haproxy.vip.map(|vip| vip.to_string()));
     for host in inventory.with_role(Role::Haproxy) {
         names.push(host.to_string());
         names.extend(address_of(inventory, machines, host).map(|address| address.to_string()));

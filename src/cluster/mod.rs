@@ -79,6 +79,8 @@ pub struct Secrets {
     pub rest_api: Secret,
     /// HAProxy's stats page, user `pgherd`.
     pub stats: Secret,
+    /// keepalived's, between the front doors; none without `haproxy.vip`.
+    pub vrrp: Option<Secret>,
     /// Those of `postgresql.users`, by name.
     pub users: BTreeMap<String, Secret>,
     /// While the passwords of `replicator` and `rewind` change.
@@ -105,6 +107,7 @@ impl Secrets {
             &self.rest_api,
             &self.stats,
         ];
+        values.extend(&self.vrrp);
         values.extend(self.users.values());
         values.extend(
             self.interim

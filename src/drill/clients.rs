@@ -60,8 +60,9 @@ pub struct Clients {
     cluster: Arc<Cluster>,
     remote: Arc<dyn Remote>,
     tls: Option<Arc<rustls::ClientConfig>>,
-    /// In the order in which they are tried; never empty.
+    /// In the order in which they are tried; never empty. One of them where `vip` leads to whichever has it.
     doors: Vec<HostName>,
+    vip: Option<Ipv4Addr>,
     /// One that is not here is reached through SSH.
     direct: RwLock<Ways>,
 }
@@ -87,13 +88,19 @@ impl Clients {
                 "the inventory has no HAProxy",
             ));
         }
-        let clients = Self {
+        let vip = cluster.inventory.haproxy.vip;
+        let mut clients = Self {
             cluster,
             remote,
             tls,
             doors,
+            vip,
             direct: RwLock::default(),
         };
+        clients.vip = clients.try_out_vip().await;
+        if clients.vip.is_some() {
+            clients.doors.truncate(1);
+        }
         let members = clients.members();
         let targets = [Target::Write, Target::Read]
             .into_iter()
@@ -114,12 +121,23 @@ impl Clients {
         Ok(clients)
     }
 
+    /// `haproxy.vip`, if it leads somewhere from here.
+    async fn try_out_vip(&self) -> Option<Ipv4Addr> {
+        let vip = self.vip?;
+        let door = self.doors.first()?;
+        let tried = timeout(TRIAL, self.connect(&Target::Write, door, Some(vip))).await;
+        matches!(tried, Ok(Ok(_))).then_some(vip)
+    }
+
     /// Goes on at the addresses that hosts have now.
     pub fn reroute(&self, machines: &[Machine]) {
         let moved = self
             .ways()
             .into_iter()
             .map(|(way, address)| {
+                if Some(address) == self.vip {
+                    return (way, address);
+                }
                 let candidates = addresses(&way.1, machines);
                 let stays = candidates.is_empty() || candidates.contains(&address);
                 let now = if stays { address } else { candidates[0] };
@@ -221,7 +239,12 @@ impl Clients {
         host: &HostName,
         machines: &[Machine],
     ) -> Option<Ipv4Addr> {
-        for address in addresses(host, machines) {
+        let of_door = self.vip.filter(|_| !matches!(target, Target::Member(_)));
+        let candidates = match of_door {
+            Some(vip) => vec![vip],
+            None => addresses(host, machines),
+        };
+        for address in candidates {
             if let Ok(Ok(_)) = timeout(TRIAL, self.connect(target, host, Some(address))).await {
                 return Some(address);
             }

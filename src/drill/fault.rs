@@ -10,10 +10,10 @@ use crate::{
     error::{Code, Error, Result},
     execute::space,
     http::Http,
-    inventory::{HostName, Patroni, Role},
+    inventory::{HostName, Inventory, Role},
     provider::{Machine, Provider},
     remote::{Remote, Script},
-    services::postgres::patroni,
+    services::{keepalived, postgres::patroni},
     switchover::{self, Handover},
 };
 
@@ -55,6 +55,11 @@ impl Fault {
         let hosts = match scenario {
             Scenario::EtcdDown => with_role(Role::Etcd),
             Scenario::HaproxyRestart => with_role(Role::Haproxy),
+            Scenario::HaproxyDown => {
+                let holder = keepalived::holder(&tools.cluster, tools.remote.as_ref()).await;
+                let doors: Vec<HostName> = with_role(Role::Haproxy);
+                holder.or(doors.into_iter().next()).into_iter().collect()
+            }
             Scenario::Watch => Vec::new(),
             Scenario::ReplicaDown => {
                 let survey = patroni::survey(&tools.http, &tools.cluster).await;
@@ -82,11 +87,11 @@ impl Fault {
     }
 
     /// Seconds that writes may be refused by what the timing settings say.
-    pub fn bound(&self, patroni: &Patroni) -> f64 {
-        let bound = self.scenario.bound(patroni);
+    pub fn bound(&self, inventory: &Inventory) -> f64 {
+        let bound = self.scenario.bound(inventory);
         match self.lag {
             // Commits wait for a standby that hears nothing.
-            Some(lag) if patroni.synchronous => bound + lag.as_secs_f64(),
+            Some(lag) if inventory.patroni.synchronous => bound + lag.as_secs_f64(),
             _ => bound,
         }
     }
@@ -133,7 +138,14 @@ impl Fault {
                 self.everywhere(tools, "systemctl restart haproxy", ORDER)
                     .await
             }
-            Scenario::CrashHost => {
+            Scenario::HaproxyDown if !tools.provider.can_crash() => {
+                // Stopped after that, so that systemd does not start them again.
+                let kill = of_front_doors(tools, "kill -s KILL");
+                let stop = of_front_doors(tools, "stop");
+                let line = format!("{kill}; {stop}");
+                self.everywhere(tools, &line, ORDER).await
+            }
+            Scenario::CrashHost | Scenario::HaproxyDown => {
                 for machine in self.machines(machines) {
                     tools.provider.crash(machine).await?;
                 }
@@ -161,12 +173,16 @@ impl Fault {
                 self.everywhere(tools, "systemctl start haproxy", START)
                     .await
             }
-            Scenario::CrashHost | Scenario::IsolateLeader => {
+            Scenario::HaproxyDown if !tools.provider.can_crash() => {
+                let start = of_front_doors(tools, "start");
+                self.everywhere(tools, &start, START).await
+            }
+            Scenario::CrashHost | Scenario::HaproxyDown | Scenario::IsolateLeader => {
                 for machine in self.machines(machines) {
-                    if self.scenario == Scenario::CrashHost {
-                        tools.provider.revive(machine).await?;
-                    } else {
+                    if self.scenario == Scenario::IsolateLeader {
                         tools.provider.rejoin(machine).await?;
+                    } else {
+                        tools.provider.revive(machine).await?;
                     }
                     // SSH still has its connection to what was there before.
                     tools.remote.forget(&machine.host).await;
@@ -211,4 +227,12 @@ impl Fault {
             count => Err(Error::several(format!("{count} hosts failed"), failures)),
         }
     }
+}
+
+/// The command that tells systemd `verb` about all units of a front door.
+fn of_front_doors(tools: &Tools<'_>, verb: &str) -> String {
+    let has = |role: &Role| tools.cluster.with_role(*role).next().is_some();
+    let roles = [Role::Haproxy, Role::Keepalived].into_iter().filter(has);
+    let units: Vec<&str> = roles.map(Role::unit).collect();
+    format!("systemctl {verb} {}", units.join(" "))
 }

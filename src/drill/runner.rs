@@ -133,7 +133,7 @@ impl Runner<'_> {
             hosts: fault.hosts.iter().map(ToString::to_string).collect(),
             begun,
             route: clients.route(),
-            bound: fault.bound(&self.tools.cluster.inventory.patroni),
+            bound: fault.bound(&self.tools.cluster.inventory),
             hold: self.held(&times, &recording),
             failures,
             samples: samples(&recording),
@@ -253,7 +253,7 @@ impl Runner<'_> {
         fault.inject(&self.tools, self.machines).await?;
         let scenario = fault.scenario;
         let patroni = &self.tools.cluster.inventory.patroni;
-        let bound = Duration::from_secs_f64(fault.bound(patroni));
+        let bound = Duration::from_secs_f64(fault.bound(&self.tools.cluster.inventory));
         if !lifts(scenario) {
             let newer = scenario.moves_leader().then_some(before.timeline).flatten();
             times.whole = self.until_whole(Some(load), newer).await;
@@ -274,6 +274,8 @@ impl Runner<'_> {
         // The leader may stay. This is long enough for a leader that steps down.
         let long_enough = match scenario {
             Scenario::EtcdDown => patroni.ttl + patroni.loop_wait,
+            // Clients that time out have done so twice.
+            Scenario::HaproxyDown => 12,
             _ => patroni.loop_wait + 5,
         };
         self.pause(Duration::from_secs(long_enough.into())).await
@@ -414,6 +416,7 @@ fn lifts(scenario: Scenario) -> bool {
         | Scenario::KillLeader
         | Scenario::Watch => false,
         Scenario::ReplicaDown
+        | Scenario::HaproxyDown
         | Scenario::EtcdDown
         | Scenario::StopLeader
         | Scenario::CrashHost

@@ -60,7 +60,7 @@ choice! { CpuCredits is "a kind of CPU credits": Standard = "standard", Unlimite
 choice! { Connect is "a way to connect": Public = "public", Private = "private" }
 choice! { PgSource is "a source of PostgreSQL": Distro = "distro", Pgdg = "pgdg" }
 choice! { PatroniSource is "a source of Patroni": Pypi = "pypi", Distro = "distro" }
-choice! { Role is "a role", &Role::ALL }
+choice! { Role is "a role", Role::GIVEN }
 
 /// A choice in the JSON Schema.
 pub(super) struct OneOf<T>(PhantomData<T>);

@@ -37,6 +37,7 @@ pub fn json_schema() -> Value {
 /// What holds for a kind of provider alone.
 fn of_kind(kind: ProviderKind, keys: &Value) -> Value {
     let mut provider = not_of(kind, &keys["properties"]["provider"]);
+    let haproxy = not_of(kind, &keys["properties"]["haproxy"]);
     let mut hosts = json!({
         "properties": not_of(kind, &keys["properties"]["hosts"]["additionalProperties"]),
     });
@@ -49,6 +50,13 @@ fn of_kind(kind: ProviderKind, keys: &Value) -> Value {
         }
         ProviderKind::Existing => hosts["required"] = json!(["address"]),
     }
+    let mut then = json!({
+        "provider": {"properties": provider},
+        "hosts": {"additionalProperties": hosts},
+    });
+    if !haproxy.is_empty() {
+        then["haproxy"] = json!({"properties": haproxy});
+    }
     json!({
         "if": {
             "properties": {"provider": {
@@ -57,10 +65,7 @@ fn of_kind(kind: ProviderKind, keys: &Value) -> Value {
             }},
             "required": ["provider"],
         },
-        "then": {"properties": {
-            "provider": {"properties": provider},
-            "hosts": {"additionalProperties": hosts},
-        }},
+        "then": {"properties": then},
     })
 }
 

@@ -146,6 +146,7 @@ impl Inventory {
             When::PatroniFromDistro => self.patroni.source == PatroniSource::Distro,
             When::Pgdg => self.postgresql.source == PgSource::Pgdg,
             When::Ec2 => matches!(self.provider, Provider::Aws(_)),
+            When::Vip => self.haproxy.vip.is_some(),
         }
     }
 
@@ -445,6 +446,8 @@ pub struct Haproxy {
     /// How many connections one client's address may have on each of the two ports; `None` for four
     /// fifths of what PostgreSQL takes.
     pub connections_per_source: Option<u32>,
+    /// The address that one of the front doors has, whichever.
+    pub vip: Option<Ipv4Addr>,
 }
 
 /// What it is where the inventory says nothing of it.
@@ -455,6 +458,7 @@ impl Default for Haproxy {
             read_port: limits::READ_PORT.default,
             stats_port: limits::STATS_PORT.default,
             connections_per_source: None,
+            vip: None,
         }
     }
 }

@@ -41,6 +41,10 @@ pub(super) type Number = Placed<i64>;
 
 const AWS: [&str; 1] = [ProviderKind::Aws.as_str()];
 const DOCKER: [&str; 1] = [ProviderKind::Docker.as_str()];
+const WITHOUT_CLOUD: [&str; 2] = [
+    ProviderKind::Docker.as_str(),
+    ProviderKind::Existing.as_str(),
+];
 const WITH_IMAGES: [&str; 2] = [ProviderKind::Docker.as_str(), ProviderKind::Aws.as_str()];
 
 /// The keys of a section that are written, each with its place.
@@ -334,6 +338,14 @@ pub(super) struct Haproxy {
         extend("x-default" = "4/5 of the connections that PostgreSQL has for clients (77 with its default `max_connections` of 100)")
     )]
     pub(super) connections_per_source: Option<Number>,
+    /// An address that moves between the hosts with the role `haproxy`, of which there are two or more. It is
+    /// in their network, and no host's. keepalived keeps it on a host whose HAProxy leads to the leader
+    /// ([front-doors.md](front-doors.md)).
+    #[schemars(
+        transform = limits::ADDRESS,
+        extend("x-kinds" = WITHOUT_CLOUD, "x-default" = "none; clients name every front door")
+    )]
+    pub(super) vip: Option<Word>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

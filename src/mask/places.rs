@@ -92,6 +92,8 @@ fn haproxy_login(line: &str) -> Option<String> {
             let login = line.find(login)?;
             login + line[login..].find(':')? + 1
         }
+        // keepalived's.
+        ["auth_pass", password, ..] => line.find(password)?,
         ["user", _, "password" | "insecure-password", ..] => {
             let word = line.find("password")?;
             word + "password".len() + 1

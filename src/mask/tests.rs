@@ -15,6 +15,7 @@ fn secrets(value: &str) -> Secrets {
         rewind: Secret::new("rewind-password"),
         rest_api: Secret::new("rest-password"),
         stats: Secret::new("stats-password"),
+        vrrp: None,
         users: std::collections::BTreeMap::new(),
         interim: None,
     }

@@ -1,5 +1,7 @@
 //! The variables of templates: the cluster as plain values.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Map, Value, json};
 
 use super::files;
@@ -12,6 +14,7 @@ use crate::{
     contract,
     error::{Code, Error, Result},
     inventory::{PgVersion, Postgresql, Role},
+    secret::Secret,
     services,
 };
 
@@ -112,6 +115,8 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "maxconn": 2 * most + 100,
             "sources": sources(cluster),
             "own_sources": own_sources(cluster),
+            "vip": inventory.haproxy.vip,
+            "router_id": inventory.haproxy.vip.map(router_id),
             "connections_per_source": inventory
                 .haproxy
                 .connections_per_source
@@ -135,6 +140,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "rewind": rewind.1.expose(),
             "rest_api": secrets.rest_api.expose(),
             "stats": secrets.stats.expose(),
+            "vrrp": secrets.vrrp.as_ref().map(Secret::expose),
         },
     });
     match context {
@@ -162,6 +168,12 @@ pub(super) fn of_host(
         (_, false) => Value::Null,
     };
     context.insert("node".into(), this);
+    let doors = cluster.with_role(Role::Haproxy);
+    let others: Vec<Value> = doors
+        .filter(|door| door.name != node.name)
+        .map(host)
+        .collect();
+    context["haproxy"]["others"] = others.into();
     let major = match (node.postgresql, cluster.inventory.postgresql.version) {
         (Some(major), _) | (None, PgVersion::Major(major)) => major.to_string(),
         // Only a plan comes here before the host has said which.
@@ -206,6 +218,11 @@ fn host(node: &Node) -> Value {
     })
 }
 
+/// VRRP's number of the group of hosts that share an address; 1 to 255.
+fn router_id(vip: Ipv4Addr) -> u8 {
+    vip.octets()[3].max(1)
+}
+
 fn networks(cluster: &Cluster) -> Vec<String> {
     let allow = &cluster.inventory.postgresql.allow;
     allow.iter().map(ToString::to_string).collect()
@@ -221,6 +238,8 @@ fn sources(cluster: &Cluster) -> Vec<String> {
     let hosts = cluster.nodes.values().map(|node| node.address.to_string());
     let mut sources = vec!["127.0.0.0/8".to_owned()];
     sources.extend(hosts);
+    // A program on a front door that connects to the address comes from there.
+    sources.extend(cluster.inventory.haproxy.vip.map(|vip| vip.to_string()));
     sources.extend(networks(cluster));
     sources
 }

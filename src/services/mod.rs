@@ -12,6 +12,7 @@ mod exercise;
 pub mod file;
 pub mod haproxy;
 pub(crate) mod health;
+pub(crate) mod keepalived;
 pub mod port;
 pub mod postgres;
 mod service;
@@ -27,6 +28,7 @@ macro_rules! table {
             Postgres = postgres,
             Etcd = etcd,
             Haproxy = haproxy,
+            Keepalived = keepalived,
             #[cfg(test)]
             Exercise = exercise,
         }
@@ -49,7 +51,7 @@ macro_rules! roles {
                 [$($(#[$attribute])* Role::$role,)*];
 
             /// What the service says of itself.
-            pub fn service(self) -> &'static Service {
+            pub const fn service(self) -> &'static Service {
                 match self {
                     $($(#[$attribute])* Role::$role => &$folder::SERVICE,)*
                 }
@@ -59,7 +61,24 @@ macro_rules! roles {
 }
 table!(roles);
 
+/// The roles that an inventory gives, and how many they are.
+const GIVEN: ([Role; Role::ALL.len()], usize) = {
+    let (mut given, mut count, mut at) = (Role::ALL, 0, 0);
+    while at < Role::ALL.len() {
+        if Role::ALL[at].service().follows.is_none() {
+            given[count] = Role::ALL[at];
+            count += 1;
+        }
+        at += 1;
+    }
+    (given, count)
+};
+
 impl Role {
+    /// Those that an inventory gives to hosts. Hosts have the others by what else it says
+    /// ([`Service::follows`]).
+    pub const GIVEN: &'static [Role] = GIVEN.0.split_at(GIVEN.1).0;
+
     /// Its word in the inventory.
     pub fn as_str(self) -> &'static str {
         self.service().name

@@ -18,6 +18,8 @@ pub struct Service {
     /// As messages call it: `HAProxy`.
     pub title: &'static str,
     pub unit: Unit,
+    /// The role with whose hosts it comes, and when; `None` for one that the inventory gives.
+    pub follows: Option<(Role, When)>,
     /// How many hosts have it.
     pub hosts: Hosts,
     /// Its place among services: what others need comes first, and has its files written first.
@@ -75,6 +77,7 @@ impl Service {
             name,
             title: name,
             unit,
+            follows: None,
             hosts: Hosts::Any,
             rank: 9,
             keeps_names: false,
@@ -195,6 +198,8 @@ pub enum When {
     Pgdg,
     /// On instances of EC2 that pgherd launches.
     Ec2,
+    /// While an address moves between the front doors (`haproxy.vip`).
+    Vip,
 }
 
 /// What stands for PostgreSQL's major version at the end of a package's name.

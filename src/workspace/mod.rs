@@ -299,6 +299,7 @@ impl Workspace {
     fn wanted_secrets(&self) -> secrets::Wanted<'_> {
         let postgresql = &self.inventory.postgresql;
         secrets::Wanted {
+            vip: self.inventory.haproxy.vip.is_some(),
             users: postgresql.users.keys().map(String::as_str).collect(),
             file: self.inventory.secrets.file.as_deref(),
             variable: &|name| std::env::var_os(name),

@@ -71,6 +71,8 @@ const NOT_SAID: [(&str, &[&str]); 8] = [
             "patroni-timing",
             "patroni-timing-against-the-default",
             "user-a-member-of-itself",
+            "vip-of-a-host",
+            "vip-outside-the-subnet",
         ],
     ),
     (
@@ -89,7 +91,7 @@ const NOT_SAID: [(&str, &[&str]); 8] = [
         "it counts the hosts that have a role; a schema counts in lists, not in maps",
         &[
             "etcd-on-two-hosts",
-            "haproxy-twice",
+            "vip-with-one-front-door",
             "no-etcd-host",
             "no-haproxy-host",
             "no-postgres-host",

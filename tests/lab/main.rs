@@ -9,6 +9,7 @@
 mod addresses;
 mod bring_up;
 mod by_hand;
+mod doors;
 mod drills;
 mod etcd_members;
 mod existing;

@@ -72,6 +72,7 @@ hosts: { node1: { roles: [postgres, etcd, haproxy] } }
             rewind: Secret::new("rewind-s3cret"),
             rest_api: Secret::new("rest-s3cret"),
             stats: Secret::new("stats-s3cret"),
+            vrrp: None,
             users: BTreeMap::new(),
             interim: None,
         },

@@ -9,6 +9,7 @@ use std::{
 use pgherd::{
     cluster::Cluster,
     inventory::{Inventory, PatroniSource, Role},
+    secret::Secret,
 };
 
 use crate::fixture::{HOSTS, cluster, pem, rendered};
@@ -81,6 +82,22 @@ fn golden_tls() {
     golden("tls", &cluster(&HOSTS, true));
 }
 
+/// Two front doors, and an address that moves between them.
+#[test]
+fn golden_front_doors() {
+    let door: &[Role] = &[Role::Haproxy, Role::Keepalived];
+    let hosts: [(&str, [u8; 4], &[Role]); 4] = [
+        ("db1", [192, 0, 2, 1], &[Role::Postgres, Role::Etcd]),
+        ("db2", [192, 0, 2, 2], &[Role::Postgres]),
+        ("door1", [192, 0, 2, 21], door),
+        ("door2", [192, 0, 2, 22], door),
+    ];
+    let mut cluster = cluster(&hosts, true);
+    cluster.inventory.haproxy.vip = Some([192, 0, 2, 100].into());
+    cluster.secrets.vrrp = Some(Secret::new("vrrps3cr"));
+    golden("front-doors", &cluster);
+}
+
 #[test]
 fn golden_plain() {
     golden("plain", &cluster(&HOSTS, false));
@@ -124,7 +141,7 @@ fn golden_combined() {
 /// A host that pgherd launches on EC2, of an architecture that etcd 3.4 wants to be told of.
 #[test]
 fn golden_graviton() {
-    let mut cluster = cluster(&[("db1", [10, 0, 0, 1], &Role::ALL)], true);
+    let mut cluster = cluster(&[("db1", [10, 0, 0, 1], Role::GIVEN)], true);
     let text = "cluster: pg\nprovider: { kind: aws, region: eu-central-1 }\nhosts:\n  \
                 db1: { roles: [postgres, etcd, haproxy] }\n";
     let inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();

@@ -1,10 +1,11 @@
 //! Any value survives each template exactly, read back by a parser of its format, or is refused.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, net::Ipv4Addr};
 
 use pgherd::{
     cluster::{Cluster, Secrets},
     error::Kind,
+    inventory::Role,
     mask,
     render::{self, Files},
     secret::Secret,
@@ -188,4 +189,42 @@ fn python_reads_the_same() {
     let output = python(&code).unwrap();
     let read: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(read, yaml(text));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+
+    /// The address that moves, as the three read it who must agree on it: keepalived, its unit's script, and HAProxy.
+    #[test]
+    fn any_vip_survives(vip in any::<[u8; 4]>(), password in "[A-Za-z0-9]{1,8}") {
+        let vip = Ipv4Addr::from(vip);
+        let door: &[Role] = &[Role::Haproxy, Role::Keepalived];
+        let hosts: [(&str, [u8; 4], &[Role]); 3] = [
+            ("db", [192, 0, 2, 1], &[Role::Postgres, Role::Etcd]),
+            ("door1", [192, 0, 2, 21], door),
+            ("door2", [192, 0, 2, 22], door),
+        ];
+        let mut cluster = cluster(&hosts, true);
+        cluster.inventory.haproxy.vip = Some(vip);
+        cluster.inventory.postgresql.allow = vec!["10.0.0.0/8".parse().unwrap()];
+        cluster.secrets.vrrp = Some(Secret::new(password.clone()));
+        let files = rendered(&cluster);
+        for (host, other) in [("door1", "192.0.2.22"), ("door2", "192.0.2.21")] {
+            let config = &file(&files, host, "/etc/keepalived/keepalived.conf").content;
+            let words: Vec<&str> = config.split_whitespace().collect();
+            let after = |key: &str| words.iter().position(|it| *it == key).map(|at| words[at + 1..].to_vec());
+            let addresses = after("virtual_ipaddress").unwrap();
+            prop_assert_eq!(&addresses[..3], &["{", &format!("{vip}/32"), "}"]);
+            prop_assert_eq!(after("auth_pass").unwrap()[0], password.as_str());
+            prop_assert_eq!(&after("unicast_peer").unwrap()[..3], &["{", other, "}"]);
+            let id: u8 = after("virtual_router_id").unwrap()[0].parse().unwrap();
+            prop_assert!(id > 0);
+            let script = &file(&files, host, "/etc/pgherd/vip").content;
+            let line = format!("\nvip={vip}\n");
+            prop_assert!(script.contains(&line));
+            let haproxy = &file(&files, host, "/etc/haproxy/haproxy.cfg").content;
+            let source = format!("acl client_allowed src {vip}\n");
+            prop_assert!(haproxy.contains(&source));
+        }
+    }
 }

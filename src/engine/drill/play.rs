@@ -19,6 +19,7 @@ use crate::{
         taken::{Leftovers, Taken},
     },
     error::{Code, Error, Result},
+    inventory::Role,
     plan::how_to_resume,
     services::postgres::patroni,
 };
@@ -120,6 +121,7 @@ async fn play(
 
 /// The scenarios that this provider can play; an error when the one that was asked for is not.
 fn possible(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> {
+    let scenarios = &with_front_doors(context, scenarios)?;
     let (cannot, can): (Vec<Scenario>, Vec<Scenario>) = scenarios
         .iter()
         .partition(|scenario| !can_be_played(**scenario, context.provider.as_ref()));
@@ -139,6 +141,24 @@ fn possible(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> 
         ));
     }
     Ok(can)
+}
+
+/// Leaves `haproxy-down` out where clients have no other front door; an error when only that was asked for.
+fn with_front_doors(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> {
+    if context.inventory.with_role(Role::Haproxy).nth(1).is_some() {
+        return Ok(scenarios.to_vec());
+    }
+    let others = scenarios.iter().copied();
+    let others: Vec<Scenario> = others.filter(|it| *it != Scenario::HaproxyDown).collect();
+    if others.is_empty() {
+        return Err(Error::new(
+            Code::Unsupported,
+            "haproxy-down needs two hosts with the role haproxy",
+        )
+        .cause("there is one, so that clients would have nowhere to go")
+        .hint("see what it costs to restart it: pgherd drill haproxy-restart"));
+    }
+    Ok(others)
 }
 
 /// What stands before a drill: a proof, and somebody's word.

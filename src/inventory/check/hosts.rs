@@ -103,7 +103,7 @@ fn host_name(name: &Word) -> Result<HostName, Problem> {
 }
 
 fn roles(problems: &mut Problems, name: &Word, host: Option<&schema::Host>) -> Vec<Role> {
-    let all = Role::ALL.map(Role::as_str);
+    let all = Role::GIVEN.iter().map(|role| role.as_str());
     let Some(written) = host.and_then(|host| host.roles.as_ref()) else {
         problems.add(
             Problem::new(
@@ -112,7 +112,7 @@ fn roles(problems: &mut Problems, name: &Word, host: Option<&schema::Host>) -> V
             )
             .hint(format!(
                 "add `roles:` with at least one of {}",
-                alternatives(all)
+                alternatives(all.clone())
             )),
         );
         return Vec::new();

@@ -24,6 +24,7 @@ pub(crate) mod parameters;
 mod ports;
 pub(super) mod postgresql;
 mod provider;
+mod vip;
 
 pub(crate) use parameters::memory_in_kib;
 
@@ -62,7 +63,7 @@ pub(super) fn inventory(
         }
     };
     let mut provider = provider::check(problems, &start, &document);
-    let hosts = hosts::check(problems, source, &start, document.hosts.as_ref());
+    let mut hosts = hosts::check(problems, source, &start, document.hosts.as_ref());
     let ssh = ssh(problems, source, document.ssh.as_ref());
     let postgresql = postgresql::check(problems, source, document.postgresql.as_ref());
     let patroni = patroni(problems, document.patroni.as_ref());
@@ -80,10 +81,14 @@ pub(super) fn inventory(
             .and_then(|file| problems.keep(files::secrets(source.path, file))),
     };
 
+    if let (Some(provider), Some(haproxy)) = (&mut provider, &document.haproxy) {
+        vip::check(problems, provider, haproxy, &document, &hosts);
+    }
     if let (Some(provider), Some(written)) = (&mut provider, &document.hosts) {
         hosts::check_addresses(problems, provider, document.provider.as_ref(), written);
     }
     if problems.0.is_empty() {
+        vip::follow(&mut hosts, &haproxy);
         ports::check(problems, &document, &hosts, &ssh, &postgresql, &haproxy);
     }
     match (cluster, provider) {
@@ -340,6 +345,10 @@ fn haproxy(problems: &mut Problems, written: Option<&schema::Haproxy>) -> Haprox
         read_port: ports::port(problems, written.read_port.as_ref(), limits::READ_PORT),
         stats_port: ports::port(problems, written.stats_port.as_ref(), limits::STATS_PORT),
         connections_per_source: connections(problems, written.connections_per_source.as_ref()),
+        vip: written
+            .vip
+            .as_ref()
+            .and_then(|word| problems.keep(net::host_address(word))),
     }
 }
 

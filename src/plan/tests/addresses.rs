@@ -1,6 +1,6 @@
 //! Hosts with changed addresses: which services learn of it, and in which order.
 
-use super::world::{FIVE, SHARED, World, step};
+use super::world::{FIVE, SHARED, World, says, step};
 use crate::plan::{Action, Step};
 
 #[test]
@@ -109,6 +109,35 @@ fn the_only_etcd_is_found_again_by_the_leader_first() {
             }
         }
     }
+}
+
+#[test]
+fn keepalived_comes_with_the_address_and_goes_with_the_cluster() {
+    let doors = format!("{FIVE}  door2: {{ roles: [haproxy], address: 192.0.2.6 }}\n");
+    let mut world = World::bare(&doors);
+    world.wants("haproxy: { vip: 192.0.2.100 }", &doors);
+    let plan = world.plan();
+    for door in ["haproxy", "door2"] {
+        let step = |name| step(&plan, door, name);
+        assert!(says(
+            step("configure-keepalived"),
+            "/etc/keepalived/keepalived.conf"
+        ));
+        assert!(says(
+            step("start-keepalived"),
+            "systemctl start --no-block keepalived"
+        ));
+        assert!(!step("await-keepalived").after.is_empty());
+    }
+    let of_others = plan
+        .steps
+        .iter()
+        .filter(|it| it.units.contains(&"keepalived"));
+    assert!(
+        of_others
+            .clone()
+            .all(|it| ["haproxy", "door2"].contains(&it.host.as_str()))
+    );
 }
 
 /// A front door that is not held would send the clients of a leader away that goes on.

@@ -336,6 +336,7 @@ pub(crate) fn cluster(extra: &str, hosts: &str) -> Cluster {
             rewind: Secret::new("rewind-s3cret"),
             rest_api: Secret::new("rest-s3cret"),
             stats: Secret::new("stats-s3cret"),
+            vrrp: Some(Secret::new("vrrps3cr")),
             users: BTreeMap::new(),
             interim: None,
         },

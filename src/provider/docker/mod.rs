@@ -118,6 +118,7 @@ impl DockerProvider {
             id: None,
             subnet: self.settings.subnet,
             fixed: &self.fixed,
+            vip: self.inventory.haproxy.vip,
         }
     }
 
@@ -487,6 +488,7 @@ impl DockerProvider {
             .await?
             .difference(&ours)
             .copied()
+            .chain(self.inventory.haproxy.vip)
             .collect();
         // A host that is stopped, and so is to be started, moves to where the inventory has it.
         let existing = found

@@ -33,6 +33,8 @@ pub(super) struct Desired<'a> {
     pub(super) id: Option<&'a str>,
     pub(super) subnet: Option<Ipv4Net>,
     pub(super) fixed: &'a IndexMap<HostName, Ipv4Addr>,
+    /// No host may have it.
+    pub(super) vip: Option<Ipv4Addr>,
 }
 
 impl Desired<'_> {

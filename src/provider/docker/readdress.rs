@@ -42,8 +42,8 @@ pub(super) fn moves<'a>(
         .filter(|(_, address)| stays(*address))
         .collect();
     let gateway = subnet::gateway(subnet, desired.fixed)?;
-    let nobody = BTreeSet::new();
-    let assigned = subnet::assign(subnet, gateway, hosts, desired.fixed, &existing, &nobody)?;
+    let vip = BTreeSet::from_iter(desired.vip);
+    let assigned = subnet::assign(subnet, gateway, hosts, desired.fixed, &existing, &vip)?;
     Ok(assigned
         .into_iter()
         .filter(|(host, to)| {
@@ -215,6 +215,7 @@ mod tests {
             id: None,
             subnet: subnet.map(|it| it.parse().unwrap()),
             fixed: &fixed,
+            vip: None,
         };
         let machines: Vec<Machine> = at.iter().map(|(h, a)| machine(h, *a)).collect();
         let hosts: Vec<HostName> = machines.iter().map(|it| it.host.clone()).collect();

@@ -220,6 +220,7 @@ fn what(scenario: Scenario) -> &'static str {
     match scenario {
         Scenario::Switchover => "The leadership was handed over as planned.",
         Scenario::HaproxyRestart => "HAProxy was restarted.",
+        Scenario::HaproxyDown => "The host of a front door died.",
         Scenario::ReplicaDown => "Patroni was stopped on a replica.",
         Scenario::EtcdDown => "etcd was stopped on all of its hosts.",
         Scenario::StopLeader => "Patroni was stopped cleanly on the leader.",

@@ -9,7 +9,7 @@ use std::{fmt, path::Path};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_yaml::{Location, Spanned};
 
-use super::{CLUSTER_ID, KEYS, files};
+use super::{CLUSTER_ID, KEYS, VRRP, VRRP_LENGTH, files};
 use crate::{
     error::{Code, Error, Result},
     secret::Secret,
@@ -55,6 +55,10 @@ pub(super) fn check(key: &Key, text: &str) -> Result<(), &'static str> {
     }
     if *key == Key::Own(CLUSTER_ID) && !is_identifier(text) {
         return Err("takes up to 64 letters, digits and hyphens");
+    }
+    let word = || text.len() <= VRRP_LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    if *key == Key::Own(VRRP) && !word() {
+        return Err("takes up to 8 letters and digits");
     }
     Ok(())
 }

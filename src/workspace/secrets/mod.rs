@@ -22,20 +22,33 @@ const REPLICATION: &str = "replication";
 const REWIND: &str = "rewind";
 const REST_API: &str = "rest_api";
 const STATS: &str = "stats";
+const VRRP: &str = "vrrp";
 
 /// In the order in which they are written.
-const KEYS: [&str; 6] = [CLUSTER_ID, SUPERUSER, REPLICATION, REWIND, REST_API, STATS];
+const KEYS: [&str; 7] = [
+    CLUSTER_ID,
+    SUPERUSER,
+    REPLICATION,
+    REWIND,
+    REST_API,
+    STATS,
+    VRRP,
+];
 
 /// How the names of variables begin that hold a password.
 const VARIABLES: &str = "PGHERD_SECRET_";
 
 const PASSWORD_CHARS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const PASSWORD_LENGTH: usize = 32;
+/// Of a password of VRRP 2, which has no room for more.
+const VRRP_LENGTH: usize = 8;
 
 /// What is wanted, and where a user may have put it.
 pub(super) struct Wanted<'a> {
     /// The names of `postgresql.users`.
     pub users: Vec<&'a str>,
+    /// Whether there is a `haproxy.vip`.
+    pub vip: bool,
     /// `secrets.file`.
     pub file: Option<&'a Path>,
     /// The environment.
@@ -44,7 +57,8 @@ pub(super) struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn keys(&self) -> impl Iterator<Item = Key> {
-        let own = KEYS.iter().copied().map(Key::Own);
+        let own = KEYS.iter().copied().filter(|key| self.vip || *key != VRRP);
+        let own = own.map(Key::Own);
         own.chain(self.users.iter().map(|name| Key::User((*name).to_owned())))
     }
 
@@ -205,7 +219,7 @@ fn split(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<Key>, Vec<Key>)> {
 
 /// A password for a role that only stands in for another.
 pub(super) fn temporary() -> Result<Secret> {
-    password().map(Secret::new)
+    password(PASSWORD_LENGTH).map(Secret::new)
 }
 
 fn make(key: Key) -> Result<(Key, Secret)> {
@@ -214,17 +228,18 @@ fn make(key: Key) -> Result<(Key, Secret)> {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect(),
-        _ => password()?,
+        Key::Own(VRRP) => password(VRRP_LENGTH)?,
+        _ => password(PASSWORD_LENGTH)?,
     };
     Ok((key, Secret::new(value)))
 }
 
-fn password() -> Result<String> {
-    let mut password = String::with_capacity(PASSWORD_LENGTH);
-    while password.len() < PASSWORD_LENGTH {
+fn password(length: usize) -> Result<String> {
+    let mut password = String::with_capacity(length);
+    while password.len() < length {
         // Bytes beyond the last whole multiple of 62 would favour the first characters.
         let fair = random_bytes::<64>()?.into_iter().filter(|b| *b < 62 * 4);
-        let room = PASSWORD_LENGTH - password.len();
+        let room = length - password.len();
         password.extend(
             fair.take(room)
                 .map(|byte| char::from(PASSWORD_CHARS[usize::from(byte) % 62])),
@@ -270,6 +285,7 @@ fn assemble(path: &Path, values: &Values) -> Result<Secrets> {
         rewind: get(REWIND)?,
         rest_api: get(REST_API)?,
         stats: get(STATS)?,
+        vrrp: get(VRRP).ok(),
         users: users.collect(),
         interim: None,
     })

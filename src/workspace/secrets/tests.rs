@@ -43,6 +43,7 @@ impl Place {
         variables: &[(&str, &str)],
     ) -> Result<Secrets> {
         let wanted = Wanted {
+            vip: false,
             users: users.to_vec(),
             file,
             variable: &|name| {

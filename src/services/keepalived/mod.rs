@@ -1,0 +1,62 @@
+//! keepalived, which keeps `haproxy.vip` at one of the front doors.
+//!
+//! No inventory gives a host this role: it follows from `haproxy.vip`.
+
+use std::time::Duration;
+
+use super::{
+    Effect, Role, Service, Visibility, Wait,
+    file::{Entry, command, config, template},
+    service::{Checker, Package, When, unit},
+};
+
+mod client;
+pub(crate) mod health;
+
+pub(crate) use client::holder;
+
+/// By it, the cluster's keepalived is known from somebody else's.
+const DROP_IN: &str = "/etc/systemd/system/keepalived.service.d/pgherd.conf";
+const CONFIG: &str = "/etc/keepalived/keepalived.conf";
+
+pub(super) const SERVICE: Service = Service {
+    title: "keepalived",
+    follows: Some((Role::Haproxy, When::Vip)),
+    rank: 3,
+    packages: &[Package::serving("keepalived").when(When::Vip)],
+    files: &[
+        // Root's alone to write: keepalived runs it as root.
+        command("/etc/pgherd/vip", template!("etc/pgherd/vip")),
+        config(
+            DROP_IN,
+            template!("etc/systemd/system/keepalived.service.d/pgherd.conf"),
+            Effect::Nothing,
+        ),
+        Entry {
+            mode: 0o600,
+            visibility: Visibility::Masked,
+            ..config(
+                CONFIG,
+                template!("etc/keepalived/keepalived.conf"),
+                Effect::Reload,
+            )
+        },
+    ],
+    mark: Some(DROP_IN),
+    checkers: &[Checker {
+        path: CONFIG,
+        // It ends itself by SIGTERM where all is well, which a shell calls 143.
+        command: "{ /etc/pgherd/vip interface && { keepalived -t -f $CANDIDATE || [ $? = 143 ]; }; }",
+        when: When::Always,
+    }],
+    folders: &["/etc/systemd/system/keepalived.service.d"],
+    // The options that it is started with.
+    reads: &["/etc/default/keepalived"],
+    taken_off: "clients may still use haproxy.vip, and no run would update the service that holds it",
+    wait: Some(Wait {
+        step: "await-keepalived",
+        why: "clients find the cluster at the address that it holds",
+        limit: Duration::from_secs(30),
+    }),
+    ..Service::new("keepalived", unit!("keepalived"), CONFIG)
+};

@@ -1,0 +1,121 @@
+//! Two front doors, and an address that moves between them.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use crate::support::{Lab, docker, prepared_image};
+
+const SUBNET: &str = "10.84.33";
+
+/// Two members with the only etcd on the first, and two front doors with the address.
+fn write(lab: &Lab, vip: &str) {
+    let text = format!(
+        "cluster: {}\nprovider: {{ kind: docker, image: \"{}\", subnet: {SUBNET}.0/24 }}\n\
+         haproxy: {{ write_port: {}, read_port: {}, stats_port: {}, vip: {SUBNET}.{vip} }}\n\
+         postgresql: {{ version: distro }}\n\
+         patroni: {{ synchronous: true, ttl: 20, loop_wait: 2, retry_timeout: 5 }}\nhosts:\n  \
+         db1: {{ roles: [postgres, etcd] }}\n  db2: {{ roles: [postgres] }}\n  \
+         door1: {{ roles: [haproxy] }}\n  door2: {{ roles: [haproxy] }}\n",
+        lab.name,
+        prepared_image(),
+        lab.write_port,
+        lab.read_port,
+        lab.read_port + 1,
+    );
+    fs::write(lab.inventory(), text).unwrap();
+}
+
+/// The hosts that have an address of the cluster's own.
+fn holders(lab: &Lab, vip: &str) -> Vec<&'static str> {
+    let line = format!("ip -4 -o address show to {SUBNET}.{vip}/32");
+    let mut doors = vec!["door1", "door2"];
+    doors.retain(|door| !lab.on(door, &line).trim().is_empty());
+    doors
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(15), "never: {what}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn an_address_moves_between_two_front_doors() {
+    let lab = Lab::new("doors", "");
+    write(&lab, "100");
+    let said = lab.expect(0, &["up", "--yes"]).stderr;
+    assert!(said.contains(&format!("psql -h {SUBNET}.100 -p")), "{said}");
+    let status = lab.json(&["status", "--json"]);
+    assert_eq!(status["vip"]["address"], format!("{SUBNET}.100"));
+    assert_eq!(status["vip"]["on"].as_array().unwrap().len(), 1);
+    assert_eq!(status["front_doors"].as_array().unwrap().len(), 2);
+    lab.expect(0, &["plan", "--check"]);
+
+    the_holders_host_dies(&lab);
+    a_killed_keepalived_leaves_no_second_address(&lab);
+    render_moves_it(&lab);
+
+    lab.expect(0, &["down", "--yes"]);
+    assert_eq!(lab.leftovers(), "");
+}
+
+/// Clients at the address feel no more than a few seconds, and no commit is missing.
+fn the_holders_host_dies(lab: &Lab) {
+    let holder = holders(lab, "100")[0];
+    let words = [
+        "drill",
+        "haproxy-down",
+        "--yes",
+        "--json",
+        "--max-outage",
+        "6s",
+    ];
+    let said = lab.run(&words);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.status.success(), "{text}");
+    let kept = lab.workspace().join("runs/latest/drill.json");
+    let document: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(kept).unwrap()).unwrap();
+    let drill = &document["drills"][0];
+    assert_eq!(drill["hosts"][0], holder);
+    assert_eq!(drill["measured"]["missing"], 0);
+    assert!(drill["measured"]["acknowledged"].as_u64() > Some(50));
+    let outage = drill["measured"]["write_outage"].as_f64().unwrap();
+    println!("haproxy-down: no writes for {outage:.2} s");
+    // The host that came back did not take it away from the other one.
+    assert_ne!(holders(lab, "100"), [holder]);
+    lab.expect(0, &["verify"]);
+}
+
+fn a_killed_keepalived_leaves_no_second_address(lab: &Lab) {
+    let holder = holders(lab, "100")[0];
+    lab.on(holder, "systemctl kill -s KILL keepalived");
+    until("the other one has it alone", || {
+        let now = holders(lab, "100");
+        now.len() == 1 && now[0] != holder
+    });
+    until("keepalived runs again", || {
+        let state = lab.on(holder, "systemctl is-active keepalived || true");
+        state.trim() == "active"
+    });
+}
+
+fn render_moves_it(lab: &Lab) {
+    write(lab, "101");
+    lab.expect(4, &["render", "--check"]);
+    lab.expect(0, &["render", "--yes"]);
+    assert_eq!(holders(lab, "101").len(), 1);
+    assert_eq!(holders(lab, "100"), [""; 0]);
+    // By a certificate that names it.
+    let asked = format!(
+        "PGPASSWORD=x psql 'host={SUBNET}.101 port={} user=nobody dbname=postgres sslmode=verify-full \
+         sslrootcert=/etc/pgherd/tls/postgres/ca.crt' -c 'select 1' 2>&1 || true",
+        lab.write_port
+    );
+    let said = docker(&["exec", &lab.container("db1"), "sh", "-c", &asked]);
+    assert!(said.contains("password authentication failed"), "{said}");
+}

@@ -398,10 +398,14 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
             role.as_str()
         ),
         why: role.service().taken_off,
-        instead: format!(
-            "give it the role again: {name}: {{ roles: [{}] }}",
-            words(&roles)
-        ),
+        instead: match role.service().follows {
+            // No inventory can give it: a host has it by a key.
+            Some(_) => "put haproxy.vip back into the inventory".to_owned(),
+            None => format!(
+                "give it the role again: {name}: {{ roles: [{}] }}",
+                words(&roles)
+            ),
+        },
     })
 }
 

@@ -140,6 +140,27 @@ fn keepalived_comes_with_the_address_and_goes_with_the_cluster() {
     );
 }
 
+#[test]
+fn the_address_is_not_taken_out_while_it_may_be_used() {
+    let doors = format!("{FIVE}  door2: {{ roles: [haproxy], address: 192.0.2.6 }}\n");
+    let mut world = World::settled(&doors);
+    let haproxy = world.unit("door2", "haproxy").clone();
+    let file = world.file("door2", "/etc/haproxy/haproxy.cfg").clone();
+    let facts = world.facts("door2");
+    facts.units.insert("keepalived".into(), haproxy);
+    let mark = "/etc/systemd/system/keepalived.service.d/pgherd.conf";
+    facts.files.insert(mark.into(), file);
+    let refusal = world.refusal();
+    assert!(
+        refusal.contains("door2 still has the role keepalived"),
+        "{refusal}"
+    );
+    assert!(
+        refusal.contains("put haproxy.vip back into the inventory"),
+        "{refusal}"
+    );
+}
+
 /// A front door that is not held would send the clients of a leader away that goes on.
 #[test]
 fn every_front_door_keeps_the_leader() {

@@ -16,7 +16,6 @@ use crate::{
     plan::{
         self, Found, Plan,
         membership::{self, Left},
-        retire,
     },
     prepared::Choice,
     provider::{Drifted, Preflight},
@@ -67,8 +66,7 @@ impl Preview {
 
     /// Members that are no longer in the inventory, and can be taken out.
     pub(crate) fn leaving(&self) -> impl Iterator<Item = &Left> {
-        let leaves = |left: &&Left| left.member && retire::can_leave(&left.roles);
-        self.hosts.left.iter().filter(leaves)
+        self.hosts.left.iter().filter(|left| left.member)
     }
 
     /// Hosts of which nobody can say yet what they need: they do not run, or do not let us in.

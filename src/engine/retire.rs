@@ -73,21 +73,6 @@ pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
     let Departures::Agreed(named) = &context.leaving else {
         return Ok(None);
     };
-    for host in named {
-        if context.inventory.hosts.contains_key(host) {
-            return Err(Error::new(
-                Code::InvalidArguments,
-                format!("--remove {host}: the inventory has this host"),
-            )
-            .left("nothing was changed")
-            .hint(format!(
-                "take the line of {host} out of the inventory first"
-            ))
-            .hint(format!(
-                "to make it anew under its name: pgherd replace {host}"
-            )));
-        }
-    }
     // What would be refused afterwards is refused before anybody leaves.
     let preview = context
         .preview(context.host_status().await?, Drifted::default())
@@ -96,6 +81,10 @@ pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
     let known = context.workspace.members()?;
     let mut leaving = Vec::new();
     for host in named {
+        if context.inventory.hosts.contains_key(host) {
+            loses_a_role(host, &preview.plan)?;
+            continue;
+        }
         match preview.hosts.left.iter().find(|left| left.name == *host) {
             Some(left) => leaving.push(as_known(left, &known)),
             None => context.operator.say(&format!(
@@ -124,6 +113,26 @@ pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
         )));
     }
     Retirement::begin(run, &leaving, false).await.map(Some)
+}
+
+/// A host that stays in the inventory can be named if etcd is taken off it, which the plan does.
+fn loses_a_role(host: &HostName, plan: &Plan) -> Result<()> {
+    let of_etcd = |name: &str| ["remove-etcd-member", "retire-etcd"].contains(&name);
+    let mut steps = plan.steps.iter();
+    if steps.any(|step| step.host == *host && of_etcd(step.name)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::InvalidArguments,
+        format!("--remove {host}: the inventory has this host"),
+    )
+    .left("nothing was changed")
+    .hint(format!(
+        "take the line of {host} out of the inventory first, or the role etcd if it is to leave etcd alone"
+    ))
+    .hint(format!(
+        "to make it anew under its name: pgherd replace {host}"
+    )))
 }
 
 /// Takes one host of the inventory out, so that a new one can take its name.

@@ -23,6 +23,9 @@ use crate::{
 /// The step that makes the files of a host itself, before those of its services.
 pub(super) const PREPARE: &str = "prepare";
 
+/// The step that has another Patroni take the place of the one that runs.
+pub(super) const ALONE: &str = "restart-patroni-alone";
+
 pub(super) use crate::render::PATRONI_CONFIG;
 
 /// A role on a host: as it was found, and as it should be.
@@ -321,7 +324,7 @@ pub(super) fn run_unit(
     let unit = names.name;
     let (name, verb, commands): (_, _, &[&str]) = match configured.turn {
         Turn::Leave => return None,
-        Turn::RestartPatroniAlone => ("restart-patroni-alone", "restart", &[RESTART_PATRONI_ALONE]),
+        Turn::RestartPatroniAlone => (ALONE, "restart", &[RESTART_PATRONI_ALONE]),
         Turn::Start if configured.stuck => (
             names.start,
             "restart",

@@ -36,7 +36,7 @@ const PURGE: &str = r#"if [ -n "$GO" ]; then
 fi"#;
 
 /// Takes away a file, what a cut-off write left beside it, and puts back what was in its place.
-const GIVE_BACK: &str = r#"give_back() {
+pub(super) const GIVE_BACK: &str = r#"give_back() {
   rm -f "$1".pgherd.?????? "$1.pgherd-candidate"
   if [ -e "/var/lib/pgherd/kept$1" ] || [ -L "/var/lib/pgherd/kept$1" ]; then
     rm -rf "$1.pgherd-kept"

@@ -142,7 +142,7 @@ struct Votes {
 }
 
 impl Votes {
-    fn of(view: &View, found: &Found, joins: &[Join<'_>]) -> Self {
+    fn of(cluster: &Cluster, view: &View, found: &Found, joins: &[Join<'_>]) -> Self {
         let mut votes = Self {
             all: 0,
             answer: Vec::new(),
@@ -155,7 +155,10 @@ impl Votes {
                 continue;
             };
             let joins = joins.iter().any(|join| join.node.name == host);
-            if joins {
+            // One whose host leaves is removed before any other comes in.
+            let leaves = !cluster.nodes.contains_key(&host) && found.leaving.include(&host);
+            if joins || leaves {
+                votes.all -= usize::from(leaves);
                 continue;
             }
             match found.facts.get(&host) {
@@ -188,7 +191,7 @@ pub(super) fn obstacles(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     let (Some(view), false) = (view(found), joins.is_empty()) else {
         return Vec::new();
     };
-    let votes = Votes::of(view, found, &joins);
+    let votes = Votes::of(cluster, view, found, &joins);
     let mut findings = Vec::new();
     findings.extend(strangers_data(cluster, view, found, &joins));
     findings.extend(unseen(found, &joins));
@@ -252,6 +255,10 @@ fn no_quorum(votes: &Votes, found: &Found, joins: &[Join<'_>]) -> Option<Finding
         .collect();
     let needed = majority(votes.all);
     let able = votes.able();
+    // Nobody stays: that is for those to say that leave.
+    if votes.all == 0 {
+        return None;
+    }
     if able < needed || (found.dcs.is_none() && votes.answer.len() >= needed) {
         return Some(Finding {
             what: format!(
@@ -330,7 +337,7 @@ pub(super) fn in_words(cluster: &Cluster, found: &Found) -> Vec<String> {
     let (Some(view), false) = (view(found), joins.is_empty()) else {
         return Vec::new();
     };
-    let votes = Votes::of(view, found, &joins);
+    let votes = Votes::of(cluster, view, found, &joins);
     let lost = joins
         .iter()
         .filter(|join| matches!(join.from, From::Lost { .. }));

@@ -21,7 +21,7 @@ pub use super::store::Finding;
 use super::{
     Elsewhere, Found,
     belongings::is_ours,
-    retire,
+    etcd_leaves,
     store::{self, was_whole},
 };
 pub(crate) use crate::contract::MARKER;
@@ -108,7 +108,7 @@ impl Left {
 
     /// Whether it is to leave, and pgherd can have it leave.
     pub fn may_leave(&self, found: &Found) -> bool {
-        found.leaving.include(&self.name) && retire::can_leave(&self.roles)
+        found.leaving.include(&self.name)
     }
 
     /// The entry that puts it back into the inventory.
@@ -248,6 +248,7 @@ pub fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
 pub fn check(cluster: &Cluster, found: &Found) -> Result<()> {
     let mut findings = undeclared(cluster, found);
     findings.extend(store::findings(cluster, found));
+    findings.extend(etcd_leaves::obstacles(cluster, found));
     refuse(&findings)
 }
 
@@ -291,12 +292,10 @@ fn gone(left: &Left) -> Finding {
     let member = roles.find(|role| role.service().is_member);
     let why = member.unwrap_or(Role::Postgres).service().taken_off;
     let mut instead = format!("put it back into the inventory: {}", left.entry());
-    if retire::can_leave(&left.roles) {
-        instead = format!(
-            "to take it out for good, with its data: pgherd up --remove {}; else {instead}",
-            left.name
-        );
-    }
+    instead = format!(
+        "to take it out for good, with its data: pgherd up --remove {}; else {instead}",
+        left.name
+    );
     if left.seen_by == [Witness::Workspace] {
         instead.push_str(&format!(
             " (only if its host will never start again: take {} out of members.json in the workspace)",
@@ -367,6 +366,9 @@ fn two_of_a_name(node: &Node, still: &Elsewhere) -> Finding {
 /// A role that a host still has, and the inventory does not give it any more.
 fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> Option<Finding> {
     let name = &node.name;
+    if role == Role::Etcd && found.leaving.include(name) {
+        return None;
+    }
     let in_dcs = role == Role::Postgres
         && found
             .dcs
@@ -392,20 +394,26 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
     let mut roles = node.roles.clone();
     roles.push(role);
     roles.sort_unstable();
+    let mut instead = format!(
+        "give it the role again: {name}: {{ roles: [{}] }}",
+        words(&roles)
+    );
+    if role.service().follows.is_some() {
+        // No inventory can give it: a host has it by a key.
+        instead = "put haproxy.vip back into the inventory".into();
+    }
+    if role == Role::Etcd {
+        instead = format!(
+            "to take it out of etcd, with its copy of the store: pgherd up --remove {name}; else {instead}"
+        );
+    }
     Some(Finding {
         what: format!(
             "{name} still has the role {}, which the inventory does not give it: {seen}",
             role.as_str()
         ),
         why: role.service().taken_off,
-        instead: match role.service().follows {
-            // No inventory can give it: a host has it by a key.
-            Some(_) => "put haproxy.vip back into the inventory".to_owned(),
-            None => format!(
-                "give it the role again: {name}: {{ roles: [{}] }}",
-                words(&roles)
-            ),
-        },
+        instead,
     })
 }
 

@@ -26,6 +26,7 @@ mod components;
 mod config;
 mod down;
 mod etcd_joins;
+mod etcd_leaves;
 mod etcd_members;
 mod etcd_takes_in;
 mod files;

@@ -50,11 +50,6 @@ impl Departures {
     }
 }
 
-/// Whether a host with these roles can leave: etcd's own list of members cannot be made shorter yet.
-pub fn can_leave(roles: &[Role]) -> bool {
-    !roles.contains(&Role::Etcd)
-}
-
 /// A host that leaves, or is to be made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaver {
@@ -190,38 +185,29 @@ pub fn refuse_too_few(outlook: &Outlook<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A member of etcd that is made anew comes back as one that lost its data, which the others must decide. That
+/// one may leave for good is for the plan to say that has etcd remove it.
 fn refuse_etcd(outlook: &Outlook<'_>, leaver: &Leaver) -> Result<()> {
-    if !leaver.roles.contains(&Role::Etcd) {
+    if !leaver.roles.contains(&Role::Etcd) || !leaver.returns {
         return Ok(());
     }
     let host = &leaver.host;
     let members = outlook.cluster.with_role(Role::Etcd).count();
     let others = outlook.found.stores.keys().filter(|it| *it != host).count();
     let needed = members / 2 + 1;
-    if leaver.returns {
-        // The only one is filled again by Patroni.
-        if members == 1 || others >= needed {
-            return Ok(());
-        }
-        return Err(Error::new(
-            Code::NotPossibleNow,
-            format!("without {host}, etcd would have no majority"),
-        )
-        .cause(format!(
-            "etcd has {members} members and needs {needed} of them; without {host}, {others} would answer"
-        ))
-        .left("nothing was changed")
-        .hint("bring the other members back first: pgherd up"));
+    // The only one is filled again by Patroni.
+    if members == 1 || others >= needed {
+        return Ok(());
     }
     Err(Error::new(
         Code::NotPossibleNow,
-        format!("{host} is a member of etcd, and pgherd cannot take one out of etcd's list yet"),
+        format!("without {host}, etcd would have no majority"),
     )
     .cause(format!(
-        "etcd has {members} members and needs {needed} of them; the others would go on counting {host}"
+        "etcd has {members} members and needs {needed} of them; without {host}, {others} would answer"
     ))
     .left("nothing was changed")
-    .hint(format!("keep {host} in the inventory with the role etcd")))
+    .hint("bring the other members back first: pgherd up"))
 }
 
 /// Plans the steps after which no database that leaves is a member any more.

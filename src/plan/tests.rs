@@ -6,6 +6,7 @@ mod bootstrap_recovery;
 mod convergence;
 mod drift;
 mod etcd_joins;
+mod etcd_leaves;
 mod first_run;
 mod foreign;
 mod identity;

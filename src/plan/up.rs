@@ -6,6 +6,7 @@ use super::{
     Found, Plan, StepId, base, bootstrap_recovery,
     components::{self, Component, Configured, Turn},
     etcd_joins::{self, Join},
+    etcd_leaves::{self, Leave},
     etcd_members, etcd_takes_in,
     members::Members,
     membership, newest, parameters, preconditions, requirements, waits,
@@ -16,6 +17,7 @@ use crate::{
     facts::Facts,
     inventory::{HostName, Role},
     render::{File, Files},
+    services::postgres::PATRONI,
 };
 
 /// Plans everything that stands between `found` and the cluster as the inventory wants it.
@@ -47,12 +49,15 @@ pub fn differences(
 }
 
 fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
+    let joins = etcd_joins::joins(cluster, found);
+    let mut leaves = etcd_leaves::leaves(cluster, found);
+    let mut membership = etcd_joins::in_words(cluster, found);
+    membership.extend(etcd_leaves::in_words(cluster, found, joins.len()));
     let mut plan = Plan {
         paused: found.is_paused(),
-        membership: etcd_joins::in_words(cluster, found),
+        membership,
         ..Plan::default()
     };
-    let joins = etcd_joins::joins(cluster, found);
     let mut databases: Vec<(&Node, Configured)> = Vec::new();
     let mut etcds: Vec<(&Node, Configured)> = Vec::new();
     let mut later: Vec<Place<'_>> = Vec::new();
@@ -70,7 +75,6 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
         };
         let mut is_later = false;
         for role in &node.roles {
-            let mut after = Vec::new();
             #[allow(
                 clippy::match_wildcard_for_single_variants,
                 clippy::wildcard_enum_match_arm,
@@ -84,17 +88,13 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
                     databases.push((node, configured));
                 }
                 Role::Etcd => {
-                    let join = joins.iter().find(|join| join.node.name == node.name);
-                    if let Some(join) = join.filter(|join| join.from.is_held()) {
-                        let packages = place.base.packages.clone();
-                        after.push(etcd_takes_in::hold(&mut plan, cluster, join, packages));
-                    }
-                    let configured = place.configure(&mut plan, cluster, *role, after)?;
+                    let held = place.hold(&mut plan, cluster, &joins);
+                    let configured = place.configure(&mut plan, cluster, *role, held)?;
                     etcds.push((node, configured));
                 }
                 // What nobody else has to wait for.
                 _ => {
-                    let configured = place.configure(&mut plan, cluster, *role, after)?;
+                    let configured = place.configure(&mut plan, cluster, *role, Vec::new())?;
                     let step = components::run_unit(&mut plan, node, *role, &configured, &[]);
                     if let Some(step) = step {
                         waits::await_ready(&mut plan, node, *role, vec![step]);
@@ -123,7 +123,14 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
             plan.partial = true;
             return Ok(plan);
         }
-        dcs_ready = take_in(&mut plan, cluster, found, &joins, &joining, dcs_ready);
+        dcs_ready = take_in(
+            &mut plan,
+            cluster,
+            found,
+            (&joins, &joining),
+            &mut leaves,
+            dcs_ready,
+        );
         for place in later {
             let mut after = tried.clone();
             after.extend(&dcs_ready);
@@ -132,13 +139,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
         }
     }
     if bootstrap_recovery::depend_on_the_dcs(cluster, found) {
-        plan.partial = true;
-        if dcs_ready.is_empty() {
-            for (node, _) in &etcds {
-                waits::await_ready(&mut plan, node, Role::Etcd, Vec::new());
-            }
-        }
-        return Ok(plan);
+        return Ok(until_etcd_answers(plan, &etcds, &dcs_ready));
     }
     let mut cleared =
         bootstrap_recovery::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
@@ -146,7 +147,39 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     if let Some(members) = Members::of(cluster, found, &databases) {
         members.led_by(first).plan(&mut plan, config, &cleared);
     }
+    leave(&mut plan, cluster, found, &leaves);
     Ok(plan)
+}
+
+/// The plan that ends where etcd answers.
+fn until_etcd_answers(mut plan: Plan, etcds: &[(&Node, Configured)], ready: &[StepId]) -> Plan {
+    plan.partial = true;
+    if ready.is_empty() {
+        for (node, _) in etcds {
+            waits::await_ready(&mut plan, node, Role::Etcd, Vec::new());
+        }
+    }
+    plan
+}
+
+/// Has members leave once every Patroni has its list without them, and all that stay are well.
+fn leave(plan: &mut Plan, cluster: &Cluster, found: &Found, leaves: &[Leave<'_>]) {
+    if plan.partial {
+        return;
+    }
+    let told = told(plan);
+    etcd_leaves::leave(plan, cluster, found, leaves, told);
+}
+
+/// The steps after which every Patroni has its list of etcd's members, and all of those are well.
+fn told(plan: &Plan) -> Vec<StepId> {
+    let of = |name: &str| {
+        ["await-etcd", "await-member", PATRONI.configure].contains(&name)
+            || [PATRONI.start, PATRONI.reload, PATRONI.restart].contains(&name)
+            || name == components::ALONE
+    };
+    let steps = 0..plan.steps.len();
+    steps.filter(|id| of(plan.steps[*id].name)).collect()
 }
 
 /// A host, and what its services wait for.
@@ -158,6 +191,16 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Keeps etcd from starting where the others have not added it yet.
+    fn hold(&self, plan: &mut Plan, cluster: &Cluster, joins: &[Join<'_>]) -> Vec<StepId> {
+        let mut joins = joins.iter();
+        let join = joins.find(|join| join.node.name == self.node.name && join.from.is_held());
+        let packages = self.base.packages.clone();
+        join.map(|join| etcd_takes_in::hold(plan, cluster, join, packages))
+            .into_iter()
+            .collect()
+    }
+
     /// Plans a service's files, after `more` as well.
     fn configure(
         &self,
@@ -185,14 +228,20 @@ impl Place<'_> {
 }
 
 /// Has etcd take in those of `joins`, once all that are members answer, and every host knows every name.
+///
+/// Of those that leave, the ones whose hosts leave are removed first: no other host knows their names any more.
 fn take_in(
     plan: &mut Plan,
     cluster: &Cluster,
     found: &Found,
-    joins: &[Join<'_>],
-    joining: &[(&Node, Configured)],
-    mut after: Vec<StepId>,
+    (joins, joining): (&[Join<'_>], &[(&Node, Configured)]),
+    leaves: &mut Vec<Leave<'_>>,
+    after: Vec<StepId>,
 ) -> Vec<StepId> {
+    let gone: Vec<Leave<'_>> = leaves
+        .extract_if(.., |leave| leave.node.is_none())
+        .collect();
+    let mut after = etcd_leaves::leave(plan, cluster, found, &gone, after);
     after.extend(named(plan, cluster));
     let configured = |join: &Join<'_>| {
         let mut all = joining.iter();

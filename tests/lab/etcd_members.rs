@@ -56,7 +56,7 @@ fn finished(name: &'static str, host: &'static str) -> impl Fn(&Value) -> bool {
 }
 
 #[test]
-fn etcd_grows_and_a_lost_member_comes_back_while_clients_write() {
+fn etcd_grows_heals_and_shrinks_while_clients_write() {
     let lab = Lab::new("etcdm", &inventory(&ONE));
     lab.expect(0, &["up", "--yes"]);
     let before = members(&lab, &["one"]);
@@ -107,6 +107,27 @@ fn etcd_grows_and_a_lost_member_comes_back_while_clients_write() {
     assert_eq!(again.lines().count(), 3, "{again}");
     assert!(again.contains(before.trim()));
     lab.expect(0, &["verify"]);
+
+    // And back to one: a host keeps its database, and one goes with its machine.
+    lab.write_inventory(&inventory(&ONE));
+    let said = lab.expect(2, &["up", "--yes"]).stderr;
+    assert!(said.contains("pgherd up --remove two"), "{said}");
+    let said = lab.expect(0, &["plan"]).stdout;
+    println!("{}", said.lines().take(6).collect::<Vec<_>>().join("\n"));
+    assert!(said.contains("etcd shrinks from 3 to 1 member"), "{said}");
+    let shrink = ["up", "--yes", "--remove", "two", "--remove", "three"];
+    let json = [&shrink[..], &["--json"]].concat();
+    assert!(lab.kill_run(&json, |event| {
+        event["event"] == "step_finished" && event["name"] == "remove-etcd-member"
+    }));
+    lab.expect(0, &shrink);
+    assert_eq!(members(&lab, &["one"]), before);
+    let left = lab.on(
+        "two",
+        "ls -d /var/lib/etcd/pgherd-* /etc/default/etcd; systemctl is-active etcd; true",
+    );
+    assert_eq!(left.trim(), "inactive");
+    lab.expect(0, &["plan", "--check"]);
     let written = writer.end();
     println!(
         "{} acknowledged, {:?} at most without one",

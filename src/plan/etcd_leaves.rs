@@ -1,0 +1,286 @@
+//! Which members of etcd are to leave, whether a quorum allows it, and the steps.
+//!
+//! They leave once every Patroni has the list without them: one at a time, each removed by the members that
+//! stay. What was theirs goes from a host that stays; a host that leaves is cleared as a whole, elsewhere.
+
+use std::time::Duration;
+
+use super::{
+    Action, Change, Found, Plan, Step, StepId,
+    belongings::is_ours,
+    down::{GIVE_BACK, REMOVE_TREE},
+    finding::Finding,
+};
+use crate::{
+    cluster::{Cluster, Node},
+    facts::etcd_dir,
+    inventory::{HostName, Role},
+    quantity,
+    remote::{PENDING, Script, quote},
+    render,
+    services::etcd::Member,
+};
+
+/// A host that is to be no member any more.
+#[derive(Debug, Clone)]
+pub(super) struct Leave<'a> {
+    pub host: HostName,
+    /// Its entry in the list, if it is there still.
+    pub id: Option<String>,
+    /// It stays in the inventory, for what else it does.
+    pub node: Option<&'a Node>,
+}
+
+fn list(found: &Found) -> &[Member] {
+    found
+        .stores
+        .values()
+        .next()
+        .map_or(&[], |view| &view.members)
+}
+
+fn declares(cluster: &Cluster, host: &HostName) -> bool {
+    cluster.with_role(Role::Etcd).any(|node| node.name == *host)
+}
+
+/// Those that are in the list or have its data, are not declared, and may leave in this run.
+pub(super) fn leaves<'a>(cluster: &'a Cluster, found: &Found) -> Vec<Leave<'a>> {
+    let mut leaves: Vec<Leave<'_>> = Vec::new();
+    for member in list(found) {
+        let Some(host) = member.host().map(HostName::new) else {
+            continue;
+        };
+        if !declares(cluster, &host) && found.leaving.include(&host) {
+            leaves.push(Leave {
+                node: cluster.nodes.get(&host),
+                id: Some(member.id.clone()),
+                host,
+            });
+        }
+    }
+    for node in cluster.nodes.values() {
+        let facts = found.facts.get(&node.name);
+        let left = facts.is_some_and(|facts| facts.etcd_data && is_ours(cluster, facts));
+        if left
+            && !node.roles.contains(&Role::Etcd)
+            && found.leaving.include(&node.name)
+            && leaves.iter().all(|leave| leave.host != node.name)
+        {
+            leaves.push(Leave {
+                host: node.name.clone(),
+                id: None,
+                node: Some(node),
+            });
+        }
+    }
+    // One that does not run is no loss to any majority, so it goes first.
+    leaves.sort_by_key(|leave| runs(found, &leave.host));
+    leaves
+}
+
+fn runs(found: &Found, host: &HostName) -> bool {
+    let facts = found.facts.get(host);
+    facts.is_some_and(|facts| facts.unit("etcd").is_active())
+}
+
+fn majority(of: usize) -> usize {
+    of / 2 + 1
+}
+
+fn members(count: usize) -> String {
+    quantity::count(count, "member")
+}
+
+/// The members that vote, and those that stay.
+struct Count {
+    all: usize,
+    stay: Vec<HostName>,
+    answer: usize,
+}
+
+impl Count {
+    fn of(cluster: &Cluster, found: &Found) -> Self {
+        let votes = list(found).iter().filter(|member| !member.is_learner);
+        let hosts: Vec<HostName> = votes
+            .filter_map(|member| member.host().map(HostName::new))
+            .collect();
+        let stay: Vec<HostName> = hosts
+            .iter()
+            .filter(|host| declares(cluster, host))
+            .cloned()
+            .collect();
+        Self {
+            all: hosts.len(),
+            answer: stay
+                .iter()
+                .filter(|host| found.stores.contains_key(*host))
+                .count(),
+            stay,
+        }
+    }
+}
+
+/// What keeps members from leaving.
+pub(super) fn obstacles(cluster: &Cluster, found: &Found) -> Vec<Finding> {
+    let leaves = leaves(cluster, found);
+    if leaves.iter().all(|leave| leave.id.is_none()) {
+        return Vec::new();
+    }
+    let count = Count::of(cluster, found);
+    let names: Vec<&str> = leaves.iter().map(|leave| leave.host.as_str()).collect();
+    let names = names.join(", ");
+    if count.stay.is_empty() {
+        return vec![Finding {
+            what: format!(
+                "etcd has {} ({names}), and none of them would stay",
+                members(count.all)
+            ),
+            why: "a store without members is lost; a new one is begun by members that have its data",
+            instead: format!(
+                "go by way of three: keep {names} in the inventory with the role etcd, add two others, and run `pgherd up`; then take {names} and another one out"
+            ),
+        }];
+    }
+    let needed = majority(count.all);
+    if found.dcs.is_none() || count.answer < majority(count.stay.len()) {
+        let stay: Vec<&str> = count.stay.iter().map(HostName::as_str).collect();
+        return vec![Finding {
+            what: format!(
+                "etcd has {}, and to remove {names} it needs {needed} of them, and then {} of {} that stay ({}); of those {} now",
+                members(count.all),
+                majority(count.stay.len()),
+                count.stay.len(),
+                stay.join(", "),
+                match count.answer {
+                    1 => "1 answers".to_owned(),
+                    answer => format!("{answer} answer"),
+                },
+            ),
+            why: "without a majority etcd decides nothing, also not who is a member",
+            instead: format!(
+                "start etcd on {} first, and run the same again",
+                stay.join(", ")
+            ),
+        }];
+    }
+    Vec::new()
+}
+
+/// The change in words, with the arithmetic of every step.
+pub(super) fn in_words(cluster: &Cluster, found: &Found, joining: usize) -> Vec<String> {
+    let leaves = leaves(cluster, found);
+    let listed: Vec<&Leave<'_>> = leaves.iter().filter(|leave| leave.id.is_some()).collect();
+    let mut words = Vec::new();
+    if !listed.is_empty() {
+        let mut all = Count::of(cluster, found).all + joining;
+        words.push(format!(
+            "etcd shrinks from {all} to {}, one at a time; writes go on",
+            members(all - listed.len())
+        ));
+        for leave in listed {
+            all -= 1;
+            words.push(format!(
+                "  {} leaves: etcd needs {} of {} to remove it, and {} of {} afterwards",
+                leave.host,
+                majority(all + 1),
+                members(all + 1),
+                majority(all),
+                members(all),
+            ));
+        }
+        if all == 1 {
+            words.push("  with 1 member, none may fail".into());
+        }
+    }
+    let dir = etcd_dir(cluster.name());
+    for leave in leaves.iter().filter(|leave| leave.node.is_some()) {
+        words.push(format!(
+            "  all of etcd's data on {} is deleted ({dir})",
+            leave.host
+        ));
+    }
+    words
+}
+
+/// Plans that they leave, each after the one before; returns the last steps.
+pub(super) fn leave(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    leaves: &[Leave<'_>],
+    after: Vec<StepId>,
+) -> Vec<StepId> {
+    let mut last = after;
+    for leave in leaves {
+        if let Some(id) = &leave.id {
+            last = vec![remove(plan, &leave.host, id, last)];
+        }
+        if let Some(node) = leave
+            .node
+            .filter(|node| found.facts.contains_key(&node.name))
+        {
+            last = vec![retire(plan, cluster, node, last)];
+        }
+    }
+    last
+}
+
+fn remove(plan: &mut Plan, host: &HostName, id: &str, after: Vec<StepId>) -> StepId {
+    plan.push(Step {
+        host: host.clone(),
+        name: "remove-etcd-member",
+        why: "the inventory gives it the role etcd no more".into(),
+        after,
+        changes: vec![Change::Other(format!(
+            "etcd's member {host} ({id}) is removed from the list; if it leads, another one does first"
+        ))],
+        action: Action::RemoveEtcdMember { id: id.to_owned() },
+        limit: Duration::from_secs(60),
+        units: Vec::new(),
+    })
+}
+
+/// Takes from a host what was etcd's alone.
+fn retire(plan: &mut Plan, cluster: &Cluster, node: &Node, after: Vec<StepId>) -> StepId {
+    let dir = etcd_dir(cluster.name());
+    let data = quote(&dir);
+    let kept = render::paths(&node.roles);
+    let mut with = node.roles.clone();
+    with.push(Role::Etcd);
+    let service = Role::Etcd.service();
+    let files = render::paths(&with)
+        .into_iter()
+        .filter(|path| !kept.contains(path))
+        .chain(service.writes.iter().copied());
+    let mut script = Script::new()
+        .alone("retire-etcd")
+        .line(GIVE_BACK)
+        .line(REMOVE_TREE)
+        .line(
+            "systemctl disable --quiet --now etcd || ! systemctl cat etcd >/dev/null 2>&1 || systemctl stop etcd",
+        )
+        .line(format!("remove_tree {data}\nremove_tree {data}.removed"));
+    for path in files {
+        script = script.line(format!("give_back {}", quote(path)));
+    }
+    for folder in service.folders {
+        script = script.line(format!("rmdir {} 2>/dev/null || true", quote(folder)));
+    }
+    script = script.line(format!("rm -f {PENDING}/etcd\nsystemctl daemon-reload"));
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "retire-etcd",
+        why: "a member that was removed would start again and again".into(),
+        after,
+        changes: vec![
+            Change::Unit {
+                unit: "etcd",
+                verb: "disable --now",
+            },
+            Change::Other(format!("all data in {dir} is deleted, and etcd's files")),
+        ],
+        action: Action::Run(script),
+        limit: Duration::from_secs(120),
+        units: Vec::new(),
+    })
+}

@@ -124,7 +124,7 @@ fn etcd_grows_heals_and_shrinks_while_clients_write() {
     assert_eq!(members(&lab, &["one"]), before);
     let left = lab.on(
         "two",
-        "ls -d /var/lib/etcd/pgherd-* /etc/default/etcd; systemctl is-active etcd; true",
+        "ls -d /var/lib/etcd/pgherd-*; grep -l pgherd /etc/default/etcd; systemctl is-active etcd; true",
     );
     assert_eq!(left.trim(), "inactive");
     lab.expect(0, &["plan", "--check"]);

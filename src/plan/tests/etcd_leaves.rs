@@ -34,7 +34,14 @@ fn etcd_shrinks_from_three_to_one_once_every_patroni_knows() {
     assert!(refused(&world).contains("db3 still has the role etcd"));
     leaving(&mut world, &["db2", "db3"]);
     let plan = world.plan();
-    insta::assert_snapshot!(plan.membership.join("\n"), @"");
+    insta::assert_snapshot!(plan.membership.join("\n"), @r"
+    etcd shrinks from 3 to 1 member, one at a time; writes go on
+      db2 leaves: etcd needs 2 of 3 members to remove it, and 2 of 2 members afterwards
+      db3 leaves: etcd needs 2 of 2 members to remove it, and 1 of 1 member afterwards
+      with 1 member, none may fail
+      all of etcd's data on db2 is deleted (/var/lib/etcd/pgherd-pg)
+      all of etcd's data on db3 is deleted (/var/lib/etcd/pgherd-pg)
+    ");
     assert_eq!(
         names(&plan),
         [
@@ -75,9 +82,9 @@ fn etcd_shrinks_from_three_to_one_once_every_patroni_knows() {
     assert_eq!(
         names(&world.plan()),
         [
-            "db2 retire-etcd",
             "db3 remove-etcd-member",
-            "db3 retire-etcd"
+            "db3 retire-etcd",
+            "db2 retire-etcd"
         ]
     );
 }
@@ -132,9 +139,23 @@ fn members_stay_where_no_majority_would_be_left() {
     // The only one, to a host that nobody has told of it.
     let mut world = under(FIVE, &FIVE.replace("node4:", "node5:"));
     leaving(&mut world, &["node4"]);
-    insta::assert_snapshot!(refused(&world), @"");
+    insta::assert_snapshot!(refused(&world), @r"
+    the cluster's members are not those of the inventory
+      why: etcd has 1 member (node4), and none of them would stay
+      why: a store without members is lost; a new one is begun by members that have its data
+      left: nothing was touched
+      hint: go by way of three: keep node4 in the inventory with the role etcd, add two others, and run `pgherd up`; then take node4 and another one out
+      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
+    ");
     let mut world = under(SHARED, ONE_ETCD);
     leaving(&mut world, &["db2", "db3"]);
     world.found.dcs = None;
-    insta::assert_snapshot!(refused(&world), @"");
+    insta::assert_snapshot!(refused(&world), @r"
+    the cluster's members are not those of the inventory
+      why: etcd has 3 members, and to remove db2, db3 it needs 2 of them, and then 1 of 1 that stay (db1); of those 1 answers now
+      why: without a majority etcd decides nothing, also not who is a member
+      left: nothing was touched
+      hint: start etcd on db1 first, and run the same again
+      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
+    ");
 }

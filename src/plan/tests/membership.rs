@@ -83,8 +83,8 @@ fn etcd_from_three_to_one_is_refused() {
       why: db3 still has the role etcd, which the inventory does not give it: it is in etcd's list of members
       why: its vote still counts in etcd's quorum
       left: nothing was touched
-      hint: give it the role again: db2: { roles: [postgres, etcd] }
-      hint: give it the role again: db3: { roles: [postgres, etcd] }
+      hint: to take it out of etcd, with its copy of the store: pgherd up --remove db2; else give it the role again: db2: { roles: [postgres, etcd] }
+      hint: to take it out of etcd, with its copy of the store: pgherd up --remove db3; else give it the role again: db3: { roles: [postgres, etcd] }
       hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
     let world = under(THREE_ETCD, FIVE);

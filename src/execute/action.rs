@@ -28,6 +28,10 @@ const QUIET_LOOKS: usize = 4;
 const QUIET_PAUSE: Duration = Duration::from_millis(750);
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long Patroni may take to fill a store that has lost everything: a loop, and a connection that it
+/// has to find out to be dead.
+const REFILLING: Duration = Duration::from_secs(30);
+
 /// How often it looks who leads.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -45,9 +49,16 @@ pub(super) async fn leader(limit: Duration, context: &Context) -> Result<HostNam
 
 pub(super) async fn patch_config(patch: &Value, step: &Step, context: &Context) -> Result<()> {
     let leader = leader(step.limit, context).await?;
-    Patroni::on(&context.http, &leader)
-        .patch_config(&context.cluster, patch)
-        .await
+    // In a store that has just been made anew Patroni finds nothing to patch until its next loop.
+    let limit = step.limit.min(REFILLING);
+    let patched = poll::until(limit, LOOK, || async {
+        let patroni = Patroni::on(&context.http, &leader);
+        match patroni.patch_config(&context.cluster, patch).await {
+            Err(error) if error.code() == Code::ServiceRefused => Err(error),
+            patched => Ok(patched),
+        }
+    });
+    patched.await.unwrap_or_else(|over| Err(over.last))
 }
 
 pub(super) async fn release_bootstrap(

@@ -300,7 +300,7 @@ impl Retirement {
             let refused = |cause: String| {
                 Error::new(
                     Code::SshUnreachable,
-                    format!("{host} cannot be reached over SSH, and may still be at work"),
+                    "it cannot be reached over SSH, and may still be at work",
                 )
                 .on(host)
                 .cause(cause)
@@ -320,7 +320,7 @@ impl Retirement {
             if self.leavers.iter().any(|it| it.returns) {
                 return Err(Error::new(
                     Code::SshUnreachable,
-                    format!("{host} cannot be reached, and nobody but you can make it anew"),
+                    "it cannot be reached, and nobody but you can make it anew",
                 )
                 .on(host)
                 .left("nothing was changed")

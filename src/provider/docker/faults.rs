@@ -54,15 +54,26 @@ pub(super) async fn isolate(engine: &Engine, network: &str, machine: &Machine) -
         container: machine.id.clone(),
         force: Some(true),
     };
-    engine::call("cut a container off", async {
+    let cut = engine::call("cut a container off", async {
         match engine.api().disconnect_network(network, request).await {
             // It is cut off already.
             Err(error) if engine::has_status(&error, 404) => Ok(()),
             result => result,
         }
-    })
-    .await
-    .map_err(|error| error.on(&machine.host))
+    });
+    match cut.await {
+        // Others have other words for the same, such as 500.
+        Err(_) if is_on(engine, network, machine).await == Some(false) => Ok(()),
+        result => result.map_err(|error| error.on(&machine.host)),
+    }
+}
+
+/// Whether the container is on the network, with whatever address.
+async fn is_on(engine: &Engine, network: &str, machine: &Machine) -> Option<bool> {
+    let options = None::<InspectContainerOptions>;
+    let inspected = engine.api().inspect_container(&machine.id, options);
+    let networks = inspected.await.ok()?.network_settings?.networks?;
+    Some(networks.contains_key(network))
 }
 
 pub(super) async fn rejoin(engine: &Engine, network: &str, machine: &Machine) -> Result<()> {

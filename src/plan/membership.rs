@@ -1,9 +1,8 @@
 //! Compares the members of etcd and Patroni with the inventory.
 //!
-//! A database leaves only if somebody has named it (`retire`), since its data goes with it; etcd's list
-//! cannot be made shorter yet. Any other inventory that asks for that is refused before anything is
-//! touched: a member of etcd that starts without having been added makes a store of its own, and a
-//! member that the inventory does not name can still be elected.
+//! A member leaves only if somebody has named it (`retire`, `etcd_leaves`), since its data goes with it.
+//! An inventory without it is refused before anything is touched: a member that the inventory does not
+//! name can still be elected, and one of etcd counts in the quorum.
 //!
 //! What the members say decides. Where none can be asked, the data on the hosts and the list that the
 //! last run left in the workspace do.

@@ -89,6 +89,14 @@ pub(super) async fn drop_slot(
         if holders.is_empty() {
             return Ok(());
         }
+        if let Some(absent) = absent(on, context).await {
+            let kept = format!(
+                "{absent} does not answer, and would lose its slot too: Patroni drops the slot of {} by itself, within half an hour",
+                step.host
+            );
+            say(Stream::Stdout, &kept);
+            return Ok(());
+        }
         let names: Vec<&str> = holders.iter().map(HostName::as_str).collect();
         let there = format!("the slot is still on {}", names.join(", "));
         latest.say(there.clone(), say);
@@ -106,6 +114,13 @@ pub(super) async fn drop_slot(
     // Also where a run that was cut off has left it so.
     let kept = patch(ttl.clone()).await;
     dropped.and(kept)
+}
+
+/// One of `on` whose Patroni does not answer: while slots of absent members are let go, its own would be too.
+async fn absent<'a>(on: &'a [HostName], context: &Context) -> Option<&'a HostName> {
+    let survey = patroni::survey(&context.http, &context.cluster).await;
+    on.iter()
+        .find(|host| !survey.get(host).is_some_and(Result::is_ok))
 }
 
 /// The hosts of `on` that have the slot of `member`; one that cannot say has none that pgherd could drop.

@@ -347,6 +347,22 @@ fn member(
     if leaver.returns {
         return last;
     }
+    let silent: Vec<&HostName> = outlook
+        .staying()
+        .into_iter()
+        .filter(|host| !outlook.survey.get(host).is_some_and(Result::is_ok))
+        .collect();
+    if !silent.is_empty() {
+        plan.skip(
+            host,
+            "drop-slot",
+            format!(
+                "{} would lose the slot too, and with it the WAL that it needs when it comes back; Patroni drops the slot of {host} by itself, within half an hour",
+                names(&silent)
+            ),
+        );
+        return last;
+    }
     let answers = |it: &&HostName| outlook.found.facts.contains_key(*it);
     vec![
         plan.push(step(

@@ -99,6 +99,21 @@ fn a_replica_stops_is_forgotten_and_its_slot_goes() {
     assert_eq!(plan.steps[2].action, Action::DropSlot { on, ttl });
 }
 
+/// While Patroni lets slots of absent members go, it lets go of all of them.
+#[test]
+fn no_slot_is_dropped_while_another_member_is_away() {
+    let mut world = World::settled(FIVE);
+    world.found.facts.remove(&HostName::new("node3"));
+    let mut survey = healthy(&DATABASES);
+    dies(&mut survey, "node3");
+    dies(&mut survey, "node2");
+    let plan = plan(&world, &survey, &[leaver(&world, "node3")]).unwrap();
+    assert_eq!(steps(&plan), ["node3 forget-member []"]);
+    let kept = &plan.unchanged[0];
+    assert_eq!(kept.name, "drop-slot");
+    assert!(kept.reason.starts_with("node2 would lose"), "{kept:?}");
+}
+
 #[test]
 fn the_leader_hands_over_last() {
     let world = World::settled(FIVE);

@@ -85,7 +85,13 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
         let mut next = next(&survey, &done, inventory.patroni.synchronous);
         // A leader may have waited since long ago, for something else, while the replicas have not yet
         // compared what is new: they would not be restarted before it.
-        if !is_sure && matches!(next, Move::InPlace { .. } | Move::HandOver { .. }) {
+        // Or the leader has not compared yet, whose turn is first where a bound is lowered.
+        let is_doubtful = match &next {
+            Move::InPlace { .. } | Move::HandOver { .. } => true,
+            Move::Restart(host) => done.is_empty() && only_lowered(&survey, host) == Some(true),
+            Move::None | Move::Wait(_) | Move::Stuck(_) => false,
+        };
+        if !is_sure && is_doubtful {
             is_sure = true;
             action::take_over(context, 1).await;
             continue;
@@ -177,7 +183,9 @@ fn next(survey: &Survey, done: &BTreeMap<HostName, usize>, synchronous: bool) ->
     let leader_waits = waiting.contains(&leader);
     for host in waiting.iter().filter(|host| **host != leader) {
         let helps = if leader_waits {
-            restarts(host) == 0 && only_lowered(survey, host) != Some(true)
+            // One that has compared only a part so far gives no reason; its leader's is known.
+            let lowered = only_lowered(survey, host).or(some_lowered(survey, leader));
+            restarts(host) == 0 && lowered != Some(true)
         } else {
             // Once more than before: its leader may have been the reason why it still waits.
             restarts(host) < 2

@@ -111,6 +111,16 @@ fn a_bound_that_is_lowered_is_the_leaders_first() {
 }
 
 /// What is raised must be raised on the replicas before the leader has it.
+/// A replica says that it waits before it says why.
+#[test]
+fn a_replica_without_a_reason_waits_for_a_leader_that_has_one() {
+    let mut survey = three(&["node1", "node2"]);
+    because(&mut survey, "node1", "max_connections", "150", "120");
+    assert!(is_in_place(&next(&survey, &after(&[]), false)));
+    because(&mut survey, "node2", "shared_buffers", "128MB", "144MB");
+    assert_eq!(next(&survey, &after(&[]), false), restart_of("node2"));
+}
+
 #[test]
 fn one_lowered_and_one_raised_go_to_the_replicas_the_leader_and_the_replicas() {
     let mut all = three(&["node1", "node2", "node3"]);

@@ -21,6 +21,12 @@ use crate::{
     services::etcd::Member,
 };
 
+/// The folder and the name of a drop-in that a reboot takes away; by its name it comes after all others.
+const UNTIL_IT_LEFT: (&str, &str) = (
+    "/run/systemd/system/etcd.service.d",
+    "zz-pgherd-leaves.conf",
+);
+
 /// A host that is to be no member any more.
 #[derive(Debug, Clone)]
 pub(super) struct Leave<'a> {
@@ -212,17 +218,46 @@ pub(super) fn leave(
 ) -> Vec<StepId> {
     let mut last = after;
     for leave in leaves {
+        let stays = leave
+            .node
+            .filter(|node| found.facts.contains_key(&node.name));
         if let Some(id) = &leave.id {
+            if let Some(node) = stays {
+                last = vec![let_end(plan, node, last)];
+            }
             last = vec![remove(plan, &leave.host, id, last)];
         }
-        if let Some(node) = leave
-            .node
-            .filter(|node| found.facts.contains_key(&node.name))
-        {
+        if let Some(node) = stays {
             last = vec![retire(plan, cluster, node, last)];
         }
     }
     last
+}
+
+/// Has etcd end once it is removed: its unit would start it again and again, and each start puts the names
+/// into `/etc/hosts` that it last knew.
+fn let_end(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
+    let (folder, file) = UNTIL_IT_LEFT;
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "let-etcd-end",
+        why: "a member that was removed would start again and again".into(),
+        after,
+        changes: vec![Change::Other(
+            "etcd's unit does not start it again when it ends".into(),
+        )],
+        action: Action::Run(
+            Script::new()
+                .alone("let-etcd-end")
+                .line(format!("mkdir -p {folder}"))
+                .line(format!(
+                    "printf '[Service]\\nRestart=no\\n' >{folder}/{file}"
+                ))
+                .line("systemctl daemon-reload"),
+        ),
+        limit: Duration::from_secs(60),
+        units: Vec::new(),
+    })
 }
 
 fn remove(plan: &mut Plan, host: &HostName, id: &str, after: Vec<StepId>) -> StepId {
@@ -266,11 +301,16 @@ fn retire(plan: &mut Plan, cluster: &Cluster, node: &Node, after: Vec<StepId>) -
     for folder in service.folders {
         script = script.line(format!("rmdir {} 2>/dev/null || true", quote(folder)));
     }
-    script = script.line(format!("rm -f {PENDING}/etcd\nsystemctl daemon-reload"));
+    let (folder, file) = UNTIL_IT_LEFT;
+    script = script
+        .line(format!(
+            "rm -f {folder}/{file}\nrmdir {folder} 2>/dev/null || true"
+        ))
+        .line(format!("rm -f {PENDING}/etcd\nsystemctl daemon-reload"));
     plan.push(Step {
         host: node.name.clone(),
         name: "retire-etcd",
-        why: "a member that was removed would start again and again".into(),
+        why: "what was etcd's alone has no use there any more".into(),
         after,
         changes: vec![
             Change::Unit {

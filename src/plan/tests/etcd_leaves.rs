@@ -66,7 +66,12 @@ fn etcd_shrinks_from_three_to_one_once_every_patroni_knows() {
     }
     let id = "id of db2".to_owned();
     assert_eq!(plan.steps[first].action, Action::RemoveEtcdMember { id });
+    let before = before_and_after(&plan, first).0;
+    let ends = plan.steps.iter().position(|it| it.name == "let-etcd-end");
+    assert!(before.contains(&ends.unwrap()), "{before:?}");
+    assert!(says(step(&plan, "db2", "let-etcd-end"), "Restart=no"));
     let retire = step(&plan, "db2", "retire-etcd");
+    assert!(says(retire, "zz-pgherd-leaves.conf"));
     assert!(says(retire, "systemctl disable --quiet --now etcd"));
     assert!(says(retire, "remove_tree /var/lib/etcd/pgherd-pg"));
     assert!(says(retire, "give_back /etc/default/etcd"));

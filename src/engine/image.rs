@@ -18,7 +18,7 @@ use crate::{
     error::{Code, Error, Result},
     event::Events,
     facts::Facts,
-    inventory::{Host, HostName, Inventory, Provider, Role, SecretsSource},
+    inventory::{Host, HostName, Inventory, Provider, SecretsSource},
     machine::Machine,
     plan,
     prepared::{self, Choice, Contents, Prepared, Recipe},
@@ -71,7 +71,7 @@ fn keeps_images(context: &Context) -> Result<()> {
     }
 }
 
-/// An inventory of one host with all roles that holds what the cluster's hosts hold, and nothing that is the
+/// An inventory of one host that holds what any of the cluster's hosts may hold, and nothing that is the
 /// cluster's own.
 fn builder(inventory: &Inventory) -> Inventory {
     let mut builder = inventory.clone();
@@ -87,7 +87,7 @@ fn builder(inventory: &Inventory) -> Inventory {
     builder.postgresql.parameters.clear();
     let name = HostName::new(BUILDER);
     let host = Host {
-        roles: Role::ALL.to_vec(),
+        roles: inventory.roles().collect(),
         address: None,
     };
     builder.hosts = [(name.clone(), host)].into_iter().collect();
@@ -425,4 +425,26 @@ pub(crate) async fn stays(context: &Context) -> Option<String> {
     };
     let list = context.command("image list");
     Some(format!("{what}, for any cluster; see: {list}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        inventory::Role,
+        plan::tests::world::{cluster, cluster_of},
+        render::{Templates, render},
+    };
+
+    #[test]
+    fn the_files_of_a_builder_can_be_rendered_with_a_vip_and_without() {
+        let hosts = "\n  a: { roles: [haproxy, postgres, etcd], address: 192.0.2.1 }\
+                     \n  b: { roles: [haproxy], address: 192.0.2.2 }";
+        for (extra, moves) in [("", false), ("haproxy: { vip: 192.0.2.9 }", true)] {
+            let mut cluster = cluster_of(super::builder(&cluster(extra, hosts).inventory));
+            cluster.secrets.vrrp = cluster.secrets.vrrp.filter(|_| moves);
+            let has = cluster.with_role(Role::Keepalived).count();
+            assert_eq!(has, usize::from(moves), "{extra}");
+            render(&cluster, &Templates::embedded().unwrap()).unwrap();
+        }
+    }
 }

@@ -117,6 +117,13 @@ impl Inventory {
         options(&self.path, self.templates.as_deref())
     }
 
+    /// The roles that some of its hosts may have: all but those that follow from what it does not say.
+    pub fn roles(&self) -> impl Iterator<Item = Role> {
+        let follows = |role: &Role| role.service().follows;
+        let has = move |role: &Role| follows(role).is_none_or(|(_, when)| self.wants(when));
+        Role::ALL.into_iter().filter(has)
+    }
+
     /// The hosts with a role, in the inventory's order.
     pub fn with_role(&self, role: Role) -> impl Iterator<Item = &HostName> {
         self.hosts

@@ -311,7 +311,11 @@ fn pem(label: &str, text: &str) -> String {
 /// The cluster of an inventory with `extra` above the section of its `hosts`.
 pub(crate) fn cluster(extra: &str, hosts: &str) -> Cluster {
     let text = format!("cluster: pg\nprovider: {{ kind: existing }}\n{extra}\nhosts:{hosts}\n");
-    let inventory = Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap();
+    cluster_of(Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap())
+}
+
+/// The cluster of an inventory, with passwords and certificates that anybody may see.
+pub(crate) fn cluster_of(inventory: Inventory) -> Cluster {
     let tls = inventory.tls.enabled;
     let nodes = inventory.hosts.iter().map(|(name, host)| {
         let node = Node {

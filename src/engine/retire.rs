@@ -4,17 +4,12 @@
 //! only then their machines go. The workspace's list has them until the end, so that a run which was cut
 //! off is taken up by the same command.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    time::Duration,
-};
-
-use futures_util::future::join_all;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     connected::Connected,
     context::Context,
+    fencing::{self, Unreachable},
     hosts::HostStatus,
     observe::Observed,
     operator::{Answer, Question, consent},
@@ -24,12 +19,11 @@ use super::{
 use crate::{
     cluster::KnownHost,
     error::{Code, Error, Result},
-    facts,
     inventory::{HostName, Role},
     machine::{Machine, MachineState},
     plan::{
         self, Plan,
-        membership::{self, Left},
+        membership::Left,
         retire::{self, Departures, Leaver, Outlook},
     },
     poll,
@@ -37,8 +31,6 @@ use crate::{
     services::postgres::patroni::{self, Status},
 };
 
-/// How long a host may take to tell whether ports answer.
-const KNOCK: Duration = Duration::from_secs(30);
 /// How long the members may take, after the leader's lock has ended, until one leads.
 const ELECTION: Duration = Duration::from_secs(30);
 
@@ -193,24 +185,15 @@ impl Retirement {
             .map(|it| it.host.clone())
             .collect();
         retire::refuse_too_few(&self.outlook(&seen))?;
-        let mut fenced = false;
         if dead.is_empty() {
             self.plan(&seen)?;
         } else if !self.wide.provider.owns_hosts() {
-            self.refuse_if_alive(run, &seen, &dead).await?;
+            let unreachable = self.unreachable(&dead);
+            fencing::refuse_if_alive(&unreachable, run, &seen.observed.found).await?;
             self.plan(&seen)?;
         }
         let asked = self.ask(&seen).await?;
-        if self.wide.provider.owns_hosts() {
-            for machine in self.machines.iter().filter(|it| dead.contains(&it.host)) {
-                run.context.operator.say(&format!(
-                    "{} cannot be reached: its machine is stopped before anything else",
-                    machine.host
-                ));
-                self.wide.provider.crash(machine).await?;
-                fenced = true;
-            }
-        }
+        let fenced = fencing::stop(&self.unreachable(&dead)).await?;
         self.machines.retain(|it| !dead.contains(&it.host));
         if fenced || asked == Answer::Yes || !dead.is_empty() {
             seen = self.look_once_somebody_leads(run, !dead.is_empty()).await?;
@@ -286,95 +269,19 @@ impl Retirement {
         }
     }
 
+    fn unreachable<'a>(&'a self, hosts: &'a [HostName]) -> Unreachable<'a> {
+        Unreachable {
+            hosts,
+            context: &self.wide,
+            machines: &self.machines,
+            return_anew: self.leavers.iter().any(|it| it.returns),
+        }
+    }
+
     fn plan(&self, seen: &Seen) -> Result<Plan> {
         let plan = retire::plan(&self.outlook(seen))?;
         plan.refuse_while_paused(&self.wide.inventory)?;
         Ok(plan)
-    }
-
-    /// Of a host that nobody can stop from outside it must at least be sure that it is no member at work.
-    async fn refuse_if_alive(&self, run: &Run<'_>, seen: &Seen, dead: &[HostName]) -> Result<()> {
-        let found = &seen.observed.found;
-        let open = self.answering(run, dead).await?;
-        for host in dead {
-            let refused = |cause: String| {
-                Error::new(
-                    Code::SshUnreachable,
-                    "it cannot be reached over SSH, and may still be at work",
-                )
-                .on(host)
-                .cause(cause)
-                .left("nothing was changed")
-                .hint("switch the host off for good, and run the same command again")
-            };
-            if let Some(ports) = open.get(host) {
-                return Err(refused(format!("its port {ports} answers the other hosts")));
-            }
-            let keys = found.dcs.as_ref();
-            if keys.is_some_and(|keys| keys.members.contains_key(host.as_str())) {
-                let ttl = self.wide.inventory.patroni.ttl;
-                return Err(refused(format!(
-                    "etcd has its entry, which its Patroni renews, and which ends {ttl} s after it has gone"
-                )));
-            }
-            if self.leavers.iter().any(|it| it.returns) {
-                return Err(Error::new(
-                    Code::SshUnreachable,
-                    "it cannot be reached, and nobody but you can make it anew",
-                )
-                .on(host)
-                .left("nothing was changed")
-                .hint(format!("install the host again at its address, and run `pgherd up`: it joins as {host}"))
-                .hint(format!("or take it out: remove its line from the inventory, and run `pgherd up --remove {host}`")));
-            }
-            run.context.operator.say(&format!(
-                "note: {host} cannot be reached. Its ports are silent and etcd has no entry of it, so it is no member now. \
-                 pgherd cannot know what is on it: if it starts again, its Patroni starts too. \
-                 Switch it off for good, or run the same command once it can be reached"
-            ));
-        }
-        Ok(())
-    }
-
-    /// Which ports of hosts that leave answer to any host that stays.
-    async fn answering(
-        &self,
-        run: &Run<'_>,
-        dead: &[HostName],
-    ) -> Result<BTreeMap<HostName, String>> {
-        let addresses: BTreeMap<Ipv4Addr, &HostName> = dead
-            .iter()
-            .filter_map(|host| Some((self.wide.inventory.hosts[host].address?, host)))
-            .collect();
-        let asking: Vec<Machine> = self
-            .machines
-            .iter()
-            .filter(|it| !dead.contains(&it.host))
-            .cloned()
-            .collect();
-        let ports: Vec<u16> = membership::ports(&self.wide.inventory);
-        let script = facts::knock(addresses.keys().copied(), &ports);
-        self.wide
-            .on(&self.machines, &run.events, async |connected| {
-                let script = &script;
-                let asked = asking.iter().map(|machine| async move {
-                    let silent = |_, _: &str| {};
-                    let remote = &connected.remote;
-                    remote.run(&machine.host, script, KNOCK, &silent).await
-                });
-                let answers = join_all(asked).await.into_iter().flatten();
-                let open: BTreeSet<(Ipv4Addr, u16)> = answers
-                    .flat_map(|output| facts::answering(&output.stdout))
-                    .collect();
-                let mut named: BTreeMap<HostName, String> = BTreeMap::new();
-                for (address, port) in open {
-                    if let Some(host) = addresses.get(&address) {
-                        named.entry((*host).clone()).or_insert(port.to_string());
-                    }
-                }
-                Ok(named)
-            })
-            .await
     }
 
     /// Asks about each host by its name.

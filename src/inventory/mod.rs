@@ -104,7 +104,7 @@ impl Inventory {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let source = source::Source::new(path, text);
         let document = syntax::document(&source).map_err(|problem| source.error(vec![problem]))?;
-        check::inventory(&source, document).map_err(|problems| source.error(problems))
+        check::inventory(&source, &document).map_err(|problems| source.error(problems))
     }
 
     /// The command line for `verb` on the same cluster.
@@ -119,8 +119,8 @@ impl Inventory {
 
     /// The roles that some of its hosts may have: all but those that follow from what it does not say.
     pub fn roles(&self) -> impl Iterator<Item = Role> {
-        let follows = |role: &Role| role.service().follows;
-        let has = move |role: &Role| follows(role).is_none_or(|(_, when)| self.wants(when));
+        let follows = |role: &Role| role.service().follows.as_ref();
+        let has = move |role: &Role| follows(role).is_none_or(|it| self.wants(it.when));
         Role::ALL.into_iter().filter(has)
     }
 

@@ -397,9 +397,9 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
         "give it the role again: {name}: {{ roles: [{}] }}",
         words(&roles)
     );
-    if role.service().follows.is_some() {
-        // No inventory can give it: a host has it by a key.
-        instead = "put haproxy.vip back into the inventory".into();
+    // No inventory can give such a role to a host: the host has it while the key is set.
+    if let Some(follows) = &role.service().follows {
+        instead = format!("put {} back into the inventory", follows.key);
     }
     if role == Role::Etcd {
         instead = format!(

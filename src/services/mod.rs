@@ -75,7 +75,7 @@ const GIVEN: ([Role; Role::ALL.len()], usize) = {
 };
 
 impl Role {
-    /// Those that an inventory gives to hosts. Hosts have the others by what else it says
+    /// The roles that an inventory gives to hosts. The others follow from a key
     /// ([`Service::follows`]).
     pub const GIVEN: &'static [Role] = GIVEN.0.split_at(GIVEN.1).0;
 

@@ -18,8 +18,8 @@ pub struct Service {
     /// As messages call it: `HAProxy`.
     pub title: &'static str,
     pub unit: Unit,
-    /// The role with whose hosts it comes, and when; `None` for one that the inventory gives.
-    pub follows: Option<(Role, When)>,
+    /// What gives the role to hosts; `None` if the inventory does.
+    pub follows: Option<Follows>,
     /// How many hosts have it.
     pub hosts: Hosts,
     /// Its place among services: what others need comes first, and has its files written first.
@@ -180,6 +180,14 @@ impl Hosts {
             Self::Odd => matches!(count, 1 | 3 | 5),
         }
     }
+}
+
+/// A role that no inventory names: every host with another role has it while a key is set.
+pub struct Follows {
+    pub role: Role,
+    pub when: When,
+    /// The key that decides [`when`](Self::when), as messages name it: `haproxy.vip`.
+    pub key: &'static str,
 }
 
 /// When something belongs to a cluster; `Inventory::wants` and `Cluster::wants` answer it.

@@ -5,7 +5,7 @@
 //! once.
 
 use super::{
-    Haproxy, Inventory, Patroni, SecretsSource, Ssh, Tls,
+    Haproxy, Inventory, Patroni, Role, SecretsSource, Ssh, Tls,
     bounds::Limit,
     choice::Choice,
     keys, limits,
@@ -46,7 +46,7 @@ impl Problems {
 /// Judges a whole document.
 pub(super) fn inventory(
     source: &Source<'_>,
-    document: schema::Document,
+    document: &schema::Document,
 ) -> Result<Inventory, Vec<Problem>> {
     let problems = &mut Problems::default();
     // Where something is missing, there is nothing to mark but the document's first key.
@@ -62,8 +62,8 @@ pub(super) fn inventory(
             None
         }
     };
-    let mut provider = provider::check(problems, &start, &document);
-    let mut hosts = hosts::check(problems, source, &start, document.hosts.as_ref());
+    let mut provider = provider::check(problems, &start, document);
+    let hosts = hosts::check(problems, source, &start, document.hosts.as_ref());
     let ssh = ssh(problems, source, document.ssh.as_ref());
     let postgresql = postgresql::check(problems, source, document.postgresql.as_ref());
     let patroni = patroni(problems, document.patroni.as_ref());
@@ -82,36 +82,54 @@ pub(super) fn inventory(
     };
 
     if let (Some(provider), Some(haproxy)) = (&mut provider, &document.haproxy) {
-        vip::check(problems, provider, haproxy, &document, &hosts);
+        vip::check(problems, provider, haproxy, document, &hosts);
     }
     if let (Some(provider), Some(written)) = (&mut provider, &document.hosts) {
         hosts::check_addresses(problems, provider, document.provider.as_ref(), written);
     }
-    if problems.0.is_empty() {
-        vip::follow(&mut hosts, &haproxy);
-        ports::check(problems, &document, &hosts, &ssh, &postgresql, &haproxy);
+    let (true, Some(cluster), Some(provider)) = (problems.0.is_empty(), cluster, provider) else {
+        return Err(std::mem::take(&mut problems.0));
+    };
+    let tls = document.tls.as_ref().and_then(|tls| tls.enabled);
+    let mut inventory = Inventory {
+        path: source.path.to_owned(),
+        cluster,
+        provider,
+        ssh,
+        postgresql,
+        patroni,
+        haproxy,
+        tls: Tls {
+            enabled: tls.unwrap_or(limits::TLS),
+        },
+        secrets,
+        ca_bundle,
+        hosts,
+        templates: None,
+    };
+    give_roles_that_follow(&mut inventory);
+    ports::check(problems, document, &inventory);
+    match problems.0.is_empty() {
+        true => Ok(inventory),
+        false => Err(std::mem::take(&mut problems.0)),
     }
-    match (cluster, provider) {
-        (Some(cluster), Some(provider)) if problems.0.is_empty() => Ok(Inventory {
-            path: source.path.to_owned(),
-            cluster,
-            provider,
-            ssh,
-            postgresql,
-            patroni,
-            haproxy,
-            tls: Tls {
-                enabled: document
-                    .tls
-                    .and_then(|tls| tls.enabled)
-                    .unwrap_or(limits::TLS),
-            },
-            secrets,
-            ca_bundle,
-            hosts,
-            templates: None,
-        }),
-        _ => Err(std::mem::take(&mut problems.0)),
+}
+
+/// Gives hosts the roles that follow from another role and a key.
+fn give_roles_that_follow(inventory: &mut Inventory) {
+    for role in Role::ALL {
+        let Some(follows) = &role.service().follows else {
+            continue;
+        };
+        if !inventory.wants(follows.when) {
+            continue;
+        }
+        for host in inventory.hosts.values_mut() {
+            if host.roles.contains(&follows.role) {
+                host.roles.push(role);
+                host.roles.sort_unstable();
+            }
+        }
     }
 }
 

@@ -1,10 +1,8 @@
 //! Checks ports, and finds those that would collide on one host.
 
-use indexmap::IndexMap;
-
 use super::{
     super::{
-        Haproxy, Host, HostName, Postgresql, Role, Ssh,
+        HostName, Inventory, Role,
         bounds::Limit,
         placed::{Span, span_of},
         problem::Problem,
@@ -40,17 +38,10 @@ struct Listener {
 }
 
 /// Finds listeners of one host that want the same port.
-pub(super) fn check(
-    problems: &mut Problems,
-    document: &Document,
-    hosts: &IndexMap<HostName, Host>,
-    ssh: &Ssh,
-    postgresql: &Postgresql,
-    haproxy: &Haproxy,
-) {
-    let listeners = listeners(document, ssh, postgresql, haproxy);
+pub(super) fn check(problems: &mut Problems, document: &Document, inventory: &Inventory) {
+    let listeners = listeners(document, inventory);
     let mut told: Vec<(usize, usize)> = Vec::new();
-    for (name, host) in hosts {
+    for (name, host) in &inventory.hosts {
         let here: Vec<(usize, &Listener)> = listeners
             .iter()
             .enumerate()
@@ -69,45 +60,29 @@ pub(super) fn check(
     }
 }
 
-fn listeners(
-    document: &Document,
-    ssh: &Ssh,
-    postgresql: &Postgresql,
-    haproxy: &Haproxy,
-) -> Vec<(Option<Role>, Listener)> {
-    let at = |number: Option<&Number>| number.map(span_of);
-    let of_ssh = document.ssh.as_ref().and_then(|it| it.port.as_ref());
+fn listeners(document: &Document, inventory: &Inventory) -> Vec<(Option<Role>, Listener)> {
+    let of_ssh = document.ssh.as_ref();
     let of_postgresql = document.postgresql.as_ref();
     let of_haproxy = document.haproxy.as_ref();
     let ssh = Listener {
-        port: ssh.port,
+        port: inventory.ssh.port,
         who: "SSH (`ssh.port`)",
-        written: at(of_ssh),
+        written: of_ssh.and_then(|it| it.port.as_ref()).map(span_of),
     };
     let listener = |port: &'static Port| {
-        let (number, written) = match port.number {
-            services::Number::Fixed(number) => (number, None),
-            services::Number::Set(Setting::Postgresql) => (
-                postgresql.port,
-                of_postgresql.and_then(|it| it.port.as_ref()),
-            ),
-            services::Number::Set(Setting::HaproxyWrite) => (
-                haproxy.write_port,
-                of_haproxy.and_then(|it| it.write_port.as_ref()),
-            ),
-            services::Number::Set(Setting::HaproxyRead) => (
-                haproxy.read_port,
-                of_haproxy.and_then(|it| it.read_port.as_ref()),
-            ),
-            services::Number::Set(Setting::HaproxyStats) => (
-                haproxy.stats_port,
-                of_haproxy.and_then(|it| it.stats_port.as_ref()),
-            ),
+        let written = match port.number {
+            services::Number::Fixed(_) => None,
+            services::Number::Set(setting) => match setting {
+                Setting::Postgresql => of_postgresql.and_then(|it| it.port.as_ref()),
+                Setting::HaproxyWrite => of_haproxy.and_then(|it| it.write_port.as_ref()),
+                Setting::HaproxyRead => of_haproxy.and_then(|it| it.read_port.as_ref()),
+                Setting::HaproxyStats => of_haproxy.and_then(|it| it.stats_port.as_ref()),
+            },
         };
         Listener {
-            port: number,
+            port: inventory.port(port.number),
             who: port.listener,
-            written: at(written),
+            written: written.map(span_of),
         }
     };
     let of_services = Role::ALL.into_iter().flat_map(|role| {

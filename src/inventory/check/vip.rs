@@ -7,14 +7,13 @@ use ipnet::Ipv4Net;
 
 use super::{
     super::{
-        Haproxy, Host, HostName, Provider, Role,
+        Host, HostName, Provider, Role,
         placed::{Span, span_of},
         problem::Problem,
         schema::{self, Word},
     },
     Problems, net,
 };
-use crate::services::When;
 
 /// Judges the address against the provider, the network and the hosts.
 pub(super) fn check(
@@ -94,18 +93,4 @@ fn address_of_host(document: &schema::Document, vip: Ipv4Addr) -> Option<Span> {
     let mut words = hosts.filter_map(|host| host.as_ref()?.address.as_ref());
     let same = words.find(|word| word.value.parse() == Ok(vip));
     same.map(span_of)
-}
-
-/// Gives hosts the roles that follow from what else the inventory says.
-pub(super) fn follow(hosts: &mut IndexMap<HostName, Host>, haproxy: &Haproxy) {
-    for role in Role::ALL {
-        let Some((with, When::Vip)) = role.service().follows else {
-            continue;
-        };
-        let doors = hosts.values_mut().filter(|host| host.roles.contains(&with));
-        for host in doors.filter(|_| haproxy.vip.is_some()) {
-            host.roles.push(role);
-            host.roles.sort_unstable();
-        }
-    }
 }

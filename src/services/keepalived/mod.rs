@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{
     Effect, Role, Service, Visibility, Wait,
     file::{Entry, command, config, template},
-    service::{Checker, Package, When, unit},
+    service::{Checker, Follows, Package, When, unit},
 };
 
 mod client;
@@ -21,7 +21,11 @@ const CONFIG: &str = "/etc/keepalived/keepalived.conf";
 
 pub(super) const SERVICE: Service = Service {
     title: "keepalived",
-    follows: Some((Role::Haproxy, When::Vip)),
+    follows: Some(Follows {
+        role: Role::Haproxy,
+        when: When::Vip,
+        key: "haproxy.vip",
+    }),
     rank: 3,
     packages: &[Package::serving("keepalived").when(When::Vip)],
     files: &[

@@ -11,6 +11,8 @@ use std::{
 use pgherd::services::{self, Caller, Number};
 use reader::{CLIENTS, HEALTH, cycle, files_by_module, layer, modules, sources};
 
+#[path = "architecture/commands.rs"]
+mod commands;
 #[path = "architecture/reader.rs"]
 mod reader;
 

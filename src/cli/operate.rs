@@ -106,8 +106,11 @@ fn restart_outline(seen: &Seen<'_>, host: Option<&HostName>) -> String {
 fn failover_outline(seen: &Seen<'_>, to: &HostName) -> String {
     let mut text = match seen.leader() {
         Some(leader) => format!(
-            "In the cluster {} {to} takes the leadership from {leader}, which answers. If {leader} is healthy, `pgherd switchover --to {to}` does the same and loses nothing.\n",
-            seen.cluster.name()
+            "In the cluster {} {to} takes the leadership from {leader}, which answers. If {leader} is healthy, `{}` does the same and loses nothing.\n",
+            seen.cluster.name(),
+            seen.cluster
+                .inventory
+                .command(&format!("switchover --to {to}"))
         ),
         None => format!(
             "In the cluster {} no member leads; {to} becomes the leader.\n",

@@ -71,7 +71,8 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
         units.print(terminal);
     }
     for finding in &status.differs {
-        terminal.say(&format!("! {}; {}", finding.what, finding.instead));
+        let instead = context.with_options(&finding.instead);
+        terminal.say(&format!("! {}; {instead}", finding.what));
     }
     for left in status.left.iter().filter(|left| !left.member) {
         terminal.say(&format!("host {left}; `down` takes it along"));

@@ -83,9 +83,9 @@ async fn converge(
     let (hosts, drift) = tokio::try_join!(context.host_status(), drift)?;
     let stay = |left: &&Left| !left.member && !context.leaving.include(&left.name);
     for left in hosts.left.iter().filter(stay) {
+        let remove = context.command(&format!("up --remove {}", left.name));
         context.operator.say(&format!(
-            "note: host {left}; it is left alone, and `pgherd up --remove {}` removes it",
-            left.name
+            "note: host {left}; it is left alone, and `{remove}` removes it"
         ));
     }
     let retirement = match verb {

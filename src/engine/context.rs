@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, Joining, KnownHost, Secrets, TlsStage, subjects},
-    error::{Code, Error, Result},
+    error::{self, Code, Error, Result},
     event::Events,
     facts::Os,
     given,
@@ -162,6 +162,14 @@ impl Context {
     /// What to type for `verb` on the same inventory.
     pub(crate) fn command(&self, verb: &str) -> String {
         self.inventory.command(verb)
+    }
+
+    /// The text with the options that its commands need on the same inventory.
+    pub(crate) fn with_options(&self, text: &str) -> String {
+        match self.inventory.options() {
+            Some(options) => error::with_options(text, &options),
+            None => text.to_owned(),
+        }
     }
 
     /// The error as it is told of a run on this inventory.

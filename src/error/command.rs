@@ -25,7 +25,7 @@ pub(crate) const VERBS: [&str; 20] = [
 ];
 
 /// The text with `options` in every command of it that takes an inventory and names none.
-pub(super) fn with_options(text: &str, options: &str) -> String {
+pub(crate) fn with_options(text: &str, options: &str) -> String {
     const NAME: &str = "pgherd ";
     let mut told = String::new();
     let mut rest = text;

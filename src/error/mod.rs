@@ -8,6 +8,7 @@ use std::fmt;
 pub use code::Code;
 #[cfg(test)]
 pub(crate) use command::VERBS;
+pub(crate) use command::with_options;
 
 use crate::host::HostName;
 
@@ -207,7 +208,7 @@ impl Error {
             }]
         };
         let typed = |hint: String| match &self.0.options {
-            Some(options) => command::with_options(&hint, options),
+            Some(options) => with_options(&hint, options),
             None => hint,
         };
         hints.into_iter().map(typed).collect()
@@ -216,7 +217,7 @@ impl Error {
     /// Says with which options a command is about the same cluster: they stand in all that it hints at.
     #[must_use]
     pub fn with_options(mut self, options: &str) -> Self {
-        let typed = |left: String| command::with_options(&left, options);
+        let typed = |left: String| with_options(&left, options);
         self.0.left = self.0.left.take().map(typed);
         self.0.options = Some(options.to_owned());
         let failures = std::mem::take(&mut self.0.failures).into_iter();

@@ -42,7 +42,11 @@ pub(super) async fn look(prover: &Prover, survey: &BTreeMap<HostName, Result<Sta
                 let status = survey
                     .get(&node.name)
                     .and_then(|status| status.as_ref().ok());
-                wrong.extend(differences(node, status, &installed));
+                let restart = prover
+                    .cluster
+                    .inventory
+                    .command(&format!("restart {}", node.name));
+                wrong.extend(differences(node, status, &installed, &restart));
             }
             Err(error) => wrong.push(error.to_string()),
         }
@@ -128,7 +132,13 @@ fn upstream(version: &str) -> String {
     version.trim().to_owned()
 }
 
-fn differences(node: &Node, status: Option<&Status>, installed: &Installed) -> Vec<String> {
+/// What differs on a host. `restart` is the command that restarts its PostgreSQL.
+fn differences(
+    node: &Node,
+    status: Option<&Status>,
+    installed: &Installed,
+    restart: &str,
+) -> Vec<String> {
     let host = &node.name;
     let mut wrong = unknown(node, status, installed);
     let running = status
@@ -137,12 +147,12 @@ fn differences(node: &Node, status: Option<&Status>, installed: &Installed) -> V
     let replaced = |program: &str| installed.replaced.iter().any(|it| it == program);
     match (running, installed.postgres) {
         (Some(running), Some(there)) if running != there => wrong.push(format!(
-            "{host} runs PostgreSQL {}, and {} is installed; restart it: pgherd restart {host}",
+            "{host} runs PostgreSQL {}, and {} is installed; restart it: {restart}",
             shown(running),
             shown(there)
         )),
         _ if replaced("PostgreSQL") => wrong.push(format!(
-            "PostgreSQL on {host} runs a program that was replaced after it started; restart it: pgherd restart {host}"
+            "PostgreSQL on {host} runs a program that was replaced after it started; restart it: {restart}"
         )),
         _ => {}
     }
@@ -227,7 +237,7 @@ mod tests {
         .unwrap();
         let cluster = cluster("", FIVE);
         let node = &cluster.nodes[&HostName::new("node2")];
-        differences(node, Some(&status), &read(text))
+        differences(node, Some(&status), &read(text), "pgherd restart node2")
     }
 
     /// Nothing said on either side is no agreement.

@@ -51,7 +51,9 @@ pub(super) async fn look(look: &Look<'_>, survey: &Survey) -> Check {
         match answer {
             Ok(archiver) => {
                 archives |= archiver.mode != "off";
-                wrong.extend(failing(host, &archiver));
+                let inventory = &look.ways.cluster.inventory;
+                let logs = inventory.command(&format!("logs {host} patroni"));
+                wrong.extend(failing(host, &archiver, &logs));
             }
             Err(error) => wrong.push(format!(
                 "{host} does not say what it archives: {}",
@@ -90,7 +92,8 @@ async fn ask(look: &Look<'_>, host: &HostName) -> Result<Archiver> {
     })
 }
 
-fn failing(host: &HostName, archiver: &Archiver) -> Option<String> {
+/// What is wrong with a member's archiving. `logs` is the command that shows the member's log.
+fn failing(host: &HostName, archiver: &Archiver, logs: &str) -> Option<String> {
     let Archiver {
         mode,
         failing,
@@ -107,7 +110,7 @@ fn failing(host: &HostName, archiver: &Archiver) -> Option<String> {
     };
     Some(format!(
         "{host} cannot archive {failing} ({failed} failures so far, {last}), and keeps all WAL until it can; \
-         what archive_command says is in PostgreSQL's log: pgherd logs {host} patroni"
+         what archive_command says is in PostgreSQL's log: {logs}"
     ))
 }
 
@@ -124,12 +127,13 @@ mod tests {
             failed: "6".into(),
             since: since.into(),
         };
-        let told = failing(&host, &archiver("on", "0003.history", "")).unwrap();
+        let failing = |archiver| failing(&host, &archiver, "pgherd logs node1 patroni");
+        let told = failing(archiver("on", "0003.history", "")).unwrap();
         assert!(told.contains("nothing has been archived yet"), "{told}");
-        let told = failing(&host, &archiver("always", "0003.history", "90")).unwrap();
+        let told = failing(archiver("always", "0003.history", "90")).unwrap();
         assert!(told.contains("90 s ago"), "{told}");
         // What failed once and came through later is no matter any more.
-        assert!(failing(&host, &archiver("on", "", "5")).is_none());
-        assert!(failing(&host, &archiver("off", "0003.history", "")).is_none());
+        assert!(failing(archiver("on", "", "5")).is_none());
+        assert!(failing(archiver("off", "0003.history", "")).is_none());
     }
 }

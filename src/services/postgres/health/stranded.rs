@@ -24,11 +24,13 @@ pub(super) async fn look(ways: &Ways<'_>, survey: &Survey) -> BTreeMap<HostName,
         .keys()
         .filter(|host| Some(*host) != leader && !primary.streams_to(host));
     let asked = stranded.map(|host| async move {
-        let data_dir = &ways.cluster.inventory.postgresql.data_dir;
+        let inventory = &ways.cluster.inventory;
+        let data_dir = &inventory.postgresql.data_dir;
         let journal = journal::read(ways.remote, host, "patroni", Some(data_dir)).await?;
         let said = match journal.needs_reinit() {
             Some(line) => format!(
-                "it cannot follow with its present data ({line}); copy the leader's again: pgherd reinit {host}"
+                "it cannot follow with its present data ({line}); copy the leader's again: {}",
+                inventory.command(&format!("reinit {host}"))
             ),
             None => format!("its journal: {}", journal.cause()?),
         };

@@ -53,10 +53,22 @@ pub fn whole(number: f64) -> u64 {
     number as u64
 }
 
-/// A count with its noun: `1 step`, `3 steps`.
-pub fn count(n: usize, noun: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{n} {noun}{plural}")
+/// A count with its noun: `1 step`, `3 steps`, `2 entries`.
+pub fn count(n: impl TryInto<usize>, noun: &str) -> String {
+    let n = n.try_into().unwrap_or(usize::MAX);
+    match noun.strip_suffix('y') {
+        _ if n == 1 => format!("1 {noun}"),
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{n} {stem}ies"),
+        _ => format!("{n} {noun}s"),
+    }
+}
+
+/// The word that agrees with a count: `is` for one, `are` for any other.
+pub fn agree(n: impl TryInto<usize>, one: &'static str, others: &'static str) -> &'static str {
+    match n.try_into() {
+        Ok(1) => one,
+        _ => others,
+    }
 }
 
 #[cfg(test)]
@@ -106,5 +118,10 @@ mod tests {
     fn counts_agree_with_their_noun() {
         assert_eq!(count(1, "step"), "1 step");
         assert_eq!(count(0, "step"), "0 steps");
+        assert_eq!(count(1, "entry"), "1 entry");
+        assert_eq!(count(2, "entry"), "2 entries");
+        assert_eq!(count(2, "key"), "2 keys");
+        assert_eq!(agree(1, "is", "are"), "is");
+        assert_eq!(agree(0, "is", "are"), "are");
     }
 }

@@ -13,6 +13,8 @@ use reader::{CLIENTS, HEALTH, cycle, files_by_module, layer, modules, sources};
 
 #[path = "architecture/commands.rs"]
 mod commands;
+#[path = "architecture/counts.rs"]
+mod counts;
 #[path = "architecture/reader.rs"]
 mod reader;
 

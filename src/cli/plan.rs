@@ -7,7 +7,7 @@ use crate::{
     engine::{at_work::AtWork, context::Context, preview::Preview},
     error::{Code, Error, Result},
     plan::{Action, Change, PAUSED, Step, how_to_resume, retire::Departures},
-    quantity::count,
+    quantity::{agree, count},
     report::{self, Terminal},
     workspace::{Workspace, certificates_in_words},
 };
@@ -107,8 +107,9 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
     }
     if preview.is_empty() {
         line(&format!(
-            "nothing to do: {} are as the inventory says",
-            count(context.inventory.hosts.len(), "host")
+            "nothing to do: {} {} as the inventory says",
+            count(context.inventory.hosts.len(), "host"),
+            agree(context.inventory.hosts.len(), "is", "are")
         ));
         return text;
     }

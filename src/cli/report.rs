@@ -6,6 +6,7 @@ use super::Global;
 use crate::{
     error::{Code, Error, Result},
     inventory::Inventory,
+    quantity::count,
     report::{KeptRun, Terminal},
     workspace::Workspace,
 };
@@ -68,7 +69,7 @@ fn choose<'a>(
         ),
         several => Err(Error::new(
             Code::RunUnknown,
-            format!("{} runs begin with `{wanted}`", several.len()),
+            format!("{} begin with `{wanted}`", count(several.len(), "run")),
         )
         .excerpt("the latest of them", list(several.iter().copied()))),
     }

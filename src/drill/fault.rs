@@ -12,6 +12,7 @@ use crate::{
     http::Http,
     inventory::{HostName, Inventory, Role},
     provider::{Machine, Provider},
+    quantity::count,
     remote::{Remote, Script},
     services::{keepalived, postgres::patroni},
     switchover::{self, Handover},
@@ -224,7 +225,10 @@ impl Fault {
         match failures.len() {
             0 => Ok(()),
             1 => Err(failures.remove(0)),
-            count => Err(Error::several(format!("{count} hosts failed"), failures)),
+            many => Err(Error::several(
+                format!("{} failed", count(many, "host")),
+                failures,
+            )),
         }
     }
 }

@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use super::clients::{Clients, Target};
 use crate::{
     error::{Code, Error, Result},
+    quantity::count,
     services::postgres::APPLICATION,
 };
 
@@ -19,12 +20,8 @@ pub struct OtherClient {
 
 impl std::fmt::Display for OtherClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let plural = if self.count == 1 { "" } else { "s" };
-        write!(
-            f,
-            "{}: {} connection{plural} of {}",
-            self.member, self.count, self.user
-        )?;
+        let connections = count(self.count, "connection");
+        write!(f, "{}: {connections} of {}", self.member, self.user)?;
         if !self.application.is_empty() {
             write!(f, " ({})", self.application)?;
         }

@@ -10,6 +10,7 @@ use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
     inventory::Role,
+    quantity::{agree, count},
     workspace,
 };
 
@@ -18,8 +19,10 @@ pub fn judge(scenario: Scenario, measured: &Measured, limits: &Limits) -> Vec<St
     let mut failures = Vec::new();
     if measured.missing > limits.max_lost {
         failures.push(format!(
-            "{} of {} acknowledged commits are missing",
-            measured.missing, measured.acknowledged
+            "{} of {} {} missing",
+            measured.missing,
+            count(measured.acknowledged, "acknowledged commit"),
+            agree(measured.missing, "is", "are")
         ));
     }
     if let Some(conflict) = measured.two_leaders.first() {

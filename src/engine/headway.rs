@@ -12,6 +12,7 @@ use crate::{
     facts::Facts,
     inventory::HostName,
     plan::Plan,
+    quantity::count,
 };
 
 /// What was begun on hosts, until the plan for all of them takes it over.
@@ -61,7 +62,7 @@ impl Headway {
         let error = match (result, ended) {
             (Err(error), Err(other)) if other.kind() != Kind::Interrupted => {
                 let all: Vec<Error> = [error, other].into_iter().flat_map(Error::apart).collect();
-                return Err(Error::several(format!("{} failures", all.len()), all));
+                return Err(Error::several(count(all.len(), "failure"), all));
             }
             (Ok(_), Err(error)) | (Err(error), _) => error,
             (Ok(value), Ok(())) => return Ok(value),

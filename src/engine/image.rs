@@ -133,7 +133,7 @@ impl Build<'_> {
         if !left.is_empty() {
             let names = in_words(&left);
             context.operator.say(&format!(
-                "note: an earlier build has left {names}; it goes first"
+                "note: an earlier build left {names}: removed first"
             ));
             context.provider.remove(&left, &self.run.events).await?;
         }
@@ -310,9 +310,9 @@ pub(crate) async fn remove(
     if !image.used_by.is_empty() {
         return Err(Error::new(
             Code::ImageInUse,
-            format!("hosts that were made from the image {} are there", image.id),
+            format!("the image {} is in use", image.id),
         )
-        .cause(format!("they are {}", image.used_by.join(", ")))
+        .cause(format!("hosts made from it: {}", image.used_by.join(", ")))
         .left("nothing was removed"));
     }
     consent(context.operator.as_ref(), Question::Discard { image }).await?;

@@ -29,7 +29,7 @@ use crate::{
         operate::{self, Seen, Which},
     },
     poll,
-    quantity::duration,
+    quantity::{count, duration},
     services::postgres::patroni::{self, Topology},
     verify::{Check, Proof},
     workspace,
@@ -334,11 +334,11 @@ impl OperationRun<'_> {
 fn felt(drill: &Drill) -> String {
     let measured = &drill.measured;
     format!(
-        "no writes for {} at the longest, no reads for {}; {} of {} commits missing",
+        "no writes for {} at the longest, no reads for {}; {} of {} missing",
         duration(measured.write_outage),
         duration(measured.read_outage),
         measured.missing,
-        measured.acknowledged,
+        count(measured.acknowledged, "commit"),
     )
 }
 

@@ -19,6 +19,7 @@ use crate::{
     event::Event,
     inventory::{HostName, Inventory},
     plan::{self, PAUSED, membership},
+    quantity::count,
 };
 
 /// How many plans a run takes at most: until etcd answers, until a member leads, and for the rest.
@@ -176,7 +177,10 @@ fn left_out(mut unreachable: Vec<Error>, absent: &[HostName], inventory: &Invent
     let render = inventory.command("render");
     let error = match unreachable.len() {
         1 => unreachable.remove(0),
-        count => Error::several(format!("{count} hosts could not be reached"), unreachable),
+        many => Error::several(
+            format!("{} could not be reached", count(many, "host")),
+            unreachable,
+        ),
     };
     error
         .left("the other hosts are as rendered; the cluster as a whole is not verified")

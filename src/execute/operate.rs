@@ -62,7 +62,7 @@ pub(super) async fn set_pause(
                     Code::PatroniUnreachable,
                     match behind.as_slice() {
                         [] => "no member answers".to_owned(),
-                        behind => format!("{} do not say that they are {word}", behind.join(", ")),
+                        behind => format!("not yet {word}: {}", behind.join(", ")),
                     },
                 )
             }));

@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Result},
     event::{Event, Outcome},
     plan::{Plan, Step, StepId},
+    quantity::count,
 };
 
 /// A walk under way, to which plans are added.
@@ -99,7 +100,10 @@ async fn walk(
     match failures.len() {
         0 => Ok(()),
         1 => Err(failures.remove(0)),
-        count => Err(Error::several(format!("{count} steps failed"), failures)),
+        many => Err(Error::several(
+            format!("{} failed", count(many, "step")),
+            failures,
+        )),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     error::{Code, Error},
     facts::{Facts, MANIFEST_VERSION, OwnCluster, Thing},
     inventory::Role,
+    quantity::count,
     render::{self, File},
     services::{self, Service},
 };
@@ -102,8 +103,8 @@ fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) 
             Error::new(
                 Code::ForeignSoftware,
                 format!(
-                    "{} files that pgherd would write exist, and pgherd did not make them",
-                    several.len()
+                    "{} that pgherd would write exist, and pgherd did not make them",
+                    count(several.len(), "file")
                 ),
             ),
             |error, one| error.cause(one.clone()),

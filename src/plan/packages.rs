@@ -7,6 +7,7 @@ use crate::{
     cluster::{Cluster, Node},
     facts::Facts,
     inventory::{PatroniSource, Role},
+    quantity::agree,
     remote::{Script, quote},
     render::{Effect, File},
     services::When,
@@ -87,7 +88,11 @@ pub(super) fn install(
         plan.skip(
             &node.name,
             INSTALL,
-            format!("{} are installed", wanted.join(", ")),
+            format!(
+                "{} {} installed",
+                wanted.join(", "),
+                agree(wanted.len(), "is", "are")
+            ),
         );
         let restored = facts
             .belongings

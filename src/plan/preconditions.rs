@@ -13,6 +13,7 @@ use crate::{
     error::{Code, Error, Result},
     facts::Facts,
     inventory::Role,
+    quantity::count,
     render::{File, Files},
 };
 
@@ -163,7 +164,7 @@ fn data(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
             "{dir} holds a PostgreSQL {version} database (system {})",
             data.system_id.as_deref().unwrap_or("unknown")
         ),
-        None => format!("{dir} is not empty ({} entries)", data.entries),
+        None => format!("{dir} is not empty ({})", count(data.entries, "entry")),
     };
     if facts.data_marker.as_deref() != Some(cluster.secrets.cluster_id.as_str()) {
         return Some(

@@ -15,6 +15,7 @@ use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
     inventory::{HostName, Role},
+    quantity::count,
     remote::Script,
     services::postgres::patroni::{self, Status},
 };
@@ -122,15 +123,15 @@ impl<'a> Outlook<'a> {
             .collect();
         let leaving: Vec<&HostName> = leaving.iter().map(|it| &it.host).collect();
         format!(
-            "of {} databases {} would leave ({}) and {} would stay ({}); of those, {} {} healthy now{}",
-            staying.len() + leaving.len(),
+            "of {} {} would leave ({}) and {} would stay ({}); of those, {} {} healthy now{}",
+            count(staying.len() + leaving.len(), "database"),
             leaving.len(),
             names(&leaving),
             staying.len(),
             names(&staying),
             match whole.len() {
                 0 => "none".to_owned(),
-                count => count.to_string(),
+                some => some.to_string(),
             },
             if whole.len() > 1 { "are" } else { "is" },
             match whole.is_empty() {

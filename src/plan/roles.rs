@@ -14,6 +14,7 @@ use crate::{
     cluster::{Cluster, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, Node, REWIND_USER},
     facts::{DbRole, Facts},
     inventory::{HostName, Role},
+    quantity::count,
     remote::Script,
     sql::{identifier, literal},
 };
@@ -90,7 +91,10 @@ fn flaws(role: &Own<'_>, found: &DbRole) -> Vec<String> {
     );
     flaw(found.expired, "has an expired password");
     if let Some(limit) = found.connection_limit {
-        flaw(true, &format!("may have no more than {limit} connections"));
+        flaw(
+            true,
+            &format!("may have no more than {}", count(limit, "connection")),
+        );
     }
     flaw(
         !has_password(found, role.password),

@@ -1,7 +1,7 @@
 //! The results of drills as tables.
 
 use super::{
-    quantity::{bytes, count, duration},
+    quantity::{agree, bytes, count, duration},
     table::{Table, Tone},
     terminal::Terminal,
 };
@@ -84,12 +84,11 @@ pub(super) fn held_up(drill: &Drill) -> Option<String> {
     let (missing, span) = (drill.measured.missing, drill.measured.missing_span);
     let cost = match span {
         Some(span) => {
-            let number = usize::try_from(missing).unwrap_or(usize::MAX);
             format!(
                 "{} acknowledged within {} {} missing",
-                count(number, "commit"),
+                count(missing, "commit"),
                 duration(span.to - span.from),
-                if missing == 1 { "is" } else { "are" }
+                agree(missing, "is", "are")
             )
         }
         None if hold.waited > GAP => format!(

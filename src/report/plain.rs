@@ -326,9 +326,10 @@ impl Plain {
                     paint.on(BAD, "does not hold")
                 };
                 let what = format!(
-                    "{word}: no writes for {}, no reads for {}, {missing} of {acknowledged} commits missing",
+                    "{word}: no writes for {}, no reads for {}, {missing} of {} missing",
                     duration(*write_outage),
-                    duration(*read_outage)
+                    duration(*read_outage),
+                    count(*acknowledged, "commit")
                 );
                 (Detail::Failures, None, (*scenario).to_owned(), what)
             }

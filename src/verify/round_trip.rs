@@ -10,6 +10,7 @@ use super::{Check, Prover};
 use crate::{
     error::{Code, Error, Result},
     inventory::{HostName, Role},
+    quantity::count,
     services::postgres::{Door, FrontDoor, ONE_AT_A_TIME, Sql, own_schema, refuse_strange},
     sql::literal,
 };
@@ -53,7 +54,8 @@ async fn trip(prover: &Prover, host: &HostName) -> Result<String> {
     let replicas = read?;
     Ok(match replicas {
         0 => "a row written through the write port was accepted; there is no replica".into(),
-        count => format!("a row written through the write port was read from all {count} replicas"),
+        1 => "a row written through the write port was read from the replica".into(),
+        many => format!("a row written through the write port was read from all {many} replicas"),
     })
 }
 
@@ -171,8 +173,9 @@ async fn read_everywhere(
         return Err(Error::new(
             Code::ClientsNotServed,
             format!(
-                "through the read port only {} of {expected} replicas answered (not: {})",
+                "through the read port only {} of {} answered (not: {})",
                 seen.len(),
+                count(expected, "replica"),
                 missing.join(", ")
             ),
         ));

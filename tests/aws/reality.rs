@@ -179,7 +179,7 @@ pub(crate) async fn a_quota_holds_at_the_launch() {
     assert!(
         error
             .what()
-            .contains("1 hosts need 2 vCPUs, and the account has 1 left"),
+            .contains("1 host needs 2 vCPUs, and the account has 1 left"),
         "{error:?}"
     );
     let begun = Instant::now();

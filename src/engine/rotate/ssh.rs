@@ -24,6 +24,7 @@ use crate::{
         Plan,
         ssh_keys::{self, AccessKey},
     },
+    quantity::count,
     remote::Remote,
     workspace::SshStage,
 };
@@ -270,6 +271,9 @@ fn all<T, C: FromIterator<T>>(results: Vec<Result<T>>) -> Result<C> {
     match failures.len() {
         0 => Ok(good),
         1 => Err(failures.remove(0)),
-        count => Err(Error::several(format!("{count} hosts failed"), failures)),
+        many => Err(Error::several(
+            format!("{} failed", count(many, "host")),
+            failures,
+        )),
     }
 }

@@ -15,7 +15,10 @@ use super::{
     },
     Problems, net, one_of,
 };
-use crate::services::Hosts;
+use crate::{
+    quantity::{agree, count},
+    services::Hosts,
+};
 
 type Written = IndexMap<Word, Option<schema::Host>>;
 
@@ -189,8 +192,9 @@ fn count_roles(
         let problem = Problem::new(
             at,
             format!(
-                "{} hosts have the role `{name}`; {wanted} must",
-                with_role.len()
+                "{} {} the role `{name}`; {wanted} must",
+                count(with_role.len(), "host"),
+                agree(with_role.len(), "has", "have")
             ),
         );
         problems.add(match allowed {
@@ -253,7 +257,7 @@ fn without_address<'a>(mut hosts: impl Iterator<Item = &'a Word>) -> Option<Prob
     let others: Vec<&Word> = hosts.collect();
     let what = match others.len() {
         0 => format!("host {} has no `address`", quoted(&first.value)),
-        more => format!("{} hosts have no `address`", more + 1),
+        more => format!("{} have no `address`", count(more + 1, "host")),
     };
     let problem = Problem::new(span_of(first), what)
         .label("`existing` hosts are found by theirs")

@@ -9,6 +9,7 @@ use super::super::{
     problem::{Problem, quoted},
     schema::Word,
 };
+use crate::quantity::count;
 
 /// An address that a host can have and others can reach.
 pub(super) fn host_address(word: &Word) -> Result<Ipv4Addr, Problem> {
@@ -111,7 +112,8 @@ pub(super) fn subnet(word: &Word, least: usize) -> Result<Ipv4Net, Problem> {
     let room = (1_usize << (32 - network.prefix_len())).saturating_sub(3);
     if room < least {
         return Err(problem(format!(
-            "{network} has room for {room} hosts, not for {least}"
+            "{network} has room for {}, not for {least}",
+            count(room, "host")
         ))
         .label("too small")
         .hint("its own address, the gateway's and the broadcast address are taken"));

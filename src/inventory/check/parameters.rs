@@ -22,6 +22,7 @@ use super::{
     },
     Problems,
 };
+use crate::quantity::{agree, count, whole};
 
 mod shape;
 
@@ -115,7 +116,11 @@ fn no_connections_left(
     (kept >= most).then(|| {
         Problem::new(
             at.clone(),
-            format!("{kept} connections are reserved, but `max_connections` is {most}"),
+            format!(
+                "{} {} reserved, but `max_connections` is {most}",
+                count(whole(kept), "connection"),
+                agree(whole(kept), "is", "are")
+            ),
         )
         .label("none would be left for clients, and PostgreSQL would not start")
     })

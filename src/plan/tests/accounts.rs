@@ -314,7 +314,7 @@ fn the_clusters_own_roles_get_back_what_they_lack() {
         (
             "replicator",
             |role| role.connection_limit = Some(1),
-            "replicator may have no more than 1 connections",
+            "replicator may have no more than 1 connection",
         ),
         (
             "rewind",

@@ -68,7 +68,7 @@ fn data_that_pgherd_did_not_make_is_not_touched() {
     assert!(
         world
             .refusal()
-            .starts_with("node2: /data/patroni is not empty (1 entries)")
+            .starts_with("node2: /data/patroni is not empty (1 entry)")
     );
     // An empty folder, a mount point say, is welcome.
     world.facts("node2").data = Some(DataFact::default());

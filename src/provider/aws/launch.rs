@@ -35,6 +35,7 @@ use crate::{
     event::{Events, HostState},
     inventory::{Aws, Connect, HostName, Inventory, Role},
     provider::{Access, Arrival, Arrivals, Machine, ssh_probe::answers},
+    quantity::count,
     workspace::Launches,
 };
 
@@ -130,8 +131,11 @@ impl Launch<'_> {
                 Err(error) => failures.push(error),
             }
         }
-        together(failures, |count| {
-            format!("{count} of {} hosts could not be launched", hosts.len())
+        together(failures, |failed| {
+            format!(
+                "{failed} of {} could not be launched",
+                count(hosts.len(), "host")
+            )
         })?;
         Ok(machines)
     }

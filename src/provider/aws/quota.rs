@@ -17,6 +17,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     inventory::{Aws, HostName},
+    quantity::{agree, count},
 };
 
 /// "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs, a region and account.
@@ -57,11 +58,13 @@ pub(super) async fn check(
     if f64::from(running + needed) <= quota {
         return Ok(None);
     }
+    let hosts = places.len() + stopped.len();
     Err(Error::new(
         Code::AwsQuota,
         format!(
-            "{} hosts need {needed} vCPUs, and the account has {} left in {}",
-            places.len() + stopped.len(),
+            "{} {} {needed} vCPUs, and the account has {} left in {}",
+            count(hosts, "host"),
+            agree(hosts, "needs", "need"),
             (quota - f64::from(running)).max(0.0),
             account.region
         ),

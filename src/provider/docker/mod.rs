@@ -30,6 +30,7 @@ use crate::{
     event::Events,
     inventory::{self, HostName, Inventory, Role},
     prepared::{Contents, Prepared, Recipe},
+    quantity::count,
 };
 
 mod archive;
@@ -350,7 +351,10 @@ impl Provider for DockerProvider {
             0 => Ok(machines),
             1 => Err(failures.remove(0)),
             failed => Err(Error::several(
-                format!("{failed} of {} hosts could not be launched", hosts.len()),
+                format!(
+                    "{failed} of {} could not be launched",
+                    count(hosts.len(), "host")
+                ),
                 failures,
             )),
         }

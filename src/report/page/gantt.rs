@@ -7,7 +7,7 @@ use super::{
     critical::Link,
     history::{Ending, History, Place, Span},
 };
-use crate::report::quantity::duration;
+use crate::report::quantity::{count, duration};
 
 /// Heights in pixels.
 const LANE: f64 = 21.0;
@@ -51,10 +51,10 @@ pub(super) fn gantt(history: &History, path: &[Link]) -> Markup {
         .last()
         .map_or(axis::HEIGHT, |last| last.top + last.height());
     let summary = format!(
-        "{} spans over {} on {} hosts; the critical path is listed below",
-        spans.len(),
+        "{} over {} on {}; the critical path is listed below",
+        count(spans.len(), "span"),
         duration(history.seconds),
-        history.hosts.len()
+        count(history.hosts.len(), "host")
     );
     html! {
         figure.chart {

@@ -109,7 +109,7 @@ fn failing(host: &HostName, archiver: &Archiver, logs: &str) -> Option<String> {
         format!("the last success was {since} s ago")
     };
     Some(format!(
-        "{host} cannot archive {failing} ({failed} failures so far, {last}), and keeps all WAL until it can; \
+        "{host} cannot archive {failing} (failures so far: {failed}; {last}), and keeps all WAL until it can; \
          what archive_command says is in PostgreSQL's log: {logs}"
     ))
 }

@@ -6,6 +6,7 @@ use crate::{
     error::Error,
     facts::Facts,
     inventory::{HostName, Role},
+    quantity::{agree, count},
     services::{
         health::{Check, Ways},
         postgres::{Survey, patroni::Patroni},
@@ -134,7 +135,11 @@ pub(super) fn replication(
     Check::of(
         "replication",
         wrong,
-        format!("{replicas} replicas stream on the leader's timeline"),
+        format!(
+            "{} {} on the leader's timeline",
+            count(replicas, "replica"),
+            agree(replicas, "streams", "stream")
+        ),
     )
 }
 

@@ -1,7 +1,7 @@
 //! The events of a run, as data.
 //!
-//! Everything that works emits these; `report` alone turns them into bars, lines, JSON and logs.
-//! There is no styling and no prose in here: steps, checks and states are known by identifiers.
+//! All code that does work emits events. Only `report` turns them into bars, lines, JSON and logs. Events have
+//! no styling and no prose: steps, checks and states have identifiers.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -16,10 +16,10 @@ use crate::{error::Code, inventory::HostName};
 pub enum Outcome {
     /// It changed the host.
     Changed,
-    /// It only waited or looked.
+    /// It only waited or checked.
     Done,
     Failed,
-    /// Never started, since something that it needs failed or the run was interrupted.
+    /// It never started: something that it needs failed, or the run was interrupted.
     Cancelled,
 }
 
@@ -31,19 +31,19 @@ pub enum Stream {
     Stderr,
 }
 
-/// What happens to a host itself, before anything runs on it.
+/// What happens to a host itself, before any script runs on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HostState {
     Creating,
     Starting,
     Created,
-    /// It was there and is different now.
+    /// It existed and was changed.
     Changed,
     /// It runs under another address than before.
     Moved,
     Connecting,
-    /// For the lease of a run that gives no sign of life.
+    /// It waits for the lease of a run that gives no sign of life.
     Waiting,
     Connected,
     Removing,
@@ -56,19 +56,19 @@ pub enum HostState {
 pub enum Moment {
     /// Writers and readers are at work.
     Load,
-    /// Replication is held up: from here on replicas fall behind.
+    /// Replication is delayed: from now on, replicas fall behind.
     HeldUp,
     /// Something was broken.
     Fault,
     /// The first write after the fault that was not acknowledged.
     Refused,
-    /// A write was acknowledged on a newer timeline: a member was promoted, most often another.
+    /// A write was acknowledged on a newer timeline: a member was promoted, usually another one.
     NewLeader,
-    /// The first acknowledged write after the time in which there was none.
+    /// The first acknowledged write after the outage.
     Accepted,
-    /// What was broken is put right.
+    /// The fault is repaired.
     Repair,
-    /// All members stream, and both ports lead where they should.
+    /// All members stream, and both ports lead to the right members.
     Whole,
     /// Writers and readers have stopped.
     End,
@@ -84,7 +84,7 @@ pub enum Event {
         version: &'static str,
         at: jiff::Timestamp,
     },
-    /// A host image is made or fetched; `line` is its builder's latest word.
+    /// A host image is built or downloaded; `line` is the latest line of the builder's output.
     Image {
         image: String,
         line: String,
@@ -98,28 +98,28 @@ pub enum Event {
     FactsRead {
         host: HostName,
     },
-    /// What serves on a host, by package; Patroni's is that of its venv, where it has one.
+    /// The version of each service's package; for Patroni, that of its venv if it has one.
     Software {
         host: HostName,
         os: String,
         packages: BTreeMap<String, String>,
     },
-    /// A change that takes several plans has come to the next of them.
+    /// A change that takes several plans has reached its next plan.
     Stage {
         stage: &'static str,
     },
-    /// The plan is made: this many steps to do.
+    /// The plan is ready; it has this many steps.
     Planned {
         steps: usize,
         changes: usize,
     },
-    /// A step that the plan's execution is about to wait for or begin; one for each, before the first.
+    /// A step that will be executed; one event for each step, before the first step begins.
     StepPlanned {
         step: usize,
         host: HostName,
         name: &'static str,
         why: String,
-        /// The steps that must have ended before.
+        /// The steps that must end before this one.
         after: Vec<usize>,
     },
     StepStarted {
@@ -142,11 +142,11 @@ pub enum Event {
         seconds: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
-        /// What failed, as a word (docs/errors.md).
+        /// The error's code, as a word (docs/errors.md).
         #[serde(skip_serializing_if = "Option::is_none")]
         code: Option<Code>,
     },
-    /// `verify` looks at the cluster; repeated while an `up` waits for it to settle.
+    /// `verify` looks at the cluster. The event repeats while `up` waits for the cluster to settle.
     VerifyStarted,
     Check {
         check: &'static str,
@@ -159,12 +159,12 @@ pub enum Event {
         name: String,
         state: HostState,
     },
-    /// One drill begins, the `run`th of `runs` of its scenario.
+    /// One drill begins: the `run`th of `runs` of its scenario.
     DrillStarted {
         scenario: &'static str,
         run: usize,
         runs: usize,
-        /// Which are to be broken.
+        /// The hosts that will be broken.
         hosts: Vec<HostName>,
     },
     DrillMoment {
@@ -172,12 +172,12 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         host: Option<HostName>,
     },
-    /// What clients get at this moment, told once a second.
+    /// What clients get now, once a second.
     Load {
         /// Acknowledged in the last second.
         writes: u32,
         reads: u32,
-        /// Seconds since the last acknowledged write, once there should have been one.
+        /// Seconds since the last acknowledged write, from the moment when one was due.
         #[serde(skip_serializing_if = "Option::is_none")]
         refused: Option<f64>,
     },
@@ -201,9 +201,9 @@ pub enum Event {
 }
 
 impl Event {
-    /// Every text in it that came from elsewhere: a host, a provider, an error.
+    /// All texts of the event that come from elsewhere: a host, a provider, an error.
     ///
-    /// `report` masks these, and nothing else of an event.
+    /// `report` masks these texts, and nothing else of an event.
     pub fn texts_mut(&mut self) -> Vec<&mut String> {
         match self {
             Self::Image { image: _, line } | Self::StepOutput { line, .. } => vec![line],
@@ -239,7 +239,7 @@ pub struct Stamped {
     pub event: Event,
 }
 
-/// The sending side; cheap to clone, never blocks, and silent once nobody listens.
+/// The sending side. It is cheap to clone, never blocks, and drops events once nobody listens.
 #[derive(Debug, Clone)]
 pub struct Events {
     start: Instant,
@@ -255,7 +255,7 @@ impl Events {
 
     pub fn emit(&self, event: Event) {
         let t = self.start.elapsed().as_secs_f64();
-        // The listener is gone only when the process ends.
+        // The listener ends only with the process.
         let _ = self.sender.send(Stamped { t, event });
     }
 

@@ -1,6 +1,6 @@
 //! Files that the user names: an inventory, a key, a bundle, a template.
 //!
-//! A name can be that of a pipe, which would be waited for without end, or of a device that never ends.
+//! A name can be that of a pipe, and reading it would wait for ever, or of a device that has no end.
 
 use std::{
     fs::{self, File, Metadata},
@@ -8,12 +8,12 @@ use std::{
     path::Path,
 };
 
-/// More than any key, bundle, inventory or template has, in bytes.
+/// In bytes; larger than any key, bundle, inventory or template.
 const LARGEST: u64 = 16 << 20;
 
-/// The bytes of a regular file of a sensible size, and what the system says of it.
+/// The bytes of a regular file within the size limit, and its metadata.
 pub fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    // Checked before it is opened: opening a pipe would wait for a writer.
+    // Checked before the file is opened, because opening a pipe would wait for a writer.
     regular(&fs::metadata(path)?)?;
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -29,7 +29,7 @@ pub fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     Ok((bytes, metadata))
 }
 
-/// The same as text.
+/// The same, as text.
 pub fn read_text(path: &Path) -> io::Result<String> {
     let (bytes, _) = read(path)?;
     String::from_utf8(bytes).map_err(|_| {

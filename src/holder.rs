@@ -12,10 +12,10 @@ use rustix::{
 
 use serde::{Deserialize, Serialize};
 
-/// What the error says of a run that finds another one at work, before the cluster's name.
+/// The error's text if another run is at work on the cluster; the cluster's name follows.
 pub const AT_WORK: &str = "another run is at work on the cluster";
 
-/// A run that changes something: what it does, who started it, where, and when.
+/// A run that changes something: its verb, who started it, where, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub pid: u32,
@@ -23,18 +23,18 @@ pub struct Holder {
     pub since: jiff::Timestamp,
     /// `user@machine`.
     pub by: String,
-    /// Tells this run from every other one.
+    /// Distinguishes this run from all others.
     #[serde(default)]
     pub run: String,
-    /// Where its process can be looked for.
+    /// Where its process can be found.
     #[serde(default)]
     place: Place,
-    /// When its process began, in the kernel's count since the boot; 0 where that is not known.
+    /// When its process began, in the kernel's time since the boot; 0 if it is unknown.
     #[serde(default)]
     started: u64,
 }
 
-/// Where a number means one process: since one boot of one kernel, and to whom it shows the same processes.
+/// The scope in which a process id is unique: one boot of one kernel, and one PID namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Place {
     boot: String,
@@ -56,7 +56,7 @@ impl Place {
     }
 }
 
-/// A run that holds a host's lease, as that host told a moment ago.
+/// A run that holds a host's lease, as the host reported it a moment ago.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
     pub holder: Holder,
@@ -65,7 +65,7 @@ pub struct Tenant {
 }
 
 impl Holder {
-    /// This process, as it begins `verb`.
+    /// This process, at the beginning of `verb`.
     pub fn now(verb: &str) -> Self {
         Self {
             pid: std::process::id(),
@@ -78,22 +78,22 @@ impl Holder {
         }
     }
 
-    /// Whether its process is here, and lives.
+    /// Whether its process is on this machine and alive.
     pub fn lives_here(&self) -> bool {
         self.is_of_here() && !self.has_died_here()
     }
 
-    /// Whether its process was here, and is certainly gone. A run elsewhere may always be alive.
+    /// Whether its process was on this machine and is certainly gone. A run elsewhere may always be alive.
     pub fn has_died_here(&self) -> bool {
         if !self.is_of_here() {
             return false;
         }
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        // Who may not see a process in /proc is told by this that there is one.
+        // Where /proc hides other users' processes, the error still shows that the process exists.
         if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
             return true;
         }
-        // The number may be another process's by now.
+        // The process id may belong to another process by now.
         process(self.pid).is_some_and(|it| it.ended || it.started != self.started)
     }
 
@@ -101,8 +101,8 @@ impl Holder {
         self.started != 0 && self.place.is_known() && self.place == Place::here()
     }
 
-    /// Reads what [`Holder::line`] has written. It comes from elsewhere: what is no plain text in it
-    /// is left out.
+    /// Reads a line of [`Holder::line`]. The line comes from elsewhere, so everything but plain text is
+    /// dropped.
     pub fn parse(line: &str) -> Option<Self> {
         let holder: Self = serde_json::from_str(line.trim()).ok()?;
         Some(Self {
@@ -112,14 +112,14 @@ impl Holder {
         })
     }
 
-    /// One line of text without its end.
+    /// One line of text without a line end.
     pub fn line(&self) -> String {
-        // A struct of numbers and strings always has a form in JSON.
+        // Serialising a struct of numbers and strings to JSON cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Which of two runs that began at about the same time goes first. Both sides compare the same
-    /// two values, so they agree, whatever their clocks say.
+    /// Which of two runs that began at about the same time goes first. Both sides compare the same two values,
+    /// so they agree even if their clocks differ.
     pub fn goes_before(&self, other: &Self) -> bool {
         (self.since, &self.run) < (other.since, &other.run)
     }
@@ -137,15 +137,15 @@ impl fmt::Display for Holder {
 }
 
 struct Process {
-    /// It is dead, and nobody has asked yet how it ended.
+    /// The process is dead, and its parent has not collected its exit status yet.
     ended: bool,
     started: u64,
 }
 
-/// What the kernel tells of a process (proc(5), `/proc/pid/stat`).
+/// What the kernel says of a process (proc(5), `/proc/pid/stat`).
 fn process(pid: u32) -> Option<Process> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name, in parentheses, may hold anything.
+    // The program's name, in parentheses, may contain any character.
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
     Some(Process {
@@ -211,7 +211,7 @@ mod tests {
             let mut child = Command::new("true").spawn().unwrap();
             holder.pid = child.id();
             holder.started = process(child.id()).unwrap().started;
-            // Dead, and its parent has not asked yet.
+            // Dead, and its parent has not collected its exit status yet.
             while !process(child.id()).unwrap().ended {
                 std::thread::yield_now();
             }

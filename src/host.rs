@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// The name of a host: a DNS label, unique in its inventory.
 ///
-/// Hosts are known by this name everywhere; addresses come and go.
+/// Everything identifies hosts by this name, because addresses change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct HostName(String);

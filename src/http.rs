@@ -1,6 +1,6 @@
 //! HTTP to a service on a host, through its SSH connection.
 //!
-//! No port has to be reachable from here, and what is measured is what the host itself sees.
+//! No port has to be reachable from this machine, and a measurement shows what the host itself sees.
 
 use std::{
     collections::BTreeMap,
@@ -33,15 +33,16 @@ use crate::{
 
 /// How long a service may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long it may take to change something; a restart of PostgreSQL is answered when it is done.
+/// How long a service may take to change something. Patroni answers a restart of PostgreSQL only when it is
+/// done.
 const CHANGE: Duration = Duration::from_secs(120);
 
-/// How long an answer may be, in bytes; the longest, etcd's metrics, are a hundredth of this.
+/// The maximum size of an answer, in bytes; the longest one, etcd's metrics, has a hundredth of this.
 const LONGEST: usize = 16 << 20;
-/// How much of an answer that cannot be read is shown.
+/// How much of an unreadable answer is shown.
 const SHOWN: usize = 200;
 
-/// An answer, whatever its status.
+/// An answer with any status.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -52,7 +53,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer as JSON; the error says who answered what to which question.
+    /// The answer as JSON. The error says which service gave which answer to which request.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let service = service(self.port);
@@ -74,7 +75,7 @@ impl Answer {
     }
 }
 
-/// What is asked at a port.
+/// A request to a port.
 pub(crate) fn service(port: u16) -> &'static str {
     let service = services::asked_at(port).service();
     service
@@ -87,22 +88,22 @@ pub(crate) fn service(port: u16) -> &'static str {
 pub struct Http {
     remote: Arc<dyn Remote>,
     tls: Option<Arc<rustls::ClientConfig>>,
-    /// Whether services may still, or already, speak plaintext.
+    /// Whether plaintext is allowed beside TLS.
     plaintext: Arc<AtomicBool>,
-    /// Who shows a certificate that is not valid by its times, at which port.
+    /// The services, by port, whose certificate has expired or is not valid yet.
     lapsed: Arc<Mutex<Lapsed>>,
-    /// How long one may take to change something.
+    /// The time limit for changes.
     change: Duration,
 }
 
-/// Who shows a certificate that is not valid by its times, at which port.
+/// The services, by port, whose certificate has expired or is not valid yet.
 pub type Lapsed = BTreeMap<(HostName, u16), Lapse>;
 
 /// User and password for HTTP's basic authentication.
 pub type Login<'a> = (&'a str, &'a Secret);
 
 impl Http {
-    /// `tls` is given where the services speak TLS; it trusts the cluster's authority alone.
+    /// `tls` is set if the services use TLS. It trusts only the cluster's authority.
     pub fn new(remote: Arc<dyn Remote>, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
         Self {
             remote,
@@ -113,7 +114,7 @@ impl Http {
         }
     }
 
-    /// Who has shown a certificate that is not valid by its times, when it was last asked.
+    /// The hosts whose certificate had expired or was not valid yet at the last request.
     pub fn lapsed(&self) -> Lapsed {
         let lapsed = self.lapsed.lock();
         lapsed.unwrap_or_else(PoisonError::into_inner).clone()
@@ -129,14 +130,14 @@ impl Http {
         };
     }
 
-    /// The same with services that may take no longer than this to change something.
+    /// The same client with another time limit for changes.
     #[cfg(test)]
     pub(crate) fn impatient(self, change: Duration) -> Self {
         Self { change, ..self }
     }
 
-    /// From now on plaintext will do as well, for a cluster that is on its way to TLS or from it. It
-    /// goes through SSH in either case.
+    /// From now on plaintext is allowed too, for a cluster that is on its way to TLS or from it. Both go
+    /// through SSH.
     pub fn allow_plaintext(&self) {
         self.plaintext.store(true, Ordering::Relaxed);
     }
@@ -218,8 +219,8 @@ impl Http {
             .because(error)
         };
         if self.tls.is_some() && self.plaintext.load(Ordering::Relaxed) {
-            // In this order: a service that waits for plaintext might wait for the end of a TLS
-            // greeting, while one that speaks TLS says at once that it was not greeted.
+            // TLS first: a service that expects plaintext might wait for the end of a TLS handshake, while a
+            // service that expects TLS refuses plaintext at once.
             let stream = self.remote.dial(host, port).await?;
             match talk(stream, request.clone()).await {
                 Ok(answer) if answer.0 != StatusCode::BAD_REQUEST => return Ok(answer),
@@ -243,7 +244,7 @@ impl Http {
     }
 }
 
-/// What ssh said, if an error comes from a forward that sshd refused.
+/// ssh's message, if the error comes from a forward that sshd refused.
 fn refused_forward(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut source = Some(error);
     while let Some(error) = source {
@@ -277,7 +278,7 @@ async fn talk(
     tokio::pin!(ask);
     tokio::select! {
         answer = &mut ask => answer,
-        // The server may close before the answer has been read to its end.
+        // The server may close the connection before the answer has been read to its end.
         closed = &mut connection => match closed {
             Ok(()) => ask.await,
             Err(error) => Err(error.into()),

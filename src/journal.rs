@@ -1,7 +1,7 @@
 //! Finds the lines of a unit's journal that say what is wrong, rather than the last ones.
 //!
-//! The end of a journal is often the end of a traceback, or what came of the failure. The cause stands
-//! before it, in a line that PostgreSQL or Patroni marks as severe.
+//! A journal often ends with a traceback, or with what followed from the failure. The cause stands before it,
+//! in a line that PostgreSQL or Patroni marks as severe.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,13 +10,13 @@ use crate::{
     remote::{Remote, Script, quote},
 };
 
-/// How long a host may take to show it.
+/// How long a host may take to print the journal.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How many of the lines that matter are shown, and how many of the last where none does.
+/// How many of the severe lines are shown; without severe lines, how many of the last lines.
 const MOST: usize = 10;
 const LAST: usize = 12;
 
-/// The end of a unit's journal, and of PostgreSQL's own log where it keeps one.
+/// The end of a unit's journal, and of PostgreSQL's own log if it writes one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Journal {
     /// `ActiveState=… SubState=… Result=… NRestarts=…`
@@ -24,8 +24,8 @@ pub(crate) struct Journal {
     pub(crate) lines: Vec<String>,
 }
 
-/// Reads it; `None` where the host cannot be asked. `data_dir` is that of a PostgreSQL in the unit,
-/// which may write its log elsewhere (`logging_collector`).
+/// Reads the journal; `None` if the host does not answer. `data_dir` is the data directory of a PostgreSQL in
+/// the unit, which may write its log there (`logging_collector`).
 pub(crate) async fn read(
     remote: &dyn Remote,
     host: &HostName,
@@ -59,12 +59,12 @@ impl Journal {
         }
     }
 
-    /// Whether its unit runs, and has said nothing severe.
+    /// Whether the unit runs and its journal has no severe line.
     pub(crate) fn is_calm(&self) -> bool {
         self.state.contains("ActiveState=active") && self.telling().is_empty()
     }
 
-    /// The state, and the lines that say what is wrong; the last ones where none does.
+    /// The unit's state, and the lines that say what is wrong; without such lines, the last ones.
     pub(crate) fn excerpt(&self) -> String {
         let mut shown = vec![self.state.as_str()];
         let telling = self.telling();
@@ -77,7 +77,7 @@ impl Journal {
         shown.join("\n")
     }
 
-    /// The latest lines that are marked as severe, each once, in their order.
+    /// The latest severe lines in their order, each only once.
     fn telling(&self) -> Vec<&str> {
         let mut seen = BTreeSet::new();
         let mut telling: Vec<&str> = self
@@ -92,7 +92,7 @@ impl Journal {
         telling
     }
 
-    /// Why a replica can never follow its leader again with the data that it has.
+    /// Why a replica can never follow its leader again with its present data.
     pub(crate) fn needs_reinit(&self) -> Option<&str> {
         let lines = self.lines.iter().rev().map(String::as_str);
         lines
@@ -101,13 +101,13 @@ impl Journal {
             .map(text_of)
     }
 
-    /// The latest severe line, without its time and its process.
+    /// The latest severe line, without time and process id.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.telling().last().map(|line| text_of(line))
     }
 }
 
-/// What PostgreSQL and `pg_rewind` say of data that no longer belong to the leader's.
+/// Messages of PostgreSQL and `pg_rewind` about data that no longer match the leader's.
 const LOST: [&str; 10] = [
     "is not in this server's history",
     "is ahead of the WAL flush position of this server",
@@ -121,9 +121,9 @@ const LOST: [&str; 10] = [
     "WAL was generated with wal_level=minimal",
 ];
 
-/// What is severe by its mark, and says nothing of a cause.
+/// Lines that are marked as severe, but do not name a cause.
 const IDLE: [&str; 9] = [
-    // Patroni's, after PostgreSQL's or pg_basebackup's own word.
+    // Patroni's line, which follows the message of PostgreSQL or pg_basebackup.
     "postmaster is not running",
     "Error when fetching backup: pg_basebackup exited with code",
     "failed to bootstrap from leader",
@@ -156,7 +156,7 @@ fn is_severe(line: &str) -> bool {
     marked.iter().any(|mark| line.contains(mark)) && !IDLE.iter().any(|it| line.contains(it))
 }
 
-/// What makes two lines the same: everything but their numbers.
+/// The form by which two lines count as equal: without numbers.
 fn gist(line: &str) -> String {
     text_of(line)
         .chars()
@@ -164,7 +164,7 @@ fn gist(line: &str) -> String {
         .collect()
 }
 
-/// A line of the journal from its mark on.
+/// A line of the journal, from its severity on.
 fn text_of(line: &str) -> &str {
     let marks = ["PANIC:", "FATAL:", "ERROR:", "CRITICAL:", "LOG:"];
     match marks.iter().filter_map(|mark| line.find(mark)).min() {

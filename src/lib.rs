@@ -1,8 +1,8 @@
 //! pgherd deploys, verifies and removes highly available PostgreSQL clusters.
 //!
-//! The tree is the data flow: an `inventory` names the hosts, a `provider` has them, `cluster` joins
-//! both, `render` makes the files, `facts` says what is there, `plan` compares, `execute` walks the
-//! plan over `remote`, `verify` proves the result, and `report` is what people see of it.
+//! The tree is the data flow: an `inventory` names the hosts, a `provider` creates or finds them, `cluster`
+//! joins both, `render` makes the files, `facts` says what is on the hosts, `plan` compares, `execute` walks
+//! the plan over `remote`, `verify` checks the result, and `report` shows it.
 
 pub mod cli;
 pub mod cluster;

@@ -1,8 +1,8 @@
 //! Reads answers of other programs, whatever a field contains.
 //!
-//! A field that is null, absent, or of another type than expected must not take the rest of an answer
-//! with it: an unknown value is a fact, not a failure. For `#[serde(deserialize_with)]`, beside
-//! `#[serde(default)]` for a field that is absent.
+//! A field that is null, absent, or of an unexpected type must not make the rest of an answer unreadable. Such
+//! a field counts as unknown. The functions are for `#[serde(deserialize_with)]`; a field that may be absent
+//! also needs `#[serde(default)]`.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,17 @@ use serde_json::Value;
 
 use crate::quantity;
 
-/// Text; a number or a boolean is read as its text, anything else as nothing.
+/// Text. A number or a boolean becomes its text; any other type becomes an empty text.
 pub(crate) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(as_text(&Value::deserialize(from)?).unwrap_or_default())
 }
 
-/// The same where nothing is not the same as empty.
+/// The same for fields where absent and empty differ.
 pub(crate) fn maybe_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Ok(as_text(&Value::deserialize(from)?))
 }
 
-/// A number, also one that is written as text.
+/// A number, also if it is written as text.
 pub(crate) fn number<'de, D, N>(from: D) -> Result<Option<N>, D::Error>
 where
     D: Deserializer<'de>,
@@ -35,12 +35,12 @@ where
     Ok(number.and_then(|number| N::try_from(number).ok()))
 }
 
-/// Whether something is so; what is not said is not so.
+/// A boolean; anything unknown is false.
 pub(crate) fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     Ok(is_yes(&Value::deserialize(from)?))
 }
 
-/// A list; what is not one is empty, and entries that cannot be read are left out.
+/// A list. Any other type becomes an empty list, and unreadable entries are left out.
 pub(crate) fn list<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -55,7 +55,7 @@ where
     })
 }
 
-/// A map; what is not one is empty.
+/// A map. Any other type becomes an empty map.
 pub(crate) fn map<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Value>, D::Error> {
     Ok(match Value::deserialize(from)? {
         Value::Object(entries) => entries.into_iter().collect(),
@@ -63,7 +63,7 @@ pub(crate) fn map<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String,
     })
 }
 
-/// A part with fields of its own; what has none is as if nothing were said.
+/// A struct. Any other type becomes the struct's default.
 pub(crate) fn part<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -72,7 +72,7 @@ where
     Ok(serde_json::from_value(Value::deserialize(from)?).unwrap_or_default())
 }
 
-/// Whether a value says yes, in any of the ways in which programs say it.
+/// Whether a value means yes, in any of the usual notations.
 pub(crate) fn is_yes(value: &Value) -> bool {
     match value {
         Value::Bool(yes) => *yes,
@@ -95,7 +95,7 @@ pub(crate) fn as_text(value: &Value) -> Option<String> {
 }
 
 fn whole(number: f64) -> Option<u64> {
-    // Above this a float does not hold every whole number, and none that is asked for is that large.
+    // Above this, a float does not hold every whole number. No number that is read here is that large.
     const MOST: f64 = 9_007_199_254_740_992.0;
     (0.0..=MOST)
         .contains(&number)

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(run(cli, &terminal));
-    // A thread that still waits for a key or a slow pipe must not keep the process.
+    // A thread that still waits for a key or a slow pipe must not keep the process alive.
     runtime.shutdown_background();
     match result {
         Ok(code) => ExitCode::from(code),

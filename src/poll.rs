@@ -1,4 +1,4 @@
-//! Looking again and again until something is so, or the time for it is over.
+//! Polls until a condition is true or the time is over.
 
 use std::time::Duration;
 
@@ -9,16 +9,15 @@ use tokio::time::{Instant, sleep};
 pub(crate) struct TimedOut<S> {
     /// What the last look saw.
     pub last: S,
-    /// How long it was looked for: a look takes time too, so this is more than the limit.
+    /// How long the polling took. This is longer than the limit, because a look takes time too.
     pub after: Duration,
 }
 
-/// Looks at once, and then after every `pause`, until a look is `Ok`.
+/// Looks at once, and then again after every `pause`, until a look returns `Ok`.
 ///
-/// What cannot get better by waiting is an `Ok` too: `Ok(Err(error))`.
+/// If waiting cannot help, a look also returns `Ok`: `Ok(Err(error))`.
 ///
-/// # Errors
-/// A look that ended after `limit` was still an `Err`.
+/// # Errors The last look, which ended after `limit`, returned `Err`.
 pub(crate) async fn until<T, S, L>(
     limit: Duration,
     pause: Duration,

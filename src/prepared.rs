@@ -1,6 +1,7 @@
-//! Prepared images: what one must hold for an inventory, which one is taken, and when one has aged.
+//! Prepared images: what an image must hold for an inventory, which image is used, and when an image is too
+//! old.
 //!
-//! Providers keep them, each with the same labels; all that is said of them is said here.
+//! Providers store the images with the same labels. Everything else about images is here.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,10 @@ use crate::{
     inventory::{Inventory, PatroniSource, PgSource, PgVersion, Role},
 };
 
-/// The template by which Patroni's versions are pinned.
+/// The template that pins the versions of Patroni's venv.
 pub const REQUIREMENTS: &str = "opt/patroni/requirements.txt";
 
-/// The label or tag with the digest of what an image holds; without it, an image is none of pgherd's.
+/// The label or tag with the digest of the image's contents. pgherd did not make an image without it.
 pub const DIGEST: &str = "pgherd:prepared";
 const MADE: &str = "pgherd:made";
 const SYSTEM: &str = "pgherd:system";
@@ -23,26 +24,26 @@ const ARCHITECTURE: &str = "pgherd:architecture";
 const BASE: &str = "pgherd:base";
 const HOLDS: &str = "pgherd:holds";
 
-/// From this age on, updates of what an image holds are likely to be pending: both distributions publish some in
-/// most weeks.
+/// From this age on, updates are probably pending for an image: both distributions publish updates in most
+/// weeks.
 pub const AGED_DAYS: i64 = 30;
 
-/// What the hosts of an inventory must hold, as far as an image can.
+/// What the hosts of an inventory need, as far as an image can hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
     /// `debian 12`.
     system: String,
-    /// As `uname -m` says it.
+    /// As `uname -m` prints it.
     architecture: String,
     packages: Vec<String>,
     /// PostgreSQL comes from the PostgreSQL project's repository.
     pgdg: bool,
-    /// The text by which Patroni's versions are pinned; none where Patroni is the distribution's.
+    /// The rendered requirements of Patroni's venv; `None` if Patroni comes from the distribution.
     requirements: Option<String>,
 }
 
 impl Recipe {
-    /// `os` is what the hosts run, and on what; `requirements` the text of [`REQUIREMENTS`].
+    /// `os` is the hosts' operating system and architecture; `requirements` is the text of [`REQUIREMENTS`].
     pub fn of(inventory: &Inventory, os: &Os, requirements: &str) -> Self {
         let major = match inventory.postgresql.version {
             PgVersion::Major(major) => Some(major),
@@ -63,7 +64,7 @@ impl Recipe {
         }
     }
 
-    /// The same for whatever holds the same.
+    /// A digest that is the same for the same contents.
     pub fn digest(&self) -> String {
         let source = if self.pgdg { "pgdg" } else { "distro" };
         let text = format!(
@@ -102,24 +103,24 @@ impl Recipe {
     }
 }
 
-/// What a host holds that is about to become an image.
+/// What a host holds before it becomes an image.
 #[derive(Debug, Clone)]
 pub struct Contents {
     pub digest: String,
     /// `Debian GNU/Linux 12 (bookworm)`.
     pub system: String,
     pub architecture: String,
-    /// What serves, with its version.
+    /// The packages of services, with their versions.
     pub versions: BTreeMap<String, String>,
     pub made: Timestamp,
 }
 
 impl Contents {
-    /// The labels of its image, which is made from the image `base`.
+    /// The labels of the image that is made from the image `base`.
     pub(crate) fn labels(&self, base: &str) -> BTreeMap<&'static str, String> {
         let versions = self.versions.iter();
         let versions: Vec<String> = versions.map(|(name, it)| format!("{name} {it}")).collect();
-        // EC2 takes no more of a tag's value.
+        // EC2 limits the length of a tag's value.
         let short = |text: String| text.chars().take(255).collect::<String>();
         BTreeMap::from([
             (DIGEST, self.digest.clone()),
@@ -131,7 +132,7 @@ impl Contents {
         ])
     }
 
-    /// A name that no other image has.
+    /// A unique name for an image.
     pub(crate) fn name(&self) -> String {
         format!(
             "prepared-{}-{}",
@@ -144,7 +145,7 @@ impl Contents {
 /// An image that pgherd has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
-    /// By which it is removed.
+    /// The id by which it is removed.
     pub id: String,
     pub name: String,
     pub digest: String,
@@ -156,25 +157,26 @@ pub struct Prepared {
     /// `etcd-server 3.4.23, haproxy 2.6.12, …`.
     pub holds: String,
     pub size: Size,
-    /// Hosts that were made from it and are there.
+    /// Existing hosts that were made from it.
     pub used_by: Vec<String>,
-    /// The image by which its base was superseded.
+    /// The newer version of its base image.
     pub superseded_by: Option<String>,
     /// Why no host can be made from it, in a word or two.
     pub unfit: Option<String>,
 }
 
-/// What an image takes up.
+/// The space that an image takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
     /// On this machine.
     Bytes(u64),
-    /// GiB of snapshots at most, which are paid for by the month; what is not written costs nothing.
+    /// GiB of snapshots at most; snapshots are billed by the month. Blocks that were never written cost
+    /// nothing.
     Snapshot(u32),
 }
 
 impl Prepared {
-    /// The image whose labels these are; none where it is none of pgherd's.
+    /// The image with these labels; `None` if pgherd did not make it.
     pub(crate) fn read<'a>(
         id: &str,
         name: &str,
@@ -203,7 +205,7 @@ impl Prepared {
         (now.as_second() - self.made.as_second()).max(0) / 86_400
     }
 
-    /// Why another one should be made, a reason each.
+    /// The reasons to make a new image.
     pub fn aged(&self, now: Timestamp) -> Vec<String> {
         let days = self.days(now);
         let mut reasons = Vec::new();
@@ -227,22 +229,22 @@ impl Prepared {
     }
 }
 
-/// The newest of `images` that holds what is wanted.
+/// The newest of `images` that holds what is needed.
 pub fn newest<'a>(images: &'a [Prepared], recipe: &Recipe) -> Option<&'a Prepared> {
     let digest = recipe.digest();
     let fits = images
         .iter()
         .filter(|image| image.digest == digest && image.unfit.is_none());
-    // Where two were made in one second, it does not matter; but it is the same one each time.
+    // Any order will do for images that were made in the same second, as long as it is always the same.
     fits.max_by_key(|image| (image.made, &image.id))
 }
 
-/// What becomes of `image: prepared` for hosts that are to be made.
+/// What `image: prepared` means for new hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// They are made from this one.
+    /// They are made from this image.
     Found(Prepared),
-    /// None holds what they need: they are made from the base image.
+    /// No image holds what they need: they are made from the base image.
     Missing(Recipe),
 }
 

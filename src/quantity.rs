@@ -17,7 +17,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// Whole seconds for a line that is drawn again and again: tenths would flicker.
+/// Whole seconds, for a line that is redrawn all the time: tenths would flicker.
 pub fn ticking(seconds: f64) -> String {
     let whole = whole(seconds);
     if whole < 60 {
@@ -43,7 +43,7 @@ pub fn bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A number without its fraction: 0 for what is negative or no number, the most there is for what is more.
+/// A number without its fraction: 0 for a negative number or NaN, the maximum for a number that is too large.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

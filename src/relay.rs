@@ -1,8 +1,8 @@
 //! A local socket through which `psql` reaches the cluster.
 //!
-//! `psql` speaks plaintext to a UNIX socket in a folder that is closed to everybody else; from there on
-//! it is this process that goes through the host's SSH connection, speaks TLS with PostgreSQL, and
-//! verifies it. When this process ends, by whatever, the socket leads nowhere.
+//! `psql` speaks plaintext to a UNIX socket, in a folder that only this user can open. From there, this process
+//! goes through the host's SSH connection, speaks TLS with PostgreSQL, and verifies its certificate. When this
+//! process ends for any reason, the socket leads nowhere.
 
 use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
@@ -22,28 +22,28 @@ use crate::{
     remote::{Connection, Remote},
 };
 
-/// How long PostgreSQL may take to say whether it speaks TLS, and to show who it is.
+/// How long PostgreSQL may take to answer whether it speaks TLS, and to complete the TLS handshake.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// The codes that stand where a protocol's version does, in the first message of a connection.
+/// Codes that take the place of a protocol version in the first message of a connection.
 ///
 /// Source: PostgreSQL's documentation, "Message Formats".
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
-/// How the server's messages begin that ask for a login, and that tell which protocol it speaks.
+/// The first byte of the server's messages that ask for authentication, or negotiate the protocol version.
 const AUTHENTICATION: u8 = b'R';
 const NEGOTIATION: u8 = b'v';
-/// The kind of login that has mechanisms, SCRAM among them.
+/// The kind of authentication that offers mechanisms, such as SCRAM.
 const SASL: u32 = 10;
-/// The longest message before a login; PostgreSQL's own bound for a client's first one is 10,000.
+/// The longest message before authentication; PostgreSQL's own limit for a client's first message is 10,000.
 const LONGEST: usize = 30_000;
 
-/// How the way from here to PostgreSQL is protected, inside SSH.
+/// How the connection to PostgreSQL is protected inside SSH.
 #[derive(Debug, Clone)]
 pub enum Encryption {
-    /// By TLS, with a certificate that names the host, or not at all.
+    /// By TLS, always, with a certificate that names the host.
     Verified(Arc<rustls::ClientConfig>),
-    /// The same where PostgreSQL offers TLS, while a cluster is on its way to it or from it.
+    /// By TLS if PostgreSQL offers it, while the cluster is on its way to TLS or from it.
     IfOffered(Arc<rustls::ClientConfig>),
     /// The cluster has no TLS.
     None,
@@ -57,7 +57,7 @@ pub struct Target {
     pub encryption: Encryption,
 }
 
-/// A socket that leads to a port of a host; gone when dropped.
+/// A socket that leads to a port of a host. The socket is removed when this is dropped.
 #[derive(Debug)]
 pub struct Relay {
     folder: TempDir,
@@ -65,8 +65,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens in `folder`, which is this user's alone from now on, as PostgreSQL would for the target's
-    /// port.
+    /// Listens in `folder`, which only this user can use from now on. The socket has the name that PostgreSQL
+    /// would use for the target's port.
     pub fn start(folder: TempDir, target: Target) -> Result<Self> {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).map_err(|error| {
             Error::new(
@@ -87,7 +87,7 @@ impl Relay {
         Ok(Self { folder, task })
     }
 
-    /// What a client takes for the host: the folder of the socket.
+    /// The value for psql's `host`: the socket's folder.
     pub fn host(&self) -> &Path {
         self.folder.path()
     }
@@ -99,7 +99,7 @@ impl Drop for Relay {
     }
 }
 
-/// Serves every client until it is aborted, and all clients with it.
+/// Serves all clients until the task is aborted, which ends all clients too.
 async fn serve(listener: UnixListener, target: Arc<Target>) {
     let mut clients = JoinSet::new();
     loop {
@@ -127,7 +127,7 @@ async fn relay(mut client: UnixStream, target: Arc<Target>) {
     match opened.await {
         Ok(mut server) => {
             if without_binding(&mut server, &mut client).await.is_ok() {
-                // How it ends is the business of both ends.
+                // The two ends report errors themselves.
                 let _ = copy_bidirectional(&mut client, &mut server).await;
             }
         }
@@ -137,7 +137,8 @@ async fn relay(mut client: UnixStream, target: Arc<Target>) {
     }
 }
 
-/// A client's first message; a wish for encryption is declined before, since the socket is private.
+/// Reads a client's first message. A request for encryption before it is declined, because the socket is
+/// private.
 async fn first_message(client: &mut UnixStream) -> io::Result<Vec<u8>> {
     loop {
         let mut message = vec![0; 8];
@@ -161,11 +162,10 @@ async fn first_message(client: &mut UnixStream) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Hands on what the server says first, up to its wish for a password.
+/// Passes on the server's messages up to its request for authentication.
 ///
-/// Over TLS it offers SCRAM bound to the connection, which cannot be had by a client that does not
-/// see the TLS, and which libpq takes for an attack there. It is this process that has verified the
-/// server.
+/// Over TLS, the server offers SCRAM with channel binding. A client without TLS cannot use it, and libpq would
+/// take the offer for an attack. So the mechanism is removed here; this process has verified the server.
 async fn without_binding(
     server: &mut Box<dyn Connection>,
     client: &mut UnixStream,
@@ -189,7 +189,7 @@ async fn without_binding(
     }
 }
 
-/// The mechanisms of an `AuthenticationSASL` without those that bind to a connection.
+/// The mechanisms of an `AuthenticationSASL` without those with channel binding.
 fn unbound(body: &[u8]) -> Vec<u8> {
     let (code, names) = body.split_at(4);
     let kept = names
@@ -204,7 +204,7 @@ fn unbound(body: &[u8]) -> Vec<u8> {
     all
 }
 
-/// A message's length, if it is one that a message before the login may have.
+/// The length of a message; an error if no message before authentication can be that long.
 fn bounded(length: u32, least: usize) -> io::Result<usize> {
     match usize::try_from(length) {
         Ok(length) if (least..=LONGEST).contains(&length) => Ok(length),
@@ -276,7 +276,7 @@ fn lost(error: io::Error) -> Error {
     .because(error)
 }
 
-/// PostgreSQL's own form of an error, so that the client prints it.
+/// An error in PostgreSQL's own format, so that the client prints it.
 fn refusal(text: &str) -> Vec<u8> {
     let mut fields = Vec::new();
     for (kind, value) in [
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
     use crate::remote::{OnLine, Output, Script};
 
-    /// Hands the other end of each connection to the test.
+    /// Passes the other end of each connection to the test.
     #[derive(Default)]
     struct Dialled(Mutex<Vec<DuplexStream>>);
 
@@ -330,7 +330,7 @@ mod tests {
         }
     }
 
-    /// Trusts nobody.
+    /// Has no trusted authority.
     fn trust() -> Arc<rustls::ClientConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
@@ -369,7 +369,7 @@ mod tests {
     }
 
     const STARTUP: &[u8] = b"\0\0\0\x17\0\x03\0\0user\0postgres\0\0";
-    /// As libpq sends it when somebody types Ctrl-C, in a connection of its own.
+    /// The message that libpq sends, on a separate connection, when a user types Ctrl-C.
     const CANCEL: &[u8] = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01\0\0\0\x02";
 
     #[tokio::test]

@@ -12,13 +12,13 @@ pub enum Scenario {
     Switchover,
     /// HAProxy is restarted.
     HaproxyRestart,
-    /// The host of a front door dies: the one with `haproxy.vip`, or the first.
+    /// The host of a front door dies: the host that has `haproxy.vip`, or the first one.
     HaproxyDown,
     /// Patroni is stopped on a replica, the synchronous one if there is one.
     ReplicaDown,
     /// etcd is stopped on all of its hosts.
     EtcdDown,
-    /// Patroni is stopped on the leader, and PostgreSQL with it, in good order.
+    /// Patroni is stopped on the leader and stops PostgreSQL cleanly.
     StopLeader,
     /// Patroni and PostgreSQL on the leader are killed.
     KillLeader,
@@ -26,12 +26,12 @@ pub enum Scenario {
     CrashHost,
     /// The leader's host is cut off from the network.
     IsolateLeader,
-    /// Nothing is broken: whatever happens, somebody else does it.
+    /// pgherd breaks nothing: another person or program may.
     Watch,
 }
 
 impl Scenario {
-    /// Every way to break something, the gentlest first: the order of `all`.
+    /// Every scenario that breaks something, the mildest first. `all` runs them in this order.
     pub const ALL: [Scenario; 9] = [
         Scenario::Switchover,
         Scenario::HaproxyRestart,
@@ -66,9 +66,10 @@ impl Scenario {
         all.find(|scenario| scenario.as_str() == name)
     }
 
-    /// Whether another member must lead afterwards for writes to go on.
+    /// Whether writes can continue only if another member becomes the leader.
     ///
-    /// A leader that was killed comes back by itself, so there it may or may not.
+    /// After its PostgreSQL was killed, the leader may restart by itself, so a new leader is possible and not
+    /// certain.
     pub fn moves_leader(self) -> bool {
         matches!(
             self,
@@ -79,24 +80,24 @@ impl Scenario {
         )
     }
 
-    /// Seconds that writes may be refused by what the timing settings say.
+    /// How many seconds the timing settings allow writes to be refused.
     ///
-    /// Sources: Patroni's own account of failover (a lost leader's key ends `ttl` after its last
-    /// renewal, then one REST round with a 2 s timeout), and what pgherd promises for planned changes.
+    /// Sources: Patroni's documentation of failover (the key of a lost leader ends `ttl` after its last
+    /// renewal, then follows one REST request with a 2 s timeout), and pgherd's own limit for planned changes.
     pub fn bound(self, inventory: &Inventory) -> f64 {
         let patroni = &inventory.patroni;
         let ttl = f64::from(patroni.ttl);
         match self {
             Scenario::Switchover | Scenario::StopLeader | Scenario::HaproxyRestart => 2.0,
-            // Two seconds of silence, and TCP, which sends again after one second, or three.
+            // Two seconds of silence, and TCP's retransmission after one second, or three.
             Scenario::HaproxyDown if inventory.haproxy.vip.is_some() => 3.0,
-            // Until a client gives up a connection to which nobody answers, and one more to the same host.
+            // The time until a client gives up a silent connection, and one more attempt at the same host.
             Scenario::HaproxyDown => 8.0,
             Scenario::Watch => 0.0,
-            // Without failsafe_mode the leader steps down, and leads again only with etcd.
+            // Without failsafe_mode the leader steps down, and leads again only when etcd is back.
             Scenario::EtcdDown if patroni.failsafe => 0.0,
             Scenario::ReplicaDown if !patroni.synchronous => 0.0,
-            // A commit waits for the standby that went until the leader's next loop drops it.
+            // A commit waits for the lost standby until the leader's next loop removes it.
             Scenario::ReplicaDown => f64::from(patroni.loop_wait) + 1.0,
             Scenario::EtcdDown
             | Scenario::KillLeader

@@ -1,7 +1,7 @@
 //! SCRAM-SHA-256 verifiers, which PostgreSQL stores instead of passwords.
 //!
-//! pgherd sends verifiers instead of passwords, so that no password is in a statement that the server
-//! might log, and compares them, so that a password which is right already is not set again.
+//! pgherd sends a verifier instead of a password, so that no statement in the server's log contains a password.
+//! It compares verifiers, so that a correct password is not set again.
 //!
 //! Source: RFC 5803, and PostgreSQL's `src/common/scram-common.c`.
 
@@ -12,21 +12,21 @@ use ring::{digest, hmac, pbkdf2};
 
 use crate::secret::Secret;
 
-/// PostgreSQL's own number of rounds.
+/// PostgreSQL's own number of iterations.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(4096).expect("more than none");
 /// PostgreSQL's own length of a salt, in bytes.
 const SALT: usize = 16;
 
-/// The verifier of `password`, the same for the same `context`.
+/// The verifier of `password`. It is always the same for the same `context`.
 ///
-/// The context tells one role of one cluster from every other, so that equal passwords do not look
-/// alike; nothing of the password is in the salt.
+/// The context names one role of one cluster, so that equal passwords of different roles have different
+/// verifiers. The salt contains nothing of the password.
 pub fn verifier(password: &Secret, context: &str) -> String {
     let salt = digest::digest(&digest::SHA256, context.as_bytes());
     with_salt(password, &salt.as_ref()[..SALT], ROUNDS)
 }
 
-/// Whether `verifier`, as PostgreSQL keeps it, is that of `password`.
+/// Whether `verifier`, as PostgreSQL stores it, belongs to `password`.
 pub fn is_of(verifier: &str, password: &Secret) -> bool {
     let parts = || {
         let (rounds, salt) = verifier
@@ -41,7 +41,7 @@ pub fn is_of(verifier: &str, password: &Secret) -> bool {
 }
 
 fn with_salt(password: &Secret, salt: &[u8], rounds: NonZeroU32) -> String {
-    // As PostgreSQL does: a text that cannot be prepared counts as it is.
+    // Like PostgreSQL: a text that SASLprep rejects is used unchanged.
     let password = stringprep::saslprep(password.expose()).unwrap_or(password.expose().into());
     let mut salted = [0; digest::SHA256_OUTPUT_LEN];
     let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;

@@ -9,13 +9,14 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
 
-/// What a secret looks like wherever people or programs could see it.
+/// What people and programs see in place of a secret.
 pub const MASK: &str = "***";
 
-/// A string that shows itself as `***`, and is overwritten in memory when it is dropped.
+/// A string that prints as `***` and is overwritten in memory when it is dropped.
 ///
-/// It has no `Display`, so that it cannot slip into a message or a command line; whoever needs the
-/// value calls [`Secret::expose`] and can be found by that name. It has no `Serialize`: what writes one down says so.
+/// It has no `Display`, so that no message or command line can contain it by accident. Code that needs the
+/// value calls [`Secret::expose`], which is easy to search for. It has no `Serialize` either: code that stores
+/// a secret does so explicitly.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
@@ -55,10 +56,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The text of a file, which may hold secrets: it shows how long it is, and nothing else.
+/// The text of a file that may hold secrets. Its `Debug` shows only its length.
 ///
-/// It reads as any text does, but has no `Display` and no `Serialize`. What is to be shown of a file goes through
-/// [`crate::mask::file`].
+/// It can be read like any text, but has no `Display` and no `Serialize`. What is shown of a file must go
+/// through [`crate::mask::file`].
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Content(String);
 
@@ -118,7 +119,7 @@ macro_rules! never_shown {
             impl<T: ?Sized> Ambiguous<()> for T {}
             impl<T: ?Sized + ::serde::Serialize> Ambiguous<Serialised> for T {}
             impl<T: ?Sized + ::std::fmt::Display> Ambiguous<Displayed> for T {}
-            // Two of them fit a type that has one of the traits.
+            // For a type with one of these traits, two implementations fit, so the call is ambiguous.
             let _ = <$secret as Ambiguous<_>>::one;
         };
     )+};

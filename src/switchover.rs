@@ -1,4 +1,4 @@
-//! A planned change of leader, and what makes it short.
+//! A planned change of leader, with the preparation that makes it short.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,12 +12,12 @@ use crate::{
     services::postgres::patroni::{self, Patroni, Status},
 };
 
-/// How long the candidate may take to lead.
+/// How long the candidate may take to become the leader.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the checkpoint before a hand-over may take.
 pub const CHECKPOINT: Duration = Duration::from_secs(300);
 
-/// Who leads and who is to lead.
+/// The present leader and the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handover {
     pub from: HostName,
@@ -25,7 +25,7 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// The handover to `wanted`, or to the best replica; `None` when `wanted` leads already.
+    /// The handover to `wanted`, or to the best replica; `None` if `wanted` is already the leader.
     pub fn plan(
         survey: &BTreeMap<HostName, Result<Status>>,
         wanted: Option<&HostName>,
@@ -48,7 +48,7 @@ impl Handover {
         }))
     }
 
-    /// An error where it can no longer be done as it was planned.
+    /// An error if the plan is no longer possible.
     pub fn still(&self, survey: &BTreeMap<HostName, Result<Status>>) -> Result<()> {
         let changed = || {
             Error::new(
@@ -69,10 +69,11 @@ impl Handover {
         }
     }
 
-    /// Hands over, and returns once the candidate leads: every change of leader that is planned is made here.
+    /// Hands over, and returns when the candidate leads. All planned changes of leader go through this
+    /// function.
     ///
-    /// The checkpoint that a clean stop waits for is made beforehand, while writes go on. Without it the
-    /// hand-over only takes longer.
+    /// A clean stop waits for a checkpoint. This checkpoint is made before, while writes continue. If it fails,
+    /// the hand-over only takes longer.
     pub async fn run(
         &self,
         http: &Http,
@@ -85,7 +86,7 @@ impl Handover {
             .switchover(cluster, &self.from, &self.to)
             .await;
         match asked {
-            // A stop may take longer than an answer is waited for; it goes on.
+            // A stop may take longer than the time limit for an answer. It continues anyway.
             Err(error) if error.code() != Code::ServiceTimedOut => return Err(error),
             _ => {}
         }
@@ -106,9 +107,9 @@ impl Handover {
     }
 }
 
-/// Has PostgreSQL on `host` write down what it has in memory, which a clean stop waits for.
+/// Makes PostgreSQL on `host` write its dirty buffers to disk, which a clean stop would have to wait for.
 ///
-/// A large one takes its time, and does no harm.
+/// A large checkpoint takes long, and does no harm.
 pub async fn checkpoint(
     host: &HostName,
     cluster: &Cluster,
@@ -129,8 +130,7 @@ pub async fn checkpoint(
     .excerpt("stderr", output.stderr))
 }
 
-/// Whether a standby has every commit that was acknowledged; in synchronous mode only such a one may
-/// take over.
+/// Whether a standby has every acknowledged commit. In synchronous mode only such a standby may take over.
 fn is_synchronous(leader: &Status, member: &HostName) -> bool {
     leader.replication.iter().any(|replica| {
         replica.application_name == member.as_str()
@@ -169,7 +169,7 @@ fn refuse_unfit<'a>(
     Ok(wanted)
 }
 
-/// The synchronous standby, else the one that is nearest.
+/// The synchronous standby; without one, the replica with the least lag.
 fn best<'a>(
     survey: &'a BTreeMap<HostName, Result<Status>>,
     leader: &Status,
@@ -246,7 +246,7 @@ mod tests {
     fn a_handover_is_refused_once_the_cluster_is_another() {
         let handover = Handover::plan(&survey("async"), None).unwrap().unwrap();
         assert!(handover.still(&survey("async")).is_ok());
-        // node3 is nearer by now; node2, which was agreed to, is as fit as before.
+        // node3 has less lag by now; node2, which the user agreed to, is still fit.
         let mut nearer = survey("async");
         nearer.insert(HostName::new("node3"), Ok(status("replica", 900)));
         assert!(handover.still(&nearer).is_ok());

@@ -17,7 +17,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// What the command line says of the run.
+/// The options of the verb.
 pub(super) struct Wish {
     pub yes: bool,
     /// Hosts that may leave the cluster.
@@ -48,7 +48,7 @@ pub(super) async fn run(
     tell(&console, &context, result, &settled, terminal)
 }
 
-/// Tells how a run ended that was to bring the cluster to the inventory's state.
+/// Reports how a run ended that brings the cluster to the inventory's state.
 pub(super) fn tell(
     console: &Console,
     context: &Context,
@@ -86,7 +86,7 @@ pub(super) fn outline(
     }
 }
 
-/// The plan in short: what it comes to on each host. The whole of it is `plan`'s to show.
+/// A short form of the plan: the steps of each host. `plan` shows all of it.
 fn in_short(context: &Context, preview: &Preview, terminal: &Terminal) -> String {
     let Preview { hosts, plan, .. } = preview;
     if plan.steps.len() <= 4 {

@@ -450,7 +450,7 @@ pub enum Image {
 }
 
 impl Verb {
-    /// Whether Ctrl-C is for pgherd. Otherwise it is for the program that has the terminal.
+    /// Whether Ctrl-C stops pgherd. Otherwise it goes to the program that uses the terminal.
     pub fn can_be_interrupted(&self) -> bool {
         !matches!(
             self,
@@ -461,7 +461,7 @@ impl Verb {
     /// How long the verb may take to clean up after Ctrl-C.
     pub fn grace(&self) -> Duration {
         match self {
-            // The fault is repaired first: a host may have to boot.
+            // The fault is repaired first, which may mean that a host boots.
             Verb::Drill(_) | Verb::Switchover { .. } => Duration::from_secs(300),
             // The builder is removed.
             Verb::Image { .. } => image::CLEARANCE,

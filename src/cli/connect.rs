@@ -17,7 +17,7 @@ use crate::{
     report::Terminal,
 };
 
-/// How long a program may take to put the terminal in order when it is told to end.
+/// How long a program that is told to end may take to restore the terminal's settings.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// `pgherd ssh`; returns the remote command's exit code.
@@ -61,7 +61,7 @@ pub(super) async fn logs(
     let journal = reach::journal(&context, &reach.host, unit, follow, lines);
     let mut ssh = client(&reach.config);
     if follow {
-        // With a terminal on the other side, journalctl ends when we do.
+        // With a terminal on the host, journalctl ends when this process ends.
         ssh.arg("-tt");
     }
     ssh.arg(reach.host.as_str()).arg("--").arg(journal);
@@ -74,7 +74,7 @@ fn client(config: &Path) -> Command {
     ssh
 }
 
-/// Waits for `ssh`; where it was another host that answered, the error says who, as everywhere.
+/// Waits for `ssh`. If another host answered, the error says which one.
 async fn there(ssh: Command, reach: &Reach) -> Result<u8> {
     let mut endings = Endings::listen()?;
     let code = wait(ssh, "ssh", "openssh-client", &mut endings).await?;
@@ -84,7 +84,8 @@ async fn there(ssh: Command, reach: &Reach) -> Result<u8> {
     }
 }
 
-/// Waits for a program that has the terminal; Ctrl-C is for it, not for us. What ends us ends it.
+/// Waits for a program that uses the terminal. Ctrl-C goes to that program. Other signals that end pgherd end
+/// the program too.
 pub(super) async fn wait(
     mut program: Command,
     name: &str,
@@ -111,14 +112,14 @@ pub(super) async fn wait(
     })
 }
 
-/// Ends a program in good order: one that has changed the terminal repairs it.
+/// Ends a program by SIGTERM, so that it can restore the terminal's settings.
 async fn end(child: &mut Child) {
     let pid = child
         .id()
         .and_then(|id| i32::try_from(id).ok())
         .and_then(Pid::from_raw);
     if let Some(pid) = pid {
-        // It may have ended by itself in this moment.
+        // The program may have ended by itself just now.
         let _ = kill_process(pid, Signal::TERM);
     }
     if timeout(FAREWELL, child.wait()).await.is_err() {
@@ -126,14 +127,14 @@ async fn end(child: &mut Child) {
     }
 }
 
-/// Signals by which others end us: a terminal that closes, a system that stops.
+/// Signals from outside that end this process: the terminal is closed, or the system shuts down.
 pub(super) struct Endings {
     hangup: unix::Signal,
     terminate: unix::Signal,
 }
 
 impl Endings {
-    /// From now on these signals no longer end the process by themselves.
+    /// From now on, these signals do not end the process by themselves.
     pub(super) fn listen() -> Result<Self> {
         let listen = |kind| {
             unix::signal(kind).map_err(|error| {
@@ -146,7 +147,7 @@ impl Endings {
         })
     }
 
-    /// Waits for the next one; returns the exit code that tells of it, as shells count.
+    /// Waits for the next signal. Returns its exit code as shells count: 128 and its number.
     pub(super) async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.hangup.recv() => 128 + 1,

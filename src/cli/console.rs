@@ -1,4 +1,4 @@
-//! The terminal of the person who started the run: what pgherd shows and asks there.
+//! The user's terminal: what pgherd shows and asks there.
 
 use std::sync::{
     Arc, PoisonError,
@@ -13,24 +13,24 @@ use crate::{
     report::{self, Expected, Handle, Options, Reporter, Run, RunLog, Terminal},
 };
 
-/// A terminal at which somebody may sit; clones are the same one.
+/// A terminal, with or without a person at it. Clones are the same terminal.
 #[derive(Clone)]
 pub(super) struct Console {
     pub(super) terminal: Terminal,
-    /// `--yes`: whatever is asked is agreed to.
+    /// `--yes`: every question is answered with yes.
     pub(super) yes: bool,
-    /// A verb that answers with one document has its progress for people only.
+    /// For verbs that print one document: progress is shown to people only.
     for_people: bool,
     shared: Arc<Shared>,
 }
 
 #[derive(Default)]
 struct Shared {
-    /// The report of the run that is under way.
+    /// The report of the current run.
     reporter: Mutex<Option<Handle>>,
-    /// Whether that run is one beside the verb's own.
+    /// Whether that run is beside the verb's own run ([`Begun::beside`]).
     beside: AtomicBool,
-    /// What the verb's own run came to.
+    /// How the verb's own run ended.
     ended: std::sync::Mutex<Option<Run>>,
 }
 
@@ -44,7 +44,7 @@ impl Console {
         }
     }
 
-    /// For a verb that answers with one document.
+    /// For a verb that prints one document.
     pub(super) fn for_people(self) -> Self {
         Self {
             for_people: true,
@@ -52,7 +52,7 @@ impl Console {
         }
     }
 
-    /// What the verb's own run came to; `None` where it ended before there was one.
+    /// How the verb's own run ended; `None` if it ended before it began to report.
     pub(super) fn ended(&self) -> Option<Run> {
         let mut ended = self
             .shared
@@ -62,7 +62,7 @@ impl Console {
         ended.take()
     }
 
-    /// Asks with the terminal to itself: what a run shows meanwhile waits.
+    /// Asks a question. Meanwhile, the output of a run waits.
     pub(super) async fn ask(
         &self,
         tell: impl FnOnce(&Terminal) + Send,
@@ -79,7 +79,7 @@ impl Console {
         }
     }
 
-    /// Shows and keeps a run from now on.
+    /// Shows and records a run from now on.
     pub(super) fn begin(&self, run: Begun) -> Result<()> {
         let options = Options {
             terminal: if self.for_people || run.beside {
@@ -92,14 +92,14 @@ impl Console {
         };
         let reporter = Reporter::start(run.events, options);
         self.shared.beside.store(run.beside, Ordering::Relaxed);
-        // Nobody else has it: a run begins before anything of it is asked.
+        // Nothing else has the lock now: a run asks nothing before it begins.
         if let Ok(mut current) = self.shared.reporter.try_lock() {
             *current = Some(reporter);
         }
         Ok(())
     }
 
-    /// Returns once all of the run has been shown and kept.
+    /// Returns when all of the run has been shown and recorded.
     pub(super) async fn end(&self, error: Option<&Error>) {
         let Some(reporter) = self.shared.reporter.lock().await.take() else {
             return;

@@ -47,7 +47,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// What would go, before somebody agrees to it.
+/// What would be removed. It is shown before the question.
 pub(super) fn outline(cluster: &str, what: &str, keep_secrets: bool) -> String {
     let secrets = if keep_secrets {
         "the cluster's secrets are kept"

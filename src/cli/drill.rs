@@ -188,7 +188,7 @@ pub(super) fn agreed_beforehand(
     .hint("add --despite-clients to disconnect them too"))
 }
 
-/// The other clients that the drill would disconnect, if the question must mention them.
+/// The other clients that the drill would disconnect, if there are any.
 pub(super) fn others(request: &play::Request, other_clients: &[OtherClient]) -> Option<String> {
     if other_clients.is_empty() || request.despite_clients {
         return None;
@@ -272,7 +272,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     Ok(span.as_secs_f64())
 }
 
-/// A time that replication may be held up for.
+/// How long replication may be delayed.
 fn lag(text: &str) -> Result<f64, String> {
     let seconds = seconds(text)?;
     let longest = LONGEST_HOLD.as_secs_f64();

@@ -13,7 +13,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// What a GB of snapshots costs in the middle of the regions' prices, in dollars a month.
+/// The price of one GB of snapshots, in dollars a month. Regions differ; this is a middle value.
 const SNAPSHOT_PRICE: f64 = 0.05;
 
 pub(super) async fn run(
@@ -144,7 +144,7 @@ fn space(image: &Prepared) -> String {
     }
 }
 
-/// What all of them take up, and cost.
+/// The space that all images take, and what it costs.
 fn costs(list: &List) -> String {
     let sizes = || list.images.iter().map(|listed| listed.image.size);
     let bytes = sizes().filter_map(|size| match size {
@@ -226,7 +226,7 @@ async fn remove(
     Ok(())
 }
 
-/// What a build makes, before somebody agrees to it.
+/// What a build creates. It is shown before the question.
 pub(super) fn outline(recipes: &[Recipe], made: &[String], doubts: &[String]) -> String {
     let holds: Vec<String> = recipes.iter().map(Recipe::in_words).collect();
     let mut text = format!(
@@ -242,7 +242,7 @@ pub(super) fn outline(recipes: &[Recipe], made: &[String], doubts: &[String]) ->
     text
 }
 
-/// What goes, before somebody agrees to it.
+/// What is removed. It is shown before the question.
 pub(super) fn removal(image: &Prepared) -> String {
     format!(
         "This removes the image {} ({}) of {}, which holds {}.",

@@ -25,12 +25,12 @@ fn example(kind: ProviderKind) -> &'static str {
     }
 }
 
-/// The schema as a file has it.
+/// The schema as the text of a file.
 pub(super) fn schema() -> String {
     format!("{:#}\n", inventory::json_schema())
 }
 
-/// Writes the example for `kind` to `output`, or prints it where that is `-`.
+/// Writes the example for `kind` to the file `output`, or prints it if `output` is `-`.
 pub(super) fn run(kind: ProviderKind, output: &Path, terminal: &Terminal) -> Result<()> {
     if output == Path::new("-") {
         terminal.print(example(kind));
@@ -54,17 +54,17 @@ pub(super) fn run(kind: ProviderKind, output: &Path, terminal: &Terminal) -> Res
     Ok(())
 }
 
-/// What became of the schema beside the example.
+/// What happened to the schema's file.
 #[derive(Debug, PartialEq, Eq)]
 enum Beside {
     Written(PathBuf),
-    /// It was there.
+    /// The same schema was there already.
     Same,
-    /// Another one was there.
+    /// A different file was there already.
     Another(PathBuf),
 }
 
-/// Writes the example, and the schema beside it. An existing file is never written over.
+/// Writes the example, and the schema beside it. Never overwrites an existing file.
 fn write(kind: ProviderKind, output: &Path) -> Result<Beside> {
     let shown = output.display();
     create(output, example(kind)).map_err(|cause| match cause.kind() {
@@ -104,7 +104,7 @@ fn write(kind: ProviderKind, output: &Path) -> Result<Beside> {
     }
 }
 
-/// Looking first and writing then could write over what came in between.
+/// One call creates the file only if it does not exist: with two calls, another program could write in between.
 fn create(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     file.write_all(text.as_bytes())

@@ -7,8 +7,8 @@ use clap_mangen::Man;
 
 /// The page, in roff.
 ///
-/// `clap_mangen` makes a page for each verb; here they are sections of one, each with its own options
-/// alone, since those that every verb takes stand at the front.
+/// `clap_mangen` makes one page for each verb. Here each verb is a section of one page. A section has only the
+/// verb's own options, because the common options are listed at the beginning.
 pub(super) fn page(command: &Command) -> io::Result<String> {
     let mut command = command.clone();
     command.build();
@@ -44,7 +44,7 @@ fn of_verb(verb: &Command) -> io::Result<String> {
     Ok(text)
 }
 
-/// One section as `clap_mangen` writes it, its heading included.
+/// One section as `clap_mangen` writes it, with its heading.
 fn section(render: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<String> {
     let mut roff = Vec::new();
     render(&mut roff)?;

@@ -34,11 +34,11 @@ mod switchover;
 mod verify;
 mod watch;
 
-/// What is said aloud wherever it can be seen, while `tls` is off.
+/// The warning that every verb shows while `tls` is off.
 const PLAINTEXT: &str =
     "! TLS is off (tls.enabled: false): everything except passwords is sent in plaintext";
 
-/// Does what the command line says; returns the exit code of a verb that went well.
+/// Runs the verb of the command line. Returns the exit code of a verb that succeeded.
 pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Result<u8> {
     let global = &cli.global;
     let options = inventory::options(&global.inventory, global.templates.as_deref());

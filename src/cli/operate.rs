@@ -40,7 +40,7 @@ pub(super) async fn run(
     result.map(|_| ())
 }
 
-/// What is asked, and what counts as consent.
+/// The question, and the answer that counts as consent.
 pub(super) fn question<'a>(
     operation: &Operation,
     host: Option<&'a HostName>,
@@ -54,7 +54,7 @@ pub(super) fn question<'a>(
     }
 }
 
-/// What an operation means, before somebody agrees to it.
+/// What an operation means. It is shown before the question.
 pub(super) fn outline(operation: &Operation, host: Option<&HostName>, seen: &Seen<'_>) -> String {
     let name = seen.cluster.name();
     match (operation, host) {

@@ -1,4 +1,4 @@
-//! The engine's operator at a terminal: it shows reports, and puts questions into the words of the verb.
+//! The engine's operator at a terminal: shows reports, and words the questions.
 
 use async_trait::async_trait;
 

@@ -32,7 +32,7 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
     Ok(())
 }
 
-/// A line of how who is a member changes; what belongs to the one before is indented.
+/// The lines about changes of membership. A line that belongs to the one before is indented.
 pub(super) fn membership(words: &str) -> String {
     match words.starts_with(' ') {
         true => format!("  {words}"),
@@ -40,7 +40,7 @@ pub(super) fn membership(words: &str) -> String {
     }
 }
 
-/// The whole plan, for people.
+/// The whole plan, as text for people.
 pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) -> String {
     let Preview { hosts, plan, .. } = preview;
     let mut text = String::new();
@@ -187,11 +187,11 @@ fn change_text(change: &Change, terminal: &Terminal) -> String {
     }
 }
 
-/// The diff of a file, in which certificates are told in words rather than as base64.
+/// The diff of a file. Certificates are described in words instead of base64.
 fn file_diff(terminal: &Terminal, old: Option<&str>, new: &str, path: &str) -> String {
     let told = [old.unwrap_or_default(), new].map(certificates_in_words);
     let [told_old, told_new] = &told;
-    // The same certificates, written in another way.
+    // The file has the same certificates, written differently.
     if old.is_some() && told_old == told_new {
         return report::diff(terminal, old, new, path);
     }
@@ -202,7 +202,7 @@ fn indent(text: &str) -> String {
     text.lines().map(|line| format!("      {line}\n")).collect()
 }
 
-/// The whole plan, for programs.
+/// The whole plan, as JSON for programs.
 pub(super) fn document(context: &Context, preview: &Preview) -> Value {
     let Preview { hosts, plan, .. } = preview;
     let stopped = hosts.stopped.iter().map(|machine| &machine.host);
@@ -347,7 +347,7 @@ mod tests {
         +  issuer: pgherd pg
         +  valid until: 2036-11-22 22:10 UTC
         ");
-        // An authority on its way in, and what surrounds a certificate.
+        // An authority that is being introduced, and the lines around a certificate.
         let (old, new) = (format!("a\n{CA}b\n"), format!("a\n{CA}\n{AFTER}b\n"));
         insta::assert_snapshot!(file_diff(&terminal, Some(&old), &new, "/ca.crt"), @"
         --- /ca.crt

@@ -21,7 +21,7 @@ use crate::{
     report::Terminal,
 };
 
-/// What a person's own environment could say against the connection that psql is given here.
+/// Variables of the user's environment that would change the connection which psql is given here.
 const OTHERS: [&str; 9] = [
     "PGHOSTADDR",
     "PGPASSWORD",
@@ -66,11 +66,11 @@ async fn talk(way: &Way, args: &[String], endings: &mut Endings) -> Result<u8> {
     wait(psql, "psql", "postgresql-client", endings).await
 }
 
-/// A file in the form of `.pgpass` that has no name on any disk, and ends with this process.
+/// A password file like `.pgpass`. It has no name on any disk, and is gone when this process ends.
 struct PasswordFile(File);
 
 impl PasswordFile {
-    /// The superuser's `password`, for the socket in `folder` and for no other place.
+    /// Holds the superuser's `password` for the socket in `folder` only.
     fn new(folder: &Path, port: u16, password: &str) -> Result<Self> {
         let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
         let line = format!(
@@ -78,7 +78,7 @@ impl PasswordFile {
             escaped(&folder.display().to_string()),
             escaped(password)
         );
-        // In memory where there is such a place.
+        // Kept in memory if the system allows it.
         let mut file = tempfile::tempfile_in("/dev/shm")
             .or_else(|_| tempfile::tempfile())
             .map_err(|error| {
@@ -92,8 +92,8 @@ impl PasswordFile {
         Ok(Self(file))
     }
 
-    /// Where this user's other processes find it while this one lives: libpq takes regular files only,
-    /// and opens this one anew for each connection.
+    /// The path by which psql can open the file while this process lives. libpq accepts only regular files, and
+    /// opens the file anew for each connection.
     fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }

@@ -16,8 +16,8 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Shows what `render` would change, on the hosts that can be reached; with `check`, anything is an
-/// error of its own kind.
+/// Shows what `render` would change on the hosts that can be reached. With `check`, any change is an error with
+/// its own exit code.
 pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
     let console = Console::new(terminal, false);
     global.existing(&console).await?;
@@ -66,7 +66,7 @@ fn text(context: &Context, compared: &Comparison, terminal: &Terminal) -> String
     text
 }
 
-/// Writes every file of every host below `dir`, and asks no host for anything.
+/// Writes every file of every host below `dir`, without connecting to a host.
 pub(super) async fn out(global: &Global, dir: &Path, terminal: &Terminal) -> Result<()> {
     let context = global.open(&Console::new(terminal, false), Workspace::preview)?;
     let written = compare::write_files(&context, dir).await?;

@@ -11,7 +11,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// How many runs are named where the one that was asked for is not there.
+/// How many runs an error lists if the requested run does not exist.
 const NAMED: usize = 8;
 
 pub(super) fn run(
@@ -24,7 +24,7 @@ pub(super) fn run(
     let runs = Workspace::kept_runs(&inventory)?;
     let folder = choose(&runs, run, &inventory)?;
     let kept = KeptRun::read(folder)?;
-    // Also where only text is wanted: a run that was killed gets its page by being looked at.
+    // Needed for text only too: a run that was killed has no page until somebody asks for its report.
     let page = kept.page()?;
     if terminal.json {
         terminal.print_json(&kept.document(&page));
@@ -37,7 +37,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// The run that is meant: by its name, by how its name begins, or the latest.
+/// Finds the requested run: by its whole name, by the beginning of its name, or the latest.
 fn choose<'a>(
     runs: &'a [PathBuf],
     wanted: Option<&str>,
@@ -111,7 +111,7 @@ mod tests {
             (None, "2026-09-22T08-00-00Z"),
             (Some("latest"), "2026-09-22T08-00-00Z"),
             (Some("2026-09-22"), "2026-09-22T08-00-00Z"),
-            // A whole name counts, though another begins with it.
+            // A whole name wins, even if another run's name begins with it.
             (Some("2026-09-21T14-13-20Z"), "2026-09-21T14-13-20Z"),
         ] {
             assert_eq!(chosen(wanted).unwrap(), run);

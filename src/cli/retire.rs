@@ -1,4 +1,4 @@
-//! The words about hosts that leave the cluster, or are replaced.
+//! Messages about hosts that leave the cluster or are replaced.
 
 use crate::{
     engine::{context::Context, preview::Preview, retire::Farewell},
@@ -6,7 +6,7 @@ use crate::{
     plan::{membership::Left, retire},
 };
 
-/// What a departure means, before somebody agrees to it.
+/// What the departure of a host means. It is shown before the question.
 pub(super) fn outline(cluster: &str, farewell: &Farewell<'_>) -> String {
     let Farewell {
         host,
@@ -29,7 +29,7 @@ pub(super) fn outline(cluster: &str, farewell: &Farewell<'_>) -> String {
     text
 }
 
-/// The question whose answer is the host's name.
+/// The question. Its answer is the host's name.
 pub(super) fn question(farewell: &Farewell<'_>) -> String {
     match farewell.returns {
         true => format!("Replace {}?", farewell.host),
@@ -37,7 +37,7 @@ pub(super) fn question(farewell: &Farewell<'_>) -> String {
     }
 }
 
-/// What a plan says of members that left the inventory, a line a thing.
+/// What a plan says of members that left the inventory, one line for each fact.
 pub(super) fn planned(context: &Context, preview: &Preview) -> Vec<String> {
     let mut lines = Vec::new();
     for left in preview.leaving() {
@@ -52,7 +52,7 @@ pub(super) fn planned(context: &Context, preview: &Preview) -> Vec<String> {
     lines
 }
 
-/// What is lost by the departure of a host that left the inventory.
+/// What the departure of such a host costs.
 pub(super) fn lost(context: &Context, left: &Left) -> Vec<String> {
     let inventory = &context.inventory;
     let stay: Vec<&HostName> = inventory.with_role(Role::Postgres).collect();
@@ -60,7 +60,7 @@ pub(super) fn lost(context: &Context, left: &Left) -> Vec<String> {
     retire::lost(&left.roles, &stay, &inventory.postgresql.data_dir, leads)
 }
 
-/// What to type so that it leaves.
+/// The command that takes the host out.
 pub(super) fn command(context: &Context, left: &Left) -> String {
     context.command(&format!("up --remove {}", left.name))
 }

@@ -51,7 +51,7 @@ pub(super) async fn run(
     result
 }
 
-/// What a change means, before somebody agrees to it.
+/// What a change means. It is shown before the question.
 pub(super) fn outline(context: &Context, intent: &Intent) -> String {
     let cluster = &context.inventory.cluster;
     let hosts = "every host has new keys";
@@ -87,7 +87,7 @@ pub(super) fn outline(context: &Context, intent: &Intent) -> String {
     }
 }
 
-/// What is left for a person to do.
+/// What the user must still do.
 fn conclusion(context: &Context, change: Change) -> Result<String> {
     Ok(match change {
         Change::Certs { .. } if context.workspace.authority_stage()?.is_some() => format!(

@@ -57,7 +57,7 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
         if let Some(line) = &service.instead {
             terminal.say(line);
         }
-        // Right below the members, for it is they who may be about to change.
+        // Shown right below the members, because this run may be changing them.
         if let Some(work) = status.at_work().filter(|_| n == 0) {
             terminal.say(&work.to_string());
         }

@@ -43,7 +43,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// What a handover means, before somebody agrees to it.
+/// What a handover means. It is shown before the question.
 pub(super) fn outline(context: &Context, handover: &Handover) -> String {
     let Handover { from, to } = handover;
     format!(

@@ -26,10 +26,10 @@ pub(super) async fn run(
     .await
 }
 
-/// Shows what is seen for ever: a picture that is painted over on a terminal, else a line for each
+/// Shows the topology until the user stops it: as one picture on a terminal, otherwise one line for each
 /// change.
 async fn show(watcher: &Watcher<'_>, terminal: &Terminal) {
-    // The first answers, so that the first picture is not empty.
+    // Waits for the first answers, so that the first picture is not empty.
     sleep(PERIOD * 2).await;
     let name = watcher.cluster();
     let mut canvas = Canvas::new(terminal);
@@ -108,7 +108,7 @@ fn health(healthy: Option<bool>) -> (Tone, &'static str) {
     }
 }
 
-/// A line for each thing that is not as it was; how far replicas have come is none.
+/// One line for each difference. A change of a replica's lag alone is not one.
 fn changes(before: &Picture, now: &Picture) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, member) in &now.members {
@@ -134,7 +134,7 @@ fn changes(before: &Picture, now: &Picture) -> Vec<String> {
     for listener in [WRITE, READ] {
         let was = before.leads_to(listener);
         for (port, is) in now.leads_to(listener) {
-            // The very first picture has something to say of everything.
+            // The first picture names everything.
             if *before == Picture::default() || was.get(&port) != Some(&is) {
                 lines.push(format!("{port}: {is}"));
             }

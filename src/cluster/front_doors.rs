@@ -1,4 +1,4 @@
-//! How clients name the front doors of a cluster: the hosts whose HAProxy leads them to the database.
+//! How clients name a cluster's front doors: the hosts whose HAProxy passes connections on to the database.
 
 use std::net::Ipv4Addr;
 
@@ -7,19 +7,19 @@ use crate::{
     machine::Machine,
 };
 
-/// Seconds that a client gives each of several hosts before it tries the next. A host that died refuses
-/// nothing: without this, a client waits for minutes.
+/// Seconds that a client waits for one of several hosts before it tries the next one. A host that died does not
+/// refuse a connection; without this limit, the client would wait for minutes.
 const EACH: u32 = 3;
 
 /// Where clients connect, in the inventory's order.
 pub struct FrontDoors {
     addresses: Vec<String>,
-    /// By which one of them is reached, whichever.
+    /// The address or name by which clients reach any of them.
     vip: Option<Ipv4Addr>,
 }
 
 impl FrontDoors {
-    /// The addresses at which this machine reaches them; a host's name where it has none yet.
+    /// The addresses at which this machine reaches the front doors; a host's name if it has no address yet.
     pub fn of(inventory: &Inventory, machines: &[Machine]) -> Self {
         let address = |host: &crate::host::HostName| -> Option<Ipv4Addr> {
             let machine = machines.iter().find(|machine| machine.host == *host);
@@ -41,22 +41,22 @@ impl FrontDoors {
         }
     }
 
-    /// Each by itself.
+    /// Each front door by itself.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.addresses.iter().map(String::as_str)
     }
 
-    /// libpq's connection string to the leader, by the write port.
+    /// libpq's connection string to the leader, through the write port.
     pub fn to_write(&self, port: u16) -> String {
         self.at(port, " target_session_attrs=read-write")
     }
 
-    /// libpq's connection string to a replica, by the read port.
+    /// libpq's connection string to a replica, through the read port.
     pub fn to_read(&self, port: u16) -> String {
         self.at(port, "")
     }
 
-    /// With several hosts and no address that moves between them, a client tries one after the other.
+    /// With several hosts and no `haproxy.vip`, a client tries one after the other.
     fn at(&self, port: u16, wanted: &str) -> String {
         if let Some(vip) = self.vip {
             return format!("host={vip} port={port}");

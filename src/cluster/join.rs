@@ -1,4 +1,4 @@
-//! Joins what the inventory says about a host with what only a run knows.
+//! Joins what the inventory says about hosts with what is known only in a run.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -11,29 +11,29 @@ use crate::{
     machine::Machine,
 };
 
-/// Who a host's certificate must name.
+/// The names and addresses that a host's certificate must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     pub host: HostName,
-    /// `None` while the host has none.
+    /// `None` while the host has no address.
     pub address: Option<Ipv4Addr>,
-    /// Further names and addresses, by which clients reach the host.
+    /// Other names and addresses by which clients reach the host.
     pub names: Vec<String>,
 }
 
-/// What is joined with an inventory and its machines.
+/// The input that is joined with an inventory and its machines.
 #[derive(Debug)]
 pub struct Joining {
     pub secrets: Secrets,
     pub tls: TlsStage,
-    /// The authority's own certificate, PEM; `None` while TLS is off.
+    /// The certificate of the cluster's authority, PEM; `None` while TLS is off.
     pub ca: Option<String>,
     pub certificates: BTreeMap<HostName, Certificate>,
-    /// What `ca_bundle` names, PEM.
+    /// The certificates in the `ca_bundle`, PEM.
     pub ca_bundle: Option<String>,
 }
 
-/// Where a host is, or is to be.
+/// The present or future address of a host.
 fn address_of(inventory: &Inventory, machines: &[Machine], host: &HostName) -> Option<Ipv4Addr> {
     machines
         .iter()
@@ -42,13 +42,13 @@ fn address_of(inventory: &Inventory, machines: &[Machine], host: &HostName) -> O
         .or(inventory.hosts.get(host).and_then(|host| host.address))
 }
 
-/// Who the certificates of a cluster must name, a subject for each host.
+/// The names and addresses for the certificates of a cluster, one subject for each host.
 pub fn subjects(inventory: &Inventory, machines: &[Machine]) -> Vec<Subject> {
     let doors = door_names(inventory, machines);
     let subject = |(name, host): (&HostName, &crate::inventory::Host)| Subject {
         host: name.clone(),
         address: address_of(inventory, machines, name),
-        // Clients reach the databases through HAProxy, and TLS passes through it.
+        // Clients reach the databases through HAProxy, which passes TLS through unchanged.
         names: if host.roles.iter().any(|role| role.service().faces_clients) {
             doors.clone()
         } else {
@@ -82,8 +82,8 @@ fn door_names(inventory: &Inventory, machines: &[Machine]) -> Vec<String> {
 impl Cluster {
     /// The cluster as it should be, on these machines.
     ///
-    /// A host without a machine has a stand-in for its address; `postgresql` says which major version
-    /// a host with a database runs, and `arch` what a host runs on.
+    /// A host without a machine gets a placeholder for its address. `postgresql` gives the major version on a
+    /// host with a database, and `arch` a host's architecture.
     pub fn join(
         inventory: &Inventory,
         machines: &[Machine],
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(of("db1").names, names);
         assert_eq!(of("door").names, names);
         assert_eq!(of("kv").names, ["localhost", "127.0.0.1"]);
-        // Where the machine is counts, not where the inventory has it.
+        // The machine's own address wins over the inventory's.
         assert_eq!(of("door").address, door().address);
         assert_eq!(of("kv").address, Some(Ipv4Addr::new(192, 0, 2, 2)));
     }

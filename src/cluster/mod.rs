@@ -22,10 +22,10 @@ pub use crate::contract::{
     SUPERUSER,
 };
 
-/// An address, or what stands for it until the host exists.
+/// An address, or a placeholder until the host exists.
 ///
-/// `plan` shows the files of hosts that are not there yet; `to_string` gives the address or
-/// `<node1's address>`.
+/// `plan` shows the files of hosts that do not exist yet. `to_string` gives the address, or `<node1's
+/// address>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     Known(Ipv4Addr),
@@ -49,9 +49,9 @@ pub struct Node {
     pub name: HostName,
     pub roles: Vec<Role>,
     pub address: Address,
-    /// PostgreSQL's major version here, once known. `None` on hosts without a database.
+    /// PostgreSQL's major version on this host; `None` if it is unknown, or the host has no database.
     pub postgresql: Option<u16>,
-    /// What it runs on, as `uname -m` says it; empty where that is not known.
+    /// The architecture, as `uname -m` prints it; empty if it is unknown.
     pub arch: String,
     /// This host's certificate and key; `None` while `tls` is off.
     pub certificate: Option<Certificate>,
@@ -67,7 +67,7 @@ pub struct Certificate {
 /// The passwords of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secrets {
-    /// Tells this cluster from another of the same name; not secret.
+    /// Distinguishes this cluster from another one of the same name; not secret.
     pub cluster_id: String,
     /// PostgreSQL's `postgres`.
     pub superuser: Secret,
@@ -79,26 +79,26 @@ pub struct Secrets {
     pub rest_api: Secret,
     /// HAProxy's stats page, user `pgherd`.
     pub stats: Secret,
-    /// keepalived's, between the front doors; none without `haproxy.vip`.
+    /// keepalived's password, which the front doors share; `None` without `haproxy.vip`.
     pub vrrp: Option<Secret>,
-    /// Those of `postgresql.users`, by name.
+    /// The passwords of `postgresql.users`, by name.
     pub users: BTreeMap<String, Secret>,
-    /// While the passwords of `replicator` and `rewind` change.
+    /// Set while the passwords of `replicator` and `rewind` change.
     pub interim: Option<Interim>,
 }
 
-/// Roles that stand in for `replicator` and `rewind`, so that at every moment each member has a login
-/// that the database takes.
+/// Roles that stand in for `replicator` and `rewind` during a change of passwords. With them, each member has a
+/// login at every moment that the database accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interim {
-    /// Whether the members log in by them.
+    /// Whether the members use these roles to log in.
     pub used: bool,
     pub replication: Secret,
     pub rewind: Secret,
 }
 
 impl Secrets {
-    /// Every value that must be masked wherever it could be seen.
+    /// All values that must be masked in all output.
     pub fn values(&self) -> Vec<&Secret> {
         let mut values = vec![
             &self.superuser,
@@ -118,20 +118,19 @@ impl Secrets {
     }
 }
 
-/// How far the cluster speaks TLS.
+/// How far the cluster uses TLS.
 ///
-/// `Off` and `Required` are what an inventory can ask for. The two between them are what a cluster that
-/// runs goes through on its way from one to the other: neighbours get on with each other, so that hosts
-/// can change one at a time.
+/// An inventory can ask for `Off` and `Required`. A running cluster goes through the two stages between them.
+/// Hosts in neighbouring stages can work together, so hosts change one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsStage {
-    /// Plaintext, and no certificates.
+    /// Plaintext; there are no certificates.
     Off,
-    /// Every host has certificates and trusts those of the others; everybody still uses plaintext.
+    /// Every host has a certificate and trusts those of the others. All connections still use plaintext.
     Offered,
-    /// The cluster's own parts use TLS, and clients may.
+    /// Connections between members use TLS. Clients may use it.
     Used,
-    /// Nothing but TLS, verified.
+    /// Only TLS, and every certificate is verified.
     Required,
 }
 
@@ -153,7 +152,7 @@ impl TlsStage {
         }
     }
 
-    /// Whether it is one that a cluster only goes through.
+    /// Whether this is a stage on the way from one to the other.
     pub fn is_migrating(self) -> bool {
         matches!(self, Self::Offered | Self::Used)
     }
@@ -168,7 +167,7 @@ impl TlsStage {
         self >= Self::Used
     }
 
-    /// The one after this on the way to `end`.
+    /// The next stage on the way to `end`.
     pub fn towards(self, end: Self) -> Self {
         use std::cmp::Ordering::{Equal, Greater, Less};
         match (self, self.cmp(&end)) {
@@ -181,18 +180,18 @@ impl TlsStage {
     }
 }
 
-/// A host that earlier runs have left in the workspace's list.
+/// A host in the workspace's list, from earlier runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownHost {
     pub name: HostName,
-    /// None where only its name is known.
+    /// `None` if only its name is known.
     pub roles: Vec<Role>,
     pub address: Option<Ipv4Addr>,
-    /// Whether a run ended well with it, so that it is a member.
+    /// Whether a run with this host ended well, so that the host is a member.
     pub joined: bool,
 }
 
-/// Everything that rendering and planning need to know, and nothing that they could find out.
+/// All input of rendering and planning that cannot be derived from other input.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     pub inventory: Inventory,
@@ -201,7 +200,7 @@ pub struct Cluster {
     pub tls: TlsStage,
     /// The cluster's own certificate authority, PEM; `None` while TLS is off.
     pub ca: Option<String>,
-    /// What `ca_bundle` names, PEM.
+    /// The certificates in the `ca_bundle`, PEM.
     pub ca_bundle: Option<String>,
 }
 
@@ -212,7 +211,7 @@ impl Cluster {
             .filter(move |node| node.roles.contains(&role))
     }
 
-    /// Whether something belongs to the cluster as it is now, while TLS may be on its way.
+    /// Whether something belongs to the cluster now; during a change of TLS, this differs from the inventory.
     pub fn wants(&self, when: When) -> bool {
         match when {
             When::Tls => self.tls.is_offered(),
@@ -225,7 +224,7 @@ impl Cluster {
         self.nodes.get(host)
     }
 
-    /// Known addresses by host.
+    /// The known addresses, by host.
     pub fn addresses(&self) -> BTreeMap<HostName, Ipv4Addr> {
         self.nodes
             .values()

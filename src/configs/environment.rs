@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, iter::Peekable, str::Chars};
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Reads it as `parse_env_file_internal()` in systemd's `env-file.c` does; of a name that is there twice
-    /// the last one counts, and a line that assigns nothing is passed over.
+    /// Reads a file as `parse_env_file_internal()` in systemd's `env-file.c` does: of two lines for one name,
+    /// the last one counts, and a line without an assignment is skipped.
     pub fn parse(text: &str) -> Self {
         let mut variables = BTreeMap::new();
         let mut rest = text.chars().peekable();
@@ -24,13 +24,13 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
-    /// The same without what an etcd reads only while it has no data.
+    /// The same without the variables that etcd reads only when it has no data yet.
     pub fn of_a_member(mut self) -> Self {
         self.0.retain(|name, _| !name.starts_with("ETCD_INITIAL_"));
         self
     }
 
-    /// Whether an etcd with these variables is spoken to over TLS; `None` if they do not say where it listens.
+    /// Whether etcd with these variables listens with TLS; `None` if the variables do not say where it listens.
     pub fn listens_with_tls(&self) -> Option<bool> {
         let urls = self.get("ETCD_LISTEN_CLIENT_URLS")?;
         let mut urls = urls.split(',').map(str::trim);
@@ -40,7 +40,7 @@ impl Environment {
 
 type Rest<'a> = Peekable<Chars<'a>>;
 
-/// Passes over blanks and comments; whether anything follows.
+/// Skips blanks and comments; returns whether anything is left.
 fn skip_to_a_name(rest: &mut Rest<'_>) -> bool {
     while let Some(c) = rest.peek().copied() {
         match c {
@@ -54,7 +54,7 @@ fn skip_to_a_name(rest: &mut Rest<'_>) -> bool {
     false
 }
 
-/// A backslash at the end of a comment makes the next line a part of it.
+/// A backslash at the end of a comment continues the comment on the next line.
 fn skip_the_line(rest: &mut Rest<'_>) {
     while let Some(c) = rest.next() {
         match c {
@@ -67,7 +67,7 @@ fn skip_the_line(rest: &mut Rest<'_>) {
     }
 }
 
-/// The name up to its sign, or `None` where the line ends before.
+/// The name up to the `=`; `None` if the line ends before it.
 fn name(rest: &mut Rest<'_>) -> Option<String> {
     let mut name = String::new();
     for c in rest.by_ref() {
@@ -80,10 +80,11 @@ fn name(rest: &mut Rest<'_>) -> Option<String> {
     None
 }
 
-/// The value up to the end of its line: pieces in quotes of either kind, and a plain one.
+/// The value up to the end of its line. It consists of parts in single or double quotes, and parts without
+/// quotes.
 fn value(rest: &mut Rest<'_>) -> String {
     let mut value = String::new();
-    // Blanks at the end of a plain piece do not count.
+    // Blanks at the end of a part without quotes are dropped.
     let mut end = 0;
     let mut plain = false;
     while let Some(c) = rest.next() {

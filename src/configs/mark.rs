@@ -1,6 +1,6 @@
 //! The file on a host that names the cluster that the host belongs to.
 
-/// What `/etc/pgherd/cluster` says: the cluster's name, then its id, a line each.
+/// The content of `/etc/pgherd/cluster`: the cluster's name on the first line, its id on the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark<'a> {
     pub name: &'a str,
@@ -8,7 +8,7 @@ pub struct Mark<'a> {
 }
 
 impl<'a> Mark<'a> {
-    /// `None` for a text that has not two lines; comments, blank lines and blanks around a line are not counted.
+    /// `None` if the text does not have two lines. Comments, blank lines and blanks around a line do not count.
     pub fn parse(text: &'a str) -> Option<Self> {
         let mut lines = text
             .lines()
@@ -18,14 +18,15 @@ impl<'a> Mark<'a> {
         Some(Self { name, id })
     }
 
-    /// Whether the id looks like one that pgherd gives.
+    /// Whether the id has the form of pgherd's ids.
     pub fn is_pgherds(&self) -> bool {
         (12..=64).contains(&self.id.len()) && self.id.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
 
-    /// Whether a mark names the cluster with this id, wherever a user's own template has put it.
+    /// Whether a mark names the cluster with this id, anywhere in the text: a user's own template may have
+    /// moved it.
     pub fn names(text: &str, id: &str) -> bool {
-        // Of what an id may be made.
+        // The characters of an id.
         text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
             .any(|word| !word.is_empty() && word == id)
     }

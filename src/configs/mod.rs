@@ -1,10 +1,10 @@
 //! What config files say, read in the same way as the programs read them.
 //!
-//! Templates are the user's to change, and admins edit files on hosts. So nothing is learnt from how a text
-//! looks: another indentation, other quotes or another order say the same. There is no second record of it
-//! either, which could differ from the file after a run that was cut off: docs/decisions/0011.
+//! Users can change templates, and administrators edit files on hosts. So pgherd takes nothing from the layout
+//! of a text: other indentation, quotes or order mean the same. pgherd keeps no second record either, because
+//! the record could differ from the file after an interrupted run: docs/decisions/0011.
 //!
-//! Nothing here repeats a text in an error: these files hold passwords.
+//! No error repeats a text from here, because these files hold passwords.
 
 mod environment;
 mod mark;

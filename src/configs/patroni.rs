@@ -12,11 +12,11 @@ use crate::{
     secret::Content,
 };
 
-/// Patroni's config, as Patroni understands it; it holds passwords, so it does not show itself.
+/// Patroni's config, as Patroni reads it. It holds passwords, so it cannot be printed.
 pub struct PatroniConfig(Map<String, Value>);
 
 /// The lines of `pg_hba.conf` and `pg_ident.conf`, which may hold passwords; `None` for a file that the config
-/// leaves alone.
+/// does not set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     pub hba: Option<Vec<Content>>,
@@ -24,11 +24,12 @@ pub struct Access {
 }
 
 impl PatroniConfig {
-    /// `None` for what is no YAML: Patroni would not take it either. What is no mapping says nothing.
+    /// `None` if the text is no YAML, which Patroni does not accept either. A document that is no mapping
+    /// counts as empty.
     pub fn parse(text: &str) -> Option<Self> {
         let options = serde_yaml::options! {
             with_snippet: false,
-            // As Patroni's own reader has it.
+            // The value as Patroni's reader has it.
             duplicate_keys: DuplicateKeyPolicy::LastWins,
         };
         Some(
@@ -43,12 +44,12 @@ impl PatroniConfig {
         self.section(section).get(key).unwrap_or(&Value::Null)
     }
 
-    /// A key at the top.
+    /// The value of a top-level key.
     fn section(&self, name: &str) -> &Value {
         self.0.get(name).unwrap_or(&Value::Null)
     }
 
-    /// Whether both are the same member of the same cluster.
+    /// Whether both configs are for the same member of the same cluster.
     pub fn is_same_member(&self, other: &Self) -> bool {
         let of = |config: &Self, key| as_text(config.section(key));
         let namespace = |config: &Self| {
@@ -61,17 +62,17 @@ impl PatroniConfig {
                 .all(|key| of(self, key) == of(other, key))
     }
 
-    /// Whether both come to etcd in the same way.
+    /// Whether both connect to etcd in the same way.
     pub fn has_same_dcs(&self, other: &Self) -> bool {
         self.section("etcd3") == other.section("etcd3")
     }
 
-    /// Whether both set the same parameters of PostgreSQL, as far as this file does.
+    /// Whether both set the same PostgreSQL parameters in this file.
     pub fn has_same_parameters(&self, other: &Self) -> bool {
         self.at("postgresql", "parameters") == other.at("postgresql", "parameters")
     }
 
-    /// Whether it speaks to etcd over TLS; `None` for one that says nothing of etcd.
+    /// Whether it connects to etcd over TLS; `None` if the config has no section for etcd.
     pub fn asks_with_tls(&self) -> Option<bool> {
         let is_https = |text: &str| text.to_ascii_lowercase().starts_with("https");
         let etcd = self.section("etcd3").as_object()?;
@@ -81,7 +82,7 @@ impl PatroniConfig {
         })
     }
 
-    /// Where it looks for etcd, as `host:port`.
+    /// The addresses of etcd, as `host:port`.
     pub fn etcd(&self) -> BTreeSet<String> {
         let one = |text: &str| {
             let text = text.trim();
@@ -103,22 +104,23 @@ impl PatroniConfig {
         all
     }
 
-    /// Where it tells others that its PostgreSQL is.
+    /// The address of this PostgreSQL that it gives to other members.
     pub fn connect_address(&self) -> Option<&str> {
         self.at("postgresql", "connect_address").as_str()
     }
 
-    /// Where its database is.
+    /// The data directory.
     pub fn data_dir(&self) -> Option<&str> {
         self.at("postgresql", "data_dir").as_str()
     }
 
-    /// A tag of the member.
+    /// One of the member's tags.
     pub fn tag(&self, name: &str) -> Option<&Value> {
         self.section("tags").get(name)
     }
 
-    /// Who may log in to PostgreSQL; an error for a list that is none, or one with more than lines in it.
+    /// The rules of who may log in to PostgreSQL; an error if it is no list, or the list has anything but
+    /// strings.
     pub fn access(&self) -> Result<Access> {
         Ok(Access {
             hba: self.lines("pg_hba")?,
@@ -240,7 +242,7 @@ mod tests {
         for text in ["an older one\n", "- a\n"] {
             assert!(!config(text).is_same_member(&config(BLOCK)), "{text:?}");
         }
-        // Its own reader takes the last of two.
+        // Patroni's reader takes the last one of two equal keys.
         assert_eq!(config("name: a\nname: b\n").section("name"), "b");
         let shown = format!(
             "{:?}",

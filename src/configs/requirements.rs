@@ -1,6 +1,6 @@
 //! pip's list of requirements.
 
-/// The version to which `requirements` pins a package, if it does.
+/// The version to which `requirements` pins a package; `None` if it does not.
 pub(crate) fn pinned(requirements: &str, package: &str) -> Option<String> {
     requirements.lines().find_map(|line| {
         let line = line.trim();
@@ -9,7 +9,7 @@ pub(crate) fn pinned(requirements: &str, package: &str) -> Option<String> {
         if !name.replace(['_', '.'], "-").eq_ignore_ascii_case(package) {
             return None;
         }
-        // Extras are in brackets.
+        // Extras stand in brackets.
         let rest = match rest.trim_start().strip_prefix('[') {
             Some(extras) => extras.split_once(']')?.1,
             None => rest,

@@ -1,11 +1,11 @@
-//! What is done on new hosts while others still boot.
+//! Prepares new hosts while others still boot.
 //!
-//! What a host needs before its services (its own files, packages, Patroni's venv) depends on no other host,
-//! but for their addresses. So a host that this run makes is looked at as soon as it answers, and gets that;
-//! once all of them answer, the plan for the whole cluster takes over what has begun. The rules are those of
-//! any step: the run's lease is held on a host before it is changed, what is taken there is noted before, and
-//! a host that cannot be taken over is left alone. Nothing that is said here is lost either: whatever kept a
-//! host from being looked at, or from being changed, the look at all hosts and the plan for them say.
+//! Before its services, a host needs its own files, packages and Patroni's venv. These depend on no other host,
+//! except for the addresses. So each new host is observed and prepared as soon as it answers. Once all hosts
+//! answer, the plan for the whole cluster takes over what has begun. The usual rules apply: the run takes a
+//! host's lease before it changes the host, notes in the manifest what it takes there, and leaves a host alone
+//! that it cannot take over. Nothing is reported here if a host cannot be observed or changed: observing all
+//! hosts and planning for them will report it.
 
 use std::{
     collections::BTreeMap,
@@ -33,8 +33,8 @@ use crate::{
     workspace::Renewal,
 };
 
-/// Whether hosts may be changed one by one as they come: all that come are new, whoever was asked has
-/// agreed to what is done on them, and nothing else is to change first.
+/// Whether hosts may be prepared one by one: all missing hosts are new, the user has agreed to the steps on
+/// them, and nothing else must change first.
 pub(super) fn is_possible(context: &Context, hosts: &HostStatus, agreed: Consent) -> Result<bool> {
     Ok(agreed == Consent::Once
         && context.provider.owns_hosts()
@@ -44,9 +44,9 @@ pub(super) fn is_possible(context: &Context, hosts: &HostStatus, agreed: Consent
         && lapse::lapsed(context)?.is_none())
 }
 
-/// Looks at hosts as they arrive, and begins on them what depends on no other host.
+/// Observes hosts as they arrive, and begins the steps that depend on no other host.
 ///
-/// `there` are the cluster's other hosts. Ends once all that have arrived are looked at.
+/// `there` are the cluster's other hosts. Returns when all hosts that arrived have been observed.
 pub(super) async fn begin(
     run: &Run<'_>,
     there: &[Machine],
@@ -73,7 +73,7 @@ pub(super) async fn begin(
             },
             Some(()) = greeting.next() => {}
         }
-        // Every host's own files name the addresses of all.
+        // The files of each host name the addresses of all hosts.
         if machines.len() == run.context.inventory.hosts.len() && site.get().is_none() {
             let all: Vec<Machine> = machines.values().cloned().collect();
             match Site::open(run, &all, headway).await {
@@ -87,7 +87,7 @@ pub(super) async fn begin(
     }
 }
 
-/// What is the same for all hosts that arrive.
+/// The input that is the same for all arriving hosts.
 struct Site<'a> {
     connected: Connected<'a>,
     tls: TlsStage,
@@ -110,12 +110,12 @@ impl<'a> Site<'a> {
         })
     }
 
-    /// Reads a host that answers, and begins what it needs.
+    /// Observes a host that answers, and begins what it needs.
     async fn greet(&self, host: HostName) {
         let read = self.connected.read(&host, &self.draft).await;
         match &read {
             Ok(facts) => {
-                // What keeps a host from being planned, the plan for all of them says.
+                // If the host cannot be planned for, the plan for all hosts reports why.
                 if let Ok(Some((plan, context))) = self.plan(&host, facts).await {
                     self.headway.add(plan, &context);
                 }
@@ -126,7 +126,7 @@ impl<'a> Site<'a> {
         self.headway.note(host, read);
     }
 
-    /// What one host needs that depends on no other; nothing where the lease is not held there, or
+    /// The steps of one host that depend on no other host; no steps if the lease is not held there, or if
     /// another run has the cluster.
     async fn plan(
         &self,
@@ -138,7 +138,7 @@ impl<'a> Site<'a> {
         }
         let context = self.connected.context;
         let machines = &self.connected.machines;
-        // The others are taken to run the same, as long as they are not seen.
+        // Until the other hosts are observed, they are assumed to run the same system.
         let cluster = context.cluster(machines, self.tls, Renewal::Never, |_| facts.os.clone())?;
         let files = render::render(&cluster, &context.templates)?;
         let found = Found {

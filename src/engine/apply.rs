@@ -1,8 +1,8 @@
 //! `up` and `render`: bring the hosts to the inventory's state, and verify the cluster.
 //!
-//! One way for both. `up` also makes and starts hosts. `render` shows every diff before it asks, and
-//! goes on with the hosts that it reaches: at three in the morning one that is dead must not keep the
-//! others from being put right.
+//! Both verbs follow the same path. `up` also creates and starts hosts. `render` shows every diff before it
+//! asks, and continues with the hosts that it can reach: one dead host must not prevent the repair of the
+//! others.
 
 use std::sync::Arc;
 
@@ -32,13 +32,13 @@ use crate::{
 
 pub(crate) use super::settle::Verb;
 
-/// What a run that went well leaves.
+/// The result of a successful run.
 pub(crate) struct Applied {
     pub cluster: Arc<Cluster>,
     pub machines: Vec<Machine>,
 }
 
-/// Makes the cluster what the inventory says, and proves it.
+/// Brings the cluster to the inventory's state, and verifies it.
 pub(crate) async fn run(
     verb: Verb,
     context: &Context,
@@ -46,7 +46,7 @@ pub(crate) async fn run(
 ) -> Result<Applied> {
     context.not_lost().await?;
     let taken = Taken::by(context, verb.as_str(), Leftovers::Offer, cancel).await?;
-    // Made now, if this is the first run: what is told of it is told before anything else.
+    // On the first run, this makes the secrets; notes about them come before everything else.
     context.secrets()?;
     for note in context.workspace.take_notes() {
         context.operator.say(&format!("note: {note}"));
@@ -59,7 +59,7 @@ pub(crate) async fn run(
         .await
 }
 
-/// The whole of it within a run; `consent` is what somebody has agreed to before.
+/// The body of the run. `consent` is what the user has agreed to before.
 pub(super) async fn apply(verb: Verb, run: &Run<'_>, consent: Consent) -> Result<Applied> {
     let headway = Arc::<Headway>::default();
     let applied = converge(verb, run, &headway, consent).await;
@@ -73,7 +73,7 @@ async fn converge(
     consent: Consent,
 ) -> Result<Applied> {
     let context = run.context;
-    // What is around the hosts is `up`'s alone.
+    // Only `up` looks at what surrounds the hosts, such as networks and firewalls.
     let drift = async {
         match verb {
             Verb::Up => context.provider.drift().await,
@@ -99,7 +99,7 @@ async fn converge(
             (hosts, Consent::Needed)
         }
     };
-    // Whoever has agreed to that has agreed to what follows from it.
+    // Consent to the departure includes consent to the plan that follows from it.
     if retirement.is_some() && consent == Consent::Needed {
         consent = Consent::Once;
     }
@@ -121,7 +121,7 @@ async fn converge(
     };
     let mut cluster = context
         .on_some(&hosts.running, resting, &run.events, async |connected| {
-            // Nothing else has set it.
+            // This is the only place that sets it, so it cannot be set already.
             let _ = connected.headway.set(headway.clone());
             settle(verb, connected, consent, run.cancel).await
         })
@@ -129,7 +129,7 @@ async fn converge(
     while cluster.tls.is_migrating() {
         let next = cluster.tls.towards(TlsStage::of(&context.inventory));
         context.workspace.note_tls(next)?;
-        // Anew, since with it changes what pgherd itself expects.
+        // Connects anew, because pgherd's own expectations change with the stage.
         cluster = context
             .on(&hosts.running, &run.events, async |connected| {
                 settle(verb, connected, Consent::Once, run.cancel).await
@@ -151,8 +151,8 @@ async fn converge(
     })
 }
 
-/// The hosts once all of them run: those that do not are made or started, and what is around them is
-/// put right, after somebody has agreed.
+/// Creates or starts hosts that do not run, and repairs what surrounds them, after the user has agreed. Returns
+/// when all hosts run.
 async fn launched(
     run: &Run<'_>,
     mut hosts: HostStatus,
@@ -173,7 +173,7 @@ async fn launched(
     if consent == Consent::Needed {
         ask(Verb::Up, context, &preview).await?;
     }
-    // What could not be seen is asked about once it can be.
+    // The user is asked about unseen hosts once they can be observed.
     let agreed = match preview.unseen().is_empty() {
         true => Consent::Once,
         false => Consent::Needed,
@@ -182,7 +182,7 @@ async fn launched(
         context.provider.repair(&run.events).await?;
     }
     hosts = preview.hosts;
-    // Before hosts are made, those that could not be seen say who the members are.
+    // Before hosts are created, the hosts that were unseen must say who the members are.
     if !(preview.unreachable.is_empty() || absent.is_empty()) {
         hosts = context.preview(hosts, Drifted::default()).await?.hosts;
     }
@@ -195,10 +195,9 @@ async fn launched(
     Ok((hosts, agreed))
 }
 
-/// Makes and starts the hosts that do not run.
+/// Creates and starts the hosts that do not run.
 ///
-/// With `early`, what each needs that depends on no other is begun there as soon as it answers; the
-/// machines are those that run already.
+/// With `early`, each new host is prepared as soon as it answers. The machines in it run already.
 async fn launch(
     run: &Run<'_>,
     absent: &[HostName],
@@ -218,7 +217,7 @@ async fn launch(
             .provider
             .launch_telling(absent, &access, &run.events, &arrivals)
             .await;
-        // Nobody arrives any more.
+        // No more hosts arrive.
         drop(arrivals);
         launched
     };
@@ -234,7 +233,7 @@ async fn launch(
     }
 }
 
-/// Moves hosts to the addresses that the inventory gives them; returns what is there afterwards.
+/// Moves hosts to the addresses in the inventory. Returns the hosts as they are afterwards.
 async fn readdressed(
     verb: Verb,
     run: &Run<'_>,
@@ -242,7 +241,7 @@ async fn readdressed(
     consent: Consent,
 ) -> Result<HostStatus> {
     let context = run.context;
-    // What would be refused afterwards is refused before anything moves.
+    // Anything that would stop the run later must stop it before the move.
     if consent == Consent::Needed {
         let plan = context
             .on(&hosts.running, &run.events, async |connected| {

@@ -1,4 +1,4 @@
-//! The run that is at work on a cluster, for verbs that only look.
+//! Reports the run that is at work on a cluster, for verbs that only look.
 
 use std::collections::BTreeMap;
 
@@ -13,24 +13,24 @@ use crate::{
     inventory::HostName,
 };
 
-/// From how many seconds without a sign of life on they are told; a run gives one every 2 s.
+/// Seconds without a sign of life from which on they are shown. A run gives a sign every 2 s.
 const SILENT: u64 = 6;
 
-/// Who has the lease on hosts of the cluster.
+/// The holders of the leases on the cluster's hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AtWork {
     tenant: Tenant,
     hosts: Vec<HostName>,
 }
 
-/// The run that the hosts tell of; of several, the one that was seen last.
+/// The run that the hosts report; if there are several, the one that gave the last sign of life.
 pub(crate) fn seen(facts: &BTreeMap<HostName, Facts>) -> Option<AtWork> {
     let told = facts.iter();
     among(told.filter_map(|(host, facts)| Some((host, facts.tenant.as_ref()?))))
 }
 
-/// The same for somebody who watches: how long it is silent is told in large steps, so that it is news only
-/// now and then.
+/// The same for `status --watch`: the time of silence is rounded, so that the line does not change all the
+/// time.
 pub(super) fn watched(tenants: &BTreeMap<HostName, Tenant>) -> Option<AtWork> {
     let mut work = among(tenants.iter())?;
     work.tenant.silent -= work.tenant.silent % SILENT;
@@ -46,14 +46,14 @@ fn among<'a>(told: impl Iterator<Item = (&'a HostName, &'a Tenant)> + Clone) -> 
     })
 }
 
-/// Says in a line that a run is at work.
+/// One line that says that a run is at work.
 pub(super) fn notice(facts: &BTreeMap<HostName, Facts>, operator: &dyn Operator) {
     if let Some(work) = seen(facts) {
         operator.say(&format!("note: {work}"));
     }
 }
 
-/// Adds to the error of a verb for which no host is there that a run of this folder is making them.
+/// Adds to an error about missing hosts that a run from this folder is creating them.
 pub(crate) fn explain(context: &Context, error: Error) -> Error {
     match context.workspace.at_work() {
         Some(holder) => error.cause(sentence(&holder)),

@@ -1,11 +1,11 @@
 //! Replaces a certificate authority that has expired or is not valid yet.
 //!
-//! Nobody takes a certificate of such an authority, so there is no way from one to the other on which all
-//! get on with each other (`workspace/pki/rotation.rs`): the other one issues at once, beside the old one,
-//! and once the cluster holds again the old one goes.
+//! No member accepts a certificate of such an authority. So there is no sequence of stages in which all members
+//! can work together (`workspace/pki/rotation.rs`). Instead, the new authority issues certificates at once,
+//! beside the old one, and the old one is removed when the cluster is healthy again.
 //!
-//! This machine's clock may be what is wrong. So nothing is made before every host has been looked at, and
-//! their clocks agree with this one's.
+//! This machine's clock may be the cause. So nothing is changed before every host has been observed and the
+//! clocks agree.
 
 use super::{
     lapse,
@@ -20,7 +20,7 @@ use crate::{
     workspace::AuthorityStage,
 };
 
-/// Puts another authority in the place of one that is not valid; says whether it did.
+/// Replaces an authority that is not valid; returns whether it did.
 pub(super) async fn replace(run: &Run<'_>, machines: &[Machine]) -> Result<bool> {
     let context = run.context;
     let Some(note) = lapse::note(context)? else {
@@ -32,7 +32,7 @@ pub(super) async fn replace(run: &Run<'_>, machines: &[Machine]) -> Result<bool>
             () = run.cancel.cancelled() => Err(Error::interrupted()),
         }
     });
-    // Whatever would stop a run stops it before the workspace is changed; also a clock that is off.
+    // Anything that would stop the run must stop it before the workspace changes, for example a wrong clock.
     looked.await?.whole()?.plan()?;
     let question = Question::Authority(&note);
     if consent(context.operator.as_ref(), question).await? == Answer::Beforehand {
@@ -44,7 +44,7 @@ pub(super) async fn replace(run: &Run<'_>, machines: &[Machine]) -> Result<bool>
     Ok(true)
 }
 
-/// Ends the change that [`replace`] has begun, in this run or in one that was cut off.
+/// Ends the change that [`replace`] began, in this run or in an interrupted one.
 pub(super) async fn complete(run: &Run<'_>, machines: &[Machine], consent: Consent) -> Result<()> {
     let workspace = &run.context.workspace;
     if !workspace.replaces_lapsed_authority(jiff::Timestamp::now())? {
@@ -55,7 +55,7 @@ pub(super) async fn complete(run: &Run<'_>, machines: &[Machine], consent: Conse
     run.events.emit(Event::Stage {
         stage: stage.as_str(),
     });
-    // Anew, since with it changes what pgherd itself trusts and shows.
+    // Connects anew, because pgherd's own trust and certificate change too.
     let settled = run.context.on(machines, &run.events, async |connected| {
         settle(Verb::Up, connected, consent, run.cancel).await
     });

@@ -8,19 +8,19 @@ use crate::{
     workspace::{Expiry, expires},
 };
 
-/// The certificates of a cluster by when they end.
+/// The certificates of a cluster, sorted by when they expire.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
-    /// The authority's own.
+    /// The authority's own certificate.
     pub authority: Option<Expiry>,
-    /// What is on each host now, the first to end first.
+    /// The certificates on the hosts; the first to expire comes first.
     pub hosts: Vec<Expiry>,
-    /// What is not valid now, a sentence each.
+    /// One sentence for each certificate that is not valid now.
     pub not_valid: Vec<String>,
 }
 
 impl Certificates {
-    /// Reads them from the hosts' files as they were found; nothing is there while TLS is off.
+    /// Reads the certificates from the hosts' files as observed. Returns nothing while TLS is off.
     pub(super) fn of(context: &Context, observed: &Observed, shown: &Lapsed) -> Result<Self> {
         if !context.inventory.tls.enabled {
             return Ok(Self::default());
@@ -31,7 +31,7 @@ impl Certificates {
                 .files
                 .iter()
                 .filter(|(path, _)| path.ends_with("/server.crt") || path.ends_with("/server.pem"));
-            // A service's own folder may be behind the others after a run that was cut off.
+            // After an interrupted run, a service's own folder may have an older certificate than the others.
             let ends = shown.filter_map(|(_, file)| expires(&file.content).ok());
             hosts.extend(ends.min().map(|expires| Expiry {
                 name: host.to_string(),

@@ -1,4 +1,4 @@
-//! What `render` would change, or the files alone, without a change to any host.
+//! Finds what `render` would change, or writes the files locally, without a change to any host.
 
 use std::{
     fs,
@@ -19,17 +19,17 @@ use crate::{
     workspace::{Renewal, Workspace},
 };
 
-/// What differs on the hosts that can be reached.
+/// The differences on the hosts that can be reached.
 pub(crate) struct Comparison {
     pub preview: Preview,
-    /// Why hosts that run could not be looked at.
+    /// Why running hosts could not be observed.
     pub unreachable: Vec<Error>,
     /// Hosts that do not run.
     pub absent: Vec<HostName>,
 }
 
 impl Comparison {
-    /// Hosts that could not be looked at.
+    /// Hosts that could not be observed.
     pub(crate) fn not_compared(&self) -> Vec<String> {
         let unreachable = self.unreachable.iter().filter_map(Error::host);
         let all = unreachable.chain(&self.absent);
@@ -37,7 +37,7 @@ impl Comparison {
     }
 }
 
-/// Compares the hosts that can be reached with what the inventory says.
+/// Compares the hosts that can be reached with the inventory.
 pub(crate) async fn compare(context: &Context) -> Result<Comparison> {
     let hosts = context.host_status().await?;
     let running = hosts.some(context)?;
@@ -64,12 +64,12 @@ pub(crate) async fn compare(context: &Context) -> Result<Comparison> {
     })
 }
 
-/// The files of all hosts, written on this machine.
+/// The files of all hosts, written to this machine.
 pub(crate) struct Written {
     pub files: Vec<PathBuf>,
-    /// What they cannot be relied upon for.
+    /// In what respects the files may differ from those of a run.
     pub notes: Vec<String>,
-    /// For how many hosts there are files.
+    /// The number of hosts with files.
     pub hosts: usize,
 }
 
@@ -120,7 +120,7 @@ pub(crate) async fn write_files(context: &Context, dir: &Path) -> Result<Written
     })
 }
 
-/// The hosts where the last run had them, or where the inventory has them.
+/// The hosts' addresses, from the last run or from the inventory.
 fn remembered(context: &Context) -> Result<Vec<Machine>> {
     let known = Workspace::existing(&context.inventory)?
         .map(|workspace| workspace.known_addresses())
@@ -144,7 +144,7 @@ fn remembered(context: &Context) -> Result<Vec<Machine>> {
         .collect())
 }
 
-/// Users who may not read it on the host may not read it here either.
+/// Users who may not read the file on the host must not be able to read it here.
 fn write(path: &Path, file: &File) -> Result<()> {
     let failed = |error: std::io::Error| {
         Error::new(
@@ -164,7 +164,7 @@ fn write(path: &Path, file: &File) -> Result<()> {
         Visibility::Public => file.mode,
         Visibility::Masked | Visibility::Hidden => 0o600,
     };
-    // A file that is there keeps its mode when it is only opened.
+    // Opening an existing file does not change its mode.
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}

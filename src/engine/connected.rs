@@ -1,4 +1,4 @@
-//! The hosts with a connection to each, opened at first use.
+//! The hosts of a run, with a connection to each that is opened at first use.
 
 use std::{
     path::Path,
@@ -22,25 +22,25 @@ use crate::{
     services::postgres::SharedSurvey,
 };
 
-/// Hosts that are connected, or are when somebody asks.
+/// Hosts with a connection that is open, or is opened when needed.
 pub(crate) struct Connected<'a> {
     pub context: &'a Context,
     pub machines: Vec<Machine>,
-    /// Hosts that do not run; only their addresses count.
+    /// Hosts that do not run; only their addresses matter.
     pub resting: Vec<Machine>,
     pub remote: Arc<dyn Remote>,
     pub http: Http,
     pub tls: Option<Arc<rustls::ClientConfig>>,
     pub events: Events,
-    /// Whether the hosts have been connected to before; it is news only once.
+    /// Whether the hosts have been connected to before: it is reported only once.
     pub(super) looked: AtomicBool,
-    /// What was begun on hosts before all of them answered.
+    /// The steps that were begun on hosts before all hosts answered.
     pub(super) headway: OnceLock<Arc<Headway>>,
 }
 
 impl Context {
-    /// Does `work` on hosts that are connected, and ends the connections, whatever comes of it, unless
-    /// they are kept for the whole of a run.
+    /// Calls `work` with connections to the hosts. Afterwards the connections are closed, in case of an error
+    /// too, unless they are kept for the whole run.
     pub(super) async fn on<T>(
         &self,
         machines: &[Machine],
@@ -50,7 +50,7 @@ impl Context {
         self.on_some(machines, &[], events, work).await
     }
 
-    /// The same where further hosts of the cluster do not run: they are `resting`.
+    /// The same if other hosts of the cluster do not run (`resting`).
     pub(super) async fn on_some<T>(
         &self,
         machines: &[Machine],
@@ -62,7 +62,7 @@ impl Context {
         connected.resting = resting.to_vec();
         let done = work(&connected).await;
         if done.is_err() {
-            // What is wrong may be put right in sshd's own settings, which only new connections follow.
+            // The plan may have corrected sshd's settings, which apply only to new connections.
             connected.remote.keep_none();
         }
         if !self.connections.are_kept() {
@@ -71,9 +71,9 @@ impl Context {
         done
     }
 
-    /// Makes the hosts known to SSH and gives a way to connect to them.
+    /// Writes the hosts to `ssh_config` and returns a way to connect to them.
     ///
-    /// Whoever has it ends the connections; see [`Context::on`], which does.
+    /// The caller must close the connections. [`Context::on`] does.
     pub(super) async fn connect(
         &self,
         machines: &[Machine],
@@ -110,7 +110,7 @@ impl Context {
         })
     }
 
-    /// How hosts are reached by way of an `ssh_config`.
+    /// How SSH reaches the hosts, by an `ssh_config`.
     pub(super) fn way(&self, config: &Path) -> Result<Way> {
         let sockets = self.workspace.control_dir()?;
         Ok(Way {
@@ -122,7 +122,7 @@ impl Context {
         })
     }
 
-    /// How the connections of a run, whose sockets are in that folder, are kept for the next.
+    /// How a run keeps its connections for the next run. Their sockets are in that folder.
     fn keep(&self, sockets: &Path) -> Result<Option<Keep>> {
         let seconds = self.inventory.ssh.keep_alive;
         if seconds == 0 {
@@ -139,7 +139,7 @@ impl Context {
         }))
     }
 
-    /// Ends the connections that are kept for the next run; returns how many there were.
+    /// Closes the connections that are kept for the next run; returns how many there were.
     pub(crate) async fn close_kept(&self) -> Result<usize> {
         let beside = self.workspace.control_dir()?;
         Ok(match self.workspace.kept_dir(beside.path())? {
@@ -157,7 +157,7 @@ impl Connected<'_> {
         hosts.filter(|host| !there(host)).cloned().collect()
     }
 
-    /// Carries out a plan; what of it has begun already is not done again.
+    /// Executes a plan. Steps that have begun already are not repeated.
     pub(super) async fn carry_out(
         &self,
         plan: Plan,
@@ -174,7 +174,7 @@ impl Connected<'_> {
         }
     }
 
-    /// What the steps of a plan need.
+    /// What the execution of a plan needs.
     pub(super) fn execution(
         &self,
         cluster: &Arc<Cluster>,
@@ -190,7 +190,7 @@ impl Connected<'_> {
         }
     }
 
-    /// Tells how much is to be done.
+    /// Reports how many steps there are.
     pub(super) fn announce(&self, plan: &Plan) {
         self.events.emit(Event::Planned {
             steps: plan.steps.len(),

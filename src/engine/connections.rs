@@ -1,4 +1,4 @@
-//! The connections of a run: they hold its lease on the hosts, so they stay open until the run ends.
+//! The connections of a run. They hold its lease on the hosts, so they stay open until the run ends.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use crate::{
     remote::{Keep, Lease, Listener, Remote, SshRemote},
 };
 
-/// Whether another run is at work, on this machine or on another.
+/// Whether another run is at work, on this machine or elsewhere.
 pub(super) fn is_at_work(error: &Error) -> bool {
     matches!(
         error.code(),
@@ -29,20 +29,20 @@ pub(super) fn is_at_work(error: &Error) -> bool {
     )
 }
 
-/// What a connection is made from.
+/// What is needed to connect.
 pub(crate) struct Way {
-    /// An `ssh_config` that names the hosts.
+    /// The `ssh_config` that names the hosts.
     pub config: PathBuf,
-    /// Whether that file goes with this run.
+    /// Whether the file is deleted after this run.
     pub passes: bool,
     pub sockets: TempDir,
-    /// How long a host may refuse or stay silent before it is given up.
+    /// How long to try if a host refuses or does not answer.
     pub timeout: Duration,
     /// Where connections are left for the next run.
     pub keep: Option<Keep>,
 }
 
-/// Makes connections that take a lease where there is one: over SSH, but for tests.
+/// Opens connections, and takes the lease if there is one: over SSH, except in tests.
 pub(crate) type Dial = Box<dyn Fn(Way, Option<Lease>) -> Arc<dyn Remote> + Send + Sync>;
 
 fn over_ssh(way: Way, lease: Option<Lease>) -> Arc<dyn Remote> {
@@ -56,19 +56,19 @@ fn over_ssh(way: Way, lease: Option<Lease>) -> Arc<dyn Remote> {
     })
 }
 
-/// What all that a run connects to has in common.
+/// What is common to all connections of a run.
 pub(crate) struct Connections {
     dial: Dial,
-    /// Who takes the lease; nobody in verbs that only look.
+    /// The holder of the lease; `None` in verbs that only look.
     holder: OnceLock<Holder>,
-    /// Who is told that a lease is waited for.
+    /// Receives the news that a lease is waited for.
     listener: Listener,
     kept: Mutex<Option<Kept>>,
 }
 
 struct Kept {
     remote: Arc<dyn Remote>,
-    /// Where each host was reached last.
+    /// The address at which each host was last reached.
     at: BTreeMap<HostName, Option<Ipv4Addr>>,
 }
 
@@ -96,19 +96,19 @@ impl Connections {
         }
     }
 
-    /// From now on, connections take the lease on the hosts and are kept until [`Self::close`].
+    /// From now on, connections take the lease on their host and stay open until [`Self::close`].
     pub(super) fn keep(&self, holder: &Holder) {
-        // A run has one holder.
+        // A run has only one holder.
         let _ = self.holder.set(holder.clone());
     }
 
-    /// The run that these are of.
+    /// The run that owns these connections.
     pub(super) fn holder(&self) -> Holder {
         let kept = self.holder.get().cloned();
         kept.unwrap_or_else(|| Holder::now("up"))
     }
 
-    /// From now on `events` tell of what the run waits for.
+    /// From now on, `events` reports what the run waits for.
     pub(super) fn tell(&self, events: &Events) {
         let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         *listener = Some(events.clone());
@@ -118,12 +118,12 @@ impl Connections {
         self.holder.get().is_some()
     }
 
-    /// A connection of its own, which takes no lease and is kept by nobody.
+    /// Opens a separate connection, which takes no lease and is not kept.
     pub(super) fn apart(&self, way: Way) -> Arc<dyn Remote> {
         (self.dial)(way, None)
     }
 
-    /// The run's connections, or new ones on the way that `make` gives where nothing is kept.
+    /// The run's connections; if connections are not kept, new ones from `make`.
     pub(super) async fn to(
         &self,
         cluster: &str,
@@ -140,7 +140,7 @@ impl Connections {
         if let Some(kept) = kept.as_mut() {
             for (host, address) in at {
                 let before = kept.at.insert(host.clone(), address);
-                // It has moved: the old connection leads nowhere, and would say so only after a while.
+                // The host has moved. The old connection leads nowhere, but would fail only after some time.
                 if before.is_some_and(|before| before != address) {
                     kept.remote.forget(&host).await;
                 }
@@ -156,7 +156,7 @@ impl Connections {
         Ok(remote)
     }
 
-    /// Gives the lease back and ends the connections, or leaves them to the next run where all went well.
+    /// Gives back the lease and closes the connections. After a success, they are left to the next run instead.
     pub(super) async fn close(&self, well: bool) {
         if let Some(kept) = self.kept.lock().await.take() {
             if !well {

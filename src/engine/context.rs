@@ -1,5 +1,5 @@
-//! The context of a run: inventory, workspace, templates, provider and connections.
-//! Nothing has been touched yet.
+//! The context of a run: inventory, workspace, templates, provider and connections. Nothing has been contacted
+//! yet.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -25,10 +25,10 @@ use crate::{
     workspace::{Renewal, Request, RunLock, Usage, Workspace},
 };
 
-/// How long a host may take to let us in before something is done to it from outside.
+/// How long a host may take to accept a connection before the provider changes it from outside.
 const CLAIM: Duration = Duration::from_secs(10);
 
-/// What a verb begins with.
+/// The input of every verb.
 pub(crate) struct Context {
     pub inventory: Inventory,
     pub workspace: Workspace,
@@ -40,10 +40,10 @@ pub(crate) struct Context {
     pub leaving: Departures,
 }
 
-/// What a command line says of the cluster.
+/// The options of the command line that concern the cluster.
 pub(crate) struct Source<'a> {
     pub inventory: Inventory,
-    /// A folder of templates that go before the built-in ones.
+    /// A folder of templates that replace built-in ones.
     pub templates: Option<&'a Path>,
     pub operator: Arc<dyn Operator>,
 }
@@ -71,7 +71,7 @@ impl Context {
         })
     }
 
-    /// The same on hosts that are played: `dial` makes the connections.
+    /// The same with fake hosts: `dial` opens the connections.
     #[cfg(test)]
     pub(super) fn played(
         mut self,
@@ -83,8 +83,8 @@ impl Context {
         self
     }
 
-    /// The same cluster with `hosts` in its inventory as well, and with the roles that those already
-    /// in it once had.
+    /// The same cluster with `hosts` added to its inventory. Hosts that are in it already get back the roles
+    /// that they once had.
     pub(super) fn with_hosts_that_left(&self, hosts: &[KnownHost]) -> Result<Self> {
         let mut inventory = self.inventory.clone();
         for known in hosts {
@@ -99,7 +99,7 @@ impl Context {
             host.roles.sort_unstable();
             host.roles.dedup();
         }
-        // Hosts that pgherd made are found by their label, whatever the inventory says.
+        // Hosts that pgherd made are found by their label, not by the inventory.
         let provider = match self.provider.owns_hosts() {
             true => self.provider.clone(),
             false => {
@@ -112,7 +112,7 @@ impl Context {
             workspace: Workspace::open(&inventory)?,
             inventory,
             templates: self.templates.clone(),
-            // The run that has taken the lease gives it back.
+            // The run that took the lease gives it back.
             connections: self.connections.clone(),
             operator: self.operator.clone(),
             leaving: self.leaving.clone(),
@@ -121,25 +121,25 @@ impl Context {
 
     /// Takes the cluster for a run of `verb` that changes something.
     ///
-    /// The workspace at once; and from the first connection on a lease on every host, which another
-    /// operator with a copy of the workspace sees too.
+    /// The workspace is locked at once. Each connection then takes the lease on its host, so that an operator
+    /// with a copy of the workspace also sees the run.
     pub(super) fn lock(&self, verb: &str) -> Result<RunLock> {
         let lock = self.workspace.lock_folder(verb)?;
         self.connections.keep(lock.holder());
         Ok(lock)
     }
 
-    /// Takes the lease on those of `machines` that answer soon, for what is done to hosts from outside.
+    /// Takes the lease on those of `machines` that answer soon, before the provider changes them from outside.
     pub(super) async fn claim(&self, machines: &[Machine]) -> Result<()> {
         let (events, _quiet) = Events::channel();
-        // A host that cannot be reached, or is not known, may be what is to be put right or removed.
+        // A host that cannot be reached, or is unknown, may be the one to repair or remove.
         let Ok(connected) = self.connect(machines, &events).await else {
             return Ok(());
         };
         let remote = connected.remote.as_ref();
         let asked = machines.iter().map(|machine| async move {
             let host = &machine.host;
-            // How long the lease itself may take, it knows by itself.
+            // The lease has its own time limit.
             timeout(CLAIM, remote.reach(host)).await.ok()?.ok()?;
             Some(remote.connect(host).await)
         });
@@ -150,7 +150,7 @@ impl Context {
                 _ => {}
             }
         }
-        // Where none holds it, the first look at them says so.
+        // If nobody holds the lease, the first observation reports it.
         let _ = connected.remote.settle_lease();
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Context {
         self.inventory.hosts.keys().cloned().collect()
     }
 
-    /// What to type for `verb` on the same inventory.
+    /// The command line for `verb` on the same inventory.
     pub(crate) fn command(&self, verb: &str) -> String {
         self.inventory.command(verb)
     }
@@ -172,7 +172,7 @@ impl Context {
         }
     }
 
-    /// The error as it is told of a run on this inventory.
+    /// The error with the options that its commands need on this inventory.
     pub(super) fn told(&self, error: Error) -> Error {
         match self.inventory.options() {
             Some(options) => error.with_options(&options),
@@ -180,7 +180,7 @@ impl Context {
         }
     }
 
-    /// The passwords, made at first use; from now on nothing shows them.
+    /// The passwords, which are made at first use. They are masked from now on.
     pub(crate) fn secrets(&self) -> Result<Secrets> {
         let secrets = self.workspace.secrets()?;
         self.operator.conceal(&secrets.values());
@@ -189,7 +189,7 @@ impl Context {
 
     /// The cluster as it should be, on these machines.
     ///
-    /// A host without a machine has a stand-in for its address; `os` says what a host runs.
+    /// A host without a machine gets a placeholder for its address; `os` says what a host runs.
     pub(crate) fn cluster(
         &self,
         machines: &[Machine],

@@ -15,13 +15,13 @@ use crate::{
     quantity::count,
 };
 
-/// What was begun on hosts, until the plan for all of them takes it over.
+/// What was begun on hosts, until the plan for all hosts takes it over.
 #[derive(Default)]
 pub(super) struct Headway(Mutex<Parts>);
 
 #[derive(Default)]
 struct Parts {
-    /// What the hosts were, before anything was done there, or why they cannot be read.
+    /// The facts of the hosts before anything was done there, or why they could not be read.
     read: BTreeMap<HostName, Result<Facts>>,
     walk: Option<Walk>,
 }
@@ -31,12 +31,12 @@ impl Headway {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was read, once: from then on hosts are no longer what they were.
+    /// Takes the facts; possible once, because afterwards the hosts have changed.
     pub(super) fn take_read(&self) -> BTreeMap<HostName, Result<Facts>> {
         std::mem::take(&mut self.parts().read)
     }
 
-    /// What is under way, for whoever has more to add and waits for its end.
+    /// The running steps, for a caller that adds more steps and waits for their end.
     pub(super) fn take_walk(&self) -> Option<Walk> {
         self.parts().walk.take()
     }
@@ -51,7 +51,7 @@ impl Headway {
         parts.walk.get_or_insert_with(cancel).add(plan, context);
     }
 
-    /// Waits for what no plan has taken over, and says all that has failed.
+    /// Waits for everything that no plan has taken over, and returns all failures.
     pub(super) async fn end<T>(&self, result: Result<T>) -> Result<T> {
         let walk = self.take_walk();
         let is_left = walk.is_some();
@@ -68,7 +68,7 @@ impl Headway {
             (Ok(value), Ok(())) => return Ok(value),
         };
         Err(match is_left {
-            // It is said where the hosts are looked at, and not where they are changed.
+            // These errors are reported where hosts are observed, not where they are changed.
             true if is_at_work(&error) => error.left(
                 "on new hosts, files and packages may have been put already; the next run continues from there",
             ),

@@ -1,4 +1,4 @@
-//! Which of the inventory's hosts exist, and where.
+//! Finds out which of the inventory's hosts exist, and at which addresses.
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
@@ -13,11 +13,11 @@ use crate::{
     },
 };
 
-/// A host that runs under another address than the inventory gives it.
+/// A host that runs with another address than the inventory's.
 #[derive(Debug, Clone)]
 pub(crate) struct Move {
     pub host: HostName,
-    /// `None` where an earlier move was cut off, and the host has no address at all.
+    /// `None` if an earlier move was interrupted, and the host has no address at all.
     pub from: Option<Ipv4Addr>,
     pub to: Ipv4Addr,
 }
@@ -32,22 +32,22 @@ impl fmt::Display for Move {
     }
 }
 
-/// Which of the inventory's hosts are there.
+/// Which of the inventory's hosts exist.
 #[derive(Debug, Default)]
 pub(crate) struct HostStatus {
     pub running: Vec<Machine>,
     pub stopped: Vec<Machine>,
     pub missing: Vec<HostName>,
-    /// Those of `running` that are to have another address first.
+    /// The hosts among `running` that need another address first.
     pub moving: Vec<Move>,
-    /// Hosts that carry the cluster's label and are not in the inventory.
+    /// Hosts with the cluster's label that are not in the inventory.
     pub undeclared: Vec<HostName>,
-    /// Those, and those of which earlier runs were told.
+    /// Those hosts, and the hosts that earlier runs knew.
     pub left: Vec<Left>,
 }
 
 impl HostStatus {
-    /// The machines that run, if any does.
+    /// The running machines; an error if none runs.
     pub(crate) fn some(&self, context: &Context) -> Result<&[Machine]> {
         if self.running.is_empty() {
             return Err(context.no_hosts());
@@ -55,13 +55,13 @@ impl HostStatus {
         Ok(&self.running)
     }
 
-    /// The hosts that must be made or started.
+    /// The hosts that must be created or started.
     pub(crate) fn absent(&self) -> Vec<HostName> {
         let stopped = self.stopped.iter().map(|machine| machine.host.clone());
         stopped.chain(self.missing.iter().cloned()).collect()
     }
 
-    /// The machines, if the whole inventory runs.
+    /// The machines; an error unless all hosts of the inventory run.
     pub(super) fn complete(&self, context: &Context) -> Result<&[Machine]> {
         let absent = self.absent();
         if absent.is_empty() {
@@ -78,7 +78,7 @@ impl HostStatus {
 }
 
 impl Context {
-    /// Splits the inventory's hosts into those that run and those that `up` must make or start.
+    /// Splits the inventory's hosts into those that run and those that `up` must create or start.
     pub(crate) async fn host_status(&self) -> Result<HostStatus> {
         let machines = self.provider.discover().await?;
         ownership::of_machines(self, &machines)?;
@@ -107,7 +107,7 @@ impl Context {
             let Some(machine) = machine else { continue };
             let from = machine.address;
             hosts.moving.push(Move { host, from, to });
-            // The files are to say where it will be; SSH still goes where it is.
+            // Files use the future address; SSH still uses the present one.
             machine.ssh_address = machine.ssh_address.or(from);
             machine.address = Some(to);
         }

@@ -6,7 +6,8 @@ use crate::{
     verify::certificates,
 };
 
-/// What is done about an authority that is not valid, in words; none while the authority is valid, or there is none.
+/// What is done about an authority that is not valid, as text; `None` if the authority is valid, or there is
+/// none.
 pub(super) fn note(context: &Context) -> Result<Option<String>> {
     if !context.inventory.tls.enabled {
         return Ok(None);
@@ -19,7 +20,7 @@ pub(super) fn note(context: &Context) -> Result<Option<String>> {
     }))
 }
 
-/// The error of a verb that needs certificates which are valid.
+/// The error of a verb that needs valid certificates.
 pub(super) fn lapsed(context: &Context) -> Result<Option<Error>> {
     let lapse = context.workspace.authority_lapse(jiff::Timestamp::now())?;
     let lapse = lapse.filter(|_| context.inventory.tls.enabled);
@@ -34,7 +35,7 @@ pub(super) fn lapsed(context: &Context) -> Result<Option<Error>> {
 }
 
 impl Connected<'_> {
-    /// Refuses to work on a cluster whose certificates are not valid, for verbs that do not put them right.
+    /// Refuses to work on a cluster whose certificates are not valid, for verbs that do not replace them.
     pub(super) fn certificates_valid(&self, observed: &Observed) -> Result<()> {
         if !observed.cluster.tls.is_used() {
             return Ok(());

@@ -9,15 +9,15 @@ use crate::{
     plan::membership::MARKER,
 };
 
-/// The hosts that `down` takes along, and those that it cannot.
+/// The hosts that `down` removes with the cluster, and those that it cannot remove.
 pub(crate) struct Leaving {
     taken: Vec<HostName>,
     unknown: Vec<HostName>,
 }
 
 impl Leaving {
-    /// The cluster with those hosts in it again, where hosts are cleared rather than removed. Those that
-    /// pgherd made are found by their label, in the context that is there.
+    /// The cluster with those hosts added again, if hosts are cleared and not removed. Hosts that pgherd made
+    /// are found by their label, with the present context.
     pub(super) fn of(context: &Context) -> Result<(Option<Context>, Self)> {
         let mut leaving = Self {
             taken: Vec::new(),
@@ -27,7 +27,7 @@ impl Leaving {
             return Ok((None, leaving));
         }
         let declared = context.inventory.hosts.clone();
-        // A host that was given another name is there already.
+        // The host is in the inventory under another name.
         let renamed = |known: &KnownHost| {
             known.address.is_some()
                 && declared
@@ -56,7 +56,7 @@ impl Leaving {
         self.taken.contains(host)
     }
 
-    /// What was seen of all others, and why some of these stay.
+    /// The other hosts as observed, and why some of them stay.
     pub(crate) fn seen(&self, mut observed: Observed) -> Result<(Observed, Vec<Error>)> {
         let (mut staying, unreachable): (Vec<Error>, Vec<Error>) =
             std::mem::take(&mut observed.unreachable)
@@ -71,7 +71,7 @@ impl Leaving {
                 .facts
                 .get(host)
                 .and_then(|facts| facts.files.get(MARKER));
-            // The run that took it over meanwhile removes it.
+            // Another run took the host over in the meantime, and removes it.
             if marker.is_some_and(|marker| !Mark::names(&marker.content, id)) {
                 observed.found.facts.remove(host);
             }
@@ -91,7 +91,7 @@ impl Leaving {
         staying.iter().map(line).collect()
     }
 
-    /// How it ended, when all others are cleared.
+    /// The result, after all other hosts are cleared.
     pub(crate) fn end(staying: Vec<Error>, context: &Context) -> Result<()> {
         if staying.is_empty() {
             return Ok(());

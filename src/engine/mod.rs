@@ -1,7 +1,7 @@
 //! A run, from the inventory to a verified cluster: observe, plan, execute, verify.
 //! A change in several stages goes through them one at a time.
 //!
-//! The engine has no terminal: the person who started the run is an [`operator::Operator`].
+//! The engine has no terminal: the user is an [`operator::Operator`].
 
 mod ahead;
 pub(crate) mod apply;

@@ -31,7 +31,7 @@ use crate::{
 /// How long the facts of a host may take once it is connected.
 const PROBE: Duration = Duration::from_secs(30);
 
-/// The cluster as it should be, and the hosts as they were found to be.
+/// The cluster as it should be, and the hosts as observed.
 pub(crate) struct Observed {
     pub cluster: Arc<Cluster>,
     pub files: Files,
@@ -46,20 +46,20 @@ impl Observed {
         plan::up(&self.cluster, &self.files, &config, &self.found)
     }
 
-    /// What differs from the inventory on hosts that are in use already, also where its members are
-    /// others than the cluster's: a proof has checks of its own for what hosts lack and who is a member.
+    /// How hosts that are already in use differ from the inventory, including changes of membership. A proof
+    /// has its own checks for what hosts lack and for membership.
     pub(crate) fn differences(&self) -> Result<Plan> {
         let config = render::dcs_config(&self.cluster);
         plan::differences(&self.cluster, &self.files, &config, &self.found)
     }
 
-    /// Refuses to work on a cluster whose members are not those that are declared; for verbs that
-    /// change something and plan nothing.
+    /// Refuses to work on a cluster whose members are not those of the inventory; for verbs that change
+    /// something and make no plan.
     pub(crate) fn members_as_declared(&self) -> Result<()> {
         membership::check_to_operate(&self.cluster, &self.found)
     }
 
-    /// An error if no host at all could be read, or addresses are mixed up.
+    /// An error if no host could be read, or if addresses are mixed up.
     pub(crate) fn in_part(self) -> Result<Self> {
         let observed = self.not_mixed_up()?;
         if observed.found.facts.is_empty() {
@@ -68,8 +68,8 @@ impl Observed {
         Ok(observed)
     }
 
-    /// An error if a host answers at the address of another one: files made of such addresses must
-    /// not reach the hosts that are where they should be.
+    /// An error if a host answers at another host's address: files with such addresses must not reach the hosts
+    /// that are at the right place.
     pub(crate) fn not_mixed_up(mut self) -> Result<Self> {
         let is_mixed_up = |error: &Error| error.code() == Code::HostsMixedUp;
         if self.unreachable.iter().any(is_mixed_up) {
@@ -79,7 +79,7 @@ impl Observed {
         Ok(self)
     }
 
-    /// An error if any host could not be read; with it comes what the others lack.
+    /// An error if any host could not be read. It also says what the other hosts lack.
     pub(crate) fn whole(mut self) -> Result<Self> {
         if !self.unreachable.is_empty() {
             self.unreachable
@@ -97,18 +97,18 @@ impl Observed {
 }
 
 impl Connected<'_> {
-    /// Reads every host's facts, and the DCS, and renders what should be there.
+    /// Reads the facts of all hosts and the DCS, and renders the files that should be there.
     pub(crate) async fn look(&self) -> Result<Observed> {
         let noted = self.context.workspace.tls()?;
         let (observed, tls) = self.look_for(noted).await?;
-        // With certificates come files that nobody has looked for.
+        // With certificates, there are files that the first probe did not ask for.
         if tls.is_offered() && !noted.is_offered() {
             return Ok(self.look_for(tls).await?.0);
         }
         Ok(observed)
     }
 
-    /// The same with the files that a cluster has at `tls`; also says where it is.
+    /// The same with the files for the stage `tls`; also returns the cluster's present stage.
     async fn look_for(&self, tls: TlsStage) -> Result<(Observed, TlsStage)> {
         let inventory = &self.context.inventory;
         let machines = [&self.machines[..], &self.resting[..]].concat();
@@ -118,7 +118,7 @@ impl Connected<'_> {
         if tls != TlsStage::Required {
             self.http.allow_plaintext();
         }
-        // By a clock that the hosts do not share nothing is made that they are to believe.
+        // Certificates must not be made by a clock that differs from the hosts' clocks.
         let renewal = match plan::clocks_agree(&facts) {
             true => Renewal::Due,
             false => Renewal::Never,
@@ -145,7 +145,7 @@ impl Connected<'_> {
             elsewhere: BTreeMap::new(),
             leaving: self.context.leaving.clone(),
         };
-        // Of hosts that pgherd has made there is one of a name.
+        // Hosts that pgherd made have unique names.
         if !self.context.provider.owns_hosts() {
             found.elsewhere = self.elsewhere(&cluster, &found).await;
         }
@@ -158,8 +158,8 @@ impl Connected<'_> {
         Ok((observed, tls))
     }
 
-    /// The files that hosts have at `tls`: which there are does not depend on what the hosts run; only
-    /// what is in them does.
+    /// The paths of all files at the stage `tls`. Which files exist does not depend on what the hosts run; only
+    /// their content does.
     pub(super) fn draft(&self, tls: TlsStage) -> Result<Files> {
         let inventory = &self.context.inventory;
         let os = Os::expected(inventory);
@@ -180,8 +180,8 @@ impl Connected<'_> {
         render::render(&draft, &self.context.templates)
     }
 
-    /// The facts of the hosts that can be read, and why the others cannot; an error if another run is
-    /// at work on them.
+    /// The facts of the readable hosts, and why the others cannot be read; an error if another run is at work
+    /// on them.
     async fn probe(&self, files: &Files) -> Result<(BTreeMap<HostName, Facts>, Vec<Error>)> {
         let mut ahead = self
             .headway
@@ -205,7 +205,7 @@ impl Connected<'_> {
                 Ok((host, facts)) => {
                     read.insert(host, facts);
                 }
-                // A host that is slow to say nothing must not keep the other run from going on.
+                // A host that does not answer must not delay the error that another run is at work.
                 Err(error) if is_at_work(&error) => return Err(error),
                 Err(error) => unreachable.push(error),
             }
@@ -218,7 +218,7 @@ impl Connected<'_> {
         Ok((read, unreachable))
     }
 
-    /// One host's facts; connects to it, and takes the run's lease there, if that was not done before.
+    /// The facts of one host. Connects to the host first, and takes the run's lease there, if needed.
     pub(super) async fn read(&self, host: &HostName, files: &Files) -> Result<Facts> {
         let files = files.get(host).map_or(&[][..], Vec::as_slice);
         let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
@@ -250,7 +250,7 @@ impl Connected<'_> {
         Ok(facts)
     }
 
-    /// Where this cluster's database is, if Patroni was told of another folder than the inventory's.
+    /// The folder of this cluster's database, if Patroni has another one than the inventory.
     async fn data_elsewhere(
         &self,
         host: &HostName,
@@ -268,7 +268,7 @@ impl Connected<'_> {
         Ok((!id.is_empty()).then(|| (dir.clone(), id.to_owned())))
     }
 
-    /// What a host has of the cluster's software, for the run's record.
+    /// The versions of the cluster's software on a host, for the run's record.
     pub(super) fn tell_software(&self, host: &HostName, facts: &Facts) {
         self.events.emit(Event::Software {
             host: host.clone(),
@@ -277,7 +277,7 @@ impl Connected<'_> {
         });
     }
 
-    /// Where hosts that are new at their address still answer, as any other host sees it.
+    /// The earlier addresses of moved hosts at which something still answers the other hosts.
     async fn elsewhere(
         &self,
         cluster: &Cluster,
@@ -323,7 +323,7 @@ impl Connected<'_> {
                 tokio::join!(etcd.patroni_keys(cluster.name()), etcd.members())
             })
             .collect();
-        // All at once: without a quorum each only answers after a while, and with a refusal.
+        // All at once: without a quorum, each etcd answers only after a while, with a refusal.
         while let Some((keys, members)) = asked.next().await {
             if let Ok(keys) = keys {
                 return (Some(keys), members.unwrap_or_default());
@@ -332,7 +332,7 @@ impl Connected<'_> {
         (None, Vec::new())
     }
 
-    /// What every etcd that answers says of its store, the first as well as the others.
+    /// What each etcd that answers says of its store.
     async fn stores(
         &self,
         cluster: &Cluster,
@@ -348,7 +348,7 @@ impl Connected<'_> {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Whether a Patroni that runs says that it is paused.
+    /// Whether a running Patroni says that it is paused.
     async fn says_paused(&self, cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> bool {
         let runs = |node: &&Node| {
             facts
@@ -366,7 +366,7 @@ impl Connected<'_> {
     }
 }
 
-/// Whether a host runs the cluster's etcd, and not somebody else's.
+/// Whether the etcd on a host is the cluster's, and not another one.
 fn runs_etcd(node: &Node, cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> bool {
     facts.get(&node.name).is_some_and(|facts| {
         facts.unit("etcd").is_active() && facts.etcd_data && plan::is_ours(cluster, facts)

@@ -1,4 +1,4 @@
-//! `pause`, `resume`, `reinit`, `restart` and `failover`, each with checks before it and a proof after.
+//! `pause`, `resume`, `reinit`, `restart` and `failover`, each with checks before it and a proof after it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,12 +35,12 @@ use crate::{
     workspace,
 };
 
-/// How long a cluster of which not every host can be reached may take to be as good as it gets.
+/// How long a cluster with unreachable hosts may take to settle.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long clients may take to get going before a restart is measured.
+/// How long clients may take to connect before a restart is measured.
 const GETTING_GOING: Duration = Duration::from_secs(15);
 
-/// What is to be done.
+/// The operation.
 #[derive(Debug, Clone)]
 pub(crate) enum Operation {
     Pause,
@@ -70,7 +70,7 @@ impl Operation {
     }
 }
 
-/// Does it; returns in a sentence what there is now.
+/// Does it; returns the result as a sentence.
 pub(crate) async fn run(
     operation: &Operation,
     context: &Context,
@@ -170,7 +170,7 @@ impl OperationRun<'_> {
         }
     }
 
-    /// What is said where there is nothing to do.
+    /// The message if there is nothing to do.
     fn settled(&self, cluster: &Cluster) -> String {
         let name = cluster.name();
         match self.operation {
@@ -180,7 +180,7 @@ impl OperationRun<'_> {
         }
     }
 
-    /// Looks again once somebody has answered, which may have taken an hour.
+    /// Observes the cluster again after the user has answered, which may have taken an hour.
     async fn still(&self, seen: &Seen<'_>, plan: &Plan) -> Result<()> {
         let survey = patroni::survey(&self.connected.http, seen.cluster).await;
         let topology = patroni::overview(&self.connected.http, &survey).await;
@@ -199,8 +199,8 @@ impl OperationRun<'_> {
             .await
     }
 
-    /// Executes while clients write and read; what they felt goes into the run's record. None where no client came
-    /// through in the first place.
+    /// Executes the plan while clients write and read. Their measurements go into the run's record. `None` if
+    /// no client could connect at the beginning.
     async fn measured(&self, plan: Plan, cluster: &Arc<Cluster>) -> Result<Option<Drill>> {
         let load = match self.clients_at_work(cluster).await {
             Ok(load) => load,
@@ -252,7 +252,7 @@ impl OperationRun<'_> {
         }
     }
 
-    /// Proves that the cluster holds, as far as its hosts can be reached.
+    /// Verifies the cluster, as far as its hosts can be reached.
     async fn prove(&self) -> Result<Option<Topology>> {
         let observed = self.connected.look().await?;
         let cluster = observed.cluster.clone();
@@ -302,7 +302,7 @@ impl OperationRun<'_> {
         Proof { passed, checks }
     }
 
-    /// What there is now, in a sentence.
+    /// The state after the operation, as a sentence.
     fn told(
         &self,
         cluster: &Cluster,

@@ -1,5 +1,5 @@
-//! The operator: what the engine tells and asks the person who started the run, and where its events go.
-//! In tests there is no terminal behind it.
+//! The operator: the user as the engine sees them. The engine reports to the operator and asks it questions. In
+//! tests, it has no terminal.
 
 use std::path::PathBuf;
 
@@ -23,22 +23,22 @@ use crate::{
     switchover::Handover,
 };
 
-/// What somebody must agree to before it is done. It is data: how it is put is the operator's.
+/// Something that the user must agree to before it is done. It is data; the operator words the question.
 pub(crate) enum Question<'a> {
-    /// A plan, and what is made and started before it.
+    /// A plan, with the hosts that are created and started before it.
     Apply {
         verb: Verb,
         context: &'a Context,
         preview: &'a Preview,
     },
-    /// Another authority takes the place of one that is not valid, as this says.
+    /// A new authority replaces one that is not valid; the text says why.
     Authority(&'a str),
     /// A change of certificates, passwords or SSH keys.
     Rotate {
         context: &'a Context,
         intent: &'a Intent,
     },
-    /// An operation on a running cluster; `host` is the member that it is about.
+    /// An operation on a running cluster; `host` is the member that it concerns.
     Operate {
         operation: &'a operate::Operation,
         host: Option<&'a HostName>,
@@ -55,16 +55,16 @@ pub(crate) enum Question<'a> {
     },
     Remove {
         context: &'a Context,
-        /// What goes, a line a thing.
+        /// The things that are removed, one on each line.
         what: &'a str,
         keep_secrets: bool,
     },
-    /// A host is made, and becomes an image that holds what is told here.
+    /// A host is created and becomes an image with these contents.
     Prepare {
         recipes: &'a [Recipe],
         outlook: &'a Preflight,
     },
-    /// An image goes.
+    /// An image is removed.
     Discard { image: &'a Prepared },
     /// A drill; `other_clients` are the clients that are not its own.
     Break {
@@ -72,21 +72,21 @@ pub(crate) enum Question<'a> {
         request: &'a Request,
         other_clients: &'a [OtherClient],
     },
-    /// What a drill that was killed has left is to be put right before anything else.
+    /// What a killed drill left broken is repaired before anything else.
     Repair,
 }
 
-/// What the operator says to a question.
+/// The operator's answer to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     No,
     Yes,
-    /// Yes, and nobody was asked: it was agreed to beforehand.
+    /// Yes, without a question: the user agreed beforehand.
     Beforehand,
 }
 
 impl Question<'_> {
-    /// What is said where nobody agrees.
+    /// What the error says if the user does not agree.
     fn left(&self) -> &'static str {
         match self {
             Question::Remove { .. } | Question::Retire { .. } | Question::Discard { .. } => {
@@ -100,11 +100,12 @@ impl Question<'_> {
 
 /// A run that begins, for the code that shows and records it.
 pub(crate) struct Begun {
-    /// It is not the verb's own, but goes before it or breaks nothing: nobody waits for its outcome.
+    /// The run is not the verb's own, but comes before it or breaks nothing. Its outcome is not the verb's
+    /// outcome.
     pub beside: bool,
     /// `runs/<time>`.
     pub folder: PathBuf,
-    /// These are shown from the start, in this order; others as they turn up.
+    /// Shown from the start, in this order. Other hosts are shown when they appear.
     pub hosts: Vec<HostName>,
     pub events: UnboundedReceiver<Stamped>,
 }
@@ -112,29 +113,29 @@ pub(crate) struct Begun {
 /// The operator of a run: a person or a program.
 #[async_trait]
 pub(crate) trait Operator: Send + Sync {
-    /// Masks `secrets` in all that is shown and kept from now on.
+    /// Masks `secrets` in everything that is shown and recorded from now on.
     fn conceal(&self, secrets: &[&Secret]);
 
-    /// Tells a line that no event tells.
+    /// Shows a line that no event contains.
     fn say(&self, line: &str);
 
-    /// Tells the same as prose, which a narrow display may break anywhere.
+    /// Shows a line of prose, which a narrow display may break anywhere.
     fn explain(&self, prose: &str) {
         self.say(prose);
     }
 
-    /// Whether it is to be done; an error where nobody can be asked.
+    /// Asks whether to do it; an error if nobody can answer.
     async fn agree(&self, question: Question<'_>) -> Result<Answer>;
 
     /// Takes the events of a run.
     fn begin(&self, run: Begun) -> Result<()>;
 
-    /// Returns once all of the run's events have been shown and kept.
+    /// Returns when all events of the run have been shown and recorded.
     async fn end(&self, error: Option<&Error>);
 }
 
-/// An error unless somebody agrees; says whether it was just now, after a while in which things may have
-/// changed, or beforehand.
+/// An error unless the operator agrees. The answer says whether somebody was asked just now, in which case
+/// things may have changed meanwhile, or agreed beforehand.
 pub(super) async fn consent(operator: &dyn Operator, question: Question<'_>) -> Result<Answer> {
     let left = question.left();
     match operator.agree(question).await? {

@@ -1,8 +1,8 @@
-//! Which cluster the hosts belong to: two clusters can have one name, but not one id.
+//! Finds out which cluster hosts belong to: two clusters can have the same name, but not the same id.
 //!
-//! The id is in the workspace's secrets, on everything that pgherd has made as a label or tag, and on
-//! every host in a file. What earlier versions have made has no such label; where a host says nothing
-//! either, it counts as the cluster's whose workspace is here.
+//! The id is in the workspace's secrets, in the label or tag of everything that pgherd made, and in a file on
+//! every host. Things that earlier versions made have no such label. If their hosts name no id either, they
+//! count as this workspace's cluster.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,20 +26,20 @@ use crate::{
     workspace::Workspace,
 };
 
-/// What `--cluster-id` takes for things that say no id.
+/// The value of `--cluster-id` for things without an id.
 const UNMARKED: &str = "unmarked";
 
-/// How long a port may take to answer when only its presence counts.
+/// How long a port may take to answer when only its existence matters.
 const KNOCK: Duration = Duration::from_secs(1);
 
-/// How long a host may take to say whose it is.
+/// How long a host may take to say which cluster it belongs to.
 const ASK: Duration = Duration::from_secs(15);
 
-/// Things by the id that they say; `None` for those without one.
+/// Things by their id; `None` for those without one.
 type ById<'a> = BTreeMap<Option<&'a str>, Vec<String>>;
 
 impl Context {
-    /// For verbs that need the cluster to be there: its workspace, or an error that says what is there
+    /// For verbs that need an existing cluster: returns its workspace, or an error that says what exists
     /// instead.
     pub(crate) async fn existing(source: Source<'_>) -> Result<Self> {
         if Workspace::existing(&source.inventory)?.is_none() {
@@ -84,10 +84,9 @@ fn check(inventory: &Inventory, found: &ById<'_>, ours: Option<&str>) -> Result<
     }
 }
 
-/// Asks hosts that carry no id whose they are: a name alone removes nothing.
+/// Asks hosts without an id which cluster they belong to: a name alone is no reason to remove anything.
 ///
-/// # Errors
-/// One shows another cluster's mark, or cannot be asked: it may have been made from another folder.
+/// # Errors A host names another cluster, or cannot be asked: it may have been made from another folder.
 pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &str) -> Result<()> {
     let (events, _quiet) = Events::channel();
     let script = Script::probe(format!("cat {MARKER} 2>/dev/null; echo"));
@@ -107,7 +106,7 @@ pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &
     });
     for answer in said.await? {
         let (host, why) = match answer {
-            // One that was made and not taken yet lets in this workspace's key, and says nothing.
+            // A new host that was not taken over yet accepts this workspace's key and names no cluster.
             Ok((_, mark)) if mark.trim().is_empty() || Mark::names(&mark, ours) => continue,
             Ok((host, _)) => (host, format!("{MARKER} there names another cluster")),
             Err((host, why)) => (host, why),
@@ -123,11 +122,10 @@ pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &
     Ok(())
 }
 
-/// Those of `all` that `down` removes.
+/// The parts of `all` that `down` removes.
 ///
-/// # Errors
-/// Some are another cluster's of the same name, or it is not known here whose they are; the error names
-/// the ids, and what to type to remove them all the same.
+/// # Errors Some belong to another cluster of the same name, or their cluster is not known here. The error
+/// lists the ids, and the command that removes them anyway.
 pub(crate) fn removable(
     inventory: &Inventory,
     all: Vec<Resource>,
@@ -146,7 +144,7 @@ pub(crate) fn removable(
     };
     let wanted = (wanted != UNMARKED).then(|| wanted.to_owned());
     let only = ids.iter().flatten().all(|id| Some(id) == wanted.as_ref());
-    // What says nothing goes along where nobody else can have made it.
+    // Things without an id are removed too, if nobody else can have made them.
     let goes = |it: &Resource| it.cluster_id == wanted || (it.cluster_id.is_none() && only);
     if !ids.is_empty() && !all.iter().any(goes) {
         let there: Vec<&str> = ids.iter().map(|id| named(id.as_deref())).collect();
@@ -168,7 +166,7 @@ fn named(id: Option<&str>) -> &str {
     id.unwrap_or(UNMARKED)
 }
 
-/// A line an id, with what has it.
+/// One line for each id, with the things that have it.
 fn list(found: &ById<'_>) -> String {
     let line = |(id, things): (Option<&str>, &Vec<String>)| {
         let id = match id {
@@ -197,14 +195,14 @@ fn anothers(inventory: &Inventory, found: &ById<'_>, ours: &str) -> Error {
         folder(inventory)
     ))
     .hint("otherwise give this cluster another name in the inventory");
-    // What says no id counts as this cluster's.
+    // Things without an id count as this cluster's.
     for id in found.keys().flatten().filter(|id| **id != ours) {
         error = error.hint(removal(inventory, Some(id)));
     }
     error
 }
 
-/// The error of a folder without the workspace of a cluster that is there.
+/// The error in a folder without a workspace, for a cluster that exists.
 fn lost(inventory: &Inventory, found: &ById<'_>) -> Error {
     let error = Error::new(
         Code::WorkspaceMissing,
@@ -217,7 +215,7 @@ fn lost(inventory: &Inventory, found: &ById<'_>) -> Error {
     .excerpt("found", list(found))
     .left("nothing was touched")
     .hint(copy(inventory));
-    // What says no id goes along with the rest where only one id is there.
+    // Things without an id are removed with the others if only one id exists.
     let marked = found.keys().flatten().count();
     found
         .keys()
@@ -250,8 +248,8 @@ fn secrets(inventory: &Inventory) -> String {
 }
 
 impl Context {
-    /// An error where hosts of the cluster are there and its workspace is not: passwords that were
-    /// made up now would be those of another cluster.
+    /// An error if hosts of the cluster exist and its workspace does not: new passwords would not be the
+    /// cluster's.
     pub(crate) async fn not_lost(&self) -> Result<()> {
         if !self.provider.owns_hosts() || self.workspace.cluster_id()?.is_some() {
             return Ok(());
@@ -260,13 +258,13 @@ impl Context {
     }
 }
 
-/// The error of a verb that needs a cluster, in a folder that has none: says what is seen of it.
+/// The error of a verb that needs a cluster, in a folder without one. It says what is known of the cluster.
 async fn no_cluster(inventory: &Inventory) -> Error {
     let provider = crate::provider::from_inventory(inventory);
     if let Ok(provider) = &provider
         && provider.owns_hosts()
     {
-        // An engine or an account that does not answer says nothing either way.
+        // If the container engine or the account does not answer, nothing is known.
         let machines = provider.discover().await.unwrap_or_default();
         let mut found = ById::new();
         for machine in &machines {
@@ -301,7 +299,7 @@ async fn no_cluster(inventory: &Inventory) -> Error {
         ))
 }
 
-/// Which hosts' services answer at the inventory's addresses: `node1 on port 8008 (Patroni)`.
+/// The services that answer at the inventory's addresses: `node1 on port 8008 (Patroni)`.
 async fn answering(inventory: &Inventory) -> Vec<String> {
     let knock = |host: HostName, address: Ipv4Addr, port: u16, service: &'static str| async move {
         let connecting = TcpStream::connect(SocketAddr::from((address, port)));
@@ -343,7 +341,7 @@ mod tests {
         }
     }
 
-    /// The names that go, or the error in full.
+    /// The names of the things to remove, or the whole error.
     fn removed(
         all: &[(&str, Option<&str>)],
         ours: Option<&str>,

@@ -1,4 +1,4 @@
-//! What `up` would do, as far as it is known while some hosts do not exist.
+//! Finds what `up` would do, as far as it is known while some hosts do not exist.
 
 use super::{
     at_work::{self, AtWork},
@@ -23,21 +23,21 @@ use crate::{
     workspace::Renewal,
 };
 
-/// All that would be made and changed.
+/// Everything that would be created and changed.
 #[derive(Debug, Default)]
 pub(crate) struct Preview {
     pub hosts: HostStatus,
-    /// What would be made beside the hosts.
+    /// Other things that would be created, such as networks.
     pub notes: Vec<String>,
-    /// What may keep hosts from being made.
+    /// What may prevent the creation of hosts.
     pub doubts: Vec<String>,
-    /// What around the hosts is not as the inventory says.
+    /// Differences from the inventory in what surrounds the hosts.
     pub drift: Vec<String>,
-    /// What would be done on the hosts that could be seen, and on those that would be new.
+    /// The steps on the observed hosts, and on those that would be created.
     pub plan: Plan,
-    /// Another run, or this one, that has the hosts.
+    /// The run that has the hosts: another run, or this one.
     pub at_work: Option<AtWork>,
-    /// Why hosts that run could not be read.
+    /// Why running hosts could not be read.
     pub unreachable: Vec<Error>,
 }
 
@@ -49,7 +49,7 @@ impl Preview {
         }
     }
 
-    /// All that `up` would do.
+    /// Everything that `up` would do.
     pub(crate) async fn of_all(context: &Context) -> Result<Self> {
         let (hosts, drift) = tokio::try_join!(context.host_status(), context.provider.drift())?;
         context.preview(hosts, drift).await
@@ -64,12 +64,12 @@ impl Preview {
             && self.leaving().next().is_none()
     }
 
-    /// Members that are no longer in the inventory, and can be taken out.
+    /// Members that left the inventory and can be removed.
     pub(crate) fn leaving(&self) -> impl Iterator<Item = &Left> {
         self.hosts.left.iter().filter(|left| left.member)
     }
 
-    /// Hosts of which nobody can say yet what they need: they do not run, or do not let us in.
+    /// Hosts whose steps are not known yet: they do not run, or cannot be reached.
     pub(crate) fn unseen(&self) -> Vec<&HostName> {
         let stopped = self.hosts.stopped.iter().map(|machine| &machine.host);
         stopped
@@ -79,10 +79,10 @@ impl Preview {
 }
 
 impl Context {
-    /// Looks at what is there; what is not is taken to be as it would come.
+    /// Observes what exists; for missing hosts, assumes what they will be like.
     ///
-    /// Hosts that run and cannot be read are an error, unless there is a `drift`, such as a firewall
-    /// that does not know this machine: then that comes first, and what they need is seen after it.
+    /// Running hosts that cannot be read are an error, unless there is a `drift`, for example a firewall that
+    /// does not admit this machine. Then the drift is repaired first, and the hosts are observed after it.
     pub(crate) async fn preview(&self, mut hosts: HostStatus, drift: Drifted) -> Result<Preview> {
         let Drifted {
             changes: drift,
@@ -114,14 +114,15 @@ impl Context {
         if self.workspace.is_preview()
             && let Some(note) = lapse::note(self)?
         {
-            // What stops a run stops it before the authority is replaced; also a clock that is off.
+            // Anything that would stop the run must stop it before the authority is replaced, for example a
+            // wrong clock.
             observed.plan()?;
             self.workspace
                 .replace_lapsed_authority(jiff::Timestamp::now())?;
             observed = self.look_anew(&hosts).await?;
             notes.push(note);
         }
-        // Patroni and etcd may know of one that nobody else remembers.
+        // Patroni and etcd may know a member that nothing else knows any more.
         hosts.left = membership::left(&self.inventory, &observed.found, &hosts.undeclared);
         let at_work = at_work::seen(&observed.found.facts);
         notes.extend(tls_migration::note(observed.cluster.tls, &self.inventory));
@@ -145,7 +146,7 @@ impl Context {
         })
     }
 
-    /// Looks at the hosts that run, by connections of its own.
+    /// Observes the running hosts, over separate connections.
     async fn look_anew(&self, hosts: &HostStatus) -> Result<Observed> {
         if hosts.running.is_empty() {
             return self.unseen(hosts, &Os::expected(&self.inventory));
@@ -157,7 +158,7 @@ impl Context {
         .await
     }
 
-    /// A cluster of which no host runs.
+    /// Plans for a cluster of which no host runs.
     fn unseen(&self, hosts: &HostStatus, os: &Os) -> Result<Observed> {
         let tls = self.workspace.tls()?;
         let cluster = self.cluster(&hosts.stopped, tls, Renewal::Due, |_| os.clone())?;

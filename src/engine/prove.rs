@@ -9,18 +9,17 @@ use crate::{
     verify::{Proof, Prover},
 };
 
-/// How long the cluster may take to settle after the last step, until it must hold: a connection of
-/// replication whose other end is gone times out after a minute.
+/// How long the cluster may take to be healthy after the last step. A replication connection whose other end is
+/// gone takes a minute to time out.
 pub(super) const SETTLING: Duration = Duration::from_secs(75);
 
-/// How long a proof that only somebody can repair is looked at again, since it may yet be a moment's.
+/// How long to repeat a check that only a person can repair. Its failure may still be temporary.
 const HOPE: Duration = Duration::from_secs(2);
 
-/// How long lag may take to vanish, and HAProxy to notice what has just changed, where nobody has changed
-/// anything.
+/// How long replicas may take to catch up, and HAProxy to notice a recent change, if this run changed nothing.
 const BOUND: Duration = Duration::from_secs(5);
 
-/// Proves a cluster as it is.
+/// Verifies a cluster as it is.
 pub(crate) async fn now(context: &Context) -> Result<Proof> {
     let hosts = context.host_status().await?;
     let machines = hosts.complete(context)?;
@@ -45,7 +44,7 @@ impl Connected<'_> {
         }
     }
 
-    /// Proves the cluster, looking again until it holds or `timeout` is over.
+    /// Verifies the cluster, again and again until it is healthy or `timeout` is over.
     pub(crate) async fn prove(&self, first: Observed, timeout: Duration) -> Result<Proof> {
         self.events.emit(Event::VerifyStarted);
         let begin = tokio::time::Instant::now();
@@ -55,7 +54,7 @@ impl Connected<'_> {
             let prover = self.prover(&observed);
             let plan = observed.differences()?;
             let proof = prover.look(&observed.found, &plan).await;
-            // Waiting helps little where somebody has to do something.
+            // Waiting rarely helps if a person has to act.
             let loop_wait = Duration::from_secs(self.context.inventory.patroni.loop_wait.into());
             let hope = match proof.may_await_patroni() {
                 true => HOPE + loop_wait,

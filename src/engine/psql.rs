@@ -1,4 +1,4 @@
-//! Connects psql to PostgreSQL through the HAProxy host's SSH connection, so that it works wherever `up`
+//! Connects psql to PostgreSQL through the SSH connection of an HAProxy host, so that it works wherever `up`
 //! does. With TLS, the cluster's certificate is verified in full.
 
 use std::{slice, time::Duration};
@@ -19,7 +19,7 @@ use crate::{
     secret::Secret,
 };
 
-/// Where psql finds PostgreSQL on this machine, for as long as this lives.
+/// The place where psql finds PostgreSQL on this machine, as long as this value lives.
 pub(crate) struct Way {
     pub port: u16,
     pub password: Secret,
@@ -27,26 +27,26 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    /// What psql is to take for the host: the folder of a socket.
+    /// The value for psql's `host`: the folder of a socket.
     pub(crate) fn host(&self) -> &std::path::Path {
         self.relay.host()
     }
 }
 
-/// The host of an HAProxy, connected.
+/// An HAProxy host with an open connection.
 pub(crate) struct Door<'a> {
     connected: Connected<'a>,
     host: HostName,
 }
 
-/// How long HAProxy may take to lead to a server, before another front door is tried.
+/// How long HAProxy may take to connect to a server before the next front door is tried.
 const ANSWER: Duration = Duration::from_secs(3);
-/// Asks a server of PostgreSQL whether it speaks TLS, which each answers with one byte.
+/// Asks a PostgreSQL server whether it speaks TLS. Every server answers with one byte.
 ///
 /// Source: PostgreSQL's documentation, 54.7, "`SSLRequest`".
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// Connects to the host of the first HAProxy that leads to a server.
+/// Connects to the first HAProxy host whose HAProxy leads to a server.
 pub(crate) async fn open(context: &Context, read: bool) -> Result<Door<'_>> {
     lapse::lapsed(context)?.map_or(Ok(()), Err)?;
     let hosts = context.host_status().await?;
@@ -59,9 +59,9 @@ pub(crate) async fn open(context: &Context, read: bool) -> Result<Door<'_>> {
             Some(machine) => enter(context, host, machine).await,
             None => Err(not_running(context, host)),
         };
-        // What is wrong with the first is told if no other answers.
+        // If no front door works, the error is that of the first one.
         match opened {
-            // The only one says itself what is wrong, to psql.
+            // With only one front door, psql itself reports what is wrong.
             Ok(door) if doors.len() == 1 => return Ok(door),
             Ok(door) => match door.answers(read).await {
                 Ok(()) => return Ok(door),
@@ -87,7 +87,7 @@ async fn enter<'a>(context: &'a Context, host: &HostName, machine: &Machine) -> 
 }
 
 impl Door<'_> {
-    /// Does `work` with a way to the write port, or to the read port, and closes it.
+    /// Calls `work` with a way to the write port or the read port, and closes it afterwards.
     pub(crate) async fn lead<T>(
         self,
         read: bool,
@@ -106,7 +106,7 @@ impl Door<'_> {
         self.connected.remote.remove_sockets();
     }
 
-    /// Whether a server of PostgreSQL is behind the port.
+    /// Whether a PostgreSQL server is behind the port.
     async fn answers(&self, read: bool) -> Result<()> {
         let port = self.port(read);
         let ask = async {

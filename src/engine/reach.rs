@@ -10,18 +10,18 @@ use crate::{
     shell::quote,
 };
 
-/// What `ssh` itself ends with when it did not get there; a command there may end with it too.
+/// The exit code of `ssh` if it could not connect. A remote command may also end with this code.
 const SSH_FAILED: u8 = 255;
 
-/// A host as `ssh` is told of it.
+/// A host for the `ssh` command.
 pub(crate) struct Reach {
     pub host: HostName,
-    /// The `ssh_config` that names it.
+    /// The `ssh_config` with the host in it.
     pub config: PathBuf,
 }
 
 impl Reach {
-    /// Finds the hosts afresh and writes `ssh_config`, since addresses may have changed.
+    /// Finds the hosts again and writes `ssh_config`, because addresses may have changed.
     pub(crate) async fn of(context: &Context, name: &str) -> Result<Self> {
         let host = known(context, name)?;
         let hosts = context.host_status().await?;
@@ -33,8 +33,7 @@ impl Reach {
         Ok(Self { host, config })
     }
 
-    /// Where `ssh` ended with `code` because it was another host that answered: the error that says who,
-    /// as everywhere.
+    /// If `ssh` ended with `code` because another host answered, returns the error that names that host.
     pub(crate) async fn mistaken(&self, code: u8) -> Option<Error> {
         if code != SSH_FAILED {
             return None;
@@ -43,7 +42,7 @@ impl Reach {
     }
 }
 
-/// The host of that name, or an error with those that there are.
+/// The host with that name; the error lists the existing ones.
 fn known(context: &Context, name: &str) -> Result<HostName> {
     let hosts = &context.inventory.hosts;
     if let Some(host) = hosts.keys().find(|host| host.as_str() == name) {
@@ -62,7 +61,7 @@ pub(super) fn not_running(context: &Context, host: &HostName) -> Error {
         .hint(format!("make or start it: {}", context.command("up")))
 }
 
-/// A line for a host's shell in which `words` stand as they are; a single one is a line by itself, as
+/// A command line for the host's shell that keeps `words` unchanged. A single word is a command line itself, as
 /// with ssh.
 pub(crate) fn line(words: &[String]) -> Option<String> {
     match words {
@@ -75,7 +74,7 @@ pub(crate) fn line(words: &[String]) -> Option<String> {
     }
 }
 
-/// The command that shows the journal of a host's units, of all of its roles if none is named.
+/// The command that shows the journal of a host's units; without a unit, those of all its roles.
 pub(crate) fn journal(
     context: &Context,
     host: &HostName,
@@ -85,7 +84,7 @@ pub(crate) fn journal(
 ) -> String {
     let units: Vec<&str> = match unit {
         Some("postgresql") => vec![Role::Postgres.unit()],
-        // A service may be called by its role as well.
+        // A service can also be named by its role.
         Some(name) => {
             let mut roles = Role::ALL.into_iter();
             let role = roles.find(|it| it.as_str() == name);
@@ -104,7 +103,7 @@ pub(crate) fn journal(
     if follow {
         journal.push_str(" -f");
     }
-    // In a shell that is known: the login's own may be another.
+    // In a known shell: the login's own shell may be another one.
     let as_root =
         format!("if [ \"$(id -u)\" = 0 ]; then exec {journal}; else exec sudo -n {journal}; fi");
     format!("/bin/sh -c {}", quote(&as_root))

@@ -1,5 +1,5 @@
-//! `down`: removes the hosts that pgherd made, or what it installed on existing hosts, and checks that
-//! nothing is left.
+//! `down`: removes the hosts that pgherd made, or everything that it installed on existing hosts, and checks
+//! that nothing is left.
 
 use std::time::Duration;
 
@@ -24,18 +24,18 @@ use crate::{
     provider::Resource,
 };
 
-/// How long apt may take to say what others need.
+/// How long apt may take to say which packages others need.
 const WEIGH: Duration = Duration::from_secs(120);
 
-/// What is asked for.
+/// The request of the user.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub keep_secrets: bool,
-    /// The id of the cluster that is to go, where it is not the workspace's.
+    /// The id of the cluster to remove, if it is not the workspace's.
     pub cluster_id: Option<&'a str>,
 }
 
-/// What is there no more.
+/// What was removed.
 pub(crate) struct Removed {
     /// What stays on hosts because others need it.
     pub stays: Vec<String>,
@@ -60,7 +60,7 @@ pub(crate) async fn run(
     let taken = Taken::by(context, "down", Leftovers::Leave, cancel).await?;
     let (wider, leaving) = Leaving::of(context)?;
     let context = wider.as_ref().unwrap_or(context);
-    // The workspace of another cluster than the one that went is not its own.
+    // The workspace of another cluster than the removed one stays.
     let is_own = request
         .cluster_id
         .is_none_or(|id| ours.as_deref().is_none_or(|ours| ours == id));
@@ -87,7 +87,7 @@ pub(crate) async fn run(
             })
         })
         .await;
-    // The run's own are among them, which held the lease to its end.
+    // The run's own events are among the files, so this comes last.
     context.close_kept().await?;
     removed
 }
@@ -95,7 +95,7 @@ pub(crate) async fn run(
 struct Clearance<'a> {
     run: &'a Run<'a>,
     request: Request<'a>,
-    /// The id of the cluster whose workspace this is.
+    /// The id of this workspace's cluster.
     ours: Option<&'a str>,
 }
 
@@ -112,7 +112,7 @@ impl Clearance<'_> {
             .map(|_| ())
     }
 
-    /// Removes hosts that pgherd made, and looks again that nothing is left.
+    /// Removes hosts that pgherd made, and checks that nothing is left.
     async fn remove_hosts(&self) -> Result<()> {
         let context = self.run.context;
         let (provider, inventory) = (&context.provider, &context.inventory);
@@ -121,7 +121,7 @@ impl Clearance<'_> {
         if resources.is_empty() {
             return Ok(());
         }
-        // What cannot be found out about hosts must not keep them from being removed.
+        // Hosts are removed even if their state cannot be found out.
         if let Ok(hosts) = context.host_status().await {
             context.claim(&hosts.running).await?;
         }
@@ -148,11 +148,11 @@ impl Clearance<'_> {
             .hint("run `pgherd down` again"))
     }
 
-    /// Takes off hosts that are not pgherd's what it put on them, and looks again that nothing is left;
-    /// returns what stays there because others need it.
+    /// Removes everything that pgherd installed from existing hosts, and checks that nothing is left. Returns
+    /// what stays there because others need it.
     ///
-    /// Those that left the inventory are cleared like the others; where one cannot be, the error says
-    /// so, and the next run needs nothing but that host.
+    /// Hosts that left the inventory are cleared like the others. If one cannot be cleared, the error names it,
+    /// and the next run needs only that host.
     async fn clear_hosts(&self, leaving: &Leaving) -> Result<Vec<String>> {
         let Run {
             context,
@@ -208,7 +208,7 @@ fn list(resources: &[Resource], inventory: &Inventory) -> String {
         .collect()
 }
 
-/// Asks every host which of the packages that came with pgherd nobody else needs.
+/// Asks every host which of the packages that pgherd installed are needed by nobody else.
 pub(super) async fn weigh(connected: &Connected<'_>, observed: &mut Observed) -> Result<()> {
     let cluster = observed.cluster.clone();
     let asked = observed.found.facts.iter_mut().filter_map(|(host, facts)| {

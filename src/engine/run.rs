@@ -1,4 +1,4 @@
-//! A run, from its first event to its report: what all verbs with a run have in common.
+//! A run, from its first event to its report: everything that is common to verbs with a run.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(crate) struct Run<'a> {
     pub cancel: &'a CancellationToken,
 }
 
-/// Does `work` as the run of a verb that has [taken](super::taken) the cluster, which the lock shows.
+/// Calls `work` as the run of a verb that has [taken](super::taken) the cluster; the lock proves it.
 pub(super) async fn of_verb<T>(
     _lock: &RunLock,
     context: &Context,
@@ -39,9 +39,9 @@ pub(super) async fn of_verb<T>(
     session.run(work).await
 }
 
-/// Does `work` as a run of its own, beside the run of the verb or the run that has the cluster.
+/// Calls `work` as a separate run, beside the run of the verb or the run that has the cluster.
 ///
-/// A verb that changes something takes the cluster; see [`super::taken::Taken`].
+/// A verb that changes something must take the cluster; see [`super::taken::Taken`].
 pub(super) async fn beside<T>(
     context: &Context,
     verb: &'static str,
@@ -57,7 +57,7 @@ pub(super) async fn beside<T>(
     session.run(work).await
 }
 
-/// A run to be: with a folder, events and an end, whatever comes of it.
+/// A run before it begins. It gets a folder and events, and always ends properly.
 struct Session<'a> {
     context: &'a Context,
     verb: &'static str,
@@ -100,7 +100,7 @@ impl Session<'_> {
             cancel,
         };
         let result = work(&run).await.map_err(|error| context.told(error));
-        // The hosts are given back before anybody reads how it ended.
+        // The lease is given back before anybody reads how the run ended.
         context.connections.close(result.is_ok()).await;
         let error = result.as_ref().err();
         run.events.emit(Event::RunFinished {

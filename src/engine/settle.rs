@@ -1,4 +1,4 @@
-//! Plans in rounds on connected hosts, until the cluster has the inventory's state and is verified.
+//! Plans in rounds on connected hosts, until the cluster is as the inventory says and is verified.
 
 use std::sync::Arc;
 
@@ -22,10 +22,11 @@ use crate::{
     quantity::count,
 };
 
-/// How many plans a run takes at most: until etcd answers, until a member leads, and for the rest.
+/// The maximum number of plans in a run: one until etcd answers, one until a member leads, and one for the
+/// rest.
 const ROUNDS: usize = 3;
 
-/// Whose way it is, which both go: `render` goes on without hosts that it does not reach.
+/// The verb. Both follow the same path, but `render` continues without hosts that it cannot reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     Up,
@@ -41,18 +42,18 @@ impl Verb {
     }
 }
 
-/// Whether somebody has agreed to what is about to be done.
+/// What the user has agreed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consent {
-    /// Nobody was asked yet.
+    /// The user has not been asked yet.
     Needed,
-    /// To the plan that was shown; what can only be seen later may lead to other steps.
+    /// To the plan that was shown. A later plan, from what can be seen only later, may have other steps.
     Once,
-    /// To everything that it takes.
+    /// To all steps that are necessary.
     Given,
 }
 
-/// Has somebody agree to a plan, and to what is made and started before it.
+/// Asks the user to agree to a plan, and to the hosts that are created and started before it.
 pub(super) async fn ask(verb: Verb, context: &Context, preview: &Preview) -> Result<()> {
     let question = Question::Apply {
         verb,
@@ -64,7 +65,7 @@ pub(super) async fn ask(verb: Verb, context: &Context, preview: &Preview) -> Res
         .map(|_| ())
 }
 
-/// Everything from connected hosts to a proven cluster.
+/// Brings connected hosts to a verified cluster.
 pub(super) async fn settle(
     verb: Verb,
     connected: &Connected<'_>,
@@ -75,7 +76,7 @@ pub(super) async fn settle(
         if let Some(cluster) = round(verb, connected, consent, cancel).await? {
             return Ok(cluster);
         }
-        // What can be seen by now may lead to other steps than those that were agreed to.
+        // A later plan may have other steps than those that the user agreed to.
         if consent == Consent::Once {
             consent = Consent::Needed;
         }
@@ -88,7 +89,7 @@ pub(super) async fn settle(
     .hint(format!("how it is: {status}")))
 }
 
-/// One plan and what comes of it; `None` if more can only be told now.
+/// Plans once and executes the plan; `None` if another plan must follow.
 async fn round(
     verb: Verb,
     connected: &Connected<'_>,
@@ -97,7 +98,7 @@ async fn round(
 ) -> Result<Option<Arc<Cluster>>> {
     let context = connected.context;
     let stop = || Error::interrupted().hint("run the same command again: it continues from here");
-    // What cannot be reached is `render`'s to name, and not to wait for.
+    // `render` reports unreachable hosts, and does not wait for them.
     let whole = |observed: Observed| match verb {
         Verb::Up => observed.whole(),
         Verb::Render => observed.in_part(),
@@ -158,7 +159,7 @@ async fn round(
 
 /// Writes the list of hosts for later runs.
 ///
-/// Hosts that pgherd makes carry the cluster's label: one that never became a member is found by it.
+/// Hosts that pgherd made are found by the cluster's label, even if they never became members.
 fn keep_members(context: &Context, mut hosts: Vec<KnownHost>) -> Result<()> {
     if context.provider.owns_hosts() {
         hosts.retain(|host| host.joined || context.inventory.hosts.contains_key(&host.name));
@@ -166,7 +167,7 @@ fn keep_members(context: &Context, mut hosts: Vec<KnownHost>) -> Result<()> {
     context.workspace.note_members(&hosts)
 }
 
-/// The error of a `render` that could not look at every host.
+/// The error of a `render` that could not observe all hosts.
 fn left_out(mut unreachable: Vec<Error>, absent: &[HostName], inventory: &Inventory) -> Error {
     let up = inventory.command("up");
     unreachable.extend(absent.iter().map(|host| {

@@ -20,16 +20,16 @@ pub(crate) use crate::services::health::{Mark, Rows, Shown, UnitRow};
 /// Everything that `status` shows.
 pub(crate) struct Status {
     pub observed: Observed,
-    /// Each service by its own health, in the table's order.
+    /// What each service's own health says, in the table's order.
     pub services: Vec<Shown>,
     /// Hosts that belong to the cluster and are not in the inventory.
     pub left: Vec<Left>,
-    /// In what the members differ from those that are declared.
+    /// Differences between the members and the inventory.
     pub differs: Vec<Finding>,
     pub certificates: Certificates,
 }
 
-/// Looks at a cluster of which at least one host runs.
+/// Observes a cluster of which at least one host runs.
 pub(crate) async fn look(context: &Context, hosts: &HostStatus) -> Result<Status> {
     let (events, _quiet) = Events::channel();
     context
@@ -52,7 +52,7 @@ async fn gather(connected: &Connected<'_>, undeclared: &[HostName]) -> Result<St
 }
 
 impl Status {
-    /// The services of which `status` shows no more than how their units are.
+    /// The services for which `status` shows only their units.
     pub(crate) fn units(&self) -> impl Iterator<Item = &UnitRow> {
         self.services.iter().flat_map(|service| &service.units)
     }

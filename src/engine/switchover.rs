@@ -24,7 +24,7 @@ use crate::{
     switchover::Handover,
 };
 
-/// As few clients as tell how long writes were refused: others are at work here.
+/// As few clients as can measure how long writes are refused, because other clients use this cluster.
 pub(super) const CREW: Crew = Crew {
     writers: 1,
     new_writers: 2,
@@ -39,13 +39,13 @@ pub(super) const LIMITS: Limits = Limits {
     max_lost: 0,
 };
 
-/// A handover that was carried out, and what clients felt of it.
+/// A completed handover, and what clients measured.
 pub(crate) struct HandedOver {
     pub handover: Handover,
     pub felt: Option<Drill>,
 }
 
-/// Hands over to the member of that name, or to the best replica; `None` where it leads already.
+/// Hands over to the named member, or to the best replica; `None` if it leads already.
 pub(crate) async fn run(
     context: &Context,
     to: Option<&str>,
@@ -98,7 +98,7 @@ async fn hand_over(
         handover: &handover,
     };
     if consent(context.operator.as_ref(), question).await? == Answer::Yes {
-        // An answer may take an hour.
+        // The user's answer may take an hour.
         let survey = patroni::survey(&connected.http, &cluster).await;
         if survey.values().flatten().any(|status| status.pause) {
             return Err(plan::not_while_paused(&context.inventory));
@@ -119,7 +119,7 @@ async fn hand_over(
     Ok(Some((handover, record)))
 }
 
-/// The member of that name.
+/// The member with that name.
 pub(super) fn member(context: &Context, name: &str) -> Result<HostName> {
     let members: Vec<&HostName> = context.inventory.with_role(Role::Postgres).collect();
     if let Some(member) = members.iter().find(|member| member.as_str() == name) {

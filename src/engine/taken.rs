@@ -9,21 +9,21 @@ use super::{
 };
 use crate::{error::Result, workspace::RunLock};
 
-/// What becomes of what a drill that was killed has left.
+/// What happens with things that a killed drill left broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leftovers {
-    /// The operator is asked whether it is put right first.
+    /// The operator is asked whether to repair them first.
     Offer,
-    /// It is put right first.
+    /// They are repaired first.
     Repair,
-    /// It is of no concern.
+    /// They do not matter.
     Leave,
 }
 
-/// The cluster, taken for a run of a verb that changes something.
+/// The cluster, taken for the run of a verb that changes something.
 ///
-/// Without one there are no events, and nothing that was taken stays taken: the workspace is free once
-/// this is dropped, and the hosts' lease is given back at the end of the run.
+/// There are no events without a run, and nothing stays taken without one: the workspace is unlocked when this
+/// is dropped, and the hosts' lease is given back at the end of the run.
 pub(super) struct Taken<'a> {
     context: &'a Context,
     verb: &'static str,
@@ -32,7 +32,7 @@ pub(super) struct Taken<'a> {
 }
 
 impl<'a> Taken<'a> {
-    /// Takes the cluster, or says who has it.
+    /// Takes the cluster, or returns an error that says who has it.
     pub(super) async fn by(
         context: &'a Context,
         verb: &'static str,
@@ -57,7 +57,7 @@ impl<'a> Taken<'a> {
         self.run_in(self.context, work).await
     }
 
-    /// The same in another context of the same cluster, such as one with more hosts in its inventory.
+    /// The same with another context of the same cluster, such as one with more hosts in its inventory.
     pub(super) async fn run_in<T>(
         &self,
         context: &Context,

@@ -1,4 +1,4 @@
-//! Runs without a terminal: hosts, provider and operator are fakes, and everything between them is real.
+//! Whole runs without a terminal: hosts, provider and operator are fakes, and everything between them is real.
 
 mod ahead;
 mod answers;

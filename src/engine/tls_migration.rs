@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Context {
-    /// How far the cluster is to speak TLS now, given what its hosts do.
+    /// How far the cluster should use TLS now, given what its hosts do.
     pub(super) fn tls_stage(&self, facts: &BTreeMap<HostName, Facts>) -> Result<TlsStage> {
         if let Some(stage) = self.workspace.tls_stage()? {
             return Ok(stage);
@@ -28,8 +28,7 @@ impl Context {
     }
 }
 
-/// Whether the part of the cluster that has data on a host was told to speak TLS; `None` where that cannot be
-/// told.
+/// Whether the part of the cluster that has data on a host was configured for TLS; `None` if that is unknown.
 fn says_tls(facts: &Facts) -> Option<bool> {
     let file = |path: &str| Some(facts.files.get(path)?.content.as_str());
     if facts.data.as_ref().is_some_and(|data| data.entries > 0) {
@@ -41,7 +40,7 @@ fn says_tls(facts: &Facts) -> Option<bool> {
     None
 }
 
-/// What is under way, for a plan that brings about the next stage of it.
+/// The change that is under way, for a plan that brings about its next stage.
 pub(super) fn note(tls: TlsStage, inventory: &Inventory) -> Option<String> {
     let (what, left) = match (tls, inventory.tls.enabled) {
         (TlsStage::Offered, true) => ("on", "this is the first of three stages"),

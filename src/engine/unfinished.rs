@@ -1,4 +1,4 @@
-//! Changes in several stages that were begun and are not complete.
+//! Changes in several stages that have begun and are not complete.
 
 use super::{context::Context, tls_migration};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     workspace::{AuthorityStage, SecretsStage, SshStage},
 };
 
-/// A line for each change of certificates, passwords, SSH keys or TLS that was begun and not completed.
+/// One line for each incomplete change of certificates, passwords, SSH keys or TLS.
 pub(crate) fn notes(context: &Context) -> Result<Vec<String>> {
     let workspace = &context.workspace;
     let mut notes = Vec::new();

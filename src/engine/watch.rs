@@ -1,6 +1,10 @@
 //! The topology as it changes, for `status --watch`.
 //!
-//! Every host is asked by itself, again and again, so that one that does not answer holds up nobody.
+//! Every host is asked separately, so that a host that does not answer delays no other.
+//!
+//! This file names three services and does not ask the table. A picture is about what these services form together: who
+//! leads, whether etcd answers, and where the front doors lead. The keys of its JSON are part of the command line's
+//! contract. A service that takes no part in this has nothing to add to a picture; `status` shows it.
 
 use std::{
     collections::BTreeMap,
@@ -34,44 +38,44 @@ use crate::{
 
 pub(crate) use crate::services::haproxy::{READ, WRITE};
 
-/// From one question to the next.
+/// The time between two questions.
 pub(crate) const PERIOD: Duration = Duration::from_millis(500);
-/// How long an answer may take. SSH's connection to a host that died would keep a question for long.
+/// The time limit for an answer. The SSH connection to a dead host would hold a question for long.
 const ANSWER: Duration = Duration::from_secs(2);
-/// From one question for a host's lease to the next: each starts a shell there.
+/// The time between two questions for a host's lease. Each question starts a shell there.
 const LEASE: Duration = Duration::from_secs(2);
-/// How often to look where hosts are that do not answer.
+/// How often to look for the addresses of hosts that do not answer.
 const SEARCH: Duration = Duration::from_secs(5);
 
-/// What one member says.
+/// What one member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Member {
     pub role: String,
     pub state: String,
     pub timeline: Option<u64>,
-    /// Where a leader's log ends, and to where a replica has replayed it: bytes.
+    /// The end of the leader's WAL, or the position up to which a replica has replayed it, in bytes.
     pub position: Option<u64>,
 }
 
 /// The backends that are up, by listener.
 pub(crate) type Backends = BTreeMap<String, Vec<String>>;
 
-/// Everything, as it was last seen; `None` is no answer.
+/// Everything as last seen; `None` means no answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Picture {
     pub members: BTreeMap<String, Option<Member>>,
     pub etcd: BTreeMap<String, Option<bool>>,
-    /// The backends that are up, by listener; none when HAProxy does not answer. With several front doors,
-    /// as the first one has them that answers.
+    /// The backends that are up, by listener; `None` if HAProxy does not answer. With several front doors, this
+    /// is the answer of the first one that answers.
     pub backends: Option<Backends>,
-    /// The same for each front door, where there are several.
+    /// The same for each front door, if there are several.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub front_doors: BTreeMap<String, Option<Backends>>,
     /// The run that has the hosts.
     pub at_work: Option<AtWork>,
 }
 
-/// Asks everybody for as long as `show` goes on, which may look at what was seen at any time.
+/// Asks all hosts while `show` runs. `show` can read the latest view at any time.
 pub(crate) async fn watch(
     context: &Context,
     hosts: &HostStatus,
@@ -99,12 +103,12 @@ pub(crate) struct Watcher<'a> {
     connected: &'a Connected<'a>,
     cluster: Arc<Cluster>,
     seen: Mutex<Picture>,
-    /// Who has the lease on each host where somebody has.
+    /// The holder of the lease on each host, if there is one.
     tenants: Mutex<BTreeMap<HostName, Tenant>>,
 }
 
 impl Watcher<'_> {
-    /// What was seen last.
+    /// The latest view.
     pub(crate) fn picture(&self) -> Picture {
         self.seen().clone()
     }
@@ -117,7 +121,7 @@ impl Watcher<'_> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks everybody for ever.
+    /// Asks all hosts, without end.
     async fn ask_all(&self) {
         let http = &self.connected.http;
         let members = self.cluster.with_role(Role::Postgres).map(|node| {
@@ -157,12 +161,12 @@ impl Watcher<'_> {
         );
     }
 
-    /// Asks a host again and again who has its lease.
+    /// Asks a host for its lease, again and again.
     async fn ask_for_lease(&self, host: &HostName) {
         let silent = |_, _: &str| {};
         let script = facts::lease();
         loop {
-            // That a host does not answer is what the others say who ask it.
+            // Whether a host answers is known from the other questions.
             let told = self.connected.remote.run(host, &script, ANSWER, &silent);
             let told = told.await.ok();
             self.holds(host, told.and_then(|output| facts::leased(&output.stdout)));
@@ -170,7 +174,7 @@ impl Watcher<'_> {
         }
     }
 
-    /// Takes note of who has a host's lease now.
+    /// Records the holder of a host's lease.
     fn holds(&self, host: &HostName, tenant: Option<Tenant>) {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         match tenant {
@@ -180,7 +184,7 @@ impl Watcher<'_> {
         self.seen().at_work = at_work::watched(&tenants);
     }
 
-    /// Puts one question again and again; `question` says whether there was an answer.
+    /// Repeats a question; `question` returns whether there was an answer.
     async fn ask(&self, host: &HostName, question: impl AsyncFn() -> bool) {
         let mut searched = Instant::now();
         loop {
@@ -199,7 +203,7 @@ impl Watcher<'_> {
         }
     }
 
-    /// Takes note of where a front door leads.
+    /// Records where a front door leads.
     fn leads(&self, host: &HostName, backends: Option<Backends>) {
         let several = self.cluster.with_role(Role::Haproxy).nth(1).is_some();
         let mut seen = self.seen();
@@ -211,7 +215,7 @@ impl Watcher<'_> {
         seen.backends = seen.front_doors.values().flatten().next().cloned();
     }
 
-    /// Nothing is known of what runs on a host that does not answer in time.
+    /// If a host does not answer in time, nothing is known of its services.
     fn silent(&self, host: &HostName) {
         let mut seen = self.seen();
         let name = host.as_str();
@@ -234,7 +238,7 @@ impl Watcher<'_> {
     /// Hosts may have moved.
     async fn search(&self) {
         if let Ok(hosts) = self.connected.context.host_status().await {
-            // One that cannot be written now is written the next time.
+            // If the file cannot be written now, it is written next time.
             let _ = self
                 .connected
                 .context
@@ -279,7 +283,7 @@ fn backends_of(servers: &[haproxy::Server]) -> Backends {
 }
 
 impl Picture {
-    /// How far a replica is behind the leader: bytes.
+    /// A replica's lag behind the leader, in bytes.
     pub(crate) fn lag(&self, member: &Member) -> Option<u64> {
         let leader = self
             .members
@@ -291,8 +295,8 @@ impl Picture {
             .flatten()
     }
 
-    /// What each front door's listener leads to, under the words for it: where there is one, its name is not
-    /// among them.
+    /// Where each front door's listener leads, with its label. With only one front door, the label has no host
+    /// name.
     pub(crate) fn leads_to(&self, listener: &str) -> BTreeMap<String, String> {
         let words = |backends: &Option<Backends>| Self::words(backends.as_ref(), listener);
         match self.front_doors.len() {

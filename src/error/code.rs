@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::Kind;
 
-/// Makes [`Code`] of the table: what a code means is its documentation, here and for users.
+/// Makes [`Code`] from the table. The doc comment of a code is also its text in the users' documentation.
 macro_rules! codes {
     ($($title:literal {
         $(#[doc = $meaning:literal] $code:ident = $word:literal, $kind:ident, $to_do:literal;)*
@@ -19,11 +19,11 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// All of them under the titles of docs/errors.md.
+            /// All codes, grouped under the titles of docs/errors.md.
             pub const GROUPS: &'static [(&'static str, &'static [Code])] =
                 &[$(($title, &[$(Code::$code,)*]),)*];
 
-            /// The word that stands for it in `--json`.
+            /// The word of the code in `--json`.
             pub fn word(self) -> &'static str {
                 match self { $($(Code::$code => $word,)*)* }
             }
@@ -38,7 +38,7 @@ macro_rules! codes {
                 match self { $($(Code::$code => $meaning.trim_ascii(),)*)* }
             }
 
-            /// The way forward where an error gives none of its own.
+            /// The hint for errors that have no hint of their own.
             pub fn what_to_do(self) -> &'static str {
                 match self { $($(Code::$code => $to_do,)*)* }
             }

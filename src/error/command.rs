@@ -24,13 +24,13 @@ pub(crate) const VERBS: [&str; 20] = [
     "report",
 ];
 
-/// The text with `options` in every command of it that takes an inventory and names none.
+/// Returns the text with `options` in every command that takes an inventory and does not name one.
 pub(crate) fn with_options(text: &str, options: &str) -> String {
     const NAME: &str = "pgherd ";
     let mut told = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(NAME) {
-        // `.pgherd` is a folder.
+        // `.pgherd` is a folder, not a command.
         let is_word = !rest[..at].ends_with(|c: char| c.is_alphanumeric() || "./-_".contains(c));
         let (before, after) = rest.split_at(at + NAME.len());
         told.push_str(before);

@@ -21,7 +21,7 @@ pub enum Kind {
     Failed,
     /// Arguments, inventory or template are wrong.
     Input,
-    /// `verify` or `drill`: the cluster does not hold.
+    /// `verify` or `drill`: the cluster is not healthy.
     Broken,
     /// `--check`: something would change.
     Pending,
@@ -45,7 +45,7 @@ impl Kind {
 /// An error of another library, kept as what it is.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// Verbatim lines from elsewhere: a command's output, a unit's journal, a line of the inventory.
+/// Verbatim lines from elsewhere: output of a command, a unit's journal, a line of the inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excerpt {
     pub title: String,
@@ -64,11 +64,11 @@ struct Parts {
     left: Option<String>,
     hints: Vec<String>,
     failures: Vec<Error>,
-    /// Which cluster the commands in hints are about, as options of a command line.
+    /// The options that commands in hints need, such as `-i FILE`, so that they are about the same cluster.
     options: Option<String>,
 }
 
-/// An error in parts, put into words by `report`.
+/// An error in parts. `report` turns it into text.
 ///
 /// Boxed, so that a `Result` stays small.
 #[derive(Debug)]
@@ -95,7 +95,8 @@ impl Error {
         Self::new(Code::Interrupted, "interrupted")
     }
 
-    /// Several failures of one run, sorted by host; of their code or kind where they share one.
+    /// Several failures of one run, sorted by host. The whole has their code, or else their kind, if they share
+    /// it.
     pub fn several(what: impl Into<String>, mut failures: Vec<Error>) -> Self {
         failures.sort_by(|a, b| a.host().cmp(&b.host()));
         let mut error = Self::new(shared_code(&failures), what);
@@ -103,7 +104,7 @@ impl Error {
         error
     }
 
-    /// The failures that it consists of: those of several hosts or steps, or itself.
+    /// The single failures: those of several hosts or steps, or the error itself.
     pub fn apart(self) -> Vec<Self> {
         match self.0.failures.is_empty() {
             true => vec![self],
@@ -121,11 +122,11 @@ impl Error {
         self
     }
 
-    /// Adds a cause and, behind it, that cause's own sources; the first one is kept as the error's source.
+    /// Adds a cause and, after it, that cause's own sources. The first cause is kept as the error's source.
     pub fn because(mut self, cause: impl Into<Source>) -> Self {
         let cause = cause.into();
         self.0.causes.push(cause.to_string());
-        // An error of pgherd's tells its own causes already.
+        // An error of pgherd already has its causes in its text.
         let mut next = match cause.is::<Error>() {
             true => None,
             false => cause.source(),
@@ -196,7 +197,8 @@ impl Error {
     pub fn hints(&self) -> &[String] {
         &self.0.hints
     }
-    /// What to do: the error's own hints, or else what its code says. Of several failures each has its own.
+    /// What to do: the error's own hints, or else the hint of its code. If there are several failures, each has
+    /// its own.
     pub fn way_forward(&self) -> Vec<String> {
         let hints = if !self.hints().is_empty() || !self.failures().is_empty() {
             self.hints().to_vec()
@@ -214,7 +216,7 @@ impl Error {
         hints.into_iter().map(typed).collect()
     }
 
-    /// Says with which options a command is about the same cluster: they stand in all that it hints at.
+    /// Sets the options that the commands in all hints need to be about the same cluster.
     #[must_use]
     pub fn with_options(mut self, options: &str) -> Self {
         let typed = |left: String| with_options(&left, options);
@@ -230,7 +232,7 @@ impl Error {
     }
 }
 
-/// One line: enough for a log; `report` shows the whole.
+/// One line, enough for a log. `report` shows everything.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(host) = self.host() {
@@ -254,7 +256,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// The code of several failures, which has the kind that they share.
+/// The code for several failures; its kind is the kind that they share.
 fn shared_code(failures: &[Error]) -> Code {
     let Some(first) = failures.first() else {
         return Code::SeveralFailures;
@@ -265,7 +267,7 @@ fn shared_code(failures: &[Error]) -> Code {
     let is_shared = failures.iter().all(|other| other.kind() == first.kind());
     match first.kind() {
         Kind::Input if is_shared => Code::SeveralMistakes,
-        // What did not hold or was stopped is not to be taken for a failure.
+        // A failed check or an interruption must not be reported as a failure of hosts.
         Kind::Broken | Kind::Pending | Kind::Interrupted if is_shared => first.code(),
         _ => Code::SeveralFailures,
     }
@@ -291,7 +293,7 @@ mod tests {
                 .split('-')
                 .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase()));
             assert!(is_word, "{}", code.word());
-            // `SshUnreachable` is `ssh-unreachable`: who reads a log finds the place in the source.
+            // `SshUnreachable` is `ssh-unreachable`: a reader of a log can find the place in the source.
             let variant = format!("{code:?}").to_lowercase();
             assert_eq!(variant, code.word().replace('-', ""));
             assert!(code.meaning().ends_with('.'), "{}", code.meaning());
@@ -308,7 +310,7 @@ mod tests {
             source.map(io::Error::kind),
             Some(io::ErrorKind::PermissionDenied)
         );
-        // What is shown of one error within another is shown once.
+        // The parts of an error inside another error are shown only once.
         let outer = Error::new(Code::StatementFailed, "no checkpoint").because(error);
         assert_eq!(outer.causes(), ["cannot read x: permission denied"]);
         let inner = outer.source().and_then(|it| it.downcast_ref::<Error>());

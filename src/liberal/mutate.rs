@@ -1,8 +1,8 @@
-//! Unexpected answers for tests: real ones in which any one field has another value.
+//! Unexpected answers for tests: real answers in which one field has another value.
 
 use serde_json::{Value, json};
 
-/// What a field may hold that it should not.
+/// Values that a field may have and should not.
 fn strange() -> [Value; 9] {
     [
         Value::Null,
@@ -17,8 +17,8 @@ fn strange() -> [Value; 9] {
     ]
 }
 
-/// Every document that differs from `document` in one place below its top: the field is gone, or holds
-/// something strange. With the place, to be named.
+/// Every document that differs from `document` in one place below its top: the field is missing, or has a
+/// strange value. Each comes with the name of the place.
 pub(crate) fn mutations(document: &Value) -> Vec<(String, Value)> {
     let mut places = Vec::new();
     below("", document, &mut places);

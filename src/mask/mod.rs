@@ -1,7 +1,7 @@
-//! Hides secrets in text, in whatever form they got there.
+//! Hides secrets in text, in every form in which they may appear.
 //!
-//! Secrets are a type and print as `***` by themselves. This is the second line of defence: for what comes back
-//! from hosts, and for files, where they are plain text.
+//! A secret has a type of its own and prints as `***`. Masking is the second line of defence: for output of
+//! hosts, and for files, which contain secrets as plain text.
 
 use std::{
     borrow::Cow,
@@ -25,7 +25,7 @@ mod places;
 /// Shorter values would mask half of every line.
 const SHORTEST: usize = 4;
 
-/// The values that nobody may see; clones share them.
+/// The values to hide. Clones share them.
 #[derive(Clone, Default)]
 pub struct Masks(Arc<RwLock<Vec<String>>>);
 
@@ -36,7 +36,7 @@ impl fmt::Debug for Masks {
 }
 
 impl Masks {
-    /// Adds secrets, from now on masked wherever they appear.
+    /// Adds secrets. They are masked from now on.
     pub fn add<'a>(&self, secrets: impl IntoIterator<Item = &'a Secret>) {
         self.learn(secrets, SHORTEST);
     }
@@ -49,7 +49,7 @@ impl Masks {
             all.extend(forms.filter(|form| form.chars().count() >= shortest));
         }
         values.extend(all);
-        // One secret may hold another, and the longer must go as a whole.
+        // Longer secrets come first, because a secret may contain a shorter one.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
     }
 
@@ -66,21 +66,21 @@ impl Masks {
     }
 }
 
-/// Masks a file: this cluster's secrets, and whatever stands where a secret belongs.
+/// Masks a file: this cluster's secrets, and every value in a place where a secret belongs.
 ///
-/// The second half is for what is already on a host, with passwords that nobody here knows. Both
-/// sides of a diff must go through this, so that they look alike where only a secret differs.
+/// Masking by place is for files that are already on a host, with passwords that are not known here. Both sides
+/// of a diff must be masked this way, so that they look alike if only a secret differs.
 pub fn file(text: &str, secrets: &Secrets) -> String {
     let masks = Masks::default();
-    // A file has a few lines, and all of them are shown: a short password goes too.
+    // In a file, short passwords are masked too: a file has few lines, and all of them are shown.
     masks.learn(secrets.values(), 1);
     places::mask(&masks.replace(text))
 }
 
-/// The ways in which a value shows up in text: as it is; quoted for JSON, SQL and the shell, and for each of the
-/// formats of files; and in HTTP's basic authentication.
+/// The forms in which a value appears in text: as it is, quoted for JSON, SQL, the shell and each file format,
+/// and in HTTP's basic authentication.
 ///
-/// Output comes line by line, so the lines of a key in PEM form count each for itself.
+/// Output comes line by line, so each line of a PEM key is a value of its own.
 fn forms(secret: &str) -> impl Iterator<Item = String> {
     let json = Value::from(secret).to_string();
     let quoted = [

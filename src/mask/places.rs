@@ -1,19 +1,19 @@
-//! Places in a config file where a secret belongs, whatever its value.
+//! Finds the places in a config file where a secret belongs, whatever its value.
 
 use crate::secret::MASK;
 
-/// What the lines that follow belong to.
+/// What the next lines belong to.
 enum Inside {
     Nothing,
     /// A private key, up to its `-----END`.
     Key,
     /// A string that began with this quote, up to the next one.
     Quotes(char),
-    /// A value that is indented deeper than its key.
+    /// A value that is indented more than its key.
     Deeper(usize),
 }
 
-/// Masks what stands where a secret belongs, line by line.
+/// Masks every value in a place for a secret, line by line.
 pub(super) fn mask(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = Inside::Nothing;
@@ -92,7 +92,7 @@ fn haproxy_login(line: &str) -> Option<String> {
             let login = line.find(login)?;
             login + line[login..].find(':')? + 1
         }
-        // keepalived's.
+        // Passwords in keepalived's config.
         ["auth_pass", password, ..] => line.find(password)?,
         ["user", _, "password" | "insecure-password", ..] => {
             let word = line.find("password")?;
@@ -103,7 +103,7 @@ fn haproxy_login(line: &str) -> Option<String> {
     Some(format!("{}{MASK}", line.get(..start)?))
 }
 
-/// Where the value of the next key for a secret begins, and the sign between the two.
+/// Where the value of the next secret's key begins, and the sign between key and value.
 fn next_value(text: &str) -> Option<(usize, char)> {
     const KEYS: [&str; 4] = ["password", "passwd", "passphrase", "secret"];
     let part_of_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -122,12 +122,12 @@ fn next_value(text: &str) -> Option<(usize, char)> {
     None
 }
 
-/// Whether there is one word before the sign, as in `KEY=value`.
+/// Whether one word stands before the sign, as in `KEY=value`.
 fn is_first_word(before: &str) -> bool {
     !before.trim().contains(char::is_whitespace)
 }
 
-/// Where a quoted value ends, in bytes, quotes included.
+/// Where a quoted value ends: in bytes, with its quotes.
 fn closing(value: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in value.char_indices().skip(1) {

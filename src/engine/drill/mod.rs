@@ -1,4 +1,4 @@
-//! A drill with what surrounds it: the checks before and after, and the repair of a killed one.
+//! A drill with the checks before and after it, and the repair after a drill that was killed.
 
 use super::{connected::Connected, run::Run};
 use crate::{
@@ -11,7 +11,7 @@ pub(crate) mod play;
 pub(crate) mod repair;
 pub(crate) mod watch;
 
-/// What one drill after another is played with.
+/// What all drills of a run share.
 pub(super) fn runner<'a>(
     run: &Run<'_>,
     connected: &'a Connected<'_>,

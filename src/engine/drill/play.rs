@@ -1,4 +1,4 @@
-//! Runs drills one after another: the guard before, the proof between, the record after.
+//! Runs drills one after another: the checks before, the proof after each drill, and the record at the end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,33 +24,33 @@ use crate::{
     services::postgres::patroni,
 };
 
-/// How long lag may take to vanish before a drill.
+/// How long replicas may take to catch up before a drill.
 const BOUND: Duration = Duration::from_secs(5);
-/// How long the cluster may take to hold again after one.
+/// How long the cluster may take to be healthy again after a drill.
 const SETTLING: Duration = Duration::from_secs(60);
 
-/// What is asked for.
+/// The request of the user.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub scenarios: Vec<Scenario>,
-    /// How often each is played.
+    /// How often each drill runs.
     pub runs: usize,
     pub limits: Limits,
     pub crew: Crew,
-    /// How long replication is held up before a host dies.
+    /// How long replication is delayed before a host dies.
     pub lag: Option<Duration>,
-    /// Clients that are not the drill's own may be broken off too.
+    /// Whether clients that are not the drill's own may be disconnected too.
     pub despite_clients: bool,
 }
 
-/// What was played, as far as it came, and how it ended.
+/// The results of all drills that ran, and how the last one ended.
 pub(crate) struct Played {
-    /// None where nothing was played.
+    /// `None` if no drill ran.
     pub record: Option<Record>,
     pub result: Result<()>,
 }
 
-/// Plays what is asked for, if these hosts allow any of it.
+/// Runs the requested drills, if these hosts allow any of them.
 pub(crate) async fn run(
     mut request: Request,
     context: &Context,
@@ -93,7 +93,7 @@ pub(crate) async fn run(
     })
 }
 
-/// Plays every scenario as often as it was asked for, with a proven cluster between any two.
+/// Runs every scenario as often as requested. Between two drills, the cluster is verified.
 async fn play(
     connected: &Connected<'_>,
     runner: &Runner<'_>,
@@ -111,7 +111,7 @@ async fn play(
             }
             drills.push(drill);
             if failed.is_some() {
-                // Told by the verdict; on a cluster that does not hold nothing more is to be learnt.
+                // The verdict reports this. On a cluster that is not healthy, more drills would show nothing.
                 return Ok(());
             }
         }
@@ -119,7 +119,7 @@ async fn play(
     Ok(())
 }
 
-/// The scenarios that this provider can play; an error when the one that was asked for is not.
+/// The scenarios that the provider supports; an error if the requested one is not supported.
 fn possible(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> {
     let scenarios = &with_front_doors(context, scenarios)?;
     let (cannot, can): (Vec<Scenario>, Vec<Scenario>) = scenarios
@@ -143,7 +143,7 @@ fn possible(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> 
     Ok(can)
 }
 
-/// Leaves `haproxy-down` out where clients have no other front door; an error when only that was asked for.
+/// Leaves out `haproxy-down` if clients have no other front door; an error if it is the only one requested.
 fn with_front_doors(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> {
     if context.inventory.with_role(Role::Haproxy).nth(1).is_some() {
         return Ok(scenarios.to_vec());
@@ -161,7 +161,7 @@ fn with_front_doors(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Sce
     Ok(others)
 }
 
-/// What stands before a drill: a proof, and somebody's word.
+/// Before a drill: the cluster is verified, and the user is asked.
 async fn guard(
     run: &Run<'_>,
     connected: &Connected<'_>,

@@ -1,4 +1,4 @@
-//! Finds and repairs what a killed drill has left broken.
+//! Finds and repairs what a killed drill left broken.
 
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use crate::{
     workspace::{Broken, BrokenHost, BrokenNote},
 };
 
-/// Puts right what a drill has left, and nothing else; says whether anything was broken.
+/// Repairs what a drill left broken, and nothing else; returns whether anything was broken.
 pub(crate) async fn only(context: &Context, cancel: &CancellationToken) -> Result<bool> {
     let _taken = Taken::by(context, "drill", Leftovers::Leave, cancel).await?;
     match context.workspace.left_broken()? {
@@ -27,7 +27,7 @@ pub(crate) async fn only(context: &Context, cancel: &CancellationToken) -> Resul
     }
 }
 
-/// Says, in verbs that only look, what a drill has left.
+/// Reports what a drill left broken, in verbs that only look.
 pub(crate) fn notice(context: &Context) -> Result<()> {
     if let Some((broken, _)) = context.workspace.left_broken()? {
         context.operator.say(&format!(
@@ -39,7 +39,7 @@ pub(crate) fn notice(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Offers, in verbs that change something, to put right what a drill has left before they begin.
+/// Offers to repair what a drill left broken, in verbs that change something, before they begin.
 pub(in crate::engine) async fn offer(context: &Context, cancel: &CancellationToken) -> Result<()> {
     let Some((broken, note)) = context.workspace.left_broken()? else {
         return Ok(());
@@ -53,7 +53,7 @@ pub(in crate::engine) async fn offer(context: &Context, cancel: &CancellationTok
     repair(context, &broken, note, cancel).await
 }
 
-/// Puts right what a drill has left, if one was killed.
+/// Repairs what a drill left broken, if one was killed.
 pub(in crate::engine) async fn at_once(
     context: &Context,
     cancel: &CancellationToken,
@@ -64,7 +64,7 @@ pub(in crate::engine) async fn at_once(
     }
 }
 
-/// Puts it right, and returns once the cluster is whole.
+/// Repairs it, and returns when the cluster is whole.
 async fn repair(
     context: &Context,
     broken: &Broken,
@@ -81,9 +81,9 @@ async fn repair(
 
 async fn put_right(run: &Run<'_>, broken: &Broken, note: BrokenNote) -> Result<()> {
     let context = run.context;
-    // A drill that runs elsewhere with a copy of the note was not killed.
+    // A drill that still runs elsewhere, with a copy of the note, was not killed.
     context.claim(&context.host_status().await?.running).await?;
-    // The hosts first: only then can anybody be asked anything.
+    // Hosts first: services can be asked only when their hosts run.
     for machine in broken.hosts.iter().map(BrokenHost::machine) {
         match broken.scenario {
             Scenario::CrashHost => context.provider.revive(&machine).await?,

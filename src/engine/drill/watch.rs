@@ -1,4 +1,4 @@
-//! `drill watch`: breaks nothing, and measures while somebody else does something.
+//! `drill watch`: measures while others change or break something; breaks nothing itself.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -16,21 +16,21 @@ use crate::{
     event::{Event, Moment},
 };
 
-/// How long clients work before what they feel counts: seconds. Connections are made meanwhile.
+/// How many seconds clients work before measuring begins. They connect in this time.
 const WARM_UP: f64 = 1.0;
-/// How often to look where the hosts are now.
+/// How often to look for the hosts' present addresses.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is asked for.
+/// The request of the user.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
     pub limits: Limits,
     pub crew: Crew,
-    /// Without it, until somebody interrupts.
+    /// `None`: until the user stops it.
     pub length: Option<Duration>,
 }
 
-/// Measures, and breaks nothing.
+/// Measures without breaking anything.
 pub(crate) async fn run(
     request: Request,
     context: &Context,
@@ -40,7 +40,7 @@ pub(crate) async fn run(
     let hosts = context.host_status().await?;
     let running = hosts.some(context)?;
     let mut record = None;
-    // The cluster is not locked: `drill watch` runs beside the run that has it.
+    // `drill watch` does not lock the cluster, because it runs beside the run that has it.
     let result = beside(context, "drill", cancel, async |run| {
         let folder = &run.folder;
         let watched = context
@@ -48,7 +48,7 @@ pub(crate) async fn run(
                 watch(connected, request, folder, cancel).await
             })
             .await?;
-        // Before the report ends, which puts it on the run's page.
+        // Before the report ends, which writes it to the run's page.
         let written = watched.write(folder);
         let verdict = watched.verdict().map_or(Ok(()), Err);
         record = Some(watched);
@@ -102,7 +102,7 @@ async fn length(length: Option<Duration>) {
     }
 }
 
-/// A change of addresses meanwhile must not count as a refusal of writes.
+/// A change of addresses in this time must not count as refused writes.
 async fn follow(context: &Context, clients: &Clients) {
     loop {
         sleep(LOOK).await;

@@ -1,8 +1,8 @@
 //! Replaces certificates, passwords or SSH keys while the cluster runs.
 //!
-//! Each stage is a cluster as it should be, which the same planning as that of `up` brings about; the
-//! next one begins once the cluster is seen to hold in this one. The stages are the workspace's, so
-//! that whatever cuts a run off, the next knows where to go on, and an `up` meanwhile undoes nothing.
+//! Each stage is a complete desired state of the cluster. The planning of `up` brings it about, and the next
+//! stage begins when the cluster is healthy in this one. The workspace has the present stage, so an interrupted
+//! change can be continued by the next run, and an `up` in between undoes nothing.
 
 use std::time::Duration;
 
@@ -33,21 +33,22 @@ use crate::{
 
 mod ssh;
 
-/// How long a replica may take to log in anew; a loop of Patroni's, and a restart of its receiver.
+/// How long a replica may take to log in again: one loop of Patroni, and a restart of its WAL receiver.
 const LOGIN: Duration = Duration::from_secs(90);
 
-/// What is to be changed.
+/// What to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// The authority and all certificates; with `prepare`, only up to where both authorities are trusted.
+    /// The authority and all certificates. With `prepare`, the change stops when all hosts trust both
+    /// authorities.
     Certs { prepare: bool },
-    /// The passwords; with `users`, those of applications too.
+    /// The passwords; with `users`, also those of applications.
     Secrets { users: bool },
-    /// The SSH keys; with `host_keys`, those of hosts that pgherd did not make, too.
+    /// The SSH keys; with `host_keys`, also those of hosts that pgherd did not make.
     Ssh { host_keys: bool },
 }
 
-/// What a change comes to on this cluster.
+/// What a change means for this cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Intent {
     Trust,
@@ -55,17 +56,17 @@ pub(crate) enum Intent {
     Secrets {
         /// The passwords that change.
         new: Vec<String>,
-        /// Those that somebody has given, and that stay.
+        /// Passwords that the user has set. They stay.
         given: Vec<String>,
         users: bool,
     },
-    /// pgherd's own key and those of the hosts, or of the hosts alone.
+    /// pgherd's own key and those of the hosts, or only those of the hosts.
     Ssh {
         own: bool,
     },
 }
 
-/// Carries a change out, from the state in which the cluster is found to its end.
+/// Carries out a change, from the cluster's present stage to the end.
 pub(crate) async fn run(
     change: Change,
     context: &Context,
@@ -84,7 +85,7 @@ pub(crate) async fn run(
         .await
 }
 
-/// What is about to happen; an error if it cannot.
+/// What will happen; an error if the change is not possible.
 fn intent(context: &Context, change: Change) -> Result<Intent> {
     let cluster = &context.inventory.cluster;
     match change {
@@ -114,10 +115,10 @@ fn intent(context: &Context, change: Change) -> Result<Intent> {
     }
 }
 
-/// The stage after which nothing is kept in the workspace: all that is left is `up`'s to do as well.
+/// The last stage that the workspace remembers. What follows is part of every `up`.
 const END: &str = "end";
 
-/// One change on hosts that run.
+/// A change on running hosts.
 struct Rotation<'a> {
     run: &'a Run<'a>,
     machines: &'a [Machine],
@@ -133,7 +134,7 @@ impl Rotation<'_> {
         let begun = match change {
             Change::Certs { .. } => workspace.authority_stage()?.is_some(),
             Change::Secrets { .. } => workspace.secrets_stage()?.is_some(),
-            // A leak does not wait for a cluster that is as it should be.
+            // After a leak, the change must not wait until the cluster is as it should be.
             Change::Ssh { .. } => true,
         };
         if begun {
@@ -156,14 +157,14 @@ impl Rotation<'_> {
         }
     }
 
-    /// The authority is not valid: what `up` does about it is all that there is to do.
+    /// If the authority is not valid, `up` replaces it, and there is nothing else to do.
     async fn lapsed(&self) -> Result<()> {
         authority::replace(self.run, self.machines).await?;
         self.converge(AuthorityStage::Issue.as_str()).await?;
         authority::complete(self.run, self.machines, Consent::Given).await
     }
 
-    /// Refuses where a member would be left out, and would keep what is to be replaced.
+    /// Refuses if a member would be left out and keep what is to be replaced.
     async fn members_as_declared(&self) -> Result<()> {
         self.on(async |connected| connected.look().await?.members_as_declared())
             .await
@@ -247,13 +248,13 @@ impl Rotation<'_> {
         self.converge(END).await
     }
 
-    /// Makes the cluster what the workspace now says, and sees that it holds.
+    /// Brings the cluster to the workspace's stage, and verifies it.
     async fn converge(&self, stage: &'static str) -> Result<()> {
         let run = self.run;
-        // Those of this stage are secret before anything can show them.
+        // This stage's secrets must be masked before anything can show them.
         run.context.secrets()?;
         run.events.emit(Event::Stage { stage });
-        // Anew for each stage, since with it changes what pgherd itself trusts and shows.
+        // Connects anew for each stage, because pgherd's own trust and certificate change with it.
         let settled = self.on(async |connected| {
             let cluster = settle(Verb::Up, connected, Consent::Given, run.cancel).await?;
             tokio::select! {
@@ -275,8 +276,8 @@ impl Rotation<'_> {
     }
 }
 
-/// Waits until every replica has logged in as the role that it should use now: Patroni takes another
-/// login over within its next loop, and what the stage has made superfluous goes only after that.
+/// Waits until every replica has logged in with the role of this stage. Patroni takes over another login in its
+/// next loop. Only after that may the stage remove the old roles.
 async fn logins(connected: &Connected<'_>, cluster: &Cluster) -> Result<()> {
     let wanted = match &cluster.secrets.interim {
         Some(interim) if interim.used => INTERIM_REPLICATION_USER,
@@ -310,10 +311,10 @@ async fn logins(connected: &Connected<'_>, cluster: &Cluster) -> Result<()> {
     })
 }
 
-/// The replicas that are logged in, and not as the role `wanted`.
+/// The replicas that are logged in with another role than `wanted`.
 ///
-/// Whoever else takes the WAL, a backup or somebody with a stolen password, is not waited for: he would
-/// keep the passwords from changing. Nor does it help him to take a member's name.
+/// Other receivers of WAL are not waited for, such as a backup, or an intruder with a stolen password: they
+/// could delay the change for ever. An intruder who uses a member's name does not delay it either.
 fn elsewhere(replicas: &[&str], replication: &[Replication], wanted: &str) -> Vec<String> {
     let is_in = |name: &str, right: bool| {
         let mut of_name = replication.iter().filter(|it| it.application_name == name);
@@ -346,11 +347,11 @@ mod tests {
             elsewhere(&["node1", "node2"], &all, new)
         };
         assert_eq!(waited(&[("node2", REPLICATION_USER)]), ["node2"]);
-        // The role is gone.
+        // The role is removed.
         assert_eq!(waited(&[("node2", "")]), ["node2"]);
         assert!(waited(&[("node2", new)]).is_empty());
         assert!(waited(&[]).is_empty());
-        // A backup, and a thief, also under a member's name.
+        // A backup, and an intruder; also one with a member's name.
         for other in ["pg_receivewal", "node2"] {
             let all = [(other, REPLICATION_USER), ("node2", new)];
             assert!(waited(&all).is_empty(), "{other}");

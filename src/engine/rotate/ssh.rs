@@ -1,8 +1,8 @@
 //! Replaces pgherd's SSH key and the hosts' keys.
 //!
-//! Each stage leaves hosts that let pgherd in; the stages are the workspace's (`workspace/ssh_rotation.rs`), so
-//! that whatever cuts a run off, the next goes on. What is claimed is tried: a login with the new key alone,
-//! and one with the old key, which must be refused.
+//! After each stage, all hosts still accept pgherd. The workspace has the present stage
+//! (`workspace/ssh_rotation.rs`), so the next run can continue an interrupted change. Each stage is tested: a
+//! login with only the new key must work, and a login with the old key must be refused.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ use crate::{
     workspace::SshStage,
 };
 
-/// How long a host may take to print its new public keys; making an RSA key takes seconds.
+/// How long a host may take to print its new public keys. Making an RSA key takes seconds.
 const MAKING: Duration = Duration::from_secs(60);
 
-/// What is about to happen; an error if it cannot.
+/// What will happen; an error if the change is not possible.
 pub(super) fn intent(context: &Context, host_keys: bool) -> Result<Intent> {
     let own = context.workspace.owns_identity()?;
     if own || host_keys {
@@ -46,7 +46,7 @@ pub(super) fn intent(context: &Context, host_keys: bool) -> Result<Intent> {
     )
 }
 
-/// A change of the SSH keys of hosts that run.
+/// A change of the SSH keys of running hosts.
 pub(super) struct SshKeys<'a> {
     pub run: &'a Run<'a>,
     pub machines: &'a [Machine],
@@ -56,7 +56,7 @@ impl SshKeys<'_> {
     pub(super) async fn rotate(&self) -> Result<()> {
         let workspace = &self.run.context.workspace;
         let begun = workspace.ssh_stage()?;
-        // What a stage claims, it shows over connections that it has made itself.
+        // A stage is tested over connections of its own.
         self.connect().await?.remote.keep_none();
         let owns = workspace.owns_identity()?;
         for stage in SshStage::ALL {
@@ -65,7 +65,7 @@ impl SshKeys<'_> {
                 continue;
             }
             workspace.advance_ssh(stage)?;
-            // Those of other verbs, made with the keys of the stage before.
+            // The connections that other verbs left were made with the previous stage's keys.
             self.run.context.close_kept().await?;
             let stage_name = stage.as_str();
             self.run.events.emit(Event::Stage { stage: stage_name });
@@ -89,7 +89,7 @@ impl SshKeys<'_> {
         self.machines.iter().map(|machine| &machine.host)
     }
 
-    /// Lets the new key in everywhere, and tries it before anything relies on it.
+    /// Makes every host accept the new key, and tests the key before anything relies on it.
     async fn add(&self) -> Result<()> {
         let workspace = &self.run.context.workspace;
         let (now, next) = (workspace.identity()?, workspace.next_identity()?);
@@ -102,7 +102,7 @@ impl SshKeys<'_> {
         self.login(Some(&next.private_path), None).await
     }
 
-    /// The new key is in the old one's place now; where hosts are made from, it must be known too.
+    /// The new key has replaced the old one. The provider must know it too, because it creates hosts with it.
     async fn try_new_key(&self) -> Result<()> {
         let identity = self.run.context.workspace.identity()?;
         self.login(None, None).await?;
@@ -131,7 +131,8 @@ impl SshKeys<'_> {
         let new = self.make_host_keys().await?;
         let pinned = workspace.pinned()?;
         for machine in self.machines {
-            // Both, since a run may be cut off before the host shows the new ones or right after.
+            // Both keys are known, because a run may be interrupted just before or after the host begins to use
+            // the new ones.
             let mut both = pinned.get(&machine.host).cloned().unwrap_or_default();
             both.extend(new[&machine.host].iter().cloned());
             both.dedup();
@@ -145,7 +146,7 @@ impl SshKeys<'_> {
         Ok(())
     }
 
-    /// Has every host make its new keys; returns their public halves.
+    /// Makes every host generate new keys; returns the public keys.
     async fn make_host_keys(&self) -> Result<BTreeMap<HostName, Vec<String>>> {
         let connected = self.connect().await?;
         let script = ssh_keys::next_host_keys();
@@ -166,8 +167,8 @@ impl SshKeys<'_> {
             }
         }))
         .await;
-        // Even in a run that keeps its connections: each stage is gone through over one that was made
-        // with the keys of that stage, and no session of the old key is this run's own.
+        // Also in a run that keeps its connections: each stage needs a connection that was made with its own
+        // keys, and none with the old key may remain.
         connected.remote.close().await;
         all(made)
     }
@@ -202,7 +203,7 @@ impl SshKeys<'_> {
         context.connect(self.machines, events).await
     }
 
-    /// Logs in on every host with `identity` alone, and takes no host keys but those.
+    /// Logs in on every host with `identity` only, and accepts only these host keys.
     async fn login(
         &self,
         identity: Option<&Path>,
@@ -247,12 +248,12 @@ impl SshKeys<'_> {
     }
 }
 
-/// Whether the host was there and did not want the key.
+/// Whether the host answered and refused the key.
 fn is_refusal(error: &Error) -> bool {
     error.code() == Code::SshPermissionDenied
 }
 
-/// The key as sshd's log has it.
+/// The key as it appears in sshd's log.
 fn fingerprint(blob: &str) -> Result<String> {
     let bytes = BASE64_STANDARD.decode(blob).map_err(|error| {
         Error::new(Code::RotationIncomplete, "the old SSH key is not in base64").because(error)
@@ -261,7 +262,7 @@ fn fingerprint(blob: &str) -> Result<String> {
     Ok(format!("SHA256:{digest}"))
 }
 
-/// All of it, or the failures of all hosts.
+/// All results, or the failures of all hosts.
 fn all<T, C: FromIterator<T>>(results: Vec<Result<T>>) -> Result<C> {
     let mut failures = Vec::new();
     let good: C = results

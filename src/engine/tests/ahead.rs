@@ -17,7 +17,7 @@ use crate::{
     event::{Event, Outcome},
 };
 
-/// What is done on four hosts before the fifth answers.
+/// The steps on four hosts before the fifth one answers.
 const MEANWHILE: [&str; 5] = [
     "node1 install-packages",
     "node1 install-patroni",
@@ -26,7 +26,7 @@ const MEANWHILE: [&str; 5] = [
     "haproxy install-packages",
 ];
 
-/// Has `host` answer once all of `steps` are done on others.
+/// Makes `host` answer when all of `steps` have been done on others.
 fn late(scene: &Scene, host: &str, never: bool, steps: &'static [&'static str]) {
     let hosts = scene.hosts.clone();
     scene.cloud.late(host, never, move || {
@@ -45,7 +45,7 @@ async fn what_depends_on_no_other_host_does_not_wait_for_the_slowest() {
     for step in MEANWHILE {
         assert!(before(&log, step, "node3 connects"), "{step}: {log:?}");
     }
-    // Its services need others.
+    // Its services need other hosts.
     for step in ["node1 configure-patroni", "node4 start-etcd"] {
         assert!(before(&log, "node3 connects", step), "{step}: {log:?}");
     }
@@ -66,7 +66,7 @@ async fn what_depends_on_no_other_host_does_not_wait_for_the_slowest() {
     assert_eq!(scene.hosts.take_done(), [""; 0]);
 }
 
-/// Reports are made of events: to them it is one plan, whose first steps are told of early.
+/// In the events it is one plan. Its first steps appear earlier.
 #[tokio::test]
 async fn all_steps_are_those_of_one_plan() {
     let scene = Scene::new();

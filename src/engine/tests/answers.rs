@@ -1,4 +1,4 @@
-//! Answers of hosts, in their real form.
+//! Answers of fake hosts, in their real format.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{facts::Facts, plan::Found, remote::Script, secret::Content, services::etcd};
 
-/// A host's facts as the probe prints them; of files, those that it asks for.
+/// A host's facts as the probe prints them, with the files that the probe asks for.
 pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     let cores = format!("cores\t{}", facts.cores);
     let mut lines = vec!["version\t1".to_owned(), cores];
@@ -26,7 +26,7 @@ pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     }
     let now = jiff::Timestamp::now().as_nanosecond();
     lines.push(format!("clock\t{now}"));
-    // Used, free, inodes and free ones, the filesystem and where it is.
+    // Used and free space, all and free inodes, filesystem and mount point.
     let space = |purpose| format!("space\t{purpose}\t/\t1000000 90000000 1000000 900000 ext4 /");
     lines.extend(["data", "etcd", "log"].map(space));
     lines.push("mount\t/\trw".into());
@@ -115,7 +115,7 @@ pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     lines.join("\n")
 }
 
-/// Who has a host's lease, as the host tells it.
+/// The holder of a host's lease, as the host reports it.
 pub(super) fn lease(facts: &Facts) -> String {
     facts.tenant.as_ref().map_or(String::new(), |tenant| {
         let holder = serde_json::to_string(&tenant.holder).unwrap();
@@ -127,7 +127,7 @@ pub(super) fn lease(facts: &Facts) -> String {
     })
 }
 
-/// What etcd keeps of Patroni's, as it answers to a range of keys.
+/// Patroni's keys in etcd, as answered to a range request.
 pub(super) fn range(found: &Found, cluster: &str) -> Value {
     let Some(keys) = &found.dcs else {
         return json!({});
@@ -154,7 +154,7 @@ pub(super) fn range(found: &Found, cluster: &str) -> Value {
     json!({"kvs": pairs})
 }
 
-/// etcd's members, as each of them lists them.
+/// etcd's members, as each member lists them.
 pub(super) fn members(found: &Found, host: &str) -> Value {
     let members: Vec<Value> = found
         .etcd
@@ -171,7 +171,7 @@ pub(super) fn members(found: &Found, host: &str) -> Value {
     })
 }
 
-/// HAProxy's table of its backends: who leads takes writes, the others are read from.
+/// HAProxy's table of its backends: the leader takes writes, the others take reads.
 pub(super) fn backends(leader: Option<&str>, replicas: &[String]) -> String {
     let mut csv = "# pxname,svname,scur,status,check_status\n".to_owned();
     if let Some(name) = leader {
@@ -183,7 +183,7 @@ pub(super) fn backends(leader: Option<&str>, replicas: &[String]) -> String {
     csv
 }
 
-/// What Patroni passes to PostgreSQL where nobody asks for something else.
+/// The parameters that Patroni passes to PostgreSQL by default.
 const PATRONIS: [(&str, &str); 10] = [
     ("max_connections", "100"),
     ("max_locks_per_transaction", "64"),
@@ -197,7 +197,7 @@ const PATRONIS: [(&str, &str); 10] = [
     ("wal_log_hints", "on"),
 ];
 
-/// What a query gives: the names of its columns, and its rows.
+/// The result of a query: column names and rows.
 #[derive(Default)]
 pub(super) struct Rows {
     columns: Vec<&'static str>,
@@ -210,7 +210,7 @@ impl Rows {
         Self::named("value", value)
     }
 
-    /// The same, by the name of its column.
+    /// The same, by column name.
     pub(super) fn named(column: &'static str, value: impl Into<String>) -> Self {
         Self {
             columns: vec![column],
@@ -218,7 +218,7 @@ impl Rows {
         }
     }
 
-    /// The rules of `pg_hba.conf`, as PostgreSQL's own view has them.
+    /// The rules of `pg_hba.conf`, as in PostgreSQL's own view.
     pub(super) fn rules(lines: &[Content]) -> Self {
         let row = |(at, line): (usize, &Content)| {
             let mut words = line.split_whitespace().map(str::to_owned);
@@ -281,14 +281,14 @@ impl Rows {
         }
     }
 
-    /// As they go over the wire.
+    /// As sent over the network.
     fn messages(&self) -> Vec<u8> {
         let mut messages = Vec::new();
         if !self.columns.is_empty() {
             let mut columns = count(self.columns.len());
             for name in &self.columns {
                 columns.extend(name.bytes());
-                // Of no table, and a text.
+                // The column belongs to no table, and is text.
                 columns.extend([0; 7]);
                 columns.extend([0, 0, 0, 25, 255, 255, 255, 255, 255, 255, 0, 0]);
             }
@@ -310,17 +310,17 @@ fn count(of: usize) -> Vec<u8> {
     u16::try_from(of).unwrap_or_default().to_be_bytes().into()
 }
 
-/// How a PostgreSQL lets somebody in.
+/// How a PostgreSQL server authenticates.
 pub(super) struct Door {
     pub tls: Option<Arc<ServerConfig>>,
-    /// Whether nobody gets in without.
+    /// Whether it refuses connections without TLS.
     pub wants_tls: bool,
 }
 
-/// What a client of PostgreSQL asks first, in the place of a protocol's version, if it is to speak TLS.
+/// The code for a TLS request, which a client sends in place of a protocol version.
 const TLS_PLEASE: u32 = 80_877_103;
 
-/// A PostgreSQL that takes every password.
+/// A PostgreSQL server that accepts every password.
 pub(super) async fn postgres(mut stream: DuplexStream, door: Door, answer: impl Fn(&str) -> Rows) {
     let Some(asked) = startup(&mut stream).await else {
         return;
@@ -383,7 +383,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), text: &[u8]) -> std::io::R
 /// A status and a body.
 pub(super) type Answer = (u16, String);
 
-/// A server of HTTP, with TLS or without, that answers one request.
+/// An HTTP server, with or without TLS, that answers one request.
 pub(super) async fn http(
     stream: DuplexStream,
     tls: Option<Arc<ServerConfig>>,
@@ -392,7 +392,7 @@ pub(super) async fn http(
     match tls {
         None => serve(stream, answer).await,
         Some(tls) => {
-            // Who asks without TLS gets no answer.
+            // A request without TLS gets no answer.
             if let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await {
                 serve(stream, answer).await;
             }
@@ -430,7 +430,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, answer: impl Fn(&str
     let text = format!(
         "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
     );
-    // Whoever asked may not have waited; whoever has is the one to hang up.
+    // The client may be gone already. Otherwise the client closes the connection.
     if send(&mut stream, text.as_bytes()).await.is_ok() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }

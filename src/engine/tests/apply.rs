@@ -1,4 +1,4 @@
-//! `up`: from bare hosts to a healthy cluster, interrupted, refused, and again.
+//! `up`: from bare hosts to a healthy cluster, interrupted, refused, and repeated.
 
 use std::sync::atomic::Ordering;
 
@@ -15,7 +15,7 @@ pub(super) async fn up(scene: &Scene, cancel: &CancellationToken) -> Result<Appl
     apply::run(Verb::Up, &scene.context(), cancel).await
 }
 
-/// A bring-up that nothing is in the way of.
+/// A bring-up without obstacles.
 pub(super) async fn brought_up() -> Scene {
     let scene = Scene::new();
     let cancel = CancellationToken::new();
@@ -29,14 +29,14 @@ pub(super) fn told(error: &Error) -> String {
     format!("{error} {:?} {failures:?}", error.excerpts())
 }
 
-/// Runs until one has nothing left to do, each cut off after a few steps; says how many it took.
+/// Repeats runs, each interrupted after a few steps, until a run has nothing to do; returns how many it took.
 pub(super) async fn again_and_again(
     scene: &Scene,
     run: impl AsyncFn(&Scene, &CancellationToken) -> Result<()>,
 ) -> usize {
     for turn in 1..50 {
         let cancel = CancellationToken::new();
-        // Now one, now another: some steps are done again by every run that comes to them.
+        // The number varies: some steps are repeated by every run that reaches them.
         scene.hosts.interrupt_after(turn % 4, &cancel);
         match run(scene, &cancel).await {
             Ok(()) => return turn,
@@ -101,7 +101,7 @@ async fn a_run_that_is_cut_off_is_taken_up_by_the_next() {
         "{first:?}"
     );
 
-    // Whoever takes the workspace now does not find it taken.
+    // The workspace must be free again.
     let result = up(&scene, &CancellationToken::new()).await;
     result.map_err(|error| told(&error)).map(|_| ()).unwrap();
     let second = scene.hosts.take_done();

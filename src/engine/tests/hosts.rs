@@ -1,7 +1,7 @@
-//! Fake hosts: only [`Remote`] is replaced, by the model on which plans are tried.
+//! Fake hosts: only [`Remote`] is replaced, by the model that plans are tested with.
 //!
-//! A host changes only by the scripts that are run on it, and answers by what has become of it: whoever
-//! leaves a step out, does it too early, or does not look again, does not get to a cluster that holds.
+//! Only scripts change a host, and its answers follow from its state. If the code leaves out a step, does it
+//! too early, or does not look again, no healthy cluster results.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,44 +41,44 @@ use crate::{
 
 pub(crate) struct Hosts {
     me: Weak<Self>,
-    /// The same workspace as that of the runs: what the files are to be made of.
+    /// The same workspace as the runs use, to render the files.
     context: Mutex<Arc<Context>>,
     model: Mutex<Option<Model>>,
-    /// What scripts are the scripts of; none until the first one comes.
+    /// The steps to which scripts may belong; `None` until the first script comes.
     steps: Mutex<Option<Vec<Step>>>,
-    /// What was planned since each host was read for the last time but one: a plan for hosts that are read one
-    /// after the other is made of what each was at its time.
+    /// The steps planned since each host's last but one reading. If hosts are read one after the other, a plan
+    /// is based on their states at different times.
     earlier: Mutex<Vec<Step>>,
     read: Mutex<BTreeSet<HostName>>,
-    /// Hosts that are connected to, and steps, in their order.
+    /// Connected hosts and executed steps, in order.
     log: Mutex<Vec<String>>,
-    /// On which the lease cannot be taken: since another run has it, or nobody can say.
+    /// Hosts whose lease cannot be taken: another run has it, or it is unknown.
     leased: Mutex<BTreeMap<HostName, Leased>>,
     /// Rows that were written through the write port.
     pub(super) rows: Mutex<Vec<String>>,
-    /// `HOST STEP` of all that was done, in its order, and the stage of TLS that it was a step of.
+    /// `HOST STEP` of everything that was done, in order, with the TLS stage of the step.
     done: Mutex<Vec<(TlsStage, String)>>,
     taken_over: Mutex<TakenOver>,
     neighbours: Mutex<Neighbours>,
-    /// Who was refused by a neighbour, and after which step.
+    /// Which host was refused by a neighbour, and after which step.
     refused: Mutex<Vec<String>>,
     interruption: Mutex<Option<Interruption>>,
     reads: Mutex<usize>,
     closed: Mutex<usize>,
 }
 
-/// Why a host's lease is not this run's.
+/// Why this run does not have a host's lease.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leased {
     ByAnother,
     Unknown,
 }
 
-/// When an operator gives up.
+/// When the operator stops the run.
 struct Interruption {
-    /// While one of this name is at work; any, if there is none.
+    /// While a step with this name runs; any step if there is none.
     step: Option<String>,
-    /// The last of so many.
+    /// The number of the step.
     left: usize,
     cancel: CancellationToken,
 }
@@ -95,7 +95,7 @@ impl Interruption {
 }
 
 impl Hosts {
-    /// Hosts as they come.
+    /// New hosts.
     pub(super) fn bare(context: Context) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -123,28 +123,28 @@ impl Hosts {
         done.map(|(_, step)| step).collect()
     }
 
-    /// The same, each with the stage of TLS that it was a step of.
+    /// The same, each with the TLS stage of the step.
     pub(super) fn take_done_at(&self) -> Vec<(TlsStage, String)> {
         std::mem::take(&mut *self.done.lock().unwrap())
     }
 
-    /// Hosts that were connected to, and steps, in their order.
+    /// Connected hosts and executed steps, in order.
     pub(super) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
-    /// Has `host` not give its lease to the run.
+    /// Makes `host` refuse its lease to the run.
     pub(super) fn lease(&self, host: &str, why: Leased) {
         let mut leased = self.leased.lock().unwrap();
         leased.insert(HostName::new(host), why);
     }
 
-    /// Who was refused by a neighbour, however short.
+    /// Which hosts were refused by a neighbour, even for a short time.
     pub(super) fn refused(&self) -> Vec<String> {
         self.refused.lock().unwrap().clone()
     }
 
-    /// Looks at what services have read of their files.
+    /// Looks at the files that services have loaded.
     pub(super) fn taken_over<T>(&self, look: impl FnOnce(&TakenOver) -> T) -> T {
         look(&self.taken_over.lock().unwrap())
     }
@@ -158,17 +158,17 @@ impl Hosts {
         self.context.lock().unwrap().clone()
     }
 
-    /// How often a run has ended its connections since the last call.
+    /// How often runs have closed their connections since the last call.
     pub(super) fn take_closed(&self) -> usize {
         std::mem::take(&mut *self.closed.lock().unwrap())
     }
 
-    /// Has the operator give up while `step` is at work: `HOST STEP`.
+    /// Makes the operator stop the run while `step` is running: `HOST STEP`.
     pub(super) fn interrupt_at(&self, step: &str, cancel: &CancellationToken) {
         self.interrupt(Some(step), 1, cancel);
     }
 
-    /// Has the operator give up while the next step but so many is at work, whichever it is.
+    /// Makes the operator stop the run during the step with this number, whichever it is.
     pub(super) fn interrupt_after(&self, others: usize, cancel: &CancellationToken) {
         self.interrupt(None, others + 1, cancel);
     }
@@ -181,7 +181,7 @@ impl Hosts {
         });
     }
 
-    /// Changes a host by another hand than pgherd's.
+    /// Changes a host as somebody other than pgherd would.
     pub(crate) fn meddle(&self, with: impl FnOnce(&mut World)) {
         self.with(|model| with(&mut model.world));
     }
@@ -217,7 +217,7 @@ impl Hosts {
             .unwrap()
     }
 
-    /// Takes note of what the scripts that may come next are the scripts of.
+    /// Remembers the steps to which the next scripts may belong.
     fn expect(&self, host: &HostName) {
         let mut read = self.read.lock().unwrap();
         let mut earlier = self.earlier.lock().unwrap();
@@ -250,12 +250,12 @@ impl Hosts {
                     (host, view)
                 })
                 .collect();
-            // Planned when it is needed: to compare passwords takes long.
+            // Planned only when needed, because comparing passwords is slow.
             *self.steps.lock().unwrap() = None;
         });
     }
 
-    /// Does what a script is for; a script that belongs to no step only looks.
+    /// Does what the step of a script does. A script without a step only reads.
     fn carry_out(&self, host: &HostName, script: &Script) -> Option<String> {
         let mut steps = self.steps.lock().unwrap();
         let plan = || self.with(|model| model.world.up().map_or(Vec::new(), |plan| plan.steps));
@@ -324,7 +324,7 @@ impl Hosts {
         })
     }
 
-    /// A service that is played by its unit alone: it answers anything once it runs.
+    /// A service without a fake of its own: it answers anything while its unit runs.
     fn other(&self, host: &HostName, port: u16) -> Option<Answer> {
         self.with(|model| {
             let cluster = &model.world.cluster;
@@ -338,7 +338,7 @@ impl Hosts {
             };
             let role = cluster.nodes[host].roles.iter().find(listens)?;
             let unit = role.unit();
-            // Or another program that has taken its port.
+            // Or another program that uses its port.
             let facts = &model.world.found.facts[host];
             let taken = |it: &Listener| it.port == port && it.unit != format!("{unit}.service");
             if facts.listeners.iter().any(taken) {
@@ -363,7 +363,7 @@ impl Hosts {
         })
     }
 
-    /// What a member says of itself; replicas log in as the config has it that they have read.
+    /// What a member says of itself. Replicas log in with the config that they have loaded.
     fn status(&self, model: &Model, leads: bool) -> Value {
         let user = ["postgresql", "authentication", "replication", "username"];
         let login = |name: &HostName| {
@@ -385,7 +385,7 @@ impl Hosts {
     }
 }
 
-/// Who copies from the leader.
+/// The replicas that stream from the leader.
 fn replicas(model: &Model) -> Vec<HostName> {
     let leader = model.leader();
     let nodes = model.world.cluster.with_role(Role::Postgres);
@@ -435,7 +435,7 @@ impl Remote for Hosts {
             if let Some(interruption) = self.interruption.lock().unwrap().as_mut() {
                 interruption.at(&step);
             }
-            // Whatever else is ready gets its turn, as it would while a host is at work.
+            // Everything else that is ready gets its turn, as it would while a real host works.
             sleep(Duration::from_millis(5)).await;
         }
         Ok(ends(String::new()))

@@ -1,4 +1,4 @@
-//! Whether the services of a cluster work together, however far a change has come.
+//! Checks whether the services of a cluster can work together at every point of a change.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,17 +15,17 @@ use crate::{
     secret::Secret,
 };
 
-/// What was tried before, and what came of it: both are slow.
+/// Earlier attempts and their results, because both are slow.
 #[derive(Default)]
 pub(super) struct Neighbours {
     /// A verifier and a password.
     passwords: BTreeMap<(String, String), bool>,
-    /// Whom one side trusts and what it shows, the same of the other, and that one's name.
+    /// What one side trusts and presents, the same of the other side, and the other side's name.
     handshakes: BTreeMap<[String; 5], bool>,
 }
 
 impl Neighbours {
-    /// Who is refused by whom now, a line each; nobody is asked before the databases are there.
+    /// Which hosts are refused by which, one line each. Nothing is checked before the databases exist.
     pub(super) fn refused(&mut self, model: &Model, taken_over: &TakenOver) -> Vec<String> {
         let cluster = &model.world.cluster;
         let with = |role| cluster.with_role(role).map(|node| &node.name);
@@ -63,7 +63,7 @@ impl Neighbours {
     }
 }
 
-/// One look at all of them.
+/// One pass over all of them.
 struct Look<'a> {
     known: &'a mut Neighbours,
     model: &'a Model,
@@ -78,7 +78,7 @@ impl Look<'_> {
         }
     }
 
-    /// HAProxy asks a member whether it leads, in one way or in two.
+    /// HAProxy asks a member whether it leads, by one of two ways.
     fn haproxy_asks(&mut self, door: &HostName, member: &HostName) {
         let config = self.taken_over.haproxy(door);
         if config.is_empty() {
@@ -100,7 +100,7 @@ impl Look<'_> {
         });
     }
 
-    /// A member copies what another one writes, if that one leads.
+    /// A replica copies from the leader.
     fn copies(&mut self, member: &HostName, leader: &HostName) {
         let config = self.taken_over.patroni(member);
         let of = |key| {
@@ -129,7 +129,7 @@ impl Look<'_> {
         });
     }
 
-    /// A member vouches for a leader that has lost etcd.
+    /// A member confirms a leader that has lost etcd.
     fn vouches(&mut self, leader: &HostName, member: &HostName) {
         if !self.taken_over.speaks_tls(member, Server::Patroni) {
             return;
@@ -143,7 +143,7 @@ impl Look<'_> {
         });
     }
 
-    /// A member asks etcd. That the two differ in TLS is so for a moment: etcd has one way to be asked.
+    /// A member asks etcd. The two may differ in TLS for a moment, because etcd has only one way at a time.
     fn asks_etcd(&mut self, member: &HostName, etcd: &HostName) {
         let both = self.taken_over.asks_etcd_with_tls(member)
             && self.taken_over.speaks_tls(etcd, Server::Etcd);
@@ -154,7 +154,7 @@ impl Look<'_> {
         }
     }
 
-    /// Whether a service of `host` takes the certificate that a server shows, and the server what it is shown.
+    /// Whether a service of `host` accepts a server's certificate, and the server accepts the service's.
     fn shakes(
         &mut self,
         host: &HostName,
@@ -193,7 +193,7 @@ impl Look<'_> {
     }
 }
 
-/// Has both sides shake hands.
+/// Runs the TLS handshake on both sides.
 fn is_shaken(client: Arc<ClientConfig>, server: Arc<ServerConfig>, name: &str) -> bool {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(client, name).unwrap();
@@ -209,7 +209,7 @@ fn is_shaken(client: Arc<ClientConfig>, server: Arc<ServerConfig>, name: &str) -
     true
 }
 
-/// Carries what one side has to say to the other; whether that one takes it.
+/// Carries the messages of one side to the other; returns whether the other side accepts them.
 fn passes<One: SideData, Other: SideData>(
     from: &mut ConnectionCommon<One>,
     to: &mut ConnectionCommon<Other>,

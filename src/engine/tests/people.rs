@@ -1,4 +1,4 @@
-//! A person who starts a run, a folder to run in, and a cloud that creates hosts.
+//! The fake user of runs, a folder to run in, and a cloud that creates hosts.
 
 use std::{
     collections::BTreeSet,
@@ -42,7 +42,7 @@ hosts:
   haproxy: { roles: [haproxy] }
 ";
 
-/// Somebody who answers every question alike, and remembers what happened.
+/// A user who gives the same answer to every question, and records what happened.
 #[derive(Default)]
 pub(crate) struct Somebody {
     pub(super) refuses: AtomicBool,
@@ -77,7 +77,7 @@ impl Somebody {
         self.told.lock().unwrap().clone()
     }
 
-    /// The stages of a change, as they were told.
+    /// The stages of a change, as reported.
     pub(super) fn stages(&self) -> Vec<&'static str> {
         let stage = |event: &Event| match event {
             Event::Stage { stage } => Some(*stage),
@@ -126,7 +126,7 @@ impl Operator for Somebody {
     }
 }
 
-/// A cloud; clones are the same one.
+/// A cloud. Clones are the same cloud.
 #[derive(Clone, Default)]
 pub(crate) struct Cloud {
     made: Arc<Mutex<Vec<(HostName, String)>>>,
@@ -136,9 +136,9 @@ pub(crate) struct Cloud {
 /// A host that answers later than the others.
 struct Late {
     host: HostName,
-    /// Whether its time has come.
+    /// Whether it may answer now.
     when: Box<dyn Fn() -> bool + Send>,
-    /// Then it does not answer either.
+    /// The host that does not answer at all.
     never: bool,
 }
 
@@ -148,7 +148,7 @@ impl Cloud {
         made.iter().map(|(host, _)| host.to_string()).collect()
     }
 
-    /// Has `host` answer only `when` it is time; or not even then, which the launch says.
+    /// Makes `host` answer only `when` the condition is true, or never; in that case the launch reports it.
     pub(super) fn late(&self, host: &str, never: bool, when: impl Fn() -> bool + Send + 'static) {
         *self.late.lock().unwrap() = Some(Late {
             host: HostName::new(host),
@@ -162,7 +162,7 @@ impl Cloud {
         late.as_ref().map(|it| it.host.clone())
     }
 
-    /// Waits for whoever is late, if it is one of `hosts`.
+    /// Waits for the late host, if it is one of `hosts`.
     async fn wait(&self, hosts: &[HostName]) -> Result<()> {
         for _ in 0..2000 {
             {
@@ -267,7 +267,7 @@ impl Provider for InCloud {
     }
 }
 
-/// Everything that runs need, and that outlives them.
+/// Everything that runs need and that lives longer than a run.
 pub(crate) struct Scene {
     folder: TempDir,
     inventory: String,
@@ -302,14 +302,14 @@ impl Scene {
         }
     }
 
-    /// What a process begins with: nothing of an earlier one is in it but what is on disk and on hosts.
+    /// A new process: it knows only what is on disk and on hosts.
     pub(crate) fn context(&self) -> Context {
         let hosts = self.hosts.clone();
         let dial = move |_, _| hosts.clone() as Arc<dyn Remote>;
         self.open(self.somebody.clone(), Box::new(dial))
     }
 
-    /// From now on the inventory has TLS on, or off.
+    /// From now on, the inventory turns TLS on or off.
     pub(super) fn wants_tls(&mut self, enabled: bool) {
         let said = |enabled| format!("tls: {{ enabled: {enabled} }}");
         self.inventory = self.inventory.replace(&said(!enabled), &said(enabled));

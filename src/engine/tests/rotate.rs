@@ -1,4 +1,4 @@
-//! Changes in stages: other passwords and another authority, without and with interruptions.
+//! Changes in stages: new passwords and a new authority, with and without interruptions.
 
 use std::cell::Cell;
 
@@ -19,7 +19,7 @@ async fn rotate(scene: &Scene, cancel: &CancellationToken) -> Result<()> {
     rotate::run(Change::Secrets { users: false }, &scene.context(), cancel).await
 }
 
-/// The cluster takes the passwords of the workspace, and knows no role but its own.
+/// The cluster has the workspace's passwords, and no roles but its own.
 fn assert_changed(scene: &Scene) {
     let secrets = scene.context().secrets().unwrap();
     assert!(secrets.interim.is_none());
@@ -81,7 +81,7 @@ async fn passwords_change_although_run_after_run_is_cut_off() {
     let at_its_end = Cell::new(String::new());
     let turns = again_and_again(&scene, async |scene, cancel| {
         let result = rotate(scene, cancel).await;
-        // What is left at the end, `up` does.
+        // `up` does what is left at the end.
         match scene.context().workspace.secrets_stage().unwrap() {
             Some(_) => result,
             None => {
@@ -101,7 +101,7 @@ async fn passwords_change_although_run_after_run_is_cut_off() {
     assert_changed(&scene);
 }
 
-/// A cluster with TLS, and what its hosts trust.
+/// A cluster with TLS, and the authorities that its hosts trust.
 async fn with_tls() -> (Scene, String) {
     let mut scene = brought_up().await;
     scene.wants_tls(true);
@@ -117,7 +117,7 @@ async fn rotate_certs(scene: &Scene, cancel: &CancellationToken) -> Result<()> {
     rotate::run(change, &scene.context(), cancel).await
 }
 
-/// All services trust the new authority and nobody else, and nobody was refused meanwhile.
+/// All services trust only the new authority, and no connection was refused in between.
 fn assert_issued_anew(scene: &Scene, old: &str) {
     let workspace = scene.context().workspace;
     assert!(workspace.authority_stage().unwrap().is_none());

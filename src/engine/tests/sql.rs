@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Hosts {
-    /// What a database answers: one that leads, or one of its replicas in turn.
+    /// The answer of a database: of the leader, or of one replica after the other.
     pub(super) fn sql(&self, host: &HostName, reads: Option<usize>, query: &str) -> Rows {
         if query.contains("create table if not exists pgherd.proof") {
             self.rows.lock().unwrap().push(query.to_owned());
@@ -19,7 +19,7 @@ impl Hosts {
             return Rows::one(if reads.is_some() { "t" } else { "f" });
         }
         if query.contains("to_regclass") {
-            // Of pgherd's own table; whether PostgreSQL tells of pg_ident.conf is another question.
+            // Queries about pgherd's own table; whether PostgreSQL shows pg_ident.conf is a separate query.
             return Rows::one(if query.contains("pgherd.proof") {
                 "t"
             } else {
@@ -70,7 +70,7 @@ impl Hosts {
     }
 }
 
-/// What PostgreSQL was told: by its host's config, and by the DCS.
+/// PostgreSQL's parameters: from its host's config, and from the DCS.
 fn parameters(mut of_host: BTreeMap<String, String>, world: &World) -> BTreeMap<String, String> {
     let keys = world.found.dcs.clone().unwrap_or_default();
     let dcs = keys.config.unwrap_or_default()["postgresql"]["parameters"].clone();

@@ -1,7 +1,6 @@
-//! What services have loaded from their files, and how they talk since then.
+//! The files that services have loaded, and how they communicate since then.
 //!
-//! A file that lies on a host says nothing of a service that was not told to read it: a run that forgets a
-//! reload is found out here.
+//! A file on a host has no effect until its service loads it. So a missing reload is found here.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,30 +22,31 @@ use crate::{
 
 const HAPROXY_CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 
-/// Which server of a host it is.
+/// The servers of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Server {
     Etcd,
     Patroni,
     Postgres,
-    /// Its statistics.
+    /// HAProxy's statistics.
     Haproxy,
 }
 
-/// The files of a host as one of its services has read them.
+/// A host's files as one of its services has loaded them.
 #[derive(Clone)]
 struct Read {
     files: BTreeMap<String, String>,
-    /// Whether Patroni asks etcd over TLS: it decides when it starts, and no reload changes it.
+    /// Whether Patroni connects to etcd over TLS. Patroni decides this when it starts, and a reload does not
+    /// change it.
     asks_etcd_with_tls: bool,
 }
 
-/// What every service has read.
+/// The files that every service has loaded.
 #[derive(Default)]
 pub(super) struct TakenOver(BTreeMap<(HostName, Role), Read>);
 
 impl TakenOver {
-    /// Takes note of a step that has a service read its files; does nothing for others.
+    /// Records a step that makes a service load its files; ignores other steps.
     pub(super) fn by(&mut self, step: &Step, facts: &Facts) {
         let name = step.name.strip_suffix("-alone").unwrap_or(step.name);
         let verbs = ["start", "reload", "restart"];
@@ -90,7 +90,7 @@ impl TakenOver {
         self.text(host, Role::Haproxy, HAPROXY_CONFIG)
     }
 
-    /// Which authorities a service trusts.
+    /// The authorities that a service trusts.
     pub(super) fn trusts(&self, host: &HostName, role: Role) -> &str {
         let folder = role.service().tls.unwrap_or_default();
         self.text(host, role, &format!("{folder}/ca.crt"))
@@ -120,7 +120,7 @@ impl TakenOver {
         }
     }
 
-    /// Whether PostgreSQL lets nobody in without TLS.
+    /// Whether PostgreSQL refuses connections without TLS.
     pub(super) fn wants_tls(&self, host: &HostName) -> bool {
         let config = self.patroni(host);
         inside(config, &["postgresql", "pg_hba"])
@@ -128,7 +128,7 @@ impl TakenOver {
             .any(|line| line.contains("hostssl all all"))
     }
 
-    /// The certificate that a server shows, and its key; empty where there is none.
+    /// The certificate and key of a server; empty if there is none.
     fn files<'a>(&'a self, host: &HostName, server: Server, now: &'a Facts) -> (&'a str, &'a str) {
         match server {
             // etcd reads them for every handshake.
@@ -156,7 +156,7 @@ impl TakenOver {
         (file("server.crt"), file("server.key"))
     }
 
-    /// The certificate that a server shows; none where it does not speak TLS.
+    /// The certificate of a server; `None` if it does not use TLS.
     pub(super) fn shows<'a>(
         &'a self,
         host: &HostName,
@@ -167,7 +167,7 @@ impl TakenOver {
         speaks.then(|| self.files(host, server, now).0)
     }
 
-    /// How a server shakes hands over TLS; none where it does not, or lacks what it takes.
+    /// The TLS configuration of a server; `None` if it does not use TLS, or lacks a file for it.
     pub(super) fn tls(
         &self,
         host: &HostName,
@@ -194,7 +194,7 @@ impl TakenOver {
         builder.with_single_cert(chain, key).ok().map(Arc::new)
     }
 
-    /// What a member shows when it asks somebody, as text and as TLS has it.
+    /// The certificate that a member presents as a client, as text and for TLS.
     pub(super) fn identity(&self, host: &HostName) -> (&str, Option<Identity>) {
         let (cert, key) = self.of_member(host);
         (cert, identity(cert, key))
@@ -213,7 +213,7 @@ impl TakenOver {
 pub(super) fn roots(pem: &str) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()).flatten() {
-        // What is no authority is trusted by nobody.
+        // A certificate that is no authority is not trusted.
         let _ = roots.add(certificate);
     }
     roots
@@ -230,7 +230,7 @@ fn identity(cert: &str, key: &str) -> Option<Identity> {
     (!chain.is_empty()).then_some((chain, key))
 }
 
-/// The lines inside a key of a file that is indented as the built-in template is.
+/// The lines below a key, in a file with the built-in template's indentation.
 fn inside<'a>(text: &'a str, keys: &[&str]) -> Vec<&'a str> {
     let mut lines: Vec<&str> = text.lines().collect();
     for (depth, key) in keys.iter().enumerate() {

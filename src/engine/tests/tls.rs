@@ -1,4 +1,4 @@
-//! TLS is turned on and off on a running cluster, without and with interruptions.
+//! TLS is turned on and off on a running cluster, with and without interruptions.
 
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ async fn goes_well(scene: &Scene) {
     result.map_err(|error| told(&error)).map(|_| ()).unwrap();
 }
 
-/// What services speak, and what else tells how far the cluster has come.
+/// What the services use, and other signs of how far the change has come.
 fn assert_speaks(scene: &Scene, tls: bool) {
     let workspace = scene.context().workspace;
     assert_eq!(workspace.tls_stage().unwrap(), None, "the change has ended");
@@ -79,7 +79,7 @@ async fn tls_comes_in_three_stages_and_goes_in_three() {
         let mut order: Vec<TlsStage> = done.iter().map(|(stage, _)| *stage).collect();
         order.dedup();
         assert_eq!(order, stages);
-        // Between `offered` and `used`, in either direction, etcd changes; the leader follows at once.
+        // Between `offered` and `used`, in both directions, etcd changes, and the leader follows at once.
         let turn = of(&done, stages[1]);
         for (one, other) in [
             ("node4 restart-etcd", "node1 restart-patroni-alone"),

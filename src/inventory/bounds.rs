@@ -1,6 +1,6 @@
 //! Which values are allowed: bounds of numbers, shapes of texts.
 //!
-//! Each is a transform of the JSON Schema too, so that an editor judges as `check` does.
+//! Each of them is also a transform of the JSON Schema, so that an editor judges a value as `check` does.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use regex::Regex;
 use schemars::{Schema, transform::Transform};
 use serde_json::{Map, Value, json};
 
-/// What a key's type is called in docs/inventory.md, where JSON Schema's own words do not say it.
+/// The name of a key's type in docs/inventory.md, if JSON Schema has no word for it.
 pub(super) const TYPE: &str = "x-type";
 
-/// A whole number between two others, both included.
+/// A whole number between two others, which are included.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds<T> {
     pub(super) least: T,
-    /// None where it may be as large as it can be.
+    /// `None` if there is no upper bound.
     pub(super) most: Option<T>,
-    /// What it is, in a word.
+    /// The kind of value, in a word.
     pub(super) noun: &'static str,
 }
 
@@ -70,18 +70,17 @@ where
     Bounds { least, most, noun }
 }
 
-/// What a text must look like, as a regular expression that Rust and editors both know.
+/// The form of a text, as a regular expression that both Rust and editors understand.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
-    /// What it is, in a word.
+    /// The kind of value, in a word.
     noun: &'static str,
     /// What the value should be, for the error message.
     pub(super) wanted: &'static str,
     pattern: &'static str,
-    /// Texts that fit, but mean something else.
+    /// Texts of this form that have another meaning.
     taken: &'static [&'static str],
-    /// Texts that somebody else keeps for himself, as a regular expression; empty where there are
-    /// none.
+    /// Texts that are reserved for others, as a regular expression; empty if there are none.
     reserved: &'static str,
 }
 
@@ -108,7 +107,7 @@ impl Shape {
         Self { reserved, ..self }
     }
 
-    /// Whether a text looks like this; it may be taken or reserved.
+    /// Whether a text has this form. The text may still be taken or reserved.
     pub(super) fn fits(self, text: &str) -> bool {
         matches(self.pattern, text)
     }
@@ -121,11 +120,11 @@ impl Shape {
         !self.reserved.is_empty() && matches(self.reserved, text)
     }
 
-    /// As JSON Schema says it of a text.
+    /// As a JSON Schema for a text.
     pub(super) fn of_text(self) -> Map<String, Value> {
         let mut of_text = Map::new();
         of_text.insert("pattern".into(), self.pattern.into());
-        // No part of JSON Schema; editors show it in place of the pattern.
+        // No part of JSON Schema; editors show it instead of the pattern.
         let told = format!("This is not {}.", self.wanted);
         of_text.insert("patternErrorMessage".into(), told.into());
         let mut not = Vec::new();
@@ -146,7 +145,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
 }
 
-/// The shape of a text, or of each text of a list.
+/// The form of a text, or of each text in a list.
 impl Transform for Shape {
     fn transform(&mut self, schema: &mut Schema) {
         let of_text = self.of_text();
@@ -164,7 +163,7 @@ impl Transform for Shape {
     }
 }
 
-/// The shape of the names that a map's entries have.
+/// The form of the names of a map's entries.
 pub(super) struct Names(pub(super) Shape);
 
 impl Transform for Names {

@@ -1,4 +1,4 @@
-//! Values that are one of a few words.
+//! Settings whose value is one of a few words.
 
 use std::{borrow::Cow, marker::PhantomData};
 
@@ -6,34 +6,34 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{Connect, CpuCredits, PatroniSource, PgSource, ProviderKind, Role};
 
-/// A type whose values each have a word in the inventory.
+/// A type with a word in the inventory for each value.
 pub(super) trait Choice: Copy + 'static {
-    /// What one of them is called, such as "a source of Patroni".
+    /// What the values are, such as "a source of Patroni".
     const NOUN: &'static str;
     const EACH: &'static [Self];
 
     fn word(self) -> &'static str;
 
-    /// The words of all.
+    /// All words.
     fn words() -> impl Iterator<Item = &'static str> + Clone {
         Self::EACH.iter().map(|choice| choice.word())
     }
 
-    /// The choice that has this word.
+    /// The value of this word.
     fn of(word: &str) -> Option<Self> {
         let mut each = Self::EACH.iter().copied();
         each.find(|choice| choice.word() == word)
     }
 }
 
-/// Gives the values of an enum their words. One that is forgotten does not compile.
+/// Defines the words of an enum's values. A forgotten value does not compile.
 macro_rules! choice {
     ($type:ident is $noun:literal: $($value:ident = $word:literal),+ $(,)?) => {
         impl $type {
-            /// All, in the order in which they are told.
+            /// All values, in the order of messages.
             pub const ALL: &'static [Self] = &[$($type::$value),+];
 
-            /// The word that the inventory has for it.
+            /// The value's word in the inventory.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $($type::$value => $word,)+

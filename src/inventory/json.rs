@@ -1,14 +1,14 @@
-//! The JSON Schema of an inventory, with which editors complete keys and mark mistakes.
+//! The JSON Schema of an inventory. With it, editors complete keys and mark mistakes.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::{ProviderKind, bounds::TYPE, choice::Choice as _, limits, schema::Document};
 
-/// Where the schema is said to come from, for programs that keep several.
+/// The schema's `$id`, for programs that keep several schemas.
 const ID: &str = "urn:pgherd:inventory";
 
-/// What a key does without a value, in words.
+/// What happens without the key, in words.
 pub(super) const DEFAULT: &str = "x-default";
 
 /// The kinds of provider that take a key.
@@ -34,7 +34,7 @@ pub fn json_schema() -> Value {
     whole
 }
 
-/// What holds for a kind of provider alone.
+/// The rules for one kind of provider.
 fn of_kind(kind: ProviderKind, keys: &Value) -> Value {
     let mut provider = not_of(kind, &keys["properties"]["provider"]);
     let haproxy = not_of(kind, &keys["properties"]["haproxy"]);
@@ -69,7 +69,7 @@ fn of_kind(kind: ProviderKind, keys: &Value) -> Value {
     })
 }
 
-/// The keys of a section that a kind does not take, each refused.
+/// The keys of a section that a kind does not accept; each is refused.
 fn not_of(kind: ProviderKind, section: &Value) -> Map<String, Value> {
     let keys = section["properties"].as_object().into_iter().flatten();
     keys.filter(|(_, key)| !kinds(key).contains(&kind))
@@ -86,7 +86,7 @@ pub(super) fn kinds(key: &Value) -> Vec<ProviderKind> {
     words.filter_map(ProviderKind::of).collect()
 }
 
-/// Says in a key's description what JSON Schema has no place for.
+/// Adds to a key's description what JSON Schema cannot express.
 fn for_editors(schema: &mut Value) {
     let kinds = kinds(schema);
     match schema {
@@ -110,7 +110,7 @@ fn for_editors(schema: &mut Value) {
     }
 }
 
-/// Every key with all that `schema` says of it, a section inside the other.
+/// All keys with everything that `schema` says of them; sections are nested.
 pub(super) fn keys() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
@@ -120,7 +120,7 @@ pub(super) fn keys() -> Value {
     schema
 }
 
-/// Formats of numbers are Rust's own, and go. A description is one paragraph.
+/// Removes Rust's own formats of numbers, and joins each description into one paragraph.
 fn simplify(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
@@ -139,8 +139,7 @@ fn simplify(schema: &mut Value) {
     }
 }
 
-/// "This or null" of a section is told as its type, so that every section has its keys in
-/// `properties`.
+/// Replaces "this or null" by the type itself, so that every section has its keys in `properties`.
 fn unwrap_null(object: &mut Map<String, Value>) {
     let Some(Value::Array(either)) = object.get_mut("anyOf") else {
         return;
@@ -154,7 +153,7 @@ fn unwrap_null(object: &mut Map<String, Value>) {
     let section = std::mem::take(section);
     object.shift_remove("anyOf");
     for (key, value) in section {
-        // What is said of the key itself comes first.
+        // The key's own attributes come first.
         object.entry(key).or_insert(value);
     }
     match object.get_mut("type") {

@@ -6,16 +6,16 @@ use serde_json::Value;
 
 use super::{ProviderKind, json};
 
-/// A section of the inventory, as `schema` has it.
+/// A section of the inventory, from `schema`.
 pub(super) struct Section {
-    /// Such as `postgresql.users.<name>`; the top level's is empty.
+    /// A path such as `postgresql.users.<name>`; empty for the top level.
     pub(super) path: String,
     pub(super) keys: Vec<Key>,
 }
 
 pub(super) struct Key {
     pub(super) name: String,
-    /// The kinds of provider that take it.
+    /// The kinds of provider that accept it.
     pub(super) kinds: Vec<ProviderKind>,
 }
 
@@ -24,7 +24,7 @@ pub(super) const TOP: &str = "";
 pub(super) const PROVIDER: &str = "provider";
 pub(super) const HOST: &str = "hosts.<name>";
 
-/// Every section, those with keys of their own.
+/// All sections with keys of their own.
 pub(super) static SECTIONS: LazyLock<Vec<Section>> = LazyLock::new(|| {
     let mut sections = Vec::new();
     collect(TOP, &json::keys(), &mut sections);
@@ -42,7 +42,7 @@ fn collect(path: &str, schema: &Value, sections: &mut Vec<Section>) {
     {
         collect(&below("<name>"), each, sections);
     }
-    // PostgreSQL's parameters are names that it gave, no keys of the contract.
+    // The names of PostgreSQL's parameters are PostgreSQL's, not keys of this contract.
     let own = schema.get("patternProperties").is_none();
     let keys = schema.get("properties").filter(|_| own);
     let Some(keys) = keys.and_then(Value::as_object) else {
@@ -63,7 +63,7 @@ fn collect(path: &str, schema: &Value, sections: &mut Vec<Section>) {
     }
 }
 
-/// The keys of a section that a kind of provider takes.
+/// The keys of a section that a kind of provider accepts.
 pub(super) fn of_kind(path: &str, kind: ProviderKind) -> Vec<&'static str> {
     let section = SECTIONS.iter().filter(|section| section.path == path);
     section
@@ -81,8 +81,7 @@ pub(super) fn sections_with(key: &str) -> impl Iterator<Item = &'static str> {
         .map(|section| section.path.as_str())
 }
 
-/// Words that people bring along from elsewhere, and no count of typing mistakes leads from one to
-/// the other.
+/// Words that users know from elsewhere, and that are not near any key by spelling.
 const SYNONYMS: [(&str, &str); 9] = [
     ("addr", "address"),
     ("balancer", "haproxy"),
@@ -95,13 +94,13 @@ const SYNONYMS: [(&str, &str); 9] = [
     ("role", "roles"),
 ];
 
-/// The candidate that `word` was most likely meant to be, if any is close.
+/// The candidate that `word` was probably meant to be, if one is similar.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
-    // One slip in a short word, more in a long one; further away is guessing.
+    // One typing mistake in a short word, more in a long one. With more differences, it would be guessing.
     let tolerance = (word.chars().count() / 3).clamp(1, 4);
     candidates
         .into_iter()
@@ -161,7 +160,7 @@ mod tests {
         assert!(of_kind(HOST, ProviderKind::Aws).contains(&"zone"));
     }
 
-    /// What serde knows of a section is what the schema says of it.
+    /// Serde's view of a section and the schema's are the same.
     #[test]
     fn the_sections_are_those_that_are_read() {
         let of = |path: &str| {

@@ -1,6 +1,6 @@
 //! Bounds, shapes and defaults of the inventory's values.
 //!
-//! Each is said here once: `check` judges by it, and through `schema` it is in the JSON Schema and in
+//! Each value stands here once. `check` uses it, and through `schema` it gets into the JSON Schema and
 //! docs/inventory.md.
 
 use ipnet::Ipv4Net;
@@ -47,7 +47,7 @@ pub(super) const HOST_NAME: Shape = shape(
     "a host's name: up to 63 of a-z, 0-9 and `-`, a letter first, no dash last",
     "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$",
 )
-// What the distributions' `/etc/hosts` give to something else.
+// Names that the distributions' `/etc/hosts` use for something else.
 .but_not(&[
     "localhost",
     "ip6-localhost",
@@ -61,14 +61,14 @@ pub(super) const ADDRESS: Shape = shape(
     "an IPv4 address, such as `192.168.0.21`",
     concat!("^", address!(), "$"),
 )
-// `check` says why of each.
+// `check` gives the reason for each.
 .but_not_like("^(0|127|22[4-9]|2[3-5][0-9]|169[.]254)[.]");
 pub(super) const NETWORK: Shape = shape(
     "network",
     "an IPv4 network, such as `10.0.0.0/24`",
     concat!("^", address!(), "/(3[0-2]|[12]?[0-9])$"),
 );
-/// A network that hosts can be in.
+/// A network for hosts.
 pub(super) const SUBNET: Shape =
     NETWORK.but_not_like("^(0|127|22[4-9]|2[3-5][0-9]|169[.]254)[.]|/[0-7]$");
 
@@ -77,16 +77,16 @@ pub(super) const CONTAINER_IMAGE: Shape = shape(
     "the name of an image, such as `debian:12`",
     "^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$",
 );
-/// The word for the newest prepared image that holds what is needed.
+/// The word for the newest prepared image that has everything.
 pub(super) const PREPARED: &str = "prepared";
 pub(super) const AMI: Shape = shape(
     "image",
     "`ubuntu-24.04`, `ubuntu-24.04-minimal`, `prepared` or an id, such as `ami-0123456789abcdef0`",
     "^(ubuntu-24[.]04(-minimal)?|prepared|ami-[0-9a-f]{8,17})$",
 );
-/// Where `kind: aws` has no other.
+/// The default for `kind: aws`.
 pub(super) const AWS_IMAGE: &str = "ubuntu-24.04-minimal";
-/// EC2 takes more letters than the regular expressions of editors can name.
+/// EC2 accepts more letters than editors' regular expressions can name.
 pub(super) const TAG_NAME: Shape = shape(
     "text",
     "1 to 128 characters, neither `aws:…` nor `pgherd:…`",
@@ -98,7 +98,7 @@ pub(super) const REGION: Shape = shape(
     "a region, such as `eu-central-1`",
     "^[a-z]+(-[a-z]+)+-[0-9]+$",
 );
-/// A region with a letter, or a local zone's longer name.
+/// A region and a letter, or the longer name of a local zone.
 pub(super) const ZONE: Shape = shape(
     "availability zone",
     "an availability zone, such as `eu-central-1a`",
@@ -125,13 +125,13 @@ pub(super) const INSTANCE_TYPE: Shape = shape(
     "^[a-z0-9-]+[.][a-z0-9-]+$",
 );
 pub(super) const DEFAULT_INSTANCE_TYPE: &str = "t2.medium";
-/// A root volume that holds the system and some data, and that gp3 can be.
+/// The size of a root volume: enough for the system and some data, and within gp3's limits.
 pub(super) const VOLUME_GB: Bounds<u32> = bounds("GiB", LEAST_VOLUME_GB, Some(65_536));
 pub(super) const LEAST_VOLUME_GB: u32 = 10;
 pub(super) const DEFAULT_VOLUME_GB: u32 = 20;
-/// What gp3 can be told to do; its own default is left to EC2.
+/// The range of gp3's setting; EC2 chooses the default.
 pub(super) const IOPS: Bounds<u32> = bounds("number", 3_000, Some(80_000));
-/// What gp3 can be told to do for each GiB.
+/// The maximum of gp3's setting for each GiB.
 pub(super) const IOPS_PER_GB: u32 = 500;
 pub(super) const CONNECT: Connect = Connect::Public;
 
@@ -147,28 +147,28 @@ pub(super) const KEEP_ALIVE: Limit<u32> = seconds(0, 3600, 60);
 
 pub(super) const POSTGRESQL_MAJOR: u16 = 16;
 pub(super) const POSTGRESQL_SOURCE: PgSource = PgSource::Distro;
-/// Those below 1024 are not for a process of the user postgres.
+/// The user postgres cannot use ports below 1024.
 pub(super) const POSTGRESQL_PORT: Limit<u16> = port(1_024, 5_432);
-/// `check` knows the folders of others.
+/// `check` has the folders of others.
 pub(super) const DATA_DIR: Shape = shape(
     "path",
     "a folder of its own: absolute, without blanks, no slash last",
     "^(/[A-Za-z0-9._-]+)+$",
 );
 pub(super) const DEFAULT_DATA_DIR: &str = "/data/patroni";
-/// From where clients come in: from everywhere.
+/// The networks of clients; the default is any network.
 pub(super) fn allow() -> Vec<Ipv4Net> {
     vec![Ipv4Net::default()]
 }
 
-/// A name that PostgreSQL keeps as it is; `check` counts its bytes.
+/// A name that PostgreSQL keeps unchanged; `check` counts its bytes.
 const NAME: Shape = shape(
     "name",
     "a name of up to 63 bytes without control characters",
     r"^[^\u0000-\u001f\u007f-\u009f]{1,63}$",
 );
-/// Taken are the cluster's own; reserved what PostgreSQL refuses (its `check_rolespec_name` and
-/// `IsReservedName`).
+/// Taken are the cluster's own roles; reserved are the names that PostgreSQL refuses (its `check_rolespec_name`
+/// and `IsReservedName`).
 pub(super) const USER_NAME: Shape = NAME
     .but_not(&[
         contract::SUPERUSER,
@@ -178,17 +178,17 @@ pub(super) const USER_NAME: Shape = NAME
         contract::INTERIM_REWIND_USER,
     ])
     .but_not_like("^(pg_|(public|none)$)");
-/// A user that is a member of the superuser would be one.
+/// A user that is a member of the superuser would be a superuser.
 pub(super) const MEMBERSHIP: Shape = NAME.but_not(&[contract::SUPERUSER]);
 pub(super) const DATABASE_NAME: Shape = NAME.but_not(&["postgres", "template0", "template1"]);
 
 pub(super) const PATRONI_SOURCE: PatroniSource = PatroniSource::Pypi;
-// The lower bounds are Patroni's own (`Config._validate_and_adjust_timeouts`); it raises what is
-// below them and says so only in its log.
+// The lower bounds are Patroni's own (`Config._validate_and_adjust_timeouts`). Patroni raises smaller values,
+// and reports it only in its log.
 pub(super) const TTL: Limit<u32> = seconds(20, 3_600, 30);
 pub(super) const LOOP_WAIT: Limit<u32> = seconds(1, 3_600, 10);
 pub(super) const RETRY_TIMEOUT: Limit<u32> = seconds(3, 3_600, 10);
-/// With no lag allowed, no replica could take over.
+/// If no lag were allowed, no replica could take over.
 pub(super) const MAXIMUM_LAG: Limit<u64> = Limit {
     bounds: bounds("bytes", 1, None),
     default: 1_048_576,

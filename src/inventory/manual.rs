@@ -1,7 +1,7 @@
 //! Compares the tables of docs/inventory.md with the schema.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --lib inventory::manual` writes them anew; look at the diff. A table
-//! stands behind a comment with the sections that it is of: `<!-- keys of ssh -->`.
+//! `UPDATE_GOLDEN=1 cargo test --lib inventory::manual` writes them anew; look at the diff. Before each table
+//! stands a comment with the table's sections: `<!-- keys of ssh -->`.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use super::{
     keys::{self, SECTIONS, Section, TOP},
 };
 
-/// What the top level is called in a comment.
+/// The name of the top level in a comment.
 const TOP_LEVEL: &str = "the top level";
 
 /// A role that no user has.
@@ -46,7 +46,7 @@ fn the_manuals_tables_are_those_of_the_schema() {
     );
 }
 
-/// The manual with the tables of the schema in place of its own, and the sections that have one.
+/// The manual with its tables replaced by the schema's, and the sections that have a table.
 fn with_tables(manual: &str, told: &mut Vec<&'static str>) -> String {
     let mut expected = String::new();
     let mut lines = manual.lines().peekable();
@@ -169,7 +169,7 @@ fn quoted<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.join(", ")
 }
 
-/// The test above can fail: a key without a row, a row without a key, another default.
+/// The test above can fail: for a key without a row, a row without a key, or another default.
 #[test]
 fn a_table_that_is_not_the_schemas_is_found() {
     let right = format!("{OPENING}tls{CLOSING}\n\n{}\n", table(&[section("tls")]));

@@ -1,7 +1,7 @@
 //! The inventory: YAML in, validated desired state out.
 //!
-//! The only module that knows YAML. What leaves it has been checked as far as it can be without
-//! touching a host.
+//! The only module that knows YAML. An inventory that leaves it has been checked as far as possible without
+//! contacting a host.
 
 // If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
@@ -40,7 +40,7 @@ mod types;
 pub(crate) use check::{memory_in_kib, parameters::in_terms_of};
 pub use json::json_schema;
 
-/// Where an inventory is looked for if nobody names another.
+/// The path of the inventory if the user names none.
 pub const DEFAULT_PATH: &str = "pgherd.yaml";
 
 /// The command line for `verb` on the inventory at this path.
@@ -48,7 +48,7 @@ pub fn command(inventory: &Path, verb: &str) -> String {
     typed(options(inventory, None), verb)
 }
 
-/// The options that a command on the same cluster needs; none if the defaults suffice.
+/// The options that a command on the same cluster needs; `None` if the defaults suffice.
 pub fn options(inventory: &Path, templates: Option<&Path>) -> Option<String> {
     let inventory = (inventory != Path::new(DEFAULT_PATH)).then_some(("-i", inventory));
     let templates = templates.map(|folder| ("--templates", folder));
@@ -70,7 +70,7 @@ fn typed(options: Option<String>, verb: &str) -> String {
 /// A validated inventory.
 #[derive(Debug, Clone)]
 pub struct Inventory {
-    /// The file that it was read from; relative paths in it are relative to this file's folder.
+    /// The file that it was read from. Relative paths in it are relative to this file's folder.
     pub path: PathBuf,
     /// Patroni's scope, and the prefix of every resource.
     pub cluster: String,
@@ -85,22 +85,22 @@ pub struct Inventory {
     pub ca_bundle: Option<PathBuf>,
     /// In the inventory's order.
     pub hosts: IndexMap<HostName, Host>,
-    /// The user's folder of templates, as the command line names it: commands in hints repeat it.
+    /// The user's folder of templates, as given on the command line. Commands in hints repeat it.
     pub templates: Option<PathBuf>,
 }
 
 impl Inventory {
     /// Reads and checks the inventory at `path`.
     ///
-    /// Every error is of kind `Input` and shows file, line and column; where a file has several
-    /// mistakes, all that can be told apart are in `Error::failures`.
+    /// Every error is of kind `Input` and shows file, line and column. If a file has several mistakes,
+    /// `Error::failures` has all that can be distinguished.
     pub fn load(path: &Path) -> Result<Self> {
         Self::parse(path, &source::read(path)?)
     }
 
-    /// Checks an inventory's text. Paths in it are looked for beside `path`.
+    /// Checks an inventory's text. Relative paths in it are relative to the folder of `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
-        // A byte-order mark is no mistake, but would shift every column of the first line.
+        // A byte-order mark is no mistake, but it would shift the columns of the first line.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let source = source::Source::new(path, text);
         let document = syntax::document(&source).map_err(|problem| source.error(vec![problem]))?;
@@ -117,7 +117,7 @@ impl Inventory {
         options(&self.path, self.templates.as_deref())
     }
 
-    /// The roles that some of its hosts may have: all but those that follow from what it does not say.
+    /// The roles that its hosts may have: all roles but those that follow from a key which is not set.
     pub fn roles(&self) -> impl Iterator<Item = Role> {
         let follows = |role: &Role| role.service().follows.as_ref();
         let has = move |role: &Role| follows(role).is_none_or(|it| self.wants(it.when));
@@ -143,7 +143,7 @@ impl Inventory {
         }
     }
 
-    /// Whether something belongs to the cluster; for certificates, once it is as it should be.
+    /// Whether something belongs to the cluster. For certificates: whether the finished cluster has it.
     pub fn wants(&self, when: When) -> bool {
         match when {
             When::Always => true,
@@ -157,7 +157,7 @@ impl Inventory {
         }
     }
 
-    /// The folder beside the inventory that holds what pgherd must remember.
+    /// The folder beside the inventory in which pgherd keeps its own files.
     pub fn workspace_dir(&self) -> PathBuf {
         self.path
             .parent()
@@ -191,7 +191,7 @@ impl Provider {
         }
     }
 
-    /// Whether hosts are made from the newest prepared image.
+    /// Whether hosts are created from the newest prepared image.
     pub fn is_prepared(&self) -> bool {
         match self {
             Provider::Docker(settings) => settings.is_prepared(),
@@ -201,34 +201,35 @@ impl Provider {
     }
 }
 
-/// Where hosts come from, without what else there is to say of it.
+/// The kind of provider, without its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProviderKind {
     /// Containers on this machine.
     Docker,
     /// EC2 instances.
     Aws,
-    /// Hosts that somebody already has.
+    /// Existing hosts of the user.
     Existing,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Docker {
-    /// An image that is already in the engine, one that the user wants pulled, or `prepared`.
+    /// An image that the engine already has, one that the user wants pulled, or `prepared`.
     pub image: Option<String>,
-    /// The network's subnet; an unused one is chosen when there is none.
+    /// The network's subnet; if it is not set, an unused one is chosen.
     pub subnet: Option<Ipv4Net>,
-    /// No port of a host is published on this machine.
+    /// Whether no port of a host is published on this machine.
     pub unpublished: bool,
 }
 
 impl Docker {
-    /// Whether hosts are made from the newest prepared image.
+    /// Whether hosts are created from the newest prepared image.
     pub fn is_prepared(&self) -> bool {
         self.image.as_deref() == Some(limits::PREPARED)
     }
 
-    /// What holds for a host that is to become an image: it is made from the base, in a network of its own.
+    /// The settings for a host that becomes an image: it is created from the base image, in a network of its
+    /// own.
     pub(crate) fn of_builder(&self) -> Self {
         Self {
             image: self.image.clone().filter(|_| !self.is_prepared()),
@@ -238,19 +239,19 @@ impl Docker {
     }
 }
 
-/// Which of a host's addresses SSH goes to.
+/// Which of a host's addresses SSH connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connect {
     Public,
     Private,
 }
 
-/// What becomes of a burstable instance that has used up its CPU credits.
+/// What happens when a burstable instance has used up its CPU credits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuCredits {
-    /// It falls back to its baseline.
+    /// It is slowed down to its baseline.
     Standard,
-    /// It goes on, and costs more.
+    /// It keeps its speed, and costs more.
     Unlimited,
 }
 
@@ -259,30 +260,30 @@ pub struct Aws {
     pub region: Option<String>,
     pub profile: Option<String>,
     pub endpoint_url: Option<String>,
-    /// EC2's default for the instance type when there is none.
+    /// If it is not set, EC2's default for the instance type.
     pub cpu_credits: Option<CpuCredits>,
     /// An AMI id, `ubuntu-24.04` or `ubuntu-24.04-minimal`.
     pub image: String,
-    /// Those of the default VPC when there are none.
+    /// If empty, those of the default VPC.
     pub subnet_ids: Vec<String>,
     pub connect: Connect,
     pub operator_cidrs: Vec<Ipv4Net>,
     pub tags: BTreeMap<String, String>,
-    /// What each host is to be, in the inventory's order.
+    /// The settings of each host, in the inventory's order.
     pub hosts: IndexMap<HostName, AwsHost>,
 }
 
 impl Aws {
-    /// The image that a prepared one is made from, and hosts where there is none.
+    /// The base image, from which prepared images are made, and hosts if there is no prepared image.
     pub const BASE: &str = limits::AWS_IMAGE;
 
-    /// Whether hosts are made from the newest prepared image.
+    /// Whether hosts are created from the newest prepared image.
     pub fn is_prepared(&self) -> bool {
         self.image == limits::PREPARED
     }
 
-    /// What holds for a host that is to become an image: it is made from the base, and is what the first host is but
-    /// for its place.
+    /// The settings for a host that becomes an image: it is created from the base image, with the settings of
+    /// the first host except for its place.
     pub(crate) fn of_builder(&self, host: &HostName) -> Self {
         let image = match self.is_prepared() {
             true => Self::BASE.to_owned(),
@@ -308,10 +309,10 @@ impl Aws {
     }
 }
 
-/// What an instance is to be, the provider's defaults filled in.
+/// The settings of an instance, with the provider's defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsHost {
-    /// The availability zone; one is chosen when there is none.
+    /// The availability zone; if it is not set, one is chosen.
     pub zone: Option<String>,
     pub instance_type: String,
     /// GiB.
@@ -325,26 +326,26 @@ pub struct AwsHost {
 pub struct Ssh {
     pub user: String,
     pub port: u16,
-    /// The user's own private key; one is made in the workspace when there is none.
+    /// The user's own private key; if it is not set, the workspace has one.
     pub identity_file: Option<PathBuf>,
-    /// Seconds until a host that does not answer is given up.
+    /// Seconds after which a host that does not answer is given up.
     pub connect_timeout: u32,
-    /// Seconds that an unused connection is kept for the next run; none is kept where it is 0.
+    /// Seconds for which an unused connection is kept for the next run; 0 keeps none.
     pub keep_alive: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PgVersion {
-    /// What the host's distribution has.
+    /// The version of the host's distribution.
     Distro,
     Major(u16),
 }
 
 impl PgVersion {
-    /// The major versions that pgherd sets up.
+    /// The major versions that pgherd supports.
     ///
-    /// 13 is left out: its community support ended in November 2025, and it still hashes passwords
-    /// with MD5 unless told otherwise, while everything here asks for SCRAM.
+    /// 13 is left out: its community support ended in November 2025, and by default it hashes passwords with
+    /// MD5, while pgherd needs SCRAM.
     pub const MAJORS: RangeInclusive<u16> = 14..=18;
 }
 
@@ -363,17 +364,17 @@ pub struct Postgresql {
     pub source: PgSource,
     pub port: u16,
     pub data_dir: String,
-    /// From where clients may connect, beside the cluster's own hosts.
+    /// The networks from which clients may connect, in addition to the cluster's own hosts.
     pub allow: Vec<Ipv4Net>,
-    /// PostgreSQL's parameters, as the text that they have in `postgresql.conf` without quotes.
+    /// PostgreSQL's parameters, as they appear in `postgresql.conf`, without quotes.
     pub parameters: BTreeMap<String, String>,
-    /// The roles that applications log in by, in the inventory's order.
+    /// The roles that applications log in with, in the inventory's order.
     pub users: IndexMap<String, User>,
     /// The databases by name, in the inventory's order.
     pub databases: IndexMap<String, Database>,
 }
 
-/// A role that an application logs in by.
+/// A role that an application logs in with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct User {
     /// The roles that it is a member of.
@@ -387,9 +388,9 @@ pub struct Database {
 }
 
 impl Postgresql {
-    /// The parameters that Patroni takes from the DCS alone; in its file it drops them in silence.
+    /// The parameters that Patroni takes only from the DCS; in its file it ignores them.
     ///
-    /// Its `ConfigHandler.CMDLINE_OPTIONS`, less those that it sets by itself.
+    /// From its `ConfigHandler.CMDLINE_OPTIONS`, without those that Patroni sets itself.
     pub const DCS_PARAMETERS: [&str; 10] = [
         "max_connections",
         "max_locks_per_transaction",
@@ -403,7 +404,7 @@ impl Postgresql {
         "wal_log_hints",
     ];
 
-    /// What belongs in the DCS: `bootstrap.dcs` at first, `PATCH /config` from then on.
+    /// What belongs in the DCS: at first through `bootstrap.dcs`, later through `PATCH /config`.
     pub fn dcs_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parameters_where(|name| Self::DCS_PARAMETERS.contains(&name))
     }
@@ -450,14 +451,14 @@ pub struct Haproxy {
     pub write_port: u16,
     pub read_port: u16,
     pub stats_port: u16,
-    /// How many connections one client's address may have on each of the two ports; `None` for four
-    /// fifths of what PostgreSQL takes.
+    /// The maximum number of connections from one client address on each of the two ports; `None` for four
+    /// fifths of PostgreSQL's maximum.
     pub connections_per_source: Option<u32>,
-    /// The address that one of the front doors has, whichever.
+    /// The address that one of the front doors has at any time.
     pub vip: Option<Ipv4Addr>,
 }
 
-/// What it is where the inventory says nothing of it.
+/// The default, if the inventory does not set it.
 impl Default for Haproxy {
     fn default() -> Self {
         Self {
@@ -470,10 +471,10 @@ impl Default for Haproxy {
     }
 }
 
-/// Where passwords come from that pgherd is not to make.
+/// The source of passwords that pgherd does not make.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecretsSource {
-    /// A file of the same form as `secrets.yaml`, absolute.
+    /// The absolute path of a file with the same format as `secrets.yaml`.
     pub file: Option<PathBuf>,
 }
 

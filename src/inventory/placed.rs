@@ -9,10 +9,10 @@ use serde_yaml::{Location, Spanned};
 /// A range of bytes of the inventory's text.
 pub(super) type Span = Range<usize>;
 
-/// A value, and where it is written.
+/// A value and its place in the file.
 ///
-/// Serde does not tell a value where it stands. The YAML crate does, to its own `Spanned`: what is
-/// imported as `serde_yaml` is the crate serde-saphyr (docs/decisions/0001-yaml-crate.md).
+/// Serde does not tell a value its place. The YAML crate does, through its own type `Spanned`: the crate
+/// imported as `serde_yaml` is serde-saphyr (docs/decisions/0001-yaml-crate.md).
 #[derive(Debug)]
 pub(super) struct Placed<T> {
     pub(super) value: T,
@@ -20,19 +20,19 @@ pub(super) struct Placed<T> {
 }
 
 impl<T> Placed<T> {
-    /// A value that no file has.
+    /// A value that is in no file.
     #[cfg(test)]
     pub(super) fn nowhere(value: T) -> Self {
         Self { value, at: 0..0 }
     }
 }
 
-/// Where a value stands; an alias counts where it is used, since that is what its user wrote there.
+/// The place of a value. An alias counts where it is used, because that is where its user wrote it.
 pub(super) fn span_of<T>(value: &Placed<T>) -> Span {
     value.at.clone()
 }
 
-/// The bytes of a location. The scanner's own errors have none, only a line and a column.
+/// The bytes of a location. The scanner's own errors have no bytes, only line and column.
 pub(super) fn span_at(location: &Location) -> Option<Span> {
     let span = location.span();
     let start = usize::try_from(span.byte_offset()?).ok()?;
@@ -50,14 +50,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
     }
 }
 
-/// As its place: `schema::written` asks a section which of its keys are there, and where.
+/// Serialised as its place: `schema::written` asks a section which of its keys are there, and where.
 impl<T> Serialize for Placed<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.at.serialize(serializer)
     }
 }
 
-/// The same values are the same, wherever they stand.
+/// Equal values are equal wherever they stand.
 impl<T: PartialEq> PartialEq for Placed<T> {
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value
@@ -72,7 +72,7 @@ impl<T: hash::Hash> hash::Hash for Placed<T> {
     }
 }
 
-/// Where it stands is nothing that an inventory says.
+/// The place is no part of an inventory's meaning.
 impl<T: JsonSchema> JsonSchema for Placed<T> {
     fn inline_schema() -> bool {
         T::inline_schema()

@@ -2,7 +2,7 @@
 
 use super::placed::Span;
 
-/// A mistake, with all that the user needs to correct it.
+/// A mistake, with everything that the user needs to correct it.
 #[derive(Debug)]
 pub(super) struct Problem {
     /// What is wrong; the headline.
@@ -10,7 +10,7 @@ pub(super) struct Problem {
     pub(super) at: Span,
     /// A few words under the marked place.
     pub(super) label: Option<String>,
-    /// Other places that explain this one.
+    /// Other places that explain the mistake.
     pub(super) also: Vec<(Span, String)>,
     pub(super) hints: Vec<String>,
 }
@@ -41,7 +41,7 @@ impl Problem {
         self
     }
 
-    /// Asks under the marked place whether `nearest` was meant, if there is one.
+    /// Asks under the marked place whether `nearest` was meant, if there is such a candidate.
     pub(super) fn did_you_mean(self, nearest: Option<&str>) -> Self {
         match nearest {
             Some(nearest) => self.label(format!("did you mean `{nearest}`?")),
@@ -50,7 +50,7 @@ impl Problem {
     }
 }
 
-/// A value as it can stand in a sentence: in backticks, on one line and of bounded length.
+/// A value for use in a sentence: in backticks, on one line and of limited length.
 pub(super) fn quoted(value: &str) -> String {
     const LONGEST: usize = 60;
     let mut shown: String = value

@@ -1,12 +1,12 @@
 //! The keys of the inventory's file, as it is written and before it is checked.
 //!
-//! Numbers and words are read as text and judged in `check`, so that one run shows every mistake and
-//! can say more than "invalid u16". Sections may be empty: a user who comments out the last key of a
-//! section wants its defaults.
+//! Numbers and words are read as text and checked in `check`. So one run shows every mistake, and a message can
+//! say more than "invalid u16". Sections may be empty: a user who comments out the last key of a section wants
+//! its defaults.
 //!
-//! A key's comment is its description in editors and in docs/inventory.md. Its bounds, its shape and
-//! its default come from `limits`, its words from a `Choice`. `json` makes the JSON Schema from these
-//! types, and `keys` the lists of keys. JSON Schema has no words for three things:
+//! A key's comment is its description in editors and in docs/inventory.md. Its bounds, form and default come
+//! from `limits`, its words from a `Choice`. `json` makes the JSON Schema from these types, and `keys` the
+//! lists of keys. JSON Schema has no words for three things:
 //!
 //! - `x-type` names the type, if the JSON type does not,
 //! - `x-default` says in words what happens without the key, if that is not a value,
@@ -35,7 +35,7 @@ use super::{
     },
 };
 
-/// A word, a name, or a number kept as it was written.
+/// A word, a name, or a number, kept as written.
 pub(super) type Word = Placed<String>;
 pub(super) type Number = Placed<i64>;
 
@@ -47,7 +47,7 @@ const WITHOUT_CLOUD: [&str; 2] = [
 ];
 const WITH_IMAGES: [&str; 2] = [ProviderKind::Docker.as_str(), ProviderKind::Aws.as_str()];
 
-/// The keys of a section that are written, each with its place.
+/// The keys of a section that are set, each with its place.
 pub(super) fn written(section: &impl Serialize) -> Vec<(String, Span)> {
     let section = serde_json::to_value(section).unwrap_or_default();
     let keys = section.as_object().into_iter().flatten();

@@ -43,7 +43,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes());
-        // What comes before the first bad byte is as long in the text as in the file.
+        // The text before the first invalid byte is as long as in the file.
         Source::new(path, &text).error(vec![
             Problem::new(valid..valid, "the inventory is not UTF-8 text")
                 .label("the first byte that is not")
@@ -52,7 +52,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
     })
 }
 
-/// An inventory's text under the name of its file.
+/// An inventory's text with the name of its file.
 pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
     pub(super) text: &'a str,
@@ -63,7 +63,7 @@ impl<'a> Source<'a> {
         Self { path, text }
     }
 
-    /// The bytes of a character, by its line and column from 1.
+    /// The bytes of a character, given its line and column, counted from 1.
     pub(super) fn span_of_position(&self, line: u64, column: u64) -> Span {
         let mut start = 0;
         for (number, text) in (1..).zip(self.text.split_inclusive('\n')) {
@@ -78,8 +78,8 @@ impl<'a> Source<'a> {
         self.text.len()..self.text.len()
     }
 
-    /// A key of the top level in block style: better to mark than the value below it, where that has
-    /// many lines.
+    /// A top-level key in block style. Marking the key is better than marking its value, which may have many
+    /// lines.
     pub(super) fn top_level_key(&self, key: &str) -> Option<Span> {
         let mut start = 0;
         for line in self.text.split_inclusive('\n') {
@@ -100,7 +100,7 @@ impl<'a> Source<'a> {
         &self.text[at]
     }
 
-    /// One error for all problems, in the order of the file.
+    /// One error for all problems, sorted by their place in the file.
     pub(super) fn error(&self, mut problems: Vec<Problem>) -> Error {
         problems.sort_by_key(|problem| problem.at.start);
         let mut errors: Vec<Error> = problems.iter().map(|problem| self.one(problem)).collect();
@@ -135,7 +135,7 @@ impl<'a> Source<'a> {
         Renderer::plain().render(&[Group::with_level(Level::ERROR).element(snippet)])
     }
 
-    /// Line and column, from 1, the column in characters.
+    /// Line and column, counted from 1; the column counts characters.
     fn position(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..offset];
         let line = before.matches('\n').count() + 1;
@@ -147,7 +147,7 @@ impl<'a> Source<'a> {
         (line, column)
     }
 
-    /// The part of a span in its first line, at the boundaries of characters and inside the text.
+    /// The part of a span in its first line, rounded to characters and limited to the text.
     fn within_a_line(&self, span: &Span) -> Span {
         let boundary = |offset: &usize| self.text.is_char_boundary(*offset);
         let length = self.text.len();

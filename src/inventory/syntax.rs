@@ -1,4 +1,4 @@
-//! Parses the text into `schema`, and reports syntax errors in an operator's words.
+//! Parses the text into `schema`, and reports syntax errors in plain words.
 
 use serde_yaml::{Error, MessageFormatter, UserMessageFormatter};
 
@@ -10,16 +10,16 @@ use super::{
     source::Source,
 };
 
-/// Reads the document, up to the first mistake in its form.
+/// Reads the document, up to the first syntax error.
 pub(super) fn document(source: &Source<'_>) -> Result<Document, Problem> {
     if is_blank(source.text) {
         return Err(Problem::new(0..0, "the inventory is empty")
             .hint("`pgherd init -o FILE` writes one that works as it is"));
     }
     let options = serde_yaml::options! {
-        // The frame is drawn by `Source`, alike for every kind of mistake.
+        // `Source` shows the place of every kind of mistake in the same way.
         with_snippet: false,
-        // As YAML 1.2 has it. `yes` and `on` stay words, so that `cluster: on` is no surprise.
+        // As in YAML 1.2, `yes` and `on` stay words, so that `cluster: on` is a name.
         strict_booleans: true,
         reject_unsupported_tags: true,
     };
@@ -27,7 +27,7 @@ pub(super) fn document(source: &Source<'_>) -> Result<Document, Problem> {
         .map_err(|error| problem(source, error.without_snippet()))
 }
 
-/// Whether the text has nothing but comments and document marks.
+/// Whether the text has only comments and document marks.
 fn is_blank(text: &str) -> bool {
     text.lines()
         .map(str::trim)
@@ -119,7 +119,7 @@ fn syntax(at: Span, message: &str) -> Problem {
     }
 }
 
-/// What stands there, in words.
+/// The kind of value that stands there.
 fn found(text: &str) -> String {
     match text.chars().next() {
         None => "nothing".to_owned(),

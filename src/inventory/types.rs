@@ -1,4 +1,4 @@
-//! Parts of the JSON Schema that no Rust type expresses by itself.
+//! Parts of the JSON Schema that no Rust type can express.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::services;
 
-/// Implements what is alike for types that are only there for their schema.
+/// Implements what is common to types that exist only for their schema.
 macro_rules! schema_of {
     ($type:ident: $schema:expr) => {
         impl JsonSchema for $type {
@@ -34,12 +34,12 @@ macro_rules! schema_of {
     };
 }
 
-/// A text that may look like a number or a truth: it is taken as it is written.
+/// A text that may look like a number or a boolean; it is kept as written.
 pub(super) struct Scalar;
 
 schema_of! { Scalar: json_schema!({"type": ["string", "number", "boolean"]}) }
 
-/// The interface of etcd. `check` takes `3` too, which nobody needs to be offered.
+/// The etcd API. `check` also accepts `3`, which editors need not offer.
 pub(super) struct Api;
 
 schema_of! { Api: json_schema!({"type": "string", "enum": ["v3"], "default": "v3"}) }
@@ -49,7 +49,7 @@ pub(super) struct Version;
 
 schema_of! { Version: version() }
 
-/// What stands for the distribution's own version.
+/// The word for the distribution's own version.
 const DISTRO: &str = "distro";
 
 fn version() -> Schema {
@@ -66,7 +66,7 @@ fn version() -> Schema {
     })
 }
 
-/// No folder of the system or of other programs, nor a way around that.
+/// Not a folder of the system or of another program, and not a detour to one.
 pub(super) fn no_folder_of_others(schema: &mut Schema) {
     let others = [&SYSTEM[..], &FOREIGN[..]].concat().join("|");
     let not = json!({"anyOf": [
@@ -77,7 +77,7 @@ pub(super) fn no_folder_of_others(schema: &mut Schema) {
     schema.insert("not".into(), not);
 }
 
-/// Of two keys that say the same, one may be there.
+/// At most one of two keys with the same meaning.
 pub(super) fn never_both(one: &'static str, other: &'static str) -> impl FnMut(&mut Schema) {
     move |schema| {
         let both = json!({"type": "object", "required": [one, other]});
@@ -85,7 +85,7 @@ pub(super) fn never_both(one: &'static str, other: &'static str) -> impl FnMut(&
     }
 }
 
-/// The PostgreSQL project has every version, so that one must be named.
+/// The PostgreSQL project's repository has all versions, so the inventory must name one.
 pub(super) fn no_distro_from_pgdg(schema: &mut Schema) {
     let both = json!({
         "type": "object",
@@ -98,7 +98,7 @@ pub(super) fn no_distro_from_pgdg(schema: &mut Schema) {
     schema.insert("not".into(), both);
 }
 
-/// Nobody logs in by the accounts that packages make for their services.
+/// Nobody logs in with the accounts that packages create for their services.
 pub(super) fn no_service(schema: &mut Schema) {
     let files = services::all().flat_map(|service| service.files);
     let accounts: BTreeSet<&str> = files
@@ -108,12 +108,12 @@ pub(super) fn no_service(schema: &mut Schema) {
     schema.insert("not".into(), json!({"enum": accounts}));
 }
 
-/// PostgreSQL's parameters: those that it knows, in lowercase, and whatever an extension has. In
-/// capitals they are right too, but no editor shall offer them.
+/// PostgreSQL's parameters: the known ones in lowercase, and any of an extension. Capitals are valid too, but
+/// editors should not offer them.
 pub(super) fn parameters(schema: &mut Schema) {
     let value = json!({
         "type": ["string", "number", "boolean"],
-        // `postgresql.conf` holds no line breaks, and of other control characters only the tab.
+        // A value in `postgresql.conf` has no line breaks, and no control character but the tab.
         "pattern": r"^[^\u0000-\u0008\u000a-\u001f\u007f-\u009f]*$",
     });
     let names: Map<String, Value> = names().map(|it| (it.to_owned(), value.clone())).collect();

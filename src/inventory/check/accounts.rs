@@ -13,10 +13,10 @@ use super::{
 };
 use crate::contract::SUPERUSER;
 
-/// The longest name that PostgreSQL keeps whole, in bytes.
+/// The longest name that PostgreSQL does not cut off, in bytes.
 const LONGEST: usize = 63;
 
-/// Judges the roles, each by itself, and that none is a member of what it cannot be.
+/// Checks each role by itself, and that no role is a member of a role that it must not be a member of.
 pub(super) fn users(
     problems: &mut Problems,
     written: Option<&IndexMap<Word, Option<schema::User>>>,
@@ -37,8 +37,8 @@ pub(super) fn users(
     users
 }
 
-/// Judges the databases; each has an owner among the users as they are written, so that a mistake in
-/// a user is told once.
+/// Checks the databases. Each has an owner among the users as written, so that a mistake in a user's name is
+/// reported once.
 pub(super) fn databases(
     problems: &mut Problems,
     users: Option<&IndexMap<Word, Option<schema::User>>>,
@@ -81,7 +81,7 @@ fn database_name(name: &Word) -> Result<String, Problem> {
     plain_name(name, "a database")
 }
 
-/// Any text that PostgreSQL keeps as it is, and that fits on a line.
+/// Any text that PostgreSQL keeps unchanged and that fits on one line.
 fn plain_name(name: &Word, what: &str) -> Result<String, Problem> {
     let value = name.value.as_str();
     let label = if value.is_empty() {
@@ -103,7 +103,7 @@ fn cannot_name(name: &Word, what: &str) -> Problem {
     )
 }
 
-/// A role that a user may be a member of: PostgreSQL's own, or one that somebody makes.
+/// A role that a user may be a member of: one of PostgreSQL's own, or one that an administrator creates.
 fn membership(user: &Word, role: &Word) -> Result<String, Problem> {
     let value = role.value.as_str();
     let problem = |label: &str| {

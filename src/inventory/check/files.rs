@@ -13,7 +13,7 @@ use super::super::{
 };
 use crate::given;
 
-/// A file of certificates that hosts are to trust.
+/// A file of certificates for the hosts to trust.
 pub(super) fn ca_bundle(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
     let (path, text, _) = read(inventory, word)?;
     if text.contains("-----BEGIN CERTIFICATE-----") {
@@ -27,7 +27,7 @@ pub(super) fn ca_bundle(inventory: &Path, word: &Word) -> Result<PathBuf, Proble
     }
 }
 
-/// A file of passwords. The code that reads it checks its contents, and shows none of them.
+/// A file of passwords. The code that reads it checks its content without showing it.
 pub(super) fn secrets(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
     let (path, _, mode) = read(inventory, word)?;
     if mode & 0o077 != 0 {
@@ -55,7 +55,7 @@ pub(super) fn identity(inventory: &Path, word: &Word) -> Result<PathBuf, Problem
             problem("is not a private key").label("it must be the output of `ssh-keygen`")
         });
     }
-    // ssh itself refuses such a key, but only once the hosts exist, and as "permission denied".
+    // ssh itself refuses such a key, but only when the hosts exist, and with the message "permission denied".
     if mode & 0o077 != 0 {
         return Err(problem("can be read by other users")
             .label(format!(
@@ -67,7 +67,7 @@ pub(super) fn identity(inventory: &Path, word: &Word) -> Result<PathBuf, Problem
     Ok(path)
 }
 
-/// The file's absolute path, since ssh and others resolve it from elsewhere, its text and its mode.
+/// The file's absolute path (ssh and others resolve it from another folder), its text and its mode.
 fn read(inventory: &Path, word: &Word) -> Result<(PathBuf, String, u32), Problem> {
     let problem = |what: String| Problem::new(span_of(word), what);
     let path = resolve(inventory, &word.value).map_err(&problem)?;
@@ -91,7 +91,7 @@ fn read(inventory: &Path, word: &Word) -> Result<(PathBuf, String, u32), Problem
     })
 }
 
-/// Where a path of the inventory leads.
+/// The absolute path of a path in the inventory.
 fn resolve(inventory: &Path, written: &str) -> Result<PathBuf, String> {
     if written.is_empty() || written.contains('\0') {
         return Err(format!("{} is not a file's name", quoted(written)));

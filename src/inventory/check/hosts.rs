@@ -22,7 +22,7 @@ use crate::{
 
 type Written = IndexMap<Word, Option<schema::Host>>;
 
-/// Judges names, roles and addresses, each by itself and against each other.
+/// Checks names, roles and addresses: each by itself, and against each other.
 pub(super) fn check(
     problems: &mut Problems,
     source: &Source<'_>,
@@ -66,7 +66,7 @@ pub(super) fn check(
             hosts.insert(name, Host { roles, address });
         }
     }
-    // With a role in doubt, who has which is not known yet.
+    // If a role is wrong, it is not known yet which hosts have which role.
     if problems.0.len() == before {
         let section = source.top_level_key("hosts");
         let section = section.unwrap_or_else(|| span_of(written));
@@ -75,7 +75,7 @@ pub(super) fn check(
     hosts
 }
 
-/// A name that `/etc/hosts`, certificates, etcd and Patroni all take as it is.
+/// A name that `/etc/hosts`, certificates, etcd and Patroni all accept unchanged.
 fn host_name(name: &Word) -> Result<HostName, Problem> {
     let value = name.value.as_str();
     let problem = Problem::new(
@@ -91,7 +91,7 @@ fn host_name(name: &Word) -> Result<HostName, Problem> {
     } else if value.contains(|c: char| c.is_ascii_uppercase()) {
         "lowercase only"
     } else if !value.starts_with(|c: char| c.is_ascii_lowercase()) {
-        // DNS would allow a digit, but resolvers read `10` or `0x1f` as addresses.
+        // DNS would allow a digit first, but resolvers read `10` or `0x1f` as addresses.
         "must start with a letter"
     } else if value.ends_with('-') {
         "must not end with a dash"
@@ -154,7 +154,7 @@ fn roles(problems: &mut Problems, name: &Word, host: Option<&schema::Host>) -> V
     roles
 }
 
-/// A cluster needs each role, and some of them in certain numbers.
+/// A cluster needs each role, and of some roles certain numbers.
 fn count_roles(
     problems: &mut Problems,
     section: &Span,
@@ -206,10 +206,10 @@ fn count_roles(
     }
 }
 
-/// Judges the addresses against what the provider can give.
+/// Checks the addresses against what the provider supports.
 ///
-/// Docker gives fixed addresses only in a subnet that it was told; where the inventory has addresses
-/// and no subnet, the /24 around them is meant.
+/// Docker gives fixed addresses only in a configured subnet. If the inventory has addresses and no subnet, the
+/// /24 around them is used.
 pub(super) fn check_addresses(
     problems: &mut Problems,
     provider: &mut Provider,
@@ -251,7 +251,7 @@ pub(super) fn check_addresses(
     }
 }
 
-/// One problem for all hosts that cannot be found.
+/// One problem for all hosts without an address.
 fn without_address<'a>(mut hosts: impl Iterator<Item = &'a Word>) -> Option<Problem> {
     let first = hosts.next()?;
     let others: Vec<&Word> = hosts.collect();

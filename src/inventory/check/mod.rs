@@ -1,8 +1,7 @@
-//! Turns the written inventory into the checked one; judges every value, and keeps every mistake.
+//! Turns the written inventory into the checked one. Checks every value, and collects all mistakes.
 //!
-//! A value that is wrong gives way to its default, so that the rest can be judged too. What compares
-//! several values with each other runs only when each of them is right by itself: a mistake is told
-//! once.
+//! A wrong value is replaced by its default, so that the rest can be checked too. Checks that compare several
+//! values run only if each of the values is right, so that a mistake is reported once.
 
 use super::{
     Haproxy, Inventory, Patroni, Role, SecretsSource, Ssh, Tls,
@@ -37,19 +36,19 @@ impl Problems {
         self.0.push(problem);
     }
 
-    /// The value, or nothing and a problem more.
+    /// The value; or `None` and one more problem.
     fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
         result.map_err(|problem| self.add(problem)).ok()
     }
 }
 
-/// Judges a whole document.
+/// Checks a whole document.
 pub(super) fn inventory(
     source: &Source<'_>,
     document: &schema::Document,
 ) -> Result<Inventory, Vec<Problem>> {
     let problems = &mut Problems::default();
-    // Where something is missing, there is nothing to mark but the document's first key.
+    // If something is missing, only the document's first key can be marked.
     let start = start_of(source.text);
 
     let cluster = match &document.cluster {
@@ -148,8 +147,8 @@ fn start_of(text: &str) -> Span {
     0..0
 }
 
-/// Patroni's scope, the prefix of every resource and the name of a folder: what is legal as all of
-/// them, short enough to leave room for what is appended.
+/// Patroni's scope, the prefix of every resource and the name of a folder. So it must be valid as all of these,
+/// and short enough for the suffixes.
 fn cluster_name(name: &Word) -> Result<String, Problem> {
     let value = name.value.as_str();
     if limits::CLUSTER_NAME.fits(value) {
@@ -199,7 +198,7 @@ fn ssh(problems: &mut Problems, source: &Source<'_>, written: Option<&schema::Ss
 
 fn ssh_user(user: &Word) -> Result<String, Problem> {
     let value = user.value.as_str();
-    // Nobody logs in by the accounts that packages make for their services.
+    // Nobody logs in with the accounts that packages create for their services.
     if services::all().any(|service| service.has_account(value)) {
         return Err(Problem::new(
             span_of(user),
@@ -296,7 +295,7 @@ fn lag(bytes: &Number) -> Result<u64, Problem> {
     })
 }
 
-/// The leader must have time for a loop and two failed tries before its lock runs out.
+/// The leader needs time for one loop and two failed attempts before its lock expires.
 fn timing(patroni: &Patroni, at: Span) -> Result<(), Problem> {
     let Patroni {
         ttl,
@@ -308,7 +307,7 @@ fn timing(patroni: &Patroni, at: Span) -> Result<(), Problem> {
     if least <= ttl {
         return Ok(());
     }
-    // What Patroni makes of it, by `_validate_and_adjust_timeouts`.
+    // As `_validate_and_adjust_timeouts` in Patroni does.
     let (adjusted_loop, adjusted_retry) = if 1 + 2 * retry_timeout > ttl {
         (1, (ttl - 1) / 2)
     } else {
@@ -370,7 +369,7 @@ fn haproxy(problems: &mut Problems, written: Option<&schema::Haproxy>) -> Haprox
     }
 }
 
-/// How many connections, from 1.
+/// A number of connections, at least 1.
 fn connections(problems: &mut Problems, written: Option<&Number>) -> Option<u32> {
     let number = written?;
     let count = limits::CONNECTIONS.take(number.value);
@@ -386,7 +385,7 @@ fn connections(problems: &mut Problems, written: Option<&Number>) -> Option<u32>
     count
 }
 
-/// One of a few words, as what it means.
+/// One of a few words, as its value.
 fn one_of<T: Choice>(word: &Word) -> Result<T, Problem> {
     T::of(&word.value).ok_or_else(|| {
         Problem::new(

@@ -40,7 +40,7 @@ pub(super) fn host_address(word: &Word) -> Result<Ipv4Addr, Problem> {
     }
 }
 
-/// Why an address cannot be that of a host which others reach over a network.
+/// Why an address cannot be that of a host that others reach over a network.
 fn unfit(address: Ipv4Addr) -> Option<&'static str> {
     let [first, ..] = address.octets();
     if first == 0 {
@@ -94,8 +94,8 @@ pub(super) fn cidr(word: &Word) -> Result<Ipv4Net, Problem> {
     })
 }
 
-/// A network that hosts can be put into: `least` of them, beside its own address, its broadcast
-/// address and its gateway.
+/// A network for hosts: it must have room for `least` of them, beside its own address, the broadcast address
+/// and the gateway.
 pub(super) fn subnet(word: &Word, least: usize) -> Result<Ipv4Net, Problem> {
     let network = cidr(word)?;
     let problem = |what: String| Problem::new(span_of(word), what);
@@ -103,8 +103,8 @@ pub(super) fn subnet(word: &Word, least: usize) -> Result<Ipv4Net, Problem> {
     if let Some(reason) = ends.into_iter().find_map(unfit) {
         return Err(problem(format!("{network} is not a network for hosts")).label(reason));
     }
-    // A /8 cannot be wholly unfit, but may hold what is: 126.0.0.0/7 ends in loopback, and is caught
-    // above; nothing shorter is anybody's network.
+    // A /8 is never wholly unusable. A larger network may contain an unusable part: 126.0.0.0/7 ends in
+    // loopback, which is refused above. Nobody has a network with a shorter prefix.
     if network.prefix_len() < 8 {
         return Err(problem(format!("{network} is not a network for hosts"))
             .label("too large: a prefix of 8 or more"));
@@ -136,7 +136,7 @@ pub(super) fn taken(network: Ipv4Net, address: Ipv4Addr) -> Option<&'static str>
     }
 }
 
-/// The address that a container engine takes for itself.
+/// The address that a container engine uses itself.
 fn gateway(network: Ipv4Net) -> Option<Ipv4Addr> {
     network
         .network()
@@ -189,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Editors are told the same of addresses.
+    /// Editors get the same rules for addresses.
     #[test]
     fn unfit_addresses_are_reserved_in_the_schema() {
         for first in 0..=255 {

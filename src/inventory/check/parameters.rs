@@ -1,9 +1,9 @@
 //! Checks PostgreSQL's parameters: that they exist, that their values fit, and that a user may set them.
 //!
-//! All this is checked because nothing later would say it. Patroni 4.1.5 removes a parameter that it
-//! does not know and one whose value it cannot read, clamps what is out of range, and drops from its
-//! file what it wants in the DCS (`postgresql/validator.py`, `config.py`): each time with a line in
-//! its log and a cluster that runs with something else than was asked for.
+//! Nothing later would report such mistakes. Patroni 4.1.5 removes a parameter that it does not know and one
+//! whose value it cannot read, clamps a value that is out of range, and drops from its file what belongs in the
+//! DCS (`postgresql/validator.py`, `config.py`). Each time it only writes a line to its log, and the cluster
+//! runs with other values than the inventory's.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -29,7 +29,7 @@ mod shape;
 use shape::Known;
 pub(crate) use shape::{in_terms_of, memory_in_kib};
 
-/// The parameters by name; several entries where a major version changed one.
+/// The parameters by name. A parameter has several entries if a major version changed it.
 static KNOWN: LazyLock<BTreeMap<&str, Vec<Known>>> = LazyLock::new(|| {
     let mut known: BTreeMap<&str, Vec<Known>> = BTreeMap::new();
     let lines = include_str!("parameters/known.txt").lines();
@@ -39,14 +39,14 @@ static KNOWN: LazyLock<BTreeMap<&str, Vec<Known>>> = LazyLock::new(|| {
     known
 });
 
-/// The names of all that an inventory may set, of every version.
+/// The names of all parameters that an inventory may set, of all versions.
 pub(in crate::inventory) fn names() -> impl Iterator<Item = &'static str> {
     let mut names = KNOWN.keys().copied().collect::<Vec<_>>();
     names.retain(|name| setter(name).is_none());
     names.into_iter()
 }
 
-/// Judges all parameters; what is right, by lowercase name.
+/// Checks all parameters; returns the valid ones by their lowercase names.
 pub(super) fn check(
     problems: &mut Problems,
     source: &Source<'_>,
@@ -88,7 +88,7 @@ pub(super) fn check(
     parameters
 }
 
-/// PostgreSQL does not start when it keeps all connections back.
+/// PostgreSQL does not start if all connections are reserved.
 fn no_connections_left(
     parameters: &BTreeMap<String, String>,
     places: &BTreeMap<String, Span>,
@@ -126,8 +126,8 @@ fn no_connections_left(
     })
 }
 
-/// The value as PostgreSQL is to read it: YAML's own booleans become `on` and `off`, anything else
-/// stays as it is written, digits and all.
+/// The value for PostgreSQL: YAML's booleans become `on` and `off`; anything else stays as written, with all
+/// digits.
 fn text(source: &Source<'_>, value: &Word) -> String {
     let written_plain = source.slice(&span_of(value)) == value.value;
     match value.value.as_str() {
@@ -154,7 +154,7 @@ fn not_a_name(name: &Word) -> Problem {
     .label("letters, digits and `_`, a letter first")
 }
 
-/// Parameters that pgherd or Patroni sets, and by what they are set.
+/// Parameters that pgherd or Patroni sets, and what sets them.
 const OURS: [(&str, &str); 19] = [
     ("cluster_name", "it is the inventory's `cluster`"),
     ("config_file", "Patroni keeps it in the data directory"),
@@ -207,7 +207,7 @@ const OURS: [(&str, &str); 19] = [
     ("wal_keep_segments", "PostgreSQL 13 made it `wal_keep_size`"),
 ];
 
-/// Why a parameter is not the inventory's to set, if it is not.
+/// Why the inventory must not set a parameter; `None` if it may.
 fn setter(lower: &str) -> Option<&'static str> {
     OURS.iter()
         .find(|(ours, _)| *ours == lower)
@@ -222,7 +222,7 @@ fn setter(lower: &str) -> Option<&'static str> {
         })
 }
 
-/// Refuses what others set.
+/// Refuses parameters that pgherd or Patroni sets.
 fn ours_to_set(lower: &str, name: &Word) -> Result<(), Problem> {
     match setter(lower) {
         None => Ok(()),
@@ -234,8 +234,8 @@ fn ours_to_set(lower: &str, name: &Word) -> Result<(), Problem> {
     }
 }
 
-/// `postgresql.conf` has no way to write a line break or a NUL into a value, and Patroni escapes
-/// nothing but quotes and backslashes. The other control characters have no use there.
+/// `postgresql.conf` cannot hold a line break or a NUL in a value, and Patroni escapes only quotes and
+/// backslashes. The other control characters are useless there.
 fn fits_the_file(text: &str, value: &Word) -> Result<(), Problem> {
     match text.chars().find(|c| c.is_control() && *c != '\t') {
         None => Ok(()),
@@ -254,8 +254,8 @@ fn fits_the_file(text: &str, value: &Word) -> Result<(), Problem> {
     }
 }
 
-/// The least values that Patroni accepts where it accepts less than PostgreSQL; below them it falls
-/// back to a default of its own (`ConfigHandler.CMDLINE_OPTIONS`).
+/// Patroni's minimum values, for parameters that Patroni limits more than PostgreSQL does. Below them, Patroni
+/// uses its own default (`ConfigHandler.CMDLINE_OPTIONS`).
 const PATRONIS_LEAST: [(&str, f64); 6] = [
     ("max_connections", 25.0),
     ("max_locks_per_transaction", 32.0),
@@ -272,7 +272,7 @@ fn fits_the_parameter(
     value: &Word,
     version: PgVersion,
 ) -> Result<(), Problem> {
-    // An extension's parameters are known to the extension alone.
+    // Only an extension knows its parameters.
     if lower.contains('.') {
         return Ok(());
     }
@@ -293,7 +293,7 @@ fn fits_the_parameter(
     if applicable.peek().is_none() {
         return Err(not_in_this_version(lower, name, entries, version));
     }
-    // One entry that takes the value is enough: with `distro`, the version is not known yet.
+    // It is enough if one entry accepts the value: with `distro`, the version is not known yet.
     let refusals: Option<Vec<String>> = applicable.map(|entry| entry.shape.refuse(text)).collect();
     let problem = |what: String| Problem::new(span_of(value), what);
     if let Some(reason) = refusals.and_then(|reasons| reasons.into_iter().next_back()) {

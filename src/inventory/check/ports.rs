@@ -30,14 +30,14 @@ pub(super) fn port(
     })
 }
 
-/// Who listens on a port, and where the inventory says so.
+/// What listens on a port, and where the inventory sets the port.
 struct Listener {
     port: u16,
     who: &'static str,
     written: Option<Span>,
 }
 
-/// Finds listeners of one host that want the same port.
+/// Finds services on the same host that use the same port.
 pub(super) fn check(problems: &mut Problems, document: &Document, inventory: &Inventory) {
     let listeners = listeners(document, inventory);
     let mut told: Vec<(usize, usize)> = Vec::new();
@@ -50,7 +50,7 @@ pub(super) fn check(problems: &mut Problems, document: &Document, inventory: &In
             .collect();
         for (place, (later, second)) in here.iter().enumerate() {
             for (earlier, first) in &here[..place] {
-                // The same two settings collide on every host that has both; once is enough.
+                // The same two settings collide on every host that has both; one message is enough.
                 if first.port == second.port && !told.contains(&(*earlier, *later)) {
                     told.push((*earlier, *later));
                     problems.add(collision(document, name, first, second));
@@ -105,7 +105,7 @@ fn collision(document: &Document, host: &HostName, first: &Listener, second: &Li
         "port {port} on host {host} is needed by both {} and {}",
         first.who, second.who
     );
-    // Mark what can be changed: the later of the two settings, else the host that has both roles.
+    // Marks a place that can be changed: the later of the two settings, or else the host with both roles.
     let mut marks = [&second.written, &first.written]
         .into_iter()
         .filter_map(Clone::clone);

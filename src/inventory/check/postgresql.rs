@@ -105,7 +105,7 @@ fn version(word: &Word) -> Result<PgVersion, Problem> {
     )))
 }
 
-/// PostgreSQL does not run as root, so the ports below 1024 are not its to take.
+/// PostgreSQL does not run as root, so it cannot use ports below 1024.
 fn port(problems: &mut Problems, written: Option<&Number>) -> u16 {
     let Limit { bounds, default } = limits::POSTGRESQL_PORT;
     match written {
@@ -130,12 +130,13 @@ fn port(problems: &mut Problems, written: Option<&Number>) -> u16 {
     }
 }
 
-/// Folders of the system, or of others, in or above which a database has no business.
+/// Folders of the system or of other programs. A data directory must not be one of them, nor inside or above
+/// one.
 pub(in crate::inventory) const SYSTEM: [&str; 14] = [
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin",
     "/sys", "/tmp", "/usr",
 ];
-/// Folders that hold other things too; a folder in them may be PostgreSQL's.
+/// Folders with mixed content; PostgreSQL may have a folder inside them.
 pub(in crate::inventory) const SHARED: [&str; 12] = [
     "/home",
     "/media",
@@ -150,7 +151,7 @@ pub(in crate::inventory) const SHARED: [&str; 12] = [
     "/var/log",
     "/var/spool",
 ];
-/// Folders that belong to what else pgherd puts on a host, or that are swept.
+/// Folders that belong to other parts of pgherd on a host, or whose files are deleted regularly.
 pub(in crate::inventory) const FOREIGN: [&str; 9] = [
     "/opt/patroni",
     "/var/cache/apt",
@@ -163,7 +164,7 @@ pub(in crate::inventory) const FOREIGN: [&str; 9] = [
     "/var/tmp",
 ];
 
-/// A folder that PostgreSQL can have to itself, written the one way it can be written.
+/// A folder for PostgreSQL alone, written in its canonical form.
 fn data_dir(word: &Word) -> Result<String, Problem> {
     let value = word.value.as_str();
     let under = |folders: &[&str]| {

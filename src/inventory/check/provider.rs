@@ -17,7 +17,7 @@ use super::{
     Problems, net, one_of,
 };
 
-/// Judges the section by its kind; nothing where the kind itself is unknown.
+/// Checks the section for its kind; returns nothing if the kind itself is unknown.
 pub(super) fn check(
     problems: &mut Problems,
     start: &Span,
@@ -162,7 +162,7 @@ fn subnets(problems: &mut Problems, section: &schema::Provider) -> Vec<String> {
         .collect()
 }
 
-/// What each host is to be: its own word, or the provider's, or the default.
+/// The settings of each host: its own, or the provider's, or the default.
 fn instances(
     problems: &mut Problems,
     section: &schema::Provider,
@@ -205,7 +205,7 @@ fn instances(
         .collect()
 }
 
-/// Hosts of another kind are what they are.
+/// For other kinds, there is nothing to set.
 fn refuse_instances(
     problems: &mut Problems,
     kind: ProviderKind,
@@ -235,7 +235,7 @@ fn iops(problems: &mut Problems, number: Option<&Number>) -> Option<u32> {
     bounded(problems, number?, "a number of IOPS of gp3", limits::IOPS)
 }
 
-/// More than EC2 gives a volume of that size; `key` is where that was said.
+/// More than EC2 allows for a volume of that size; `key` is where it was set.
 fn too_many_iops(own: &AwsHost, key: Option<&Number>) -> Option<Problem> {
     let least = own.iops?.div_ceil(limits::IOPS_PER_GB);
     (least > own.volume_gb).then_some(())?;
@@ -268,7 +268,7 @@ fn bounded(
     value
 }
 
-/// A text of a shape, if one is written.
+/// A text that must have a certain form, if it is set.
 fn shaped(problems: &mut Problems, word: Option<&Word>, shape: Shape) -> Option<String> {
     let word = word?;
     if shape.fits(&word.value) {
@@ -281,12 +281,12 @@ fn shaped(problems: &mut Problems, word: Option<&Word>, shape: Shape) -> Option<
     None
 }
 
-/// Tags within EC2's limits, none of them one that pgherd tells its own resources by.
+/// Tags within EC2's limits, and none that pgherd uses for its own resources.
 fn tags(
     problems: &mut Problems,
     written: Option<&Placed<IndexMap<Word, Word>>>,
 ) -> BTreeMap<String, String> {
-    /// EC2 takes fifty a resource; pgherd needs some for itself.
+    /// EC2 allows fifty tags for a resource, and pgherd needs some for itself.
     const MOST: usize = 40;
     let Some(written) = written else {
         return BTreeMap::new();

@@ -15,7 +15,7 @@ use super::{
     Problems, net,
 };
 
-/// Judges the address against the provider, the network and the hosts.
+/// Checks the address against the provider, the network and the hosts.
 pub(super) fn check(
     problems: &mut Problems,
     provider: &mut Provider,
@@ -26,7 +26,7 @@ pub(super) fn check(
     let Some(word) = &haproxy.vip else {
         return;
     };
-    // That it is no address is told already.
+    // An invalid address has been reported already.
     let Ok(vip) = net::host_address(word) else {
         return;
     };

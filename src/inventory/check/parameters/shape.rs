@@ -13,7 +13,7 @@ pub(super) struct Known {
 
 pub(super) enum Shape {
     Bool,
-    /// A boolean, or one of these.
+    /// A boolean, or one of these words.
     BoolOr(Vec<&'static str>),
     OneOf(Vec<&'static str>),
     Number(Number),
@@ -23,13 +23,13 @@ pub(super) enum Shape {
 pub(super) struct Number {
     least: f64,
     most: f64,
-    /// What a bare number counts, such as `8kB` or `ms`.
+    /// The unit of a number without a unit, such as `8kB` or `ms`.
     unit: Option<Unit>,
     /// The unit as PostgreSQL writes it.
     unit_name: &'static str,
 }
 
-/// What a unit measures, and how much of it: bytes or microseconds.
+/// The quantity of a unit, and its size in bytes or microseconds.
 #[derive(Clone, Copy, PartialEq)]
 enum Unit {
     Memory(f64),
@@ -37,7 +37,7 @@ enum Unit {
 }
 
 impl Known {
-    /// Reads `name first-last type range-or-values unit`; nothing for a comment.
+    /// Reads `name first-last type range-or-values unit`; `None` for a comment.
     pub(super) fn parse(line: &'static str) -> Option<(&'static str, Self)> {
         let mut words = line.splitn(4, ' ');
         let name = words.next()?;
@@ -59,7 +59,7 @@ impl Known {
 }
 
 impl Shape {
-    /// Why a value does not fit, if it does not.
+    /// Why a value is not allowed; `None` if it is.
     pub(super) fn refuse(&self, text: &str) -> Option<String> {
         let is = |word: &&str| text.eq_ignore_ascii_case(word);
         match self {
@@ -82,7 +82,7 @@ impl Shape {
         }
     }
 
-    /// A number with the parameter's unit behind it.
+    /// A number, followed by the parameter's unit.
     pub(super) fn with_unit(&self, value: f64) -> String {
         match self {
             Shape::Number(number) => format!("{value}{}", number.unit_name),
@@ -91,7 +91,7 @@ impl Shape {
     }
 }
 
-/// The spellings that PostgreSQL and Patroni both take.
+/// The spellings that both PostgreSQL and Patroni accept.
 fn is_bool(text: &str) -> bool {
     ["on", "off", "true", "false", "yes", "no", "1", "0"]
         .iter()
@@ -159,7 +159,7 @@ impl Unit {
     }
 }
 
-/// A number with an optional unit, in terms of the unit of that name (`8kB`, `ms`, or none).
+/// A number with an optional unit, converted to the unit of that name (`8kB`, `ms`, or none).
 pub(crate) fn in_terms_of(text: &str, unit_name: &str) -> Option<f64> {
     let base = match unit_name {
         "" => None,
@@ -179,7 +179,7 @@ fn value_in(text: &str, base: Option<Unit>) -> Option<f64> {
     }
 }
 
-/// A unit with a count before it, such as `8kB`.
+/// A unit after a factor, such as `8kB`.
 fn counted_unit(name: &str) -> Option<Unit> {
     let digits = name.find(|c: char| !c.is_ascii_digit())?;
     let count = if digits == 0 {
@@ -190,7 +190,7 @@ fn counted_unit(name: &str) -> Option<Unit> {
     Some(unit(&name[digits..])?.times(count))
 }
 
-/// PostgreSQL's units; upper and lower case are told apart.
+/// PostgreSQL's units; upper and lower case differ.
 fn unit(name: &str) -> Option<Unit> {
     const KB: f64 = 1024.0;
     Some(match name {
@@ -209,7 +209,7 @@ fn unit(name: &str) -> Option<Unit> {
     })
 }
 
-/// An amount of memory in KiB, as PostgreSQL reads it; `base` is the unit of a plain number, in KiB.
+/// An amount of memory in KiB, as PostgreSQL reads it. `base` is the unit of a number without one, in KiB.
 pub(crate) fn memory_in_kib(text: &str, base: u64) -> Option<u64> {
     let bytes = match split(text)? {
         (number, "") => number * base as f64 * 1024.0,
@@ -221,7 +221,7 @@ pub(crate) fn memory_in_kib(text: &str, base: u64) -> Option<u64> {
     (bytes >= 0.0).then_some(quantity::whole(bytes / 1024.0))
 }
 
-/// A number, and the unit behind it.
+/// A number and the unit after it.
 fn split(text: &str) -> Option<(f64, &str)> {
     let text = text.trim_matches([' ', '\t']);
     let unsigned = text.trim_start_matches(['+', '-']);
@@ -238,7 +238,7 @@ fn split(text: &str) -> Option<(f64, &str)> {
     }
     let plain = |c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-');
     let mut end = text.find(|c: char| !plain(c)).unwrap_or(text.len());
-    // An exponent, but not the `E` of some unit.
+    // An exponent, and not a unit that begins with `E`.
     if let Some(exponent) = text[end..].strip_prefix(['e', 'E']) {
         let digits = exponent.find(|c: char| !plain(c)).unwrap_or(exponent.len());
         if digits > 0 {

@@ -1,6 +1,16 @@
-# shellcheck disable=SC2086 # lists are split on purpose
+# shellcheck disable=SC2086,SC2154 # lists are split on purpose; `lock_…` are of locks.sh
 # Takes from this host all that only one host may have, so that an image can be made of it. What is pgherd's own
 # goes, but for packages and Patroni's venv.
+# apt's work of every day writes its logs when it ends. What goes on may end, and no more of it begins here; the timers
+# are back at the next boot.
+systemctl stop apt-daily.timer apt-daily-upgrade.timer 2>/dev/null || true
+while systemctl list-units --no-legend --state=active,activating apt-daily.service apt-daily-upgrade.service | grep -q .; do
+  if [ "$(date +%s)" -ge "$lock_deadline" ]; then
+    echo "apt's daily work has not ended within $lock_wait s" >&2
+    exit 1
+  fi
+  sleep 1
+done
 for unit in $UNITS; do
   # A package's start is what enables it; a host of one role must not run the others.
   systemctl disable --quiet --now "$unit.service" 2>/dev/null || true

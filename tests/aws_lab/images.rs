@@ -30,6 +30,19 @@ find /var/log -type f
 grep -rlsF "$NAME" /etc /home /root /var /opt
 true"#;
 
+/// apt's upgrades of the day begin while packages are installed, and go on beyond that, with a log of their own.
+const DAILY: [(&str, &str); 2] = [
+    (
+        "apt-daily-upgrade.timer",
+        "[Timer]\nOnBootSec=15s\nRandomizedDelaySec=0\n",
+    ),
+    (
+        "apt-daily-upgrade.service",
+        "[Service]\nExecStart=\nExecStart=/bin/sh -c 'for i in $(seq 75); do date; sleep 1; done \
+         >/var/log/unattended-upgrades/daily.log'\n",
+    ),
+];
+
 /// A host image by whose word it is Ubuntu 24.04, which is what pgherd expects of instances.
 struct Ubuntu(String);
 
@@ -44,6 +57,13 @@ impl Ubuntu {
         let container = container.trim();
         let to = format!("{container}:/usr/lib/os-release");
         docker(&["cp", &release.display().to_string(), &to]);
+        for (unit, text) in DAILY {
+            let folder = lab.dir.path().join(format!("{unit}.d"));
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("lab.conf"), text).unwrap();
+            let to = format!("{container}:/etc/systemd/system/");
+            docker(&["cp", &folder.display().to_string(), &to]);
+        }
         docker(&["commit", container, &name]);
         docker(&["rm", "-v", container]);
         Self(name)

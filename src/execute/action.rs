@@ -1,4 +1,4 @@
-//! Steps that talk to the cluster and need no shell on a host.
+//! Steps that talk to the cluster's services and need no shell on a host.
 
 use std::time::Duration;
 
@@ -20,23 +20,23 @@ use crate::{
     switchover::{self, Handover},
 };
 
-/// How long a member may take, once it has been woken, to run its loop.
+/// How long a member may take to run a loop after it was woken.
 const NOTICE: Duration = Duration::from_secs(5);
-/// How often a bootstrap must be seen not to be at work until it is taken for dead, and how far apart:
-/// from taking the lock to the start of `initdb` is a fraction of a second.
+/// A bootstrap counts as dead if this many looks in a row, this far apart, find it inactive. Between taking the
+/// lock and starting `initdb`, only a fraction of a second passes.
 const QUIET_LOOKS: usize = 4;
 const QUIET_PAUSE: Duration = Duration::from_millis(750);
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long Patroni may take to fill a store that has lost everything: a loop, and a connection that it
-/// has to find out to be dead.
+/// How long Patroni may take to fill a store that has lost everything: one loop, and the time to notice that a
+/// connection is dead.
 const REFILLING: Duration = Duration::from_secs(30);
 
-/// How often it looks who leads.
+/// How often to look which member leads.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The member that leads now, or does within `limit`: a run that was cut off may have left the members
-/// without a leader for the moment, and the next one comes at once.
+/// The member that leads now, or within `limit`. An interrupted run may have left the members without a leader,
+/// and the next run may start at once.
 pub(super) async fn leader(limit: Duration, context: &Context) -> Result<HostName> {
     let found = poll::until(limit, LOOK, || async {
         let survey = patroni::survey(&context.http, &context.cluster).await;
@@ -49,7 +49,7 @@ pub(super) async fn leader(limit: Duration, context: &Context) -> Result<HostNam
 
 pub(super) async fn patch_config(patch: &Value, step: &Step, context: &Context) -> Result<()> {
     let leader = leader(step.limit, context).await?;
-    // In a store that has just been made anew Patroni finds nothing to patch until its next loop.
+    // In a store that was just made anew, Patroni has nothing to patch before its next loop.
     let limit = step.limit.min(REFILLING);
     let patched = poll::until(limit, LOOK, || async {
         let patroni = Patroni::on(&context.http, &leader);
@@ -66,22 +66,22 @@ pub(super) async fn release_bootstrap(
     revision: &str,
     context: &Context,
 ) -> Result<()> {
-    // Whoever took the lock a moment ago may not have begun when the hosts were looked at: released
-    // under his hands, it would be taken by a second, and there would be two clusters.
+    // A member may have taken the lock after the hosts were observed, and may not have started its bootstrap
+    // yet. If its lock were released now, a second member would take it, and there would be two clusters.
     for _ in 0..QUIET_LOOKS {
         sleep(QUIET_PAUSE).await;
         if bootstrap_at_work(context).await? {
             return Ok(());
         }
     }
-    // If somebody has touched the lock since, a bootstrap is alive after all, and that is as good.
+    // If the lock has changed since, the bootstrap is alive, which is fine too.
     Etcd::on(&context.http, &step.host)
         .release_initialize(context.cluster.name(), revision)
         .await
         .map(|_| ())
 }
 
-/// Whether any member makes a database, copies one, or runs one.
+/// Whether any member creates a database, copies one, or runs one.
 async fn bootstrap_at_work(context: &Context) -> Result<bool> {
     let script = Script::probe(
         "grep -qsxE 'initdb|pg_basebackup|postgres' /proc/[0-9]*/comm && echo busy || echo quiet",
@@ -103,13 +103,13 @@ async fn bootstrap_at_work(context: &Context) -> Result<bool> {
     Ok(busy)
 }
 
-/// Has whichever etcd has a quorum remember another peer URL for the member on the step's host.
+/// Gives the member on the step's host another peer URL, through any etcd that has a quorum.
 pub(super) async fn update_etcd_member(
     step: &Step,
     peer_url: &str,
     context: &Context,
 ) -> Result<()> {
-    // Right after its start a member may not know its leader yet.
+    // Right after its start, a member may not know its leader yet.
     let updated = poll::until(step.limit, Duration::from_millis(300), || async {
         let mut last = Error::new(Code::EtcdUnreachable, "no etcd answers");
         for node in context.cluster.with_role(Role::Etcd) {
@@ -124,7 +124,7 @@ pub(super) async fn update_etcd_member(
     updated.await.map_err(|over| over.last)
 }
 
-/// Has the DCS forget where the member on the step's host was.
+/// Deletes the old addresses of the member on the step's host from the DCS.
 pub(super) async fn forget_member(step: &Step, context: &Context) -> Result<()> {
     let mut last = Error::new(Code::EtcdUnreachable, "no etcd answers");
     for node in context.cluster.with_role(Role::Etcd) {
@@ -156,10 +156,10 @@ async fn update_through(etcd: &Etcd<'_>, host: &HostName, peer_url: &str) -> Res
     etcd.update_member(&member.id, peer_url).await
 }
 
-/// Has every member run its loop now rather than within `loop_wait`.
+/// Makes every member run its loop now instead of within `loop_wait`.
 ///
-/// A patch of the configuration does that even when it changes nothing (Patroni 4.1.5,
-/// `api.py`, `do_PATCH_config`).
+/// A patch of the configuration does that even if it changes nothing (Patroni 4.1.5, `api.py`,
+/// `do_PATCH_config`).
 pub(super) async fn wake(context: &Context) {
     let patch = serde_json::json!({"loop_wait": context.cluster.inventory.patroni.loop_wait});
     let woken = context.cluster.with_role(Role::Postgres).map(|node| {
@@ -170,12 +170,12 @@ pub(super) async fn wake(context: &Context) {
                 .await
         }
     });
-    // One that cannot be woken wakes up by itself.
+    // A member that cannot be woken runs its loop later by itself.
     drop(futures_util::future::join_all(woken).await);
 }
 
-/// Has every member run `loops` loops now, and sees to it that it has: a loop reads the file first, then
-/// notes when it saw the DCS, and takes over what the DCS has at its end.
+/// Makes every member run `loops` loops now, and checks that it did. A loop reads the file first, then notes
+/// when it saw the DCS, and at its end takes over what the DCS has.
 ///
 /// A member that does not answer, or does not see the DCS, is not waited for.
 pub(super) async fn take_over(context: &Context, loops: usize) {
@@ -203,7 +203,7 @@ pub(super) async fn take_over(context: &Context, loops: usize) {
     }
 }
 
-/// Gives the leadership to the replica that is best, if the step's host has it.
+/// Gives the leadership to the best replica, if the step's host leads.
 pub(super) async fn hand_over(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
     let survey = patroni::survey(&context.http, &context.cluster).await;
     if patroni::leader_of(&survey).is_some_and(|leader| *leader != step.host) {
@@ -229,8 +229,8 @@ pub(super) async fn switch(
         .await
 }
 
-/// Makes the stop of a leader short that is about to come. A leader that is ill may make no checkpoint,
-/// so it is not waited for longer than `limit`.
+/// Shortens the coming stop of a leader by a checkpoint. A leader with problems may not complete it, so the
+/// wait is limited to `limit`.
 pub(super) async fn checkpoint(leader: &HostName, limit: Duration, context: &Context) {
     let remote = context.remote.as_ref();
     drop(switchover::checkpoint(leader, &context.cluster, remote, limit).await);

@@ -1,4 +1,4 @@
-//! Finds out why a step failed: the lines of the journal, from the host at fault.
+//! Finds out why a step failed, from the journals of the hosts at fault.
 
 use std::collections::BTreeSet;
 
@@ -57,8 +57,8 @@ fn hint(error: Error, step: &Step) -> Error {
     }
 }
 
-/// The hosts whose units may be at fault: the one that the error names, else the step's own; for what
-/// concerns the whole cluster every host with that unit.
+/// The hosts whose units may be at fault: the one that the error names, or else the step's own. If the step
+/// concerns the whole cluster, every host with that unit.
 fn concerned(
     step: &Step,
     unit: &str,
@@ -84,7 +84,7 @@ fn concerned(
             | Action::LeadElsewhere { .. }
             | Action::TakeOver
     );
-    // A replica that waits may wait for its leader.
+    // A waiting replica may be waiting for its leader.
     let whole = whole || matches!(step.action, Action::Await(Condition::Streaming));
     if let Some(role) = role.filter(|role| whole && role.keeps_database()) {
         let mut hosts = vec![step.host.clone()];
@@ -113,7 +113,7 @@ async fn read(hosts: &[HostName], unit: &str, context: &Context) -> Vec<(HostNam
     journals.into_iter().flatten().collect()
 }
 
-/// Those that say what is wrong; all, where none does.
+/// The journals that say what is wrong; all of them if none does.
 fn at_fault(journals: Vec<(HostName, Journal)>) -> Vec<(HostName, Journal)> {
     if journals.iter().all(|(_, journal)| journal.is_calm()) {
         return journals;

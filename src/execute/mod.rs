@@ -1,4 +1,4 @@
-//! Walks a plan: starts each step when the steps before it are done, on all hosts at once.
+//! Walks a plan: starts each step when the steps before it are done, on all hosts in parallel.
 
 // If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
@@ -36,24 +36,24 @@ mod walk;
 
 pub use walk::Walk;
 
-/// Everything that a step needs to be done.
+/// What the execution of a step needs.
 #[derive(Clone)]
 pub struct Context {
     pub cluster: Arc<Cluster>,
     pub remote: Arc<dyn Remote>,
     pub http: Http,
     pub events: Events,
-    /// What the members say of themselves, asked once for all that wait.
+    /// What the members say of themselves, asked once for all waiting steps.
     pub survey: SharedSurvey,
     /// Set when the user wants to stop.
     pub cancel: CancellationToken,
 }
 
-/// Does the whole plan, or as much of it as can be done.
+/// Executes the whole plan, or as much of it as possible.
 ///
-/// A step that fails takes with it what depends on it; everything else goes on, so that the next run
-/// has less to do and every host that failed is named. An interrupted walk starts nothing new and
-/// leaves at once; what runs on a host goes on to its end there, and the next run waits for it.
+/// If a step fails, the steps that depend on it are skipped. All others continue, so that the next run has less
+/// to do and all failed hosts are named. An interrupted walk starts nothing new and returns at once; steps
+/// already running on a host finish there, and the next run waits for them.
 pub async fn execute(plan: Plan, context: &Context) -> Result<()> {
     let walk = Walk::begin(context.cancel.clone());
     walk.add(plan, context);
@@ -154,7 +154,7 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
     }
 }
 
-/// Takes a line that a step says.
+/// Receives the lines that a step reports.
 type Say<'a> = &'a (dyn Fn(Stream, &str) + Send + Sync);
 
 fn output(context: &Context, id: StepId, step: &Step, host: &HostName, stream: Stream, line: &str) {
@@ -167,7 +167,7 @@ fn output(context: &Context, id: StepId, step: &Step, host: &HostName, stream: S
     });
 }
 
-/// Runs a script; once more if the connection broke, since every script can be repeated.
+/// Runs a script. Repeats it once if the connection broke, which is safe because every script can be repeated.
 async fn run(
     step: &Step,
     host: &HostName,
@@ -190,7 +190,7 @@ async fn run(
     }
 }
 
-/// The error of a script that ran and failed; lines that begin with `pgherd-hint:` become hints.
+/// The error of a script that ran and failed. Lines that begin with `pgherd-hint:` become hints.
 fn script_error(host: &HostName, output: &Output) -> Error {
     const HINT: &str = "pgherd-hint: ";
     let mut error = Error::new(Code::ScriptFailed, format!("exit code {}", output.code)).on(host);
@@ -219,7 +219,7 @@ fn tail(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// The latest line that a wait has said, so that it says each state once.
+/// The latest line that a wait reported, so that it reports each state once.
 #[derive(Default)]
 struct Latest(Mutex<String>);
 

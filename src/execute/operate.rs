@@ -15,15 +15,15 @@ use crate::{
     switchover::CHECKPOINT,
 };
 
-/// How often it looks.
+/// How often to look.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long a candidate may take to write down that it is to lead, before the others are woken to read it.
+/// How long a candidate may take to record that it will lead, before the others are woken to read it.
 const WAKING: Duration = Duration::from_millis(500);
-/// How long a failover waits for the checkpoint of a leader that answers: it may be ill.
+/// How long a failover waits for the checkpoint of a leader that answers: the leader may be unhealthy.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
 
-/// Has every member that answers know whether the cluster is paused. One that does not answer reads it from the DCS
-/// once it is back.
+/// Waits until all members that answer know whether the cluster is paused. A member that does not answer reads
+/// it from the DCS when it is back.
 pub(super) async fn set_pause(
     paused: bool,
     step: &Step,
@@ -43,7 +43,7 @@ pub(super) async fn set_pause(
                 continue;
             }
             behind.push(host.as_str());
-            // The same patch to each: it is written once, and each is woken by its own.
+            // The same patch goes to each member: the first one writes it, and each one wakes its member.
             match Patroni::on(&context.http, host)
                 .set_pause(&context.cluster, paused)
                 .await
@@ -74,7 +74,7 @@ pub(super) async fn set_pause(
     }
 }
 
-/// Returns once the member is at work on the copy, or has it already.
+/// Returns when the member is copying the data, or has copied it already.
 pub(super) async fn reinitialize(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
     let patroni = Patroni::on(&context.http, &step.host);
     let before = started(&patroni.status().await);
@@ -87,8 +87,8 @@ pub(super) async fn reinitialize(step: &Step, context: &Context, say: Say<'_>) -
     .await
 }
 
-/// Restarts PostgreSQL on the step's host, and returns once it runs again; one that has started after `since` has been
-/// restarted already.
+/// Restarts PostgreSQL on the step's host, and returns when it runs again. A PostgreSQL that started after
+/// `since` has been restarted already.
 pub(super) async fn restart(
     leads: bool,
     since: Option<&String>,
@@ -126,9 +126,9 @@ pub(super) async fn restart(
             patroni.restart_replica(&context.cluster).await
         };
         match asked {
-            // A shutdown may take longer than an answer is waited for; it goes on.
+            // A shutdown may take longer than the time limit for an answer. It continues anyway.
             Err(error) if error.code() == Code::ServiceTimedOut => Ok(Ok(())),
-            // Patroni does one thing after another.
+            // Patroni does one thing at a time.
             Err(error) if is_at_work(&error) => Err(error),
             answer => Ok(answer),
         }
@@ -140,27 +140,27 @@ pub(super) async fn restart(
     .await
 }
 
-/// Whether Patroni refuses since it does something else at the moment.
+/// Whether Patroni refuses because it is busy with something else.
 pub(super) fn is_at_work(error: &Error) -> bool {
     error.code() == Code::PatroniBusy
 }
 
-/// Makes the step's host the leader, and returns once it takes writes.
+/// Makes the step's host the leader, and returns when it accepts writes.
 pub(super) async fn fail_over(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
     let candidate = Patroni::on(&context.http, &step.host);
     let survey = patroni::survey(&context.http, &context.cluster).await;
     if let Some(leader) = patroni::leader_of(&survey).filter(|leader| **leader != step.host) {
-        // One that answers is stopped cleanly before another leads.
+        // A leader that answers is stopped cleanly before another member leads.
         action::checkpoint(leader, LAST_CHECKPOINT, context).await;
     }
-    // A leader that is there would notice in its next loop, and is woken for it.
+    // The present leader would notice it only in its next loop, so it is woken.
     let (asked, ()) = tokio::join!(candidate.failover(&context.cluster, &step.host), async {
         sleep(WAKING).await;
         action::wake(context).await;
     });
     match asked {
         Ok(()) => {}
-        // The leader's lock may have to end first, which takes up to `ttl`.
+        // The leader's lock may have to expire first, which takes up to `ttl`.
         Err(error) if is_under_way(&error) => {
             say(Stream::Stdout, &error.causes().join("; "));
         }
@@ -185,7 +185,7 @@ pub(super) async fn fail_over(step: &Step, context: &Context, say: Say<'_>) -> R
     })
 }
 
-/// Patroni's word for a failover of which it does not know the end yet.
+/// Patroni's message for a failover whose outcome it does not know yet.
 fn is_under_way(error: &Error) -> bool {
     matches!(
         error.code(),

@@ -1,15 +1,15 @@
-//! Restarts PostgreSQL where a parameter waits for it: replicas first, the leader last.
+//! Restarts PostgreSQL on members with a parameter that waits for it: replicas first, the leader last.
 //!
-//! The order is decided anew before each restart, from what the members say then.
+//! The order is decided again before each restart, from what the members say at that time.
 //!
-//! - Replicas go first, one at a time, each only once the one before it streams again. Then the leader
-//!   hands over to one of them, and comes back as a replica, which is a restart.
-//! - Five parameters bound what a standby can replay (`max_connections` and others). One that is
-//!   raised must be raised on standbys first. One that is lowered stays as it was on a standby until
-//!   its primary has restarted as a primary: there a hand-over would not help, so the leader restarts
-//!   in its place, and the replicas after it (PostgreSQL, "Administrator's overview" of hot standby;
-//!   Patroni 4.1.5, `postgresql/config.py`, `effective_configuration`).
-//! - Where there is nobody to hand over to, the leader restarts in its place too.
+//! - Replicas go first, one at a time; each one starts only after the one before streams again. Then the leader
+//!   hands over to one of them, and comes back as a replica, which is its restart.
+//! - Five parameters limit what a standby can replay (`max_connections` and others). If one is raised, it must
+//!   be raised on standbys first. If one is lowered, a standby keeps the old value until its primary has
+//!   restarted as a primary. A hand-over would not help then, so the leader restarts in place, and the replicas
+//!   after it (PostgreSQL, "Administrator's overview" of hot standby; Patroni 4.1.5, `postgresql/config.py`,
+//!   `effective_configuration`).
+//! - If there is no member to hand over to, the leader also restarts in place.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,11 +28,11 @@ use crate::{
     switchover::{CHECKPOINT, Handover},
 };
 
-/// How long a standby may take to become synchronous, or a leader to be there.
+/// How long to wait until a standby is synchronous, or a leader exists.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
-/// What a standby cannot have less of than its primary, with the value that Patroni passes on
-/// PostgreSQL's command line where nobody asks for another.
+/// The parameters of which a standby cannot have less than its primary, with Patroni's defaults for
+/// PostgreSQL's command line.
 const BOUND: [(&str, &str); 5] = [
     ("max_connections", "100"),
     ("max_locks_per_transaction", "64"),
@@ -46,13 +46,13 @@ const LOWERED: &str = "a parameter is lowered that its replicas cannot have less
 
 type Survey = BTreeMap<HostName, Result<Status>>;
 
-/// What comes next.
+/// The next action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Move {
-    /// Nobody waits for a restart.
+    /// No member waits for a restart.
     None,
     Restart(HostName),
-    /// The leader, although it takes writes.
+    /// The leader, although it accepts writes.
     InPlace {
         leader: HostName,
         why: &'static str,
@@ -61,18 +61,18 @@ enum Move {
         from: HostName,
         to: HostName,
     },
-    /// What is missing may come by itself.
+    /// The missing condition may become true by itself.
     Wait(&'static str),
     /// A restart did not help.
     Stuck(HostName),
 }
 
-/// Restarts PostgreSQL on every member where a parameter waits for it.
+/// Restarts PostgreSQL on every member with a parameter that waits for it.
 pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
     let mut done: BTreeMap<HostName, usize> = BTreeMap::new();
     let mut waited: Option<Instant> = None;
-    // A member says that it waits once its loop has read the config *and* compared it: after the
-    // second loop the first is over.
+    // A member reports that it waits only after its loop has read the config *and* compared it. When the second
+    // loop has run, the first one is complete.
     action::take_over(context, 2).await;
     let mut is_sure = false;
     loop {
@@ -83,9 +83,9 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
             &inventory.postgresql.dcs_parameters().collect(),
         );
         let mut next = next(&survey, &done, inventory.patroni.synchronous);
-        // A leader may have waited since long ago, for something else, while the replicas have not yet
-        // compared what is new: they would not be restarted before it.
-        // Or the leader has not compared yet, whose turn is first where a bound is lowered.
+        // Two cases need another loop. The leader may have been waiting for something else for a long time,
+        // while the replicas have not compared the new values yet: they would not be restarted before the
+        // leader. Or the leader, which must go first if a bound is lowered, has not compared yet.
         let is_doubtful = match &next {
             Move::InPlace { .. } | Move::HandOver { .. } => true,
             Move::Restart(host) => done.is_empty() && only_lowered(&survey, host) == Some(true),
@@ -170,7 +170,7 @@ fn waiting(survey: &Survey) -> Vec<&HostName> {
         .collect()
 }
 
-/// What to do next; `done` says how often each member has been restarted.
+/// What to do next. `done` says how often each member has been restarted.
 fn next(survey: &Survey, done: &BTreeMap<HostName, usize>, synchronous: bool) -> Move {
     let waiting = waiting(survey);
     if waiting.is_empty() {
@@ -183,11 +183,11 @@ fn next(survey: &Survey, done: &BTreeMap<HostName, usize>, synchronous: bool) ->
     let leader_waits = waiting.contains(&leader);
     for host in waiting.iter().filter(|host| **host != leader) {
         let helps = if leader_waits {
-            // One that has compared only a part so far gives no reason; its leader's is known.
+            // A member that has compared only some values so far gives no reason; its leader's reason is known.
             let lowered = only_lowered(survey, host).or(some_lowered(survey, leader));
             restarts(host) == 0 && lowered != Some(true)
         } else {
-            // Once more than before: its leader may have been the reason why it still waits.
+            // One more restart than before: the leader may have been the reason why it still waits.
             restarts(host) < 2
         };
         if helps {
@@ -200,8 +200,8 @@ fn next(survey: &Survey, done: &BTreeMap<HostName, usize>, synchronous: bool) ->
     if restarts(leader) > 0 {
         return Move::Stuck(leader.clone());
     }
-    // Without reasons (before Patroni 3.3): a replica that waits although it has been restarted keeps
-    // a value that its leader has.
+    // Without reasons (before Patroni 3.3): a replica that still waits after a restart keeps a value of its
+    // leader.
     let held_back = || {
         waiting
             .iter()
@@ -242,7 +242,7 @@ fn next(survey: &Survey, done: &BTreeMap<HostName, usize>, synchronous: bool) ->
     }
 }
 
-/// The replicas that have kept what their leader had, and need another start once it has less.
+/// The replicas that kept the leader's old bounds. They need another restart when the leader has lower ones.
 fn owed(
     survey: &Survey,
     leader: &HostName,
@@ -262,13 +262,13 @@ fn told<'a>(survey: &'a Survey, host: &HostName) -> Option<&'a Status> {
     survey.get(host).and_then(|status| status.as_ref().ok())
 }
 
-/// Whether a member waits for nothing but bounds that are lowered; `None` where it gives no reason.
+/// Whether a member waits only for bounds that are lowered; `None` if it gives no reason.
 fn only_lowered(survey: &Survey, host: &HostName) -> Option<bool> {
     let reasons = &told(survey, host)?.pending_restart_reason;
     (!reasons.is_empty()).then(|| reasons.iter().all(|(name, change)| lowers(name, change)))
 }
 
-/// Whether a bound is among those that are lowered.
+/// Whether a bound is one of those that are lowered.
 fn some_lowered(survey: &Survey, host: &HostName) -> Option<bool> {
     let reasons = &told(survey, host)?.pending_restart_reason;
     (!reasons.is_empty()).then(|| reasons.iter().any(|(name, change)| lowers(name, change)))
@@ -278,8 +278,8 @@ fn number(change: &Value, key: &str) -> Option<f64> {
     liberal::as_text(&change[key])?.trim().parse().ok()
 }
 
-/// Takes away reasons to wait that a restart does not bring about: `ALTER SYSTEM` has a bound, and
-/// Patroni passes another on the command line, which wins. `wanted` is what Patroni was told.
+/// Drops reasons to wait that a restart does not resolve: `ALTER SYSTEM` sets a bound, but Patroni passes
+/// another value on the command line, which wins. `wanted` is Patroni's value.
 fn drop_overruled(survey: &mut Survey, wanted: &BTreeMap<&str, &str>) {
     for status in survey
         .values_mut()
@@ -318,7 +318,7 @@ async fn restart(member: &HostName, step: &Step, context: &Context) -> Result<()
     let patroni = Patroni::on(&context.http, member);
     let before = patroni.status().await.ok();
     let before = before.and_then(|status| status.postmaster_start_time);
-    // Patroni does one thing after another.
+    // Patroni does one thing at a time.
     let asked = poll::until(step.limit, PAUSE, || async {
         match patroni.restart(&context.cluster).await {
             Err(error) if operate::is_at_work(&error) => Err(error),
@@ -327,7 +327,7 @@ async fn restart(member: &HostName, step: &Step, context: &Context) -> Result<()
     });
     match asked.await.unwrap_or_else(|over| Err(over.last)) {
         Ok(()) => comes_back(member, None, step, context).await,
-        // A stop or a start may take longer than an answer is waited for; it goes on.
+        // A stop or a start may take longer than the time limit for an answer. It continues anyway.
         Err(error) if error.code() == Code::ServiceTimedOut => {
             comes_back(member, before.as_ref(), step, context).await
         }
@@ -335,8 +335,8 @@ async fn restart(member: &HostName, step: &Step, context: &Context) -> Result<()
     }
 }
 
-/// Waits until a member leads, or the leader streams to it; where `since` is known, only once its
-/// PostgreSQL has started after that.
+/// Waits until a member leads, or streams from the leader. With `since`, its PostgreSQL must also have started
+/// after that.
 async fn comes_back(
     member: &HostName,
     since: Option<&String>,
@@ -369,10 +369,10 @@ async fn comes_back(
     })
 }
 
-/// Waits until every replica has replayed what its leader has written at its start: until then it
-/// would keep the bounds that its leader had before.
+/// Waits until every replica has replayed what its leader wrote at its start. Before that, a replica would keep
+/// the leader's old bounds.
 ///
-/// One that does not come so far is told of by its own restart.
+/// If a replica does not get there, its own restart reports it.
 async fn caught_up(leader: &HostName, step: &Step, context: &Context) {
     let begin = Instant::now();
     let mut goal = None;

@@ -1,4 +1,4 @@
-//! Whether a host on which a step failed is out of disk space, which explains most other failures.
+//! Finds out whether a host on which a step failed has no disk space left, which explains most other failures.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,8 +12,8 @@ use crate::{
     remote::{Remote, Script, quote},
 };
 
-/// With less than this free (in KiB) a filesystem is as good as full: what failed may have given a
-/// little of it back.
+/// With less free space than this (in KiB), a filesystem counts as full: the failed step may have freed a
+/// little.
 const FULL: u64 = 64 * 1024;
 /// How long the look may take.
 const LOOK: Duration = Duration::from_secs(8);
@@ -70,7 +70,7 @@ fn script(cluster: &Cluster) -> Script {
     ))
 }
 
-/// Of a line of `df`: the filesystem, and what it lacks.
+/// From a line of `df`: the filesystem, and what it lacks.
 fn full(line: &str) -> Option<(String, String)> {
     let mut fields = line.split_whitespace();
     let mut number = || fields.next()?.parse::<u64>().ok();

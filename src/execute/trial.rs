@@ -56,8 +56,8 @@ fn refusal(said: &str, code: i32) -> Error {
         .hint(hint)
 }
 
-/// The lines that say what is wrong: PostgreSQL names the parameter in a `LOG` line before a `FATAL`
-/// one that only says that there are mistakes.
+/// The lines that say what is wrong. PostgreSQL names the parameter in a `LOG` line, before a `FATAL` line that
+/// only says that there are mistakes.
 fn reasons(said: &str) -> Vec<String> {
     const TELLING: [&str; 7] = [
         "invalid value for parameter",
@@ -92,7 +92,7 @@ fn reasons(said: &str) -> Vec<String> {
             reasons.push(line);
         }
     }
-    // That of the stand-in says nothing more once the reason is named.
+    // Once the reason is known, the error of the trial server adds nothing.
     if reasons.len() > 1 {
         reasons.retain(|line| !line.contains("contains errors"));
     }

@@ -1,4 +1,4 @@
-//! Waits until the cluster is in a certain state, and says meanwhile what it is doing.
+//! Waits until the cluster is in a certain state, and reports the state meanwhile.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::{
     },
 };
 
-/// How often it looks.
+/// How often to look.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often it looks whether the unit keeps dying.
+/// How often to check whether the unit keeps crashing.
 const UNIT_PAUSE: Duration = Duration::from_secs(4);
-/// A unit that systemd has started again this often will not come up.
+/// A unit that systemd has restarted this often will not recover.
 const RESTARTS: u32 = 4;
-/// How long a replica may do nothing that looks like progress.
+/// How long a replica may make no visible progress.
 const STALLED: Duration = Duration::from_secs(180);
 
 pub(super) async fn wait(
@@ -76,7 +76,7 @@ pub(super) async fn wait(
     }
 }
 
-/// An error if the step's unit has died so often that waiting on is pointless.
+/// An error if the step's unit has crashed so often that waiting is pointless.
 pub(super) async fn dying(step: &Step, context: &Context) -> Result<()> {
     let Some(unit) = step.units.first() else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Which step's turn it is, in a walk to which steps may be added while it goes on.
+//! The order of steps in a walk, to which more steps may be added while it is running.
 
 use std::sync::Arc;
 
@@ -16,17 +16,17 @@ use crate::{
     quantity::count,
 };
 
-/// A walk under way, to which plans are added.
+/// A running walk, to which plans are added.
 ///
-/// Whoever begins one also ends it: until then it waits for more.
+/// The code that begins a walk must end it: until then the walk waits for more.
 pub struct Walk {
     more: UnboundedSender<(Arc<Plan>, Context)>,
-    /// One task, which ends where this is dropped.
+    /// The task of the walk. It is aborted when this is dropped.
     walking: JoinSet<Result<()>>,
 }
 
 impl Walk {
-    /// Begins with nothing to do. `cancel` is that of every plan that will be added.
+    /// Begins without any steps. All plans that are added later have the same `cancel`.
     pub fn begin(cancel: CancellationToken) -> Self {
         let (more, added) = mpsc::unbounded_channel();
         let mut walking = JoinSet::new();
@@ -36,15 +36,14 @@ impl Walk {
 
     /// Adds a plan.
     ///
-    /// A step of it that an earlier plan has as well is not done again: what the new plan has after it
-    /// waits for the one that is there. Where a step of the same name is to do something else now, it
-    /// waits for the one that is there, too.
+    /// A step that an earlier plan also has is not repeated: later steps of the new plan wait for the earlier
+    /// one. If a step of the same name now does something else, it also waits for the earlier one.
     pub fn add(&self, plan: Plan, context: &Context) {
-        // Nobody listens only after a panic, which the end of the walk tells of.
+        // Nobody listens only after a panic, which the end of the walk reports.
         let _ = self.more.send((Arc::new(plan), context.clone()));
     }
 
-    /// Waits until everything that can be done is done.
+    /// Waits until everything possible is done.
     pub async fn end(self) -> Result<()> {
         let Self { more, mut walking } = self;
         drop(more);
@@ -57,7 +56,7 @@ impl Walk {
     }
 }
 
-/// Does all plans that are `added`, or as much of them as can be done.
+/// Executes all plans that are `added`, or as much of them as possible.
 async fn walk(
     mut added: UnboundedReceiver<(Arc<Plan>, Context)>,
     cancel: CancellationToken,
@@ -84,7 +83,7 @@ async fn walk(
             },
             Some(ended) = steps.running.join_next() => match ended {
                 Ok((step, result)) => steps.ended(step, result),
-                // Aborted, which only an interruption does; a panic is a bug and goes on being one.
+                // The task was aborted, which only an interruption does. A panic is a bug and must propagate.
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => {}
             },
@@ -118,10 +117,10 @@ enum State {
 /// A step of one of the plans.
 struct Entry {
     plan: Arc<Plan>,
-    /// Its place in that plan.
+    /// Its index in that plan.
     index: usize,
     context: Context,
-    /// Places in the walk.
+    /// Indices in the walk.
     after: Vec<StepId>,
     state: State,
 }
@@ -132,7 +131,7 @@ impl Entry {
     }
 }
 
-/// The steps of all plans; a step's place among them is its number in events.
+/// The steps of all plans. A step's index here is its number in events.
 #[derive(Default)]
 struct Steps {
     entries: Vec<Entry>,
@@ -204,7 +203,7 @@ impl Steps {
         }
     }
 
-    /// Tells of the steps that did not come to their end.
+    /// Reports the steps that did not end.
     fn cancel_rest(&self) {
         for (id, entry) in self.entries.iter().enumerate() {
             if matches!(entry.state, State::Waiting | State::Running) {

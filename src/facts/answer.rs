@@ -10,10 +10,10 @@ use crate::{
     secret::Secret,
 };
 
-/// Facts that may hold secrets: what is said of an answer leaves them out.
+/// Facts that may hold secrets: errors about an answer leave them out.
 const SECRETS: [&str; 4] = ["role\t", "file\t", "contents\t", "patroni-config\t"];
 
-/// Reads what the probe's script printed.
+/// Reads the output of the probe script.
 pub fn parse(text: &str) -> Result<Facts> {
     let mut facts = Facts::default();
     let mut unit = (String::new(), UnitFact::default());
@@ -52,7 +52,7 @@ pub fn parse(text: &str) -> Result<Facts> {
     }
 }
 
-/// Files of which the host has said how long each is, before it says in one go what is in them.
+/// Files with their lengths. The host prints all lengths first, and then all contents together.
 #[derive(Default)]
 struct Lengths(Vec<(String, FileFact, Option<usize>)>);
 
@@ -99,7 +99,7 @@ fn file_fact(owner: &str, group: &str, mode: &str) -> FileFact {
 }
 
 impl Facts {
-    /// Reads a line. What nobody knows is a newer probe's.
+    /// Reads a line. An unknown line is from a newer probe.
     fn read(&mut self, fields: &[&str]) {
         let _ = self.belongings.read(fields)
             || self.read_host(fields)
@@ -108,7 +108,7 @@ impl Facts {
             || self.needs.read(fields);
     }
 
-    /// What the host is and what runs on it.
+    /// What the host is, and what runs on it.
     fn read_host(&mut self, fields: &[&str]) -> bool {
         match fields {
             ["os", id, version, codename, pretty] => {
@@ -155,7 +155,7 @@ impl Facts {
         true
     }
 
-    /// What lies in the data directories, whether or not anything runs.
+    /// The content of the data directories, whether or not a server runs.
     fn read_data(&mut self, fields: &[&str]) -> bool {
         match fields {
             ["data", owner, entries, version] => {
@@ -292,7 +292,7 @@ fn read_unit(unit: &mut (String, UnitFact), key: &str, value: &str) {
     }
 }
 
-/// Who has a host's lease, by what the script printed that asks for nothing else.
+/// The holder of a host's lease, from the output of the script that asks for nothing else.
 pub(crate) fn leased(text: &str) -> Option<Tenant> {
     let line = text.lines().find_map(|line| line.strip_prefix("lease\t"));
     let (silent, holder) = line?.split_once('\t')?;
@@ -302,7 +302,7 @@ pub(crate) fn leased(text: &str) -> Option<Tenant> {
 fn tenant(silent: &str, holder: &str) -> Option<Tenant> {
     Holder::parse(&decode(holder)).map(|holder| Tenant {
         holder,
-        // A clock that was put back may say that it was in the future.
+        // If a clock was set back, the sign of life may be in the future.
         silent: silent.parse().unwrap_or_default(),
     })
 }
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(content("/etc/two"), "\nc\n");
         assert_eq!(facts.files["/etc/two"].mode, 0o640);
         assert_eq!(facts.files["/etc/two"].owner, "postgres");
-        // A file that changed while it was read would be another's text.
+        // A file that changed while it was read would have part of another file's text.
         for torn in ["a\nb\n\nc", "a\nb\n\nc\n\n"] {
             assert!(said(torn).is_err(), "{torn:?}");
         }
@@ -372,7 +372,7 @@ mod tests {
         let data = facts.data.as_ref().expect("a data directory");
         assert!(data.never_started && data.checkpoint.as_deref() == Some("Thu Nov 26"));
         assert_eq!(facts.in_recovery, Some(false));
-        // How the system is, is another fact than which it is.
+        // The state of the system is another fact than its identity.
         assert_eq!(facts.system.as_deref(), Some("a boot, a namespace"));
         assert!(data.has_run && facts.data_outside.contains("/ssd"));
         assert_eq!(facts.patroni_data_dir.as_deref(), Some("/srv/old"));
@@ -401,7 +401,7 @@ mod tests {
         );
     }
 
-    /// Whatever a host says in one of its lines, the others are read.
+    /// Whatever a host prints in one line, the other lines are read.
     #[test]
     fn one_line_that_makes_no_sense_costs_nothing_else() {
         let lines: Vec<&str> = WHOLE.lines().collect();

@@ -1,13 +1,13 @@
-//! What pgherd made on a host, and what exists there that it would replace.
+//! What pgherd made on a host, and what is there that it would replace.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const PROBE: &str = include_str!("belongings.sh");
 
-/// The version of the manifest that this pgherd writes and reads.
+/// The version of the manifest that this pgherd reads and writes.
 pub const MANIFEST_VERSION: u32 = 1;
 
-/// What something at a path is.
+/// The kind of thing at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thing {
     File,
@@ -17,28 +17,28 @@ pub enum Thing {
     Special,
 }
 
-/// `/var/lib/pgherd/manifest`: what pgherd has made on this host or put in another's place.
+/// `/var/lib/pgherd/manifest`: what pgherd made or replaced on this host.
 ///
-/// It is written before anything is taken, by the same script, so that a run that was cut off knows
-/// what is its own.
+/// The manifest is written before anything is taken, by the same script. So an interrupted run knows what is
+/// its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
     pub version: u32,
-    /// The id of the cluster that it was made for.
+    /// The id of the cluster that it belongs to.
     pub cluster: String,
-    /// Files that are pgherd's, whether they have been written yet or not.
+    /// pgherd's files, written already or not.
     pub files: BTreeSet<String>,
-    /// Files that were there, that serve pgherd as they are, and that stay somebody's.
+    /// Files that existed and serve pgherd unchanged. They are not pgherd's, and stay.
     pub left: BTreeSet<String>,
-    /// Folders that were not there; deeper ones may come later.
+    /// Folders that did not exist; folders inside them may come later.
     pub folders: BTreeSet<String>,
-    /// Trees that pgherd made as a whole, `/opt/patroni` say.
+    /// Folders that pgherd made as a whole, such as `/opt/patroni`.
     pub trees: BTreeSet<String>,
-    /// What `systemctl` said of a unit before pgherd touched it: whether it was enabled and active.
+    /// What `systemctl` said of a unit before pgherd changed it: whether it was enabled and active.
     pub units: BTreeMap<String, (String, String)>,
 }
 
-/// A folder that pgherd would make and that is there.
+/// A folder that exists and that pgherd would make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     pub thing: Thing,
@@ -61,23 +61,23 @@ pub struct Belongings {
     pub manifest: Option<Manifest>,
     /// What is at the paths of pgherd's files.
     pub there: BTreeMap<String, Thing>,
-    /// Files of which a copy is kept from before pgherd took their place.
+    /// Files with a copy from before pgherd replaced them.
     pub kept: BTreeSet<String>,
-    /// Files that are as their package came with them.
+    /// Files that are unchanged since their package installed them.
     pub defaults: BTreeSet<String>,
-    /// Folders that pgherd would make, by what they are for.
+    /// The folders that pgherd would make, by their purpose.
     pub holds: BTreeMap<String, Holding>,
     /// A unit's own file and its drop-ins.
     pub unit_files: BTreeMap<String, Vec<String>>,
     pub clusters: Vec<OwnCluster>,
-    /// Packages that are held back, of those that pgherd needs, and whether they are installed.
+    /// The held packages among those that pgherd needs, and whether they are installed.
     pub held: BTreeMap<String, bool>,
-    /// A run was cut off before it took away its `policy-rc.d`, or gave back somebody's.
+    /// A run was interrupted before it removed its `policy-rc.d`, or restored the one that was there.
     pub policy_left: bool,
 }
 
 impl Belongings {
-    /// Reads one line of the probe; says whether it was for this.
+    /// Reads one line of the probe; returns whether the line was for this.
     pub(super) fn read(&mut self, fields: &[&str]) -> bool {
         match fields {
             ["manifest", rest @ ..] => self.manifest.get_or_insert_default().read(rest),
@@ -153,19 +153,19 @@ fn thing(kind: &str) -> Thing {
     }
 }
 
-/// The packages that came with pgherd, as `down` is to treat them.
+/// The packages that pgherd installed, as `down` will treat them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removal {
-    /// Nobody else needs them.
+    /// Nothing else needs them.
     pub go: Vec<String>,
-    /// They stay, by the reason for it.
+    /// They stay, for this reason.
     pub stay: BTreeMap<String, Vec<String>>,
-    /// Why nobody can say what others need.
+    /// Why it is unknown what others need.
     pub trouble: Option<String>,
 }
 
 impl Removal {
-    /// Reads what the script of `plan::weigh_packages` printed.
+    /// Reads the output of `plan::weigh_packages`.
     pub fn parse(text: &str) -> Self {
         let mut removal = Self::default();
         for line in text.lines() {

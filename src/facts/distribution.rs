@@ -3,7 +3,7 @@
 use super::Facts;
 use crate::inventory::{Inventory, Provider};
 
-/// An operating system, by the fields of its `/etc/os-release`, and what it runs on.
+/// An operating system, by the fields of its `/etc/os-release`, and the architecture.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Os {
     /// `debian`, `ubuntu`, …
@@ -12,7 +12,7 @@ pub struct Os {
     pub version: String,
     pub codename: String,
     pub pretty: String,
-    /// As `uname -m` says it: `x86_64`, `aarch64`; empty where it is not known.
+    /// As `uname -m` prints it: `x86_64`, `aarch64`; empty if it is unknown.
     pub arch: String,
 }
 
@@ -27,13 +27,13 @@ impl Os {
         }
     }
 
-    /// This machine's own; the Docker provider makes its hosts like it.
+    /// This machine's own; the Docker provider makes its hosts the same.
     pub fn here() -> Self {
         let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         Self::from_release(&text)
     }
 
-    /// What the hosts of an inventory will run before they exist.
+    /// What the hosts of an inventory will run, before they exist.
     pub fn expected(inventory: &Inventory) -> Self {
         match &inventory.provider {
             Provider::Docker(settings) if settings.image.is_none() || settings.is_prepared() => {
@@ -43,8 +43,8 @@ impl Os {
         }
     }
 
-    /// What a host of the inventory runs that is not there or cannot be read: the same as those that were
-    /// read, since the hosts of a cluster come from one image, or are at least of one distribution.
+    /// What a host runs that does not exist or cannot be read. It is assumed to be the same as on the other
+    /// hosts, because the hosts of a cluster come from one image, or at least have the same distribution.
     pub fn beside<'a>(inventory: &Inventory, seen: impl IntoIterator<Item = &'a Facts>) -> Self {
         let other = seen.into_iter().next();
         other.map_or_else(|| Self::expected(inventory), |facts| facts.os.clone())
@@ -69,8 +69,8 @@ impl Os {
 
     /// The major version of PostgreSQL in the distribution's own package sources.
     ///
-    /// Source: the distributions' package lists; `None` for one that is not known here, where the
-    /// inventory must name a version.
+    /// Source: the distributions' package lists. `None` for an unknown distribution; then the inventory must
+    /// name a version.
     pub fn postgresql(&self) -> Option<u16> {
         match (self.id.as_str(), self.version.as_str()) {
             ("debian", "11") => Some(13),
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(os.postgresql(), Some(15));
     }
 
-    /// Otherwise a host that is down would have another PostgreSQL than the others, which is refused.
+    /// Otherwise, a host that is down would count as one with another version of PostgreSQL, which is refused.
     #[test]
     fn a_host_that_is_not_seen_is_taken_to_be_as_the_others() {
         let text = "cluster: pg\nprovider: { kind: docker, image: some-image }\nhosts:\n  \

@@ -1,12 +1,13 @@
-//! Reads from the beginning of etcd's log which member of which store it is.
+//! Reads from the beginning of etcd's log to which store and which member it belongs.
 //!
-//! Source: etcd's `server/storage/wal` (`wal.go`, `encoder.go`), the same in 3.4 to 3.6: every file of the log
-//! begins with a record of a checksum and one of metadata. A record has its length before it in eight bytes, of
-//! which the highest tells how it is padded, and is a protocol buffer: its type, its checksum, its data.
+//! Source: etcd's `server/storage/wal` (`wal.go`, `encoder.go`), which is the same in 3.4 to 3.6. Every file of
+//! the log begins with a record of a checksum and one of metadata. Before a record stand eight bytes with its
+//! length, the highest of which says how it is padded. A record is a protocol buffer: its type, its checksum,
+//! its data.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-/// A member of a store, as decimal numbers, which is how etcd's gateway writes them.
+/// A member of a store, in decimal numbers, as etcd's gateway writes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdIdentity {
     pub cluster_id: String,
@@ -16,7 +17,7 @@ pub struct EtcdIdentity {
 /// The record's type.
 const METADATA: u64 = 1;
 
-/// The identity in the first bytes of a file of the log, in base64; `None` where they are not what etcd writes.
+/// The identity in the first bytes of a file of the log, in base64; `None` if they are not in etcd's format.
 pub(super) fn identity(text: &str) -> Option<EtcdIdentity> {
     let bytes = BASE64_STANDARD.decode(text).ok()?;
     let mut rest = &bytes[..];
@@ -57,7 +58,7 @@ enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The fields of a protocol buffer that has numbers and bytes alone.
+/// The fields of a protocol buffer that has only numbers and bytes.
 fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, Value<'_>)>> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
@@ -142,7 +143,7 @@ mod tests {
         let read = identity(&BASE64_STANDARD.encode(&log)).unwrap();
         assert_eq!(read.member_id, "9372538179322589801");
         assert_eq!(read.cluster_id, "14841639068965178418");
-        // Whatever is cut off or altered is not guessed at, and stops nobody.
+        // From a log that is cut off or damaged, nothing is guessed, and it is no error.
         for end in 0..30 {
             assert_eq!(identity(&BASE64_STANDARD.encode(&log[..end])), None);
         }

@@ -1,10 +1,10 @@
-//! Which ports of other hosts a host can reach.
+//! Finds out which ports of other hosts a host can reach.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use crate::remote::Script;
 
-/// The script that tries all `ports` at all `addresses` at once, for no longer than a few seconds.
+/// The script that tries all `ports` at all `addresses` in parallel, for a few seconds at most.
 pub(crate) fn knock(addresses: impl Iterator<Item = Ipv4Addr>, ports: &[u16]) -> Script {
     let mut script = Script::probe("");
     for address in addresses.collect::<BTreeSet<_>>() {
@@ -17,7 +17,7 @@ pub(crate) fn knock(addresses: impl Iterator<Item = Ipv4Addr>, ports: &[u16]) ->
     script.line("wait")
 }
 
-/// Those that its output names.
+/// The open ports, from its output.
 pub(crate) fn answering(text: &str) -> Vec<(Ipv4Addr, u16)> {
     let open = text.lines().filter_map(|line| {
         let (address, port) = line.strip_prefix("answers\t")?.split_once('\t')?;

@@ -2,22 +2,22 @@
 
 use crate::remote::Script;
 
-/// The unit, without `.service`, that keeps everybody but root from the metadata service.
+/// The unit, without `.service`, that blocks all users but root from the metadata service.
 pub const UNIT: &str = "pgherd-metadata-guard";
 
-/// Asks for the rule of that unit. `ip` says who made a rule only when it is asked for details.
+/// Asks for the rule of that unit. `ip` shows who made a rule only with `-d`.
 const SCRIPT: &str = "\
     case $(ip -d rule 2>/dev/null) in\n\
     *'to 169.254.169.254 uidrange 1-4294967294 prohibit proto kernel'*) fact metadata_guard holds ;;\n\
     *'to 169.254.169.254 uidrange 1-4294967294 prohibit'*) fact metadata_guard fragile ;;\n\
     esac";
 
-/// Whether a rule keeps everybody but root from the metadata service.
+/// Whether a rule blocks all users but root from the metadata service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MetadataGuard {
     #[default]
     Absent,
-    /// networkd takes it away when it configures a link anew.
+    /// networkd removes the rule when it configures a link again.
     Fragile,
     Holds,
 }

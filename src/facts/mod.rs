@@ -1,6 +1,6 @@
 //! The facts of a host, read in one round trip.
 //!
-//! [`probe`] makes the script, [`parse`] reads its answer; nothing else here does anything.
+//! [`probe`] makes the script, [`parse`] reads its answer. This module does nothing else.
 
 // If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
@@ -39,12 +39,12 @@ pub use metadata::{MetadataGuard, UNIT as METADATA_GUARD};
 pub use needs::{Folder, Memory, Needs, Source, Space};
 pub(crate) use needs::{dialled_ports, own_folders};
 
-/// Where a member notes whose sessions are still to be ended, a name a line, in base64.
+/// The file in which a member notes whose sessions must still be ended: one name a line, in base64.
 pub const OLD_SESSIONS: &str = "/run/pgherd/old-sessions";
 
 const PROBE: &str = include_str!("probe.sh");
 const LEASE: &str = include_str!("lease.sh");
-/// `never_started DIR`, a function of the shell.
+/// A shell function: `never_started DIR`.
 pub(crate) const NEVER_STARTED: &str = include_str!("never_started.sh");
 
 never_shown!(FileFact, DbRole, Facts);
@@ -55,7 +55,7 @@ pub struct FileFact {
     pub owner: String,
     pub group: String,
     pub mode: u32,
-    /// Not UTF-8: replaced by the replacement character, which no rendered file holds.
+    /// Text that is not UTF-8 contains the replacement character, which no rendered file has.
     pub content: Content,
 }
 
@@ -88,41 +88,42 @@ pub struct DataFact {
     pub entries: usize,
     /// The content of `PG_VERSION`.
     pub version: Option<u16>,
-    /// From `pg_control`; `None` also where no package is installed that could read it.
+    /// From `pg_control`; also `None` if no installed package can read it.
     pub system_id: Option<String>,
-    /// Whether there is a `pg_control`, which `initdb` writes early and a copy of a leader last.
+    /// Whether there is a `pg_control`. `initdb` writes it early, and a copy of a leader last.
     pub control: bool,
-    /// How many databases there are; `initdb` makes three.
+    /// The number of databases; `initdb` makes three.
     pub bases: usize,
-    /// A server has run on it: it leaves `postmaster.opts`, which no copy brings along.
+    /// A server has run on it. A server leaves `postmaster.opts`, which no copy contains.
     pub has_run: bool,
-    /// `initdb` made it, and no server ever came up on it, so that nothing was ever committed.
+    /// `initdb` made it, and no server ever came up on it, so nothing was ever committed.
     pub never_started: bool,
-    /// When its last checkpoint was, in PostgreSQL's words.
+    /// The time of its last checkpoint, as PostgreSQL prints it.
     pub checkpoint: Option<String>,
-    /// The highest timeline that it knows of.
+    /// Its highest timeline.
     pub timeline: Option<u32>,
-    /// Whether it took writes when it was last at work, by `pg_control`: it has all that it acknowledged.
+    /// Whether its last server accepted writes, according to `pg_control`: then it has everything that it
+    /// acknowledged.
     pub led: bool,
-    /// How far it is known to be, as a number of bytes of WAL.
+    /// The end of its known WAL, in bytes.
     pub position: Option<u64>,
 }
 
 impl DataFact {
-    /// Whether `initdb`, or a copy of a leader, began here and never finished, so that nothing was
-    /// ever committed.
+    /// Whether `initdb` or a copy of a leader began here and never finished, so that nothing was ever
+    /// committed.
     pub fn is_half_made(&self) -> bool {
         self.entries > 0 && (!self.control || self.bases < 3)
     }
 
-    /// Whether it is half-made by `initdb`, and not a whole database from which somebody, or a full disk,
-    /// took something away.
+    /// Whether it is an unfinished `initdb`, and not a database from which somebody, or a full disk, removed
+    /// something.
     pub fn is_unfinished_bootstrap(&self) -> bool {
         self.is_half_made() && self.bases < 3 && !self.has_run
     }
 }
 
-/// Who listens on one of the cluster's ports.
+/// The process that listens on one of the cluster's ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     pub port: u16,
@@ -143,92 +144,91 @@ impl Listener {
     }
 }
 
-/// A role in the running database, of those that were asked for.
+/// A requested role in the running database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DbRole {
     pub superuser: bool,
     pub replication: bool,
     pub login: bool,
-    /// What the database keeps of its password; an attacker could try passwords on it.
+    /// The stored form of its password. An attacker could use it to guess the password.
     pub verifier: Option<Secret>,
     /// The roles that it is a member of.
     pub member_of: BTreeSet<String>,
-    /// Its password is valid no longer.
+    /// Its password has expired.
     pub expired: bool,
-    /// How many connections it may have, if there is a limit.
+    /// Its maximum number of connections, if there is one.
     pub connection_limit: Option<u32>,
-    /// The parameters that are set for it, whatever the database.
+    /// The parameters that are set for it in all databases.
     pub settings: BTreeSet<String>,
-    /// It may not execute all that `pg_rewind` needs; only asked of the role that runs it.
+    /// It may not execute everything that `pg_rewind` needs; asked only for the role that runs it.
     pub lacks_functions: bool,
 }
 
-/// Everything that planning wants to know of a host.
+/// Everything that planning needs to know about a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     pub os: Os,
-    /// How many processor cores the host has; 0 where it did not say.
+    /// The number of processor cores; 0 if unknown.
     pub cores: usize,
-    /// Milliseconds since 1970, by the host's clock, as the first thing that the probe asked.
+    /// Milliseconds since 1970 by the host's clock, read at the start of the probe.
     pub clock: Option<i64>,
     pub systemd: bool,
-    /// The running system's own mark, which no other host has.
+    /// A mark of the running system that no other host has.
     pub system: Option<String>,
-    /// Installed packages, with their versions, of those that were asked for.
+    /// The versions of the installed packages among those that were asked for.
     pub packages: BTreeMap<String, String>,
     pub files: BTreeMap<String, FileFact>,
     pub units: BTreeMap<String, UnitFact>,
-    /// Units whose config was written and that have not yet taken it over, with what they need:
-    /// `reload` or `restart`.
+    /// Units that have not loaded their new config yet, with what they need: `reload` or `restart`.
     pub pending: BTreeMap<String, String>,
     /// The digest of the requirements that `/opt/patroni` was made from.
     pub patroni_stamp: Option<String>,
     pub data: Option<DataFact>,
     /// The id of the cluster for which pgherd made the data directory.
     pub data_marker: Option<String>,
-    /// Where tablespaces, or the WAL, are outside of the data directory.
+    /// The paths of tablespaces, or the WAL, outside the data directory.
     pub data_outside: BTreeSet<String>,
-    /// The folder that Patroni was last told of, whatever the inventory says.
+    /// The data directory in Patroni's present config, whatever the inventory says.
     pub patroni_data_dir: Option<String>,
-    /// Another folder than the inventory's, in which Patroni has a database, and the id of its cluster; found by
-    /// [`marked_data`].
+    /// A folder, other than the inventory's, in which Patroni has a database, and the id of its cluster; found
+    /// by [`marked_data`].
     pub data_elsewhere: Option<(String, String)>,
-    /// `initdb` or `pg_basebackup` is at work right now.
+    /// `initdb` or `pg_basebackup` is running now.
     pub data_at_work: bool,
     /// etcd has data of this cluster here.
     pub etcd_data: bool,
-    /// Which member of which store that data is, by its log.
+    /// The store and member that the data belongs to, according to etcd's log.
     pub etcd_identity: Option<EtcdIdentity>,
     pub listeners: Vec<Listener>,
-    /// The roles in the running database; empty when none runs.
+    /// The roles in the running database; empty if none runs.
     pub db_roles: BTreeMap<String, DbRole>,
-    /// The inventory's databases that are there, with their owners.
+    /// The inventory's databases that exist, with their owners.
     pub databases: BTreeMap<String, String>,
-    /// The databases in whose schema `public` everybody may create something, of the inventory's and of
-    /// those that every cluster has.
+    /// The databases whose schema `public` everybody can create something in, among the inventory's and those
+    /// that every cluster has.
     pub open_public: BTreeSet<String>,
-    /// Roles whose password was changed here, and whose older sessions are still to be ended.
+    /// Roles whose password was changed here, and whose older sessions must still be ended.
     pub old_sessions: BTreeSet<String>,
     /// The host's watchdog, if it has one: whether Patroni has armed it, as a leader does.
     pub watchdog_armed: Option<bool>,
-    /// Who may talk to the metadata service; only asked on EC2.
+    /// Which users may talk to the metadata service; asked only on EC2.
     pub metadata_guard: MetadataGuard,
-    /// A database runs in which `postgres` cannot be used: `no-login` or `gone`.
+    /// The running database has no usable `postgres`: `no-login` or `gone`.
     pub superuser_lost: Option<String>,
-    /// Whether the running database is a replica; `None` when none runs.
+    /// Whether the running database is a replica; `None` if none runs.
     pub in_recovery: Option<bool>,
-    /// What the host offers of what pgherd needs.
+    /// What the host has of everything that pgherd needs.
     pub needs: Needs,
-    /// What is pgherd's here, and what is somebody's.
+    /// What on the host is pgherd's, and what is not.
     pub belongings: Belongings,
-    /// Who has the host's lease, if somebody has.
+    /// The holder of the host's lease, if there is one.
     pub tenant: Option<Tenant>,
-    /// What `down` is to do with the packages that came with pgherd; nothing else asks for it.
+    /// What `down` must do with the packages that pgherd installed; asked only by `down`.
     pub removal: Removal,
 }
 
 impl Facts {
-    /// What a host that does not exist yet will be like.
+    /// The expected facts of a host that does not exist yet.
     pub fn bare(os: Os) -> Self {
         Self {
             os,
@@ -243,22 +243,22 @@ impl Facts {
     }
 }
 
-/// Whether everybody may make something in a database's schema `public`.
+/// Whether everybody can create something in a database's schema `public`.
 const OPEN_SCHEMA: &str = "\
     select 'open-public', current_database() from pg_namespace n, aclexplode(n.nspacl) a \
     where n.nspname = 'public' and a.grantee = 0 and a.grantor = n.nspowner and a.privilege_type = 'CREATE'";
 
-/// The databases whose schema `public` is looked at: those that every cluster has and the inventory's.
+/// The databases whose schema `public` is checked: those that every cluster has, and the inventory's.
 pub fn open_to_all(inventory: &Inventory) -> impl Iterator<Item = &str> {
     let ours = inventory.postgresql.databases.keys().map(String::as_str);
-    // First what new databases are made from.
+    // The template of new databases comes first.
     ["template1", "postgres"].into_iter().chain(ours)
 }
 
 /// The script that reads a host's facts.
 ///
-/// Of the files at `paths` it reads the contents; of those that are pgherd's as a whole (`own`) also
-/// what is there in their place.
+/// It reads the contents of the files at `paths`. For files that are wholly pgherd's (`own`), it also asks what
+/// is there instead.
 pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str]) -> Script {
     let roles = inventory
         .hosts
@@ -266,7 +266,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .map_or(&[][..], |host| &host.roles);
     let keeps_database = roles.iter().any(|role| role.keeps_database());
     let keeps_store = roles.iter().any(|role| role.keeps_store());
-    // Units, data and marks are asked for whatever the host's roles: one that was taken off is still
+    // Units, data and marks are asked for regardless of the host's roles: a role that was taken off is still
     // there.
     let on_ec2 = inventory.wants(When::Ec2);
     let units: Vec<String> = services::all()
@@ -287,7 +287,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
     let mut takes = own.to_vec();
     let mut packages = vec!["ca-certificates".to_owned()];
     let mut ports = Vec::new();
-    // What stands for all that a role installs.
+    // The packages that stand for everything that a role installs.
     let mut wanted = Vec::new();
     let mut venv = false;
     for role in roles {
@@ -310,14 +310,14 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         INTERIM_REPLICATION_USER,
         INTERIM_REWIND_USER,
     ];
-    // On any other host, a database that runs is somebody else's.
+    // On other hosts, a running database is not the cluster's.
     let db_roles = if keeps_database {
         literals(ours.into_iter().chain(users))
     } else {
         String::new()
     };
     let databases = literals(inventory.postgresql.databases.keys().map(String::as_str));
-    // What names databases is one word each for the shell that reads it, whatever the names are.
+    // Names of databases are each one word for the shell, whatever they contain.
     let connections: Vec<String> = open_to_all(inventory)
         .map(|name| quote(&conninfo(name)))
         .collect();
@@ -367,7 +367,7 @@ pub(crate) fn marked_data(dir: &str) -> Script {
     ))
 }
 
-/// The script that asks who has the host's lease, and nothing else.
+/// The script that asks for the holder of the host's lease, and nothing else.
 pub(crate) fn lease() -> Script {
     Script::probe("").line(LEASE)
 }

@@ -1,4 +1,4 @@
-//! What a host has of what pgherd needs: folders, space, memory, clock, package sources.
+//! What a host has of everything that pgherd needs: folders, space, memory, clock, package sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,25 +7,25 @@ use crate::{
     services,
 };
 
-/// The probe's part that asks for it.
+/// The part of the probe that asks for it.
 pub(super) const SCRIPT: &str = include_str!("needs.sh");
 
-/// The ports of a host that pgherd itself asks something.
+/// The ports of a host at which pgherd itself connects to a service.
 pub(crate) fn dialled_ports(inventory: &Inventory, host: &HostName) -> Vec<u16> {
     let roles = inventory.hosts.get(host).map_or(&[][..], |it| &it.roles);
     let asked = roles.iter().filter_map(|role| role.service().asked());
     asked.map(|port| inventory.port(port.number)).collect()
 }
 
-/// The folders that pgherd makes for files on every host, where it makes them; everybody may look into
-/// them, and into those of services.
+/// The folders that pgherd creates for files on every host, if needed. Everybody may enter them, and those of
+/// services.
 const OWN_FOLDERS: [&str; 2] = ["/etc/pgherd", "/etc/pgherd/tls"];
 const OTHER_FOLDERS: [&str; 3] = ["/etc/needrestart", "/etc/needrestart/conf.d", VENV];
 
-/// Where Patroni's venv is.
+/// The folder of Patroni's venv.
 const VENV: &str = "/opt/patroni";
 
-/// Those of a host that has the files `paths`.
+/// The folders for the files at `paths`.
 pub(crate) fn own_folders(paths: &[&str]) -> Vec<&'static str> {
     let holds = |folder: &str| {
         let inside = |path: &&str| {
@@ -45,29 +45,29 @@ pub(crate) fn own_folders(paths: &[&str]) -> Vec<&'static str> {
         .collect()
 }
 
-/// A folder as it is on the host; with it, every folder that it lies in.
+/// A folder as it is on the host, with all its parents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Folder {
     pub owner: String,
     pub group: String,
     pub mode: u32,
-    /// What is there may be something else.
+    /// It may be something other than a folder.
     pub is_folder: bool,
-    /// Whether `postgres` may pass through; `None` where that was not asked, or there is no such user.
+    /// Whether `postgres` may enter; `None` if that was not asked, or if there is no such user.
     pub passable: Option<bool>,
 }
 
-/// The filesystem that something lies on, or would lie on; all sizes in KiB.
+/// The filesystem of a path that exists or will exist; all sizes in KiB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Space {
-    /// What was asked for, a path that need not be there yet.
+    /// The path that was asked for. It need not exist yet.
     pub path: String,
     pub target: String,
     pub kind: String,
-    /// Without what the filesystem keeps for root.
+    /// Without the reserve for root.
     pub size: u64,
     pub available: u64,
-    /// 0 where the filesystem does not count inodes.
+    /// 0 if the filesystem does not count inodes.
     pub inodes: u64,
     pub free_inodes: u64,
     /// The mount options.
@@ -80,13 +80,13 @@ pub struct Memory {
     pub total: Option<u64>,
     pub commit_limit: Option<u64>,
     pub committed: Option<u64>,
-    /// 2 where nothing is given out that might not be there.
+    /// 2 if the system never promises more memory than it has.
     pub overcommit: Option<u8>,
     pub huge_pages: Option<u64>,
     pub huge_page_size: Option<u64>,
 }
 
-/// A server of packages, and what became of a try to reach it.
+/// A package server, and the result of an attempt to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// `apt` or `python`.
@@ -96,31 +96,31 @@ pub struct Source {
     pub state: String,
 }
 
-/// Unknown, all of it, until it was asked for.
+/// All unknown, until they are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
     /// `running`, `degraded`, `starting`, `maintenance`, `stopping`, …
     pub system: String,
     pub folders: BTreeMap<String, Folder>,
-    /// A file of `/opt/patroni` that others may not read, or that is not root's.
+    /// A file of `/opt/patroni` that not everybody may read, or that does not belong to root.
     pub venv_closed: Option<String>,
-    /// By what lies there: `data`, `wal`, `tablespace-…`, `etcd`, `usr`, `state`, `cache`, `log`, `tmp`, `venv`, `etc`.
+    /// By purpose: `data`, `wal`, `tablespace-…`, `etcd`, `usr`, `state`, `cache`, `log`, `tmp`, `venv`, `etc`.
     pub space: BTreeMap<String, Space>,
-    /// How many sessions sshd opens on one connection.
+    /// How many sessions sshd allows on one connection.
     pub sessions: Option<u32>,
     pub memory: Memory,
     /// Packages that are held and not installed.
     pub held: BTreeSet<String>,
     pub sources: Vec<Source>,
-    /// By how much the host's clock is ahead of this machine's, in milliseconds; less than 0 where it
-    /// is behind. What the round trip may explain is not counted.
+    /// By how many milliseconds the host's clock is ahead of this machine's; negative if it is behind. A
+    /// difference that the round trip may explain is not counted.
     pub clock_ahead: Option<i64>,
-    /// What ssh said when sshd refused to lead to a port that pgherd needs.
+    /// ssh's message when sshd refused to forward to a port that pgherd needs.
     pub no_forwarding: Option<String>,
 }
 
 impl Needs {
-    /// Takes one line's fields; whether it knew them.
+    /// Reads one line's fields; returns whether it knew them.
     pub(super) fn read(&mut self, fields: &[&str]) -> bool {
         match fields {
             ["system", state] => self.system = (*state).into(),
@@ -150,7 +150,7 @@ impl Needs {
                     self.space.insert((*purpose).into(), space);
                 }
             }
-            // Of two at one place, the second hides the first.
+            // Of two mounts at one place, the second hides the first.
             ["mount", target, options] => {
                 let target = unescaped(target);
                 let there = self.space.values_mut().filter(|it| it.target == target);
@@ -170,7 +170,7 @@ impl Needs {
         true
     }
 
-    /// Notes what the host's clock said between two moments of this machine's; all in milliseconds.
+    /// Records the host's clock, read between two moments of this machine's clock; all in milliseconds.
     pub(crate) fn note_clock(&mut self, host: i64, before: i64, after: i64) {
         self.clock_ahead = Some(if host < before {
             host - before
@@ -201,7 +201,7 @@ impl Memory {
     }
 }
 
-/// A place as the kernel tells it, with blanks and what else would end a field as `\040`.
+/// A path as the kernel prints it, with blanks and similar characters as `\040`.
 fn unescaped(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut plain = parts.next().unwrap_or_default().as_bytes().to_vec();
@@ -220,7 +220,7 @@ fn unescaped(text: &str) -> String {
 
 /// `columns` is a line of `df`: used, available, inodes, free inodes, type, target.
 fn space(path: &str, columns: &str) -> Option<Space> {
-    // In columns; the last, a path, may have blanks of its own.
+    // In columns. The last one is a path, which may contain blanks.
     let mut rest = columns.trim();
     let mut next = || {
         let (field, after) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -307,8 +307,8 @@ mod tests {
         assert_eq!(ahead(400, 1_000, 2_000), -600);
     }
 
-    /// What a host says of its package sources, which has these files below `/etc/apt` and whose apt lists
-    /// `listed`; no name can be resolved there.
+    /// The answer of a host with these files below `/etc/apt`, and `listed` as apt's own list. The host cannot
+    /// resolve any name.
     fn sources(files: &[(&str, &str)], listed: &str, pip: &str) -> Vec<Source> {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -420,7 +420,7 @@ mod tests {
         assert_eq!(told(&listed), ["apt http://known.example/ unresolved"]);
     }
 
-    /// As Debian's images for clouds have it.
+    /// As in Debian's cloud images.
     #[test]
     fn a_list_of_mirrors_is_followed() {
         let mirrors = tempfile::NamedTempFile::new().unwrap();

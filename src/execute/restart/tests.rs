@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::services::postgres::patroni::Replication;
 
-/// node1 leads and streams to the others; `waits` have a parameter that waits for a restart.
+/// node1 leads and streams to the others; `waits` are the members with a parameter that waits for a restart.
 fn survey(hosts: &[&str], waits: &[&str]) -> Survey {
     let mut survey = Survey::new();
     for host in hosts {
@@ -80,7 +80,7 @@ fn replicas_go_first_one_at_a_time_and_the_leader_hands_over() {
 #[test]
 fn only_who_has_the_new_value_may_take_over() {
     let mut leader = three(&["node1", "node2"]);
-    // node2 has been restarted and waits on; why is not said, so that it may be held back.
+    // node2 has been restarted and still waits. Without a reason, its leader may be the cause.
     assert!(is_in_place(&next(&leader, &after(&[("node2", 1)]), false)));
     because(&mut leader, "node1", "shared_buffers", "128MB", "256MB");
     assert_eq!(
@@ -102,7 +102,7 @@ fn a_bound_that_is_lowered_is_the_leaders_first() {
     }
     let done = after(&[("node1", 1)]);
     assert_eq!(next(&replicas, &done, false), restart_of("node2"));
-    // Raised: as everything else.
+    // Raised: like any other parameter.
     let mut raised = three(&["node1", "node2", "node3"]);
     for host in ["node1", "node2", "node3"] {
         because(&mut raised, host, "max_connections", "100", "200");
@@ -110,8 +110,8 @@ fn a_bound_that_is_lowered_is_the_leaders_first() {
     assert_eq!(next(&raised, &after(&[]), false), restart_of("node2"));
 }
 
-/// What is raised must be raised on the replicas before the leader has it.
-/// A replica says that it waits before it says why.
+/// A raised bound must be raised on the replicas before the leader. A replica reports that it waits before it
+/// reports why.
 #[test]
 fn a_replica_without_a_reason_waits_for_a_leader_that_has_one() {
     let mut survey = three(&["node1", "node2"]);
@@ -162,7 +162,7 @@ fn a_leader_without_others_restarts_in_its_place() {
         next(&alone, &after(&[("node1", 1)]), false),
         Move::Stuck(HostName::new("node1"))
     );
-    // The others are only not there now.
+    // The others are missing only for now.
     let mut deserted = three(&["node1"]);
     for host in ["node2", "node3"] {
         deserted.insert(

@@ -36,7 +36,7 @@ async fn a_wait_ends_when_etcd_is_healthy() {
     assert_eq!(walked.said(), ["etcd has no leader yet"], "once a state");
 }
 
-/// A service that says nothing of its own is ready once its unit runs.
+/// A service without a health of its own is ready when its unit runs.
 #[tokio::test]
 async fn a_service_is_waited_for_by_its_own_health() {
     let asked = AtomicUsize::new(0);
@@ -109,7 +109,7 @@ async fn a_wait_that_is_over_says_what_was_there_instead() {
     assert_eq!(walked.outcomes()[0], Failed);
 }
 
-/// No time passes in which a unit could still come up by itself.
+/// With paused time, a unit has no chance to start by itself.
 #[tokio::test]
 async fn a_unit_that_dies_again_and_again_is_not_waited_for() {
     let hosts = Hosts::new(|_, script| {
@@ -220,7 +220,7 @@ async fn the_lock_of_a_bootstrap_is_released_only_as_it_was_seen() {
     let hosts = Hosts::serving(move |question| match question {
         ("node4", 2379, "POST /v3/kv/txn", body) => {
             *kept.lock().unwrap() = body.clone();
-            // Somebody has taken the lock since: a bootstrap is alive.
+            // The lock has changed since: a bootstrap is alive.
             (200, json!({"succeeded": false}))
         }
         _ => NOBODY,
@@ -235,7 +235,7 @@ async fn the_lock_of_a_bootstrap_is_released_only_as_it_was_seen() {
     assert_eq!(asked["compare"][0]["target"], "MOD");
 }
 
-/// Its owner may have taken it after the hosts were looked at.
+/// The member may have taken the lock after the hosts were observed.
 #[tokio::test]
 async fn the_lock_of_a_bootstrap_stays_while_any_member_is_at_work() {
     let mut hosts = Hosts::serving(|question| match question {

@@ -13,14 +13,14 @@ use crate::{
     plan::{Action, Step, tests::world::SHARED},
 };
 
-/// A store with db1 and db2, to which db3 comes; refuses what etcd would.
+/// A store with db1 and db2, to which db3 is added. It refuses what etcd would refuse.
 #[derive(Default)]
 struct Store {
     /// The list's third entry: `isLearner`.
     third: Option<bool>,
-    /// How often etcd is still to refuse a change, and in which words.
+    /// How often etcd still refuses a change, and with which message.
     refusals: Vec<&'static str>,
-    /// What db2 still has of the list.
+    /// The member list that db2 still has.
     behind: usize,
     asked: Vec<String>,
 }
@@ -102,7 +102,7 @@ async fn a_learner_is_added_once_etcd_allows_it() {
         asked[3],
         r#"db1 POST /v3/cluster/member/add {"peerURLs":["https://db3:2380"],"isLearner":true}"#
     );
-    // One that an earlier run has added is not added twice.
+    // A member that an earlier run added is not added twice.
     walk(serving(&store), vec![add()]).await.result.unwrap();
     assert_eq!(store.lock().unwrap().asked.len(), 4);
 }
@@ -137,7 +137,7 @@ async fn a_lost_member_is_removed_by_its_id_alone() {
         ..Store::default()
     }));
     let remove = |id: &str| step("db3", Action::RemoveEtcdMember { id: id.into() }, &[]);
-    // Another member has its name by now.
+    // Another member has its name now.
     walk(serving(&store), vec![remove("2222")])
         .await
         .result

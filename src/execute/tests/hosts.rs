@@ -1,4 +1,4 @@
-//! A fake `Remote`: scripts and services answer as a test says.
+//! A fake `Remote`: a test defines what scripts and services answer.
 
 use std::{
     sync::{Arc, Mutex},
@@ -24,7 +24,7 @@ use crate::{
     services::postgres::SharedSurvey,
 };
 
-/// What becomes of a script.
+/// The outcome of a script.
 pub(super) enum Answer {
     Ends(i32, &'static str, &'static str),
     Breaks,
@@ -32,10 +32,10 @@ pub(super) enum Answer {
     Hangs,
 }
 
-/// The status of a service that is asked and does not say anything.
+/// The status of a service for requests that no test defines.
 pub(super) const UNANSWERED: u16 = 0;
 
-/// A question to a service: host, port, `METHOD /path`, and the body.
+/// A request to a service: host, port, `METHOD /path`, and the body.
 pub(super) type Asked<'a> = (&'a str, u16, &'a str, &'a Value);
 
 type Scripts = dyn Fn(&str, &Script) -> Answer + Send + Sync;
@@ -46,9 +46,9 @@ pub(super) struct Hosts {
     services: Arc<Services>,
     /// The hosts of the inventory.
     pub(super) declared: &'static str,
-    /// How long a service may take to do something.
+    /// How long a service may take for a change.
     pub(super) change_limit: Duration,
-    /// `HOST begins` and `HOST ends`, in their order.
+    /// `HOST begins` and `HOST ends`, in order.
     log: Mutex<Vec<String>>,
 }
 
@@ -63,7 +63,7 @@ impl Hosts {
         }
     }
 
-    /// Scripts end well; services answer.
+    /// Scripts succeed; services answer.
     pub(super) fn serving(
         services: impl Fn(Asked<'_>) -> (u16, Value) + Send + Sync + 'static,
     ) -> Self {
@@ -89,7 +89,7 @@ impl Remote for Hosts {
     ) -> Result<Output> {
         self.note(host, "begins");
         let answer = (self.scripts)(host.as_str(), script);
-        // Whatever else is ready gets its turn, as it would while a host is at work.
+        // Everything else that is ready gets its turn, as it would while a real host works.
         tokio::time::sleep(Duration::from_millis(20)).await;
         match answer {
             Answer::Ends(code, stdout, stderr) => {
@@ -146,7 +146,7 @@ async fn serve(services: Arc<Services>, host: HostName, port: u16, stream: Duple
     stream.write_all(answer.as_bytes()).await.unwrap();
 }
 
-/// A database's word on itself; `leader` streams to `replicas`.
+/// A database's own status; `leader` streams to `replicas`.
 pub(super) fn member(leads: bool, replicas: &[(&str, &str)]) -> Value {
     let replication: Vec<Value> = replicas
         .iter()
@@ -162,7 +162,7 @@ pub(super) fn member(leads: bool, replicas: &[(&str, &str)]) -> Value {
     })
 }
 
-/// What a walk came to.
+/// The result of a walk.
 pub(super) struct Walked {
     pub result: Result<()>,
     pub events: Vec<Stamped>,
@@ -188,7 +188,7 @@ impl Walked {
         ended.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
-    /// What steps said.
+    /// The lines that steps reported.
     pub(super) fn said(&self) -> Vec<&str> {
         self.events
             .iter()
@@ -210,7 +210,7 @@ pub(super) async fn walk(hosts: Hosts, steps: Vec<Step>) -> Walked {
     walk_until(hosts, steps, &CancellationToken::new()).await
 }
 
-/// Walks until `cancel`; fails where the walk goes on for much longer than any here should.
+/// Walks until `cancel`. Fails if the walk takes much longer than any walk here should.
 pub(super) async fn walk_until(
     hosts: Hosts,
     steps: Vec<Step>,
@@ -219,7 +219,7 @@ pub(super) async fn walk_until(
     walk_plans(hosts, vec![steps], cancel).await
 }
 
-/// Walks plans of which each is added a moment after the one before.
+/// Walks several plans, each added a moment after the one before.
 pub(super) async fn walk_all(hosts: Hosts, plans: Vec<Vec<Step>>) -> Walked {
     walk_plans(hosts, plans, &CancellationToken::new()).await
 }

@@ -28,7 +28,7 @@ async fn a_pause_is_over_once_every_member_that_answers_says_so() {
         ("node3", ..) => NOBODY,
         (host, 8008, "PATCH /config", body) => {
             assert_eq!(*body, json!({"pause": true}));
-            // Each takes it over in its own loop.
+            // Each member takes it over in its own loop.
             if count.fetch_add(1, Ordering::SeqCst) >= 2 {
                 state.lock().unwrap().insert(host.to_owned());
             }
@@ -62,7 +62,7 @@ async fn a_pause_that_is_refused_is_an_error_with_patronis_words() {
     assert!(walked.error().causes()[0].contains("Access is denied"));
 }
 
-/// Before the copy has begun, the leader still streams to what is about to be removed.
+/// Before the copy begins, the leader still streams to the data that is about to be removed.
 #[tokio::test]
 async fn a_copy_has_begun_before_it_is_waited_for() {
     let looks: Arc<AtomicUsize> = Arc::default();
@@ -118,7 +118,7 @@ async fn a_replica_that_leads_by_now_is_not_restarted() {
     assert!(walked.error().what().contains("node2 leads now"));
 }
 
-/// How often a restart was asked for until node2, whose PostgreSQL was started yesterday, has started anew.
+/// How many restarts are requested until node2, whose PostgreSQL started yesterday, has started again.
 async fn restarts(already: bool) -> usize {
     let asked: Arc<AtomicUsize> = Arc::default();
     let looks: Arc<AtomicUsize> = Arc::default();

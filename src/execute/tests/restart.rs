@@ -1,5 +1,5 @@
-//! Restarts for a parameter, on members that are played: each says that it waits only after its own
-//! loop, and a standby keeps a higher bound than its leader's until that has restarted.
+//! Restarts for a parameter, on fake members. Each reports that it waits only after its own loop, and a standby
+//! keeps its leader's higher bound until the leader has restarted.
 
 use std::{
     collections::BTreeMap,
@@ -16,27 +16,27 @@ const NAMES: [&str; 3] = ["node1", "node2", "node3"];
 
 struct Played {
     leader: &'static str,
-    /// What the DCS has.
+    /// The values in the DCS.
     wanted: u32,
-    /// What each runs with.
+    /// The values that each member runs with.
     runs: BTreeMap<&'static str, u32>,
-    /// How many loops each has run.
+    /// How many loops each member has run.
     loops: BTreeMap<&'static str, u32>,
-    /// How many loops a member is slower than the others.
+    /// By how many loops a member is slower than the others.
     slow: BTreeMap<&'static str, u32>,
-    /// What each standby has replayed of its leader's bounds, and in how many looks it will have the
-    /// latest.
+    /// What each standby has replayed of its leader's bounds, and in how many looks it will have the latest.
     replayed: BTreeMap<&'static str, u32>,
     lag: u32,
-    /// In which loop the config is compared.
+    /// The loop in which the config is compared.
     compares: u32,
-    /// The leader waits from the start, for what `ALTER SYSTEM` has and Patroni overrules.
+    /// The leader waits from the start, for a value of `ALTER SYSTEM` that Patroni overrules.
     overruled: bool,
-    /// Whether its Patroni tells why.
+    /// Whether its Patroni gives reasons.
     tells: bool,
-    /// Whose Patroni no longer says that it waits once it has been restarted.
+    /// The member whose Patroni no longer reports that it waits after a restart.
     forgets: Option<&'static str>,
-    /// Whose Patroni gives no answer to a restart, and in how many looks at it PostgreSQL has started.
+    /// The member whose Patroni does not answer a restart request, and the number of looks until PostgreSQL has
+    /// started.
     starting: Option<(&'static str, u32)>,
     /// How often each PostgreSQL has started.
     starts: BTreeMap<&'static str, u32>,
@@ -63,7 +63,7 @@ impl Played {
         }
     }
 
-    /// PostgreSQL starts on `name`, which leads or follows.
+    /// PostgreSQL starts on `name`, as the leader or as a replica.
     fn start(&mut self, name: &'static str) {
         *self.starts.entry(name).or_default() += 1;
         let bound = if name == self.leader {
@@ -175,7 +175,7 @@ async fn happened(played: Played) -> Vec<String> {
     played.happened.clone()
 }
 
-/// The leader's Patroni is the first to have read its config, and the first to say so.
+/// The leader's Patroni is the first to read its config and to report it.
 #[tokio::test]
 async fn a_leader_that_is_the_first_to_wait_goes_last() {
     let mut played = Played::new(100, 200);
@@ -186,8 +186,8 @@ async fn a_leader_that_is_the_first_to_wait_goes_last() {
     assert_eq!(happened.len(), 3, "a replica comes back with the new value");
 }
 
-/// `ALTER SYSTEM` has a lower bound than the inventory, which Patroni's command line overrules: the
-/// leader waits since before the run, and nothing is lowered.
+/// `ALTER SYSTEM` has a lower bound than the inventory, and Patroni's command line overrules it. The leader has
+/// been waiting since before the run, and nothing is lowered.
 #[tokio::test]
 async fn a_leader_that_waits_since_long_ago_goes_last_too() {
     let mut played = Played::new(50, 100);
@@ -222,8 +222,8 @@ async fn a_patroni_that_gives_no_reasons_comes_to_the_same_end() {
     assert_eq!(happened(raised).await.len(), 3);
 }
 
-/// A checkpoint or a recovery may take longer than an answer is waited for. Its leader still says that it
-/// streams to it, as it did before.
+/// A checkpoint or a recovery may take longer than the time limit for an answer. Its leader still reports that
+/// it streams to the replica, as before.
 #[tokio::test]
 async fn a_restart_that_is_not_answered_goes_on_and_is_waited_for() {
     let mut played = Played::new(100, 200);
@@ -239,12 +239,12 @@ async fn nobody_is_restarted_where_nothing_waits() {
     assert!(happened(Played::new(100, 100)).await.is_empty());
 }
 
-/// Seen with Patroni 4.1.5: a config that is read while PostgreSQL starts takes the mark away.
+/// Seen with Patroni 4.1.5: reading a config while PostgreSQL starts clears the mark.
 #[tokio::test]
 async fn a_replica_that_no_longer_says_that_it_waits_is_restarted_all_the_same() {
     let mut lowered = Played::new(200, 100);
     lowered.tells = false;
     lowered.forgets = Some("node2");
-    // `happened` asserts that all have the new value.
+    // `happened` asserts that all members have the new value.
     assert_eq!(happened(lowered).await.len(), 5);
 }

@@ -1,4 +1,4 @@
-//! The order of a walk, and what becomes of the rest when something fails.
+//! The order of a walk, and what happens to the other steps when one fails.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -17,7 +17,7 @@ use crate::{
     remote::Script,
 };
 
-/// Every script ends well but those of hosts that are called after what becomes of theirs.
+/// Every script succeeds, except on hosts whose name is an outcome.
 fn by_name() -> Hosts {
     Hosts::new(|host, _| match host.split('-').next() {
         Some("fails") => Answer::Ends(3, "", "what it said"),
@@ -234,7 +234,7 @@ async fn only_the_end_of_a_long_output_is_quoted() {
     assert!(text.ends_with("line 500") && !text.contains("line 480\n"));
 }
 
-/// A plan's steps, which differ in their name.
+/// The steps of a plan, which differ in their names.
 fn named(name: &'static str, host: &str, line: &str, after: &[usize]) -> Step {
     let action = Action::Run(Script::probe(line));
     Step {
@@ -277,7 +277,7 @@ async fn a_plan_that_is_added_takes_over_what_has_begun() {
             "0 a one []",
             "1 a two [0]",
             "2 b one []",
-            // It is to do something else by now, once what has begun is over.
+            // The step does something else now, after what has begun is over.
             "3 a two [0, 1]",
             "4 a three [0, 2]",
         ]

@@ -1,4 +1,4 @@
-//! What belongs to pgherd on a host, and how it is noted before it is taken.
+//! What belongs to pgherd on a host, and how it is noted in the manifest before it is taken.
 
 use crate::{
     cluster::{Cluster, Node},
@@ -12,11 +12,11 @@ use crate::{
 
 const CLAIM: &str = include_str!("claim.sh");
 
-/// Where Patroni's venv is.
+/// The folder of Patroni's venv.
 pub(super) const VENV: &str = "/opt/patroni";
 
-/// What pgherd wrote while it kept no manifest, under names that only it gives: on a host that it took
-/// then, these are its own.
+/// Files that pgherd wrote before it kept a manifest, with names that only pgherd uses. On a host from that
+/// time, these files are pgherd's.
 const WITHOUT_MANIFEST: [&str; 16] = [
     MARKER,
     "/etc/pgherd/ca-bundle.crt",
@@ -36,7 +36,7 @@ const WITHOUT_MANIFEST: [&str; 16] = [
     "/etc/pgherd/tls/haproxy/server.pem",
 ];
 
-/// What it wrote then under names that others give as well, and what else it wrote for the same role.
+/// Files from that time with names that others use too, and the other files of the same role.
 const SHARED_WITHOUT_MANIFEST: [(&str, &str); 4] = [
     (
         "/etc/default/etcd",
@@ -56,10 +56,10 @@ const SHARED_WITHOUT_MANIFEST: [(&str, &str); 4] = [
     ),
 ];
 
-/// How every file of pgherd's that can have comments begins.
+/// The first line of every file of pgherd's whose format has comments.
 const HEADER: &str = "# Written by pgherd;";
 
-/// The folders that it made then, the deeper ones first.
+/// The folders that pgherd made at that time, the deepest first.
 const FOLDERS_WITHOUT_MANIFEST: [&str; 9] = [
     "/etc/pgherd/tls/etcd",
     "/etc/pgherd/tls/postgres",
@@ -72,8 +72,8 @@ const FOLDERS_WITHOUT_MANIFEST: [&str; 9] = [
     "/etc/needrestart/conf.d",
 ];
 
-/// Whether the host is this cluster's, by its mark or by the manifest of a run that was cut off before
-/// the mark.
+/// Whether the host is this cluster's, by its mark, or by the manifest of a run that was interrupted before it
+/// wrote the mark.
 pub(crate) fn is_ours(cluster: &Cluster, facts: &Facts) -> bool {
     let id = &cluster.secrets.cluster_id;
     let marker = facts.files.get(MARKER);
@@ -82,12 +82,12 @@ pub(crate) fn is_ours(cluster: &Cluster, facts: &Facts) -> bool {
         || marker.is_none() && manifest.is_some_and(|manifest| manifest.cluster == *id)
 }
 
-/// Whether the host was taken by a pgherd that kept no manifest.
+/// Whether the host was taken by a version of pgherd that kept no manifest.
 fn lacks_manifest(cluster: &Cluster, facts: &Facts) -> bool {
     is_ours(cluster, facts) && facts.belongings.manifest.is_none()
 }
 
-/// Whether the file at `path` is pgherd's, or noted as about to be.
+/// Whether the file at `path` is pgherd's, or noted as one that will be.
 pub(super) fn is_own(cluster: &Cluster, facts: &Facts, path: &str) -> bool {
     if !is_ours(cluster, facts) {
         return false;
@@ -98,15 +98,15 @@ pub(super) fn is_own(cluster: &Cluster, facts: &Facts, path: &str) -> bool {
     }
 }
 
-/// Whether pgherd has the role's unit in its hands already, so that what is added to it since is no
-/// surprise but somebody's wish.
+/// Whether the role's unit is pgherd's already. Anything that was added to such a unit later was added on
+/// purpose, and does not stop a run.
 pub(super) fn is_taken(cluster: &Cluster, facts: &Facts, role: Role) -> bool {
     is_own(cluster, facts, role.service().config)
 }
 
-/// What is pgherd's on a host that it took while it kept no manifest.
+/// What is pgherd's on a host that it took before it kept a manifest.
 ///
-/// A file of a role that it never had there is somebody's.
+/// A file of a role that the host never had is not pgherd's.
 fn own_without_manifest(facts: &Facts) -> impl Iterator<Item = &'static str> {
     let there =
         |path: &str| facts.files.contains_key(path) || facts.belongings.there.contains_key(path);
@@ -121,7 +121,7 @@ fn own_without_manifest(facts: &Facts) -> impl Iterator<Item = &'static str> {
         .chain(shared.map(|(path, _)| *path))
 }
 
-/// Whether Patroni's venv is pgherd's: noted, or by the stamp that only pgherd leaves in one.
+/// Whether Patroni's venv is pgherd's: it is noted, or it has the stamp that only pgherd writes.
 pub(super) fn owns_venv(cluster: &Cluster, facts: &Facts) -> bool {
     is_ours(cluster, facts)
         && match &facts.belongings.manifest {
@@ -130,7 +130,7 @@ pub(super) fn owns_venv(cluster: &Cluster, facts: &Facts) -> bool {
         }
 }
 
-/// Whether pgherd has made the tree at `path`.
+/// Whether pgherd made the folder at `path` as a whole.
 pub(super) fn made_tree(facts: &Facts, path: &str) -> bool {
     let manifest = facts.belongings.manifest.as_ref();
     manifest.is_some_and(|manifest| manifest.trees.contains(path))
@@ -147,7 +147,7 @@ pub(super) fn own_files<'a>(cluster: &Cluster, facts: &'a Facts) -> Vec<&'a str>
         .collect()
 }
 
-/// The folders that pgherd made, the deeper ones first.
+/// The folders that pgherd made, the deepest first.
 pub(super) fn own_folders<'a>(cluster: &Cluster, facts: &'a Facts) -> Vec<&'a str> {
     if lacks_manifest(cluster, facts) {
         return FOLDERS_WITHOUT_MANIFEST.to_vec();
@@ -160,7 +160,7 @@ pub(super) fn own_folders<'a>(cluster: &Cluster, facts: &'a Facts) -> Vec<&'a st
     folders
 }
 
-/// What pgherd would take on the host and has not noted yet.
+/// What pgherd will take on the host and has not noted yet.
 pub(super) fn unclaimed(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<&'static str> {
     let noted = |path: &&str| {
         let manifest = facts.belongings.manifest.as_ref();
@@ -168,15 +168,15 @@ pub(super) fn unclaimed(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<&'
     };
     let paths = render::paths(&node.roles).into_iter();
     let sources = sources(cluster, node).into_iter();
-    // There is nowhere to note a source until there is a manifest, which other changes bring.
+    // A package source can be noted only when there is a manifest, which other changes create.
     let sources = sources.filter(|_| !lacks_manifest(cluster, facts));
     paths.chain(sources).filter(|path| !noted(path)).collect()
 }
 
-/// Notes all that pgherd takes on the host, before any of it is taken.
+/// Notes everything that pgherd takes on the host, before any of it is taken.
 pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Facts) -> Script {
     let early = lacks_manifest(cluster, facts);
-    // What an earlier pgherd found a unit to be, nobody knows.
+    // What state a unit had before an earlier version of pgherd is unknown.
     let (adopted, units): (Vec<Role>, Vec<Role>) = node
         .roles
         .iter()
@@ -208,7 +208,7 @@ pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Fact
         .line(CLAIM)
 }
 
-/// The package sources that are added to `node`, by the files that may name them.
+/// The package sources that are added to `node`, with the files that may name them.
 pub(super) fn sources(cluster: &Cluster, node: &Node) -> Vec<&'static str> {
     let services = node.roles.iter().map(|role| role.service());
     let sources = services.filter_map(|service| service.source.as_ref());
@@ -219,8 +219,8 @@ pub(super) fn sources(cluster: &Cluster, node: &Node) -> Vec<&'static str> {
         .collect()
 }
 
-/// The lines that note that a tree is made by pgherd, right before it is made; where there is no
-/// manifest, its stamp tells.
+/// The lines that note that pgherd makes a folder as a whole, just before it is made. Without a manifest, the
+/// folder's stamp shows it.
 pub(super) fn note_tree(path: &str) -> String {
     let path = quote(path);
     format!(
@@ -232,12 +232,12 @@ pub(super) fn note_tree(path: &str) -> String {
     )
 }
 
-/// Whether Patroni comes to the host in a venv of its own.
+/// Whether Patroni runs from its own venv on the host.
 pub(super) fn takes_venv(cluster: &Cluster, node: &Node) -> bool {
     cluster.inventory.patroni.source == PatroniSource::Pypi && node.roles.contains(&Role::Postgres)
 }
 
-/// Where etcd's data of this cluster is.
+/// The folder of etcd's data of this cluster.
 pub(super) fn etcd_data(cluster: &Cluster) -> String {
     etcd_dir(cluster.name())
 }

@@ -1,18 +1,17 @@
-//! Clears what an interrupted bootstrap, or the interrupted first copy of a replica, left.
+//! Removes what an interrupted bootstrap, or a replica's interrupted first copy, left.
 //!
-//! Patroni takes the lock `initialize` with an empty value, runs `initdb`, makes its roles, and only
-//! then writes the system's identifier there and its configuration beside it. Until that moment
-//! nothing was ever committed; a Patroni that is started again neither frees the lock nor repeats
-//! `initdb`. Nor does it repeat a copy: it waits for ever for somebody to "consider doing
-//! reinitialize".
+//! Patroni takes the lock `initialize` with an empty value, runs `initdb`, creates its roles, and only then
+//! writes the system's identifier into the lock and its configuration beside it. Before that, nothing was ever
+//! committed. If Patroni is started again, it neither frees the lock nor repeats `initdb`. It does not repeat a
+//! copy either: it waits for ever for somebody to "consider doing reinitialize".
 //!
-//! Where PostgreSQL cannot start with its parameters, `initdb` ends well and the server never comes up.
-//! Patroni then frees the lock, and where it may not rename the data directory, the database stays: the
-//! next member makes another one.
+//! If PostgreSQL cannot start with its parameters, `initdb` succeeds and the server never comes up. Patroni
+//! then frees the lock. If it may not rename the data directory, the database stays, and the next member
+//! creates another one.
 //!
-//! So this, and this alone, is removed: data that pgherd itself began in this cluster, that nobody is at
-//! work on, and that shows by itself that nothing was ever committed: it is half-made, or no server ever
-//! came up on it (`facts/never_started.sh`). What etcd has, or no longer has, is no evidence.
+//! So only this is removed: data that pgherd itself began in this cluster, that no process uses, and that
+//! itself shows that nothing was ever committed, because it is half-made, or because no server ever came up on
+//! it (`facts/never_started.sh`). What etcd has, or no longer has, is no evidence.
 
 use std::time::Duration;
 
@@ -29,10 +28,10 @@ use crate::{
     services::{etcd::PatroniKeys, postgres::PATRONI},
 };
 
-/// Whether a bootstrap may have died here, and etcd, which would tell, is there and does not answer.
+/// Whether a bootstrap may have died here, while etcd, which would know, exists and does not answer.
 ///
-/// Members that start on what is left would wait for a lock that nobody frees, or run a database that is not
-/// the cluster's.
+/// Members that start on such data would wait for a lock that nobody frees, or run a database that is not the
+/// cluster's.
 pub(super) fn depend_on_the_dcs(cluster: &Cluster, found: &Found) -> bool {
     if found.dcs.is_some() {
         return false;
@@ -114,9 +113,9 @@ pub(super) fn clear(
     let all_seen = databases.len() == cluster.with_role(Role::Postgres).count();
     let stale = match keys.initialize.as_deref() {
         None => false,
-        // A member with a whole database takes the lock over by itself.
+        // A member with a whole database takes over the lock by itself.
         Some("") => forming && !complete,
-        // A run that was cut off may have removed the database before.
+        // An interrupted run may have removed the database already.
         Some(_) => forming && !complete && all_seen,
     };
     before.extend(cleared);
@@ -146,14 +145,13 @@ fn leads(keys: &PatroniKeys, node: &Node) -> bool {
     keys.leader.as_deref() == Some(node.name.as_str())
 }
 
-/// Whether no server ever came up on this database, and it is not the one that the DCS knows as the
-/// cluster's.
+/// Whether no server ever came up on this database, and the DCS does not know it as the cluster's.
 pub(super) fn is_nobodys(data: &DataFact, keys: &PatroniKeys) -> bool {
     let known = keys.initialize.as_deref().filter(|_| keys.config.is_some());
     data.never_started && (known.is_none() || known != data.system_id.as_deref())
 }
 
-/// What is to be removed.
+/// What is removed.
 #[derive(Debug, Clone, Copy)]
 enum Leftover {
     /// `initdb` never finished.
@@ -164,13 +162,13 @@ enum Leftover {
     NeverStarted,
 }
 
-/// What a script does when data is not, or no longer, what it was taken for.
+/// What a script does if the data is not what it was planned for, or no longer.
 const LEAVE_ALONE: &str = "{ systemctl start patroni
   echo 'a server has come up on it after all, or it was finished; it is left alone' >&2
   echo 'pgherd-hint: run the same command again' >&2
   exit 67; }";
 
-/// How often it is seen that no server comes up, a second apart, before Patroni is stopped.
+/// How often the script checks that no server comes up, once a second, before Patroni is stopped.
 const QUIET_LOOKS: usize = 3;
 
 fn clear_data(
@@ -197,7 +195,7 @@ fn clear_data(
     let data_dir = &cluster.inventory.postgresql.data_dir;
     let dir = quote(data_dir);
     let mut script = Script::new().alone(name);
-    // Somebody may have thought about the plan for long.
+    // The plan may be old: the user may have taken long to answer.
     script = match what {
         Leftover::HalfMade => script.line("systemctl stop patroni").line(format!(
             "if [ -e {dir}/postmaster.opts ] || [ \"$(ls {dir}/base 2>/dev/null | grep -c '^[0-9]')\" -ge 3 ]; then {LEAVE_ALONE}; fi"

@@ -20,65 +20,65 @@ use crate::{
     services::Data,
 };
 
-/// The step that makes the files of a host itself, before those of its services.
+/// The step that writes a host's own files, before those of its services.
 pub(super) const PREPARE: &str = "prepare";
 
-/// The step that has another Patroni take the place of the one that runs.
+/// The step that replaces the running Patroni by a new process.
 pub(super) const ALONE: &str = "restart-patroni-alone";
 
 pub(super) use crate::render::PATRONI_CONFIG;
 
-/// A role on a host: as it was found, and as it should be.
+/// A role on a host: as observed, and as it should be.
 pub(super) struct Component<'a> {
     pub node: &'a Node,
     pub role: Role,
     pub facts: &'a Facts,
     /// All of the host's files.
     pub files: &'a [File],
-    /// The program itself is replaced in this plan, which its unit only notices when it restarts.
+    /// The program itself is replaced in this plan. Its unit notices that only when it restarts.
     pub replaced: bool,
 }
 
 /// What happens to a component's unit in this plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It runs with the config that it should have.
+    /// It runs with the right config.
     Leave,
     Start,
     Reload,
-    /// Patroni starts anew, and its PostgreSQL does not notice.
+    /// Patroni restarts, and its PostgreSQL continues without interruption.
     RestartPatroniAlone,
     Restart,
 }
 
-/// A component after its files are planned.
+/// A component after its files have been planned.
 #[derive(Clone)]
 pub(super) struct Configured {
     pub turn: Turn,
-    /// After which its unit can be started, reloaded or restarted.
+    /// The steps after which its unit can be started, reloaded or restarted.
     pub ready: Vec<StepId>,
     pub why: String,
-    /// The unit runs but would not start at boot.
+    /// The unit runs but is not enabled at boot.
     pub enable: bool,
-    /// A parameter of PostgreSQL's may wait for a restart afterwards.
+    /// A PostgreSQL parameter may wait for a restart afterwards.
     pub parameters: bool,
-    /// It may be unable to reach the DCS: etcd is elsewhere now, or an earlier run that was cut off noted that it
-    /// must restart, and it runs with anything.
+    /// It may be unable to reach the DCS: etcd is elsewhere now; or an interrupted run noted that it must
+    /// restart, so its loaded config is unknown.
     pub unheard: bool,
-    /// It is on its way up with files that are not the new ones, which a start would leave it.
+    /// It is starting with old files, and a start would not change that.
     pub stuck: bool,
     /// What a start tries first.
     pub trial: Option<String>,
-    /// What lies in the data directory is removed in this plan.
+    /// The content of the data directory is removed in this plan.
     pub cleared: bool,
-    /// What a Patroni that runs knows of addresses.
+    /// What a running Patroni knows of addresses.
     pub told: Told,
 }
 
-/// Why a step does nothing but put folders right.
+/// The reason of a step that only corrects folders.
 const CLOSED: &str = "folders have another owner or mode than pgherd gives them";
 
-/// Plans the files that concern the host as a whole and need no package.
+/// Plans the files that concern the whole host and need no package.
 pub(super) fn prepare(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -157,7 +157,7 @@ pub(super) fn configure(
         Effect::Nothing
     };
     let effect = files::effect(&changed).max(pending).max(replaced);
-    // What an earlier run wrote and did not get taken over can be anything.
+    // Files that an earlier run wrote and that were never loaded can have any content.
     let unheard = matches!(pending, Effect::Reload | Effect::RestartPatroniAlone);
     let parameters = role == Role::Postgres
         && (unheard || changed.iter().any(|it| changes_parameters(it, facts)));
@@ -241,7 +241,7 @@ pub(super) fn configure(
     })
 }
 
-/// What the unit still needs of what earlier runs have written.
+/// What the unit still needs because of files that earlier runs wrote.
 fn not_taken_over(facts: &Facts, role: Role) -> Effect {
     match facts.pending.get(role.unit()).map(String::as_str) {
         Some("exchange") if role == Role::Postgres => Effect::RestartPatroniAlone,
@@ -262,7 +262,7 @@ fn told(component: &Component<'_>) -> Told {
     }
 }
 
-/// A database that is not there yet starts with what it should have.
+/// A database that does not exist yet starts with the right config.
 fn changes_parameters(difference: &Difference, facts: &Facts) -> bool {
     let file = &difference.file;
     file.path == PATRONI_CONFIG
@@ -287,16 +287,15 @@ fn turn(unit: &UnitFact, effect: Effect) -> Turn {
     }
 }
 
-/// Starts another Patroni in the place of the one that runs, while PostgreSQL goes on.
+/// Replaces the running Patroni by a new process, while PostgreSQL continues.
 ///
-/// Patroni stops PostgreSQL when it is asked to end, unless the cluster is paused; a pause needs a
-/// DCS that answers, and somebody to end it. So Patroni is not asked: systemd kills it and nothing
-/// else, and starts its successor, which takes over the PostgreSQL that it finds. That is one script
-/// on the host, which goes on to its end there whatever happens to whoever sent it; the unit's own
-/// way of stopping is back in force after it, and after a reboot.
+/// When Patroni is asked to end, it stops PostgreSQL, unless the cluster is paused. A pause needs a DCS that
+/// answers, and somebody to end the pause. So Patroni is not asked: systemd kills only Patroni and starts its
+/// successor, which takes over the running PostgreSQL. This is one script on the host, and it runs to its end
+/// whatever happens to pgherd. The unit's normal way of stopping is restored after it, and after a reboot.
 ///
-/// What Patroni has running beside PostgreSQL must not outlive it: its successor would begin the same
-/// in the same folder.
+/// Processes that Patroni runs beside PostgreSQL must end too: its successor would start the same ones in the
+/// same folder.
 const RESTART_PATRONI_ALONE: &str = r#"drop=/run/systemd/system/patroni.service.d
 as_before() {
   rm -f "$drop/pgherd-exchange.conf"
@@ -312,7 +311,7 @@ fi
 systemctl daemon-reload
 systemctl restart patroni"#;
 
-/// Plans what `configured` asks for; returns the step, if there is one.
+/// Plans what `configured` needs; returns the step, if there is one.
 pub(super) fn run_unit(
     plan: &mut Plan,
     node: &Node,
@@ -335,8 +334,8 @@ pub(super) fn run_unit(
                 "systemctl restart --no-block UNIT",
             ],
         ),
-        // A unit that failed too often refuses to start until its counter is reset. A Type=notify
-        // etcd is only started once it has a quorum, so nobody waits for it here.
+        // A unit that failed too often does not start before its counter is reset. An etcd unit (Type=notify)
+        // counts as started only when there is a quorum, so this script does not wait for it.
         Turn::Start => (
             names.start,
             "enable --now",
@@ -347,7 +346,7 @@ pub(super) fn run_unit(
                 "systemctl start --no-block UNIT",
             ],
         ),
-        // How often it died before says nothing about what it does now.
+        // Earlier crashes say nothing about the present state.
         Turn::Reload => (
             names.reload,
             "reload",
@@ -356,7 +355,7 @@ pub(super) fn run_unit(
                 "systemctl reload UNIT",
             ],
         ),
-        // A run that was cut off may have left a unit file that systemd has not read.
+        // An interrupted run may have left a unit file that systemd has not read.
         Turn::Restart => (
             names.restart,
             "restart",
@@ -402,10 +401,10 @@ pub(super) fn run_unit(
     }))
 }
 
-/// The commands that make a data directory that is not there; never touches one that is.
+/// The commands that create a missing data directory. They never change an existing one.
 ///
-/// Where its parent is not there either it becomes PostgreSQL's: Patroni renames the data directory of a
-/// bootstrap that failed.
+/// A missing parent folder is created for PostgreSQL too: Patroni renames the data directory of a failed
+/// bootstrap.
 fn directories(cluster: &Cluster, role: Role, facts: &Facts) -> Option<String> {
     let id = &cluster.secrets.cluster_id;
     match role.service().data {

@@ -4,11 +4,10 @@ use serde_json::{Map, Value};
 
 use super::Change;
 
-/// What must be merged into `found` to make `desired` of it, and each setting that it changes.
+/// What must be merged into `found` to get `desired`, and each setting that this changes.
 ///
-/// Every key of `desired` is pgherd's. Under `postgresql.parameters` all keys are, so that a
-/// parameter that left the inventory leaves the cluster too; elsewhere keys that `desired` does not
-/// name stay as they are.
+/// Every key of `desired` is pgherd's. Under `postgresql.parameters`, all keys are, so that a parameter that
+/// left the inventory leaves the cluster too. Elsewhere, keys that `desired` does not name stay as they are.
 pub fn config_patch(found: Option<&Value>, desired: &Value) -> (Value, Vec<Change>) {
     let mut changes = Vec::new();
     let empty = Value::Object(Map::new());

@@ -16,7 +16,7 @@ use crate::{
 
 const WEIGH: &str = include_str!("weigh.sh");
 
-/// Removes the packages of `$GO` that still can go: somebody may have thought about the plan for long.
+/// Removes those packages of `$GO` that nothing needs even now: the user may have taken long to answer.
 const PURGE: &str = r#"if [ -n "$GO" ]; then
   if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
     with_locks dpkg --configure -a || echo 'dpkg cannot configure every package that is there (see above); going on'
@@ -35,7 +35,7 @@ const PURGE: &str = r#"if [ -n "$GO" ]; then
   fi
 fi"#;
 
-/// Takes away a file, what a cut-off write left beside it, and puts back what was in its place.
+/// Removes a file and its unfinished new versions, and restores what was in its place.
 pub(super) const GIVE_BACK: &str = r#"give_back() {
   rm -f "$1".pgherd.?????? "$1.pgherd-candidate"
   if [ -e "/var/lib/pgherd/kept$1" ] || [ -L "/var/lib/pgherd/kept$1" ]; then
@@ -47,8 +47,8 @@ pub(super) const GIVE_BACK: &str = r#"give_back() {
   fi
 }"#;
 
-/// Waits for what an interrupted run had begun on the host and goes on there: what it still brings would
-/// come after all has been removed.
+/// Waits for the scripts of an interrupted run that still run on the host. Otherwise they would add something
+/// after everything was removed.
 pub(super) const OTHER_STEPS: &str = r#"for lock in /run/pgherd/*.lock; do
   case $lock in */clear.lock) continue ;; esac
   [ -e "$lock" ] || continue
@@ -58,7 +58,7 @@ pub(super) const OTHER_STEPS: &str = r#"for lock in /run/pgherd/*.lock; do
   }
 done"#;
 
-/// Removes a folder; where somebody has put a link or a mount in its place, all that is in it, and they stay.
+/// Removes a folder. If it was replaced by a link or is a mount point, only its content is removed.
 pub(super) const REMOVE_TREE: &str = r#"remove_tree() {
   if [ -d "$1" ]; then
     find -H "$1" -mindepth 1 -delete 2>/dev/null || true
@@ -71,8 +71,8 @@ pub(super) const REMOVE_TREE: &str = r#"remove_tree() {
   [ -L "$1" ] || rmdir "$1" 2>/dev/null || true
 }"#;
 
-/// What tells what is pgherd's goes last, and the manifest at the very end: until then, a `down` that
-/// was cut off finds its way back.
+/// The files that show what is pgherd's are removed last, and the manifest at the very end. So an interrupted
+/// `down` can be continued.
 const FORGET: &str = "rm -rf /run/pgherd\n\
      if [ -d /var/lib/pgherd ]; then\n\
      \x20 find /var/lib/pgherd -mindepth 1 ! -name manifest -delete\n\
@@ -80,20 +80,20 @@ const FORGET: &str = "rm -rf /run/pgherd\n\
      \x20 rmdir /var/lib/pgherd\n\
      fi";
 
-/// All has been removed by then, and what is left is for a person to see to.
+/// Everything has been removed by now. What is left needs a person.
 const NOT_STARTED: &str = r#"if [ -n "$not_started" ]; then
   echo "what pgherd put here is removed, but a unit that ran before does not start:$not_started" >&2
   exit 1
 fi"#;
 
-/// The script that says which of the packages that came with pgherd nobody else needs.
+/// The script that finds the packages that pgherd installed and that nothing else needs.
 pub fn weigh_packages(cluster: &Cluster, node: &Node, facts: &Facts) -> Script {
     let node = as_taken(cluster, node, facts);
     weigh(Script::probe(""), cluster, &node).line("weigh")
 }
 
-/// The host with the roles that pgherd has given it, whatever the inventory says by now: one that was
-/// taken off is still there, and what a role would need that never came may be somebody else's.
+/// The host with the roles that pgherd has given it, whatever the inventory says now. A role that was taken off
+/// is still there. What a role would need, but never got there, may belong to somebody else.
 fn as_taken(cluster: &Cluster, node: &Node, facts: &Facts) -> Node {
     let mut node = node.clone();
     if facts.belongings.manifest.is_some() {
@@ -112,7 +112,7 @@ fn weigh(script: Script, cluster: &Cluster, node: &Node) -> Script {
         .line(WEIGH)
 }
 
-/// Plans the removal on every host that is this cluster's; any other is left alone.
+/// Plans the removal on every host that is this cluster's. Other hosts are left alone.
 pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
     let mut plan = Plan::default();
     for node in cluster.nodes.values() {
@@ -158,7 +158,7 @@ fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result
         script: Script::new().alone("clear"),
         changes: Vec::new(),
     };
-    // A host of an earlier pgherd gets its manifest now, so that a cut-off knows what is left to do.
+    // A host of an earlier version gets its manifest now, so that an interrupted removal can be continued.
     if facts.belongings.manifest.is_none() {
         clearing.script = belongings::claim(clearing.script, cluster, node, facts);
     }
@@ -187,13 +187,13 @@ fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result
         after: Vec::new(),
         changes: clearing.changes,
         action: Action::Run(clearing.script),
-        // Ten minutes of it may be an earlier run's, and ten somebody's who holds dpkg's lock.
+        // An earlier run may take ten minutes of this, and a process that holds dpkg's lock another ten.
         limit: Duration::from_secs(1800),
         units: Vec::new(),
     })
 }
 
-/// The removal from one host, as it comes to be.
+/// The removal from one host, while it is planned.
 struct Clearing<'a> {
     cluster: &'a Cluster,
     node: &'a Node,
@@ -211,7 +211,7 @@ impl Clearing<'_> {
         self.changes.push(Change::Other(what.into()));
     }
 
-    /// The roles that pgherd has taken on the host: another unit of the same name is somebody's.
+    /// The roles that pgherd has taken on the host. Another unit of the same name is not pgherd's.
     fn roles(&self) -> impl Iterator<Item = Role> + use<> {
         let taken = |role: &Role| belongings::is_taken(self.cluster, self.facts, *role);
         let roles: Vec<Role> = self.node.roles.iter().copied().filter(taken).collect();
@@ -295,7 +295,7 @@ impl Clearing<'_> {
         }
     }
 
-    /// Takes pgherd's lines out of files that are the host's.
+    /// Removes pgherd's lines from files of the host.
     fn blocks<'f>(&mut self, files: impl Iterator<Item = &'f render::File>) -> Result<()> {
         for file in files {
             let Some(here) = self.facts.files.get(&file.path) else {
@@ -339,7 +339,7 @@ impl Clearing<'_> {
         }
     }
 
-    /// A unit of a package that was there before is enabled, and runs, if it did so then.
+    /// A unit whose package was there before is enabled, and runs, if it did so before.
     fn unit_states(&mut self) {
         let manifest = self.facts.belongings.manifest.as_ref();
         for (unit, (enabled, active)) in manifest.into_iter().flat_map(|it| &it.units) {
@@ -375,7 +375,7 @@ impl Clearing<'_> {
     }
 }
 
-/// What stays on a host: packages that others need, and folders outside of the data directory.
+/// What stays on a host: packages that others need, and folders outside the data directory.
 pub fn stays(facts: &Facts) -> Vec<String> {
     let folders = facts.data_outside.iter();
     let folders = folders.map(|folder| outside(folder));

@@ -1,4 +1,4 @@
-//! Compares files, and plans how a changed one is put in place.
+//! Compares files, and plans how changed ones are installed.
 
 use super::Change;
 use crate::{
@@ -9,15 +9,15 @@ use crate::{
     render::{self, Effect, File, Kind, Visibility},
 };
 
-/// A file that must be written, with its whole new content.
+/// A file that must be written, with its complete new content.
 pub(super) struct Difference {
     pub file: File,
     pub change: Change,
-    /// What taking the change over needs; some settings of a file need more than others.
+    /// What it takes to load the change. Some settings of a file take more than others.
     pub effect: Effect,
 }
 
-/// The files among `files` that are not on the host as they should be.
+/// The files among `files` that are not as they should be on the host.
 pub(super) fn differences<'a>(
     files: impl Iterator<Item = &'a File>,
     facts: &Facts,
@@ -68,11 +68,11 @@ pub(super) fn differences<'a>(
     Ok(differences)
 }
 
-/// Everybody must be able to read what is in a block's file.
+/// The file around a block must be readable for everybody.
 const READABLE: u32 = 0o444;
 
-/// How owner and mode differ, if they do. A block's file belongs to the host and keeps its own, as
-/// far as all can read it.
+/// How owner and mode differ, if they do. A file with a block belongs to the host and keeps its own, as long as
+/// everybody can read it.
 fn attributes(file: &File, found: &crate::facts::FileFact) -> Option<String> {
     if file.kind == Kind::Block {
         return (found.mode & READABLE != READABLE)
@@ -88,7 +88,7 @@ fn attributes(file: &File, found: &crate::facts::FileFact) -> Option<String> {
     })
 }
 
-/// The strongest thing that the changed files ask for.
+/// The strongest effect that the changed files need.
 pub(super) fn effect(differences: &[Difference]) -> Effect {
     differences
         .iter()
@@ -97,7 +97,7 @@ pub(super) fn effect(differences: &[Difference]) -> Effect {
         .unwrap_or(Effect::Nothing)
 }
 
-/// Adds the files to `script`; one with a `check` is checked before it replaces a good one.
+/// Adds the files to `script`. A file with a `check` is checked before it replaces a good one.
 pub(super) fn put_all(mut script: Script, differences: &[Difference], check: Check<'_>) -> Script {
     for Difference { file, .. } in differences {
         match check.command_for(&file.path) {
@@ -126,7 +126,7 @@ pub(super) fn put_all(mut script: Script, differences: &[Difference], check: Che
     script
 }
 
-/// The command that says whether a main config is good; `$CANDIDATE` stands for its path.
+/// The command that checks a main config; `$CANDIDATE` stands for its path.
 #[derive(Clone, Copy)]
 pub(super) struct Check<'a>(pub &'a [(&'a str, &'a str)]);
 

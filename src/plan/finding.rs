@@ -1,11 +1,11 @@
-//! What differs between who is a member and who is declared.
+//! A difference between the present members and the declared ones.
 
-/// Something that differs between who is a member and who is declared.
+/// A difference between the present members and the declared ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub what: String,
-    /// Why it matters.
+    /// Why the difference matters.
     pub why: &'static str,
-    /// What to do instead.
+    /// What to do about it.
     pub instead: String,
 }

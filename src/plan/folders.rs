@@ -1,7 +1,7 @@
 //! Compares the folders that pgherd makes, and corrects them as it corrects files.
 //!
-//! A run under a strict umask, or somebody's `chmod`, closes a folder to the service that must read
-//! what is in it. Only folders that pgherd makes are changed; of others it is said what is wrong.
+//! A strict umask in an earlier run, or a `chmod`, can close a folder to the service that must read it. pgherd
+//! changes only folders that it makes; it reports problems of others.
 
 use super::{Change, belongings};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     services::Data,
 };
 
-/// What a folder needs to be as it should be.
+/// What a folder lacks.
 pub(super) struct Repairs {
     pub changes: Vec<Change>,
     commands: Vec<String>,
@@ -35,7 +35,7 @@ impl Repairs {
         self.commands.iter().fold(script, Script::line)
     }
 
-    /// Puts owner and mode right; `modes` are those that will do, the first the one that is set.
+    /// Corrects owner and mode. All of `modes` are acceptable; the first one is set.
     fn own(&mut self, path: &str, found: Option<&Folder>, owner: &str, modes: &[u32]) {
         let Some(found) = found.filter(|found| found.is_folder) else {
             return;
@@ -80,14 +80,14 @@ pub(super) fn around_files(facts: &Facts, files: &[File]) -> Repairs {
     repairs
 }
 
-/// A role's data directory that pgherd made, and the way to it.
+/// A role's data directory that pgherd made, and the folders above it.
 pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Repairs {
     let mut repairs = Repairs::none();
     let folders = &facts.needs.folders;
     match role.service().data {
         Data::Database if is_ours(cluster, facts) => {
             let dir = &cluster.inventory.postgresql.data_dir;
-            // PostgreSQL starts with either, and with no other.
+            // PostgreSQL starts only with one of these two modes.
             repairs.own(dir, folders.get(dir), "postgres", &[0o700, 0o750]);
             for parent in above(dir) {
                 let Some(found) = folders.get(parent).filter(|it| blocks(it)) else {
@@ -117,18 +117,18 @@ pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Repairs {
     repairs
 }
 
-/// pgherd has made the data directory, and with it the folders that were not there on the way.
+/// pgherd made the data directory, and the missing folders above it.
 pub(super) fn is_ours(cluster: &Cluster, facts: &Facts) -> bool {
     facts.data_marker.as_ref() == Some(&cluster.secrets.cluster_id)
 }
 
-/// The folders that a path lies in, the nearest first, without the root.
+/// The folders above a path, the nearest first, without the root.
 pub(super) fn above(path: &str) -> impl Iterator<Item = &str> {
     let cuts = path.match_indices('/').map(|(at, _)| &path[..at]);
     cuts.filter(|above| !above.is_empty()).rev()
 }
 
-/// Whether a folder does not let `postgres` pass: by its own word, or by the folder's mode.
+/// Whether `postgres` cannot enter a folder, by its own test or by the folder's mode.
 pub(super) fn blocks(folder: &Folder) -> bool {
     let open = folder.mode & 0o001 != 0 || folder.owner == "postgres" || folder.group == "postgres";
     folder.is_folder && !folder.passable.unwrap_or(open)

@@ -1,8 +1,7 @@
-//! Finds what others made on a host in the place of something that pgherd would make.
+//! Finds things that others made on a host in places that pgherd needs.
 //!
-//! What a package came with is nobody's work, and is taken: a copy is kept and given back by `down`.
-//! So is a file that says nothing but what pgherd's own would say. Everything else is named here, and
-//! stops the run.
+//! Files from a package are nobody's work, and are replaced: a copy is kept, and `down` restores it. The same
+//! is true for a file with the same content as pgherd's. Everything else is named here and stops the run.
 
 use super::{
     belongings::{self, VENV, is_taken},
@@ -20,7 +19,7 @@ use crate::{
 
 const LEFT: &str = "it was not touched";
 
-/// All that is somebody's; `named` are units of which a finding tells already.
+/// Everything that is not pgherd's; `named` are units that another finding names already.
 pub(super) fn findings(
     cluster: &Cluster,
     node: &Node,
@@ -44,7 +43,7 @@ pub(super) fn findings(
             .hint("use the newer pgherd"),
         );
     }
-    // With its mark it would have been told already.
+    // If it had its mark, it would have been reported already.
     if manifest.is_some_and(|it| it.cluster != cluster.secrets.cluster_id) {
         findings.push(
             Error::new(Code::HostOfAnotherCluster, "this host still has the manifest of another cluster")
@@ -117,7 +116,7 @@ fn foreign_files(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) 
     )
 }
 
-/// The files beside a service's own that would be in its way.
+/// Files beside a service's own that would interfere with it.
 fn beside(service: &'static Service) -> impl Iterator<Item = &'static str> {
     service.writes.iter().chain(service.reads).copied()
 }
@@ -146,7 +145,7 @@ fn statements(text: &str) -> impl Iterator<Item = &str> {
         .filter(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with("//"))
 }
 
-/// A path, with what else there is to know of it.
+/// A path, with what is known about it.
 fn described(facts: &Facts, path: &str, thing: Thing) -> String {
     let mut notes = Vec::new();
     match thing {
@@ -167,7 +166,7 @@ fn described(facts: &Facts, path: &str, thing: Thing) -> String {
     }
 }
 
-/// What a unit does, if it does anything.
+/// What a unit does now, if it does anything.
 fn state(facts: &Facts, unit: &str) -> Option<String> {
     let fact = facts.unit(unit);
     if !matches!(fact.active.as_str(), "" | "inactive") {
@@ -181,7 +180,7 @@ fn state(facts: &Facts, unit: &str) -> Option<String> {
 
 fn venv(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     let holds = &facts.belongings.holds;
-    // Without a manifest nobody can tell a venv that was cut off from another's.
+    // Without a manifest, an unfinished venv of pgherd looks like anybody else's.
     let unknown = belongings::is_ours(cluster, facts) && facts.belongings.manifest.is_none();
     if !belongings::takes_venv(cluster, node) || belongings::owns_venv(cluster, facts) || unknown {
         return Vec::new();
@@ -205,7 +204,7 @@ fn venv(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     findings
 }
 
-/// Folders that hold data; that of a database is `surprise`'s to judge.
+/// Folders that hold data. [`preconditions`](super::preconditions) checks that of a database.
 fn folders(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Error> {
     let holds = &facts.belongings.holds;
     let data_dir = &cluster.inventory.postgresql.data_dir;
@@ -295,7 +294,7 @@ fn of_unit(facts: &Facts, role: Role, named: &[&str]) -> Vec<Error> {
     findings
 }
 
-/// A cluster of the distribution's tools may stay, unless it runs or would come back on the same port.
+/// A cluster of the distribution's tools may stay, unless it runs, or would start on the same port.
 fn own_cluster(other: &OwnCluster, port: u16) -> Option<Error> {
     let OwnCluster { version, name, .. } = other;
     let what = if other.runs {

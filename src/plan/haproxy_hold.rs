@@ -1,8 +1,8 @@
-//! Makes HAProxy keep a leader whose Patroni does not run for a moment.
+//! Makes HAProxy keep a leader whose Patroni is not running for a moment.
 //!
-//! HAProxy asks Patroni which member leads, and takes a leader whose Patroni does not answer for dead:
-//! it would close every connection to a PostgreSQL that runs and goes on leading. So for as long as
-//! another Patroni takes over, it does not ask.
+//! HAProxy asks Patroni which member leads. If a leader's Patroni does not answer, HAProxy counts the leader as
+//! dead, and would close all connections to a PostgreSQL that is running and still leads. So HAProxy's checks
+//! are disabled while a new Patroni takes over.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::{
     services::haproxy,
 };
 
-/// After which HAProxy asks again whatever has become of the run. Meanwhile it would not notice a
-/// leader's death; a failover takes longer than that in any case.
+/// After this time HAProxy checks again, whatever happened to the run. Until then it would not notice a
+/// leader's death, but a failover takes longer than this anyway.
 const AT_MOST: u32 = 15;
 
 /// Speaks to HAProxy's socket. Perl's base package is on every Debian and Ubuntu; `socat` is not.
@@ -23,7 +23,7 @@ const SAY: &str = r#"say() {
   perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock") or die "HAProxy: $!\n"; print $s "$ARGV[0]\n"; $s->shutdown(1); print <$s>' "$1"
 }"#;
 
-/// Has every HAProxy keep `leader` as it is; returns a step for each that runs.
+/// Makes every HAProxy keep `leader` in its present state; returns a step for each HAProxy that runs.
 pub(super) fn hold(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -50,7 +50,7 @@ pub(super) fn hold(
     push(plan, cluster, found, after, &draft)
 }
 
-/// Has every HAProxy check `leader` again.
+/// Makes every HAProxy check `leader` again.
 pub(super) fn release(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -71,7 +71,7 @@ pub(super) fn release(
     push(plan, cluster, found, after, &draft)
 }
 
-/// Tells HAProxy about its checks of a leader, under whichever names it has it.
+/// Changes HAProxy's checks of a leader, under all names that HAProxy has for it.
 fn say(cluster: &Cluster, leader: &Node, what: &str) -> String {
     let suffixes: &[&str] = if cluster.tls.is_migrating() {
         &["", haproxy::OVER_TLS]
@@ -88,7 +88,7 @@ fn say(cluster: &Cluster, leader: &Node, what: &str) -> String {
     lines.join("\n")
 }
 
-/// A step on the hosts of HAProxy, in words.
+/// A step on the HAProxy hosts, in words.
 struct Draft {
     name: &'static str,
     why: String,

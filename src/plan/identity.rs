@@ -22,8 +22,8 @@ pub(crate) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Res
     }
 }
 
-/// The cluster's name is in etcd's data, in Patroni's keys and in the folders: under another one, a new
-/// store and a second leader would come up beside the first.
+/// The cluster's name is in etcd's data, in Patroni's keys and in the names of folders. With another name, a
+/// new store and a second leader would start beside the first.
 fn renamed(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
     let wanted = cluster.name();
     let (host, name) = facts.iter().find_map(|(host, facts)| {
@@ -52,7 +52,7 @@ fn renamed(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Error
     )
 }
 
-/// Everything would be done twice on it, at the same time.
+/// Every step would run on it twice at the same time.
 fn twice(facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
     let mut seen = BTreeMap::new();
     let (one, other) = facts.iter().find_map(|(host, facts)| {
@@ -69,7 +69,7 @@ fn twice(facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
     )
 }
 
-/// With a folder that is empty, Patroni would take the database for lost; and `down` would leave it.
+/// With an empty folder, Patroni would count the database as lost, and `down` would leave it there.
 fn data_elsewhere(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Option<Error> {
     let (host, dir) = facts.iter().find_map(|(host, facts)| {
         let (dir, id) = facts.data_elsewhere.as_ref()?;

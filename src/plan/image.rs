@@ -1,4 +1,4 @@
-//! What a prepared image holds, and what must not be in it: the plan for the host that it is made of.
+//! What a prepared image holds, and what must not be in it: the plan for the host that becomes the image.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
 
 const CLEAN: &str = include_str!("image.sh");
 
-/// Plans the packages of all roles and Patroni's venv, by the steps by which any host gets them.
+/// Plans the packages of all roles and Patroni's venv, with the same steps as on any host.
 pub fn image(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
     preconditions::check(
         cluster,
@@ -35,7 +35,7 @@ pub fn image(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Plans that nothing is left that only one host may have: keys, identity, logs, and what pgherd notes.
+/// Plans the removal of everything that only one host may have: keys, identity, logs, and pgherd's own notes.
 ///
 /// Nobody can log in afterwards.
 pub fn clean_for_image(cluster: &Cluster, files: &Files, found: &Found) -> Plan {
@@ -70,7 +70,7 @@ pub fn clean_for_image(cluster: &Cluster, files: &Files, found: &Found) -> Plan 
     plan
 }
 
-/// Makes of a host that does not exist yet one that a prepared image is the begin of.
+/// The expected facts of a host that is created from a prepared image.
 pub fn prepare_facts(cluster: &Cluster, node: &Node, files: &[File], facts: &mut Facts) {
     for package in packages::wanted(cluster, node) {
         facts.packages.insert(package, String::new());
@@ -92,7 +92,7 @@ fn hosts<'a>(
     })
 }
 
-/// The files that the installation needs; none of them says anything of a cluster.
+/// The files that the installation needs. None of them names a cluster.
 fn of_packages(files: &[File]) -> Vec<File> {
     let needed = render::for_packages();
     let needed = |file: &&File| needed.contains(&file.path.as_str());

@@ -6,8 +6,8 @@ use crate::{
     sql::SESSION,
 };
 
-/// Before every statement that holds a verifier: the server must not log it, and it must not wait for
-/// replicas that may not be there yet.
+/// Goes before every statement that holds a verifier: the server must not log it, and it must not wait for
+/// replicas, which may not exist yet.
 pub(super) const QUIETLY: &str = "\\set ON_ERROR_STOP on\nset log_statement = 'none';\nset log_min_duration_statement = -1;\n\
      set log_min_error_statement = 'panic';\nset synchronous_commit = 'local';\n";
 
@@ -25,7 +25,7 @@ pub(super) fn local_psql() -> String {
     )
 }
 
-/// Has a script run SQL as the superuser, over standard input.
+/// Makes a script run SQL as the superuser, over standard input.
 pub(crate) fn local_sql(script: Script, cluster: &Cluster, sql: &str) -> Script {
     let port = cluster.inventory.postgresql.port;
     script.line(local_psql()).line(format!(
@@ -34,7 +34,7 @@ pub(crate) fn local_sql(script: Script, cluster: &Cluster, sql: &str) -> Script 
     ))
 }
 
-/// The same for a query, with its rows on standard output, a line each.
+/// The same for a query. Its rows go to standard output, one on each line.
 pub(crate) fn local_query(script: Script, cluster: &Cluster, sql: &str) -> Script {
     let port = cluster.inventory.postgresql.port;
     script.line(local_psql()).line(format!(

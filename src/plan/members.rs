@@ -1,4 +1,4 @@
-//! Plans the database hosts' units: which one starts, reloads or restarts when, and what must follow.
+//! Plans the database hosts' units: when each one starts, reloads or restarts, and what must follow.
 
 use std::time::Duration;
 
@@ -17,27 +17,27 @@ use crate::{
     services::postgres::PATRONI,
 };
 
-/// The step that has every Patroni run its loop, so that what was reloaded is in use.
+/// The step that makes every Patroni run its loop, so that a reloaded config is used.
 pub(super) const TAKE_OVER: &str = "take-over";
 
-/// The cluster's databases, as they were found and as they are configured.
+/// The cluster's databases, as observed and as configured.
 pub(super) struct Members<'a> {
     cluster: &'a Cluster,
     found: &'a Found,
     databases: &'a [(&'a Node, Configured)],
-    /// Where the steps are shown that concern the cluster as a whole.
+    /// The host at which steps are shown that concern the whole cluster.
     first: &'a Node,
-    /// Whose word the DCS has.
+    /// The leader according to the DCS.
     leader: Option<&'a str>,
-    /// Who takes writes, by PostgreSQL's own word: that can be told while etcd is away.
+    /// The member that accepts writes according to PostgreSQL itself, which is known even while etcd is away.
     primary: Option<&'a str>,
     /// No member has a database yet.
     fresh: bool,
-    /// Nobody takes writes, by the word of all members and of the DCS: there is nothing to keep.
+    /// No member accepts writes, according to all members and the DCS: there is no service to keep up.
     idle: bool,
-    /// What the DCS has could not be read, since its hosts could not be looked at.
+    /// The DCS could not be read, because its hosts could not be observed.
     blind: bool,
-    /// Who must lead before any other one starts.
+    /// The member that must lead before any other one starts.
     newest: Option<&'a HostName>,
 }
 
@@ -50,7 +50,7 @@ struct Begun<'a> {
 }
 
 impl<'a> Members<'a> {
-    /// `None` where no database host could be looked at.
+    /// `None` if no database host could be observed.
     pub(super) fn of(
         cluster: &'a Cluster,
         found: &'a Found,
@@ -89,13 +89,13 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// The same, of which `newest` must lead before any other one starts.
+    /// The same; `newest` must lead before any other member starts.
     pub(super) fn led_by(mut self, newest: Option<&'a HostName>) -> Self {
         self.newest = newest;
         self
     }
 
-    /// Plans all that concerns them; `dcs_ready` are the steps after which the DCS can be used.
+    /// Plans everything for the databases; after `dcs_ready`, the DCS can be used.
     pub(super) fn plan(&self, plan: &mut Plan, config: &Value, dcs_ready: &[StepId]) {
         let (cluster, found, databases) = (self.cluster, self.found, self.databases);
         let leading = self.leader.or(self.primary);
@@ -105,8 +105,8 @@ impl<'a> Members<'a> {
         let at_once = |node: &Node| self.newest.is_none_or(|newest| node.name == *newest);
         let mut begun = self.begin(plan, dcs_ready, at_once);
         if found.dcs.is_none() && found.is_paused() {
-            // Nothing of what follows is done while the cluster is paused, and most of it is only planned
-            // because etcd does not tell what there is.
+            // While the cluster is paused, nothing below is executed. Most of it is planned only because etcd
+            // does not say what exists.
             plan.partial = true;
             return;
         }
@@ -132,10 +132,9 @@ impl<'a> Members<'a> {
         led.extend(reconnect::reconnect(
             plan, cluster, databases, leading, &led,
         ));
-        // Which of them leads is known when the step's turn comes; the leader itself has nothing to
-        // wait for.
+        // Which member leads is known when the step begins. The leader itself has nothing to wait for.
         let waiting = if self.fresh || self.leader.is_none() || !lacking.is_empty() {
-            // Who runs with anything may only stream after its restart, which comes in its turn below.
+            // A member whose loaded config is unknown may stream only after its restart, which comes below.
             let may_stream = |(_, configured): &&(&Node, Configured)| {
                 self.idle || !(configured.turn == Turn::Restart && configured.unheard)
             };
@@ -166,8 +165,8 @@ impl<'a> Members<'a> {
         sessions::end(plan, cluster, found, &nodes, leading);
     }
 
-    /// Whether a copy ended too early here and stays for now: it is only removed once another member leads, and
-    /// until then Patroni does nothing with it.
+    /// Whether an unfinished copy stays here for now: it is removed only when another member leads, and until
+    /// then Patroni ignores it.
     fn has_torn_copy(&self, (node, configured): &(&Node, Configured)) -> bool {
         let facts = self.found.facts.get(&node.name);
         let torn = facts.is_some_and(|facts| {
@@ -176,11 +175,11 @@ impl<'a> Members<'a> {
         torn && !configured.cleared && self.leader != Some(node.name.as_str())
     }
 
-    /// Starts those of `which` that do not run, and reloads those that do, all at once.
+    /// Starts those of `which` that do not run, and reloads the others, all in parallel.
     fn begin(&self, plan: &mut Plan, after: &[StepId], which: impl Fn(&Node) -> bool) -> Begun<'a> {
         let mut begun = Begun::default();
         for (node, configured) in self.databases.iter().filter(|(node, _)| which(node)) {
-            // While nobody leads, a restart may be what it takes for somebody to.
+            // While there is no leader, a restart may be what a leader needs.
             let restarts = self.idle && configured.turn == Turn::Restart;
             if (restarts || matches!(configured.turn, Turn::Start | Turn::Reload))
                 && let Some(step) =
@@ -195,7 +194,7 @@ impl<'a> Members<'a> {
         begun
     }
 
-    /// Returns the steps after which one member takes writes.
+    /// Returns the steps after which one member accepts writes.
     fn await_leader(
         &self,
         plan: &mut Plan,
@@ -203,7 +202,7 @@ impl<'a> Members<'a> {
         restarted_alone: &[StepId],
         dcs_ready: &[StepId],
     ) -> Vec<StepId> {
-        // What is started waits for the DCS by itself.
+        // A started Patroni waits for the DCS by itself.
         let mut after = if begun.steps.is_empty() {
             dcs_ready.to_vec()
         } else {
@@ -225,7 +224,7 @@ impl<'a> Members<'a> {
         })]
     }
 
-    /// Returns the steps after which all of `waiting` stream, or `led` where nobody has to.
+    /// Returns the steps after which all of `waiting` stream, or `led` if none has to.
     fn await_replicas(&self, plan: &mut Plan, waiting: &[&Node], led: Vec<StepId>) -> Vec<StepId> {
         if self.databases.len() == 1 || waiting.is_empty() {
             return led;
@@ -236,11 +235,11 @@ impl<'a> Members<'a> {
             .collect()
     }
 
-    /// The half of the configuration that lives in the DCS, and what the members make of both halves.
+    /// Plans the part of the configuration that is in the DCS, and what the members do with both parts.
     fn settings(&self, plan: &mut Plan, config: &Value, settled: Vec<StepId>) {
         let patched = self.patch_config(plan, config, settled.clone());
         let parameters = self.databases.iter().any(|(_, it)| it.parameters);
-        // An earlier run may have been cut off before the restarts.
+        // An earlier run may have been interrupted before the restarts.
         let waits = parameters::waits_for_restart(self.cluster, self.found);
         if !self.fresh && (patched.is_some() || parameters || waits) {
             plan.push(Step {
@@ -287,8 +286,8 @@ impl<'a> Members<'a> {
             .and_then(|keys| keys.config.as_ref());
         let (patch, mut changes) = config_patch(known, config);
         if known.is_none() {
-            // The cluster begins with a short loop, so that replicas need not wait for slots; this is
-            // all that differs from what it began with.
+            // The cluster begins with a short loop, so that replicas need not wait for slots. This is the only
+            // difference from the final configuration.
             changes.retain(
                 |change| matches!(change, Change::Setting { key, .. } if key == "loop_wait"),
             );

@@ -1,4 +1,4 @@
-//! Guards EC2's metadata service, which shows the user data with the host's first key.
+//! Protects EC2's metadata service, which shows the user data with the host's first key.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const NAME: &str = "guard-metadata";
 
 /// Plans that only root may talk to the metadata service, now and after each boot.
 ///
-/// The user data do so at the first boot; those of earlier versions with a rule that networkd takes away.
+/// The user data sets the rule at the first boot. The rule of earlier versions is removed by networkd.
 pub(super) fn guard(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -52,7 +52,7 @@ pub(super) fn guard(
         )],
         action: Action::Run(
             Script::new()
-                // It also has systemd read its units again.
+                // It also makes systemd read its units again.
                 .line(format!("systemctl enable --quiet {unit}.service"))
                 .line(format!("systemctl restart {unit}.service")),
         ),

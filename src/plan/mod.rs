@@ -1,7 +1,7 @@
 //! A plan, as data: its steps and their order.
 //!
-//! Planning is pure: the cluster as it should be and the hosts as they were found go in, steps come
-//! out. What `plan` prints is the very value that `up` executes.
+//! Planning is pure: its input is the cluster as it should be and the observed hosts, and its output is steps.
+//! `up` executes exactly the value that `plan` prints.
 
 // If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
@@ -79,19 +79,19 @@ pub use up::{differences, up};
 /// The index of a step in its plan.
 pub type StepId = usize;
 
-/// Something that a person would want to know has changed.
+/// A change that a person would want to know.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     Package(String),
-    /// Masked, both sides; `None` where the file was not there, or where nothing of it may be shown.
+    /// Both sides are masked; `None` if the file did not exist, or must not be shown.
     File {
         path: String,
         old: Option<String>,
         new: Option<String>,
-        /// The owner or mode alone was wrong, or is wrong too.
+        /// Owner or mode was wrong, alone or beside the content.
         note: Option<String>,
     },
-    /// The owner or the mode of a folder; `what` says in words what becomes of it.
+    /// The owner or the mode of a folder; `what` describes the change.
     Folder {
         path: String,
         what: String,
@@ -101,7 +101,7 @@ pub enum Change {
         unit: &'static str,
         verb: &'static str,
     },
-    /// A setting that lives in the DCS.
+    /// A setting in the DCS.
     Setting {
         key: String,
         from: Option<Value>,
@@ -111,12 +111,12 @@ pub enum Change {
     Other(String),
 }
 
-/// What a step waits to see.
+/// What a step waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// The service on the step's host is ready, by its own health (`services::health`).
     Ready(Role),
-    /// One member is primary and takes writes.
+    /// One member is primary and accepts writes.
     Leader,
     /// The leader streams to the step's host.
     Streaming,
@@ -127,91 +127,92 @@ never_shown!(Action, Step, Plan, Found);
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     Run(Script),
-    /// Runs on whichever host leads when the step's turn comes.
+    /// Runs on the host that leads when the step begins.
     RunOnLeader(Script),
     Await(Condition),
-    /// Starts PostgreSQL as far as it goes without serving, with the parameters that are to come.
+    /// Starts PostgreSQL without serving clients, with the future parameters.
     TryParameters(Script),
     /// Merges into Patroni's cluster-wide configuration.
     PatchConfig(Value),
-    /// Restarts PostgreSQL where a parameter waits for it, replicas first, one at a time.
+    /// Restarts PostgreSQL on members with a parameter that waits for it: replicas first, one at a time.
     RestartPending,
-    /// Removes the lock of a bootstrap that died, unless somebody has touched it since.
+    /// Removes the lock of a dead bootstrap, unless the lock has changed since.
     ReleaseBootstrap {
         revision: String,
     },
-    /// Gives the leadership to another member, if the step's host has it.
+    /// Gives the leadership to another member, if the step's host leads.
     HandOver,
-    /// Has every Patroni run its loop now rather than within `loop_wait`.
+    /// Makes every Patroni run its loop now instead of within `loop_wait`.
     Wake,
     /// The same, and waits until each has read its config.
     TakeOver,
-    /// Has the members leave the leader as it is, whatever happens to it, or look after it again.
+    /// Makes the members leave the leader as it is, whatever happens to it (pause), or watch it again.
     SetPause(bool),
-    /// Has the member on the step's host remove its data and copy the leader's anew; ends once that has begun.
+    /// Makes the member on the step's host remove its data and copy the leader's again; ends when the copy has
+    /// begun.
     Reinitialize,
-    /// Restarts PostgreSQL on the step's host, unless it has started after `since`; unless `leads`, only while it is a
-    /// replica.
+    /// Restarts PostgreSQL on the step's host, unless it started after `since`. Without `leads`, only if it is
+    /// a replica.
     RestartPostgres {
         leads: bool,
         since: Option<String>,
     },
-    /// Makes the step's host the leader, whatever becomes of the one that there was.
+    /// Makes the step's host the leader, whatever happens to the present leader.
     FailOver,
     /// Deletes what the DCS has of the member on the step's host.
     ForgetMember,
-    /// Has etcd take in a learner, which its peers find at that URL.
+    /// Adds a learner to etcd, which its peers reach at that URL.
     AddEtcdMember {
         peer_url: String,
     },
-    /// Gives the member on the step's host its vote once it has caught up, and sees that all members agree.
+    /// Gives the member on the step's host its vote when it has caught up, and checks that all members agree.
     PromoteEtcdMember,
-    /// Takes a member out of etcd's list, for good.
+    /// Removes a member from etcd's list, for good.
     RemoveEtcdMember {
         id: String,
     },
-    /// Gives the leadership to a member that is not of these, if one of these has it.
+    /// Gives the leadership to another member than these, if one of these leads.
     LeadElsewhere {
         leaving: Vec<HostName>,
     },
-    /// Has Patroni drop the replication slot of the member on the step's host.
+    /// Makes Patroni drop the replication slot of the member on the step's host.
     DropSlot {
-        /// Where the slot may be, and can be looked for.
+        /// The members on which the slot may exist and that can be asked.
         on: Vec<HostName>,
-        /// What `member_slots_ttl` is to be afterwards.
+        /// The value of `member_slots_ttl` afterwards.
         ttl: Value,
     },
-    /// Tells etcd's cluster under which URL the peers of the member on the step's host find it.
+    /// Tells etcd's cluster at which URL the peers reach the member on the step's host.
     UpdateEtcdMember {
         peer_url: String,
     },
 }
 
-/// One thing to do on one host, in one round trip.
+/// One action on one host, in one round trip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     pub host: HostName,
     /// An identifier, the same in plans, events, logs and errors.
     pub name: &'static str,
-    /// Why it is not already done.
+    /// Why it is necessary.
     pub why: String,
-    /// Steps that must have ended well before; always earlier ones, so there is no cycle.
+    /// Steps that must succeed before. They are always earlier ones, so there is no cycle.
     pub after: Vec<StepId>,
     pub changes: Vec<Change>,
     pub action: Action,
     pub limit: Duration,
-    /// Units whose journals explain a failure.
+    /// The units whose journals explain a failure.
     pub units: Vec<&'static str>,
 }
 
 impl Step {
-    /// Whether it changes anything, or only waits or tries.
+    /// Whether it changes anything; otherwise it only waits or tries.
     pub fn changes_something(&self) -> bool {
         !matches!(self.action, Action::Await(_) | Action::TryParameters(_))
     }
 }
 
-/// Something that is as it should be already.
+/// Something that needs no step, because it is as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unchanged {
     pub host: HostName,
@@ -223,11 +224,11 @@ pub struct Unchanged {
 pub struct Plan {
     pub steps: Vec<Step>,
     pub unchanged: Vec<Unchanged>,
-    /// Somebody has paused Patroni.
+    /// The cluster is paused.
     pub paused: bool,
-    /// It ends where etcd answers, or where somebody leads: only then can be told what else is needed.
+    /// The plan ends where etcd answers, or where a member leads. Only then is it known what else is needed.
     pub partial: bool,
-    /// How who is a member changes, in words, a line each; shown before everything else.
+    /// Changes of membership, one line each; shown before everything else.
     pub membership: Vec<String>,
 }
 
@@ -236,7 +237,7 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// How many steps change something.
+    /// The number of steps that change something.
     pub fn changes(&self) -> usize {
         self.steps
             .iter()
@@ -261,27 +262,27 @@ impl Plan {
     }
 }
 
-/// What the hosts and the DCS were found to be.
+/// The hosts and the DCS as observed.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     pub facts: BTreeMap<HostName, Facts>,
     /// Patroni's keys; `None` while no etcd answers.
     pub dcs: Option<PatroniKeys>,
-    /// etcd's members as they know each other; empty while none answers.
+    /// etcd's members in their own list; empty while none answers.
     pub etcd: Vec<etcd::Member>,
-    /// A member says that Patroni is paused; asked while no etcd answers.
+    /// A member says that Patroni is paused; asked only while no etcd answers.
     pub paused: bool,
-    /// What each declared etcd that answers says of its store, with a quorum or without.
+    /// What each declared etcd that answers says of its store, with or without a quorum.
     pub stores: BTreeMap<HostName, etcd::View>,
-    /// The hosts that the last runs left in the workspace's list.
+    /// The hosts in the workspace's list, from the last runs.
     pub known: Vec<KnownHost>,
-    /// Hosts that are new at their address, and still answer at the one that they had before.
+    /// Hosts that are new at their address, and whose old address still answers.
     pub elsewhere: BTreeMap<HostName, Elsewhere>,
-    /// Hosts that are to leave: that they are no longer declared is nothing to refuse.
+    /// Hosts that will leave. It is no error that they are not declared any more.
     pub leaving: retire::Departures,
 }
 
-/// Where a host of the cluster still answers that the inventory has at another address.
+/// An address at which a host of the cluster still answers, although the inventory has another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elsewhere {
     pub address: Ipv4Addr,

@@ -1,8 +1,9 @@
-//! Decides which database leads if a store begins with no data: the newest.
+//! Decides which database leads if a store begins without data: the newest.
 //!
-//! With etcd's data goes all that Patroni knew of who led, how far, and who was synchronous. Whichever member
-//! registers first then finds nobody to compare itself with, and promotes itself, although another one has commits
-//! that it lacks. So where nobody takes writes, the member with the newest database leads before the others start.
+//! With etcd's data, Patroni loses all knowledge of who led, how far the members were, and who was synchronous.
+//! The first member to register finds no other to compare itself with, and promotes itself, even if another one
+//! has commits that it lacks. So if no member accepts writes, the member with the newest database leads before
+//! the others start.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::{
     services::postgres::PATRONI,
 };
 
-/// The member that must lead before any other one starts; `None` where no choice is left to chance.
+/// The member that must lead before any other one starts; `None` if there is no such choice.
 pub(super) fn first<'a>(cluster: &'a Cluster, found: &Found) -> Option<&'a HostName> {
     if found.is_paused() || !is_new(cluster, found) || somebody_takes_writes(found) {
         return None;
@@ -34,7 +35,7 @@ pub(super) fn first<'a>(cluster: &'a Cluster, found: &Found) -> Option<&'a HostN
     if databases.len() < 2 {
         return None;
     }
-    // The first of those that are equal.
+    // The first of several equal ones.
     let newest = databases
         .iter()
         .rev()
@@ -42,7 +43,7 @@ pub(super) fn first<'a>(cluster: &'a Cluster, found: &Found) -> Option<&'a HostN
     newest.map(|(host, _)| *host)
 }
 
-/// Refuses to begin a store while a database that may be the newest cannot be looked at.
+/// Refuses to begin a store while a database that may be the newest cannot be observed.
 pub(super) fn check(cluster: &Cluster, found: &Found) -> Result<()> {
     let nodes = || cluster.with_role(Role::Postgres);
     let unseen: Vec<&str> = nodes()
@@ -65,7 +66,7 @@ pub(super) fn check(cluster: &Cluster, found: &Found) -> Result<()> {
     .hint(format!("bring {unseen} back, and run this again")))
 }
 
-/// Whether the store has nothing, or would have nothing once it runs.
+/// Whether the store is empty, or would be empty when it runs.
 fn is_new(cluster: &Cluster, found: &Found) -> bool {
     match &found.dcs {
         Some(keys) => keys.leader.is_none() && keys.initialize.is_none(),
@@ -76,14 +77,14 @@ fn is_new(cluster: &Cluster, found: &Found) -> bool {
     }
 }
 
-/// Whether a member is known to take writes, by PostgreSQL's own word.
+/// Whether a member is known to accept writes, according to PostgreSQL itself.
 fn somebody_takes_writes(found: &Found) -> bool {
     let all = found.facts.values();
     all.into_iter()
         .any(|facts| facts.in_recovery == Some(false))
 }
 
-/// A database of this cluster's that is complete and was used.
+/// A complete and used database of this cluster.
 fn whole<'a>(cluster: &Cluster, facts: &'a Facts) -> Option<&'a DataFact> {
     let ours = facts.data_marker.as_ref() == Some(&cluster.secrets.cluster_id);
     facts
@@ -92,8 +93,8 @@ fn whole<'a>(cluster: &Cluster, facts: &'a Facts) -> Option<&'a DataFact> {
         .filter(|data| ours && data.entries > 0 && !data.is_half_made() && !data.never_started)
 }
 
-/// Stops every Patroni but that of `first`, which waits for a store; each starts again once `first` leads. Returns
-/// the steps after which a store may begin.
+/// Stops every Patroni except that of `first`, which waits for a store. The others start again when `first`
+/// leads. Returns the steps after which a store may begin.
 pub(super) fn hold(
     plan: &mut Plan,
     found: &Found,

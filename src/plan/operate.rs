@@ -1,4 +1,4 @@
-//! Plans of `pause`, `resume`, `reinit`, `restart` and `failover`, and the reasons to refuse one.
+//! The plans of `pause`, `resume`, `reinit`, `restart` and `failover`, and the reasons to refuse them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,16 +14,16 @@ use crate::{
 const COPYING: Duration = Duration::from_secs(6 * 3600);
 /// How long PostgreSQL may take to stop, start and catch up.
 const RESTARTING: Duration = Duration::from_secs(600);
-/// By how many bytes a replica may fall back while somebody reads a question.
+/// By how many bytes a replica may fall back while the user reads a question.
 const DRIFT: u64 = 1 << 20;
-/// How long a change of leader may take, `ttl` aside.
+/// How long a change of leader may take, in addition to `ttl`.
 const HANDING_OVER: Duration = Duration::from_secs(60);
 
-/// The cluster as its members tell it.
+/// The cluster as its members see it.
 pub struct Seen<'a> {
     pub cluster: &'a Cluster,
     pub survey: &'a BTreeMap<HostName, Result<Status>>,
-    /// As one of them sees all; none while nobody answers.
+    /// The view of one member; `None` while none answers.
     pub topology: Option<&'a Topology>,
 }
 
@@ -46,7 +46,7 @@ impl Seen<'_> {
             || self.survey.values().flatten().any(|status| status.pause)
     }
 
-    /// Whether `host` has every commit that was acknowledged, as the DCS says.
+    /// Whether `host` has every acknowledged commit, according to the DCS.
     pub fn is_synchronous(&self, host: &HostName) -> bool {
         self.told(host)
             .is_some_and(|member| is_synchronous(&member.role))
@@ -61,7 +61,7 @@ impl Seen<'_> {
         self.cluster.inventory.patroni.synchronous || self.topology.is_some_and(told)
     }
 
-    /// Bytes between what a leader last told the DCS and what `host` has.
+    /// Bytes between the leader's last report to the DCS and what `host` has.
     pub fn lag(&self, host: &HostName) -> Option<u64> {
         self.told(host)?.lag.as_ref()?.as_u64()
     }
@@ -83,7 +83,7 @@ fn is_synchronous(role: &str) -> bool {
     matches!(role, "sync_standby" | "quorum_standby")
 }
 
-/// Pauses, or resumes; an empty plan where every member that answers says that already.
+/// Pauses or resumes; an empty plan if every member that answers is in that state already.
 pub fn pause(seen: &Seen<'_>, paused: bool) -> Result<Plan> {
     let mut plan = Plan::default();
     let answering: Vec<&HostName> = seen
@@ -137,10 +137,10 @@ pub fn pause(seen: &Seen<'_>, paused: bool) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Refuses to do what somebody has agreed to where the cluster is no longer what he was told: `before` and
-/// `agreed` are what it was and what was to be done then, `now` and `plan` what they are after his answer.
+/// Refuses a plan that the user agreed to if the cluster has changed since. `before` and `agreed` are the
+/// cluster and the plan at the time of the question, `now` and `plan` those after the answer.
 ///
-/// `host` is the one that he has named.
+/// `host` is the member that the user named.
 pub fn still(
     (before, agreed): (&Seen<'_>, &Plan),
     (now, plan): (&Seen<'_>, &Plan),
@@ -182,7 +182,7 @@ pub fn still(
         .hint("run the same command again: it says what it would do now"))
 }
 
-/// Has a replica's data copied anew.
+/// Makes a replica copy its data again.
 pub fn reinit(seen: &Seen<'_>, host: &HostName) -> Result<Plan> {
     let untouched = "nothing was changed";
     let leader = seen.leader();
@@ -239,8 +239,8 @@ pub enum Which<'a> {
     One(&'a HostName),
 }
 
-/// Restarts PostgreSQL: replicas one at a time, each back before the next goes; then the leader hands over, and is
-/// restarted as a replica. With `pending` only where a parameter waits for it.
+/// Restarts PostgreSQL: replicas one at a time, each one back before the next one restarts. Then the leader
+/// hands over and restarts as a replica. With `pending`, only members with a parameter that waits for it.
 pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan> {
     let untouched = "nothing was restarted";
     seen.refuse_paused("a member that does not come back would not be replaced")?;
@@ -319,7 +319,7 @@ pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan>
             changes: vec![Change::Other("PostgreSQL restarts".into())],
             action: Action::RestartPostgres {
                 leads: leads && !replicas,
-                // A leader that has handed over has started anew by that.
+                // A leader that has handed over has restarted by that.
                 since: seen
                     .status(host)
                     .and_then(|status| status.postmaster_start_time.clone()),
@@ -345,7 +345,7 @@ pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan>
     Ok(plan)
 }
 
-/// The same step that `up` has for parameters that wait.
+/// The step that `up` also has for parameters that wait.
 fn restart_pending(leader: &HostName) -> Step {
     Step {
         host: leader.clone(),
@@ -377,7 +377,7 @@ fn refuse_without_successor(seen: &Seen<'_>, leader: &HostName) -> Result<()> {
     .hint("see what is wrong with the replicas: pgherd status"))
 }
 
-/// Makes `to` the leader, whatever becomes of the one that there is. With `force` also a member that may lack
+/// Makes `to` the leader, whatever happens to the present leader. With `force`, also a member that may lack
 /// commits although the cluster is synchronous.
 pub fn failover(seen: &Seen<'_>, to: &HostName, force: bool) -> Result<Plan> {
     let refused = |what: String| Error::new(Code::NotPossibleNow, what).left("nothing was changed");

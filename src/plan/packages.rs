@@ -13,23 +13,23 @@ use crate::{
     services::When,
 };
 
-/// The step that installs all packages of a host, but for those that [`INSTALL_PYTHON`] installs.
+/// The step that installs all packages of a host, except those that [`INSTALL_PYTHON`] installs.
 pub(super) const INSTALL: &str = "install-packages";
-/// The step that installs the few packages from which the venv of Patroni is made.
+/// The step that installs the few packages from which Patroni's venv is made.
 pub(super) const INSTALL_PYTHON: &str = "install-python";
-/// The step that makes the venv of Patroni.
+/// The step that makes Patroni's venv.
 pub(super) const INSTALL_PATRONI: &str = "install-patroni";
 
-/// Shell functions that wait for dpkg's and apt's locks: before every command that takes them.
+/// Shell functions that wait for dpkg's and apt's locks. They go before every command that takes these locks.
 pub(super) const LOCKS: &str = include_str!("locks.sh");
 const PACKAGES: &str = include_str!("packages.sh");
 const VENV: &str = include_str!("patroni.sh");
 
-/// Packages that are asked for by name, unlike those that come along.
+/// Packages that are requested by name, unlike their dependencies.
 const NOTE_ASKED: &str = r"mkdir -p /var/lib/pgherd
 printf '%s\n' $PACKAGES ${PGDG:+postgresql-common ca-certificates} >>/var/lib/pgherd/packages.asked";
 
-/// Gives back somebody's `policy-rc.d`, or takes away the one that pgherd left.
+/// Restores the previous `policy-rc.d`, or removes pgherd's.
 pub(super) const RESTORE_POLICY: &str = r#"policy=/usr/sbin/policy-rc.d
 if [ -e "$policy.pgherd-saved" ] || [ -L "$policy.pgherd-saved" ]; then
   mv -f "$policy.pgherd-saved" "$policy"
@@ -37,7 +37,7 @@ elif grep -qs '^# pgherd: no service starts' "$policy"; then
   rm -f "$policy"
 fi"#;
 
-/// The file whose digest tells which Patroni is in `/opt/patroni`.
+/// The file whose digest shows which Patroni is in `/opt/patroni`.
 pub(super) use crate::contract::REQUIREMENTS;
 
 /// The packages that `node` must have, in the order of its roles.
@@ -53,7 +53,7 @@ pub(super) fn wanted(cluster: &Cluster, node: &Node) -> Vec<String> {
     packages
 }
 
-/// Those of them that the host does not have.
+/// Those of them that the host lacks.
 pub(super) fn missing(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<String> {
     let there = |package: &String| facts.packages.contains_key(package);
     let mut wanted = wanted(cluster, node);
@@ -61,20 +61,20 @@ pub(super) fn missing(cluster: &Cluster, node: &Node, facts: &Facts) -> Vec<Stri
     wanted
 }
 
-/// The steps after which packages are there, where such steps are planned.
+/// The steps after which packages are installed, if such steps are planned.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Installed {
     /// All of them.
     pub all: Option<StepId>,
-    /// Those from which the venv of Patroni is made.
+    /// Those from which Patroni's venv is made.
     pub python: Option<StepId>,
 }
 
 /// Plans what is missing.
 ///
-/// A host with two cores makes the venv of Patroni while apt installs PostgreSQL, so the few packages that
-/// the venv needs come first, by a step of their own: only one apt works at a time. One core has nothing
-/// to spare, and installs all of them at once.
+/// On a host with two cores, Patroni's venv is made while apt installs PostgreSQL. So the few packages that the
+/// venv needs are installed first, in a step of their own, because only one apt can run at a time. On one core
+/// this would gain nothing, so all packages are installed together.
 pub(super) fn install(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -122,7 +122,7 @@ pub(super) fn install(
     }
 }
 
-/// The packages from which the venv of Patroni is made.
+/// The packages from which Patroni's venv is made.
 fn for_the_venv(node: &Node) -> Vec<String> {
     let services = node.roles.iter().map(|role| role.service());
     let all = services.flat_map(|service| service.packages);
@@ -141,7 +141,7 @@ fn push(
     packages: Vec<String>,
     after: Vec<StepId>,
 ) -> StepId {
-    // What Python needs is always the distribution's own.
+    // The packages for Python always come from the distribution.
     let pgdg = name == INSTALL && !belongings::sources(cluster, node).is_empty();
     let own_boot = cluster.wants(When::Ec2);
     let yes = |it| if it { "yes" } else { "" };
@@ -160,7 +160,7 @@ fn push(
         after,
         changes: packages.into_iter().map(Change::Package).collect(),
         action: Action::Run(script),
-        // Ten minutes of it may be somebody else's, who holds dpkg's lock.
+        // Another process may hold dpkg's lock for ten minutes of this.
         limit: Duration::from_secs(1800),
         units: Vec::new(),
     })
@@ -176,14 +176,14 @@ fn restore_policy(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
         changes: vec![Change::Other(
             "/usr/sbin/policy-rc.d is as it was before pgherd".into(),
         )],
-        // An install that still goes on needs it.
+        // An installation that is still running needs it.
         action: Action::Run(Script::new().alone(INSTALL).line(RESTORE_POLICY)),
         limit: Duration::from_secs(700),
         units: Vec::new(),
     })
 }
 
-/// Plans Patroni's venv; returns the step after which it is there, if there is one.
+/// Plans Patroni's venv; returns the step after which it exists, if there is one.
 pub(super) fn install_patroni(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -210,7 +210,7 @@ pub(super) fn install_patroni(
         Some(_) => "/opt/patroni has other versions",
     };
     let bundle = cluster.ca_bundle.as_ref().map_or("", |_| CA_BUNDLE);
-    // Patroni goes on with what it has loaded until it is restarted.
+    // Patroni keeps running with what it has loaded until it is restarted.
     let script = Script::new().alone(INSTALL_PATRONI);
     let script = script.line(belongings::note_tree(belongings::VENV));
     let script = note_pending(script, Role::Postgres, Effect::Restart)
@@ -232,7 +232,7 @@ pub(super) fn install_patroni(
     }))
 }
 
-/// Where the user's `ca_bundle` lies on the hosts.
+/// The path of the user's `ca_bundle` on the hosts.
 pub(super) const CA_BUNDLE: &str = "/etc/pgherd/ca-bundle.crt";
 
 pub(super) fn digest(text: &str) -> String {
@@ -252,7 +252,7 @@ mod tests {
 
     use super::LOCKS;
 
-    /// Runs lines of shell with a lock file of their own, which somebody holds for `held` seconds.
+    /// Runs lines of shell with its own lock file, which is held for `held` seconds.
     fn with_a_lock(held: &str, wait: u32, lines: &str) -> (Output, f64) {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("lock-frontend").display().to_string();
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn who_was_faster_is_waited_for_and_another_failure_is_not_repeated() {
-        // The command finds the lock taken after all, once.
+        // The command once finds the lock taken again.
         let lines = "try() { echo tried; [ -e $lock_files.again ] || { : >$lock_files.again; \
                      echo 'E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)' >&2; return 100; }; }\n\
                      with_locks try; with_locks sh -c 'echo broken >&2; exit 3' || echo \"code $?\"";

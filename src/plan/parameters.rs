@@ -1,7 +1,7 @@
-//! Tries changed parameters on each host before anything is written there. PostgreSQL would otherwise
-//! refuse them at the next restart, which may be a failover.
+//! Tries changed parameters on each host before anything is written there. Otherwise PostgreSQL would refuse
+//! them at the next restart, which may be a failover.
 //!
-//! Those of a database that is not there yet are another step's: [`super::trial`].
+//! For a database that does not exist yet, another step does it: [`super::trial`].
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use crate::{
 const NAME: &str = "try-parameters";
 const TRY: &str = include_str!("parameters.sh");
 
-/// Plans a trial on every host that has a database, where parameters change or wait for a restart.
+/// Plans a trial on every host with a database, if parameters change or wait for a restart.
 ///
-/// None of them changes anything before all have gone well.
+/// No step changes anything before all trials have succeeded.
 pub(super) fn of_databases(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -88,7 +88,7 @@ fn changes(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> b
     in_the_dcs || in_a_file || waits_for_restart(cluster, found)
 }
 
-/// Whether a member has told the DCS that a parameter waits for a restart.
+/// Whether a member has reported to the DCS that a parameter waits for a restart.
 pub(super) fn waits_for_restart(cluster: &Cluster, found: &Found) -> bool {
     let Some(keys) = &found.dcs else {
         return false;
@@ -124,7 +124,7 @@ fn script(cluster: &Cluster, node: &Node) -> Script {
         .local_parameters()
         .map(|(name, value)| line(name, value))
         .collect();
-    // Those that it passes on the command line, which no file rules out.
+    // The parameters that Patroni passes on the command line, which wins over files.
     let options: Vec<String> = postgresql
         .dcs_parameters()
         .map(|(name, value)| format!("-c {}", quote(&format!("{name}={value}"))))

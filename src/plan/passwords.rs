@@ -12,14 +12,14 @@ use crate::{
     sql::literal,
 };
 
-/// A role of the cluster's own.
+/// A role of the cluster itself.
 pub(super) struct Own<'a> {
     pub(super) name: &'static str,
     pub(super) attributes: &'static str,
     pub(super) password: &'a Secret,
 }
 
-/// Those that a cluster has: Patroni logs in by them.
+/// The cluster's own roles, which Patroni logs in with.
 pub(super) fn own(cluster: &Cluster) -> Vec<Own<'_>> {
     let secrets = &cluster.secrets;
     let role = |name, attributes, password| Own {
@@ -45,7 +45,7 @@ pub(super) fn own(cluster: &Cluster) -> Vec<Own<'_>> {
     roles
 }
 
-/// Every role whose password is the workspace's.
+/// Every role whose password is in the workspace.
 pub(super) fn passwords(cluster: &Cluster) -> impl Iterator<Item = (&str, &Secret)> {
     let users = cluster.inventory.postgresql.users.keys();
     let of_users = users.filter_map(|name| {
@@ -58,7 +58,7 @@ pub(super) fn passwords(cluster: &Cluster) -> impl Iterator<Item = (&str, &Secre
         .chain(of_users)
 }
 
-/// The facts of a host whose database tells of the whole cluster's: the primary, if it is known.
+/// The facts of a host whose database shows the whole cluster's roles: the primary, if it is known.
 pub(super) fn telling<'a>(
     databases: impl Iterator<Item = &'a Node>,
     found: &'a Found,
@@ -69,14 +69,14 @@ pub(super) fn telling<'a>(
         .min_by_key(|(_, facts)| facts.in_recovery)
 }
 
-/// Whether `password` is that of the role as it was found.
+/// Whether the observed role has this `password`.
 pub(super) fn has_password(role: &DbRole, password: &Secret) -> bool {
     role.verifier
         .as_ref()
         .is_some_and(|verifier| scram::is_of(verifier.expose(), password))
 }
 
-/// What PostgreSQL keeps of a password, as a literal; the same again for the same cluster and role.
+/// A password's verifier as an SQL literal; always the same for the same cluster and role.
 pub(super) fn verifier(cluster: &Cluster, role: &str, password: &Secret) -> String {
     let context = format!("{} {role}", cluster.secrets.cluster_id);
     literal(&scram::verifier(password, &context))

@@ -1,9 +1,9 @@
 //! A paused cluster.
 //!
-//! While Patroni is paused it elects nobody and starts no PostgreSQL. Restarting its unit would stop
-//! PostgreSQL (`KillMode=mixed`), and nothing would start it again. So nothing that touches Patroni is
-//! done to such a cluster. Steps for etcd, HAProxy and the host's own files do no harm, and may be the
-//! repair that somebody paused the cluster for.
+//! While Patroni is paused, it elects no leader and starts no PostgreSQL. Restarting its unit would stop
+//! PostgreSQL (`KillMode=mixed`), and nothing would start it again. So no step touches Patroni in such a
+//! cluster. Steps for etcd, HAProxy and the host's own files are harmless, and may be the repair for which the
+//! cluster was paused.
 
 use serde_json::Value;
 
@@ -14,15 +14,15 @@ use crate::{
     services::postgres::PATRONI,
 };
 
-/// What a paused cluster does not do; the one sentence for it.
+/// What does not happen in a paused cluster, as the one sentence for all messages.
 pub const PAUSED: &str = "the cluster is paused: Patroni promotes no member and starts no PostgreSQL until it is resumed";
 
-/// Where certificates lie on hosts.
+/// The paths of certificates on hosts.
 const CERTIFICATES: &str = "/etc/pgherd/tls/";
 
 impl Found {
-    /// Whether Patroni is paused, by its configuration in the DCS, or by the members' own word while
-    /// no etcd answers.
+    /// Whether Patroni is paused, according to its configuration in the DCS, or to the members while no etcd
+    /// answers.
     pub fn is_paused(&self) -> bool {
         let config = self.dcs.as_ref().and_then(|keys| keys.config.as_ref());
         match config {
@@ -32,7 +32,7 @@ impl Found {
     }
 }
 
-/// What Python takes for true, since that is how Patroni reads the key.
+/// The values that count as true in Python, because that is how Patroni reads the key.
 fn is_truth(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -45,7 +45,7 @@ fn is_truth(value: &Value) -> bool {
 }
 
 impl Plan {
-    /// Refuses what would touch Patroni while the cluster is paused, with the steps that would.
+    /// Refuses steps that would touch Patroni while the cluster is paused, and names them.
     pub fn refuse_while_paused(&self, inventory: &Inventory) -> Result<()> {
         let mut refused: Vec<String> = Vec::new();
         let refused_steps = self
@@ -66,8 +66,8 @@ impl Plan {
 }
 
 impl Plan {
-    /// Whether a step does no more than have Patroni and PostgreSQL read other certificates, which stops and
-    /// starts nothing. It may be what it takes for the cluster to be resumed at all.
+    /// Whether a step only makes Patroni and PostgreSQL read other certificates, which stops and starts
+    /// nothing. The cluster may need that before it can be resumed.
     fn renews_certificates(&self, step: &Step) -> bool {
         let is_certificate = |change: &Change| matches!(change, Change::File { path, .. } if path.starts_with(CERTIFICATES));
         let renewed = |host: &HostName| {
@@ -84,12 +84,12 @@ impl Plan {
     }
 }
 
-/// The error of a run that finds something to do on a paused cluster that a pause forbids.
+/// The error of a run that finds steps which a pause forbids.
 pub fn paused(inventory: &Inventory) -> Error {
     refusal(Code::ClusterPaused, inventory)
 }
 
-/// The error of a verb that is not to be asked for at all while the cluster is paused.
+/// The error of a verb that is not possible while the cluster is paused.
 pub fn not_while_paused(inventory: &Inventory) -> Error {
     refusal(Code::NotPossibleNow, inventory)
 }
@@ -101,12 +101,12 @@ fn refusal(code: Code, inventory: &Inventory) -> Error {
         .hint("Patroni does not note who paused it: ask before you resume it")
 }
 
-/// What to type to end a pause.
+/// The command that ends a pause.
 pub fn how_to_resume(inventory: &Inventory) -> String {
     format!("resume it: {}", inventory.command("resume"))
 }
 
-/// Whether a step changes something about Patroni or its PostgreSQL.
+/// Whether a step changes Patroni or its PostgreSQL.
 fn touches_patroni(step: &Step) -> bool {
     step.changes_something()
         && (step.units.contains(&"patroni")

@@ -6,8 +6,8 @@ use crate::{
     render::Effect,
 };
 
-/// Notes on the host what its unit still has to do, before anything is done that asks for it: should
-/// the run be cut off in between, the next one knows. The unit's own step removes the note.
+/// Notes on the host what its unit still has to do, before any change that needs it. If the run is interrupted
+/// in between, the next one knows. The unit's own step removes the note.
 pub(super) fn note_pending(script: Script, role: Role, effect: Effect) -> Script {
     let note = match effect {
         Effect::Restart => "restart",

@@ -1,7 +1,6 @@
 //! States that stop a run before it changes anything.
 //!
-//! Everything here stops a run before it changes anything, with the facts. Nothing is ever wiped to
-//! get out of the way of a plan.
+//! Each error has the facts. Nothing is ever deleted to make way for a plan.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +16,8 @@ use crate::{
     render::{File, Files},
 };
 
-/// Refuses what cannot be converged safely; all findings at once, and those that there are already.
+/// Refuses states that no plan can handle safely. Reports all findings together, with those that were found
+/// before.
 pub(super) fn check(
     cluster: &Cluster,
     files: &Files,
@@ -79,7 +79,7 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
                     .hint("if it is the same cluster, its .pgherd folder is in another place: copy it beside this inventory")
                     .hint("if that cluster is gone, run `pgherd -i FILE down` with its inventory, or use another host"),
             );
-            // Whatever else is found would only repeat this.
+            // All other findings would only repeat this one.
             return findings;
         }
         _ => {}
@@ -113,7 +113,8 @@ fn host(cluster: &Cluster, node: &Node, facts: &Facts, files: &[File]) -> Vec<Er
     findings
 }
 
-/// The superuser is not what it must be: neither pgherd nor Patroni can change that, since both are `postgres`.
+/// The superuser is not as it must be. Neither pgherd nor Patroni can repair that, because both log in as
+/// `postgres`.
 fn superuser(cluster: &Cluster, found: &Found) -> Option<Error> {
     let lost = |node: &Node| {
         let facts = found.facts.get(&node.name)?;
@@ -152,7 +153,7 @@ fn superuser(cluster: &Cluster, found: &Found) -> Option<Error> {
     )
 }
 
-/// What may be in the data directory: nothing, or what this cluster put there.
+/// The data directory may be empty, or hold what this cluster put there.
 fn data(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
     let data = facts.data.as_ref()?;
     let dir = &cluster.inventory.postgresql.data_dir;
@@ -189,8 +190,8 @@ fn data(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
     }
 }
 
-/// A database of this cluster that is not whole, although it is no remains of a bootstrap, while nobody
-/// leads from whom it could be copied: Patroni could do nothing with it, and it may be all there is.
+/// A database of this cluster that is incomplete, although not from an interrupted bootstrap, while there is no
+/// leader to copy from. Patroni could not use it, and it may be all that is left.
 fn damaged(cluster: &Cluster, found: &Found) -> Vec<Error> {
     if found.dcs.as_ref().is_some_and(|keys| keys.leader.is_some()) {
         return Vec::new();
@@ -240,14 +241,14 @@ fn versions(cluster: &Cluster) -> Option<Error> {
     )
 }
 
-/// A database on a host, by its identifier, with what tells people which of two is the right one.
+/// A database on a host, by its identifier, with facts that show people which of two is the right one.
 struct System<'a> {
     host: &'a Node,
     id: String,
     checkpoint: Option<&'a str>,
 }
 
-/// The databases that may hold something: those on which no server ever came up are left out.
+/// The databases that may hold something. Those on which no server ever came up are left out.
 fn systems<'a>(cluster: &'a Cluster, found: &'a Found) -> (Vec<System<'a>>, bool) {
     let mut systems = Vec::new();
     let mut unread = false;
@@ -267,18 +268,18 @@ fn systems<'a>(cluster: &'a Cluster, found: &'a Found) -> (Vec<System<'a>>, bool
                 id: id.clone(),
                 checkpoint: data.checkpoint.as_deref(),
             }),
-            // Without its package there is nothing to read a database's identifier with.
+            // Without its package, nothing can read a database's identifier.
             None => unread |= data.control,
         }
     }
     (systems, unread)
 }
 
-/// What the DCS remembers must fit what the hosts have.
+/// What the DCS remembers must match what the hosts have.
 fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
     let (systems, unread) = systems(cluster, found);
     let keys = found.dcs.as_ref();
-    // Without a configuration beside it, the identifier is that of a bootstrap that never finished.
+    // Without a configuration beside it, the identifier is from a bootstrap that never finished.
     let known = keys
         .filter(|keys| keys.config.is_some())
         .and_then(|keys| keys.initialize.as_deref())
@@ -318,8 +319,8 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
     )
 }
 
-/// Members whose databases are not the same one, while etcd does not know which of them is the cluster's.
-/// Whichever started first would lead, and the others would never follow.
+/// Members have different databases, and etcd does not know which one is the cluster's. The first to start
+/// would lead, and the others could never follow it.
 fn apart(systems: &[System<'_>]) -> Option<Error> {
     let first = systems.first()?;
     if systems.iter().all(|system| system.id == first.id) {

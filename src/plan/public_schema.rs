@@ -1,8 +1,8 @@
-//! Revokes the right of every role to create something in the schema `public`.
+//! Revokes the right of all roles to create something in the schema `public`.
 //!
-//! Until PostgreSQL 14 everybody may create something there, and so decide what a name means for whoever
-//! looks it up in `public`: for a superuser too. From 15 on only the database's owner may. This brings
-//! older databases, and those that were restored from such, to the same.
+//! Up to PostgreSQL 14, everybody may create objects there, and so change what a name means for everyone who
+//! looks it up in `public`, also for a superuser. From 15 on, only the database's owner may. This corrects
+//! older databases, and databases that were restored from them.
 
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ const NAME: &str = "close-public";
 /// The first PostgreSQL in whose new databases only the owner may create something in `public`.
 const CLOSED_SINCE: u16 = 15;
 
-/// Plans that CREATE on `public` is taken from PUBLIC wherever it is found; returns the step.
+/// Plans that CREATE on `public` is revoked from PUBLIC wherever it is granted; returns the step.
 ///
-/// It comes before databases are made, since they are made from `template1`.
+/// It comes before databases are created, because they are copies of `template1`.
 pub(super) fn close(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -81,7 +81,7 @@ fn is_open_at_first(cluster: &Cluster) -> bool {
 
 fn script(cluster: &Cluster, databases: &[&str]) -> Script {
     let port = cluster.inventory.postgresql.port;
-    // The owner is changed only where it is the one that initdb has made it.
+    // The owner is changed only if it is still the one that initdb set.
     let sql = format!(
         "{QUIETLY}\
          select 'revoke create on schema public from public' from pg_namespace where nspname = 'public' \\gexec\n\

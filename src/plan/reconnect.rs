@@ -11,10 +11,10 @@ use crate::{
     sql::literal,
 };
 
-/// Ends replication over addresses that are no member's any more, so that it begins anew.
+/// Ends replication connections with addresses that no member has any more, so that they are opened again.
 ///
-/// Neither end of a connection whose address is gone hears of it: both would wait for their timeouts,
-/// a minute each, and until then the replica's slot is taken.
+/// Neither end of such a connection notices that the address is gone. Both would wait a minute for their
+/// timeouts, and the replica's slot would be in use until then.
 pub(super) fn reconnect(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -30,7 +30,7 @@ pub(super) fn reconnect(
     let Some(first) = moved.first() else {
         return Vec::new();
     };
-    // Everybody must know the new addresses first.
+    // All hosts must know the new addresses first.
     let mut after: Vec<StepId> = (0..plan.steps.len())
         .filter(|id| plan.steps[*id].name == PATRONI.reload)
         .collect();
@@ -64,7 +64,7 @@ pub(super) fn reconnect(
             "the leader ends replication to addresses that belong to no member".into(),
         )],
         action: Action::RunOnLeader(free_slots(cluster, &gone)),
-        // Where the leader has lost its lock, another one comes only once that has ended (`ttl`).
+        // If the leader has lost its lock, a new leader comes only after the lock has expired (`ttl`).
         limit: Duration::from_secs(90),
         units: vec!["patroni"],
     });
@@ -80,7 +80,7 @@ pub(super) fn reconnect(
             why: "a replica waits for its old connection until it times out".into(),
             after: vec![freed],
             changes: vec![Change::Other("replication begins anew".into())],
-            // The receiver is no backend, so that pg_terminate_backend() does not know it.
+            // The receiver is no backend, so pg_terminate_backend() does not know it.
             action: Action::Run(
                 Script::new()
                     .line(local_psql())
@@ -110,9 +110,9 @@ fn wake(plan: &mut Plan, node: &Node, why: &str, after: Vec<StepId>) -> StepId {
     })
 }
 
-/// Ends the walsenders for which `gone` holds.
+/// Ends the walsenders for which `gone` is true.
 ///
-/// One whose socket is full tries to say goodbye to nobody, and only goes at the second word.
+/// A walsender whose socket is full tries to send a last message, and ends only at the second signal.
 fn free_slots(cluster: &Cluster, gone: &str) -> Script {
     let port = cluster.inventory.postgresql.port;
     Script::new()

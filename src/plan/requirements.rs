@@ -1,9 +1,8 @@
 //! What a host must offer before anything is changed there.
 //!
-//! All of it is asked for in the first look, so that a run that cannot succeed ends before it has
-//! changed anything, with every finding on every host. Only what is still to be done is judged: a
-//! cluster that runs is not refused for a disk that has become full since. What is unknown is no
-//! finding.
+//! All of it is part of the first observation. So a run that cannot succeed ends before it has changed
+//! anything, with every finding of every host. Only what the run still has to do counts: a running cluster is
+//! not refused because a disk has filled up since. An unknown fact is no finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,13 +15,13 @@ use crate::{
     remote,
 };
 
-/// By how much a clock may be off, in milliseconds. Certificates begin an hour before they are
-/// issued, and ten minutes of it are left to whoever sets the clock.
+/// How many milliseconds a clock may be off. Certificates become valid an hour before they are issued, and ten
+/// minutes of that are a reserve for clock adjustments.
 const CLOCK_LIMIT: i64 = 50 * 60 * 1000;
 
 const MIB: u64 = 1024;
 
-/// Everything that a host lacks, each on its host.
+/// Everything that hosts lack, by host.
 pub(crate) fn findings(cluster: &Cluster, found: &Found) -> Vec<Error> {
     let nodes = cluster.nodes.values();
     let judged = nodes.filter_map(|node| Some((node, found.facts.get(&node.name)?)));
@@ -31,7 +30,7 @@ pub(crate) fn findings(cluster: &Cluster, found: &Found) -> Vec<Error> {
         .collect()
 }
 
-/// Whether this machine's clock is that of the hosts, as far as certificates are concerned.
+/// Whether this machine's clock agrees with the hosts' clocks well enough for certificates.
 pub(crate) fn clocks_agree(facts: &BTreeMap<HostName, Facts>) -> bool {
     let mut ahead = facts.values().filter_map(|facts| facts.needs.clock_ahead);
     ahead.all(|ahead| ahead.abs() <= CLOCK_LIMIT)
@@ -69,9 +68,9 @@ struct Host<'a> {
     cluster: &'a Cluster,
     node: &'a Node,
     facts: &'a Facts,
-    /// Packages that are to be installed.
+    /// Packages will be installed.
     missing: Vec<String>,
-    /// Patroni's venv is to be made.
+    /// Patroni's venv will be made.
     venv: bool,
 }
 
@@ -84,7 +83,7 @@ impl Host<'_> {
         self.node.roles.iter().any(|role| role.keeps_store())
     }
 
-    /// Its database is still to be made.
+    /// Its database does not exist yet.
     fn has_no_database(&self) -> bool {
         let data = self.facts.data.as_ref();
         self.keeps_database() && data.is_none_or(|data| data.entries == 0)
@@ -154,8 +153,7 @@ impl Host<'_> {
         })
     }
 
-    /// That no server answers; one of several may be dead, and the download itself tells whether it
-    /// was needed.
+    /// No server answers. One of several may be down; whether it was needed shows in the download.
     fn sources(&self) -> Vec<Error> {
         let wanted = [
             ("apt", !self.missing.is_empty(), "package source"),
@@ -208,8 +206,8 @@ impl Host<'_> {
                         .hint(format!("a filesystem that had an error goes read-only by itself: dmesg; then: sudo mount -o remount,rw {}", space.target)),
                 );
             }
-            // One that somebody mounted for this very purpose is meant; a system that lives in memory
-            // would lose the data in silence.
+            // Memory that was mounted on the data directory itself is intended. A system that lives in memory
+            // would lose the data unnoticed.
             let kept = matches!(purpose, "data" | "etcd");
             let meant = std::iter::once(space.path.as_str())
                 .chain(folders::above(&space.path))
@@ -253,8 +251,8 @@ impl Host<'_> {
         findings
     }
 
-    /// What is to come, by filesystem: MiB and inodes. Sizes are those of Debian 12 and Ubuntu 24.04,
-    /// rounded up.
+    /// The space that will be needed on each filesystem, in MiB and inodes. The sizes are those of Debian 12
+    /// and Ubuntu 24.04, rounded up.
     fn room(&self) -> Vec<Error> {
         let mut wanted: Vec<(&str, u64, u64)> = Vec::new();
         if !self.missing.is_empty() {
@@ -328,7 +326,7 @@ impl Host<'_> {
         findings
     }
 
-    /// The folders in which the data directory lies, or would lie.
+    /// The folders above the data directory, existing or not.
     fn way_to_data(&self) -> Vec<Error> {
         if !self.keeps_database() {
             return Vec::new();
@@ -388,7 +386,7 @@ impl Host<'_> {
         if let Some(total) = memory.total.filter(|total| wanted > total / 10 * 9) {
             return error(format!("the host has {} MiB of memory", mib(total)));
         }
-        // What PostgreSQL has already is counted among what is taken.
+        // The memory that a running PostgreSQL uses counts as used.
         if self.facts.in_recovery.is_some() {
             return None;
         }
@@ -415,7 +413,7 @@ impl Host<'_> {
     }
 }
 
-/// A folder as `ls -l` would tell it.
+/// A folder as `ls -l` would show it.
 struct Folder<'a> {
     owner: &'a str,
     group: &'a str,
@@ -432,7 +430,7 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// By how much a clock is off, in words.
+/// How much a clock is off, in words.
 pub(crate) fn off(ahead: i64) -> String {
     let way = if ahead < 0 { "behind" } else { "ahead" };
     let tenths = (ahead.abs() + 50) / 100;

@@ -1,6 +1,6 @@
-//! Roles and databases: those of Patroni, and those of the inventory's applications.
+//! Roles and databases: Patroni's own, and those of the inventory's applications.
 //!
-//! Nothing is ever dropped but the roles that stood in while passwords changed.
+//! Nothing is ever dropped, except the roles that stood in while passwords changed.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
     sql::{identifier, literal},
 };
 
-/// What is not right about the roles of the cluster's own, in words; empty where nobody can tell.
+/// What is wrong with the cluster's own roles, in words; empty if it is unknown.
 pub(super) fn lacking<'a>(
     cluster: &Cluster,
     databases: impl Iterator<Item = &'a Node>,
@@ -46,8 +46,8 @@ pub(super) fn lacking<'a>(
     lacking
 }
 
-/// What is not right about roles and databases, the cluster's own and those of the inventory, in words; empty
-/// where nobody can tell.
+/// What is wrong with roles and databases, the cluster's own and the inventory's, in words; empty if it is
+/// unknown.
 pub(crate) fn not_right(cluster: &Cluster, found: &Found) -> Vec<String> {
     let databases = || cluster.with_role(Role::Postgres);
     let mut wrong = lacking(cluster, databases(), found);
@@ -57,8 +57,8 @@ pub(crate) fn not_right(cluster: &Cluster, found: &Found) -> Vec<String> {
     wrong
 }
 
-/// The parameters that break what the cluster's own roles are for, when they are set for one of them. Others
-/// are whoever set them's.
+/// Parameters that prevent the cluster's own roles from working when they are set for one of these roles. Other
+/// parameters are left alone.
 const HARMFUL: [&str; 11] = [
     "default_transaction_isolation",
     "default_transaction_read_only",
@@ -73,7 +73,7 @@ const HARMFUL: [&str; 11] = [
     "wal_sender_timeout",
 ];
 
-/// What is not right about a role of the cluster's own that is there, in words.
+/// What is wrong with an existing role of the cluster, in words.
 fn flaws(role: &Own<'_>, found: &DbRole) -> Vec<String> {
     let name = role.name;
     let mut flaws = Vec::new();
@@ -115,10 +115,10 @@ fn flaws(role: &Own<'_>, found: &DbRole) -> Vec<String> {
     flaws
 }
 
-/// Plans that the roles of the cluster's own are what they should be.
+/// Plans the correction of the cluster's own roles.
 ///
-/// Patroni makes its roles once, right after initdb, and never changes a password. A bootstrap that
-/// was cut off in between leaves a leader that no replica can ever join.
+/// Patroni creates its roles once, right after initdb, and never changes a password. An interrupted bootstrap
+/// can leave a leader that no replica can ever join.
 pub(super) fn ensure(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -199,7 +199,7 @@ fn own_roles(cluster: &Cluster) -> String {
     sql
 }
 
-/// Makes a role that may be there already.
+/// Creates a role that may exist already.
 fn create_role(name: &str) -> String {
     format!(
         "select not exists (select from pg_roles where rolname = {}) as absent \\gset\n\
@@ -209,7 +209,7 @@ fn create_role(name: &str) -> String {
     )
 }
 
-/// Plans the inventory's users and databases, as far as they are not there.
+/// Plans the inventory's users and databases, as far as they are missing.
 pub(super) fn accounts(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -264,7 +264,7 @@ pub(super) fn accounts(
 struct Wanted {
     sql: String,
     changes: Vec<String>,
-    /// What is not right now, for a proof.
+    /// What is wrong now, for a proof.
     wrong: Vec<String>,
 }
 
@@ -317,7 +317,7 @@ fn wanted(cluster: &Cluster, facts: &Facts) -> Wanted {
             identifier(name)
         ));
     }
-    // Users may be members of each other, so that all must be there before.
+    // Users may be members of each other, so all must exist first.
     for (name, user) in &postgresql.users {
         for role in &user.roles {
             let member = facts.db_roles.get(name);

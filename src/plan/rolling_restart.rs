@@ -1,4 +1,4 @@
-//! Restarts members one at a time, in an order that keeps a member taking writes.
+//! Restarts members one at a time, in an order that keeps a member accepting writes.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::{
     inventory::Role,
 };
 
-/// Has another Patroni take over on each host where etcd is elsewhere now, one at a time.
+/// Replaces Patroni on each host for which etcd's addresses have changed, one host at a time.
 ///
-/// Replicas first, unless none of the etcd hosts that the members know is left: then the leader only
-/// goes on because all members vouch for it (`failsafe_mode`), so that none of them may be away
-/// before it has its lock again.
+/// Replicas first, unless none of the etcd hosts that the members know is left. In that case the leader goes on
+/// only because all members confirm it (`failsafe_mode`), so none of them may be away before it has its lock
+/// again.
 ///
-/// A primary without the lock, whose Patroni runs with anything, may be unable to get it: its Patroni starts
-/// anew here, before anybody waits for a leader, and is restarted in its turn all the same.
+/// A primary without the lock, whose Patroni has an unknown config loaded, may be unable to get the lock. Its
+/// Patroni is replaced here, before any step waits for a leader, and is restarted later in its turn anyway.
 pub(super) fn restart_patroni_in_turn(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -81,7 +81,7 @@ pub(super) fn restart_patroni_in_turn(
     last
 }
 
-/// Whether the DCS has a member under an address at which it is no more, or may have.
+/// Whether the DCS has, or may have, a member with an address that it no longer has.
 fn remembered_elsewhere(found: &Found, node: &Node) -> bool {
     let address = format!("://{}:", node.address);
     let Some(keys) = &found.dcs else {
@@ -93,8 +93,8 @@ fn remembered_elsewhere(found: &Found, node: &Node) -> bool {
         .is_some_and(|url| !url.contains(&address))
 }
 
-/// A Patroni that starts asks whoever has its name whether he is there; at an address that is gone
-/// that takes six seconds.
+/// A Patroni that starts first contacts the member with its own name. At an address that is gone, this takes
+/// six seconds.
 fn forget(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
     plan.push(Step {
         host: node.name.clone(),
@@ -111,8 +111,8 @@ fn forget(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
     })
 }
 
-/// Restarts Patroni where nothing less will do: replicas first, one at a time, and the leader last,
-/// after it has handed over. Those of `not` are left out: they could not stream afterwards.
+/// Restarts Patroni where nothing less is enough: replicas first, one at a time, and the leader last, after a
+/// hand-over. Members in `not` are left out, because they could not stream afterwards.
 pub(super) fn restart_in_turn(
     plan: &mut Plan,
     databases: &[(&Node, Configured)],

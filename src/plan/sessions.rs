@@ -1,7 +1,7 @@
-//! Ends sessions that began with a password that has changed since.
+//! Ends sessions that were opened with a password that has changed since.
 //!
-//! PostgreSQL asks for a password when a session begins and never again: whoever came in with one that
-//! leaked stays for as long as he likes.
+//! PostgreSQL asks for a password only at the beginning of a session. A session that was opened with a leaked
+//! password would stay for as long as its user likes.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
 /// How long a replica may take to have the new passwords, in thirds of a second.
 const TIMEOUT: u32 = 180;
 
-/// The roles whose password is another in the database than in the workspace, and will be changed.
+/// The roles whose password differs between database and workspace, and will be changed.
 pub(super) fn changed<'a>(cluster: &'a Cluster, found: &Found) -> Vec<(&'a str, &'a Secret)> {
     let databases = cluster.with_role(crate::inventory::Role::Postgres);
     let Some((_, facts)) = telling(databases, found) else {
@@ -37,8 +37,8 @@ pub(super) fn changed<'a>(cluster: &'a Cluster, found: &Found) -> Vec<(&'a str, 
         .collect()
 }
 
-/// Notes on the leader, before passwords change there, whose sessions are to end: should the run be cut
-/// off in between, the next one knows.
+/// Notes on the leader whose sessions must end, before passwords change there. If the run is interrupted in
+/// between, the next one knows.
 pub(super) fn note(script: Script, names: &[&str]) -> Script {
     if names.is_empty() {
         return script;
@@ -53,10 +53,10 @@ pub(super) fn note(script: Script, names: &[&str]) -> Script {
     ))
 }
 
-/// Plans that they end, on each member once it has the new passwords.
+/// Plans that the sessions end, on each member when it has the new passwords.
 ///
-/// This is the last that happens: by then every member logs in by what is new, so that a replica whose
-/// connection goes has another at once. The leader comes after the others, since the note is there.
+/// This comes last: by then every member logs in with the new password, so that a replica that loses its
+/// connection opens another at once. The leader comes after the replicas, because it has the note.
 pub(super) fn end(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -79,7 +79,7 @@ pub(super) fn end(
     let before: Vec<StepId> = (0..plan.steps.len())
         .filter(|id| nodes.iter().any(|node| node.name == plan.steps[*id].host))
         .collect();
-    // Where no database runs there are no sessions, and there will be none of before.
+    // Where no database runs, there are no sessions.
     let runs = |node: &&&Node| {
         let facts = found.facts.get(&node.name);
         facts.is_some_and(|facts| facts.in_recovery.is_some())
@@ -122,7 +122,7 @@ fn script(cluster: &Cluster, changed: &[(&str, &Secret)], names: &BTreeSet<&str>
     let others = names.iter().copied().filter(|name| *name != SUPERUSER);
     let mut whose = vec![format!("usename in ({})", literals(others))];
     if names.contains(SUPERUSER) {
-        // Over the socket it is the system that says who somebody is, and no password: Patroni, root.
+        // Over the socket, the system says who the user is, and no password is used: Patroni, root.
         whose.push(format!(
             "(usename = {} and client_addr is not null)",
             literal(SUPERUSER)

@@ -10,13 +10,13 @@ use crate::{
 
 const FUNCTIONS: &str = include_str!("ssh_keys.sh");
 
-/// How long one host may take; a host makes an RSA key of its own meanwhile.
+/// How long one host may take. A host may generate its own RSA key in this time.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A public key of pgherd's, as hosts know it.
+/// One of pgherd's public keys, as hosts know it.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessKey<'a> {
-    /// The user whom SSH logs in as.
+    /// The user that SSH logs in as.
     pub user: &'a str,
     /// The key in base64, without its type and comment.
     pub blob: &'a str,
@@ -46,7 +46,7 @@ fn on_each<'a>(
     plan
 }
 
-/// Has every host let in the key `next` wherever it lets in `now`, with the same options.
+/// Makes every host accept the key `next` wherever it accepts `now`, with the same options.
 pub fn add_access<'a>(
     hosts: impl Iterator<Item = &'a HostName>,
     now: AccessKey<'_>,
@@ -80,9 +80,9 @@ fi"#,
     })
 }
 
-/// Takes the key from every host, and ends the sessions that were opened with it.
+/// Removes the key from every host, and ends the sessions that were opened with it.
 ///
-/// `fingerprint` is what sshd writes in its log of a key that logged in: `SHA256:…`.
+/// `fingerprint` is what sshd logs of a key that logged in: `SHA256:…`.
 pub fn remove_access<'a>(
     hosts: impl Iterator<Item = &'a HostName>,
     key: AccessKey<'_>,
@@ -130,8 +130,8 @@ fn keys_script(name: &str, key: AccessKey<'_>) -> Script {
         .line(format!("KEY={}", quote(key.blob)))
 }
 
-/// Makes the keys that a host is to show from now on, beside those that it shows, and prints their
-/// public halves; a second run prints the same ones.
+/// Generates the host keys that a host will show, beside the present ones, and prints the public keys. A second
+/// run prints the same ones.
 pub fn next_host_keys() -> Script {
     Script::new().alone("next-host-keys").line(
         r#"for type in ed25519 ecdsa rsa; do
@@ -147,7 +147,7 @@ done"#,
     )
 }
 
-/// Has every host show the keys that [`next_host_keys`] has made.
+/// Makes every host show the keys that [`next_host_keys`] has generated.
 pub fn show_host_keys<'a>(hosts: impl Iterator<Item = &'a HostName>) -> Plan {
     let script = Script::new().alone("change-host-key").line(
         r#"for next in /etc/ssh/ssh_host_*_key.pgherd-next; do
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// The functions at work on a file of a folder, as the scripts have them.
+    /// The scripts' own functions, working on a file in a folder.
     #[test]
     fn a_line_keeps_its_options_and_comments_count_for_nothing() {
         let dir = tempfile::tempdir().unwrap();

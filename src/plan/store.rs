@@ -16,13 +16,13 @@ use crate::{
 
 /// Why a member that was not added must not start.
 const SPLITS: &str = "an etcd that starts before the others have added it makes a store of its own: Patroni follows the store that answers, two leaders take writes, and acknowledged writes are lost";
-/// What two stores mean.
+/// What two stores lead to.
 const SPLIT: &str =
     "with more than one store there can be two leaders, and acknowledged writes can be lost";
-/// Why the quorum is not as declared.
+/// Why the quorum differs from the inventory's.
 const VOTES: &str = "a member that is not declared counts in etcd's quorum";
 
-/// What takes members in.
+/// The command that adds members.
 const TAKE_IN: &str = "let etcd take it in: pgherd up";
 const GO_ON: &str = "let a run go on with it: pgherd up";
 const AS_BEFORE: &str = "restore the inventory: the same hosts with the role etcd";
@@ -41,12 +41,12 @@ fn join(hosts: &[&HostName]) -> String {
     names.join(", ")
 }
 
-/// What keeps the members of etcd from becoming those that are declared.
+/// Reasons why etcd's members cannot become the declared ones.
 pub(super) fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     if found.stores.is_empty() {
         return Vec::from_iter(unasked(cluster, found, &declared(cluster)));
     }
-    // Members that are not declared are found with all others that are not.
+    // Members that are not declared are found together with all other undeclared hosts.
     match two_stores(&found.stores) {
         Some(finding) => vec![finding],
         None => etcd_joins::obstacles(cluster, found),
@@ -58,12 +58,12 @@ fn declared(cluster: &Cluster) -> Vec<&HostName> {
     nodes.map(|node| &node.name).collect()
 }
 
-/// Members that are not of one store, and declared hosts that are in none; by those who answer.
+/// Members of different stores, and declared hosts in none, according to those that answer.
 pub(super) fn split_of(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     split(&declared(cluster), &found.stores)
 }
 
-/// How the members differ from what is declared, whether or not a run would mend it.
+/// How the members differ from the declared ones, whether or not a run would correct it.
 pub(super) fn told(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     if found.stores.is_empty() {
         return findings(cluster, found);
@@ -74,9 +74,9 @@ pub(super) fn told(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     told
 }
 
-/// What the members say that does not fit together, or not with what is declared.
+/// Contradictions between the members' answers, or between these and the inventory.
 ///
-/// Only those that answer are in `stores`.
+/// Only members that answer are in `stores`.
 pub fn differences(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Vec<Finding> {
     let mut findings = split(declared, stores);
     findings.extend(others(declared, stores));
@@ -103,7 +103,7 @@ fn others(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Option<F
     })
 }
 
-/// Members that were added, and never got their vote.
+/// Members that were added and never got their vote.
 fn learners(stores: &BTreeMap<HostName, View>) -> Option<Finding> {
     let (host, view) = stores.iter().next()?;
     let members = view.members.iter().filter(|member| member.is_learner);
@@ -118,7 +118,7 @@ fn learners(stores: &BTreeMap<HostName, View>) -> Option<Finding> {
     })
 }
 
-/// Members of more than one store, and declared hosts that are in none.
+/// Members of more than one store, and declared hosts in none.
 fn split(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Vec<Finding> {
     match two_stores(stores) {
         Some(finding) => vec![finding],
@@ -128,7 +128,7 @@ fn split(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Vec<Findi
 
 /// Members of more than one store.
 fn two_stores(stores: &BTreeMap<HostName, View>) -> Option<Finding> {
-    // The members' ids alone: a name comes with a member's first start, and URLs change.
+    // Only the members' ids are compared: a member gets its name at its first start, and URLs change.
     let kinds: BTreeSet<(&str, BTreeSet<&str>)> = stores
         .values()
         .map(|view| {
@@ -157,7 +157,7 @@ fn two_stores(stores: &BTreeMap<HostName, View>) -> Option<Finding> {
         })
 }
 
-/// Declared hosts that the store has not taken in.
+/// Declared hosts that are not in the store's list.
 fn missing(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Option<Finding> {
     let (host, view) = stores.iter().next()?;
     let listed: BTreeSet<&str> = view.members.iter().filter_map(Member::host).collect();
@@ -177,7 +177,7 @@ fn missing(declared: &[&HostName], stores: &BTreeMap<HostName, View>) -> Option<
     })
 }
 
-/// Members that once started, and whose data is gone: the others wait for those that they know.
+/// Members that once started and have lost their data: the others wait for members that they know.
 fn anew(cluster: &Cluster, found: &Found) -> Option<Finding> {
     let joins = etcd_joins::joins(cluster, found);
     let lost = |join: &&Join<'_>| matches!(join.from, From::Lost { .. });
@@ -192,7 +192,7 @@ fn anew(cluster: &Cluster, found: &Found) -> Option<Finding> {
     })
 }
 
-/// The finding of hosts that have lost the data of a store which others still have.
+/// The finding about hosts that have lost the data of a store which others still have.
 fn lost_of(hosts: &[&HostName], why: &str) -> Finding {
     Finding {
         what: format!(
@@ -207,10 +207,10 @@ fn lost_of(hosts: &[&HostName], why: &str) -> Finding {
     }
 }
 
-/// The same where no member can be asked: by what is on the hosts, and by who is known to be one.
+/// The same if no member can be asked: by what is on the hosts, and by the known members.
 ///
-/// Where nothing has data and nothing is known, it is the first bring-up. Where all of the same members
-/// have lost their data, no store is left that another could be beside.
+/// If nothing has data and nothing is known, this is the first bring-up. If all of the same members have lost
+/// their data, no store is left beside which another could begin.
 fn unasked(cluster: &Cluster, found: &Found, declared: &[&HostName]) -> Option<Finding> {
     let mut full = Vec::new();
     let mut empty = Vec::new();
@@ -250,7 +250,7 @@ fn unasked(cluster: &Cluster, found: &Found, declared: &[&HostName]) -> Option<F
             instead: AS_BEFORE.into(),
         });
     }
-    // A cluster of which no list was kept: hosts of which only the names are known may run etcd.
+    // For a cluster without a kept list: hosts of which only the names are known may run etcd.
     let undeclared: Vec<&HostName> = found
         .known
         .iter()
@@ -286,7 +286,7 @@ fn unasked(cluster: &Cluster, found: &Found, declared: &[&HostName]) -> Option<F
     })
 }
 
-/// Whether a database of this cluster was ever whole on any host that was looked at: etcd was, then.
+/// Whether a database of this cluster was ever complete on any observed host: then etcd was complete too.
 pub(super) fn was_whole(cluster: &Cluster, found: &Found) -> bool {
     let id = &cluster.secrets.cluster_id;
     found.facts.values().any(|facts| {

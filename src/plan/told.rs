@@ -2,20 +2,20 @@
 
 use crate::{configs::PatroniConfig, facts::Facts, render::PATRONI_CONFIG};
 
-/// How far what a member's Patroni knows is out of date.
+/// How far a member's Patroni is out of date.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Told {
-    /// The member has another address than others were told, or may have.
+    /// The member's address is, or may be, another than the one that others know.
     pub moved: bool,
-    /// No etcd that it knows is where it looks for it, or none may be.
+    /// No etcd that it knows has, or may have, the address at which it looks for it.
     pub lost: bool,
 }
 
 impl Told {
-    /// `new` is the config that the host is to have.
+    /// `new` is the config that the host should have.
     pub(super) fn of(facts: &Facts, new: &str) -> Self {
         let pending = facts.pending.get("patroni").map(String::as_str);
-        // A run that was cut off may have written what the Patroni that runs has not read yet.
+        // An interrupted run may have written a config that the running Patroni has not loaded.
         let unread = pending.is_some();
         let unheard = matches!(pending, Some("reload" | "exchange"));
         let runs = facts.in_recovery.is_some();
@@ -44,7 +44,7 @@ fn moved(old: &PatroniConfig, new: &PatroniConfig) -> bool {
     old.connect_address() != new.connect_address()
 }
 
-/// At the right address it may still be spoken to in the wrong way.
+/// Even at the right address, the protocol may be the wrong one.
 fn lost(old: &PatroniConfig, new: &PatroniConfig) -> bool {
     old.asks_with_tls() != new.asks_with_tls() || old.etcd().is_disjoint(&new.etcd())
 }

@@ -1,7 +1,7 @@
 //! Tries PostgreSQL's parameters before the first database is created with them.
 //!
-//! With a parameter that PostgreSQL cannot start with, a first bootstrap fails after `initdb`: one member
-//! after the other makes a database of its own, and none of them ever runs.
+//! If PostgreSQL cannot start with a parameter, a first bootstrap fails after `initdb`: one member after the
+//! other creates a database of its own, and none of them ever runs.
 
 use super::parameters;
 use crate::{
@@ -14,7 +14,7 @@ const TRIAL: &str = include_str!("trial.sh");
 
 /// The lines that try the inventory's parameters on a host that has no database yet.
 ///
-/// `None` where there is nothing to try: a database is there, or every parameter is pgherd's own.
+/// `None` if there is nothing to try: a database exists, or all parameters are pgherd's own.
 pub(super) fn before_the_first_start(
     cluster: &Cluster,
     node: &Node,
@@ -53,7 +53,8 @@ mod tests {
     use super::*;
     use crate::plan::tests::world::{FIVE, cluster};
 
-    /// PostgreSQL reads `\t` in quotes as a tab, and Patroni writes for it what means the value itself.
+    /// PostgreSQL reads `\t` in quotes as a tab. Patroni writes an escaped form that stands for the value
+    /// itself.
     #[test]
     fn a_value_is_tried_as_it_will_be_written() {
         let extra =

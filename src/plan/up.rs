@@ -20,10 +20,10 @@ use crate::{
     services::postgres::PATRONI,
 };
 
-/// Plans everything that stands between `found` and the cluster as the inventory wants it.
+/// Plans all differences between `found` and the cluster that the inventory describes.
 ///
-/// `config` is the cluster-wide configuration as it should be in the DCS. A host of which there are
-/// no facts could not be looked at: there is no step for it, nor for what only such an etcd could tell.
+/// `config` is the desired cluster-wide configuration in the DCS. A host without facts could not be observed:
+/// there are no steps for it, and no steps that depend on what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     membership::check(cluster, found)?;
     newest::check(cluster, found)?;
@@ -36,8 +36,8 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
     steps(cluster, files, config, found)
 }
 
-/// The same for a proof, which looks also at a cluster whose members are not those declared, and at
-/// hosts that are in use already: what they lack is not asked.
+/// The same for a proof. A proof also covers a cluster whose members are not the declared ones, and hosts in
+/// use; what these lack is not checked.
 pub fn differences(
     cluster: &Cluster,
     files: &Files,
@@ -92,7 +92,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
                     let configured = place.configure(&mut plan, cluster, *role, held)?;
                     etcds.push((node, configured));
                 }
-                // What nobody else has to wait for.
+                // Steps that no other step waits for.
                 _ => {
                     let configured = place.configure(&mut plan, cluster, *role, Vec::new())?;
                     let step = components::run_unit(&mut plan, node, *role, &configured, &[]);
@@ -119,7 +119,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     dcs_ready.extend(held);
     if !joins.is_empty() {
         if found.dcs.is_none() {
-            // Those that are members come first: without a majority of them nobody is taken in.
+            // Existing members come first: without a majority of them, no member can be added.
             plan.partial = true;
             return Ok(plan);
         }
@@ -162,7 +162,7 @@ fn until_etcd_answers(mut plan: Plan, etcds: &[(&Node, Configured)], ready: &[St
     plan
 }
 
-/// Has members leave once every Patroni has its list without them, and all that stay are well.
+/// Lets members leave when every Patroni has its list without them, and all that stay are healthy.
 fn leave(plan: &mut Plan, cluster: &Cluster, found: &Found, leaves: &[Leave<'_>]) {
     if plan.partial {
         return;
@@ -171,7 +171,7 @@ fn leave(plan: &mut Plan, cluster: &Cluster, found: &Found, leaves: &[Leave<'_>]
     etcd_leaves::leave(plan, cluster, found, leaves, told);
 }
 
-/// The steps after which every Patroni has its list of etcd's members, and all of those are well.
+/// The steps after which every Patroni has its list of etcd's members, and all of these are healthy.
 fn told(plan: &Plan) -> Vec<StepId> {
     let of = |name: &str| {
         ["await-etcd", "await-member", PATRONI.configure].contains(&name)
@@ -182,7 +182,7 @@ fn told(plan: &Plan) -> Vec<StepId> {
     steps.filter(|id| of(plan.steps[*id].name)).collect()
 }
 
-/// A host, and what its services wait for.
+/// A host, and the steps that its services wait for.
 struct Place<'a> {
     node: &'a Node,
     facts: &'a Facts,
@@ -191,7 +191,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Keeps etcd from starting where the others have not added it yet.
+    /// Keeps etcd from starting before the others have added it.
     fn hold(&self, plan: &mut Plan, cluster: &Cluster, joins: &[Join<'_>]) -> Vec<StepId> {
         let mut joins = joins.iter();
         let join = joins.find(|join| join.node.name == self.node.name && join.from.is_held());
@@ -201,7 +201,7 @@ impl Place<'_> {
             .collect()
     }
 
-    /// Plans a service's files, after `more` as well.
+    /// Plans a service's files, after the steps in `more` too.
     fn configure(
         &self,
         plan: &mut Plan,
@@ -227,9 +227,9 @@ impl Place<'_> {
     }
 }
 
-/// Has etcd take in those of `joins`, once all that are members answer, and every host knows every name.
+/// Lets the members in `joins` join etcd, when all members answer and every host knows every name.
 ///
-/// Of those that leave, the ones whose hosts leave are removed first: no other host knows their names any more.
+/// Members whose hosts leave are removed first: no other host knows their names any more.
 fn take_in(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -254,7 +254,7 @@ fn take_in(
     etcd_takes_in::take_in(plan, cluster, &found.etcd, &all, after)
 }
 
-/// The steps after which the hosts of etcd know each other's names.
+/// The steps after which the etcd hosts know each other's names.
 fn named(plan: &Plan, cluster: &Cluster) -> Vec<StepId> {
     let of_etcd = |host: &HostName| cluster.with_role(Role::Etcd).any(|it| it.name == *host);
     (0..plan.steps.len())
@@ -263,15 +263,15 @@ fn named(plan: &Plan, cluster: &Cluster) -> Vec<StepId> {
         .collect()
 }
 
-/// Starts what does not run, all at once; restarts what must be restarted one at a time, so that a
-/// quorum stays. Returns the steps after which the DCS can be used.
+/// Starts what does not run, all in parallel; restarts what must be restarted one at a time, so that a quorum
+/// stays. Returns the steps after which the DCS can be used.
 ///
-/// Members look for each other by name, so that every host must know the names before one restarts.
+/// Members look for each other by name, so every host must know the names before one restarts.
 ///
-/// `joining` of those that are declared are still to be taken in, and are not among `etcds`.
+/// `joining` is the number of declared members that must still be added. They are not among `etcds`.
 ///
-/// With a quorum the others are told of a member's new URL before it restarts; without one, or of the
-/// only member, that can only follow.
+/// With a quorum, the others are told of a member's new URL before it restarts. Without one, or for an only
+/// member, that is possible only afterwards.
 fn etcd(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -282,10 +282,10 @@ fn etcd(
     let (starts, others): (Vec<_>, Vec<_>) = etcds
         .iter()
         .partition(|(_, configured)| configured.turn == Turn::Start);
-    // A member that is away must be back before another goes. Without a quorum there is nothing to
-    // keep, and the restart may be what brings it back.
+    // A member that is away must be back before another one restarts. Without a quorum there is none to keep,
+    // and the restart may bring it back.
     let declared = cluster.with_role(Role::Etcd).count();
-    // Those that are to join are no members yet; one that lost its data is missing in every majority.
+    // Hosts that will join are no members yet. A member that lost its data is missing in every majority.
     let members = declared.saturating_sub(joining).max(1);
     let quorum = others.len() > members / 2
         && found.dcs.is_some()

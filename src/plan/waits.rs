@@ -7,7 +7,7 @@ use crate::{cluster::Node, inventory::Role};
 
 /// How long a leader or a first replica may take.
 pub(super) const FORMING: Duration = Duration::from_secs(180);
-/// How long a replica may copy; it is only given up when it is no longer seen to be copying.
+/// How long a replica may copy. It is given up only when it is not seen copying any more.
 const COPYING: Duration = Duration::from_secs(6 * 3600);
 
 /// Waits until the leader streams to a replica.
@@ -24,7 +24,7 @@ pub(super) fn await_streaming(plan: &mut Plan, node: &Node, after: Vec<StepId>) 
     })
 }
 
-/// Waits until a service is ready, where it says that something waits for it.
+/// Waits until a service is ready, if the service has such a wait.
 pub(super) fn await_ready(
     plan: &mut Plan,
     node: &Node,

@@ -1,4 +1,4 @@
-//! Users and databases of the inventory, and passwords that are not what they should be.
+//! Users and databases of the inventory, and passwords that are wrong.
 
 use super::world::{FIVE, World, role, says, step, told};
 use crate::{
@@ -68,7 +68,7 @@ fn what_is_not_there_is_made_on_the_leader() {
     );
     let plan = world.plan();
     let step = step(&plan, "node1", "ensure-databases");
-    // Through the shell, in which a quote is a quote, a backslash and a quote more.
+    // Through the shell, which needs a quote, a backslash and another quote for one quote.
     assert!(says(step, r#"create role "o'\''\hara ""x"""#));
     assert!(says(step, r#"create database "a;b" owner "app""#));
     assert!(says(step, "SCRAM-SHA-256$4096:"));
@@ -80,7 +80,7 @@ fn what_is_there_is_left_alone() {
     let mut world = world();
     everywhere(&mut world, done);
     assert_eq!(world.steps(), [""; 0]);
-    // And so is what has left the inventory.
+    // The same for a user that has left the inventory.
     world.wants("", FIVE);
     assert_eq!(world.steps(), [""; 0]);
 }
@@ -271,7 +271,7 @@ fn sessions_end_whose_password_has_changed_the_leaders_last() {
         "YXBw >>/run/pgherd/old-sessions"
     ));
     let end = step(&plan, "node2", ends);
-    // Patroni's own are not by a password.
+    // Patroni's own connections use no password.
     assert!(says(end, "client_addr is not null"));
     assert!(says(end, "usename in (null, E'\\''app'\\'')"));
     assert!(!says(end, "replicator"), "its password is the same");
@@ -381,7 +381,7 @@ fn a_superuser_that_is_none_is_told_with_the_way_out() {
     }
 }
 
-/// What a proof says of it, in words of what is and not of what will be done.
+/// A proof says what is wrong, and not what will be done.
 #[test]
 fn what_is_not_right_is_told() {
     type Case = (fn(&mut crate::facts::Facts), &'static str);
@@ -435,7 +435,7 @@ fn what_is_not_right_is_told() {
         everywhere(&mut world, happens);
         let told = told(&world).join("; ");
         assert!(told.contains(words), "{words}: {told}");
-        // While no database runs nobody can tell.
+        // While no database runs, it is unknown.
         everywhere(&mut world, |facts| facts.in_recovery = None);
         assert!(crate::plan::roles_not_right(&world.cluster, &world.found).is_empty());
     }

@@ -1,4 +1,4 @@
-//! Hosts with changed addresses: which services learn of it, and in which order.
+//! Hosts with changed addresses: which services are told, and in which order.
 
 use super::world::{FIVE, SHARED, World, says, step};
 use crate::plan::{Action, Step};
@@ -78,8 +78,8 @@ fn haproxy_alone_concerns_nobody_elses_service() {
     assert_eq!(restarts, [""; 0]);
 }
 
-/// While none of the etcd addresses that they know is right, the leader only goes on because all
-/// members vouch for it: it must have its lock again before any of them is away.
+/// While none of the etcd addresses that it knows is right, the leader goes on only because all members confirm
+/// it. It must have its lock again before any of them is away.
 #[test]
 fn the_only_etcd_is_found_again_by_the_leader_first() {
     for (leader, others) in [("node1", ["node2", "node3"]), ("node3", ["node1", "node2"])] {
@@ -161,7 +161,7 @@ fn the_address_is_not_taken_out_while_it_may_be_used() {
     );
 }
 
-/// A front door that is not held would send the clients of a leader away that goes on.
+/// Without a hold, the front door would disconnect the clients of a leader that still leads.
 #[test]
 fn every_front_door_keeps_the_leader() {
     let mut world = World::settled(&format!(
@@ -200,7 +200,7 @@ fn one_of_three_etcd_members_restarts_and_the_leader_comes_last() {
     assert!(at("db2 restart-etcd") < at("db2 restart-patroni-alone"));
 }
 
-/// They find each other by name, so that it takes no majority to tell them.
+/// They find each other by name, so telling them needs no majority.
 #[test]
 fn all_of_three_etcd_members_at_once_wait_for_the_names_alone() {
     let mut world = World::settled(SHARED);
@@ -209,7 +209,7 @@ fn all_of_three_etcd_members_at_once_wait_for_the_names_alone() {
         ("db2", "192.0.2.20"),
         ("db3", "192.0.2.30"),
     ]);
-    // They do not find each other: nobody answers.
+    // They do not find each other: none answers.
     world.found.etcd.clear();
     let plan = world.plan();
     let named: Vec<usize> = (0..plan.steps.len())
@@ -245,7 +245,7 @@ fn all_five_at_once_is_one_plan() {
     assert_eq!(steps.last().unwrap(), "node3 reconnect-replica");
 }
 
-/// Its successor would ask at the old address, and wait for an answer, before it began.
+/// The successor would first ask at the old address and wait for an answer.
 #[test]
 fn where_a_member_was_is_forgotten_before_its_patroni_starts() {
     let mut world = World::settled(FIVE);
@@ -273,7 +273,7 @@ fn hosts_that_swapped_their_addresses_are_told_apart_by_their_names() {
     assert!(script.contains("application_name"));
 }
 
-/// A run that was cut off wrote the files, and nobody has read them.
+/// An interrupted run wrote the files, and no service has loaded them.
 #[test]
 fn what_an_earlier_run_has_not_got_to_is_done() {
     let mut world = World::settled(FIVE);
@@ -295,7 +295,7 @@ fn what_an_earlier_run_has_not_got_to_is_done() {
     );
 }
 
-/// A run that was killed while etcd restarted.
+/// A run was killed while etcd restarted.
 #[test]
 fn what_an_etcd_that_does_not_answer_remembers_is_put_right_once_it_does() {
     let mut world = World::settled(FIVE);

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::world::{FIVE, SYSTEM, World, says, step};
 use crate::{facts::DataFact, plan::Action, services::etcd::PatroniKeys};
 
-/// `initdb` was cut off somewhere, or a copy before its end.
+/// An interrupted `initdb`, or an unfinished copy.
 fn half_made() -> DataFact {
     DataFact {
         owner: "postgres".into(),
@@ -67,7 +67,7 @@ fn a_database_that_initdb_never_finished_is_removed_before_another_begins() {
         "node1 start-patroni [1]",
     ];
     assert_eq!(world.steps()[..3], begin);
-    // initdb had written pg_control, and of its three databases one.
+    // initdb had written pg_control, and one of its three databases.
     world.facts("node2").data = Some(DataFact {
         control: true,
         bases: 1,
@@ -149,7 +149,7 @@ fn the_leaders_own_data_is_never_removed() {
     let mut world = World::settled(FIVE);
     world.facts("node1").data = Some(half_made());
     assert!(!world.steps().join("\n").contains("clear-"));
-    // Nor any, while nobody leads a cluster that was there.
+    // No leader either, in a cluster that exists.
     let mut world = World::settled(FIVE);
     world.dcs().leader = None;
     world.facts("node3").data = Some(half_made());
@@ -157,7 +157,7 @@ fn the_leaders_own_data_is_never_removed() {
     assert!(!world.steps().join("\n").contains("clear-"));
 }
 
-/// What a first bootstrap leaves whose server never came up; Patroni has freed the lock.
+/// The result of a first bootstrap whose server never came up; Patroni has freed the lock.
 fn never_started(world: &mut World, host: &str, system: &str) {
     world.facts(host).data = Some(DataFact {
         entries: 23,
@@ -220,18 +220,18 @@ fn a_database_that_never_ran_gives_way_to_the_cluster_that_another_member_made()
         "node2 await-streaming [2]",
     ];
     assert_eq!(world.steps(), steps);
-    // Also while nobody leads: that does not make it the cluster's.
+    // Even while there is no leader: that does not make it the cluster's.
     world.dcs().leader = None;
     assert_eq!(world.steps()[..2], steps[..2]);
 }
 
 #[test]
 fn a_database_that_may_hold_something_is_never_removed() {
-    // The very one that etcd knows.
+    // The one that etcd knows.
     let mut world = World::settled(FIVE);
     never_started(&mut world, "node1", SYSTEM);
     assert!(!world.steps().join("\n").contains("clear-"));
-    // Somebody else's.
+    // Another cluster's.
     let mut world = cut_off();
     never_started(&mut world, "node2", "98");
     world.facts("node2").data_marker = None;
@@ -240,7 +240,7 @@ fn a_database_that_may_hold_something_is_never_removed() {
     let mut world = World::settled(FIVE);
     world.found.dcs = Some(PatroniKeys::default());
     assert!(!world.steps().join("\n").contains("clear-"));
-    // A bootstrap at work.
+    // A bootstrap that is running.
     let mut world = cut_off();
     never_started(&mut world, "node2", "98");
     world.facts("node1").data_at_work = true;
@@ -269,7 +269,7 @@ fn members_with_different_databases_are_named_when_etcd_cannot_tell_which_is_rig
             "{said}"
         );
     }
-    // One that never ran is no rival.
+    // A database that never ran does not count as a rival.
     never_started(&mut world, "node3", "99");
     assert!(world.up().is_ok());
 }
@@ -288,7 +288,7 @@ fn parameters_are_tried_before_the_first_database_is_made_with_them() {
     let start = step(&plan, "node1", "start-patroni");
     assert!(says(start, "shared_buffers = '\\''900GB'\\''"));
     assert!(says(start, "LIBRARIES='a b'"));
-    // Not beside a database that is there.
+    // Not beside an existing database.
     let mut world = World::settled(FIVE);
     world.wants(wants, FIVE);
     world.stop("node2", "patroni");
@@ -298,13 +298,13 @@ fn parameters_are_tried_before_the_first_database_is_made_with_them() {
     ));
 }
 
-/// A run that was cut off between the two steps.
+/// A run was interrupted between the two steps.
 #[test]
 fn the_lock_of_a_database_that_was_removed_is_released() {
     let mut world = cut_off();
     world.dcs().initialize = Some("98".into());
     assert_eq!(world.steps()[0], "node4 release-bootstrap []");
-    // A host that was not seen may have that database.
+    // An unobserved host may have that database.
     world
         .found
         .facts
@@ -321,10 +321,10 @@ fn what_only_etcd_can_tell_is_planned_once_it_answers() {
     assert!(world.plan().partial);
     assert_eq!(world.steps()[..2], until_etcd);
     assert!(!world.steps().join("\n").contains("patroni"));
-    // One that runs and does not answer is waited for.
+    // An etcd that runs and does not answer is waited for.
     world.unit("node4", "etcd").active = "active".into();
     assert_eq!(world.steps(), ["node4 await-etcd []"]);
-    // A database that is whole tells enough; so does an etcd that never had any data.
+    // A complete database is evidence enough, and so is an etcd that never had any data.
     let mut world = World::settled(FIVE);
     world.found.dcs = None;
     assert!(!world.plan().partial);
@@ -351,7 +351,8 @@ fn nobody_waits_for_a_torn_copy_while_nobody_leads() {
     );
 }
 
-/// What somebody, or a full disk, took away from a database that has run is no remains of a bootstrap.
+/// A database that has run and then lost something, to a person or a full disk, is not an interrupted
+/// bootstrap.
 #[test]
 fn a_damaged_database_is_not_removed() {
     let mut world = cut_off();
@@ -366,7 +367,7 @@ fn a_damaged_database_is_not_removed() {
         said.contains("node1: the database in /data/patroni is damaged"),
         "{said}"
     );
-    // The leader has all of it.
+    // The leader has everything.
     let mut world = World::settled(FIVE);
     world.facts("node2").data = Some(damaged);
     assert!(
@@ -375,7 +376,7 @@ fn a_damaged_database_is_not_removed() {
             .iter()
             .any(|step| step.starts_with("node2 clear-copy"))
     );
-    // Without that sign, it is still not what initdb leaves when it is cut off.
+    // Even without that sign, an interrupted initdb looks different.
     let mut world = cut_off();
     world.facts("node1").data = Some(DataFact {
         bases: 3,

@@ -1,9 +1,9 @@
-//! Plans carried out in a model, from any state that runs and accidents can leave.
+//! Executes plans in a model, from any state that runs and accidents can leave.
 //!
-//! No step may wait for what only a later step brings about; a plan ends with a cluster that needs no other;
-//! and so does the plan that follows a run that was cut off anywhere.
+//! No step may wait for something that only a later step does. After a plan, the cluster must need no other
+//! plan. The same must be true for the plan after a run that was interrupted anywhere.
 //!
-//! `PGHERD_STORIES` says how many stories are told; a few by default, since the tests of every day run them.
+//! `PGHERD_STORIES` is the number of stories. By default it is small, because the everyday tests run them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ mod story;
 
 use story::*;
 
-/// The state in which all steps of `which` are done.
+/// The state after all steps of `which`.
 fn after(model: &Model, plan: &Plan, which: impl Fn(StepId) -> bool) -> Model {
     let mut model = model.clone();
     for (id, step) in plan.steps.iter().enumerate() {
@@ -44,7 +44,7 @@ fn after(model: &Model, plan: &Plan, which: impl Fn(StepId) -> bool) -> Model {
     model
 }
 
-/// The first step that can only end well once one after it is done.
+/// The first step that can succeed only after a later one.
 fn stuck(model: &Model, plan: &Plan) -> Option<StepId> {
     (0..plan.steps.len()).find(|id| {
         let step = &plan.steps[*id];
@@ -55,7 +55,8 @@ fn stuck(model: &Model, plan: &Plan) -> Option<StepId> {
             return false;
         }
         let (before, later) = before_and_after(plan, *id);
-        // Some wait, and what is not behind them gets done meanwhile; the others look once.
+        // Some steps wait, and meanwhile the steps that do not depend on them are done. The others look only
+        // once.
         let waits = matches!(
             step.action,
             Action::Await(_) | Action::UpdateEtcdMember { .. }
@@ -69,12 +70,12 @@ fn stuck(model: &Model, plan: &Plan) -> Option<StepId> {
     })
 }
 
-/// Does some of a plan, as a run does that is cut off: nothing without what it needs.
+/// Does a part of a plan, like an interrupted run: no step without the steps that it needs.
 fn cut_off(model: &Model, plan: &Plan, mut seed: u64) -> Model {
     let mut model = model.clone();
     let mut done = BTreeSet::new();
     for (id, step) in plan.steps.iter().enumerate() {
-        // One of four is not done; `seed` is used up bit by bit, and then all are.
+        // One of four steps is not done. `seed` is used up bit by bit, and then all steps are done.
         let falls = seed & 3 == 3;
         seed >>= 2;
         let ready = step.after.iter().all(|before| done.contains(before));
@@ -93,7 +94,7 @@ fn plan(model: &Model) -> Result<Plan, TestCaseError> {
         .map_err(|error| TestCaseError::fail(told(&error)))
 }
 
-/// Checks a plan, carries it out, and sees that nothing is left to do.
+/// Checks a plan, executes it, and checks that nothing is left to do.
 fn converges(model: &Model) -> Result<(), TestCaseError> {
     let first = plan(model)?;
     if let Some(id) = stuck(model, &first) {
@@ -103,7 +104,7 @@ fn converges(model: &Model) -> Result<(), TestCaseError> {
         )));
     }
     let mut model = after(model, &first, |_| true);
-    // Some things can only be seen once etcd answers, or a member leads.
+    // Some things are visible only when etcd answers, or a member leads.
     for _ in 0..3 {
         let next = plan(&model)?;
         if next.is_empty() {
@@ -134,7 +135,7 @@ fn holds(story: &Story) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// How many stories are told unless somebody asks for more.
+/// The number of stories by default.
 const FEW: u32 = 12;
 
 fn stories() -> Option<u32> {
@@ -149,7 +150,7 @@ fn every_plan_gets_there_and_so_does_the_one_after_a_cut() {
         max_shrink_iters: 200,
         ..ProptestConfig::default()
     };
-    // The same few every day; others whenever somebody asks for more.
+    // The same few stories every day; others on request.
     let mut runner = match stories() {
         None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
         Some(_) => TestRunner::new(config),
@@ -195,7 +196,7 @@ fn a_wait_for_a_later_step_is_noticed() {
     assert_eq!(stuck_in_any_order(&model, &plan), Some(wait));
 }
 
-/// The same for a plan whose steps are not in their order.
+/// The same for a plan with its steps in a wrong order.
 fn stuck_in_any_order(model: &Model, plan: &Plan) -> Option<StepId> {
     let waits = |id: StepId, on: StepId| plan.steps[id].after.contains(&on);
     (0..plan.steps.len()).find(|id| {

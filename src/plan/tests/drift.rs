@@ -7,7 +7,7 @@ use crate::plan::{Change, Plan};
 
 pub(super) type Case = (&'static str, fn(&mut World), &'static [&'static str]);
 
-/// A settled cluster to which one thing happens.
+/// A settled cluster after one incident.
 pub(super) fn check(hosts: &str, cases: &[Case]) {
     for (what, happens, expected) in cases {
         let mut world = World::settled(hosts);
@@ -126,7 +126,7 @@ fn files_are_put_right_and_taken_over() {
     );
 }
 
-/// A note that no unit's step will remove would have etcd reloaded in the next run, which it cannot.
+/// A note that no unit's step removes would make the next run reload etcd, which etcd cannot do.
 #[test]
 fn nothing_is_noted_that_no_unit_has_to_take_over() {
     let mut world = World::settled(FIVE);
@@ -212,8 +212,7 @@ fn packages_and_patroni_are_installed_where_they_are_missing() {
     );
 }
 
-/// Without the note, a run that is cut off before the restart would leave the old Patroni running
-/// with nothing to tell of it.
+/// Without the note, an interruption before the restart would leave the old Patroni running unnoticed.
 #[test]
 fn another_patroni_is_noted_before_it_is_installed() {
     let mut world = World::settled(FIVE);
@@ -444,7 +443,7 @@ fn parameters_are_tried_on_every_database_before_any_has_them() {
         );
     }
     assert!(!plan.steps[trials[0]].changes_something());
-    // Nothing to try: PostgreSQL starts with what it has by itself, or has been tried already.
+    // Nothing to try: PostgreSQL starts with what it already has, or it has been tried already.
     world.wants("postgresql: { parameters: {} }", FIVE);
     assert!(
         !world

@@ -51,7 +51,7 @@ fn bare_hosts_need_everything_and_nobody_waits_for_more_than_it_needs() {
     );
 }
 
-/// The venv is made beside the installation of PostgreSQL, where there is a core for each.
+/// The venv is made while PostgreSQL is installed, if there is a core for each.
 #[test]
 fn the_venv_waits_for_no_more_packages_than_it_is_made_from() {
     let first_steps = |world: &World| -> Vec<String> {
@@ -115,7 +115,7 @@ fn the_venv_waits_for_no_more_packages_than_it_is_made_from() {
     );
 }
 
-/// What a new host gets before the others answer is what the plan for all of them has for it.
+/// What a new host gets before the others answer is the same as in the plan for all of them.
 #[test]
 fn what_a_host_needs_alone_is_a_part_of_the_whole_plan() {
     for hosts in [FIVE, SHARED, ONE] {
@@ -175,7 +175,7 @@ fn three_members_of_etcd_start_at_once_since_none_is_ready_without_another() {
         .iter()
         .filter(|step| step.contains(" start-etcd "))
         .collect();
-    // Each waits for its own host's configure-etcd alone.
+    // Each waits only for its own host's configure-etcd.
     assert_eq!(
         started,
         [
@@ -220,7 +220,7 @@ fn secrets_go_into_scripts_and_never_into_what_is_shown() {
     assert!(!format!("{plan:?}").contains("the key of"));
 }
 
-/// Patroni makes its roles right after `initdb`, and never again.
+/// Patroni creates its roles right after `initdb`, and never again.
 #[test]
 fn databases_that_were_found_asleep_may_lack_their_roles() {
     let mut world = World::settled(FIVE);

@@ -1,4 +1,4 @@
-//! Things in the place of something that pgherd would make: named, or kept and restored.
+//! Things in places that pgherd needs: named, or kept and restored.
 
 use std::{fs, process::Command};
 
@@ -12,7 +12,7 @@ use crate::{
 
 const CFG: &str = "/etc/haproxy/haproxy.cfg";
 
-/// Puts a file of somebody's on a host.
+/// Puts a file on a host that is not pgherd's.
 fn somebodys(world: &mut World, host: &str, path: &str, content: &str) {
     let facts = world.facts(host);
     let fact = FileFact {
@@ -114,7 +114,7 @@ fn what_a_package_came_with_is_taken_and_kept() {
     let kept = format!("a copy of {CFG} is kept, which `down` restores");
     assert!(prepare.changes.contains(&Change::Other(kept)));
     assert!(says(prepare, "UNITS=haproxy"));
-    // An etcd of the package's own may hold somebody's keys.
+    // The package's own etcd may hold keys of somebody.
     let mut world = World::bare(FIVE);
     unit(&mut world, "node4", "etcd", "active", "enabled");
     insta::assert_snapshot!(world.refusal(), @r"
@@ -204,7 +204,7 @@ fn a_database_of_the_distributions_tools_may_stay_where_it_is_in_nobodys_way() {
         let mut world = World::bare(FIVE);
         world.facts("node1").belongings.clusters.push(other.clone());
         assert_eq!(world.up().is_err(), refused, "{other:?}");
-        // What somebody adds to a host that is pgherd's already is that one's wish.
+        // An administrator's addition to a host that is pgherd's already is intended.
         let mut world = World::settled(FIVE);
         world.facts("node1").belongings.clusters.push(other);
         world.plan();
@@ -254,12 +254,12 @@ fn a_role_that_is_added_is_looked_at_like_a_new_host() {
     let plan = world.plan();
     let prepare = step(&plan, "node4", "prepare");
     assert!(says(prepare, CFG) && says(prepare, "UNITS='etcd haproxy'"));
-    // It is noted before the package comes, whose own config is nobody's to give back.
+    // It is noted before the package is installed, whose own config is not restored.
     let id = plan.steps.iter().position(|step| step == prepare).unwrap();
     assert!(step(&plan, "node4", "install-packages").after.contains(&id));
 }
 
-/// Hosts that were taken while there was no manifest have it once there is something to note.
+/// Hosts that were taken before there was a manifest get one when there is something to note.
 #[test]
 fn a_host_of_an_earlier_pgherd_is_its_own() {
     let mut world = World::settled(FIVE);
@@ -301,7 +301,7 @@ fn a_manifest_that_is_not_understood_stops_the_run() {
     assert!(world.refusal().contains("with another cluster's id"));
 }
 
-/// Cut off after its manifest and before its mark.
+/// Interrupted after its manifest and before its mark.
 #[test]
 fn what_a_run_has_noted_is_its_own() {
     let mut world = World::bare(FIVE);
@@ -321,13 +321,13 @@ fn a_policy_that_a_killed_run_left_is_put_right() {
         &plan.steps[0],
         "mv -f \"$policy.pgherd-saved\" \"$policy\""
     ));
-    // An install gives it back itself.
+    // An installation restores it itself.
     world.facts("node1").packages.remove("postgresql-16");
     let plan = world.plan();
     assert!(plan.steps.iter().all(|step| step.name != "restore-policy"));
 }
 
-/// The script that notes and keeps, with another root.
+/// The script that notes and keeps files, with another root.
 #[test]
 fn what_is_there_is_kept_once_and_before_anything_is_noted() {
     let root = tempfile::tempdir().unwrap();
@@ -353,7 +353,7 @@ fn what_is_there_is_kept_once_and_before_anything_is_noted() {
     fs::create_dir(root.path().join("etc")).unwrap();
     fs::write(path("etc/there"), "as it was").unwrap();
     fs::write(path("etc/list"), "a source").unwrap();
-    // Cut off: nothing is noted, and nothing has been taken.
+    // Interrupted: nothing is noted, and nothing has been taken.
     assert!(!run("exit 1").status.success());
     assert!(!root.path().join("state/manifest").exists());
     let output = run("");
@@ -377,7 +377,7 @@ fn what_is_there_is_kept_once_and_before_anything_is_noted() {
     folder ROOT/srv/pg
     folder ROOT/srv
     ");
-    // Again, with pgherd's own in its place: the copy is the first.
+    // Again, with pgherd's own file in its place: the copy is still the first one.
     fs::write(path("etc/there"), "pgherd's").unwrap();
     assert!(run("").status.success());
     assert_eq!(kept().unwrap(), "as it was");

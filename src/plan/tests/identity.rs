@@ -27,7 +27,7 @@ fn a_cluster_is_not_renamed() {
         "{said}"
     );
     assert!(said.contains("cluster: before"), "{said}");
-    // Another cluster's mark is told of elsewhere, with what to do about it.
+    // Another cluster's mark is reported elsewhere, with what to do about it.
     world.file("node2", "/etc/pgherd/cluster").content = "before\nffffffffffff\n".into();
     plan::whose(&world.cluster, &world.found.facts).unwrap();
 }
@@ -78,7 +78,7 @@ fn a_new_host_does_not_take_the_place_of_one_that_is_at_work() {
     assert_eq!(former(&world), [], "it is the same host, which has moved");
     *world.facts("node2") = bare();
     assert_eq!(former(&world), [(HostName::new("node2"), at)]);
-    // It has been made anew, and nobody answers where the old one was.
+    // The host was created anew, and nothing answers at its old address.
     assert!(membership::findings(&world.cluster, &world.found).is_empty());
     let still = Elsewhere {
         address: at,
@@ -107,7 +107,7 @@ fn patroni_knows_where_a_host_was_that_no_list_has() {
         membership::former(&world.cluster, &world.found),
         [(HostName::new("node2"), at)]
     );
-    // Where another host of the inventory is now, it is that one which answers.
+    // If another host of the inventory is there now, that host answers.
     let url = serde_json::json!({"conn_url": "postgres://192.0.2.3:5432/postgres"});
     world.dcs().members.insert("node2".into(), url);
     assert_eq!(membership::former(&world.cluster, &world.found), []);

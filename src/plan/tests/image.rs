@@ -59,7 +59,7 @@ fn what_was_put_there_for_the_packages_goes_again() {
     ] {
         assert!(script.contains(gone), "{gone}");
     }
-    // What others have files in is no folder of pgherd's.
+    // A folder that also holds files of others is no folder of pgherd's.
     for stays in [" /etc ", "'/etc ", " /etc/apt "] {
         assert!(!script.contains(stays), "{stays}");
     }

@@ -22,7 +22,7 @@ static OTHER: LazyLock<Templates> = LazyLock::new(|| {
     templates
 });
 
-/// What is planned once `change` has come over a cluster at `tls`, with these templates.
+/// The plan after a `change` to a cluster at `tls`, with these templates.
 fn planned(
     templates: &'static Templates,
     tls: TlsStage,
@@ -80,7 +80,7 @@ fn hosts_move() {
     }
 }
 
-/// The members know the etcd that has not moved, so that the leader need not go first.
+/// The members know the etcd that has not moved, so the leader need not go first.
 #[test]
 fn one_of_three_etcd_hosts_moves() {
     for host in ["db1", "db2"] {
@@ -98,7 +98,7 @@ fn a_parameter_changes() {
     assert!(steps.iter().any(|it| it.contains("restart-pending")));
 }
 
-/// Nothing that runs notices a new layout, but for a reload.
+/// No running service notices a new layout, except by a reload.
 #[test]
 fn templates_change_their_layout_and_nothing_else() {
     for tls in [Off, Offered, Used, Required] {

@@ -1,7 +1,7 @@
-//! A model of a cluster that does what the steps of a plan ask, so that thousands of plans can be tried.
+//! A model of a cluster in which a plan's steps take effect, so that thousands of plans can be tried.
 //!
-//! The model is as unkind as the facts allow: a service that has not taken over what an earlier run wrote may
-//! run with anything, so it is taken not to work, unless the facts show that it does.
+//! The model assumes the worst that the facts allow: a service that has not loaded what an earlier run wrote
+//! may run with any config, so it counts as not working unless the facts show that it works.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ use crate::{
 /// A unit on a host.
 type Service = (HostName, &'static str);
 
-/// What the cluster is, whether or not anybody can see it.
+/// The state of the cluster, whether or not it is visible.
 #[derive(Clone)]
 pub(crate) struct Model {
     pub world: World,
@@ -30,12 +30,12 @@ pub(crate) struct Model {
     members: Vec<Member>,
     /// The roles in the database.
     pub roles: BTreeMap<String, DbRole>,
-    /// The services that run and do what they are for.
+    /// The services that run and work.
     able: BTreeSet<Service>,
 }
 
 impl Model {
-    /// `world.found` as it is seen, with what is in etcd also where none answers.
+    /// `world.found` as observed, but with etcd's content even if none answers.
     pub(crate) fn new(
         world: World,
         keys: PatroniKeys,
@@ -63,7 +63,7 @@ impl Model {
                     _ => true,
                 };
                 let pending = facts.pending.get(unit).map(String::as_str);
-                // What a reload would take over keeps nobody from working.
+                // A change that only needs a reload does not keep a service from working.
                 let current = matches!(pending, None | Some("reload"))
                     && model.needs(&host, role) < Effect::RestartPatroniAlone;
                 if facts.unit(unit).is_active() && (shown || current) {
@@ -75,7 +75,7 @@ impl Model {
         model
     }
 
-    /// What it would take for the files of a role, as they are on a host, to become what they should be.
+    /// What a role's files on a host still need to become what they should be.
     fn needs(&self, host: &HostName, role: Role) -> Effect {
         let facts = &self.world.found.facts[host];
         self.world.files[host]
@@ -119,7 +119,7 @@ impl Model {
         nodes.map(|node| node.name.clone()).collect()
     }
 
-    /// Who leads, or would within a moment.
+    /// The leader, now or within a moment.
     pub(crate) fn leader(&self) -> Option<HostName> {
         if !self.dcs_is_up() {
             return None;
@@ -135,7 +135,7 @@ impl Model {
         {
             return Some(leader.clone());
         }
-        // Nobody has a database: somebody makes one, unless a bootstrap holds the lock.
+        // No member has a database: one creates it, unless a bootstrap holds the lock.
         let fresh = |host: &&HostName| {
             self.is_able(host, "patroni") && self.data(host).is_none_or(|data| data.entries == 0)
         };
@@ -154,7 +154,7 @@ impl Model {
         self.leader().is_some() && self.is_able(host, "patroni") && usable
     }
 
-    /// Whether a step can end well in this state.
+    /// Whether a step can succeed in this state.
     pub(crate) fn can(&self, step: &Step) -> bool {
         match &step.action {
             Action::Run(_) | Action::Wake | Action::TakeOver | Action::TryParameters(_) => true,
@@ -180,7 +180,7 @@ impl Model {
                     .any(|host| *host != leader && self.streams(host)),
                 leader => leader.is_some(),
             },
-            // These are never planned with what `up` converges.
+            // These are never planned together with the steps of `up`.
             Action::LeadElsewhere { .. }
             | Action::DropSlot { .. }
             | Action::SetPause(_)
@@ -190,7 +190,7 @@ impl Model {
         }
     }
 
-    /// Does what a step does.
+    /// Applies the effect of a step.
     pub(crate) fn do_step(&mut self, step: &Step) {
         for change in &step.changes {
             match change {
@@ -264,7 +264,7 @@ impl Model {
         self.look();
     }
 
-    /// What a script notes on the host about what its unit still has to do.
+    /// A script's notes on the host about what its unit still has to do.
     fn note(&mut self, step: &Step) {
         let Action::Run(script) = &step.action else {
             return;
@@ -279,7 +279,7 @@ impl Model {
         }
     }
 
-    /// Makes the folder of a service whose files the step `name` puts on a host.
+    /// Makes the folder of a service whose files the step `name` writes on a host.
     fn make_folder(&mut self, host: &HostName, name: &str) {
         let mut services = services::all();
         if let Some(service) = services.find(|it| it.unit.configure == name) {
@@ -335,14 +335,14 @@ impl Model {
                 is_learner: false,
             });
         }
-        // A reload does not take over everything.
+        // A reload does not apply everything.
         let enough = verb != "reload" || pending.as_deref().is_none_or(|effect| effect == "reload");
         if needs == Effect::Nothing && enough {
             self.able.insert((step.host.clone(), unit));
         }
     }
 
-    /// What the members come to by themselves: one leads, and the others copy it.
+    /// What the members do by themselves: one leads, and the others copy it.
     pub(crate) fn come_to_rest(&mut self) {
         self.form();
         for host in self.databases() {
@@ -351,13 +351,13 @@ impl Model {
         self.look();
     }
 
-    /// Takes over the cluster-wide configuration as it should be.
+    /// Applies the desired cluster-wide configuration.
     pub(crate) fn configure(&mut self) {
         self.keys.config = Some(render::dcs_config(&self.world.cluster));
         self.look();
     }
 
-    /// Has etcd remember under which URL a member's peers find it.
+    /// Makes etcd remember the URL at which a member's peers reach it.
     pub(crate) fn update_member(&mut self, id: &str, peer_url: String) {
         if let Some(member) = self.members.iter_mut().find(|it| it.id == id) {
             member.peer_urls = vec![peer_url];
@@ -365,7 +365,7 @@ impl Model {
         self.look();
     }
 
-    /// One member leads: the one that can, with the database that is there or a new one.
+    /// One member leads: one that can, with the existing database or a new one.
     fn form(&mut self) {
         let Some(leader) = self.leader() else { return };
         if !self.has_database(&leader) {
@@ -403,7 +403,7 @@ impl Model {
         self.roles = own_roles(&self.world);
     }
 
-    /// What the next look sees: etcd only where it answers, a database only where one runs.
+    /// What the next observation shows: etcd only if it answers, a database only if it runs.
     fn look(&mut self) {
         let up = self.dcs_is_up();
         if let Some(leader) = self.leader() {
@@ -421,7 +421,7 @@ impl Model {
             let leads = self.keys.leader.as_deref() == Some(host.as_str());
             let roles = self.roles.clone();
             let facts = self.world.facts(host.as_str());
-            // Whether a service that has not read its config runs a database is left as it was seen.
+            // For a service that has not loaded its config, the observed state of its database is kept.
             if runs {
                 facts.in_recovery = Some(!leads);
                 facts.db_roles = roles;
@@ -455,7 +455,7 @@ pub(crate) fn own_roles(world: &World) -> BTreeMap<String, DbRole> {
     .collect()
 }
 
-/// Everything that must have ended well before a step, and what can only come after it.
+/// Everything that must succeed before a step, and what can come only after it.
 pub(crate) fn before_and_after(plan: &Plan, id: StepId) -> (BTreeSet<StepId>, BTreeSet<StepId>) {
     let mut before = BTreeSet::new();
     let mut next = plan.steps[id].after.clone();

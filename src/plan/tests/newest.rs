@@ -1,9 +1,9 @@
-//! A store that begins with no data: the newest database leads.
+//! A store that begins without data: the newest database leads.
 
 use super::world::{FIVE, World, step};
 use crate::{facts::DataFact, inventory::HostName, services::etcd::PatroniKeys};
 
-/// The only etcd's disk is lost, and nobody takes writes; node2 led.
+/// The only etcd's disk is lost, and no member accepts writes; node2 led.
 fn after_a_power_cut() -> World {
     let mut world = World::settled(FIVE);
     world.made_anew("node4");
@@ -44,7 +44,7 @@ fn no_other_member_runs_until_the_newest_database_leads() {
     for host in ["node1", "node3"] {
         assert!(after(&world, host, "start-patroni").contains(&"node1 await-leader".to_owned()));
     }
-    // Stopped by a run that was cut off, and etcd runs by now.
+    // Stopped by an interrupted run, and etcd runs by now.
     let mut world = after_a_power_cut();
     world.found.dcs = Some(PatroniKeys::default());
     for host in ["node1", "node2", "node3"] {
@@ -72,7 +72,7 @@ fn the_newest_is_of_the_highest_timeline_then_who_led_then_the_farthest() {
     assert_eq!(first(&world).as_deref(), Some("node3"));
     world.facts("node1").data.as_mut().unwrap().timeline = Some(3);
     assert_eq!(first(&world).as_deref(), Some("node1"));
-    // One that is half made, never ran or is another cluster's is no choice.
+    // A database that is half-made, never ran or is another cluster's is no candidate.
     world.facts("node1").data_marker = Some("ffffffffffff".into());
     world.facts("node3").data = Some(DataFact::default());
     assert_eq!(first(&world), None, "node2's is the only one");
@@ -107,7 +107,7 @@ fn a_database_that_cannot_be_looked_at_may_be_the_newest() {
       left: nothing was changed
       hint: bring node2 back, and run this again
     ");
-    // With somebody who takes writes there is nothing to lose.
+    // If a member accepts writes, nothing can be lost.
     world.facts("node1").in_recovery = Some(false);
     world.plan();
 }

@@ -1,4 +1,4 @@
-//! What a person does to a running cluster: what is planned, and what is refused.
+//! Operations on a running cluster: what is planned, and what is refused.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -16,7 +16,7 @@ use crate::{
     services::postgres::patroni::{Status, Topology},
 };
 
-/// node1 leads and streams to both others, of which node2 is synchronous where `sync` is on.
+/// node1 leads and streams to both others; with `sync`, node2 is synchronous.
 struct Told {
     cluster: Cluster,
     survey: BTreeMap<HostName, Result<Status>>,
@@ -91,7 +91,7 @@ fn status(host: &str, told: Value) -> (HostName, Result<Status>) {
     )
 }
 
-/// The steps, one a line, with what they wait for.
+/// The steps, one on each line, with what they wait for.
 fn steps(plan: &Plan) -> String {
     let mut text = String::new();
     for (id, step) in plan.steps.iter().enumerate() {
@@ -100,7 +100,7 @@ fn steps(plan: &Plan) -> String {
     text
 }
 
-/// A refusal: bad input, with these words, and a way out.
+/// A refusal: bad input, with these words, and a hint.
 fn refused(planned: Result<Plan>, words: &str) {
     let error = planned.expect_err(words);
     assert_eq!(error.kind(), Kind::Input, "{error}");
@@ -122,10 +122,10 @@ fn a_pause_is_asked_for_once() {
 
     let mut paused = Told::new(false).paused();
     assert!(operate::pause(&paused.seen(), true).unwrap().is_empty());
-    // One that does not answer is told by the DCS.
+    // A member that does not answer reads it from the DCS.
     paused.silent("node3");
     assert!(operate::pause(&paused.seen(), true).unwrap().is_empty());
-    // One that does not say so yet is waited for.
+    // A member that has not confirmed yet is waited for.
     paused.says("node3", json!({"state": "running", "role": "replica"}));
     assert_eq!(operate::pause(&paused.seen(), true).unwrap().steps.len(), 1);
     let plan = operate::pause(&paused.seen(), false).unwrap();
@@ -168,7 +168,7 @@ fn a_replica_is_copied_anew_while_another_leads() {
     silent.silent("node3");
     let error = operate::reinit(&silent.seen(), &host("node3")).unwrap_err();
     assert_eq!(error.kind(), Kind::Failed);
-    // One whose PostgreSQL cannot start is what this is for.
+    // This is for a member whose PostgreSQL cannot start.
     silent.says("node3", json!({"state": "start failed", "role": "replica"}));
     assert!(operate::reinit(&silent.seen(), &host("node3")).is_ok());
 }
@@ -271,7 +271,7 @@ fn who_may_take_over_by_force() {
     let plan = operate::failover(&headless.seen(), &host("node3"), false).unwrap();
     assert_eq!(steps(&plan), "0 node3 failover []\n");
     assert_eq!(headless.seen().lag(&host("node3")), Some(4096));
-    // A leader that is sick may still answer.
+    // An unhealthy leader may still answer.
     let sick = Told::new(false);
     assert!(operate::failover(&sick.seen(), &host("node2"), false).is_ok());
 
@@ -309,7 +309,7 @@ fn only_a_synchronous_standby_takes_over_unless_it_is_forced() {
         assert!(error.hints()[0].contains("--force"));
         assert!(operate::failover(&told.seen(), &host("node3"), true).is_ok());
     }
-    // The setting counts too: nobody may be synchronous for a moment.
+    // The setting counts too: for a moment, no member may be synchronous.
     let mut told = Told::new(false).headless();
     told.cluster.inventory.patroni.synchronous = true;
     refused(
@@ -318,7 +318,7 @@ fn only_a_synchronous_standby_takes_over_unless_it_is_forced() {
     );
 }
 
-/// Between a question and its answer there may be an hour.
+/// Between a question and its answer, an hour may pass.
 #[test]
 fn what_was_agreed_to_is_not_done_to_another_cluster() {
     let to = host("node2");
@@ -355,7 +355,7 @@ fn what_was_agreed_to_is_not_done_to_another_cluster() {
     lag(&mut behind, json!("unknown"));
     assert!(judge(&behind).is_err());
 
-    // A synchronous standby that is none any more.
+    // A standby that is no longer synchronous.
     let before = Told::new(true);
     let forced = |told: &Told| operate::failover(&told.seen(), &to, true).unwrap();
     let now = Told::new(false);
@@ -371,7 +371,7 @@ fn what_was_agreed_to_is_not_done_to_another_cluster() {
             .contains("no longer a synchronous standby")
     );
 
-    // Another member waits for a restart than the one that was told of.
+    // Another member waits for a restart than the one in the question.
     let replica =
         |told: &Told| operate::restart(&told.seen(), Which::One(&host("node3")), false).unwrap();
     let before = Told::new(false);
@@ -402,7 +402,7 @@ fn a_leader_that_waits_is_not_restarted_without_a_successor() {
         operate::restart(&told.seen(), Which::All, true),
         "no replica that could take over",
     );
-    // Nobody has to take the place of a replica, or of an only member.
+    // No member has to replace a replica, or an only member.
     let mut replica = Told::new(false);
     let waits = json!({"state": "running", "role": "replica", "pending_restart": true});
     replica.says("node2", waits);

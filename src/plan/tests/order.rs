@@ -143,8 +143,8 @@ fn etcd_keeps_its_quorum() {
     );
 }
 
-/// Two of three are away: what still runs cannot be healthy before they are, nor they, perhaps,
-/// before it has its config.
+/// Two of three are away. The running one cannot be healthy before they are, nor they, perhaps, before it has
+/// its config.
 #[test]
 fn without_a_quorum_no_member_waits_for_another() {
     let mut world = World::settled(SHARED);
@@ -166,7 +166,7 @@ fn without_a_quorum_no_member_waits_for_another() {
     );
 }
 
-/// A start would leave an etcd as it is that runs and waits for a quorum, with files that it has read before.
+/// A start would not change an etcd that runs, waits for a quorum, and has loaded old files.
 #[test]
 fn an_etcd_that_waits_for_the_others_is_restarted_when_its_files_change() {
     let mut world = World::settled(SHARED);

@@ -10,7 +10,7 @@ fn paused(value: Value) -> World {
     world
 }
 
-/// The error of a verb that would do this plan, in lines; empty where it may be done.
+/// The error of a verb with this plan, as lines; empty if the plan is allowed.
 fn refusal(world: &World) -> String {
     let refused = world.plan().refuse_while_paused(&world.cluster.inventory);
     refused.err().map_or_else(String::new, |error| told(&error))
@@ -31,7 +31,7 @@ fn a_pause_is_what_patroni_takes_for_one() {
     }
     let mut world = World::settled(FIVE);
     assert!(!world.plan().paused, "no such key");
-    // Without etcd the members' word counts; with it, what it has now.
+    // Without etcd, the members' answers count; with it, its present content.
     world.found.paused = true;
     assert!(!world.plan().paused);
     world.found.dcs = None;
@@ -114,7 +114,8 @@ fn lapsed(world: &mut World, hosts: &[&str]) {
     }
 }
 
-/// Members that do not take each other's certificates cannot be resumed, and reading others stops nothing.
+/// Members that do not accept each other's certificates cannot be resumed, and reading other certificates stops
+/// nothing.
 #[test]
 fn while_paused_certificates_are_renewed() {
     let mut world = paused(json!(true));
@@ -123,14 +124,15 @@ fn while_paused_certificates_are_renewed() {
     assert!(steps.contains("node1 reload-patroni"), "{steps}");
     assert_eq!(refusal(&world), "");
 
-    // With whatever else a reload would take over it is refused.
+    // If a reload would apply anything else too, it is refused.
     world.file("node2", "/etc/patroni.yml").content = "old\n".into();
     let said = refusal(&world);
     assert!(said.contains("node2 configure-patroni"), "{said}");
     assert!(!said.contains("node1 configure-patroni"), "{said}");
 }
 
-/// Without etcd most of a plan is there because nobody can tell; that comes once it can be told.
+/// Without etcd, most of a plan exists only because the state is unknown. It is decided when the state is
+/// known.
 #[test]
 fn while_paused_and_without_etcd_nothing_but_that_is_planned() {
     let mut world = paused(json!(true));

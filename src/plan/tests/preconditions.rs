@@ -1,4 +1,4 @@
-//! What stops a run: each state stops it, and the error says what it is.
+//! What stops a run: each state stops it, and the error names the state.
 
 use super::world::{FIVE, ONE, World, told};
 use crate::{
@@ -34,7 +34,7 @@ fn a_host_of_another_cluster_is_not_taken_over() {
     const OTHER: &str = "ffffffffffffffffffffffffffffffff";
     let mut world = World::settled(FIVE);
     world.file("node3", "/etc/pgherd/cluster").content = format!("pg\n{OTHER}\n").into();
-    // Nothing that follows from it is told beside it.
+    // Its consequences are not reported beside it.
     world.facts("node3").data_marker = Some(OTHER.into());
     let error = world.up().unwrap_err();
     assert_eq!(error.kind(), Kind::Failed);
@@ -70,7 +70,7 @@ fn data_that_pgherd_did_not_make_is_not_touched() {
             .refusal()
             .starts_with("node2: /data/patroni is not empty (1 entry)")
     );
-    // An empty folder, a mount point say, is welcome.
+    // An empty folder, such as a mount point, is fine.
     world.facts("node2").data = Some(DataFact::default());
     world.plan();
 }
@@ -89,7 +89,7 @@ fn a_foreign_process_on_one_of_the_ports_is_named_once() {
     listener(&mut world, 8008, "squatter.service");
     assert!(world.refusal().contains("port 8008 is taken by postgres"));
 
-    // Patroni's own PostgreSQL is no surprise on a host of this cluster, and one elsewhere.
+    // Patroni's own PostgreSQL is fine on a host of this cluster, and an error elsewhere.
     let mut world = World::settled(FIVE);
     listener(&mut world, 8008, "patroni.service");
     world.plan();
@@ -113,7 +113,7 @@ fn keys_of_an_earlier_cluster_in_etcd_stop_the_run() {
     ");
 }
 
-/// Its data is there; only the program that would read its identifier is not.
+/// Its data is there; only the program that would read its identifier is missing.
 #[test]
 fn a_database_whose_package_is_gone_is_not_taken_for_lost() {
     let mut world = World::settled(ONE);

@@ -1,4 +1,4 @@
-//! What holds for any plan, whatever the hosts are like.
+//! Properties of every plan, whatever the hosts are like.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -44,10 +44,10 @@ fn mishap() -> impl Strategy<Value = Mishap> {
     ]
 }
 
-/// The layout, whether the hosts are bare, and whether TLS is to go.
+/// The layout, whether the hosts are bare, and whether TLS is being turned off.
 type Beginning = (&'static str, bool, bool);
 
-/// What stories begin with, rendered once.
+/// The beginnings of stories, rendered once.
 static BEGINNINGS: LazyLock<Vec<(Beginning, World)>> = LazyLock::new(|| {
     let mut beginnings = Vec::new();
     for layout in [FIVE, SHARED, ONE] {
@@ -66,7 +66,7 @@ static BEGINNINGS: LazyLock<Vec<(Beginning, World)>> = LazyLock::new(|| {
     beginnings
 });
 
-/// A cluster, and what befell it.
+/// A cluster and its history.
 #[derive(Debug, Clone)]
 struct Story {
     layout: &'static str,
@@ -114,7 +114,7 @@ fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
     let name = host.as_str();
     let first = world.cluster.with_role(Role::Postgres).next().unwrap();
     let leads = first.name == *host;
-    // A host without its mark belongs to nobody; that case is tested elsewhere.
+    // A host without its mark belongs to no cluster; other tests cover that case.
     let paths: Vec<String> = world.files[host]
         .iter()
         .map(|file| file.path.clone())
@@ -125,7 +125,7 @@ fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
         .iter()
         .map(|role| role.unit())
         .collect();
-    // Nor would a member of etcd be let in again, if there are others.
+    // Also, a member of etcd would not be let in again, if there are others.
     let etcds = world.cluster.with_role(Role::Etcd).count();
     let votes = etcds > 1 && units.contains(&"etcd");
     let facts = world.facts(name);
@@ -168,13 +168,13 @@ fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
         }
         Mishap::OtherPatroni => facts.patroni_stamp = Some("another".into()),
         Mishap::RolesGone => facts.db_roles.clear(),
-        // A leader that is gone with its data is a surprise, and so is a lonely database.
+        // A leader that is gone with its data stops a run, and so does a lone database.
         Mishap::Reinstalled if !leads && !votes => world.made_anew(name),
         Mishap::Reinstalled => {}
     }
 }
 
-/// Everything that must have ended well before a step.
+/// Everything that must succeed before a step.
 fn before(plan: &Plan, id: StepId) -> BTreeSet<StepId> {
     let mut all = BTreeSet::new();
     let mut next = plan.steps[id].after.clone();
@@ -241,7 +241,7 @@ proptest! {
         }
     }
 
-    /// No Patroni is touched while an etcd is on its way, and no two that lead or follow go at once.
+    /// No Patroni is touched while an etcd restarts, and no two members at the same time.
     #[test]
     fn patroni_waits_for_etcd(story in story()) {
         let world = story.world();
@@ -282,7 +282,7 @@ proptest! {
             .filter(|change| matches!(change, Change::File { .. }))
             .collect();
         prop_assert!(files.is_empty(), "{files:?}");
-        // And all of them were: what was not named was right before.
+        // All of them were: what is not named was right before.
         for (host, mine) in &world.files {
             for file in mine.iter().filter(|file| file.kind == Kind::Whole) {
                 let there = &world.found.facts[host].files[&file.path];

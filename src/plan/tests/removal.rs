@@ -93,7 +93,7 @@ fn a_host_of_another_cluster_stops_it_for_all() {
     ");
 }
 
-/// The mark and the manifest are what a `down` that was cut off knows its hosts by.
+/// An interrupted `down` recognises its hosts by the mark and the manifest.
 #[test]
 fn the_mark_goes_last_and_the_manifest_at_the_very_end() {
     let mut world = World::settled(FIVE);
@@ -107,7 +107,7 @@ fn the_mark_goes_last_and_the_manifest_at_the_very_end() {
         &step,
         "! -name manifest -delete\n  rm -f /var/lib/pgherd/manifest"
     ));
-    // Cut off between the two, or before a first run had marked its host.
+    // Interrupted between the two, or before a first run had marked its host.
     world.facts("node1").files.remove("/etc/pgherd/cluster");
     assert!(says(&clear(&world), "give_back /etc/patroni.yml"));
     world
@@ -194,7 +194,7 @@ fn packages_that_others_need_stay_and_that_is_said() {
     ");
 }
 
-/// A host that was taken while pgherd kept no manifest.
+/// A host that was taken before pgherd kept a manifest.
 #[test]
 fn a_host_of_an_earlier_pgherd_is_cleared_of_what_that_one_wrote() {
     let mut world = World::settled(FIVE);
@@ -209,13 +209,13 @@ fn a_host_of_an_earlier_pgherd_is_cleared_of_what_that_one_wrote() {
     ] {
         assert!(says(clear, line), "{line}");
     }
-    // Without its stamp nobody knows whose it is.
+    // Without its stamp, nobody knows whose it is.
     world.facts("node1").patroni_stamp = None;
     let plan = down(&world).unwrap();
     assert!(!says(step(&plan, "node1", "clear"), "rm -rf /opt/patroni"));
 }
 
-/// HAProxy's own host gives its role to node4, where somebody's HAProxy serves.
+/// HAProxy's own host gives its role to node4, where another HAProxy serves.
 fn with_haproxy_on_node4() -> World {
     let hosts = FIVE
         .replace("roles: [etcd], ", "roles: [etcd, haproxy], ")
@@ -264,7 +264,7 @@ fn a_role_that_pgherd_never_took_is_left_alone_by_the_removal() {
             assert!(!says(clear, line), "manifest: {manifest}: {line}");
         }
     }
-    // An etcd of an earlier cluster of this name, beside a HAProxy that is pgherd's.
+    // An etcd of an earlier cluster of this name, beside pgherd's HAProxy.
     let hosts = FIVE
         .replace("roles: [etcd], ", "roles: [postgres], ")
         .replace("roles: [haproxy],  ", "roles: [etcd, haproxy], ");
@@ -275,7 +275,8 @@ fn a_role_that_pgherd_never_took_is_left_alone_by_the_removal() {
     assert!(says(clear, "--now haproxy") && !says(clear, "remove_tree /var/lib/etcd"));
 }
 
-/// What an earlier pgherd found the units to be, nobody knows; it is not what pgherd made of them.
+/// What state an earlier version of pgherd found the units in is unknown; it is not the state that pgherd gave
+/// them.
 #[test]
 fn the_units_of_an_earlier_pgherd_have_no_state_to_come_back_to() {
     let mut world = World::settled(FIVE);
@@ -285,7 +286,7 @@ fn the_units_of_an_earlier_pgherd_have_no_state_to_come_back_to() {
     assert!(says(clear, "UNITS=''\nADOPT_UNITS=etcd\n"));
 }
 
-/// Runs a piece of the script in an own folder.
+/// Runs a part of the script in its own folder.
 fn sh(text: &str) -> (bool, String) {
     let output = Command::new("sh").args(["-euc", text]).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -309,7 +310,7 @@ fn a_data_directory_that_is_a_link_goes_with_what_it_leads_to() {
     assert!(remove(&link).0);
     assert_eq!(fs::read_dir(&real).unwrap().count(), 0);
     assert!(link.is_symlink(), "somebody made it");
-    // Nothing there is fine; so is a folder.
+    // A missing folder is fine, and so is an existing one.
     assert!(remove(&link).0);
     fs::write(real.join("file"), "").unwrap();
     assert!(remove(&real).0 && !real.exists());
@@ -343,7 +344,7 @@ fn the_removal_waits_for_what_an_earlier_run_still_does() {
     busy.wait().unwrap();
 }
 
-/// A role that is in the inventory and never came to the host is somebody else's there.
+/// A role that is in the inventory and never got to the host is not pgherd's there.
 #[test]
 fn what_a_role_would_have_taken_stays() {
     let mut world = World::settled(FIVE);
@@ -371,7 +372,7 @@ fn what_a_role_would_have_taken_stays() {
     );
 }
 
-/// And one that was taken off in the inventory alone is still pgherd's.
+/// A role that was removed only from the inventory is still pgherd's on the host.
 #[test]
 fn a_role_that_was_taken_off_goes_too() {
     let mut world = World::settled(FIVE);

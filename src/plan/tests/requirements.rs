@@ -1,5 +1,5 @@
-//! What a host lacks stops the run before anything is done, all of it at once; a cluster that runs is
-//! only refused for what nothing can be done without.
+//! What a host lacks stops the run before anything is done, with all findings together. A running cluster is
+//! refused only for what every run needs.
 
 use super::world::{FIVE, ONE, World, says, step, told};
 use crate::{
@@ -50,8 +50,7 @@ fn source(world: &mut World, kind: &str, uri: &str, state: &str) {
     });
 }
 
-/// What may be lacking: how it is brought about, what is said of it, and whether a cluster that runs
-/// is refused for it too.
+/// A possible lack: how to cause it, the message, and whether a running cluster is refused too.
 type Lack = (fn(&mut World), &'static str, bool);
 
 const LACKS: &[Lack] = &[
@@ -269,7 +268,7 @@ fn what_can_be_borne_is_no_finding() {
     let bearable: &[fn(&mut World)] = &[
         |w| w.facts("node1").needs.clock_ahead = Some(-600_000),
         |w| w.facts("node1").needs.system = "degraded".into(),
-        // One dead source of several; whether it was needed, the download tells.
+        // One dead source of several; the download shows whether it was needed.
         |w| {
             source(w, "apt", "http://dead.example/", "silent");
             source(w, "apt", "http://deb.example/", "ok");
@@ -277,7 +276,7 @@ fn what_can_be_borne_is_no_finding() {
         |w| {
             w.facts("node1").needs.held.insert("libpq5".into());
         },
-        // Somebody mounted memory for this very purpose.
+        // Memory was mounted there on purpose.
         |w| {
             put(
                 w,
@@ -301,7 +300,7 @@ fn what_can_be_borne_is_no_finding() {
             );
         },
         |w| folder(w, "/data", "postgres", 0o700),
-        // An access control list says more than the mode.
+        // An access control list can differ from the mode.
         |w| {
             folder(w, "/data", "root", 0o750);
             w.facts("node1")
@@ -356,7 +355,7 @@ fn shared_buffers_are_held_against_what_is_there() {
     );
 }
 
-/// The folders that a plan puts right, in words.
+/// The folders that a plan corrects, in words.
 fn put_right(world: &World) -> Vec<String> {
     let steps = world.plan().steps;
     let changes = steps.iter().flat_map(|step| &step.changes);
@@ -404,7 +403,7 @@ fn folders_that_pgherd_made_are_put_right_as_files_are() {
         step(&plan, "node1", "configure-patroni"),
         "chmod 0700 /data/patroni"
     ));
-    // It goes on with what it has; nothing needs a restart.
+    // It continues with what it has; nothing needs a restart.
     assert_eq!(world.steps_taken(), Vec::<String>::new());
 }
 
@@ -413,7 +412,7 @@ fn folders_that_are_right_or_not_pgherds_stay() {
     let mut world = World::settled(FIVE);
     folder(&mut world, "/etc/pgherd", "root", 0o755);
     folder(&mut world, "/etc/haproxy", "root", 0o750);
-    // PostgreSQL takes this one too.
+    // PostgreSQL accepts this one too.
     folder(&mut world, "/data/patroni", "postgres", 0o750);
     folder(&mut world, "/data", "root", 0o711);
     assert_eq!(put_right(&world), Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! What holds secrets does not show them.
+//! Types that hold secrets do not show them.
 
 use super::world::{FIVE, ONE, World};
 use crate::{cluster::TlsStage, plan::Change, secret::Secret};

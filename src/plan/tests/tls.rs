@@ -3,7 +3,7 @@
 use super::world::{FIVE, SHARED, World};
 use crate::cluster::TlsStage::{self, Off, Offered, Required, Used};
 
-/// What is done to the units from one stage to the next.
+/// What happens to the units from one stage to the next.
 fn steps(from: TlsStage, to: TlsStage, hosts: &str) -> Vec<String> {
     let mut world = World::settled_at(from, hosts);
     world.speaks(to);
@@ -40,8 +40,8 @@ fn no_stage_restarts_a_postgresql() {
     }
 }
 
-/// etcd has one way to be spoken to, so that for a moment no Patroni knows it: the leader goes first,
-/// while the others vouch for it.
+/// etcd accepts only one way to connect, so for a moment no Patroni can reach it. The leader goes first, while
+/// the others confirm it.
 #[test]
 fn the_leader_follows_etcd_at_once() {
     for (from, to) in [(Offered, Used), (Used, Offered)] {
@@ -71,7 +71,7 @@ fn members_of_etcd_change_one_at_a_time_after_their_peers_were_told() {
     assert_eq!(etcd, wanted.iter().collect::<Vec<_>>());
 }
 
-/// Whoever is connected stays so: HAProxy knows each member in both ways meanwhile.
+/// Connections stay open: HAProxy checks each member in both ways meanwhile.
 #[test]
 fn haproxy_asks_in_both_ways_while_members_change() {
     for (stage, twice) in [

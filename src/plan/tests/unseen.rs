@@ -50,7 +50,7 @@ fn what_only_an_unseen_etcd_knows_is_not_guessed() {
     world.found.dcs = None;
     forget(&mut world, &["node4"]);
     assert_eq!(changed(&world), [""; 0]);
-    // One that is new has forgotten it for certain.
+    // A new host has certainly forgotten it.
     world.found.facts.insert(HostName::new("node4"), bare());
     let steps = world.steps().join("\n");
     assert!(steps.contains("patch-config"), "{steps}");

@@ -47,7 +47,7 @@ pub(crate) const SHARED: &str = r"
 /// One host for everything.
 pub(crate) const ONE: &str = "\n  all: { roles: [postgres, etcd, haproxy], address: 192.0.2.1 }";
 
-/// The database system that a settled world has.
+/// The system identifier of a settled world's database.
 pub(crate) const SYSTEM: &str = "7506492390881896645";
 
 static TEMPLATES: LazyLock<Templates> = LazyLock::new(|| Templates::embedded().unwrap());
@@ -60,7 +60,7 @@ pub(crate) struct World {
     pub templates: &'static Templates,
 }
 
-/// The templates that are built in.
+/// The built-in templates.
 pub(crate) fn embedded() -> &'static Templates {
     &TEMPLATES
 }
@@ -86,12 +86,12 @@ impl World {
         world
     }
 
-    /// What a run that went well leaves behind; the first database leads.
+    /// The state after a successful run; the first database leads.
     pub(crate) fn settled(hosts: &str) -> Self {
         Self::settled_at(TlsStage::Required, hosts)
     }
 
-    /// The same at a stage of its way to TLS.
+    /// The same at a stage on the way to TLS.
     pub(crate) fn settled_at(tls: TlsStage, hosts: &str) -> Self {
         Self::settled_with(embedded(), tls, hosts)
     }
@@ -147,13 +147,13 @@ impl World {
         world
     }
 
-    /// A host that is there again under its name, with nothing on it.
+    /// A host that was created again under its name, with nothing on it.
     pub(crate) fn made_anew(&mut self, host: &str) {
         *self.facts(host) = bare();
         self.found.stores.remove(&HostName::new(host));
     }
 
-    /// Hosts that run on under other addresses than those that everybody has been told.
+    /// Hosts that run under other addresses than those that all services know.
     pub(crate) fn moves(&mut self, moves: &[(&str, &str)]) {
         let mut hosts = String::new();
         for node in self.cluster.nodes.values() {
@@ -169,13 +169,13 @@ impl World {
         self.wants("", &hosts);
     }
 
-    /// The same hosts under another inventory: `extra` above their section, `hosts` in it.
+    /// The same hosts with another inventory: `extra` goes before their section, `hosts` into it.
     pub(crate) fn wants(&mut self, extra: &str, hosts: &str) {
         self.cluster = cluster(extra, hosts);
         self.files = render::render(&self.cluster, self.templates).unwrap();
     }
 
-    /// The same hosts in a cluster that is to come to `tls`.
+    /// The same hosts in a cluster on its way to `tls`.
     pub(crate) fn speaks(&mut self, tls: TlsStage) {
         self.cluster.tls = tls;
         let ca = || pem("CERTIFICATE", "the authority's");
@@ -183,8 +183,8 @@ impl World {
         self.files = render::render(&self.cluster, self.templates).unwrap();
     }
 
-    /// The plan's steps but those that write files: they are the same for every change, and what
-    /// matters is what comes of them.
+    /// The plan's steps without those that write files: these are the same for every change, and only their
+    /// effects matter here.
     pub(crate) fn steps_taken(&self) -> Vec<String> {
         let plan = self.plan();
         plan.steps
@@ -210,7 +210,7 @@ impl World {
         self.facts(host).units.get_mut(unit).unwrap()
     }
 
-    /// Stops a unit, and with it what only it would tell of.
+    /// Stops a unit, and removes the facts that only the unit could tell.
     pub(crate) fn stop(&mut self, host: &str, unit: &str) {
         self.unit(host, unit).active = "inactive".into();
         let facts = self.facts(host);
@@ -241,12 +241,12 @@ impl World {
         steps(&self.plan())
     }
 
-    /// Why nothing is planned.
+    /// The error that prevents a plan.
     pub(crate) fn refusal(&self) -> String {
         told(&self.up().unwrap_err())
     }
 
-    /// Puts a file on a host, as the step that the plan has for it would.
+    /// Puts a file on a host, as its step in the plan would.
     pub(crate) fn put(&mut self, host: &HostName, path: &str) {
         let file = self.files[host].iter().find(|file| file.path == path);
         let file = file.unwrap().clone();
@@ -265,7 +265,7 @@ pub(crate) fn steps(plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-/// The first step of that name on a host.
+/// The first step with that name on a host.
 pub(crate) fn step<'a>(plan: &'a Plan, host: &str, name: &str) -> &'a Step {
     plan.steps
         .iter()
@@ -273,7 +273,7 @@ pub(crate) fn step<'a>(plan: &'a Plan, host: &str, name: &str) -> &'a Step {
         .unwrap()
 }
 
-/// Whether a step's script holds some text.
+/// Whether a step's script contains a text.
 pub(crate) fn says(step: &Step, text: &str) -> bool {
     match &step.action {
         Action::Run(script) | Action::RunOnLeader(script) => script.contains(text),
@@ -281,7 +281,7 @@ pub(crate) fn says(step: &Step, text: &str) -> bool {
     }
 }
 
-/// Every part of an error, a line each.
+/// Every part of an error, one on each line.
 pub(crate) fn told(error: &Error) -> String {
     let mut lines = vec![match error.host() {
         Some(host) => format!("{host}: {}", error.what()),
@@ -308,13 +308,13 @@ fn pem(label: &str, text: &str) -> String {
     format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
-/// The cluster of an inventory with `extra` above the section of its `hosts`.
+/// The cluster of an inventory with `extra` before the section of its `hosts`.
 pub(crate) fn cluster(extra: &str, hosts: &str) -> Cluster {
     let text = format!("cluster: pg\nprovider: {{ kind: existing }}\n{extra}\nhosts:{hosts}\n");
     cluster_of(Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap())
 }
 
-/// The cluster of an inventory, with passwords and certificates that anybody may see.
+/// The cluster of an inventory, with passwords and certificates that are not secret.
 pub(crate) fn cluster_of(inventory: Inventory) -> Cluster {
     let tls = inventory.tls.enabled;
     let nodes = inventory.hosts.iter().map(|(name, host)| {
@@ -418,7 +418,7 @@ pub(crate) fn listen(inventory: &Inventory, role: Role, facts: &mut Facts) {
     });
 }
 
-/// The folder of a service that has one, as pgherd makes and notes it.
+/// The folder of a service, as pgherd makes and notes it.
 pub(crate) fn give_folder(service: &Service, facts: &mut Facts) {
     let Data::Folder { path, owner, mode } = service.data else {
         return;
@@ -462,7 +462,7 @@ pub(crate) fn claimed(cluster: &Cluster, node: &Node) -> Belongings {
 
 /// A role of the database as it should be.
 pub(crate) fn role(name: &str, password: &Secret) -> DbRole {
-    // Thousands of worlds have the same few roles, and a verifier is slow to make on purpose.
+    // Thousands of worlds have the same few roles, and computing a verifier is slow on purpose.
     static MADE: LazyLock<Mutex<BTreeMap<(String, String), String>>> =
         LazyLock::new(Mutex::default);
     let key = (name.to_owned(), password.expose().to_owned());

@@ -1,4 +1,4 @@
-//! What happened to a cluster before a plan is made for it.
+//! The history of a cluster before a plan is made for it.
 
 use super::*;
 
@@ -20,18 +20,18 @@ pub(super) enum Mishap {
     NeverStarted,
 }
 
-/// Where the databases are with their first bootstrap.
+/// How far the databases are in their first bootstrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Age {
     Formed,
-    /// Nothing in etcd, or only the lock, and what the seed says on each host.
+    /// etcd is empty or has only the lock; the seed decides the state of each host.
     Forming {
         lock: Option<&'static str>,
         data: [u8; 3],
     },
 }
 
-/// A cluster, and what befell it.
+/// A cluster and its history.
 #[derive(Debug, Clone)]
 pub(super) struct Story {
     pub(super) layout: &'static str,
@@ -44,7 +44,7 @@ pub(super) struct Story {
     dcs_hidden: bool,
     moved: Vec<Index>,
     mishaps: Vec<(Index, Mishap)>,
-    /// Which steps are not done before the run is cut off, in two runs.
+    /// Which steps two interrupted runs did not do.
     pub(super) cuts: [u64; 2],
 }
 
@@ -225,7 +225,7 @@ pub(super) fn never_started(system: &str) -> DataFact {
     }
 }
 
-/// A first bootstrap that was cut off, or that failed.
+/// A first bootstrap that was interrupted or failed.
 pub(super) fn forming(
     world: &mut World,
     keys: &mut PatroniKeys,
@@ -258,7 +258,7 @@ pub(super) fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
     let first = world.cluster.with_role(Role::Postgres).next().unwrap();
     let leads = first.name == *host;
     let roles = world.cluster.nodes[host].roles.clone();
-    // A host without its mark belongs to nobody; that case is tested elsewhere.
+    // A host without its mark belongs to no cluster; other tests cover that case.
     let paths: Vec<String> = world.files[host]
         .iter()
         .map(|file| file.path.clone())
@@ -303,7 +303,7 @@ pub(super) fn befall(world: &mut World, host: &HostName, mishap: Mishap) {
                 .insert((*at.get(&units)).into(), effect.into());
         }
         Mishap::OtherPatroni => facts.patroni_stamp = Some("another".into()),
-        // An etcd that lost its data is not made anew by `up`.
+        // `up` does not create an etcd again that lost its data.
         Mishap::Reinstalled if follows && !roles.contains(&Role::Etcd) => {
             *facts = Facts::bare(facts.os.clone());
         }

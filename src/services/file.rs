@@ -2,10 +2,10 @@
 
 use super::service::When;
 
-/// A template, by its name under `templates/`, with the text that is built in.
+/// A template: its name under `templates/`, and the text that is built in.
 pub type Embedded = (&'static str, &'static str);
 
-/// The [`Embedded`] template of a name.
+/// The [`Embedded`] template with a name.
 macro_rules! template {
     ($name:literal) => {
         (
@@ -16,7 +16,7 @@ macro_rules! template {
 }
 pub(crate) use template;
 
-/// What a file may show of itself in a plan or a diff.
+/// What a plan or a diff may show of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
     Public,
@@ -31,25 +31,25 @@ pub enum Visibility {
 pub enum Stage {
     /// Before any package is installed.
     Prepare,
-    /// Once the packages have made the users that own it.
+    /// When the packages have created the users that own it.
     Configure,
 }
 
-/// How the file relates to what is on the host.
+/// How much of the file is pgherd's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The file is all ours.
+    /// The whole file is pgherd's.
     Whole,
-    /// A marked block in a file that has other lines, which stay.
+    /// A marked block in a file whose other lines stay.
     Block,
 }
 
-/// What must happen once a file has changed, from the least to the most.
+/// What must happen after a change of the file, from the least to the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     Nothing,
     Reload,
-    /// Patroni alone starts anew; the PostgreSQL that it runs goes on.
+    /// Patroni restarts alone; its PostgreSQL continues.
     RestartPatroniAlone,
     Restart,
 }
@@ -66,14 +66,14 @@ pub struct Entry {
     pub stage: Stage,
     pub kind: Kind,
     pub effect: Effect,
-    /// What a change of the file asks for where not every change asks for `effect`.
+    /// For files of which not every change needs `effect`: decides what a change needs.
     pub on_change: Option<OnChange>,
 }
 
-/// Says what it takes for the old text to become the new one; the last is the file's own effect.
+/// What it takes to get from the old text to the new one. The last argument is the file's own effect.
 pub type OnChange = fn(&str, &str, Effect) -> Effect;
 
-/// A file before the packages: root's, 0644, nothing secret, without effect.
+/// A file that is written before the packages: it belongs to root, has mode 0644, no secrets, and no effect.
 pub const fn early(path: &'static str, template: Embedded) -> Entry {
     Entry {
         path,
@@ -98,7 +98,8 @@ pub const fn command(path: &'static str, template: Embedded) -> Entry {
     }
 }
 
-/// A file that the service reads, once its package is there: root's, 0644, nothing secret.
+/// A file that the service reads, written after its package is installed: it belongs to root, has mode 0644,
+/// and no secrets.
 pub const fn config(path: &'static str, template: Embedded, effect: Effect) -> Entry {
     Entry {
         stage: Stage::Configure,
@@ -115,7 +116,7 @@ pub const fn certificate(path: &'static str, template: Embedded, effect: Effect)
     }
 }
 
-/// A private key, which the service's own user alone may read.
+/// A private key, which only the service's own user may read.
 pub const fn key(
     path: &'static str,
     template: Embedded,

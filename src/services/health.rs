@@ -1,8 +1,9 @@
 //! The health of services: when one is ready, what `status` shows, and what `verify` checks of it alone.
 //!
-//! A service says it in its own folder, `health.rs` there, by the trait [`Health`]. [`of`] leads to it, made of
-//! the table that lists the services. What several services are together is in `verify`: a row that goes in by
-//! one port and comes out of every replica, certificates, the ways between hosts.
+//! Each service implements the trait [`Health`] in its own folder, in `health.rs`. [`of`] returns the
+//! implementation for a role; it is made from the table that lists the services. Checks about several services
+//! are in `verify`: a row that is written through one port and read from every replica, certificates,
+//! connections between hosts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,10 +26,10 @@ use crate::{
     render::Files,
 };
 
-/// Makes [`of`] of the table.
+/// Makes [`of`] from the table.
 macro_rules! healths {
     ($($(#[$attribute:meta])* $role:ident = $folder:ident,)*) => {
-        /// Who says how a service is.
+        /// The health of a service.
         pub(crate) fn of(role: Role) -> &'static dyn Health {
             match role {
                 $($(#[$attribute])* Role::$role => crate::services::$folder::health::HEALTH,)*
@@ -38,10 +39,10 @@ macro_rules! healths {
 }
 table!(healths);
 
-/// How long a host may take to say how a unit is.
+/// How long a host may take to report a unit's state.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How one service is. What it does not say for itself is said by its unit.
+/// The health of one service. The default methods use its unit.
 #[async_trait]
 pub(crate) trait Health: Sync {
     fn role(&self) -> Role;
@@ -64,18 +65,18 @@ pub(crate) trait Health: Sync {
         }
     }
 
-    /// What `verify` proves of it alone, beside what it proves of every unit.
+    /// What `verify` checks for this service only, in addition to the checks of every unit.
     async fn checks(&self, _look: &Look<'_>) -> Vec<Check> {
         Vec::new()
     }
 
-    /// Those of its checks that a failover breaks, and that ask for no facts.
+    /// Those of its checks that a failover breaks, and that need no facts.
     async fn standing(&self, _ways: &Ways<'_>) -> Vec<Check> {
         Vec::new()
     }
 }
 
-/// The ways to ask a cluster's services.
+/// How to ask a cluster's services.
 #[derive(Clone, Copy)]
 pub(crate) struct Ways<'a> {
     pub(crate) cluster: &'a Cluster,
@@ -91,13 +92,13 @@ impl Ways<'_> {
     }
 }
 
-/// One look at a cluster whose hosts were read just now.
+/// One observation of a cluster whose hosts were read just now.
 #[derive(Clone, Copy)]
 pub(crate) struct Look<'a> {
     pub(crate) ways: Ways<'a>,
-    /// How PostgreSQL is connected to.
+    /// How to connect to PostgreSQL.
     pub(crate) tls: Option<&'a rustls::ClientConfig>,
-    /// What should be on the hosts.
+    /// The files that should be on the hosts.
     pub(crate) files: &'a Files,
     pub(crate) found: &'a Found,
 }
@@ -107,14 +108,14 @@ pub(crate) enum Seen {
     Met,
     /// Waiting cannot help.
     Never(Error),
-    /// Not yet, and this is how it is.
+    /// Not yet; this is the present state.
     Not(String),
-    /// Not yet, but it is getting there.
+    /// Not yet, but there is progress.
     Working(String),
 }
 
-/// That a service does not answer, with the last cause that was seen: that nobody listens yet is one,
-/// that a certificate is not valid is another.
+/// The message that a service does not answer, with the last cause: for example, nothing listens yet, or a
+/// certificate is not valid.
 pub(crate) fn silent(service: &str, error: &Error) -> String {
     match error.causes().last() {
         Some(cause) => format!("{service} does not answer yet ({cause})"),
@@ -132,19 +133,19 @@ async fn state(unit: &str, host: &HostName, ways: &Ways<'_>) -> Result<String> {
     })
 }
 
-/// Whether a check that fails may hold a moment later.
+/// Whether a failed check may succeed a moment later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Settles {
-    /// A cluster that settles comes to it by itself.
+    /// A settling cluster gets there by itself.
     #[default]
     Soon,
-    /// If at all, once Patroni has taken over what it was told, in its next loop.
+    /// Possibly, when Patroni applies its new settings in its next loop.
     InALoop,
-    /// Somebody has to do something.
+    /// Only if somebody acts.
     Never,
 }
 
-/// One thing that must hold.
+/// One condition that must be true.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     pub name: &'static str,
@@ -155,7 +156,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// A check that holds if nothing is wrong, and then says what is right.
+    /// A check that passes if nothing is wrong, with the text for that case.
     pub(crate) fn of(name: &'static str, wrong: Vec<String>, right: String) -> Self {
         let wrong = wrong.into_iter().reduce(|all, one| all + "; " + &one);
         Self {
@@ -175,15 +176,15 @@ impl Check {
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     pub(crate) table: Option<Rows>,
-    /// A sentence in the place of the table.
+    /// A sentence instead of the table.
     pub(crate) instead: Option<String>,
-    /// Rows of the table of those services that have none of their own.
+    /// Rows in the common table of services without a table of their own.
     pub(crate) units: Vec<UnitRow>,
-    /// What it would not withstand now, a sentence each.
+    /// What the service would not survive now, one sentence each.
     pub(crate) warnings: Vec<String>,
-    /// What is not as the inventory has it, a sentence each.
+    /// Differences from the inventory, one sentence each.
     pub(crate) differences: Vec<String>,
-    /// Its keys of `--json`.
+    /// Its keys in `--json`.
     pub(crate) document: Map<String, Value>,
 }
 
@@ -195,7 +196,7 @@ pub(crate) struct Rows {
     pub(crate) body: Vec<(Mark, Vec<String>)>,
 }
 
-/// What a row of `status` is to be seen as.
+/// The emphasis of a row of `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
     Plain,
@@ -205,7 +206,7 @@ pub(crate) enum Mark {
     Idle,
 }
 
-/// A service on a host, by the word of systemd.
+/// A service on a host, according to systemd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UnitRow {
     pub(crate) service: &'static str,
@@ -232,7 +233,7 @@ pub(crate) fn units(role: Role, look: &Look<'_>) -> Vec<UnitRow> {
     rows.collect()
 }
 
-/// How a service's unit is, and who is in its place where it does not run.
+/// The state of a service's unit, and which program has its place if it does not run.
 pub(crate) fn unit_state(role: Role, cluster: &Cluster, facts: &Facts) -> String {
     let unit = facts.unit(role.unit());
     let state = match unit.active.as_str() {
@@ -258,12 +259,12 @@ fn listeners<'a>(role: Role, cluster: &Cluster, facts: &'a Facts) -> Vec<&'a Lis
         .collect();
     let mut found: Vec<&Listener> = facts.listeners.iter().collect();
     found.retain(|it| ports.contains(&it.port));
-    // A process that listens on several addresses is one.
+    // A process that listens on several addresses counts once.
     found.dedup_by_key(|it| (it.port, it.pid));
     found
 }
 
-/// The ports on which a service does not listen, of one that is looked at.
+/// The ports on which an observed service does not listen.
 pub(crate) fn silent_ports(role: Role, cluster: &Cluster, facts: &Facts) -> Vec<u16> {
     let service = role.service();
     if !service.ports_looked_at {
@@ -272,7 +273,7 @@ pub(crate) fn silent_ports(role: Role, cluster: &Cluster, facts: &Facts) -> Vec<
     let unit = format!("{}.service", role.unit());
     let listens = |port: &u16| {
         let mut there = listeners(role, cluster, facts).into_iter();
-        // Of another user's process, a container may not tell whose it is.
+        // In a container, the owner of another user's process may be unknown.
         there.any(|it| it.port == *port && (it.unit == unit || it.unit.is_empty()))
     };
     let ports = service.ports.iter();

@@ -1,8 +1,7 @@
 //! The services on the hosts: one folder for each, and the table that lists them.
 //!
-//! A service's `mod.rs` says what it is ([`Service`]): data that needs no other module, so that all of
-//! them can ask for it. Beside it lies the service's client, if it has one, and `health.rs`, which says how
-//! it is ([`health`]).
+//! A service's `mod.rs` describes it ([`Service`]): data that needs no other module, so that all modules can
+//! use it. Its folder also has its client, if it has one, and `health.rs` ([`health`]).
 
 use serde::{Serialize, Serializer};
 
@@ -21,7 +20,8 @@ pub use file::{Effect, Kind, Stage, Visibility};
 pub use port::{Caller, Number, Setting};
 pub use service::{Data, Hosts, Package, Service, Wait, When, asked_at, of_unit};
 
-/// The table: a line a service, its role and its folder. What goes by it is made of these lines.
+/// The table: one line for each service, with its role and its folder. Everything that depends on the list of
+/// services is made from these lines.
 macro_rules! table {
     ($made:ident) => {
         $made! {
@@ -36,21 +36,21 @@ macro_rules! table {
 }
 use table;
 
-/// Makes [`Role`] of the table.
+/// Makes [`Role`] from the table.
 macro_rules! roles {
     ($($(#[$attribute:meta])* $role:ident = $folder:ident,)*) => {
-        /// What a host is for: a service, as the inventory gives it to a host.
+        /// A role of a host: a service, as the inventory gives it to a host.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Role {
             $($(#[$attribute])* $role,)*
         }
 
         impl Role {
-            /// In the table's order, which is that of a host's roles wherever they are shown.
+            /// In the table's order, in which a host's roles are always shown.
             pub const ALL: [Role; [$($(#[$attribute])* Role::$role,)*].len()] =
                 [$($(#[$attribute])* Role::$role,)*];
 
-            /// What the service says of itself.
+            /// The service's description.
             pub const fn service(self) -> &'static Service {
                 match self {
                     $($(#[$attribute])* Role::$role => &$folder::SERVICE,)*
@@ -61,7 +61,7 @@ macro_rules! roles {
 }
 table!(roles);
 
-/// The roles that an inventory gives, and how many they are.
+/// The roles that an inventory gives, and their number.
 const GIVEN: ([Role; Role::ALL.len()], usize) = {
     let (mut given, mut count, mut at) = (Role::ALL, 0, 0);
     while at < Role::ALL.len() {
@@ -84,7 +84,7 @@ impl Role {
         self.service().name
     }
 
-    /// The unit of systemd that it is, without `.service`.
+    /// Its systemd unit, without `.service`.
     pub fn unit(self) -> &'static str {
         self.service().unit.name
     }
@@ -115,7 +115,7 @@ pub fn by_rank() -> [Role; Role::ALL.len()] {
     roles
 }
 
-/// What the services say of themselves, in the table's order.
+/// The descriptions of all services, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Service> {
     Role::ALL.into_iter().map(Role::service)
 }

@@ -5,18 +5,18 @@ use super::Role;
 /// A port that a service listens on.
 pub struct Port {
     pub number: Number,
-    /// Who listens, as an inventory's mistakes say it.
+    /// The listener's name in messages about the inventory.
     pub listener: &'static str,
-    /// Who may connect from other hosts; nobody to one on loopback.
+    /// Who may connect from other hosts; empty for a port on loopback.
     pub from: &'static [Caller],
-    /// pgherd itself asks something there.
+    /// Whether pgherd itself connects to it.
     pub asked: bool,
-    /// Who answers there, where an answer tells that a cluster is at work.
+    /// The service that answers there, if an answer shows that a cluster is at work.
     pub tells: Option<&'static str>,
 }
 
 impl Port {
-    /// A port to which nobody connects from elsewhere.
+    /// A port without connections from elsewhere.
     pub const fn new(number: Number, listener: &'static str) -> Self {
         Self {
             number,
@@ -44,7 +44,7 @@ pub enum Caller {
 pub enum Number {
     /// The same in every cluster.
     Fixed(u16),
-    /// As the inventory has it.
+    /// Set in the inventory.
     Set(Setting),
 }
 
@@ -58,7 +58,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// As an inventory has it.
+    /// The key in the inventory.
     pub fn key(self) -> &'static str {
         match self {
             Self::Postgresql => "postgresql.port",

@@ -1,8 +1,8 @@
-//! Whether every certificate is valid now: those in files on hosts, and those that services use.
+//! Checks that every certificate is valid now: those in files on hosts, and those that services use.
 //!
-//! A certificate that has ended, or that was made while a clock was ahead, does no harm at first: who is
-//! connected stays connected. It is the next restart, failover or new connection that fails. So the files
-//! are read, and what a service that has not read them yet still shows is told too.
+//! A certificate that has expired, or that was made by a clock that was ahead, does no harm at first, because
+//! open connections stay open. The next restart, failover or new connection fails. So the files are read, and
+//! certificates that a service still uses although its file is newer are reported too.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ use crate::{
 
 const NAME: &str = "certificates";
 
-/// Where certificates lie on hosts, each service's in a folder of its own.
+/// The folders of certificates on hosts, one for each service.
 const FOLDER: &str = "/etc/pgherd/tls/";
 
 const AUTHORITY: &str = "authority";
 const CERTIFICATE: &str = "certificate";
 
-/// How far a host's clock may be off before it is asked as well, in milliseconds.
+/// From how many milliseconds of difference on a host's clock is checked as well.
 const AGREES: i64 = 10_000;
 
 pub(super) fn certificates(
@@ -35,7 +35,7 @@ pub(super) fn certificates(
     Check::of(NAME, wrong, "every certificate is valid".into())
 }
 
-/// What is not valid, a sentence each.
+/// Certificates that are not valid, one sentence each.
 pub(crate) fn findings(
     facts: &BTreeMap<HostName, Facts>,
     shown: &Lapsed,
@@ -44,7 +44,7 @@ pub(crate) fn findings(
     let clocks = clocks(facts, now);
     let mut found = Vec::new();
     for (host, facts) in facts {
-        // What lapses at the same moment is told at once.
+        // Certificates that expire at the same moment are reported together.
         let mut told: Vec<(String, Vec<&str>)> = Vec::new();
         let mut folders = Vec::new();
         for (path, file) in &facts.files {
@@ -72,7 +72,7 @@ pub(crate) fn findings(
     found
 }
 
-/// Whose certificate a file is, by its folder, and of which kind.
+/// The service and the kind of a certificate file, by its folder.
 fn parts(path: &str) -> Option<(&str, &'static str)> {
     let (folder, name) = path.strip_prefix(FOLDER)?.split_once('/')?;
     match name {
@@ -82,7 +82,7 @@ fn parts(path: &str) -> Option<(&str, &'static str)> {
     }
 }
 
-/// That a service shows another certificate than its file has.
+/// The message that a service uses another certificate than its file has.
 fn not_read(host: &HostName, port: u16, lapse: Lapse) -> String {
     let unit = services::asked_at(port).unit();
     format!(
@@ -92,7 +92,7 @@ fn not_read(host: &HostName, port: u16, lapse: Lapse) -> String {
     )
 }
 
-/// The moments that count, with how they are told: this machine's, and those of hosts that differ.
+/// The times to check against, with their names: this machine's, and those of hosts that differ.
 fn clocks(
     facts: &BTreeMap<HostName, Facts>,
     now: jiff::Timestamp,
@@ -115,7 +115,7 @@ fn clocks(
     clocks
 }
 
-/// Why a file's certificate is not valid by one of the clocks; of authorities one that is valid will do.
+/// Why a file's certificate is not valid by one of the clocks. Of several authorities, one valid one is enough.
 fn lapse_of<'a>(
     pem: &str,
     kind: &str,
@@ -160,7 +160,7 @@ mod tests {
         "2030-06-01T12:00:00Z".parse().unwrap()
     }
 
-    /// A certificate that is valid from so many days after now until so many.
+    /// A certificate that is valid from one number of days after now to another.
     fn valid(from: i64, until: i64) -> String {
         let at = |days: i64| {
             let at = now() + jiff::SignedDuration::from_hours(24 * days);

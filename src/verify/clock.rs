@@ -1,15 +1,15 @@
-//! Whether the hosts' clocks agree.
+//! Checks that the hosts' clocks agree.
 //!
-//! Clocks that disagree break what compares them: certificates that begin or end, recovery to a point
-//! in time, logs laid beside each other in an outage. This machine's clock counts as one among the
-//! hosts', so that one that is wrong is named, whichever it is.
+//! Different clocks break what compares times: certificates, recovery to a point in time, and the comparison of
+//! logs after an outage. This machine's clock counts like a host's, so that the wrong one is named, whichever
+//! it is.
 
 use std::collections::BTreeMap;
 
 use super::Check;
 use crate::{facts::Facts, inventory::HostName, plan::clock_off};
 
-/// How far a host's clock may be from the others', in milliseconds.
+/// How far a host's clock may differ from the others', in milliseconds.
 const LIMIT: i64 = 10_000;
 
 pub(super) fn clock(facts: &BTreeMap<HostName, Facts>) -> Check {
@@ -24,7 +24,7 @@ pub(super) fn clock(facts: &BTreeMap<HostName, Facts>) -> Check {
     let mut all: Vec<i64> = ahead.iter().map(|(_, ahead)| *ahead).collect();
     all.push(0);
     all.sort_unstable();
-    // With this machine's among them, the middle one is that of the most; of an even number, the one
+    // The middle one, with this machine's included, agrees with most clocks. For an even number, it is the one
     // that is nearer to this machine's.
     let middle = [all[(all.len() - 1) / 2], all[all.len() / 2]];
     let middle = middle.into_iter().min_by_key(|it| it.abs()).unwrap_or(0);
@@ -77,7 +77,7 @@ mod tests {
             (&[0, 300_000, 0], false, "node2's clock is 5 min ahead"),
             (&[0, -11_500, 0], false, "node2's clock is 11.5 s behind"),
             (&[-90_000], false, "node1's clock is 90.0 s behind"),
-            // Not they are off, but who looks.
+            // Not the hosts' clocks are wrong, but this machine's.
             (
                 &[-300_000, -300_500, -299_000],
                 true,

@@ -1,4 +1,4 @@
-//! Whether `up` would change anything.
+//! Checks whether `up` would change anything.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,16 @@ use crate::{
     plan::{Action, Change, Plan},
 };
 
-/// The steps that put right what the check `roles` tells.
+/// The steps that correct what the check `roles` reports.
 pub(super) const OF_ROLES: [&str; 2] = ["ensure-roles", "ensure-databases"];
 
-/// Whatever `up` would still change, however small it is: what a file is not and what a step would do, but for
-/// the steps of which another check tells.
+/// Everything that `up` would still change, however small: wrong files and planned steps, except steps that
+/// another check reports.
 pub(super) fn configs(plan: &Plan, told_elsewhere: &[&str]) -> Check {
     let mut wrong = Vec::new();
     let mut told = BTreeSet::new();
     for step in &plan.steps {
-        // Patroni reads its files by itself; these steps only have it do so at once.
+        // Patroni reads its files by itself; these steps only make it do so at once.
         let hurries = matches!(step.action, Action::Wake | Action::TakeOver);
         if !step.changes_something() || hurries || told_elsewhere.contains(&step.name) {
             continue;
@@ -32,7 +32,7 @@ pub(super) fn configs(plan: &Plan, told_elsewhere: &[&str]) -> Check {
         if !said.is_empty() {
             wrong.extend(said);
         } else if is_new {
-            // A unit that would take over what was told of just now has the same reason.
+            // A unit that would load a file of this list has the same reason.
             wrong.push(format!("`up` would do {} on {host}: {why}", step.name));
         }
     }
@@ -82,7 +82,7 @@ mod tests {
         })
     }
 
-    /// Roles, folders, the venv and what was written and not taken over are no file, package or setting.
+    /// Roles, folders, the venv, and files that were written and not loaded are no file, package or setting.
     #[test]
     fn whatever_up_would_change_does_not_hold() {
         assert!(told(Vec::new()).passed);
@@ -119,7 +119,7 @@ mod tests {
             ..Plan::default()
         };
         assert!(!of_plan(&partial).passed, "the rest is not known");
-        // What another check says is not said twice; the rest is.
+        // What another check reports is not repeated; everything else is reported.
         let of_roles = Plan {
             steps: vec![step(
                 "ensure-roles",

@@ -1,7 +1,7 @@
-//! Whether the filesystems that the cluster uses have free space.
+//! Checks that the filesystems of the cluster have free space.
 //!
-//! PostgreSQL ends when it cannot write its WAL, and etcd refuses every write when it is out of space:
-//! this must be said while something can still be done.
+//! PostgreSQL stops when it cannot write its WAL, and etcd refuses all writes when it has no space. So this
+//! must be reported while there is still time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +12,12 @@ use crate::{
     inventory::HostName,
 };
 
-/// A filesystem is nearly full with less than a tenth free, unless that is still this much (in KiB).
+/// A filesystem is nearly full with less than a tenth free, unless this much is still free (in KiB).
 const PLENTY: u64 = 20 * 1024 * 1024;
-/// And however small it is, with less than this (in KiB): four files of WAL.
+/// Any filesystem is nearly full with less than this (in KiB): four files of WAL.
 const LEAST: u64 = 64 * 1024;
 
-/// What the cluster writes to, and what it is called.
+/// The folders that the cluster writes to, with their names.
 const WRITTEN: [(&str, &str); 4] = [
     ("data", "the data directory"),
     ("wal", "the WAL"),
@@ -37,7 +37,7 @@ pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Chec
             let needed = match purpose {
                 "data" => node.roles.iter().any(|role| role.keeps_database()),
                 "etcd" => node.roles.iter().any(|role| role.keeps_store()),
-                // The WAL lies with the data, unless somebody has moved it.
+                // The WAL is with the data, unless somebody has moved it.
                 "wal" => false,
                 _ => true,
             };
@@ -80,7 +80,7 @@ pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Chec
     Check::of("disk", wrong, right)
 }
 
-/// Of 100.
+/// In percent.
 fn used(space: &Space) -> u64 {
     100 - space.available.min(space.size) * 100 / space.size.max(1)
 }
@@ -119,7 +119,7 @@ mod tests {
         }
     }
 
-    /// One host with plenty of room, but for what is given.
+    /// One host with much space, except where the test says otherwise.
     fn of(facts: Facts) -> Check {
         let facts = BTreeMap::from([(HostName::new("all"), facts)]);
         disk(&cluster("", ONE), &facts)
@@ -157,7 +157,7 @@ mod tests {
                 "{}",
                 check.detail
             );
-            // What `df` says that is no number.
+            // A value of `df` that is no number.
             let unread = space("/x", 0, 0, (0, 0));
             facts.needs.space.insert(purpose.into(), unread);
             assert!(!of(facts).passed, "{purpose}");
@@ -186,7 +186,7 @@ mod tests {
                 plenty,
                 Some("it holds a tablespace"),
             ),
-            // A tenth of much is much.
+            // A tenth of a large filesystem is much.
             ("data", 1000 * GIB, 50 * GIB, plenty, None),
             ("data", GIB / 2, 200 * 1024, plenty, None),
             ("data", GIB / 2, 60 * 1024, plenty, Some("60 MiB free")),
@@ -197,7 +197,7 @@ mod tests {
                 (1000, 10),
                 Some("10 of 1000 inodes free"),
             ),
-            // btrfs counts none.
+            // btrfs counts no inodes.
             ("data", 100 * GIB, 50 * GIB, (0, 0), None),
         ];
         for (purpose, size, available, inodes, says) in table {

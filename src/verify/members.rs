@@ -1,4 +1,4 @@
-//! Whether every member, and every service that runs, is in the inventory.
+//! Checks that every member, and every service that runs, is in the inventory.
 
 use super::{Check, Prover};
 use crate::{

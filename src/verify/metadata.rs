@@ -1,4 +1,4 @@
-//! Whether only root can talk to EC2's metadata service, which shows the user data with the host's first
+//! Checks that only root can talk to EC2's metadata service, which shows the user data with the host's first
 //! key.
 
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! The proof that a cluster works, checked from outside.
 //!
-//! It believes nobody's word alone: what Patroni says of replication is asked of PostgreSQL, and what
-//! HAProxy says of its backends is tried with a row that is written and read back.
+//! Every claim is tested from another side: what Patroni says of replication is compared with PostgreSQL, and
+//! what HAProxy says of its backends is tested with a row that is written and read back.
 //!
-//! What is proven of one service alone lies in its folder ([`crate::services::health`]); here is what all hosts
-//! have, and what the services are together.
+//! Checks of one service are in its folder ([`crate::services::health`]). Here are the checks of all hosts, and
+//! of several services together.
 
 // If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
@@ -42,7 +42,7 @@ mod versions;
 
 pub use crate::services::{health::Check, postgres::health::FAILOVER};
 
-/// The order in which the checks are told. Those that are not here come last, service by service.
+/// The order of the checks in reports. Others come last, service by service.
 const ORDER: [&str; 20] = [
     "units",
     "leader",
@@ -66,7 +66,7 @@ const ORDER: [&str; 20] = [
     "archive",
 ];
 
-/// The same while it is asked only whether the cluster stands.
+/// The same for the checks of [`Prover::stand`].
 const STANDING: [&str; 6] = [
     "pause",
     "leader",
@@ -76,7 +76,7 @@ const STANDING: [&str; 6] = [
     FAILOVER,
 ];
 
-/// What all checks together say.
+/// The result of all checks together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Proof {
     pub passed: bool,
@@ -91,14 +91,14 @@ impl Proof {
         }
     }
 
-    /// Whether it fails only for reasons that waiting does not repair.
+    /// Whether waiting cannot repair any of the failed checks.
     pub fn is_hopeless(&self) -> bool {
         let mut failed = self.checks.iter().filter(|check| !check.passed).peekable();
         failed.peek().is_some() && failed.all(|check| check.settles != Settles::Soon)
     }
 
-    /// Whether something fails that Patroni may put right: one that was told of other settings just now, by a run
-    /// that then died, takes them over in its next loop.
+    /// Whether Patroni may repair a failed check: a Patroni that got new settings just now, from a run that
+    /// then died, applies them in its next loop.
     pub fn may_await_patroni(&self) -> bool {
         let fails = |check: &Check| !check.passed && check.settles == Settles::InALoop;
         self.checks.iter().any(fails)
@@ -114,7 +114,7 @@ impl Proof {
         }
     }
 
-    /// The error that says which checks failed; `None` when all hold.
+    /// The error that names the failed checks; `None` if all passed.
     pub fn error(&self, cluster: &str) -> Option<Error> {
         if self.passed {
             return None;
@@ -146,15 +146,14 @@ pub struct Prover {
     pub remote: Arc<dyn Remote>,
     pub http: Http,
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// What should be on the hosts; not needed by who asks for [`Prover::stand`] alone.
+    /// The files that should be on the hosts; not needed for [`Prover::stand`].
     pub files: Files,
 }
 
 impl Prover {
-    /// Looks once, at everything at the same time.
+    /// Makes all checks once, in parallel.
     ///
-    /// `found` and `plan` are what the hosts were found to be just now, and what `up` would still
-    /// have to do there.
+    /// `found` is the latest observation of the hosts, and `plan` is what `up` would still have to do there.
     pub async fn look(&self, found: &Found, plan: &Plan) -> Proof {
         let facts = &found.facts;
         let survey = SharedSurvey::once();
@@ -175,7 +174,7 @@ impl Prover {
             plan::roles_not_right(&self.cluster, found),
             "every role and database is as the inventory says".into(),
         );
-        // What that check says is not said twice.
+        // What that check reports is not repeated here.
         let told: &[&str] = if roles.passed {
             &[]
         } else {
@@ -202,8 +201,8 @@ impl Prover {
         Proof::of(in_order(checks, &ORDER))
     }
 
-    /// The checks of whether all members are there and both ports lead where they should, which a
-    /// failover breaks and which ask for no facts.
+    /// The checks that all members are there and both ports lead where they should. A failover breaks these
+    /// checks, and they need no facts.
     pub async fn stand(&self) -> Vec<Check> {
         let survey = SharedSurvey::once();
         let ways = self.ways(&survey);
@@ -211,7 +210,7 @@ impl Prover {
         in_order(join_all(checks).await.concat(), &STANDING)
     }
 
-    /// The services that the cluster has.
+    /// The cluster's services.
     fn roles(&self) -> impl Iterator<Item = Role> {
         let has = |role: &Role| self.cluster.with_role(*role).next().is_some();
         Role::ALL.into_iter().filter(has)
@@ -226,7 +225,7 @@ impl Prover {
         }
     }
 
-    /// What services are asked by that are looked at.
+    /// How to ask services in an observation.
     fn sight<'a>(&'a self, found: &'a Found, survey: &'a SharedSurvey) -> Look<'a> {
         Look {
             ways: self.ways(survey),
@@ -236,7 +235,7 @@ impl Prover {
         }
     }
 
-    /// What `status` shows of each service that the cluster has.
+    /// What `status` shows of each of the cluster's services.
     pub(crate) async fn show(&self, found: &Found) -> Vec<health::Shown> {
         let survey = SharedSurvey::once();
         let look = self.sight(found, &survey);

@@ -1,7 +1,7 @@
-//! Whether the members reach each other and etcd from their hosts.
+//! Checks that the members reach each other and etcd from their hosts.
 //!
-//! What is seen from where pgherd runs says nothing of it: a firewall between two replicas shows only
-//! once one of them leads. Without a way to etcd a member goes on for a while and can never lead.
+//! Nothing of this is visible from this machine: a firewall between two replicas is noticed only when one of
+//! them leads. A member that does not reach etcd continues for a while, but can never lead.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -35,7 +35,7 @@ pub(super) async fn look(
             away(host, status.as_ref().ok()?, epoch, ttl)
         })
         .collect();
-    // Who does not run is told by other checks.
+    // A member that does not run is reported by other checks.
     let runs = |host: &HostName| {
         survey
             .get(host)
@@ -45,7 +45,7 @@ pub(super) async fn look(
         .keys()
         .map(|host| async move { (host, ask(prover, host).await) });
     for (host, answer) in join_all(asked).await {
-        // A host that cannot be asked is told by `versions`.
+        // A host that cannot be asked is reported by `versions`.
         wrong.extend(unreached(host, &answer.unwrap_or_default(), prover, &runs));
     }
     Check::of(NAME, wrong, "the members reach each other, and etcd".into())
@@ -122,7 +122,7 @@ fn unreached(
         .collect()
 }
 
-/// Service, host and what was said.
+/// Service, host and answer.
 fn read(answer: &str) -> Vec<(&str, &str, &str)> {
     answer
         .lines()

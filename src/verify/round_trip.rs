@@ -1,5 +1,5 @@
-//! Writes a row through the write port, and reads it from every replica through the read port, at each
-//! front door.
+//! Writes a row through the write port, and reads it from every replica through the read port, at each front
+//! door.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
@@ -45,7 +45,7 @@ async fn trip(prover: &Prover, host: &HostName) -> Result<String> {
         .await?;
     let leader = writer.value("select host(inet_server_addr())").await?;
     let read = read_everywhere(prover, &door, &row, &leader).await;
-    // Whatever came of it, the row has served; what a killed run left goes with it.
+    // In any case the row is not needed any more. Rows that a killed run left are deleted too.
     writer
         .query(&format!(
             "delete from pgherd.proof where nonce = {row} or written < now() - interval '1 hour'"
@@ -59,10 +59,10 @@ async fn trip(prover: &Prover, host: &HostName) -> Result<String> {
     })
 }
 
-/// Fails where the configuration makes every client's transaction read-only.
+/// Fails if the configuration makes every client's transaction read-only.
 ///
-/// pgherd's own session is not bound by it, so that the row alone would not show it. What a role or a
-/// database is set to is somebody's choice for those who use it.
+/// pgherd's own session overrides that, so the row alone would not show it. A setting of a role or a database
+/// is intended for its users, and is no error.
 async fn refuse_read_only(writer: &Sql) -> Result<()> {
     let set = writer
         .query(
@@ -80,9 +80,9 @@ async fn refuse_read_only(writer: &Sql) -> Result<()> {
     }
 }
 
-/// Fails where clients have taken every connection that they may have.
+/// Fails if clients use all connections that they may have.
 ///
-/// pgherd's own session comes in by those that are kept for superusers.
+/// pgherd's own session uses a connection that is reserved for superusers.
 async fn refuse_full(sql: &Sql, called: &str) -> Result<()> {
     const FULL: &str = "select case when used >= most then used || ' of ' || most else '' end from \
          (select pg_catalog.count(*) as used from pg_catalog.pg_stat_activity \
@@ -107,7 +107,7 @@ pub(super) async fn check(prover: &Prover) -> Check {
     told(join_all(trips).await)
 }
 
-/// What came of the trips; with several front doors, each detail names its own.
+/// The result of all round trips. With several front doors, each detail names its own.
 fn told(trips: Vec<(&HostName, Result<String>)>) -> Check {
     let several = trips.len() > 1;
     let named = |host: &HostName, text: String| match several {
@@ -124,8 +124,8 @@ fn told(trips: Vec<(&HostName, Result<String>)>) -> Check {
     Check::of("front-door", wrong, right.join("; "))
 }
 
-/// Holds connections through the read port open until every replica has one, and waits on each for
-/// the row. The listener balances by the fewest connections, so each new one goes elsewhere.
+/// Holds connections through the read port open until every replica has one, and waits on each for the row. The
+/// listener balances by the fewest connections, so each new connection goes to another replica.
 async fn read_everywhere(
     prover: &Prover,
     door: &FrontDoor<'_>,
@@ -187,7 +187,7 @@ async fn await_row(reader: &Sql, row: &str, address: &str) -> Result<()> {
     let begin = Instant::now();
     let query = format!("select count(*) from pgherd.proof where nonce = {row}");
     loop {
-        // On a new replica the table itself may still be on its way.
+        // On a new replica, even the table may not have arrived yet.
         let exists = reader
             .value("select to_regclass('pgherd.proof') is not null")
             .await?;

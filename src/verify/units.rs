@@ -1,4 +1,4 @@
-//! Whether every unit runs, starts at boot, and listens.
+//! Checks that every unit runs, starts at boot, and listens.
 
 use std::collections::BTreeMap;
 

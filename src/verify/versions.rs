@@ -1,4 +1,4 @@
-//! Whether the installed programs run: an update replaces programs on disk, not in memory.
+//! Checks that the installed programs are the running ones: an update replaces programs on disk, not in memory.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const NAME: &str = "versions";
 
-/// How long a host may take to say what it has.
+/// How long a host may take to report its versions.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// What is installed on one host.
@@ -22,11 +22,11 @@ struct Installed {
     /// As PostgreSQL numbers itself: 150020 for 15.20.
     postgres: Option<u32>,
     patroni: Option<String>,
-    /// Programs that run and whose files have been replaced since they started.
+    /// Running programs whose files have been replaced since they started.
     replaced: Vec<String>,
-    /// Programs that run, and of which the host does not say from which file.
+    /// Running programs whose file the host does not report.
     unseen: Vec<String>,
-    /// The host has said all that there is.
+    /// Whether the host's report is complete.
     complete: bool,
 }
 
@@ -173,8 +173,8 @@ fn differences(
     wrong
 }
 
-/// What cannot be compared, since one side of it is not known. Whether a member answers and runs at all is
-/// another check's.
+/// What cannot be compared, because one side is unknown. Whether a member answers and runs is reported by
+/// another check.
 fn unknown(node: &Node, status: Option<&Status>, installed: &Installed) -> Vec<String> {
     let host = &node.name;
     let mut wrong = Vec::new();
@@ -240,7 +240,7 @@ mod tests {
         differences(node, Some(&status), &read(text), "pgherd restart node2")
     }
 
-    /// Nothing said on either side is no agreement.
+    /// If one side is unknown, the two do not count as equal.
     #[test]
     fn what_is_not_known_is_said_and_does_not_hold() {
         let all = "postgres postgres (PostgreSQL) 15.20 (Debian)\npatroni 4.1.5\nend\n";
@@ -273,7 +273,7 @@ mod tests {
         assert!(read(all).complete && !read("patroni 4.1.5\n").complete);
     }
 
-    /// Where no package of its is there, and for a host without a database.
+    /// If its package is not installed, and for a host without a database.
     #[test]
     fn the_probe_says_that_it_came_to_its_end() {
         for start in [

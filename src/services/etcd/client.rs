@@ -17,19 +17,19 @@ use crate::{
     liberal,
 };
 
-/// How long a member may take to tell its list, which it has at hand.
+/// How long a member may take to return its member list, which it has in memory.
 const VIEW: Duration = Duration::from_secs(4);
 
 /// The keys that Patroni keeps for one cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PatroniKeys {
-    /// The database system's identifier; empty while a bootstrap is under way.
+    /// The database's system identifier; empty while a bootstrap is under way.
     pub initialize: Option<String>,
     /// The member that holds the leader lock.
     pub leader: Option<String>,
     /// The cluster-wide configuration.
     pub config: Option<Value>,
-    /// What each member last said of itself.
+    /// The latest report of each member.
     pub members: BTreeMap<String, Value>,
     /// When the bootstrap lock was last written, as etcd's revision.
     pub initialize_revision: Option<String>,
@@ -41,7 +41,7 @@ impl PatroniKeys {
     }
 }
 
-/// A member as etcd lists it.
+/// A member in etcd's list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Member {
@@ -60,7 +60,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// The name of the host that it runs on; one that never started is known by its peers' URL alone.
+    /// The name of its host. A member that never started is known only by its peer URL.
     pub fn host(&self) -> Option<&str> {
         if !self.name.is_empty() {
             return Some(&self.name);
@@ -71,26 +71,26 @@ impl Member {
     }
 }
 
-/// What one member says of the store that it is part of.
+/// A member's view of its store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// The store's own id, in which all of its members agree.
+    /// The store's id, on which all of its members agree.
     pub cluster_id: String,
-    /// The id of the member that was asked.
+    /// The id of the member that answered.
     pub member_id: String,
     pub members: Vec<Member>,
 }
 
-/// What a member says of its own health (`GET /health`).
+/// A member's own health (`GET /health`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
     pub healthy: bool,
-    /// Why it is not (etcd 3.5 and later); empty where it does not say.
+    /// Why it is not healthy (etcd 3.5 and later); empty if it gives no reason.
     pub reason: String,
 }
 
 impl Health {
-    /// The reason in brackets, to stand behind a sentence; empty where there is none.
+    /// The reason in brackets, for the end of a sentence; empty if there is none.
     pub fn why(&self) -> String {
         match self.reason.as_str() {
             "" => String::new(),
@@ -99,13 +99,13 @@ impl Health {
     }
 }
 
-/// An alarm that a member has raised, and that stays until somebody disarms it.
+/// An alarm that a member has raised. It stays until somebody disarms it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Alarm {
     #[serde(rename = "memberID", deserialize_with = "liberal::text")]
     pub member: String,
-    /// `NOSPACE`, `CORRUPT`, or what a later etcd has.
+    /// `NOSPACE`, `CORRUPT`, or a kind of a later etcd.
     #[serde(rename = "alarm", deserialize_with = "liberal::text")]
     pub kind: String,
 }
@@ -150,7 +150,7 @@ struct Alarms {
     alarms: Vec<Alarm>,
 }
 
-/// The prefix of everything Patroni stores for `scope`; `namespace` is `/db/`, as in `patroni.yml`.
+/// The prefix of everything that Patroni stores for `scope`; `namespace` is `/db/`, as in `patroni.yml`.
 pub fn prefix(scope: &str) -> String {
     format!("/db/{scope}/")
 }
@@ -171,13 +171,13 @@ impl<'a> Etcd<'a> {
         Ok(self.health().await?.healthy)
     }
 
-    /// The same, and why it is not.
+    /// The same, with the reason.
     pub async fn health(&self) -> Result<Health> {
         let answer = self
             .http
             .get(self.host, ETCD_CLIENT_PORT, "/health", None)
             .await?;
-        // An etcd that is not well says so by its status too, and some say nothing else.
+        // The HTTP status of an unhealthy etcd is an error too, and some versions say nothing else.
         let said: Value = match answer.json() {
             Ok(said) => said,
             Err(error) if answer.status.is_success() => return Err(error),
@@ -189,7 +189,7 @@ impl<'a> Etcd<'a> {
         })
     }
 
-    /// The alarms of all members, as this one knows them; needs no quorum.
+    /// The alarms of all members that this member knows; needs no quorum.
     pub async fn alarms(&self) -> Result<Vec<Alarm>> {
         let alarms: Alarms = self
             .post("/v3/maintenance/alarm", &json!({"action": "GET"}))
@@ -202,7 +202,7 @@ impl<'a> Etcd<'a> {
         Ok(members.members)
     }
 
-    /// The store as this member knows it, which needs no quorum.
+    /// The store as this member knows it; needs no quorum.
     pub async fn view(&self) -> Result<View> {
         let body = json!({});
         let asked = self.post::<Members>("/v3/cluster/member/list", &body);
@@ -223,9 +223,9 @@ impl<'a> Etcd<'a> {
         })
     }
 
-    /// Tells the cluster under which URL a member's peers find it.
+    /// Tells the cluster at which URL a member's peers reach it.
     ///
-    /// Needs a quorum, and no restart of the member, which has its own URLs from its config.
+    /// Needs a quorum, but no restart of the member, whose own URLs are in its config.
     pub async fn update_member(&self, id: &str, peer_url: &str) -> Result<()> {
         let body = json!({"ID": id, "peerURLs": [peer_url]});
         self.post::<Value>("/v3/cluster/member/update", &body)
@@ -233,28 +233,29 @@ impl<'a> Etcd<'a> {
             .map(|_| ())
     }
 
-    /// Adds a member that is to be found at `peer_url`, as a learner: it has no vote until it is promoted, so
-    /// that the others' quorum does not wait for it (etcd 3.4 and later).
+    /// Adds a member with the URL `peer_url` as a learner. A learner has no vote before it is promoted, so the
+    /// others' quorum does not depend on it (etcd 3.4 and later).
     ///
-    /// Refused while a member that votes is not connected to the others, or is since a few seconds only.
+    /// etcd refuses this while a voting member is not connected to the others, or has been for only a few
+    /// seconds.
     pub async fn add_learner(&self, peer_url: &str) -> Result<()> {
         let body = json!({"peerURLs": [peer_url], "isLearner": true});
         self.change("/v3/cluster/member/add", &body).await
     }
 
-    /// Gives a learner its vote; refused until it has caught up with the leader.
+    /// Gives a learner its vote. etcd refuses this until the learner has caught up with the leader.
     pub async fn promote(&self, id: &str) -> Result<()> {
         self.change("/v3/cluster/member/promote", &json!({"ID": id}))
             .await
     }
 
-    /// Takes a member out of the list, for good: under its id it can never come back.
+    /// Removes a member from the list, for good: it can never come back with the same id.
     pub async fn remove_member(&self, id: &str) -> Result<()> {
         self.change("/v3/cluster/member/remove", &json!({"ID": id}))
             .await
     }
 
-    /// The id of the member that leads, as this one knows it; empty while it knows of none.
+    /// The id of the leader that this member knows; empty if it knows none.
     pub async fn leader(&self) -> Result<String> {
         #[derive(Deserialize)]
         struct Status {
@@ -265,7 +266,7 @@ impl<'a> Etcd<'a> {
         Ok(status.leader)
     }
 
-    /// Gives the lead to another member; only the leader can be asked.
+    /// Transfers the leadership to another member; only the leader can do it.
     pub async fn move_leader(&self, to: &str) -> Result<()> {
         self.change(
             "/v3/maintenance/transfer-leadership",
@@ -290,7 +291,7 @@ impl<'a> Etcd<'a> {
         Ok(keys_of(range, &prefix))
     }
 
-    /// Deletes a bootstrap lock that nobody has touched since `revision`; says whether it did.
+    /// Deletes a bootstrap lock that has not changed since `revision`; returns whether it did.
     pub async fn release_initialize(&self, scope: &str, revision: &str) -> Result<bool> {
         #[derive(Deserialize)]
         struct Done {
@@ -310,7 +311,7 @@ impl<'a> Etcd<'a> {
         Ok(done.succeeded)
     }
 
-    /// Deletes what a member of Patroni's has said of itself, which it says again in its next loop.
+    /// Deletes the report of one of Patroni's members. Patroni writes it again in its next loop.
     pub async fn forget_patroni_member(&self, scope: &str, member: &str) -> Result<()> {
         let key = encode(&format!("{}members/{member}", prefix(scope)));
         self.post::<Value>("/v3/kv/deleterange", &json!({"key": key}))
@@ -342,7 +343,7 @@ impl<'a> Etcd<'a> {
     }
 }
 
-/// What Patroni keeps, of a range of keys; a value that cannot be read is left out.
+/// Patroni's data in a range of keys; an unreadable value is left out.
 fn keys_of(range: Range, prefix: &str) -> PatroniKeys {
     let mut keys = PatroniKeys::default();
     for pair in range.kvs {
@@ -406,7 +407,7 @@ mod tests {
             let range: Range =
                 serde_json::from_value(document).unwrap_or_else(|error| panic!("{what}: {error}"));
             let keys = keys_of(range, "/db/pg/");
-            // One field is one key's: all others are there.
+            // A strange field affects only its own key: all others are there.
             let seen = keys.members.len() + usize::from(keys.leader.is_some());
             assert!(seen >= 3 || what.starts_with("/kvs "), "{what}: {keys:?}");
             count += 1;

@@ -61,7 +61,7 @@ impl Health for Members {
     }
 }
 
-/// What an etcd lacks that answers and is not healthy: an alarm makes it so too, and stays.
+/// What an unhealthy etcd lacks, although it answers. An alarm, which stays, is one reason.
 async fn ailing(host: &HostName, ways: &Ways<'_>) -> String {
     let alarms = Etcd::on(ways.http, host).alarms().await;
     let kinds: Vec<String> = alarms
@@ -77,7 +77,7 @@ async fn ailing(host: &HostName, ways: &Ways<'_>) -> String {
     format!("etcd has an alarm ({kinds}), which stays until it is disarmed: docs/verify.md#alarms")
 }
 
-/// A host, and how the etcd there is by its own word.
+/// A host, and its etcd's own report.
 type Member = (HostName, Result<etcd::Health>);
 
 fn table(members: &[Member], raised: &[alarms::Raised]) -> Rows {
@@ -125,7 +125,7 @@ fn document(members: &[Member], raised: &[alarms::Raised], look: &Look<'_>) -> M
     ])
 }
 
-/// Why an etcd is not healthy, by its own word.
+/// Why an etcd is unhealthy, according to itself.
 fn ailment(host: &HostName, health: &etcd::Health, raised: &[alarms::Raised]) -> String {
     let name = host.as_str();
     let alarm = raised
@@ -135,7 +135,7 @@ fn ailment(host: &HostName, health: &etcd::Health, raised: &[alarms::Raised]) ->
         .next();
     match (alarm, health.reason.as_str()) {
         (Some(alarm), _) => alarm,
-        // All members are unwell while one has an alarm, and without a leader.
+        // All members are unhealthy while one has an alarm, and while there is no leader.
         (None, "") if raised.is_empty() => "without a leader".into(),
         (None, "") => "not healthy".into(),
         (None, reason) => reason.to_owned(),

@@ -18,13 +18,13 @@ pub(crate) mod health;
 
 pub use client::{Alarm, Etcd, Health, Member, PatroniKeys, View, prefix};
 
-/// Where it finds its certificates: a folder of its own, for each service runs as another user.
+/// The folder of its certificates. Each service has its own folder, because each runs as another user.
 const TLS: &str = "/etc/pgherd/tls/etcd";
 
-/// A drop-in of a member that was taken in: first it has etcd read [`JOIN`] last, and not start while that is
-/// missing; from then on it keeps it from starting without its data.
+/// A drop-in of a member that was added to an existing store. At first it makes etcd read [`JOIN`] last, and
+/// not start without that file. Later it keeps etcd from starting without its data.
 pub(crate) const HOLD: &str = "/etc/systemd/system/etcd.service.d/pgherd-join.conf";
-/// With which members a new one begins, in the place of what its own config says.
+/// The initial members for a new member, instead of those in its own config.
 pub(crate) const JOIN: &str = "/etc/pgherd/etcd-join";
 
 pub(super) const SERVICE: Service = Service {
@@ -38,7 +38,7 @@ pub(super) const SERVICE: Service = Service {
         Package::of("etcd-client"),
     ],
     files: &[
-        // It reads certificate and key anew at every handshake, but its authority only at its start.
+        // It reads its certificate and key again at every handshake, but its authority only when it starts.
         certificate(
             "/etc/pgherd/tls/etcd/ca.crt",
             template!("etc/pgherd/tls/ca.crt"),
@@ -65,7 +65,7 @@ pub(super) const SERVICE: Service = Service {
             ..config(ETCD_CONFIG, template!("etc/default/etcd"), Effect::Restart)
         },
     ],
-    // On members that were taken into a store that was there.
+    // On members that were added to an existing store.
     writes: &[HOLD, JOIN],
     folders: &[TLS, "/etc/systemd/system/etcd.service.d"],
     tls: Some(TLS),
@@ -81,7 +81,7 @@ pub(super) const SERVICE: Service = Service {
             from: &[Caller::Hosts(Role::Etcd)],
             ..Port::new(Number::Fixed(ETCD_PEER_PORT), "etcd's peers")
         },
-        // On loopback, but no other listener could take all addresses.
+        // It listens only on loopback, but no other program can then listen on this port at all addresses.
         Port::new(Number::Fixed(ETCD_METRICS_PORT), "etcd's metrics"),
     ],
     connects: true,
@@ -96,7 +96,7 @@ pub(super) const SERVICE: Service = Service {
     ..Service::new("etcd", unit!("etcd"), ETCD_CONFIG)
 };
 
-/// etcd reads how its cluster began only while it has no data.
+/// etcd reads the settings of its first start only while it has no data.
 fn on_change(old: &str, new: &str, effect: Effect) -> Effect {
     let of_a_member = |text| Environment::parse(text).of_a_member();
     if of_a_member(old) == of_a_member(new) {

@@ -1,4 +1,4 @@
-//! A service exists once it has its folder and its line in the table: nothing else names it.
+//! A service exists when it has a folder and a line in the table: nothing else names it.
 
 use std::path::Path;
 
@@ -88,7 +88,7 @@ fn its_host_gets_files_package_folder_and_unit() {
     let wait = step(&plan, "web", "await-exercise");
     assert_eq!(wait.action, Action::Await(Condition::Ready(Role::Exercise)));
     assert_eq!(wait.after.len(), 1, "nothing else is waited for");
-    // And no other host gets any of it.
+    // No other host gets any of it.
     assert!(!says(step(&plan, "node1", "prepare"), "exercise"));
 }
 
@@ -153,7 +153,7 @@ fn down_takes_away_what_up_has_brought() {
     ] {
         assert!(says(clear, line), "{line}");
     }
-    // A folder that was there before is somebody's.
+    // A folder that existed before is not pgherd's.
     let mut world = world;
     let manifest = world.facts("web").belongings.manifest.as_mut();
     manifest.unwrap().trees.clear();
@@ -224,7 +224,7 @@ async fn it_comes_up_with_the_cluster_and_status_shows_it() {
     assert_eq!(up().await, ["web start-exercise"]);
 }
 
-/// An answer on its port says nothing while its unit does not run.
+/// An answer on its port means nothing while its unit does not run.
 #[tokio::test]
 async fn a_listener_on_its_port_is_not_taken_for_it() {
     let scene = Scene::of(INVENTORY);
@@ -244,7 +244,7 @@ async fn a_listener_on_its_port_is_not_taken_for_it() {
             }];
         });
     };
-    // A host that belongs to somebody else stops `verify` as it stops `up`.
+    // A host that belongs to another cluster stops `verify` as it stops `up`.
     listen("mine.service", Some(77));
     let taken = "port 8999 is taken by python3 (pid 77, mine.service)";
     assert_eq!(
@@ -259,7 +259,7 @@ async fn a_listener_on_its_port_is_not_taken_for_it() {
             .is_err_and(|error| error.code() == Code::PortInUse)
     );
 
-    // Of a process in a container it may not be known whose it is.
+    // The unit of a process in a container may be unknown.
     listen("", None);
     let taken = "port 8999 is taken by a process that cannot be seen";
     assert_eq!(
@@ -276,7 +276,7 @@ async fn a_listener_on_its_port_is_not_taken_for_it() {
         ]
     );
 
-    // What is left of its own, nobody has taken.
+    // The rest is its own, and nothing else uses it.
     listen("exercise.service", Some(78));
     assert_eq!(states(&scene).await, ["the exercise on web: inactive"]);
 }
@@ -290,7 +290,7 @@ async fn wrong(scene: &Scene) -> Result<Vec<String>> {
         .collect())
 }
 
-/// What `status` says of it.
+/// What `status` shows of it.
 async fn states(scene: &Scene) -> Vec<String> {
     let context = scene.context();
     let hosts = context.host_status().await.unwrap();

@@ -12,11 +12,11 @@ use crate::{
     inventory::{HostName, Role},
 };
 
-/// The listener that leads to the leader, as the rendered config names it.
+/// The listener that leads to the leader, with its name in the rendered config.
 pub const WRITE: &str = "write";
 /// The listener that leads to the replicas.
 pub const READ: &str = "read";
-/// What ends the name of a member that is asked by TLS, where it is also asked without.
+/// The suffix of a member's name for the check with TLS, if there is also one without.
 pub const OVER_TLS: &str = "_tls";
 
 /// One server behind one listener.
@@ -27,9 +27,9 @@ pub struct Server {
     pub name: String,
     /// `UP`, `DOWN`, `no check`, `UP 1/2`, …
     pub status: String,
-    /// Connections now.
+    /// Present connections.
     pub sessions: u64,
-    /// What the last check said.
+    /// The result of the last check.
     pub check: String,
 }
 
@@ -38,7 +38,7 @@ impl Server {
         self.status.starts_with("UP")
     }
 
-    /// A member that is asked in two ways is up if it answers in one.
+    /// A member with two checks is up if one of them succeeds.
     fn merge(&mut self, other: Self) {
         let sessions = self.sessions + other.sessions;
         if other.is_up() {
@@ -48,7 +48,7 @@ impl Server {
     }
 }
 
-/// The servers of all listeners, as the HAProxy of every front door has them, in the inventory's order.
+/// The servers of all listeners according to the HAProxy of each front door, in the inventory's order.
 pub async fn everywhere(http: &Http, cluster: &Cluster) -> Vec<(HostName, Result<Vec<Server>>)> {
     let doors = cluster.with_role(Role::Haproxy);
     let asked = doors.map(async |node| {
@@ -58,7 +58,7 @@ pub async fn everywhere(http: &Http, cluster: &Cluster) -> Vec<(HostName, Result
     join_all(asked).await
 }
 
-/// The servers of all listeners, as the HAProxy on `host` has them.
+/// The servers of all listeners according to the HAProxy on `host`.
 pub async fn servers(http: &Http, cluster: &Cluster, host: &HostName) -> Result<Vec<Server>> {
     let port = cluster.inventory.haproxy.stats_port;
     let login = (STATS_USER, &cluster.secrets.stats);
@@ -73,8 +73,7 @@ pub async fn servers(http: &Http, cluster: &Cluster, host: &HostName) -> Result<
     parse(&answer.text(), host)
 }
 
-/// Reads the page; a column that is not there is read as if it were empty, except for the two
-/// without which nothing could be said.
+/// Reads the page. A missing column counts as empty, except for the two that are indispensable.
 fn parse(csv: &str, host: &HostName) -> Result<Vec<Server>> {
     let mut lines = csv.lines();
     let header = fields(lines.next().unwrap_or_default().trim_start_matches("# "));
@@ -123,7 +122,7 @@ fn parse(csv: &str, host: &HostName) -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-/// The fields of a line; one in quotes may hold a comma, and quotes that are doubled.
+/// The fields of a line. A field in quotes may contain commas, and doubled quotes.
 fn fields(line: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut quoted = false;
@@ -179,7 +178,7 @@ mod tests {
         Ok(())
     }
 
-    /// Whatever one field of the page holds, and whichever column is not there, the rest is read.
+    /// Whatever one field contains, and whichever column is missing, the rest is read.
     #[test]
     fn a_page_is_read_whatever_one_of_its_fields_holds() {
         let header = "# pxname,svname,status,scur,check_status,last_chk";

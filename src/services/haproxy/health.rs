@@ -53,7 +53,7 @@ impl Health for FrontDoor {
     }
 }
 
-/// What the HAProxy of each front door says of its servers.
+/// The servers according to the HAProxy of each front door.
 type Doors = Vec<(HostName, Result<Vec<Server>>)>;
 
 fn failures(doors: &Doors) -> impl Iterator<Item = &Error> {
@@ -62,7 +62,7 @@ fn failures(doors: &Doors) -> impl Iterator<Item = &Error> {
         .filter_map(|(_, servers)| servers.as_ref().err())
 }
 
-/// `haproxy` is what the first one says that answers, and `front_doors` what each does.
+/// `haproxy` is the answer of the first front door that answers, and `front_doors` has the answer of each.
 fn document(doors: &Doors) -> Map<String, Value> {
     let first = doors.iter().find_map(|(_, servers)| servers.as_ref().ok());
     let each = doors.iter().map(|(host, servers)| {
@@ -110,7 +110,7 @@ fn table(cluster: &Cluster, doors: Doors) -> Rows {
     }
 }
 
-/// The port of a listener, where it is one of those that clients use.
+/// The port of a listener, if clients use it.
 fn port(cluster: &Cluster, listener: &str) -> Option<u16> {
     let ports = &cluster.inventory.haproxy;
     match listener {
@@ -120,7 +120,7 @@ fn port(cluster: &Cluster, listener: &str) -> Option<u16> {
     }
 }
 
-/// The ports of every front door lead where they should.
+/// Checks that the ports of every front door lead where they should.
 fn all_backends(cluster: &Cluster, doors: &Doors, leader: Option<&HostName>) -> Check {
     let mut wrong = Vec::new();
     if leader.is_none() {
@@ -129,7 +129,7 @@ fn all_backends(cluster: &Cluster, doors: &Doors, leader: Option<&HostName>) -> 
     let mut right = String::new();
     for (host, servers) in doors {
         match servers {
-            // It names the host itself.
+            // The error names the host itself.
             Err(error) => wrong.push(error.to_string()),
             Ok(servers) => match backends(cluster, servers, leader) {
                 Ok(detail) => right = detail,
@@ -146,8 +146,8 @@ fn all_backends(cluster: &Cluster, doors: &Doors, leader: Option<&HostName>) -> 
     Check::of("backends", wrong, right)
 }
 
-/// The write port leads to the leader and to nobody else, the read port to all replicas; or what is
-/// wrong.
+/// What is wrong with the ports. The write port must lead only to the leader, and the read port to all
+/// replicas.
 fn backends(
     cluster: &Cluster,
     servers: &[Server],

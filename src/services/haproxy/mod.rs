@@ -12,9 +12,9 @@ pub(crate) mod health;
 
 pub use client::{OVER_TLS, READ, Server, WRITE, everywhere, servers};
 
-/// Where it finds its certificates: a folder of its own, for each service runs as another user.
+/// The folder of its certificates. Each service has its own folder, because each runs as another user.
 const TLS: &str = "/etc/pgherd/tls/haproxy";
-/// By it, the cluster's HAProxy is known from somebody else's.
+/// This file distinguishes the cluster's HAProxy from another one.
 const DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/pgherd.conf";
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 
@@ -34,7 +34,7 @@ pub(super) const SERVICE: Service = Service {
             template!("etc/pgherd/tls/ca.crt"),
             Effect::Reload,
         ),
-        // It reads this as root, before it becomes its own user.
+        // It reads this file as root, before it changes to its own user.
         key(
             "/etc/pgherd/tls/haproxy/server.pem",
             template!("etc/pgherd/tls/server.pem"),
@@ -56,7 +56,7 @@ pub(super) const SERVICE: Service = Service {
     }],
     folders: &[TLS, "/etc/systemd/system/haproxy.service.d"],
     tls: Some(TLS),
-    // The options that it is started with; other files than its own may be among them.
+    // The options of its command line, which may name other files.
     reads: &["/etc/default/haproxy"],
     idle_by_default: true,
     ports: &[
@@ -75,7 +75,7 @@ pub(super) const SERVICE: Service = Service {
             ..Port::new(Number::Set(Setting::HaproxyStats), "HAProxy's `stats_port`")
         },
     ],
-    // Its checks of the members show no certificate.
+    // HAProxy's checks of the members present no certificate.
     connects: false,
     faces_clients: true,
     taken_off: "clients may still use it, and no run would update it",

@@ -1,4 +1,4 @@
-//! Which front door has the cluster's address, as each of them says.
+//! Asks each front door which one has the cluster's address.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -11,9 +11,9 @@ use crate::{
     remote::{Remote, Script},
 };
 
-/// How long a host may take to say whether it has the address, and whether something answers there.
+/// How long a host may take to say whether it has the address, and whether something answers at it.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Asks whether the address is on the host, and where it is not, whether a server of PostgreSQL answers there.
+/// Asks whether the address is on the host, and if not, whether a PostgreSQL server answers at it.
 ///
 /// Source of the eight bytes: PostgreSQL's documentation, 54.7, `SSLRequest`.
 const ASK: &str = r#"if ip -4 -o address show to "$VIP/32" | grep -q .; then
@@ -30,11 +30,11 @@ perl -MIO::Socket::INET -e '
 /// What a front door says of the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// It has it.
+    /// It has the address.
     Holds,
-    /// Another host has it, and leads to a server of PostgreSQL.
+    /// Another host has it, and leads to a PostgreSQL server.
     Answers,
-    /// From there, nobody answers at it.
+    /// From this front door, nothing answers at it.
     Silent,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn holders(said: &All) -> Vec<&HostName> {
     holds.map(|(host, _)| host).collect()
 }
 
-/// The front door that has the address now; the first, should several have it.
+/// The front door that has the address now; the first one if several have it.
 pub(crate) async fn holder(cluster: &Cluster, remote: &dyn Remote) -> Option<HostName> {
     let vip = cluster.inventory.haproxy.vip?;
     let said = ask_all(cluster, remote, vip).await;

@@ -53,7 +53,7 @@ impl Health for Floating {
     }
 }
 
-/// Exactly one host has the address, and whoever else is in the network gets to a server by it.
+/// Checks that exactly one host has the address, and that others in the network reach a server through it.
 fn judge(vip: Ipv4Addr, said: &All) -> Check {
     let holders: Vec<&str> = holders(said).iter().map(|host| host.as_str()).collect();
     let mut wrong: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! keepalived, which keeps `haproxy.vip` at one of the front doors.
+//! keepalived, which keeps `haproxy.vip` on one of the front doors.
 //!
 //! No inventory gives a host this role: it follows from `haproxy.vip`.
 
@@ -15,7 +15,7 @@ pub(crate) mod health;
 
 pub(crate) use client::holder;
 
-/// By it, the cluster's keepalived is known from somebody else's.
+/// This file distinguishes the cluster's keepalived from another one.
 const DROP_IN: &str = "/etc/systemd/system/keepalived.service.d/pgherd.conf";
 const CONFIG: &str = "/etc/keepalived/keepalived.conf";
 
@@ -29,7 +29,7 @@ pub(super) const SERVICE: Service = Service {
     rank: 3,
     packages: &[Package::serving("keepalived").when(When::Vip)],
     files: &[
-        // Root's alone to write: keepalived runs it as root.
+        // Only root may write it, because keepalived runs it as root.
         command("/etc/pgherd/vip", template!("etc/pgherd/vip")),
         config(
             DROP_IN,
@@ -49,12 +49,12 @@ pub(super) const SERVICE: Service = Service {
     mark: Some(DROP_IN),
     checkers: &[Checker {
         path: CONFIG,
-        // It ends itself by SIGTERM where all is well, which a shell calls 143.
+        // If all is well, it ends itself by SIGTERM, for which a shell reports 143.
         command: "{ /etc/pgherd/vip interface && { keepalived -t -f $CANDIDATE || [ $? = 143 ]; }; }",
         when: When::Always,
     }],
     folders: &["/etc/systemd/system/keepalived.service.d"],
-    // The options that it is started with.
+    // The options of its command line.
     reads: &["/etc/default/keepalived"],
     taken_off: "clients may still use haproxy.vip, and no run would update the service that holds it",
     wait: Some(Wait {

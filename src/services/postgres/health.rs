@@ -77,7 +77,7 @@ impl Health for Members {
     }
 }
 
-/// How a pause ends.
+/// How to end a pause.
 fn resume(ways: &Ways<'_>) -> String {
     plan::how_to_resume(&ways.cluster.inventory)
 }

@@ -21,10 +21,10 @@ pub use session::{
 };
 pub use survey::{SharedSurvey, Survey};
 
-/// Where it finds its certificates: a folder of its own, for each service runs as another user.
+/// The folder of its certificates. Each service has its own folder, because each runs as another user.
 const TLS: &str = "/etc/pgherd/tls/postgres";
 
-/// Members, which copy from each other, and HAProxy, which leads clients to them.
+/// Members, which copy from each other, and HAProxy, which connects clients to them.
 const FROM: &[Caller] = &[Caller::Hosts(Role::Postgres), Caller::Hosts(Role::Haproxy)];
 
 pub(super) const SERVICE: Service = Service {
@@ -35,7 +35,7 @@ pub(super) const SERVICE: Service = Service {
     packages_along: &["postgresql-common"],
     source: Some(Source {
         when: When::Pgdg,
-        // The project's own script makes the first, older ones the second.
+        // The PostgreSQL project's own script creates the first, older ones the second.
         files: &[
             "/etc/apt/sources.list.d/pgdg.sources",
             "/etc/apt/sources.list.d/pgdg.list",
@@ -67,7 +67,7 @@ pub(super) const SERVICE: Service = Service {
     ],
     tls: Some(TLS),
     data: Data::Database,
-    // The password that replicas copy with; Patroni writes it.
+    // The password for replication; Patroni writes it.
     writes: &["/var/lib/postgresql/.pgpass-patroni"],
     ports: &[
         Port {
@@ -88,20 +88,20 @@ pub(super) const SERVICE: Service = Service {
     faces_clients: true,
     is_member: true,
     taken_off: "a member that is not in the inventory can still become the leader, and HAProxy would have no leader",
-    // Patroni is a script: what its process has open is Python.
+    // Patroni is a script: its process has Python's program open.
     runs_its_program: false,
     ports_looked_at: false,
     ..Service::new("postgres", PATRONI, PATRONI_CONFIG)
 };
 
-/// The unit that keeps PostgreSQL.
+/// The unit that runs PostgreSQL.
 pub const PATRONI: super::service::Unit = unit!("patroni");
 
 const PACKAGES: &[Package] = &[
     Package::serving("postgresql-{major}"),
     // For people on the host who want to know the state of etcd.
     Package::of("etcd-client"),
-    // Python, and the distribution's wheels of what installs and builds Python packages.
+    // Python, and the distribution's wheels of the tools that install and build Python packages.
     Package::of("python3").when(When::PatroniFromPypi),
     Package {
         stands_for_all: true,
@@ -123,7 +123,7 @@ const FILES: &[Entry] = &[
         when: When::PatroniFromPypi,
         ..early(REQUIREMENTS, template!("opt/patroni/requirements.txt"))
     },
-    // Patroni's reload takes them over, its own and PostgreSQL's.
+    // Patroni's reload applies changes of them, its own and PostgreSQL's.
     certificate(
         "/etc/pgherd/tls/postgres/ca.crt",
         template!("etc/pgherd/tls/ca.crt"),
@@ -145,7 +145,7 @@ const FILES: &[Entry] = &[
         template!("etc/systemd/system/patroni.service"),
         Effect::Restart,
     ),
-    // Patroni reads these when it starts; they are nothing to its PostgreSQL.
+    // Patroni reads these when it starts. They do not concern its PostgreSQL.
     config(
         "/etc/pgherd/patroni/sitecustomize.py",
         template!("etc/pgherd/patroni/sitecustomize.py"),
@@ -166,11 +166,11 @@ const FILES: &[Entry] = &[
     },
 ];
 
-/// Patroni's reload passes over what makes it another member of another cluster, and over the list of
-/// etcd's hosts (patroni#2411), which is no business of its PostgreSQL's.
+/// Patroni's reload ignores changes that would make it another member of another cluster, and changes of the
+/// list of etcd's hosts (patroni#2411). None of them concerns its PostgreSQL.
 fn on_change(old: &str, new: &str, effect: Effect) -> Effect {
     match PatroniConfig::parse(old).zip(PatroniConfig::parse(new)) {
-        // Which etcd a Patroni was told of whose file cannot be read, nobody knows.
+        // If Patroni's file cannot be read, it is unknown which etcd it uses.
         None => Effect::RestartPatroniAlone,
         Some((old, new)) if !old.is_same_member(&new) => Effect::Restart,
         Some((old, new)) if !old.has_same_dcs(&new) => Effect::RestartPatroniAlone,

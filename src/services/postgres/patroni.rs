@@ -1,7 +1,7 @@
 //! Patroni's REST interface.
 //!
-//! Source: Patroni 4.1.5, `docs/rest_api.rst`. Distributions' Patroni 3.x answers in the same shapes,
-//! but calls the primary `master`.
+//! Source: Patroni 4.1.5, `docs/rest_api.rst`. Patroni 3.x of the distributions answers in the same format, but
+//! calls the primary `master`.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ use crate::{
     liberal,
 };
 
-/// What one member says of itself (`GET /patroni`).
+/// What a member says of itself (`GET /patroni`).
 ///
-/// A field that is null, absent or of another type reads as if it were not said (`liberal`).
+/// A field that is null, absent or of another type counts as absent (`liberal`).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Status {
-    /// Empty where it was not said.
+    /// Empty if it is absent.
     #[serde(deserialize_with = "liberal::text")]
     pub state: String,
     /// Absent until PostgreSQL has run.
@@ -33,7 +33,7 @@ pub struct Status {
     pub timeline: Option<u64>,
     #[serde(deserialize_with = "liberal::number")]
     pub server_version: Option<u32>,
-    /// On the primary: who replicates from it.
+    /// On the primary: the replicas that stream from it.
     #[serde(deserialize_with = "liberal::list")]
     pub replication: Vec<Replication>,
     /// On a replica, in PostgreSQL 9.6 and later: `streaming` or `in archive recovery`.
@@ -43,16 +43,16 @@ pub struct Status {
     pub xlog: Xlog,
     #[serde(deserialize_with = "liberal::flag")]
     pub pending_restart: bool,
-    /// For which parameters, each with `old_value` and `new_value` (Patroni 3.3 and later).
+    /// The parameters, each with `old_value` and `new_value` (Patroni 3.3 and later).
     #[serde(deserialize_with = "liberal::map")]
     pub pending_restart_reason: BTreeMap<String, Value>,
     #[serde(deserialize_with = "liberal::maybe_text")]
     pub database_system_identifier: Option<String>,
-    /// When its PostgreSQL was started, as it says it; none while it does not run.
+    /// When its PostgreSQL was started, as text; empty while it does not run.
     #[serde(deserialize_with = "liberal::maybe_text")]
     pub postmaster_start_time: Option<String>,
-    /// It was told by a leader, without etcd, not longer than `ttl` ago, and takes him for the leader
-    /// until then, also if he has gone meanwhile (Patroni 4.1.5, `ha.py`, `Failsafe.leader`).
+    /// A leader without etcd contacted this member at most `ttl` ago. The member takes it for the leader until
+    /// then, even if it has gone meanwhile (Patroni 4.1.5, `ha.py`, `Failsafe.leader`).
     #[serde(deserialize_with = "liberal::flag")]
     pub failsafe_mode_is_active: bool,
     /// When its loop last saw the DCS, in whole seconds of its own clock.
@@ -60,10 +60,10 @@ pub struct Status {
     pub dcs_last_seen: Option<u64>,
     #[serde(deserialize_with = "liberal::flag")]
     pub pause: bool,
-    /// Those of its tags that are not off.
+    /// Its tags that are not off.
     #[serde(deserialize_with = "liberal::map")]
     pub tags: BTreeMap<String, Value>,
-    /// What this Patroni is: `version`, `scope`, `name`.
+    /// This Patroni itself: `version`, `scope`, `name`.
     #[serde(deserialize_with = "liberal::map")]
     pub patroni: BTreeMap<String, Value>,
 }
@@ -73,7 +73,7 @@ impl Status {
         matches!(self.role.as_str(), "primary" | "master") && self.state == "running"
     }
 
-    /// Whether its PostgreSQL runs; Patroni 4 says `streaming` of a replica that does.
+    /// Whether its PostgreSQL runs. Patroni 4 calls a running replica `streaming`.
     pub fn is_running(&self) -> bool {
         matches!(self.state.as_str(), "running" | "streaming")
     }
@@ -113,7 +113,7 @@ pub struct Replication {
     pub state: String,
     #[serde(deserialize_with = "liberal::text")]
     pub sync_state: String,
-    /// The role that the replica has logged in as; null once that role is gone.
+    /// The role with which the replica logged in; null when that role is gone.
     #[serde(deserialize_with = "liberal::text")]
     pub usename: String,
 }
@@ -167,7 +167,7 @@ impl<'a> Patroni<'a> {
         Self { http, host }
     }
 
-    /// The member's own state; Patroni answers 503 with the same document when it does not run.
+    /// The member's own state. Patroni answers 503 with the same document when PostgreSQL does not run.
     pub async fn status(&self) -> Result<Status> {
         self.read("/patroni").await
     }
@@ -189,7 +189,7 @@ impl<'a> Patroni<'a> {
         }
     }
 
-    /// Whether this member holds the leader lock and takes writes.
+    /// Whether this member holds the leader lock and accepts writes.
     pub async fn is_leader(&self) -> Result<bool> {
         let answer = self
             .http
@@ -205,7 +205,7 @@ impl<'a> Patroni<'a> {
             .map(|_| ())
     }
 
-    /// Hands the leadership to `candidate`; returns once Patroni says that it has happened.
+    /// Hands the leadership to `candidate`; returns when Patroni reports that it has happened.
     pub async fn switchover(
         &self,
         cluster: &Cluster,
@@ -218,14 +218,14 @@ impl<'a> Patroni<'a> {
             .map(|_| ())
     }
 
-    /// Restarts PostgreSQL on this member; returns once it has.
+    /// Restarts PostgreSQL on this member; returns when it has restarted.
     pub async fn restart(&self, cluster: &Cluster) -> Result<()> {
         self.write(cluster, Method::POST, "/restart", &serde_json::json!({}))
             .await
             .map(|_| ())
     }
 
-    /// The same, unless it is no replica when its turn comes.
+    /// The same, unless it is not a replica when the restart begins.
     pub async fn restart_replica(&self, cluster: &Cluster) -> Result<()> {
         let body = serde_json::json!({"role": "replica"});
         self.write(cluster, Method::POST, "/restart", &body)
@@ -233,7 +233,7 @@ impl<'a> Patroni<'a> {
             .map(|_| ())
     }
 
-    /// Has the members leave the leader as it is, whatever happens to it, or look after it again.
+    /// Makes the members leave the leader as it is, whatever happens to it (pause), or watch it again.
     pub async fn set_pause(&self, cluster: &Cluster, paused: bool) -> Result<()> {
         let value = if paused {
             Value::Bool(true)
@@ -244,7 +244,7 @@ impl<'a> Patroni<'a> {
             .await
     }
 
-    /// Has this member remove its data and copy the leader's; returns once it has begun.
+    /// Makes this member remove its data and copy the leader's; returns when it has begun.
     pub async fn reinitialize(&self, cluster: &Cluster) -> Result<()> {
         let body = serde_json::json!({"force": true});
         self.write(cluster, Method::POST, "/reinitialize", &body)
@@ -252,8 +252,8 @@ impl<'a> Patroni<'a> {
             .map(|_| ())
     }
 
-    /// Gives the leadership to `candidate`, whatever becomes of the leader. Patroni answers once it knows how
-    /// that went, or that it does not know yet.
+    /// Gives the leadership to `candidate`, whatever happens to the leader. Patroni answers when it knows the
+    /// outcome, or knows that it does not know it yet.
     pub async fn failover(&self, cluster: &Cluster, candidate: &HostName) -> Result<()> {
         let body = serde_json::json!({"candidate": candidate});
         self.write(cluster, Method::POST, "/failover", &body)
@@ -301,7 +301,7 @@ impl<'a> Patroni<'a> {
     }
 }
 
-/// What Patroni means that refuses; its answer is text, with a status that it has for many things.
+/// Interprets a refusal of Patroni: its answer is text, with a status that it uses for many things.
 fn refusal(said: &str) -> Code {
     if said.contains("in progress") {
         Code::PatroniBusy
@@ -312,7 +312,7 @@ fn refusal(said: &str) -> Code {
     }
 }
 
-/// Every database host's own word, asked at once; a host that does not answer has an error.
+/// The reports of all database hosts, asked in parallel; an error for a host that does not answer.
 pub async fn survey(http: &Http, cluster: &Cluster) -> BTreeMap<HostName, Result<Status>> {
     let asked = cluster
         .with_role(crate::inventory::Role::Postgres)
@@ -326,7 +326,7 @@ pub async fn survey(http: &Http, cluster: &Cluster) -> BTreeMap<HostName, Result
         .collect()
 }
 
-/// The whole cluster as the leader sees it, or any member that answers.
+/// The whole cluster according to the leader, or to any member that answers.
 pub async fn overview(
     http: &Http,
     survey: &BTreeMap<HostName, Result<Status>>,
@@ -343,7 +343,7 @@ pub async fn overview(
     None
 }
 
-/// The host that says it is the primary, if exactly one does.
+/// The host that reports to be the primary, if exactly one does.
 pub fn leader_of(survey: &BTreeMap<HostName, Result<Status>>) -> Option<&HostName> {
     let mut primaries = survey
         .iter()

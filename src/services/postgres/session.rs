@@ -1,7 +1,7 @@
 //! SQL sessions through the cluster's front door.
 //!
-//! Connections go through the HAProxy host's SSH connection to its own ports, so that they take the
-//! way that clients take, and no port has to be reachable from here.
+//! Connections go through the HAProxy host's SSH connection to HAProxy's own ports. So they use the same way as
+//! clients, and no port has to be reachable from this machine.
 
 use std::{
     io,
@@ -32,25 +32,25 @@ use crate::{
 /// How long a connection or a statement may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// What connections of pgherd's call themselves in `pg_stat_activity`.
+/// The name of pgherd's connections in `pg_stat_activity`.
 pub const APPLICATION: &str = "pgherd";
 
-/// The database that pgherd's own sessions are in.
+/// The database of pgherd's own sessions.
 const DATABASE: &str = "postgres";
 /// The schema of pgherd's own tables there.
 const SCHEMA: &str = "pgherd";
 
-/// Waits until no other session of pgherd's makes anything, up to the end of the transaction, and returns
-/// no row: of two that make the same `if not exists` at once, one would fail.
+/// Waits until no other session of pgherd's creates anything, up to the end of the transaction, and returns no
+/// row. Of two sessions that create the same object with `if not exists` at once, one would fail.
 pub const ONE_AT_A_TIME: &str =
     "select 1 where pg_advisory_xact_lock(123636812344932)::text is null";
 
-/// Makes the schema that is pgherd's own, for what is written to try the cluster out, and asks who
-/// else has a hand in it. [`refuse_strange`] reads the answer.
+/// Creates pgherd's own schema, for rows that test the cluster, and asks who else could interfere with it.
+/// [`refuse_strange`] reads the answer.
 ///
-/// Whoever owns the schema, or may create in it, decides what a name in there means: triggers and views
-/// of theirs would run as the superuser. So would the trigger of somebody who may make one on a table of
-/// pgherd's, which default privileges of the superuser's can bring about.
+/// Whoever owns the schema, or may create objects in it, decides what a name in it means: their triggers and
+/// views would run as the superuser. The same is true for a trigger on one of pgherd's tables, which default
+/// privileges of the superuser may allow others to create.
 pub fn own_schema() -> String {
     let (schema, us) = (literal(SCHEMA), literal(SUPERUSER));
     format!(
@@ -69,7 +69,7 @@ pub fn own_schema() -> String {
     )
 }
 
-/// Fails where [`own_schema`] has found somebody else.
+/// Fails if [`own_schema`] has found somebody else.
 pub fn refuse_strange(rows: &[SimpleQueryRow]) -> Result<()> {
     let Some(role) = rows.first().and_then(|row| row.get(0)) else {
         return Ok(());
@@ -87,7 +87,7 @@ pub fn refuse_strange(rows: &[SimpleQueryRow]) -> Result<()> {
     .hint("default privileges of postgres may grant it again: \\ddp in psql shows them"))
 }
 
-/// Which of HAProxy's listeners.
+/// HAProxy's listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
     Write,
@@ -104,7 +104,7 @@ pub struct FrontDoor<'a> {
 
 /// One connection as `postgres`.
 ///
-/// Its driver runs by itself, and says goodbye to the server once this is dropped.
+/// Its driver runs in a task of its own, and closes the connection properly when this is dropped.
 pub struct Sql {
     client: Client,
 }
@@ -145,8 +145,7 @@ impl FrontDoor<'_> {
     }
 }
 
-/// Logs in as `postgres` over a connection that has been made to `host`, whose certificate must name
-/// it where there is TLS.
+/// Logs in as `postgres` over an open connection to `host`. With TLS, the certificate must name that host.
 pub async fn login(
     stream: Box<dyn Connection>,
     host: &HostName,
@@ -156,10 +155,10 @@ pub async fn login(
     login_with(SESSION, stream, host, password, tls).await
 }
 
-/// The same with other options of the session than [`SESSION`].
+/// The same with other session options than [`SESSION`].
 ///
-/// Without those of [`SESSION`] every relation, function and type of a statement must be named with its
-/// schema, and no operator may stand in it.
+/// Without those of [`SESSION`], a statement must name every relation, function and type with its schema, and
+/// must not use operators.
 pub async fn login_with(
     options: &str,
     stream: Box<dyn Connection>,
@@ -193,8 +192,8 @@ pub async fn login_with(
     Ok(Sql { client })
 }
 
-/// A connection without a lifetime in its type: with one the compiler cannot prove that a login may
-/// be spawned, since the TLS layer wants its stream to be `'static`.
+/// A connection without a lifetime in its type. With a lifetime, the compiler could not prove that a login may
+/// be spawned, because the TLS layer needs a `'static` stream.
 struct Wire(Box<dyn Connection>);
 
 impl AsyncRead for Wire {
@@ -226,7 +225,7 @@ impl AsyncWrite for Wire {
 }
 
 impl Sql {
-    /// The first field of the first row, however long it takes, with PostgreSQL's own error.
+    /// The first field of the first row, without a time limit, or PostgreSQL's own error.
     pub async fn attempt(&self, statement: &str) -> Result<Option<String>, tokio_postgres::Error> {
         let messages = self.client.simple_query(statement).await?;
         Ok(messages.into_iter().find_map(|message| match message {

@@ -7,11 +7,10 @@ use tokio::{sync::Mutex, time::Instant};
 use super::patroni::{self, Status};
 use crate::{cluster::Cluster, error::Result, http::Http, inventory::HostName};
 
-/// How old an answer may be while steps wait. The members' own processors are better used for what is
-/// waited for.
+/// How old an answer may be while steps wait. The members' processors have more important work.
 const FRESH: Duration = Duration::from_millis(150);
 
-/// What every member said, or why it did not.
+/// The answer of every member, or why it did not answer.
 pub type Survey = BTreeMap<HostName, Result<Status>>;
 /// A survey, and when it was answered.
 type Answered = (Instant, Arc<Survey>);
@@ -24,7 +23,7 @@ pub struct SharedSurvey {
 }
 
 impl Default for SharedSurvey {
-    /// For those that ask again and again.
+    /// For code that asks again and again.
     fn default() -> Self {
         Self {
             latest: Arc::default(),
@@ -34,7 +33,7 @@ impl Default for SharedSurvey {
 }
 
 impl SharedSurvey {
-    /// For one look: every question gets the same answer.
+    /// For one observation: every question gets the same answer.
     pub fn once() -> Self {
         Self {
             fresh: Duration::MAX,
@@ -42,8 +41,7 @@ impl SharedSurvey {
         }
     }
 
-    /// What the members say now, or said a moment ago. Whoever asks while another does waits for the
-    /// same answer.
+    /// The members' answers, at most a moment old. Questions at the same time share one request.
     pub async fn get(&self, http: &Http, cluster: &Cluster) -> Arc<Survey> {
         let mut latest = self.latest.lock().await;
         if let Some((answered, survey)) = latest.as_ref()

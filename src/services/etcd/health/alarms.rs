@@ -1,7 +1,7 @@
 //! Alarms of etcd: a member with an alarm refuses writes that the cluster depends on.
 //!
-//! With `NOSPACE` etcd takes no key and no lease, so that Patroni keeps its leader only as long as its
-//! members vouch for it. An alarm stays until somebody disarms it, also when its cause is gone.
+//! With `NOSPACE`, etcd accepts no key and no lease, so Patroni keeps its leader only as long as its members
+//! confirm it. An alarm stays until somebody disarms it, even when its cause is gone.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub(super) async fn look(ways: &Ways<'_>) -> Check {
     judge(asked(ways).await)
 }
 
-/// Every member knows all alarms, so that one answer says it; none says nothing.
+/// Every member knows all alarms, so one answer is enough. No answer says nothing.
 fn judge(answers: Vec<Answer>) -> Check {
     let unknown = answers.iter().all(|(alarms, _)| alarms.is_err());
     let mut wrong: Vec<String> = all(answers).iter().map(told).collect();
@@ -34,15 +34,15 @@ fn judge(answers: Vec<Answer>) -> Check {
 
 type Answer = (Result<Vec<Alarm>>, Result<Vec<Member>>);
 
-/// One alarm in words: its kind and who has raised it.
+/// One alarm in words: its kind and the member that raised it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct Raised {
     pub(super) kind: String,
-    /// Empty where etcd does not say.
+    /// Empty if etcd does not say.
     pub(super) member: String,
 }
 
-/// Every alarm that any member knows of; a member that does not answer is another check's.
+/// Every alarm that any member knows. Members that do not answer are reported by another check.
 pub(super) async fn raised(ways: &Ways<'_>) -> BTreeSet<Raised> {
     all(asked(ways).await)
 }
@@ -66,7 +66,7 @@ fn named(alarms: Result<Vec<Alarm>>, members: Result<Vec<Member>>) -> Vec<Raised
     let members = members.unwrap_or_default();
     let alarms = alarms.unwrap_or_default().into_iter();
     alarms
-        // Protocol buffers leave out what is zero, which is no alarm.
+        // Protocol buffers leave out a zero, which means no alarm.
         .filter(|alarm| !matches!(alarm.kind.as_str(), "" | "NONE" | "0"))
         .map(|alarm| {
             let known = members.iter().find(|member| member.id == alarm.member);

@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// What one etcd host answered.
+/// The answer of one etcd host.
 type Answer = (HostName, Result<Health>, Result<View>);
 
-/// Asks every member, and compares what they say.
+/// Asks every member, and compares the answers.
 pub(super) async fn look(ways: &Ways<'_>) -> Check {
     let asked = ways.cluster.with_role(Role::Etcd).map(|node| async move {
         let etcd = Etcd::on(ways.http, &node.name);
@@ -109,7 +109,7 @@ mod tests {
         assert!(check.passed, "{}", check.detail);
     }
 
-    /// Each of them is healthy, and the first one lists what is declared.
+    /// Each of them is healthy, and the first one lists the declared members.
     #[test]
     fn two_stores_do_not_hold() {
         let new = view("2", &["a", "b", "c"]);
@@ -138,7 +138,7 @@ mod tests {
         );
     }
 
-    /// Two that do not say are not of the same one.
+    /// Two members that name no store do not belong to the same one.
     #[test]
     fn members_that_do_not_say_of_which_store_they_are_do_not_hold() {
         let unsaid = view("", &["a", "b"]);

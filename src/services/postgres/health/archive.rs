@@ -1,7 +1,7 @@
 //! Whether WAL is archived, if it should be.
 //!
-//! An `archive_command` that fails is tried again for ever: nothing is lost, but no backup goes further,
-//! and PostgreSQL keeps all WAL until the disk is full.
+//! An `archive_command` that fails is repeated for ever. Nothing is lost, but backups do not advance, and
+//! PostgreSQL keeps all WAL until the disk is full.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use crate::{
 
 const NAME: &str = "archive";
 
-/// How long a member may take to say what it archives.
+/// How long a member may take to report on archiving.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The mode, what has failed since the last success (or nothing), since when in seconds.
+/// The mode; what has failed since the last success (or nothing); seconds since the last success.
 const STATE: &str = "select pg_catalog.current_setting('archive_mode') as mode, \
      case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end as wal, \
      failed_count as failed, \
@@ -132,7 +132,7 @@ mod tests {
         assert!(told.contains("nothing has been archived yet"), "{told}");
         let told = failing(archiver("always", "0003.history", "90")).unwrap();
         assert!(told.contains("90 s ago"), "{told}");
-        // What failed once and came through later is no matter any more.
+        // A failure that was followed by a success does not matter any more.
         assert!(failing(archiver("on", "", "5")).is_none());
         assert!(failing(archiver("off", "0003.history", "")).is_none());
     }

@@ -1,4 +1,4 @@
-//! Which member leads, which replicas follow, and which would follow another leader.
+//! Checks which member leads, which replicas stream, and which members would follow another leader.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::{
     },
 };
 
-/// The name of the check of whether every member would follow another leader.
+/// The name of the check whether every member would follow another leader.
 pub const FAILOVER: &str = "failover";
 
-/// Whether one member leads, and says so; and what each says that does not answer.
+/// Checks that exactly one member leads and says so. Members that do not answer are named too.
 pub(super) async fn leader(
     ways: &Ways<'_>,
     survey: &Survey,
@@ -79,7 +79,7 @@ pub(super) async fn leader(
     Check::of("leader", wrong, detail)
 }
 
-/// The leader by the word of any member that answers, for when none of the declared ones leads.
+/// The leader according to any member that answers, for the case that no declared member leads.
 async fn undeclared_leader(ways: &Ways<'_>) -> Option<String> {
     for node in ways.cluster.with_role(Role::Postgres) {
         let asked = Patroni::on(ways.http, &node.name);
@@ -96,7 +96,7 @@ async fn undeclared_leader(ways: &Ways<'_>) -> Option<String> {
     None
 }
 
-/// Whether the leader streams to every replica; `stranded` says why it does not.
+/// Checks that the leader streams to every replica; `stranded` says why it does not.
 pub(super) fn replication(
     survey: &Survey,
     leader: Option<&HostName>,
@@ -121,7 +121,7 @@ pub(super) fn replication(
             wrong.push(format!("{leader} does not stream to {host}{why}"));
             continue;
         }
-        // Who does not answer is another check's.
+        // A member that does not answer is reported by another check.
         let Ok(status) = status else { continue };
         match (status.timeline, primary.timeline) {
             (Some(theirs), Some(leaders)) if theirs == leaders => {}
@@ -143,8 +143,8 @@ pub(super) fn replication(
     )
 }
 
-/// After etcd was away the members go on taking the leader of that time for the leader, for up to `ttl`:
-/// until then nobody would follow him.
+/// After an outage of etcd, the members still believe for up to `ttl` in the leader of that time: until then no
+/// member would follow another one.
 pub(super) fn failover(survey: &Survey) -> Check {
     let bound = survey
         .iter()
@@ -162,7 +162,7 @@ pub(super) fn failover(survey: &Survey) -> Check {
     )
 }
 
-/// Whether a parameter waits for a restart.
+/// Checks whether a parameter waits for a restart.
 pub(super) fn pending_restart(survey: &Survey) -> Check {
     let wrong = survey
         .iter()

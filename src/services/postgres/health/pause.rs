@@ -14,7 +14,7 @@ use crate::{
 
 const NAME: &str = "pause";
 
-/// What the cluster-wide configuration says; `None` where no etcd answers.
+/// The cluster-wide configuration; `None` if no etcd answers.
 pub(super) async fn in_the_dcs(ways: &Ways<'_>) -> Option<bool> {
     let mut asked: FuturesUnordered<_> = ways
         .cluster
@@ -33,7 +33,7 @@ pub(super) async fn in_the_dcs(ways: &Ways<'_>) -> Option<bool> {
     None
 }
 
-/// What the members say and what the DCS has: a member says it only after its next loop.
+/// Compares the members' answers with the DCS: a member reports a pause only after its next loop.
 ///
 /// `resume` says how to end it.
 pub(super) fn check(survey: &Survey, dcs: Option<bool>, resume: &str) -> Check {

@@ -1,9 +1,9 @@
-//! Whether PostgreSQL runs with the inventory's settings, whatever the source of its own.
+//! Checks that PostgreSQL runs with the inventory's settings, wherever its settings come from.
 //!
-//! Files and the DCS being right says little: `ALTER SYSTEM`, an include file, a setting of the role
-//! or the database, or a reload that never came decide what a server does. So each member is asked
-//! what it runs with, and from where it has it (`pg_settings`, `pg_file_settings`), and whom it lets in
-//! (`pg_hba_file_rules`, `pg_ident_file_mappings`).
+//! Correct files and a correct DCS prove little: `ALTER SYSTEM`, an include file, a setting of the role or the
+//! database, or a missing reload can change what a server does. So each member is asked for its settings and
+//! their sources (`pg_settings`, `pg_file_settings`), and for its access rules (`pg_hba_file_rules`,
+//! `pg_ident_file_mappings`).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,16 +31,16 @@ use expected::{Expected, agree};
 
 const NAME: &str = "settings";
 
-/// How long a member may take to say what it runs with.
+/// How long a member may take to report its settings.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How many differences are told.
+/// How many differences are shown.
 const MOST: usize = 8;
 
-/// What a server runs with.
+/// A server's settings.
 const RUNNING: &str = "select name, setting, coalesce(unit, '') as unit, source, \
      coalesce(sourcefile, '') as sourcefile, coalesce(boot_val, '') as boot_val, vartype, \
      pg_catalog.current_setting(name) as shown from pg_catalog.pg_settings";
-/// What its files hold beside that: what has not been read yet, and what cannot be.
+/// What its files contain beyond that: settings that were not loaded yet, or cannot be.
 const FILES: &str = "select coalesce(name, '') as name, coalesce(setting, '') as setting, \
      coalesce(sourcefile, '') as sourcefile, coalesce(sourceline::pg_catalog.text, '') as sourceline, \
      applied::pg_catalog.text as applied, coalesce(error, '') as error \
@@ -54,10 +54,10 @@ struct Setting {
     unit: String,
     source: String,
     file: String,
-    /// The value that PostgreSQL has by itself.
+    /// PostgreSQL's own default.
     built_in: String,
     kind: String,
-    /// The value with its unit, as `SHOW` has it.
+    /// The value with its unit, as `SHOW` prints it.
     shown: String,
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn look(look: &Look<'_>, survey: &Survey) -> Check {
     Check::of(NAME, differences(look, survey).await, right.into()).settles(Settles::InALoop)
 }
 
-/// What differs, a sentence each; members that do not run are other checks'.
+/// The differences, one sentence each. Members that do not run are reported by other checks.
 pub(super) async fn differences(look: &Look<'_>, survey: &Survey) -> Vec<String> {
     let (cluster, found) = (look.ways.cluster, look.found);
     let runs = |status: &Result<Status>| status.as_ref().is_ok_and(Status::is_running);
@@ -86,7 +86,7 @@ pub(super) async fn differences(look: &Look<'_>, survey: &Survey) -> Vec<String>
         .filter(|(_, status)| runs(status))
         .map(|(host, _)| async move { (host, ask(look, host).await) });
     let expected = Expected::of(cluster);
-    // What is the same on several members is said once.
+    // The same difference on several members is reported once.
     let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (host, answer) in futures_util::future::join_all(asked).await {
         let patronis = patronis_file(found, host);
@@ -119,14 +119,14 @@ pub(super) async fn differences(look: &Look<'_>, survey: &Survey) -> Vec<String>
     told
 }
 
-/// What one member says.
+/// The answer of one member.
 struct Answer {
     running: Vec<Setting>,
     written: Vec<Written>,
     rules: access::Rules,
 }
 
-/// Whom the rendered config lets in on `host`.
+/// The access rules of the rendered config on `host`.
 fn wanted(files: &Files, host: &HostName) -> Result<Access> {
     let files = files.get(host).map_or(&[][..], Vec::as_slice);
     let config = files
@@ -155,7 +155,7 @@ fn patronis_file(found: &Found, host: &HostName) -> Option<PatroniConfig> {
     PatroniConfig::parse(&file.content)
 }
 
-/// As any client gets it: what pgherd's own sessions begin with would hide what the server has.
+/// A plain session like a client's: the settings of pgherd's own sessions would hide the server's.
 pub(super) async fn connect(look: &Look<'_>, host: &HostName) -> Result<postgres::Sql> {
     let port = look.ways.cluster.inventory.postgresql.port;
     let stream = look.ways.remote.dial(host, port).await?;
@@ -220,7 +220,7 @@ fn written(row: &SimpleQueryRow) -> Written {
     }
 }
 
-/// What differs on one member.
+/// The differences on one member.
 fn judge(expected: &Expected, running: &[Setting], written: &[Written]) -> Vec<String> {
     let mut wrong: Vec<String> = running
         .iter()
@@ -235,15 +235,15 @@ fn judge(expected: &Expected, running: &[Setting], written: &[Written]) -> Vec<S
     wrong
 }
 
-/// Whether a server runs with something else than it should.
+/// Whether a server runs with another value than it should.
 fn difference(expected: &Expected, setting: &Setting) -> Option<String> {
-    // What this very connection has asked for says nothing of the server.
+    // A setting of this very connection says nothing about the server.
     if matches!(setting.source.as_str(), "client" | "session") {
         return None;
     }
     let wanted = match expected.value(&setting.name) {
         Some(wanted) => {
-            // -1 and 0 often mean that PostgreSQL is to find a value by itself.
+            // -1 and 0 often mean that PostgreSQL finds a value itself.
             let found_by_itself = setting.source == "override"
                 && wanted.trim().parse::<f64>().is_ok_and(|it| it <= 0.0);
             if found_by_itself || agree(setting, wanted) {
@@ -270,14 +270,14 @@ fn difference(expected: &Expected, setting: &Setting) -> Option<String> {
     ))
 }
 
-/// Whether its value may hold a password.
+/// Whether its value may contain a password.
 fn is_telling(name: &str) -> bool {
     ["command", "conninfo", "pass"]
         .iter()
         .any(|part| name.contains(part))
 }
 
-/// From where a server has a setting, and how that ends.
+/// The source of a server's setting, and how to change it.
 fn origin(setting: &Setting) -> String {
     let Setting {
         name, source, file, ..
@@ -308,10 +308,10 @@ fn is_alter_system(file: &str) -> bool {
     file.ends_with("/postgresql.auto.conf")
 }
 
-/// A line of a file that the server has not taken over, and that would change something.
+/// A line in a file that the server has not loaded, and that would change something.
 fn unread(expected: &Expected, running: &[Setting], line: &Written) -> Option<String> {
-    // A parameter that has gone from the files, as those of recovery do when a replica is promoted:
-    // PostgreSQL tells it without a file. What the server runs with instead is looked at anyway.
+    // A parameter that was removed from the files, like those of recovery when a replica is promoted:
+    // PostgreSQL lists it without a file. The server's present value is checked anyway.
     if line.file.is_empty() {
         return None;
     }
@@ -326,7 +326,7 @@ fn unread(expected: &Expected, running: &[Setting], line: &Written) -> Option<St
     let Some(setting) = setting else {
         return (!line.error.is_empty()).then(|| format!("{place}: {}", line.error));
     };
-    // What takes a restart is told of by Patroni, and by `pending-restart`.
+    // Changes that need a restart are reported by Patroni, and by the check `pending-restart`.
     let waits = line.error.contains("could not be applied") && !is_alter_system(&line.file);
     let is_seen = difference(expected, setting).is_some();
     let ruled_out = matches!(setting.source.as_str(), "command line" | "override");

@@ -39,7 +39,7 @@ pub(super) async fn look(look: &Look<'_>) -> Shown {
     }
 }
 
-/// A member, by its own word and by that of the others.
+/// A member, according to itself and to the others.
 struct MemberRow {
     name: String,
     address: String,
@@ -121,7 +121,7 @@ fn table(members: Vec<MemberRow>, look: &Look<'_>) -> Rows {
     }
     let inventory = &look.ways.cluster.inventory;
     for left in membership::left(inventory, look.found, &[]) {
-        // A host that is no member of Patroni's has no role there.
+        // A host that is not one of Patroni's members has no role there.
         let Some(role) = left.role else { continue };
         let address = left.address.map(|address| address.to_string());
         let cells = [

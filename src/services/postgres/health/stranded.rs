@@ -1,4 +1,4 @@
-//! Replicas that do not follow: why, and whether they can recover.
+//! Finds out why replicas do not stream, and whether they can recover.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What the journals of the members say to whom no leader streams, by member.
+/// What the journals of members to which no leader streams say, by member.
 pub(super) async fn look(ways: &Ways<'_>, survey: &Survey) -> BTreeMap<HostName, String> {
     let leader = patroni::leader_of(survey);
     let primary = leader.and_then(|leader| survey[leader].as_ref().ok());

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Whether one member is primary and takes writes.
+/// Whether one member is primary and accepts writes.
 pub(crate) async fn leader(ways: &Ways<'_>) -> Seen {
     let survey = ways.survey().await;
     let states: Vec<String> = survey
@@ -55,7 +55,7 @@ pub(crate) async fn streaming(host: &HostName, ways: &Ways<'_>) -> Seen {
     }
 }
 
-/// Whether Patroni answers on `host` and has told the DCS where it is now.
+/// Whether Patroni answers on `host` and has told the DCS its present address.
 pub(super) async fn registered(host: &HostName, ways: &Ways<'_>) -> Seen {
     let status = Patroni::on(ways.http, host).status().await;
     let running = status.as_ref().is_ok_and(Status::is_running);

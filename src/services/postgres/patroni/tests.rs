@@ -9,7 +9,7 @@ fn document(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// A primary's word with everything in it that a member may say.
+/// A primary's report with every field that a member may report.
 fn full() -> Value {
     let mut full = document(PRIMARY);
     for (key, value) in [
@@ -46,7 +46,7 @@ fn real_answers_are_read() {
     assert_eq!(topology.members[1].timeline, None);
 }
 
-/// Whatever one field holds, the rest of the answer is read.
+/// Whatever one field contains, the rest of the answer is read.
 #[test]
 fn an_answer_is_read_whatever_one_of_its_fields_holds() {
     let mut count = 0;

@@ -1,8 +1,8 @@
-//! Whether PostgreSQL's access rules are those of the rendered config.
+//! Checks that PostgreSQL's access rules are those of the rendered config.
 //!
-//! Patroni writes `pg_hba.conf` when PostgreSQL starts and when it is reloaded itself, and not when
-//! somebody else has changed it. So PostgreSQL is asked for the rules of its files. What a file has and
-//! no reload has read yet cannot be told from what is in force.
+//! Patroni writes `pg_hba.conf` when PostgreSQL starts and when Patroni is reloaded, but not after somebody
+//! else has changed it. So PostgreSQL is asked for the rules in its files. Rules in a file that were not loaded
+//! yet cannot be distinguished from those in force.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -24,18 +24,18 @@ const IDENT: &str = "select coalesce(map_name, '') as map, coalesce(sys_name, ''
      coalesce(pg_username, '') as role, line_number::pg_catalog.text as line, \
      coalesce(error, '') as error from pg_catalog.pg_ident_file_mappings";
 
-/// How to get rid of a difference.
+/// How to remove a difference.
 const WAY_OUT: &str = "remove it and reload PostgreSQL, or let Patroni write the file again: sudo systemctl reload patroni";
 
-/// A line of one of the files, in the words of PostgreSQL's views.
+/// A line of one of the files, in the terms of PostgreSQL's views.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rule {
     fields: Vec<String>,
-    /// In no order; their values may hold passwords.
+    /// In any order; their values may contain passwords.
     options: Vec<Content>,
 }
 
-/// A rule as a server has it.
+/// A server's rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Found {
     rule: Rule,
@@ -43,11 +43,11 @@ pub(super) struct Found {
     error: String,
 }
 
-/// What a server's files hold.
+/// The rules in a server's files.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
     hba: Vec<Found>,
-    /// `None` where this PostgreSQL does not tell.
+    /// `None` if this version of PostgreSQL does not show them.
     ident: Option<Vec<Found>>,
 }
 
@@ -86,7 +86,7 @@ fn found(row: &SimpleQueryRow, names: &[&str], options: Vec<String>) -> Found {
     }
 }
 
-/// What differs on one member, a sentence each.
+/// The differences on one member, one sentence each.
 pub(super) fn judge(wanted: &Result<Access>, rules: &Rules) -> Vec<String> {
     let wanted = match wanted {
         Ok(wanted) => wanted,
@@ -143,7 +143,7 @@ fn shown(rule: &Rule) -> String {
     words.join(" ")
 }
 
-/// A line as PostgreSQL reads it (`hba.c`); `None` for one that has nothing.
+/// A line as PostgreSQL reads it (`hba.c`); `None` for a line without content.
 fn hba_rule(line: &str) -> Option<Rule> {
     let mut fields = fields(line).into_iter().map(|field| field.join(","));
     let kind = fields.next()?;
@@ -164,7 +164,7 @@ fn hba_rule(line: &str) -> Option<Rule> {
         }
     }
     let mut method = rest.next().unwrap_or_default();
-    // Over a socket, the one stands for the other.
+    // For connections over a socket, the two are equivalent.
     if kind == "local" && method == "ident" {
         method = "peer".into();
     }
@@ -185,12 +185,12 @@ fn ident_rule(line: &str) -> Option<Rule> {
     })
 }
 
-/// The fields of a line, each a list of words; quotes keep blanks and commas, and mean themselves when doubled.
+/// The fields of a line, each a list of words. Quotes protect blanks and commas; a doubled quote is a quote.
 fn fields(line: &str) -> Vec<Vec<String>> {
     let mut fields: Vec<Vec<String>> = Vec::new();
     let (mut inside, mut was_quote) = (false, false);
     let mut word: Option<String> = None;
-    // After a comma the same field goes on.
+    // After a comma, the same field continues.
     let mut goes_on = false;
     for c in line.chars().chain(['\n']) {
         if !inside && (c.is_ascii_whitespace() || matches!(c, ',' | '#')) {
@@ -263,7 +263,7 @@ mod tests {
         "hostssl all all 2001:DB8::/33 scram-sha-256",
     ];
 
-    /// As PostgreSQL 15 tells the same.
+    /// As PostgreSQL 15 reports the same.
     const TOLD: [[&str; 7]; 4] = [
         ["local", "all", "postgres", "", "", "peer", "map=pgherd"],
         [
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(judge(&unread, &rules(server(&TOLD))), ["in another way"]);
     }
 
-    /// What the rendered config has can be read, all of it.
+    /// All rules of the rendered config can be read.
     #[test]
     fn the_rendered_rules_are_understood() {
         use crate::plan::tests::world::{FIVE, cluster};

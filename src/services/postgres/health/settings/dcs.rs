@@ -1,12 +1,11 @@
-//! Keys of the DCS that are not the inventory's.
+//! Finds keys of the DCS that are not the inventory's.
 //!
-//! `up` leaves keys that it does not know, which `patronictl edit-config` may have put there. They decide
-//! all the same what Patroni does.
+//! `up` leaves keys that it does not know, for example from `patronictl edit-config`. But they too change what
+//! Patroni does.
 
 use serde_json::{Map, Value, json};
 
-/// Keys that say nothing of how the cluster behaves, or that are told elsewhere; slots are what
-/// applications ask for.
+/// Keys that do not change the cluster's behaviour, or that are reported elsewhere. Slots are for applications.
 const OTHERS: [&str; 5] = [
     "pause",
     "slots",
@@ -15,7 +14,7 @@ const OTHERS: [&str; 5] = [
     "max_timelines_history",
 ];
 
-/// What Patroni 4.1.5 does where a key is not there (`config.py`, `global_config.py`).
+/// Patroni 4.1.5's behaviour without the key (`config.py`, `global_config.py`).
 fn by_itself(key: &str) -> Option<Value> {
     Some(match key {
         "check_timeline" | "nostream" | "synchronous_mode_strict" => json!(false),
@@ -27,8 +26,8 @@ fn by_itself(key: &str) -> Option<Value> {
     })
 }
 
-/// Each key of the DCS that is neither pgherd's nor without effect. Those that are pgherd's and have
-/// another value are in the plan.
+/// Every key of the DCS that is not pgherd's and has an effect. A key of pgherd's with another value is in the
+/// plan.
 pub(super) fn differences(found: Option<&Value>, desired: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     let none = Map::new();
@@ -55,7 +54,7 @@ fn told(key: &str, value: &Value) -> Option<String> {
     if is_empty || by_itself(key).as_ref() == Some(value) {
         return None;
     }
-    // What is deeper may hold a password.
+    // Nested values may contain a password.
     let value = if value.is_object() || value.is_array() {
         String::new()
     } else {

@@ -1,12 +1,12 @@
-//! The settings that a member should have, and when two spellings mean the same value.
+//! The settings that a member should have, and which spellings of a value are equal.
 
 use std::collections::BTreeMap;
 
 use super::Setting;
 use crate::{cluster::Cluster, inventory::in_terms_of, render};
 
-/// What Patroni passes on its command line, or writes, where nobody asks for something else
-/// (4.1.5, `postgresql/config.py`, `CMDLINE_OPTIONS`).
+/// The values that Patroni passes on its command line, or writes, by default (4.1.5, `postgresql/config.py`,
+/// `CMDLINE_OPTIONS`).
 const PATRONIS: [(&str, &str); 10] = [
     ("max_connections", "100"),
     ("max_locks_per_transaction", "64"),
@@ -20,7 +20,7 @@ const PATRONIS: [(&str, &str); 10] = [
     ("wal_log_hints", "on"),
 ];
 
-/// What Patroni sets by itself: names, addresses, and what a replica follows.
+/// What Patroni sets by itself: names, addresses, and replication.
 const PATRONIS_OWN: [&str; 14] = [
     "archive_cleanup_command",
     "cluster_name",
@@ -56,7 +56,7 @@ const INITDBS: [&str; 14] = [
     "timezone",
 ];
 
-/// What PostgreSQL itself rewrites into another form: case and blanks say nothing.
+/// Values that PostgreSQL rewrites: case and blanks do not matter.
 const REWRITTEN: [&str; 5] = [
     "client_encoding",
     "datestyle",
@@ -96,13 +96,13 @@ impl Expected {
             .map(String::as_str)
     }
 
-    /// Whether it is known who sets something that nobody asked for.
+    /// Whether the source of a setting that nobody requested is known.
     pub(super) fn is_explained(&self, setting: &Setting) -> bool {
         let name = setting.name.to_ascii_lowercase();
         let own = PATRONIS_OWN.contains(&name.as_str()) || name.starts_with("recovery_target");
         match setting.source.as_str() {
             "default" | "override" | "client" | "session" => true,
-            // The locale that the unit runs in.
+            // The locale of the unit.
             "environment variable" => name.starts_with("lc_") || name == "client_encoding",
             "command line" => own,
             "configuration file" => {
@@ -114,8 +114,8 @@ impl Expected {
         }
     }
 
-    /// What should be set and is not known to the server: an extension's parameter whose library is
-    /// not loaded is a placeholder, which `pg_settings` does not list.
+    /// Settings that should exist and that the server does not know: a parameter of an extension whose library
+    /// is not loaded is a placeholder, which `pg_settings` does not list.
     pub(super) fn absent(&self, running: &[Setting]) -> Vec<String> {
         let known = |name: &str| running.iter().any(|it| it.name.eq_ignore_ascii_case(name));
         self.values
@@ -126,7 +126,7 @@ impl Expected {
     }
 }
 
-/// Whether a server's value is what `wanted` means.
+/// Whether a server's value equals `wanted`.
 pub(super) fn agree(setting: &Setting, wanted: &str) -> bool {
     let Setting {
         name,
@@ -146,7 +146,7 @@ pub(super) fn agree(setting: &Setting, wanted: &str) -> bool {
                 None => in_terms_of(text, unit),
             };
             match (number(value), number(wanted)) {
-                // PostgreSQL rounds to whole units, from the next smaller one.
+                // PostgreSQL rounds to whole units, from the next smaller unit.
                 (Some(is), Some(should)) if kind == "integer" => {
                     let slack = if should.fract() == 0.0 { 0.0 } else { 1.0 };
                     (is - should).abs() <= slack
@@ -159,13 +159,13 @@ pub(super) fn agree(setting: &Setting, wanted: &str) -> bool {
         _ => {
             let name = name.to_ascii_lowercase();
             let bare = |text: &str| text.to_ascii_lowercase().replace([' ', '\'', '-'], "");
-            // `DateStyle` is shown with its order, which need not be named.
+            // `DateStyle` is shown with its order, which a setting may leave out.
             REWRITTEN.contains(&name.as_str()) && bare(value).starts_with(&bare(wanted))
         }
     }
 }
 
-/// A mode, such as `0640`.
+/// A file mode, such as `0640`.
 fn octal(text: &str) -> Option<f64> {
     let digits = text.trim().strip_prefix('0')?;
     let is_octal = !digits.is_empty() && digits.bytes().all(|b| (b'0'..=b'7').contains(&b));
@@ -181,7 +181,7 @@ fn truth(text: &str) -> Option<bool> {
     }
 }
 
-/// PostgreSQL's hidden names of values that it shows by another.
+/// PostgreSQL's hidden names of values that it shows under another name.
 fn synonym(word: &str) -> &str {
     match word {
         "true" | "yes" | "1" => "on",

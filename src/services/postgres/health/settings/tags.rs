@@ -1,6 +1,6 @@
-//! Whether a member has the tags of its file: they decide which members may lead and serve clients.
+//! Checks that a member has the tags of its file. Tags decide which members may lead and serve clients.
 //!
-//! A Patroni that was not reloaded after its file changed, or was put back, has others.
+//! Patroni has other tags if it was not reloaded after a change of its file.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{configs::PatroniConfig, inventory::HostName, liberal};
 
-/// The tags that Patroni itself goes by.
+/// The tags that Patroni itself uses.
 const DECIDING: [&str; 6] = [
     "nofailover",
     "noloadbalance",
@@ -18,7 +18,7 @@ const DECIDING: [&str; 6] = [
     "failover_priority",
 ];
 
-/// `running` are the tags by the member's own word, which leaves out those that are off.
+/// `running` are the tags that the member reports. It leaves out those that are off.
 pub(super) fn differences(
     patronis: Option<&PatroniConfig>,
     host: &HostName,

@@ -98,7 +98,7 @@ fn every_source_of_another_value_is_found_and_named() {
         let said = difference(&none, &setting).expect(source);
         assert!(said.contains(word), "{said}");
     }
-    // Also by Patroni's own files: somebody wrote there what the inventory does not have.
+    // Also in Patroni's own files: somebody wrote something there that is not in the inventory.
     for file in ["postgresql.conf", "postgresql.base.conf"] {
         assert!(
             difference(&none, &in_file(work_mem(), file)).is_some(),
@@ -214,7 +214,7 @@ fn what_a_file_holds_and_nobody_has_read_is_told() {
     };
     let said = unread(&none, &running, &broken).unwrap();
     assert!(said.contains("/data/x.conf line 3: syntax error"), "{said}");
-    // As a promoted replica has it (PostgreSQL 15).
+    // On a promoted replica (PostgreSQL 15).
     let gone = Written {
         name: "recovery_target_xid".into(),
         file: String::new(),

@@ -5,31 +5,31 @@ use std::{error::Error as StdError, fmt, io};
 /// Why something was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// Nothing listens on the port.
     Refused,
-    /// No way to the host.
+    /// The host cannot be reached.
     Unreachable,
-    /// The connection was torn down.
+    /// The connection was reset.
     Reset,
-    /// The connection was ended before there was an answer.
+    /// The connection was closed before there was an answer.
     Closed,
-    /// No answer in time.
+    /// There was no answer in time.
     Timeout,
     /// A replica was asked to write.
     ReadOnly,
-    /// PostgreSQL stops.
+    /// PostgreSQL is shutting down.
     ShuttingDown,
-    /// PostgreSQL starts, or is not ready for clients.
+    /// PostgreSQL is starting, or is not ready for clients.
     StartingUp,
-    /// PostgreSQL has no room for another connection.
+    /// PostgreSQL accepts no more connections.
     Full,
-    /// Another answer of PostgreSQL's, by its SQLSTATE.
+    /// Another error of PostgreSQL, by its SQLSTATE.
     Sql(String),
     Other,
 }
 
 impl ClientError {
-    /// Tells the kind of an error, whatever it is wrapped in.
+    /// Finds the kind of an error, however deeply it is wrapped.
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -74,7 +74,7 @@ impl ClientError {
         }
     }
 
-    /// Whether PostgreSQL itself answered, if only to refuse.
+    /// Whether PostgreSQL itself answered, even if only to refuse.
     pub fn is_answer(&self) -> bool {
         matches!(
             self,

@@ -1,10 +1,10 @@
 //! How the drill's clients connect to the front door and to the members.
 //!
-//! A client of the cluster connects to HAProxy's own address, so that is what is tried first; what no
-//! port leads to from here is reached through the host's SSH connection. Where there are several front
-//! doors, a client tries one after the other, as libpq does with several hosts in its connection string. Only addresses are tried
-//! directly that SSH has shown to be the host's: a private address of some cloud may be a stranger's
-//! on this network.
+//! A client of the cluster connects to HAProxy's own address, so this is tried first. Ports that cannot be
+//! reached from this machine are reached through the host's SSH connection. With several front doors, a client
+//! tries one after the other, as libpq does with several hosts in its connection string. Only addresses at
+//! which SSH has confirmed the host are tried directly: a private address of a cloud may belong to another
+//! machine on this network.
 
 use std::{
     collections::BTreeMap,
@@ -29,16 +29,16 @@ use crate::{
     services::postgres::{self, Sql},
 };
 
-/// How long a direct connection may take to be tried out, login included.
+/// How long the test of a direct connection may take, including the login.
 const TRIAL: Duration = Duration::from_secs(2);
-/// How long a client waits for its connection and login. HAProxy accepts at once and then looks for a
-/// server, so that a client with a shorter timeout would measure itself.
+/// How long a client waits for its connection and login. HAProxy accepts a connection at once and then looks
+/// for a server, so a client with a shorter timeout would measure its own timeout.
 const DIRECT: Duration = Duration::from_secs(5);
 /// The same through SSH, which may have to connect first.
 const THROUGH_SSH: Duration = Duration::from_secs(6);
 /// How long it waits at each of several front doors before it tries the next one.
 const EACH: Duration = Duration::from_secs(3);
-/// How long the whole of a question to the cluster may be tried again.
+/// How long a question to the cluster may be repeated, in total.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a client connects to.
@@ -52,23 +52,24 @@ pub enum Target {
     Member(HostName),
 }
 
-/// By which address a host is reached directly for a target.
+/// The address by which a host is reached directly for a target.
 type Ways = BTreeMap<(Target, HostName), Ipv4Addr>;
 
-/// Opens connections as a client does.
+/// Opens connections like a client.
 pub struct Clients {
     cluster: Arc<Cluster>,
     remote: Arc<dyn Remote>,
     tls: Option<Arc<rustls::ClientConfig>>,
-    /// In the order in which they are tried; never empty. One of them where `vip` leads to whichever has it.
+    /// In the order in which they are tried; never empty. With `vip`, only one of them, because the address
+    /// leads to the right one.
     doors: Vec<HostName>,
     vip: Option<Ipv4Addr>,
-    /// One that is not here is reached through SSH.
+    /// A target that is not in here is reached through SSH.
     direct: RwLock<Ways>,
 }
 
 impl Clients {
-    /// Finds out which ports can be reached from here.
+    /// Finds out which ports can be reached from this machine.
     ///
     /// # Errors
     /// The inventory has no HAProxy.
@@ -121,7 +122,7 @@ impl Clients {
         Ok(clients)
     }
 
-    /// `haproxy.vip`, if it leads somewhere from here.
+    /// `haproxy.vip`, if it can be reached from this machine.
     async fn try_out_vip(&self) -> Option<Ipv4Addr> {
         let vip = self.vip?;
         let door = self.doors.first()?;
@@ -129,7 +130,7 @@ impl Clients {
         matches!(tried, Ok(Ok(_))).then_some(vip)
     }
 
-    /// Goes on at the addresses that hosts have now.
+    /// Continues with the hosts' present addresses.
     pub fn reroute(&self, machines: &[Machine]) {
         let moved = self
             .ways()
@@ -155,7 +156,7 @@ impl Clients {
             .collect()
     }
 
-    /// How clients get to HAProxy.
+    /// How clients reach HAProxy.
     pub fn route(&self) -> Route {
         let ways = self.ways();
         let mut doors = self.doors.iter();
@@ -195,7 +196,7 @@ impl Clients {
 
     /// Asks through HAProxy's write port, again and again until there is an answer.
     ///
-    /// `statement` may be run more than once.
+    /// `statement` may run more than once.
     pub async fn ask(&self, statement: &str) -> Result<Vec<tokio_postgres::SimpleQueryRow>> {
         type Failure = Box<dyn StdError + Send + Sync>;
         let answer = poll::until(TIMEOUT, Duration::from_millis(200), || async {
@@ -232,7 +233,7 @@ impl Clients {
         postgres::login(stream, host, password, self.tls.as_deref()).await
     }
 
-    /// The first address of the host at which this port lets us in.
+    /// The host's first address at which this port accepts a login.
     async fn try_out(
         &self,
         target: &Target,
@@ -279,7 +280,7 @@ impl Clients {
     }
 }
 
-/// Where SSH reaches the host, then where the host's published ports are.
+/// The address for SSH, and then the addresses of the host's published ports.
 fn addresses(host: &HostName, machines: &[Machine]) -> Vec<Ipv4Addr> {
     machines
         .iter()

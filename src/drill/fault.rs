@@ -18,12 +18,12 @@ use crate::{
     switchover::{self, Handover},
 };
 
-/// How long a unit may take to be told; none is waited for.
+/// How long a command to a unit may take; none waits for the unit.
 const ORDER: Duration = Duration::from_secs(20);
 /// How long a unit may take to start: PostgreSQL may have to recover first.
 const START: Duration = Duration::from_secs(120);
 
-/// What breaking and repairing work with.
+/// What is needed to break and to repair.
 pub struct Tools<'a> {
     pub cluster: Arc<Cluster>,
     pub remote: Arc<dyn Remote>,
@@ -32,19 +32,19 @@ pub struct Tools<'a> {
     pub provider: &'a dyn Provider,
 }
 
-/// A fault that can be made: a scenario and the hosts that it is about.
+/// A possible fault: a scenario and its hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub scenario: Scenario,
     pub hosts: Vec<HostName>,
-    /// Who is to lead after a switchover; the best replica where nobody is named.
+    /// The member that will lead after a switchover; `None` for the best replica.
     pub candidate: Option<HostName>,
-    /// How long replication is held up before a host dies.
+    /// How long replication is delayed before a host dies.
     pub lag: Option<Duration>,
 }
 
 impl Fault {
-    /// Chooses the hosts by what the cluster is at this moment.
+    /// Chooses the hosts by the cluster's present state.
     pub async fn aim(scenario: Scenario, tools: &Tools<'_>) -> Result<Self> {
         let with_role = |role| {
             tools
@@ -64,7 +64,7 @@ impl Fault {
             Scenario::Watch => Vec::new(),
             Scenario::ReplicaDown => {
                 let survey = patroni::survey(&tools.http, &tools.cluster).await;
-                // The same as who would take over: losing that one costs most.
+                // The member that would take over: losing this one costs most.
                 let handover = Handover::plan(&survey, None)?;
                 handover.into_iter().map(|handover| handover.to).collect()
             }
@@ -87,28 +87,28 @@ impl Fault {
         })
     }
 
-    /// Seconds that writes may be refused by what the timing settings say.
+    /// How many seconds the timing settings allow writes to be refused.
     pub fn bound(&self, inventory: &Inventory) -> f64 {
         let bound = self.scenario.bound(inventory);
         match self.lag {
-            // Commits wait for a standby that hears nothing.
+            // Commits wait for a standby that gets no WAL.
             Some(lag) if inventory.patroni.synchronous => bound + lag.as_secs_f64(),
             _ => bound,
         }
     }
 
-    /// What is done before clients are to feel anything.
+    /// What is done before clients notice anything.
     pub async fn prepare(&self, tools: &Tools<'_>) -> Result<()> {
         if self.scenario != Scenario::Switchover {
             return Ok(());
         }
-        // A large one takes its time; what has come since is written once more by the hand-over itself.
+        // A large checkpoint takes long. The hand-over itself writes what has changed since.
         let leader = self.handover(tools).await?.from;
         let remote: &dyn Remote = tools.remote.as_ref();
         let limit = switchover::CHECKPOINT;
         match switchover::checkpoint(&leader, &tools.cluster, remote, limit).await {
             Ok(()) => Ok(()),
-            // A PostgreSQL that cannot write ends, and takes the reason along.
+            // If PostgreSQL cannot write its output, it ends, and the reason is lost.
             Err(error) => Err(space::tell(error, &[leader].into(), remote, &tools.cluster).await),
         }
     }
@@ -126,7 +126,7 @@ impl Fault {
                     .await
             }
             Scenario::StopLeader | Scenario::ReplicaDown => {
-                // It is not waited for: what counts is when clients notice.
+                // Not waited for: the time at which clients notice is what matters.
                 self.everywhere(tools, "systemctl stop --no-block patroni", ORDER)
                     .await
             }
@@ -140,7 +140,7 @@ impl Fault {
                     .await
             }
             Scenario::HaproxyDown if !tools.provider.can_crash() => {
-                // Stopped after that, so that systemd does not start them again.
+                // Stopped afterwards, so that systemd does not start them again.
                 let kill = of_front_doors(tools, "kill -s KILL");
                 let stop = of_front_doors(tools, "stop");
                 let line = format!("{kill}; {stop}");
@@ -161,7 +161,7 @@ impl Fault {
         }
     }
 
-    /// Puts it right. Safe to call again, and when nothing was broken after all.
+    /// Repairs it. This may be repeated, and may be called if nothing was broken.
     pub async fn repair(&self, tools: &Tools<'_>, machines: &[Machine]) -> Result<()> {
         match self.scenario {
             Scenario::Watch | Scenario::Switchover => Ok(()),
@@ -185,7 +185,7 @@ impl Fault {
                     } else {
                         tools.provider.revive(machine).await?;
                     }
-                    // SSH still has its connection to what was there before.
+                    // SSH still has its connection to the earlier machine.
                     tools.remote.forget(&machine.host).await;
                 }
                 Ok(())
@@ -233,7 +233,7 @@ impl Fault {
     }
 }
 
-/// The command that tells systemd `verb` about all units of a front door.
+/// The command by which systemd applies `verb` to all units of a front door.
 fn of_front_doors(tools: &Tools<'_>, verb: &str) -> String {
     let has = |role: &Role| tools.cluster.with_role(*role).next().is_some();
     let roles = [Role::Haproxy, Role::Keepalived].into_iter().filter(has);

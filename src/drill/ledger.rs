@@ -20,16 +20,16 @@ use crate::{
 /// The ledger's name in a run's folder.
 pub(super) const FILE: &str = "acknowledged";
 
-/// Rows that are fetched at a time.
+/// How many rows are fetched at a time.
 const PAGE: usize = 50_000;
 
-/// A commit: the writer's number, and the number that it gave to the row.
+/// A commit: the writer's number, and the row's number.
 pub type Row = (u32, u64);
 
-/// An append-only file with a line, `writer number`, for every commit that was acknowledged.
+/// An append-only file with a line, `writer number`, for every acknowledged commit.
 ///
-/// A line is written the moment the answer is there, and before the writer goes on. It is not synced:
-/// the machines that may die are the cluster's, not this one.
+/// A line is written as soon as the answer is there, and before the writer continues. It is not synced, because
+/// only the cluster's machines may die, not this one.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
@@ -37,7 +37,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Begins a ledger at `path`, or goes on with the one that is there.
+    /// Begins a ledger at `path`, or continues an existing one.
     pub fn open(path: &Path) -> Result<Self> {
         let file = OpenOptions::new()
             .create(true)
@@ -51,10 +51,10 @@ impl Ledger {
         })
     }
 
-    /// Takes down an acknowledged commit.
+    /// Records an acknowledged commit.
     pub fn acknowledge(&self, (writer, number): Row) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // One write, so that no line is ever half of one and half of another.
+        // One write for the whole line, so that lines of two writers never mix.
         file.write_all(format!("{writer} {number}\n").as_bytes())
             .map_err(|error| failed("cannot write", &self.path, error))
     }
@@ -65,7 +65,7 @@ impl Ledger {
     }
 }
 
-/// Reads a ledger; a last line that was cut off was never finished, and does not count.
+/// Reads a ledger. An incomplete last line does not count.
 fn read(path: &Path) -> Result<BTreeSet<Row>> {
     let file = File::open(path).map_err(|error| failed("cannot read", path, error))?;
     let mut rows = BTreeSet::new();
@@ -95,20 +95,20 @@ fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     .because(error)
 }
 
-/// What became of the commits.
+/// The result of the comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Balance {
     pub acknowledged: u64,
-    /// Acknowledged, and not there.
+    /// Acknowledged, and missing.
     pub missing: u64,
-    /// There, and never acknowledged.
+    /// Present, and never acknowledged.
     pub unexpected: u64,
-    /// All of the missing, in order.
+    /// All missing commits, in order.
     pub missing_rows: Vec<Row>,
 }
 
 impl Balance {
-    /// Compares what was acknowledged with what is there.
+    /// Compares the acknowledged commits with the present ones.
     pub fn of(acknowledged: &BTreeSet<Row>, there: &BTreeSet<Row>) -> Self {
         let missing: Vec<Row> = acknowledged.difference(there).copied().collect();
         Self {
@@ -120,12 +120,12 @@ impl Balance {
     }
 }
 
-/// Whether a load is that of a run that has taken the cluster.
+/// Whether a load belongs to a run that has taken the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It has: at any time there is at most one.
+    /// It does: there is at most one at any time.
     Leased,
-    /// It only watches, and any number may.
+    /// It only watches, and there may be several.
     Watching,
 }
 
@@ -138,20 +138,20 @@ impl Standing {
     }
 }
 
-/// How long nobody has written to the tables of a load that is taken for dead, where nothing else tells.
+/// After this time without a write to its tables, a load counts as dead, if nothing else is known.
 const SILENCE: &str = "15 minutes";
 
-/// The tables that one load writes, in the schema that is pgherd's own: several may be at work at once.
+/// The tables of one load, in pgherd's own schema: several loads may run at once.
 #[derive(Debug, Clone)]
 pub struct Tables {
-    /// Of every commit that a writer has tried.
+    /// Every commit that a writer tried.
     pub ledger: String,
     /// When a prober was last at each member.
     pub probe: String,
 }
 
 impl Tables {
-    /// Those of a load that begins now.
+    /// The tables for a load that begins now.
     fn new(standing: Standing) -> Self {
         Self::named(&format!(
             "{}_{:016x}",
@@ -167,15 +167,15 @@ impl Tables {
         }
     }
 
-    /// Makes them, empty. What loads that were killed have left goes.
+    /// Creates empty tables. Tables of killed loads are removed.
     pub async fn create(clients: &Clients, standing: Standing) -> Result<Self> {
         let own_schema = postgres::own_schema();
         postgres::refuse_strange(&clients.ask(&own_schema).await?)?;
-        // What cannot be cleared now is cleared by the next.
+        // What cannot be removed now is removed next time.
         drop(Self::clear(clients, standing).await);
         let tables = Self::new(standing);
         let Self { ledger, probe } = &tables;
-        // What others may do to the new tables, default privileges decide: it is asked before anything is
+        // Default privileges may give others access to the new tables, so this is checked before anything is
         // written there.
         let made = clients
             .ask(&format!(
@@ -186,7 +186,7 @@ impl Tables {
             ))
             .await?;
         if let Err(error) = postgres::refuse_strange(&made) {
-            // Best done, but the error is what matters.
+            // The removal may fail; the first error is what matters.
             let _ = tables.drop(clients).await;
             return Err(error);
         }
@@ -198,12 +198,12 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Removes what loads that were killed have left.
+    /// Removes the tables of killed loads.
     ///
-    /// Of loads that have taken the cluster there is no other, so that all of theirs go; for those that
-    /// watch, only the time speaks.
+    /// There is only one load whose run has taken the cluster, so tables of others of that kind can go. For
+    /// loads that only watch, the time decides.
     pub async fn clear(clients: &Clients, standing: Standing) -> Result<()> {
-        // Asked once: what another run has removed meanwhile is no longer there to be asked about.
+        // Asked once: another run may have removed tables in the meantime.
         let sql = clients.open(&Target::Write).await.map_err(|trouble| {
             Error::new(Code::StatementFailed, "cannot look for tables").cause(trouble.to_string())
         })?;
@@ -216,7 +216,7 @@ impl Tables {
         let found = found.iter().filter_map(|row| row.get(0));
         let loads: BTreeSet<&str> = found.filter_map(load_of).collect();
         for load in loads {
-            // Earlier versions had tables without the name of a load.
+            // Tables of earlier versions have no load's name.
             let tables = match load {
                 "" => Tables {
                     ledger: "pgherd.drill".into(),
@@ -227,7 +227,7 @@ impl Tables {
             let is_left = match standing {
                 Standing::Leased if !load.starts_with(Standing::Watching.as_str()) => true,
                 _ if load.is_empty() => false,
-                // What is no load's table, whatever its name, is left alone.
+                // A table that is no load's is left alone, whatever its name.
                 _ => is_silent(&sql, &tables).await.unwrap_or(false),
             };
             if is_left {
@@ -255,11 +255,11 @@ impl Tables {
         )
     }
 
-    /// Every row that is there, as the leader has it.
+    /// All rows that exist, according to the leader.
     pub async fn rows(&self, clients: &Clients) -> Result<BTreeSet<Row>> {
         let ledger = &self.ledger;
         let mut rows = BTreeSet::new();
-        // Page by page: a long load leaves more than one answer should hold.
+        // In pages: a long load leaves more rows than one answer should have.
         let mut last: Row = (0, 0);
         loop {
             let (writer, number) = last;
@@ -287,15 +287,15 @@ impl Tables {
     }
 }
 
-/// The load that a table is of, by the table's name.
+/// The load that a table belongs to, by the table's name.
 fn load_of(table: &str) -> Option<&str> {
     let rest = table.strip_prefix("drill")?;
     let rest = rest.strip_prefix("_probe").unwrap_or(rest);
     Some(rest.strip_prefix('_').unwrap_or(rest))
 }
 
-/// Whether nobody has written to the tables of a load for long. One of the two may be missing where
-/// their removal was cut off.
+/// Whether nothing has been written to the tables of a load for long. One of the two may be missing after an
+/// interrupted removal.
 async fn is_silent(sql: &Sql, tables: &Tables) -> Result<bool> {
     let probe = literal(&tables.probe);
     let there = format!("select 1 from pg_class where oid = to_regclass({probe})");
@@ -329,7 +329,7 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(ledger);
-        // The process was killed in the middle of a line, and another goes on with the file.
+        // The process was killed in the middle of a line, and another one continues the file.
         std::fs::OpenOptions::new()
             .append(true)
             .open(&path)

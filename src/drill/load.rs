@@ -1,8 +1,8 @@
 //! The drill's clients at work: writers with numbered commits, readers, and a prober for each member.
 //!
-//! They are what clients are: each reconnects when its connection fails, some keep their connections
-//! and some open a new one every time, and none knows more of the cluster than HAProxy's two ports.
-//! The probers alone ask the members directly, so that a second leader cannot hide behind HAProxy.
+//! They behave like clients: each reconnects when its connection fails, some keep their connections and some
+//! open a new one every time, and all of them know only HAProxy's two ports. Only the probers ask the members
+//! directly, so that HAProxy cannot hide a second leader.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -25,30 +25,30 @@ use crate::{
     services::postgres::Sql,
 };
 
-/// How long a client waits for an answer before it gives its connection up. A client that gives up
-/// does not cancel its statement: a commit that waits for a standby would then be acknowledged
-/// although no standby has it.
+/// How long a client waits for an answer before it closes its connection. A client that gives up does not
+/// cancel its statement: otherwise a commit that waits for a standby would be acknowledged although no standby
+/// has it.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long a client waits after a failure.
 const BACKOFF: Duration = Duration::from_millis(25);
-/// From one look at a member to the next.
+/// The time between two looks at a member.
 const PROBE: Duration = Duration::from_millis(100);
 /// How long a member may take to commit a prober's write.
 const PROBE_ANSWER: Duration = Duration::from_secs(3);
 
-/// The timeline that a primary writes on, as the first eight hexadecimal digits of its WAL file's name.
+/// The timeline of a primary, as the first eight hexadecimal digits of its WAL file's name.
 const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
 
-/// Who works.
+/// The clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crew {
-    /// Writers that keep their connections.
+    /// Writers with persistent connections.
     pub writers: u32,
-    /// Writers that connect anew for every commit.
+    /// Writers that open a new connection for every commit.
     pub new_writers: u32,
     pub readers: u32,
     pub new_readers: u32,
-    /// What each waits for after an acknowledgement.
+    /// How long each waits after an acknowledgement.
     pub pause: Duration,
 }
 
@@ -64,7 +64,7 @@ impl Default for Crew {
     }
 }
 
-/// Clients at work. Dropping it ends them at once.
+/// Clients at work. Dropping it stops them at once.
 pub struct Load {
     clients: Arc<Clients>,
     ledger: Arc<Ledger>,
@@ -75,7 +75,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Makes the tables and sets everybody to work; `folder` gets the ledger.
+    /// Creates the tables and starts the clients; `folder` gets the ledger.
     pub async fn start(
         clients: Arc<Clients>,
         folder: &Path,
@@ -142,10 +142,9 @@ impl Load {
         self.recorder.view()
     }
 
-    /// Lets everybody finish what is under way, and returns what was seen.
+    /// Lets all clients finish what they are doing, and returns what they saw.
     ///
-    /// # Errors
-    /// The ledger could not be written, so that nothing can be said of lost commits.
+    /// # Errors The ledger could not be written, so nothing is known about lost commits.
     pub async fn stop(mut self) -> Result<(Recording, Balance)> {
         self.stop.cancel();
         let mut failure = None;
@@ -172,10 +171,10 @@ impl Load {
     }
 }
 
-/// One client: a connection now and then, and what it asks over it.
+/// One client: a connection from time to time, and the requests over it.
 struct Client {
     number: u32,
-    /// How often it has asked.
+    /// The number of its attempts.
     tried: u64,
     target: Target,
     keeps: bool,
@@ -188,7 +187,7 @@ struct Client {
 }
 
 impl Client {
-    /// Asks once, over the connection that is open or a new one.
+    /// Makes one attempt, over the open connection or a new one.
     async fn ask(
         &mut self,
         statement: &str,
@@ -208,7 +207,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// Takes down what came of it, and rests.
+    /// Records the result, and pauses.
     async fn note(&self, kind: Kind, from: f64, result: Result<Option<u32>, ClientError>) {
         let pause = if result.is_ok() { self.pause } else { BACKOFF };
         self.recorder.attempt(Attempt {
@@ -232,7 +231,8 @@ impl Client {
 
 async fn write(mut client: Client, ledger: Arc<Ledger>) -> Result<()> {
     while !client.stop.is_cancelled() {
-        // Never the same number twice: whether a commit whose answer was lost is there, nobody knows.
+        // A number is never used twice: if the answer to a commit was lost, nobody knows whether the row
+        // exists.
         client.tried += 1;
         let row @ (writer, number) = (client.number, client.tried);
         let ledger_table = &client.tables.ledger;
@@ -251,7 +251,7 @@ async fn write(mut client: Client, ledger: Arc<Ledger>) -> Result<()> {
 }
 
 async fn read(mut client: Client) -> Result<()> {
-    // The first writer's latest, which the primary key finds at once however many rows there are.
+    // The first writer's latest row, which the primary key finds at once even among many rows.
     let statement = format!(
         "select max(number) from {} where writer = 1",
         client.tables.ledger
@@ -282,7 +282,7 @@ async fn probe(mut client: Client, member: HostName) -> Result<()> {
     Ok(())
 }
 
-/// Tries to write on a member, unless it says that it cannot.
+/// Tries to write on a member, unless the member says that it is a replica.
 async fn look(client: &mut Client, insert: &str) -> (Seen, Option<u32>) {
     let unlike = |error: &ClientError| match error {
         error if error.is_answer() => Seen::Refusing,

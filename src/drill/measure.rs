@@ -11,16 +11,16 @@ use super::{
 };
 use crate::{event::Moment, quantity};
 
-/// Milliseconds of one sample.
+/// The length of a sample, in milliseconds.
 const STEP: u32 = 100;
-/// Conflicts that are listed.
+/// How many conflicts are listed.
 const CONFLICTS: usize = 50;
-/// Missing commits that are named.
+/// How many missing commits are named.
 const NAMED: usize = 20;
 
-/// The numbers of a load during which, at `fault`, something was done to the cluster.
+/// The numbers of a load during which something was done to the cluster at `fault`.
 ///
-/// Whether and when the cluster became whole is not for clients to see: that is left empty.
+/// Clients do not see when the cluster became whole; these fields are left empty.
 pub fn measure(recording: &Recording, fault: f64, balance: &Balance) -> Measured {
     let writes = Side::of(recording, Kind::Write);
     let reads = Side::of(recording, Kind::Read);
@@ -95,7 +95,7 @@ pub fn longest_wait(recording: &Recording, within: Span) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// One kind of attempts.
+/// One kind of attempt.
 struct Side {
     /// When each was acknowledged, in order.
     acknowledged: Vec<f64>,
@@ -156,7 +156,7 @@ impl Side {
     }
 }
 
-/// From each acknowledgement to the next.
+/// The times between one acknowledgement and the next.
 fn spans(times: &[f64]) -> impl Iterator<Item = Span> + '_ {
     times.windows(2).map(|pair| Span {
         from: pair[0],
@@ -164,11 +164,11 @@ fn spans(times: &[f64]) -> impl Iterator<Item = Span> + '_ {
     })
 }
 
-/// The longest time without an acknowledgement that reaches beyond `fault`; one that never came back
-/// lasts until the end.
+/// The longest time without an acknowledgement that ends after `fault`. If none came again, it lasts until the
+/// end.
 fn longest(times: &[f64], fault: f64, end: f64) -> f64 {
     let last = times.last().copied().unwrap_or(0.0);
-    // A client that waited for its answer when all clients stopped was not refused.
+    // A client that was waiting for its answer when all clients stopped was not refused.
     let open = if end - last > GAP { end - last } else { 0.0 };
     spans(times)
         .filter(|span| span.to > fault)
@@ -176,7 +176,7 @@ fn longest(times: &[f64], fault: f64, end: f64) -> f64 {
         .fold(open, f64::max)
 }
 
-/// A write that was accepted, wherever it was sent.
+/// An accepted write, wherever it was sent.
 struct Acceptance<'a> {
     from: f64,
     to: f64,
@@ -213,13 +213,13 @@ fn new_leader(recording: &Recording, fault: f64, before: u32) -> Option<f64> {
         .map(|acceptance| acceptance.to - fault)
 }
 
-/// Writes that prove a second leader: begun on an older timeline after a newer one had accepted a
-/// write, or accepted by two members on one timeline.
+/// Writes that prove a second leader: begun on an older timeline after a newer one had accepted a write, or
+/// accepted by two members on one timeline.
 ///
-/// A leader that steps down in order leaves none, however often leaders change: each promotion is a
-/// timeline of its own.
+/// A leader that steps down properly leaves none, however often leaders change: each promotion begins a new
+/// timeline.
 fn conflicts(recording: &Recording) -> Vec<Conflict> {
-    // Of each timeline, the first acceptance and whom a prober found there first.
+    // For each timeline, the first accepted write, and the member at which a prober first found it.
     let mut firsts: BTreeMap<u32, (f64, Option<&str>)> = BTreeMap::new();
     let mut conflicts = Vec::new();
     for acceptance in acceptances(recording) {
@@ -254,7 +254,7 @@ fn conflicts(recording: &Recording) -> Vec<Conflict> {
     conflicts
 }
 
-/// What clients noticed of what was done at `fault`, in order.
+/// What clients noticed after `fault`, in order.
 pub fn marks(recording: &Recording, fault: f64) -> Vec<Mark> {
     let mut marks = Vec::new();
     let mark = |t, moment, host| Mark { t, moment, host };
@@ -299,7 +299,7 @@ pub fn marks(recording: &Recording, fault: f64) -> Vec<Mark> {
     marks
 }
 
-/// What clients got, per tenth of a second.
+/// What clients got, in each tenth of a second.
 pub fn samples(recording: &Recording) -> Samples {
     let step = f64::from(STEP) / 1000.0;
     let whole = |steps: f64| usize::try_from(quantity::whole(steps)).unwrap_or(usize::MAX);
@@ -327,7 +327,7 @@ pub fn samples(recording: &Recording) -> Samples {
     samples
 }
 
-/// What each member was seen to be, over time.
+/// The state of each member over time, as probers saw it.
 pub fn bands(recording: &Recording) -> Vec<Band> {
     let mut members: BTreeMap<&str, Vec<Band>> = BTreeMap::new();
     for probe in &recording.probes {
@@ -335,7 +335,7 @@ pub fn bands(recording: &Recording) -> Vec<Band> {
         match bands.last_mut() {
             Some(last) if last.role == probe.seen => last.to = probe.to,
             last => {
-                // Nobody knows when it changed; it was this by the time of this question.
+                // It is unknown when the state changed. At the time of this look it was this one.
                 let from = match last {
                     Some(last) => {
                         last.to = probe.from;

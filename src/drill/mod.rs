@@ -1,8 +1,8 @@
 //! Breaks a cluster on purpose, and measures what its clients see.
 //!
-//! [`Load`] is the measuring part and stands on its own: clients at work, a ledger of what they were
-//! told, and a [`Recording`] that [`measure`] turns into numbers. It can run beside anything that is
-//! done to a cluster.
+//! [`Load`] is the measuring part and can be used alone: clients at work, a ledger of their acknowledged
+//! commits, and a [`Recording`] that [`measure`] turns into numbers. It can run beside anything that is done to
+//! a cluster.
 
 mod client_error;
 mod clients;
@@ -36,7 +36,7 @@ pub use watched::watched;
 use crate::provider::Provider;
 pub use crate::scenario::Scenario;
 
-/// Whether `provider` can make the fault; all but two are made over SSH.
+/// Whether `provider` supports the fault. All faults but two are made over SSH.
 pub fn can_be_played(scenario: Scenario, provider: &dyn Provider) -> bool {
     match scenario {
         Scenario::CrashHost => provider.can_crash(),

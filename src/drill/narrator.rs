@@ -13,14 +13,14 @@ use crate::{
 
 /// How often the narrator looks.
 const LOOK: Duration = Duration::from_millis(50);
-/// So many writes, and the load is under way.
+/// After this many writes, the load is running.
 const GOING: u64 = 20;
-/// Looks from one report of the load to the next: a second.
+/// The number of looks between two reports of the load: one second.
 const REPORT: u32 = 20;
 
-/// Tells of a load at work until it is dropped.
+/// Reports on a running load until it is dropped.
 pub async fn narrate(load: &Load, events: &Events) -> Infallible {
-    // A client that still connects for the first time is not refused.
+    // A client that is still connecting for the first time has not been refused.
     while load.view().writes < GOING {
         sleep(LOOK).await;
     }

@@ -29,9 +29,9 @@ impl std::fmt::Display for OtherClient {
     }
 }
 
-/// Asks every member who is connected to it.
+/// Asks every member for its connections.
 pub async fn other_clients(clients: &Clients) -> Result<Vec<OtherClient>> {
-    // Patroni names its own connections; walsenders are no client backends.
+    // Patroni's connections have its name, and walsenders are no client backends.
     let statement = format!(
         "select usename, application_name, count(*) from pg_stat_activity \
          where backend_type = 'client backend' and pid <> pg_backend_pid() \

@@ -1,8 +1,8 @@
-//! What a drill measured, as `runs/<time>/drill.json` keeps it and `--json` prints it.
+//! What a drill measured: the content of `runs/<time>/drill.json` and the output of `--json`.
 //!
-//! All times named `t`, `from` and `to` are seconds since the drill's load began; everything else in
-//! seconds is a duration. `docs/drills.md` documents the file for its readers: a change here is a
-//! change there, and another [`FORMAT`] unless all that readers knew is still there.
+//! All times named `t`, `from` and `to` are seconds since the drill's load began; all other seconds are
+//! durations. `docs/drills.md` documents the file: a change here needs a change there, and another [`FORMAT`]
+//! unless everything that readers knew is still there.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::Scenario;
 use crate::event::Moment;
 
-/// The version of the document's shape.
+/// The version of the document's structure.
 pub const FORMAT: u32 = 1;
 
 /// The name of the document in a run's folder.
 pub const FILE: &str = "drill.json";
 
-/// One `pgherd drill`: every scenario that was run, as often as it was run.
+/// One `pgherd drill`: all scenarios that ran, with all their runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub format: u32,
@@ -27,18 +27,18 @@ pub struct Record {
     pub begun: jiff::Timestamp,
     pub settings: Settings,
     pub limits: Limits,
-    /// In the order in which they were run.
+    /// In the order in which they ran.
     pub drills: Vec<Drill>,
-    /// Per scenario, over its runs.
+    /// For each scenario, over its runs.
     pub summaries: Vec<Summary>,
-    /// Whether every drill held.
+    /// Whether the cluster passed every drill.
     pub passed: bool,
 }
 
-/// The settings of the inventory that decide how long a failover takes.
+/// The inventory's settings that decide how long a failover takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Seconds, as the next two.
+    /// Seconds, like the next two.
     pub ttl: u32,
     pub loop_wait: u32,
     pub retry_timeout: u32,
@@ -49,16 +49,16 @@ pub struct Settings {
     pub etcd: usize,
 }
 
-/// What a drill must not exceed.
+/// The limits of a drill.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Seconds of refused writes; no limit where there is none.
+    /// Seconds of refused writes; `None` for no limit.
     pub max_outage: Option<f64>,
-    /// Acknowledged commits that may be missing.
+    /// How many acknowledged commits may be missing.
     pub max_lost: u64,
 }
 
-/// One scenario, once.
+/// One run of one scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Drill {
     pub scenario: Scenario,
@@ -66,88 +66,87 @@ pub struct Drill {
     pub run: usize,
     /// The hosts that were broken.
     pub hosts: Vec<String>,
-    /// When `t` was 0.
+    /// The time at which `t` was 0.
     pub begun: jiff::Timestamp,
-    /// How clients got to HAProxy.
+    /// How clients reached HAProxy.
     pub route: Route,
-    /// Seconds that writes may be refused by what the timing settings say.
+    /// How many seconds the timing settings allow writes to be refused.
     pub bound: f64,
-    /// How replication was held up before the fault, where it was.
+    /// How replication was delayed before the fault, if it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hold: Option<Hold>,
     pub measured: Measured,
-    /// Why it does not hold; empty when it does.
+    /// Why the cluster did not pass; empty if it passed.
     pub failures: Vec<String>,
     pub samples: Samples,
     pub marks: Vec<Mark>,
-    /// What each member was seen to be, asked directly: sorted by member, then time, without gaps
-    /// from the member's first answer to the end.
+    /// The state of each member, asked directly: sorted by member, then time, without gaps from the member's
+    /// first answer to the end.
     pub bands: Vec<Band>,
 }
 
-/// The way from here to a port of a host.
+/// The way from this machine to a port of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Route {
     /// A connection to the address that clients use.
     Direct,
-    /// Through the host's SSH connection, where no port can be reached from here.
+    /// Through the host's SSH connection, because the port cannot be reached from this machine.
     Ssh,
 }
 
 /// The numbers of one drill.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Measured {
-    /// The longest time, from the fault on, in which no write at all was acknowledged: from the last
-    /// one before to the first one after.
+    /// The longest time after the fault in which no write at all was acknowledged: from the last one before to
+    /// the first one after.
     pub write_outage: f64,
     pub read_outage: f64,
-    /// The same for whichever single client had it worst: one may hang on a dead connection while
-    /// others work.
+    /// The same for the single client with the longest time: one may hang on a dead connection while others
+    /// work.
     pub worst_writer: f64,
     pub worst_reader: f64,
-    /// The longest time without an acknowledged write before the fault: what is noise here.
+    /// The longest time without an acknowledged write before the fault, which is the noise of the measurement.
     pub write_baseline: f64,
     pub read_baseline: f64,
     /// Every time without an acknowledged write that was longer than [`GAP`].
     pub write_gaps: Vec<Span>,
     pub read_gaps: Vec<Span>,
-    /// How often what went wrong, by kind (`refused`, `timeout`, `read_only`, …).
+    /// How often each kind of error occurred (`refused`, `timeout`, `read_only`, …).
     pub write_errors: BTreeMap<String, u64>,
     pub read_errors: BTreeMap<String, u64>,
-    /// Commits that the writers were told of.
+    /// Commits that were acknowledged to the writers.
     pub acknowledged: u64,
-    /// Acknowledged, and not there afterwards.
+    /// Acknowledged, and missing afterwards.
     pub missing: u64,
-    /// There, and never acknowledged: their answers were lost. Legitimate.
+    /// Present, and never acknowledged: their answers were lost. This is no error.
     pub unexpected: u64,
-    /// The first few of the missing, as `writer/number`.
+    /// The first few missing commits, as `writer/number`.
     pub missing_rows: Vec<String>,
-    /// From the first acknowledgement of a missing commit to the last; none where none is missing.
+    /// From the first acknowledgement of a missing commit to the last; `None` if none is missing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub missing_span: Option<Span>,
-    /// Seconds from the fault until a write was acknowledged on a newer timeline, by whoever was
-    /// promoted; none where the leader stayed.
+    /// Seconds from the fault until a write was acknowledged on a newer timeline, by any promoted member;
+    /// `None` if the leader stayed.
     pub new_leader: Option<f64>,
-    /// Seconds until all members stream and both ports lead where they should: from the moment the
-    /// fault was lifted, or from the fault itself where there is nothing to lift. None where that
-    /// never came.
+    /// Seconds until all members stream and both ports lead to the right members: from the repair of the fault,
+    /// or from the fault itself if there is nothing to repair. `None` if that never happened.
     pub whole: Option<f64>,
     pub leader_before: Option<String>,
     pub leader_after: Option<String>,
     pub timeline_before: Option<u32>,
     pub timeline_after: Option<u32>,
-    /// Writes that one member accepted although another had accepted writes as its successor.
+    /// Writes that one member accepted although another one had already accepted writes as its successor.
     pub two_leaders: Vec<Conflict>,
 }
 
-/// Replication that was held up until the fault.
+/// Replication that was delayed until the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Hold {
     pub from: f64,
-    /// The fault: nobody lets replication go on before it.
+    /// The time of the fault. The delay does not end before it.
     pub to: f64,
-    /// Bytes of WAL that even the best replica did not have at the end of it.
+    /// Bytes of WAL that even the best replica lacked at the end of it.
     pub behind: u64,
     /// Bytes that a replica may lack and still take over: `maximum_lag_on_failover`.
     pub limit: u64,
@@ -155,7 +154,7 @@ pub struct Hold {
     pub waited: f64,
 }
 
-/// Shorter times without an acknowledgement are not listed: seconds.
+/// Shorter times without an acknowledgement are not listed; in seconds.
 pub const GAP: f64 = 0.3;
 
 /// From one moment to another.
@@ -170,7 +169,7 @@ pub struct Span {
 pub struct Conflict {
     /// When it was sent.
     pub t: f64,
-    /// Who accepted it; none when it went through HAProxy.
+    /// The member that accepted it; `None` if it went through HAProxy.
     pub member: Option<String>,
     pub timeline: u32,
     /// The timeline on which writes had been accepted before.
@@ -178,7 +177,7 @@ pub struct Conflict {
     pub newer_member: Option<String>,
 }
 
-/// What clients got, per `step_ms`; the lists are equally long, and the first begins at `t` = 0.
+/// What clients got, in steps of `step_ms`. The lists have the same length, and begin at `t` = 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Samples {
     pub step_ms: u32,
@@ -197,7 +196,7 @@ pub struct Mark {
     pub host: Option<String>,
 }
 
-/// What one member was for some time.
+/// The state of a member for some time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Band {
     pub member: String,
@@ -206,19 +205,19 @@ pub struct Band {
     pub to: f64,
 }
 
-/// What a member shows itself to be, to a client that asks it directly.
+/// The state of a member, as a client sees it that asks directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seen {
     /// It committed a write.
     Leader,
-    /// It is no replica, but a write did not come to its end in time.
+    /// It is no replica, but a write was not completed in time.
     Stalled,
     /// It answers and is in recovery.
     Replica,
-    /// PostgreSQL says that it starts, stops or takes nobody.
+    /// PostgreSQL says that it is starting or stopping, or accepts no connections.
     Refusing,
-    /// The host answers that nobody listens, or there is no answer at all.
+    /// The host refuses the connection, or nothing answers at all.
     Down,
 }
 
@@ -248,7 +247,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The spread of `values`; none of none.
+    /// The spread of `values`; `None` for no values.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let worst = *values.last()?;
@@ -263,7 +262,7 @@ impl Spread {
 }
 
 impl Summary {
-    /// A summary per scenario, in the order in which scenarios were first run.
+    /// A summary for each scenario, in the order in which scenarios first ran.
     pub fn of(drills: &[Drill]) -> Vec<Self> {
         let mut scenarios: Vec<Scenario> = Vec::new();
         for drill in drills {

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::{client_error::ClientError, record::Seen};
 use crate::inventory::HostName;
 
-/// One thing that a client tried. Times are seconds since the load began.
+/// One attempt of a client. Times are seconds since the load began.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
     pub client: u32,
-    /// Counts this client's attempts, from 1: of a writer, what it gives to the row.
+    /// The number of this client's attempt, from 1; a writer uses it for its row.
     pub number: u64,
     pub kind: Kind,
     pub from: f64,
@@ -26,29 +26,29 @@ pub enum Kind {
     Read,
 }
 
-/// One look at a member, directly. Times are seconds since the load began.
+/// One direct look at a member. Times are seconds since the load began.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
     pub member: HostName,
     pub from: f64,
     pub to: f64,
     pub seen: Seen,
-    /// Of a leader: the timeline on which it committed.
+    /// For a leader: the timeline on which it committed.
     pub timeline: Option<u32>,
 }
 
-/// All that was seen.
+/// Everything that was seen.
 #[derive(Debug, Clone, Default)]
 pub struct Recording {
-    /// In the order of their ends.
+    /// Sorted by their ends.
     pub attempts: Vec<Attempt>,
-    /// In the order of their ends.
+    /// Sorted by their ends.
     pub probes: Vec<Probe>,
     /// When it ended.
     pub length: f64,
 }
 
-/// What clients get at this moment.
+/// What clients get now.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct View {
     /// Now.
@@ -62,11 +62,11 @@ pub struct View {
     pub last_refused: Option<f64>,
     /// The newest timeline on which a write was committed.
     pub timeline: Option<u32>,
-    /// Who was last seen to commit a write, and on which timeline.
+    /// The member that last committed a write, and its timeline.
     pub leader: Option<(HostName, u32)>,
 }
 
-/// A clock, and what was seen since it was started.
+/// A clock, and everything seen since it was started.
 #[derive(Debug)]
 pub struct Recorder {
     start: Instant,
@@ -94,7 +94,7 @@ impl Recorder {
         self.start.elapsed().as_secs_f64()
     }
 
-    /// The start by the calendar.
+    /// The calendar time of the start.
     pub fn begun(&self) -> jiff::Timestamp {
         self.begun
     }
@@ -130,7 +130,7 @@ impl Recorder {
         view
     }
 
-    /// All of it, up to now.
+    /// Everything up to now.
     pub fn recording(&self) -> Recording {
         let mut recording = self.inner().recording.clone();
         recording.length = self.now();

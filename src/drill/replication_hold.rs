@@ -1,8 +1,8 @@
 //! Delays replication on the leader, so that the drill shows what an asynchronous cluster loses.
 //!
-//! The processes that send WAL to the replicas are stopped, as if the way there had become very slow;
-//! PostgreSQL itself goes on. Without this, how much is under way when a host dies is a matter of
-//! milliseconds and of luck.
+//! The processes that send WAL to the replicas are stopped, as if the network had become very slow. PostgreSQL
+//! itself continues. Without this, it would depend on luck and milliseconds how much is under way when a host
+//! dies.
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
@@ -17,25 +17,25 @@ use crate::{
     services::postgres::Sql,
 };
 
-/// How long a replica may be kept waiting. After `wal_receiver_timeout`, 60 s unless it is set, it would
-/// give its connection up and be served by a process that nobody has stopped.
+/// How long a replica may be delayed. After `wal_receiver_timeout` (60 s by default), it would open a new
+/// connection, with a new process that is not stopped.
 pub const LONGEST: Duration = Duration::from_secs(30);
 
-/// The transient unit on the leader's host that ends the hold, whatever becomes of the drill.
+/// The transient unit on the leader's host that ends the delay, whatever happens to the drill.
 const UNIT: &str = "pgherd-hold";
-/// How much longer than it was asked for the unit lets the hold last: the host is dead by then.
+/// How much longer than requested the unit lets the delay last. The host is dead by then.
 const SLACK: Duration = Duration::from_secs(10);
-/// How long the host may take to be told.
+/// How long the command on the host may take.
 const ORDER: Duration = Duration::from_secs(20);
 
-/// A leader whose replicas hear nothing.
+/// A leader whose replicas get no WAL.
 pub(super) struct ReplicationHold {
     sql: Sql,
     host: HostName,
 }
 
 impl ReplicationHold {
-    /// Stops what sends WAL on `host`, for no longer than `lag` and a little more.
+    /// Stops the processes that send WAL on `host`, for little longer than `lag`.
     pub(super) async fn begin(
         tools: &Tools<'_>,
         clients: &Arc<Clients>,
@@ -71,7 +71,7 @@ impl ReplicationHold {
         })
     }
 
-    /// Bytes of WAL that the replica with the most of it has not.
+    /// Bytes of WAL that even the best replica lacks.
     pub(super) async fn behind(&self) -> Result<u64> {
         let statement = "select min(pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn))::bigint \
                          from pg_stat_replication";
@@ -87,7 +87,7 @@ impl ReplicationHold {
     }
 }
 
-/// Lets replication go on at `host`; nothing to do where it does.
+/// Lets replication on `host` continue, if it is delayed.
 pub(super) async fn release(tools: &Tools<'_>, host: &HostName) -> Result<()> {
     let script = Script::new().line(format!(
         "! systemctl --quiet is-active {UNIT} || systemctl stop {UNIT}"
@@ -95,7 +95,7 @@ pub(super) async fn release(tools: &Tools<'_>, host: &HostName) -> Result<()> {
     tell(tools, host, &script).await
 }
 
-/// The unit is there before anything is stopped, so that nothing stays stopped.
+/// The unit exists before anything is stopped, so that nothing stays stopped.
 fn script(pids: &[u32], limit: Duration) -> Script {
     let pids = pids.iter().fold(String::new(), |mut list, pid| {
         let _ = write!(list, " {pid}");

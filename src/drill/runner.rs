@@ -32,39 +32,39 @@ use crate::{
 
 /// How long clients work before anything is broken.
 const BASELINE: Duration = Duration::from_secs(3);
-/// How long they may take to get going.
+/// How long they may take to connect.
 const GETTING_GOING: Duration = Duration::from_secs(30);
-/// How long a fault lasts once clients have got over it.
+/// How long a fault lasts after clients have recovered from it.
 const LINGER: Duration = Duration::from_secs(3);
-/// How long the cluster may take to become whole once the fault is lifted, and `ttl` beside it: for that
-/// long after an outage of etcd no member follows another leader.
+/// How long the cluster may take, in addition to `ttl`, to become whole after the repair. For `ttl` after an
+/// outage of etcd, no member follows another leader.
 const RECOVERY: Duration = Duration::from_secs(180);
-/// How long clients go on in a cluster that is whole.
+/// How long clients continue when the cluster is whole.
 const TAIL: Duration = Duration::from_secs(2);
-/// How often the runner looks what clients get.
+/// How often to look at what clients get.
 const LOOK: Duration = Duration::from_millis(50);
-/// How often it looks whether the cluster is whole.
+/// How often to look whether the cluster is whole.
 const INSPECTION: Duration = Duration::from_millis(250);
 
-/// What drills are played with.
+/// What drills need.
 pub struct Runner<'a> {
     pub tools: Tools<'a>,
     pub workspace: &'a Workspace,
     pub machines: &'a [Machine],
     pub events: Events,
-    /// Takes the ledgers.
+    /// The folder for the ledgers.
     pub folder: PathBuf,
     pub limits: Limits,
     pub crew: Crew,
-    /// How long replication is held up before a host dies.
+    /// How long replication is delayed before a host dies.
     pub lag: Option<Duration>,
     pub cancel: CancellationToken,
 }
 
-/// When what happened, in seconds of the load.
+/// The times of events, in seconds of the load.
 #[derive(Debug, Default)]
 struct Times {
-    /// When replication was held up, and how far behind the best replica was in the end.
+    /// When replication was delayed, and how far behind the best replica was at the end.
     held_up: Option<f64>,
     behind: u64,
     fault: Option<f64>,
@@ -73,8 +73,8 @@ struct Times {
 }
 
 impl Runner<'_> {
-    /// Plays `scenario` once. Whatever happens, what was broken is put right before this returns, or
-    /// the error says that it could not be.
+    /// Runs `scenario` once. Whatever happens, everything broken is repaired before this returns, or the error
+    /// says that it could not be repaired.
     pub async fn play(&self, scenario: Scenario, run: usize, runs: usize) -> Result<Drill> {
         let fault = Fault {
             lag: self.lag,
@@ -83,7 +83,7 @@ impl Runner<'_> {
         self.play_fault(fault, run, runs).await
     }
 
-    /// The same with a fault that is aimed already.
+    /// The same with a fault whose hosts are already chosen.
     pub async fn play_fault(&self, fault: Fault, run: usize, runs: usize) -> Result<Drill> {
         let scenario = fault.scenario;
         self.events.emit(Event::DrillStarted {
@@ -107,7 +107,7 @@ impl Runner<'_> {
         if let Err(error) = acted {
             let tables = load.tables().clone();
             drop(load);
-            // Best done, but the error is what matters.
+            // The cleanup may fail; the first error is what matters.
             let _ = tables.drop(&clients).await;
             return Err(error);
         }
@@ -143,12 +143,12 @@ impl Runner<'_> {
         })
     }
 
-    /// Puts right what a drill that died has left.
+    /// Repairs what a killed drill left broken.
     pub async fn repair_left(&self, broken: &Broken, note: BrokenNote) -> Result<()> {
         let fault = Fault {
             scenario: broken.scenario,
             candidate: None,
-            // How long it was to be matters no more.
+            // The planned duration does not matter any more.
             lag: broken.held_up.then_some(Duration::ZERO),
             hosts: broken
                 .hosts
@@ -163,14 +163,14 @@ impl Runner<'_> {
             return Err(self.not_whole());
         }
         self.tell(Moment::Whole);
-        // What cannot be cleared now is cleared by the next.
+        // What cannot be cleared now is cleared next time.
         drop(Tables::clear(&self.clients().await?, Standing::Leased).await);
         note.clear()
     }
 
     async fn repair(&self, fault: &Fault, machines: &[Machine]) -> Result<()> {
         fault.repair(&self.tools, machines).await?;
-        // A cloud may have given a host that was started another public address.
+        // A cloud may have given a restarted host another public address.
         let machines = self.tools.provider.discover().await?;
         self.workspace.write_ssh_config(&machines)?;
         if let (Some(_), Some(host)) = (fault.lag, fault.hosts.first()) {
@@ -205,7 +205,7 @@ impl Runner<'_> {
             held_up: fault.lag.is_some(),
         };
         let note = self.workspace.note_broken(&broken)?;
-        // From here on everything is put right, whatever comes.
+        // From here on, everything is repaired in any case.
         let suffered = AssertUnwindSafe(self.suffer(fault, load, times))
             .catch_unwind()
             .await
@@ -239,7 +239,7 @@ impl Runner<'_> {
         self.pause(TAIL).await
     }
 
-    /// Breaks it, and waits until clients have got over it, or long enough.
+    /// Breaks it, and waits until clients have recovered, or long enough.
     async fn suffer(&self, fault: &Fault, load: &Load, times: &mut Times) -> Result<()> {
         let before = load.view();
         if let (Some(lag), Some(host)) = (fault.lag, fault.hosts.first()) {
@@ -274,15 +274,15 @@ impl Runner<'_> {
         // The leader may stay. This is long enough for a leader that steps down.
         let long_enough = match scenario {
             Scenario::EtcdDown => patroni.ttl + patroni.loop_wait,
-            // Clients that time out have done so twice.
+            // By then, clients that time out have done so twice.
             Scenario::HaproxyDown => 12,
             _ => patroni.loop_wait + 5,
         };
         self.pause(Duration::from_secs(long_enough.into())).await
     }
 
-    /// Lets the replicas of `host` fall behind for as long as was asked for, but never so far that none
-    /// of them would be let take over.
+    /// Lets the replicas of `host` fall behind for the requested time, but never so far that none of them could
+    /// take over.
     async fn hold_up(
         &self,
         host: &HostName,
@@ -316,7 +316,7 @@ impl Runner<'_> {
         })
     }
 
-    /// Waits until the first writes are there.
+    /// Waits for the first writes.
     async fn get_going(&self, load: &Load) -> Result<()> {
         let begin = Instant::now();
         while load.view().writes < 20 || load.view().reads < 20 {
@@ -337,8 +337,8 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Waits until the cluster stands and, with `newer`, on a timeline after that; returns when that
-    /// was, by the clock of the load. Not interrupted: it is what an interruption waits for.
+    /// Waits until the cluster is whole and, with `newer`, on a later timeline; returns when that was, by the
+    /// clock of the load. An interruption does not end this wait, but waits for it.
     async fn until_whole(&self, load: Option<&Load>, newer: Option<u32>) -> Option<f64> {
         let prover = self.prover();
         let begin = Instant::now();
@@ -355,8 +355,8 @@ impl Runner<'_> {
         whole.await.ok()
     }
 
-    /// Waits until every member would follow another leader: an outage of etcd shortly before is not to
-    /// be measured, nor to make a planned change of leader longer.
+    /// Waits until every member would follow another leader. Otherwise an earlier outage of etcd would be
+    /// measured too, or would make a planned change of leader longer.
     async fn until_followed(&self) -> Result<()> {
         let prover = self.prover();
         let begin = Instant::now();

@@ -14,7 +14,7 @@ use crate::{
     workspace,
 };
 
-/// Why a drill does not hold; empty when it does.
+/// Why the cluster does not pass; empty if it does.
 pub fn judge(scenario: Scenario, measured: &Measured, limits: &Limits) -> Vec<String> {
     let mut failures = Vec::new();
     if measured.missing > limits.max_lost {
@@ -43,7 +43,7 @@ pub fn judge(scenario: Scenario, measured: &Measured, limits: &Limits) -> Vec<St
     if measured.acknowledged == 0 {
         failures.push("no write was acknowledged at all".into());
     }
-    // A watcher does not know when it should be.
+    // A drill that only watches does not know when the cluster should be whole.
     if measured.whole.is_none() && scenario != Scenario::Watch {
         failures.push("the cluster did not become whole again in time".into());
     }
@@ -67,7 +67,7 @@ impl Settings {
 }
 
 impl Record {
-    /// The record of drills that have been judged.
+    /// The record of drills with their verdicts.
     pub fn of(
         cluster: &Cluster,
         begun: jiff::Timestamp,
@@ -100,7 +100,7 @@ impl Record {
         workspace::private_file(&path, (text + "\n").as_bytes())
     }
 
-    /// The error that says what did not hold; `None` when all did.
+    /// The error that names the failed drills; `None` if the cluster passed all.
     pub fn verdict(&self) -> Option<Error> {
         if self.passed {
             return None;

@@ -1,4 +1,4 @@
-//! What clients saw while somebody else did something.
+//! What clients saw while others changed or broke something.
 
 use super::{
     Load, Scenario, bands, judge, marks, measure,
@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{error::Result, event::Moment};
 
-/// Ends the load, and makes a record of it in which nothing was broken.
+/// Ends the load, and makes a record without a fault.
 ///
-/// What clients got counts from the second `from` of the load on: until then they get going.
+/// The measurement begins `from` seconds after the load: before that, clients connect.
 pub async fn watched(load: Load, from: f64, limits: &Limits) -> Result<Drill> {
     let begun = load.recorder().begun();
     let route = load.clients().route();

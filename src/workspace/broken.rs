@@ -1,7 +1,7 @@
-//! The note of a drill's fault, so that it is repaired whatever happens to the drill.
+//! The note of a drill's fault, so that the fault is repaired whatever happens to the drill.
 //!
-//! The note is on disk before anything is broken, and goes when everything is right again. While its
-//! drill lives, the drill holds a lock on it: a note without one was left by a drill that died.
+//! The note is on disk before anything is broken, and is removed when everything is right again. A running
+//! drill holds a lock on it: a note without a lock is from a killed drill.
 
 use std::{
     fs::{File, TryLockError},
@@ -26,12 +26,12 @@ pub struct Broken {
     pub scenario: Scenario,
     pub since: jiff::Timestamp,
     pub hosts: Vec<BrokenHost>,
-    /// Whether replication may be held up there.
+    /// Whether replication may be delayed there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held_up: bool,
 }
 
-/// A host as it was before: one that is cut off no longer shows its address.
+/// A host as it was before: a host that is cut off does not show its address any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BrokenHost {
@@ -66,7 +66,7 @@ impl BrokenHost {
     }
 }
 
-/// The note of a drill that is alive: its own.
+/// The note of a running drill: its own.
 #[derive(Debug)]
 #[must_use = "without it nobody knows what the drill has broken"]
 pub struct Note {
@@ -81,7 +81,7 @@ impl Note {
     }
 }
 
-/// Takes down what is about to be broken.
+/// Records what is about to be broken.
 pub(super) fn note(path: &Path, broken: &Broken) -> Result<Note> {
     let text = serde_json::to_vec(broken).map_err(|error| {
         Error::new(Code::LocalFileFailed, "cannot note the fault").because(error)
@@ -90,8 +90,7 @@ pub(super) fn note(path: &Path, broken: &Broken) -> Result<Note> {
     take(path)
 }
 
-/// What a drill that died has left broken, and its note; none while a drill is at work, or when
-/// nothing is broken.
+/// What a killed drill left broken, with its note; `None` if a drill is running, or nothing is broken.
 pub(super) fn left(path: &Path) -> Result<Option<(Broken, Note)>> {
     let Some(text) = files::read(path)? else {
         return Ok(None);
@@ -120,7 +119,7 @@ pub(super) fn left(path: &Path) -> Result<Option<(Broken, Note)>> {
 
 fn take(path: &Path) -> Result<Note> {
     let file = File::open(path).map_err(|error| files::failed("cannot open", path, error))?;
-    // Others hold it for moments only, to see whether anybody does.
+    // Others lock it only for moments, to see whether a drill holds it.
     file.lock()
         .map_err(|error| files::failed("cannot lock", path, error))?;
     Ok(Note {

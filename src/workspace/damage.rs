@@ -1,11 +1,11 @@
-//! Reads files of the workspace, and names a damaged one and what to do about it.
+//! Reads files of the workspace. The error for a damaged file names it and says what to do.
 
 use std::{fs, path::Path};
 
 use super::{tests::inventory, *};
 use crate::inventory::HostName;
 
-/// What a file may hold after a disk was full, an editor was too eager, or a copy went wrong.
+/// Contents that a file may have after a full disk, an editor's mistake, or a failed copy.
 const GARBAGE: [&[u8]; 7] = [
     b"",
     b"\0\0\0\0",
@@ -17,7 +17,7 @@ const GARBAGE: [&[u8]; 7] = [
 ];
 
 struct Readable {
-    /// Below the cluster's folder.
+    /// Relative to the cluster's folder.
     file: &'static str,
     read: fn(&Inventory) -> Result<()>,
 }
@@ -84,7 +84,7 @@ fn a_damaged_file_is_named_with_what_to_do() {
             let said = format!("{} {:?}", error, error.causes());
             assert!(said.contains(name), "{file} with {shown:?}: {said}");
             assert!(!error.hints().is_empty(), "{file} with {shown:?}: {said}");
-            // And nothing was done to it: it may be all that is left.
+            // The file is left unchanged: it may be all that is left.
             assert_eq!(fs::read(&path).unwrap(), garbage, "{file}");
         }
     }

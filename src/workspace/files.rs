@@ -1,4 +1,4 @@
-//! Private folders and atomic files: the workspace's only access to the disk.
+//! Private folders and atomic files: all access of the workspace to the disk.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -11,18 +11,18 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Code, Error, Result};
 
-/// The mode of what only its owner may read.
+/// The mode of files that only their owner may read.
 pub(super) const PRIVATE: u32 = 0o600;
-/// The mode of what holds no secret.
+/// The mode of files without secrets.
 pub(super) const PUBLIC: u32 = 0o644;
 const PRIVATE_DIR: u32 = 0o700;
 
-/// How files begin that were never finished; `down` knows them by it.
+/// The prefix of unfinished files; `down` recognises them by it.
 pub(super) const UNFINISHED: &str = ".unfinished-";
 
-/// Makes `path` if it is missing, with mode 0700; its parent must exist.
+/// Creates `path` if it is missing, with mode 0700; its parent must exist.
 ///
-/// Returns the mode of a folder that was there and too open; it is 0700 now.
+/// Returns the old mode of an existing folder that was too open; its mode is 0700 now.
 pub(super) fn private_dir(path: &Path) -> Result<Option<u32>> {
     match DirBuilder::new().mode(PRIVATE_DIR).create(path) {
         Ok(()) => Ok(None),
@@ -33,9 +33,9 @@ pub(super) fn private_dir(path: &Path) -> Result<Option<u32>> {
     }
 }
 
-/// Takes what others have of `path`'s permissions, and returns the mode it had if there was any.
+/// Removes others' permissions from `path`; returns the old mode if there were any.
 ///
-/// What is not there cannot be too open.
+/// A missing file cannot be too open.
 pub(super) fn tighten(path: &Path, mode: u32) -> Result<Option<u32>> {
     let was = match fs::metadata(path) {
         Ok(metadata) => metadata.permissions().mode() & 0o7777,
@@ -50,7 +50,7 @@ pub(super) fn tighten(path: &Path, mode: u32) -> Result<Option<u32>> {
     Ok(Some(was))
 }
 
-/// Puts `contents` in place of `path` at once: readers see the old file or the new one, whole.
+/// Replaces the content of `path` at once: readers see the whole old file or the whole new one.
 pub(super) fn write(path: &Path, mode: u32, contents: &[u8]) -> Result<()> {
     let written = finished(path, mode, contents)
         .and_then(|file| file.persist(path).map_err(|e| e.error))
@@ -58,7 +58,7 @@ pub(super) fn write(path: &Path, mode: u32, contents: &[u8]) -> Result<()> {
     written.map_err(|e| failed("cannot write", path, e))
 }
 
-/// Like [`write()`], but leaves a file that is there already as it is, and says `false`.
+/// Like [`write()`], but leaves an existing file as it is and returns `false`.
 pub(super) fn create(path: &Path, mode: u32, contents: &[u8]) -> Result<bool> {
     let file = finished(path, mode, contents).map_err(|e| failed("cannot write", path, e))?;
     match file.persist_noclobber(path) {
@@ -71,21 +71,21 @@ pub(super) fn create(path: &Path, mode: u32, contents: &[u8]) -> Result<bool> {
     }
 }
 
-/// A complete temporary file beside `path`, with its final mode from its first byte on.
+/// A complete temporary file beside `path`, which has its final mode from the beginning.
 fn finished(path: &Path, mode: u32, contents: &[u8]) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .permissions(Permissions::from_mode(mode & PRIVATE))
         .tempfile_in(folder_of(path))?;
     file.as_file_mut().write_all(contents)?;
-    // The umask has a say in the mode at creation, but none here.
+    // The umask changes the mode at creation, but not here.
     file.as_file()
         .set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     Ok(file)
 }
 
-/// Without this, a power cut may forget the rename of a file whose contents are safe.
+/// Without this, a power cut may undo the rename of a file whose content is safe.
 pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
@@ -94,7 +94,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// The text of a file; `None` if there is none.
+/// The text of a file; `None` if there is no such file.
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
@@ -109,20 +109,20 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// Copies `from` to `to`, whole or not at all.
+/// Copies `from` to `to`, completely or not at all.
 pub(super) fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let contents = fs::read(from).map_err(|e| failed("cannot read", from, e))?;
     write(to, mode, &contents)
 }
 
-/// Puts `from` in the place of `to` at once.
+/// Replaces `to` by `from` at once.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to)
         .and_then(|()| sync_parent(to))
         .map_err(|e| failed("cannot replace", to, e))
 }
 
-/// Removes a file or a symbolic link; one that is not there is removed already.
+/// Removes a file or a symbolic link, if it exists.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("cannot remove", path, e)),
@@ -130,7 +130,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a folder if nothing is in it.
+/// Removes a folder if it is empty.
 pub(super) fn remove_empty(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(e)
@@ -145,7 +145,7 @@ pub(super) fn remove_empty(path: &Path) -> Result<()> {
     }
 }
 
-/// The names in a folder, sorted; none if there is no such folder.
+/// The names in a folder, sorted; empty if there is no such folder.
 pub(super) fn names(path: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -155,14 +155,14 @@ pub(super) fn names(path: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|e| failed("cannot read", path, e))?;
-        // Whatever is not UTF-8 was not made here.
+        // pgherd makes no names that are not UTF-8.
         names.extend(entry.file_name().into_string());
     }
     names.sort();
     Ok(names)
 }
 
-/// The file that a person knows: in a preview, the one behind the link.
+/// The file that the user knows: in a preview, the one behind the link.
 pub(super) fn origin(path: &Path) -> PathBuf {
     fs::read_link(path).unwrap_or_else(|_| path.to_owned())
 }

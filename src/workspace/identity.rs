@@ -15,10 +15,10 @@ use crate::{
     given,
 };
 
-/// A private key and what hosts are told of it.
+/// A private key, and its public key for hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// What `ssh` takes as `IdentityFile`.
+    /// The value of `ssh`'s `IdentityFile`.
     pub private_path: PathBuf,
     /// One line: `ssh-ed25519 AAAA… comment`.
     pub public_key: String,
@@ -28,7 +28,7 @@ pub struct Identity {
 pub(super) fn of_user(path: &Path) -> Result<Identity> {
     let (bytes, _) =
         given::read(path).map_err(|e| files::failed("cannot read ssh.identity_file", path, e))?;
-    // `ssh` accepts a public key here when an agent holds the private one.
+    // `ssh` accepts a public key here if an agent holds the private one.
     let itself = std::str::from_utf8(&bytes).ok().and_then(public_line);
     let public_key = match itself {
         Some(line) => line,
@@ -63,7 +63,7 @@ fn public_half(path: &Path, bytes: &[u8]) -> Result<String> {
     if !is_private_key(bytes) {
         return Err(error.hint("name the private key, as for ssh -i"));
     }
-    // A passphrase: the agent will have the key, and the public half lies beside it.
+    // The key has a passphrase: an agent must hold it, and the public key must be beside it.
     let beside = beside(path);
     match files::read(&beside)? {
         Some(text) => public_line(&text).ok_or_else(|| {
@@ -98,7 +98,7 @@ fn is_private_key(bytes: &[u8]) -> bool {
     bytes.starts_with(b"-----BEGIN ") && bytes.windows(12).any(|w| w == b"PRIVATE KEY-")
 }
 
-/// The cluster's own key at `path`, made if it is missing.
+/// The cluster's own key at `path`, created if it is missing.
 pub(super) fn of_cluster(path: &Path, cluster: &str) -> Result<Identity> {
     if !path.exists() {
         make(path, cluster)?;
@@ -116,7 +116,7 @@ pub(super) fn of_cluster(path: &Path, cluster: &str) -> Result<Identity> {
         .hint("restore it from a backup; the hosts accept no other key")
         .hint("if there are no hosts yet, remove it: the next `up` makes a new one")
     })?;
-    // The private key is the truth; an interrupted run may have left no other half.
+    // The private key decides; an interrupted run may have left no matching public key.
     let line = format!("{public_key}\n");
     if files::read(&beside(path))?.as_deref() != Some(&line) {
         files::write(&beside(path), files::PUBLIC, line.as_bytes())?;
@@ -127,7 +127,7 @@ pub(super) fn of_cluster(path: &Path, cluster: &str) -> Result<Identity> {
     })
 }
 
-/// Makes a key out of sight and shows it whole, unless another process has been faster.
+/// Creates a key under another name and then renames it, unless another process was faster.
 fn make(path: &Path, cluster: &str) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let scratch = tempfile::Builder::new()
@@ -160,7 +160,7 @@ fn make(path: &Path, cluster: &str) -> Result<()> {
     }
 }
 
-/// `path` with `.pub` behind it.
+/// `path` with `.pub` appended.
 pub(super) fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");
@@ -173,7 +173,7 @@ fn keygen<const N: usize>(arguments: [&str; N], path: &Path) -> Result<Output> {
     run(command)
 }
 
-/// Runs a tool of OpenSSH that has nothing to ask.
+/// Runs an OpenSSH tool that asks no questions.
 pub(super) fn run(mut command: Command) -> Result<Output> {
     command
         .stdin(Stdio::null())
@@ -196,7 +196,7 @@ fn line_of(output: &Output) -> Option<String> {
         .and_then(public_line)
 }
 
-/// The first line that is a public key: a type, its base64, perhaps a comment.
+/// The first line that is a public key: a type, its base64, and maybe a comment.
 fn public_line(text: &str) -> Option<String> {
     text.lines()
         .map(str::trim)
@@ -204,13 +204,13 @@ fn public_line(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// `type base64` of a line in OpenSSH's public form, without its comment.
+/// `type base64` from a line in OpenSSH's public format, without its comment.
 pub(super) fn key_of(line: &str) -> Option<String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let mut words = line.split_ascii_whitespace();
     let (kind, blob) = (words.next()?, words.next()?);
     let decoded = STANDARD.decode(blob).ok()?;
-    // The blob begins with its own type, preceded by that type's length (RFC 4253, 6.6).
+    // The blob begins with the length of its type, and the type (RFC 4253, 6.6).
     let (length, rest) = decoded.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     (rest.get(..length)? == kind.as_bytes()).then(|| format!("{kind} {blob}"))
@@ -303,7 +303,7 @@ mod tests {
         ssh_keygen(&["-t", "ed25519", "-N", "hunter2", "-C", "me"], &path);
         let public = fs::read_to_string(beside(&path)).unwrap();
         assert_eq!(of_user(&path).unwrap().public_key, public.trim_end());
-        // An agent may hold it, with only the public half on this machine.
+        // An agent may hold it, with only the public key on this machine.
         assert_eq!(
             of_user(&beside(&path)).unwrap().public_key,
             public.trim_end()

@@ -1,7 +1,7 @@
-//! Where the connections of a cluster wait for the next run.
+//! The folder in which a cluster's connections wait for the next run.
 //!
-//! Not in the workspace, whose path may be too long for a socket's, but beside the folders that runs have
-//! for theirs: in `$XDG_RUNTIME_DIR`, or where temporary files are.
+//! It is not in the workspace, whose path may be too long for a socket. It is beside the folders of runs for
+//! their sockets: in `$XDG_RUNTIME_DIR`, or in the folder for temporary files.
 
 use std::{
     fs::{self, DirBuilder},
@@ -12,9 +12,9 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-/// The folder of the cluster whose workspace is `workspace`, in one that this user alone has in `parent`.
+/// The folder for the cluster with this `workspace`, inside a folder in `parent` that only this user can use.
 ///
-/// In `/tmp` anybody may have been there before with a folder of that name, or a link: then there is none.
+/// In `/tmp`, another user may have made a folder or a link with that name before. Then there is no folder.
 pub(super) fn folder(parent: &Path, workspace: &Path) -> Option<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     let all = parent.join(format!("pgherd-ssh-{user}"));
@@ -27,7 +27,7 @@ pub(super) fn folder(parent: &Path, workspace: &Path) -> Option<PathBuf> {
     (is_private(&all, user) && is_private(&own, user)).then_some(own)
 }
 
-/// Whether there is such a folder, made if there was none, that nobody but the user can look into.
+/// Whether this folder exists, or could be created, and only the user can look into it.
 fn is_private(path: &Path, user: u32) -> bool {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
@@ -85,7 +85,7 @@ mod tests {
         assert!(!is_private(&all, user + 1), "another user's");
     }
 
-    /// A socket's path has its bounds; the longest is the run's own, so that only the kept one's is new.
+    /// A socket's path is limited. A run's own path is the longest, so only the kept one's is checked here.
     #[test]
     fn its_sockets_have_paths_that_are_short_enough() {
         let parent = "x".repeat(super::super::SOCKET_PATH - super::super::SOCKET_NAME - 14);

@@ -1,4 +1,4 @@
-//! The pinned SSH keys of hosts: from a trusted source, never on first use.
+//! The pinned SSH host keys: from a trusted source, never on first use.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ pub(super) fn alias(host: &HostName, cluster: &str) -> String {
     format!("{host}.{cluster}.pgherd").to_lowercase()
 }
 
-/// `known_hosts`, with what is not ours in it (comments, entries of other names) kept as it is.
+/// `known_hosts`. Everything else in the file (comments, entries of other names) is kept.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct KnownHosts {
     lines: Vec<String>,
@@ -35,7 +35,7 @@ impl KnownHosts {
         })
     }
 
-    /// Writes the file; one that says the same already is left alone.
+    /// Writes the file, unless it has the same content already.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         if path.exists() && Self::read(path)? == *self {
             return Ok(());
@@ -68,7 +68,7 @@ impl KnownHosts {
     }
 }
 
-/// Where the user's own knowledge of hosts lies.
+/// The user's own `known_hosts` files.
 pub(super) fn trusted_files() -> Vec<PathBuf> {
     let own = std::env::home_dir()
         .into_iter()
@@ -78,21 +78,21 @@ pub(super) fn trusted_files() -> Vec<PathBuf> {
     own.chain(shared).collect()
 }
 
-/// A host whose key was changed after its provider had come to know it.
+/// A host whose key was changed after its provider had recorded it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rotated {
-    /// What the provider says, and will always say, of this very host: `type base64`.
+    /// The key that the provider reports of this host, now and in future: `type base64`.
     pub(super) vouched: Option<String>,
-    /// What the host really has.
+    /// The keys that the host really has.
     pub(super) keys: Vec<String>,
 }
 
 /// Pins the keys of `machines`.
 ///
-/// A key that its provider vouches for replaces what was pinned: a host made anew has a new one. Of a
-/// host whose key was changed since it was made, the provider only knows the first (`rotated`).
-/// For the others what is pinned stays; else what the user has accepted before is taken over.
+/// A key from a trusted provider replaces the pinned one, because a new host has a new key. If a host's key was
+/// changed after its creation (`rotated`), the provider knows only the first one. For other hosts, a pinned key
+/// stays; without one, the key that the user has accepted before is used.
 pub(super) fn pin(
     known: &mut KnownHosts,
     machines: &[Machine],
@@ -119,7 +119,7 @@ pub(super) fn pin(
             }
         } else if known.keys(&alias).is_empty() {
             let Some(address) = machine.ssh_address.or(machine.address) else {
-                // Not running: nobody will connect to it now.
+                // Not running: there will be no connection to it now.
                 continue;
             };
             let names = names_of(&address.to_string(), port);
@@ -138,7 +138,7 @@ pub(super) fn pin(
     }
 }
 
-/// The names under which `ssh` looks a host up, the most exact first.
+/// The names under which `ssh` looks up a host, the most exact first.
 fn names_of(address: &str, port: u16) -> Vec<String> {
     match port {
         22 => vec![address.to_owned()],
@@ -146,7 +146,7 @@ fn names_of(address: &str, port: u16) -> Vec<String> {
     }
 }
 
-/// What the user's files know of a host, hashed entries too, without what they have revoked.
+/// The user's known keys of a host, including hashed entries, without revoked keys.
 fn accepted_keys(names: &[String], files: &[PathBuf]) -> Result<Vec<String>> {
     let mut accepted = Vec::new();
     let mut revoked = Vec::new();
@@ -168,7 +168,7 @@ fn accepted_keys(names: &[String], files: &[PathBuf]) -> Result<Vec<String>> {
                 match (marker, key) {
                     ("", Some(key)) if !accepted.contains(&key) => accepted.push(key),
                     ("revoked", Some(key)) => revoked.push(key),
-                    // An authority vouches for names, and the alias is not one of them.
+                    // An authority confirms names, and the alias is not one of them.
                     _ => {}
                 }
             }
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use crate::machine::MachineState;
 
-    /// A public key as nobody has; only its form matters here.
+    /// A public key that nobody has; only its format matters here.
     fn key(number: u8) -> String {
         use base64::{Engine, engine::general_purpose::STANDARD};
         let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20".to_vec();

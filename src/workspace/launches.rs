@@ -1,9 +1,8 @@
-//! Launches that were requested and not seen yet: a token and a host key for each host.
+//! Requested launches whose hosts have not been seen yet: a token and a host key for each host.
 //!
-//! Written before the call that launches a host, and removed once the host is seen to exist. A run
-//! that died in between left it behind, so the next one asks with the same token, and the cloud
-//! answers with what it has made already. A host that is made anew later has a token and a key of
-//! its own.
+//! The record is written before the call that launches a host, and removed when the host is known to exist. If
+//! a run dies in between, the next one uses the same token, and the cloud returns what it has created already.
+//! If a host is created again later, it gets another token and another key.
 
 use std::{
     fs,
@@ -26,15 +25,15 @@ never_shown!(Launch);
 /// One host that is being launched.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// 32 characters of hexadecimal; the same again until the launch is finished.
+    /// 32 hexadecimal digits; the same until the launch is finished.
     pub token: String,
-    /// The host's own private key, in OpenSSH's form.
+    /// The host's own private key, in OpenSSH's format.
     pub private_key: Secret,
     /// One line: `ssh-ed25519 AAAA…`, without a comment.
     pub public_key: String,
 }
 
-/// The launches of one cluster that are under way.
+/// The unfinished launches of one cluster.
 #[derive(Debug, Clone)]
 pub struct Launches {
     dir: PathBuf,
@@ -47,7 +46,7 @@ impl Launches {
         })
     }
 
-    /// The launch of `host` that is under way, or a new one, which is on disk when this returns.
+    /// The unfinished launch of `host`, or a new one, which is on disk when this returns.
     pub fn begin(&self, host: &HostName) -> Result<Launch> {
         let path = self.path(host);
         if let Some(launch) = read(&path)? {
@@ -72,13 +71,13 @@ impl Launches {
         read(&path)?.ok_or_else(|| damaged(&path))
     }
 
-    /// Forgets the launch of `host`: it exists, or will never exist.
+    /// Forgets the launch of `host`: the host exists, or will never exist.
     pub fn finish(&self, host: &HostName) -> Result<()> {
         files::remove(&self.path(host))?;
         files::remove_empty(&self.dir)
     }
 
-    /// How long ago each launch began that is under way.
+    /// The age of each unfinished launch.
     pub fn under_way(&self) -> Result<Vec<Duration>> {
         let mut all = Vec::new();
         for name in files::names(&self.dir)? {
@@ -90,7 +89,7 @@ impl Launches {
         Ok(all)
     }
 
-    /// Forgets all of them: the cluster is gone.
+    /// Forgets all launches: the cluster is gone.
     pub fn forget(&self) -> Result<()> {
         for name in files::names(&self.dir)? {
             files::remove(&self.dir.join(name))?;
@@ -141,7 +140,7 @@ fn new_key() -> Result<String> {
     })
 }
 
-/// A private folder that goes when it is dropped.
+/// A private folder that is removed when it is dropped.
 fn scratch() -> Result<tempfile::TempDir> {
     super::short_private_dir("pgherd-launch-")
 }

@@ -1,7 +1,7 @@
 //! Lets only one run at a time work on a cluster.
 //!
-//! The kernel holds the lock (`flock`) for as long as the run's process lives, so that a run that
-//! died never blocks the next one. What is written in the file only tells people who has it.
+//! The kernel holds the lock (`flock`) as long as the run's process lives, so a dead run never blocks the next
+//! one. The text in the file only tells people which run has the lock.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -16,7 +16,7 @@ use crate::{
     holder::{AT_WORK, Holder},
 };
 
-/// The right to change a cluster; given back when dropped.
+/// The right to change a cluster; given back when it is dropped.
 #[derive(Debug)]
 #[must_use = "the lock is held only as long as this value lives"]
 pub struct RunLock {
@@ -25,7 +25,7 @@ pub struct RunLock {
 }
 
 impl RunLock {
-    /// Who has it: this run.
+    /// The holder: this run.
     pub fn holder(&self) -> &Holder {
         &self.holder
     }
@@ -33,20 +33,20 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        // Only so that nobody takes the text for a run; the lock goes with the file either way.
+        // The text is removed only so that nobody takes it for a run's; the lock ends in any case.
         let _ = self.file.set_len(0);
     }
 }
 
-/// Who has the lock at `path`, without touching it; a run that died has left its name there.
+/// The holder of the lock at `path`, without changing the lock. A dead run's name may still be in the file.
 pub(super) fn tenant(path: &Path) -> Option<Holder> {
     let text = fs::read_to_string(path).ok()?;
     Holder::parse(&text).filter(Holder::lives_here)
 }
 
-/// Takes the lock at `path`, or says who has it.
+/// Takes the lock at `path`, or returns an error that names the holder.
 pub(super) fn acquire(path: &Path, cluster: &str, verb: &str) -> Result<RunLock> {
-    // A second time only if the file was removed, by a `down`, between its opening and its locking.
+    // A second attempt only if `down` removed the file between opening and locking it.
     for _ in 0..100 {
         let mut file = open(path).map_err(|e| files::failed("cannot open", path, e))?;
         match file.try_lock() {
@@ -67,7 +67,8 @@ pub(super) fn acquire(path: &Path, cluster: &str, verb: &str) -> Result<RunLock>
     ))
 }
 
-/// The standard library opens files close-on-exec, so no child (an SSH master outlives us) has it.
+/// The standard library opens files close-on-exec, so no child process (an SSH master lives longer than this
+/// process) has the lock.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -103,7 +104,7 @@ fn refused(file: &mut File, cluster: &str) -> Error {
         Some(holder) => error
             .cause(holder.to_string())
             .hint("wait until it has ended, or stop it with Ctrl-C where it runs"),
-        // It has the lock but has not introduced itself yet.
+        // It has the lock but has not written its name yet.
         None => error.hint("it has only just begun; try again"),
     }
 }
@@ -136,8 +137,8 @@ mod tests {
         let _second = acquire_soon(&path).unwrap();
     }
 
-    /// Other tests start programs too, and between its birth and its own program's start each has
-    /// everything of ours for a moment.
+    /// Other tests start programs too. Until a new process runs its own program, it has all files of this one
+    /// for a moment.
     fn acquire_soon(path: &Path) -> Result<RunLock> {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         loop {
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_run_that_died_never_blocks_the_next() {
-        // The run that dies is this very test once more, in a process of its own.
+        // The run that dies is this same test again, in a process of its own.
         const HOLD: &str = "PGHERD_TEST_LOCK";
         if let Some(path) = std::env::var_os(HOLD) {
             let _lock = acquire(&PathBuf::from(path), "pg", "drill").unwrap();

@@ -1,4 +1,4 @@
-//! The list of the cluster's hosts, so that a host that leaves the inventory is still known.
+//! The list of the cluster's hosts. With it, a host that leaves the inventory is still known.
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -23,16 +23,16 @@ struct Entry {
     roles: Vec<String>,
     #[serde(default)]
     address: Option<Ipv4Addr>,
-    /// Whether a run ended well with it.
+    /// Whether a run with the host ended well.
     #[serde(default)]
     joined: bool,
 }
 
 impl Workspace {
-    /// The hosts that earlier runs have had in this cluster.
+    /// The cluster's hosts in earlier runs.
     ///
-    /// A cluster that an earlier version made has no list: of its hosts the names and addresses are
-    /// known from `ssh_config`, and nothing else.
+    /// A cluster of an earlier version has no list: only the names and addresses of its hosts are known, from
+    /// `ssh_config`.
     pub fn members(&self) -> Result<Vec<KnownHost>> {
         if let Some(text) = files::read(&self.dir.join(MEMBERS))? {
             return read(&text, &self.dir.join(MEMBERS));
@@ -56,7 +56,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Replaces the list, where it says something else.
+    /// Replaces the list, if it differs.
     pub fn note_members(&self, hosts: &[KnownHost]) -> Result<()> {
         let path = self.dir.join(MEMBERS);
         let list = List {

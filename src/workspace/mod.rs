@@ -17,7 +17,7 @@
 //! | `launches/` | hosts that have been asked for and not been seen yet |
 //! | `runs/` | what each run had to tell |
 //!
-//! The folder is closed to others, and every file in it is replaced whole or not at all.
+//! The folder is closed to other users, and every file in it is replaced as a whole or not at all.
 
 use std::{
     fmt, fs,
@@ -80,17 +80,17 @@ const MEMBERS: &str = "members.json";
 const LAUNCHES: &str = "launches";
 const GITIGNORE: &str = ".gitignore";
 
-/// The longest path of a UNIX socket that every system takes, its final NUL included.
+/// The longest path of a UNIX socket that every system accepts, including the final NUL.
 const SOCKET_PATH: usize = 104;
-/// What `openssh` and `ssh` put behind the folder: `/.ssh-connection…/master.…`, with room to spare.
+/// What `openssh` and `ssh` append to the folder: `/.ssh-connection…/master.…`, with a reserve.
 const SOCKET_NAME: usize = 52;
 
-/// Something that was put right on the way, and that the user should know.
+/// Something that was corrected and that the user should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    /// Others could read it; now they cannot.
+    /// Other users could read it; now they cannot.
     Tightened { path: PathBuf, was: u32 },
-    /// `secrets.yaml` had no value for this key; now it has.
+    /// `secrets.yaml` had no value for this key; now it has one.
     SecretAdded { key: String },
 }
 
@@ -115,18 +115,18 @@ pub struct Workspace {
     dir: PathBuf,
     inventory: Inventory,
     notes: Mutex<Vec<Note>>,
-    /// What a preview works in; gone when dropped.
+    /// The folder of a preview; removed when it is dropped.
     scratch: Option<TempDir>,
 }
 
 impl Workspace {
-    /// Opens the workspace, and makes it if there is none.
+    /// Opens the workspace, and creates it if it is missing.
     pub fn open(inventory: &Inventory) -> Result<Self> {
         let workspace = Self::at(Self::path_of(inventory)?, inventory, None);
         trust::check(&workspace.dir)?;
         if let Some(all) = workspace.dir.parent() {
             workspace.make_private(all)?;
-            // Secrets must not reach a repository because somebody said `git add .`.
+            // Secrets must not get into a repository by `git add .`.
             files::create(&all.join(GITIGNORE), files::PUBLIC, b"*\n")?;
         }
         workspace.make_private(&workspace.dir)?;
@@ -134,10 +134,10 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// Opens the workspace if there is one, and makes nothing.
+    /// Opens an existing workspace, and creates nothing.
     ///
-    /// What a `down` leaves, the records of earlier runs, does not count: without secrets there is
-    /// no cluster, and a verb that only looks must not make new ones.
+    /// After `down`, only the records of runs are left, which do not count: without secrets there is no
+    /// cluster, and a verb that only looks must not make new ones.
     pub fn existing(inventory: &Inventory) -> Result<Option<Self>> {
         let workspace = Self::at(Self::path_of(inventory)?, inventory, None);
         trust::check(&workspace.dir)?;
@@ -149,11 +149,10 @@ impl Workspace {
         Ok(Some(workspace))
     }
 
-    /// Opens a look-alike for verbs that must not leave a trace, such as `plan`.
+    /// Opens a copy for verbs that must leave no trace, such as `plan`.
     ///
-    /// It reads what the real workspace has. What it makes, or would change, it makes in a private
-    /// folder of its own that goes with it: a cluster that is not there yet gets secrets and
-    /// certificates that nobody will ever use.
+    /// It reads the real workspace's files. New and changed files are in a private folder that is removed with
+    /// it: for a cluster that does not exist yet, it makes secrets and certificates that nothing will ever use.
     pub fn preview(inventory: &Inventory) -> Result<Self> {
         let real = Self::path_of(inventory)?;
         trust::check(&real)?;
@@ -184,7 +183,7 @@ impl Workspace {
         Ok(Self::at(copy, inventory, Some(scratch)))
     }
 
-    /// Whether it is a copy that goes with this run.
+    /// Whether it is a copy for this run only.
     pub fn is_preview(&self) -> bool {
         self.scratch.is_some()
     }
@@ -198,7 +197,7 @@ impl Workspace {
         }
     }
 
-    /// Absolute, so that what is written into files is good from any folder.
+    /// Absolute, so that paths written into files are valid from any folder.
     fn path_of(inventory: &Inventory) -> Result<PathBuf> {
         absolute(&inventory.workspace_dir())
     }
@@ -208,7 +207,7 @@ impl Workspace {
         &self.dir
     }
 
-    /// What was put right since the last call.
+    /// What was corrected since the last call.
     pub fn take_notes(&self) -> Vec<Note> {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *notes)
@@ -232,7 +231,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Looks after files that a copy, an archive or an editor may have left open to others.
+    /// Closes files that a copy, an archive or an editor left open to other users.
     fn close_to_others(&self) -> Result<()> {
         let pki = self.dir.join(PKI);
         let mut precious: Vec<PathBuf> = [
@@ -256,33 +255,32 @@ impl Workspace {
         Ok(())
     }
 
-    /// Takes the workspace for a run of `verb`, or says who has it.
+    /// Locks the workspace for a run of `verb`, or returns an error that names the holder.
     ///
-    /// Only runs from this very folder see it; the cluster itself is taken by the lease that goes with
-    /// it, which is on the hosts.
+    /// Only runs from this folder see this lock. The lease on the hosts, taken later, protects the cluster
+    /// itself.
     pub fn lock_folder(&self, verb: &str) -> Result<RunLock> {
         lock::acquire(&self.dir.join(LOCK), &self.inventory.cluster, verb)
     }
 
-    /// The run that has this folder, where it is one of this machine and lives.
+    /// The run that has this folder, if it is a living run of this machine.
     pub fn at_work(&self) -> Option<Holder> {
         lock::tenant(&self.dir.join(LOCK))
     }
 
-    /// Takes down what is about to be broken on purpose; the note goes with [`BrokenNote::clear`].
+    /// Records what is about to be broken on purpose; [`BrokenNote::clear`] removes the note.
     pub fn note_broken(&self, broken: &Broken) -> Result<BrokenNote> {
         broken::note(&self.dir.join(BROKEN), broken)
     }
 
-    /// What a drill that died has left broken.
+    /// What a killed drill left broken.
     pub fn left_broken(&self) -> Result<Option<(Broken, BrokenNote)>> {
         broken::left(&self.dir.join(BROKEN))
     }
 
-    /// The passwords, made at first use.
+    /// The passwords, which are made at first use.
     ///
-    /// # Errors
-    /// The file is there but is not what it should be; nothing in it is ever replaced.
+    /// # Errors The file exists but is not valid; nothing in it is ever replaced.
     pub fn secrets(&self) -> Result<Secrets> {
         let path = self.dir.join(SECRETS);
         let mut secrets =
@@ -291,7 +289,7 @@ impl Workspace {
         Ok(secrets)
     }
 
-    /// By what the cluster is told from others of its name; nothing where it has not been made here.
+    /// The id that distinguishes the cluster from others of the same name; `None` if it was not made here.
     pub fn cluster_id(&self) -> Result<Option<String>> {
         secrets::cluster_id(&self.dir.join(SECRETS))
     }
@@ -306,29 +304,29 @@ impl Workspace {
         }
     }
 
-    /// The certificate authority, made at first use.
+    /// The certificate authority, which is made at first use.
     pub fn pki(&self) -> Result<Pki> {
         Pki::open(&self.dir.join(PKI), &self.inventory.cluster)
     }
 
-    /// When the certificates that are here end; none is made.
+    /// When the existing certificates expire; makes none.
     pub fn expiries(&self) -> Result<Vec<Expiry>> {
         pki::expiries(&self.dir.join(PKI), self.inventory.hosts.keys())
     }
 
-    /// Where the authority's certificate lies, for clients that take a file (`sslrootcert`).
+    /// The path of the authority's certificate, for clients that need a file (`sslrootcert`).
     pub fn ca_path(&self) -> PathBuf {
         pki::ca_path(&self.dir.join(PKI))
     }
 
-    /// Makes the folder of a new run, and removes all but the newest [`KEPT_RUNS`].
+    /// Creates the folder of a new run, and removes all but the newest [`KEPT_RUNS`].
     pub fn new_run(&self, now: jiff::Timestamp) -> Result<PathBuf> {
         runs::begin(&self.dir.join(RUNS), now)
     }
 
-    /// The folders of the runs that are kept, the latest last; nothing is made.
+    /// The folders of the kept runs, the latest last; creates nothing.
     ///
-    /// They are there when the cluster is gone, too: `down` leaves them.
+    /// They exist even when the cluster is gone: `down` leaves them.
     pub fn kept_runs(inventory: &Inventory) -> Result<Vec<PathBuf>> {
         let dir = Self::path_of(inventory)?;
         trust::check(&dir)?;
@@ -340,9 +338,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| files::failed("cannot find", path, e))
 }
 
-/// Shows a file of the real workspace in a preview, if it is there.
+/// Makes a file of the real workspace visible in a preview, if it exists.
 ///
-/// A write in the preview puts a file in the link's place, and leaves what is behind it alone.
+/// A write in the preview replaces the link by a file, and does not change the original.
 fn link(from: &Path, to: &Path, name: &str) -> Result<()> {
     let (file, shown) = (from.join(name), to.join(name));
     if !file.is_file() {
@@ -351,7 +349,7 @@ fn link(from: &Path, to: &Path, name: &str) -> Result<()> {
     symlink(&file, &shown).map_err(|e| files::failed("cannot make the link", &shown, e))
 }
 
-/// A new folder, 0700, with a path short enough for sockets in it.
+/// A new folder with mode 0700 and a path short enough for sockets in it.
 fn short_private_dir(prefix: &str) -> Result<TempDir> {
     let preferred = [
         std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
@@ -363,7 +361,7 @@ fn short_private_dir(prefix: &str) -> Result<TempDir> {
         if !parent.is_absolute() || length > SOCKET_PATH {
             continue;
         }
-        // A session that has ended leaves the variable but not the folder.
+        // After the end of a session, the variable may still be set while its folder is gone.
         if let Ok(dir) = private_temp(prefix, &parent) {
             return Ok(dir);
         }
@@ -379,12 +377,12 @@ fn private_temp(prefix: &str, parent: &Path) -> std::io::Result<TempDir> {
         .tempdir_in(parent)
 }
 
-/// Makes a folder in a run's, for its owner alone.
+/// Makes a folder in a run's folder, for its owner only.
 pub fn private_folder(path: &Path) -> Result<()> {
     files::private_dir(path).map(|_| ())
 }
 
-/// Writes a file of a run, whole or not at all, for its owner alone.
+/// Writes a file of a run, completely or not at all, for its owner only.
 pub fn private_file(path: &Path, contents: &[u8]) -> Result<()> {
     files::write(path, files::PRIVATE, contents)
 }

@@ -6,15 +6,14 @@ use super::{
 };
 use crate::error::Result;
 
-/// What `ssh-keygen -R` leaves when a person has accepted a host's new key, as the error told them to.
+/// The backup file of `ssh-keygen -R`, which a user runs to accept a host's new key, as the error says.
 const KNOWN_HOSTS_OLD: &str = "known_hosts.old";
 
 impl Workspace {
-    /// Removes what pgherd has put here, for `down`; `runs/` stays.
+    /// Removes what pgherd made here, for `down`; `runs/` stays.
     ///
-    /// With `keep_secrets`, what a later `up` needs to make the same cluster again stays too:
-    /// passwords, authority and SSH key. What was not made here is left alone, and so is each folder
-    /// that holds such a thing.
+    /// With `keep_secrets`, everything that a later `up` needs to create the same cluster stays too: passwords,
+    /// authority and SSH key. Files that were not made here stay, and so do folders with such files.
     pub fn remove(&self, _lock: &RunLock, keep_secrets: bool) -> Result<()> {
         let launches = self.dir.join(LAUNCHES);
         for name in files::names(&launches)? {
@@ -46,7 +45,7 @@ impl Workspace {
             files::remove(&self.dir.join(name))?;
         }
         self.remove_unfinished()?;
-        // Last of all: from here on another run may begin.
+        // Last of all: from here on, another run may begin.
         files::remove(&self.dir.join(LOCK))?;
         files::remove_empty(&self.dir)?;
         match self.dir.parent() {
@@ -58,7 +57,7 @@ impl Workspace {
         }
     }
 
-    /// What runs that were killed have left half-made: files, and folders with a new key in them.
+    /// Unfinished files of killed runs, and folders with a new key in them.
     fn remove_unfinished(&self) -> Result<()> {
         for name in files::names(&self.dir)? {
             if !name.starts_with(files::UNFINISHED) {

@@ -1,7 +1,7 @@
 //! Replaces passwords while the cluster runs.
 //!
-//! A role has one password, and the database, which takes it, and the members, which give it, cannot
-//! change at the same moment. So two other roles stand in for `replicator` and `rewind` meanwhile:
+//! A role has one password. The database, which accepts it, and the members, which send it, cannot change at
+//! the same moment. So two other roles stand in for `replicator` and `rewind` during the change:
 //!
 //! | stage | in the database | members log in as |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 //! | `change` | all others' passwords change | the interim roles |
 //! | `return` | | the old roles, new passwords |
 //!
-//! Whatever stage a host has come to, the database takes its login. Without the file nothing changes,
-//! and the interim roles go.
+//! Whatever stage a host has reached, the database accepts its login. Without the file there is no change, and
+//! the interim roles are removed.
 
 use std::path::Path;
 
@@ -25,13 +25,13 @@ use crate::{
     secret::Secret,
 };
 
-/// How far a change of the passwords has come.
+/// The stage of a change of the passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SecretsStage {
     Make,
     Use,
-    /// Until this stage `secrets.yaml` holds the old passwords, from then on the new ones.
+    /// Before this stage, `secrets.yaml` holds the old passwords; from it on, the new ones.
     Change,
     Return,
 }
@@ -48,17 +48,16 @@ impl SecretsStage {
 }
 
 impl Workspace {
-    /// How far a change of the passwords has come; `None` while there is none.
+    /// The stage of a change of the passwords; `None` if there is none.
     pub fn secrets_stage(&self) -> Result<Option<SecretsStage>> {
         stage(&self.dir.join(ROTATION))
     }
 
-    /// Goes on to the next stage of a change of the passwords, or begins one.
+    /// Goes to the next stage of a change of the passwords, or begins one.
     ///
-    /// With the stage `Change` come new passwords; `users` has those of `postgresql.users` among them.
+    /// At the stage `Change`, new passwords are made; with `users`, also those of `postgresql.users`.
     ///
-    /// # Errors
-    /// The user gives all of the passwords: there is nothing that could be made anew.
+    /// # Errors The user sets all of the passwords: there is nothing to change.
     pub fn advance_secrets(&self, stage: SecretsStage, users: bool) -> Result<()> {
         if stage == SecretsStage::Change {
             let path = self.dir.join(SECRETS);
@@ -67,22 +66,22 @@ impl Workspace {
         advance(&self.dir.join(ROTATION), stage)
     }
 
-    /// The passwords that `rotate secrets` would make anew, and those that the user gives.
+    /// The passwords that `rotate secrets` would change, and those that the user sets.
     pub fn renewable_secrets(&self, users: bool) -> Result<(Vec<String>, Vec<String>)> {
         secrets::renewable(&self.wanted_secrets(), users)
     }
 
-    /// Ends a change of the passwords: the roles that stood in are not wanted any more.
+    /// Ends a change of the passwords: the interim roles are not needed any more.
     pub fn end_secrets(&self) -> Result<()> {
         files::remove(&self.dir.join(ROTATION))
     }
 
-    /// How far a change of the authority has come; `None` while there is none.
+    /// The stage of a change of the authority; `None` if there is none.
     pub fn authority_stage(&self) -> Result<Option<AuthorityStage>> {
         pki::rotation::stage(&self.dir.join(PKI))
     }
 
-    /// Goes on to a stage of a change of the authority; the first one makes the new authority.
+    /// Goes to a stage of a change of the authority. At the first one, the new authority is made.
     pub fn advance_authority(&self, stage: AuthorityStage) -> Result<()> {
         let pki = self.dir.join(PKI);
         match stage {
@@ -93,7 +92,7 @@ impl Workspace {
         }
     }
 
-    /// Why the authority that issues is not valid at `now`; none if it is, or there is none.
+    /// Why the issuing authority is not valid at `now`; `None` if it is, or there is none.
     pub fn authority_lapse(&self, now: jiff::Timestamp) -> Result<Option<Lapse>> {
         if !self.has_authority() {
             return Ok(None);
@@ -101,10 +100,10 @@ impl Workspace {
         Ok(self.pki()?.lapse(now))
     }
 
-    /// Puts another authority in the place of one that is not valid at `now`.
+    /// Replaces an authority that is not valid at `now`.
     ///
-    /// It is the stage [`AuthorityStage::Issue`] of a change afterwards, or no change at all where only the
-    /// authority of a change was not valid.
+    /// Afterwards the stage is [`AuthorityStage::Issue`], or there is no change, if only the authority of a
+    /// change was not valid.
     pub fn replace_lapsed_authority(&self, now: jiff::Timestamp) -> Result<()> {
         pki::rotation::replace(&self.dir.join(PKI), &self.inventory.cluster, now)
     }
@@ -114,7 +113,7 @@ impl Workspace {
         pki::rotation::replaces_lapsed(&self.dir.join(PKI), now)
     }
 
-    /// Ends a change of the authority: the new one takes the place of the old one, which is gone.
+    /// Ends a change of the authority: the new one replaces the old one.
     pub fn end_authority(&self) -> Result<()> {
         pki::rotation::adopt(&self.dir.join(PKI))
     }
@@ -132,7 +131,7 @@ fn read(path: &Path) -> Result<Option<State>> {
     let Some(text) = files::read(path)? else {
         return Ok(None);
     };
-    // The parser's own words could quote a password.
+    // The parser's message could contain a password.
     serde_json::from_str(&text).map(Some).map_err(|_| {
         Error::new(
             Code::WorkspaceDamaged,
@@ -148,7 +147,7 @@ pub(super) fn stage(path: &Path) -> Result<Option<SecretsStage>> {
     Ok(read(path)?.map(|state| state.stage))
 }
 
-/// The roles that stand in now.
+/// The interim roles at present.
 pub(super) fn interim(path: &Path) -> Result<Option<Interim>> {
     Ok(read(path)?.map(|state| Interim {
         used: matches!(state.stage, SecretsStage::Use | SecretsStage::Change),
@@ -157,7 +156,7 @@ pub(super) fn interim(path: &Path) -> Result<Option<Interim>> {
     }))
 }
 
-/// Notes that the cluster comes to `stage`; the interim roles' passwords are made at the first.
+/// Records that the cluster goes to `stage`. The interim roles' passwords are made at the first one.
 pub(super) fn advance(path: &Path, stage: SecretsStage) -> Result<()> {
     let state = match read(path)? {
         Some(state) => State { stage, ..state },

@@ -10,13 +10,13 @@ use std::{
 use super::files;
 use crate::error::Result;
 
-/// How many runs are kept; the oldest go first.
+/// How many runs are kept; the oldest are removed first.
 pub const KEPT_RUNS: u8 = 50;
 
 const LATEST: &str = "latest";
 const STAMP: &str = "%Y-%m-%dT%H-%M-%SZ";
 
-/// Makes a new folder in `runs`, points `latest` at it, and removes all but the newest.
+/// Creates a new folder in `runs`, points `latest` to it, and removes all but the newest.
 pub(super) fn begin(runs: &Path, now: jiff::Timestamp) -> Result<PathBuf> {
     files::private_dir(runs)?;
     let stamp = now.strftime(STAMP).to_string();
@@ -38,12 +38,12 @@ pub(super) fn begin(runs: &Path, now: jiff::Timestamp) -> Result<PathBuf> {
     Ok(run)
 }
 
-/// The runs that are kept, the one that `latest` points at last and the others by age before it.
+/// The kept runs: the one that `latest` points to is last, and the others before it by age.
 pub(super) fn kept(runs: &Path) -> Result<Vec<PathBuf>> {
     let mut names = files::names(runs)?;
     names.retain(|name| order_of(name).is_some());
     names.sort_by(|a, b| order_of(a).cmp(&order_of(b)));
-    // The clock may have been set back, and then the newest name is not the latest run's.
+    // If the clock was set back, the newest name is not the latest run's.
     let latest = fs::read_link(runs.join(LATEST)).ok();
     let latest = latest.and_then(|name| names.iter().position(|known| name == Path::new(known)));
     if let Some(latest) = latest {
@@ -53,7 +53,7 @@ pub(super) fn kept(runs: &Path) -> Result<Vec<PathBuf>> {
     Ok(names.into_iter().map(|name| runs.join(name)).collect())
 }
 
-/// Replaces the link in one step, so that it never points nowhere.
+/// Replaces the link in one step, so that it always points to a run.
 fn point_latest(runs: &Path, name: &str) -> Result<()> {
     let link = runs.join(LATEST);
     let unfinished = runs.join(format!("{}{LATEST}", files::UNFINISHED));
@@ -65,19 +65,19 @@ fn point_latest(runs: &Path, name: &str) -> Result<()> {
 
 fn prune(runs: &Path, current: &str) -> Result<()> {
     let mut known = files::names(runs)?;
-    // The clock may have been set back: the current run stays whatever its name says.
+    // If the clock was set back, the current run stays, whatever its name.
     known.retain(|name| name != current && order_of(name).is_some());
     known.sort_by(|a, b| order_of(a).cmp(&order_of(b)));
     let surplus = (known.len() + 1).saturating_sub(KEPT_RUNS.into());
     for name in known.drain(..surplus) {
         let run = runs.join(name);
-        // A folder of this name was made by `begin`; links in it are not followed.
+        // `begin` made a folder with this name; links in it are not followed.
         fs::remove_dir_all(&run).map_err(|e| files::failed("cannot remove", &run, e))?;
     }
     Ok(())
 }
 
-/// The time and number of a run; `None` for what is not the name of a run.
+/// The time and number of a run; `None` if it is not the name of a run.
 fn order_of(name: &str) -> Option<(&str, u32)> {
     const SHAPE: &[u8] = b"0000-00-00T00-00-00Z";
     let (stamp, rest) = name.split_at_checked(SHAPE.len())?;
@@ -160,7 +160,7 @@ mod tests {
         }
         let names = files::names(&runs).unwrap();
         assert_eq!(names.iter().filter(|n| order_of(n).is_some()).count(), 50);
-        // By number, not by text, `-9` is older than `-10`.
+        // By number, not as text, `-9` is older than `-10`.
         let first_second: Vec<_> = names.iter().filter(|n| n.contains("13-20Z")).collect();
         assert_eq!(
             first_second,

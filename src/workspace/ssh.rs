@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl Workspace {
-    /// The key for SSH: the inventory's `ssh.identity_file`, or one made here at first use.
+    /// The key for SSH: the inventory's `ssh.identity_file`, or one that is made here at first use.
     pub fn identity(&self) -> Result<Identity> {
         match self.users_identity()? {
             Some(path) => identity::of_user(&path),
@@ -29,7 +29,7 @@ impl Workspace {
         }
     }
 
-    /// `ssh.identity_file`, from `~` or the inventory's folder.
+    /// `ssh.identity_file`, relative to `~` or the inventory's folder.
     pub(super) fn users_identity(&self) -> Result<Option<PathBuf>> {
         let Some(path) = &self.inventory.ssh.identity_file else {
             return Ok(None);
@@ -44,7 +44,7 @@ impl Workspace {
         Ok(Some(path))
     }
 
-    /// The key that `ssh` shows; `None` where it shows whatever the user's own would.
+    /// The key for `ssh`; `None` if `ssh` uses the user's own keys.
     pub fn identity_path(&self) -> Result<Option<PathBuf>> {
         Ok(match (self.users_identity()?, &self.inventory.provider) {
             (Some(path), _) => Some(path),
@@ -57,12 +57,11 @@ impl Workspace {
 
     /// Writes `ssh_config`, and returns its path.
     ///
-    /// A machine without an address is left out. Hosts of the inventory that are not among
-    /// `machines` stay as they are in the file: `status` may know fewer hosts than the `up` that is
-    /// launching them meanwhile.
+    /// A machine without an address is left out. Hosts of the inventory that are not among `machines` stay in
+    /// the file unchanged: `status` may know fewer hosts than an `up` that is launching them at the same time.
     ///
-    /// Hosts that somebody already has (`existing`) and for which no key is named are reached with
-    /// whatever keys and agent the user's own `ssh` would use: a key made here would open no door.
+    /// Existing hosts (`existing`) without a named key are reached with the keys and the agent of the user's
+    /// own `ssh`: no host would accept a key made here.
     pub fn write_ssh_config(&self, machines: &[Machine]) -> Result<PathBuf> {
         let identity = self.identity_path()?;
         let source = ssh_config::Source {
@@ -75,7 +74,7 @@ impl Workspace {
         let _alone = self.alone()?;
         let old = files::read(&path)?.unwrap_or_default();
         let mut addresses = ssh_config::addresses(&old);
-        // Those that have left the inventory are reached by it until they are cleared.
+        // Hosts that left the inventory are in the file until they are cleared.
         let known = self.members()?;
         addresses.retain(|host, _| {
             let ours = self.inventory.hosts.contains_key(host)
@@ -95,15 +94,15 @@ impl Workspace {
 
     /// Keeps other processes from writing SSH's files between our reading and our writing.
     ///
-    /// The lock is on the folder itself and lasts for moments; a run's own lock is another thing,
-    /// since verbs that only look write these files too.
+    /// The lock is on the folder itself and lasts only for moments. It is not a run's lock, because verbs that
+    /// only look write these files too.
     pub(super) fn alone(&self) -> Result<fs::File> {
         fs::File::open(&self.dir)
             .and_then(|dir| dir.lock().map(|()| dir))
             .map_err(|e| files::failed("cannot lock", &self.dir, e))
     }
 
-    /// Where the last run reached each host.
+    /// The addresses at which the last run reached each host.
     pub fn known_addresses(&self) -> Result<BTreeMap<HostName, Ipv4Addr>> {
         let config = files::read(&self.ssh_config_path())?.unwrap_or_default();
         Ok(ssh_config::addresses(&config))
@@ -115,8 +114,7 @@ impl Workspace {
 
     /// Pins the host keys of `machines`.
     ///
-    /// # Errors
-    /// Nobody has vouched for a host's key; those of the other hosts are pinned all the same.
+    /// # Errors A host's key is not trusted yet; the keys of the other hosts are pinned anyway.
     pub fn pin_host_keys(&self, machines: &[Machine]) -> Result<()> {
         self.pin_host_keys_trusting(machines, &known_hosts::trusted_files())
     }
@@ -143,7 +141,7 @@ impl Workspace {
         Ok(known_hosts::pinned(&known, hosts, &self.inventory.cluster))
     }
 
-    /// Forgets a host's key, such as that of a host that is gone.
+    /// Forgets a host's key, for example when the host is gone.
     pub fn forget(&self, host: &HostName) -> Result<()> {
         let path = self.dir.join(KNOWN_HOSTS);
         let _alone = self.alone()?;
@@ -156,18 +154,18 @@ impl Workspace {
         self.dir.join(KNOWN_HOSTS)
     }
 
-    /// The folder in which this cluster's connections are kept between runs, made if there is none; it is
-    /// on the file system of `sockets`, a run's [`Self::control_dir`].
+    /// The folder in which this cluster's connections are kept between runs, created if it is missing. It is on
+    /// the file system of `sockets`, which is a run's [`Self::control_dir`].
     ///
-    /// `None` where somebody else has a folder of that name, or could write to it.
+    /// `None` if another user has a folder with that name, or could write to it.
     pub fn kept_dir(&self, sockets: &Path) -> Result<Option<PathBuf>> {
-        // A preview has those of the real workspace.
+        // A preview uses those of the real workspace.
         let real = Self::path_of(&self.inventory)?;
         let parent = sockets.parent().unwrap_or(Path::new("/tmp"));
         Ok(kept::folder(parent, &real))
     }
 
-    /// A private folder for SSH's control sockets, whose paths must be short; gone when dropped.
+    /// A private folder for SSH's control sockets, whose paths must be short; removed when it is dropped.
     pub fn control_dir(&self) -> Result<TempDir> {
         short_private_dir("pgherd-")
     }

@@ -8,12 +8,12 @@ use crate::{
     inventory::{HostName, Ssh},
 };
 
-/// What the file is made from, beside the machines.
+/// The content of the file, in addition to the machines.
 pub(super) struct Source<'a> {
     pub(super) cluster: &'a str,
     pub(super) ssh: &'a Ssh,
     pub(super) known_hosts: &'a Path,
-    /// `None`: whatever keys the user's own `ssh` would offer.
+    /// `None` for the keys of the user's own `ssh`.
     pub(super) identity: Option<&'a Path>,
 }
 
@@ -23,7 +23,8 @@ pub(super) fn render(
     addresses: &BTreeMap<HostName, Ipv4Addr>,
 ) -> Result<String> {
     let user = &source.ssh.user;
-    // Newer clients expand `%` and `$` here and older ones do not, so neither has one form for all.
+    // Newer clients expand `%` and `$` here and older ones do not, so no form of these characters is right for
+    // all.
     if user.is_empty() || user.contains(|c: char| c.is_whitespace() || "\"'\\%$#".contains(c)) {
         return Err(Error::new(
             Code::InventoryInvalid,
@@ -74,7 +75,7 @@ Host {name}
     )
 }
 
-/// The addresses in a file that [`render`] has made.
+/// The addresses in a file that [`render`] made.
 pub(super) fn addresses(text: &str) -> BTreeMap<HostName, Ipv4Addr> {
     let words = text.lines().filter_map(|line| line.trim().split_once(' '));
     let mut addresses = BTreeMap::new();
@@ -93,8 +94,8 @@ pub(super) fn addresses(text: &str) -> BTreeMap<HostName, Ipv4Addr> {
 
 /// A path as one word of the file.
 ///
-/// Quotes and backslashes are for OpenSSH's splitting into words (`argv_split` in its `misc.c`),
-/// `%%` for the expansion that follows; for `${` that expansion has no escape.
+/// Quotes and backslashes are for OpenSSH's splitting into words (`argv_split` in its `misc.c`), `%%` for the
+/// expansion after it; `${` has no escape in that expansion.
 fn quoted(path: &Path) -> Result<String> {
     let refused = |why: &str| {
         Err(Error::new(
@@ -145,13 +146,13 @@ mod tests {
 
     fn client(arguments: &[&str], config: &Path) -> Output {
         let mut command = Command::new("ssh");
-        // From any folder.
+        // Valid from any folder.
         command.current_dir("/").arg("-F").arg(config);
         command.args(arguments);
         identity::run(command).unwrap()
     }
 
-    /// What the real client makes of the file, by option.
+    /// What the real client reads from the file, by option.
     fn asked(config: &Path, host: &str) -> impl Fn(&str) -> String + use<> {
         let output = client(&["-G", host], config);
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -228,8 +229,8 @@ mod tests {
             assert_eq!(node1("userknownhostsfile"), file("known_hosts"));
             assert_eq!(node1("hostname"), "192.0.2.1");
 
-            // `-G` shows the key's path before its expansion; a client that connects tells the rest.
-            // Its proxy ends at once, so that nothing is connected to.
+            // `-G` shows the key's path before its expansion; a client that connects shows the rest. Its proxy
+            // ends at once, so that it connects to nothing.
             let key = identity::of_cluster(&dir.join("id_ed25519"), "pg").unwrap();
             let output = client(&["-v", "-o", "ProxyCommand=true", "node1"], &config);
             let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -7,9 +7,9 @@
 //! | `remove` | the new key | the new key |
 //! | `hosts` | the new key; each host gets a new key of its own | the new key |
 //!
-//! At no moment is there a host that lets in neither key, so that a change that was cut off anywhere goes on
-//! where it was. The new key waits in `id_ed25519.next`; the old one is kept in `id_ed25519.old` until
-//! every host was seen to refuse it. `ssh.json` says which stage it is.
+//! At every moment, each host accepts at least one of the keys, so a change that was interrupted anywhere can
+//! continue. The new key waits in `id_ed25519.next`; the old one is kept in `id_ed25519.old` until every host
+//! has refused it. `ssh.json` has the stage.
 
 use std::{
     collections::BTreeMap,
@@ -29,17 +29,17 @@ use crate::{
     machine::Machine,
 };
 
-/// Says which stage a change of the SSH keys has come to.
+/// The stage of a change of the SSH keys.
 pub(super) const SSH_STAGE: &str = "ssh.json";
-/// Says which hosts have another key than their provider vouches for.
+/// The hosts with another key than their provider reports.
 pub(super) const HOST_KEYS: &str = "host_keys.json";
 pub(super) const NEXT: &str = "id_ed25519.next";
 pub(super) const OLD: &str = "id_ed25519.old";
-/// What `ssh` reads while a key is tried.
+/// The `ssh_config` for the test of a key.
 pub(super) const TRIAL: &str = "ssh_config.trial";
 pub(super) const TRIAL_HOSTS: &str = "known_hosts.trial";
 
-/// How far a change of the SSH keys has come.
+/// The stage of a change of the SSH keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SshStage {
@@ -68,7 +68,7 @@ struct State {
     stage: SshStage,
 }
 
-/// The hosts whose keys were changed; none where no file is.
+/// The hosts whose keys were changed; empty if there is no file.
 pub(super) fn rotated(dir: &Path) -> Result<BTreeMap<HostName, Rotated>> {
     let path = dir.join(HOST_KEYS);
     let Some(text) = files::read(&path)? else {
@@ -103,7 +103,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 impl Workspace {
-    /// How far a change of the SSH keys has come; `None` while there is none.
+    /// The stage of a change of the SSH keys; `None` if there is none.
     pub fn ssh_stage(&self) -> Result<Option<SshStage>> {
         let path = self.dir.join(SSH_STAGE);
         let Some(text) = files::read(&path)? else {
@@ -121,15 +121,15 @@ impl Workspace {
             })
     }
 
-    /// Goes on to a stage of a change of the SSH keys, or begins one.
+    /// Goes to a stage of a change of the SSH keys, or begins one.
     ///
-    /// With the stage `use` the new key takes the place of the old one, in one step for each file.
+    /// At the stage `use`, the new key replaces the old one, in one step for each file.
     pub fn advance_ssh(&self, stage: SshStage) -> Result<()> {
         write_json(&self.dir.join(SSH_STAGE), &State { stage })?;
         self.swap_identity(stage)
     }
 
-    /// Puts the new key in place, where a run that was cut off has not come to it.
+    /// Puts the new key in place, if an interrupted run has not done it.
     fn swap_identity(&self, stage: SshStage) -> Result<()> {
         let [next, now, old] = [NEXT, IDENTITY, OLD].map(|name| self.dir.join(name));
         if stage < SshStage::Use || !next.exists() {
@@ -139,7 +139,7 @@ impl Workspace {
             files::copy(&now, &old, files::PRIVATE)?;
         }
         files::rename(&next, &now)?;
-        // Its public half is made anew from the private one, which is the truth.
+        // The public key is made from the private one, which decides.
         files::remove(&identity::beside(&now))?;
         files::remove(&identity::beside(&next))
     }
@@ -153,7 +153,7 @@ impl Workspace {
         files::remove(&self.dir.join(SSH_STAGE))
     }
 
-    /// Whether the key by which hosts know pgherd is pgherd's to change.
+    /// Whether pgherd may change the key that it logs in with.
     pub fn owns_identity(&self) -> Result<bool> {
         let made = match self.inventory.provider {
             inventory::Provider::Docker(_) | inventory::Provider::Aws(_) => true,
@@ -162,12 +162,12 @@ impl Workspace {
         Ok(made && self.users_identity()?.is_none())
     }
 
-    /// The key that is to take the place of the one in use, made at first use.
+    /// The key that will replace the present one, made at first use.
     pub fn next_identity(&self) -> Result<Identity> {
         identity::of_cluster(&self.dir.join(NEXT), &self.inventory.cluster)
     }
 
-    /// The key that was in use before, until it is forgotten.
+    /// The previous key, until it is forgotten.
     pub fn old_identity(&self) -> Result<Option<Identity>> {
         let path = self.dir.join(OLD);
         if !path.exists() {
@@ -176,14 +176,14 @@ impl Workspace {
         identity::of_cluster(&path, &self.inventory.cluster).map(Some)
     }
 
-    /// Forgets the key that was in use before.
+    /// Forgets the previous key.
     pub fn forget_old_identity(&self) -> Result<()> {
         let path = self.dir.join(OLD);
         files::remove(&identity::beside(&path))?;
         files::remove(&path)
     }
 
-    /// Notes that a host has these keys, whatever its provider says of the key that it was made with.
+    /// Records that a host has these keys, whatever its provider reports from the host's creation.
     pub fn note_host_keys(&self, machine: &Machine, keys: &[String]) -> Result<()> {
         let mut all = rotated(&self.dir)?;
         let vouched = machine.host_key.as_deref().and_then(identity::key_of);
@@ -201,8 +201,8 @@ impl Workspace {
         known.write(&path)
     }
 
-    /// Writes a configuration for `ssh` that shows `identity`, and takes only `host_keys` where there
-    /// are any; for trying out what is not in use yet, or no longer.
+    /// Writes a configuration with which `ssh` presents `identity`, and accepts only `host_keys` if there are
+    /// any; for the test of a key that is not used yet, or no longer.
     pub fn trial_ssh_config(
         &self,
         machines: &[Machine],
@@ -254,7 +254,7 @@ mod tests {
         let next = workspace.next_identity().unwrap().public_key;
         assert_ne!(first, next);
         assert_eq!(workspace.identity().unwrap().public_key, first);
-        // Cut off between the note and the swap: the same call again brings it about.
+        // Interrupted between the record and the replacement: the same call again completes it.
         write_json(
             &workspace.dir.join(SSH_STAGE),
             &State {

@@ -48,7 +48,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// Every file below `dir` with its contents.
+/// Every file below `dir` with its content.
 fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut folders = vec![dir.to_owned()];
@@ -185,7 +185,7 @@ fn a_preview_works_and_leaves_no_trace() {
     assert!(!scratch.exists());
     assert_eq!(files::names(dir.path()).unwrap(), [""; 0]);
 
-    // With a workspace: its contents, and changes that stay in the preview.
+    // With a workspace: its content, and changes that stay in the preview.
     let real = filled(&inventory);
     let secrets = real.secrets().unwrap();
     let text = fs::read_to_string(real.dir().join(SECRETS)).unwrap();
@@ -339,7 +339,7 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
         assert!(config.contains(line), "{config}");
     }
 
-    // A machine that has lost its address is not kept; a host that has left the inventory is, since
+    // A machine that has lost its address is not kept. A host that has left the inventory is kept, because
     // `down` must reach it.
     let mut smaller = inventory.clone();
     smaller.hosts.shift_remove(&HostName::new("node1"));
@@ -394,7 +394,7 @@ fn two_openings_of_one_cluster_do_not_both_get_it() {
             .contains("`up` by")
     );
     drop(lock);
-    // A process that another test has just forked has the lock too, until it becomes another program.
+    // A process that another test has just forked has the lock too, until it runs its own program.
     let free = (0..100).any(|_| {
         let taken = two.lock_folder("render").is_ok();
         if !taken {

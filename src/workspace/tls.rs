@@ -7,8 +7,8 @@
 //! | `used` | yes | TLS | both |
 //! | (required) | yes | TLS | TLS |
 //!
-//! Every part takes what its neighbours in the table say, so that hosts can change one at a time. Without
-//! the file the cluster is as the inventory says, or not yet on its way.
+//! Hosts in neighbouring stages of the table accept each other's connections, so hosts can change one at a
+//! time. Without the file, the cluster is as the inventory says, or has not begun to change.
 
 use super::{TLS, Workspace, files};
 use crate::{
@@ -16,11 +16,11 @@ use crate::{
     error::{Code, Error, Result},
 };
 
-/// Those that are not an end.
+/// The stages between the two ends.
 const STAGES: [TlsStage; 2] = [TlsStage::Offered, TlsStage::Used];
 
 impl Workspace {
-    /// The stage that the cluster goes through now, or where the inventory wants it to be.
+    /// The cluster's present stage, or the stage that the inventory asks for.
     pub fn tls(&self) -> Result<TlsStage> {
         Ok(self.tls_stage()?.unwrap_or(TlsStage::of(&self.inventory)))
     }
@@ -45,7 +45,7 @@ impl Workspace {
             })
     }
 
-    /// Notes which stage the cluster goes through; one that an inventory can ask for is its end.
+    /// Records the cluster's stage; a stage that an inventory can ask for ends the change.
     pub fn note_tls(&self, tls: TlsStage) -> Result<()> {
         let path = self.dir.join(TLS);
         if STAGES.contains(&tls) {

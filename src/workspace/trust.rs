@@ -1,4 +1,4 @@
-//! Whether the workspace is trusted: like `ssh` with its keys, pgherd reads nothing that others could have
+//! Whether the workspace is trusted: like `ssh` with its keys, pgherd reads no files that others could have
 //! written.
 
 use std::{
@@ -11,8 +11,8 @@ use std::{
 use super::{LAUNCHES, PKI, RUNS, files, pki};
 use crate::error::{Code, Error, Result};
 
-/// Refuses the workspace in `dir` if it, its parent `.pgherd`, or a file in it is another user's, a
-/// link to somewhere else, or no file at all. What is not there cannot be wrong.
+/// Refuses the workspace in `dir` if it, its parent `.pgherd`, or a file in it belongs to another user, is a
+/// link to somewhere else, or is no regular file. A missing file cannot be wrong.
 pub(super) fn check(dir: &Path) -> Result<()> {
     let us = Us::now();
     if let Some(all) = dir.parent() {
@@ -26,7 +26,7 @@ pub(super) fn check(dir: &Path) -> Result<()> {
         pki,
         dir.join(LAUNCHES),
     ];
-    // The records of runs are many, and only shown; their folder is looked at like the rest.
+    // The records of runs are many, and are only shown; only their folder is checked.
     us.own(&dir.join(RUNS))?;
     for folder in folders {
         us.own(&folder)?;
@@ -40,7 +40,7 @@ pub(super) fn check(dir: &Path) -> Result<()> {
 /// The users whose files are trusted.
 struct Us {
     user: u32,
-    /// Who called us by `sudo`: the folder is his, and he may become root as it is.
+    /// The user who called `sudo`: the folder is theirs, and they may become root anyway.
     caller: Option<u32>,
 }
 
@@ -161,7 +161,7 @@ mod tests {
         let owner = fs::metadata(&dir).unwrap().uid();
         us(owner, None).own(&dir).unwrap();
         if owner == 0 {
-            // Only root can give a file away.
+            // Only root can give a file to another user.
             chown(dir.join("secrets.yaml"), Some(4242), None).unwrap();
             let error = check(&dir).unwrap_err().to_string();
             assert!(error.contains("the user 4242"), "{error}");

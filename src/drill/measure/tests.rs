@@ -12,7 +12,7 @@ fn write(client: u32, from: f64, to: f64, timeline: u32) -> Attempt {
     }
 }
 
-/// The `number`th of a writer, answered at `to`.
+/// A writer's row with this number, answered at `to`.
 fn numbered(client: u32, number: u64, to: f64) -> Attempt {
     Attempt {
         number,
@@ -41,7 +41,7 @@ fn probe(member: &str, from: f64, seen: Seen, timeline: Option<u32>) -> Probe {
     }
 }
 
-/// Two writers; the fault at 1.0 costs the first its connection until 4.0.
+/// Two writers; the fault at 1.0 interrupts the first one's connection until 4.0.
 fn failover() -> Recording {
     Recording {
         attempts: vec![
@@ -117,7 +117,7 @@ fn writes_that_never_come_back_are_an_outage_until_the_end() {
 #[test]
 fn a_leader_that_writes_after_its_successor_is_found() {
     let mut recording = failover();
-    // Under way when the new leader began: nothing can be said against it.
+    // Under way when the new leader began: no conflict can be proved.
     recording.attempts.push(write(3, 2.9, 3.2, 1));
     assert_eq!(conflicts(&recording), []);
     // Begun after that.
@@ -195,7 +195,7 @@ fn what_is_missing_has_a_time() {
     let measured = lost(vec![(1, 2), (2, 1), (2, 2)]);
     assert_eq!(measured.missing_span, Some(Span { from: 1.2, to: 1.6 }));
     assert_eq!(measured.missing_rows, ["1/2", "2/1", "2/2"]);
-    // All are counted, a few are named.
+    // All are counted, only a few are named.
     let many = lost((1..=1000).map(|number| (1, number)).collect());
     assert_eq!((many.missing, many.missing_rows.len()), (1000, NAMED));
 }
@@ -205,6 +205,6 @@ fn a_wait_is_only_that_within_a_hold() {
     let wait = |from, to| longest_wait(&failover(), Span { from, to });
     assert!((wait(0.9, 1.0) - 0.1).abs() < 1e-9);
     assert!((wait(0.2, 1.0) - 0.4).abs() < 1e-9);
-    // Nobody was answered in it at all.
+    // No request was answered in this time.
     assert!((wait(1.2, 2.2) - 1.0).abs() < 1e-9);
 }

@@ -15,7 +15,7 @@ use crate::{
 
 /// How long the authority lasts.
 const CA_LIFE: Duration = DAY.saturating_mul(3650);
-/// How far the clock of a host may be behind.
+/// How far a host's clock may be behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
 pub(super) fn generate() -> Result<KeyPair> {
@@ -23,7 +23,7 @@ pub(super) fn generate() -> Result<KeyPair> {
         .map_err(|e| Error::new(Code::LocalSystemFailed, "cannot make a private key").because(e))
 }
 
-/// The authority's own certificate: it signs hosts' certificates and no further authority.
+/// The authority's own certificate: it can sign hosts' certificates but no other authority.
 pub(super) fn authority(name: &str, key: &KeyPair, now: jiff::Timestamp) -> Result<String> {
     let mut params = CertificateParams::default();
     params.distinguished_name = named(name);
@@ -44,20 +44,20 @@ pub(super) fn leaf(name: &str) -> CertificateParams {
     params.distinguished_name = named(name);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    // Python 3.13's strict verification insists on it.
+    // Python 3.13's strict verification requires it.
     params.use_authority_key_identifier_extension = true;
     params
 }
 
 pub(super) fn named(name: &str) -> DistinguishedName {
-    // X.520 ends a common name at 64 characters, and some libraries refuse longer ones.
+    // X.520 limits a common name to 64 characters, and some libraries refuse longer ones.
     let name: String = name.chars().take(64).collect();
     let mut distinguished = DistinguishedName::new();
     distinguished.push(DnType::CommonName, name);
     distinguished
 }
 
-/// Sets from when to when, and a serial number of its own: one key may have several certificates.
+/// Sets the period of validity and a unique serial number: one key may have several certificates.
 pub(super) fn validity(
     params: &mut CertificateParams,
     now: jiff::Timestamp,

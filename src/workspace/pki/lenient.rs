@@ -1,10 +1,9 @@
 //! Verifies a service's certificate except for its times.
 //!
-//! A cluster whose certificates have ended can only be put right by somebody who can still look at it. So
-//! what pgherd asks through a host's SSH connection, whose key is pinned, it also believes of a certificate
-//! of which the times alone are wrong: the authority, the name and the key must fit as ever. What it has
-//! been shown so is told (`Http::lapsed`), and `verify` does not hold. Sessions of PostgreSQL are not asked
-//! this way.
+//! A cluster with expired certificates can only be repaired by a program that can still look at it. So requests
+//! through a host's SSH connection, whose key is pinned, also accept a certificate of which only the times are
+//! wrong: authority, name and key must still be right. Such certificates are reported (`Http::lapsed`), and
+//! `verify` fails. PostgreSQL sessions are not verified this way.
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,7 +76,7 @@ fn is_of_time(error: &Error) -> bool {
     )
 }
 
-/// A moment at which a certificate is valid.
+/// A time at which a certificate is valid.
 fn within(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
     let begins = Validity::of(certificate)?.begins.as_second();
     let begins = Duration::from_secs(begins.try_into().ok()?);

@@ -1,7 +1,7 @@
 //! The cluster's certificate authority and its certificates.
 //!
-//! `ca.key` is as precious as `secrets.yaml`: all that trusts the cluster trusts this key. So
-//! nothing here ever replaces an authority; what is broken is an error that says what to do.
+//! `ca.key` is as important as `secrets.yaml`: whatever trusts the cluster trusts this key. So nothing here
+//! ever replaces an authority; for a damaged one, the error says what to do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,34 +46,33 @@ mod validity;
 mod x509;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a certificate lasts; more than 825 days some clients refuse.
+/// How long a certificate is valid; some clients refuse more than 825 days.
 const LIFE: Duration = DAY.saturating_mul(825);
-/// A certificate with no more than this left is issued anew.
+/// A certificate with less time left than this is issued again.
 pub const RENEWAL: Duration = DAY.saturating_mul(30);
 const CA: &str = "ca";
 const OPERATOR: &str = "operator";
 
-/// What one host's certificate must be good for.
+/// What one host's certificate must contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub host: HostName,
-    /// `None` while the host has none.
+    /// `None` while the host has no address.
     pub address: Option<Ipv4Addr>,
-    /// Further names or addresses, such as those of HAProxy, whose clients see this certificate.
+    /// Other names or addresses, such as HAProxy's, whose clients see this certificate.
     pub extra: Vec<String>,
     pub usage: Usage,
 }
 
-/// What a host may do with its certificate; it is written into it as extended key usage.
+/// What a host may use its certificate for; written into it as extended key usage.
 ///
-/// etcd takes every certificate of the cluster's authority that may be a client's, for all of its keys.
-/// So only those get one who have business there.
+/// etcd accepts every client certificate of the cluster's authority, for all of its keys. So only hosts that
+/// need one get a client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
-    /// Show who it is to those who connect to it, and nothing else.
+    /// As a server only.
     Server,
-    /// Connect to others by it as well: a member to etcd and to other members' REST interface, etcd to
-    /// its own members.
+    /// As a client too: a member for etcd and other members' REST interface, etcd for its own members.
     ServerAndClient,
 }
 
@@ -96,16 +95,16 @@ impl Usage {
     }
 }
 
-/// Whether a certificate whose time it is becomes another one.
+/// Whether to renew certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// Where it has ended or is about to, or is not valid yet.
+    /// If it has expired or will expire soon, or is not valid yet.
     Due,
-    /// Not by its times alone, since this machine's clock may be wrong.
+    /// Not because of its times alone, because this machine's clock may be wrong.
     Never,
 }
 
-/// When a certificate ends.
+/// When a certificate expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expiry {
     /// `ca`, `operator`, or a host's name.
@@ -132,7 +131,7 @@ impl fmt::Debug for Pki {
 }
 
 impl Pki {
-    /// Opens the authority in `dir`, or makes one there.
+    /// Opens the authority in `dir`, or creates one there.
     pub(super) fn open(dir: &Path, cluster: &str) -> Result<Self> {
         let now = jiff::Timestamp::now();
         let mut pki = Self::open_at(&rotation::issuing_dir(dir)?, &rotation::name(cluster), now)?;
@@ -144,7 +143,7 @@ impl Pki {
         Ok(pki)
     }
 
-    /// Opens what is in `dir` itself; an authority that is made gets `name`.
+    /// Opens the authority in `dir` itself; a new one gets `name`.
     fn open_at(dir: &Path, name: &str, now: jiff::Timestamp) -> Result<Self> {
         files::private_dir(dir)?;
         let (cert, key) = paths(dir, CA);
@@ -159,8 +158,8 @@ impl Pki {
             .hint("restore the key from a backup")
             .hint(START_OVER));
         }
-        // First the key, then the certificate made of it: a run that ended in between, or another
-        // at the same time, leaves a key that the next one takes up.
+        // First the key, then the certificate made from it. A run that ended in between, or another one at the
+        // same time, leaves a key that the next one uses.
         let key = match read_key(&key)? {
             Some(key) => key,
             None => {
@@ -204,16 +203,17 @@ impl Pki {
         })
     }
 
-    /// The certificate of the authority, or of both while it changes, PEM: what all are to trust.
+    /// The certificate of the authority, PEM, or of both authorities during a change: what all hosts must
+    /// trust.
     pub fn ca(&self) -> &str {
         &self.ca_pem
     }
 
-    /// A certificate for each host, issued where there is none that will do.
+    /// A certificate for each host; a new one is issued if the present one is not suitable.
     ///
-    /// It will do if this authority issued it, it is for exactly the wanted names and the wanted usage,
-    /// is valid, and more than [`RENEWAL`] is left. A certificate that is issued anew keeps its key, so that certificate and
-    /// key fit together at every moment, here and on the hosts.
+    /// A certificate is suitable if this authority issued it, it is for exactly the needed names and usage, it
+    /// is valid, and it has more than [`RENEWAL`] left. A renewed certificate has the same key, so that
+    /// certificate and key match at every moment, here and on the hosts.
     pub fn certificates(
         &self,
         requests: &[Request],
@@ -231,17 +231,17 @@ impl Pki {
             .collect()
     }
 
-    /// Why nothing can be issued at `now` that would be valid; none as long as the authority is.
+    /// Why no valid certificate can be issued at `now`; `None` if the authority is valid.
     pub fn lapse(&self, now: jiff::Timestamp) -> Option<Lapse> {
         self.ca.validity().lapse(now)
     }
 
-    /// TLS as this cluster's operator: trusts its authority alone, and shows a certificate of it.
+    /// TLS as this cluster's operator: trusts only its authority, and presents a certificate of it.
     pub fn rustls_client_config(&self) -> Result<Arc<rustls::ClientConfig>> {
         self.client_config(false)
     }
 
-    /// The same for what is asked through SSH: it also takes a certificate whose times alone are wrong.
+    /// The same for requests through SSH: it also accepts a certificate of which only the times are wrong.
     pub fn lenient_client_config(&self) -> Result<Arc<rustls::ClientConfig>> {
         self.client_config(true)
     }
@@ -292,7 +292,7 @@ impl Pki {
             .map_err(|e| unusable("the operator's certificate", &e))
     }
 
-    /// The operator's own certificate, by which etcd knows it.
+    /// The operator's own certificate, which etcd accepts.
     fn of_operator(&self, now: jiff::Timestamp) -> Result<Certificate> {
         let mut params = leaf("pgherd operator");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -312,8 +312,8 @@ impl Pki {
             Some(address) => {
                 sans.insert(San::Ip(address.into()));
             }
-            // A host that is down or cut off has the same address as before for all that is known:
-            // no reason for another certificate.
+            // The address of a host that is down or cut off is assumed to be unchanged: no reason for another
+            // certificate.
             None => sans.extend(self.stored_addresses(&stem(name))?),
         }
         let mut params = leaf(name);
@@ -345,7 +345,7 @@ impl Pki {
             .collect())
     }
 
-    /// The stored certificate if it will do, else a new one, stored.
+    /// The stored certificate if it is suitable; otherwise a new one, which is stored.
     fn obtain(
         &self,
         stem: &str,
@@ -372,7 +372,8 @@ impl Pki {
                 pem
             }
             _ => {
-                // Of an authority that is not valid no certificate can be: what there is has its times.
+                // An authority that is not valid cannot issue a valid certificate, so its times apply to
+                // existing ones.
                 let now = now.clamp(self.ca.not_before, self.ca.not_after);
                 let last = jiff_plus(now, LIFE).min(self.ca.not_after);
                 validity(&mut params, now, last)?;
@@ -393,10 +394,10 @@ impl Pki {
         })
     }
 
-    /// Whether it is valid and stays so for a while, or another one would be no better.
+    /// Whether it is valid and has enough time left, or a new one would be no better.
     fn is_timely(&self, cert: &Parsed, now: jiff::Timestamp) -> bool {
-        // None outlives the authority, so near its end a new one would gain nothing; nor would one where
-        // the authority itself is not valid.
+        // A certificate cannot be valid longer than its authority. Near the authority's end, or if the
+        // authority is not valid itself, a new one gains nothing.
         let lasts = cert.not_after > jiff_plus(now, RENEWAL) || cert.not_after == self.ca.not_after;
         lasts && cert.not_before <= now || self.lapse(now).is_some()
     }
@@ -408,7 +409,7 @@ impl Pki {
     }
 }
 
-/// What a certificate with these purposes may be used for, as it is read back.
+/// The usage that a certificate for these purposes has, as it is read back.
 fn purposes(wanted: &[ExtendedKeyUsagePurpose]) -> Purposes {
     Purposes {
         server: wanted.contains(&ExtendedKeyUsagePurpose::ServerAuth),
@@ -416,7 +417,7 @@ fn purposes(wanted: &[ExtendedKeyUsagePurpose]) -> Purposes {
     }
 }
 
-/// When a certificate ends, such as one that a server has shown.
+/// When a certificate expires, such as one that a server has shown.
 pub fn expires(cert_pem: &str) -> Result<jiff::Timestamp> {
     Parsed::from_pem(cert_pem)
         .map(|cert| cert.not_after)

@@ -6,10 +6,10 @@
 //! | `issue` | both | the new one |
 //! | `adopt` | the new one | the new one |
 //!
-//! Whoever trusts both takes either's certificates, so that at no moment anybody is refused, however
-//! far each host has come with the stage. The new authority grows in `pki/next/`; the file `stage` in
-//! there says how far it is. Everything can be cut off anywhere: each change of the stage is one file
-//! that is replaced, after all that the stage needs is there.
+//! Hosts that trust both authorities accept the certificates of both, so no connection is refused at any
+//! moment, however far each host is with the stage. The new authority is prepared in `pki/next/`; the file
+//! `stage` there has the present stage. A change can be interrupted anywhere: each change of the stage is one
+//! file that is replaced, after everything that the stage needs exists.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::error::{Code, Error, Result};
 const NEXT: &str = "next";
 const STAGE: &str = "stage";
 
-/// How far a change of the authority has come.
+/// The stage of a change of the authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AuthorityStage {
     Trust,
@@ -39,12 +39,12 @@ impl AuthorityStage {
     }
 }
 
-/// Where the new authority grows.
+/// The folder of the new authority.
 pub(in crate::workspace) fn next_dir(dir: &Path) -> PathBuf {
     dir.join(NEXT)
 }
 
-/// Where the authority is that issues now.
+/// The folder of the authority that issues now.
 pub(super) fn issuing_dir(dir: &Path) -> Result<PathBuf> {
     Ok(match stage(dir)? {
         None | Some(AuthorityStage::Trust) => dir.to_owned(),
@@ -52,7 +52,7 @@ pub(super) fn issuing_dir(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-/// How far a change has come; `None` while there is none.
+/// The stage of a change; `None` if there is none.
 pub(in crate::workspace) fn stage(dir: &Path) -> Result<Option<AuthorityStage>> {
     let path = next_dir(dir).join(STAGE);
     let Some(text) = files::read(&path)? else {
@@ -72,11 +72,11 @@ pub(in crate::workspace) fn stage(dir: &Path) -> Result<Option<AuthorityStage>> 
         })
 }
 
-/// Makes the new authority and has both trusted from now on.
+/// Creates the new authority; from now on, both are trusted.
 pub(in crate::workspace) fn begin(dir: &Path, cluster: &str, now: jiff::Timestamp) -> Result<()> {
     let next = next_dir(dir);
     let current = Pki::open_at(dir, &name(cluster), now)?;
-    // What a change that was completed has left: its authority is the current one.
+    // After a completed change, only its own authority is there, which is the current one.
     let leftover = files::read(&paths(&next, CA).0)?
         .and_then(|pem| Parsed::from_pem(&pem).ok())
         .is_some_and(|next| next.public_key == current.ca.public_key);
@@ -87,18 +87,18 @@ pub(in crate::workspace) fn begin(dir: &Path, cluster: &str, now: jiff::Timestam
     advance(dir, AuthorityStage::Trust)
 }
 
-/// Puts another authority in the place of one that is not valid at `now`, with both trusted: the other one
-/// issues at once, since nobody takes a certificate of this one.
+/// Replaces an authority that is not valid at `now`. Both are trusted, and the new one issues at once, because
+/// no member accepts certificates of the old one.
 ///
-/// Where the authority of a change under way is the one that is not valid, and that before it is, the
-/// change is undone.
+/// If the new authority of a change is the one that is not valid, and the one before is valid, the change is
+/// undone.
 pub(in crate::workspace) fn replace(dir: &Path, cluster: &str, now: jiff::Timestamp) -> Result<()> {
     let (ca, next) = (paths(dir, CA).0, next_dir(dir));
     let current = Pki::open_at(dir, &name(cluster), now)?;
     let only = format!("{}\n", first(&current.ca_pem));
     let grown = read_cert(&paths(&next, CA).0)?;
     if grown.is_none_or(|(_, grown)| grown.validity().lapse(now).is_some()) {
-        // Trust first: the stage, which would lead here again, goes last.
+        // Trust first: the stage, which would lead here again, is removed last.
         files::write(&ca, files::PUBLIC, only.as_bytes())?;
         clear(dir)?;
     }
@@ -118,9 +118,10 @@ pub(in crate::workspace) fn replaces_lapsed(dir: &Path, now: jiff::Timestamp) ->
     Ok(replaced.is_some_and(|(_, cert)| cert.validity().lapse(now).is_some()))
 }
 
-/// Makes the new authority beside `current`, or takes up one that is there, and has both trusted.
+/// Creates the new authority beside `current`, or uses one that is there already; from now on, both are
+/// trusted.
 fn grow(dir: &Path, current: &Pki, cluster: &str, now: jiff::Timestamp) -> Result<()> {
-    // Clients find an issuer by its name, and two of one name would be a puzzle.
+    // Clients look up an issuer by its name, so two must not have the same name.
     let since = now.strftime("%Y-%m-%d %H:%M:%S");
     let name = format!("{} since {since}", name(cluster));
     let made = Pki::open_at(&next_dir(dir), &name, now)?;
@@ -128,15 +129,15 @@ fn grow(dir: &Path, current: &Pki, cluster: &str, now: jiff::Timestamp) -> Resul
     files::write(&paths(dir, CA).0, files::PUBLIC, both.as_bytes())
 }
 
-/// Notes that the cluster has come to `stage`.
+/// Records that the cluster has reached `stage`.
 pub(in crate::workspace) fn advance(dir: &Path, stage: AuthorityStage) -> Result<()> {
     let text = format!("{}\n", stage.as_str());
     files::write(&next_dir(dir).join(STAGE), files::PUBLIC, text.as_bytes())
 }
 
-/// Puts the new authority, and all that it has issued, in the place of the old one.
+/// Replaces the old authority by the new one, with everything that it has issued.
 ///
-/// What is copied is complete before the stage ends, and the same as what the stage used.
+/// The copy is complete before the stage ends, and it is the same as what the stage used.
 pub(in crate::workspace) fn adopt(dir: &Path) -> Result<()> {
     let next = next_dir(dir);
     for name in files::names(&next)? {

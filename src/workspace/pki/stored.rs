@@ -14,10 +14,10 @@ use crate::{
     workspace::files,
 };
 
-/// What is to be done where nothing can be restored.
+/// What to do if nothing can be restored.
 pub(super) const START_OVER: &str = "without a backup, remove the folder pki: the next `up` makes a new authority and gives every host a new certificate";
 
-/// When the stored certificates end: the authority's, the operator's and those of `hosts`.
+/// When the stored certificates expire: the authority's, the operator's and those of `hosts`.
 pub(in crate::workspace) fn expiries<'a>(
     dir: &Path,
     hosts: impl Iterator<Item = &'a HostName>,
@@ -36,10 +36,10 @@ pub(in crate::workspace) fn expiries<'a>(
     Ok(expiries)
 }
 
-/// Removes what was made in `dir`, and `dir` if nothing else is in it.
+/// Removes pgherd's files in `dir`, and `dir` itself if nothing else is in it.
 ///
-/// A certificate counts if it is the authority's, the operator's, one of `hosts`, or, for hosts that
-/// have left the inventory, one that the authority issued.
+/// Removed are the certificates of the authority, the operator and `hosts`, and, for hosts that left the
+/// inventory, those that the authority issued.
 pub(in crate::workspace) fn remove<'a>(
     dir: &Path,
     hosts: impl Iterator<Item = &'a HostName>,
@@ -70,7 +70,7 @@ pub(in crate::workspace) fn remove<'a>(
     files::remove_empty(dir)
 }
 
-/// Hosts may be called `ca` or `operator` too; no host's name has a dot.
+/// A host can be called `ca` or `operator` too; no host's name has a dot.
 pub(super) fn stem(host: &str) -> String {
     match host {
         CA | OPERATOR => format!("{host}.host"),
@@ -85,7 +85,7 @@ pub(super) fn paths(dir: &Path, stem: &str) -> (PathBuf, PathBuf) {
     )
 }
 
-/// Where the authority's certificate lies, for clients that take a file.
+/// The path of the authority's certificate, for clients that need a file.
 pub(in crate::workspace) fn ca_path(dir: &Path) -> PathBuf {
     paths(dir, CA).0
 }

@@ -83,7 +83,7 @@ fn server_config(pki: &Pki, certificate: &Certificate) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// A connection from `client`'s operator to a host of `server`, asked for by `name`.
+/// A connection from `client`'s operator to a host of `server`, requested by `name`.
 async fn connect(client: &Pki, server: &Pki, name: &'static str) -> Result<(), String> {
     let client = client.rustls_client_config().unwrap();
     shake_hands(client, server_of(server), name).await
@@ -151,7 +151,7 @@ async fn a_cluster_of_the_same_name_is_a_stranger() {
         "{error}"
     );
 
-    // The other way round: a server of ours is shown a certificate of theirs.
+    // The other direction: a server of the cluster gets another authority's certificate.
     let (ours, theirs) = (ours.open(), theirs.open());
     let intruder = Pki {
         dir: theirs.dir.clone(),
@@ -159,7 +159,7 @@ async fn a_cluster_of_the_same_name_is_a_stranger() {
         ca: Parsed::from_pem(&ours.ca_pem).unwrap(),
         issuer: theirs.issuer,
     };
-    // Both authorities have the same name, so it is the signature that gives the stranger away.
+    // Both authorities have the same name, so only the signature shows the difference.
     let error = connect(&intruder, &ours, "node1").await.unwrap_err();
     assert_eq!(error, "server: invalid peer certificate: BadSignature");
 }
@@ -224,7 +224,7 @@ fn a_changed_address_a_foreign_authority_or_another_key_need_a_new_one() {
     let ours = pki.of_host(&request("node1"), Renewal::Due, now()).unwrap();
     assert!(Parsed::from_pem(&ours.cert).unwrap().is_signed_by(&pki.ca));
 
-    // As a run leaves it that was killed between the two files.
+    // As left by a run that was killed between the two files.
     fs::remove_file(place.path("node1.key")).unwrap();
     let rekeyed = pki.of_host(&request("node1"), Renewal::Due, now()).unwrap();
     assert_ne!(rekeyed.key, ours.key);

@@ -5,24 +5,24 @@ use std::fmt;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// From when to when a certificate is valid.
+/// The period in which a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     pub begins: jiff::Timestamp,
     pub ends: jiff::Timestamp,
 }
 
-/// Why a certificate is not valid: by its times alone.
+/// Why a certificate is not valid, by its times only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lapse {
-    /// It is valid no longer.
+    /// It has expired.
     Ended(jiff::Timestamp),
     /// It is not valid yet: a clock was ahead when it was made, or is behind now.
     NotBegun(jiff::Timestamp),
 }
 
 impl Validity {
-    /// Why it is not valid at `now`; none if it is.
+    /// Why it is not valid at `now`; `None` if it is.
     pub fn lapse(&self, now: jiff::Timestamp) -> Option<Lapse> {
         if self.ends <= now {
             Some(Lapse::Ended(self.ends))
@@ -33,7 +33,7 @@ impl Validity {
         }
     }
 
-    /// That of a certificate as a server has shown it.
+    /// The period of a certificate that a server has shown.
     pub(crate) fn of(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let validity = certificate.validity();
@@ -54,8 +54,7 @@ impl fmt::Display for Lapse {
     }
 }
 
-/// From when to when the certificates of a PEM text are valid, in their order; what is no certificate is
-/// left out.
+/// The periods of the certificates in a PEM text, in order; anything else is left out.
 pub fn validities(pem: &str) -> Vec<Validity> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .filter_map(|der| Validity::of(&der.ok()?))

@@ -1,4 +1,4 @@
-//! What a certificate says, as far as it decides whether the certificate can stay.
+//! What a certificate contains, as far as it decides whether the certificate can stay.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,7 @@ use super::Validity;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
-/// A name or an address for which a certificate is good.
+/// A name or an address in a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum San {
     Dns(String),
@@ -17,7 +17,7 @@ pub(super) enum San {
 }
 
 impl San {
-    /// An address, if the text is one, else a name; names have no case.
+    /// An address if the text is one, otherwise a name; names are compared without case.
     pub(super) fn of(text: &str) -> Self {
         match text.parse() {
             Ok(address) => Self::Ip(address),
@@ -26,7 +26,7 @@ impl San {
     }
 }
 
-/// What a certificate may be used for, by its extended key usage.
+/// The allowed usage of a certificate, by its extended key usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Purposes {
     pub(super) server: bool,
@@ -38,7 +38,7 @@ impl Purposes {
         let extension = certificate
             .extended_key_usage()
             .map_err(|e| format!("its usage cannot be read: {e}"))?;
-        // Without the extension a certificate is good for everything.
+        // Without the extension, every usage is allowed.
         Ok(extension.map_or(
             Self {
                 server: true,
@@ -61,7 +61,7 @@ impl Purposes {
     }
 }
 
-/// A certificate, taken apart.
+/// A parsed certificate.
 pub(super) struct Parsed {
     pub(super) der: CertificateDer<'static>,
     pub(super) sans: BTreeSet<San>,
@@ -74,7 +74,7 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
-    /// Takes the first certificate of a PEM text; the error says what is wrong with it.
+    /// Parses the first certificate of a PEM text.
     pub(super) fn from_pem(pem: &str) -> Result<Self, String> {
         let der = CertificateDer::from_pem_slice(pem.as_bytes())
             .map_err(|e| format!("it is not a certificate in PEM form: {e}"))?;
@@ -100,7 +100,7 @@ impl Parsed {
         })
     }
 
-    /// From when to when it is valid.
+    /// Its period of validity.
     pub(super) fn validity(&self) -> Validity {
         Validity {
             begins: self.not_before,
@@ -128,7 +128,7 @@ impl Parsed {
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
-/// A text with every certificate in it told in words, as people compare them; all else stays.
+/// A text in which every certificate is described in words; everything else is unchanged.
 pub fn certificates_in_words(text: &str) -> String {
     let mut told = String::with_capacity(text.len());
     let mut rest = text;
@@ -145,9 +145,9 @@ pub fn certificates_in_words(text: &str) -> String {
     told + rest
 }
 
-/// One thing a line, so that a diff shows the one that changes. The serial number is there because
-/// two certificates may differ in nothing else, and near the top because it always differs: a diff
-/// has the lines around it.
+/// One fact on each line, so that a diff shows the one that changes. The serial number is included because two
+/// certificates may differ in nothing else. It stands near the top because it always differs, and a diff shows
+/// the lines around it.
 fn in_words(pem: &str) -> Option<String> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, certificate) = X509Certificate::from_der(&der).ok()?;
@@ -180,7 +180,7 @@ fn in_words(pem: &str) -> Option<String> {
     Some(lines.join("\n"))
 }
 
-/// The common name, or whatever else is there.
+/// The common name, or what there is instead.
 fn called(name: &X509Name<'_>) -> String {
     let mut common = name.iter_common_name();
     let common = common.next().and_then(|name| name.as_str().ok());

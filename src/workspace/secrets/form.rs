@@ -1,8 +1,7 @@
-//! The format of `secrets.yaml`: one key and text on a line, and the applications' under `users`.
+//! The format of `secrets.yaml`: one key and text on a line, and the applications' passwords under `users`.
 //!
-//! Beside `inventory` this is the only user of the YAML crate: what it reads is not an inventory,
-//! and none of its values may ever reach a message, which rules out that module's excerpts of the
-//! offending line.
+//! Beside `inventory`, this is the only user of the YAML crate. This file is no inventory, and none of its
+//! values may appear in a message. So `inventory`'s errors, which quote the wrong line, cannot be used.
 
 use std::{fmt, path::Path};
 
@@ -15,7 +14,7 @@ use crate::{
     secret::Secret,
 };
 
-/// The section of the applications' passwords.
+/// The section with the applications' passwords.
 const USERS: &str = "users";
 
 const HEADER: &str = "\
@@ -25,7 +24,7 @@ const HEADER: &str = "\
 
 const RESTORE: &str = "restore the file from a backup, or, if the cluster was never brought up, remove it: the next `up` makes a new one";
 
-/// What a value is for.
+/// The meaning of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
     /// One of [`KEYS`].
@@ -45,7 +44,7 @@ impl fmt::Display for Key {
 
 pub(super) type Values = Vec<(Key, Secret)>;
 
-/// Whether a text can be the value of `key`; else, what is wrong with it.
+/// Whether a text can be the value of `key`; if not, why.
 pub(super) fn check(key: &Key, text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
         return Err("is empty");
@@ -63,7 +62,7 @@ pub(super) fn check(key: &Key, text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The identifier names things on hosts and in etcd, where not every text would do.
+/// The id is part of names on hosts and in etcd, which not every text could be.
 fn is_identifier(text: &str) -> bool {
     text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
@@ -93,8 +92,8 @@ fn user_lines(values: &Values, indent: &str) -> String {
     users.collect()
 }
 
-/// A JSON string, which is a YAML string of the same value once what YAML does not count as
-/// printable is escaped too.
+/// A JSON string. It is also a YAML string with the same value if characters that YAML does not count as
+/// printable are escaped too.
 fn quoted(value: &str) -> String {
     let json = serde_json::Value::from(value).to_string();
     json.chars()
@@ -116,7 +115,7 @@ pub(super) fn to_yaml(values: &Values) -> String {
     format!("{HEADER}{}", to_lines(values))
 }
 
-/// Adds values to the text, with the user's comments if the text's form allows.
+/// Adds values to the text. Keeps the user's comments if the text's format allows it.
 pub(super) fn extend(path: &Path, text: &str, values: &Values, added: &Values) -> Result<String> {
     let mut wanted = values.clone();
     wanted.extend(added.iter().cloned());
@@ -142,7 +141,7 @@ pub(super) fn extend(path: &Path, text: &str, values: &Values, added: &Values) -
     })
 }
 
-/// The text with the new users' lines right below its own `users:`, and the others at its end.
+/// The text with new users right below its own `users:`, and everything else at its end.
 fn below_users(text: &str, added: &Values) -> String {
     let mut out = String::new();
     let mut lines = text.split_inclusive('\n').peekable();
@@ -161,9 +160,9 @@ fn below_users(text: &str, added: &Values) -> String {
     out + &to_lines(&others.cloned().collect())
 }
 
-/// Puts new values in the place of old ones, with the user's comments if the text's form allows.
+/// Replaces values. Keeps the user's comments if the text's format allows it.
 ///
-/// What is not in the text yet is added to it.
+/// Values that are missing in the text are added.
 pub(super) fn replace(path: &Path, text: &str, values: &Values, new: &Values) -> Result<String> {
     let mut wanted = values.clone();
     let mut added = Values::new();
@@ -186,7 +185,7 @@ pub(super) fn replace(path: &Path, text: &str, values: &Values, new: &Values) ->
     }
 }
 
-/// Whether both hold the same, in whatever order.
+/// Whether both have the same content in any order.
 fn same(one: &Values, other: &Values) -> bool {
     one.len() == other.len() && one.iter().all(|value| other.contains(value))
 }
@@ -195,7 +194,7 @@ fn same(one: &Values, other: &Values) -> bool {
 #[derive(Default)]
 struct Pairs(Vec<(Spanned<String>, Spanned<Option<String>>)>);
 
-/// The file as it stands.
+/// The file as it is.
 #[derive(Default)]
 struct Entries {
     own: Pairs,
@@ -268,7 +267,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Values> {
         )
     };
     let entries: Entries = serde_yaml::from_str(text).map_err(|e| {
-        // The parser's own words may quote a password; its place and kind do not.
+        // The parser's message may contain a password; its place and kind do not.
         use serde_yaml::Error as Yaml;
         let what = match e.without_snippet() {
             Yaml::DuplicateMappingKey { .. } => "this key is there twice",
@@ -315,7 +314,7 @@ fn judged(
     Ok((key, Secret::new(text.clone())))
 }
 
-/// A key far from all known ones is not shown: it may be a password that slipped a column.
+/// A key that resembles no known one is not shown: it may be a password in the wrong column.
 fn unknown(key: &Spanned<String>, at: impl Fn(Location, String) -> Error) -> Error {
     let known = || KEYS.iter().copied().chain([USERS]);
     let nearest = known()

@@ -35,15 +35,15 @@ const KEYS: [&str; 7] = [
     VRRP,
 ];
 
-/// How the names of variables begin that hold a password.
+/// The prefix of environment variables with passwords.
 const VARIABLES: &str = "PGHERD_SECRET_";
 
 const PASSWORD_CHARS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const PASSWORD_LENGTH: usize = 32;
-/// Of a password of VRRP 2, which has no room for more.
+/// The length of a password of VRRP 2, which allows no more.
 const VRRP_LENGTH: usize = 8;
 
-/// What is wanted, and where a user may have put it.
+/// Which passwords are needed, and where the user may have set them.
 pub(super) struct Wanted<'a> {
     /// The names of `postgresql.users`.
     pub users: Vec<&'a str>,
@@ -62,7 +62,7 @@ impl Wanted<'_> {
         own.chain(self.users.iter().map(|name| Key::User((*name).to_owned())))
     }
 
-    /// What the user gives: by a variable before the file.
+    /// The user's value: the variable wins over the file.
     fn given(&self) -> Result<Values> {
         let mut given = match self.file {
             None => Values::new(),
@@ -115,7 +115,7 @@ impl Wanted<'_> {
     }
 }
 
-/// The variable that may hold a password: `PGHERD_SECRET_REST_API`, `PGHERD_SECRET_USER_APP`.
+/// The variable for a password: `PGHERD_SECRET_REST_API`, `PGHERD_SECRET_USER_APP`.
 fn variable(key: &Key) -> String {
     let (prefix, name) = match key {
         Key::Own(name) => (VARIABLES.to_owned(), *name),
@@ -128,7 +128,7 @@ fn variable(key: &Key) -> String {
     prefix + &name.collect::<String>()
 }
 
-/// The cluster's id, if there is a file of secrets with one; nothing is made.
+/// The cluster's id from an existing file of secrets; nothing is made.
 pub(super) fn cluster_id(path: &Path) -> Result<Option<String>> {
     let Some(text) = files::read(path)? else {
         return Ok(None);
@@ -140,9 +140,9 @@ pub(super) fn cluster_id(path: &Path) -> Result<Option<String>> {
     Ok(id.map(|(_, id)| id.expose().to_owned()))
 }
 
-/// Reads the secrets at `path`, or makes them there; what the user gives elsewhere counts before.
+/// Reads the secrets at `path`, or creates them there. Values that the user sets elsewhere win.
 ///
-/// What is there is never replaced: a password that the cluster has and the file lacks is lost.
+/// Existing values are never replaced: if the cluster has a password and the file does not, it is lost.
 pub(super) fn load_or_make(
     path: &Path,
     wanted: &Wanted<'_>,
@@ -161,7 +161,7 @@ pub(super) fn load_or_make(
             if files::create(path, files::PRIVATE, made.as_bytes())? {
                 made
             } else {
-                // Another process has been faster.
+                // Another process was faster.
                 files::read(path)?.unwrap_or(made)
             }
         }
@@ -185,7 +185,7 @@ pub(super) fn load_or_make(
     assemble(path, &values)
 }
 
-/// Makes new passwords in the place of those at `path`, but for those that the user gives.
+/// Replaces the passwords at `path` by new ones, except those that the user sets.
 pub(super) fn renew(path: &Path, wanted: &Wanted<'_>, users: bool) -> Result<()> {
     let text = files::read(path)?.ok_or_else(|| {
         Error::new(
@@ -201,7 +201,7 @@ pub(super) fn renew(path: &Path, wanted: &Wanted<'_>, users: bool) -> Result<()>
     files::write(path, files::PRIVATE, replaced.as_bytes())
 }
 
-/// The passwords that [`renew`] would make, and those that the user gives.
+/// The passwords that [`renew`] would change, and those that the user sets.
 pub(super) fn renewable(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<String>, Vec<String>)> {
     let (ours, given) = split(wanted, users)?;
     let names = |keys: Vec<Key>| keys.iter().map(Key::to_string).collect();
@@ -217,7 +217,7 @@ fn split(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<Key>, Vec<Key>)> {
     Ok(keys.partition(|key| !given.iter().any(|(given, _)| given == key)))
 }
 
-/// A password for a role that only stands in for another.
+/// A password for an interim role.
 pub(super) fn temporary() -> Result<Secret> {
     password(PASSWORD_LENGTH).map(Secret::new)
 }
@@ -237,7 +237,7 @@ fn make(key: Key) -> Result<(Key, Secret)> {
 fn password(length: usize) -> Result<String> {
     let mut password = String::with_capacity(length);
     while password.len() < length {
-        // Bytes beyond the last whole multiple of 62 would favour the first characters.
+        // Bytes above the last whole multiple of 62 would make the first characters more likely.
         let fair = random_bytes::<64>()?.into_iter().filter(|b| *b < 62 * 4);
         let room = length - password.len();
         password.extend(
@@ -248,7 +248,7 @@ fn password(length: usize) -> Result<String> {
     Ok(password)
 }
 
-/// From the operating system's own generator.
+/// From the operating system's random generator.
 pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     OsRng.try_fill_bytes(&mut bytes).map_err(|e| {

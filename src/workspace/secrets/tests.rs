@@ -178,7 +178,7 @@ fn debug_output_has_no_password() {
     }
 }
 
-/// Every character now and then, and often those that mean something to YAML.
+/// Every character now and then, and often those with a meaning in YAML.
 fn password() -> impl Strategy<Value = String> {
     let telling = ":#'\"\\{}[]!&*|>%@`,?- \t\r\n~\u{7f}\u{85}\u{2028}\u{feff}";
     let telling = proptest::sample::select(telling.chars().collect::<Vec<_>>());
@@ -244,7 +244,7 @@ fn what_the_user_gives_counts_and_is_not_made() {
         ("PGHERD_SECRET_USER_RE_PORT", "from-a-variable"),
     ];
     let secrets = place.load_for(&["app", "re: port"], Some(&file), &variables);
-    // Every character that no variable has becomes `_`.
+    // Every character that a variable's name cannot have becomes `_`.
     assert_eq!(secrets.unwrap().users["re: port"].expose().len(), 32);
     let variables = [
         ("PGHERD_SECRET_STATS", "from-a-variable"),
@@ -322,7 +322,7 @@ fn new_values_take_the_place_of_old_ones_and_comments_stay() {
         replaced,
         "# mine\nsuperuser: \"n: \\\"ew\"  # why\nusers:\n  \"other\": \"third\"\n  app: \"newer\"\n"
     );
-    // Where the form does not allow it, the values count and the comments go.
+    // If the format does not allow it, the values are written and the comments are lost.
     let text = "superuser: old # mine\n";
     let values = parse(path, text).unwrap();
     let replaced = replace(path, text, &values, &new[..1].to_vec()).unwrap();

@@ -21,7 +21,7 @@ fn passwords_change_in_stages_of_which_each_can_be_the_last_of_a_run() {
         (SecretsStage::Return, false, true),
     ] {
         workspace.advance_secrets(stage, false).unwrap();
-        // As the next run would find it, and `plan` too.
+        // As the next run finds it, and `plan` too.
         for found in [
             Workspace::existing(&inventory).unwrap().unwrap(),
             Workspace::preview(&inventory).unwrap(),
@@ -76,7 +76,7 @@ fn hosts_that_leave_the_inventory_are_still_known() {
         .keys()
         .map(|host| machine(host.as_str(), 1))
         .collect();
-    // As an earlier version left it: an ssh_config in which it still is, and no list.
+    // As an earlier version left it: a host is still in its ssh_config, and there is no list.
     let mut before = inventory.clone();
     before.hosts.insert(
         HostName::new("gone"),
@@ -96,7 +96,7 @@ fn hosts_that_leave_the_inventory_are_still_known() {
         address: Some([192, 0, 2, 9].into()),
         joined: false,
     };
-    // Neither a look nor a plan makes it forget.
+    // Neither a verb that only looks nor a plan makes it forget.
     workspace.write_ssh_config(&here).unwrap();
     let preview = Workspace::preview(&inventory).unwrap();
     for workspace in [&workspace, &preview] {

@@ -7,7 +7,7 @@ fn down_removes_what_was_made_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let mut inventory = inventory(dir.path());
     let workspace = filled(&inventory);
-    // A host that has left the inventory, a killed run's leftovers, and things of the user's.
+    // A host that has left the inventory, a killed run's leftovers, and the user's own files.
     inventory.hosts.shift_remove(&HostName::new("node1"));
     let workspace_dir = workspace.dir().to_owned();
     let left = workspace_dir.join(".unfinished-abc");

@@ -1,8 +1,8 @@
-//! Another authority in the place of the old one, while the cluster runs.
+//! A new authority replaces the old one while the cluster runs.
 
 use super::*;
 
-/// What a host, or a client, of one stage of a rotation has.
+/// What a host or a client has at one stage of a rotation.
 struct Side(Arc<rustls::ClientConfig>, Arc<ServerConfig>);
 
 impl Side {
@@ -62,12 +62,12 @@ fn a_rotation_that_is_cut_off_is_taken_up() {
     assert_eq!(both.matches("BEGIN CERTIFICATE").count(), 2);
     assert_eq!(first(&both), first(&old));
 
-    // Cut off before the stage was noted: the same authority, and no third one.
+    // Interrupted before the stage was recorded: the same authority, and no third one.
     fs::remove_file(place.path("next/stage")).unwrap();
     rotation::begin(&dir, "pg", now()).unwrap();
     assert_eq!(Pki::open(&dir, "pg").unwrap().ca(), both);
 
-    // Cut off while what is new is copied.
+    // Interrupted during the copy of the new files.
     rotation::advance(&dir, AuthorityStage::Adopt).unwrap();
     let pki = Pki::open(&dir, "pg").unwrap();
     let certificate = pki.certificates(&[request("node1")], Renewal::Due).unwrap();
@@ -83,7 +83,7 @@ fn a_rotation_that_is_cut_off_is_taken_up() {
         certificate
     );
 
-    // Cut off with leftovers: the next rotation does not take the current authority for a new one.
+    // Interrupted with leftovers: the next rotation must not take the current authority for a new one.
     fs::create_dir(place.path("next")).unwrap();
     for name in ["ca.crt", "ca.key"] {
         fs::copy(place.path(name), place.path("next").join(name)).unwrap();

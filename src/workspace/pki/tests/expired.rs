@@ -27,13 +27,12 @@ fn nothing_is_renewed_by_a_clock_that_the_hosts_do_not_share() {
     let first = pki.of_host(&request, Renewal::Due, now()).unwrap();
     let later = in_days(3000);
     assert_eq!(pki.of_host(&request, Renewal::Never, later).unwrap(), first);
-    // What is not there, or is for another name, is made all the same.
+    // A certificate that is missing, or is for another name, is issued anyway.
     request.extra.push("another".into());
     assert_ne!(pki.of_host(&request, Renewal::Never, now()).unwrap(), first);
 }
 
-/// What pgherd asks through SSH it also believes of a certificate whose times are wrong, and of nothing
-/// else that is wrong.
+/// Requests through SSH also accept a certificate with wrong times, and nothing else that is wrong.
 #[tokio::test]
 async fn only_the_times_may_be_wrong() {
     let place = Place::new();
@@ -81,7 +80,7 @@ async fn an_authority_that_is_not_valid_is_replaced_by_one_that_issues_at_once()
         assert_eq!(new.ca().matches("BEGIN CERTIFICATE").count(), 2);
         connect(&new, &new, "node1").await.unwrap();
 
-        // Cut off before the stage was noted, and repeated: the same authority.
+        // Interrupted before the stage was recorded, and repeated: the same authority.
         fs::remove_file(place.path("next/stage")).unwrap();
         rotation::replace(&dir, "pg", now()).unwrap();
         assert_eq!(Pki::open(&dir, "pg").unwrap().ca(), new.ca());
@@ -95,7 +94,7 @@ async fn an_authority_that_is_not_valid_is_replaced_by_one_that_issues_at_once()
     }
 }
 
-/// Begun while this machine's clock was ahead: the authority that the cluster has is the better one.
+/// Begun while this machine's clock was ahead: the cluster's present authority is the better one.
 #[test]
 fn a_change_to_an_authority_that_is_not_valid_is_undone() {
     let place = Place::new();

@@ -1,8 +1,8 @@
-//! What certificates may be used for, and that OpenSSL agrees.
+//! The allowed usage of certificates, also according to OpenSSL.
 
 use super::*;
 
-/// What OpenSSL, and so PostgreSQL, HAProxy and Python, say to it, in their strictest mood.
+/// What OpenSSL says in its strictest mode, and so PostgreSQL, HAProxy and Python.
 #[test]
 fn openssl_agrees() {
     let place = Place::new();
@@ -107,7 +107,7 @@ async fn who_only_serves_gets_a_certificate_that_opens_nothing() {
     let refused = shake_hands(shown_by(&narrow), server.clone(), "node1").await;
     let error = refused.unwrap_err();
     assert!(error.contains("for client authentication"), "{error}");
-    // It still serves.
+    // It is still valid as a server certificate.
     shake_hands(
         pki.rustls_client_config().unwrap(),
         server_config(&pki, &narrow),

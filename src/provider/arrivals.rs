@@ -1,10 +1,10 @@
-//! Hosts that are being launched, one by one as they come.
+//! Reports hosts that are being launched, as each of them comes.
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::machine::Machine;
 
-/// How far a host has come.
+/// How far a host is.
 #[derive(Debug, Clone)]
 pub enum Arrival {
     /// It runs and has its addresses; SSH may not answer yet.
@@ -13,12 +13,12 @@ pub enum Arrival {
     Answers(Machine),
 }
 
-/// Where a provider tells of hosts as they come; silent where nobody listens.
+/// To this, a provider reports hosts as they come. Nothing happens if nobody listens.
 #[derive(Debug, Clone, Default)]
 pub struct Arrivals(Option<UnboundedSender<Arrival>>);
 
 impl Arrivals {
-    /// The receiver ends once all clones of the sender are dropped.
+    /// The receiver ends when all clones of the sender are dropped.
     pub fn channel() -> (Self, UnboundedReceiver<Arrival>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(Some(sender)), receiver)
@@ -26,7 +26,7 @@ impl Arrivals {
 
     pub fn tell(&self, arrival: Arrival) {
         if let Some(sender) = &self.0 {
-            // Who listened may have seen enough.
+            // The listener may have stopped.
             let _ = sender.send(arrival);
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     inventory::{HostName, Inventory},
 };
 
-/// Takes the hosts from the inventory; makes and removes none.
+/// Takes the hosts from the inventory; creates and removes none.
 pub(super) struct ExistingProvider {
     machines: Vec<Machine>,
 }

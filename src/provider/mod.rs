@@ -1,7 +1,7 @@
 //! Providers, which create, find and remove hosts.
 //!
-//! A provider knows its own engine or cloud and nothing of PostgreSQL. It ends where hosts with
-//! addresses and pinned keys begin; everything after is the same for all of them.
+//! A provider knows its own engine or cloud and nothing of PostgreSQL. Its work ends with hosts that have
+//! addresses and pinned keys; everything after that is the same for all providers.
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
@@ -30,13 +30,13 @@ pub use crate::machine::{Machine, MachineState};
 
 /// The label or tag that names the cluster a resource belongs to.
 pub const CLUSTER_LABEL: &str = "pgherd:cluster";
-/// The label or tag that names the host a resource is or serves.
+/// The label or tag that names a resource's host.
 pub const HOST_LABEL: &str = "pgherd:host";
 
-/// The label or tag with the id of that cluster: names can be had twice.
+/// The label or tag with that cluster's id: two clusters can have the same name.
 pub const ID_LABEL: &str = "pgherd:id";
 
-/// Something in the engine or the account that carries the cluster's label.
+/// Something in the engine or the account with the cluster's label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// `container`, `network`, `instance`, `security group`, …
@@ -44,23 +44,23 @@ pub struct Resource {
     pub id: String,
     pub name: String,
     pub host: Option<HostName>,
-    /// The id of the cluster that it was made for, where it says so.
+    /// The id of the cluster that it was made for, if it has one.
     pub cluster_id: Option<String>,
 }
 
-/// What a new host must let in, and whose it is.
+/// Who may log in to a new host, and which cluster it belongs to.
 #[derive(Debug, Clone)]
 pub struct Access {
     pub user: String,
     /// The public key in OpenSSH's one-line form.
     pub public_key: String,
-    /// Everything that is made gets it as [`ID_LABEL`].
+    /// Everything that is created gets it as [`ID_LABEL`].
     pub cluster_id: String,
-    /// The run that makes it.
+    /// The run that creates it.
     pub holder: Holder,
 }
 
-/// Refuses hosts that another workspace has made meanwhile: `whose` are the ids that they carry.
+/// Refuses hosts that another workspace has created meanwhile: `whose` are the ids on them.
 fn refuse_hosts_of_others<'a>(
     mut whose: impl Iterator<Item = (&'a HostName, &'a str)>,
     access: &Access,
@@ -78,38 +78,37 @@ fn refuse_hosts_of_others<'a>(
     }
 }
 
-/// What `preflight` found: what a launch would create, and what may prevent it.
+/// The result of `preflight`: what a launch would create, and what may prevent it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Preflight {
     /// What would be created besides the hosts, one line each: an image, a network.
     pub made: Vec<String>,
-    /// What may prevent it, and is no reason not to try.
+    /// What may prevent it, but is no reason not to try.
     pub doubts: Vec<String>,
-    /// With `image: prepared`, what the new hosts are made from.
+    /// With `image: prepared`, the image for new hosts.
     pub prepared: Option<Choice>,
 }
 
-/// What around the hosts is not as the inventory says.
+/// Differences from the inventory in what surrounds the hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drifted {
-    /// A line a change that [`Provider::repair`] would make.
+    /// One line for each change that [`Provider::repair`] would make.
     pub changes: Vec<String>,
-    /// What may stand in its way, without being a reason not to try.
+    /// What may prevent it, but is no reason not to try.
     pub doubts: Vec<String>,
 }
 
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// Finds the cluster's hosts, by label, as they are now. Changes nothing.
+    /// Finds the cluster's hosts by label, as they are now. Changes nothing.
     async fn discover(&self) -> Result<Vec<Machine>>;
 
-    /// Checks, before anything is made, that `hosts` which let `public_key` in could be made.
-    /// Changes nothing.
+    /// Checks, before anything is created, whether `hosts` with `public_key` could be created. Changes nothing.
     async fn preflight(&self, hosts: &[HostName], public_key: &str) -> Result<Preflight>;
 
-    /// Makes or starts `hosts`, all at once, and returns them running and with addresses.
+    /// Creates or starts `hosts`, all in parallel, and returns them running and with addresses.
     ///
-    /// Safe to call again after any interruption: what is there is taken up, not made twice.
+    /// May be repeated after any interruption: existing resources are used, not created twice.
     async fn launch(
         &self,
         hosts: &[HostName],
@@ -120,7 +119,7 @@ pub trait Provider: Send + Sync {
             .await
     }
 
-    /// The same, and tells of each host as it comes: that it runs, and that SSH answers.
+    /// The same; also reports each host when it runs, and when SSH answers.
     async fn launch_telling(
         &self,
         hosts: &[HostName],
@@ -129,78 +128,78 @@ pub trait Provider: Send + Sync {
         arrivals: &Arrivals,
     ) -> Result<Vec<Machine>>;
 
-    /// Which of the running `machines` the inventory wants elsewhere, and where; none where an
-    /// address is not the provider's to change.
+    /// Which of the running `machines` must move to another address, and to which; empty if the provider cannot
+    /// change addresses.
     fn moves(&self, _machines: &[Machine]) -> Result<Vec<(HostName, Ipv4Addr)>> {
         Ok(Vec::new())
     }
 
-    /// Carries out what [`Provider::moves`] has said. Connections to those hosts break.
+    /// Makes the moves of [`Provider::moves`]. Connections to those hosts break.
     ///
-    /// Safe to call again after any interruption.
+    /// May be repeated after any interruption.
     async fn readdress(&self, _moves: &[(HostName, Ipv4Addr)], _events: &Events) -> Result<()> {
         Ok(())
     }
 
-    /// What around the hosts is not as the inventory says, such as a firewall's rules. Changes nothing.
+    /// Differences from the inventory in what surrounds the hosts, such as a firewall's rules. Changes nothing.
     async fn drift(&self) -> Result<Drifted> {
         Ok(Drifted::default())
     }
 
-    /// Puts right what [`Provider::drift`] tells of.
+    /// Corrects what [`Provider::drift`] reports.
     async fn repair(&self, _events: &Events) -> Result<()> {
         Ok(())
     }
 
-    /// Everything with the cluster's label, whether the inventory knows it or not.
+    /// Everything with the cluster's label, in the inventory or not.
     async fn resources(&self) -> Result<Vec<Resource>>;
 
-    /// Removes `resources`, which [`Provider::resources`] has listed, and waits until they are gone.
+    /// Removes `resources` from [`Provider::resources`], and waits until they are gone.
     async fn remove(&self, resources: &[Resource], events: &Events) -> Result<()>;
 
-    /// Certificates that the hosts must trust to reach the world, where the inventory has no
-    /// `ca_bundle`: hosts on this machine's network see what this machine sees.
+    /// Certificates that the hosts must trust to reach other networks, if the inventory has no `ca_bundle`.
+    /// Hosts behind this machine's network see the same proxy as this machine.
     fn ca_bundle(&self) -> Option<PathBuf> {
         None
     }
 
-    /// Makes a running host die at once, as if its power had been cut: nothing on it is told, and
-    /// nothing that it was about to send leaves it.
+    /// Makes a running host die at once, as in a power cut: nothing on it is notified, and nothing more is
+    /// sent.
     async fn crash(&self, machine: &Machine) -> Result<()> {
         Err(cannot("make a host die", machine))
     }
 
-    /// Starts a host that [`Provider::crash`] has made die, at the address it had.
+    /// Starts a host again after [`Provider::crash`], with its old address.
     ///
-    /// Safe to call again, also when the host runs.
+    /// May be repeated, even if the host runs.
     async fn revive(&self, machine: &Machine) -> Result<()> {
         Err(cannot("start a host", machine))
     }
 
-    /// Cuts a running host off from everybody; what runs on it goes on.
+    /// Disconnects a running host from all others; its processes continue.
     async fn isolate(&self, machine: &Machine) -> Result<()> {
         Err(cannot("cut a host off", machine))
     }
 
-    /// Connects a host again that [`Provider::isolate`] has cut off, at the address it had.
+    /// Connects a host again after [`Provider::isolate`], with its old address.
     ///
-    /// Safe to call again, also when the host is connected.
+    /// May be repeated, even if the host is connected.
     async fn rejoin(&self, machine: &Machine) -> Result<()> {
         Err(cannot("connect a host", machine))
     }
 
-    /// Whether [`Provider::crash`] does here what it says.
+    /// Whether this provider supports [`Provider::crash`].
     fn can_crash(&self) -> bool {
         false
     }
 
-    /// Whether [`Provider::isolate`] does here what it says.
+    /// Whether this provider supports [`Provider::isolate`].
     fn can_isolate(&self) -> bool {
         false
     }
 
-    /// Makes the provider hand this public key to hosts that it makes from now on; those that run have
-    /// it already. Safe to call again.
+    /// Makes the provider give this public key to hosts that it creates from now on. Running hosts have it
+    /// already. May be repeated.
     async fn replace_access_key(&self, _public_key: &str) -> Result<()> {
         Ok(())
     }
@@ -210,17 +209,18 @@ pub trait Provider: Send + Sync {
         false
     }
 
-    /// What prepared images must hold for this inventory's hosts, one for each architecture.
+    /// What prepared images must hold for this inventory's hosts, one recipe for each architecture.
     async fn recipes(&self) -> Result<Vec<Recipe>> {
         Err(no_images())
     }
 
-    /// The prepared images that are there, of whatever cluster's inventory, the newest first. Changes nothing.
+    /// The existing prepared images, for any cluster's inventory, the newest first. Changes nothing.
     async fn images(&self) -> Result<Vec<Prepared>> {
         Err(no_images())
     }
 
-    /// Makes an image of a host on which nothing is left that only one host may have. The host stops for it.
+    /// Makes an image of a host from which everything was removed that only one host may have. The host is
+    /// stopped for it.
     async fn capture(
         &self,
         _machine: &Machine,
@@ -230,12 +230,12 @@ pub trait Provider: Send + Sync {
         Err(no_images())
     }
 
-    /// Removes one of [`Provider::images`], and all that it takes up.
+    /// Removes one of [`Provider::images`], with everything that belongs to it.
     async fn discard(&self, _image: &Prepared, _events: &Events) -> Result<()> {
         Err(no_images())
     }
 
-    /// Whether `down` removes the hosts themselves; otherwise it clears what `up` put on them.
+    /// Whether `down` removes the hosts themselves; otherwise it removes what `up` installed on them.
     fn owns_hosts(&self) -> bool {
         true
     }
@@ -254,15 +254,15 @@ fn no_images() -> Error {
     .hint("they are for `kind: docker` and `kind: aws`: docs/images.md")
 }
 
-/// The text by which Patroni's versions are pinned, where no template replaces it.
+/// The text that pins Patroni's versions, if no template replaces it.
 const REQUIREMENTS: &str = include_str!("../../templates/opt/patroni/requirements.txt");
 
-/// The provider that an inventory names.
+/// The provider of an inventory.
 pub fn from_inventory(inventory: &Inventory) -> Result<Box<dyn Provider>> {
     with_requirements(inventory, REQUIREMENTS)
 }
 
-/// The same where Patroni's versions are pinned by `requirements`.
+/// The same if `requirements` pins Patroni's versions.
 #[allow(
     clippy::unnecessary_wraps,
     reason = "it can fail where EC2 is not built in"

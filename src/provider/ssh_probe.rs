@@ -11,10 +11,10 @@ use tokio::{
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(2);
-/// What is sent to a host that only boots is lost, and TCP sends it again after 1 s, and 2 s after that.
+/// Packets to a host that is still booting are lost, and TCP sends them again after 1 s, and 2 s after that.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Whether an SSH server greets us there within two seconds; it is asked twice a second.
+/// Whether an SSH server answers there within two seconds; it is asked twice a second.
 pub(super) async fn answers(address: Ipv4Addr, port: u16) -> bool {
     let asking = async {
         let mut again = interval(AGAIN);
@@ -23,7 +23,7 @@ pub(super) async fn answers(address: Ipv4Addr, port: u16) -> bool {
             tokio::select! {
                 _ = again.tick() => asked.push(greets(address, port)),
                 Some(greeted) = asked.next() => {
-                    // Where nobody listens that is said at once.
+                    // If nothing listens, the connection is refused at once.
                     if greeted || asked.is_empty() {
                         return greeted;
                     }

@@ -2,11 +2,11 @@
 
 use crate::error::{Code, Error, Result};
 
-/// Puts `block` between this cluster's markers in `old`, in the place of what was there.
+/// Puts `block` between this cluster's markers in `old`, and replaces what was there.
 ///
-/// Without markers in `old` the block goes to the end. Lines outside are kept byte for byte; only a
-/// missing newline at the very end is added. An error if the markers in `old` do not pair up, since
-/// then nobody can tell whose lines are whose.
+/// If `old` has no markers, the block goes to the end. Lines outside are kept byte for byte; only a missing
+/// newline at the very end is added. An error if the markers in `old` do not match, because the owner of the
+/// lines is unknown then.
 pub fn merge_block(old: &str, block: &str, cluster: &str) -> Result<String> {
     let markers = Markers::of(cluster);
     let inner: Vec<&str> = block.lines().collect();
@@ -37,7 +37,7 @@ pub fn merge_block(old: &str, block: &str, cluster: &str) -> Result<String> {
     Ok(rest)
 }
 
-/// Takes this cluster's block out of `old`, if it is there; other lines are kept byte for byte.
+/// Removes this cluster's block from `old`, if it is there; other lines are kept byte for byte.
 pub fn remove_block(old: &str, cluster: &str) -> Result<String> {
     split(old, &Markers::of(cluster)).map(|(rest, _)| rest)
 }
@@ -61,7 +61,7 @@ impl Markers {
     }
 }
 
-/// `old` without this cluster's blocks, and where the first of them was.
+/// `old` without this cluster's blocks, and the place of the first of them.
 fn split(old: &str, markers: &Markers) -> Result<(String, Option<usize>)> {
     let mut rest = String::with_capacity(old.len());
     let mut at = None;
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(remove_block(old, "pg").unwrap(), "a\r\nb\r\n");
     }
 
-    /// Lines with every line end, among them things that look like markers and are none.
+    /// Lines with every kind of line end, including lines that look like markers and are not.
     fn foreign() -> impl Strategy<Value = String> {
         let line = prop_oneof![
             "[^\n]{0,30}",

@@ -18,20 +18,20 @@ use crate::{
     services,
 };
 
-/// The ciphers of TLS 1.2 that every service takes, as OpenSSL names them: with forward secrecy and
-/// authenticated, so neither CBC nor the short tags of CCM8. Those of TLS 1.3 are all of this kind.
+/// The TLS 1.2 ciphers that every service accepts, with OpenSSL's names. All have forward secrecy and
+/// authentication, so there is no CBC, and none of CCM8's short tags. All TLS 1.3 ciphers are of this kind.
 const CIPHERS: &str = "ECDHE+AESGCM:ECDHE+CHACHA20";
 
 /// PostgreSQL's own defaults.
 const MAX_CONNECTIONS: u32 = 100;
 const SUPERUSER_RESERVED_CONNECTIONS: u32 = 3;
 
-/// Patroni's cluster-wide configuration as the inventory wants it, for `/config`.
+/// Patroni's cluster-wide configuration for this inventory, for `/config`.
 pub fn dcs_config(cluster: &Cluster) -> Value {
     let inventory = &cluster.inventory;
     let patroni = &inventory.patroni;
-    // pg_rewind needs this or checksums. There are checksums, but a data directory that was not made
-    // here might have none.
+    // pg_rewind needs this or checksums. pgherd's data directories have checksums, but one from elsewhere might
+    // not.
     let mut parameters = Map::from_iter([("wal_log_hints".to_owned(), json!("on"))]);
     for (name, value) in inventory.postgresql.dcs_parameters() {
         parameters.insert(name.into(), value.into());
@@ -51,7 +51,7 @@ pub fn dcs_config(cluster: &Cluster) -> Value {
     })
 }
 
-/// The same with the short loop under which a cluster forms.
+/// The same with the short loop that a cluster begins with.
 fn bootstrap_dcs(cluster: &Cluster) -> Value {
     let mut config = dcs_config(cluster);
     config["loop_wait"] = json!(1);
@@ -111,7 +111,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "read_port": inventory.haproxy.read_port,
             "stats_port": inventory.haproxy.stats_port,
             "server_maxconn": server_maxconn,
-            // As many again may wait in the queues; and some look at the stats.
+            // As many again may wait in the queues, and a few may read the stats.
             "maxconn": 2 * most + 100,
             "sources": sources(cluster),
             "own_sources": own_sources(cluster),
@@ -176,7 +176,7 @@ pub(super) fn of_host(
     context["haproxy"]["others"] = others.into();
     let major = match (node.postgresql, cluster.inventory.postgresql.version) {
         (Some(major), _) | (None, PgVersion::Major(major)) => major.to_string(),
-        // Only a plan comes here before the host has said which.
+        // Only a plan can get here before the host's architecture is known.
         (None, PgVersion::Distro) => "<version>".into(),
     };
     context["postgresql"]["bin_dir"] = format!("/usr/lib/postgresql/{major}/bin").into();
@@ -184,7 +184,7 @@ pub(super) fn of_host(
     Ok(context)
 }
 
-/// Where hosts have what several files name: `etcd_tls` is the folder of etcd's certificates.
+/// Paths on hosts that several files name: `etcd_tls` is the folder of etcd's certificates.
 fn paths() -> Map<String, Value> {
     let folders = services::all().filter_map(|service| {
         let folder = service.tls?;
@@ -194,7 +194,7 @@ fn paths() -> Map<String, Value> {
     folders.chain([bundle]).collect()
 }
 
-/// How TLS is spoken; on its way from off to on a cluster has both for a while.
+/// How TLS is used. During a change, a cluster has both ways for a while.
 fn tls(cluster: &Cluster) -> Value {
     let tls = cluster.tls;
     json!({
@@ -228,8 +228,8 @@ fn networks(cluster: &Cluster) -> Vec<String> {
     allow.iter().map(ToString::to_string).collect()
 }
 
-/// From where HAProxy takes clients. PostgreSQL cannot tell them apart: behind HAProxy all have its
-/// address.
+/// The networks from which HAProxy accepts clients. PostgreSQL cannot distinguish them: all clients behind
+/// HAProxy have HAProxy's address.
 fn sources(cluster: &Cluster) -> Vec<String> {
     let allow = &cluster.inventory.postgresql.allow;
     if let Some(everybody) = allow.iter().find(|network| network.prefix_len() == 0) {
@@ -238,14 +238,14 @@ fn sources(cluster: &Cluster) -> Vec<String> {
     let hosts = cluster.nodes.values().map(|node| node.address.to_string());
     let mut sources = vec!["127.0.0.0/8".to_owned()];
     sources.extend(hosts);
-    // A program on a front door that connects to the address comes from there.
+    // A program on a front door that connects to the address has it as its source.
     sources.extend(cluster.inventory.haproxy.vip.map(|vip| vip.to_string()));
     sources.extend(networks(cluster));
     sources
 }
 
-/// From where HAProxy takes any number of connections: its own host, over which pgherd comes, and the
-/// members, which are trusted with everything anyway.
+/// The sources from which HAProxy accepts any number of connections: its own host, through which pgherd
+/// connects, and the members, which are trusted with everything anyway.
 fn own_sources(cluster: &Cluster) -> Vec<String> {
     let members = cluster.with_role(Role::Postgres);
     std::iter::once("127.0.0.0/8".to_owned())
@@ -253,15 +253,16 @@ fn own_sources(cluster: &Cluster) -> Vec<String> {
         .collect()
 }
 
-/// The parameters of each host's own file: pgherd's defaults, the inventory's, and those with which
-/// something else here would break if they were others.
+/// The parameters of each host's own file: pgherd's defaults, the inventory's, and those that pgherd needs with
+/// certain values.
 pub(crate) fn parameters(cluster: &Cluster) -> Map<String, Value> {
     let mut parameters = Map::from_iter([
         ("password_encryption".to_owned(), json!("scram-sha-256")),
-        // A replica whose leader has moved asks at its old address once more and then waits for this
-        // long; PostgreSQL's own 5 s are 5 s without a commit if it is the synchronous standby.
+        // A replica whose leader has moved asks once more at the old address, and then waits for this time.
+        // PostgreSQL's default of 5 s would mean 5 s without a commit if the replica is the synchronous
+        // standby.
         ("wal_retrieve_retry_interval".to_owned(), json!("1s")),
-        // Somebody who connects and never logs in takes a place for no longer than this.
+        // A client that connects and never logs in occupies a connection for at most this time.
         ("authentication_timeout".to_owned(), json!("15s")),
     ]);
     if cluster.tls.is_offered() {
@@ -291,7 +292,7 @@ pub(crate) fn parameters(cluster: &Cluster) -> Map<String, Value> {
     parameters
 }
 
-/// How many connections PostgreSQL has for those who are not superusers.
+/// How many connections PostgreSQL has for users that are not superusers.
 fn client_connections(postgresql: &Postgresql) -> u32 {
     let number = |name: &str, default: u32| {
         let value = postgresql.parameters.get(name);

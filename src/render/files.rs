@@ -9,12 +9,12 @@ use crate::{
     },
 };
 
-/// The certificates that the user's `ca_bundle` holds, for whatever downloads something.
+/// The certificates of the user's `ca_bundle`, for everything that downloads something.
 pub(super) const CA_BUNDLE: &str = "/etc/pgherd/ca-bundle.crt";
 
-/// Whose host it is, and how the others are called there.
+/// The cluster that the host belongs to, and the names of the other hosts.
 const IDENTITY: &[Entry] = &[
-    // Whose host this is goes first, so that a run that was cut off knows its own.
+    // The host's mark goes first, so that an interrupted run recognises its own hosts.
     early("/etc/pgherd/cluster", template!("etc/pgherd/cluster")),
     Entry {
         kind: Kind::Block,
@@ -22,13 +22,13 @@ const IDENTITY: &[Entry] = &[
     },
 ];
 
-/// What a unit puts back where something rewrites /etc/hosts at boot.
+/// A unit that restores the names if something rewrites /etc/hosts at boot.
 const NAMES: &[Entry] = &[
     early("/etc/pgherd/hosts", template!("etc/pgherd/hosts")),
     command("/etc/pgherd/put-hosts", template!("etc/pgherd/put-hosts")),
 ];
 
-/// Puts the guard on EC2's metadata service at each boot.
+/// Protects EC2's metadata service at each boot.
 const METADATA: &[Entry] = &[Entry {
     when: When::Ec2,
     ..early(
@@ -37,7 +37,7 @@ const METADATA: &[Entry] = &[Entry {
     )
 }];
 
-/// What the installation of packages asks for.
+/// Files for the installation of packages.
 const BEFORE_PACKAGES: &[Entry] = &[
     Entry {
         when: When::CaBundle,
@@ -53,7 +53,7 @@ const BEFORE_PACKAGES: &[Entry] = &[
     ),
 ];
 
-/// What a person on any host types.
+/// Commands for people on any host.
 const COMMANDS: &[Entry] = &[
     command(
         "/usr/local/bin/patronictl",
@@ -62,14 +62,14 @@ const COMMANDS: &[Entry] = &[
     command("/usr/local/bin/etcdctl", template!("usr/local/bin/etcdctl")),
 ];
 
-/// What a person reads who logs in.
+/// The message for people who log in.
 const GREETING: &[Entry] = &[early("/etc/motd.d/pgherd", template!("etc/motd.d/pgherd"))];
 
 /// The hosts that get a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum On {
     All,
-    /// Those with a service that needs the names of the others at boot.
+    /// Hosts with a service that needs the names of the others at boot.
     Named,
     Role(Role),
 }
@@ -91,7 +91,7 @@ impl On {
     }
 }
 
-/// The files of all hosts, in the order in which they are written: what others name comes first.
+/// The files of all hosts, in the order in which they are written: a file comes after those that it names.
 pub(super) fn entries() -> Vec<(On, &'static Entry)> {
     let shared = |on: On, entries: &'static [Entry]| entries.iter().map(move |entry| (on, entry));
     let of_services = |part: fn(&Service) -> &'static [Entry]| {
@@ -115,15 +115,15 @@ pub(super) fn belongs_on(on: On, entry: &Entry, node: &Node, cluster: &Cluster) 
     on.is_for(&node.roles) && cluster.wants(entry.when)
 }
 
-/// The paths of the files that are pgherd's as a whole on a host of these roles, whatever the rest of
-/// the inventory says.
+/// The paths of the files that are wholly pgherd's on a host with these roles, whatever the rest of the
+/// inventory says.
 pub(super) fn paths(roles: &[Role]) -> Vec<&'static str> {
     let mine = |(on, entry): &(On, &Entry)| entry.kind == Kind::Whole && on.is_for(roles);
     let entries = entries().into_iter();
     entries.filter(mine).map(|(_, entry)| entry.path).collect()
 }
 
-/// The paths of the files that the installation of packages, and of Patroni's venv, asks for.
+/// The paths of the files that the installation of packages and of Patroni's venv needs.
 pub(super) fn for_packages() -> Vec<&'static str> {
     let roles = services::by_rank().into_iter();
     let of_services = roles.flat_map(|role| role.service().files);

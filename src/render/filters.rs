@@ -1,7 +1,7 @@
 //! Writes a value in each format, so that it is read back exactly.
 //!
-//! A filter either gives text that the format's own parser turns back into the value, or refuses the
-//! value. Templates cannot print text without one: see [`super::templates`].
+//! A filter returns text from which the format's own parser gets the value back, or refuses the value.
+//! Templates cannot print text without a filter: see [`super::templates`].
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use tera::{Error, Filter, Result, Tera};
 
 type Arguments = HashMap<String, Value>;
 
-/// A filter whose output is finished text of the target format.
+/// A filter whose output is complete text of the target format.
 struct Escape(fn(&str) -> Result<String>);
 
 impl Filter for Escape {
@@ -22,7 +22,7 @@ impl Filter for Escape {
     }
 }
 
-/// A filter that lets a value through as it is, if it can be carried; it still must be escaped.
+/// A filter that passes a value through unchanged if the format can hold it; the value must still be escaped.
 struct Check(fn(&str) -> Result<()>);
 
 impl Filter for Check {
@@ -33,7 +33,7 @@ impl Filter for Check {
     }
 }
 
-/// Lets a mapping of PostgreSQL's parameters through as it is, if `postgresql.conf` can hold it.
+/// Passes a mapping of PostgreSQL's parameters through unchanged, if `postgresql.conf` can hold it.
 struct PostgresqlConf;
 
 impl Filter for PostgresqlConf {
@@ -78,7 +78,7 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("basic_auth", Check(basic_auth));
 }
 
-/// How `value` looks inside the quotes of each format that may hold a secret, for masking.
+/// A `value` inside the quotes of each format that may hold a secret, for masking.
 pub(crate) fn inner_forms(value: &str) -> Vec<String> {
     let quoted = [
         Some(yaml_scalar(value)),
@@ -113,7 +113,7 @@ fn text(value: &Value) -> Result<String> {
     }
 }
 
-/// The first control character, tabs too, as people would name it.
+/// The first control character, including tabs, with its usual name.
 fn control(text: &str) -> Option<String> {
     text.chars()
         .find(|c| c.is_control())
@@ -128,8 +128,8 @@ fn no_controls(text: &str, format: &str) -> Result<()> {
 
 /// YAML: a double-quoted scalar, or a block of them for a list or a mapping.
 ///
-/// Double quotes are the one style in which nothing is guessed: Patroni reads YAML 1.1, where a
-/// bare `on`, `1e3`, `010` or `12:30` is no string. ASCII only, since its reader goes by the locale.
+/// Double quotes are the only style without guessing: Patroni reads YAML 1.1, in which a plain `on`, `1e3`,
+/// `010` or `12:30` is no string. ASCII only, because its reader depends on the locale.
 fn yaml(value: &Value, indent: usize) -> Result<String> {
     match value {
         Value::String(_) => text(value).map(|text| yaml_scalar(&text)),
@@ -167,7 +167,7 @@ fn yaml_mapping(map: &Map<String, Value>, indent: usize) -> Result<String> {
     Ok(lines.join(&format!("\n{:indent$}", "")))
 }
 
-/// A key, bare where no YAML reader could take it for anything but a string.
+/// A key, without quotes if every YAML reader takes it for a string.
 fn yaml_key(key: &str) -> String {
     let words = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     let bare = key.starts_with(|c: char| c.is_ascii_lowercase())
@@ -199,7 +199,7 @@ fn yaml_scalar(text: &str) -> String {
     out
 }
 
-/// systemd's unit files: one quoted word, `%` kept from being a specifier.
+/// systemd's unit files: one quoted word, in which `%` is no specifier.
 ///
 /// Not for commands, where `$` is special too. Source: systemd.syntax(7), systemd.unit(5).
 fn systemd(text: &str) -> Result<String> {
@@ -213,7 +213,7 @@ fn systemd(text: &str) -> Result<String> {
 
 /// A file for systemd's `EnvironmentFile=`, which shells can read too.
 ///
-/// Source: systemd.exec(5): in double quotes a backslash goes before `"`, `\`, a backquote and `$`.
+/// Source: systemd.exec(5): in double quotes, a backslash goes before `"`, `\`, a backquote and `$`.
 fn environment_file(text: &str) -> Result<String> {
     no_controls(text, "an environment file")?;
     let mut out = String::from('"');
@@ -227,7 +227,7 @@ fn environment_file(text: &str) -> Result<String> {
     Ok(out)
 }
 
-/// HAProxy: one word, or a part of one; between strong quotes nothing is special.
+/// HAProxy: one word, or a part of one; in single quotes nothing is special.
 ///
 /// Source: HAProxy's configuration manual, section 2.2.
 fn haproxy(text: &str) -> Result<String> {
@@ -242,10 +242,10 @@ fn haproxy(text: &str) -> Result<String> {
     Ok(format!("'{}'", text.replace('\'', r"'\''")))
 }
 
-/// `pg_hba.conf`: a database's or a role's name.
+/// `pg_hba.conf`: the name of a database or role.
 ///
-/// Source: PostgreSQL's `hba.c`. Quotes take keywords and signs their meaning, but not a slash in
-/// front, which makes a regular expression of the name since version 16.
+/// Source: PostgreSQL's `hba.c`. In quotes, keywords and signs have no meaning, except for a slash at the
+/// beginning, which makes the name a regular expression since version 16.
 fn pg_hba(text: &str) -> Result<String> {
     no_controls(text, "pg_hba.conf")?;
     if text.is_empty() || text.starts_with('/') {
@@ -273,7 +273,7 @@ fn apt_conf(text: &str) -> Result<String> {
     Ok(format!("\"{text}\""))
 }
 
-/// A host's name, where nothing could be escaped: one DNS label.
+/// A host's name, where nothing can be escaped: one DNS label.
 fn hostname(text: &str) -> Result<String> {
     let label = (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -286,7 +286,7 @@ fn hostname(text: &str) -> Result<String> {
     }
 }
 
-/// An IPv4 address, or what `plan` shows in the place of one that is still to come.
+/// An IPv4 address, or `plan`'s placeholder for one that is not known yet.
 fn address(text: &str) -> Result<String> {
     let pending = text
         .strip_prefix('<')
@@ -299,13 +299,13 @@ fn address(text: &str) -> Result<String> {
     }
 }
 
-/// Text that stays as it is, on one line: for comments, and for words that hold nothing to escape.
+/// Unchanged text on one line: for comments, and for words without characters to escape.
 fn line(text: &str) -> Result<String> {
     no_controls(text, "one line")?;
     Ok(text.into())
 }
 
-/// PEM, as it is but for the blanks around it.
+/// PEM, unchanged except for blanks around it.
 fn pem(text: &str) -> Result<String> {
     let text = text.trim();
     if text.starts_with("-----BEGIN ") || text.contains("\n-----BEGIN ") {
@@ -315,9 +315,9 @@ fn pem(text: &str) -> Result<String> {
     }
 }
 
-/// Patroni writes `name = 'value'`, one line each, and escapes quotes and backslashes alone.
+/// Patroni writes `name = 'value'`, one line each, and escapes only quotes and backslashes.
 ///
-/// PostgreSQL's `guc-file.l` takes no newline in quotes; the other control characters have no use.
+/// PostgreSQL's `guc-file.l` accepts no newline in quotes; the other control characters are useless there.
 fn postgresql_conf(value: &Value) -> Result<()> {
     match value {
         Value::Object(map) => map.iter().try_for_each(|(name, value)| {
@@ -337,7 +337,7 @@ fn postgresql_conf(value: &Value) -> Result<()> {
     }
 }
 
-/// A password that Patroni can hand on to PostgreSQL's tools: its password file has one line each.
+/// A password that Patroni can pass on to PostgreSQL's tools: a line of their password file has one password.
 fn pgpass(text: &str) -> Result<()> {
     if text.is_empty() {
         return Err(Error::msg("the password is empty"));
@@ -366,8 +366,8 @@ mod tests {
 
     use super::*;
 
-    /// The first field of a line of `pg_hba.conf`, after `next_token()` in PostgreSQL's `hba.c`, and
-    /// whether quotes were around it.
+    /// The first field of a line of `pg_hba.conf`, like `next_token()` in PostgreSQL's `hba.c`, and whether it
+    /// was quoted.
     fn hba_token(line: &str) -> (String, bool) {
         let (mut token, mut quoted) = (String::new(), false);
         let (mut inside, mut was_quote) = (false, false);

@@ -44,13 +44,13 @@ pub struct File {
     pub visibility: Visibility,
     pub stage: Stage,
     pub kind: Kind,
-    /// The component that reads it; `None` for files that concern the host as a whole.
+    /// The service that reads it; `None` for files that concern the whole host.
     pub role: Option<Role>,
     pub effect: Effect,
 }
 
 impl File {
-    /// What replacing `old` by this file asks for, which can be another thing than [`File::effect`].
+    /// The effect of replacing `old` by this file, which may be less than [`File::effect`].
     pub fn effect_of_change(&self, old: Option<&str>) -> Effect {
         let files = self.role.map_or(&[][..], |role| role.service().files);
         let entry = files.iter().find(|entry| entry.path == self.path);
@@ -67,13 +67,13 @@ pub fn parameters_differ(old: &str, new: &str) -> bool {
     both.is_none_or(|(old, new)| !old.has_same_parameters(&new))
 }
 
-/// The paths of the files that are pgherd's as a whole on a host of these roles, whatever the rest of
-/// the inventory says.
+/// The paths of the files that are wholly pgherd's on a host with these roles, whatever the rest of the
+/// inventory says.
 pub fn paths(roles: &[Role]) -> Vec<&'static str> {
     files::paths(roles)
 }
 
-/// The paths of the files that the installation of packages, and of Patroni's venv, asks for.
+/// The paths of the files that the installation of packages and of Patroni's venv needs.
 pub fn for_packages() -> Vec<&'static str> {
     files::for_packages()
 }
@@ -83,8 +83,8 @@ pub type Files = BTreeMap<HostName, Vec<File>>;
 
 /// Renders every file of every host.
 ///
-/// An error is of kind `Input` and names the template and, where it is known, the line; a value that
-/// its format cannot hold is such an error too. All hosts' errors are reported.
+/// Errors are of kind `Input` and name the template and, if it is known, the line. A value that its format
+/// cannot hold is such an error too. The errors of all hosts are reported.
 pub fn render(cluster: &Cluster, templates: &Templates) -> Result<Files> {
     let shared = context::shared(cluster);
     let mut files = Files::new();

@@ -1,14 +1,14 @@
 //! The tags of a template with their lines, which the template engine's errors lack.
 //!
-//! The engine has no line numbers once a template is parsed, and takes an unknown name in a
-//! condition for `false`. So the tags are read here once more, for the names in them and for where
-//! they are.
+//! The engine has no line numbers after parsing, and takes an unknown name in a condition for `false`. So the
+//! tags are parsed here once more, to find their names and places.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// Stands before a line's number in a marked template. No format takes it, so no value holds it.
+/// Stands before a line's number in a marked template. No format accepts this character, so no value contains
+/// it.
 pub(super) const MARK: char = '\u{1}';
 
 /// What is wrong with a template, and where.
@@ -22,14 +22,14 @@ pub(super) struct Finding {
 
 /// A `{{ … }}` or `{% … %}`.
 struct Tag<'a> {
-    /// Where its opening brace is.
+    /// The position of its opening brace.
     at: usize,
     line: usize,
     prints: bool,
     inner: &'a str,
 }
 
-/// The tags of `source`, without comments and what is inside `raw`.
+/// The tags of `source`, without comments and the content of `raw`.
 fn tags(source: &str) -> Vec<Tag<'_>> {
     let mut tags = Vec::new();
     let mut rest = 0;
@@ -66,7 +66,7 @@ fn tags(source: &str) -> Vec<Tag<'_>> {
     tags
 }
 
-/// How far it is to `close`, which does not count inside a string.
+/// The distance to `close`, ignoring strings.
 fn length(text: &str, close: &str) -> usize {
     let mut quote = None;
     for (at, c) in text.char_indices() {
@@ -82,7 +82,7 @@ fn length(text: &str, close: &str) -> usize {
 
 /// `source` with every line's number before the tags that can fail on it.
 ///
-/// What was rendered up to an error then ends with the line of the error.
+/// The output up to an error then ends with the error's line.
 pub(super) fn marked(source: &str) -> String {
     let mut out = String::new();
     let mut copied = 0;
@@ -98,7 +98,7 @@ pub(super) fn marked(source: &str) -> String {
     out
 }
 
-/// The last line number in what a marked template rendered.
+/// The last line number in the output of a marked template.
 pub(super) fn last_mark(rendered: &str) -> Option<usize> {
     rendered.rsplit(MARK).find_map(|part| part.parse().ok())
 }
@@ -142,7 +142,7 @@ impl Scope<'_> {
         };
         match *keyword {
             "if" | "elif" => self.names(tokens),
-            // The first is the filter's own name.
+            // The first one is the filter's own name.
             "filter" => self.names(tokens.get(1..).unwrap_or_default()),
             "set" | "set_global" => {
                 if let Some(Token::Name(name)) = tokens.first() {
@@ -228,7 +228,7 @@ impl Scope<'_> {
         let mut so_far = root.to_owned();
         for field in fields.split('.').filter(|field| !field.is_empty()) {
             if !value.is_object() {
-                // `null` now, something else another time; and lists have numbers.
+                // It may be `null` now and something else another time; lists have numeric indices.
                 return Ok(());
             }
             match value.get(field) {
@@ -240,7 +240,7 @@ impl Scope<'_> {
         Ok(())
     }
 
-    /// What a loop over `path` gives in its first turn.
+    /// The value of a loop over `path` in its first turn.
     fn sample(&self, path: &str) -> Option<Value> {
         let mut parts = path.split('.');
         let root = parts.next()?;
@@ -270,7 +270,7 @@ fn unknown<'a>(path: &str, above: &str, name: &str, known: impl Iterator<Item = 
     (format!("unknown variable `{path}`"), nearest)
 }
 
-/// The one of `known` that somebody who wrote `name` is likely to have meant.
+/// The name in `known` that the author of `name` probably meant.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|known| (strsim::normalized_damerau_levenshtein(name, known), known))

@@ -1,8 +1,7 @@
 //! The built-in templates, and the user's that replace them.
 //!
-//! Text is only printed through a filter that says for which format. The engine's own escaping, which
-//! is for HTML, is turned into the guard of this: it is what happens to text without a filter, and
-//! here that is an error.
+//! Text is printed only through a filter that names its format. The engine's own escaping, which is for HTML,
+//! is replaced by a guard: it is called for text without a filter, and there that is an error.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,18 +18,18 @@ use crate::{
     given,
 };
 
-/// Goes before unfiltered text. No filter lets it through and no target format could hold it.
+/// Goes before unfiltered text. No filter passes it, and no target format can hold it.
 ///
-/// The text itself stays, since the engine compares what it would print: `a == "b"`.
+/// The text itself stays, because the engine compares what it would print: `a == "b"`.
 const UNFILTERED: char = '\0';
 
-/// A template's text, and the file from which it came, as people know it.
+/// A template's text, and the name of its file for people.
 struct Source {
     shown: String,
     text: String,
 }
 
-/// Every template by its name, which is also its path below a folder of overrides.
+/// Every template by its name, which is also its path in a folder of overrides.
 pub struct Templates {
     tera: Tera,
     sources: BTreeMap<&'static str, Source>,
@@ -52,9 +51,9 @@ impl Templates {
         Self::parse(sources)
     }
 
-    /// The templates that are built in, those replaced for which `dir` has a file of the same name.
+    /// The built-in templates, replaced by the files with the same names in `dir`.
     ///
-    /// A file that replaces nothing is an error, since it would change nothing either.
+    /// A file that replaces nothing is an error, because it would have no effect.
     pub fn with_overrides(dir: &Path) -> Result<Self> {
         let mut templates = Self::embedded()?;
         let mut found = Vec::new();
@@ -82,7 +81,7 @@ impl Templates {
         self.sources.keys().copied()
     }
 
-    /// The text of one, before anything is filled in.
+    /// The text of a template, before anything is filled in.
     pub fn text(&self, name: &str) -> &str {
         self.sources.get(name).map_or("", |source| &source.text)
     }
@@ -124,7 +123,7 @@ impl Templates {
     }
 }
 
-/// What the templates of one host know, for the engine and for the check of names.
+/// The names that the templates of one host know, for the engine and for the check of names.
 pub(super) struct Variables {
     known: Value,
     values: Context,
@@ -145,7 +144,7 @@ impl Variables {
 fn engine() -> Tera {
     let mut tera = Tera::default();
     filters::register(&mut tera);
-    // Rendering reads nothing but what it is given; and the environment can hold secrets of other things.
+    // Rendering must not read anything but its input, and the environment may hold unrelated secrets.
     tera.register_function("get_env", |_: &HashMap<String, Value>| {
         Err(tera::Error::msg("a template cannot read the environment"))
     });
@@ -165,8 +164,8 @@ fn unreadable(path: &Path, error: std::io::Error) -> Error {
 
 /// The files below `dir`, relative to it, sorted.
 ///
-/// A link is followed as long as it stays below `root`: somebody else's folder must not be able to have
-/// any file of this machine rendered onto hosts.
+/// A link is followed only inside `root`: a folder from somebody else must not be able to put any file of this
+/// machine onto hosts.
 fn list(root: &Path, dir: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
     let unreadable = |error| unreadable(dir, error);
     let mut entries = Vec::new();
@@ -220,7 +219,7 @@ fn unknown_template<'a>(
     }
 }
 
-/// The error for a template that cannot be used, with the line itself where it is known.
+/// The error for a template that cannot be used, with the line itself if it is known.
 fn refused(source: &Source, line: Option<usize>) -> Error {
     match line {
         None => Error::new(
@@ -239,7 +238,7 @@ fn refused(source: &Source, line: Option<usize>) -> Error {
     }
 }
 
-/// The parser knows the line, but only in its text: ` --> 12:5`.
+/// The parser gives the line only in its text: ` --> 12:5`.
 fn syntax(source: &Source, error: &tera::Error) -> Error {
     let reasons = reasons(error);
     let line = reasons.iter().find_map(|reason| {
@@ -260,7 +259,7 @@ fn syntax(source: &Source, error: &tera::Error) -> Error {
     }
 }
 
-/// What the engine says, without its frame.
+/// The engine's message, without its frame.
 fn reasons(error: &tera::Error) -> Vec<String> {
     let mut reasons = Vec::new();
     let mut next: Option<&dyn std::error::Error> = Some(error);
@@ -274,12 +273,13 @@ fn reasons(error: &tera::Error) -> Vec<String> {
     reasons
 }
 
-/// Renders once more with a line number before each tag; the last that comes out is the culprit's.
+/// Renders once more with a line number before each tag; the last number in the output is the line of the
+/// error.
 fn line_of_failure(text: &str, values: &Context) -> Option<usize> {
     let mut tera = engine();
     tera.add_raw_template("marked", &tags::marked(text)).ok()?;
     let mut out = Vec::new();
-    // It fails again: what counts is how far it came.
+    // It fails again, and what matters is how far it got.
     let _ = tera.render_to("marked", values, &mut out);
     let out = String::from_utf8_lossy(&out);
     tags::last_mark(out.split(UNFILTERED).next().unwrap_or_default())

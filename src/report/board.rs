@@ -1,6 +1,6 @@
 //! The board of a run: one line for each host, and one for the whole.
 //!
-//! Only state and text; `live` brings it to the screen.
+//! Only state and text; `live` draws it on the screen.
 
 use indexmap::IndexMap;
 
@@ -25,9 +25,9 @@ use crate::{
 pub(super) struct Board {
     hosts: IndexMap<HostName, HostLine>,
     image: Option<Image>,
-    /// Steps of the plan; none before it is made.
+    /// Steps of the plan; `None` before there is a plan.
     steps: Option<usize>,
-    /// How many steps had ended when the first of the plan was told of, before the plan was complete.
+    /// How many steps had ended when the first step of the plan was reported, before the plan was complete.
     ahead: Option<usize>,
     finished: usize,
     failed: usize,
@@ -35,7 +35,7 @@ pub(super) struct Board {
     verifying: bool,
     /// What the run does before there is a plan.
     verb: &'static str,
-    /// The drill is a change of leader, which breaks nothing.
+    /// Whether the drill is a change of leader, which breaks nothing.
     planned: bool,
     /// What a drill's clients get.
     load: Option<Load>,
@@ -58,7 +58,7 @@ struct Image {
 
 #[derive(Debug, Default)]
 struct HostLine {
-    /// What goes on there now, the oldest first.
+    /// What is running there now, the oldest first.
     running: Vec<Running>,
     finished: usize,
     rest: Rest,
@@ -78,7 +78,7 @@ enum Rest {
     #[default]
     Waiting,
     Reached(&'static str),
-    /// A drill has done this to it.
+    /// What a drill has done to it.
     Hurt(&'static str),
     Failed(&'static str),
 }
@@ -120,7 +120,7 @@ impl Board {
                 state,
                 detail,
             } => {
-                // Hosts come from images, so by now there is one.
+                // Hosts are created from images, so there is one now.
                 self.image = None;
                 self.host(host).becomes(*state, t, detail.as_deref());
             }
@@ -130,7 +130,7 @@ impl Board {
                     line.rest = Rest::Reached("facts read");
                 }
             }
-            // New hosts begin before the plan is complete, which counts their steps as well.
+            // New hosts begin before the plan is complete. The plan counts their steps too.
             Event::StepPlanned { .. } if self.steps.is_none() => {
                 self.ahead.get_or_insert(self.finished);
             }
@@ -157,7 +157,7 @@ impl Board {
                 self.verifying = false;
                 self.checks.clear();
                 self.planned = *scenario == SWITCHOVER;
-                // What was done to hosts before has nothing to say of what is done to them now.
+                // Earlier changes of hosts say nothing about the present ones.
                 for line in self.hosts.values_mut() {
                     *line = HostLine::default();
                 }
@@ -182,7 +182,7 @@ impl Board {
         match event {
             Event::StepStarted { step, host, name } => {
                 let line = self.host(host);
-                // A connection or a boot has ended, whether or not it was said.
+                // A connection or a boot has ended, even if no event said so.
                 line.running.retain(|running| running.step.is_some());
                 line.running.push(Running {
                     step: Some(*step),
@@ -299,7 +299,7 @@ impl Board {
             .collect()
     }
 
-    /// The hosts to show, in their order; where there is not room for all, those at work go first.
+    /// The hosts to show, in their order. If there is no room for all, busy hosts come first.
     fn shown(&self, room: usize) -> Vec<(&HostName, &HostLine)> {
         if self.hosts.len() <= room {
             return self.hosts.iter().collect();
@@ -397,7 +397,7 @@ impl HostLine {
         }
     }
 
-    /// What runs there: the oldest step, and how many beside it.
+    /// What is running there: the oldest step, and the number of others.
     fn label(&self) -> Option<String> {
         let first = self.running.first()?;
         Some(match self.running.len() {
@@ -406,7 +406,7 @@ impl HostLine {
         })
     }
 
-    /// What can be left out first, when there is not room for all.
+    /// What can be left out first if there is no room for all.
     fn dullness(&self) -> u8 {
         match (&self.rest, self.running.is_empty()) {
             (Rest::Failed(_) | Rest::Hurt(_), _) => 0,
@@ -460,7 +460,7 @@ impl HostLine {
             let seconds = ticking(now - first.since);
             return format!("{mark} {name}  {label} {seconds}");
         }
-        // What was said last matters, by whichever of the steps.
+        // The latest message of any of the steps.
         let said = self
             .running
             .iter()

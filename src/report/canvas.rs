@@ -1,4 +1,4 @@
-//! Text on stdout that is drawn again and again.
+//! Text on stdout that is redrawn again and again.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use super::{
     text,
 };
 
-/// The lower end of a terminal; elsewhere nothing is painted.
+/// The lower end of a terminal. On other outputs nothing is painted.
 #[derive(Debug)]
 pub struct Canvas {
     masks: Masks,
@@ -29,17 +29,17 @@ impl Canvas {
         }
     }
 
-    /// Whether this is a terminal on which something can be painted over.
+    /// Whether this is a terminal that can be painted over.
     pub fn paints(&self) -> bool {
         self.paints
     }
 
-    /// Whether there is nobody left to paint for.
+    /// Whether the reader has gone.
     pub fn is_gone(&self) -> bool {
         self.gone
     }
 
-    /// Paints what `picture` makes for the terminal, as wide as it is now, over what was painted last.
+    /// Paints the `picture` for the terminal's present width over the last one.
     pub fn paint(&mut self, picture: impl FnOnce(&Side) -> String) {
         let size = console::Term::stdout().size_checked();
         let size = size.map(|(rows, columns)| (usize::from(rows), usize::from(columns)));
@@ -56,27 +56,27 @@ impl Canvas {
     }
 }
 
-/// Where the last picture is.
+/// The place of the last picture.
 #[derive(Debug, Default)]
 struct Frame {
-    /// Rows that it took.
+    /// The number of its rows.
     taken: usize,
-    /// Rows and columns of the terminal that it was painted on.
+    /// The terminal's rows and columns at that time.
     size: Option<(usize, usize)>,
 }
 
 impl Frame {
-    /// The text with what takes it to its place: in one piece, so that no half picture is seen.
+    /// The text with the cursor movements to its place: in one write, so that no half picture is visible.
     fn next(&mut self, text: &str, size: Option<(usize, usize)>) -> String {
         let mut frame = match self.taken {
             0 => String::new(),
-            // The terminal has broken its lines anew: nobody knows where they are now.
+            // The terminal has wrapped its lines again, so their place is unknown.
             _ if self.size != size => "\u{1b}[H\u{1b}[2J".to_owned(),
-            // Up to where the last one began, and off with all below.
+            // Move to the beginning of the last one, and clear everything below.
             taken => format!("\u{1b}[{taken}F\u{1b}[J"),
         };
         let (rows, columns) = size.unwrap_or((usize::MAX, usize::MAX));
-        // A row is left for the cursor: a picture that scrolled could not be painted over.
+        // One row is left for the cursor: a picture that scrolls could not be painted over.
         let room = rows.saturating_sub(1).max(1);
         let lines: Vec<&str> = text.lines().collect();
         let shown = if lines.len() > room {

@@ -9,14 +9,14 @@ use super::{
 };
 
 const CONTEXT: usize = 3;
-/// A new file is shown up to here, and whole with `-v`.
+/// A new file is shown up to this line, or completely with `-v`.
 const NEW_FILE_LINES: usize = 12;
 
 const GONE: Style = fg(AnsiColor::Red);
 const COME: Style = fg(AnsiColor::Green);
 const HUNK: Style = fg(AnsiColor::Cyan);
 
-/// A unified diff for stdout, empty when nothing differs; `old` is none for a file yet to be made.
+/// A unified diff for stdout, empty if nothing differs; `old` is `None` for a file that does not exist yet.
 pub fn diff(terminal: &Terminal, old: Option<&str>, new: &str, path: &str) -> String {
     let paint = terminal.stdout.paint();
     let masked = terminal.masks.hide(new);
@@ -34,7 +34,7 @@ pub fn diff(terminal: &Terminal, old: Option<&str>, new: &str, path: &str) -> St
 fn created(new: &str, path: &str, whole: bool, paint: Paint) -> String {
     let lines: Vec<&str> = new.lines().collect();
     let mut text = heading("/dev/null", path, paint);
-    // A remainder of two lines is not worth its own mention.
+    // A remainder of two lines is not worth a message.
     let shown = if whole || lines.len() <= NEW_FILE_LINES + 2 {
         lines.len()
     } else {
@@ -105,7 +105,7 @@ fn heading(old: &str, new: &str, paint: Paint) -> String {
     )
 }
 
-/// A file may hold anything, and a terminal would obey it; tabs are harmless.
+/// A file may contain anything, and a terminal would obey it; tabs are harmless.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| match c {

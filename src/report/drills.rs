@@ -7,7 +7,7 @@ use super::{
 };
 use crate::drill::record::{Drill, GAP, Record, Spread};
 
-/// Prints what drills came to: a document with `--json`, else a table of runs and one of summaries.
+/// Prints the results of drills: a document with `--json`, otherwise a table of runs and one of summaries.
 pub fn print_drills(terminal: &Terminal, record: &Record) {
     if terminal.json {
         terminal.print_json(record);
@@ -69,7 +69,7 @@ pub(super) fn runs(record: &Record) -> Table {
     table
 }
 
-/// What the table has no room for: a line for each thing that went on beside it.
+/// What the table has no room for: one line for each.
 pub(super) fn notes(record: &Record) -> Vec<String> {
     let notes = record.drills.iter().flat_map(|drill| {
         let name = |note| format!("{}: {note}", drill.scenario);
@@ -78,7 +78,7 @@ pub(super) fn notes(record: &Record) -> Vec<String> {
     notes.flatten().collect()
 }
 
-/// How replication was held up before the fault, and what that cost.
+/// How replication was delayed before the fault, and what that cost.
 pub(super) fn held_up(drill: &Drill) -> Option<String> {
     let hold = drill.hold.as_ref()?;
     let (missing, span) = (drill.measured.missing, drill.measured.missing_span);

@@ -15,22 +15,23 @@ use crate::{
     host::HostName,
 };
 
-/// Tells people of an error on stderr and, with `--json`, programs on stdout.
+/// Reports an error to people on stderr and, with `--json`, to programs on stdout.
 ///
-/// Where stdout has had its one document, that says what is wrong, and the exit code that something is.
+/// If stdout has its one document already, that document says what is wrong, and the exit code says that
+/// something is.
 pub fn print_error(terminal: &Terminal, error: &Error) {
     if terminal.json && !terminal.answered.load(Ordering::Relaxed) {
         let mut value = error_json(error);
         terminal.masks.hide_in_json(&mut value);
-        // On one line always: it may end a stream of JSON lines.
+        // Always on one line: it may end a stream of JSON lines.
         terminal.print(&value.to_string());
     }
     terminal.say(&error_text(error, &terminal.masks, terminal.stderr.paint()));
 }
 
-/// An error as a JSON object: `event: error`, `kind`, `exit_code`, `message`, and what else there is.
+/// An error as a JSON object: `event: error`, `kind`, `exit_code`, `message`, and everything else.
 ///
-/// `failures` holds objects of the same shape, without `event`.
+/// `failures` holds objects with the same fields, without `event`.
 pub fn error_json(error: &Error) -> Value {
     let mut value = json!({ "event": "error" });
     if let (Value::Object(into), Value::Object(fields)) = (&mut value, fields(error)) {
@@ -67,7 +68,7 @@ fn fields(error: &Error) -> Value {
     value
 }
 
-/// The whole error for people: each failure in a block of its own, what they have in common last.
+/// The whole error for people: each failure in its own block, and what they have in common at the end.
 pub(super) fn error_text(error: &Error, masks: &Masks, paint: Paint) -> String {
     let mut printer = Printer {
         masks,
@@ -75,7 +76,7 @@ pub(super) fn error_text(error: &Error, masks: &Masks, paint: Paint) -> String {
         out: String::new(),
         shared: Vec::new(),
     };
-    // Five hosts with one trouble need one hint, not five.
+    // Five hosts with the same problem need one hint, not five.
     let mut hints = Vec::new();
     collect_hints(error, &mut hints);
     for (i, hint) in hints.iter().enumerate() {
@@ -159,7 +160,7 @@ impl Printer<'_> {
                 let label = self.paint.on(BAD, "error:");
                 format!("{label} {}", self.paint.on(BOLD, first))
             }
-            // Neither a stop that was asked for nor a pending change is an error.
+            // Neither a requested stop nor a pending change is an error.
             Kind::Pending | Kind::Interrupted => self.paint.on(WARN, first),
         };
         self.push(0, &line);
@@ -181,7 +182,7 @@ impl Printer<'_> {
         }
     }
 
-    /// A label and its text; further lines of the text stand below its first.
+    /// A label and its text; more lines of the text are indented like its first.
     fn labelled(&mut self, style: anstyle::Style, label: &str, text: &str) {
         let indent = label.len() + 1;
         let (spaces, word) = label.split_at(label.len() - label.trim_start().len());

@@ -20,7 +20,7 @@ pub(super) fn host_state(state: HostState) -> &'static str {
     }
 }
 
-/// Whether a state is reached, not merely on its way.
+/// Whether a state is final, not one on the way.
 pub(super) fn is_reached(state: HostState) -> bool {
     match state {
         HostState::Created

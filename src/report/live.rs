@@ -1,4 +1,4 @@
-//! Draws the board on the screen, below what was printed before.
+//! Draws the board on the screen, below the lines that were printed before.
 
 use std::{
     io,
@@ -17,19 +17,19 @@ use crate::event::Stamped;
 
 /// Draws the board.
 ///
-/// It is a single bar of several lines, not a bar per host: a picture is then one write to the
-/// terminal, which cannot show half of it.
+/// It is a single bar of several lines, not a bar for each host: a picture is then one write to the terminal,
+/// which cannot show half of it.
 #[derive(Debug)]
 pub(super) struct Live {
     board: Board,
     screen: Arc<dyn TermLike>,
-    /// None while something else has the terminal.
+    /// `None` while something else uses the terminal.
     bar: Option<ProgressBar>,
     side: Side,
     frame: usize,
-    /// The widths of the lines that were drawn last, and of the terminal then.
+    /// The widths of the last drawn lines, and the terminal's at that time.
     drawn: (Vec<usize>, u16),
-    /// The run's clock, as the last event told it, and when that was.
+    /// The run's clock in the last event, and when that event came.
     clock: (f64, Instant),
 }
 
@@ -84,8 +84,8 @@ impl Live {
         self.drawn = (widths, self.screen.width());
     }
 
-    /// Begins anew on a terminal whose width has changed: it has broken the picture's lines anew,
-    /// which indicatif knows nothing of, so that what it drew is wiped away by hand.
+    /// Starts again on a terminal whose width has changed. The terminal has wrapped the picture's lines again,
+    /// which indicatif does not know, so they are cleared here.
     fn settle(&mut self) {
         let (widths, columns) = &self.drawn;
         if self.screen.width() == *columns || widths.is_empty() {
@@ -102,7 +102,7 @@ impl Live {
         self.show();
     }
 
-    /// Clears the board away, and leaves the cursor where it began.
+    /// Clears the board, and leaves the cursor where it began.
     pub(super) fn hide(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -117,19 +117,19 @@ impl Live {
             term: Arc::clone(&self.screen),
             pen: Mutex::default(),
         });
-        // `draw` alone sets the pace, so indicatif's own limit is left out: it would swallow the
-        // last picture before a pause.
+        // Only `draw` sets the pace. indicatif's own limit is off, because it would drop the last picture
+        // before a pause.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like(screen));
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
         self.bar = Some(bar);
-        // A line can be printed above a picture only when there is one.
+        // A line can be printed above a picture only if there is one.
         self.draw();
     }
 }
 
-/// Rows from the first line to the last, where the cursor is, once all are broken at `columns`.
+/// The rows from the first line to the last, where the cursor is, if all are wrapped at `columns`.
 fn rows_above(widths: &[usize], columns: usize) -> usize {
     let above = widths.split_last().map_or(widths, |(_, above)| above);
     let rows = above
@@ -144,22 +144,22 @@ impl Drop for Live {
     }
 }
 
-/// A terminal on which lines end where they end, and whose cursor waits at the start of the last.
+/// A terminal on which lines are not filled, and whose cursor waits at the start of the last line.
 ///
-/// indicatif fills each line with blanks up to the last column. Behind that, the terminal's echo of
-/// Ctrl-C would begin a new line, which indicatif knows nothing of, and the picture would climb down the
-/// screen. And a terminal that gets another width would take all of them for one long line.
+/// indicatif fills each line with blanks up to the last column. After that, the terminal's echo of Ctrl-C would
+/// begin a new line, which indicatif does not know, and the picture would move down the screen. And a terminal
+/// that gets another width would take all lines for one long line.
 #[derive(Debug)]
 struct Screen {
     term: Arc<dyn TermLike>,
     pen: Mutex<Pen>,
 }
 
-/// Where the next text goes.
+/// The place of the next text.
 #[derive(Debug, Default)]
 struct Pen {
     column: usize,
-    /// The line is filled, so that the next text belongs on the next.
+    /// The line is filled, so that the next text belongs to the next line.
     filled: bool,
 }
 
@@ -240,7 +240,7 @@ mod tests {
         let written: String = ["\r", "one", "  ", "", "     ", "12345", "", "six"]
             .map(|text| pen.write(text, 5))
             .concat();
-        // The line that is full by itself is left to the terminal.
+        // A line that is full by itself needs nothing.
         assert_eq!(written, "\rone\u{1b}[K\r\n\u{1b}[K\r\n12345six");
         assert_eq!(pen.write("\r", 5), "\r");
         assert_eq!(

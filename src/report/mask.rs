@@ -9,8 +9,8 @@ use crate::event::Stamped;
 pub use crate::mask::Masks;
 
 impl Masks {
-    /// Replaces every secret in `text` by `***`, and names every character that would not show as
-    /// itself: all that is shown or kept goes through here, whoever wrote it.
+    /// Replaces every secret in `text` by `***`, and names every character that would not be visible as itself.
+    /// Everything that is shown or kept goes through here, whatever its source.
     pub(super) fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.replace(text::honest(text))
     }
@@ -33,8 +33,8 @@ impl Masks {
         }
     }
 
-    /// Masks the free text of an event. Host names and identifiers stay as they are: a password
-    /// that happens to be a step's name must not make the stream unreadable for scripts.
+    /// Masks the free text of an event. Host names and identifiers are not masked: a password that equals a
+    /// step's name must not make the stream unreadable for scripts.
     pub(super) fn hide_in_event(&self, stamped: &mut Stamped) {
         for text in stamped.event.texts_mut() {
             self.hide_in(text);

@@ -1,7 +1,7 @@
-//! Everything that people and programs see of a run. Besides `main`, only this writes to a terminal.
+//! Everything that people and programs see of a run. Besides `main`, only this module writes to a terminal.
 //!
-//! Events come in; bars, plain lines, JSON lines and the run's log go out, all fed by the same
-//! stream. Errors, tables, diffs, questions and the closing summary are put into words here too.
+//! Events come in. The same stream feeds bars, plain lines, JSON lines and the run's log. Errors, tables,
+//! diffs, questions and the final summary are worded here too.
 
 mod board;
 mod canvas;
@@ -50,19 +50,19 @@ pub use self::{
 pub use crate::quantity::{bytes, count, duration};
 use crate::{error::Error, event::Stamped, inventory::HostName, quantity};
 
-/// Time between two pictures: enough for a spinner, and hardly any work.
+/// The time between two pictures: short enough for a spinner, and little work.
 const FRAME: Duration = Duration::from_millis(100);
 
-/// What a run is reported with.
+/// How a run is reported.
 #[derive(Debug)]
 pub struct Options {
     pub terminal: Terminal,
     pub run_log: Option<RunLog>,
-    /// In the order in which they are to be shown; others are added as they turn up.
+    /// In the order in which they are shown. Other hosts are added when they appear.
     pub hosts: Vec<HostName>,
 }
 
-/// Turns the events of a run into what is seen of it.
+/// Shows and records the events of a run.
 #[derive(Debug)]
 pub struct Reporter;
 
@@ -72,8 +72,8 @@ impl Reporter {
         let sinks = Sinks::open(options);
         let (orders, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Handle::current();
-        // On a thread of its own: a terminal that is stopped with Ctrl-S, or a slow pipe, may block
-        // the report but never the run.
+        // On a thread of its own: a terminal that is stopped with Ctrl-S, or a slow pipe, may block the report
+        // but never the run.
         let task =
             tokio::task::spawn_blocking(move || runtime.block_on(listen(sinks, events, inbox)));
         Handle {
@@ -86,23 +86,23 @@ impl Reporter {
 enum Order {
     Hide(oneshot::Sender<()>),
     Show,
-    /// With the run's error, as JSON, if there was one.
+    /// With the run's error as JSON, if there was one.
     Finish(Option<Value>),
 }
 
-/// A running report. Dropping it ends the report too, and clears the bars.
+/// A running report. Dropping it also ends the report, and clears the bars.
 #[derive(Debug)]
 pub struct Handle {
     orders: mpsc::UnboundedSender<Order>,
-    /// None once its result has been taken.
+    /// `None` once its result has been taken.
     task: Option<JoinHandle<Run>>,
 }
 
 impl Handle {
-    /// Reports what has been sent until now, clears the bars and says what the run came to; the run's
-    /// error is kept in its log, with every excerpt.
+    /// Reports everything sent so far, clears the bars and returns the run's result. The run's error is kept in
+    /// its log, with every excerpt.
     ///
-    /// Senders that are still about are not waited for.
+    /// Senders that still exist are not waited for.
     pub async fn conclude(mut self, error: Option<&Error>) -> Run {
         let _ = self.orders.send(Order::Finish(error.map(error_json)));
         match self.task.take() {
@@ -123,8 +123,8 @@ impl Handle {
 }
 
 impl Drop for Handle {
-    /// A run that is given up, at a second Ctrl-C say, drops this; what is printed next must not
-    /// land among the bars. The report is on a thread of its own, so there is no deadlock in waiting.
+    /// A run that is given up, for example at a second Ctrl-C, drops this, and what is printed next must not
+    /// get between the bars. The report has its own thread, so waiting here cannot cause a deadlock.
     fn drop(&mut self) {
         let Some(task) = self.task.take() else { return };
         let _ = self.orders.send(Order::Finish(None));

@@ -1,7 +1,7 @@
 //! One line for each event: for pipes and files, and above the bars.
 //!
-//! `  12.3s  node1    install-packages        changed (8.1 s)`: the columns stand still, so that
-//! `grep`, `awk` and `diff` are of use.
+//! `  12.3s  node1    install-packages        changed (8.1 s)`: the columns are fixed, so that `grep`, `awk`
+//! and `diff` are useful.
 
 use std::collections::HashMap;
 
@@ -21,20 +21,20 @@ pub(super) const SWITCHOVER: &str = "switchover";
 
 const NAME_WIDTH: usize = 22;
 
-/// How much is told; each level holds the ones before it.
+/// How much is shown; each level includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Detail {
     Failures,
     /// What was done.
     Results,
-    /// Also what begins, and what is not yet so.
+    /// Also what begins, and what is not true yet.
     Starts,
     /// Also each line that a host prints.
     Output,
 }
 
 impl Detail {
-    /// Without bars, results are told unasked; bars show them by themselves.
+    /// Without bars, results are printed; bars show them by themselves.
     pub(super) fn of(verbose: u8, bars: bool) -> Self {
         match u32::from(verbose) + u32::from(!bars) {
             0 => Detail::Failures,
@@ -52,13 +52,13 @@ pub(super) struct Plain {
     paint: Paint,
     host_width: usize,
     image: Option<String>,
-    /// The drill is a change of leader, which breaks nothing.
+    /// Whether the drill is a change of leader, which breaks nothing.
     planned: bool,
-    /// Each check as it was told last; `verify` repeats itself until a cluster has settled.
+    /// The latest result of each check; `verify` repeats checks until a cluster has settled.
     checks: HashMap<&'static str, (bool, String)>,
 }
 
-/// From which level on something is told, and its columns: the host, a name, and what of it.
+/// The level from which on something is shown, and its columns: the host, a name, and the text.
 type Told<'a> = (Detail, Option<&'a HostName>, String, String);
 
 impl Plain {
@@ -74,7 +74,7 @@ impl Plain {
         }
     }
 
-    /// The line for an event, if it is to be told.
+    /// The line for an event, if it is shown.
     pub(super) fn line(&mut self, stamped: &Stamped) -> Option<String> {
         let (detail, host, name, what) = self.tell(&stamped.event)?;
         (detail <= self.detail).then(|| self.columns(stamped.t, host, &name, &what))
@@ -91,7 +91,7 @@ impl Plain {
         line.trim_end().to_owned()
     }
 
-    /// From which level on an event is told, and its columns.
+    /// The level from which on an event is shown, and its columns.
     fn tell<'a>(&mut self, event: &'a Event) -> Option<Told<'a>> {
         match event {
             Event::RunStarted { .. }
@@ -113,7 +113,7 @@ impl Plain {
             | Event::DrillMoment { .. }
             | Event::DrillFinished { .. }
             | Event::Load { .. } => self.of_drills(event),
-            // Told by its checks, by its steps and by the summary.
+            // Its checks, its steps and the summary say it.
             Event::VerifyStarted
             | Event::Software { .. }
             | Event::StepPlanned { .. }
@@ -121,7 +121,7 @@ impl Plain {
         }
     }
 
-    /// What is told of the run and of its hosts.
+    /// The lines about the run and its hosts.
     fn of_hosts<'a>(&mut self, event: &'a Event) -> Option<Told<'a>> {
         Some(match event {
             Event::RunStarted {
@@ -233,7 +233,7 @@ impl Plain {
         })
     }
 
-    /// A check is told when it says something else than before.
+    /// A check is shown when its result changes.
     fn of_check(
         &mut self,
         check: &'static str,
@@ -294,7 +294,7 @@ impl Plain {
                     Moment::Load | Moment::Repair | Moment::End => PLAIN,
                 };
                 (
-                    // Bars pass; these lines are what a person wants to read afterwards.
+                    // Bars disappear; people want to read these lines afterwards.
                     Detail::Failures,
                     host.as_ref(),
                     "drill".into(),

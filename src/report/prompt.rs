@@ -13,16 +13,16 @@ use crate::error::{Code, Error, Result};
 /// What counts as consent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected<'a> {
-    /// `y` or `yes`; a bare Enter is a no.
+    /// `y` or `yes`; Enter alone means no.
     Yes,
     /// This very word, for what cannot be undone.
     Word(&'a str),
 }
 
-/// Asks on stderr; anything but consent is a no, and so are Ctrl-C and the end of input.
+/// Asks on stderr. Everything but consent means no, also Ctrl-C and the end of input.
 ///
-/// Fails with [`crate::error::Kind::Input`] where there is nobody to ask. While it waits, Ctrl-C
-/// does not end the process, and Tokio keeps it so afterwards: whoever goes on must listen for it.
+/// Fails with [`crate::error::Kind::Input`] if nobody can be asked. While it waits, Ctrl-C does not end the
+/// process, and Tokio keeps it so afterwards: code that continues must listen for it.
 pub async fn confirm(terminal: &Terminal, question: &str, expected: Expected<'_>) -> Result<bool> {
     if !terminal.stdin_terminal {
         return Err(Error::new(
@@ -42,7 +42,7 @@ pub async fn confirm(terminal: &Terminal, question: &str, expected: Expected<'_>
     };
     terminal.ask(&prompt);
     let (sender, answer) = oneshot::channel();
-    // Not Tokio's pool: a read that nobody answers would keep the runtime from ending.
+    // Not Tokio's pool: a read without an answer would keep the runtime from ending.
     std::thread::spawn(move || {
         let _ = sender.send(read_line(io::stdin().lock()));
     });

@@ -17,26 +17,26 @@ use crate::{
     inventory::HostName,
 };
 
-/// The folder of one run: `events.jsonl`, and a `<host>.log` for each host that had a part in it.
+/// The folder of one run: `events.jsonl`, and a `<host>.log` for each host that took part.
 #[derive(Debug)]
 pub struct RunLog {
     folder: PathBuf,
     events: BufWriter<File>,
     hosts: BTreeMap<HostName, HostLog>,
     heading: String,
-    /// The first thing that went wrong; a full disk must not stop a run that is under way.
+    /// The first error of the log; a full disk must not stop a running run.
     trouble: Option<String>,
 }
 
 #[derive(Debug)]
 struct HostLog {
     file: BufWriter<File>,
-    /// The step that the last lines belong to. Steps of one host may run side by side.
+    /// The step of the last lines. Several steps may run on one host at once.
     step: Option<usize>,
 }
 
 impl RunLog {
-    /// Begins a log in `folder`, which is made when it is missing.
+    /// Begins a log in `folder`, which is created if it is missing.
     pub fn create(folder: &Path) -> Result<Self> {
         let failed = |error: io::Error| {
             Error::new(
@@ -64,13 +64,13 @@ impl RunLog {
         self.trouble.as_deref()
     }
 
-    /// Takes up an event, already masked, and its JSON line.
+    /// Records a masked event, and its JSON line.
     pub(super) fn event(&mut self, stamped: &Stamped, json: &str) {
         let written = writeln!(self.events, "{json}").and_then(|()| self.host_line(stamped));
         self.note(written);
     }
 
-    /// Takes up the error that ended the run, already masked, as the last line of the events.
+    /// Records the masked error that ended the run, as the last line of the events.
     pub(super) fn failure(&mut self, t: f64, mut failure: Value) {
         if let Value::Object(fields) = &mut failure {
             fields.insert("t".into(), t.into());
@@ -79,7 +79,7 @@ impl RunLog {
         self.note(written);
     }
 
-    /// Makes the run's page from its log; none where the log could not be kept.
+    /// Makes the run's page from its log; `None` if the log could not be kept.
     pub(super) fn write_page(&mut self) -> Option<PathBuf> {
         self.flush();
         match KeptRun::read(&self.folder).and_then(|run| run.write()) {
@@ -91,7 +91,7 @@ impl RunLog {
         }
     }
 
-    /// Brings everything to disk, so that a run that is killed leaves its log.
+    /// Writes everything to disk, so that a run that is killed leaves its log.
     pub(super) fn flush(&mut self) {
         let mut flushed = self.events.flush();
         for log in self.hosts.values_mut() {
@@ -155,7 +155,7 @@ impl RunLog {
                     Stream::Stdout => ' ',
                     Stream::Stderr => '!',
                 };
-                // A progress line holds several states of itself; a log keeps them all.
+                // A progress line holds several states; a log keeps them all.
                 line.trim_end_matches(['\n', '\r'])
                     .split('\r')
                     .map(text::one_line)
@@ -164,7 +164,7 @@ impl RunLog {
                         writeln!(log.file, "{}", line.trim_end())
                     })
             }
-            // It never ran, so its host has nothing to tell of it; `events.jsonl` has it.
+            // It never ran, so its host's log has nothing about it; `events.jsonl` has it.
             Event::StepFinished {
                 outcome: Outcome::Cancelled,
                 ..
@@ -222,7 +222,7 @@ impl HostLog {
     }
 }
 
-/// Logs hold what hosts print, which is nobody else's business.
+/// Logs hold the output of hosts, which other users must not read.
 fn open(path: &Path) -> io::Result<BufWriter<File>> {
     OpenOptions::new()
         .create(true)

@@ -21,7 +21,7 @@ use crate::{
     inventory::HostName,
 };
 
-/// All that a run is reported to.
+/// All sinks of a run.
 pub(super) struct Sinks {
     terminal: Terminal,
     totals: RunTotals,
@@ -30,14 +30,14 @@ pub(super) struct Sinks {
     people: Option<People>,
 }
 
-/// What people get to see.
+/// What people see.
 enum People {
     Lines(Plain, Pipe),
     Bars(Plain, Box<Live>),
 }
 
 impl Sinks {
-    /// The sinks that the options and the terminal call for.
+    /// The sinks for these options and this terminal.
     pub(super) fn open(options: Options) -> Self {
         let Options {
             terminal,
@@ -79,7 +79,7 @@ impl Sinks {
         round(&mut stamped);
         self.totals.event(&stamped);
         if self.json.is_some() || self.run_log.is_some() {
-            // Events are plain data with string keys; they always serialize.
+            // Events are plain data with string keys; serialising them cannot fail.
             let line = serde_json::to_string(&stamped).unwrap_or_default();
             if let Some(json) = &mut self.json {
                 json.line(&line);
@@ -104,7 +104,7 @@ impl Sinks {
         }
     }
 
-    /// Keeps the error that ended the run; people and programs are told of it elsewhere.
+    /// Records the error that ended the run; people and programs get it elsewhere.
     pub(super) fn failure(&mut self, mut failure: Value) {
         self.terminal.masks.hide_in_json(&mut failure);
         if let Some(log) = &mut self.run_log {
@@ -112,7 +112,7 @@ impl Sinks {
         }
     }
 
-    /// Hands over what is buffered.
+    /// Writes everything that is buffered.
     pub(super) fn flush(&mut self) {
         if let Some(json) = &mut self.json {
             json.flush();
@@ -131,7 +131,7 @@ impl Sinks {
         }
     }
 
-    /// Leaves the terminal to somebody else, until `show`.
+    /// Leaves the terminal to others, until `show`.
     pub(super) fn hide(&mut self) {
         self.flush();
         if let Some(live) = self.live() {
@@ -165,14 +165,14 @@ impl Sinks {
 }
 
 impl People {
-    /// Lines without colours, even on a terminal: this is what logs and dumb terminals get.
+    /// Lines without colours, even on a terminal: logs and dumb terminals get these.
     fn lines(terminal: &Terminal, hosts: &[HostName], pipe: Pipe) -> Self {
         let detail = Detail::of(terminal.verbose, false);
         People::Lines(Plain::new(detail, Paint::OFF, hosts), pipe)
     }
 }
 
-/// Rounds to milliseconds; what is finer than that is noise in a log.
+/// Rounds to milliseconds; finer times are noise in a log.
 fn round(stamped: &mut Stamped) {
     let round = |seconds: &mut f64| *seconds = (*seconds * 1000.0).round() / 1000.0;
     round(&mut stamped.t);
@@ -217,7 +217,7 @@ impl Pipe {
         }
     }
 
-    /// Writes whole lines only. Once the reader is gone, nothing more is tried, and the run goes on.
+    /// Writes whole lines only. When the reader is gone, nothing more is written, and the run continues.
     fn flush(&mut self) {
         if self.buffer.is_empty() {
             return;

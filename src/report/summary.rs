@@ -21,13 +21,13 @@ pub struct StepTime {
     pub seconds: f64,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
     pub seconds: f64,
-    /// As the run said at its end; 0 when it did not say.
+    /// As the run reported at its end; 0 if it did not.
     pub exit_code: u8,
-    /// Hosts, networks and the like that were made.
+    /// Hosts, networks and the like that were created.
     pub created: usize,
     pub removed: usize,
     /// Hosts that have another address now.
@@ -63,11 +63,11 @@ impl Run {
     }
 }
 
-/// Counts as events pass by.
+/// Counts events as they pass.
 #[derive(Debug, Default)]
 pub(super) struct RunTotals {
     run: Run,
-    /// Hosts and resources that are being made: `created` alone may tell of an old one.
+    /// Hosts and resources that are being created: `created` alone may be about an existing one.
     making: HashSet<String>,
     finished: bool,
 }
@@ -79,7 +79,7 @@ impl RunTotals {
         }
         match &stamped.event {
             Event::Host { host, state, .. } => self.thing(host.as_str(), *state, false),
-            // A provider names a resource only when it makes, changes or removes it.
+            // A provider names a resource only when it creates, changes or removes it.
             Event::Resource {
                 kind, name, state, ..
             } => {
@@ -139,7 +139,7 @@ impl RunTotals {
         }
     }
 
-    /// How long the run has been, or was.
+    /// The run's duration, so far or in total.
     pub(super) fn seconds(&self) -> f64 {
         self.run.seconds
     }
@@ -149,23 +149,23 @@ impl RunTotals {
     }
 }
 
-/// What the end of a run says beside its numbers.
+/// What the end of a run says in addition to its numbers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Summary<'a> {
     /// Why there was nothing to do: "5 hosts are as the inventory says".
     pub settled: &'a str,
-    /// How to reach what is there now, as label and text: `("write", "psql -h … -p 5000")`.
+    /// How to reach what exists now, as label and text: `("write", "psql -h … -p 5000")`.
     pub endpoints: &'a [(&'a str, String)],
 }
 
-/// Sums a run up, on stderr. With `--json` the stream of events has said it already.
+/// Prints the summary of a run on stderr. With `--json`, the stream of events has said it already.
 pub fn print_summary(terminal: &Terminal, run: &Run, summary: &Summary<'_>) {
     if !terminal.json {
         terminal.say(&summary_text(run, summary, terminal.stderr.paint()));
     }
 }
 
-/// The summary's text: one line when nothing changed.
+/// The summary's text: one line if nothing changed.
 pub(super) fn summary_text(run: &Run, summary: &Summary<'_>, paint: Paint) -> String {
     let took = duration(run.seconds);
     let stopped = run.exit_code == Kind::Interrupted.exit_code();

@@ -28,7 +28,7 @@ const fn frame([top, middle, bottom]: [LineStyle; 3], content: ContentLineStyle)
         .bottom_border(bottom)
 }
 
-/// What a row is to look like where there are colours.
+/// The emphasis of a row, if there are colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tone {
     #[default]
@@ -39,10 +39,10 @@ pub enum Tone {
     Dim,
 }
 
-/// A table: box lines on a terminal, plain ASCII elsewhere, columns of numbers to the right.
+/// A table: box lines on a terminal, plain ASCII elsewhere, columns of numbers aligned to the right.
 ///
-/// Cells are single lines. Only a terminal that is too narrow breaks them; a pipe gets each row on
-/// one line, however long.
+/// Cells are single lines. Only a terminal that is too narrow breaks them; in a pipe, each row is one line,
+/// however long.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     title: Option<String>,
@@ -125,7 +125,7 @@ impl Table {
         text
     }
 
-    /// The columns without which words would be broken; a few wide cells may well be.
+    /// The columns below which words would be broken; a few wide cells may be broken.
     fn needs(&self) -> usize {
         const FEW: usize = 4;
         if self.headers.len() <= FEW {
@@ -148,7 +148,7 @@ impl Table {
             + 1
     }
 
-    /// A line for each cell, for a terminal on which no table has room.
+    /// One line for each cell, for a terminal that is too narrow for any table.
     fn records(&self, columns: usize, side: &Side) -> String {
         let width = self.headers.iter().map(|it| super::text::width(it)).max();
         let mut text = String::new();
@@ -172,7 +172,7 @@ impl Table {
         text
     }
 
-    /// Whether a column holds numbers and gaps only, and at least one number.
+    /// Whether a column has only numbers and gaps, and at least one number.
     fn is_numeric(&self, column: usize) -> bool {
         let mut cells = self
             .rows
@@ -199,7 +199,7 @@ impl Table {
         let fill = if side.unicode { '─' } else { '-' };
         let start: String = border[..1].iter().collect();
         let end: String = border[1 + title_width..].iter().collect();
-        // patronictl's own: `+ Cluster: name ----+------+`; box lines want one before the title.
+        // patronictl's own: `+ Cluster: name ----+------+`; box lines need one before the title.
         lines[0] = if side.unicode {
             let end: String = border[2 + title_width..].iter().collect();
             format!("{start}{fill}{title}{end}")
@@ -235,7 +235,7 @@ fn style(tone: Tone) -> anstyle::Style {
     }
 }
 
-/// Colours what stands between the outer lines of a row, so that the frame stays as it is.
+/// Colours what is between the outer lines of a row, so that the frame stays as it is.
 fn paint_cells(line: &str, paint: impl Fn(&str) -> String) -> String {
     let mut marks = line.char_indices();
     match (marks.next(), marks.next_back()) {
@@ -341,7 +341,7 @@ mod tests {
             columns: Some(columns),
             ..Side::default()
         };
-        // Headings may stand in two lines, words are not cut.
+        // Headings may take two lines; words are not cut.
         let mut table = Table::new(["member", "role", "state", "TL", "lag (bytes)"]).title("pg");
         table.row(["node1", "leader", "running", "1", ""]);
         insta::assert_snapshot!(table.render(&narrow(47)), @"

@@ -20,11 +20,11 @@ use crate::secret::Secret;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Side {
     pub terminal: bool,
-    /// Colours are wanted and understood (`NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM`).
+    /// Colours are wanted and supported (`NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM`).
     pub colour: bool,
-    /// Lines and marks beyond ASCII can be shown.
+    /// Lines and marks beyond ASCII are supported.
     pub unicode: bool,
-    /// The width, where there is one.
+    /// The width, if there is one.
     pub columns: Option<usize>,
 }
 
@@ -34,10 +34,10 @@ impl Side {
     }
 }
 
-/// The user's end of the program, found out once at the start.
+/// The program's side to the user, found out once at the start.
 ///
-/// Documents (tables, plans, JSON) go to stdout with [`Terminal::print`], everything else to stderr
-/// with [`Terminal::say`]. Secrets made known by [`Terminal::conceal`] appear on neither.
+/// Documents (tables, plans, JSON) go to stdout with [`Terminal::print`], everything else to stderr with
+/// [`Terminal::say`]. Secrets that were given to [`Terminal::conceal`] appear on neither.
 #[derive(Debug, Clone, Default)]
 pub struct Terminal {
     /// `--json`.
@@ -46,11 +46,11 @@ pub struct Terminal {
     pub verbose: u8,
     pub stdout: Side,
     pub stderr: Side,
-    /// There is somebody to ask.
+    /// Somebody can be asked.
     pub stdin_terminal: bool,
     pub(super) lively: bool,
     pub(super) masks: Masks,
-    /// Stdout has had the one document that a verb answers with.
+    /// Stdout has the verb's one document already.
     pub(super) answered: Arc<AtomicBool>,
 }
 
@@ -84,7 +84,7 @@ impl Terminal {
         }
     }
 
-    /// The same terminal for a verb that answers with one document: its progress is for people only.
+    /// The same terminal for a verb that prints one document: its progress is for people only.
     pub fn for_people(&self) -> Self {
         Self {
             json: false,
@@ -92,7 +92,7 @@ impl Terminal {
         }
     }
 
-    /// Masks these secrets in all that is written from now on: output, errors, logs.
+    /// Masks these secrets in everything that is written from now on: output, errors, logs.
     pub fn conceal<'a>(&self, secrets: impl IntoIterator<Item = &'a Secret>) {
         self.masks.add(secrets);
     }
@@ -108,12 +108,12 @@ impl Terminal {
         }
     }
 
-    /// Writes a document to stdout, and a final newline where it lacks one.
+    /// Writes a document to stdout, with a newline at its end.
     pub fn print(&self, text: &str) {
         write_quietly(io::stdout().lock(), &self.masks.hide(text));
     }
 
-    /// Writes to people, on stderr, with a final newline.
+    /// Writes to people, on stderr, with a newline at the end.
     pub fn say(&self, text: &str) {
         write_quietly(io::stderr().lock(), &self.masks.hide(text));
     }
@@ -129,15 +129,15 @@ impl Terminal {
         }
     }
 
-    /// Writes to people and leaves the line open for their answer.
+    /// Writes to people, and leaves the line open for their answer.
     pub(super) fn ask(&self, prompt: &str) {
         let mut out = io::stderr().lock();
         let _ = write!(out, "{}", self.masks.hide(prompt)).and_then(|()| out.flush());
     }
 
-    /// Writes one JSON document to stdout: indented for a person, else on one line.
+    /// Writes one JSON document to stdout: indented for a person, otherwise on one line.
     pub fn print_json(&self, document: &impl Serialize) {
-        // Only maps with keys that are no strings can fail, and there are none.
+        // This can fail only for maps with keys that are no strings, and there are none.
         let Ok(mut value) = serde_json::to_value(document) else {
             return;
         };
@@ -152,7 +152,7 @@ impl Terminal {
     }
 }
 
-/// A reader that has gone away (`| head`) is no failure.
+/// A reader that has gone (`| head`) is no failure.
 fn write_quietly(mut out: impl Write, text: &str) {
     let end = if text.ends_with('\n') || text.is_empty() {
         ""
@@ -167,10 +167,10 @@ fn columns(term: &console::Term) -> Option<usize> {
     (columns > 0).then_some(usize::from(columns))
 }
 
-/// Whether marks and box lines can be expected to show.
+/// Whether marks and box lines will probably be visible.
 ///
-/// A locale that says nothing is the usual case on a fresh server, behind a terminal that can do it;
-/// one that names `C` or `POSIX` was chosen. The kernel's own console lacks the glyphs.
+/// On a fresh server, it is common that no locale is set, although the terminal supports UTF-8. A locale that
+/// names `C` or `POSIX` was chosen. The kernel's own console lacks the glyphs.
 fn speaks_unicode(term: &str, variable: impl Fn(&str) -> Option<String>) -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()
@@ -192,7 +192,7 @@ pub(super) const fn fg(colour: AnsiColor) -> Style {
     Style::new().fg_color(Some(Color::Ansi(colour)))
 }
 
-/// Styles text, or leaves it alone where colours are off.
+/// Styles text, or leaves it unchanged if colours are off.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Paint(pub(super) bool);
 

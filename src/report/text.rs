@@ -1,17 +1,16 @@
 //! Makes text from elsewhere safe for a terminal.
 //!
-//! What hosts print may hold colours, cursor movements and half-overwritten progress lines. None of
-//! it may reach the user's terminal as it is: it would tear up the bars, or worse.
+//! The output of hosts may contain colours, cursor movements and progress lines that overwrite themselves. None
+//! of it may reach the user's terminal unchanged: it would destroy the bars, or worse.
 
 use std::borrow::Cow;
 
 use anstream::adapter::strip_str;
 
-/// Characters that show something else than what is there: they turn the direction of text, join or
-/// hide characters, break lines, or command a terminal.
+/// Characters that show something else than the text: they change its direction, join or hide characters, break
+/// lines, or command a terminal.
 ///
-/// Colours are let through, since they are pgherd's own by the time that this is asked; and so are the
-/// ends of lines and tabs.
+/// Colours are allowed, because they are pgherd's own at this point; so are line ends and tabs.
 fn deceives(c: char) -> bool {
     match c {
         '\n' | '\r' | '\t' | '\u{1b}' => false,
@@ -40,7 +39,7 @@ fn deceives(c: char) -> bool {
     }
 }
 
-/// Text in which every character that would deceive is named instead: `<U+202E>`.
+/// The text with every deceptive character replaced by its name: `<U+202E>`.
 pub(super) fn honest(text: &str) -> Cow<'_, str> {
     if !text.contains(deceives) {
         return Cow::Borrowed(text);
@@ -56,7 +55,7 @@ pub(super) fn honest(text: &str) -> Cow<'_, str> {
     Cow::Owned(honest)
 }
 
-/// One line without escapes and control characters: what would be seen of it in the end.
+/// One line without escapes and control characters: what would be visible of it at the end.
 pub(super) fn one_line(text: &str) -> String {
     let stripped = strip_str(text).to_string();
     // A progress line overwrites itself with `\r`; only its last state counts.
@@ -73,7 +72,7 @@ pub(super) fn one_line(text: &str) -> String {
     honest(&line).into_owned()
 }
 
-/// The first line that says something.
+/// The first line with text.
 pub(super) fn first_line(text: &str) -> String {
     text.lines()
         .map(one_line)
@@ -81,7 +80,7 @@ pub(super) fn first_line(text: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Several lines, each as [`one_line`] but with its indentation kept, without blank lines at the end.
+/// Several lines, each like [`one_line`] but with its indentation, without blank lines at the end.
 pub(super) fn lines(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = text.lines().map(one_line).collect();
     while lines.last().is_some_and(String::is_empty) {
@@ -102,9 +101,9 @@ pub(super) fn sentence(text: &str) -> String {
         .collect()
 }
 
-/// Breaks a line between words; what follows stands below the text of its last column.
+/// Breaks a line between words; the rest is aligned with the text of its last column.
 ///
-/// A word that is longer than a line stays whole: it may be a path that somebody wants to copy.
+/// A word that is longer than a line stays whole: it may be a path for copying.
 pub(super) fn wrap(line: &str, columns: usize) -> String {
     if width(line) <= columns {
         return line.to_owned();
@@ -133,7 +132,7 @@ pub(super) fn wrap(line: &str, columns: usize) -> String {
     wrapped
 }
 
-/// Cuts at `columns`, with a mark where something is missing; leaves colours intact.
+/// Cuts at `columns`, with a mark if something is missing; keeps colours intact.
 pub(super) fn truncate(text: &str, columns: usize, unicode: bool) -> Cow<'_, str> {
     let tail = match (unicode, columns) {
         (_, 0..4) => "",
@@ -143,7 +142,7 @@ pub(super) fn truncate(text: &str, columns: usize, unicode: bool) -> Cow<'_, str
     console::truncate_str(text, columns, tail)
 }
 
-/// Pads to `columns` as a terminal counts them.
+/// Pads to `columns`, counted as a terminal counts them.
 pub(super) fn pad(text: &str, columns: usize) -> Cow<'_, str> {
     console::pad_str(text, columns, console::Alignment::Left, None)
 }
@@ -191,7 +190,7 @@ mod tests {
             honest("a\u{200b}b\u{2066}c\u{feff}"),
             "a<U+200B>b<U+2066>c<U+FEFF>"
         );
-        // A command to a terminal in one byte of eight bits, as UTF-8; and one in seven.
+        // A terminal command as one byte of eight bits, in UTF-8; and one in seven bits.
         assert_eq!(honest("\u{9b}2J\u{7}"), "<U+009B>2J<U+0007>");
         let plain = "ünïcödé 国 \u{1b}[1m\ttext\r\n";
         assert!(matches!(honest(plain), Cow::Borrowed(text) if text == plain));

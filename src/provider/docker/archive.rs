@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 
 /// A file or folder to put into a container.
 pub(super) struct Entry<'a> {
-    /// Relative to the folder that the upload goes to.
+    /// Relative to the folder of the upload.
     pub(super) path: &'a str,
     pub(super) mode: u32,
     pub(super) uid: u64,
@@ -21,7 +21,7 @@ pub(super) struct Entry<'a> {
     pub(super) content: Option<&'a str>,
 }
 
-/// Reads a text file of a container; `None` when there is no such file.
+/// Reads a text file of a container; `None` if there is no such file.
 pub(super) async fn read(engine: &Engine, container: &str, path: &str) -> Result<Option<String>> {
     let options = DownloadFromContainerOptionsBuilder::default()
         .path(path)
@@ -58,7 +58,7 @@ fn first_file(archive: &[u8]) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Puts `entries` into `folder`, which must exist, replacing what is there.
+/// Puts `entries` into `folder`, which must exist, and replaces what is there.
 pub(super) async fn write(
     engine: &Engine,
     container: &str,

@@ -23,11 +23,11 @@ use crate::{
     event::{Event, Events},
 };
 
-/// Makes a host's root filesystem; also a file of its own, for people and for scripts/quickstart.
+/// Makes a host's root filesystem. It is also a file of its own, for people and for scripts/quickstart.
 pub(super) const SCRIPT: &str = include_str!("../../../scripts/host-image");
-/// Half a minute on a fast mirror; a slow line and a slow disk may need several.
+/// Half a minute with a fast mirror; a slow network and a slow disk may take several minutes.
 pub(super) const BUILD_TIMEOUT: Duration = Duration::from_secs(20 * 60);
-/// What the script may need to reach its package mirror; sudo would drop it.
+/// Variables that the script may need to reach its package mirror; sudo would drop them.
 pub(super) const PROXY_VARIABLES: [&str; 6] = [
     "http_proxy",
     "https_proxy",
@@ -39,7 +39,7 @@ pub(super) const PROXY_VARIABLES: [&str; 6] = [
 /// How much of the script's output an error quotes.
 const QUOTED_LINES: usize = 25;
 
-/// Why this machine cannot build; `None` when it can. Changes nothing.
+/// Why this machine cannot build; `None` if it can. Changes nothing.
 pub(super) async fn obstacle() -> Option<&'static str> {
     if !on_path("debootstrap") {
         return Some("debootstrap is not installed here");
@@ -50,7 +50,7 @@ pub(super) async fn obstacle() -> Option<&'static str> {
     None
 }
 
-/// Builds the image and names it `tag`, which exists only once the image is whole.
+/// Builds the image and names it `tag`. The name exists only when the image is complete.
 pub(super) async fn build(engine: &Engine, tag: &str, events: &Events) -> Result<()> {
     let failed = |cause: String| {
         Error::new(
@@ -112,13 +112,13 @@ pub(super) async fn build(engine: &Engine, tag: &str, events: &Events) -> Result
     .await
 }
 
-/// The running script. Dropped early, it is told to end, and clears up after itself.
+/// The running script. If it is dropped early, the script is told to end, and cleans up.
 struct Build {
     pid: Option<u32>,
     status: Arc<Mutex<Option<ExitStatus>>>,
     child: Option<Child>,
     sudo: bool,
-    // The script starts itself again from its file, so the file stays as long as it runs.
+    // The script starts itself again from its file, so the file must exist as long as the script runs.
     _script: tempfile::NamedTempFile,
 }
 
@@ -176,7 +176,7 @@ impl Build {
                 let ended = child.wait().await?;
                 *status.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
                 if !ended.success() {
-                    // The engine must not take half a filesystem for a whole one.
+                    // The engine must not take half a filesystem for a complete one.
                     return Err(io::Error::other("the script failed"));
                 }
             }
@@ -222,12 +222,12 @@ async fn next_chunk(stdout: &mut Option<ChildStdout>) -> io::Result<Option<Bytes
     Ok((read > 0).then(|| chunk.into()))
 }
 
-/// Passes the script's progress on, and returns its last lines.
+/// Passes on the script's progress, and returns its last lines.
 async fn relay(stderr: Option<ChildStderr>, tag: &str, events: &Events) -> String {
     let mut progress = Progress::new(tag, events);
     if let Some(stderr) = stderr {
         let mut lines = BufReader::new(stderr).lines();
-        // What is not text ends the progress, not the build.
+        // Output that is not text ends the progress, not the build.
         while let Ok(Some(line)) = lines.next_line().await {
             progress.line(&line);
         }
@@ -235,7 +235,7 @@ async fn relay(stderr: Option<ChildStderr>, tag: &str, events: &Events) -> Strin
     progress.tail()
 }
 
-/// What the script says, as events, with the end of it kept for an error.
+/// The script's output as events; its last lines are kept for an error.
 pub(super) struct Progress<'a> {
     tag: &'a str,
     events: &'a Events,
@@ -279,7 +279,7 @@ async fn sudo_works() -> bool {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    // With a directory service behind it, sudo may take its time.
+    // With a directory service, sudo may take long.
     let answer = tokio::time::timeout(Duration::from_secs(10), sudo).await;
     matches!(answer, Ok(Ok(status)) if status.success())
 }
@@ -287,7 +287,7 @@ async fn sudo_works() -> bool {
 fn on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
-        // A plain user's path often lacks these, and sudo's has them.
+        // A normal user's path often lacks these folders, and sudo's has them.
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .any(|folder| folder.join(program).is_file())
 }

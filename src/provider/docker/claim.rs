@@ -1,9 +1,9 @@
-//! Lets only one run at a time create containers of a cluster, also from copies of the workspace.
+//! Lets only one run at a time create containers of a cluster, even from copies of the workspace.
 //!
-//! Before a host answers there is nothing on which a lease could be. But the addresses of containers are
-//! reachable only on the engine's own machine, so that all who make them are there: the kernel keeps a name
-//! for the run (unix(7), abstract sockets) for as long as its process lives, and whoever asks there is told
-//! who it is.
+//! Before a host answers, there is nothing on which a lease could be taken. But the addresses of containers are
+//! reachable only from the engine's own machine, so all runs that create them are on that machine. The kernel
+//! keeps a name for the run (unix(7), abstract sockets) as long as its process lives, and a process that
+//! connects to that name is told which run it is.
 
 use std::{
     io,
@@ -29,14 +29,14 @@ use crate::{
     holder::{AT_WORK, Holder},
 };
 
-/// How long a run that is asked who it is may take to say so.
+/// How long a run may take to say who it is.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How long to try again while nobody answers: who had the name may end in this moment.
+/// How long to repeat the question while nobody answers: the process with the name may just be ending.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// What a run says of itself is no longer than this.
+/// The maximum length of a run's answer.
 const LONGEST: u64 = 4096;
 
-/// The right to make containers of a cluster; given back when dropped, or when the process ends.
+/// The right to create containers of a cluster; given back when it is dropped, or when the process ends.
 #[derive(Debug)]
 pub(super) struct Claim(JoinHandle<()>);
 
@@ -46,8 +46,8 @@ impl Drop for Claim {
     }
 }
 
-/// Takes it, or says who has it; nothing where a name is held by somebody who has nothing to do with the
-/// engine at `socket`, and so cannot make containers either.
+/// Takes it, or returns an error that names the holder. `None` if the name belongs to a user who may not use
+/// the engine at `socket`, and so cannot create containers either.
 pub(super) async fn take(
     cluster: &str,
     holder: &Holder,
@@ -66,7 +66,7 @@ pub(super) async fn take(
         }
         match timeout(ANSWER, ask(&address)).await {
             Ok(Ok((credentials, _))) if !may_use(socket, credentials) => return Ok(None),
-            // Of this very process: it is about to be given back.
+            // The holder is this very process, which is about to give it back.
             Ok(Ok((_, Some(other)))) if other.pid == holder.pid && begin.elapsed() < TIMEOUT => {
                 sleep(Duration::from_millis(20)).await;
             }
@@ -83,7 +83,7 @@ pub(super) async fn take(
     }
 }
 
-/// Refuses where another process makes containers of the cluster; takes nothing.
+/// Refuses if another process creates containers of the cluster; takes nothing.
 pub(super) async fn refuse_if_taken(cluster: &str, socket: Option<&str>) -> Result<()> {
     let Ok(address) = SocketAddr::from_abstract_name(name(cluster)) else {
         return Ok(());
@@ -110,14 +110,14 @@ fn refused(cluster: &str, who: &str) -> Error {
         .hint("if it was started from another folder than this one: a cluster has one workspace (.pgherd), copy it here")
 }
 
-/// Tells everybody who asks.
+/// Answers every connection.
 fn serve(listening: Socket, holder: &Holder) -> io::Result<Claim> {
     listening.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listening)?;
     let line = format!("{}\n", holder.line());
     Ok(Claim(tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            // Who does not read is not waited for.
+            // A client that does not read is not waited for.
             let _ = timeout(ANSWER, stream.write_all(line.as_bytes())).await;
         }
     })))
@@ -133,7 +133,7 @@ async fn ask(address: &SocketAddr) -> io::Result<(UCred, Option<Holder>)> {
     Ok((credentials, Holder::parse(&said)))
 }
 
-/// Whether somebody may use the engine: any local user could take a name.
+/// Whether a process may use the engine: any local user could take a name.
 fn may_use(socket: Option<&str>, whose: UCred) -> bool {
     if whose.uid() == 0 || whose.uid() == rustix::process::getuid().as_raw() {
         return true;
@@ -149,7 +149,7 @@ fn may_use(socket: Option<&str>, whose: UCred) -> bool {
             .any(of_it)
 }
 
-/// The groups of a process beside its first (proc(5), `/proc/pid/status`).
+/// The supplementary groups of a process (proc(5), `/proc/pid/status`).
 fn groups(pid: i32) -> Vec<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));

@@ -28,24 +28,24 @@ use crate::{
     provider::{CLUSTER_LABEL, HOST_LABEL, ID_LABEL, Machine, MachineState},
 };
 
-/// What becomes PID 1 where an image does not say.
+/// PID 1 if an image does not name it.
 pub(super) const INIT: &str = "/sbin/pgherd-init";
-/// Holds the public half of the host key that pgherd put into the container. To read the file itself
-/// costs the engine a tenth of a second of processor time for each host.
+/// Holds the public part of the host key that pgherd put into the container. Reading the file itself would cost
+/// the engine a tenth of a second of processor time for each host.
 pub(super) const HOST_KEY_LABEL: &str = "pgherd:host-key";
 /// The file by which pgherd recognises its own hosts: the cluster's name, then its id.
 const MARK: &str = "/etc/pgherd/cluster";
-/// Seconds that `docker stop` gives a host: PostgreSQL's shutdown checkpoint, and some.
+/// Seconds that `docker stop` gives a host: enough for PostgreSQL's shutdown checkpoint.
 const STOP_TIMEOUT: i64 = 60;
-/// PostgreSQL's parallel queries share memory here; the engine's own 64 MB are soon too few. A
-/// bound, not a reservation.
+/// PostgreSQL's parallel queries share memory here, and the engine's default of 64 MB is too little. This is a
+/// limit, not a reservation.
 const SHM_SIZE: i64 = 1 << 30;
 
 /// An image that the engine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Image {
     pub(super) reference: String,
-    /// It says itself what to run; one that was imported from a bare tar stream does not.
+    /// Whether it names its own program. An image that was imported from a plain tar stream does not.
     pub(super) has_command: bool,
 }
 
@@ -72,9 +72,9 @@ pub(super) struct Found {
     pub(super) host: HostName,
     pub(super) status: Status,
     pub(super) exit_code: i64,
-    /// How often the engine started it again after it ended by itself.
+    /// How often the engine restarted it after it ended by itself.
     pub(super) restarts: i64,
-    /// Running or not: the engine keeps it.
+    /// Running or not: the engine has it.
     pub(super) address: Option<Ipv4Addr>,
     /// Ports of this machine's loopback, sorted.
     pub(super) ports: Vec<u16>,
@@ -88,7 +88,7 @@ impl Found {
         self.status == Status::RUNNING
     }
 
-    /// Created, but an interruption came before its first start: nothing is on it.
+    /// Created, but never started because of an interruption: nothing is on it.
     pub(super) fn never_started(&self) -> bool {
         self.status == Status::CREATED
     }
@@ -115,7 +115,7 @@ impl Found {
     }
 }
 
-/// The containers of the engine, in any state; only the cluster's with `cluster`.
+/// The engine's containers, in any state; with `cluster`, only that cluster's.
 pub(super) async fn list(engine: &Engine, cluster: Option<&str>) -> Result<Vec<ContainerSummary>> {
     let mut options = ListContainersOptionsBuilder::default().all(true);
     if let Some(cluster) = cluster {
@@ -144,7 +144,7 @@ pub(super) fn listed_name(container: &ContainerSummary) -> &str {
         .map_or("?", |name| name.trim_start_matches('/'))
 }
 
-/// The cluster's hosts, all inspected at once; `network` is the cluster's.
+/// The cluster's hosts, all inspected in parallel; `network` is the cluster's.
 pub(super) async fn find_all(engine: &Engine, cluster: &str, network: &str) -> Result<Vec<Found>> {
     let listed = list(engine, Some(cluster)).await?;
     let inspections = listed
@@ -159,15 +159,14 @@ pub(super) async fn find_all(engine: &Engine, cluster: &str, network: &str) -> R
     Ok(found)
 }
 
-/// The id of the cluster that a host says itself that it is of: hosts that were made by earlier
-/// versions have no label with it.
+/// The id of the cluster that a host itself names: hosts from earlier versions have no label with it.
 pub(super) async fn mark(engine: &Engine, id: &str) -> Option<String> {
     let text = archive::read(engine, id, MARK).await.ok()??;
     let id = text.lines().nth(1)?.trim();
     (!id.is_empty()).then(|| id.to_owned())
 }
 
-/// One container; `None` when it has gone, or is not one of ours.
+/// One container; `None` if it has gone, or is not pgherd's.
 pub(super) async fn inspect(engine: &Engine, id: &str, network: &str) -> Result<Option<Found>> {
     let inspected = engine::lookup(
         "inspect a container",
@@ -179,7 +178,7 @@ pub(super) async fn inspect(engine: &Engine, id: &str, network: &str) -> Result<
     Ok(inspected.and_then(|inspected| found(inspected, network)))
 }
 
-/// Whether there is a container of that name, ours or not.
+/// Whether there is a container with that name, pgherd's or not.
 pub(super) async fn exists(engine: &Engine, name: &str) -> Result<bool> {
     let inspected = engine::lookup(
         &format!("look for the container {name}"),
@@ -213,7 +212,7 @@ fn found(container: ContainerInspectResponse, network: &str) -> Option<Found> {
         name: container.name?.trim_start_matches('/').to_owned(),
         cluster: labels.remove(CLUSTER_LABEL)?,
         host: HostName::new(host),
-        // A container that the engine is about to start again has ended just now.
+        // A container that the engine is about to restart has ended just now.
         status: match state.status.unwrap_or(Status::EMPTY) {
             Status::EMPTY => Status::EXITED,
             status => status,
@@ -227,7 +226,7 @@ fn found(container: ContainerInspectResponse, network: &str) -> Option<Found> {
     })
 }
 
-/// Creates the container and returns its id; it is not started.
+/// Creates the container and returns its id; does not start it.
 pub(super) async fn create(
     engine: &Engine,
     spec: &Spec<'_>,
@@ -256,8 +255,8 @@ pub(super) async fn create(
         if let Some(id) = id {
             return Ok(id);
         }
-        // An interrupted `up` may have asked for this very container a moment ago: the engine goes
-        // on alone, holds the name at once, and shows the container later.
+        // An interrupted `up` may have requested this very container a moment ago. The engine continues alone,
+        // reserves the name at once, and shows the container later.
         tokio::time::sleep(Duration::from_millis(200)).await;
         if let Some(found) = inspect(engine, &name, spec.network).await?
             && found.never_started()
@@ -276,8 +275,8 @@ fn body(spec: &Spec<'_>, image: &Image, host_key: &str, cluster_id: &str) -> Con
     let mut exposed: Vec<String> = bindings.keys().cloned().collect();
     exposed.sort();
     let host_config = HostConfig {
-        // What systemd needs to be PID 1; far less than --privileged, which would hand it the
-        // machine's devices and which some engines refuse.
+        // What systemd needs as PID 1. This is far less than --privileged, which would give it the machine's
+        // devices and which some engines refuse.
         cap_add: strings(&["SYS_ADMIN", "NET_ADMIN"]),
         security_opt: strings(&["seccomp=unconfined", "apparmor=unconfined"]),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
@@ -285,7 +284,7 @@ fn body(spec: &Spec<'_>, image: &Image, host_key: &str, cluster_id: &str) -> Con
             ("/run".into(), String::new()),
             ("/run/lock".into(), String::new()),
         ])),
-        // An engine may be set up to put its own init first; systemd insists on being PID 1.
+        // An engine may be configured to put its own init first; systemd must be PID 1.
         init: Some(false),
         shm_size: Some(SHM_SIZE),
         restart_policy: Some(RestartPolicy {
@@ -328,7 +327,7 @@ fn body(spec: &Spec<'_>, image: &Image, host_key: &str, cluster_id: &str) -> Con
     }
 }
 
-/// An address that the host keeps over every restart, and its name on the network.
+/// An address that the host keeps over restarts, and its name on the network.
 pub(super) fn endpoint(host: &HostName, address: Ipv4Addr) -> EndpointSettings {
     EndpointSettings {
         ipam_config: Some(EndpointIpamConfig {
@@ -348,7 +347,7 @@ pub(super) struct Account {
     pub(super) home: String,
 }
 
-/// Looks `user` up in the container's own `/etc/passwd`.
+/// Looks up `user` in the container's own `/etc/passwd`.
 pub(super) async fn account(engine: &Engine, id: &str, user: &str) -> Result<Account> {
     let passwd = archive::read(engine, id, "/etc/passwd")
         .await?
@@ -377,7 +376,7 @@ fn account_in(passwd: &str, user: &str) -> Option<Account> {
     })
 }
 
-/// The last lines that the container wrote.
+/// The last lines of the container's output.
 pub(super) async fn log_tail(engine: &Engine, id: &str) -> String {
     let options = LogsOptionsBuilder::default()
         .stdout(true)
@@ -394,7 +393,7 @@ pub(super) async fn log_tail(engine: &Engine, id: &str) -> String {
                 Ok(text)
             }),
     );
-    // It goes into a report on something worse.
+    // It is only an addition to a more important error.
     log.await.unwrap_or_default()
 }
 
@@ -407,7 +406,7 @@ pub(super) async fn remove(engine: &Engine, id: &str, name: &str) -> Result<()> 
     let doing = format!("remove the container {name}");
     engine::lookup(&doing, async {
         match engine.api().remove_container(id, Some(options)).await {
-            // Somebody else is at it already.
+            // Another process is already removing it.
             Err(error) if engine::has_status(&error, 409) => Ok(()),
             result => result,
         }

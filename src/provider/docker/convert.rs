@@ -23,14 +23,14 @@ use crate::{
     event::Events,
 };
 
-/// What the script runs when it is started; without it, it is a library.
+/// The script's last line when it is executed; without this line it is a library.
 const START: &str = "main \"$@\"";
 const CONVERT: &str = include_str!("convert.sh");
 
 /// Makes the image `tag` from `base`, which the engine has.
 pub(super) async fn convert(engine: &Engine, tag: &str, base: &str, events: &Events) -> Result<()> {
     let name = tag.replace(':', "-");
-    // What an interrupted build has left.
+    // Left by an interrupted build.
     if container::exists(engine, &name).await? {
         container::remove(engine, &name, &name).await?;
     }
@@ -89,7 +89,7 @@ async fn run(engine: &Engine, tag: &str, name: &str, events: &Events) -> Result<
         .repo(repository)
         .tag(version)
         .build();
-    // The name comes with the image: there is none until there is all of it.
+    // The name is given with the complete image, never before.
     let config = ContainerConfig {
         entrypoint: Some(vec![container::INIT.to_owned()]),
         cmd: Some(Vec::new()),
@@ -131,7 +131,7 @@ fn body(base: &str) -> ContainerCreateBody {
         cmd: Some(Vec::new()),
         env: Some(variables.collect()),
         host_config: Some(HostConfig {
-            // It binds the root filesystem to another place, to get at what is under mounts.
+            // It binds the root filesystem to another place, to reach what is under mounts.
             cap_add: Some(vec!["SYS_ADMIN".into()]),
             security_opt: Some(vec![
                 "seccomp=unconfined".into(),
@@ -144,7 +144,7 @@ fn body(base: &str) -> ContainerCreateBody {
     }
 }
 
-/// The functions of the build by debootstrap, and what uses them here.
+/// The functions of the build with debootstrap, and the part that uses them here.
 fn script() -> String {
     let functions = SCRIPT.trim_end().trim_end_matches(START);
     format!("{functions}{CONVERT}")
@@ -183,7 +183,7 @@ mod tests {
     }
 }
 
-/// What needs a container engine, root, debootstrap and minutes.
+/// Tests that need a container engine, root, debootstrap and minutes.
 #[cfg(all(test, feature = "engine-tests"))]
 mod engine_tests {
     use std::path::Path;
@@ -214,7 +214,7 @@ mod engine_tests {
         let tag = "pgherd-host:converted-test";
         convert(&engine, tag, base, &events).await.unwrap();
         let host = HostName::new("node1");
-        // What scripts/test removes by, should this be cut off.
+        // scripts/test removes everything with this label if the test is interrupted.
         let run =
             std::env::var("PGHERD_LAB_RUN").unwrap_or_else(|_| std::process::id().to_string());
         let text = format!(

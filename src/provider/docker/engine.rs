@@ -9,23 +9,23 @@ use crate::error::{Code, Error, Result};
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 /// The oldest API with private cgroup namespaces, which systemd in a container needs: engine 20.10.
 const OLDEST_API: (usize, usize) = (1, 41);
-/// Far more than any single call takes on a busy machine.
+/// Much more than any single call takes on a busy machine.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A container engine that answers.
 #[derive(Clone)]
 pub(super) struct Engine {
     docker: Docker,
-    /// Its networks and ports are this machine's own.
+    /// Whether its networks and ports are this machine's.
     pub(super) local: bool,
-    /// Where it listens on this machine, if it does.
+    /// The path of its socket on this machine, if it has one.
     pub(super) socket: Option<String>,
 }
 
 impl Engine {
-    /// Connects to the engine that `DOCKER_HOST` names, else to this machine's.
+    /// Connects to the engine in `DOCKER_HOST`, or to this machine's.
     pub(super) async fn connect() -> Result<Self> {
-        // As for the engine's own command line, an empty variable is none.
+        // Like for the engine's own command line, an empty variable counts as unset.
         let address = env::var("DOCKER_HOST")
             .ok()
             .filter(|value| !value.is_empty())
@@ -77,7 +77,7 @@ impl Engine {
     }
 }
 
-/// Makes a call and says, when it fails, that the engine could not do `what`.
+/// Makes a call. If it fails, the error says that the engine could not do `what`.
 pub(super) async fn call<T>(
     what: &str,
     call: impl Future<Output = Result<T, EngineError>>,
@@ -95,7 +95,7 @@ pub(super) async fn call<T>(
     }
 }
 
-/// As [`call`], with `None` for something that is not there.
+/// Like [`call`], with `None` for something that does not exist.
 pub(super) async fn lookup<T>(
     what: &str,
     future: impl Future<Output = Result<T, EngineError>>,
@@ -112,7 +112,7 @@ pub(super) async fn lookup<T>(
 
 pub(super) fn could_not(what: &str, error: &EngineError) -> Error {
     let said = message(error);
-    // For a subnet that is taken the engine has no status of its own.
+    // The engine has no status of its own for a subnet that is in use.
     let code = match said.contains("overlap") {
         true => Code::NetworkUnsuitable,
         false => Code::EngineFailed,
@@ -124,7 +124,7 @@ pub(super) fn has_status(error: &EngineError, status: u16) -> bool {
     matches!(error, EngineError::DockerResponseServerError { status_code, .. } if *status_code == status)
 }
 
-/// What the engine itself said, without the client's wrapping.
+/// The engine's own message, without the client's wrapping.
 pub(super) fn message(error: &EngineError) -> String {
     match error {
         EngineError::DockerResponseServerError { message, .. } => message.trim().to_owned(),

@@ -15,8 +15,8 @@ use crate::{
     provider::Machine,
 };
 
-/// Cuts the host off first: the kernel closes the connections of a killed container, and what its
-/// PostgreSQL had not sent yet would still reach the replicas. No power cut is so kind.
+/// Disconnects the host first: the kernel closes the connections of a killed container, and data that its
+/// PostgreSQL had not sent yet would still reach the replicas. A real power cut would not do that.
 pub(super) async fn crash(engine: &Engine, network: &str, machine: &Machine) -> Result<()> {
     isolate(engine, network, machine).await?;
     let options = KillContainerOptionsBuilder::default()
@@ -28,7 +28,7 @@ pub(super) async fn crash(engine: &Engine, network: &str, machine: &Machine) -> 
             .kill_container(&machine.id, Some(options))
             .await
         {
-            // It does not run: that is what was wanted.
+            // It does not run, which is the goal.
             Err(error) if engine::has_status(&error, 409) => Ok(()),
             result => result,
         }
@@ -56,19 +56,19 @@ pub(super) async fn isolate(engine: &Engine, network: &str, machine: &Machine) -
     };
     let cut = engine::call("cut a container off", async {
         match engine.api().disconnect_network(network, request).await {
-            // It is cut off already.
+            // It is already disconnected.
             Err(error) if engine::has_status(&error, 404) => Ok(()),
             result => result,
         }
     });
     match cut.await {
-        // Others have other words for the same, such as 500.
+        // Other engines use other codes for the same, such as 500.
         Err(_) if is_on(engine, network, machine).await == Some(false) => Ok(()),
         result => result.map_err(|error| error.on(&machine.host)),
     }
 }
 
-/// Whether the container is on the network, with whatever address.
+/// Whether the container is on the network, with any address.
 async fn is_on(engine: &Engine, network: &str, machine: &Machine) -> Option<bool> {
     let options = None::<InspectContainerOptions>;
     let inspected = engine.api().inspect_container(&machine.id, options);
@@ -120,7 +120,7 @@ async fn is_connected(
         .and_then(|settings| settings.networks?.remove(network));
     Ok(endpoint.is_some_and(|endpoint| {
         let fixed = endpoint.ipam_config.and_then(|ipam| ipam.ipv4_address);
-        // Without a fixed address it got another one from the engine.
+        // Without a fixed address, the engine gave it another one.
         let has = |text: Option<String>| text.is_some_and(|text| text == address.to_string());
         has(endpoint.ip_address) || (!running && has(fixed))
     }))

@@ -22,7 +22,7 @@ impl HostKey {
                 "ssh-keygen did not make a host key",
             )
         };
-        // Only its owner may enter a temporary folder, and it goes when this function ends.
+        // Only its owner may enter a temporary folder, and the folder is removed when this function ends.
         let folder = tempfile::tempdir().map_err(|error| failed().because(error))?;
         let path = folder.path().join("key");
         let keygen = Command::new("ssh-keygen")

@@ -19,37 +19,37 @@ use crate::{
     facts::Os,
 };
 
-/// Images of this name are made here; no registry has them.
+/// Images with this name are made here; no registry has them.
 pub(super) const REPOSITORY: &str = "pgherd-host";
-/// A pull that says nothing new for so long has come to a halt.
+/// A pull without news for this long has stopped.
 const PULL_STALLED: Duration = Duration::from_secs(60);
 const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// Where the image comes from.
+/// The source of the image.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Present(Image),
     /// The user named it and the engine does not have it.
     Pull(String),
-    /// The embedded script makes it, by debootstrap.
+    /// The embedded script makes it, with debootstrap.
     Build(String),
-    /// The embedded script makes it, from a distribution's own image.
+    /// The embedded script makes it from a distribution's own image.
     Convert(Conversion),
 }
 
-/// A way to a host image that needs no debootstrap.
+/// A way to a host image without debootstrap.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Conversion {
     tag: String,
     base: String,
-    /// The engine has the base already.
+    /// Whether the engine already has the base.
     present: bool,
-    /// Why it is not made by debootstrap, which needs no registry.
+    /// Why it is not made with debootstrap, which needs no registry.
     obstacle: &'static str,
 }
 
 impl Source {
-    /// What `plan` says of it; `None` for what is there.
+    /// What `plan` says of it; `None` for an existing image.
     pub(super) fn line(&self) -> Option<String> {
         match self {
             Source::Present(_) => None,
@@ -69,7 +69,7 @@ impl Source {
     }
 }
 
-/// Finds the image, or what must be done to have it. Changes nothing.
+/// Finds the image, or what must be done to get it. Changes nothing.
 pub(super) async fn source(engine: &Engine, named: Option<&str>) -> Result<Source> {
     let own = own(&fs::read_to_string("/etc/os-release").unwrap_or_default());
     let name = named.unwrap_or(&own.tag);
@@ -97,7 +97,7 @@ pub(super) async fn source(engine: &Engine, named: Option<&str>) -> Result<Sourc
     }))
 }
 
-/// Has the image, whatever it takes.
+/// Gets the image, whatever it takes.
 pub(super) async fn ensure(engine: &Engine, named: Option<&str>, events: &Events) -> Result<Image> {
     let name = match source(engine, named).await? {
         Source::Present(image) => return Ok(image),
@@ -161,7 +161,7 @@ fn has_command(image: &ImageInspect) -> bool {
 struct Own {
     /// The script's own `--tag` prints the same.
     tag: String,
-    /// The image that its distribution publishes of the same release.
+    /// The image that its distribution publishes for the same release.
     base: String,
     /// The script can make it from the machine's own package sources.
     debootstraps: bool,
@@ -180,7 +180,7 @@ fn own(os_release: &str) -> Own {
             base: format!("{id}:{}", value("VERSION_ID").unwrap_or(codename)),
             debootstraps: true,
         },
-        // The release whose own PostgreSQL is the tutorial's.
+        // The release with the tutorial's version of PostgreSQL.
         _ => Own {
             tag: tag("noble"),
             base: "ubuntu:24.04".into(),
@@ -199,13 +199,14 @@ fn tag(codename: &str) -> String {
     format!("{REPOSITORY}:{codename}-{hex}")
 }
 
-/// What the image that this machine makes for itself runs; none where that is Ubuntu 24.04 for want of its own.
+/// The system in the image that this machine makes for itself; `None` if that would be Ubuntu 24.04 because it
+/// has no own one.
 pub(super) fn own_system() -> Option<Os> {
     let here = Os::here();
     matches!(here.id.as_str(), "debian" | "ubuntu").then_some(here)
 }
 
-/// An image by its name and id: the name alone may come to mean another one.
+/// An image by its name and id: the name alone may later belong to another image.
 pub(super) async fn pinned(engine: &Engine, name: &str) -> Result<String> {
     Ok(match id(engine, name).await? {
         Some(id) if !name.starts_with("sha256:") => format!("{name} ({id})"),
@@ -213,14 +214,14 @@ pub(super) async fn pinned(engine: &Engine, name: &str) -> Result<String> {
     })
 }
 
-/// What has taken the place of an image that [`pinned`] has named; none where it is as it was, or has gone.
+/// The image that has replaced one that [`pinned`] has named; `None` if it is unchanged, or has gone.
 pub(super) async fn superseded(engine: &Engine, base: &str) -> Result<Option<String>> {
     let Some((name, was)) = base.split_once(" (") else {
         return Ok(None);
     };
     let own = own(&fs::read_to_string("/etc/os-release").unwrap_or_default()).tag;
     let release = |tag: &str| tag.rsplit_once('-').map(|(release, _)| release.to_owned());
-    // One that this machine makes has the digest of its script in its name.
+    // An image that this machine makes has its script's digest in its name.
     if name != own && name.starts_with(REPOSITORY) && release(name) == release(&own) {
         return Ok(Some(own));
     }
@@ -275,7 +276,7 @@ async fn absent(engine: &Engine, name: &str) -> Error {
 }
 
 async fn pull(engine: &Engine, name: &str, stalled: Duration, events: &Events) -> Result<()> {
-    // Without a tag, the engine would fetch every tag that there is.
+    // Without a tag, the engine would fetch every tag.
     let last = name.rsplit('/').next().unwrap_or(name);
     let full = match last.contains([':', '@']) {
         true => name.to_owned(),
@@ -310,7 +311,7 @@ async fn pull(engine: &Engine, name: &str, stalled: Duration, events: &Events) -
                 Ok(Some(Ok(info))) => {
                     let layer = info.id.map(|id| format!("{id}: ")).unwrap_or_default();
                     let line = format!("{layer}{}", info.status.unwrap_or_default());
-                    // A line for each state of a layer, not for each of its bytes.
+                    // One line for each state of a layer, not for each of its bytes.
                     if line != said {
                         said.clone_from(&line);
                         events.emit(Event::Image {
@@ -347,7 +348,7 @@ mod tests {
             .unwrap();
         let own =
             own("PRETTY_NAME=\"x\"\nVERSION_ID=\"12\"\nID=debian\nVERSION_CODENAME=bookworm\n");
-        // The script answers on Debian and Ubuntu only.
+        // The script answers only on Debian and Ubuntu.
         if script.status.success() {
             assert_eq!(String::from_utf8(script.stdout).unwrap().trim(), own.tag);
         }

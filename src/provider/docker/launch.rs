@@ -1,4 +1,4 @@
-//! Launches the inventory's hosts, until they answer on SSH.
+//! Launches the inventory's hosts, and waits until they answer on SSH.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ use crate::{
     provider::{Access, Arrival, Arrivals, Machine, ssh_probe::answers},
 };
 
-/// Boots hosts, each on its own and all at the same time.
+/// Boots hosts, all in parallel.
 pub(super) struct Launch<'a> {
     pub(super) engine: &'a Engine,
-    /// `None` when nothing new is to be made.
+    /// `None` if no new container is needed.
     pub(super) image: Option<Image>,
     pub(super) access: &'a Access,
     pub(super) ssh_port: u16,
@@ -34,12 +34,12 @@ pub(super) struct Launch<'a> {
     pub(super) timeout: Duration,
     pub(super) events: &'a Events,
     pub(super) arrivals: &'a Arrivals,
-    /// New hosts come from one image, so that one look serves all.
+    /// New hosts come from one image, so one look is enough for all.
     pub(super) account: OnceCell<Account>,
 }
 
 impl Launch<'_> {
-    /// Makes or starts the host, or takes it as it runs.
+    /// Creates or starts the host, or uses it as it runs.
     pub(super) async fn host(&self, spec: &Spec<'_>, found: Option<Found>) -> Result<Machine> {
         let taken_up = match found {
             Some(found) if found.never_started() || found.going() => {
@@ -79,8 +79,8 @@ impl Launch<'_> {
         }
     }
 
-    /// A host that does not run has nothing of value on it, as it never did; one that runs but is
-    /// slow to answer may still come.
+    /// A host that does not run has never run, so it has nothing of value on it. One that runs but is slow may
+    /// still answer.
     async fn clean_up(&self, spec: &Spec<'_>, id: &str, name: &str, error: Error) -> Error {
         match container::inspect(self.engine, id, spec.network).await {
             Ok(Some(found)) if found.running() && found.restarts == 0 => error.left(format!(
@@ -117,7 +117,7 @@ impl Launch<'_> {
                     self.start(spec, id).await?;
                 }
             }
-            // The engine counts restarts from a container's last start by hand.
+            // The engine counts restarts since a container's last manual start.
             let restarts = if found.running() { found.restarts } else { 0 };
             self.ready(spec, id, restarts).await
         };
@@ -127,7 +127,7 @@ impl Launch<'_> {
         }
     }
 
-    /// A host that ends as soon as it starts would be started for ever; what is on it stays.
+    /// A host that ends as soon as it starts would be restarted for ever; its content stays.
     async fn stop_looping(&self, spec: &Spec<'_>, found: &Found, error: Error) -> Error {
         let name = &found.name;
         let now = container::inspect(self.engine, &found.id, spec.network).await;
@@ -148,7 +148,7 @@ impl Launch<'_> {
         error.left(format!("the container {name} is there, with all its data"))
     }
 
-    /// Puts into a new host what makes it this host: its key, ours, and sshd's port.
+    /// Puts into a new host what makes it this host: its key, pgherd's public key, and sshd's port.
     async fn furnish(&self, id: &str, account: &Account, key: &HostKey) -> Result<()> {
         let folder = format!("{}/.ssh/", account.home.trim_matches('/'));
         let authorized = format!("{folder}authorized_keys");
@@ -185,8 +185,8 @@ impl Launch<'_> {
         archive::write(self.engine, id, "/", &entries).await
     }
 
-    /// Lets our key in to a host that exists, beside those that are there: the workspace, and the
-    /// key with it, may be another one than the host was made with.
+    /// Makes an existing host accept pgherd's key, beside the present ones: the workspace, and its key, may be
+    /// another one than the host was created with.
     async fn authorize(&self, id: &str) -> Result<()> {
         let account = container::account(self.engine, id, &self.access.user).await?;
         let path = format!("{}/.ssh/authorized_keys", account.home);
@@ -220,7 +220,7 @@ impl Launch<'_> {
         self.events.host(spec.host, HostState::Starting, None);
         let name = container::name(spec.cluster, spec.host);
         let starting = timeout(
-            // Five at once on two slow cores, with images to unpack.
+            // Enough for five at once on two slow cores, with images to unpack.
             Duration::from_secs(60),
             self.engine
                 .api()
@@ -275,7 +275,7 @@ impl Launch<'_> {
                 self.arrivals.tell(Arrival::Answers(machine.clone()));
                 return Ok(machine);
             }
-            // Knocking is cheap, asking the engine is not.
+            // A connection attempt is cheap, a question to the engine is not.
             if Instant::now() >= next_look {
                 next_look = Instant::now() + Duration::from_millis(500);
                 let found = container::inspect(self.engine, id, spec.network).await?;
@@ -299,7 +299,7 @@ impl Launch<'_> {
             );
         };
         let image = self.image.as_ref().map(|image| image.reference.as_str());
-        // One that the engine has started yet again has no code at the moment.
+        // A container that the engine has just restarted again has no exit code at the moment.
         let cause = match found.running() {
             true => "its first process keeps ending, and the engine restarts it".into(),
             false => format!("its first process ended with code {}", found.exit_code),

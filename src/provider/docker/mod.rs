@@ -1,7 +1,7 @@
 //! Hosts as containers of a local engine, each with systemd, sshd and an address of its own.
 //!
-//! A host is found by its labels and by nothing else; what carries no label of this cluster is
-//! never touched. Host images are not a cluster's: they stay in the engine when clusters go.
+//! A host is found only by its labels; nothing without this cluster's label is ever touched. Host images belong
+//! to no cluster: they stay in the engine when clusters are removed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,14 +51,13 @@ mod readdress;
 mod removal;
 mod subnet;
 
-/// How long a host may take from its start until SSH answers, unless `ssh.connect_timeout` gives it
-/// longer.
+/// How long a host may take from its start until SSH answers, unless `ssh.connect_timeout` is longer.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes, finds and removes containers that carry the cluster's label.
 pub(super) struct DockerProvider {
     inventory: Inventory,
-    /// The text by which Patroni's versions are pinned.
+    /// The rendered requirements of Patroni's venv.
     requirements: String,
     cluster: String,
     settings: inventory::Docker,
@@ -70,7 +69,7 @@ pub(super) struct DockerProvider {
     ports: [Port; 3],
     ssh_port: u16,
     timeout: Duration,
-    /// Connected to when first needed, so that verbs without need of it work without an engine.
+    /// Connected at first use, so that verbs that do not need the engine work without it.
     engine: OnceCell<Engine>,
     /// Held from the first launch to the run's end.
     #[cfg(target_os = "linux")]
@@ -134,7 +133,7 @@ impl DockerProvider {
         }
     }
 
-    /// Refuses whatever stands in the way of `hosts`, before anything is made.
+    /// Refuses everything that prevents the launch of `hosts`, before anything is created.
     async fn check(&self, engine: &Engine, hosts: &[HostName], found: &[Found]) -> Result<()> {
         let listed = container::list(engine, None).await?;
         for host in hosts {
@@ -154,12 +153,12 @@ impl DockerProvider {
         if let Some(publisher) = self.publisher.as_ref().filter(|host| hosts.contains(host))
             && engine.local
         {
-            // Its own container, when it runs, is who has the ports.
+            // If its own container runs, that container has the ports.
             let runs = found
                 .iter()
                 .any(|found| found.host == *publisher && found.running());
             if !runs && let Err(conflict) = ports::check(&self.ports, &listed) {
-                // Another run may have started this very container since it was looked for.
+                // Another run may have started this very container since the look.
                 self.refuse_if_claimed(engine).await?;
                 let found = self.found(engine).await?;
                 if !found
@@ -173,7 +172,7 @@ impl DockerProvider {
         Ok(())
     }
 
-    /// An engine fixes a container's ports when it makes it.
+    /// An engine fixes a container's ports at its creation.
     fn check_ports_kept(&self, container: &Found) -> Result<()> {
         if !self.hosts.contains(&container.host) {
             return Ok(());
@@ -230,7 +229,7 @@ fn taken(host: &HostName, name: &str, owner: Option<&str>) -> Error {
 #[async_trait]
 impl Provider for DockerProvider {
     fn ca_bundle(&self) -> Option<PathBuf> {
-        // The containers' way out is this machine's, an inspecting proxy included.
+        // Containers reach other networks like this machine, through the same inspecting proxy if there is one.
         std::env::var_os("SSL_CERT_FILE")
             .map(PathBuf::from)
             .into_iter()
@@ -250,7 +249,7 @@ impl Provider for DockerProvider {
         Ok(machines)
     }
 
-    /// Also checks what exists against the inventory, so it is of use with no `hosts`, too.
+    /// Also compares what exists with the inventory, so it is useful without any `hosts` too.
     async fn preflight(&self, hosts: &[HostName], _public_key: &str) -> Result<Preflight> {
         let engine = self.engine().await?;
         let found = self.found(engine).await?;
@@ -296,7 +295,7 @@ impl Provider for DockerProvider {
         self.check(engine, hosts, &found).await?;
         let image = match Self::anything_new(hosts, &found) {
             true => {
-                // A network that cannot be must not cost the minute that an image may take.
+                // An impossible network must be reported before the minute that an image may take.
                 network::plan(engine, &self.network()).await?;
                 let named = self.image_of(self.choice(engine).await?.as_ref());
                 Some(image::ensure(engine, named.as_deref(), events).await?)
@@ -449,7 +448,7 @@ impl Provider for DockerProvider {
 }
 
 impl DockerProvider {
-    /// Refuses to go on where another run makes containers of the cluster.
+    /// Refuses to go on if another run creates containers of the cluster.
     #[cfg(target_os = "linux")]
     async fn claim(&self, engine: &Engine, access: &Access) -> Result<()> {
         let socket = engine.socket.as_deref();
@@ -480,7 +479,7 @@ impl DockerProvider {
         })
     }
 
-    /// An address for every host of the inventory, whether it is to be launched or not.
+    /// An address for every host of the inventory, launched now or not.
     async fn addresses(
         &self,
         engine: &Engine,
@@ -494,7 +493,7 @@ impl DockerProvider {
             .copied()
             .chain(self.inventory.haproxy.vip)
             .collect();
-        // A host that is stopped, and so is to be started, moves to where the inventory has it.
+        // A stopped host that will be started moves to the inventory's address.
         let existing = found
             .iter()
             .filter(|found| !found.never_started() && !found.going())

@@ -1,4 +1,4 @@
-//! The cluster's network: one bridge, on which every host has a lasting address of its own.
+//! The cluster's network: one bridge, on which every host has a permanent address of its own.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,17 +23,17 @@ use crate::{
     provider::{CLUSTER_LABEL, ID_LABEL},
 };
 
-/// How often another subnet is tried when somebody else took the chosen one meanwhile.
+/// How many other subnets are tried if somebody else took the chosen one meanwhile.
 const ATTEMPTS: usize = 8;
 
 /// What the inventory says about the network.
 pub(super) struct Desired<'a> {
     pub(super) cluster: &'a str,
-    /// The cluster's id, where a network may have to be made.
+    /// The cluster's id, if a network may have to be created.
     pub(super) id: Option<&'a str>,
     pub(super) subnet: Option<Ipv4Net>,
     pub(super) fixed: &'a IndexMap<HostName, Ipv4Addr>,
-    /// No host may have it.
+    /// An address that no host may have.
     pub(super) vip: Option<Ipv4Addr>,
 }
 
@@ -51,10 +51,10 @@ pub(super) struct Network {
     pub(super) gateway: Ipv4Addr,
 }
 
-/// The network as it is or as it would be made.
+/// The network as it is, or as it would be created.
 pub(super) enum Plan {
     Exists(Network),
-    /// Subnets to try, the best first; just one where the inventory asks for it.
+    /// Subnets to try, the best first; only one if the inventory sets it.
     Create(Vec<Ipv4Net>),
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn plan(engine: &Engine, desired: &Desired<'_>) -> Result<Plan>
     let mut taken: Vec<Taken> = networks.iter().flat_map(ranges).collect();
     let engines = taken.len();
     if engine.local {
-        // After the engine's own, whose bridges are routes, too: the first that overlaps is named.
+        // After the engine's networks, whose bridges are routes too: the first overlap is named.
         taken.extend(subnet::routes(&read("/proc/net/route")));
         taken.extend(subnet::nameservers(&read("/etc/resolv.conf")));
     }
@@ -113,7 +113,7 @@ pub(super) async fn plan(engine: &Engine, desired: &Desired<'_>) -> Result<Plan>
     Ok(Plan::Create(candidates))
 }
 
-/// Makes the network unless it is there.
+/// Creates the network unless it exists.
 pub(super) async fn ensure(
     engine: &Engine,
     desired: &Desired<'_>,
@@ -142,8 +142,8 @@ pub(super) async fn ensure(
                 });
             }
             Err(error) if error.code() == Code::NetworkUnsuitable => {
-                // An interrupted `up` asked for this very network a moment ago, and the engine went
-                // on alone; or another cluster was faster, or the engine knows of more than we do.
+                // Either an interrupted `up` requested this very network a moment ago, and the engine continued
+                // alone; or another cluster was faster, or the engine knows networks that pgherd does not see.
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 if let Plan::Exists(network) = plan(engine, desired).await? {
                     return Ok(network);
@@ -163,7 +163,7 @@ pub(super) async fn ensure(
     }))
 }
 
-/// Whether there is a network of this cluster's that does not have `subnet`.
+/// Whether this cluster has a network that does not have `subnet`.
 pub(super) async fn is_elsewhere(
     engine: &Engine,
     desired: &Desired<'_>,
@@ -172,7 +172,7 @@ pub(super) async fn is_elsewhere(
     Ok(elsewhere(engine, desired, subnet).await?.is_some())
 }
 
-/// Removes the cluster's own network if it is not where the inventory wants it; no host is on it.
+/// Removes the cluster's own network if it is not the inventory's; no host is on it.
 pub(super) async fn renumber(engine: &Engine, desired: &Desired<'_>) -> Result<()> {
     let Some(wanted) = subnet::wanted(desired.subnet, desired.fixed)? else {
         return Ok(());
@@ -224,7 +224,7 @@ async fn elsewhere(
     let fits = match (desired.subnet, subnet) {
         (_, None) => false,
         (Some(_), Some(subnet)) => subnet == wanted,
-        // Addresses without `subnet:` only have to fit.
+        // Addresses without `subnet:` only have to be inside.
         (None, Some(subnet)) => desired.fixed.values().all(|it| subnet.contains(it)),
     };
     Ok(network
@@ -239,8 +239,8 @@ async fn create(
     gateway: Ipv4Addr,
 ) -> Result<String> {
     let name = desired.name();
-    // The engine gives its networks 1500 whatever the machine has; on a machine with less (many
-    // clouds and tunnels), large packets would then vanish and downloads hang.
+    // The engine gives its networks an MTU of 1500, whatever the machine has. On a machine with less (many
+    // clouds and tunnels), large packets would vanish and downloads would hang.
     let mtu = engine.local.then(default_mtu).flatten();
     let request = NetworkCreateRequest {
         name: name.clone(),
@@ -275,7 +275,7 @@ async fn create(
     Ok(response.id)
 }
 
-/// Addresses on the network that are not of this cluster's hosts, such as a container that a person
+/// Addresses on the network that do not belong to this cluster's hosts, such as a container that a person
 /// connected to it.
 pub(super) async fn addresses(engine: &Engine, name: &str) -> Result<BTreeSet<Ipv4Addr>> {
     let network = engine::lookup(
@@ -330,7 +330,7 @@ fn existing(
         ));
     };
     if let Some(wanted) = wanted.filter(|wanted| *wanted != subnet) {
-        // Addresses without `subnet:` only have to fit.
+        // Addresses without `subnet:` only have to be inside.
         let fits = desired.subnet.is_none()
             && desired
                 .fixed
@@ -379,7 +379,7 @@ fn ranges(network: &NetworkSummary) -> Vec<Taken> {
         .collect()
 }
 
-/// What cannot be read constrains nothing; the engine makes its own checks, too.
+/// What cannot be read restricts nothing; the engine makes its own checks too.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }

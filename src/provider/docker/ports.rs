@@ -1,4 +1,4 @@
-//! The ports of this machine's loopback that lead to HAProxy's host.
+//! The ports on this machine's loopback that lead to HAProxy's host.
 
 use std::{
     collections::HashSet,
@@ -13,14 +13,14 @@ use crate::{
     inventory::Haproxy,
 };
 
-/// Where the ports are published: this machine and nobody else.
+/// Ports are published for this machine only.
 pub(super) const PUBLISHED_ON: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// A port to publish, under the same number inside and outside.
+/// A port to publish, with the same number inside and outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Port {
     pub(super) number: u16,
-    /// The inventory key that chooses it.
+    /// The inventory key that sets it.
     pub(super) key: &'static str,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn published(bindings: &PortMap) -> Vec<u16> {
 
 /// Checks that `ports` can be published; `running` are the engine's running containers.
 ///
-/// Looks at this machine, so it is for an engine that runs here.
+/// Looks at this machine, so it is for an engine on this machine.
 pub(super) fn check(ports: &[Port], running: &[ContainerSummary]) -> Result<()> {
     let mut conflicts: Vec<Error> = ports
         .iter()
@@ -83,7 +83,7 @@ pub(super) fn check(ports: &[Port], running: &[ContainerSummary]) -> Result<()> 
 }
 
 fn in_use(port: u16) -> bool {
-    // Not being allowed to bind a low port says nothing: the engine is.
+    // A missing permission to bind a low port means nothing: the engine may.
     TcpListener::bind((PUBLISHED_ON, port))
         .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
@@ -119,7 +119,7 @@ fn container(port: u16, running: &[ContainerSummary]) -> Option<String> {
     Some(name.trim_start_matches('/').to_owned())
 }
 
-/// The process of this machine that listens on `port`, as far as we may see.
+/// The process of this machine that listens on `port`, as far as this user may see it.
 fn process(port: u16) -> Option<String> {
     let sockets: HashSet<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -135,7 +135,7 @@ fn process(port: u16) -> Option<String> {
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        // Processes of other users cannot be looked into; that is no reason to stop.
+        // Processes of other users are hidden; that is no reason to stop.
         let Ok(files) = fs::read_dir(process.path().join("fd")) else {
             continue;
         };

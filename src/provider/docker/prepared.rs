@@ -26,7 +26,7 @@ use crate::{
 const IMAGE: &str = "image";
 
 impl DockerProvider {
-    /// What hosts must hold that are made from the image that pgherd makes on this machine.
+    /// What hosts from an image that pgherd makes on this machine must hold.
     pub(super) fn recipe(&self) -> Recipe {
         let os = match image::own_system() {
             Some(os) => os,
@@ -39,7 +39,7 @@ impl DockerProvider {
         Recipe::of(&self.inventory, &os, &self.requirements)
     }
 
-    /// What new hosts are made from, where the inventory asks for a prepared image.
+    /// The image for new hosts, if the inventory asks for a prepared image.
     pub(super) async fn choice(&self, engine: &Engine) -> Result<Option<Choice>> {
         if !self.settings.is_prepared() {
             return Ok(None);
@@ -52,7 +52,7 @@ impl DockerProvider {
         }))
     }
 
-    /// The name of the image that new hosts are made from; none for the one that is made on this machine.
+    /// The name of the image for new hosts; `None` for the one that is made on this machine.
     pub(super) fn image_of(&self, choice: Option<&Choice>) -> Option<String> {
         match choice {
             Some(Choice::Found(image)) => Some(image.id.clone()),
@@ -62,7 +62,7 @@ impl DockerProvider {
     }
 }
 
-/// The prepared images of the engine, the newest first.
+/// The engine's prepared images, the newest first.
 pub(super) async fn list(engine: &Engine) -> Result<Vec<Prepared>> {
     let options = ListImagesOptionsBuilder::default()
         .filters(&HashMap::from([("label", vec![DIGEST.to_owned()])]))
@@ -94,7 +94,7 @@ fn read(summary: &ImageSummary) -> Option<Prepared> {
     })
 }
 
-/// The containers, running or not, that were made from an image.
+/// The containers, running or not, that were created from an image.
 fn users(containers: &[ContainerSummary], image: &str) -> Vec<String> {
     let of_it = containers
         .iter()
@@ -106,7 +106,8 @@ fn users(containers: &[ContainerSummary], image: &str) -> Vec<String> {
     users
 }
 
-/// Makes an image of a host, which stops at once: what an orderly shutdown would write is not to be in it.
+/// Makes an image of a host. The host is stopped at once, because what a clean shutdown writes must not be in
+/// the image.
 pub(super) async fn capture(
     engine: &Engine,
     machine: &Machine,
@@ -143,7 +144,7 @@ pub(super) async fn capture(
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect();
-    // The container's own labels come along unless they are given: they are one cluster's.
+    // The container's own labels, which are one cluster's, would be kept unless they are set.
     for of_a_host in [
         CLUSTER_LABEL,
         HOST_LABEL,

@@ -19,9 +19,9 @@ use crate::{
     provider::{Machine, ssh_probe::answers},
 };
 
-/// Where hosts that run are to be instead of where they are.
+/// The new addresses of running hosts.
 ///
-/// A fixed address counts, and `provider.subnet` does for hosts that are outside of it.
+/// A fixed address is used as it is; `provider.subnet` applies to hosts outside it.
 pub(super) fn moves<'a>(
     desired: &network::Desired<'_>,
     hosts: impl Iterator<Item = &'a HostName>,
@@ -30,7 +30,7 @@ pub(super) fn moves<'a>(
     let Some(subnet) = subnet::wanted(desired.subnet, desired.fixed)? else {
         return Ok(Vec::new());
     };
-    // Without `subnet:` only the fixed addresses were asked for, and the rest may be anywhere.
+    // Without `subnet:`, only fixed addresses were requested, and the others may be anywhere.
     let stays = |address: Ipv4Addr| match desired.subnet {
         Some(subnet) => subnet.contains(&address),
         None => true,
@@ -53,7 +53,7 @@ pub(super) fn moves<'a>(
         .collect())
 }
 
-/// Moves hosts that run: all leave the network before the first comes back, since they may swap
+/// Moves running hosts. All leave the network before the first one is connected again, because they may swap
 /// addresses, and the network itself may be another one.
 pub(super) async fn readdress(
     engine: &Engine,
@@ -136,7 +136,7 @@ fn no_two_networks(subnet: Ipv4Net, staying: &[&str]) -> Error {
     .hint("give every host an address in the new subnet, or none at all")
 }
 
-/// Gives a host that does not run another address.
+/// Gives a stopped host another address.
 pub(super) async fn move_stopped(engine: &Engine, spec: &Spec<'_>, id: &str) -> Result<()> {
     leave(engine, spec, id).await?;
     join(engine, spec, id).await

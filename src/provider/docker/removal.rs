@@ -63,7 +63,7 @@ pub(super) async fn resources(engine: &Engine, cluster: &str) -> Result<Vec<Reso
     Ok(containers)
 }
 
-/// Removes containers, all at once, then networks; what has gone already is no error.
+/// Removes containers, all in parallel, then networks; it is no error if something has gone already.
 pub(super) async fn remove(engine: &Engine, resources: &[Resource], events: &Events) -> Result<()> {
     let mut failures = Vec::new();
     for kind in [CONTAINER, NETWORK] {

@@ -13,19 +13,19 @@ use crate::{
     inventory::HostName,
 };
 
-/// Where an unused subnet is looked for: out of the way of home routers (192.168.0.x), of the
-/// engine's own pools (172.17.x.x and up) and of most offices, and somewhere else when not.
+/// Where an unused subnet is looked for first: apart from home routers (192.168.0.x), the engine's own pools
+/// (172.17.x.x and up) and most offices. Other ranges come next.
 const POOLS: [(Ipv4Addr, u8); 3] = [
     (Ipv4Addr::new(10, 83, 0, 0), 16),
     (Ipv4Addr::new(172, 29, 0, 0), 16),
     (Ipv4Addr::new(192, 168, 192, 0), 18),
 ];
 
-/// The offset in a subnet at which addresses for hosts begin; those below are left to the gateway
-/// and to whoever looks for a free one by hand.
+/// The offset in a subnet at which hosts' addresses begin. Those below are for the gateway, and for people who
+/// choose one by hand.
 const FIRST_HOST: usize = 11;
 
-/// A range of addresses that something else has.
+/// A range of addresses that something else uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) range: Ipv4Net,
@@ -33,7 +33,7 @@ pub(super) struct Taken {
     pub(super) by: String,
 }
 
-/// The subnet that the inventory asks for: `subnet`, or the /24 that all fixed addresses share.
+/// The subnet that the inventory implies: `subnet`, or the /24 that all fixed addresses share.
 pub(super) fn wanted(
     subnet: Option<Ipv4Net>,
     fixed: &IndexMap<HostName, Ipv4Addr>,
@@ -64,7 +64,7 @@ pub(super) fn wanted(
     Ok(Some(wanted.trunc()))
 }
 
-/// The first range of `taken` that has addresses in common with `subnet`.
+/// The first range of `taken` that overlaps `subnet`.
 pub(super) fn overlap(subnet: Ipv4Net, taken: &[Taken]) -> Option<&Taken> {
     taken.iter().find(|other| {
         other.range.contains(&subnet.network()) || subnet.contains(&other.range.network())
@@ -77,12 +77,12 @@ pub(super) fn unused(taken: &[Taken]) -> impl Iterator<Item = Ipv4Net> {
         .iter()
         .filter_map(|(base, prefix)| Ipv4Net::new(*base, *prefix).ok())
         .filter_map(|pool| pool.subnets(24).ok())
-        // The network 10.83.0.0/24 would do as well; one that begins at 1 reads better.
+        // The network 10.83.0.0/24 would do as well; one that begins at 1 is easier to read.
         .flat_map(|subnets| subnets.skip(1))
         .filter(|subnet| overlap(*subnet, taken).is_none())
 }
 
-/// The lowest address that no host is to have.
+/// The lowest address, which no host gets.
 pub(super) fn gateway(subnet: Ipv4Net, fixed: &IndexMap<HostName, Ipv4Addr>) -> Result<Ipv4Addr> {
     subnet
         .hosts()
@@ -92,9 +92,9 @@ pub(super) fn gateway(subnet: Ipv4Net, fixed: &IndexMap<HostName, Ipv4Addr>) -> 
 
 /// An address for each of `hosts`, in that order.
 ///
-/// A host that exists keeps its own; a fixed one is as in the inventory; the others get the first
-/// that is free from the subnet's eleventh on. The same question gets the same answer, so plan and
-/// up agree, and a host that is made again comes back where it was.
+/// An existing host keeps its own; a fixed one is as in the inventory; the others get the first free one from
+/// the subnet's eleventh on. The same question gets the same answer, so plan and up agree, and a host that is
+/// created again gets its old address.
 pub(super) fn assign<'a>(
     subnet: Ipv4Net,
     gateway: Ipv4Addr,
@@ -111,7 +111,7 @@ pub(super) fn assign<'a>(
     for host in hosts {
         let address = match existing.get(host).or_else(|| fixed.get(host)) {
             Some(address) => *address,
-            // `hosts()` leaves out the network's own and the broadcast address.
+            // `hosts()` leaves out the network's own address and the broadcast address.
             None => subnet
                 .hosts()
                 .skip(FIRST_HOST - 1)
@@ -135,7 +135,7 @@ fn too_small(subnet: Ipv4Net) -> Error {
 
 /// The ranges that this machine reaches without its default route, from `/proc/net/route`.
 pub(super) fn routes(table: &str) -> Vec<Taken> {
-    // The kernel prints addresses as numbers of its own byte order that hold network byte order.
+    // The kernel prints addresses as numbers in its own byte order, which hold network byte order.
     let address = |hex: &str| {
         u32::from_str_radix(hex, 16)
             .ok()
@@ -165,7 +165,7 @@ pub(super) fn default_interface(table: &str) -> Option<&str> {
     })
 }
 
-/// Name servers, which a machine may well reach only through its default route.
+/// Name servers, which a machine may reach only through its default route.
 pub(super) fn nameservers(resolv_conf: &str) -> Vec<Taken> {
     resolv_conf
         .lines()

@@ -1,8 +1,8 @@
-//! What the board is drawn on: its size, its characters and its colours.
+//! The canvas of the board: its size, its characters and its colours.
 
 use crate::report::terminal::{DIM, GOOD, Paint};
 
-/// Below this many columns a line is a mark, a host and a step.
+/// With fewer columns than this, a line is only a mark, a host and a step.
 pub(super) const ROOMY: usize = 60;
 
 /// What a picture is drawn for.

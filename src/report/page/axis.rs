@@ -1,7 +1,7 @@
 //! A time axis: the position of a moment, and the ticks.
 //!
-//! Places are percentages, so that a chart is as wide as the paper or screen it is on while its
-//! letters keep their size.
+//! Positions are percentages, so that a chart is as wide as its paper or screen, while its letters keep their
+//! size.
 
 use maud::{Markup, html};
 
@@ -18,7 +18,7 @@ const MOST_INTERVALS: f64 = 6.0;
 pub(super) struct Axis {
     from: f64,
     to: f64,
-    /// What is called 0.
+    /// The moment that is labelled 0.
     zero: f64,
 }
 
@@ -26,13 +26,13 @@ impl Axis {
     pub(super) fn new(from: f64, to: f64) -> Self {
         Self {
             from,
-            // A chart of no time at all still needs a width.
+            // A chart without any duration still needs a width.
             to: to.max(from + 0.001),
             zero: from,
         }
     }
 
-    /// Counts from `zero` on, to both sides.
+    /// Counts from `zero`, in both directions.
     pub(super) fn around(self, zero: f64) -> Self {
         Self { zero, ..self }
     }
@@ -62,7 +62,7 @@ impl Axis {
 
     fn ticks(&self) -> Vec<(f64, String)> {
         let step = self.interval();
-        // The small number keeps a tick that rounding has put just beyond the end.
+        // The small number keeps a tick that rounding has moved just beyond the end.
         let first = ((self.from - self.zero) / step - 1e-9).ceil();
         let last = ((self.to - self.zero) / step + 1e-9).floor();
         (0..quantity::whole(last - first + 1.0))
@@ -104,7 +104,7 @@ impl Axis {
         format!("{sign}{text}")
     }
 
-    /// The named moments along the top, with a line down through the chart for each.
+    /// The named moments along the top, each with a line down through the chart.
     pub(super) fn draw(&self, height: f64) -> Markup {
         html! {
             @for (t, label) in self.ticks() {
@@ -116,7 +116,7 @@ impl Axis {
     }
 }
 
-/// Which end of a text is to be at `x`, so that none hangs over the edge.
+/// Which end of a text is at `x`, so that no text leaves the chart.
 fn anchor(x: f64) -> &'static str {
     match x {
         x if x < 4.0 => "start",
@@ -125,14 +125,14 @@ fn anchor(x: f64) -> &'static str {
     }
 }
 
-/// A percentage as SVG and CSS take it.
+/// A percentage for SVG and CSS.
 pub(super) fn pct(x: f64) -> String {
     format!("{}%", (x * 1000.0).round() / 1000.0)
 }
 
 /// The class that shows a text only in charts wide enough for it.
 ///
-/// `room` is the percentage of the chart's width that the text has. None where no chart is wide enough.
+/// `room` is the text's percentage of the chart's width. `None` if no chart is wide enough.
 pub(super) fn fits(text: &str, room: f64) -> Option<String> {
     const LETTER: f64 = 6.3;
     const MARGIN: f64 = 10.0;

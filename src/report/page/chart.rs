@@ -23,7 +23,7 @@ const STRIP: f64 = 5.0;
 const BAND: f64 = 15.0;
 const GAP: f64 = 10.0;
 
-/// Percent of the width that a numbered mark takes on a phone.
+/// The width of a numbered mark on a phone, in percent.
 const MARK_WIDTH: f64 = 6.0;
 
 pub(super) fn chart(drill: &Drill) -> Markup {
@@ -107,7 +107,7 @@ fn since(seconds: f64) -> String {
     }
 }
 
-/// The marks that are worth a line through the chart, by time.
+/// The marks that get a line through the chart, by time.
 fn shown(marks: &[Mark]) -> Vec<&Mark> {
     let mut shown: Vec<&Mark> = marks
         .iter()
@@ -118,7 +118,7 @@ fn shown(marks: &[Mark]) -> Vec<&Mark> {
             | Moment::Accepted
             | Moment::Repair
             | Moment::Whole => true,
-            // The first is where the chart begins, the last where it ends; refused writes are shaded.
+            // The first is at the chart's beginning, the last at its end; refused writes are shaded.
             Moment::Load | Moment::Refused | Moment::End => false,
         })
         .collect();
@@ -126,7 +126,7 @@ fn shown(marks: &[Mark]) -> Vec<&Mark> {
     shown
 }
 
-/// A row for each mark, so that no two numbers lie on each other.
+/// One row for each mark, so that no two numbers overlap.
 fn rows(marks: &[&Mark], axis: &Axis) -> Vec<usize> {
     let mut free_from: Vec<f64> = Vec::new();
     marks
@@ -161,7 +161,7 @@ fn draw_mark(
     height: f64,
     axis: &Axis,
 ) -> Markup {
-    // The disc stays inside the picture; its line is where it belongs.
+    // The disc stays inside the picture; its line is at the exact place.
     let (x, disc) = (axis.x(mark.t), axis.x(mark.t).clamp(2.6, 97.4));
     let y = axis::HEIGHT + row as f64 * MARK + MARK / 2.0 - 2.0;
     html! {
@@ -174,7 +174,7 @@ fn draw_mark(
     }
 }
 
-/// What clients got of one kind.
+/// What clients got, for one kind.
 struct Panel<'a> {
     heading: &'a str,
     class: &'static str,
@@ -183,7 +183,7 @@ struct Panel<'a> {
     ok: &'a [u32],
     failed: &'a [u32],
     gaps: &'a [Span],
-    /// While replication was held up.
+    /// While replication was delayed.
     hold: Option<&'a Hold>,
 }
 
@@ -223,7 +223,7 @@ impl Panel<'_> {
     }
 }
 
-/// The time in which nobody got anything, with its length.
+/// The time in which no client got anything, with its length.
 fn shade(gap: &Span, y: f64, height: f64, axis: &Axis) -> Markup {
     let width = axis.width(gap.from, gap.to);
     let text = duration(gap.to - gap.from);
@@ -235,7 +235,7 @@ fn shade(gap: &Span, y: f64, height: f64, axis: &Axis) -> Markup {
     }
 }
 
-/// The outline of a bar per sample, from the base up.
+/// The outline of one bar for each sample, from the base line up.
 fn area(values: &[u32], most: u32) -> String {
     let mut path = format!("M0 {most}");
     let mut height = 0;
@@ -249,7 +249,7 @@ fn area(values: &[u32], most: u32) -> String {
     path
 }
 
-/// Runs of samples in which something failed: from one, up to but not including another.
+/// Ranges of samples in which something failed: from one, up to but not including another.
 fn stretches(failed: &[u32]) -> Vec<(usize, usize)> {
     let mut stretches: Vec<(usize, usize)> = Vec::new();
     for (i, failed) in failed.iter().enumerate() {

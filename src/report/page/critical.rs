@@ -1,26 +1,26 @@
-//! The critical path: the chain of spans that makes up the length of the run.
+//! The critical path: the chain of spans that decides how long the run takes.
 
 use std::collections::BTreeMap;
 
 use super::history::{History, Span, StepKey};
 
-/// Two events this close together, in seconds, are one moment.
+/// Two events this close together, in seconds, count as one moment.
 const MOMENT: f64 = 0.003;
 
 /// A link of the chain.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Link {
-    /// Its place in the history's spans.
+    /// Its index in the history's spans.
     pub span: usize,
-    /// Seconds between the end of the link before (or the run's begin) and its own begin.
+    /// Seconds between the end of the previous link (or the run's beginning) and its own beginning.
     pub gap: f64,
 }
 
-/// The chain, from the run's begin to its last end.
+/// The chain, from the run's beginning to its last end.
 ///
-/// A step is preceded by whichever of the steps that it needed ended last. What is no step, or needed
-/// none, is preceded by what ended last before it began: nothing else could have held it up. Where that
-/// is one moment for several, what ended on the same host goes first.
+/// The predecessor of a step is the step, among those that it needed, that ended last. For other spans, and for
+/// steps without needs, it is the span that ended last before: nothing else can have delayed it. If several
+/// ended at the same moment, one on the same host is chosen.
 pub(super) fn critical_path(history: &History) -> Vec<Link> {
     let spans = &history.spans;
     let by_key: BTreeMap<StepKey, usize> = spans
@@ -30,7 +30,7 @@ pub(super) fn critical_path(history: &History) -> Vec<Link> {
         .collect();
     let mut chain = Vec::new();
     let mut next = last_to_end(spans, 0..spans.len());
-    // Each link ends before the next begins, so this comes to an end; the bound is for clocks that lie.
+    // Each link ends before the next begins, so this terminates; the limit is for wrong clocks.
     while let Some(i) = next
         && chain.len() <= spans.len()
     {
@@ -61,11 +61,11 @@ fn predecessor(spans: &[Span], i: usize, by_key: &BTreeMap<StepKey, usize>) -> O
     let earlier: Vec<usize> = (0..spans.len())
         .filter(|other| {
             let other = &spans[*other];
-            // Begun earlier too: of several moments at once, only one can be the cause of another.
+            // Also begun earlier: of several spans at one moment, only one can be the cause of another.
             other.end <= span.begin + MOMENT && (other.begin, other.end) < (span.begin, span.end)
         })
         .collect();
-    // What ended in the same place at that very moment is the likelier cause.
+    // A span that ended in the same place at that very moment is the likelier cause.
     let own = earlier.iter().copied().find(|other| {
         spans[*other].place == span.place && spans[*other].end >= span.begin - MOMENT
     });

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::drill::record::Record;
 
-/// What the document holds; all times are seconds since the run began.
+/// The content of the document; all times are seconds since the run began.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
     run: &'a str,
@@ -23,7 +23,7 @@ struct Document<'a> {
     began: Option<jiff::Timestamp>,
     seconds: f64,
     verdict: &'static str,
-    /// Null for a run that never said how it ended.
+    /// Null for a run that never reported its end.
     exit_code: Option<u8>,
     hosts: &'a [String],
     made: usize,
@@ -32,7 +32,7 @@ struct Document<'a> {
     altered: usize,
     steps: Counts,
     critical_path: Vec<Piece<'a>>,
-    /// All that took time, by its begin.
+    /// Everything that took time, by its beginning.
     spans: Vec<Piece<'a>>,
     never_ran: &'a [Planned],
     checks: &'a [Check],
@@ -59,7 +59,7 @@ struct Piece<'a> {
 
 impl<'a> Piece<'a> {
     fn of(span: &'a Span) -> Self {
-        // Differences of milliseconds are milliseconds.
+        // Differences of milliseconds are shown as milliseconds.
         let seconds = (span.seconds() * 1000.0).round() / 1000.0;
         Self {
             host: span.host(),

@@ -104,12 +104,12 @@ fn spread(spread: Option<Spread>, runs: usize) -> Markup {
     }
 }
 
-/// What the settings promise for a scenario; nothing for what somebody else has done.
+/// What the settings promise for a scenario; `None` for something that others did.
 fn promised(scenario: Scenario, bound: f64) -> Option<f64> {
     (scenario != Scenario::Watch).then_some(bound)
 }
 
-/// Whether clients felt no more than they may; a gap that is not even listed is nothing to feel.
+/// Whether clients noticed no more than is allowed; a gap that is too short to be listed does not count.
 fn within(measured: f64, bound: Option<f64>) -> bool {
     bound.is_none_or(|bound| measured <= bound.max(GAP))
 }
@@ -122,14 +122,14 @@ fn at_most(bound: Option<f64>) -> String {
     }
 }
 
-/// A measured time as a bar, and what it should not exceed as a mark, all on one scale.
+/// A measured time as a bar, and its limit as a mark, all on one scale.
 fn against(measured: f64, bound: Option<f64>, longest: f64) -> Markup {
     let class = if within(measured, bound) {
         "critical"
     } else {
         "over"
     };
-    // The mark must not fall off the edge.
+    // The mark must stay inside the scale.
     let at = |seconds: f64| (seconds / longest * 98.0).clamp(0.6, 98.0);
     html! {
         svg.share width="100%" height="13" aria-hidden="true" {
@@ -192,7 +192,7 @@ fn scenario(record: &Record, summary: &Summary) -> Markup {
         .iter()
         .filter(|drill| drill.scenario == summary.scenario)
         .collect();
-    // What does not hold first, then what took longest.
+    // Failed runs first, then the longest.
     drills.sort_by(|a, b| {
         let rank = |drill: &Drill| (drill.failures.is_empty(), -drill.measured.write_outage);
         let ((a_held, a_took), (b_held, b_took)) = (rank(a), rank(b));

@@ -15,10 +15,10 @@ const BAR: f64 = 17.0;
 const HEADING: f64 = 19.0;
 const GAP: f64 = 7.0;
 
-/// Percent of the width below which nobody would see a bar.
+/// A bar narrower than this, in percent of the width, would be invisible.
 const NARROWEST: f64 = 0.25;
 
-/// The spans of one host, in as many lanes as run side by side.
+/// The spans of one host, in as many lanes as run in parallel.
 struct Group<'a> {
     name: &'a str,
     top: f64,
@@ -187,7 +187,7 @@ fn tooltip(span: &Span) -> String {
     text
 }
 
-/// Lines from the end of each link to the begin of the next.
+/// Lines from the end of each link to the beginning of the next.
 fn chain(spans: &[Span], path: &[Link], groups: &[Group<'_>], axis: &Axis) -> Markup {
     let middle = |span: usize| {
         groups.iter().find_map(|group| {

@@ -1,19 +1,19 @@
 //! The history of a run, from `events.jsonl`.
 //!
-//! It is read back from the file rather than kept in memory, so that a run that was killed has its page
-//! too. Lines and fields that are not known here are passed over: another version may have written them.
+//! It is read from the file, not kept in memory, so that a run that was killed has a page too. Unknown lines
+//! and fields are skipped: another version may have written them.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a span belongs in the picture.
+/// The group of a span in the picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Networks, images and whatever else belongs to no single host.
+    /// Networks, images and everything else that belongs to no single host.
     Site,
     Host(String),
-    /// The proof, and the look at all hosts before it.
+    /// The proof, and the observation of all hosts before it.
     Proof,
 }
 
@@ -22,10 +22,10 @@ pub(super) enum Place {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Ending {
     Changed,
-    /// It only waited or looked.
+    /// It only waited or checked.
     Done,
     Failed,
-    /// It was under way when the run ended.
+    /// It was running when the run ended.
     CutOff,
 }
 
@@ -56,7 +56,7 @@ impl Span {
     }
 }
 
-/// A step of a plan: one run may execute several plans, whose steps are all numbered from 0.
+/// A step of a plan: one run may execute several plans, each with steps numbered from 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Planned {
     #[serde(skip)]
@@ -64,12 +64,12 @@ pub(super) struct Planned {
     pub host: String,
     pub name: String,
     pub why: String,
-    /// The steps that had to end before; `None` where the log does not say.
+    /// The steps that had to end before; `None` if the log does not say.
     #[serde(skip)]
     pub after: Option<Vec<StepKey>>,
 }
 
-/// Which plan of the run, and which step of it.
+/// The number of the plan in the run, and of the step in the plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StepKey {
     pub plan: usize,
@@ -84,7 +84,7 @@ pub(super) struct Check {
     pub detail: String,
 }
 
-/// What serves on a host.
+/// The software of a host's services.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Software {
     pub os: String,
@@ -120,7 +120,7 @@ pub(super) struct Quote {
     pub text: String,
 }
 
-/// What a run has said at its end.
+/// What a run reported at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct End {
     pub exit_code: u8,
@@ -136,36 +136,36 @@ pub(super) struct History {
     pub version: String,
     pub began: Option<jiff::Timestamp>,
     pub seconds: f64,
-    /// `None` for a run that was killed, or that is still under way.
+    /// `None` for a run that was killed, or that is still running.
     pub end: Option<End>,
-    /// Hosts in the order in which they turned up.
+    /// Hosts in the order in which they appeared.
     pub hosts: Vec<String>,
-    /// By their begin.
+    /// By their beginning.
     pub spans: Vec<Span>,
     /// Steps that were planned and never ran.
     pub not_run: Vec<Planned>,
-    /// What was made and what was removed: hosts, networks and the like.
+    /// What was created and what was removed: hosts, networks and the like.
     pub created: usize,
     pub removed: usize,
-    /// Hosts that run under another address than before.
+    /// Hosts that run with another address than before.
     pub moved: usize,
-    /// Security groups and the like that were there and are other than before.
+    /// Existing resources that were changed, such as security groups.
     pub altered: usize,
-    /// The last word on each check, in their order.
+    /// The latest result of each check, in order.
     pub checks: Vec<Check>,
     pub software: BTreeMap<String, Software>,
     pub failure: Option<Failure>,
 }
 
-/// What a run came to, in a word.
+/// The outcome of a run, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Done,
     Failed,
-    /// The cluster does not hold.
+    /// The cluster is not healthy.
     Broken,
     Stopped,
-    /// It never said how it ended.
+    /// It never reported its end.
     Unfinished,
 }
 
@@ -188,7 +188,7 @@ impl History {
         self.spans.iter().filter(|span| span.step.is_some())
     }
 
-    /// How many steps ended so.
+    /// How many steps ended that way.
     pub(super) fn count(&self, ending: Ending) -> usize {
         self.steps().filter(|span| span.ending == ending).count()
     }
@@ -203,7 +203,7 @@ impl History {
 
     /// The failures to show: each on its own, without the one that only counts them.
     ///
-    /// Where the run's error was not kept whole, what its steps and its end said of it.
+    /// If the run's error was not kept whole, what its steps and its end reported.
     pub(super) fn failures(&self) -> Vec<Failure> {
         if let Some(failure) = &self.failure {
             let mut all = failure.failures.clone();
@@ -252,7 +252,7 @@ pub(super) struct Line {
     pub event: Kept,
 }
 
-/// The events that a history is made of.
+/// The events that a history is made from.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Kept {

@@ -10,7 +10,7 @@ use crate::report::quantity::{count, duration};
 
 const STYLE: &str = include_str!("style.css");
 
-/// Nothing is loaded from anywhere and nothing runs, whatever a host may have printed.
+/// Nothing is loaded and no script runs, whatever a host has printed.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 pub(super) fn page(run: &KeptRun, body: &Markup) -> String {
@@ -144,7 +144,7 @@ fn foot(run: &KeptRun) -> Markup {
     }
 }
 
-/// A section with its heading, and a word on what it shows.
+/// A section with its heading, and a sentence about its content.
 pub(super) fn section(heading: &str, lead: &str, body: &Markup) -> Markup {
     html! {
         section {

@@ -1,8 +1,8 @@
 //! `report.html`: a run or a drill on one page that loads nothing.
 //!
-//! The page is made from what lies in the run's folder, `events.jsonl` and, for a drill, `drill.json`,
-//! both masked when they were written. So it can be made again at any time, also for a run that was
-//! killed. Charts are SVG made here; there is no script, no font and no picture to load.
+//! The page is made from the files in the run's folder: `events.jsonl` and, for a drill, `drill.json`, both
+//! masked when they were written. So it can be made again at any time, also for a run that was killed. Charts
+//! are SVG made here; there is no script, font or picture to load.
 
 use std::{
     fs::{self, Permissions},
@@ -43,7 +43,7 @@ pub struct KeptRun {
     name: String,
     folder: PathBuf,
     history: History,
-    /// What was measured, if it was a drill.
+    /// The measurements, if it was a drill.
     drill: Option<Record>,
     /// The names of the hosts' logs.
     logs: Vec<String>,
@@ -53,11 +53,11 @@ impl KeptRun {
     /// Reads what a run has left in `folder`.
     pub fn read(folder: &Path) -> Result<Self> {
         let events = folder.join(EVENTS);
-        // Its lines may hold what is no UTF-8 where the disk was full.
+        // If the disk was full, its lines may contain invalid UTF-8.
         let text = fs::read(&events).map_err(|error| unreadable(&events, error))?;
         let drill = folder.join(record::FILE);
         let drill = match fs::read(&drill) {
-            // A record of another version is left to its reader; the run's events are told all the same.
+            // A record of another version is ignored; the run's events are shown anyway.
             Ok(text) => serde_json::from_slice(&text).ok(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(unreadable(&drill, error)),
@@ -81,7 +81,7 @@ impl KeptRun {
         layout::page(self, &body)
     }
 
-    /// Writes the page into the run's folder, for its owner alone, and returns its path.
+    /// Writes the page into the run's folder, for its owner only, and returns its path.
     pub fn write(&self) -> Result<PathBuf> {
         let path = self.folder.join(PAGE);
         let written = tempfile::Builder::new()
@@ -100,7 +100,7 @@ impl KeptRun {
         }
     }
 
-    /// The page's path; the page is written where it is missing or older than what it tells of.
+    /// The page's path. The page is written if it is missing or older than its data.
     pub fn page(&self) -> Result<PathBuf> {
         let path = self.folder.join(PAGE);
         let written = modified(&path);

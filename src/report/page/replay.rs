@@ -4,7 +4,7 @@ use super::history::{
     Check, End, Ending, History, Kept, Line, Place, Planned, Software, Span, StepKey,
 };
 
-/// A history in the making.
+/// An incomplete history.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     history: History,
@@ -13,10 +13,10 @@ pub(super) struct Replay {
     planned: Vec<Planned>,
     /// Counts the plans of the run.
     plan: Option<usize>,
-    /// Steps of the present plan that have ended.
+    /// The steps of the present plan that have ended.
     ended: Vec<usize>,
     last_step_end: f64,
-    /// When hosts were last read again, after the first look.
+    /// When hosts were last read again, after the first observation.
     looked_again: f64,
     last: f64,
 }
@@ -73,7 +73,7 @@ impl Replay {
                 why,
                 after,
             } => {
-                // Only the first step of a plan is a sign of a new one.
+                // Only the first step of a plan shows that a new plan begins.
                 if step == 0 || self.plan.is_none() {
                     self.next_plan();
                 }
@@ -98,7 +98,7 @@ impl Replay {
                 error,
             } => self.step_finished(t, step, &host, &name, &outcome, error),
             Kept::VerifyStarted => {
-                // Only a run that has changed something looks twice before its proof.
+                // Only a run that has changed something observes twice before its proof.
                 if self.last_step_end > 0.0 && self.looked_again > self.last_step_end {
                     self.begin(self.last_step_end, Place::Proof, "look again", None);
                     self.end(self.looked_again, &Place::Proof, "look again", Ending::Done);
@@ -135,7 +135,7 @@ impl Replay {
             .is_some_and(|end| end.exit_code == 0);
         for mut span in std::mem::take(&mut self.open) {
             span.end = seconds.max(span.begin);
-            // Some providers do not say that a thing is ready; a run that went well vouches for it.
+            // Some providers do not report that something is ready; a successful run proves it.
             span.ending = if good { Ending::Done } else { Ending::CutOff };
             self.history.spans.push(span);
         }
@@ -164,7 +164,7 @@ impl Replay {
             self.history.hosts.push(host.clone());
         }
         let place = Place::Host(host);
-        // Hosts are made from images, so by now there is one.
+        // Hosts are created from images, so there is one now.
         while let Some(image) = self
             .open
             .iter()
@@ -184,7 +184,7 @@ impl Replay {
         }
     }
 
-    /// Something that is made, started or removed.
+    /// Something that is being created, started or removed.
     fn thing(&mut self, t: f64, place: &Place, name: &str, state: &str) {
         let called = |verb: &str| format!("{verb} {name}").trim_end().to_owned();
         let launch = match place {
@@ -201,14 +201,14 @@ impl Replay {
                 if self.end(t, place, &launch, Ending::Changed) {
                     self.history.created += 1;
                 } else if *place == Place::Site {
-                    // It is told of only once it is there.
+                    // It is reported only when it exists.
                     self.moment(t, place, &launch);
                     self.history.created += 1;
                 } else {
                     self.end(t, place, &start, Ending::Changed);
                 }
             }
-            // These two are told of only once they are done.
+            // These two are reported only when they are done.
             "moved" => {
                 self.moment(t, place, &called("move"));
                 self.history.moved += 1;
@@ -226,14 +226,14 @@ impl Replay {
         }
     }
 
-    /// Something that has just been done, for nobody knows how long.
+    /// Something that was just done; its duration is unknown.
     fn moment(&mut self, t: f64, place: &Place, name: &str) {
         self.begin(t, place.clone(), name, None);
         self.end(t, place, name, Ending::Changed);
     }
 
     fn step_started(&mut self, t: f64, step: usize, host: String, name: &str) {
-        // Without planned steps, a step that runs once more tells of another plan.
+        // Without planned steps, a step that runs again shows that another plan began.
         if self.plan.is_none() || self.ended.contains(&step) {
             self.next_plan();
         }
@@ -267,7 +267,7 @@ impl Replay {
         let ending = match outcome {
             "changed" => Ending::Changed,
             "failed" => Ending::Failed,
-            // A step that was under way stays cut off; one that never began is only planned.
+            // A step that was running counts as interrupted; one that never began is only planned.
             "cancelled" => return self.cancelled(step, host, name),
             _ => Ending::Done,
         };

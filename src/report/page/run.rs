@@ -15,7 +15,7 @@ use crate::report::quantity::duration;
 /// How many of the slowest steps are listed.
 const SLOWEST: usize = 8;
 
-/// Shorter times between two links of the critical path, in seconds, are not worth a line.
+/// Shorter times between two links of the critical path, in seconds, get no line.
 const SHORTEST_GAP: f64 = 0.1;
 
 pub(super) fn body(run: &KeptRun) -> Markup {
@@ -147,7 +147,7 @@ fn path_table(history: &History, path: &[Link]) -> Markup {
     }
 }
 
-/// A bar as long as a share of its cell.
+/// A bar with a share of its cell's length.
 pub(super) fn share(share: f64, class: &str) -> Markup {
     let width = pct((share * 100.0).clamp(0.5, 100.0));
     html! {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A run of two hosts in which a step fails, told as its log tells it.
+/// A run of two hosts in which a step fails, from its log.
 fn events() -> Vec<Value> {
     let planned = |step: usize, host: &str, name: &str, after: &[usize]| {
         json!({"t": 2.0, "event": "step_planned", "step": step, "host": host, "name": name,
@@ -60,7 +60,7 @@ fn log(events: &[Value]) -> String {
     events.iter().map(|event| format!("{event}\n")).collect()
 }
 
-/// A crash of the leader's host, run twice: once well, once with a commit lost.
+/// A crash of the leader's host, run twice: once without loss, once with a lost commit.
 fn record() -> Value {
     let drill = |run: usize, outage: f64, missing: usize| {
         json!({
@@ -111,7 +111,7 @@ fn record() -> Value {
     })
 }
 
-/// A run's folder with this in it.
+/// A run's folder with these files.
 fn folder(events: &str, drill: Option<&Value>) -> (tempfile::TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("2026-01-02T03-04-05Z");
@@ -129,7 +129,7 @@ fn page(events: &str, drill: Option<&Value>) -> String {
     KeptRun::read(&folder).unwrap().html()
 }
 
-/// Reads a page and expects it to be sound, and to need nothing from anywhere.
+/// Reads a page, and checks that it is valid and loads nothing.
 fn parsed(page: &str) -> Html {
     let html = Html::parse_document(page);
     assert_eq!(html.errors, Vec::<String>::new(), "{page}");
@@ -232,7 +232,7 @@ fn a_run_that_was_killed_has_its_page_too() {
     text.push_str("{\"t\":9.6,\"event\":\"step_fini");
     let html = parsed(&page(&text, None));
     assert_eq!(texts(&html, "h1"), ["postgres never finished"]);
-    // The step that was under way, and the one that had no turn.
+    // The step that was running, and the one that never began.
     assert_eq!(texts(&html, "svg.bar.cut-off").len(), 1);
     assert_eq!(texts(&html, "tr.not-run").len(), 1);
     parsed(&page("", None));
@@ -303,7 +303,7 @@ fn a_drill_is_on_one_page_with_what_clients_felt() {
             "240"
         ]
     );
-    // The run that lost something is the one to look at; the other is folded.
+    // The run with the loss is shown; the other is folded.
     assert_eq!(
         texts(&html, "section > article.drill h3"),
         ["Run 2 of 2: node1 does not hold"]

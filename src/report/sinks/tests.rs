@@ -102,7 +102,7 @@ fn check(t: f64, check: &'static str, passed: bool, detail: &str) -> Stamped {
     )
 }
 
-/// A small run with everything in it; one step fails, and the password turns up in its output.
+/// A small run with everything in it; one step fails, and the password appears in its output.
 fn run() -> Vec<Stamped> {
     vec![
         at(
@@ -453,7 +453,7 @@ async fn a_report_ends_though_senders_live_on() {
     assert_eq!(answer, 42);
     let run = report.conclude(None).await;
     assert_eq!(run.created, 1);
-    // Nobody listens any more, and nobody minds.
+    // Nobody listens any more, which is no error.
     events.host(&host("node1"), HostState::Removed, None);
     let kept = std::fs::read_to_string(folder.path().join("events.jsonl")).expect("a file");
     assert_eq!(kept.lines().count(), 2);

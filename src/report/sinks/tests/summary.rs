@@ -58,7 +58,7 @@ fn the_summary_of_a_failure_points_to_the_log() {
 fn a_run_without_change_is_summed_up_in_one_line() {
     let run = tallied(vec![
         state(0.2, "node1", HostState::Connected, None),
-        // It was there already: `created` without `creating`.
+        // It existed already: `created` without `creating`.
         state(0.2, "node2", HostState::Created, None),
         finished(0.8, 0, "node1", "wait-for-leader", Outcome::Done, 0.1),
         at(

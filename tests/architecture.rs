@@ -29,7 +29,7 @@ fn no_module_needs_one_that_needs_it() {
     assert_eq!(cycle(&graph), None);
 }
 
-/// Files that their neighbours need, and that need them: what such a file names does not count.
+/// Files that their neighbours need, and that need their neighbours: the names in such a file do not count.
 const KNOTS: [(&str, &str, &str); 4] = [
     (
         "engine",
@@ -93,7 +93,8 @@ fn each_knot_is_one() {
     }
 }
 
-/// What is shown knows nothing of how it is done, and what is done nothing of how it is shown.
+/// Code that shows something must not know how it is done, and code that does something must not know how it is
+/// shown.
 #[test]
 fn the_command_line_and_the_engine_meet_at_the_operator() {
     let graph = modules();
@@ -117,8 +118,8 @@ fn the_command_line_and_the_engine_meet_at_the_operator() {
     }
 }
 
-/// The table of services is asked by everybody, so that what it is made of needs none who asks. Clients are asked
-/// by whoever plans, and a service's health asks the plan.
+/// Everything uses the table of services, so the table must need none of its users. Planning uses the clients,
+/// and a service's health uses the plan.
 #[test]
 fn a_service_has_three_layers() {
     let graph = modules();
@@ -163,7 +164,7 @@ fn only_who_may_does_it() {
     }
 }
 
-/// What failed is told by its code; its text is for people, and nothing hangs on it.
+/// A failure is identified by its code. Its text is for people, and no code may depend on it.
 #[test]
 fn nothing_is_decided_by_an_errors_text() {
     for bad in [
@@ -177,7 +178,7 @@ fn nothing_is_decided_by_an_errors_text() {
     }
     for (file, text) in sources() {
         assert_eq!(decides_by_text(&text), None, "{file:?}: ask for its code()");
-        // A step that another one looks for has its name in a constant.
+        // If another step looks for a step, the name is a constant.
         let step = [".name == \"", ".name != \""].map(|it| text.contains(it));
         assert!(file[0] != "plan" || step == [false, false], "{file:?}");
     }
@@ -228,7 +229,7 @@ fn the_docs_have_every_port_of_every_service() {
                 [] => all.push(row("nobody: it is on loopback")),
                 from => {
                     all.push(row(&callers));
-                    // A security group tells hosts apart by their groups.
+                    // A security group distinguishes hosts by their groups.
                     let groups: Vec<String> = from.iter().copied().map(group).collect();
                     open.push(row(&groups.join(", ")));
                 }
@@ -259,7 +260,7 @@ fn group(it: Caller) -> String {
     }
 }
 
-/// The table of a page that begins with `head` has these rows; with `UPDATE_DOCS`, it has them afterwards.
+/// The table of a page that begins with `head` has these rows; with `UPDATE_DOCS`, they are written first.
 fn assert_table(page: &str, head: &str, rows: &[String]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let text = fs::read_to_string(&path).unwrap();

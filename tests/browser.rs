@@ -1,7 +1,7 @@
 //! The pages of runs in a real browser: light and dark, wide and narrow.
 //!
-//! Not part of a plain `cargo test`, since it needs Chromium (Debian's package `chromium`):
-//! `cargo test --test browser`. The pages are those of `tests/pages`, which real runs have left.
+//! Not part of a plain `cargo test`, because it needs Chromium (Debian's package `chromium`): `cargo test
+//! --test browser`. The pages are those of `tests/pages`, which real runs have left.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -14,7 +14,7 @@ use std::{
 
 use pgherd::report::KeptRun;
 
-/// The colour of what is on the critical path, and of acknowledged writes.
+/// The colour of the critical path, and of acknowledged writes.
 const CRITICAL: ([u8; 3], [u8; 3]) = ([0x1f, 0x5f, 0xbf], [0x7d, 0xb1, 0xff]);
 const PAPER: ([u8; 3], [u8; 3]) = ([0xfd, 0xfd, 0xfc], [0x14, 0x16, 0x1a]);
 
@@ -33,7 +33,7 @@ impl Picture {
         self.pixels.iter().filter(|pixel| **pixel == colour).count()
     }
 
-    /// Whether anything is drawn right of `x`, on the paper of the first corner.
+    /// Whether anything is drawn to the right of `x`, on paper of the first corner's colour.
     fn reaches(&self, x: usize) -> bool {
         let mut rows = self.pixels.chunks(self.width);
         rows.any(|row| {
@@ -44,7 +44,7 @@ impl Picture {
     }
 }
 
-/// Has Chromium draw a page in a window of this size.
+/// Makes Chromium draw a page in a window of this size.
 fn draw(page: &str, width: u32, height: u32, dark: bool) -> Picture {
     let folder = tempfile::tempdir().unwrap();
     let (file, picture) = (
@@ -53,14 +53,14 @@ fn draw(page: &str, width: u32, height: u32, dark: bool) -> Picture {
     );
     fs::write(&file, page).unwrap();
     let output = Command::new("chromium")
-        // Containers do not let it make its sandbox; the page is our own, and without scripts.
+        // Containers do not allow its sandbox. The page is our own, and has no scripts.
         .args([
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
             "--hide-scrollbars",
         ])
-        // It is to draw a file and to call nobody.
+        // It must draw a file and connect to nothing.
         .args([
             "--disable-quic",
             "--no-first-run",
@@ -124,7 +124,7 @@ fn pages_are_drawn_light_and_dark() {
 
 #[test]
 fn nothing_hangs_over_the_edge_of_a_phone() {
-    // A window is never narrower than 500 pixels, so the page is made narrow in it.
+    // A window is never narrower than 500 pixels, so the page is made narrow inside it.
     let narrow = |page: &str| {
         let style = "html { background: #fdfdfc; } body { width: 360px; margin: 0; } </style>";
         draw(&page.replacen("</style>", style, 1), 500, 3000, false)

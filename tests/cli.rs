@@ -50,10 +50,10 @@ const VERBS: [&str; 24] = [
     "man",
 ];
 
-/// A folder to work in, with no inventory in it yet.
+/// A folder to work in, without an inventory.
 struct Desk(tempfile::TempDir);
 
-/// What a command came to.
+/// The result of a command.
 struct Said {
     line: String,
     code: i32,
@@ -77,7 +77,7 @@ impl Desk {
         self.0.path().join(name)
     }
 
-    /// `pgherd` with nothing in its environment but what a test adds.
+    /// `pgherd` with an empty environment, except for what a test adds.
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgherd"));
         command

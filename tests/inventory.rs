@@ -19,7 +19,7 @@ mod schema;
 
 /// The files of a folder of the repository with an extension, by path relative to its root.
 ///
-/// Tests run there, so that what they show has no machine's paths in it.
+/// Tests run in the root folder, so that their output has no paths of this machine.
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .expect("the folder")
@@ -120,7 +120,7 @@ fn every_example_loads() {
         let inventory = Inventory::load(&path).unwrap_or_else(|it| panic!("{}", shown(&it)));
         let count = |role| inventory.with_role(role).count();
         let counts = [Role::Postgres, Role::Etcd, Role::Haproxy].map(count);
-        // The one for production loses no service with any host.
+        // The production example keeps every service if any one host is lost.
         let expected = match stem(&path).as_str() {
             "production" => [3, 3, 2],
             _ => [3, 1, 1],
@@ -129,7 +129,7 @@ fn every_example_loads() {
     }
 }
 
-/// Layouts without a single host that all depends on.
+/// Layouts in which no single host is needed by all.
 #[test]
 fn layouts_that_survive_a_host_load() {
     let witness = "  a: { roles: [postgres, etcd] }\n  b: { roles: [postgres, etcd] }\n  \
@@ -200,7 +200,7 @@ const SMALLEST_SECTIONS: [&str; 3] = [
     "hosts: { node1: { roles: [postgres, etcd, haproxy] } }\n",
 ];
 
-/// The smallest inventory with a section more.
+/// The smallest inventory with one more section.
 fn parse_with(section: &str) -> Inventory {
     parse(&format!("{SMALLEST}{section}\n"))
 }

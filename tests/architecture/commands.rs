@@ -75,7 +75,7 @@ fn verbs() -> Vec<String> {
     quoted.map(str::to_owned).collect()
 }
 
-/// The commands that are written out in a text's literals, but for those in an error's hints.
+/// The commands in a text's literals, except those in an error's hints.
 fn written_out(text: &str, verbs: &[String]) -> Vec<String> {
     const NAME: &str = "pgherd ";
     let mut found = Vec::new();
@@ -93,7 +93,7 @@ fn written_out(text: &str, verbs: &[String]) -> Vec<String> {
     found
 }
 
-/// Whether what follows `before` is an argument of `hint` or `left`, by itself or within another call.
+/// Whether the text after `before` is an argument of `hint` or `left`, directly or inside another call.
 fn is_hint(before: &str) -> bool {
     let mut closed = 0;
     for (at, c) in before.char_indices().rev() {

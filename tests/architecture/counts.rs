@@ -19,14 +19,14 @@ const NOUNS: [&str; 13] = [
     "steps",
 ];
 
-/// Where a noun in the plural follows something else, or a number that is never 1.
+/// A noun in the plural that follows something other than a number, or a number that is never 1.
 const RIGHT: [(&str, &str); 3] = [
     ("pgherd: {} hosts of", "the hosts of a role"),
     ("all {many} replicas", "another line is for one"),
     ("{members} members and", "the only one cannot leave"),
 ];
 
-/// A number that stands before a noun agrees with it only by `quantity::count`.
+/// A number before a noun must come from `quantity::count`.
 #[test]
 fn a_count_agrees_with_its_noun() {
     assert_eq!(
@@ -50,7 +50,7 @@ fn a_count_agrees_with_its_noun() {
     assert!(unused.is_empty(), "no longer needed in RIGHT: {unused:?}");
 }
 
-/// The places at which a noun in the plural follows what a format puts in, with what is around them.
+/// The places at which a noun in the plural follows a placeholder, with the text around them.
 fn disagreeing(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("} ") {

@@ -73,7 +73,7 @@ pub(super) fn without_comments(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The first names behind `prefix`, alone or in braces.
+/// The first names after `prefix`, alone or in braces.
 pub(super) fn names(text: &str, prefix: &str) -> BTreeSet<String> {
     let uses = text.match_indices(prefix);
     uses.flat_map(|(at, _)| items(&text[at + prefix.len()..]))
@@ -81,7 +81,7 @@ pub(super) fn names(text: &str, prefix: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What stands behind a `::`: each item of a group in braces, else the text as it goes on.
+/// The text after a `::`: each item of a group in braces, or else the rest of the text.
 pub(super) fn items(text: &str) -> Vec<&str> {
     let Some(group) = text.strip_prefix('{') else {
         return vec![text];
@@ -106,14 +106,14 @@ pub(super) fn items(text: &str) -> Vec<&str> {
     found
 }
 
-/// How the modules of clients are called here: `services::etcd`.
+/// The clients' modules, with the names that they have here: `services::etcd`.
 pub(super) const CLIENTS: &str = "services::";
 
-/// What says how services are: `services/health.rs`, and each service's own.
+/// The modules about health: `services/health.rs`, and each service's own.
 pub(super) const HEALTH: &str = "services::health";
 
-/// The modules of the tree. A service's folder is in three of them: its `mod.rs` in the table, `health` in what
-/// says how services are, and the rest is the service's client.
+/// The modules of the tree. A service's folder belongs to three of them: its `mod.rs` to the table, `health` to
+/// the modules about health, and the rest to the service's client.
 pub(super) fn modules() -> Graph {
     let mut graph = Graph::new();
     for (file, text) in &sources() {
@@ -158,7 +158,7 @@ fn of_services(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// The same of what stands behind `services::`: `etcd::{Etcd, health}`.
+/// The same for the text after `services::`: `etcd::{Etcd, health}`.
 fn of_service(item: &str) -> BTreeSet<String> {
     let name = word(item);
     if name == "health" {
@@ -195,10 +195,10 @@ fn first_name(text: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// For each module that is a folder, by its path, its files and which of them name which others.
+/// For each module that is a folder, by its path: its files, and which of them name which others.
 ///
-/// A file with a folder of its own is one with it. What its parent's `mod.rs` has, every file may name. The folders of
-/// `services` are in several modules (see [`layer`]), and between those there is no cycle either.
+/// A file and its folder count as one. Every file may name what its parent's `mod.rs` has. The folders of
+/// `services` belong to several modules (see [`layer`]), and there must be no cycle between those either.
 pub(super) fn files_by_module() -> BTreeMap<String, Graph> {
     let mut graphs: BTreeMap<String, Graph> = BTreeMap::new();
     let sources = sources();
@@ -243,7 +243,7 @@ fn named_in(text: &str, module: &[String], above: usize) -> BTreeSet<String> {
     found
 }
 
-/// What is behind `way`, such as `b` and `c` behind `a` in `{x, a::{b::D, c}}`.
+/// The names after `way`, such as `b` and `c` after `a` in `{x, a::{b::D, c}}`.
 fn at_the_end(text: &str, way: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for item in items(text) {
@@ -280,7 +280,7 @@ fn without_uses(text: &str) -> (Vec<&str>, String) {
     (uses, code)
 }
 
-/// A way from a module back to itself.
+/// A path from a module back to itself.
 pub(super) fn cycle(graph: &Graph) -> Option<Vec<String>> {
     fn walk(graph: &Graph, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
         let here = way[way.len() - 1].clone();

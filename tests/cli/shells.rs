@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Hands `text` to a program, if this machine has it; fails where the program finds fault.
+/// Gives `text` to a program, if this machine has it; fails if the program finds a mistake.
 fn check_with(program: &str, arguments: &[&str], text: &str) {
     let child = process::Command::new(program)
         .args(arguments)

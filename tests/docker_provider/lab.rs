@@ -1,4 +1,4 @@
-//! A cluster for a test, and what tests ask the engine itself.
+//! A cluster for a test, and the tests' own questions to the engine.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
@@ -21,7 +21,7 @@ use super::{ports, run};
 pub(super) const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test";
 
-/// A cluster of its own for a test, removed when the test ends, however it ends.
+/// A cluster for one test, removed when the test ends in any way.
 pub(super) struct Lab {
     pub(super) inventory: Inventory,
     pub(super) events: Events,
@@ -211,7 +211,7 @@ pub(super) fn host_image() -> String {
     String::from_utf8(tag.stdout).unwrap().trim().to_owned()
 }
 
-/// Has the host image made, for tests that use it by themselves.
+/// Makes the host image, for tests that use it directly.
 pub(super) async fn lab_image() {
     static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
     MADE.get_or_init(|| async {

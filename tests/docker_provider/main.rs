@@ -1,7 +1,7 @@
 //! The Docker provider against a real engine.
 //!
-//! Not part of a plain `cargo test`, since it needs an engine and fails without one:
-//! `cargo test --test docker_provider`. It makes the host image if the engine does not have it.
+//! Not part of a plain `cargo test`, because it needs an engine and fails without one: `cargo test --test
+//! docker_provider`. It makes the host image if the engine does not have it.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -92,7 +92,7 @@ async fn five_hosts_come_stay_and_go() {
                 .unwrap()
                 .starts_with("ssh-ed25519 AAAA")
         );
-        // The key that sshd proves itself with is the one that we were told.
+        // sshd proves itself with the key that the provider reported.
         assert_eq!(
             Some(scanned(machine.address.unwrap()).await),
             machine.host_key
@@ -111,7 +111,7 @@ async fn five_hosts_come_stay_and_go() {
         [HostState::Creating, HostState::Starting, HostState::Created]
     );
 
-    // The key is for this user only, and sshd accepts it.
+    // Only this user can read the key, and sshd accepts it.
     let stat = [
         "stat",
         "-c",
@@ -127,10 +127,10 @@ async fn five_hosts_come_stay_and_go() {
         exec(&lab.container("node3"), &["hostname"]).await.trim(),
         "node3"
     );
-    // Each reaches the others by name, and names beyond.
+    // Each host reaches the others by name, and names outside.
     exec(&lab.container("node1"), &["getent", "hosts", "node2"]).await;
 
-    // Once more changes nothing, not even the list of keys.
+    // A second time changes nothing, not even the list of keys.
     assert_eq!(lab.launch().await.unwrap(), launched);
     let keys = exec(
         &lab.container("node1"),
@@ -143,7 +143,7 @@ async fn five_hosts_come_stay_and_go() {
         Preflight::default()
     );
 
-    // A stopped host keeps its address and its key, and comes back with both.
+    // A stopped host keeps its address and its key when it starts again.
     let stop = StopContainerOptionsBuilder::default().t(20).build();
     let began = Instant::now();
     engine()
@@ -158,7 +158,7 @@ async fn five_hosts_come_stay_and_go() {
     lab.launch().await.unwrap();
     assert_eq!(lab.discover().await["node2"], found["node2"]);
 
-    // One that has gone is made again, at its old place; the others stay.
+    // A host that has gone is created again, with its old address; the others stay.
     remove_container(&lab.container("node1")).await;
     assert_eq!(lab.discover().await.len(), 4);
     let again = lab.launch().await.unwrap();
@@ -166,7 +166,7 @@ async fn five_hosts_come_stay_and_go() {
     assert_ne!(again[0].host_key, found["node1"].host_key);
     assert_eq!(again[1], found["node2"]);
 
-    // A host that the inventory no longer has goes with the cluster.
+    // A host that has left the inventory is removed with the cluster.
     lab.inventory.hosts.shift_remove(&HostName::new("node3"));
     let provider = lab.provider();
     let resources = provider.resources().await.unwrap();
@@ -186,7 +186,7 @@ async fn five_hosts_come_stay_and_go() {
     provider.remove(&resources, &lab.events).await.unwrap();
     println!("remove: {:.2?}", began.elapsed());
     assert_eq!(provider.resources().await.unwrap(), []);
-    // Gone already is fine.
+    // It is fine if they have gone already.
     provider.remove(&resources, &lab.events).await.unwrap();
 }
 
@@ -196,7 +196,7 @@ async fn an_interrupted_launch_is_taken_up() {
         "cut",
         &[("node1", Role::Postgres), ("node2", Role::Postgres)],
     );
-    // Dropped at any moment, as an interruption does.
+    // Dropped at any moment, as by an interruption.
     for millis in [30, 150, 400, 900] {
         let _ = tokio::time::timeout(Duration::from_millis(millis), lab.launch()).await;
     }
@@ -280,7 +280,7 @@ async fn a_port_that_is_taken_is_refused_before_anything_is_made() {
     assert_eq!(lab.provider().resources().await.unwrap(), []);
 }
 
-/// Two first runs: the other has started this cluster's own container since this one looked for it.
+/// Two first runs: the other one has started this cluster's own container after this one looked for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_another_run_of_the_cluster_took_is_told_as_that_run() {
     let lab = Lab::new("claimed", &[("haproxy", Role::Haproxy)]);
@@ -322,7 +322,7 @@ async fn addresses_and_ports_follow_the_inventory_or_are_refused() {
     assert_eq!(addresses, ["10.254.9.11", "10.254.9.173"]);
     assert_eq!(greeting(launched[1].address.unwrap(), 2222).await, "SSH-");
 
-    // A stopped host moves to where the inventory now has it, and is still the same host.
+    // A stopped host moves to its new address in the inventory, and is still the same host.
     lab.fix("haproxy", "10.254.9.174");
     let stop = StopContainerOptionsBuilder::default().t(20).build();
     engine()
@@ -332,7 +332,7 @@ async fn addresses_and_ports_follow_the_inventory_or_are_refused() {
     let moved = lab.launch().await.unwrap();
     assert_eq!(moved[1].address, Some("10.254.9.174".parse().unwrap()));
     assert_eq!(moved[1].host_key, launched[1].host_key);
-    // Published still.
+    // Still published.
     let port = lab.inventory.haproxy.write_port;
     assert!(
         tokio::net::TcpStream::connect(("127.0.0.1", port))

@@ -18,13 +18,13 @@ proptest! {
         let _ = Inventory::load(&path);
     }
 
-    /// Text made of YAML's own marks gets further into the parser than letters do.
+    /// Text made of YAML's own marks gets further into the parser than letters.
     #[test]
     fn no_yaml_like_text_makes_it_panic(text in r#"([a-z]{0,3}|[:\-\[\]{}#&*!|>'"%@`,?]|[ \n\t\r]| {2}|: |- |\u{feff}|ä|\x00){0,40}"#) {
         let _ = Inventory::parse(Path::new("x"), &text);
     }
 
-    /// A right inventory with a part of it changed reaches the checks behind the parser.
+    /// A valid inventory with one changed part reaches the checks after the parser.
     #[test]
     fn no_change_of_a_right_one_makes_it_panic(
         at in 0..include_str!("../../inventories/tutorial.yaml").len(),
@@ -41,7 +41,7 @@ proptest! {
         let _ = Inventory::parse(Path::new("x"), &changed);
     }
 
-    /// A parameter's value comes out as it went in, or not at all.
+    /// A parameter's value comes out unchanged, or is refused.
     #[test]
     fn parameters_survive_exactly_or_are_refused(value in any::<String>()) {
         let quoted = serde_json::to_string(&value).expect("a string");

@@ -1,5 +1,5 @@
-//! What an editor is told of inventories: the JSON Schema takes what is right, and refuses what is
-//! wrong as far as a schema can say it.
+//! The JSON Schema for editors: it accepts valid inventories, and refuses invalid ones as far as a schema can
+//! express it.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
 
@@ -28,7 +28,7 @@ fn against(inventory: &Value) -> Option<String> {
     refused.err().map(|error| format!("{error:#}"))
 }
 
-/// The text as an editor sees it: YAML 1.2, nothing of pgherd's in between.
+/// The text as an editor sees it: YAML 1.2, without any code of pgherd in between.
 fn value(text: &str) -> Option<Value> {
     let options = serde_yaml::options! {
         strict_booleans: true,
@@ -37,7 +37,7 @@ fn value(text: &str) -> Option<Value> {
     serde_yaml::from_str_with_options(text, options).ok()
 }
 
-/// Whether an editor takes a right inventory for one, too.
+/// Whether an editor accepts a valid inventory too.
 pub(super) fn takes(text: &str) {
     let value = value(text).expect("YAML");
     if let Some(why) = against(&value) {
@@ -52,7 +52,7 @@ fn every_example_is_right_for_an_editor_too() {
     }
 }
 
-/// Bad inventories that a schema cannot know to be bad, by the reason.
+/// Bad inventories that a schema cannot recognise, by the reason.
 const NOT_SAID: [(&str, &[&str]); 8] = [
     (
         "it compares values that stand in different places",
@@ -148,7 +148,7 @@ fn bad_inventories_are_bad_for_an_editor_as_far_as_a_schema_can_say() {
     let mut seen = 0;
     for path in files("tests/bad-inventories", "yaml") {
         let text = fs::read(&path).expect("a file");
-        // What is no YAML, an editor shows by itself.
+        // Editors show invalid YAML by themselves.
         let Some(value) = String::from_utf8(text).ok().as_deref().and_then(value) else {
             assert!(
                 !not_said.contains(stem(&path).as_str()),
@@ -168,7 +168,7 @@ fn bad_inventories_are_bad_for_an_editor_as_far_as_a_schema_can_say() {
     );
 }
 
-/// The repository carries the schema beside the examples, which name it.
+/// The repository has the schema beside the examples, which name it.
 #[test]
 fn the_schema_beside_the_examples_is_this_versions() {
     let path = Path::new("inventories/pgherd.schema.json");

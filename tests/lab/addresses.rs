@@ -11,8 +11,8 @@ use crate::support::{Lab, docker, prepared_image, prepared_version};
 
 const HOSTS: [&str; 5] = ["node1", "node2", "node3", "node4", "haproxy"];
 pub(crate) const NODES: [&str; 3] = ["node1", "node2", "node3"];
-/// After which a run is killed: where most is half done. `PGHERD_LAB_EVERY_STEP=1` has it killed after
-/// every kind of step, which takes minutes more.
+/// The steps after which a run is killed: those at which most is half done. With `PGHERD_LAB_EVERY_STEP=1`, it
+/// is killed after every kind of step, which takes minutes more.
 const KILLS: [&str; 4] = [
     "configure-patroni",
     "restart-etcd",
@@ -20,7 +20,7 @@ const KILLS: [&str; 4] = [
     "free-slots",
 ];
 
-/// The cluster with every host at a fixed address: those of set `n`, but for `others`.
+/// The cluster with every host at a fixed address: those of set `n`, except for `others`.
 fn inventory(subnet: &str, n: usize, others: &[(&str, usize)]) -> String {
     let address = |host: &str| {
         let set = others.iter().find(|(name, _)| *name == host);
@@ -61,7 +61,7 @@ fn a_cluster_goes_on_while_its_hosts_move() {
 
     files_need_no_host(&lab, SUBNET);
 
-    // The engine moves it, as DHCP or a cloud would; the inventory follows.
+    // The engine moves the host, as DHCP or a cloud would; then the inventory is changed.
     let watch = watch(&lab);
     lab.write_inventory(&inventory(SUBNET, 1, &[(replica, 2)]));
     let said = lab.expect(4, &["render", "--check"]);
@@ -77,7 +77,7 @@ fn a_cluster_goes_on_while_its_hosts_move() {
     assert_eq!(lab.leader(), leader, "nobody was deposed");
     lab.expect(0, &["render", "--check"]);
 
-    // Two swap their addresses, the leader among them.
+    // Two hosts swap their addresses, one of them the leader.
     let rows = rows(&lab, 1000);
     let swapped = swap(
         &inventory(SUBNET, 1, &[(replica, 2), ("node4", 2)]),
@@ -123,7 +123,7 @@ fn a_cluster_goes_on_while_its_hosts_move() {
     assert!(said.stdout.contains("-# by hand"), "{}", said.stdout);
     lab.expect(0, &["render", "--yes"]);
 
-    // A dead replica keeps nobody from being put right.
+    // A dead replica does not prevent the repair of the others.
     let dead = NODES
         .into_iter()
         .find(|node| *node != lab.leader())
@@ -160,13 +160,13 @@ fn files_need_no_host(lab: &Lab, subnet: &str) {
     assert!(config.contains(&format!("{subnet}.11:8008")), "{config}");
 }
 
-/// When each PostgreSQL was started, by its own word.
+/// When each PostgreSQL was started, according to itself.
 pub(crate) fn started(lab: &Lab) -> Vec<String> {
     let when = |node: &&str| lab.on(node, "sed -n 3p /data/patroni/postmaster.pid");
     NODES.iter().map(when).collect()
 }
 
-/// Fills a table, and returns how many rows it has.
+/// Fills a table; returns its number of rows.
 fn rows(lab: &Lab, count: usize) -> String {
     lab.sql(&format!(
         "create table kept as select generate_series(1, {count}) as id"
@@ -190,7 +190,7 @@ fn swap(inventory: &str, one: &str, other: &str) -> String {
         .replace("address: X ", &b)
 }
 
-/// Writers and readers, for as long as the replica and etcd take to move.
+/// Writers and readers, as long as the replica and etcd take to move.
 fn watch(lab: &Lab) -> Child {
     lab.command(&["drill", "watch", "--json"])
         .stdout(Stdio::piped())

@@ -7,7 +7,7 @@ use crate::support::{Lab, base_image, docker};
 const FIVE: &str = "hosts:\n  node1: { roles: [postgres] }\n  node2: { roles: [postgres] }\n  \
                     node3: { roles: [postgres] }\n  node4: { roles: [etcd] }\n  haproxy: { roles: [haproxy] }\n";
 
-/// Hosts of the image that a user gets who names none, unless the run is to be on another release.
+/// Hosts of the image that users get by default, unless the run is for another release.
 fn inventory(extra: &str) -> String {
     let image = match std::env::var_os("PGHERD_TEST_SUITE") {
         Some(_) => format!(", image: \"{}\"", base_image()),
@@ -21,13 +21,13 @@ fn from_nothing_to_nothing() {
     base_image();
     let lab = Lab::new("life", &inventory("postgresql: { version: distro }"));
 
-    // Before there is anything, the verbs say so.
+    // Before there is a cluster, the verbs say so.
     let said = lab.expect(1, &["status"]);
     assert!(said.stderr.contains("pgherd up"), "{}", said.stderr);
     lab.expect(4, &["plan", "--check"]);
     assert!(!lab.workspace().exists(), "plan leaves no trace");
 
-    // Without a terminal and without --yes nothing is made.
+    // Without a terminal and without --yes, nothing is created.
     let said = lab.expect(2, &["up"]);
     assert!(said.stderr.contains("--yes"), "{}", said.stderr);
     assert_eq!(lab.leftovers(), "");
@@ -75,7 +75,7 @@ fn from_nothing_to_nothing() {
     a_missing_role_is_made(&lab);
     hosts_come_back_by_themselves(&lab);
 
-    // Someone else's cluster of the same name is not taken for ours.
+    // Another user's cluster of the same name is not taken for this one.
     let stranger = tempfile::tempdir().unwrap();
     fs::copy(lab.inventory(), stranger.path().join("pgherd.yaml")).unwrap();
     let output = lab
@@ -96,7 +96,7 @@ fn from_nothing_to_nothing() {
     assert!(lab.workspace().join("secrets.yaml").exists());
     lab.expect(0, &["down", "--yes"]);
     assert!(!lab.workspace().join("secrets.yaml").exists());
-    // What there is to tell of a cluster outlives it.
+    // The records of a cluster's runs outlive it.
     assert_eq!(lab.json(&["report", "--json"])["verb"], "down");
     assert!(!lab.workspace().join("pki").exists());
 }
@@ -110,7 +110,7 @@ fn the_run_is_reported(lab: &Lab) {
     assert_eq!(report["steps"]["never_ran"], 0);
     let versions = &report["software"]["node1"]["packages"];
     assert_eq!(versions["patroni"], "4.1.5", "{versions}");
-    // The critical path is what the run consists of: without a gap worth the name, and to the end.
+    // The critical path covers the whole run, without notable gaps, up to its end.
     let links = report["critical_path"].as_array().unwrap();
     let took: f64 = links
         .iter()
@@ -183,7 +183,7 @@ fn people_get_there(lab: &Lab) {
     let said = lab.expect(2, &["ssh", "nodeX"]);
     assert!(said.stderr.contains("node1"), "{}", said.stderr);
 
-    // As the README has it, without pgherd: from this machine, with full verification.
+    // As in the README, without pgherd: from this machine, with full verification.
     let psql = Command::new("psql")
         .args(["-Atqc", "select 1"])
         .env("PGPASSWORD", secret(lab, "superuser"))
@@ -244,7 +244,7 @@ fn nothing_secret_shows(lab: &Lab) {
     for password in passwords {
         assert!(!seen.contains(&password), "a password shows");
     }
-    // On the hosts only the services that need them can read them.
+    // On the hosts, only the services that need them can read them.
     assert_eq!(
         lab.on("node1", "stat -c \"%a %U\" /etc/patroni.yml").trim(),
         "600 postgres"
@@ -282,7 +282,7 @@ fn parameters_take_effect(lab: &Lab) {
     lab.expect(0, &["plan", "--check"]);
 }
 
-/// What a bootstrap leaves that was cut off right after initdb, as far as it can be told.
+/// What a bootstrap leaves that was interrupted right after initdb, as far as it can be distinguished.
 fn a_missing_role_is_made(lab: &Lab) {
     lab.sql("drop owned by rewind; drop role rewind");
     let said = lab.expect(4, &["plan", "--check"]);
@@ -306,7 +306,7 @@ fn hosts_come_back_by_themselves(lab: &Lab) {
     let said = lab.expect(0, &["up"]);
     assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
 
-    // A host that was stopped is started by `up`, after saying so.
+    // `up` starts a stopped host, and says so before.
     docker(&["stop", "-t", "10", &lab.container("node3")]);
     let said = lab.expect(4, &["plan", "--check"]);
     assert!(

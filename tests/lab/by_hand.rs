@@ -1,4 +1,4 @@
-//! What a person does to a running cluster: on its hosts, and through pgherd.
+//! Work by hand on a running cluster: on its hosts, and through pgherd.
 
 use std::{process::Command, time::Duration};
 
@@ -36,7 +36,7 @@ fn what_is_done_by_hand_works_and_is_guarded() {
     root_comes_into_the_database(&lab);
 }
 
-/// What a command printed, on either stream, that the login user typed on a host.
+/// The output, on both streams, of a command that the login user typed on a host.
 fn typed(lab: &Lab, host: &str, line: &str) -> String {
     let output = lab.run(&["ssh", host, "--", line]);
     format!(
@@ -62,7 +62,7 @@ fn commands_work_as_they_are_typed(lab: &Lab) {
             assert!(there != elsewhere && there == (host != "door"), "{said}");
         }
     }
-    // The caller's own options and variables win, also where etcdctl would not have both.
+    // The caller's own options and variables win, even if etcdctl would not accept both together.
     let said = typed(
         lab,
         "node1",
@@ -77,15 +77,15 @@ fn commands_work_as_they_are_typed(lab: &Lab) {
     assert!(said.contains("https://localhost:2379 is healthy"), "{said}");
     let said = typed(lab, "node1", "patronictl -c /nowhere list");
     assert!(said.contains("/nowhere"), "{said}");
-    // Who has no Patroni answers `list` and nothing else.
+    // Without a Patroni, `list` answers and nothing else does.
     let said = typed(lab, "store", "sudo patronictl pause");
     assert!(said.contains("type it on a member: node1 node2"), "{said}");
-    // Somebody else than root and the login user is told what to type.
+    // A user other than root and the login user is told what to type.
     let said = lab.on("node1", "runuser -u nobody -- patronictl list 2>&1 || true");
     assert!(said.contains("sudo patronictl list"), "{said}");
 }
 
-/// Root is the superuser of a member's database, without options, whatever the port.
+/// Root is the superuser of a member's database, without options, on any port.
 fn root_comes_into_the_database(lab: &Lab) {
     for host in ["node1", "node2"] {
         let said = lab.expect(0, &["ssh", host, "--", "sudo psql -Atc 'show port'"]);
@@ -103,7 +103,7 @@ fn root_comes_into_the_database(lab: &Lab) {
     }
 }
 
-/// Interactive logins, and nobody else.
+/// Interactive logins only.
 fn a_login_says_what_the_host_is(lab: &Lab) {
     let config = lab.workspace().join("ssh_config");
     let login = |host: &str, words: &[&str]| {
@@ -237,7 +237,7 @@ fn a_member_is_made_the_leader(lab: &Lab) {
         "{}",
         said.stderr
     );
-    // Nobody takes over by himself, and the leader's host dies.
+    // No member takes over by itself, and the leader's host dies.
     lab.expect(0, &["pause", "--yes"]);
     docker(&["kill", &lab.container(&leader)]);
     let said = lab.expect(2, &["failover", "--to", &leader, "--yes"]);
@@ -248,7 +248,7 @@ fn a_member_is_made_the_leader(lab: &Lab) {
     );
     let said = lab.expect(2, &["reinit", &next, "--yes"]);
     assert!(said.stderr.contains("no member leads") || said.stderr.contains("paused"));
-    // Done, and not proven: a host is gone.
+    // Done, and not verified: a host is gone.
     let said = lab.expect(3, &["failover", "--to", &next, "--yes"]);
     let done = format!("{next} was made the leader; {next} leads");
     assert!(said.stderr.contains(&done), "{}", said.stderr);

@@ -27,7 +27,7 @@ fn write(lab: &Lab, vip: &str) {
     fs::write(lab.inventory(), text).unwrap();
 }
 
-/// The hosts that have an address of the cluster's own.
+/// The hosts that have the cluster's address.
 fn holders(lab: &Lab, vip: &str) -> Vec<&'static str> {
     let line = format!("ip -4 -o address show to {SUBNET}.{vip}/32");
     let mut doors = vec!["door1", "door2"];
@@ -63,7 +63,7 @@ fn an_address_moves_between_two_front_doors() {
     assert_eq!(lab.leftovers(), "");
 }
 
-/// Clients at the address feel no more than a few seconds, and no commit is missing.
+/// Clients at the address lose no more than a few seconds, and no commit is missing.
 fn the_holders_host_dies(lab: &Lab) {
     let holder = holders(lab, "100")[0];
     let words = [
@@ -86,7 +86,7 @@ fn the_holders_host_dies(lab: &Lab) {
     assert!(drill["measured"]["acknowledged"].as_u64() > Some(50));
     let outage = drill["measured"]["write_outage"].as_f64().unwrap();
     println!("haproxy-down: no writes for {outage:.2} s");
-    // The host that came back did not take it away from the other one.
+    // The host that came back has not taken the address from the other one.
     assert_ne!(holders(lab, "100"), [holder]);
     lab.expect(0, &["verify"]);
 }
@@ -110,7 +110,7 @@ fn render_moves_it(lab: &Lab) {
     lab.expect(0, &["render", "--yes"]);
     assert_eq!(holders(lab, "101").len(), 1);
     assert_eq!(holders(lab, "100"), [""; 0]);
-    // By a certificate that names it.
+    // With a certificate that names it.
     let asked = format!(
         "PGPASSWORD=x psql 'host={SUBNET}.101 port={} user=nobody dbname=postgres sslmode=verify-full \
          sslrootcert=/etc/pgherd/tls/postgres/ca.crt' -c 'select 1' 2>&1 || true",

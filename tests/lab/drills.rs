@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::support::{Lab, kill, prepared_image, prepared_version};
 
-/// What is said once clients feel a fault.
+/// The message when clients notice a fault.
 const REFUSED: &str = "writes are refused";
 
-/// The fastest timing that Patroni takes, and no acknowledged commit may ever be lost.
+/// The fastest timing that Patroni accepts, and no acknowledged commit may ever be lost.
 fn inventory() -> String {
     format!(
         "provider: {{ kind: docker, image: {} }}\npostgresql: {{ version: {} }}\n\
@@ -25,7 +25,7 @@ fn inventory() -> String {
     )
 }
 
-/// What asynchronous replication can lose, and that the same cluster loses nothing as a synchronous one.
+/// What asynchronous replication can lose, and that the same cluster loses nothing when it is synchronous.
 #[test]
 fn what_replication_that_is_held_up_costs() {
     let asynchronous = inventory().replace("synchronous: true", "synchronous: false");
@@ -89,7 +89,7 @@ fn nobody_is_broken_off_unasked(lab: &Lab) {
     );
     assert_eq!(lab.leader(), leader);
     kill(&mut guest);
-    // psql was a child of what was killed; its server process ends here.
+    // psql was a child of the killed process; its server process ends here.
     lab.sql("select count(pg_terminate_backend(pid)) from pg_stat_activity where query like '%pg_sleep(60)%' and pid <> pg_backend_pid()");
 }
 
@@ -112,7 +112,7 @@ fn a_switchover_goes_where_it_is_told(lab: &Lab) {
     assert_eq!(lab.leader(), standby);
 }
 
-/// Runs one drill that must hold; returns what it measured.
+/// Runs one drill that must pass; returns what it measured.
 fn drill(lab: &Lab, words: &[&str]) -> Value {
     let mut all = vec!["drill", "--yes", "--json"];
     all.extend(words);
@@ -160,7 +160,7 @@ fn a_leader_that_stops_is_replaced(lab: &Lab) {
     assert_ne!(measured["leader_after"], leader.as_str());
     assert!(measured["timeline_after"].as_u64() > measured["timeline_before"].as_u64());
     assert!(measured["write_outage"].as_f64() > Some(0.3));
-    // Two look: a write may be seen before it is seen who leads.
+    // There are two looks: a write may be seen before the leader is known.
     let mut seen = moments(&drill);
     seen[3..5].sort_unstable_by(|one, other| other.cmp(one));
     assert_eq!(
@@ -202,7 +202,7 @@ fn a_host_that_dies_takes_nothing_with_it(lab: &Lab) {
     let leader = lab.leader();
     let drill = drill(lab, &["crash-host"]);
     assert_ne!(drill["measured"]["leader_after"], leader.as_str());
-    // Its address is the one that it had, so that nothing is left to be done.
+    // Its address is the old one, so nothing is left to do.
     lab.expect(0, &["plan", "--check"]);
 }
 
@@ -231,7 +231,7 @@ fn commits_are_lost_and_counted(lab: &Lab) {
     assert!(missing > 50, "{missing} commits are missing");
     assert!(measured["acknowledged"].as_u64() > Some(missing));
     assert_ne!(measured["leader_after"], measured["leader_before"]);
-    // They are those of the hold, and nobody waited in it.
+    // They are those of the delay, and no commit waited in it.
     let span = |name: &str, of: &Value| of[name].as_f64().unwrap();
     let lost = &measured["missing_span"];
     assert!(
@@ -272,7 +272,7 @@ fn a_drill_that_is_killed_lets_replication_go_on(lab: &Lab) {
     killed("30s");
     lab.expect(0, &["drill", "--repair"]);
     assert_eq!(lab.on(&leader, stopped).trim(), "0");
-    // Also when nobody comes to repairs it.
+    // Also if nobody comes to repair it.
     killed("3s");
     let deadline = Instant::now() + Duration::from_secs(90);
     while lab.on(&leader, stopped).trim() != "0" {
@@ -283,7 +283,7 @@ fn a_drill_that_is_killed_lets_replication_go_on(lab: &Lab) {
     lab.holds_within(Duration::from_secs(20));
 }
 
-/// Starts a drill and waits until it tells of an effect.
+/// Starts a drill and waits until it reports an effect.
 fn begin(lab: &Lab, words: &[&str], effect: &str) -> std::process::Child {
     let mut child = lab
         .command(words)
@@ -313,7 +313,7 @@ fn an_interrupted_drill_puts_everything_right(lab: &Lab) {
 
 fn what_a_killed_drill_has_left_is_put_right(lab: &Lab) {
     let mut child = begin(lab, &["drill", "isolate-leader", "--yes"], REFUSED);
-    // A second drill is refused while the first lives, and nobody repairs behind its back.
+    // A second drill is refused while the first one runs, and no other run repairs its fault meanwhile.
     let said = lab.expect(1, &["drill", "--repair"]);
     assert!(said.stderr.contains("another run is at work"));
     kill(&mut child);

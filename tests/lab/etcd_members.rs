@@ -1,4 +1,4 @@
-//! etcd's members come, lose their data and go, while clients write.
+//! etcd's members are added, lose their data and leave, while clients write.
 
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ const ONE: [(&str, &str); 3] = [
     ("two", "postgres"),
     ("door", "haproxy"),
 ];
-/// The role comes to a host that is there, and with a host that is new.
+/// The role is given to an existing host, and to a new one.
 const THREE: [(&str, &str); 4] = [
     ("one", "postgres, etcd"),
     ("two", "postgres, etcd"),
@@ -36,7 +36,7 @@ const THREE: [(&str, &str); 4] = [
 
 const MEMBERS: &str = "ETCDCTL_API=3 etcdctl member list | sort";
 
-/// etcd's list as each of `hosts` has it, which must be the same.
+/// etcd's list according to each of `hosts`; all must be the same.
 fn members(lab: &Lab, hosts: &[&str]) -> String {
     let one = |host: &&str| {
         let endpoint = format!("--endpoints=https://{host}:2379");
@@ -93,7 +93,7 @@ fn etcd_grows_heals_and_shrinks_while_clients_write() {
         "/etc/systemd/system/etcd.service.d:\npgherd-join.conf\npgherd.conf"
     );
 
-    // Its data is gone, and the unit tries in vain; then a host is gone with all that it had.
+    // A member's data is gone, and its unit tries in vain; then a host is gone with everything on it.
     lab.on(
         "two",
         "systemctl kill -s KILL etcd; rm -rf /var/lib/etcd/pgherd-*/member",
@@ -108,7 +108,7 @@ fn etcd_grows_heals_and_shrinks_while_clients_write() {
     assert!(again.contains(before.trim()));
     lab.expect(0, &["verify"]);
 
-    // And back to one: a host keeps its database, and one goes with its machine.
+    // And back to one: one host keeps its database, and another one's machine is removed.
     lab.write_inventory(&inventory(&ONE));
     let said = lab.expect(2, &["up", "--yes"]).stderr;
     assert!(said.contains("pgherd up --remove two"), "{said}");

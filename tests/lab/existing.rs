@@ -1,4 +1,4 @@
-//! Hosts that the user already has, with things on them that are not pgherd's.
+//! Existing hosts of the user, with things on them that are not pgherd's.
 
 use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::PathBuf, process::Command};
 
@@ -12,8 +12,8 @@ use crate::support::{Lab, base_image, docker, prepared_image};
 
 const HOSTS: [&str; 4] = ["alpha", "beta", "gamma", "door"];
 
-/// Bare hosts, as a colleague would hand them over: addresses, a key that opens them, and their own
-/// keys to compare.
+/// Bare hosts as a colleague would provide them: addresses, a key that opens them, and their own keys to
+/// compare.
 pub(crate) fn bare_hosts(
     lab: &Lab,
     key: &std::path::Path,
@@ -46,7 +46,7 @@ pub(crate) fn bare_hosts(
         .collect()
 }
 
-/// The same hosts again, as somebody's own, in a folder that knows nothing of the engine.
+/// The same hosts as existing ones, in a folder that knows nothing of the engine.
 struct Own<'a> {
     lab: &'a Lab,
     dir: tempfile::TempDir,
@@ -117,12 +117,12 @@ impl<'a> Own<'a> {
         assert!(output.status.success(), "{lines}\n{said}");
     }
 
-    /// Runs a shell line as root on a host, the way a person would.
+    /// Runs a shell line as root on a host, as a person would.
     fn on(&self, host: &str, line: &str) -> String {
         self.pgherd(&["ssh", host, "--", &format!("sudo sh -c '{line}'")], 0)
     }
 
-    /// The same by the hosts' own keys, for when those of the cluster are gone.
+    /// The same with the hosts' own keys, for when those of the cluster are gone.
     fn past_pgherd(&self, host: &str, line: &str) -> String {
         let mut command = Command::new("ssh");
         command
@@ -144,13 +144,13 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
     let lab = Lab::new("own", &on(&prepared_image()));
     let key = lab.dir.path().join("handed-over");
     let mut machines = bare_hosts(&lab, &key, &HOSTS[1..]);
-    // Packages come and go on one host, which takes half a minute of each.
+    // Packages are installed and removed on only one host, because each takes half a minute.
     lab.write_inventory(&on(&base_image()));
     machines.extend(bare_hosts(&lab, &key, &HOSTS[..1]));
 
     let mut own = Own::new(&lab, key, &machines);
 
-    // A host whose key nobody has vouched for is not trusted, and the error says how to.
+    // A host whose key is not trusted is refused, and the error says what to do.
     let said = own.pgherd(&["up", "--yes"], 1);
     assert!(said.contains("ssh-keyscan"), "{said}");
     fs::create_dir_all(own.dir.path().join(".ssh")).expect("a folder");
@@ -166,7 +166,7 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
         .collect();
     fs::write(own.dir.path().join(".ssh/known_hosts"), known).expect("known hosts");
 
-    // Somebody's data, and somebody's process, stop the run before it changes anything.
+    // Data and a process of somebody else stop the run before it changes anything.
     own.pgherd(&["plan"], 0);
     own.pgherd(&["up"], 2);
     own.on(
@@ -210,15 +210,15 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
     );
     assert!(before.contains("patroni"), "{before}");
     own.pgherd(&["down", "--yes"], 0);
-    // What pgherd knew of the hosts' keys went with the cluster; the user's own ssh knows where they
-    // were before they moved.
+    // pgherd's knowledge of the hosts' keys was removed with the cluster; the user's own ssh knows the hosts at
+    // their earlier addresses.
     let addresses: Vec<String> = own.addresses.values().map(Ipv4Addr::to_string).collect();
     own.shell(&format!(
         "ssh-keyscan -t ed25519 {} >>~/.ssh/known_hosts",
         addresses.join(" ")
     ));
     own.pgherd(&["down", "--yes"], 0);
-    // The hosts are still theirs; the keys of the cluster are gone, so this goes by their own.
+    // The hosts still exist; the cluster's keys are gone, so this uses the hosts' own.
     let left = own.past_pgherd(
         "alpha",
         "ls -d /etc/pgherd /etc/patroni.yml /opt/patroni /srv/pg/main /var/lib/pgherd /etc/systemd/system/patroni.service 2>/dev/null; cat /etc/hosts; dpkg -l | grep -cE 'postgresql-[0-9]|etcd-server' || true; systemctl is-active patroni etcd",
@@ -235,7 +235,7 @@ fn what_was_there_is_respected_and_what_was_put_there_goes_again() {
     );
 }
 
-/// Addresses that are wrong in the inventory, and a host made anew: named, and nothing is touched.
+/// Wrong addresses in the inventory, and a host that was installed anew: named, and nothing is touched.
 fn hosts_are_known_by_their_keys(own: &Own<'_>) {
     let (alpha, beta) = (own.addresses["alpha"], own.addresses["beta"]);
     let files = |host| {
@@ -279,7 +279,7 @@ fn hosts_are_known_by_their_keys(own: &Own<'_>) {
         "door",
         &format!("rm /etc/ssh/ssh_host_*; ssh-keygen -A >/dev/null 2>&1; {fingerprint}; systemctl restart ssh"),
     );
-    // A connection that was made before goes on: it does lead to the host whose key was pinned.
+    // An earlier connection continues: it does lead to the host whose key was pinned.
     own.pgherd(&["verify"], 0);
     own.pgherd(&["ssh", "--close"], 0);
     let said = own.pgherd(&["verify"], 1);
@@ -287,7 +287,7 @@ fn hosts_are_known_by_their_keys(own: &Own<'_>) {
         said.contains(before.trim()) && said.contains(after.trim()) && before != after,
         "{before}{after}{said}"
     );
-    // What it says to type, typed.
+    // The commands from the error, typed.
     let lines = said.lines().map(str::trim);
     let advice: Vec<&str> = lines.filter(|line| line.contains("known_hosts")).collect();
     assert_eq!(advice.len(), 3, "{said}");
@@ -295,7 +295,7 @@ fn hosts_are_known_by_their_keys(own: &Own<'_>) {
     own.pgherd(&["verify"], 0);
 }
 
-/// Somebody gives hosts other addresses, and types them into the inventory.
+/// Somebody gives hosts other addresses, and writes them into the inventory.
 fn addresses_change(own: &mut Own<'_>, moving: &[&'static str]) {
     const STARTED: &str = "sed -n 3p /srv/pg/main/postmaster.pid";
     const ENTERED: &str = "systemctl show -P ActiveEnterTimestampMonotonic haproxy";

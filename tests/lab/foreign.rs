@@ -12,7 +12,7 @@ use crate::support::{Lab, base_image, docker, prepared_image};
 
 const HOST: &str = "all";
 
-/// A host of somebody's, for every role; what that one does there goes past pgherd.
+/// An existing host with every role; what its owner does there does not go through pgherd.
 struct Theirs {
     lab: Lab,
     dir: tempfile::TempDir,
@@ -105,14 +105,14 @@ impl Theirs {
     }
 }
 
-/// What is in one and not in the other.
+/// The differences between the two.
 fn difference(before: &BTreeSet<String>, after: &BTreeSet<String>) -> String {
     let gone = before.difference(after).map(|line| format!("- {line}\n"));
     let new = after.difference(before).map(|line| format!("+ {line}\n"));
     gone.chain(new).collect()
 }
 
-/// The paths of all files that `render --out` would make, which are those that a run would write.
+/// The paths of all files that `render --out` would write, which are those that a run would write.
 fn rendered(theirs: &Theirs) -> Vec<String> {
     let out = theirs.dir.path().join("out");
     theirs.pgherd(&["render", "--out", &out.display().to_string()], 0);
@@ -215,7 +215,7 @@ fn what_packages_came_with_is_given_back_to_the_byte() {
         printf '#!/bin/sh\nexit 0\n' >/usr/sbin/policy-rc.d
         chmod 755 /usr/sbin/policy-rc.d");
     let before = theirs.everything();
-    // As a run leaves it that is killed while it installs packages.
+    // As left by a run that is killed while it installs packages.
     theirs.on(
         r"cd /usr/sbin
         mv policy-rc.d policy-rc.d.pgherd-saved
@@ -231,7 +231,7 @@ fn what_packages_came_with_is_given_back_to_the_byte() {
     assert!(before == after, "{}", difference(&before, &after));
 }
 
-/// A firewall that came later needs a package that pgherd brought; so does a database of somebody's.
+/// A firewall that came later needs a package that pgherd installed, and so does another database.
 #[test]
 fn soak_packages_that_others_need_stay() {
     let theirs = Theirs::new("needed", &base_image());
@@ -258,7 +258,7 @@ fn soak_packages_that_others_need_stay() {
     // Both have the same ports on this machine.
     drop(theirs);
 
-    // Without them everything goes that came.
+    // Without them, everything that was installed is removed.
     let theirs = Theirs::new("unneeded", &base_image());
     theirs.pgherd(&["up", "--yes"], 0);
     let said = theirs.pgherd(&["down", "--yes"], 0);

@@ -1,10 +1,10 @@
-//! Hosts as hardening guides and time make them: what pgherd cannot do without is asked first, what it
-//! can do without makes no difference, and what it made is put right.
+//! Hosts changed by hardening guides and by time: what pgherd needs is checked first, what it does not need
+//! makes no difference, and what it made is corrected.
 
 use crate::support::{Lab, base_image, docker, prepared_image};
 
-/// What one of these hosts' logins does before a command: another umask, noise on both streams, and
-/// variables that change what commands do; what sudo adds to it; and a name that does not resolve.
+/// What a login on such a host does before a command: another umask, output on both streams, and variables that
+/// change what commands do; what sudo adds to it; and a name that does not resolve.
 const LOGIN: &str = r#"cat >/usr/local/bin/noisy <<'SH'
 #!/bin/sh
 umask 077
@@ -36,7 +36,7 @@ fn inventory(image: &str) -> String {
     )
 }
 
-/// Runs a shell line as root on a host, past SSH.
+/// Runs a shell line as root on a host, not over SSH.
 fn on(lab: &Lab, host: &str, line: &str) -> String {
     docker(&["exec", &lab.container(host), "sh", "-ec", line])
 }
@@ -50,7 +50,7 @@ fn on_both(lab: &Lab, line: &str) {
 #[test]
 fn hardened_hosts_are_refused_with_every_finding_and_served_once_they_can_be() {
     let lab = Lab::new("hosts", &inventory(&prepared_image()));
-    // The hosts come to be, and nothing is done on them: somebody's data is in the way.
+    // The hosts are created, and nothing is done on them: data of somebody else stops the run.
     let stop = "mkdir -p /data/patroni && echo mine >/data/patroni/mine";
     let image = format!("{}:hardened", lab.name);
     let container = docker(&[
@@ -142,7 +142,7 @@ fn folders_are_put_right(lab: &Lab) {
 }
 
 fn clocks_and_disks_are_part_of_the_proof(lab: &Lab) {
-    // The containers share a clock, so that of one is off in the mouth of its `date` alone.
+    // The containers share a clock, so only the output of one host's `date` is wrong.
     on(
         lab,
         "two",
@@ -168,7 +168,7 @@ fn clocks_and_disks_are_part_of_the_proof(lab: &Lab) {
     lab.expect(0, &["verify"]);
 }
 
-/// Bare hosts on which somebody else is at work with apt and dpkg, and of whose package sources one is dead.
+/// Bare hosts on which another process uses apt and dpkg, and one of whose package sources is dead.
 #[test]
 fn soak_packages_come_although_somebody_else_is_at_work() {
     let lab = Lab::new("apt", &inventory(&base_image()));
@@ -176,15 +176,15 @@ fn soak_packages_come_although_somebody_else_is_at_work() {
         "ca_bundle: /etc/ssl/certs/ca-certificates.crt\n{}",
         inventory(&base_image())
     ));
-    // A first run that is killed once the hosts are there. apt takes a source whose name it cannot resolve for a
-    // matter of time, and only warns; one that is not there is an error.
+    // A first run that is killed when the hosts exist. For apt, a source whose name does not resolve is a
+    // temporary problem and only a warning; a source that does not exist is an error.
     assert!(lab.kill_up(|event| event["event"] == "planned"));
     on(
         &lab,
         "one",
         "echo 'deb [trusted=yes] file:/no/such/repository bookworm main' >/etc/apt/sources.list.d/dead.list",
     );
-    // Somebody's package whose installation fails, and what a dpkg that was cut off leaves.
+    // A package of somebody else whose installation fails, and what an interrupted dpkg leaves.
     on(
         &lab,
         "two",

@@ -1,4 +1,4 @@
-//! Prepared images: made, looked into, brought up from, and removed.
+//! Prepared images: made, inspected, used for a bring-up, and removed.
 
 use std::{
     process::Command,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{Lab, docker, prepared_image};
 
-/// What must not be in an image, as far as a shell finds it: a line each.
+/// What must not be in an image, as far as a shell can find it: one line for each.
 const TRACES: &str = r#"
 find /etc/ssh -name 'ssh_host_*'
 find / -xdev -name authorized_keys -not -path '/proc/*'
@@ -30,7 +30,7 @@ fn inventory(image: &str) -> String {
     )
 }
 
-/// Removes an image when the test ends, however it ends.
+/// Removes an image when the test ends in any way.
 struct Made(String);
 
 impl Drop for Made {
@@ -41,7 +41,7 @@ impl Drop for Made {
 
 #[test]
 fn an_image_holds_nothing_of_a_cluster_and_a_cluster_comes_up_from_it() {
-    // Its base has the packages already: how they come is what bare hosts show.
+    // Its base has the packages already: other tests show their installation on bare hosts.
     let lab = Lab::new("images", &inventory(&prepared_image()));
     let builder = format!("image.{}-builder", lab.name);
     let there = || {
@@ -49,7 +49,7 @@ fn an_image_holds_nothing_of_a_cluster_and_a_cluster_comes_up_from_it() {
         docker(&["ps", "-aq", "--filter", &named])
     };
 
-    // A build that is killed leaves its host, which the next one removes.
+    // A build that is killed leaves its host, which the next build removes.
     let mut killed = lab
         .command(&["image", "build", "--yes"])
         .spawn()

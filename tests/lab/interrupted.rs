@@ -17,7 +17,7 @@ fn ended(name: &'static str) -> impl Fn(&Value) -> bool {
 #[test]
 fn whatever_kills_a_run_the_next_completes_it() {
     let image = image_with_postgresql_16();
-    // These packages' PostgreSQL is built without TLS.
+    // The PostgreSQL of these packages is built without TLS.
     let lab = Lab::new(
         "cut",
         &format!(
@@ -79,8 +79,8 @@ fn cluster(tls: bool) -> String {
     )
 }
 
-/// Runs something again and again, each time killed after a kind of step that no run was killed after
-/// before, until one comes to its end. Returns those kinds.
+/// Repeats a run, each time killed after a kind of step after which no earlier run was killed, until one run
+/// completes. Returns those kinds.
 fn killed_after_every_step(lab: &Lab, words: &[&str]) -> Vec<String> {
     let json = [words, &["--json"]].concat();
     let mut killed: Vec<String> = Vec::new();
@@ -99,7 +99,7 @@ fn killed_after_every_step(lab: &Lab, words: &[&str]) -> Vec<String> {
         });
         match latest.filter(|_| reached) {
             Some(step) => killed.push(step),
-            // Hosts let go of a dead run's lease within half a minute.
+            // Hosts release a dead run's lease within half a minute.
             None if lab.last_said().contains("another run is at work") => {
                 std::thread::sleep(Duration::from_secs(2));
             }

@@ -8,8 +8,8 @@ use crate::support::{Lab, docker};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Everything that has to do with TLS ends at once, on the hosts and in the workspace, and all services have
-/// read it: none of them takes another's word any more.
+/// Everything for TLS expires at once, on the hosts and in the workspace, and all services have loaded it: none
+/// of them accepts another's certificate any more.
 pub(crate) fn an_authority_that_has_ended_is_replaced(lab: &Lab) {
     lab.sql("insert into precious values (2)");
     end_everything(lab);
@@ -79,7 +79,7 @@ fn end_everything(lab: &Lab) {
     for name in ["one", "two", "operator"] {
         fs::remove_file(pki.join(format!("{name}.crt"))).expect("a file");
     }
-    // With the certificates gone this makes others, of the authority that there is.
+    // Without the certificates, this issues new ones from the existing authority.
     lab.expect(3, &["verify"]);
     for (host, folders) in [
         ("one", &["etcd", "postgres", "haproxy"][..]),

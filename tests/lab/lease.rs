@@ -32,7 +32,7 @@ fn two_operators_a_lost_workspace_and_a_terminal_that_closes() {
     a_workspace_that_is_lost(&lab);
 }
 
-/// Two people with the same inventory begin at once, before there is a host that could tell them.
+/// Two people with the same inventory begin at once, before there is a host with a lease.
 fn two_first_runs_make_one_cluster(lab: &Lab) {
     let other = tempfile::tempdir().unwrap();
     fs::copy(lab.inventory(), other.path().join("pgherd.yaml")).unwrap();
@@ -62,7 +62,7 @@ fn two_first_runs_make_one_cluster(lab: &Lab) {
         assert!(told[loser].contains(part), "{part}: {}", told[loser]);
     }
     let folders = [lab.dir.path(), other.path()];
-    // Who comes later is told whose cluster it is, and has touched nothing.
+    // The later one is told which run has the cluster, and has touched nothing.
     let again = expect(lab, folders[loser], 1, &["up", "--yes"]);
     assert!(again.contains(&lab.cluster_id()), "{again}");
     if winner == "bob" {
@@ -141,12 +141,12 @@ fn a_second_operator_is_refused_until_the_first_has_died(lab: &Lab, colleague: &
         "{planned}"
     );
 
-    // Its connections are as if its cable had been pulled, so that the hosts do not notice its end.
+    // Its connections are cut as if its cable had been pulled, so the hosts do not notice its end.
     let folder = lab.dir.path().display().to_string();
     let masters = output(Command::new("pgrep").args(["-f", &format!("ssh.*{folder}")]));
     let masters: Vec<&str> = masters.lines().collect();
     assert!(!masters.is_empty());
-    // One that is about to end by itself may be gone.
+    // A process that is about to end by itself may be gone.
     let tell = |name: &str| {
         let kill = Command::new("kill").arg(name).args(&masters).output();
         assert!(kill.is_ok());
@@ -202,7 +202,7 @@ fn a_run_elsewhere_that_gives_no_sign_of_life_is_waited_for(lab: &Lab, colleague
     silent.wait().unwrap();
 }
 
-/// What each writes is its own: nobody sees what another one does to its tables.
+/// Each load has its own tables: none sees what another one does to its tables.
 fn several_measure_at_once(lab: &Lab) {
     let left = "create table pgherd.drill_run_00000000000000aa (); \
                 create table pgherd.drill_probe_run_00000000000000aa ()";
@@ -267,7 +267,7 @@ fn psql_is_psql(lab: &Lab) {
     let many = "copy (select i, md5(i::text) from generate_series(1, 200000) i) to stdout";
     assert_eq!(lab.sql(many).lines().count(), 200_000);
 
-    // Ctrl-C in psql is a request of its own, over another connection.
+    // Ctrl-C in psql is a separate request, over another connection.
     let mut psql = sleeping(lab);
     let child = output(Command::new("pgrep").args(["-P", &psql.id().to_string(), "-x", "psql"]));
     signal("INT", &child);
@@ -280,7 +280,7 @@ fn psql_is_psql(lab: &Lab) {
 
 /// A `pgherd psql` in the middle of a statement.
 fn sleeping(lab: &Lab) -> Child {
-    // PostgreSQL goes on with a statement whose client has gone.
+    // PostgreSQL continues a statement whose client has gone.
     let asleep = || -> u32 {
         let count = "select count(*) from pg_stat_activity where query = 'select pg_sleep(120)'";
         lab.sql(count).parse().unwrap()
@@ -303,7 +303,7 @@ trait Said {
 }
 
 impl Said for Child {
-    /// What it wrote to stderr until its end.
+    /// Everything that it wrote to stderr.
     fn wait_with_output_of(&mut self) -> String {
         let stderr = BufReader::new(self.stderr.take().unwrap()).lines();
         let said: Vec<String> = stderr.map_while(Result::ok).collect();
@@ -319,9 +319,9 @@ fn signal(name: &str, pid: &str) {
 fn a_terminal_that_closes_leaves_nothing(lab: &Lab) {
     let password = lab.passwords().into_iter().next().unwrap();
     for (name, code) in [("HUP", 129), ("TERM", 143)] {
-        // What a run that was killed has left is empty, and goes with the test.
+        // What a killed run left is empty, and is removed with the test.
         let before = sockets(lab);
-        // The colleague's connections are not closed by us.
+        // The colleague's connections are not closed by this run.
         lab.expect(0, &["ssh", "--close"]);
         let others = clients(lab);
         let mut psql = sleeping(lab);
@@ -347,7 +347,7 @@ fn a_terminal_that_closes_leaves_nothing(lab: &Lab) {
     }
 }
 
-/// The processes of `ssh` and `psql` that runs of this test have started.
+/// The processes of `ssh` and `psql` that this test's runs have started.
 fn clients(lab: &Lab) -> Vec<String> {
     let folder = lab.dir.path().display();
     let found = Command::new("pgrep")
@@ -358,7 +358,7 @@ fn clients(lab: &Lab) -> Vec<String> {
     found.lines().map(str::to_owned).collect()
 }
 
-/// The private folders of runs that live, or have left them.
+/// The private folders of runs that are alive, or have left them.
 fn sockets(lab: &Lab) -> Vec<String> {
     let entries = fs::read_dir(lab.dir.path()).unwrap();
     let names = entries.map(|entry| entry.unwrap().path().display().to_string());

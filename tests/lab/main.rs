@@ -1,8 +1,8 @@
-//! The whole product on real hosts: systemd, sshd and apt in containers, and everything that runs on
-//! them installed as a user's would be.
+//! The whole product on real hosts: systemd, sshd and apt in containers, and all software on them installed as
+//! a user's would be.
 //!
-//! Not part of a plain `cargo test`, since it needs a container engine and minutes:
-//! `cargo test --test lab -- --test-threads=1`.
+//! Not part of a plain `cargo test`, because it needs a container engine and minutes: `cargo test --test lab --
+//! --test-threads=1`.
 
 #![allow(clippy::unwrap_used)]
 

@@ -19,7 +19,7 @@ use crate::{
 
 const HOSTS: [&str; 3] = ["one", "two", "three"];
 
-/// Three hosts of somebody's own, and an inventory whose roles change.
+/// Three existing hosts, and an inventory whose roles change.
 struct Own<'a> {
     lab: &'a Lab,
     dir: tempfile::TempDir,
@@ -70,7 +70,7 @@ impl Own<'_> {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Runs a shell line as root on a host, past pgherd.
+    /// Runs a shell line as root on a host, not through pgherd.
     fn on(&self, host: &str, line: &str) -> String {
         docker(&["exec", &self.lab.container(host), "sh", "-c", line])
     }
@@ -99,7 +99,7 @@ fn trust(dir: &Path, keys: &BTreeMap<Ipv4Addr, String>) {
     fs::write(dir.join(".ssh/known_hosts"), known).unwrap();
 }
 
-/// What a change would show: files, units and data of the cluster on a host.
+/// Files, units and data of the cluster on a host, which would show any change.
 const TRACES: &str = "cat /etc/hosts /etc/patroni.yml /etc/default/etcd 2>/dev/null | md5sum; \
                       systemctl is-active etcd patroni haproxy; ls -d /var/lib/etcd/pgherd-* 2>/dev/null; true";
 
@@ -162,7 +162,7 @@ fn etcd_grows_by_up_alone(own: &Own<'_>) {
         ("two", "postgres, etcd"),
         ("three", "postgres, etcd"),
     ]);
-    // It is `up` alone that takes them in, and says so before.
+    // Only `up` adds them, and says so before.
     let said = own.expect(0, &["plan"]);
     assert!(said.contains("etcd grows from 1 to 3 members"), "{said}");
     own.expect(4, &["render", "--check"]);
@@ -228,7 +228,7 @@ fn a_role_is_not_taken_off(own: &Own<'_>) {
     assert!(said.contains("one still has the role postgres"), "{said}");
 }
 
-/// One that cannot be reached stays, which is said; the next `down` needs nothing but that host.
+/// A host that cannot be reached stays, which is reported; the next `down` needs only that host.
 fn down_takes_along_who_left(own: &Own<'_>) {
     const TRACE: &str = "ls -d /etc/pgherd /etc/patroni.yml /data/patroni 2>/dev/null; true";
     own.wants(&ALL[..2]);

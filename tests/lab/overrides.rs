@@ -7,7 +7,7 @@ mod laid_out;
 
 const SUBNET: &str = "10.84.24";
 
-/// All that there is of services, on two hosts.
+/// All services, on two hosts.
 fn inventory(tls: bool, second: u8) -> String {
     format!(
         "provider: {{ kind: docker, image: {}, subnet: {SUBNET}.0/24 }}\n\
@@ -19,7 +19,7 @@ fn inventory(tls: bool, second: u8) -> String {
     )
 }
 
-/// `pgherd` with these templates, as they have to be given to every run.
+/// `pgherd` with these templates, which every run must be given.
 fn with<'a>(words: &[&'a str]) -> Vec<&'a str> {
     [&["--templates", "mine"], words].concat()
 }
@@ -52,7 +52,7 @@ fn a_cluster_is_known_again_however_its_files_are_laid_out() {
         assert_eq!(lab.sql("show ssl"), if tls { "on" } else { "off" });
     }
 
-    // Another address is told of by reloads, and replication begins anew: nothing waits for a timeout.
+    // Reloads make another address known, and replication connects again: nothing waits for a timeout.
     lab.write_inventory(&inventory(true, 13));
     let said = lab.expect(0, &with(&["render", "--yes", "--json"]));
     let steps: Vec<String> = said

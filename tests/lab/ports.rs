@@ -13,10 +13,10 @@ use std::{
 
 const FIRST: u16 = 20_000;
 
-/// `N` ports in a row that nobody has, and that no other test gets until this process ends.
+/// `N` consecutive ports that nothing uses, and that no other test gets until this process ends.
 ///
-/// They lie below those that the kernel gives to outgoing connections, since one of these may come
-/// at any moment. Processes begin at different ones.
+/// They are below those that the kernel gives to outgoing connections, because such a connection may come at
+/// any moment. Each process begins at a different one.
 pub(crate) fn free<const N: u16>() -> u16 {
     let rows = (outgoing_begin() - FIRST) / N;
     let own = u16::try_from(process::id() % u32::from(rows)).expect("less than a port");
@@ -26,8 +26,8 @@ pub(crate) fn free<const N: u16>() -> u16 {
         .expect("free ports of this machine")
 }
 
-/// Claims ports for this process: a test publishes its own only seconds after it has chosen them,
-/// and tests run side by side. Unlike a file, the claim ends with the process, whatever ends it.
+/// Reserves ports for this process: a test publishes its own only seconds after it has chosen them, and tests
+/// run in parallel. Unlike a file, the reservation ends with the process, however it ends.
 fn is_claimed(first: u16, count: u16) -> bool {
     static CLAIMS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     let claims: Option<Vec<UnixListener>> = (first..first + count)
@@ -49,7 +49,7 @@ fn outgoing_begin() -> u16 {
     fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
         .and_then(|range| range.split_whitespace().next()?.parse().ok())
-        // Where they begin below, there is no better place.
+        // If they begin lower, there is no better place.
         .filter(|first| *first > FIRST + 1000)
         .unwrap_or(32_768)
 }

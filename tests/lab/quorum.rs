@@ -1,4 +1,4 @@
-//! A cluster with etcd beside each database: what changes under a quorum that must stay.
+//! A cluster with etcd beside each database: changes during which a quorum must stay.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -12,7 +12,7 @@ use crate::{
 
 const SUBNET: &str = "10.84.11";
 
-/// Two users, of whom one has a password that its owner keeps in a file of his own.
+/// Two users; the owner of one keeps its password in their own file.
 const OWN: &str = "users:\n  shop: own-word-1234567890\n";
 
 fn inventory(tls: bool, set: usize) -> String {
@@ -36,7 +36,7 @@ fn inventory(tls: bool, set: usize) -> String {
     )
 }
 
-/// A client that takes TLS where it is offered, as clients do unless they are told otherwise.
+/// A client that uses TLS if it is offered, like most clients by default.
 pub(crate) fn door(lab: &Lab) -> Door {
     let secrets = fs::read_to_string(lab.workspace().join("secrets.yaml")).unwrap();
     let line = secrets.lines().find(|line| line.starts_with("superuser: "));
@@ -58,14 +58,14 @@ fn plain(lab: &Lab) -> Door {
     }
 }
 
-/// Writes down the passwords that are not pgherd's to make.
+/// Writes the file with the passwords that pgherd does not make.
 fn own(lab: &Lab, text: &str) {
     let path = lab.dir.path().join("own.yaml");
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Whether an application's user gets in by `password`.
+/// Whether an application's user can log in with `password`.
 fn lets_in(lab: &Lab, user: &str, password: &str) -> bool {
     let door = Door {
         conninfo: door(lab)
@@ -83,7 +83,7 @@ fn password_of(lab: &Lab, user: &str) -> String {
     line.unwrap()[start.len()..].trim_matches('"').to_owned()
 }
 
-/// Passwords of applications' users: made here, and given.
+/// Passwords of applications' users: made by pgherd, and set by the user.
 fn users_passwords_change(lab: &Lab) {
     assert!(lets_in(lab, "shop", "own-word-1234567890"));
     let old = password_of(lab, "web");
@@ -112,7 +112,7 @@ fn three_etcd_members_change_and_the_cluster_goes_on() {
     let encrypted =
         "select count(*) from pg_stat_replication join pg_stat_ssl using (pid) where ssl";
 
-    // TLS comes, in a run that is killed where half of the members speak it, and the next one.
+    // TLS is turned on, in a run that is killed when half of the members use it, and in the next run.
     let writer = Writer::start(&door(&lab));
     lab.write_inventory(&inventory(true, 1));
     let said = lab.expect(4, &["plan", "--check"]);
@@ -132,14 +132,14 @@ fn three_etcd_members_change_and_the_cluster_goes_on() {
         "plaintext is refused"
     );
 
-    // Another authority, which every member of etcd must trust before one shows its certificate.
+    // Another authority, which every member of etcd must trust before one presents its certificate.
     lab.expect(0, &["rotate", "certs", "--yes"]);
     let written = writer.end();
     assert_eq!(written.refused, [""; 0]);
     users_passwords_change(&lab);
     let writer = Writer::start(&door(&lab));
 
-    // And TLS goes again.
+    // And TLS is turned off again.
     lab.write_inventory(&inventory(false, 1));
     lab.expect(0, &["up", "--yes"]);
     assert_eq!(lab.sql("show ssl"), "off");
@@ -157,7 +157,7 @@ fn three_etcd_members_change_and_the_cluster_goes_on() {
     assert_eq!(lab.leader(), leader, "nobody was deposed");
     lab.expect(0, &["plan", "--check"]);
 
-    // Every member of etcd is elsewhere, so that none finds another: they look by name.
+    // All members of etcd move, so that none finds another by address: they look for names.
     lab.sql("create table kept as select generate_series(1, 1000) as id");
     lab.write_inventory(&inventory(false, 3));
     lab.expect(0, &["render", "--yes"]);
@@ -170,7 +170,7 @@ fn three_etcd_members_change_and_the_cluster_goes_on() {
 
 /// One of three etcd hosts is gone with its data: its old entry is removed, and it joins again.
 fn a_member_made_anew_joins_again(lab: &Lab) {
-    // Not the leader's: whether writes go on without a failover is what is asked below.
+    // Not the leader's host, because the test below is whether writes continue without a failover.
     let leader = lab.leader();
     let host = NODES.into_iter().find(|host| *host != leader);
     let host = host.expect("a replica");

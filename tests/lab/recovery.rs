@@ -27,7 +27,7 @@ fn what_a_cluster_cannot_leave_by_itself_the_next_up_ends() {
         &inventory("max_locks_per_transaction: 10000000"),
     );
 
-    // A parameter that PostgreSQL cannot start with: its own words, and no database made.
+    // A parameter that PostgreSQL cannot start with: PostgreSQL's own message, and no database is created.
     let said = lab.expect(1, &["up", "--yes"]).stderr;
     assert!(
         said.contains("FATAL:  could not map anonymous shared memory"),
@@ -47,7 +47,7 @@ fn what_a_cluster_cannot_leave_by_itself_the_next_up_ends() {
         );
     }
 
-    // What a bootstrap leaves that fails later: on each member a database of its own, which never ran.
+    // What a bootstrap leaves that fails later: on each member its own database, which never ran.
     let initdb = format!(
         "su postgres -c \"/usr/lib/postgresql/{}/bin/initdb -D {DATA} -k\"",
         prepared_version()
@@ -127,7 +127,7 @@ fn names_come_back_before_etcd_starts(lab: &Lab) {
     assert!(lab.expect(0, &["plan"]).stdout.contains("nothing to do"));
 }
 
-/// Somebody alters each role that pgherd relies on, or drops it, under a cluster that runs.
+/// Somebody alters or drops each role that pgherd needs, in a running cluster.
 fn roles_are_put_right(lab: &Lab) {
     type Case = (&'static str, &'static [&'static str]);
     let cases: [Case; 5] = [
@@ -157,7 +157,7 @@ fn roles_are_put_right(lab: &Lab) {
     lab.sql("create table if not exists acknowledged (id int)");
     for (at, (statement, told)) in cases.iter().enumerate() {
         lab.sql(statement);
-        // By the socket, since the superuser's password may be what is wrong.
+        // Through the socket, because the superuser's password may be what is wrong.
         on_the_leader(lab, &format!("insert into acknowledged values ({at})"));
         let said = lab.expect(3, &["verify"]).stdout;
         for words in *told {

@@ -1,4 +1,4 @@
-//! Databases that leave for good, and hosts that are made anew, while clients write.
+//! Databases that leave for good, and hosts that are created anew, while clients write.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ fn removed(event: &Value) -> bool {
     event["event"] == "resource" && event["state"] == "removed"
 }
 
-/// What is left of a host on those that stay, and here.
+/// What is left of a host on the remaining hosts, and here.
 fn traces(lab: &Lab, stay: &[&str], host: &str) -> String {
     let mut found = String::new();
     for other in stay {
@@ -102,7 +102,7 @@ fn the_leader_leaves_and_a_replica_is_replaced_while_clients_write() {
     lab.expect(4, &["plan", "--check"]);
     let said = lab.expect(2, &["up", "--yes"]).stderr;
     assert!(said.contains(&command), "{said}");
-    // What would be too few is refused with its arithmetic.
+    // Too few remaining members are refused, with the arithmetic.
     lab.write_inventory(&inventory(&[]));
     let remove = [
         "up", "--yes", "--remove", "beta", "--remove", "gamma", "--remove", "delta",
@@ -140,7 +140,7 @@ fn the_leader_leaves_and_a_replica_is_replaced_while_clients_write() {
     assert_eq!(traces(&lab, &there, leaver), "");
     lab.expect(0, &["plan", "--check"]);
     lab.expect(0, &["verify"]);
-    // Done again, it is done already.
+    // Repeated, there is nothing to do.
     lab.expect(0, &["up", "--yes", "--remove", leaver]);
 
     a_replica_is_replaced(&lab, &stay);
@@ -167,7 +167,7 @@ fn a_replica_is_replaced(lab: &Lab, stay: &[&str]) {
     assert!(took < Duration::from_secs(120), "{took:?}");
     let after = id();
     assert_ne!(before, after, "it is another machine");
-    // Killed once the old one is gone, and once the new one is there: it goes on with that one.
+    // Killed when the old host is gone, and when the new one is there: the next run continues with the new one.
     let replace = ["replace", replica, "--yes", "--json"];
     assert!(lab.kill_run(&replace, removed));
     assert!(lab.kill_run(&replace, ended("start-patroni")));

@@ -1,5 +1,5 @@
 //! Connections that stay open for the next command, and `rotate ssh` on running hosts: killed at each stage,
-//! completed, and tried from outside.
+//! completed, and tested from outside.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ fn ssh(config: &Path) -> Command {
     ssh
 }
 
-/// The connections to the lab's host that this machine has: the ids of their `ssh`.
+/// This machine's connections to the lab's host: the process ids of their `ssh`.
 fn connections(lab: &Lab) -> Vec<String> {
     let own = format!("^ssh .*-M .*{}", lab.dir.path().display());
     let found = Command::new("pgrep").args(["-f", &own]).output().unwrap();
@@ -28,7 +28,7 @@ fn connections(lab: &Lab) -> Vec<String> {
     ids.lines().map(str::to_owned).collect()
 }
 
-/// How many wait for the next command. A run that was killed leaves its own to nobody.
+/// The number of connections that wait for the next command. A run that was killed leaves none.
 fn kept(lab: &Lab) -> usize {
     let folders = "find pgherd-ssh-*/*/* -maxdepth 0 2>/dev/null | wc -l";
     let mut shell = Command::new("sh");
@@ -45,14 +45,14 @@ fn inside(lab: &Lab, line: &str) -> String {
     docker(&["exec", &lab.container("one"), "sh", "-c", line])
 }
 
-/// How often sshd has let somebody in.
+/// How often sshd has accepted a login.
 fn logins(lab: &Lab) -> u32 {
     let count =
         "journalctl -q --no-pager -t sshd -t sshd-session | grep -c 'Accepted publickey' || true";
     inside(lab, count).trim().parse().unwrap()
 }
 
-/// What a verb needs of new connections.
+/// How many new connections a verb needs.
 fn new_logins(lab: &Lab, words: &[&str]) -> u32 {
     let before = logins(lab);
     lab.expect(0, words);
@@ -99,7 +99,7 @@ fn a_connection_outlives_its_command(lab: &Lab) {
     assert_eq!(new_logins(lab, &["status"]), 1);
 }
 
-/// One that leads nowhere costs the next verb no more than the time to see it.
+/// A connection that leads nowhere costs the next verb only the time to notice it.
 fn a_connection_that_is_dead_is_made_anew(lab: &Lab) {
     tell("-KILL", &connections(lab));
     assert_eq!(new_logins(lab, &["status"]), 1, "its process has died");
@@ -110,7 +110,7 @@ fn a_connection_that_is_dead_is_made_anew(lab: &Lab) {
     assert_eq!(new_logins(lab, &["status"]), 0);
     tell("-KILL", &hangs);
 
-    // The other end is silent, as behind a cable that was pulled.
+    // The other end is silent, as if a cable had been pulled.
     inside(lab, "pkill -STOP -f '^sshd[^ ]*: ubuntu'");
     let begin = Instant::now();
     assert_eq!(new_logins(lab, &["status"]), 1, "the host is silent");
@@ -119,7 +119,7 @@ fn a_connection_that_is_dead_is_made_anew(lab: &Lab) {
     assert_eq!(new_logins(lab, &["status"]), 1, "the host has ended it");
 }
 
-/// A run over a kept connection that is killed gives its lease back with its life.
+/// A run over a kept connection that is killed gives its lease back when it dies.
 fn a_killed_run_holds_nothing(lab: &Lab) {
     let before = logins(lab);
     let begun = lab.kill_up(|event| event["event"] == "planned");
@@ -174,7 +174,7 @@ fn an_ssh_key_that_leaked_opens_nothing_any_more() {
     );
     let mut session = ssh(&thief).arg("sleep 600").spawn().unwrap();
 
-    // Killed at each stage, pgherd still gets in, and the next run goes on.
+    // Killed at each stage, pgherd can still log in, and the next run continues.
     for stage in ["add", "use", "remove", "hosts"] {
         let there = lab.kill_run(&["rotate", "ssh", "--yes", "--json"], |event| {
             event["event"] == "stage" && event["stage"] == stage

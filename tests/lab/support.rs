@@ -1,4 +1,4 @@
-//! A cluster of real hosts for a test, and what is asked of it.
+//! A cluster of real hosts for a test, and questions to it.
 
 use std::{
     fs,
@@ -15,8 +15,8 @@ mod ports;
 #[path = "run.rs"]
 mod run;
 
-/// An inventory in a folder of its own; the cluster is removed when this is dropped, whatever came
-/// of the test.
+/// An inventory in a folder of its own. The cluster is removed when this is dropped, whatever the result of the
+/// test.
 pub(crate) struct Lab {
     pub name: String,
     pub dir: tempfile::TempDir,
@@ -25,8 +25,8 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// `rest` is the inventory below `cluster` and `haproxy`, which are given here: names and ports
-    /// of their own, so that no lab is in the way of another or of the user's.
+    /// `rest` is the inventory below `cluster` and `haproxy`, which are set here: their own names and ports, so
+    /// that no lab collides with another one or with the user's clusters.
     pub(crate) fn new(test: &str, rest: &str) -> Self {
         let ports = ports::free::<3>();
         let lab = Self {
@@ -64,7 +64,7 @@ impl Lab {
         command
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
-            // What a run leaves that is killed goes with the test.
+            // What a killed run leaves is removed with the test.
             .env("TMPDIR", self.dir.path())
             .env_remove("XDG_RUNTIME_DIR")
             .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -78,7 +78,7 @@ impl Lab {
         self.command(words).output().expect("pgherd runs")
     }
 
-    /// Runs and expects an exit code; shows everything when it is another.
+    /// Runs and expects an exit code; shows everything if it is another one.
     pub(crate) fn expect(&self, code: i32, words: &[&str]) -> Said {
         let output = self.run(words);
         let said = Said {
@@ -109,7 +109,7 @@ impl Lab {
             .to_owned()
     }
 
-    /// The member that leads, as `status` says.
+    /// The member that leads, according to `status`.
     pub(crate) fn leader(&self) -> String {
         let status = self.json(&["status", "--json"]);
         status["members"]
@@ -122,8 +122,8 @@ impl Lab {
             .to_owned()
     }
 
-    /// Looks until `verify` holds. The machine is shared with other tests and may be slow, so that a
-    /// short limit means a minute, too.
+    /// Repeats `verify` until it passes. The machine is shared with other tests and may be slow, so a short
+    /// limit must be a minute too.
     pub(crate) fn holds_within(&self, limit: Duration) {
         let limit = limit.max(Duration::from_secs(60));
         let begin = Instant::now();
@@ -141,7 +141,7 @@ impl Lab {
         }
     }
 
-    /// Runs a shell line as root on a host, the way a person would.
+    /// Runs a shell line as root on a host, as a person would.
     pub(crate) fn on(&self, host: &str, line: &str) -> String {
         let line = format!("sudo sh -c '{}'", line.replace('\'', r"'\''"));
         self.expect(0, &["ssh", host, "--", &line]).stdout
@@ -152,8 +152,8 @@ impl Lab {
         format!("{}-{host}", self.name)
     }
 
-    /// Starts `pgherd up --yes --json` and kills it with SIGKILL as soon as an event satisfies
-    /// `when`; returns whether it came that far.
+    /// Starts `pgherd up --yes --json` and kills it with SIGKILL as soon as an event satisfies `when`; returns
+    /// whether it got that far.
     pub(crate) fn kill_up(&self, when: impl Fn(&Value) -> bool) -> bool {
         self.kill_run(&["up", "--yes", "--json"], when)
     }
@@ -180,7 +180,7 @@ impl Lab {
         reached
     }
 
-    /// What the run that was last given to `kill_run` printed for people.
+    /// The output for people of the run that was last given to `kill_run`.
     pub(crate) fn last_said(&self) -> String {
         fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default()
     }
@@ -193,7 +193,7 @@ impl Lab {
         left
     }
 
-    /// The cluster's id, as what was made for it says.
+    /// The cluster's id, from what was created for it.
     pub(crate) fn cluster_id(&self) -> String {
         let filter = format!("label=pgherd:cluster={}", self.name);
         let label = "{{.Label \"pgherd:id\"}}";
@@ -211,7 +211,7 @@ impl Lab {
         text
     }
 
-    /// The passwords, by reading the file that a person would read.
+    /// The passwords, from the file that a person would read.
     pub(crate) fn passwords(&self) -> Vec<String> {
         let text = fs::read_to_string(self.workspace().join("secrets.yaml")).expect("secrets");
         text.lines()
@@ -285,7 +285,7 @@ pub(crate) fn script(name: &str) -> Command {
     )
 }
 
-/// Runs a command that must go well; returns what it printed.
+/// Runs a command that must succeed; returns its output.
 pub(crate) fn output(command: &mut Command) -> String {
     let output = command.stderr(Stdio::inherit()).output().expect("it runs");
     assert!(output.status.success(), "{command:?} failed");
@@ -297,7 +297,7 @@ pub(crate) fn base_image() -> String {
     image("base")
 }
 
-/// A host's image with every package, for tests of what comes after them.
+/// A host image with every package, for tests in which the packages do not matter.
 pub(crate) fn prepared_image() -> String {
     image("prepared")
 }
@@ -307,12 +307,12 @@ pub(crate) fn image_with_postgresql_16() -> String {
     image("postgresql-16")
 }
 
-/// One of those that scripts/lab-image makes.
+/// One of the images that scripts/lab-image makes.
 pub(crate) fn image(which: &str) -> String {
     output(script("lab-image").arg(which))
 }
 
-/// The major version of PostgreSQL that the prepared image has: its distribution's.
+/// The major version of PostgreSQL in the prepared image, which is its distribution's.
 pub(crate) fn prepared_version() -> String {
     let label = "{{index .Config.Labels \"pgherd.postgresql\"}}";
     let said = docker(&["image", "inspect", "--format", label, &prepared_image()]);

@@ -20,7 +20,7 @@ fn inventory(parameters: &str) -> String {
     )
 }
 
-/// The checks that fail, with what they say.
+/// The failed checks, with their details.
 fn failed(lab: &Lab) -> BTreeMap<String, String> {
     let said = lab.expect(3, &["verify", "--json"]);
     let proof: Value = serde_json::from_str(&said.stdout).expect("one document");
@@ -37,7 +37,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// That one check alone fails, and says all of `words`.
+/// Only this check fails, and its detail has all of `words`.
 fn fails(lab: &Lab, name: &str, words: &[&str]) {
     let failed = failed(lab);
     assert_eq!(failed.keys().collect::<Vec<_>>(), [name], "{failed:?}");
@@ -94,14 +94,14 @@ fn settings_of_other_sources(lab: &Lab) {
     holds(lab);
 }
 
-/// What PostgreSQL's files and the inventory's do not show: roles, who is let in, the DCS, a Patroni that
-/// runs with other tags than its file's, and a firewall between two members.
+/// What PostgreSQL's files and the inventory do not show: roles, access rules, the DCS, a Patroni that runs
+/// with other tags than its file's, and a firewall between two members.
 fn what_is_done_beside_pgherd(lab: &Lab) {
     lab.sql("alter role replicator nologin");
     fails(lab, "roles", &["replicator"]);
     lab.sql("alter role replicator login");
 
-    // etcd and HAProxy are on node1, so that the way between the others is one of the members alone.
+    // etcd and HAProxy are on node1, so only members use the connection between the others.
     if lab.leader() != "node1" {
         lab.expect(0, &["switchover", "--to", "node1", "--yes"]);
         holds(lab);
@@ -122,7 +122,7 @@ fn what_is_done_beside_pgherd(lab: &Lab) {
     fails(lab, "settings", &["primary_start_timeout (0)", advice]);
     lab.on(&one, &edit("null"));
 
-    // As a person does who takes a member out of the race, and puts the file back later.
+    // As a person does who excludes a member from leadership, and restores the file later.
     lab.on(
         &one,
         "f=/etc/patroni.yml; cp -p $f /root/was; sed -i 's/nofailover: false/nofailover: true/' $f; \
@@ -181,7 +181,7 @@ END";
     holds(lab);
 }
 
-/// As an update of the package does it, while PostgreSQL runs on.
+/// As an update of the package does it, while PostgreSQL keeps running.
 fn a_program_that_was_replaced(lab: &Lab) {
     let program = format!("/usr/lib/postgresql/{}/bin/postgres", prepared_version());
     let newer = format!(
@@ -203,7 +203,7 @@ chmod 755 /root/newer && mv /root/newer {program}"
             "pgherd restart node2",
         ],
     );
-    // The same version again, and another program all the same.
+    // The same version, but another program.
     lab.on("node2", &format!("mv /root/postgres {program}"));
     fails(lab, "versions", &["node2 runs a program that was replaced"]);
     lab.on(
@@ -244,7 +244,7 @@ fn a_library_that_is_missing(lab: &Lab) {
     }
 }
 
-/// What the latest run said of restarts and hand-overs, in order: `node2`, `node1>node2`.
+/// The latest run's restarts and hand-overs, in order: `node2`, `node1>node2`.
 fn order(lab: &Lab) -> Vec<String> {
     let events = lab.workspace().join("runs/latest/events.jsonl");
     let events = fs::read_to_string(events).expect("events");
@@ -260,7 +260,7 @@ fn order(lab: &Lab) -> Vec<String> {
     lines.collect()
 }
 
-/// Takes parameters over; returns who led before and the order of what was done.
+/// Applies parameters; returns the earlier leader and the order of actions.
 fn change(lab: &Lab, parameters: &str) -> (String, Vec<String>) {
     let leader = lab.leader();
     lab.write_inventory(&inventory(parameters));
@@ -287,7 +287,7 @@ fn parameters_are_taken_over_in_order(lab: &Lab) {
         |connections| format!("shared_buffers: 144MB, max_connections: {connections}, {archive}");
     let (leader, raised) = change(lab, &parameters(150));
     replicas_then_a_hand_over(&leader, &raised);
-    // A standby cannot have less than its primary: that goes first, where it is.
+    // A standby cannot have less than its primary, so the primary goes first, in place.
     let (leader, lowered) = change(lab, &parameters(120));
     assert_eq!(lowered.first(), Some(&leader), "{lowered:?}");
     assert_eq!(lowered.len(), 3, "{lowered:?}");
@@ -307,7 +307,7 @@ fn an_archive_that_fails(lab: &Lab) {
     holds(lab);
 }
 
-/// Who is the first to notice is a race.
+/// Which of them notices first is a race.
 #[test]
 fn soak_a_leader_is_restarted_last_however_often() {
     let lab = Lab::new("order", &inventory(""));

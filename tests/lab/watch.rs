@@ -1,5 +1,4 @@
-//! What goes on while a test does something else: writes that must not be lost, and every process's
-//! arguments.
+//! What happens while a test does something else: writes that must not be lost, and every process's arguments.
 
 use std::{
     collections::BTreeSet,
@@ -33,8 +32,7 @@ impl<T: Send + 'static> Watch<T> {
     }
 }
 
-/// Reads `/proc/*/cmdline` over and over. The lab's hosts are containers, so that their processes
-/// are in there too.
+/// Reads `/proc/*/cmdline` again and again. The lab's hosts are containers, so their processes are included.
 pub(crate) struct Arguments(Watch<BTreeSet<String>>);
 
 impl Arguments {
@@ -44,7 +42,7 @@ impl Arguments {
             while !stop.load(Ordering::Relaxed) {
                 let processes = fs::read_dir("/proc").expect("/proc").flatten();
                 for process in processes {
-                    // One that has ended meanwhile has none.
+                    // A process that has ended meanwhile has none.
                     if let Ok(line) = fs::read(process.path().join("cmdline"))
                         && !line.is_empty()
                     {
@@ -57,14 +55,14 @@ impl Arguments {
         }))
     }
 
-    /// Every command line that was seen, a line each.
+    /// Every command line that was seen, one on each line.
     pub(crate) fn end(self) -> String {
         let seen = self.0.end();
         seen.into_iter().collect::<Vec<_>>().join("\n")
     }
 }
 
-/// Where numbered rows go: what `psql` needs to get there.
+/// Where numbered rows are written: what `psql` needs for it.
 #[derive(Clone)]
 pub(crate) struct Door {
     pub conninfo: String,
@@ -82,7 +80,7 @@ impl Door {
             .expect("psql runs")
     }
 
-    /// What a statement gives; it must work.
+    /// The result of a statement, which must succeed.
     pub(crate) fn ask(&self, statement: &str) -> String {
         let output = self.psql(statement);
         let told = String::from_utf8_lossy(&output.stderr);
@@ -91,16 +89,16 @@ impl Door {
     }
 }
 
-/// Writes numbered rows, a connection each, and notes which of them were acknowledged.
+/// Writes numbered rows, with a connection for each, and notes which of them were acknowledged.
 pub(crate) struct Writer {
     door: Door,
     watch: Watch<Written>,
 }
 
-/// What came of the writes.
+/// The result of the writes.
 pub(crate) struct Written {
     pub acknowledged: Vec<u32>,
-    /// What the clients were told whose write was not.
+    /// The errors that clients got for writes that were not acknowledged.
     pub refused: Vec<String>,
     /// Between two acknowledged writes.
     pub longest_gap: Duration,
@@ -130,7 +128,7 @@ impl Writer {
                     let told = String::from_utf8_lossy(&output.stderr);
                     written.refused.push(told.into_owned());
                 }
-                // As often as it can, it would have a processor for itself that other tests need.
+                // Without a pause, it would use a whole processor that other tests need.
                 std::thread::sleep(Duration::from_millis(50));
             }
             written
@@ -141,7 +139,7 @@ impl Writer {
         }
     }
 
-    /// Stops, and fails if a write that was acknowledged is not there.
+    /// Stops, and fails if an acknowledged write is missing.
     pub(crate) fn end(self) -> Written {
         let written = self.watch.end();
         let there = self.door.ask("select id from written order by id");

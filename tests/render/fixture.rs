@@ -1,4 +1,4 @@
-//! Clusters made in code, and what is rendered for them.
+//! Clusters made in code, and the files that are rendered for them.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::LazyLock};
 

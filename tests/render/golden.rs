@@ -103,8 +103,8 @@ fn golden_plain() {
     golden("plain", &cluster(&HOSTS, false));
 }
 
-/// What the tutorial's inventory does not have: roles together, three etcds, a narrower `allow`,
-/// parameters, a bundle, everything from the distribution.
+/// What the tutorial's inventory does not have: roles together, three etcds, a narrower `allow`, parameters, a
+/// bundle, everything from the distribution.
 #[test]
 fn golden_combined() {
     let all: &[Role] = &[Role::Postgres, Role::Etcd, Role::Haproxy];
@@ -138,7 +138,7 @@ fn golden_combined() {
     golden("combined", &cluster);
 }
 
-/// A host that pgherd launches on EC2, of an architecture that etcd 3.4 wants to be told of.
+/// A host that pgherd launches on EC2, with an architecture for which etcd 3.4 needs an extra setting.
 #[test]
 fn golden_graviton() {
     let mut cluster = cluster(&[("db1", [10, 0, 0, 1], Role::GIVEN)], true);

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::fixture::{HOSTS, cluster, file, rendered};
 
-/// Runs the script on a `/etc/hosts` of this content; returns whether it went well, and the file after it.
+/// Runs the script on an `/etc/hosts` with this content; returns whether it succeeded, and the file after it.
 fn put_back(hosts: &str) -> (bool, String) {
     let files = rendered(&cluster(&HOSTS, true));
     let script = file(&files, "node4", "/etc/pgherd/put-hosts");

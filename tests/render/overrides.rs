@@ -179,7 +179,7 @@ fn a_link_is_followed_as_long_as_it_stays_in_the_folder() {
         "{error}"
     );
 
-    // And a folder as much as a file.
+    // The same for a folder as for a file.
     std::fs::remove_dir_all(folder.join("etc/haproxy")).unwrap();
     std::fs::remove_file(&etcd).unwrap();
     std::os::unix::fs::symlink(dir.path(), folder.join("etc/haproxy")).unwrap();

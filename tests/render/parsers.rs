@@ -1,11 +1,11 @@
-//! Readers of formats without a crate, written after each program's own source.
+//! Parsers of formats without a crate, written after each program's own source.
 
 use std::collections::BTreeMap;
 
 /// HAProxy's configuration, as words by line.
 ///
-/// After `parse_line()` in `src/tools.c`. An environment variable would be expanded: nothing
-/// rendered may ask for one.
+/// After `parse_line()` in `src/tools.c`. An environment variable would be expanded: nothing rendered may use
+/// one.
 pub(crate) fn haproxy(text: &str) -> Vec<Vec<String>> {
     text.lines()
         .map(haproxy_line)
@@ -87,8 +87,8 @@ pub(crate) fn environment_file(text: &str) -> BTreeMap<String, String> {
     variables
 }
 
-/// A setting that takes paths, after `config_parse_unit_mounts_for()`: words by
-/// `extract_first_word()` with `EXTRACT_UNQUOTE`, then specifiers.
+/// A setting that takes paths, after `config_parse_unit_mounts_for()`: words by `extract_first_word()` with
+/// `EXTRACT_UNQUOTE`, then specifiers.
 pub(crate) fn systemd(value: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

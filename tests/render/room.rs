@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use crate::fixture::{HOSTS, cluster, file, rendered};
 
-/// Reads PATH of the file of hosts; says what it has seen, a line each.
+/// Reads PATH of the file of hosts; prints what it has seen, one line for each.
 const PROGRAM: &str = r#"
 import gc, http.server, os, socket, socketserver, sys, threading, time
 import sitecustomize as room

@@ -18,7 +18,7 @@ use crate::{
     parsers, yaml,
 };
 
-/// Text made of what is special somewhere, and of anything else.
+/// Text made of characters that are special somewhere, and of others.
 fn any_text() -> impl Strategy<Value = String> {
     let special = prop::sample::select(vec![
         "\"", "'", "\\", "\n", "\r", "\t", ":", ": ", "#", " #", "{{", "}}", "{%", "%}", "{#", "%",
@@ -43,7 +43,7 @@ fn is_ascii(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b' '..=b'~'))
 }
 
-/// Renders `cluster`, which must work exactly if `possible`, and never tell a secret.
+/// Renders `cluster`, which must succeed if and only if `possible`, and must never show a secret.
 fn render_if(cluster: &Cluster, possible: bool) -> Result<Option<Files>, TestCaseError> {
     match render::render(cluster, &TEMPLATES) {
         Ok(files) => {
@@ -148,7 +148,7 @@ proptest! {
     #[test]
     fn masked_files_hold_no_secret(secret in "[ -~é漢]{6,30}") {
         let mut cluster = cluster(&HOSTS, false);
-        // A password that is a part of the files by chance would be masked there too.
+        // A password that happens to be a part of the files would be masked there too.
         let secret = format!("§{secret}");
         cluster.secrets.superuser = Secret::new(secret.clone());
         cluster.secrets.stats = Secret::new(secret.clone());
@@ -162,7 +162,7 @@ proptest! {
     }
 }
 
-/// Patroni reads its file with PyYAML, which speaks YAML 1.1.
+/// Patroni reads its file with PyYAML, which implements YAML 1.1.
 #[test]
 fn python_reads_the_same() {
     let python = |code: &str| {
@@ -194,7 +194,8 @@ fn python_reads_the_same() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
 
-    /// The address that moves, as the three read it who must agree on it: keepalived, its unit's script, and HAProxy.
+    /// The address that moves, as read by the three that must agree on it: keepalived, its unit's script, and
+    /// HAProxy.
     #[test]
     fn any_vip_survives(vip in any::<[u8; 4]>(), password in "[A-Za-z0-9]{1,8}") {
         let vip = Ipv4Addr::from(vip);

@@ -10,7 +10,7 @@ use std::{
 use super::{address, door};
 use crate::{support::Lab, watch::Door};
 
-/// Where a hostile function would leave its mark, on the member that has run it as the superuser.
+/// Where a hostile function leaves its mark, on the member that has run it as the superuser.
 const MARK: &str = "/var/tmp/pgherd-lab-superuser";
 
 pub(super) fn what_an_application_makes_in_public_is_not_run_by_pgherd(lab: &Lab) {
@@ -20,8 +20,8 @@ pub(super) fn what_an_application_makes_in_public_is_not_run_by_pgherd(lab: &Lab
         conninfo: own.conninfo.replace("dbname=shop", "dbname=postgres"),
         ..own
     };
-    // An operator of these very types is preferred to the one of pg_catalog that takes anything; so is a
-    // function. Whoever looks for names in `public` as the superuser runs them.
+    // An operator with exactly these types is preferred to the polymorphic one of pg_catalog, and so is a
+    // function. A superuser who looks for names in `public` runs them.
     let trap = format!(
         "create function public.trap(text, boolean) returns text language plpgsql as $$ begin \
          execute 'copy (select 1) to program ''touch {MARK}'''; return 'sprung'; end $$; \
@@ -44,7 +44,7 @@ pub(super) fn what_an_application_makes_in_public_is_not_run_by_pgherd(lab: &Lab
             .concat()
     };
     assert_eq!(marks(lab), "");
-    // The trap works: it springs for whoever has `public` on the path.
+    // The trap works for everyone who has `public` on the path.
     lab.sql("select 'x'::text || true");
     assert!(marks(lab).contains(MARK));
     for node in ["node1", "node2", "node3"] {
@@ -101,7 +101,7 @@ pub(super) fn a_crowd_that_says_nothing_shuts_nobody_out(lab: &Lab) {
         .map(|_| TcpStream::connect(("127.0.0.1", lab.write_port)).unwrap())
         .collect();
     assert_eq!(lab.sql("select 'in'"), "in");
-    // Over its bound a source is refused at once.
+    // Above its limit, a source is refused at once.
     let refused = crowd
         .iter_mut()
         .filter_map(|stream| {
@@ -114,7 +114,7 @@ pub(super) fn a_crowd_that_says_nothing_shuts_nobody_out(lab: &Lab) {
             }
         })
         .count();
-    // 77 of 97 are for one source, on a cluster of PostgreSQL's own defaults.
+    // One source gets 77 of 97 connections, on a cluster with PostgreSQL's own defaults.
     assert!((70..=73).contains(&refused), "{refused}");
 }
 
@@ -192,7 +192,7 @@ pub(super) fn haproxy_has_no_capability_that_it_does_not_need(lab: &Lab) {
 
 pub(super) fn strangers_at_patronis_port_shut_nobody_out(lab: &Lab) {
     let leader = address(lab, &lab.leader());
-    // Patroni has five threads by itself, each of which waits for its client's first word without end.
+    // Patroni has five threads, each of which waits without limit for its client's first message.
     let crowd: Vec<TcpStream> = (0..100)
         .map(|_| TcpStream::connect((leader.as_str(), 8008)).unwrap())
         .collect();
@@ -210,7 +210,7 @@ pub(super) fn strangers_at_patronis_port_shut_nobody_out(lab: &Lab) {
     assert_eq!(lab.sql("select 'in'"), "in");
     let stay = crowd.iter().filter(|stream| !refused(stream)).count();
     assert!(stay <= 4, "{stay} of one stranger's");
-    // Those that were let in end by themselves.
+    // Accepted connections end by themselves.
     std::thread::sleep(Duration::from_secs(5));
     let stay = crowd.iter().filter(|stream| !refused(stream)).count();
     assert_eq!(stay, 0);
@@ -245,7 +245,7 @@ pub(super) fn pgherds_own_schema_is_not_shared(lab: &Lab) {
         lab.sql(take);
     }
     lab.expect(0, &["verify"]);
-    // A drill makes tables of its own, and writes nothing into them that others may have a hand in.
+    // A drill creates its own tables, and writes nothing into tables that others can influence.
     lab.sql("alter default privileges in schema pgherd grant trigger on tables to shop");
     let said = lab.expect(1, &["drill", "switchover", "--yes"]);
     assert!(

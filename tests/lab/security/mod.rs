@@ -1,4 +1,4 @@
-//! The claims of docs/security.md, tried on one cluster.
+//! The claims of docs/security.md, tested on one cluster.
 
 use std::{
     fs,
@@ -104,7 +104,7 @@ impl Seen {
     }
 }
 
-/// What must not be seen, each with its name: passwords, and a line of each private key.
+/// What must not be visible, each with its name: passwords, and a line of each private key.
 struct Secrets(Vec<(String, String)>);
 
 impl Secrets {
@@ -212,7 +212,7 @@ fn overwrite(lab: &Lab, host: &str, path: &str, text: &str) {
     assert!(child.wait().unwrap().success());
 }
 
-/// The machine is shared with other tests: a short limit means a minute, too.
+/// The machine is shared with other tests, so a short limit must be a minute too.
 fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let limit = limit.max(Duration::from_secs(60));
     let begin = Instant::now();

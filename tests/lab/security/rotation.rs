@@ -15,7 +15,7 @@ use crate::{
     watch::Writer,
 };
 
-/// The certificate that PostgreSQL shows.
+/// The certificate that PostgreSQL presents.
 fn shown(address: &str) -> String {
     let output = Command::new("openssl")
         .args([
@@ -104,7 +104,7 @@ pub(super) fn a_certificate_that_ends_soon_is_renewed_without_a_restart(lab: &La
     assert_eq!(lab.on("node2", running), before, "nothing has restarted");
 }
 
-/// Somebody who has got in with the superuser's password, and stays.
+/// An intruder with the superuser's password who keeps a session open.
 fn intruder(lab: &Lab, port: u16) -> Child {
     let door = door(lab);
     let conninfo = door
@@ -127,8 +127,8 @@ fn intruder(lab: &Lab, port: u16) -> Child {
 
 const PGPASS: &str = "/dev/shm/pgherd-lab-thief";
 
-/// Somebody on a member's host who takes the WAL with a stolen password, under the name of a member that does not
-/// stream itself.
+/// An intruder on a member's host who takes the WAL with a stolen password, under the name of a member that
+/// does not stream itself.
 fn wal_thief(lab: &Lab) {
     let line = format!("*:*:*:replicator:{}\n", Secrets::of(lab).get("replication"));
     lab.on("node3", &format!("install -m 0600 /dev/null {PGPASS}"));
@@ -152,7 +152,7 @@ pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) 
     wal_thief(lab);
     let mut intruders = [lab.write_port, lab.read_port].map(|port| intruder(lab, port));
     let writer = Writer::start(&door(lab));
-    // Killed in the stage in which most is on its way.
+    // Killed in the stage in which most is under way.
     let mut child = lab
         .command(&["rotate", "secrets", "--yes", "--json"])
         .stdout(Stdio::piped())
@@ -173,7 +173,7 @@ pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) 
     });
     assert!(cut, "it came as far as the database");
     kill(&mut child);
-    // Whoever comes meanwhile undoes nothing; and a leader that goes takes nobody's login with it.
+    // Other runs in between undo nothing, and if the leader fails, every member's login still works.
     let said = lab.expect(0, &["up", "--yes"]);
     assert!(
         said.stderr
@@ -202,7 +202,7 @@ pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) 
         );
     }
 
-    // It ends with its connection, and so does what would come back.
+    // It ends with its connection, and so does what would connect again.
     assert_eq!(
         lab.on("node3", "pgrep -c pg_receivewal || true").trim(),
         "0"
@@ -229,7 +229,7 @@ pub(super) fn the_authority_changes_without_a_lost_write(lab: &Lab, seen: &mut S
     let old = fs::read_to_string(&path).unwrap();
     let writer = Writer::start(&door(lab));
     seen.output(&lab.run(&["rotate", "certs", "--prepare", "--yes"]));
-    // What clients get now is good for the rest of the way.
+    // What clients get now stays valid until the end.
     let both = fs::read_to_string(&path).unwrap();
     assert_eq!(both.matches("BEGIN CERTIFICATE").count(), 2);
     assert!(both.starts_with(old.trim_end()));

@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use super::{HOSTS, SERVER, Secrets, address, door, overwrite, within};
 use crate::{support::Lab, watch::Door};
 
-/// Asks as somebody on the engine's machine, which is no host of the cluster's; the status, or 0 where
-/// no answer came.
+/// Asks as a user on the engine's machine, which is no host of the cluster; returns the status, or 0 without an
+/// answer.
 pub(super) fn curl(words: &[&str]) -> u32 {
     let output = Command::new("curl")
         .args(["-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"])
@@ -33,7 +33,7 @@ pub(super) fn the_front_door_is_closed_to_strangers(lab: &Lab) {
         told.contains("no encryption") || told.contains("pg_hba.conf"),
         "{told}"
     );
-    // Patroni's own roles come from nowhere but the members.
+    // Patroni's own roles can log in only from the members.
     let member = address(lab, "node1");
     for (role, key) in [("replicator", "replication"), ("rewind", "rewind")] {
         let stranger = Door {
@@ -46,8 +46,8 @@ pub(super) fn the_front_door_is_closed_to_strangers(lab: &Lab) {
         assert!(told.contains("pg_hba.conf rejects connection"), "{told}");
     }
 
-    // Patroni's interface: anybody who gets there may read; to change something takes the password,
-    // and an address of the cluster's.
+    // Patroni's interface: anybody who reaches it may read; a change needs the password, and an address of the
+    // cluster.
     let rest = format!("https://{member}:8008");
     assert_eq!(curl(&["--cacert", &ca, &format!("{rest}/health")]), 200);
     let change = format!("{rest}/config");
@@ -59,7 +59,7 @@ pub(super) fn the_front_door_is_closed_to_strangers(lab: &Lab) {
     let known = [&["-K", login.path().to_str().unwrap()][..], &patch].concat();
     assert_eq!(curl(&known), 403, "the password alone is not enough");
 
-    // etcd takes certificates of the cluster's authority, and nothing else.
+    // etcd accepts certificates of the cluster's authority, and nothing else.
     let etcd = format!(
         "https://{}:2379/v3/cluster/member/list",
         address(lab, "node4")
@@ -81,7 +81,7 @@ pub(super) fn the_front_door_is_closed_to_strangers(lab: &Lab) {
     assert_eq!(curl(&["--cacert", &ca, &format!("{stats}/metrics")]), 200);
 }
 
-/// A certificate for every host of the lab, of an authority that nobody trusts.
+/// A certificate for every host of the lab, of an authority that nothing trusts.
 struct Rogue {
     dir: tempfile::TempDir,
 }
@@ -177,7 +177,7 @@ impl Rogue {
     }
 }
 
-/// As members ask each other: Patroni's own class, with its own configuration.
+/// As members ask each other: with Patroni's own class, and its own configuration.
 fn patroni_asks(lab: &Lab, from: &str, address: &str) -> String {
     lab.on(
         from,
@@ -202,7 +202,7 @@ pub(super) fn nobody_is_believed_who_shows_another_authoritys_certificate(lab: &
     let rogue = Rogue::new(&addresses);
     let text = |name: &str| fs::read_to_string(rogue.path(name)).unwrap();
 
-    // A client that trusts another authority; and pgherd's own front door is such a client too.
+    // A client that trusts another authority; pgherd's own front door can be such a client too.
     let door = door(lab);
     let elsewhere = Door {
         conninfo: door.conninfo.replace(
@@ -214,7 +214,7 @@ pub(super) fn nobody_is_believed_who_shows_another_authoritys_certificate(lab: &
     let told = String::from_utf8_lossy(&elsewhere.psql("select 1").stderr).into_owned();
     assert!(told.contains("certificate verify failed"), "{told}");
 
-    // Somebody who shows etcd a certificate of another authority.
+    // A client that presents a certificate of another authority to etcd.
     let ca = lab.workspace().join("pki/ca.crt").display().to_string();
     let (cert, key) = (rogue.path("server.crt"), rogue.path("server.key"));
     let status = curl(&[
@@ -232,7 +232,7 @@ pub(super) fn nobody_is_believed_who_shows_another_authoritys_certificate(lab: &
     ]);
     assert_eq!(status, 0);
 
-    // An etcd that shows one: it reads its certificate anew at each handshake.
+    // An etcd that presents one: it reads its certificate again at each handshake.
     let etcd = ["crt", "key"].map(|end| format!("/etc/pgherd/tls/etcd/server.{end}"));
     for (path, name) in etcd.iter().zip(["server.crt", "server.key"]) {
         lab.on("node4", &format!("cp -p {path} {path}.good"));
@@ -257,7 +257,7 @@ pub(super) fn nobody_is_believed_who_shows_another_authoritys_certificate(lab: &
         .contains("Leader")
     );
 
-    // A leader that shows one, as Patroni and as PostgreSQL.
+    // A leader that presents one, as Patroni and as PostgreSQL.
     let leader = lab.leader();
     let replica = if leader == "node1" { "node2" } else { "node1" };
     let at = &addresses[HOSTS.iter().position(|host| *host == leader).unwrap()];

@@ -10,22 +10,21 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answers::{self, Answer, Door},
+    answers::{self, Door},
     neighbours::Neighbours,
     people::machines,
-    taken_over::{Server, TakenOver, value},
+    taken_over::{Server, TakenOver},
 };
 use crate::{
     cluster::{Cluster, TlsStage},
     engine::context::Context,
     error::{Code, Error, Result},
-    facts::{Facts, Listener, Os},
-    inventory::{HostName, Role},
+    facts::{Facts, Os},
+    inventory::HostName,
     plan::{
         Action, Found, Step,
         tests::{
@@ -38,6 +37,10 @@ use crate::{
     services::etcd::{PatroniKeys, View},
     workspace::Renewal,
 };
+
+mod services;
+
+use services::replicas;
 
 pub(crate) struct Hosts {
     me: Weak<Self>,
@@ -283,116 +286,6 @@ impl Hosts {
         self.done.lock().unwrap().push((stage, name.clone()));
         Some(name)
     }
-
-    fn etcd(&self, host: &HostName, asked: &str, body: &str) -> Answer {
-        self.with(|model| {
-            if asked == "POST /v3/cluster/member/update" {
-                let body: Value = serde_json::from_str(body).unwrap();
-                let of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                model.update_member(&of(&body["ID"]), of(&body["peerURLs"][0]));
-            }
-            if !model.dcs_is_up() || !model.is_able(host, "etcd") {
-                return (503, json!({"health": "false"}).to_string());
-            }
-            let found = &model.world.found;
-            let said = match asked {
-                "GET /health" => json!({"health": "true"}),
-                "POST /v3/kv/range" => answers::range(found, model.world.cluster.name()),
-                "POST /v3/cluster/member/list" => answers::members(found, host.as_str()),
-                _ => json!({}),
-            };
-            (200, said.to_string())
-        })
-    }
-
-    fn patroni(&self, host: &HostName, asked: &str) -> Answer {
-        self.with(|model| {
-            model.come_to_rest();
-            let leads = model.leader().as_ref() == Some(host);
-            if !model.is_able(host, "patroni") {
-                return (503, json!({"state": "stopped"}).to_string());
-            }
-            match asked {
-                "GET /primary" => (if leads { 200 } else { 503 }, String::new()),
-                "PATCH /config" => {
-                    model.configure();
-                    (200, "{}".into())
-                }
-                "GET /patroni" => (200, self.status(model, leads).to_string()),
-                _ => (404, String::new()),
-            }
-        })
-    }
-
-    /// A service without a fake of its own: it answers anything while its unit runs.
-    fn other(&self, host: &HostName, port: u16) -> Option<Answer> {
-        self.with(|model| {
-            let cluster = &model.world.cluster;
-            let listens = |role: &&Role| {
-                let service = role.service();
-                let mut ports = service
-                    .ports
-                    .iter()
-                    .map(|it| cluster.inventory.port(it.number));
-                service.ports_looked_at && ports.any(|it| it == port)
-            };
-            let role = cluster.nodes[host].roles.iter().find(listens)?;
-            let unit = role.unit();
-            // Or another program that uses its port.
-            let facts = &model.world.found.facts[host];
-            let taken = |it: &Listener| it.port == port && it.unit != format!("{unit}.service");
-            if facts.listeners.iter().any(taken) {
-                return Some((200, String::new()));
-            }
-            Some((
-                if model.is_able(host, unit) { 200 } else { 503 },
-                String::new(),
-            ))
-        })
-    }
-
-    fn haproxy(&self, host: &HostName) -> Answer {
-        self.with(|model| {
-            if !model.is_able(host, "haproxy") {
-                return (503, String::new());
-            }
-            let leader = model.leader().map(|it| it.to_string());
-            let replicas = replicas(model);
-            let replicas: Vec<String> = replicas.iter().map(HostName::to_string).collect();
-            (200, answers::backends(leader.as_deref(), &replicas))
-        })
-    }
-
-    /// What a member says of itself. Replicas log in with the config that they have loaded.
-    fn status(&self, model: &Model, leads: bool) -> Value {
-        let user = ["postgresql", "authentication", "replication", "username"];
-        let login = |name: &HostName| {
-            let user = self.taken_over(|it| value(it.patroni(name), &user));
-            json!({"application_name": name, "state": "streaming", "usename": user})
-        };
-        let replicas = match leads {
-            true => replicas(model),
-            false => Vec::new(),
-        };
-        json!({
-            "state": "running",
-            "role": if leads { "primary" } else { "replica" },
-            "timeline": 1,
-            "server_version": 160_004,
-            "patroni": {"version": "4.1.5"},
-            "replication": replicas.iter().map(login).collect::<Vec<_>>(),
-        })
-    }
-}
-
-/// The replicas that stream from the leader.
-fn replicas(model: &Model) -> Vec<HostName> {
-    let leader = model.leader();
-    let nodes = model.world.cluster.with_role(Role::Postgres);
-    let names = nodes.map(|node| node.name.clone());
-    names
-        .filter(|name| Some(name) != leader.as_ref() && model.streams(name))
-        .collect()
 }
 
 /// The connections of one run to these hosts.

@@ -15,6 +15,8 @@ use reader::{CLIENTS, HEALTH, cycle, files_by_module, layer, modules, sources};
 mod commands;
 #[path = "architecture/counts.rs"]
 mod counts;
+#[path = "architecture/providers.rs"]
+mod providers;
 #[path = "architecture/reader.rs"]
 mod reader;
 

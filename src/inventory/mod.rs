@@ -152,7 +152,10 @@ impl Inventory {
             When::PatroniFromPypi => self.patroni.source == PatroniSource::Pypi,
             When::PatroniFromDistro => self.patroni.source == PatroniSource::Distro,
             When::Pgdg => self.postgresql.source == PgSource::Pgdg,
-            When::Ec2 => matches!(self.provider, Provider::Aws(_)),
+            When::Ec2 => match self.provider {
+                Provider::Aws(_) => true,
+                Provider::Docker(_) | Provider::Existing => false,
+            },
             When::Vip => self.haproxy.vip.is_some(),
         }
     }

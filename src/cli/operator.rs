@@ -111,8 +111,8 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
                 .ask(|it| it.say(&text), &question, Expected::Word(name))
                 .await
         }
-        Question::Prepare { recipes, outlook } => {
-            let text = image::outline(recipes, &outlook.made, &outlook.doubts);
+        Question::Prepare { recipes, preflight } => {
+            let text = image::outline(recipes, &preflight.made, &preflight.doubts);
             console.ask(|it| it.say(&text), THIS, Expected::Yes).await
         }
         Question::Discard { image } => {

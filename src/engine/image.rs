@@ -140,14 +140,14 @@ impl Build<'_> {
         self.cleared.set(true);
         let hosts = [HostName::new(BUILDER)];
         let key = context.workspace.identity()?.public_key;
-        let outlook = tokio::select! {
-            outlook = context.provider.preflight(&hosts, &key) => outlook?,
+        let preflight = tokio::select! {
+            preflight = context.provider.preflight(&hosts, &key) => preflight?,
             () = cancel.cancelled() => return Err(Error::interrupted().left("nothing was made")),
         };
         let recipes = context.provider.recipes().await?;
         let question = Question::Prepare {
             recipes: &recipes,
-            outlook: &outlook,
+            preflight: &preflight,
         };
         consent(context.operator.as_ref(), question).await?;
         self.cleared.set(false);

@@ -62,7 +62,7 @@ pub(crate) enum Question<'a> {
     /// A host is created and becomes an image with these contents.
     Prepare {
         recipes: &'a [Recipe],
-        outlook: &'a Preflight,
+        preflight: &'a Preflight,
     },
     /// An image is removed.
     Discard { image: &'a Prepared },

@@ -39,9 +39,9 @@ pub(super) fn runs(record: &Record) -> Table {
     for drill in &record.drills {
         let measured = &drill.measured;
         let (tone, word) = if drill.failures.is_empty() {
-            (Tone::Plain, "holds")
+            (Tone::Plain, "passed")
         } else {
-            (Tone::Bad, "DOES NOT HOLD")
+            (Tone::Bad, "NOT PASSED")
         };
         let timeline = |timeline: Option<u32>| {
             timeline.map_or_else(|| "?".to_owned(), |timeline| timeline.to_string())

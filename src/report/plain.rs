@@ -252,7 +252,7 @@ impl Plain {
             return None;
         }
         let (level, word) = if passed {
-            (Detail::Results, paint.on(GOOD, "holds"))
+            (Detail::Results, paint.on(GOOD, "passed"))
         } else {
             (Detail::Starts, paint.on(WARN, "not yet"))
         };
@@ -321,9 +321,9 @@ impl Plain {
                 missing,
             } => {
                 let word = if *passed {
-                    paint.on(GOOD, "holds")
+                    paint.on(GOOD, "passed")
                 } else {
-                    paint.on(BAD, "does not hold")
+                    paint.on(BAD, "not passed")
                 };
                 let what = format!(
                     "{word}: no writes for {}, no reads for {}, {missing} of {} missing",

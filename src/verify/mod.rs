@@ -157,7 +157,7 @@ impl Prover {
     pub async fn look(&self, found: &Found, plan: &Plan) -> Proof {
         let facts = &found.facts;
         let survey = SharedSurvey::once();
-        let look = self.sight(found, &survey);
+        let look = self.observation(found, &survey);
         let ways = look.ways;
         let of_services = self.roles().map(|role| health::of(role).checks(&look));
         let of_hosts = async {
@@ -226,7 +226,7 @@ impl Prover {
     }
 
     /// How to ask services in an observation.
-    fn sight<'a>(&'a self, found: &'a Found, survey: &'a SharedSurvey) -> Look<'a> {
+    fn observation<'a>(&'a self, found: &'a Found, survey: &'a SharedSurvey) -> Look<'a> {
         Look {
             ways: self.ways(survey),
             tls: self.tls.as_deref(),
@@ -238,7 +238,7 @@ impl Prover {
     /// What `status` shows of each of the cluster's services.
     pub(crate) async fn show(&self, found: &Found) -> Vec<health::Shown> {
         let survey = SharedSurvey::once();
-        let look = self.sight(found, &survey);
+        let look = self.observation(found, &survey);
         join_all(self.roles().map(|role| health::of(role).shown(&look))).await
     }
 }

@@ -44,7 +44,7 @@ fn results(record: &Record) -> Markup {
             table.results {
                 thead {
                     tr {
-                        th { "scenario" } th { "holds" } th.number { "lost" }
+                        th { "scenario" } th { "passed" } th.number { "lost" }
                         th.number { "no writes for" } th.number { "at most" } th.share { "against it" }
                         th.number { "no reads for" } th.number { "new leader" }
                         th.number { "whole" } th.number { "commits" }
@@ -241,7 +241,7 @@ fn card(drill: &Drill, runs: usize) -> Markup {
                 h3 {
                     @if runs > 1 { "Run " (drill.run) " of " (runs) ": " }
                     (drill.hosts.join(", ")) " "
-                    @if drill.failures.is_empty() { span.good { "holds" } } @else { span.bad { "does not hold" } }
+                    @if drill.failures.is_empty() { span.good { "passed" } } @else { span.bad { "not passed" } }
                 }
                 @for failure in &drill.failures { p.bad { (failure) } }
             }

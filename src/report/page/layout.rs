@@ -40,10 +40,11 @@ pub(super) fn page(run: &KeptRun, body: &Markup) -> String {
 /// How a run ended, in a word or two.
 pub(super) fn word(history: &History) -> &'static str {
     match history.verdict() {
-        Verdict::Done if history.verb == "drill" => "holds",
+        Verdict::Done if history.verb == "drill" => "passed",
         Verdict::Done => "done",
         Verdict::Failed => "failed",
-        Verdict::Broken => "does not hold",
+        Verdict::Broken if history.verb == "drill" => "not passed",
+        Verdict::Broken => "not healthy",
         Verdict::Stopped => "stopped",
         Verdict::Unfinished => "never finished",
     }

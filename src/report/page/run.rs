@@ -199,7 +199,7 @@ pub(super) fn proof(history: &History) -> Markup {
             tbody {
                 @for check in &history.checks {
                     tr {
-                        @if check.passed { td.good { "holds" } } @else { td.bad { "fails" } }
+                        @if check.passed { td.good { "passed" } } @else { td.bad { "failed" } }
                         td { (check.name) }
                         td { (check.detail) }
                     }

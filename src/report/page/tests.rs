@@ -283,11 +283,11 @@ fn a_drill_is_on_one_page_with_what_clients_felt() {
     let events = [
         json!({"t": 0.0, "event": "run_started", "verb": "drill", "cluster": "postgres", "version": "0.1.0",
                "at": "2026-01-02T03:04:05Z"}),
-        json!({"t": 90.0, "event": "run_finished", "exit_code": 3, "seconds": 90.0, "error": "1 drill does not hold"}),
+        json!({"t": 90.0, "event": "run_finished", "exit_code": 3, "seconds": 90.0, "error": "1 drill was not passed"}),
     ];
     let page = page(&log(&events), Some(&record()));
     let html = parsed(&page);
-    assert_eq!(texts(&html, "h1"), ["postgres does not hold"]);
+    assert_eq!(texts(&html, "h1"), ["postgres not passed"]);
     assert_eq!(
         texts(&html, ".results tbody td"),
         [
@@ -306,11 +306,11 @@ fn a_drill_is_on_one_page_with_what_clients_felt() {
     // The run with the loss is shown; the other is folded.
     assert_eq!(
         texts(&html, "section > article.drill h3"),
-        ["Run 2 of 2: node1 does not hold"]
+        ["Run 2 of 2: node1 not passed"]
     );
     assert_eq!(
         texts(&html, "details article h3"),
-        ["Run 1 of 2: node1 holds"]
+        ["Run 1 of 2: node1 passed"]
     );
     assert_eq!(
         texts(&html, "section > article .marks li"),

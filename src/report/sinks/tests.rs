@@ -258,8 +258,8 @@ fn piped_there_is_a_line_for_each_result() {
      3.5s  node1    write-files             done (0.3 s)
     10.4s  node1    install-packages        changed (8.1 s)
     72.0s  node2    install-packages        failed (1 m 10 s): apt-get exited with code 100
-    72.2s  -        one-leader              holds (node1)
-    74.3s  -        replicas-streaming      holds (1 of 1)
+    72.2s  -        one-leader              passed (node1)
+    74.3s  -        replicas-streaming      passed (1 of 1)
     ");
 }
 
@@ -282,9 +282,9 @@ fn verbose_there_is_a_line_for_each_start_too() {
     10.4s  node1    install-packages        changed (8.1 s)
     72.0s  node2    install-packages        failed (1 m 10 s): apt-get exited with code 100
     72.0s  haproxy  start-unit              cancelled
-    72.2s  -        one-leader              holds (node1)
+    72.2s  -        one-leader              passed (node1)
     72.3s  -        replicas-streaming      not yet (0 of 1)
-    74.3s  -        replicas-streaming      holds (1 of 1)
+    74.3s  -        replicas-streaming      passed (1 of 1)
     ");
 }
 

@@ -82,8 +82,8 @@ fn verbose_results_stay_above_the_bars_and_the_bars_go_at_the_end() {
     10.4s  node1    install-packages        changed (8.1 s)
     72.0s  node2    install-packages        failed (1 m 10 s): apt-get exited with
                                             code 100
-    72.2s  -        one-leader              holds (node1)
-    74.3s  -        replicas-streaming      holds (1 of 1)
+    72.2s  -        one-leader              passed (node1)
+    74.3s  -        replicas-streaming      passed (1 of 1)
     ");
 }
 

@@ -1,7 +1,8 @@
 //! Prepared images: `image build`, `list` and `remove`, and what `plan`, `status` and `down` say of them.
 //!
-//! An image is made of a host of its own, in a cluster of its own, whose name no inventory can give: so that all of
-//! it goes by its label, whatever comes of the build, and nothing of the real cluster ever gets there.
+//! An image is made from a host of its own, in a cluster of its own, with a name that no inventory can have. So
+//! everything of a build is found by its label, whatever its result, and nothing of the real cluster ever gets
+//! into an image.
 
 use std::{cell::Cell, time::Duration};
 
@@ -28,19 +29,19 @@ use crate::{
 
 /// The host that becomes an image.
 const BUILDER: &str = "builder";
-/// How long what was made for a build may take to go, once somebody wants to stop.
+/// How long the removal of a build's resources may take after the user wants to stop.
 pub(crate) const CLEARANCE: Duration = Duration::from_secs(600);
 
-/// An image, and whether the inventory's hosts would be made from it.
+/// An image, and whether the inventory's hosts would be created from it.
 pub(crate) struct Listed {
     pub image: Prepared,
     pub used_next: bool,
 }
 
-/// What is there, and what is not.
+/// What exists, and what is missing.
 pub(crate) struct List {
     pub images: Vec<Listed>,
-    /// What the inventory's hosts need that no image holds.
+    /// What the inventory's hosts need and no image holds.
     pub missing: Vec<Recipe>,
     /// Whether the inventory asks for a prepared image.
     pub asked_for: bool,
@@ -71,11 +72,11 @@ fn keeps_images(context: &Context) -> Result<()> {
     }
 }
 
-/// An inventory of one host that holds what any of the cluster's hosts may hold, and nothing that is the
-/// cluster's own.
+/// An inventory of one host that holds what any host of the cluster may need, and nothing of the cluster
+/// itself.
 fn builder(inventory: &Inventory) -> Inventory {
     let mut builder = inventory.clone();
-    // No cluster is called so: a dot is in no inventory's name.
+    // No cluster has such a name: an inventory's name has no dot.
     builder.cluster = format!("image.{}", inventory.cluster);
     builder.secrets = SecretsSource::default();
     builder.ssh.identity_file = None;
@@ -102,7 +103,7 @@ fn builder(inventory: &Inventory) -> Inventory {
 /// Makes an image of what the inventory's hosts need.
 pub(crate) async fn build(context: &Context, cancel: &CancellationToken) -> Result<Prepared> {
     let taken = Taken::by(context, "image build", Leftovers::Leave, cancel).await?;
-    // Made now: whatever is made for the build carries the id.
+    // Made now, because everything that is created for the build has the id.
     context.secrets()?;
     let cleared = Cell::new(false);
     let built = taken
@@ -111,7 +112,7 @@ pub(crate) async fn build(context: &Context, cancel: &CancellationToken) -> Resu
             Build { run, cleared }.all().await
         })
         .await;
-    // Unless something is left, which goes by the id that is in there.
+    // Unless something is left that has the id in there.
     if cleared.get() {
         context.workspace.remove(taken.lock(), false)?;
     }
@@ -155,7 +156,7 @@ impl Build<'_> {
             made = self.make(&hosts, key) => made,
             () = cancel.cancelled() => Err(Error::interrupted().left("no image was made")),
         };
-        // Whatever came of it: what was made for it goes.
+        // In any case, everything that was created for it is removed.
         context.connections.close(false).await;
         let cleared = async {
             let made_for_it = self.resources().await?;
@@ -191,7 +192,7 @@ impl Build<'_> {
         };
         let machines = context.provider.launch(hosts, &access, events).await?;
         let facts = self.provision(&machines).await?;
-        // The lease is given back as long as there is a host to give it back on.
+        // The lease is given back while its host still exists.
         context.connections.close(false).await;
         let [machine] = &machines[..] else {
             return Err(Error::new(
@@ -211,7 +212,7 @@ impl Build<'_> {
         context.provider.capture(machine, &contents, events).await
     }
 
-    /// Installs all that an image holds; says what it has come to. Nobody can log in afterwards.
+    /// Installs everything that an image holds; returns its contents. Nobody can log in afterwards.
     async fn provision(&self, machines: &[Machine]) -> Result<Facts> {
         let Run {
             context,
@@ -240,7 +241,7 @@ impl Build<'_> {
             .await
     }
 
-    /// All that is there of this or an earlier build from this folder.
+    /// Everything of this or an earlier build from this folder.
     async fn resources(&self) -> Result<Vec<Resource>> {
         let context = self.run.context;
         let ours = context.workspace.cluster_id()?;
@@ -272,7 +273,7 @@ fn in_words(resources: &[Resource]) -> String {
     words.join(", ")
 }
 
-/// The images that are there, and which of them the inventory's hosts would be made from.
+/// The existing images, and which of them the inventory's hosts would be created from.
 pub(crate) async fn list(context: &Context) -> Result<List> {
     keeps_images(context)?;
     let (images, recipes) =
@@ -298,7 +299,7 @@ pub(crate) async fn list(context: &Context) -> Result<List> {
     })
 }
 
-/// Removes an image that pgherd has made and that no host was made from.
+/// Removes an image that pgherd has made and that no host was created from.
 pub(crate) async fn remove(
     context: &Context,
     id: &str,
@@ -333,7 +334,7 @@ pub(crate) async fn remove(
     }
 }
 
-/// The image that somebody means by its id, its name, or the begin of its id.
+/// The image with this id or name, or whose id begins with it.
 fn named<'a>(images: &'a [Prepared], id: &str) -> Result<&'a Prepared> {
     let exact = images.iter().find(|it| it.id == id || it.name == id);
     let bare = id.trim_start_matches("sha256:");
@@ -361,7 +362,7 @@ fn named<'a>(images: &'a [Prepared], id: &str) -> Result<&'a Prepared> {
     }
 }
 
-/// What `plan` says of the image that new hosts are made from: what it is, and what is to be known of it.
+/// What `plan` says of the image for new hosts: which one it is, and what to know about it.
 pub(super) fn told(context: &Context, choice: &Choice) -> (Option<String>, Vec<String>) {
     let build = context.command("image build");
     match choice {
@@ -396,8 +397,8 @@ fn aged(image: &Prepared, build: &str) -> Vec<String> {
         .collect()
 }
 
-/// What `status` says of the image that hosts are made from next; nothing where it has not aged, or where images
-/// cannot be looked at now.
+/// What `status` says of the image for the next hosts; `None` if it is not too old, or if images cannot be
+/// looked at now.
 pub(crate) async fn notes(context: &Context) -> Vec<String> {
     if !context.inventory.provider.is_prepared() {
         return Vec::new();
@@ -411,7 +412,7 @@ pub(crate) async fn notes(context: &Context) -> Vec<String> {
         .collect()
 }
 
-/// What `down` leaves of images; nothing where there are none, or where they cannot be looked at.
+/// What `down` says of images that stay; `None` if there are none, or if they cannot be looked at.
 pub(crate) async fn stays(context: &Context) -> Option<String> {
     if !context.provider.keeps_images() {
         return None;

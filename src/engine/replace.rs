@@ -1,4 +1,4 @@
-//! `replace`: one host is taken out of the cluster, and made anew under its name.
+//! `replace`: one host is taken out of the cluster, and created again under its name.
 
 use tokio_util::sync::CancellationToken;
 
@@ -15,9 +15,9 @@ use crate::{
     provider::Drifted,
 };
 
-/// Replaces the host of that name.
+/// Replaces the host with that name.
 ///
-/// The workspace notes that the old host is gone, so that a run which was cut off afterwards goes on with
+/// The workspace records that the old host is gone, so that after an interruption the next run continues with
 /// the new one.
 pub(crate) async fn run(
     context: &Context,
@@ -41,13 +41,13 @@ pub(crate) async fn run(
     taken
         .run(async |run| {
             if context.workspace.replacing()?.as_ref() != Some(&host) {
-                // What would be refused afterwards is refused before the host goes.
+                // Anything that would stop the run later must stop it before the host is removed.
                 let preview = context
                     .preview(context.host_status().await?, Drifted::default())
                     .await;
                 match preview {
                     Ok(preview) => preview.plan.refuse_while_paused(&context.inventory)?,
-                    // That it cannot be reached may be why it is replaced.
+                    // That it cannot be reached may be the reason to replace it.
                     Err(error) if error.host() == Some(&host) && error.failures().is_empty() => {}
                     Err(error) => return Err(error),
                 }

@@ -13,9 +13,9 @@ use crate::{
     services::etcd::{Etcd, Member, View},
 };
 
-/// How often it is tried: for some five seconds after a change, etcd refuses the next one.
+/// How often to try: for about five seconds after a change, etcd refuses the next one.
 const PAUSE: Duration = Duration::from_millis(300);
-/// How often it looks whether the unit keeps dying.
+/// How often to check whether the unit keeps crashing.
 const UNIT_PAUSE: Duration = Duration::from_secs(4);
 
 /// A member that answers, and its list.
@@ -25,7 +25,7 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Who may lead in the place of the step's host.
+    /// The members that may lead instead of the step's host.
     fn heir(&self, step: &Step, context: &Context) -> Option<&Member> {
         let stays = |member: &&Member| {
             let mut declared = context.cluster.with_role(Role::Etcd);
@@ -42,7 +42,7 @@ impl Asked<'_> {
     }
 }
 
-/// A declared member other than the step's host that answers.
+/// A declared member, other than the step's host, that answers.
 async fn ask<'a>(step: &Step, context: &'a Context) -> Result<Asked<'a>> {
     let mut last = Error::new(Code::EtcdUnreachable, "no other etcd answers");
     for node in context.cluster.with_role(Role::Etcd) {
@@ -58,13 +58,13 @@ async fn ask<'a>(step: &Step, context: &'a Context) -> Result<Asked<'a>> {
     Err(last)
 }
 
-/// What is to become of the list.
+/// The wanted state of the list.
 pub(super) enum Change<'a> {
-    /// The step's host is in it, as a learner that is found at this URL.
+    /// The step's host is in it, as a learner with this URL.
     Add { peer_url: &'a str },
-    /// The step's host votes, and every member says the same of all of them.
+    /// The step's host votes, and every member gives the same list.
     Promote,
-    /// The member of this id is not in it.
+    /// The member with this id is not in it.
     Remove { id: &'a str },
 }
 
@@ -73,7 +73,7 @@ enum Done {
     Asked,
 }
 
-/// What etcd said, in one line.
+/// etcd's message, on one line.
 fn refusal(error: &Error) -> String {
     let said: Option<serde_json::Value> = error
         .causes()
@@ -86,7 +86,7 @@ fn refusal(error: &Error) -> String {
     )
 }
 
-/// Tries until it is done or the step's time is over, and says meanwhile what keeps it.
+/// Repeats it until it is done or the step's time is over. Reports meanwhile what is missing.
 pub(super) async fn change(
     change: Change<'_>,
     step: &Step,
@@ -99,7 +99,7 @@ pub(super) async fn change(
     loop {
         let error = match attempt(&change, step, context).await {
             Ok(Done::Yes) => return Ok(()),
-            // The next look shows what came of it.
+            // The next look shows the result.
             Ok(Done::Asked) => Error::new(Code::StepTimedOut, "etcd has not done it yet"),
             Err(error) => {
                 latest.say(refusal(&error), say);
@@ -117,7 +117,7 @@ pub(super) async fn change(
     }
 }
 
-/// Looks whether it is so, and asks etcd for it if not.
+/// Checks whether the list is as wanted; if not, asks etcd to change it.
 async fn attempt(change: &Change<'_>, step: &Step, context: &Context) -> Result<Done> {
     let asked = ask(step, context).await?;
     let entry = asked.entry(&step.host);
@@ -128,7 +128,7 @@ async fn attempt(change: &Change<'_>, step: &Step, context: &Context) -> Result<
             return Ok(Done::Yes);
         }
         Change::Remove { id } => {
-            // A leader that is removed costs an election, which takes a second.
+            // Removing a leader costs an election, which takes a second.
             if asked.etcd.leader().await.is_ok_and(|leader| leader == *id)
                 && let Some(to) = asked.heir(step, context)
             {
@@ -153,7 +153,7 @@ async fn attempt(change: &Change<'_>, step: &Step, context: &Context) -> Result<
     Ok(Done::Asked)
 }
 
-/// An error unless every declared member of the list is healthy, and tells the same store and the same list.
+/// An error unless every declared member in the list is healthy, and names the same store and the same list.
 async fn agree(members: &[Member], context: &Context) -> Result<()> {
     let declared = context.cluster.with_role(Role::Etcd);
     let listed = declared.filter(|node| {

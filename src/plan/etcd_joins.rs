@@ -1,9 +1,8 @@
-//! Which declared etcd hosts do not vote yet in a store that is there, and whether a quorum allows it to take
-//! them in.
+//! Which declared etcd hosts do not vote yet in an existing store, and whether a quorum allows them to join.
 //!
-//! A member comes in one at a time: it is added as a learner, which has no vote, starts on an empty folder with
-//! the list of that moment, catches up, and is promoted. One that lost its data is another member: its old
-//! entry is removed first, for etcd takes nobody in while a member that votes is away.
+//! Members join one at a time: a new one is added as a learner, which has no vote, starts with an empty folder
+//! and the list of that moment, catches up, and is promoted. A member that lost its data counts as a new one.
+//! Its old entry is removed first, because etcd adds no member while a voting one is away.
 
 use super::{Found, finding::Finding};
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
 pub(super) struct Join<'a> {
     pub node: &'a Node,
     pub from: From,
-    /// Its host has data of a member that it is not, and cannot be any more.
+    /// Its host has the data of a member that it is not any more.
     pub stale: bool,
 }
 
@@ -28,11 +27,11 @@ pub(super) struct Join<'a> {
 pub(super) enum From {
     /// It has started, and does not vote yet.
     Learner,
-    /// It was added, and never started; somebody may have added it as one that votes.
+    /// It was added, and never started. It may have been added as a voting member.
     Added { votes: bool },
-    /// Its data is gone, and the list has the member that had it.
+    /// Its data is gone, and the list has the member that had the data.
     Lost { id: String },
-    /// The list does not have it.
+    /// It is not in the list.
     New,
 }
 
@@ -42,13 +41,13 @@ impl From {
         *self != Self::Learner
     }
 
-    /// Whether the list must take it in first.
+    /// Whether it must be added to the list first.
     pub(super) fn is_added(&self) -> bool {
         matches!(self, Self::Lost { .. } | Self::New)
     }
 }
 
-/// What one of those that answer says, if all of them say the same.
+/// The view of a member that answers, if all views agree.
 fn view(found: &Found) -> Option<&View> {
     let ids = |view: &View| {
         let mut ids: Vec<String> = view.members.iter().map(|it| it.id.clone()).collect();
@@ -65,8 +64,8 @@ fn entry<'a>(view: &'a View, host: &HostName) -> Option<&'a Member> {
     members.find(|member| member.host() == Some(host.as_str()))
 }
 
-/// The hosts that are to come in, in their order: the list has one learner at a time, so one that is there
-/// goes first; those that lost their data come before those that are new.
+/// The hosts that will join, in their order. The list can have only one learner at a time, so an existing one
+/// goes first. Those that lost their data come before new ones.
 pub(super) fn joins<'a>(cluster: &'a Cluster, found: &Found) -> Vec<Join<'a>> {
     let Some(view) = view(found) else {
         return Vec::new();
@@ -88,8 +87,8 @@ pub(super) fn joins<'a>(cluster: &'a Cluster, found: &Found) -> Vec<Join<'a>> {
     joins
 }
 
-/// Whether the data on a host is not that of the member in the list: that one was removed, or its data was lost,
-/// and its etcd began a store of its own when it came up without it.
+/// Whether the data on a host is not the listed member's: that member was removed; or its data was lost, and
+/// its etcd began its own store when it started without it.
 fn is_stale(view: &View, found: &Found, host: &HostName) -> bool {
     let facts = found.facts.get(host);
     let Some(facts) = facts.filter(|facts| facts.etcd_data) else {
@@ -114,7 +113,7 @@ fn from(view: &View, found: &Found, host: &HostName, stale: bool) -> Option<From
     let added = From::Added {
         votes: !member.is_learner,
     };
-    // What answers and votes has what it needs, whatever is in its folder.
+    // A member that answers and votes has what it needs, whatever is in its folder.
     if found.stores.contains_key(host) && !member.is_learner {
         return None;
     }
@@ -128,15 +127,15 @@ fn from(view: &View, found: &Found, host: &HostName, stale: bool) -> Option<From
         let id = member.id.clone();
         return Some(From::Lost { id });
     }
-    // One that the store began with has its name already, and may begin as it would have.
+    // An initial member of the store has its name already, and may begin as it would have.
     (member.name.is_empty() || member.is_learner).then_some(added)
 }
 
-/// The members that vote: all, those that answer, and those that start when their host is told to.
+/// The voting members: all of them, those that answer, and those that will start when their host is told to.
 struct Votes {
     all: usize,
     answer: Vec<HostName>,
-    /// Whose hosts could not be looked at.
+    /// Members whose hosts could not be observed.
     unseen: Vec<HostName>,
     silent: Vec<HostName>,
 }
@@ -155,7 +154,7 @@ impl Votes {
                 continue;
             };
             let joins = joins.iter().any(|join| join.node.name == host);
-            // One whose host leaves is removed before any other comes in.
+            // A member whose host leaves is removed before any other joins.
             let leaves = !cluster.nodes.contains_key(&host) && found.leaving.include(&host);
             if joins || leaves {
                 votes.all -= usize::from(leaves);
@@ -170,7 +169,7 @@ impl Votes {
         votes
     }
 
-    /// How many answer, or will once their etcd has started.
+    /// How many answer, or will answer when their etcd has started.
     fn able(&self) -> usize {
         self.answer.len() + self.silent.len()
     }
@@ -185,7 +184,7 @@ fn list(hosts: &[HostName]) -> String {
     names.join(", ")
 }
 
-/// What keeps the store from taking in those that are declared.
+/// What prevents the declared members from joining the store.
 pub(super) fn obstacles(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     let joins = joins(cluster, found);
     let (Some(view), false) = (view(found), joins.is_empty()) else {
@@ -199,7 +198,7 @@ pub(super) fn obstacles(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     findings
 }
 
-/// Data that is not a removed member's of this store may be all that there is of another one.
+/// Data that is not from a removed member of this store may be the last copy of another store.
 fn strangers_data(
     cluster: &Cluster,
     view: &View,
@@ -232,7 +231,7 @@ fn name(join: &Join<'_>) -> HostName {
     join.node.name.clone()
 }
 
-/// A host that nobody can look at is not taken in, and the databases are told of none that is not.
+/// A host that cannot be observed does not join, and the databases are told only of hosts that have joined.
 fn unseen(found: &Found, joins: &[Join<'_>]) -> Option<Finding> {
     let unseen = |join: &&Join<'_>| !found.facts.contains_key(&join.node.name);
     let hosts: Vec<HostName> = joins.iter().filter(unseen).map(name).collect();
@@ -246,7 +245,7 @@ fn unseen(found: &Found, joins: &[Join<'_>]) -> Option<Finding> {
     })
 }
 
-/// The arithmetic of a change that etcd would refuse, or that writes would wait for.
+/// The arithmetic of a change that etcd would refuse, or for which writes would have to wait.
 fn no_quorum(votes: &Votes, found: &Found, joins: &[Join<'_>]) -> Option<Finding> {
     let lost: Vec<HostName> = joins
         .iter()
@@ -255,7 +254,7 @@ fn no_quorum(votes: &Votes, found: &Found, joins: &[Join<'_>]) -> Option<Finding
         .collect();
     let needed = majority(votes.all);
     let able = votes.able();
-    // Nobody stays: that is for those to say that leave.
+    // No member stays: the code for members that leave reports that.
     if votes.all == 0 {
         return None;
     }
@@ -276,7 +275,7 @@ fn no_quorum(votes: &Votes, found: &Found, joins: &[Join<'_>]) -> Option<Finding
             instead: again(votes, &lost),
         });
     }
-    // Before it takes one in, etcd wants every member that votes to be connected.
+    // etcd adds a member only while all voting ones are connected.
     if votes.unseen.is_empty() {
         return None;
     }
@@ -331,7 +330,7 @@ fn members(count: usize) -> String {
     quantity::count(count, "member")
 }
 
-/// The change in words, with the arithmetic of every step; empty where nobody comes in.
+/// The change in words, with the arithmetic of every step; empty if no member joins.
 pub(super) fn in_words(cluster: &Cluster, found: &Found) -> Vec<String> {
     let joins = joins(cluster, found);
     let (Some(view), false) = (view(found), joins.is_empty()) else {

@@ -1,7 +1,7 @@
-//! What etcd's members store about each other, which is not in their configs.
+//! What etcd's members store about each other, outside their configs.
 //!
-//! A member's own URLs come from its config and need a restart; under which URL its *peers* find it
-//! is remembered by etcd itself, and changed there.
+//! A member's own URLs come from its config and need a restart. The URL at which its *peers* reach it is stored
+//! by etcd itself, and changed there.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::{
     inventory::Role,
 };
 
-/// The URL under which a member's peers are to find it: by its name, which `/etc/hosts` has everywhere,
-/// so that whatever addresses change, all of them at once too, etcd has nothing to be told.
+/// The URL at which a member's peers reach it. It has the member's name, which is in `/etc/hosts` everywhere,
+/// so etcd needs no update when addresses change, even all at once.
 pub(super) fn peer_url(cluster: &Cluster, node: &Node) -> String {
     let scheme = if cluster.tls.is_used() {
         "https"
@@ -22,7 +22,7 @@ pub(super) fn peer_url(cluster: &Cluster, node: &Node) -> String {
     format!("{scheme}://{}:{ETCD_PEER_PORT}", node.name)
 }
 
-/// The URL that etcd has for a member, if it is another than it should be.
+/// The URL that etcd has for a member, if it is wrong.
 fn outdated(cluster: &Cluster, found: &Found, node: &Node) -> Option<String> {
     let member = found
         .etcd
@@ -32,7 +32,7 @@ fn outdated(cluster: &Cluster, found: &Found, node: &Node) -> Option<String> {
     (member.peer_urls != [wanted]).then(|| member.peer_urls.join(", "))
 }
 
-/// Whether those members that can be reached where their peers look for them are a majority.
+/// Whether the members that their peers can reach are a majority.
 pub(super) fn has_quorum(cluster: &Cluster, found: &Found) -> bool {
     let (mut here, mut all) = (0, 0);
     for node in cluster.with_role(Role::Etcd) {
@@ -51,7 +51,7 @@ pub(super) fn has_quorum(cluster: &Cluster, found: &Found) -> bool {
     all == 1 || here > all / 2
 }
 
-/// Plans the change of a member's URL, if it has another or may have; returns the step.
+/// Plans the change of a member's URL, if it is or may be wrong; returns the step.
 pub(super) fn update(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -60,7 +60,7 @@ pub(super) fn update(
     after: &[StepId],
 ) -> Option<StepId> {
     let peer_url = peer_url(cluster, node);
-    // A run that was cut off may have left it starting, and then nobody can say what it remembers.
+    // An interrupted run may have left it starting, and then its stored URL is unknown.
     let facts = found.facts.get(&node.name);
     let unknown = found.etcd.is_empty() && facts.is_some_and(|facts| facts.etcd_data);
     let (why, change) = if unknown {

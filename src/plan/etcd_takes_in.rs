@@ -1,4 +1,4 @@
-//! Plans how etcd takes members in, one at a time, while the others go on.
+//! Plans how members join etcd, one at a time, while the others keep working.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use crate::{
     services::etcd::{HOLD, JOIN, Member},
 };
 
-/// The lock of all that is done on a host that joins: what a run that was cut off has begun there ends first.
+/// The lock for all steps on a host that joins: steps of an interrupted run end first.
 const LOCK: &str = "join-etcd";
 
-/// Keeps etcd from starting on a host before the others have added it, over a reboot too: with the config that
-/// it is to have for good, it would make a store of its own.
+/// Keeps etcd from starting on a host before the others have added it, also after a reboot: with its final
+/// config, it would make a store of its own.
 pub(super) fn hold(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -38,7 +38,7 @@ pub(super) fn hold(
             "{dir} is moved to {dir}.removed, in the place of what is there: it is not the data of a member that etcd has"
         )));
     }
-    // What a run that was cut off has begun since is the data of the member that is to come.
+    // Data that an interrupted run has begun meanwhile belongs to the new member.
     let keep = match join.stale {
         true => "false".to_owned(),
         false => format!("grep -qs ^ExecStartPre= {HOLD} && [ -d {data}/member/wal ]"),
@@ -66,8 +66,8 @@ pub(super) fn hold(
     })
 }
 
-/// Plans all joins, each after the one before; `members` is the list as it is, and `after` the steps after which
-/// it may change. Returns the steps after which all are in.
+/// Plans all joins, one after the other. `members` is the present list, and `after` the steps after which it
+/// may change. Returns the steps after which all have joined.
 pub(super) fn take_in(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -128,7 +128,7 @@ pub(super) fn take_in(
     last
 }
 
-/// Without it etcd would take nobody in: a member that votes is away.
+/// Without this, etcd would add no member, because a voting one is away.
 fn remove_entry(plan: &mut Plan, node: &Node, id: &str, after: Vec<StepId>) -> StepId {
     plan.push(Step {
         host: node.name.clone(),
@@ -159,13 +159,13 @@ fn add(plan: &mut Plan, node: &Node, url: &str, after: Vec<StepId>) -> StepId {
             peer_url: url.to_owned(),
         },
         limit: Duration::from_secs(60),
-        // While it is refused, nothing of it is to be seen on the host that joins.
+        // While etcd refuses it, nothing must be visible of it on the host that joins.
         units: Vec::new(),
     })
 }
 
-/// Starts a member with the list of that moment. What its config says of how the store began is for good, and
-/// would be wrong now; so it reads another file after it, once.
+/// Starts a member with the list of that moment. Its config describes the store's first start, which would be
+/// wrong now; so it reads another file after the config, once.
 fn start(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -188,7 +188,7 @@ fn start(
         ))
         .line("systemctl daemon-reload\nsystemctl reset-failed etcd 2>/dev/null || true")
         .line("systemctl enable --quiet etcd\nsystemctl start --no-block etcd")
-        // From its log on it knows who it is, and reads nothing of all that any more.
+        // When its log exists, it knows its identity from there, and ignores all this.
         .line(format!(
             "for i in $(seq 300); do [ -d {data}/member/wal ] && break; sleep 0.1; done"
         ))

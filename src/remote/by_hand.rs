@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use crate::{inventory::HostName, shell::quote};
 
-/// The way by hand to a host; the `ssh_config` of a preview is gone by the time that somebody takes it.
+/// The command for a host. The `ssh_config` of a preview no longer exists when somebody uses the command.
 pub(super) fn by_hand(config: &Path, passes: bool, host: &HostName) -> String {
     let lasting = match passes {
         true => std::fs::read_link(config).ok(),
@@ -20,7 +20,7 @@ pub(super) fn by_hand(config: &Path, passes: bool, host: &HostName) -> String {
     format!("look at it by hand: {command}")
 }
 
-/// The same without a config: as one names the host.
+/// The same without a config, with the host's own name.
 fn in_words(config: &str, host: &HostName) -> String {
     let mut pairs = config.lines().map(|line| line.trim().split_once(' '));
     pairs.find(|pair| *pair == Some(("Host", host.as_str())));
@@ -55,7 +55,7 @@ mod tests {
         let of = |config: &Path, passes, host: &str| by_hand(config, passes, &HostName::new(host));
         let lasting = format!("look at it by hand: ssh -v -F '{}' node1", real.display());
         assert_eq!(of(&real, false, "node1"), lasting);
-        // A preview in which nothing has changed has a link to the file that stays.
+        // A preview without changes has a link to the permanent file.
         assert_eq!(of(&shown, true, "node1"), lasting);
         assert_eq!(
             of(&real, true, "node1"),

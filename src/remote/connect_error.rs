@@ -7,11 +7,11 @@ use crate::{
     inventory::HostName,
 };
 
-/// For a host that hangs up before it says anything.
+/// For a host that closes the connection before it says anything.
 const PENALTY: &str = "if its OpenSSH is 9.8 or newer, it refuses an address for a while from which several logins failed \
     (PerSourcePenalties): wait a minute, and see on the host: journalctl -t sshd | grep penalty";
 
-/// What stands for the answer of a client that gives none.
+/// The text for a client that gives no reason.
 pub(super) fn stalled() -> openssh::Error {
     openssh::Error::Connect(std::io::Error::new(
         std::io::ErrorKind::TimedOut,
@@ -35,12 +35,12 @@ pub(super) fn is_final(error: &openssh::Error) -> bool {
     .any(|sign| text.contains(sign))
 }
 
-/// Whether the host shows another key than the one that is known.
+/// Whether the host shows another key than the known one.
 pub(super) fn is_wrong_key(text: &str) -> bool {
     text.contains("verification failed") || text.contains("IDENTIFICATION HAS CHANGED")
 }
 
-/// An error with all that is behind it, on one line.
+/// An error with all its causes, on one line.
 pub(super) fn full_text(error: &openssh::Error) -> String {
     use std::error::Error as _;
     let mut text = error.to_string();
@@ -53,7 +53,7 @@ pub(super) fn full_text(error: &openssh::Error) -> String {
     text
 }
 
-/// Why the host lets nobody in, in words that say what to do.
+/// Why the host refuses the login, with what to do.
 pub(super) fn connect_error(
     host: &HostName,
     error: openssh::Error,

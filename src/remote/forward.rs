@@ -1,8 +1,8 @@
 //! Forwards to ports of a host, and why one does not work.
 //!
-//! A forward begins at a socket on this machine, which takes every connection at once. Whether the
-//! host leads on shows only afterwards, as an end without a byte; why it did not is told by the
-//! connection's own `ssh`, in its log.
+//! A forward begins at a socket on this machine, which accepts every connection at once. Whether the host
+//! forwards it shows only afterwards: if not, the connection ends without a byte, and the reason is in the log
+//! of the connection's own `ssh`.
 
 use std::{
     fs, io,
@@ -18,11 +18,11 @@ use tokio::{
     time::timeout,
 };
 
-/// A connection to a port of a host, which knows why it ended before it began.
+/// A connection to a port of a host that knows why it ended before it began.
 pub(super) struct Forwarded {
     stream: UnixStream,
     log: Log,
-    /// Something was read, so that the host did lead on.
+    /// Something was read, so the host has forwarded it.
     served: bool,
 }
 
@@ -35,7 +35,7 @@ impl Forwarded {
         }
     }
 
-    /// What ssh said, if sshd refuses within `limit` to lead to the port.
+    /// ssh's message, if sshd refuses within `limit` to forward to the port.
     pub(super) async fn refusal(mut self, limit: Duration) -> Option<String> {
         let read = timeout(limit, self.read(&mut [0])).await.ok()?;
         let error = read.err()?;
@@ -83,7 +83,7 @@ impl AsyncWrite for Forwarded {
     }
 }
 
-/// The log of a connection's `ssh`, from some moment on.
+/// The log of a connection's `ssh`, from a certain moment on.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
     path: PathBuf,
@@ -99,15 +99,15 @@ impl Log {
         Self { path, from }
     }
 
-    /// Why the host did not lead on, if the log says so.
+    /// Why the host did not forward, if the log says so.
     pub(super) fn refusal(&self) -> Option<io::Error> {
         let log = fs::read(&self.path).ok()?;
         refusal(&String::from_utf8_lossy(log.get(self.from..)?))
     }
 }
 
-/// sshd's refusal is a `PermissionDenied`; of a port where nobody listens it is a
-/// `ConnectionRefused`. The text is ssh's, without the channel's number.
+/// sshd's refusal is a `PermissionDenied`; a port on which nothing listens is a `ConnectionRefused`. The text
+/// is ssh's, without the channel's number.
 fn refusal(log: &str) -> Option<io::Error> {
     let mut said = log
         .lines()

@@ -1,6 +1,6 @@
-//! Which host answers in place of the expected one.
+//! Finds out which host answers in place of the expected one.
 //!
-//! What `ssh-keyscan` tells is only ever used to name somebody, never to trust.
+//! The answer of `ssh-keyscan` is used only to name a host, never to trust one.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
 /// How long each of OpenSSH's tools may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Where `ssh` goes for a host, and by which name it looks up the host's key.
+/// The address that `ssh` uses for a host, and the name by which it looks up the host's key.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     address: String,
@@ -30,7 +30,7 @@ struct Target {
 }
 
 impl Target {
-    /// From what `ssh -G` prints: an option and its value a line.
+    /// From the output of `ssh -G`: an option and its value on each line.
     fn parse(text: &str) -> Option<Self> {
         let value = |option: &str| {
             let mut lines = text.lines();
@@ -45,7 +45,7 @@ impl Target {
     }
 }
 
-/// A host's public key, as `known_hosts` and `ssh-keyscan` have it: `name type base64`.
+/// A host's public key, as in `known_hosts` and `ssh-keyscan`: `name type base64`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
     kind: String,
@@ -66,14 +66,14 @@ impl Key {
     }
 }
 
-/// The error that says who answers in `host`'s place; `config` is the workspace's `ssh_config`.
+/// The error that names the host that answers in `host`'s place; `config` is the workspace's `ssh_config`.
 ///
-/// None where it is the right host after all, or where nobody can be asked.
+/// `None` if it is the right host after all, or if nothing can be asked.
 pub async fn host_key_mismatch(config: &Path, host: &HostName) -> Option<Error> {
     let mut ssh = Command::new("ssh");
     ssh.arg("-F").arg(config).args(["-G", host.as_str()]);
     let mut target = Target::parse(&printed(ssh).await?)?;
-    // A preview has only a link to the file that a person is to edit.
+    // A preview has only a link to the file that a person must edit.
     if let Ok(path) = std::fs::canonicalize(&target.known_hosts) {
         target.known_hosts = path.display().to_string();
     }
@@ -86,10 +86,10 @@ pub async fn host_key_mismatch(config: &Path, host: &HostName) -> Option<Error> 
     judge(host, &target, &pinned, &answering)
 }
 
-/// The kind of key by which two hosts can be told apart, as `ssh-keyscan` names it.
+/// The kind of key that distinguishes two hosts, as `ssh-keyscan` names it.
 ///
-/// One is enough, and each is a connection without a login: from OpenSSH 9.8 on, sshd refuses an address
-/// from which several came, for a while (`PerSourcePenalties`).
+/// One kind is enough. Each one is a connection without a login, and from OpenSSH 9.8 on, sshd refuses an
+/// address for a while after several of these (`PerSourcePenalties`).
 fn kind_to_ask_for(pinned: &str, alias: &str) -> Option<&'static str> {
     let has = |part: &str| {
         let mut own = keys(pinned).filter(|(name, _)| *name == alias);
@@ -100,7 +100,7 @@ fn kind_to_ask_for(pinned: &str, alias: &str) -> Option<&'static str> {
         .find(|kind| has(kind))
 }
 
-/// What answers, a key a line; of every kind unless one is named.
+/// The keys of the host that answers, one on each line; of every kind unless one is named.
 async fn scan(target: &Target, kind: Option<&str>) -> Option<String> {
     let mut scan = Command::new("ssh-keyscan");
     scan.args(["-T", "5", "-p", &target.port.to_string()]);
@@ -117,7 +117,7 @@ async fn printed(mut command: Command) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Keys by the names that they are given; what is not such a line is left out.
+/// Keys by their names; other lines are left out.
 fn keys(text: &str) -> impl Iterator<Item = (&str, Key)> {
     text.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -128,7 +128,7 @@ fn keys(text: &str) -> impl Iterator<Item = (&str, Key)> {
     })
 }
 
-/// Compares the keys that answer with those that are pinned.
+/// Compares the keys of the host that answers with the pinned ones.
 fn judge(host: &HostName, target: &Target, pinned: &str, answering: &str) -> Option<Error> {
     let answering: Vec<Key> = keys(answering).map(|(_, key)| key).collect();
     let expected: Vec<Key> = keys(pinned)
@@ -139,7 +139,7 @@ fn judge(host: &HostName, target: &Target, pinned: &str, answering: &str) -> Opt
     if answering.is_empty() || expected.is_empty() || is_expected {
         return None;
     }
-    // `node1.postgres.pgherd`: what follows the host is the same for all of a cluster.
+    // `node1.postgres.pgherd`: the part after the host is the same for the whole cluster.
     let suffix = target.alias.strip_prefix(host.as_str()).unwrap_or("\0");
     let other = keys(pinned)
         .filter(|(_, key)| answering.contains(key))
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_shown_beside_who_was_expected_with_what_accepts_it() {
-        // Another cluster's host, or a name of the user's, is not one of ours.
+        // Another cluster's host, or one of the user's own names, is not this cluster's host.
         let pinned = format!("node1.pg.pgherd {OTHER}\nnode3.other.pgherd {ED25519}\n");
         let answering = format!("[10.0.0.5]:2222 {ECDSA}\n[10.0.0.5]:2222 {ED25519}\n");
         insta::assert_snapshot!(told(2222, &pinned, &answering).unwrap(), @"

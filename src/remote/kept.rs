@@ -1,8 +1,8 @@
-//! Connections that outlive the command that made them, so that the next one needs no key exchange.
+//! Connections that outlive the command that made them, so that the next command needs no key exchange.
 //!
-//! A run has its connections for itself. When it ends in good order, it puts each into the cluster's
-//! folder, and the next run takes it from there: a rename both times, so that no two runs ever use one.
-//! Its `ssh` ends by itself once nobody has used it for a while.
+//! A run has its connections for itself. When it ends properly, it moves each one into the cluster's folder,
+//! and the next run takes it from there. Both are renames, so two runs never use the same one. Its `ssh` ends
+//! by itself when it has not been used for a while.
 
 use std::{
     fs,
@@ -17,29 +17,29 @@ use tokio::time::timeout;
 
 use crate::inventory::HostName;
 
-/// How long a host may take to show that a kept connection still leads to it: a round trip.
+/// How long a host may take to prove that a kept connection still leads to it: one round trip.
 const ALIVE: Duration = Duration::from_secs(2);
-/// How long an `ssh` on this machine may take to hear that it is to end.
+/// How long an `ssh` on this machine may take to be told to end.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The control socket, where `openssh` puts it in a connection's folder.
 const SOCKET: &str = "master";
 
-/// Where connections are kept, and what they depend on beside the `ssh_config`.
+/// Where connections are kept, and what they depend on in addition to the `ssh_config`.
 #[derive(Debug, Clone)]
 pub struct Keep {
-    /// The cluster's folder, closed to others, on the same file system as the run's own.
+    /// The cluster's folder, closed to other users, on the same file system as the run's own.
     pub folder: PathBuf,
-    /// After which time without use a connection ends: seconds, more than none.
+    /// The time without use after which a connection ends: seconds, more than 0.
     pub seconds: u32,
     /// The file with the hosts' pinned keys.
     pub known_hosts: PathBuf,
-    /// The key that is shown; `None` where the user's own `ssh` chooses one.
+    /// The key that is presented; `None` if the user's own `ssh` chooses one.
     pub identity: Option<PathBuf>,
 }
 
 impl Keep {
-    /// The name of a connection to `host` that is made as things are now: whoever changes the address, the
-    /// port, the user, an option, the pinned keys or the key that is shown changes the name.
+    /// The name of a connection to `host` with the present settings. Another address, port, user, option,
+    /// pinned key or presented key gives another name.
     pub(super) fn name(&self, config: &Path, host: &HostName) -> Option<String> {
         let config = fs::read_to_string(config).ok()?;
         let pins = fs::read_to_string(&self.known_hosts).ok()?;
@@ -51,7 +51,7 @@ impl Keep {
             match key {
                 "Host" => ours = value == "*" || value == host.as_str(),
                 "HostKeyAlias" if ours => alias = Some(value),
-                // A preview has these files elsewhere; what is in them counts.
+                // A preview has these files elsewhere; only their content counts.
                 "UserKnownHostsFile" | "IdentityFile" => continue,
                 _ => {}
             }
@@ -71,8 +71,8 @@ impl Keep {
         Some(format!("{}-{}", mark(host), digest(&parts, 16)))
     }
 
-    /// Takes the connection of that name, which is the run's own from now on; `None` where there is none
-    /// that still leads to the host. Those to the host that have another name end.
+    /// Takes the connection with that name, which is the run's own from now on; `None` if none exists that
+    /// still leads to the host. Connections to the host with other names are closed.
     pub(super) async fn take(&self, name: &str, sockets: &Path) -> Option<Session> {
         let (host, _) = name.split_once('-')?;
         let outdated = entries(&self.folder).into_iter().filter(|path| {
@@ -93,19 +93,19 @@ impl Keep {
         alive
     }
 
-    /// Makes a kept connection the run's own, as one that it has made itself.
+    /// Makes a kept connection the run's own, like one that it has made itself.
     fn claim(&self, name: &str, sockets: &Path) -> Option<Session> {
         let own = tempfile::Builder::new()
             .prefix(".ssh-connection")
             .tempdir_in(sockets)
             .ok()?;
-        // Whoever is first has it.
+        // The first run gets it.
         fs::rename(self.folder.join(name), own.path()).ok()?;
         Some(Session::new_native_mux(own))
     }
 
-    /// Puts a connection that the run needs no more where the next one finds it; gives it back where
-    /// another run has put one there meanwhile.
+    /// Puts a connection that the run no longer needs where the next run finds it. Gives it back if another run
+    /// has put one there meanwhile.
     pub(super) fn put(&self, name: &str, session: Session) -> Result<(), Session> {
         let folder = session.control_socket().parent().map(Path::to_owned);
         match folder.map(|folder| fs::rename(folder, self.folder.join(name))) {
@@ -118,10 +118,10 @@ impl Keep {
     }
 }
 
-/// Ends all connections that are kept in a cluster's folder; returns how many there were.
+/// Closes all connections that are kept in a cluster's folder; returns how many there were.
 pub async fn close_kept(folder: &Path) -> usize {
     let ended = join_all(entries(folder).into_iter().map(end)).await;
-    // Another run may keep one at this moment: then it stays.
+    // Another run may keep one at this moment; then the folder stays.
     let _ = fs::remove_dir(folder);
     ended.into_iter().filter(|lived| *lived).count()
 }
@@ -131,7 +131,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// Ends one; returns whether it was still there. Where its `ssh` hangs, nobody finds it any more.
+/// Closes one; returns whether it still existed. If its `ssh` hangs, the connection cannot be found any more.
 async fn end(path: PathBuf) -> bool {
     let socket = path.join(SOCKET).into_boxed_path();
     let session = Session::resume_mux(socket, None);
@@ -142,8 +142,8 @@ async fn end(path: PathBuf) -> bool {
 
 /// Whether the host answers over a connection.
 ///
-/// Its `ssh` notices only after a while that the host restarted or is cut off. That a session was opened is
-/// what the host says.
+/// Its `ssh` notices only after a while that the host restarted or is cut off. An opened session is the host's
+/// own answer.
 async fn leads_there(session: &Session) -> bool {
     let asked = async {
         session.check().await?;
@@ -154,7 +154,7 @@ async fn leads_there(session: &Session) -> bool {
     matches!(timeout(ALIVE, asked).await, Ok(Ok(_)))
 }
 
-/// By which a host's connections are found, whatever else their name says.
+/// The part of the name that all connections of a host share.
 fn mark(host: &HostName) -> String {
     digest(&[host.to_string()], 6)
 }
@@ -164,7 +164,7 @@ fn variable(name: &str) -> String {
     value.map_or_else(String::new, |it| it.to_string_lossy().into_owned())
 }
 
-/// So many hexadecimal digits of the parts' digest.
+/// The number of hexadecimal digits of the parts' digest.
 fn digest(parts: &[String], digits: usize) -> String {
     let mut sum = Sha256::new();
     for part in parts {
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(unknown, None, "no address of it is known");
     }
 
-    /// A folder as a connection has it, whose socket is in the hands of nobody, or of one that never answers.
+    /// A connection's folder whose socket has no process, or one that never answers.
     fn left(place: &Place, name: &str) -> UnixListener {
         let path = place.keep().folder.join(name);
         fs::create_dir(&path).unwrap();
@@ -345,7 +345,7 @@ mod tests {
         let second = keep.claim(&name, sockets.path()).unwrap();
         assert!(keep.put(&name, first).is_ok());
         assert_eq!(entries(&keep.folder), [keep.folder.join(&name)]);
-        // Nobody is there to hear that it ends.
+        // No process is told to end.
         drop(timeout(Duration::ZERO, second.close()).await);
     }
 }

@@ -1,7 +1,7 @@
 //! Runs commands on hosts, over SSH.
 //!
-//! The seam between deciding and doing: [`Remote`] is all that the rest of the program knows of a
-//! connection, and the only place where tests may put something else.
+//! The border between deciding and doing: [`Remote`] is all that the rest of the program knows of a connection,
+//! and the only place where tests may use a fake.
 
 use std::{fmt, time::Duration};
 
@@ -34,10 +34,10 @@ pub use ssh::{Knock, SshRemote};
 
 pub use crate::shell::quote;
 
-/// What an error says when a host answers whose key is not the pinned one.
+/// The error's text if a host answers whose key is not the pinned one.
 pub const STRANGER: &str = "this is not the host whose key is pinned";
 
-/// The error of a forward that sshd refused, in ssh's own words.
+/// The error of a forward that sshd refused, with ssh's message.
 pub fn no_forwarding(host: &HostName, said: &str) -> Error {
     Error::new(Code::SshForwardingRefused, "sshd refuses to forward connections")
         .on(host)
@@ -48,12 +48,12 @@ pub fn no_forwarding(host: &HostName, said: &str) -> Error {
 
 never_shown!(Output, Script);
 
-/// What a script left behind.
+/// The result of a script.
 ///
-/// What a host says may hold secrets, as the files do that a probe reads; so it does not show itself.
+/// A host's output may contain secrets, as do the files that a probe reads; so it cannot be printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Output {
-    /// The exit code; a script that a signal ended has 128 + its number, as shells count.
+    /// The exit code; for a script that a signal ended, 128 and its number, as shells count.
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -76,16 +76,16 @@ impl Output {
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// Takes each line of output as it comes.
+/// Receives each line of output when it comes.
 pub type OnLine<'a> = &'a (dyn Fn(Stream, &str) + Send + Sync);
 
 #[async_trait]
 pub trait Remote: Send + Sync {
     /// Runs `script` as root on `host` in one round trip.
     ///
-    /// The script goes over standard input, so nothing of it shows in a process list. A script that
-    /// fails is an [`Output`], not an error; an error means that the host could not be reached, the
-    /// connection broke, or `timeout` passed.
+    /// The script goes over standard input, so no process list shows it. A script that fails is an [`Output`],
+    /// not an error. An error means that the host could not be reached, the connection broke, or `timeout`
+    /// passed.
     async fn run(
         &self,
         host: &HostName,
@@ -97,8 +97,8 @@ pub trait Remote: Send + Sync {
     /// Connects to `port` of `host`, as if from the host itself.
     async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>>;
 
-    /// Opens the connection to `host` if there is none, and takes the run's lease there. What follows is
-    /// about such connections too; a remote that has none has nothing to do.
+    /// Opens the connection to `host` if there is none, and takes the run's lease there. The next methods are
+    /// about such connections too; an implementation without connections does nothing.
     async fn connect(&self, _host: &HostName) -> Result<()> {
         Ok(())
     }
@@ -108,41 +108,40 @@ pub trait Remote: Send + Sync {
         Ok(())
     }
 
-    /// Whether the run's lease is held on `host`; also where the run takes none.
+    /// Whether the run's lease is held on `host`; true if the run takes no lease.
     async fn holds_lease(&self, _host: &HostName) -> bool {
         true
     }
 
-    /// From now on a host on which the lease is lost does not end the run, as long as another one
-    /// holds it.
+    /// From now on, losing the lease on one host does not end the run, as long as another host holds it.
     ///
-    /// An error where no host at all holds it, although the run takes one.
+    /// An error if no host holds it, although the run takes one.
     fn settle_lease(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Knocks at a port of `host` where nobody listens: whether sshd refuses to lead there is known
-    /// once anything that was sent after it has been answered.
+    /// Tries a port of `host` on which nothing listens. If sshd refuses to forward there, this is known as soon
+    /// as anything sent after it has been answered.
     async fn knock(&self, _host: &HostName) -> Knock {
         Knock::default()
     }
 
-    /// What ssh said, if sshd refuses to lead to one of `ports`.
+    /// ssh's message, if sshd refuses to forward to one of `ports`.
     async fn refused(&self, _host: &HostName, _knock: Knock, _ports: &[u16]) -> Option<String> {
         None
     }
 
-    /// Forgets the connection to a host that died or was cut off: SSH itself notices only after a
-    /// while, and until then the host would seem to be silent.
+    /// Forgets the connection to a host that died or was cut off. SSH itself notices only after a while, and
+    /// until then the host would seem to be silent.
     async fn forget(&self, _host: &HostName) {}
 
-    /// Gives the lease back, and ends all connections or leaves them to the next run.
+    /// Gives the lease back, and closes all connections or leaves them to the next run.
     async fn close(&self) {}
 
-    /// From now on nothing is left to the next run, and nothing taken that an earlier one has left.
+    /// From now on, nothing is left to the next run, and no connection of an earlier one is used.
     fn keep_none(&self) {}
 
-    /// Removes what the connections keep on this machine, for a process that ends now: who still holds
-    /// them may not be told before it has ended.
+    /// Removes the files of the connections on this machine, for a process that ends now: other holders of the
+    /// connections may not end before it.
     fn remove_sockets(&self) {}
 }

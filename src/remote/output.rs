@@ -9,11 +9,11 @@ use crate::{
     inventory::HostName,
 };
 
-/// How much a script may say on each of its two streams, in bytes. A host that is out of order, or in
-/// wrong hands, could go on without end.
+/// The limit of a script's output on each of its two streams, in bytes. A host that is broken or hostile could
+/// print without end.
 const LONGEST_OUTPUT: u64 = 16 << 20;
 
-/// Why a script's output is not all there.
+/// Why a script's output is incomplete.
 #[derive(Debug)]
 pub(super) enum Broken {
     Connection(openssh::Error),
@@ -29,7 +29,7 @@ impl From<openssh::Error> for Broken {
     }
 }
 
-/// Reads a stream to its end, handing on each of the script's lines as it comes.
+/// Reads a stream to its end, and passes on each of the script's lines as it comes.
 pub(super) async fn collect(
     stream: Option<impl AsyncRead + Unpin>,
     kind: Stream,
@@ -39,7 +39,7 @@ pub(super) async fn collect(
     let Some(stream) = stream else {
         return Ok(told);
     };
-    // One more, so that what is exactly as long as it may be is told from what is longer.
+    // One more, to distinguish output of exactly the maximum length from longer output.
     let mut reader = BufReader::new(stream).take(LONGEST_OUTPUT + 1);
     let mut line = Vec::new();
     while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
@@ -54,7 +54,7 @@ pub(super) async fn collect(
     Ok(told)
 }
 
-/// The error of a host whose answer was longer than it may be.
+/// The error of a host whose answer was too long.
 pub(super) fn too_much(host: &HostName, stream: Stream) -> Error {
     let stream = match stream {
         Stream::Stdout => "standard output",

@@ -1,9 +1,9 @@
 //! Starts a script on a host, whatever the login there is like.
 //!
-//! Between sshd and the script are the user's login shell, which may be any, its startup files, and
-//! sudo with its own settings. Each of them may print something, and each may change the environment.
-//! So the script runs in a shell of its own with an environment that is made anew, and a mark on both
-//! streams says where the script's own output begins. What came before the mark is the login's.
+//! Between sshd and the script are the user's login shell, which may be any, its startup files, and sudo with
+//! its own settings. Each of them may print something, and each may change the environment. So the script runs
+//! in its own shell with a new environment, and a mark on both streams shows where the script's output begins.
+//! Everything before the mark is the login's.
 
 use super::Output;
 use crate::{
@@ -14,15 +14,15 @@ use crate::{
 /// What the script's shell prints on both streams before it reads the script.
 const MARK: &str = "pgherd: the script begins";
 
-/// Reads the script from standard input before it runs any of it, and runs it as root. The script
-/// is never an argument, so no process list shows it; and no command in it can eat the rest of it.
+/// Reads the whole script from standard input before it runs any of it, and runs it as root. The script is
+/// never an argument, so no process list shows it, and no command in it can consume the rest of it.
 ///
-/// The login's shell sees three words between single quotes, which bash, dash, zsh, fish and csh read
-/// alike; there is no `exec` before them, which a restricted shell refuses.
+/// The login's shell sees three words in single quotes, which bash, dash, zsh, fish and csh read in the same
+/// way. There is no `exec` before them, because a restricted shell refuses it.
 /// - The first becomes root.
-/// - The second drops every variable but those that say how the network is reached: `BASH_ENV`,
-///   `CDPATH`, `TMPDIR`, `PGOPTIONS`, `PYTHONPATH`, functions of bash's and all others would reach the
-///   commands of the script. Variables are dropped by name, so that no value becomes an argument.
+/// - The second drops every variable except those for access to the network: `BASH_ENV`, `CDPATH`, `TMPDIR`,
+///   `PGOPTIONS`, `PYTHONPATH`, bash's functions and all others would affect the script's commands. Variables
+///   are dropped by name, so that no value becomes an argument.
 /// - The third is the shell that reads the script.
 pub(super) const RUNNER: &str = concat!(
     "/bin/sh -c '",
@@ -35,7 +35,7 @@ pub(super) const RUNNER: &str = concat!(
     r#"echo "pgherd: the script begins"; echo "pgherd: the script begins" >&2; eval "$(cat)"'"#,
 );
 
-/// One stream of a script's, divided at the mark.
+/// One stream of a script, divided at the mark.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     /// What the login printed.
@@ -51,7 +51,7 @@ impl Told {
             self.text.push_str(line);
             return Some(line);
         }
-        // What the login printed last may have had no end of line.
+        // The login's last output may have had no line end.
         match line.trim_end().strip_suffix(MARK) {
             Some(rest) => {
                 self.before.push_str(rest);
@@ -63,7 +63,7 @@ impl Told {
     }
 }
 
-/// What the script left, or an error that says what stood in its way.
+/// The script's result, or an error that says what prevented it.
 pub(super) fn output(host: &HostName, code: i32, stdout: Told, stderr: Told) -> Result<Output> {
     if stdout.begun || stderr.begun {
         return Ok(Output {
@@ -72,13 +72,13 @@ pub(super) fn output(host: &HostName, code: i32, stdout: Told, stderr: Told) -> 
             stderr: stderr.text,
         });
     }
-    // Whatever sudo warned of, it did not go on to run anything.
+    // Whatever sudo printed, it did not run anything.
     let sudo: Vec<&str> = stderr
         .before
         .lines()
         .map(str::trim)
         .filter(|line| line.starts_with("sudo: ") || line.contains("sudo: not found"))
-        // Of this sudo only warns, and goes on.
+        // sudo only warns about this, and continues.
         .filter(|line| !line.starts_with("sudo: unable to resolve host"))
         .collect();
     if sudo.is_empty() {
@@ -137,7 +137,7 @@ mod tests {
         HostName::new("node1")
     }
 
-    /// A login of a hostile kind: the variables that it has, and what it does before the command.
+    /// A hostile login: its variables, and what it does before the command.
     fn login(variables: &[(&str, &str)], startup: &str, script: &str) -> (Output, String) {
         let mut child = Command::new("/bin/bash")
             .args(["-c", &format!("{startup}\n{RUNNER}")])
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn no_login_changes_what_a_script_does() {
-        // Becoming root is sudo's; everything after it can be tried by root alone.
+        // Becoming root is sudo's part; everything after it can be tested only by root.
         if !is_root() {
             return;
         }

@@ -38,30 +38,30 @@ use crate::{
     poll,
 };
 
-/// How long an idle connection lasts that is not kept for the next run, in seconds.
+/// How many seconds an idle connection lasts if it is not kept for the next run.
 const LINGER: NonZeroUsize = NonZeroUsize::new(20).expect("not zero");
 
-/// How much longer than it was told an `ssh` that connects may take.
+/// How much longer than its limit an `ssh` that connects may take.
 const STALL: Duration = Duration::from_secs(20);
 
-/// A port where nobody listens.
+/// A port on which nothing listens.
 const NOBODY: u16 = 1;
-/// How long ssh may take to note what it has been told already.
+/// How long ssh may take to record something that it has already been told.
 const ANSWERED: Duration = Duration::from_millis(100);
-/// How long sshd may take to refuse a port; one that it opens stays silent.
+/// How long sshd may take to refuse a port; a port that it opens stays silent.
 const OPENED: Duration = Duration::from_secs(2);
 
-/// A knock at a host's door that waits for its answer; none where nobody could knock.
+/// A pending attempt at a port of a host; `None` if no attempt could be made.
 #[derive(Default)]
 pub struct Knock(Option<Forwarded>);
-/// How long the end of a connection may take; the host may be gone.
+/// How long closing a connection may take; the host may be gone.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 struct Link {
     session: Arc<Session>,
-    /// By which the next run finds it, where it is to be kept.
+    /// The name by which the next run finds it, if it is kept.
     name: Option<String>,
-    /// The run's lease on the host, where it takes one.
+    /// The run's lease on the host, if the run takes one.
     held: Mutex<Option<Held>>,
     /// Local sockets that lead to ports of the host.
     forwards: Mutex<HashMap<u16, PathBuf>>,
@@ -78,29 +78,29 @@ impl Link {
     }
 }
 
-/// A host's connection. The task that opens it holds this, so that it is opened once.
+/// A host's connection. The task that opens it holds this lock, so that it is opened once.
 type Slot = Arc<Mutex<Option<Arc<Link>>>>;
 
-/// Connections to the hosts that `ssh_config` names.
+/// Connections to the hosts in the `ssh_config`.
 pub struct SshRemote {
     config: PathBuf,
-    /// Whether it is gone before anybody reads what is told of it.
+    /// Whether the file is gone before anybody reads a message about it.
     passes: bool,
-    /// Short, private, and gone when this is dropped.
+    /// Short, private, and removed when this is dropped.
     sockets: tempfile::TempDir,
-    /// How long a host may take to let us in.
+    /// How long a host may take to accept a login.
     timeout: Duration,
     links: Mutex<HashMap<HostName, Slot>>,
-    /// What is taken on every host before anything is done there, by a run that changes something.
+    /// What a run that changes something takes on every host before anything is done there.
     lease: Option<Lease>,
-    /// Where connections are left that the next run can use.
+    /// Where connections are left for the next run.
     keep: Option<Keep>,
     keeps_none: AtomicBool,
 }
 
 impl SshRemote {
-    /// `config` is the workspace's `ssh_config`; `timeout` is how long a host may refuse or stay
-    /// silent before it is given up.
+    /// `config` is the workspace's `ssh_config`; `timeout` is how long to try if a host refuses or does not
+    /// answer.
     pub fn new(config: &Path, sockets: tempfile::TempDir, timeout: Duration) -> Self {
         Self {
             config: config.to_owned(),
@@ -114,7 +114,7 @@ impl SshRemote {
         }
     }
 
-    /// Takes connections that earlier runs have left, and leaves its own to the next.
+    /// Uses connections that earlier runs have left, and leaves its own to the next run.
     #[must_use]
     pub fn keeping(mut self, keep: Option<Keep>) -> Self {
         self.keep = keep;
@@ -126,7 +126,7 @@ impl SshRemote {
         keep.filter(|_| !self.keeps_none.load(Ordering::Relaxed))
     }
 
-    /// Takes the config for one that goes with this run: nobody is told to use it.
+    /// Marks the config as one for this run only: no message tells anybody to use it.
     #[must_use]
     pub fn with_passing_config(mut self) -> Self {
         self.passes = true;
@@ -140,7 +140,7 @@ impl SshRemote {
         self
     }
 
-    /// The connection to `host`, with the lease on it where the run takes one.
+    /// The connection to `host`, with the lease on it if the run takes one.
     async fn link(&self, host: &HostName) -> Result<Arc<Link>> {
         let link = self.connection(host).await?;
         if let Some(lease) = &self.lease {
@@ -149,7 +149,7 @@ impl SshRemote {
             }
             let mut held = link.held.lock().await;
             if !held.as_ref().is_some_and(Held::lasts) {
-                // What this side has lost must be gone before it is taken anew.
+                // What this side has lost must be gone before it is taken again.
                 if let Some(lost) = held.take() {
                     lost.end().await;
                 }
@@ -173,13 +173,13 @@ impl SshRemote {
             .clone();
         let mut slot = slot.lock().await;
         if let Some(link) = slot.take() {
-            // A connection that idled too long, or whose host restarted, is simply made again.
+            // A connection that was idle too long, or whose host restarted, is simply made again.
             if link.session.check().await.is_ok() {
                 *slot = Some(link.clone());
                 return Ok(link);
             }
         }
-        // It is named by how things are before it is made: what changes meanwhile makes it outdated.
+        // Its name is made from the settings before it is opened: a later change makes it outdated.
         let name = self.keep().and_then(|keep| keep.name(&self.config, host));
         if let (Some(keep), Some(name)) = (self.keep(), &name)
             && let Some(session) = keep.take(name, self.sockets.path()).await
@@ -187,7 +187,7 @@ impl SshRemote {
             return Ok(slot.insert(Link::of(session, Some(name.clone()))).clone());
         }
         let opened = poll::until(self.timeout, Duration::from_millis(150), || async {
-            // ssh's own ConnectTimeout ends before this; it only bounds a client that hangs.
+            // ssh's own ConnectTimeout ends before this, which only limits a client that hangs.
             let opened = timeout(self.timeout + STALL, self.open(host)).await;
             match opened.unwrap_or_else(|_| Err(stalled())) {
                 Err(error) if !is_final(&error) => Err(error),
@@ -224,10 +224,10 @@ impl SshRemote {
             .await
     }
 
-    /// The config as it is now, with a log that says why a port could not be reached; what is not an
-    /// error of ssh's own is only told there. Should it not come to be, the log says less.
+    /// The present config, with a log that says why a port could not be reached: messages other than ssh's own
+    /// errors appear only there. If the log cannot be created, less is known.
     ///
-    /// Made anew for each connection: a run may move its hosts.
+    /// Written for each connection: a run may move its hosts.
     fn telling_config(&self, host: &HostName) -> PathBuf {
         let path = self.sockets.path().join(format!("config-{host}"));
         let told = std::fs::read_to_string(&self.config)
@@ -247,7 +247,7 @@ impl SshRemote {
         }
     }
 
-    /// Leaves a connection to the next run, as it was when it was made; gives it back where that cannot be.
+    /// Leaves a connection to the next run in its original state; gives it back if that is not possible.
     async fn leave(&self, link: Link) -> Option<Session> {
         let session = Arc::into_inner(link.session)?;
         let (Some(keep), Some(name)) = (self.keep(), link.name) else {
@@ -332,7 +332,7 @@ impl SshRemote {
                 .spawn()
                 .await;
             match started {
-                // Nothing was run. Others of this run's scripts end, and leave room for this one.
+                // Nothing was run. Others of this run's scripts will end, and make room for this one.
                 Err(error) if is_crowded(&error) => {
                     if begin.elapsed() + CROWDED > limit {
                         return Err(Broken::Crowded(error));
@@ -347,7 +347,7 @@ impl SshRemote {
         let stderr = child.stderr().take();
         let send = async {
             if let Some(mut stdin) = stdin {
-                // A host that stops reading tells why on its way out.
+                // A host that stops reading gives the reason before it ends.
                 let _ = stdin.write_all(script.expose().as_bytes()).await;
                 let _ = stdin.shutdown().await;
             }
@@ -360,7 +360,8 @@ impl SshRemote {
         )?;
         let code = match child.wait().await {
             Ok(status) => status.code().unwrap_or(128),
-            // The multiplexer cannot tell a signal from a broken connection; a look at it can.
+            // The multiplexer cannot distinguish a signal from a broken connection; a check of the connection
+            // can.
             Err(openssh::Error::RemoteProcessTerminated) if link.session.check().await.is_ok() => {
                 128
             }
@@ -370,7 +371,7 @@ impl SshRemote {
     }
 }
 
-/// How long to wait before a session that sshd refused is asked for again.
+/// How long to wait before asking again for a session that sshd refused.
 const CROWDED: Duration = Duration::from_millis(250);
 
 /// Whether sshd refuses another session on the connection (`MaxSessions`).
@@ -412,7 +413,7 @@ impl Remote for SshRemote {
             .cause(format!("asked again for {} s", limit.as_secs()))
             .hint("allow more in sshd_config: MaxSessions 10")),
             Ok(Err(Broken::TooMuch(stream))) => {
-                // What writes there ends once nobody reads any more.
+                // The writer ends when nobody reads any more.
                 self.drop_link(host, &link).await;
                 Err(too_much(host, stream))
             }
@@ -431,8 +432,8 @@ impl Remote for SshRemote {
         Ok(Box::new(self.way(host, port).await?))
     }
 
-    /// Refusals and silence are retried until the timeout: a host that has just been
-    /// started is not there yet. A wrong key or a refused login is final.
+    /// Refusals and silence are retried until the timeout: a host that was just started may not be ready yet. A
+    /// wrong key or a refused login is final.
     async fn connect(&self, host: &HostName) -> Result<()> {
         self.link(host).await.map(|_| ())
     }
@@ -470,7 +471,7 @@ impl Remote for SshRemote {
 
     async fn refused(&self, host: &HostName, knock: Knock, ports: &[u16]) -> Option<String> {
         knock.0?.refusal(ANSWERED).await?;
-        // It may well allow the ports that are needed and no others.
+        // It may allow the needed ports and no others.
         for port in ports {
             if let Ok(way) = self.way(host, *port).await
                 && let Some(said) = way.refusal(OPENED).await
@@ -483,7 +484,7 @@ impl Remote for SshRemote {
 
     async fn forget(&self, host: &HostName) {
         let slot = self.links.lock().await.remove(host);
-        // The task that holds it is opening a new connection just now.
+        // The task that holds it is opening a new connection at this moment.
         if let Some(mut link) = slot.as_ref().and_then(|slot| slot.try_lock().ok()) {
             link.take();
         }
@@ -498,7 +499,7 @@ impl Remote for SshRemote {
             if let Some(held) = link.held.lock().await.take() {
                 held.end().await;
             }
-            // One that somebody still uses ends with that use.
+            // A connection that is still in use ends with that use.
             if let Some(link) = Arc::into_inner(link)
                 && let Some(session) = self.leave(link).await
             {
@@ -514,7 +515,7 @@ impl Remote for SshRemote {
     }
 
     fn remove_sockets(&self) {
-        // It goes with this value too, if it has not gone by then.
+        // It ends with this value too, if it has not ended by then.
         let _ = std::fs::remove_dir_all(self.sockets.path());
     }
 }
@@ -525,7 +526,7 @@ fn ends(path: &Path, port: u16) -> (Socket<'_>, Socket<'_>) {
     (here, Socket::new("127.0.0.1", port))
 }
 
-/// Tells the sockets of one connection from those of its successor.
+/// Distinguishes the sockets of one connection from those of its successor.
 fn nonce() -> String {
     format!("{:08x}", rand::random::<u32>())
 }

@@ -1,11 +1,11 @@
-//! Instances that come back somewhere else.
+//! Instances that come back with another address.
 
 use aws_sdk_ec2::types::AttributeBooleanValue;
 use pgherd::provider::{self, MachineState};
 
 use crate::support::Lab;
 
-/// EC2 gives an instance another public address with each start; its private one is its own.
+/// EC2 gives an instance another public address with each start; its private one stays.
 pub(crate) async fn a_started_host_is_found_at_its_new_public_address() {
     let lab = Lab::new("public").await;
     lab.ec2

@@ -26,7 +26,7 @@ pub(crate) async fn a_launch_may_die_at_any_call() {
         for number in 0.. {
             let lab = Lab::new(&format!("crash-{number}-{}", u8::from(done))).await;
             dies_at(&lab, number, done);
-            // Dropping the run is all that a kill can do: what it has written is on disk.
+            // Dropping the run has the effect of a kill: only what it has written is on disk.
             let survived = tokio::select! {
                 launched = lab.launch(&FIVE) => {
                     launched.unwrap_or_else(|error| panic!("{error:?}"));
@@ -52,7 +52,7 @@ pub(crate) async fn a_launch_may_die_at_any_call() {
     assert!(died > 40, "only {died} calls were tried");
 }
 
-/// Five instances, three groups with all their rules, one key pair, and the keys as their tags say.
+/// Five instances, three groups with all their rules, one key pair, and the keys that their tags name.
 pub(crate) async fn whole(lab: &Lab, number: usize) {
     let instances = lab.instances().await;
     let hosts: BTreeSet<&str> = instances
@@ -94,7 +94,7 @@ pub(crate) async fn a_removal_may_die_at_any_call() {
     }
 }
 
-/// EC2 refuses a token that comes with other parameters; what the token has made is taken up.
+/// EC2 refuses a token with other parameters; what the token has created is used.
 pub(crate) async fn a_token_outlives_a_change_of_the_inventory() {
     let lab = Lab::new("mismatch").await;
     lab.proxy
@@ -109,7 +109,7 @@ pub(crate) async fn a_token_outlives_a_change_of_the_inventory() {
     let made = lab.id_of("node1").await;
     let token = fs::read_to_string(lab.dir.path().join(".pgherd/mismatch/launches/node1")).unwrap();
     let token = token.lines().next().unwrap().to_owned();
-    // The list of instances lags behind once, so that the token is all there is to go by.
+    // The list of instances lags behind once, so that only the token is left to go by.
     lab.proxy.take();
     let first = std::sync::atomic::AtomicBool::new(true);
     let known = token.clone();
@@ -138,7 +138,7 @@ pub(crate) async fn a_token_outlives_a_change_of_the_inventory() {
     let machines = launch(&*provider, &["node1"], &lab.events).await.unwrap();
     assert_eq!(machines[0].id, made);
 
-    // Where the token's instance has ended, another token makes another.
+    // If the token's instance has terminated, another token creates another one.
     lab.proxy.pass_all();
     lab.ec2
         .terminate_instances()

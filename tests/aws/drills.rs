@@ -35,7 +35,7 @@ pub(crate) async fn a_host_dies_without_a_word_and_comes_back_where_it_was() {
     let calls = lab.proxy.take();
     let stop = calls.iter().find(|call| call.is("StopInstances")).unwrap();
     assert_eq!(stop.parameter("SkipOsShutdown"), Some("true"));
-    // That is an orderly shutdown, in which Patroni hands its lock over.
+    // That is a clean shutdown, in which Patroni releases its lock.
     assert_eq!(stop.parameter("Force"), None);
     assert_eq!(stop.parameter("InstanceId.1"), Some(machine.id.as_str()));
     assert_eq!(state(&lab).await, State::Stopped);
@@ -49,13 +49,13 @@ pub(crate) async fn a_host_dies_without_a_word_and_comes_back_where_it_was() {
         (&found[0].id, found[0].state, found[0].address),
         (&machine.id, MachineState::Running, machine.address)
     );
-    // One that runs is left alone.
+    // A running instance is left alone.
     provider.revive(&machine).await.unwrap();
     assert_eq!(called(&lab.proxy.take(), "StartInstances"), 0);
     lab.remove().await.unwrap();
 }
 
-/// Nobody reads what hosts write out in an orderly shutdown, unless a volume stays.
+/// Nobody reads what hosts write in a clean shutdown, unless a volume stays.
 pub(crate) async fn only_hosts_with_a_volume_that_stays_are_shut_down_in_order() {
     let lab = Lab::new("order").await;
     lab.launch(&["node1", "node2"]).await.unwrap();
@@ -119,7 +119,7 @@ pub(crate) async fn one_that_still_stops_is_waited_for() {
     lab.remove().await.unwrap();
 }
 
-/// A drill that is killed anywhere leaves a note, and by that the host is started.
+/// A drill that is killed anywhere leaves a note, with which the host is started.
 pub(crate) async fn a_drill_may_die_at_any_call() {
     let mut died = 0;
     for done in [false, true] {
@@ -167,7 +167,7 @@ pub(crate) async fn what_cannot_be_done_to_a_host_is_said() {
     let lab = Lab::new("cannot").await;
     let machine = one(&lab).await;
     let provider = lab.provider();
-    // A security group lets open connections go on, so that a swap would not cut anybody off.
+    // A security group does not end open connections, so a swap would cut off no host.
     assert!(!provider.can_isolate());
     let error = provider.isolate(&machine).await.unwrap_err();
     assert!(error.to_string().contains("cut a host off"), "{error:?}");

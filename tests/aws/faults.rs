@@ -11,7 +11,7 @@ use crate::{
 
 const NOTHING: &str = "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>";
 
-/// Refuses the first `times` of the calls that `which` says.
+/// Refuses the first `times` of the calls for which `which` is true.
 fn first(
     times: usize,
     code: &'static str,
@@ -141,7 +141,7 @@ pub(crate) async fn a_missing_permission_is_named() {
         );
         assert_eq!(lab.left().await, [""; 0]);
     }
-    // All at once, where more than one is missing.
+    // All at once, if more than one is missing.
     let lab = Lab::new("forbidden").await;
     lab.proxy.judge(|call| match call.dry_run {
         true => Verdict::Refuse("UnauthorizedOperation"),
@@ -240,7 +240,7 @@ pub(crate) async fn one_host_has_one_instance() {
 
 pub(crate) async fn a_host_that_ends_at_once_says_why() {
     let lab = Lab::new("ends").await;
-    // As EC2 does when the volume's key is not to be had: the call went well, and then.
+    // As EC2 does when the volume's key is not available: the call succeeds, and then this follows.
     let list = |id: &str| {
         format!(
             "<DescribeInstancesResponse><reservationSet><item><instancesSet><item><instanceId>{id}</instanceId>\
@@ -278,7 +278,7 @@ pub(crate) async fn a_host_that_ends_at_once_says_why() {
     lab.remove().await.unwrap();
 }
 
-/// No door is opened to everybody because nobody could say for whom.
+/// No port is opened to everybody because the right address is unknown.
 pub(crate) async fn only_aws_knows_this_machine() {
     let lab = Lab::new("seen").await;
     lab.five("");
@@ -291,7 +291,7 @@ pub(crate) async fn only_aws_knows_this_machine() {
     assert_eq!(lab.left().await, [""; 0]);
 }
 
-/// EC2 tells of a quota only at the launch that exceeds it.
+/// EC2 reports a quota only at the launch that exceeds it.
 pub(crate) async fn a_quota_is_named_and_what_there_is_now() {
     let lab = Lab::new("quota").await;
     lab.proxy.judge(|call| match call.is("RunInstances") {
@@ -315,7 +315,7 @@ pub(crate) async fn a_quota_is_named_and_what_there_is_now() {
     lab.remove().await.unwrap();
 }
 
-/// What is to be done is another thing for each.
+/// What to do differs for each.
 pub(crate) async fn each_refusal_has_its_remedy() {
     let lab = Lab::new("remedies").await;
     for (action, code, said, what, remedy) in [
@@ -398,7 +398,7 @@ pub(crate) async fn subnets_without_ipv4_are_named() {
     assert_eq!(lab.left().await, [""; 0]);
 }
 
-/// EC2 has more than one word for a group that is not there yet, or not free yet.
+/// EC2 has several codes for a group that does not exist yet, or is still in use.
 pub(crate) async fn a_group_goes_by_all_its_names() {
     let lab = Lab::new("words").await;
     lab.proxy

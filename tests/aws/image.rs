@@ -10,7 +10,7 @@ use crate::{
 const OLDER: &str = "ami-0aaaaaaaaaaaaaaa1";
 const NEWEST: &str = "ami-0aaaaaaaaaaaaaaa2";
 
-/// Canonical's parameter comes first. moto has none, so that elsewhere here the images are listed.
+/// Canonical's parameter comes first. moto has none, so the other tests here list images.
 pub(crate) async fn what_canonical_publishes_is_taken() {
     let lab = Lab::new("published").await;
     let provider = || provider::from_inventory(&lab.five("  image: ubuntu-24.04\n")).unwrap();
@@ -42,7 +42,7 @@ pub(crate) async fn what_canonical_publishes_is_taken() {
     let name = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id";
     assert!(asked[0].body.contains(name), "{}", asked[0].body);
 
-    // It names what is not there, may not be asked, or is not there itself.
+    // It names a missing image, may not be read, or is missing itself.
     lab.proxy.judge(says("ami-0123456789abcdef0"));
     let lines = provider()
         .preflight(&hosts(), KEY)
@@ -74,7 +74,7 @@ pub(crate) async fn what_canonical_publishes_is_taken() {
     assert_eq!(lab.left().await, [""; 0]);
 }
 
-/// A host that is made later has the image of its siblings, though there is a newer one.
+/// A host that is created later has the image of the others, even if there is a newer one.
 pub(crate) async fn the_image_is_kept() {
     let lab = Lab::new("image").await;
     let mine = [("pgherd:cluster", "image"), ("pgherd:host", "node1")];

@@ -1,4 +1,4 @@
-//! Prepared images: made of an instance, found by their tags, taken, and removed with their snapshots.
+//! Prepared images: made of an instance, found by their tags, used, and removed with their snapshots.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub(crate) async fn an_image_comes_and_goes_with_its_snapshot() {
     let lab = Lab::new("images").await;
     let provider = || provider::from_inventory(&lab.five("  image: prepared\n")).unwrap();
 
-    // Where there is none, the base is taken, and what is missing is told.
+    // If there is none, the base is used, and the missing contents are reported.
     let outlook = provider().preflight(&hosts(), KEY).await.unwrap();
     let Some(Choice::Missing(recipe)) = outlook.prepared else {
         panic!("{outlook:?}");
@@ -64,7 +64,7 @@ pub(crate) async fn an_image_comes_and_goes_with_its_snapshot() {
     );
     assert_eq!((&image.unfit, &image.superseded_by), (&None, &None));
 
-    // The host that it was made of goes, and the image stays.
+    // The host that it was made from is removed, and the image stays.
     lab.remove().await.unwrap();
     assert_eq!(
         provider().images().await.unwrap(),
@@ -97,8 +97,8 @@ pub(crate) async fn an_image_comes_and_goes_with_its_snapshot() {
     );
     lab.remove().await.unwrap();
 
-    // A removal that dies on its way leaves a snapshot, which is named, and goes by its own id. EC2 tags it with
-    // the image, moto does not.
+    // A removal that is interrupted leaves a snapshot, which is named and can be removed by its own id. EC2
+    // tags it with the image, moto does not.
     let tags = ami.tags().iter().map(|tag| {
         let (key, value) = (tag.key().unwrap(), tag.value().unwrap());
         Tag::builder().key(key).value(value).build()

@@ -1,9 +1,8 @@
-//! What EC2 is like and moto is not.
+//! What EC2 does and moto does not.
 //!
-//! Always: a group is not deleted while an instance is in it or another group names it, an address that is
-//! taken is not given out, and `DryRun` looks at parameters before it looks at permissions. Where a test says
-//! so: what was made or removed a moment ago is known late, instances take their time to end, vCPUs are
-//! counted, and who calls too often is refused.
+//! Always: a group is not deleted while an instance is in it or another group names it, an address in use is
+//! not given out, and `DryRun` checks parameters before permissions. If a test asks for it: new and removed
+//! things are known late, instances take time to terminate, vCPUs are counted, and too many calls are refused.
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +14,13 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{model::Node, proxy::Call, xml::Element};
 
-/// A code of EC2's, and its sentence.
+/// One of EC2's codes, and its message.
 pub(crate) type Refusal = (&'static str, String);
 
-/// Puts a question to the server, past everything; returns its answer's body.
+/// Sends a request to the server directly; returns its answer's body.
 pub(crate) type Ask<'a> = &'a dyn Fn(&str) -> Element;
 
-/// Each call that lists something, the element with the list, and what an item is known by.
+/// Each call that lists something, the element with the list, and the id of an item.
 const LISTS: [(&str, &str, &str); 4] = [
     ("ec2:DescribeInstances", "instancesSet", "instanceId"),
     ("ec2:DescribeSecurityGroups", "securityGroupInfo", "groupId"),
@@ -33,7 +32,7 @@ const LISTS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// What ids begin with, the call that looks one up, its parameter, and the code for one that is unknown.
+/// The prefix of ids, the call that looks one up, its parameter, and the code for an unknown one.
 const IDS: [(&str, &str, &str, &str); 5] = [
     (
         "i-",
@@ -62,7 +61,7 @@ const IDS: [(&str, &str, &str, &str); 5] = [
     ),
 ];
 
-/// Every type that tests launch has so many.
+/// The number of vCPUs of every type that tests launch.
 const VCPUS: u32 = 2;
 
 #[derive(Default)]
@@ -81,7 +80,7 @@ struct Settings {
     bucket: Option<Bucket>,
 }
 
-/// So many calls at once, and so many a second.
+/// The number of calls at once, and of calls a second.
 #[derive(Clone, Copy)]
 struct Bucket {
     holds: f64,
@@ -90,20 +89,20 @@ struct Bucket {
 
 #[derive(Default)]
 struct State {
-    /// What was made, by id or a key pair's name.
+    /// New things, by id or a key pair's name.
     made: BTreeMap<String, Instant>,
     /// Each thing as it was last listed, and those that were removed since.
     listed: BTreeMap<String, Element>,
     removed: BTreeMap<String, Instant>,
-    /// When each instance that is to end has ended.
+    /// When each terminating instance has terminated.
     ending: BTreeMap<String, Instant>,
     bucket: Option<(f64, Instant)>,
     reads: usize,
 }
 
 impl Nature {
-    /// What was made is unknown for half of that time, and now and then, or without its tags, for the other
-    /// half; what was removed is listed for that long.
+    /// A new thing is unknown for half of that time. In the other half, it is sometimes missing or without its
+    /// tags. A removed thing is listed for the whole time.
     pub(crate) fn lag(&self, lag: Duration) {
         self.settings.lock().unwrap().lag = lag;
     }
@@ -112,7 +111,7 @@ impl Nature {
         self.settings.lock().unwrap().ending = ending;
     }
 
-    /// The quota of Service Quotas, and what launches are held to.
+    /// The quota of Service Quotas, to which launches are held.
     pub(crate) fn quota(&self, vcpus: u32) {
         self.settings.lock().unwrap().vcpus = Some(vcpus);
     }
@@ -121,7 +120,7 @@ impl Nature {
         self.settings.lock().unwrap().bucket = Some(Bucket { holds, refill });
     }
 
-    /// Does a call: refuses it, answers it, or lets the server do so and changes the answer.
+    /// Handles a call: refuses it, answers it, or lets the server do so and changes the answer.
     pub(crate) fn act(
         &self,
         call: &Call,
@@ -172,7 +171,7 @@ impl Nature {
         }
     }
 
-    /// The answer of Service Quotas, where a test has set one.
+    /// The answer of Service Quotas, if a test has set one.
     pub(crate) fn quota_in_json(&self, call: &Call) -> Option<String> {
         let vcpus = self.settings.lock().unwrap().vcpus?;
         let asked = call.action == "servicequotas:GetServiceQuota";
@@ -202,7 +201,7 @@ impl Nature {
 
     // --- Slow to end ------------------------------------------------------------------------------------
 
-    /// The answer, where instances take their time.
+    /// The answer, if instances take their time.
     fn begin_to_end(&self, parameters: &Node) -> Option<Element> {
         let ending = self.settings.lock().unwrap().ending;
         if ending.is_zero() {
@@ -235,7 +234,7 @@ impl Nature {
         }
     }
 
-    /// The call, with whatever states it filters by left to [`Self::as_known`].
+    /// The call, with its filters for states left to [`Self::as_known`].
     fn in_any_state(&self, call: &Call) -> String {
         const ANY: [&str; 6] = [
             "pending",
@@ -262,7 +261,7 @@ impl Nature {
 
     // --- Known late -------------------------------------------------------------------------------------
 
-    /// Refuses what names something that is not known yet.
+    /// Refuses calls that name something which is not known yet.
     fn unknown(&self, call: &Call, parameters: &Node) -> Result<(), Refusal> {
         let lag = self.settings.lock().unwrap().lag;
         let state = self.state.lock().unwrap();
@@ -281,7 +280,7 @@ impl Nature {
         }
     }
 
-    /// An answer, as EC2 has it at this moment.
+    /// An answer, as EC2 gives it at this moment.
     fn as_known(&self, call: &Call, parameters: &Node, mut answer: Element) -> Element {
         let lag = self.settings.lock().unwrap().lag;
         let mut state = self.state.lock().unwrap();
@@ -319,7 +318,7 @@ impl Nature {
 }
 
 impl State {
-    /// Makes a list what EC2 would say.
+    /// Changes a list into what EC2 would say.
     fn follow(&mut self, list: &mut Element, id: &str, parameters: &Node, lag: Duration) {
         let filters = parameters.items("Filter");
         let values = |name: &str| {
@@ -389,7 +388,8 @@ fn state(element: &str, (code, name): (&str, &str)) -> Element {
     state
 }
 
-/// Of a type with as many vCPUs as tests' types have; EC2 says it of each instance, and moto does not.
+/// Of a type with as many vCPUs as the tests' types have. EC2 reports that for each instance, and moto does
+/// not.
 fn cpu_options() -> Element {
     let mut options = Element::new("cpuOptions", "");
     options.children.push(Element::new("coreCount", "1"));
@@ -402,14 +402,14 @@ fn instances(answer: &Element) -> Vec<&Element> {
     sets.flat_map(|it| &it.children).collect()
 }
 
-/// Whatever ids a call names, each with the code for one that is unknown.
+/// All ids that a call names, each with the code for an unknown one.
 fn ids(parameters: &Node) -> Vec<(&str, &'static str)> {
     let mut found: Vec<(&str, &'static str)> = Vec::new();
     if let Some(text) = &parameters.text {
         let known = IDS.iter().find(|it| text.starts_with(it.0));
         found.extend(known.map(|it| (text.as_str(), it.3)));
     }
-    // What a filter names is not refused, only not found.
+    // An unknown thing in a filter is not refused, only not found.
     let inner = parameters
         .inner
         .iter()
@@ -418,7 +418,7 @@ fn ids(parameters: &Node) -> Vec<(&str, &'static str)> {
     found
 }
 
-/// What EC2 may say in place of whether a call is allowed.
+/// What EC2 may answer instead of saying whether a call is allowed.
 fn validate(call: &Call, parameters: &Node, ask: Ask<'_>) -> Result<(), Refusal> {
     for (id, code) in ids(parameters) {
         let (_, look, name, _) = IDS.iter().find(|it| it.3 == code).unwrap();
@@ -486,7 +486,7 @@ fn validate(call: &Call, parameters: &Node, ask: Ask<'_>) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Refuses an address that an instance or somebody else's interface has, also one that is ending.
+/// Refuses an address that an instance (also a terminating one) or another interface has.
 fn taken(parameters: &Node, ask: Ask<'_>) -> Result<(), Refusal> {
     for interface in parameters.items("NetworkInterface") {
         let Some(address) = interface.get("PrivateIpAddress") else {
@@ -510,7 +510,7 @@ fn taken(parameters: &Node, ask: Ask<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses to delete a group that anything has to do with.
+/// Refuses to delete a group that is in use.
 fn in_use(group: &str, ask: Ask<'_>) -> Result<(), Refusal> {
     let all = ask("Action=DescribeInstances");
     let lives = |it: &&&Element| {

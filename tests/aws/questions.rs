@@ -1,4 +1,4 @@
-//! What is asked before anything is made, and what becomes of the answers.
+//! What is asked before anything is created, and the result of the answers.
 
 use aws_sdk_ec2::types::InstanceType;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -27,7 +27,7 @@ fn asked<'a>(calls: &'a [Call], action: &str) -> &'a Call {
         .unwrap_or_else(|| panic!("{action} was not asked"))
 }
 
-/// EC2 may look at parameters first, and then says nothing about permissions.
+/// EC2 may check parameters first, and then says nothing about permissions.
 pub(crate) async fn what_may_be_wrong_is_a_doubt() {
     let lab = Lab::new("doubts").await;
     lab.proxy.judge(|call| {
@@ -70,7 +70,7 @@ pub(crate) async fn what_may_be_wrong_is_a_doubt() {
     lab.remove().await.unwrap();
 }
 
-/// node4 alone, at a fixed address, which an inventory cannot have on the loopback.
+/// Only node4, at a fixed address, which an inventory cannot have on the loopback.
 fn fixed(lab: &Lab) -> Inventory {
     let mut inventory = lab.five("");
     let node4 = inventory.hosts.get_mut(&HostName::new("node4")).unwrap();
@@ -149,7 +149,7 @@ pub(crate) fn quota_of(vcpus: u32) -> impl Fn(&Call) -> Verdict + Send + Sync + 
     }
 }
 
-/// EC2 itself tells of it only when some of the hosts are there, and cost.
+/// EC2 itself reports it only when some of the hosts exist and cost money.
 pub(crate) async fn the_quota_is_asked_before_anything_is_made() {
     let lab = Lab::new("vcpus").await;
     lab.proxy.judge(quota_of(8));
@@ -164,16 +164,16 @@ pub(crate) async fn the_quota_is_asked_before_anything_is_made() {
     assert!(error.hints()[0].contains("--desired-value 10"), "{error:?}");
     lab.proxy.judge(quota_of(10));
     assert_eq!(preflight(&lab).await.unwrap().doubts, [""; 0]);
-    // What else the account runs counts.
+    // Other instances of the account count too.
     lab.stray("ami-0aaaaaaaaaaaaaaa1", &[("Name", "other")])
         .await;
     let error = preflight(&lab).await.unwrap_err();
     assert!(error.what().contains("has 8 left"), "{error:?}");
-    // What is there already is not needed once more.
+    // Existing hosts are not counted again.
     lab.launch(&FIVE[..1]).await.unwrap();
     lab.proxy.judge(quota_of(12));
     preflight(&lab).await.unwrap();
-    // The permission is not one that must be there.
+    // This permission is optional.
     lab.proxy
         .judge(|call| match call.action.starts_with("servicequotas:") {
             true => Verdict::Refuse("AccessDeniedException"),

@@ -1,4 +1,4 @@
-//! A cluster's life where EC2 is as it is on a bad day.
+//! A cluster's life when EC2 has a bad day.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -24,7 +24,7 @@ async fn gone(lab: &Lab) {
     assert_eq!(lab.instances().await.len(), 0);
 }
 
-/// Instances, groups and key pairs, and their tags; what was removed goes on being listed.
+/// Instances, groups and key pairs, and their tags; removed things are still listed.
 pub(crate) async fn what_is_known_late_is_waited_for() {
     let lab = Lab::new("lag").await;
     lab.proxy.nature().lag(Duration::from_secs(2));
@@ -35,7 +35,7 @@ pub(crate) async fn what_is_known_late_is_waited_for() {
     gone(&lab).await;
 }
 
-/// What the dead run has made is not yet known to the next one, and to the `down` after it.
+/// What the dead run has created is not known yet to the next run, nor to the `down` after it.
 pub(crate) async fn a_run_may_die_and_nobody_knows_yet_what_it_made() {
     for action in ["CreateSecurityGroup", "ImportKeyPair", "RunInstances"] {
         for removed_at_once in [false, true] {
@@ -66,7 +66,8 @@ pub(crate) async fn a_run_may_die_and_nobody_knows_yet_what_it_made() {
     }
 }
 
-/// The inventory changes between a run that died and the next, which cannot see yet what that one launched.
+/// The inventory changes between a run that died and the next one, which cannot see yet what the first one
+/// launched.
 pub(crate) async fn a_token_is_believed_more_than_a_list() {
     let lab = Lab::new("token").await;
     lab.proxy.nature().lag(Duration::from_secs(2));
@@ -92,14 +93,14 @@ pub(crate) async fn a_token_is_believed_more_than_a_list() {
     gone(&lab).await;
 }
 
-/// `down` waits for instances that take their time, whose groups EC2 does not delete meanwhile; so does an
-/// `up` that wants the address of one.
+/// `down` waits for instances that take their time, and whose groups EC2 does not delete meanwhile; so does an
+/// `up` that needs the address of one.
 pub(crate) async fn what_ends_slowly_is_waited_for() {
     let lab = Lab::new("slow").await;
     lab.launch(&FIVE).await.unwrap();
     lab.proxy.nature().end_after(Duration::from_secs(3));
     let begun = Instant::now();
-    // A `down` that dies right after it has begun.
+    // A `down` that dies right after its beginning.
     lab.proxy.judge(|call| match call.is("TerminateInstances") {
         true => Verdict::DoAndSwallow,
         false => Verdict::Pass,
@@ -147,7 +148,8 @@ pub(crate) async fn what_ends_slowly_is_waited_for() {
     gone(&lab).await;
 }
 
-/// Where Service Quotas may be asked nothing is made; where not, the launch says it, and the next completes.
+/// If Service Quotas may be asked, nothing is created; if not, the launch reports it, and the next run
+/// completes it.
 pub(crate) async fn a_quota_holds_at_the_launch() {
     let lab = Lab::new("held").await;
     lab.proxy.nature().quota(8);
@@ -162,7 +164,7 @@ pub(crate) async fn a_quota_holds_at_the_launch() {
     lab.proxy.nature().quota(10);
     lab.launch(&FIVE).await.unwrap();
     whole(&lab, 0).await;
-    // A stopped instance takes nothing, until it is to be started.
+    // A stopped instance uses nothing until it is started.
     let node1 = lab.id_of("node1").await;
     let stop = lab.ec2.stop_instances().instance_ids(&node1);
     stop.send().await.unwrap();
@@ -192,7 +194,7 @@ pub(crate) async fn a_quota_holds_at_the_launch() {
     gone(&lab).await;
 }
 
-/// Credentials that end in mid-run: at each kind of call, of a launch and of a removal.
+/// Credentials that expire during a run: at each kind of call, of a launch and of a removal.
 pub(crate) async fn a_session_may_expire_at_any_moment() {
     let expire = |lab: &Lab, action: &'static str, nth: usize| {
         let (seen, over) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -258,7 +260,7 @@ pub(crate) async fn bursts_of_throttling_are_waited_out() {
     lab.provider().preflight(&hosts(), KEY).await.unwrap();
     lab.launch(&FIVE).await.unwrap();
     gone(&lab).await;
-    // For good, it is an error that says so.
+    // If it lasts, the error says so.
     lab.proxy.judge(|call| match call.is("DescribeSubnets") {
         true => Verdict::Refuse("RequestLimitExceeded"),
         false => Verdict::Pass,
@@ -276,7 +278,7 @@ pub(crate) async fn bursts_of_throttling_are_waited_out() {
     gone(&lab).await;
 }
 
-/// `DryRun` that finds a parameter wrong first: nobody lists the group and the key, and they are there.
+/// A `DryRun` that finds a wrong parameter first: the group and the key are not listed, but exist.
 pub(crate) async fn a_question_is_validated_first() {
     let lab = Lab::new("asks").await;
     lab.proxy.nature().quota(32);

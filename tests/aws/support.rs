@@ -30,12 +30,12 @@ pub(crate) fn hosts() -> Vec<HostName> {
     FIVE.into_iter().map(HostName::new).collect()
 }
 
-/// A cluster in an account and a VPC of its own, whose addresses are all on this machine's loopback.
+/// A cluster in its own account and VPC, whose addresses are all on this machine's loopback.
 pub(crate) struct Lab {
     pub dir: tempfile::TempDir,
-    /// What the provider calls.
+    /// The address that the provider calls.
     pub proxy: Proxy,
-    /// Past that proxy, with its judge and its count.
+    /// The server itself, without that proxy and its checks and counts.
     pub ec2: Client,
     pub account: String,
     pub subnet: String,
@@ -45,14 +45,14 @@ pub(crate) struct Lab {
     pub name: String,
     pub port: u16,
     pub events: Events,
-    /// Ends with the lab: a sweep makes hundreds, each with a socket for every address.
+    /// Ends with the lab: a sweep makes hundreds of them, each with a socket for every address.
     _greeters: tokio::task::JoinSet<()>,
 }
 
 impl Lab {
     pub(crate) async fn new(name: &str) -> Self {
         static LABS: AtomicU16 = AtomicU16::new(0);
-        // How many there are depends on how often a run asks, and so on how fast the machine is.
+        // How many there are depends on how often a run asks, and so on the machine's speed.
         let lab = LABS.fetch_add(1, Ordering::Relaxed);
         let network = format!("127.{}.{}", 1 + lab / 200, 1 + lab % 200);
         let account = format!("{:012}", 100_000_000_000 + u64::from(lab));
@@ -150,7 +150,7 @@ impl Lab {
         provider.remove(&resources, &self.events).await
     }
 
-    /// What the server has with this cluster's tag, by kind.
+    /// Everything on the server with this cluster's tag, by kind.
     pub(crate) async fn left(&self) -> Vec<String> {
         let resources = self.provider().resources().await.unwrap();
         resources
@@ -159,7 +159,7 @@ impl Lab {
             .collect()
     }
 
-    /// The instances of the cluster that have not ended, past proxy and provider.
+    /// The instances of the cluster that have not terminated, asked without proxy and provider.
     pub(crate) async fn instances(&self) -> Vec<Instance> {
         let answer = self
             .ec2
@@ -192,7 +192,7 @@ impl Lab {
             .unwrap()
     }
 
-    /// An instance by somebody else's hand, with whatever tags.
+    /// An instance that somebody else launched, with any tags.
     pub(crate) async fn stray(&self, image: &str, tags: &[(&str, &str)]) -> String {
         let tags = tags
             .iter()
@@ -238,7 +238,7 @@ pub(crate) fn tag<'a>(tags: &'a [Tag], key: &str) -> &'a str {
     tag.and_then(Tag::value).unwrap_or_default()
 }
 
-/// Greets as an SSH server would, on every address that the server may give out; returns the port.
+/// Answers like an SSH server on every address that the server may give out; returns the port.
 fn greet(network: &str) -> (u16, tokio::task::JoinSet<()>) {
     let mut port = 0;
     let mut greeters = tokio::task::JoinSet::new();

@@ -1,4 +1,4 @@
-//! Connections to AWS that the environment configures; each test needs a process of its own.
+//! Connections to AWS that the environment configures; each test needs its own process.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ fn pgherd(dir: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// What `aws login` leaves: a profile that names a session, and the session's token in a file by the
+/// What `aws login` leaves: a profile that names a session, and the session's token in a file named by the
 /// session's hash (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-login-credentials.html>).
 pub(crate) async fn a_profile_of_aws_login_is_taken() {
     const SESSION: &str = "arn:aws:iam::012345678901:user/anna";
@@ -69,7 +69,7 @@ pub(crate) async fn a_profile_of_aws_login_is_taken() {
     }
 }
 
-/// Its first words are to the proxy, which need not know what they are about.
+/// The first request goes to the proxy, which need not know its purpose.
 pub(crate) async fn a_proxy_is_asked_for_the_way() {
     let dir = tempfile::tempdir().unwrap();
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,6 +1,6 @@
-//! As much of XML as EC2's answers have.
+//! As much of XML as EC2's answers use.
 
-/// An element; its text is as it was written.
+/// An element; its text is unparsed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Element {
     /// With attributes.
@@ -62,14 +62,14 @@ impl Element {
         self.child(name).map_or("", |it| &it.text)
     }
 
-    /// All of that name, however deep.
+    /// All elements with that name, at any depth.
     pub(crate) fn all(&self, name: &str) -> Vec<&Self> {
         let deeper = self.children.iter().flat_map(|it| it.all(name));
         let here = (self.name() == name).then_some(self);
         here.into_iter().chain(deeper).collect()
     }
 
-    /// The outermost of that name.
+    /// The outermost element with that name.
     pub(crate) fn each_mut(&mut self, name: &str, change: &mut impl FnMut(&mut Self)) {
         if self.name() == name {
             return change(self);

@@ -17,10 +17,10 @@ use crate::{
 };
 
 const NETWORK: &str = "10.84.13.0/24";
-/// What is made of the botocore of tests/data/aws-models.json.
+/// Made from the botocore of tests/data/aws-models.json.
 const CLI: [&str; 2] = ["awscli==1.46.3", "botocore==1.44.8"];
 
-/// The AWS CLI, from PyPI; the folder with its command.
+/// The AWS CLI, from PyPI; returns the folder with its command.
 fn cli() -> PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_pgherd"));
     let venv = built.parent().unwrap().with_file_name("awscli");

@@ -1,7 +1,8 @@
-//! Instances that take as long to come as those of EC2.
+//! Instances that take as long as those of EC2 until they answer.
 //!
-//! moto's run at once, and containers boot in a second. With delays, an instance is `pending` for a while, and its
-//! host boots a while after that. How long each takes depends on its name alone, so that runs can be compared.
+//! moto's instances run at once, and containers boot in a second. With delays, an instance is `pending` for a
+//! while, and its host boots for a while after that. How long each takes depends only on its name, so that runs
+//! can be compared.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +21,12 @@ use crate::{
 /// `PGHERD_LAB_EC2_DELAYS=15-25,15-30`: seconds to `running`, and from there to the boot.
 const VARIABLE: &str = "PGHERD_LAB_EC2_DELAYS";
 
-/// How long instances take, each its own time within these bounds, in milliseconds.
+/// How long instances take, each its own time within these limits, in milliseconds.
 #[derive(Debug)]
 pub(crate) struct Delays {
     running: RangeInclusive<u64>,
     boot: RangeInclusive<u64>,
-    /// Since when each instance is there, and its host's name.
+    /// Since when each instance exists, and its host's name.
     seen: Mutex<BTreeMap<String, (Instant, String)>>,
 }
 
@@ -48,7 +49,7 @@ impl Delays {
         std::env::var(VARIABLE).ok().map(|text| Self::new(&text))
     }
 
-    /// Notes that an instance is there; whether it is time for its host to boot.
+    /// Records that an instance exists; returns whether its host may boot now.
     pub(crate) fn may_boot(&self, id: &str, host: &str) -> bool {
         let mut seen = self.seen.lock().unwrap();
         let known = seen
@@ -67,7 +68,7 @@ impl Delays {
         })
     }
 
-    /// What becomes of a call: what moto says of instances is put right.
+    /// Handles a call: corrects what moto says of instances.
     pub(crate) fn judge(&self, call: &Call, account: &str) -> Verdict {
         match call.is("DescribeInstances") {
             true => Verdict::Answer(self.correct(&ask(&call.body, account))),
@@ -75,7 +76,7 @@ impl Delays {
         }
     }
 
-    /// The same answer, in which who does not run yet is `pending`.
+    /// The same answer, in which instances that do not run yet are `pending`.
     fn correct(&self, answer: &str) -> String {
         const ID: &str = "<instanceId>";
         const STATE: &str = "<code>16</code><name>running</name>";
@@ -102,10 +103,10 @@ fn without_blanks(xml: &str) -> String {
     pieces.join("<")
 }
 
-/// A number within `bounds` that depends on nothing but the words.
+/// A number within `bounds` that depends only on the words.
 fn within(bounds: &RangeInclusive<u64>, host: &str, what: &str) -> u64 {
     let bytes = host.bytes().chain(what.bytes());
-    // FNV-1a, and a last stir: names differ only in their last letters.
+    // FNV-1a, and a final mix: names differ only in their last letters.
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -22,7 +22,7 @@ fn soak_hosts_that_come_one_after_the_other() {
     bring_up("ec2", "10.84.16.0/24");
 }
 
-/// Prints what happened when; returns when the first host was worked on, and when the last one answered.
+/// Prints what happened when; returns when work on the first host began, and when the last host answered.
 fn bring_up(image_name: &str, network: &str) -> (f64, f64) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let subnet = runtime.block_on(make_subnet(network));

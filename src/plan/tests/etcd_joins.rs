@@ -1,4 +1,4 @@
-//! etcd's members that come, and those that lost their data.
+//! New members of etcd, and members that lost their data.
 
 use super::{
     membership::{ONE_ETCD, THREE_ETCD, known, refused, silent, under},
@@ -24,7 +24,7 @@ fn at(plan: &Plan, host: &str, name: &str) -> StepId {
     found.unwrap_or_else(|| panic!("no {name} on {host}"))
 }
 
-/// The steps that a host has, but for its packages and its own files.
+/// A host's steps, without those for its packages and its own files.
 fn of(world: &World, host: &str) -> Vec<String> {
     let plan = world.plan();
     let steps = plan
@@ -57,27 +57,27 @@ fn etcd_grows_from_one_to_three_one_at_a_time() {
         assert_eq!(of(&world, host), WHOLE);
     }
     let after = |one: StepId, other: StepId| before_and_after(&plan, one).0.contains(&other);
-    // The second is added once the first votes and is healthy.
+    // The second one is added when the first one votes and is healthy.
     let first = at(&plan, "node5", "await-etcd");
     assert!(after(at(&plan, "node6", "add-etcd-member"), first));
-    // It may not start before it is added, whatever happens to its host.
+    // It must not start before it is added, whatever happens to its host.
     let hold = at(&plan, "node6", "hold-etcd");
     assert!(after(at(&plan, "node6", "configure-etcd"), hold));
     assert!(after(at(&plan, "node6", "add-etcd-member"), hold));
-    // No Patroni is told of a member before that is healthy.
+    // No Patroni is told of a member before that member is healthy.
     let last = at(&plan, "node6", "await-etcd");
     for host in ["node1", "node2", "node3"] {
         assert!(after(at(&plan, host, "configure-patroni"), last));
         assert!(after(at(&plan, host, "restart-patroni-alone"), last));
     }
-    // Those that are there are not restarted because they are no longer alone.
+    // The existing ones are not restarted because they are no longer alone.
     assert!(
         !world
             .steps_taken()
             .iter()
             .any(|it| it.starts_with("node4 "))
     );
-    // Each starts with the list of its moment, and its config is what it is to be for good.
+    // Each starts with the list of its moment, and its config is the final one.
     let join = |host| step(&plan, host, "join-etcd");
     assert!(says(
         join("node5"),
@@ -93,7 +93,7 @@ fn etcd_grows_from_one_to_three_one_at_a_time() {
     ));
 }
 
-/// The role alone, on hosts that are there and keep a database.
+/// Only the role, on existing hosts with a database.
 #[test]
 fn a_role_that_is_added_to_a_database_host_joins_first() {
     let world = under(ONE_ETCD, SHARED);
@@ -129,7 +129,7 @@ fn a_host_that_cannot_be_looked_at_does_not_join() {
       hint: bring node5 up, and run the same again
       hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
-    // What starts no etcd and was begun with the members that there are is not done either.
+    // Work that starts no etcd, and began with the present members, is not done either.
     let three = under(FIVE, THREE_ETCD);
     let error = membership::check_to_operate(&three.cluster, &three.found).unwrap_err();
     assert!(
@@ -144,7 +144,7 @@ fn a_host_that_cannot_be_looked_at_does_not_join() {
     );
 }
 
-/// The list of a run that was cut off.
+/// The list after an interrupted run.
 fn listed(world: &mut World, host: &str, started: bool) {
     let member = Member {
         id: format!("new id of {host}"),
@@ -209,7 +209,7 @@ fn a_run_that_was_cut_off_goes_on_where_it_was() {
 fn one_of_three_that_lost_its_data_is_removed_and_comes_back() {
     let mut world = World::settled(THREE_ETCD);
     world.made_anew("node6");
-    // What starts no etcd, such as a switchover, is done as well.
+    // Work that starts no etcd, such as a switchover, is done too.
     assert!(membership::check_to_operate(&world.cluster, &world.found).is_ok());
     let plan = world.plan();
     insta::assert_snapshot!(told(&plan), @r"
@@ -224,11 +224,11 @@ fn one_of_three_that_lost_its_data_is_removed_and_comes_back() {
     let removed = step(&plan, "node6", "remove-etcd-member");
     let id = "id of node6".to_owned();
     assert_eq!(removed.action, Action::RemoveEtcdMember { id });
-    // One that begins as it began, with its old entry gone, would make a store of its own.
+    // Without its old entry, a member with its first config would make a store of its own.
     let hold = at(&plan, "node6", "hold-etcd");
     let remove = at(&plan, "node6", "remove-etcd-member");
     assert!(before_and_after(&plan, remove).0.contains(&hold));
-    // Its data alone: the files are there.
+    // Only its data: the files are there.
     let mut world = World::settled(THREE_ETCD);
     world.facts("node6").etcd_data = false;
     world.unit("node6", "etcd").active = "activating".into();
@@ -255,7 +255,7 @@ fn without_a_majority_nobody_is_removed() {
       hint: restore the data folder of etcd on node5, node6, if you have a copy; else restore a snapshot
       hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
-    // One that is stopped and has its data starts first, and the rest is seen then.
+    // A stopped member with its data starts first; the rest is decided then.
     let mut world = World::settled(THREE_ETCD);
     world.made_anew("node6");
     world.stop("node5", "etcd");
@@ -265,7 +265,7 @@ fn without_a_majority_nobody_is_removed() {
     assert!(plan.partial);
     assert!(world.steps_taken().contains(&"node5 start-etcd".to_owned()));
     assert!(!world.steps_taken().iter().any(|it| it.contains("member")));
-    // etcd takes nobody in while one that votes cannot be reached.
+    // etcd adds no member while a voting one cannot be reached.
     let mut world = World::settled(THREE_ETCD);
     world.made_anew("node6");
     world.found.stores.remove(&HostName::new("node5"));
@@ -273,7 +273,7 @@ fn without_a_majority_nobody_is_removed() {
     assert!(refused(&world).contains("node5 does not answer"));
 }
 
-/// Nobody can be asked: by what is on the hosts.
+/// No member can be asked, so the data on the hosts decides.
 #[test]
 fn while_no_member_answers_none_is_made_anew() {
     let mut world = World::settled(THREE_ETCD);
@@ -292,13 +292,13 @@ fn while_no_member_answers_none_is_made_anew() {
         world.made_anew(host);
     }
     assert!(refused(&world).contains("start etcd on node4, node5 first"));
-    // A majority of new members would not ask the one that nobody could look at.
+    // A majority of new members would not ask the one that could not be observed.
     world.made_anew("node5");
     world.found.facts.remove(&HostName::new("node4"));
     assert!(refused(&world).contains("etcd on node5, node6 has no data"));
 }
 
-/// A removed member's data is moved away; data of which nobody can say that is not touched.
+/// A removed member's data is moved away; data from an unknown source is not touched.
 #[test]
 fn data_that_is_not_of_the_store_is_left_alone() {
     let mut world = under(FIVE, THREE_ETCD);
@@ -329,7 +329,7 @@ fn data_that_is_not_of_the_store_is_left_alone() {
     ));
 }
 
-/// One whose data was lost came up by itself, without the others, before anybody looked.
+/// A member that lost its data started by itself, without the others, before anybody noticed.
 #[test]
 fn a_store_that_a_lost_member_began_alone_is_moved_away() {
     let mut world = World::settled(THREE_ETCD);
@@ -339,7 +339,7 @@ fn a_store_that_a_lost_member_began_alone_is_moved_away() {
         cluster_id: store.into(),
         member_id: member.into(),
     };
-    // Its own data, of which it only has to make use.
+    // Its own data, which it only has to use.
     world.facts("node6").etcd_identity = Some(identity("one store", "id of node6"));
     assert!(!of(&world, "node6").contains(&"hold-etcd".to_owned()));
     for other in [

@@ -22,7 +22,7 @@ pub(super) const THREE_ETCD: &str = r"
   haproxy: { roles: [haproxy],  address: 192.0.2.5 }
 ";
 
-/// SHARED with etcd on one host alone.
+/// SHARED with etcd on only one host.
 pub(super) const ONE_ETCD: &str = r"
   db1:  { roles: [postgres, etcd], address: 192.0.2.1 }
   db2:  { roles: [postgres],       address: 192.0.2.2 }
@@ -40,7 +40,7 @@ fn without(hosts: &str, gone: &[&str]) -> String {
         .collect()
 }
 
-/// The same hosts under another inventory; those that come are bare.
+/// The same hosts with another inventory; new ones are bare.
 pub(super) fn under(hosts: &str, inventory: &str) -> World {
     let mut world = World::settled(hosts);
     world.wants("", inventory);
@@ -95,11 +95,11 @@ fn etcd_from_three_to_one_is_refused() {
 fn another_host_for_the_only_etcd_is_refused() {
     let moved = FIVE.replace("node4:", "node5:");
     let mut world = under(FIVE, &moved);
-    // What node4 says is not asked: it is not declared.
+    // node4's answer does not matter: it is not declared.
     silent(&mut world);
     known(&mut world, &[("node4", &[Role::Etcd], true)]);
     assert!(refused(&world).contains("node4 (etcd) is a member"));
-    // Of a cluster without a list only the name is known.
+    // For a cluster without a list, only names are known.
     known(&mut world, &[("node4", &[], false)]);
     insta::assert_snapshot!(refused(&world), @r"
     the cluster's members are not those of the inventory
@@ -137,7 +137,7 @@ fn a_member_that_never_started_may_start() {
         member.client_urls.clear();
     }
     world.plan();
-    // A first bring-up that was cut off, before any of them answers.
+    // A first bring-up that was interrupted before any of them answers.
     let mut world = World::bare(THREE_ETCD);
     world.facts("node4").etcd_data = true;
     known(&mut world, &[("node4", &[Role::Etcd], false)]);
@@ -184,7 +184,7 @@ fn a_database_that_leaves_the_inventory_is_refused() {
             ");
         }
     }
-    // One that is switched off has no key, and starts again some day.
+    // A member that is switched off has no key, and may start again later.
     let mut world = World::settled(FIVE);
     world.dcs().members.remove("node3");
     world.wants("", &without(FIVE, &["node3"]));
@@ -227,12 +227,12 @@ fn a_role_that_is_taken_off_is_refused() {
         let named = format!("all still has the role {gone}, which the inventory does not give it");
         assert!(said.contains(&named), "{said}");
     }
-    // Not at work and without data it is no longer there.
+    // A member that does not run and has no data is gone.
     let other = "\n  other: { roles: [haproxy], address: 192.0.2.2 }";
     let mut world = under(ONE, &format!("{}{other}", all("postgres, etcd")));
     world.stop("all", "haproxy");
     world.plan();
-    // A host that cannot be reached has what it had.
+    // A host that cannot be reached is assumed unchanged.
     let mut world = under(
         SHARED,
         &SHARED.replace("db3:  { roles: [postgres, etcd]", "db3:  { roles: [etcd]"),
@@ -244,7 +244,7 @@ fn a_role_that_is_taken_off_is_refused() {
     assert!(refused(&world).contains("cannot be reached"));
 }
 
-/// Somebody else's HAProxy, etcd or PostgreSQL on a host is not a role of it.
+/// Another HAProxy, etcd or PostgreSQL on a host is not a role of the host.
 #[test]
 fn what_others_run_on_a_host_is_not_a_role() {
     let mut world = World::settled(FIVE);
@@ -259,7 +259,7 @@ fn what_others_run_on_a_host_is_not_a_role() {
 fn databases_come_and_hosts_are_made_anew_as_before() {
     let more = format!("{FIVE}  node5: {{ roles: [postgres], address: 192.0.2.6 }}\n");
     under(FIVE, &more).plan();
-    // A role that a member of the cluster has not had is a database that is added.
+    // A role that a member has not had before is a database that is added.
     let also = FIVE.replace(
         "node4:   { roles: [etcd],",
         "node4: { roles: [etcd, postgres],",
@@ -291,7 +291,7 @@ fn databases_come_and_hosts_are_made_anew_as_before() {
     world.plan();
 }
 
-/// A first bring-up that fails holds no name against the next; a cluster that is there does.
+/// A first bring-up that failed reserves no name for later ones; an existing cluster does.
 #[test]
 fn the_list_calls_members_only_those_that_are() {
     let joined = |world: &World, ended_well| -> Vec<String> {
@@ -311,7 +311,7 @@ fn the_list_calls_members_only_those_that_are() {
     let more = format!("{FIVE}  node5: {{ roles: [postgres], address: 192.0.2.6 }}\n");
     let mut world = under(FIVE, &more);
     assert_eq!(joined(&world, false), all);
-    // Roles that come count when they are there, and who has left is kept.
+    // New roles count when they exist, and hosts that left are kept.
     known(
         &mut world,
         &[

@@ -1,8 +1,8 @@
 //! Stops instances on purpose, for drills.
 //!
-//! None is cut off: security groups let the connections go on that are already open, so to swap them
-//! would pretend to cut a host off from the others while they still talk; and a network ACL is the
-//! whole subnet's.
+//! There is no fault that cuts an instance off. Security groups do not end open connections, so swapping them
+//! would only seem to cut a host off while it still talks to the others. A network ACL applies to the whole
+//! subnet.
 
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,14 @@ use crate::{
     provider::Machine,
 };
 
-/// From one look at an instance to the next.
+/// The time between two looks at an instance.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long an instance may take to stop or to start.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Stops the instance without a word to its system, which cannot even write its buffers out.
+/// Stops the instance without notifying its system, which cannot even write its buffers to disk.
 ///
-/// `Force` is not that: it asks the system to shut down first, and Patroni would hand its lock over
+/// `Force` is different: it asks the system to shut down first, and Patroni would release its lock
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StopInstances.html>).
 pub(super) async fn crash(ec2: &Client, machine: &Machine) -> Result<()> {
     let asked = ec2
@@ -41,7 +41,7 @@ pub(super) async fn crash(ec2: &Client, machine: &Machine) -> Result<()> {
     }
 }
 
-/// Shuts the instance down in order, and waits until it has stopped.
+/// Shuts the instance down cleanly, and waits until it has stopped.
 pub(super) async fn stop(ec2: &Client, machine: &Machine) -> Result<()> {
     let stopped = async {
         ec2.stop_instances()
@@ -57,8 +57,8 @@ pub(super) async fn stop(ec2: &Client, machine: &Machine) -> Result<()> {
         .map_err(|error: Error| error.on(&machine.host))
 }
 
-/// Starts the instance, once it has stopped; it keeps its private address, and gets a new public one
-/// unless it has an elastic one.
+/// Starts the instance when it has stopped. It keeps its private address, and gets a new public one unless it
+/// has an elastic one.
 pub(super) async fn revive(ec2: &Client, machine: &Machine) -> Result<()> {
     let started = async {
         if await_state(ec2, machine, &[State::Stopped, State::Running]).await? == State::Running {
@@ -103,7 +103,7 @@ async fn await_state(ec2: &Client, machine: &Machine, wanted: &[State]) -> Resul
 }
 
 async fn state(ec2: &Client, id: &str) -> Result<Option<State>, Failure> {
-    // By a filter: one that is unknown for a moment is then no error.
+    // By a filter: an instance that is unknown for a moment is then no error.
     let answer = ec2
         .describe_instances()
         .filters(Filter::builder().name("instance-id").values(id).build())

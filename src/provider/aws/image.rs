@@ -9,22 +9,22 @@ use super::{
 };
 use crate::error::{Code, Error, Result};
 
-/// Canonical's account, by which it publishes Ubuntu's images in every commercial region.
+/// Canonical's account, which publishes Ubuntu's images in every commercial region.
 const CANONICAL: &str = "099720109477";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Image {
     pub(super) id: String,
     pub(super) name: String,
-    /// The device that is its root volume.
+    /// The device of its root volume.
     pub(super) root: String,
     /// GiB; a root volume cannot be smaller.
     pub(super) least_gb: u32,
 }
 
-/// The image that the inventory's `word` means to a host of this architecture.
+/// The image that the inventory's `word` means for a host of this architecture.
 ///
-/// A cluster keeps its image: where a living host was made by the same word, its image is taken.
+/// A cluster keeps its image: if a living host was created from the same word, its image is used.
 pub(super) async fn resolve(
     account: &Account,
     word: &str,
@@ -39,7 +39,7 @@ pub(super) async fn resolve(
         .iter()
         .find(|it| it.image.as_deref() == Some(word) && it.architecture == architecture);
     if let Some(pinned) = pinned
-        // Publishers withdraw images some day; then the newest is the nearest.
+        // Publishers withdraw images at some time; then the newest is the nearest.
         && let Some(image) = by_id(ec2, &pinned.image_id).await?
     {
         return Ok(image);
@@ -56,10 +56,10 @@ pub(super) async fn resolve(
     newest(ec2, word, machine, architecture).await
 }
 
-/// The id that Canonical has published for a kind of image; nothing where it cannot be had.
+/// The id that Canonical has published for a kind of image; `None` if it is not available.
 ///
-/// Why not is no reason to stop, be it a missing permission, a network without a way to SSM or a
-/// region without the parameter: the image itself can be looked for.
+/// The reason does not matter, be it a missing permission, a network without a way to SSM or a region without
+/// the parameter: pgherd can also search for the image itself.
 async fn published(ssm: &aws_sdk_ssm::Client, word: &str, machine: &str) -> Option<String> {
     let kind = match word {
         "ubuntu-24.04-minimal" => "server-minimal",
@@ -97,7 +97,7 @@ pub(super) async fn by_id(ec2: &Client, id: &str) -> Result<Option<Image>, Failu
     }
 }
 
-/// The newest image of a kind that Canonical's account has.
+/// The newest image of a kind in Canonical's account.
 async fn newest(ec2: &Client, word: &str, machine: &str, architecture: &str) -> Result<Image> {
     // Canonical's names, older storage kinds included.
     let pattern = match word {
@@ -115,7 +115,7 @@ async fn newest(ec2: &Client, word: &str, machine: &str, architecture: &str) -> 
         .send()
         .await
         .doing(format!("find the newest image {word}"))?;
-    // An ISO time, so that text sorts as time does.
+    // An ISO time, which sorts as text.
     let newest = answer.images().iter().max_by_key(|it| it.creation_date());
     newest.and_then(image).ok_or_else(|| {
         Error::new(Code::ImageUnavailable, format!("no image {word} for {architecture} exists here"))

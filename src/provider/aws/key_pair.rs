@@ -47,7 +47,7 @@ pub(super) fn name(cluster: &str) -> String {
 
 /// Its public key, if there is such a key pair, and whether it is the cluster's.
 ///
-/// One that was imported a moment ago may have no tags yet.
+/// A key pair that was imported just now may have no tags yet.
 pub(super) async fn find(ec2: &Client, cluster: &str) -> Result<Option<(String, bool)>, Failure> {
     let settled = seen(LATE, || async {
         let pair = look(ec2, cluster).await?;
@@ -84,7 +84,7 @@ async fn look(ec2: &Client, cluster: &str) -> Result<Option<KeyPairInfo>, Failur
 
 /// Asks whether a key pair could be imported.
 ///
-/// With the very key, since EC2 may look at it before it looks at permissions.
+/// With the real key, because EC2 may check the key before it checks permissions.
 pub(super) async fn ask(
     ec2: &Client,
     cluster: &str,
@@ -103,7 +103,7 @@ pub(super) async fn ask(
     allowed(asked)
 }
 
-/// Refuses a key pair that is somebody else's.
+/// Refuses a key pair that is not the cluster's.
 pub(super) fn check(cluster: &str, found: Option<&(String, bool)>) -> Result<()> {
     match found {
         Some((_, false)) => Err(Error::new(
@@ -119,7 +119,7 @@ pub(super) fn check(cluster: &str, found: Option<&(String, bool)>) -> Result<()>
     }
 }
 
-/// Makes EC2 know the key; one that the cluster's hosts have already is not replaced by another.
+/// Imports the key into EC2. A key that the cluster's hosts have already is not replaced by another one.
 pub(super) async fn ensure(
     ec2: &Client,
     cluster: &str,
@@ -155,7 +155,7 @@ pub(super) async fn ensure(
         .await
         .doing(format!("import the key pair {name}"));
     match imported {
-        // A call that was repeated, since its answer was lost, or one of a run that died.
+        // A call that was repeated because its answer was lost, or a call of a run that died.
         Err(failure) if failure.is(&["InvalidKeyPair.Duplicate"]) => {
             let found = seen(LATE, || async {
                 let found = find(ec2, cluster).await?;
@@ -170,7 +170,7 @@ pub(super) async fn ensure(
     }
 }
 
-/// Has EC2 hand another key to the instances that come; one that is there already stays as it is.
+/// Makes EC2 give another key to new instances; existing ones keep theirs.
 pub(super) async fn replace(
     ec2: &Client,
     cluster: &str,

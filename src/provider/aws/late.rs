@@ -1,5 +1,5 @@
-//! EC2 is eventually consistent: for some seconds, what was made is missing from lists, or is listed without
-//! its tags, and what was removed is still listed
+//! EC2 is eventually consistent: for some seconds, new things are missing from lists, or are listed without
+//! their tags, and removed things are still listed
 //! (<https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html>).
 
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use super::failure::Failure;
 
-/// How long such a thing is waited for.
+/// How long to wait for such a thing.
 pub(super) const LATE: Duration = Duration::from_secs(10);
 
-/// Looks again and again until something is seen; nothing if it is not within `timeout`.
+/// Looks again and again until something is seen; `None` if that takes longer than `timeout`.
 pub(super) async fn seen<T, F>(
     timeout: Duration,
     mut look: impl FnMut() -> F,

@@ -9,18 +9,18 @@ use crate::{
     inventory::{HostName, Role},
 };
 
-/// A subnet that hosts may be put into.
+/// A subnet for hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Subnet {
     pub(super) id: String,
     pub(super) vpc: String,
     pub(super) zone: String,
     pub(super) network: Ipv4Net,
-    /// Addresses that nobody has.
+    /// The number of free addresses.
     pub(super) free: i32,
 }
 
-/// A host that must be put somewhere.
+/// A host without a place.
 #[derive(Debug, Clone)]
 pub(super) struct Wish<'a> {
     pub(super) host: &'a HostName,
@@ -28,14 +28,13 @@ pub(super) struct Wish<'a> {
     pub(super) zone: Option<&'a str>,
     pub(super) address: Option<Ipv4Addr>,
     pub(super) instance_type: &'a str,
-    /// Where EC2 offers the instance type.
+    /// The zones in which EC2 offers the instance type.
     pub(super) offered: Vec<String>,
 }
 
-/// Spreads hosts of one role over as many zones as there are, since a zone can fail as a whole.
+/// Spreads hosts of one role over as many zones as there are, because a zone can fail as a whole.
 ///
-/// `there` are the roles of hosts that exist already, and their zones. The same input gives the same
-/// places.
+/// `there` are the roles and zones of existing hosts. The same input gives the same places.
 pub(super) fn place<'a>(
     wishes: &[Wish<'a>],
     there: &[(Vec<Role>, String)],
@@ -86,7 +85,7 @@ fn refusal(wish: &Wish<'_>, subnet: &Subnet) -> Option<String> {
     (subnet.free < 1).then(|| "no address in it is free".to_owned())
 }
 
-/// The first four addresses of a subnet and its last are EC2's own.
+/// EC2 uses the first four addresses of a subnet and the last one itself.
 fn reserved(network: Ipv4Net, address: Ipv4Addr) -> bool {
     let offset = address.to_bits() - network.network().to_bits();
     offset < 4 || address == network.broadcast()

@@ -29,7 +29,7 @@ use crate::{
 const KIND: &str = "image";
 /// How long EC2 may take to copy a volume into its snapshot; 10 GiB take some minutes.
 const COPY: Duration = Duration::from_secs(45 * 60);
-/// How long EC2 may hold on to the snapshot of an image that is gone.
+/// How long EC2 may keep the snapshot of a removed image in use.
 const RELEASE: Duration = Duration::from_secs(120);
 
 impl AwsProvider {
@@ -46,7 +46,8 @@ impl AwsProvider {
         Recipe::of(&self.inventory, &os, &self.requirements)
     }
 
-    /// The image of hosts of this architecture, and whether it is a prepared one where the inventory asks for such.
+    /// The image for hosts of this architecture, and whether it is a prepared one, if the inventory asks for
+    /// that.
     pub(super) async fn image_for(
         &self,
         account: &Account,
@@ -86,7 +87,7 @@ impl AwsProvider {
     }
 }
 
-/// The prepared images of the account, the newest first, and snapshots whose image is gone.
+/// The account's prepared images, the newest first, and snapshots whose image is gone.
 pub(super) async fn list(account: &Account) -> Result<Vec<Prepared>> {
     let ec2 = &account.ec2;
     let (found, snapshots) = tokio::try_join!(all(ec2), snapshots(ec2))?;
@@ -95,7 +96,7 @@ pub(super) async fn list(account: &Account) -> Result<Vec<Prepared>> {
     for image in &mut images {
         image.superseded_by = superseded(account, image, &mut current).await;
     }
-    // The snapshots of an image that is being made are its own before it says so.
+    // While an image is being made, its snapshots belong to it before it lists them.
     if images.iter().all(|image| image.unfit.is_none()) {
         let used: Vec<&str> = found.iter().flat_map(snapshots_of).collect();
         images.extend(snapshots.iter().filter_map(|snapshot| {
@@ -162,7 +163,7 @@ fn snapshots_of(image: &types::Image) -> impl Iterator<Item = &str> {
     volumes.filter_map(|it| it.ebs()?.snapshot_id())
 }
 
-/// The instances that were made from each of the images and are there, by the image's id.
+/// The existing instances that were created from each image, by the image's id.
 async fn users(
     ec2: &Client,
     images: &[Prepared],
@@ -198,7 +199,7 @@ async fn users(
     Ok(users)
 }
 
-/// The image that its base's word means by now, if that is another one; nothing where it cannot be known.
+/// The image that its base's word means now, if that is another one; `None` if it cannot be found out.
 async fn superseded(
     account: &Account,
     image: &Prepared,
@@ -218,7 +219,8 @@ async fn superseded(
     (was.trim_end_matches(')') != now).then(|| format!("{word} ({now})"))
 }
 
-/// Makes an image of an instance, which is shut down first, so that all it has written is in the image.
+/// Makes an image of an instance. The instance is shut down first, so that everything that it has written is in
+/// the image.
 pub(super) async fn capture(
     account: &Account,
     machine: &Machine,
@@ -276,7 +278,7 @@ pub(super) async fn capture(
         })
 }
 
-/// What an instance was made from: the inventory's word for it, and its id.
+/// What an instance was created from: the inventory's word for the image, and its id.
 async fn base(ec2: &Client, id: &str) -> Result<String> {
     let answer = ec2
         .describe_instances()
@@ -301,7 +303,7 @@ async fn await_copy(ec2: &Client, id: &str) -> Result<()> {
     let deadline = Instant::now() + COPY;
     let mut pause = Duration::from_millis(500);
     loop {
-        // What was made a moment ago may not be known yet.
+        // A new image may not be listed yet.
         let answer = insist(&["InvalidAMIID.NotFound"], super::SETTLING, || async {
             let call = ec2.describe_images().image_ids(id).send().await;
             call.doing(format!("watch the image {id} come about"))
@@ -340,7 +342,7 @@ async fn await_copy(ec2: &Client, id: &str) -> Result<()> {
     }
 }
 
-/// Removes an image, then its snapshots; or a snapshot that an earlier removal has left.
+/// Removes an image, then its snapshots; or a snapshot that an earlier removal left.
 pub(super) async fn discard(ec2: &Client, image: &Prepared, events: &Events) -> Result<()> {
     let emit = |state| {
         events.emit(Event::Resource {

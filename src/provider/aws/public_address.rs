@@ -14,19 +14,18 @@ use crate::{
     inventory::Aws,
 };
 
-/// Amazon's own answer to the question; it says nothing but the address.
+/// Amazon's own service for this question; it answers only with the address.
 const ASKED: &str = "checkip.amazonaws.com";
 
-/// How long it may take; the question can be answered in the inventory, too.
+/// How long it may take; the inventory can give the answer too.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The answer, once there is one: a run asks no more than once.
+/// The answer, when there is one: a run asks only once.
 #[derive(Debug, Default)]
 pub(super) struct PublicAddress(OnceCell<Ipv4Addr>);
 
 impl PublicAddress {
-    /// # Errors
-    /// Nobody could say, and nothing is guessed: an open door would be the alternative.
+    /// # Errors The address is unknown. It is not guessed, because a wrong one would open the port to others.
     pub(super) async fn address(&self, settings: &Aws) -> Result<Ipv4Addr> {
         self.0.get_or_try_init(|| address(settings)).await.copied()
     }

@@ -25,9 +25,10 @@ const STANDARD: &str = "L-1216C47A";
 /// EC2's own limit.
 const PAGE: i32 = 1000;
 
-/// Refuses hosts that the account may not run; a sentence where that could not be found out.
+/// Refuses hosts that the account may not run; a sentence if that could not be found out.
 ///
-/// What is `stopped` counts once it is started. Only the standard quota is looked at, the one that new accounts have little of.
+/// Hosts in `stopped` count when they are started. Only the standard quota is checked, of which new accounts
+/// have little.
 pub(super) async fn check(
     account: &Account,
     places: &BTreeMap<HostName, Place>,

@@ -30,9 +30,9 @@ const INTERFACE: &str = "network interface";
 pub(super) const GROUP: &str = "security group";
 const KEY_PAIR: &str = "key pair";
 
-/// How long instances may take to end; those with much memory need minutes.
+/// How long instances may take to terminate; those with much memory need minutes.
 const ENDING: Duration = Duration::from_secs(600);
-/// How long EC2 may hold on to what ended instances had.
+/// How long EC2 may keep the resources of terminated instances in use.
 const RELEASE: Duration = Duration::from_secs(180);
 
 fn resource(
@@ -52,10 +52,9 @@ fn resource(
     })
 }
 
-/// Everything with the cluster's tag: in the order in which it can be removed.
+/// Everything with the cluster's tag, in the order in which it can be removed.
 ///
-/// Volumes and interfaces go with the instance that has them, so they are listed only where no
-/// instance has them any more.
+/// Volumes and interfaces are removed with their instance, so they are listed only if they have none any more.
 pub(super) async fn resources(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
     let (instances, volumes, interfaces, groups, pairs) = tokio::try_join!(
         instances(ec2, cluster),
@@ -72,7 +71,7 @@ pub(super) async fn resources(ec2: &Client, cluster: &str) -> Result<Vec<Resourc
     Ok(all)
 }
 
-/// Those that end are still there, and hold on to the rest, until they have ended.
+/// Terminating instances still exist, and keep the other resources in use, until they have terminated.
 async fn instances(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
     let states = [&instance::ALIVE[..], &[State::ShuttingDown]].concat();
     let reservations = ec2
@@ -157,7 +156,7 @@ async fn pairs(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
         .collect())
 }
 
-/// Waits where a run has died in the middle of a launch a moment ago: what it has made is not listed at once.
+/// Waits if a run has died in the middle of a launch just now: its new resources are not listed at once.
 pub(super) async fn await_launches(launches: &Launches) -> Result<()> {
     let mut under_way = launches.under_way()?.into_iter();
     if under_way.any(|age| age < super::SETTLING) {
@@ -166,7 +165,7 @@ pub(super) async fn await_launches(launches: &Launches) -> Result<()> {
     Ok(())
 }
 
-/// Waits until what was removed is listed no more, so that nobody takes it for something that is left.
+/// Waits until removed resources are no longer listed, so that nobody takes them for leftovers.
 pub(super) async fn await_forgotten(
     ec2: &Client,
     cluster: &str,
@@ -181,7 +180,7 @@ pub(super) async fn await_forgotten(
     Ok(())
 }
 
-/// Removes `resources` and waits until they are gone; what has gone already is no error.
+/// Removes `resources` and waits until they are gone; it is no error if something has gone already.
 pub(super) async fn remove(ec2: &Client, resources: &[Resource], events: &Events) -> Result<()> {
     let of = |kind| resources.iter().filter(move |it| it.kind == kind);
     let emit = |resource: &Resource, state| {
@@ -196,7 +195,7 @@ pub(super) async fn remove(ec2: &Client, resources: &[Resource], events: &Events
     if !ids.is_empty() {
         of(INSTANCE).for_each(|it| emit(it, HostState::Removing));
         let (kept, gone) = with_and_without_kept_volumes(ec2, &ids).await?;
-        // An orderly shutdown writes out what nobody will read, and takes up to minutes.
+        // A clean shutdown writes data that nobody will read, and may take minutes.
         terminate(ec2, &gone, true).await?;
         terminate(ec2, &kept, false).await?;
         wait_ended(ec2, &ids, |id| {
@@ -227,7 +226,7 @@ pub(super) async fn remove(ec2: &Client, resources: &[Resource], events: &Events
     })
 }
 
-/// Parts the instances that have a volume which outlives them from those that have none.
+/// Separates the instances that have a volume which outlives them from the others.
 async fn with_and_without_kept_volumes(
     ec2: &Client,
     ids: &[String],
@@ -270,7 +269,7 @@ async fn terminate(ec2: &Client, ids: &[String], at_once: bool) -> Result<()> {
         .await
         .doing("terminate the instances");
     match ended {
-        // One of them is gone for so long that EC2 has forgotten it, and the call did nothing.
+        // One of them has been gone for so long that EC2 has forgotten it, and the call did nothing.
         Err(failure) if failure.is(&["InvalidInstanceID.NotFound"]) && ids.len() > 1 => {
             for id in ids {
                 Box::pin(terminate(ec2, std::slice::from_ref(id), at_once)).await?;
@@ -335,7 +334,7 @@ async fn wait_ended(ec2: &Client, ids: &[String], ended: impl Fn(&str)) -> Resul
     }
 }
 
-/// A group that another one names cannot be deleted.
+/// A group that another group names cannot be deleted.
 async fn detach_groups(ec2: &Client, groups: &[&Resource]) -> Result<()> {
     if groups.is_empty() {
         return Ok(());

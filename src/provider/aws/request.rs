@@ -24,7 +24,7 @@ use crate::{
     secret::Secret,
 };
 
-/// What one host is to be.
+/// The settings of one host.
 pub(super) struct Spec<'a> {
     pub(super) host: &'a HostName,
     pub(super) desired: &'a Host,
@@ -33,7 +33,7 @@ pub(super) struct Spec<'a> {
     pub(super) place: &'a Place,
 }
 
-/// What only exists once the launch has begun.
+/// Input that exists only when the launch has begun.
 pub(super) struct Made<'a> {
     pub(super) groups: &'a BTreeMap<Role, String>,
     pub(super) key_name: &'a str,
@@ -43,10 +43,9 @@ pub(super) struct Made<'a> {
     pub(super) by: &'a str,
 }
 
-/// The call; without what is made first, it is only good for asking.
+/// The call; without that input, it can only be used as a dry run.
 ///
-/// Tags go with it, so that there is no moment in which something exists and is not known to be the
-/// cluster's.
+/// Tags are set in the same call, so nothing ever exists without showing that it is the cluster's.
 pub(super) fn run_instance(
     ec2: &Client,
     spec: &Spec<'_>,

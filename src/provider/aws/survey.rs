@@ -20,7 +20,7 @@ use crate::{
     prepared::Choice,
 };
 
-/// Where a host that does not exist yet is to be, and what it is to be made from.
+/// The place of a host that does not exist yet, and what it will be created from.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) subnet: Subnet,
@@ -39,25 +39,25 @@ pub(super) struct Kind {
     pub(super) burstable: bool,
 }
 
-/// Everything that must be known before the first thing is made.
+/// Everything that must be known before anything is created.
 #[derive(Debug, Clone)]
 pub(super) struct Survey {
     pub(super) vpc: String,
-    /// From where SSH and the statistics page are to be reachable.
+    /// The networks from which SSH and the statistics page are reachable.
     pub(super) operators: Vec<Ipv4Net>,
     pub(super) places: BTreeMap<HostName, Place>,
-    /// Where the inventory asks for prepared images: what the hosts of each architecture are made from.
+    /// If the inventory asks for prepared images: the image for hosts of each architecture.
     pub(super) prepared: Vec<Choice>,
 }
 
-/// Who asks, and how.
+/// The account and the client.
 pub(super) struct Asked<'a> {
     pub(super) account: &'a Account,
     pub(super) provider: &'a AwsProvider,
     pub(super) public_address: &'a PublicAddress,
 }
 
-/// Looks into everything that launching `missing` needs; changes nothing.
+/// Finds out everything that launching `missing` needs; changes nothing.
 pub(super) async fn survey(
     asked: Asked<'_>,
     missing: &[HostName],
@@ -158,7 +158,7 @@ pub(super) async fn survey(
     })
 }
 
-/// From where SSH and the statistics page are to be reachable.
+/// The networks from which SSH and the statistics page are reachable.
 pub(super) async fn operators(
     ec2: &Client,
     settings: &Aws,
@@ -197,7 +197,7 @@ async fn subnets(ec2: &Client, settings: &Aws) -> Result<Vec<Subnet>> {
         .filter(|it| subnet(it).is_none())
         .filter_map(|it| it.subnet_id())
         .collect();
-    // Of the default VPC's, those that suit are taken.
+    // Of the default VPC's subnets, those that are suitable are used.
     if !without_ipv4.is_empty() && (found.is_empty() || !settings.subnet_ids.is_empty()) {
         return Err(Error::new(
             Code::NetworkUnsuitable,
@@ -217,7 +217,7 @@ async fn subnets(ec2: &Client, settings: &Aws) -> Result<Vec<Subnet>> {
     Ok(found)
 }
 
-/// Nothing where it has no IPv4 network.
+/// `None` if it has no IPv4 network.
 fn subnet(subnet: &types::Subnet) -> Option<Subnet> {
     Some(Subnet {
         id: subnet.subnet_id()?.to_owned(),
@@ -228,7 +228,7 @@ fn subnet(subnet: &types::Subnet) -> Option<Subnet> {
     })
 }
 
-/// Security groups belong to one VPC, and so must all hosts, those that exist included.
+/// Security groups belong to one VPC, so all hosts must be in one, including existing ones.
 fn one_vpc(subnets: &[Subnet], found: &[Found]) -> Result<String> {
     let vpc = subnets.first().map(|it| it.vpc.clone()).unwrap_or_default();
     if let Some(other) = subnets.iter().find(|it| it.vpc != vpc) {
@@ -286,7 +286,7 @@ async fn offers(
     Ok(zones)
 }
 
-/// What is to be known of each instance type.
+/// The facts about each instance type.
 pub(super) async fn kinds(
     ec2: &Client,
     wanted: &BTreeSet<&str>,
@@ -320,7 +320,7 @@ pub(super) async fn kinds(
         .collect())
 }
 
-/// The networks of a VPC: from where a private address is reached, directly or through a bastion.
+/// The networks of a VPC: a private address is reached from there, directly or through a bastion.
 async fn networks_of(ec2: &Client, vpc: &str) -> Result<Vec<Ipv4Net>> {
     let answer = ec2.describe_vpcs().vpc_ids(vpc).send().await;
     let answer = answer.doing(format!("look at {vpc}"))?;

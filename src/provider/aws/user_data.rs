@@ -8,20 +8,20 @@ use crate::{inventory::HostName, secret::Secret, workspace::Launch};
 #[cfg(test)]
 const LIMIT: usize = 16 * 1024;
 
-/// What the unit pgherd-metadata-guard does, once there is one. networkd takes rules away that are not its
-/// own, and lets those be that say they are the kernel's.
+/// The work of the unit pgherd-metadata-guard until that unit exists. networkd removes rules that are not its
+/// own, except those that are marked as the kernel's.
 const GUARD: &str = "ip -d rule | grep -q '169.254.169.254 .*prohibit proto kernel' || \
                      ip rule add pref 100 to 169.254.169.254/32 uidrange 1-4294967294 prohibit protocol kernel";
 
-/// The user data of one host, in base64 as EC2 wants it.
+/// The user data of one host, in base64 as EC2 needs it.
 pub(super) fn render(launch: &Launch, host: &HostName, user: &str, port: u16) -> Secret {
     Secret::new(BASE64_STANDARD.encode(document(launch, host, user, port)))
 }
 
 /// A `#cloud-config` document.
 ///
-/// The user data holds the host's private key, and any process on the host could read it from the
-/// metadata service; so only root may talk to that, from the first boot on and after each.
+/// The user data has the host's private key, and any process on the host could read it from the metadata
+/// service. So only root may talk to that service, from the first boot on and after every boot.
 fn document(launch: &Launch, host: &HostName, user: &str, port: u16) -> String {
     let private: String = launch
         .private_key
@@ -44,7 +44,7 @@ fn document(launch: &Launch, host: &HostName, user: &str, port: u16) -> String {
     match user {
         "ubuntu" => {}
         "root" => text.push_str("disable_root: false\n"),
-        // Its other settings are the image's default user's.
+        // Its other settings are those of the image's default user.
         other => text.push_str(&format!("user:\n  name: {other}\n")),
     }
     if port != 22 {

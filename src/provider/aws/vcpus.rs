@@ -1,10 +1,10 @@
-//! What an instance takes of the account's quota of vCPUs.
+//! How much of the account's quota of vCPUs an instance uses.
 
 use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::{Instance, Tenancy};
 
-/// How many vCPUs of the standard quota an instance takes while it runs, as far as EC2 says it.
+/// How many vCPUs of the standard quota a running instance uses, as far as EC2 reports it.
 pub(super) fn counted(instance: &Instance) -> i32 {
     match counts(instance) {
         true => vcpus(instance, &BTreeMap::new()),
@@ -26,7 +26,7 @@ pub(super) fn vcpus(instance: &Instance, kinds: &BTreeMap<&str, i32>) -> i32 {
     counted.or(kinds.get(kind).copied()).unwrap_or_default()
 }
 
-/// Whether a type is of the families that the standard quota is about.
+/// Whether a type belongs to the families of the standard quota.
 pub(super) fn is_standard(instance_type: &str) -> bool {
     let family = instance_type
         .split(|c: char| !c.is_ascii_lowercase())

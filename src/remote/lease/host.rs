@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::holder::Holder;
 
-/// Starts a shell as root that reads its script from standard input, its length in a line before it;
-/// what comes after it stays for the script. As in [`crate::remote::runner`], nothing depends on the login.
+/// Starts a shell as root that reads its script from standard input, after a line with its length; what follows
+/// is the script's input. As in [`crate::remote::runner`], nothing depends on the login.
 const RUNNER: &str = concat!(
     "/bin/sh -c '",
     r#"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH; export PATH; "#,
@@ -28,30 +28,30 @@ const RUNNER: &str = concat!(
     r#"IFS= read -r n && IFS= read -r -N "$n" s && eval "$s"'"#,
 );
 
-/// How the one line begins that the script says; what comes before it is the login's.
+/// The prefix of the script's one line; everything before it is from the login.
 const MARK: &str = "pgherd lease: ";
 
-/// Holds the lease, or says who does. The file lies where only root can make one; it stays when the
-/// run ends, to tell a run that was cut off for a while whether there was another one meanwhile.
+/// Holds the lease, or prints who does. Only root can create the file at its place. It stays when the run ends,
+/// so that a run that was cut off for a while can see whether there was another one meanwhile.
 ///
-/// It is told the run that is known to be dead, if there is one: nothing comes over that run's connection
-/// any more, so that what holds the lease for it there is ended rather than waited for.
+/// The script is told a run that is known to be dead, if there is one. Nothing comes over that run's connection
+/// any more, so the process that holds the lease for it is ended and not waited for.
 const SCRIPT: &str = include_str!("hold.sh");
 
-/// After which time without a sign of life a host gives the lease up; the script has it too.
+/// The time without a sign of life after which a host releases the lease; the script has it too.
 pub(super) const SILENCE: Duration = Duration::from_secs(30);
 /// How often a host gets a sign of life.
 pub(super) const BEAT: Duration = Duration::from_secs(2);
-/// After which time this side does not rely on a lease that it could not keep alive.
+/// The time after which this side does not rely on a lease that it could not keep alive.
 pub(super) const DOUBT: u64 = 24;
 /// How long a host may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long the end of a lease may take.
+/// How long releasing a lease may take.
 const ENDING: Duration = Duration::from_secs(2);
 
 const _: () = assert!(DOUBT < SILENCE.as_secs());
 
-/// When there was a sign of life last.
+/// The time of the last sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sign {
     /// Seconds ago.
@@ -60,9 +60,9 @@ pub(super) struct Sign {
     pub at: u64,
 }
 
-/// What a host says.
+/// A host's answer.
 pub(super) enum Answer {
-    /// It is this run's now, and was that one's before.
+    /// It is this run's now, and was the named run's before.
     Held(Box<Held>, Option<Holder>),
     /// Another run has it.
     By(Option<Holder>, Sign),
@@ -70,8 +70,8 @@ pub(super) enum Answer {
     Unknown(String),
 }
 
-/// Asks a host for the lease of `holder`; what the run `dead` has there is taken from it. What is held ends
-/// with `given_up`.
+/// Asks a host for the lease of `holder`; a lease of the run `dead` is taken from it. What is held ends with
+/// `given_up`.
 pub(super) async fn ask(
     session: &Arc<Session>,
     holder: &Holder,
@@ -102,7 +102,7 @@ async fn converse(
         .ok()?;
     let mut stdin = child.stdin().take()?;
     let stdout = child.stdout().take()?;
-    // `down` takes along what it leaves on a host.
+    // `down` removes what it leaves on a host.
     let end = match holder.verb.as_str() {
         "down" => "clear",
         _ => "keep",
@@ -130,13 +130,14 @@ async fn converse(
             loop {
                 tokio::select! {
                     () = stop.cancelled() => break,
-                    // Nothing more is said: it has ended there.
+                    // Nothing more comes: it has ended there.
                     _ = stdout.read(&mut rest) => {
                         beaten.store(0, Ordering::Relaxed);
                         return;
                     }
                     _ = beats.tick() => {
-                        // This machine may have slept, and the host have let go meanwhile.
+                        // This machine may have been suspended, and the host may have released the lease
+                        // meanwhile.
                         if !is_fresh(&beaten) || stdin.write_all(b"\n").await.is_err() {
                             break;
                         }
@@ -146,7 +147,7 @@ async fn converse(
             }
             beaten.store(0, Ordering::Relaxed);
             drop(stdin);
-            // Until it has ended there, so that the next run finds it free.
+            // Waits until it has ended there, so that the next run finds the lease free.
             let _ = timeout(ENDING, stdout.read(&mut rest)).await;
             drop(child);
         }
@@ -159,7 +160,7 @@ async fn converse(
     Some(Answer::Held(Box::new(held), last))
 }
 
-/// The last that was said by what ended without an answer; bounded too.
+/// The last output of a script that ended without an answer; limited too.
 async fn reason(stderr: Option<impl AsyncRead + Unpin>) -> String {
     let mut said = Vec::new();
     if let Some(stderr) = stderr {
@@ -175,11 +176,11 @@ async fn reason(stderr: Option<impl AsyncRead + Unpin>) -> String {
         .to_owned()
 }
 
-/// Who has it, and when there was a sign of life last.
+/// The holder, and the time of the last sign of life.
 fn refusal(said: &str) -> (Option<Holder>, Sign) {
     let mut parts = said.splitn(3, ' ');
     let mut number = || parts.next()?.parse().ok();
-    // A clock that was put back may say that it was in the future.
+    // If a clock was set back, the sign of life may be in the future.
     let sign = Sign {
         ago: number().unwrap_or_default(),
         at: number().unwrap_or_default(),
@@ -187,7 +188,7 @@ fn refusal(said: &str) -> (Option<Holder>, Sign) {
     (parts.next().and_then(Holder::parse), sign)
 }
 
-/// What the script says, after whatever the login has printed; bounded, for it comes from elsewhere.
+/// The script's output, after everything that the login printed; limited, because it comes from elsewhere.
 async fn answer(stdout: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     let mut bounded = stdout.take(64 * 1024);
     loop {
@@ -196,18 +197,18 @@ async fn answer(stdout: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
             return None;
         }
         let line = String::from_utf8_lossy(&line);
-        // What the login printed last may have had no end of line.
+        // The login's last output may have had no line end.
         if let Some((_, said)) = line.split_once(MARK) {
             return Some(said.to_owned());
         }
     }
 }
 
-/// The lease on one host; given back when dropped.
+/// The lease on one host; given back when it is dropped.
 #[derive(Debug)]
 pub(in crate::remote) struct Held {
-    /// When the last sign of life was sent, by this machine's clock, which also counts the time that
-    /// the machine slept; 0 once it has ended.
+    /// When the last sign of life was sent, by this machine's clock, which also counts while the machine is
+    /// suspended; 0 when the lease has ended.
     pub(super) beaten: Arc<AtomicU64>,
     pub(super) stop: CancellationToken,
     pub(super) task: Option<JoinHandle<()>>,
@@ -219,7 +220,7 @@ impl Held {
         is_fresh(&self.beaten)
     }
 
-    /// Gives it back, and waits until the host has let go.
+    /// Gives it back, and waits until the host has released it.
     pub(in crate::remote) async fn end(mut self) {
         self.stop.cancel();
         if let Some(task) = self.task.take() {
@@ -295,13 +296,13 @@ mod tests {
             self.child.wait().unwrap();
         }
 
-        /// Who was told to have it.
+        /// The holder that was reported.
         fn refused_by(&self) -> (Option<Holder>, Sign) {
             let told = self.said.strip_prefix("pgherd lease: refused ");
             refusal(told.unwrap_or_else(|| panic!("{}", self.said)))
         }
 
-        /// Who was told to have had it before.
+        /// The previous holder that was reported.
         fn held_after(&self) -> Option<Holder> {
             let told = self.said.strip_prefix("pgherd lease: held");
             Holder::parse(told.unwrap_or_else(|| panic!("{}", self.said)))
@@ -321,7 +322,7 @@ mod tests {
         assert!(sign.ago < 5 && now().abs_diff(sign.at) < 5, "{sign:?}");
         second.end();
         first.end();
-        // The next one hears who it was, and `down` takes the file along.
+        // The next run is told who it was, and `down` removes the file.
         let third = run(&file, "clear", &bob);
         assert_eq!(third.held_after(), Some(alice));
         third.end();
@@ -407,7 +408,7 @@ mod tests {
         assert_eq!(answer(&mut &endless[..]).await, None);
     }
 
-    /// What the script says on its way out, of its two streams, where it could not do its work.
+    /// The script's last output, on both streams, if it could not do its work.
     async fn ended(script: &str) -> (Option<String>, String) {
         let output = Command::new("bash")
             .args(["-c", &format!("printf 'keep\\n\\n\\n' | {{ {script}\n}}")])

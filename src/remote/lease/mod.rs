@@ -1,8 +1,8 @@
 //! The lease of a run: held on each host for as long as the connection to the host lasts.
 //!
-//! The workspace's lock is a local file, and an operator with a copy of the workspace does not see it.
-//! So a process as root on each host holds a lock there (`flock`), and ends when the run's connection
-//! ends, or after [`SILENCE`] without a sign of life. Nothing has to be cleaned up after a run that died.
+//! The workspace's lock is a local file, which an operator with a copy of the workspace does not see. So a
+//! process as root on each host holds a lock there (`flock`). It ends when the run's connection ends, or after
+//! [`SILENCE`] without a sign of life. After a run that died, nothing has to be cleaned up.
 
 use std::{
     collections::BTreeMap,
@@ -32,8 +32,8 @@ use crate::{
 mod host;
 mod watch;
 
-/// How often to ask for a lease that another run has, how often while that run is waited for, and how
-/// often to say so.
+/// How often to ask for a lease that another run has, how often while waiting for that run, and how often to
+/// report it.
 const OFTEN: Duration = Duration::from_millis(200);
 const WAITING: Duration = Duration::from_millis(500);
 const TELLING: Duration = Duration::from_secs(10);
@@ -44,26 +44,26 @@ pub struct Lease {
     cluster: String,
     holder: Holder,
     listener: Listener,
-    /// When each host that holds it was last told that the run is alive.
+    /// When each host that holds it last got a sign of life.
     beats: Mutex<Vec<Arc<AtomicU64>>>,
     /// Whether every host that answered has granted it.
     settled: AtomicBool,
-    /// The run goes no further: another one has the cluster.
+    /// The run cannot continue: another one has the cluster.
     given_up: CancellationToken,
-    /// Which host said so, and who has it.
+    /// The host that said so, and the holder.
     lost: OnceLock<(HostName, Option<Holder>)>,
-    /// Why hosts could not say whether it is theirs to give.
+    /// Why hosts could not say whether the lease is free.
     unheld: Mutex<BTreeMap<HostName, String>>,
 }
 
-/// Who is told that a run waits: the events of the session that it is in.
+/// Receives the news that a run waits: the events of its session.
 pub type Listener = Arc<Mutex<Option<Events>>>;
 
-/// What came of taking it on one host.
+/// The result of taking it on one host.
 pub(super) enum Taken {
     Held(Held),
     Refused(Error),
-    /// The host could not say; what is done next on it will say why.
+    /// The host could not say; the next action on it will say why.
     Unknown,
 }
 
@@ -87,8 +87,8 @@ impl Lease {
         Taken::Unknown
     }
 
-    /// Why the run may not begin although hosts answer: none of them holds it for this run, so that
-    /// another one could be at work as well.
+    /// Why the run must not begin although hosts answer: none of them holds the lease for this run, so another
+    /// one could work at the same time.
     pub(super) fn nowhere(&self) -> Option<Error> {
         if self.settled.load(Ordering::Relaxed) || self.holding() > 0 {
             return None;
@@ -106,27 +106,27 @@ impl Lease {
         )
     }
 
-    /// Why nothing may be done any more, if that is so.
+    /// Why nothing may be done any more; `None` if it may.
     pub(super) fn given_up(&self) -> Option<Error> {
         let (host, other) = self.lost.get()?;
         Some(self.refused(host, other.as_ref()))
     }
 
-    /// Gives up what is held everywhere.
+    /// Releases everything that is held.
     fn give_up(&self, host: &HostName, other: Option<Holder>) -> Taken {
         let (host, other) = self.lost.get_or_init(|| (host.clone(), other));
         self.given_up.cancel();
         Taken::Refused(self.refused(host, other.as_ref()))
     }
 
-    /// On how many hosts it is held, as far as this side can know.
+    /// The number of hosts that hold it, as far as this side can know.
     fn holding(&self) -> usize {
         let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
         beats.retain(|beaten| is_fresh(beaten));
         beats.len()
     }
 
-    /// From now on the loss of a host is not the loss of the cluster.
+    /// From now on, losing a host does not mean losing the cluster.
     pub(super) fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
     }
@@ -135,13 +135,14 @@ impl Lease {
         self.settled.load(Ordering::Relaxed) && self.holding() > 0
     }
 
-    /// Whether what holds it for `other` is to be ended. A run has one connection to a host: what it has
-    /// there over another belongs to one that broke, or led to an address where the host was before.
+    /// Whether to end the process that holds it for `other`. A run has one connection to a host: a lease that
+    /// it has there over another one belongs to a connection that broke, or that led to the host's former
+    /// address.
     fn is_over(&self, other: &Holder) -> bool {
         other.run == self.holder.run || other.has_died_here()
     }
 
-    /// Takes it over `session`, or says who has it. A run that gives no sign of life is waited for.
+    /// Takes it over `session`, or returns the holder. Waits for a run that gives no sign of life.
     pub(super) async fn take(&self, host: &HostName, session: &Arc<Session>) -> Taken {
         let mut watch = Watch::default();
         let mut dead = String::new();
@@ -181,7 +182,7 @@ impl Lease {
         }
     }
 
-    /// Says that this run waits, for how long, and for whom.
+    /// Reports that this run waits, how long, and for which run.
     fn tell(&self, host: &HostName, other: Option<&Holder>, sign: Sign) {
         let left = SILENCE.as_secs().saturating_sub(sign.ago).max(1);
         let whose = other.map_or_else(
@@ -198,7 +199,7 @@ impl Lease {
         }
     }
 
-    /// What was held everywhere else may have been lost meanwhile, and another run have come and gone.
+    /// What was held everywhere else may have been lost meanwhile, and another run may have come and gone.
     fn granted(&self, host: &HostName, held: Held, last: Option<Holder>) -> Taken {
         self.beats
             .lock()

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use super::host::{BEAT, SILENCE, Sign};
 use crate::holder::Holder;
 
-/// How long to look for a sign of life of the holder; two are missing then.
+/// How long to look for the holder's sign of life; by then two are missing.
 const LISTENING: Duration = Duration::from_secs(5);
-/// How long to ask again for what this run has itself, or has elsewhere.
+/// How long to repeat the question for a lease that this run has itself, here or elsewhere.
 const OURS: Duration = Duration::from_secs(2);
-/// How long to ask again where the other run is the younger one, which gives up once it has seen that this
+/// How long to repeat the question if the other run is the younger one, which gives up when it sees that this
 /// one lives.
 const PRECEDENCE: Duration = Duration::from_secs(8);
-/// How much longer than [`SILENCE`] a lease is waited for of which there is no sign of life.
+/// How much longer than [`SILENCE`] to wait for a lease without a sign of life.
 const MARGIN: Duration = Duration::from_secs(10);
 
 const _: () = assert!(
@@ -23,14 +23,14 @@ const _: () = assert!(
     "one that is late is no silence"
 );
 
-/// What is to be done about a lease that somebody has.
+/// What to do about a lease that another run has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It is not known yet whether that run lives.
+    /// It is not known yet whether that run is alive.
     Ask,
-    /// There is no sign of life of it: the host lets go soon.
+    /// It gives no sign of life: the host will release the lease soon.
     Wait,
-    /// It is ours elsewhere, and nobody else's.
+    /// This run has it elsewhere, and no other run has it.
     Leave,
     GiveUp,
 }
@@ -42,7 +42,7 @@ pub(super) struct Watch {
 }
 
 struct Seen {
-    /// The run that has it; none where it has not said who it is.
+    /// The run that has it; `None` if it has not said who it is.
     run: Option<String>,
     since: Instant,
     sign: Sign,
@@ -138,7 +138,7 @@ mod tests {
             "it gives way"
         );
         assert_eq!(watch.next_after(PRECEDENCE, false, true), Next::GiveUp);
-        // The next holder is looked at afresh.
+        // The next holder is watched from the beginning.
         watch.note(Some(&Holder::now("down")), sign(0, 110));
         assert_eq!(watch.next(false, false), Next::Ask);
     }

@@ -22,7 +22,7 @@ const IDENTITY: &[Entry] = &[
     },
 ];
 
-/// A unit that restores the names if something rewrites /etc/hosts at boot.
+/// The names that etcd's unit restores if something rewrites /etc/hosts at boot, and the script for it.
 const NAMES: &[Entry] = &[
     early("/etc/pgherd/hosts", template!("etc/pgherd/hosts")),
     command("/etc/pgherd/put-hosts", template!("etc/pgherd/put-hosts")),

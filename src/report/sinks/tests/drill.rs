@@ -89,7 +89,7 @@ fn each_moment_has_its_line() {
     30.0s  -        drill                   put right
     38.0s  -        drill                   whole again
     40.0s  -        drill                   writers and readers stopped
-    40.1s  -        crash-host              does not hold: no writes for 20.0 s, no reads for 0.2 s, 1788 of 5414 commits missing
+    40.1s  -        crash-host              not passed: no writes for 20.0 s, no reads for 0.2 s, 1788 of 5414 commits missing
     ");
     let verbose = plain_of(1, drill());
     let load: Vec<&str> = verbose.lines().filter(|it| it.contains("/s")).collect();

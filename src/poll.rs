@@ -17,7 +17,8 @@ pub(crate) struct TimedOut<S> {
 ///
 /// If waiting cannot help, a look also returns `Ok`: `Ok(Err(error))`.
 ///
-/// # Errors The last look, which ended after `limit`, returned `Err`.
+/// # Errors
+/// The last look, which ended after `limit`, returned `Err`.
 pub(crate) async fn until<T, S, L>(
     limit: Duration,
     pause: Duration,

@@ -144,7 +144,8 @@ impl Load {
 
     /// Lets all clients finish what they are doing, and returns what they saw.
     ///
-    /// # Errors The ledger could not be written, so nothing is known about lost commits.
+    /// # Errors
+    /// The ledger could not be written, so nothing is known about lost commits.
     pub async fn stop(mut self) -> Result<(Recording, Balance)> {
         self.stop.cancel();
         let mut failure = None;

@@ -86,7 +86,8 @@ fn check(inventory: &Inventory, found: &ById<'_>, ours: Option<&str>) -> Result<
 
 /// Asks hosts without an id which cluster they belong to: a name alone is no reason to remove anything.
 ///
-/// # Errors A host names another cluster, or cannot be asked: it may have been made from another folder.
+/// # Errors
+/// A host names another cluster, or cannot be asked: it may have been made from another folder.
 pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &str) -> Result<()> {
     let (events, _quiet) = Events::channel();
     let script = Script::probe(format!("cat {MARKER} 2>/dev/null; echo"));
@@ -124,7 +125,8 @@ pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &
 
 /// The parts of `all` that `down` removes.
 ///
-/// # Errors Some belong to another cluster of the same name, or their cluster is not known here. The error
+/// # Errors
+/// Some belong to another cluster of the same name, or their cluster is not known here. The error
 /// lists the ids, and the command that removes them anyway.
 pub(crate) fn removable(
     inventory: &Inventory,

@@ -280,7 +280,8 @@ impl Workspace {
 
     /// The passwords, which are made at first use.
     ///
-    /// # Errors The file exists but is not valid; nothing in it is ever replaced.
+    /// # Errors
+    /// The file exists but is not valid; nothing in it is ever replaced.
     pub fn secrets(&self) -> Result<Secrets> {
         let path = self.dir.join(SECRETS);
         let mut secrets =

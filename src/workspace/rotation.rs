@@ -57,7 +57,8 @@ impl Workspace {
     ///
     /// At the stage `Change`, new passwords are made; with `users`, also those of `postgresql.users`.
     ///
-    /// # Errors The user sets all of the passwords: there is nothing to change.
+    /// # Errors
+    /// The user sets all of the passwords: there is nothing to change.
     pub fn advance_secrets(&self, stage: SecretsStage, users: bool) -> Result<()> {
         if stage == SecretsStage::Change {
             let path = self.dir.join(SECRETS);

@@ -114,7 +114,8 @@ impl Workspace {
 
     /// Pins the host keys of `machines`.
     ///
-    /// # Errors A host's key is not trusted yet; the keys of the other hosts are pinned anyway.
+    /// # Errors
+    /// A host's key is not trusted yet; the keys of the other hosts are pinned anyway.
     pub fn pin_host_keys(&self, machines: &[Machine]) -> Result<()> {
         self.pin_host_keys_trusting(machines, &known_hosts::trusted_files())
     }

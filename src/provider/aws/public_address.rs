@@ -25,7 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct PublicAddress(OnceCell<Ipv4Addr>);
 
 impl PublicAddress {
-    /// # Errors The address is unknown. It is not guessed, because a wrong one would open the port to others.
+    /// # Errors
+    /// The address is unknown. It is not guessed, because a wrong one would open the port to others.
     pub(super) async fn address(&self, settings: &Aws) -> Result<Ipv4Addr> {
         self.0.get_or_try_init(|| address(settings)).await.copied()
     }

@@ -119,7 +119,7 @@ if ! install $PACKAGES; then
   case $missing in
     *postgresql-*)
       if [ -n "$have" ]; then
-        echo "pgherd-hint: the sources have PostgreSQL ${have}: write 'postgresql: { version: ${have%% *} }', or 'version: distro'" >&2
+        echo "pgherd-hint: the sources have PostgreSQL ${have% }: write 'postgresql: { version: ${have%% *} }', or 'version: distro'" >&2
       fi
       echo "pgherd-hint: or take the PostgreSQL project's own packages: 'postgresql: { source: pgdg }'" >&2 ;;
     *etcd*) echo "pgherd-hint: on Ubuntu, etcd is in the 'universe' component: add it to the Components lines of /etc/apt/sources.list.d/ubuntu.sources" >&2 ;;

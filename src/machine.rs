@@ -28,6 +28,8 @@ pub struct Machine {
     /// Addresses or names of this machine by which clients elsewhere reach the host's published ports, such as
     /// `127.0.0.1` for a container.
     pub published_on: Option<Ipv4Addr>,
+    /// The name of the load balancer before it, by which clients reach it and others like it.
+    pub balancer: Option<String>,
     /// The id of the cluster that the host was made for, if the host has one.
     pub cluster_id: Option<String>,
 }

@@ -70,6 +70,9 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
     if status.units().next().is_some() {
         units.print(terminal);
     }
+    for line in load_balancer(status) {
+        terminal.say(&line);
+    }
     for finding in &status.differs {
         let instead = context.with_options(&finding.instead);
         terminal.say(&format!("! {}; {instead}", finding.what));
@@ -96,6 +99,58 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
     }
     for error in &status.observed.unreachable {
         terminal.say(&error.to_string());
+    }
+}
+
+/// What is before the front doors, a line for it and one for each that it leads no client to.
+fn load_balancer(status: &Status) -> Vec<String> {
+    let balancer = match &status.balancer {
+        Ok(None) => return Vec::new(),
+        Ok(Some(balancer)) => balancer,
+        Err(error) => return vec![format!("the load balancer: {error}")],
+    };
+    let Some(address) = &balancer.address else {
+        return vec![format!("load balancer {}: it is not there", balancer.name)];
+    };
+    let healthy = balancer.targets.iter().filter(|it| it.healthy);
+    let healthy: Vec<String> = healthy
+        .map(|it| format!("{}:{}", it.host, it.port))
+        .collect();
+    let mut lines = vec![format!(
+        "load balancer {address} ({}) leads to {}",
+        balancer.state,
+        match healthy.as_slice() {
+            [] => "no front door".to_owned(),
+            some => some.join(", "),
+        }
+    )];
+    let ill = balancer.targets.iter().filter(|it| !it.healthy);
+    lines.extend(ill.map(|it| {
+        let why = it.why.as_ref();
+        let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+        format!(
+            "! it leads no client to {}:{}: {}{why}",
+            it.host, it.port, it.state
+        )
+    }));
+    lines
+}
+
+fn balancer_document(status: &Status) -> Value {
+    match &status.balancer {
+        Ok(None) => Value::Null,
+        Err(error) => json!({"error": error.to_string()}),
+        Ok(Some(balancer)) => json!({
+            "name": balancer.name,
+            "address": balancer.address,
+            "state": balancer.state,
+            "targets": balancer.targets.iter().map(|it| json!({
+                "host": it.host,
+                "port": it.port,
+                "state": it.state,
+                "why": it.why,
+            })).collect::<Vec<_>>(),
+        }),
     }
 }
 
@@ -140,6 +195,10 @@ fn document(status: &Status, context: &Context, hosts: &HostStatus) -> Value {
         "unreachable": status.observed.unreachable.iter().map(Error::to_string).collect::<Vec<_>>(),
     });
     document.extend(rest.as_object_mut().map(mem::take).unwrap_or_default());
+    let balancer = balancer_document(status);
+    if !balancer.is_null() {
+        document.insert("load_balancer".into(), balancer);
+    }
     let units: Vec<Value> = status
         .units()
         .map(|unit| json!({"service": unit.service, "host": unit.host, "state": unit.state}))

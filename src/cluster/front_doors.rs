@@ -15,7 +15,7 @@ const EACH: u32 = 3;
 pub struct FrontDoors {
     addresses: Vec<String>,
     /// The address or name by which clients reach any of them.
-    vip: Option<Ipv4Addr>,
+    shared: Option<String>,
 }
 
 impl FrontDoors {
@@ -35,9 +35,11 @@ impl FrontDoors {
         let addresses = doors
             .map(|host| address(host).map_or_else(|| host.to_string(), |it| it.to_string()))
             .collect();
+        let balancer = machines.iter().find_map(|it| it.balancer.clone());
+        let vip = inventory.haproxy.vip.map(|vip| vip.to_string());
         Self {
             addresses,
-            vip: inventory.haproxy.vip,
+            shared: vip.or(balancer),
         }
     }
 
@@ -56,10 +58,10 @@ impl FrontDoors {
         self.at(port, "")
     }
 
-    /// With several hosts and no `haproxy.vip`, a client tries one after the other.
+    /// With several hosts and nothing that leads to whichever of them is well, a client tries one after the other.
     fn at(&self, port: u16, wanted: &str) -> String {
-        if let Some(vip) = self.vip {
-            return format!("host={vip} port={port}");
+        if let Some(shared) = &self.shared {
+            return format!("host={shared} port={port}");
         }
         let hosts = self.addresses.join(",");
         if self.addresses.len() < 2 {
@@ -75,15 +77,19 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::{host::HostName, machine::MachineState};
 
     fn doors(extra: &str) -> FrontDoors {
+        FrontDoors::of(&inventory(extra), &[])
+    }
+
+    fn inventory(extra: &str) -> Inventory {
         let text = format!(
             "cluster: pg\nprovider: {{ kind: existing }}\nhosts:\n  \
              db1: {{ roles: [postgres, etcd], address: 192.0.2.1 }}\n  \
              door1: {{ roles: [haproxy], address: 192.0.2.3 }}\n{extra}"
         );
-        let inventory = Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap();
-        FrontDoors::of(&inventory, &[])
+        Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap()
     }
 
     #[test]
@@ -98,6 +104,26 @@ mod tests {
         let doors = doors(&format!("{door}haproxy: {{ vip: 192.0.2.100 }}\n"));
         assert_eq!(doors.to_write(5000), "host=192.0.2.100 port=5000");
         assert_eq!(doors.addresses().count(), 2);
+    }
+
+    #[test]
+    fn the_name_of_a_load_balancer_is_all_that_clients_need() {
+        let door = "  door2: { roles: [haproxy], address: 192.0.2.4 }\n";
+        let inventory = inventory(door);
+        let machine = Machine {
+            host: HostName::new("door1"),
+            id: "i-1".into(),
+            state: MachineState::Running,
+            address: Some(Ipv4Addr::new(192, 0, 2, 3)),
+            ssh_address: None,
+            host_key: None,
+            published_on: None,
+            balancer: Some("pg.elb.example".into()),
+            cluster_id: None,
+        };
+        let doors = FrontDoors::of(&inventory, &[machine]);
+        assert_eq!(doors.to_write(5000), "host=pg.elb.example port=5000");
+        assert_eq!(doors.to_read(5001), "host=pg.elb.example port=5001");
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub fn subjects(inventory: &Inventory, machines: &[Machine]) -> Vec<Subject> {
 fn door_names(inventory: &Inventory, machines: &[Machine]) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     names.extend(inventory.haproxy.vip.map(|vip| vip.to_string()));
+    names.extend(machines.iter().filter_map(|it| it.balancer.clone()));
     for host in inventory.with_role(Role::Haproxy) {
         names.push(host.to_string());
         names.extend(address_of(inventory, machines, host).map(|address| address.to_string()));
@@ -137,6 +138,7 @@ mod tests {
             ssh_address: Some(Ipv4Addr::new(198, 51, 100, 3)),
             host_key: None,
             published_on: Some(Ipv4Addr::LOCALHOST),
+            balancer: None,
             cluster_id: None,
         }
     }
@@ -150,6 +152,15 @@ mod tests {
         assert_eq!(of("db1").names, names);
         assert_eq!(of("door").names, names);
         assert_eq!(of("kv").names, ["localhost", "127.0.0.1"]);
+        let balanced = Machine {
+            balancer: Some("pg.elb.example".into()),
+            ..door()
+        };
+        let all = subjects(&inventory, &[balanced]);
+        assert!(all[0].names.contains(&"pg.elb.example".to_owned()));
+        assert!(!all[1].names.contains(&"pg.elb.example".to_owned()));
+        let all = subjects(&inventory, &[door()]);
+        let of = |host: &str| all.iter().find(|it| it.host.as_str() == host).unwrap();
         // The machine's own address wins over the inventory's.
         assert_eq!(of("door").address, door().address);
         assert_eq!(of("kv").address, Some(Ipv4Addr::new(192, 0, 2, 2)));

@@ -27,7 +27,7 @@ use crate::{
     inventory::HostName,
     machine::Machine,
     plan::membership::Left,
-    provider::{Access, Arrivals, Drifted},
+    provider::{Access, Arrivals, Drifted, Part},
 };
 
 pub(crate) use super::settle::Verb;
@@ -81,6 +81,7 @@ async fn converge(
         }
     };
     let (hosts, drift) = tokio::try_join!(context.host_status(), drift)?;
+    let drifted = !drift.changes.is_empty();
     let stay = |left: &&Left| !left.member && !context.leaving.include(&left.name);
     for left in hosts.left.iter().filter(stay) {
         let remove = context.command(&format!("up --remove {}", left.name));
@@ -139,6 +140,10 @@ async fn converge(
     if verb == Verb::Up {
         authority::complete(run, &hosts.running, Consent::Once).await?;
     }
+    // No service needs any more what is not declared.
+    if drifted {
+        context.provider.repair(Part::All, &run.events).await?;
+    }
     if let Some(retirement) = retirement {
         retirement.end(run).await?;
     }
@@ -179,9 +184,13 @@ async fn launched(
         false => Consent::Needed,
     };
     if !preview.drift.is_empty() {
-        context.provider.repair(&run.events).await?;
+        context.provider.repair(Part::Missing, &run.events).await?;
     }
-    hosts = preview.hosts;
+    // What was put right may be what hosts are told by, such as the name of a load balancer.
+    hosts = match preview.drift.is_empty() {
+        true => preview.hosts,
+        false => context.host_status().await?,
+    };
     // Before hosts are created, the hosts that were unseen must say who the members are.
     if !(preview.unreachable.is_empty() || absent.is_empty()) {
         hosts = context.preview(hosts, Drifted::default()).await?.hosts;

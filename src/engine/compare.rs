@@ -138,6 +138,7 @@ fn remembered(context: &Context) -> Result<Vec<Machine>> {
                 ssh_address: None,
                 host_key: None,
                 published_on: None,
+                balancer: None,
                 cluster_id: None,
             })
         })

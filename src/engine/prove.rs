@@ -6,7 +6,7 @@ use super::{at_work, connected::Connected, context::Context, observe::Observed};
 use crate::{
     error::Result,
     event::{Event, Events},
-    verify::{Proof, Prover},
+    verify::{self, Proof, Prover},
 };
 
 /// How long the cluster may take to be healthy after the last step. A replication connection whose other end is
@@ -15,6 +15,12 @@ pub(super) const SETTLING: Duration = Duration::from_secs(75);
 
 /// How long to repeat a check that only a person can repair. Its failure may still be temporary.
 const HOPE: Duration = Duration::from_secs(2);
+
+/// How long a run waits for a load balancer that is still being made, or has not judged a front door yet.
+const MAKING: Duration = Duration::from_secs(300);
+
+/// From one question about a load balancer to the next: each is several calls, and its checks take as long.
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// How long replicas may take to catch up, and HAProxy to notice a recent change, if this run changed nothing.
 const BOUND: Duration = Duration::from_secs(5);
@@ -48,13 +54,33 @@ impl Connected<'_> {
     pub(crate) async fn prove(&self, first: Observed, timeout: Duration) -> Result<Proof> {
         self.events.emit(Event::VerifyStarted);
         let begin = tokio::time::Instant::now();
-        let deadline = begin + timeout;
+        let mut deadline = begin + timeout;
         let mut observed = first;
+        let (mut balancer, mut asked) = (None, None::<tokio::time::Instant>);
         loop {
             let prover = self.prover(&observed);
             let plan = observed.differences()?;
-            let proof = prover.look(&observed.found, &plan).await;
-            // Waiting rarely helps if a person has to act.
+            let due = asked.is_none_or(|at| at.elapsed() >= PAUSE);
+            let ask = async {
+                match due {
+                    true => self.context.provider.balancer().await,
+                    false => Ok(balancer.clone()),
+                }
+            };
+            let (proof, answer) = tokio::join!(prover.look(&observed.found, &plan), ask);
+            balancer = answer?;
+            if due {
+                asked = Some(tokio::time::Instant::now());
+            }
+            let proof = match &balancer {
+                Some(balancer) => proof.with_balancer(balancer, &self.context.command("up")),
+                None => proof,
+            };
+            if timeout == SETTLING && balancer.as_ref().is_some_and(verify::is_coming) {
+                let longer = tokio::time::Instant::now() + timeout;
+                deadline = deadline.max(longer.min(begin + MAKING));
+            }
+            // Waiting helps little where somebody has to do something.
             let loop_wait = Duration::from_secs(self.context.inventory.patroni.loop_wait.into());
             let hope = match proof.may_await_patroni() {
                 true => HOPE + loop_wait,

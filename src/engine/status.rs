@@ -13,6 +13,7 @@ use crate::{
     event::Events,
     inventory::HostName,
     plan::membership::{self, Finding, Left},
+    provider::Balancer,
 };
 
 pub(crate) use crate::services::health::{Mark, Rows, Shown, UnitRow};
@@ -27,6 +28,8 @@ pub(crate) struct Status {
     /// Differences between the members and the inventory.
     pub differs: Vec<Finding>,
     pub certificates: Certificates,
+    /// What is before the front doors, or why that is not known.
+    pub balancer: Result<Option<Balancer>>,
 }
 
 /// Observes a cluster of which at least one host runs.
@@ -40,7 +43,9 @@ pub(crate) async fn look(context: &Context, hosts: &HostStatus) -> Result<Status
 }
 
 async fn gather(connected: &Connected<'_>, undeclared: &[HostName]) -> Result<Status> {
-    let observed = connected.look().await?;
+    let (observed, balancer) =
+        tokio::join!(connected.look(), connected.context.provider.balancer());
+    let observed = observed?;
     let services = connected.prover(&observed).show(&observed.found).await;
     Ok(Status {
         left: membership::left(&connected.context.inventory, &observed.found, undeclared),
@@ -48,6 +53,7 @@ async fn gather(connected: &Connected<'_>, undeclared: &[HostName]) -> Result<St
         certificates: Certificates::of(connected.context, &observed, &connected.http.lapsed())?,
         services,
         observed,
+        balancer,
     })
 }
 

@@ -4,7 +4,9 @@ use std::{borrow::Cow, marker::PhantomData};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Connect, CpuCredits, PatroniSource, PgSource, ProviderKind, Role};
+use super::{
+    Connect, CpuCredits, LoadBalancer, PatroniSource, PgSource, ProviderKind, Role, Scheme,
+};
 
 /// A type with a word in the inventory for each value.
 pub(super) trait Choice: Copy + 'static {
@@ -58,6 +60,8 @@ macro_rules! choice {
 choice! { ProviderKind is "a kind of provider": Docker = "docker", Aws = "aws", Existing = "existing" }
 choice! { CpuCredits is "a kind of CPU credits": Standard = "standard", Unlimited = "unlimited" }
 choice! { Connect is "a way to connect": Public = "public", Private = "private" }
+choice! { LoadBalancer is "a kind of load balancer": Network = "network" }
+choice! { Scheme is "a scheme of a load balancer": Internal = "internal", InternetFacing = "internet-facing" }
 choice! { PgSource is "a source of PostgreSQL": Distro = "distro", Pgdg = "pgdg" }
 choice! { PatroniSource is "a source of Patroni": Pypi = "pypi", Distro = "distro" }
 choice! { Role is "a role", Role::GIVEN }

@@ -6,7 +6,7 @@
 use ipnet::Ipv4Net;
 
 use super::{
-    Connect, PatroniSource, PgSource,
+    Connect, PatroniSource, PgSource, Scheme,
     bounds::{Bounds, Limit, Shape, bounds, shape},
 };
 use crate::contract;
@@ -134,6 +134,7 @@ pub(super) const IOPS: Bounds<u32> = bounds("number", 3_000, Some(80_000));
 /// The maximum of gp3's setting for each GiB.
 pub(super) const IOPS_PER_GB: u32 = 500;
 pub(super) const CONNECT: Connect = Connect::Public;
+pub(super) const SCHEME: Scheme = Scheme::Internal;
 
 pub(super) const SSH_USER: Shape = shape(
     "name",

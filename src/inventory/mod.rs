@@ -258,6 +258,22 @@ pub enum CpuCredits {
     Unlimited,
 }
 
+/// What is before the front doors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadBalancer {
+    /// A Network Load Balancer.
+    Network,
+}
+
+/// From where a load balancer can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// By the private addresses of its subnets.
+    Internal,
+    /// By public addresses.
+    InternetFacing,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aws {
     pub region: Option<String>,
@@ -272,6 +288,8 @@ pub struct Aws {
     pub connect: Connect,
     pub operator_cidrs: Vec<Ipv4Net>,
     pub tags: BTreeMap<String, String>,
+    /// The scheme of the load balancer before the front doors, if there is to be one.
+    pub load_balancer: Option<Scheme>,
     /// The settings of each host, in the inventory's order.
     pub hosts: IndexMap<HostName, AwsHost>,
 }
@@ -306,6 +324,7 @@ impl Aws {
         });
         Self {
             image,
+            load_balancer: None,
             hosts: hosts.into_iter().collect(),
             ..self.clone()
         }

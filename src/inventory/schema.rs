@@ -24,14 +24,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Connect, CpuCredits, PatroniSource, PgSource, ProviderKind, Role,
+    Connect, CpuCredits, LoadBalancer, PatroniSource, PgSource, ProviderKind, Role, Scheme,
     bounds::Names,
     choice::OneOf,
     limits,
     placed::{Placed, Span},
     types::{
         Api, Scalar, Version, never_both, no_distro_from_pgdg, no_folder_of_others, no_service,
-        parameters,
+        only_with, parameters,
     },
 };
 
@@ -96,7 +96,10 @@ pub(super) struct Document {
 /// The keys of all kinds of provider; `check` refuses a key that the kind does not take.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(transform = never_both("subnet_id", "subnet_ids"))]
+#[schemars(
+    transform = never_both("subnet_id", "subnet_ids"),
+    transform = only_with("load_balancer_scheme", "load_balancer")
+)]
 pub(super) struct Provider {
     /// Containers on this machine, EC2 instances, or hosts you already have.
     #[schemars(required, with = "OneOf<ProviderKind>")]
@@ -184,6 +187,20 @@ pub(super) struct Provider {
         )
     )]
     pub(super) operator_cidrs: Option<Placed<Vec<Word>>>,
+    /// What is before the hosts with the role `haproxy`: `network` is a Network Load Balancer, by whose name
+    /// clients reach whichever of them is well ([front-doors.md](front-doors.md)).
+    #[schemars(
+        with = "Option<OneOf<LoadBalancer>>",
+        extend("x-kinds" = AWS, "x-default" = "none; clients name every front door")
+    )]
+    pub(super) load_balancer: Option<Word>,
+    /// From where the load balancer can be reached: from the VPC and what is connected with it, or from the
+    /// internet. It cannot be changed later.
+    #[schemars(
+        with = "Option<OneOf<Scheme>>",
+        extend("x-kinds" = AWS, "default" = limits::SCHEME.as_str())
+    )]
+    pub(super) load_balancer_scheme: Option<Word>,
     /// Tags for every resource, in addition to pgherd's own. Not `aws:…` or `pgherd:…`.
     #[schemars(
         with = "Option<BTreeMap<String, Scalar>>",

@@ -85,6 +85,13 @@ pub(super) fn never_both(one: &'static str, other: &'static str) -> impl FnMut(&
     }
 }
 
+/// A key that needs another one.
+pub(super) fn only_with(key: &'static str, other: &'static str) -> impl FnMut(&mut Schema) {
+    move |schema| {
+        schema.insert("dependentRequired".into(), json!({key: [other]}));
+    }
+}
+
 /// The PostgreSQL project's repository has all versions, so the inventory must name one.
 pub(super) fn no_distro_from_pgdg(schema: &mut Schema) {
     let both = json!({

@@ -27,6 +27,7 @@ impl ExistingProvider {
                 ssh_address: None,
                 host_key: None,
                 published_on: None,
+                balancer: None,
                 cluster_id: None,
             })
             .collect();

@@ -98,6 +98,46 @@ pub struct Drifted {
     pub doubts: Vec<String>,
 }
 
+/// A load balancer before the front doors, as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balancer {
+    pub name: String,
+    /// The name that clients use; none while it is not there.
+    pub address: Option<String>,
+    /// The provider's word for its state.
+    pub state: String,
+    /// How each front door is behind each port.
+    pub targets: Vec<Target>,
+}
+
+/// A front door behind a load balancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The host, or the provider's name of a machine that is none of the cluster's.
+    pub host: String,
+    pub port: u16,
+    /// The provider's word for its state.
+    pub state: String,
+    /// Whether clients are led to it.
+    pub healthy: bool,
+    /// Whether the provider may find it healthy soon.
+    pub coming: bool,
+    /// Why it is in that state, where the provider says so.
+    pub why: Option<String>,
+}
+
+/// How much of a drift is put right.
+///
+/// What services of today still need is taken away only once they need it no more: a member of etcd that is
+/// to leave must hear the others until they have removed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What is missing, before the hosts' turn.
+    Missing,
+    /// All of it, once the hosts are as declared.
+    All,
+}
+
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// Finds the cluster's hosts by label, as they are now. Changes nothing.
@@ -146,9 +186,14 @@ pub trait Provider: Send + Sync {
         Ok(Drifted::default())
     }
 
-    /// Corrects what [`Provider::drift`] reports.
-    async fn repair(&self, _events: &Events) -> Result<()> {
+    /// Corrects what [`Provider::drift`] reports, or only what is missing.
+    async fn repair(&self, _part: Part, _events: &Events) -> Result<()> {
         Ok(())
+    }
+
+    /// The load balancer before the front doors, as it is now; none where the inventory has none. Changes nothing.
+    async fn balancer(&self) -> Result<Option<Balancer>> {
+        Ok(None)
     }
 
     /// Everything with the cluster's label, in the inventory or not.

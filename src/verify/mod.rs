@@ -21,6 +21,7 @@ use crate::{
     http::Http,
     inventory::Role,
     plan::{self, Found, Plan},
+    provider::Balancer,
     remote::Remote,
     render::Files,
     services::{
@@ -33,6 +34,7 @@ pub(crate) mod certificates;
 mod clock;
 mod configs;
 mod disk;
+mod load_balancer;
 mod members;
 mod metadata;
 mod network;
@@ -40,16 +42,19 @@ mod round_trip;
 mod units;
 mod versions;
 
+pub(crate) use load_balancer::is_coming;
+
 pub use crate::services::{health::Check, postgres::health::FAILOVER};
 
 /// The order of the checks in reports. Others come last, service by service.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "units",
     "leader",
     "members",
     "replication",
     "etcd",
     "front-door",
+    "load-balancer",
     "backends",
     "configs",
     "pending-restart",
@@ -89,6 +94,12 @@ impl Proof {
             passed: checks.iter().all(|check| check.passed),
             checks,
         }
+    }
+
+    /// With what the provider says of the load balancer before the front doors.
+    pub(crate) fn with_balancer(mut self, balancer: &Balancer, up: &str) -> Self {
+        self.checks.push(load_balancer::load_balancer(balancer, up));
+        Self::of(in_order(self.checks, &ORDER))
     }
 
     /// Whether waiting cannot repair any of the failed checks.

@@ -61,6 +61,7 @@ impl BrokenHost {
             ssh_address: self.ssh_address,
             host_key: None,
             published_on: None,
+            balancer: None,
             cluster_id: None,
         }
     }

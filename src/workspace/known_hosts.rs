@@ -244,6 +244,7 @@ mod tests {
             ssh_address: None,
             host_key,
             published_on: None,
+            balancer: None,
             cluster_id: None,
         }
     }

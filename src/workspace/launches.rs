@@ -89,14 +89,6 @@ impl Launches {
         Ok(all)
     }
 
-    /// Forgets all launches: the cluster is gone.
-    pub fn forget(&self) -> Result<()> {
-        for name in files::names(&self.dir)? {
-            files::remove(&self.dir.join(name))?;
-        }
-        files::remove_empty(&self.dir)
-    }
-
     fn path(&self, host: &HostName) -> PathBuf {
         self.dir.join(host.as_str())
     }
@@ -185,8 +177,7 @@ mod tests {
         launches.finish(&host).unwrap();
         launches.finish(&host).unwrap();
         assert_eq!(launches.under_way().unwrap().len(), 1);
-        launches.forget().unwrap();
-        launches.forget().unwrap();
+        launches.finish(&HostName::new("node2")).unwrap();
         assert!(launches.under_way().unwrap().is_empty());
         let next = launches.begin(&host).unwrap();
         assert_ne!(next.token, first.token);

@@ -87,6 +87,7 @@ fn filled(inventory: &Inventory) -> Workspace {
         ssh_address: None,
         host_key: Some(identity.public_key),
         published_on: None,
+        balancer: None,
         cluster_id: None,
     };
     workspace
@@ -290,6 +291,7 @@ fn one_stranger_does_not_keep_the_others_from_being_pinned() {
         ssh_address: None,
         host_key,
         published_on: None,
+        balancer: None,
         cluster_id: None,
     };
     let key = workspace.identity().unwrap().public_key;
@@ -323,6 +325,7 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
                         ssh_address: None,
                         host_key: Some(key.clone()),
                         published_on: None,
+                        balancer: None,
                         cluster_id: None,
                     }];
                     workspace.pin_host_keys(&machines).unwrap();
@@ -351,6 +354,7 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
         ssh_address: None,
         host_key: None,
         published_on: None,
+        balancer: None,
         cluster_id: None,
     };
     let path = Workspace::open(&smaller)

@@ -66,7 +66,9 @@ impl Node {
                 continue;
             }
             let mut node = &mut root;
-            for word in decoded(key).split('.') {
+            // Where a protocol has this word, it stands between a list and the number of an item.
+            let path = decoded(key);
+            for word in path.split('.').filter(|word| *word != "member") {
                 node = node.inner.entry(word.to_owned()).or_default();
             }
             node.text = Some(decoded(value));

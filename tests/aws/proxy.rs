@@ -35,6 +35,11 @@ impl Call {
         self.action == format!("ec2:{action}") && !self.dry_run
     }
 
+    /// The same of the load balancers' service.
+    pub(crate) fn is_of_balancers(&self, action: &str) -> bool {
+        self.action == format!("elasticloadbalancing:{action}")
+    }
+
     fn speaks_json(&self) -> bool {
         self.action.starts_with("ssm:") || self.action.starts_with("servicequotas:")
     }
@@ -402,6 +407,13 @@ fn smaller(body: &str, most: u32) -> String {
 fn refusal(call: &Call, code: &str, message: &str) -> Vec<u8> {
     if call.speaks_json() {
         let text = format!("{{\"__type\": \"{code}\", \"message\": \"{message}\"}}");
+        return response(400, &text);
+    }
+    if call.action.starts_with("elasticloadbalancing:") {
+        let text = format!(
+            "<?xml version=\"1.0\"?><ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}\
+             </Message></Error><RequestId>0f0f</RequestId></ErrorResponse>"
+        );
         return response(400, &text);
     }
     let status = if code == "RequestLimitExceeded" {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_ec2::types::{IpPermission, IpRange};
-use pgherd::provider::{self, Provider};
+use pgherd::provider::{self, Part, Provider};
 
 use crate::{
     proxy::{Call, Verdict},
@@ -30,6 +30,8 @@ pub(crate) async fn rules_follow_the_inventory() {
     let inventory = lab.five("  operator_cidrs: [203.0.113.8/32]\n");
     let provider = provider::from_inventory(&inventory).unwrap();
     launch(&*provider, &FIVE[4..], &lab.events).await.unwrap();
+    // What nobody is to come in by any more goes last of all.
+    provider.repair(Part::All, &lab.events).await.unwrap();
     let after = rules(&lab).await;
     let renamed: BTreeSet<String> = before
         .iter()
@@ -113,7 +115,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     first.discover().await.unwrap();
     assert_eq!(first.drift().await.unwrap().changes, [""; 0]);
     let calls = lab.proxy.take();
-    assert_eq!(calls.len(), 2, "what is right costs one look: {calls:?}");
+    assert_eq!(calls.len(), 3, "what is right costs one look: {calls:?}");
 
     let second = provider(&lab, "203.0.113.8/32", "10.9.0.0/16, 10.8.0.0/16");
     let ssh = lab.port;
@@ -134,7 +136,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     );
     assert_eq!(rules(&lab).await, before, "to look changes nothing");
     assert_eq!(amending(&lab.proxy.take()), 0);
-    second.repair(&lab.events).await.unwrap();
+    second.repair(Part::All, &lab.events).await.unwrap();
     let mut wanted: BTreeSet<String> = before
         .iter()
         .map(|it| it.replace("203.0.113.7", "203.0.113.8"))
@@ -143,7 +145,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     assert_eq!(rules(&lab).await, wanted);
     assert_eq!(amending(&lab.proxy.take()), 6);
     assert_eq!(second.drift().await.unwrap().changes, [""; 0]);
-    second.repair(&lab.events).await.unwrap();
+    second.repair(Part::All, &lab.events).await.unwrap();
     assert_eq!(amending(&lab.proxy.take()), 0, "a second time does nothing");
 
     // Somebody opens a door by hand.
@@ -181,7 +183,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
         "{drift:?}"
     );
     lab.proxy.pass_all();
-    second.repair(&lab.events).await.unwrap();
+    second.repair(Part::All, &lab.events).await.unwrap();
     assert_eq!(rules(&lab).await, wanted);
     lab.remove().await.unwrap();
 }
@@ -227,7 +229,7 @@ pub(crate) async fn a_host_is_in_the_groups_of_its_roles() {
         ]
     );
     lab.proxy.take();
-    after.repair(&lab.events).await.unwrap();
+    after.repair(Part::All, &lab.events).await.unwrap();
     assert_eq!(after.drift().await.unwrap().changes, [""; 0]);
     let wanted = BTreeSet::from([own.clone(), group(&lab, "haproxy").await]);
     assert_eq!(groups_of(&lab, &node4).await, wanted);
@@ -287,7 +289,7 @@ pub(crate) async fn mending_may_die_at_any_call() {
                     false => Verdict::Pass,
                 });
             let survived = tokio::select! {
-                mended = next.repair(&lab.events) => {
+                mended = next.repair(Part::All, &lab.events) => {
                     mended.unwrap_or_else(|error| panic!("{error:?}"));
                     true
                 }
@@ -295,7 +297,7 @@ pub(crate) async fn mending_may_die_at_any_call() {
             };
             lab.proxy.pass_all();
             let next = provider(&lab, &wanted, "10.9.0.0/16");
-            next.repair(&lab.events).await.unwrap();
+            next.repair(Part::All, &lab.events).await.unwrap();
             assert_eq!(
                 next.drift().await.unwrap().changes,
                 [""; 0],

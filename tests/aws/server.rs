@@ -50,7 +50,9 @@ fn wake(port: u16) {
     let json = "application/x-amz-json-1.1";
     let types = "Action=DescribeInstanceTypes&Version=2016-11-15";
     let caller = "Action=GetCallerIdentity&Version=2011-06-15";
+    let balancers = "Action=DescribeLoadBalancers&Version=2015-12-01";
     for (service, target, kind, body) in [
+        ("elasticloadbalancing", "", form, balancers),
         ("ec2", "", form, types),
         ("sts", "", form, caller),
         (

@@ -231,6 +231,11 @@ impl Hypervisor {
         instance.private_ip_address.unwrap()
     }
 
+    /// What EC2 says of a host.
+    pub(crate) async fn instance(&self, host: &str) -> Instance {
+        self.instance_of(&direct(), host).await
+    }
+
     async fn id_of(&self, ec2: &Client, host: &str) -> String {
         self.instance_of(ec2, host).await.instance_id.unwrap()
     }

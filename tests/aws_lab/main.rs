@@ -30,8 +30,10 @@ mod xml;
 
 use hypervisor::{Down, Hypervisor, direct};
 use proxy::Proxy;
+use serde_json::Value;
 use server::{REGION, moto};
 use support::{Lab, image, prepared_version};
+use tokio::runtime::Runtime;
 
 /// Not the one of another test, which may run at the same time.
 const NETWORK: &str = "10.84.12.0/24";
@@ -56,26 +58,26 @@ fn soak_bare_hosts_come_to_a_cluster_and_go() {
     reason = "it is one story, told from its begin to its end"
 )]
 fn life(image: &str) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = Runtime::new().unwrap();
     let subnet = runtime.block_on(make_subnet(NETWORK));
     // What this machine trusts, the hosts must.
     let trusted = std::env::var("SSL_CERT_FILE");
     let trusted = trusted.unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
     let version = prepared_version();
     let proxy = Proxy::new(moto(), ACCOUNT);
-    let inventory = |operators: &str| {
+    let inventory = |operators: &str, node3: &str| {
         format!(
             "provider:\n  kind: aws\n  region: {REGION}\n  endpoint_url: http://127.0.0.1:{}\n  \
              connect: private\n  image: ubuntu-24.04\n  subnet_id: {subnet}\n{operators}\
              ca_bundle: {trusted}\nssh: {{ port: 2222 }}\npostgresql: {{ version: {version} }}\nhosts:\n  \
              node1: {{ roles: [postgres] }}\n  node2: {{ roles: [postgres] }}\n  \
-             node3: {{ roles: [postgres] }}\n  \
+             node3: {{ roles: [postgres], address: 10.84.12.77{node3} }}\n  \
              node4: {{ roles: [etcd], address: 10.84.12.179 }}\n  \
              haproxy: {{ roles: [haproxy], address: 10.84.12.173 }}\n",
             proxy.port
         )
     };
-    let lab = Lab::new("ec2", &inventory(""));
+    let lab = Lab::new("ec2", &inventory("", ""));
     give_credentials(lab.dir.path());
     let hypervisor = Hypervisor::start(&proxy, &lab.name, image, NETWORK);
 
@@ -102,9 +104,8 @@ fn life(image: &str) {
     assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
 
     // Another operator: the groups of running hosts follow, and nothing else changes.
-    lab.write_inventory(&inventory(
-        "  operator_cidrs: [10.84.12.0/24, 192.0.2.0/24]\n",
-    ));
+    let operators = "  operator_cidrs: [10.84.12.0/24, 192.0.2.0/24]\n";
+    lab.write_inventory(&inventory(operators, ""));
     let said = lab.expect(4, &["plan", "--check"]);
     let group = format!(
         "security group pgherd-{}-etcd opens 2222 to 192.0.2.0/24",
@@ -118,7 +119,8 @@ fn life(image: &str) {
     // Somebody ends an instance, and its address is another's at once: its successor has another id,
     // another key and another address, to which everybody else is put.
     let leader = lab.leader();
-    let replica = ["node1", "node2", "node3"]
+    // node3 has an address of its own.
+    let replica = ["node1", "node2"]
         .into_iter()
         .find(|host| *host != leader)
         .unwrap();
@@ -181,6 +183,12 @@ fn life(image: &str) {
     lab.expect(0, &["plan", "--check"]);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
 
+    let keyed = format!("{operators}  load_balancer: network\n");
+    lab.write_inventory(&inventory(&keyed, ""));
+    clients_get_one_name(&lab);
+    let larger = inventory(&keyed, ", instance_type: m5.large");
+    one_is_replaced_and_one_leaves(&lab, &hypervisor, &runtime, &larger);
+
     // An instance that earlier versions made has no tag with an id: then its own word counts.
     runtime.block_on(take_id_tag(&lab.name, "node3"));
     let mark = "/etc/pgherd/cluster";
@@ -193,7 +201,7 @@ fn life(image: &str) {
     ] {
         assert!(said.stderr.contains(part), "{}", said.stderr);
     }
-    assert_eq!(hypervisor.hosts().len(), 5, "nothing was removed");
+    assert_eq!(hypervisor.hosts().len(), 4, "nothing was removed");
     lab.on("node3", &format!("sudo mv {mark}.mine {mark}"));
     let unasked = lab.run(&["down"]);
     let said = String::from_utf8_lossy(&unasked.stderr).into_owned();
@@ -218,11 +226,94 @@ fn life(image: &str) {
     assert_eq!(hypervisor.hosts(), [""; 0]);
     assert_eq!(
         hypervisor.downs(),
-        [Down::AtOnce; 5],
+        [Down::AtOnce; 4],
         "nothing of them is kept"
     );
     let left = runtime.block_on(tagged(&lab.name));
     assert!(left.values().all(|count| *count == 0), "{left:?}");
+    assert!(said.stderr.contains("removed pgherd-"), "{}", said.stderr);
+    assert!(said.stderr.contains("load balancer"), "{}", said.stderr);
+}
+
+/// A load balancer comes before the front doors of a running cluster, and its name into the certificates.
+fn clients_get_one_name(lab: &Lab) {
+    let said = lab.expect(4, &["plan", "--check"]).stdout;
+    assert!(said.contains("~ load balancer pgherd-"), "{said}");
+    assert!(said.contains("is made: network, internal"), "{said}");
+    let said = lab.expect(0, &["up", "--yes"]);
+    let said = format!("{}{}", said.stdout, said.stderr);
+    let status = lab.json(&["status", "--json"]);
+    let balancer = &status["load_balancer"];
+    assert_eq!(balancer["state"], "active");
+    assert_eq!(balancer["targets"].as_array().unwrap().len(), 2);
+    let address = balancer["address"].as_str().unwrap();
+    assert!(address.ends_with(".elb.amazonaws.com"), "{address}");
+    assert!(said.contains(&format!("psql -h {address} -p ")), "{said}");
+    let write = status["connect"]["write"].as_str().unwrap();
+    assert!(
+        write.starts_with(&format!("host={address} port=")),
+        "{write}"
+    );
+    let names = "openssl x509 -noout -ext subjectAltName -in /etc/pgherd/tls/postgres/server.crt";
+    for host in ["node1", "node2", "node3"] {
+        assert!(lab.on(host, &format!("sudo {names}")).contains(address));
+    }
+    let said = lab.expect(0, &["verify"]);
+    let said = format!("{}{}", said.stdout, said.stderr);
+    assert!(said.contains("load-balancer"), "{said}");
+    lab.expect(0, &["plan", "--check"]);
+}
+
+/// A host at a fixed address becomes a larger instance, although the run dies once the old one is gone; and a
+/// replica leaves for good.
+fn one_is_replaced_and_one_leaves(
+    lab: &Lab,
+    hypervisor: &Hypervisor,
+    runtime: &Runtime,
+    larger: &str,
+) {
+    let instance = |host: &str| runtime.block_on(hypervisor.instance(host));
+    let before = instance("node3");
+    let others = hypervisor.hosts();
+    lab.write_inventory(larger);
+    let replace = ["replace", "node3", "--yes", "--json"];
+    let removed = |event: &Value| event["event"] == "resource" && event["state"] == "removed";
+    assert!(lab.kill_run(&replace, removed), "{}", lab.last_said());
+    lab.expect(0, &replace[..3]);
+    let after = instance("node3");
+    assert_ne!(after.instance_id, before.instance_id);
+    assert_eq!(after.private_ip_address(), Some("10.84.12.77"));
+    assert_eq!(after.instance_type().unwrap().as_str(), "m5.large");
+    let old = before.instance_id().unwrap();
+    let mut expected: Vec<&str> = others.iter().map(String::as_str).collect();
+    expected.retain(|id| *id != old);
+    expected.push(after.instance_id().unwrap());
+    expected.sort_unstable();
+    assert_eq!(hypervisor.hosts(), expected, "no other host was touched");
+    assert_eq!(lab.sql("select count(*) from kept"), "1000");
+
+    let leader = lab.leader();
+    let leaves = ["node1", "node2"].into_iter().find(|it| *it != leader);
+    let leaves = leaves.unwrap();
+    let gone = instance(leaves).instance_id.unwrap();
+    let lines = larger.lines().filter(|it| !it.contains(leaves));
+    let without: String = lines.map(|line| format!("{line}\n")).collect();
+    lab.write_inventory(&without);
+    lab.expect(0, &["up", "--yes", "--remove", leaves]);
+    lab.expect(0, &["verify"]);
+    lab.expect(0, &["plan", "--check"]);
+    assert!(!hypervisor.hosts().contains(&gone));
+    let known = lab.on("haproxy", "cat /etc/hosts /etc/haproxy/haproxy.cfg");
+    assert!(!known.contains(leaves), "{known}");
+    let left = runtime.block_on(tagged(&lab.name));
+    let wanted = [
+        ("groups", 3),
+        ("instances", 4),
+        ("pairs", 1),
+        ("volumes", 4),
+    ];
+    assert_eq!(left, BTreeMap::from(wanted));
+    assert_eq!(hypervisor.downs(), [Down::AtOnce; 2]);
 }
 
 /// Prints whether the metadata service shows the host's first key.

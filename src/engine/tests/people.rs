@@ -204,6 +204,7 @@ pub(super) fn machines(inventory: &Inventory, id: &str) -> Vec<Machine> {
             ssh_address: None,
             host_key: Some(key.clone()),
             published_on: None,
+            balancer: None,
             cluster_id: Some(id.to_owned()),
         })
         .collect()

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use super::{
     super::{
-        Aws, AwsHost, Docker, HostName, Provider, ProviderKind,
+        Aws, AwsHost, Docker, HostName, LoadBalancer, Provider, ProviderKind, Scheme,
         bounds::{Bounds, Shape},
         choice::Choice as _,
         keys, limits,
@@ -137,7 +137,30 @@ fn aws(problems: &mut Problems, section: &schema::Provider, document: &schema::D
             .filter_map(|word| problems.keep(net::cidr(word)))
             .collect(),
         tags: tags(problems, section.tags.as_ref()),
+        load_balancer: load_balancer(problems, section),
         hosts: instances(problems, section, document),
+    }
+}
+
+/// The scheme, where there is to be a load balancer.
+fn load_balancer(problems: &mut Problems, section: &schema::Provider) -> Option<Scheme> {
+    let scheme = section.load_balancer_scheme.as_ref();
+    let Some(word) = &section.load_balancer else {
+        if let Some(scheme) = scheme {
+            problems.add(
+                Problem::new(
+                    span_of(scheme),
+                    "`load_balancer_scheme` belongs to `load_balancer`, which is not there",
+                )
+                .hint("add `load_balancer: network`, or leave this key out"),
+            );
+        }
+        return None;
+    };
+    let LoadBalancer::Network = problems.keep(one_of(word))?;
+    match scheme {
+        Some(word) => problems.keep(one_of(word)),
+        None => Some(limits::SCHEME),
     }
 }
 

@@ -81,7 +81,7 @@ fn no_address_floats(word: &Word, kind: Option<&Word>) -> Problem {
     let problem = Problem::new(span_of(word), "`kind: aws` has no `haproxy.vip`")
         .label("EC2 delivers no packet to an address that it has not assigned itself")
         .hint("leave it out: `up` prints a connection string that names every front door")
-        .hint("for a driver that takes one host, put a load balancer of your own before them");
+        .hint("or write `load_balancer: network` under `provider`: clients then need one name, with any driver");
     match kind {
         Some(kind) => problem.also(span_of(kind), "the kind"),
         None => problem,

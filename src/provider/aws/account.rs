@@ -61,6 +61,9 @@ fn impatient() -> (RetryConfig, TimeoutConfig) {
 
 pub(super) struct Account {
     pub(super) ec2: aws_sdk_ec2::Client,
+    pub(super) elb: aws_sdk_elasticloadbalancingv2::Client,
+    /// For the question whether there is a load balancer that the inventory does not have.
+    pub(super) elb_in_passing: aws_sdk_elasticloadbalancingv2::Client,
     pub(super) ssm: aws_sdk_ssm::Client,
     sts: aws_sdk_sts::Client,
     quotas: aws_sdk_servicequotas::Client,
@@ -110,6 +113,7 @@ impl Account {
         })?;
         // Nothing depends on what it answers, and many private networks have no way to it.
         let (retry, timeouts) = impatient();
+        let (retry_in_passing, timeouts_in_passing) = (retry.clone(), timeouts.clone());
         let ssm = aws_sdk_ssm::config::Builder::from(&config)
             .retry_config(retry.clone())
             .timeout_config(timeouts.clone())
@@ -118,8 +122,14 @@ impl Account {
             .retry_config(retry)
             .timeout_config(timeouts)
             .build();
+        let elb = aws_sdk_elasticloadbalancingv2::config::Builder::from(&config)
+            .retry_config(retry_in_passing)
+            .timeout_config(timeouts_in_passing)
+            .build();
         Ok(Self {
             ec2: aws_sdk_ec2::Client::new(&config),
+            elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+            elb_in_passing: aws_sdk_elasticloadbalancingv2::Client::from_conf(elb),
             ssm: aws_sdk_ssm::Client::from_conf(ssm),
             sts: aws_sdk_sts::Client::new(&config),
             quotas: aws_sdk_servicequotas::Client::from_conf(quotas),

@@ -2,6 +2,7 @@
 
 use aws_sdk_ec2::Client;
 use futures_util::future;
+use ipnet::Ipv4Net;
 
 use super::{
     groups::{self, Amendment},
@@ -9,12 +10,14 @@ use super::{
     membership::{self, Membership},
     public_address::PublicAddress,
     removal::{GROUP, INSTANCE},
+    rules::Sources,
     survey, together,
 };
 use crate::{
     error::{Error, Kind, Result},
     event::{Event, Events, HostState},
     inventory::{Aws, Inventory},
+    provider::Part,
 };
 
 #[derive(Debug, Default)]
@@ -30,6 +33,7 @@ impl Drift {
         inventory: &Inventory,
         settings: &Aws,
         public_address: &PublicAddress,
+        balancer: &[Ipv4Net],
         found: &[Found],
     ) -> Result<Self> {
         let mut drift = Self::default();
@@ -40,7 +44,11 @@ impl Drift {
                 Err(error) if error.kind() == Kind::Input => None,
                 Err(error) => return Err(error),
             };
-            let rules = groups::amendments(inventory, operators.as_deref(), &groups);
+            let sources = Sources {
+                operators: operators.as_deref(),
+                balancer,
+            };
+            let rules = groups::amendments(inventory, sources, &groups);
             drift.rules.extend(rules);
             let here = found.iter().filter(|it| it.vpc.as_ref() == Some(&vpc));
             let here: Vec<Found> = here.cloned().collect();
@@ -75,8 +83,8 @@ impl Drift {
         Ok(doubts)
     }
 
-    /// Puts it right, as far as it can be.
-    pub(super) async fn repair(&self, ec2: &Client, events: &Events) -> Result<()> {
+    /// Puts it right, as far as it can be, or the part of it that is missing.
+    pub(super) async fn repair(&self, ec2: &Client, part: Part, events: &Events) -> Result<()> {
         let changed = |kind: &str, id: &str, name: &str| {
             events.emit(Event::Resource {
                 kind: kind.to_owned(),
@@ -86,15 +94,16 @@ impl Drift {
             });
         };
         let rules = self.rules.iter().map(|it| async move {
-            it.apply(ec2).await?;
-            changed(GROUP, &it.id, &it.name);
+            if it.apply(ec2, part).await? {
+                changed(GROUP, &it.id, &it.name);
+            }
             Ok(())
         });
         let memberships = self.memberships.iter().map(|it| async move {
-            it.apply(ec2)
-                .await
-                .map_err(|error| Error::from(error).on(&it.host))?;
-            changed(INSTANCE, &it.id, it.host.as_str());
+            let applied = it.apply(ec2, part).await;
+            if applied.map_err(|error| Error::from(error).on(&it.host))? {
+                changed(INSTANCE, &it.id, it.host.as_str());
+            }
             Ok(())
         });
         let (rules, memberships) =

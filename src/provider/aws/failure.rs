@@ -132,8 +132,12 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
     let cannot = |kind, why: &str| Error::new(kind, format!("cannot {doing}: {why}"));
     match code {
         code if NOT_ALLOWED.contains(&code) => {
-            Error::new(Code::AwsDenied, format!("these credentials may not {doing}"))
-                .hint("docs/iam-policy.json is the smallest policy that is enough")
+            let error = Error::new(Code::AwsDenied, format!("these credentials may not {doing}"))
+                .hint("docs/iam-policy.json is the smallest policy that is enough");
+            match doing.contains("load balancer") || doing.contains("target group") {
+                true => error.hint("with provider.load_balancer, docs/iam-policy-load-balancer.json comes in addition"),
+                false => error,
+            }
         }
         code if NOT_TAKEN.contains(&code) => {
             cannot(Code::AwsCredentials, "AWS does not accept these credentials")
@@ -170,7 +174,7 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
             cannot(Code::NetworkUnsuitable, "the subnet has no address left")
                 .hint("name another subnet in provider.subnet_ids")
         }
-        "InstanceLimitExceeded" | "VolumeLimitExceeded" | "SecurityGroupLimitExceeded"
+        "InstanceLimitExceeded" | "TooManyLoadBalancers" | "TooManyTargetGroups" | "VolumeLimitExceeded" | "SecurityGroupLimitExceeded"
         | "SecurityGroupsPerInterfaceLimitExceeded" | "MaxIOPSLimitExceeded" => {
             cannot(Code::AwsQuota, "the account's quota is used up")
                 .hint("request more in the Service Quotas console, or remove what is not needed")

@@ -7,19 +7,18 @@ use aws_sdk_ec2::{
     types::{IpPermission, ResourceType, SecurityGroup},
 };
 use futures_util::future;
-use ipnet::Ipv4Net;
 
 use super::{
     Tags,
     failure::{Doing, Failure, NOT_YET, allowed, insist},
     instance::{filter, of_cluster, tag},
     late::{LATE, seen},
-    rules::{self, Difference},
+    rules::{self, Difference, Sources},
 };
 use crate::{
     error::{Code, Error, Result},
     inventory::{Inventory, Role},
-    provider::CLUSTER_LABEL,
+    provider::{CLUSTER_LABEL, Part},
 };
 
 /// The tag that says which role's group it is.
@@ -71,12 +70,12 @@ pub(super) async fn find(
     Ok(all.remove(vpc).unwrap_or_default())
 }
 
-/// Makes the groups that are missing and puts the rules of all of them right; returns their ids.
+/// Makes the groups that are missing and adds what rules are missing in any of them; returns their ids.
 pub(super) async fn ensure(
     ec2: &Client,
     inventory: &Inventory,
     vpc: &str,
-    operators: &[Ipv4Net],
+    sources: Sources<'_>,
     tags: &Tags<'_>,
 ) -> Result<BTreeMap<Role, String>> {
     let cluster = &inventory.cluster;
@@ -87,8 +86,8 @@ pub(super) async fn ensure(
     let made: BTreeMap<Role, SecurityGroup> =
         future::try_join_all(made).await?.into_iter().collect();
     let all: BTreeMap<Role, SecurityGroup> = there.into_iter().chain(made).collect();
-    let wrong = amendments(inventory, Some(operators), &all);
-    future::try_join_all(wrong.iter().map(|it| it.apply(ec2))).await?;
+    let wrong = amendments(inventory, sources, &all);
+    future::try_join_all(wrong.iter().map(|it| it.apply(ec2, Part::Missing))).await?;
     Ok(ids(&all))
 }
 
@@ -104,7 +103,7 @@ fn ids(groups: &BTreeMap<Role, SecurityGroup>) -> BTreeMap<Role, String> {
 /// Where it is not known from where the operator comes, what lets him in stays as it is.
 pub(super) fn amendments(
     inventory: &Inventory,
-    operators: Option<&[Ipv4Net]>,
+    sources: Sources<'_>,
     groups: &BTreeMap<Role, SecurityGroup>,
 ) -> Vec<Amendment> {
     let ids = ids(groups);
@@ -116,7 +115,7 @@ pub(super) fn amendments(
     groups
         .iter()
         .filter_map(|(role, group)| {
-            let difference = rules::difference(inventory, operators, *role, group, &ids)?;
+            let difference = rules::difference(inventory, sources, *role, group, &ids)?;
             let id = group.group_id()?.to_owned();
             let name = group.group_name().unwrap_or(&id).to_owned();
             Some(Amendment {
@@ -172,8 +171,8 @@ impl Amendment {
         answers
     }
 
-    /// Adds what is missing, and then takes away what is too much.
-    pub(super) async fn apply(&self, ec2: &Client) -> Result<()> {
+    /// Adds what is missing, and then takes away what is too much; says whether there was anything to do.
+    pub(super) async fn apply(&self, ec2: &Client, part: Part) -> Result<bool> {
         let Self {
             id,
             name,
@@ -198,10 +197,11 @@ impl Amendment {
                 _ => {}
             }
         }
-        if !difference.extra.is_empty() {
+        let takes = part == Part::All && !difference.extra.is_empty();
+        if takes {
             revoke(ec2, id, name, difference.extra.clone()).await?;
         }
-        Ok(())
+        Ok(takes || !difference.missing.is_empty())
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) struct Found {
     pub(super) cluster_id: Option<String>,
     pub(super) key_name: Option<String>,
     pub(super) vpc: Option<String>,
+    pub(super) subnet: Option<String>,
     /// The interface that it was launched with, and the security groups that this is in.
     pub(super) interface: Option<String>,
     pub(super) groups: Vec<String>,
@@ -91,6 +92,7 @@ impl Found {
             cluster_id: tag(ID_LABEL),
             key_name: instance.key_name().map(str::to_owned),
             vpc: instance.vpc_id().map(str::to_owned),
+            subnet: instance.subnet_id().map(str::to_owned),
             launched: instance.launch_time().map_or(0, DateTime::secs),
             by: tag(BY),
             vcpus: counted(&instance),
@@ -134,6 +136,7 @@ impl Found {
             },
             host_key: self.host_key.clone(),
             published_on: None,
+            balancer: None,
             cluster_id: self.cluster_id.clone(),
         }
     }

@@ -13,13 +13,14 @@ use futures_util::{
     future,
     stream::{FuturesUnordered, StreamExt},
 };
+use ipnet::Ipv4Net;
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
     time::{Instant, sleep},
 };
 
 use super::{
-    Tags,
+    Tags, before_doors,
     failure::{Doing, Failure, NOT_YET, insist},
     groups,
     instance::{self, ALIVE, Found},
@@ -27,6 +28,7 @@ use super::{
     late::{LATE, seen},
     request::{Made, Spec, run_instance},
     rival,
+    rules::Sources,
     survey::Survey,
     together, user_data,
 };
@@ -57,6 +59,10 @@ pub(super) struct Launch<'a> {
     pub(super) access: &'a Access,
     pub(super) events: &'a Events,
     pub(super) arrivals: &'a Arrivals,
+    /// The networks that the checks of a load balancer come from.
+    pub(super) checked_from: &'a [Ipv4Net],
+    /// The load balancer's name, where there is to be one.
+    pub(super) balancer: Option<&'a str>,
 }
 
 impl Launch<'_> {
@@ -87,7 +93,10 @@ impl Launch<'_> {
                     self.ec2,
                     self.inventory,
                     &survey.vpc,
-                    &survey.operators,
+                    Sources {
+                        operators: Some(&survey.operators),
+                        balancer: self.checked_from,
+                    },
                     &self.tags
                 ),
                 key_pair::ensure(
@@ -312,7 +321,7 @@ impl Launch<'_> {
                     && it.door(self.settings.connect).is_some()
                 {
                     waiting.remove(&it.host);
-                    let machine = it.machine(self.settings.connect);
+                    let machine = self.machine(&it);
                     self.arrivals.tell(Arrival::Running(machine));
                     // It is listened to until this ends.
                     let _ = run.send(it);
@@ -372,6 +381,14 @@ impl Launch<'_> {
             .hint("an instance without a public address cannot get one: create it again, or use provider.connect: private")
     }
 
+    fn machine(&self, found: &Found) -> Machine {
+        before_doors(
+            found.machine(self.settings.connect),
+            self.inventory,
+            self.balancer,
+        )
+    }
+
     /// Waits until sshd answers, which it does once cloud-init has given it its key.
     async fn ready(&self, found: Found) -> Result<Machine> {
         let port = self.inventory.ssh.port;
@@ -390,7 +407,7 @@ impl Launch<'_> {
         }
         self.events
             .host(&found.host, HostState::Created, Some(address.to_string()));
-        let machine = found.machine(self.settings.connect);
+        let machine = self.machine(&found);
         self.arrivals.tell(Arrival::Answers(machine.clone()));
         Ok(machine)
     }

@@ -8,7 +8,10 @@ use super::{
     failure::{Doing, Failure, NOT_YET, allowed, insist},
     instance::Found,
 };
-use crate::inventory::{HostName, Inventory, Role};
+use crate::{
+    inventory::{HostName, Inventory, Role},
+    provider::Part,
+};
 
 /// A host that is to be in other groups.
 #[derive(Debug, Clone)]
@@ -19,7 +22,11 @@ pub(super) struct Membership {
     /// For people: `instance node4 joins pgherd-pg-haproxy; leaves pgherd-pg-etcd`.
     pub(super) line: String,
     interface: String,
+    /// Those of its roles, and others' that it is in.
     groups: BTreeSet<String>,
+    /// The cluster's that it leaves.
+    leaves: BTreeSet<String>,
+    joins: bool,
 }
 
 /// The hosts that are not in the groups of their roles. Groups that are not the cluster's stay.
@@ -64,6 +71,8 @@ pub(super) fn wrong(
                 line: format!("instance {} {}", it.host, parts.join("; ")),
                 interface: it.interface.clone()?,
                 groups: after.map(|id| (*id).to_owned()).collect(),
+                leaves: leaves.iter().map(|id| (*id).to_owned()).collect(),
+                joins: !joins.is_empty(),
             })
         })
         .collect()
@@ -72,29 +81,38 @@ pub(super) fn wrong(
 impl Membership {
     /// Asks whether it would be allowed; changes nothing.
     pub(super) async fn ask(&self, ec2: &Client) -> Result<Option<String>, Failure> {
-        let asked = self.call(ec2).dry_run(true).send().await;
+        let asked = self.call(ec2, Part::All).dry_run(true).send().await;
         allowed(asked.doing(format!(
             "put {} into other groups (ec2:ModifyNetworkInterfaceAttribute)",
             self.host
         )))
     }
 
-    pub(super) async fn apply(&self, ec2: &Client) -> Result<(), Failure> {
+    /// Says whether there was anything to do.
+    pub(super) async fn apply(&self, ec2: &Client, part: Part) -> Result<bool, Failure> {
+        if part == Part::Missing && !self.joins {
+            return Ok(false);
+        }
         insist(&NOT_YET, super::SETTLING, || async {
-            let put = self.call(ec2).send().await;
+            let put = self.call(ec2, part).send().await;
             put.doing(format!("put {} into other security groups", self.host))
         })
         .await
-        .map(|_| ())
+        .map(|_| true)
     }
 
     fn call(
         &self,
         ec2: &Client,
+        part: Part,
     ) -> aws_sdk_ec2::operation::modify_network_interface_attribute::builders::ModifyNetworkInterfaceAttributeFluentBuilder
     {
+        let mut groups = self.groups.clone();
+        if part == Part::Missing {
+            groups.extend(self.leaves.iter().cloned());
+        }
         ec2.modify_network_interface_attribute()
             .network_interface_id(&self.interface)
-            .set_groups(Some(self.groups.iter().cloned().collect()))
+            .set_groups(Some(groups.into_iter().collect()))
     }
 }

@@ -14,18 +14,20 @@ use self::{
     request::Spec, survey::Survey,
 };
 use super::{
-    Access, Arrivals, CLUSTER_LABEL, Drifted, ID_LABEL, Machine, Preflight, Provider, Resource,
-    refuse_hosts_of_others,
+    Access, Arrivals, Balancer, CLUSTER_LABEL, Drifted, ID_LABEL, Machine, Part, Preflight,
+    Provider, Resource, refuse_hosts_of_others,
 };
 use crate::{
     error::{Error, Result},
     event::Events,
-    inventory::{self, HostName, Inventory},
+    inventory::{self, HostName, Inventory, Role},
     prepared::{Contents, Prepared, Recipe},
     workspace::Launches,
 };
 
 mod account;
+mod balancer;
+mod balancing;
 mod drift;
 mod failure;
 mod faults;
@@ -148,13 +150,28 @@ impl AwsProvider {
         }
     }
 
+    /// Forgets what was known of resources that are gone.
+    ///
+    /// Launches of other hosts stay: a run that died may have made them, and their tokens say so.
+    async fn forget(&self, resources: &[Resource]) -> Result<()> {
+        let launches = Launches::of(&self.inventory)?;
+        for host in resources.iter().filter_map(|it| it.host.as_ref()) {
+            launches.finish(host)?;
+        }
+        *self.surveyed.lock().await = None;
+        *self.discovered.lock().await = None;
+        Ok(())
+    }
+
     /// What is not right around hosts, those `alive` included.
     async fn find_drift(&self, account: &Account, alive: &[Found]) -> Result<Drift> {
+        let checked_from = self.checked_from(account, alive).await?;
         Drift::find(
             &account.ec2,
             &self.inventory,
             &self.settings,
             &self.public_address,
+            &checked_from,
             alive,
         )
         .await
@@ -162,7 +179,7 @@ impl AwsProvider {
 
     /// Adds to an error what the account has of the cluster now, and what becomes of it.
     async fn left(&self, account: &Account, error: Error, next: &str) -> Error {
-        let Ok(resources) = removal::resources(&account.ec2, &self.inventory.cluster).await else {
+        let Ok(resources) = self.all_resources(account).await else {
             return error.left("pgherd could not find out what the account has of the cluster now; `pgherd down` lists and removes it");
         };
         if resources.is_empty() {
@@ -187,8 +204,14 @@ impl Provider for AwsProvider {
     async fn discover(&self) -> Result<Vec<Machine>> {
         let account = self.account().await?;
         let mut discovered = self.discovered.lock().await;
-        let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
-        let machines = alive.iter().map(|it| it.machine(self.settings.connect));
+        let (alive, balancer) = tokio::try_join!(
+            instance::alive(&account.ec2, &self.inventory.cluster),
+            self.balancer_name(account),
+        )?;
+        let machines = alive.iter().map(|it| {
+            let machine = it.machine(self.settings.connect);
+            before_doors(machine, &self.inventory, balancer.as_deref())
+        });
         let machines = machines.collect();
         *discovered = Some(alive);
         Ok(machines)
@@ -251,6 +274,9 @@ impl Provider for AwsProvider {
                 Some(self.survey(account, &missing, &alive).await?)
             }
         };
+        let balancer = self
+            .make_balancer(account, &alive, survey.as_ref(), access, events)
+            .await?;
         let launch = Launch {
             ec2: &account.ec2,
             inventory: &self.inventory,
@@ -263,8 +289,15 @@ impl Provider for AwsProvider {
             access,
             events,
             arrivals,
+            checked_from: &balancer.checked_from,
+            balancer: balancer.name.as_deref(),
         };
-        match launch.hosts(hosts, &alive, survey.as_ref()).await {
+        let launched = async {
+            let machines = launch.hosts(hosts, &alive, survey.as_ref()).await?;
+            self.register(account, access, events).await?;
+            Ok::<_, Error>(machines)
+        };
+        match launched.await {
             Ok(machines) => Ok(machines),
             Err(error) => Err(self.left(account, error, TAKEN_UP).await),
         }
@@ -277,20 +310,32 @@ impl Provider for AwsProvider {
             Some(alive) => alive,
             None => instance::alive(&account.ec2, &self.inventory.cluster).await?,
         };
-        let drift = self.find_drift(account, &alive).await?;
+        let (drift, mut changes) = tokio::try_join!(
+            self.find_drift(account, &alive),
+            self.balancer_drift(account, &alive),
+        )?;
         let doubts = drift.ask(&account.ec2).await?;
-        let changes = drift.into_lines();
+        changes.extend(drift.into_lines());
         Ok(Drifted { changes, doubts })
     }
 
-    async fn repair(&self, events: &Events) -> Result<()> {
+    async fn repair(&self, part: Part, events: &Events) -> Result<()> {
         let account = self.account().await?;
         let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
         let drift = self.find_drift(account, &alive).await?;
-        match drift.repair(&account.ec2, events).await {
+        let repaired = async {
+            // Whom its checks are to reach must let them in first.
+            drift.repair(&account.ec2, part, events).await?;
+            self.repair_balancer(account, &alive, part, events).await
+        };
+        match repaired.await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.left(account, error, TAKEN_UP).await),
         }
+    }
+
+    async fn balancer(&self) -> Result<Option<Balancer>> {
+        self.balancer_state(self.account().await?).await
     }
 
     async fn crash(&self, machine: &Machine) -> Result<()> {
@@ -339,17 +384,19 @@ impl Provider for AwsProvider {
 
     async fn resources(&self) -> Result<Vec<Resource>> {
         let account = self.account().await?;
-        let (ec2, cluster) = (&account.ec2, &self.inventory.cluster);
         removal::await_launches(&Launches::of(&self.inventory)?).await?;
-        Ok(removal::resources(ec2, cluster).await?)
+        Ok(self.all_resources(account).await?)
     }
 
     async fn remove(&self, resources: &[Resource], events: &Events) -> Result<()> {
         let account = self.account().await?;
         let ec2 = &account.ec2;
         let removed = async {
+            self.leave_balancer(account, resources, events).await?;
             removal::remove(ec2, resources, events).await?;
-            Launches::of(&self.inventory)?.forget()?;
+            self.remove_target_groups(account, resources, events)
+                .await?;
+            self.forget(resources).await?;
             removal::await_forgotten(ec2, &self.inventory.cluster, resources).await
         };
         match removed.await {
@@ -378,12 +425,11 @@ impl<'a> Tags<'a> {
         self.with(kind, [])
     }
 
-    /// With `more`, where the user has not set the same.
-    fn with<'b>(
-        &self,
-        kind: ResourceType,
+    /// Key and value of each, with `more` where the user has not set the same.
+    fn all<'b>(
+        &'b self,
         more: impl IntoIterator<Item = (&'b str, &'b str)>,
-    ) -> TagSpecification {
+    ) -> BTreeMap<&'b str, &'b str> {
         let mut all: BTreeMap<&str, &str> = more.into_iter().collect();
         all.extend(
             self.own
@@ -392,7 +438,17 @@ impl<'a> Tags<'a> {
         );
         all.insert(CLUSTER_LABEL, self.cluster);
         all.extend(self.id.map(|id| (ID_LABEL, id)));
-        let tags = all
+        all
+    }
+
+    /// With `more`, where the user has not set the same.
+    fn with<'b>(
+        &'b self,
+        kind: ResourceType,
+        more: impl IntoIterator<Item = (&'b str, &'b str)>,
+    ) -> TagSpecification {
+        let tags = self
+            .all(more)
             .into_iter()
             .map(|(key, value)| Tag::builder().key(key).value(value).build());
         TagSpecification::builder()
@@ -400,6 +456,15 @@ impl<'a> Tags<'a> {
             .set_tags(Some(tags.collect()))
             .build()
     }
+}
+
+/// A machine that knows the load balancer before it, if it is a front door.
+fn before_doors(mut machine: Machine, inventory: &Inventory, balancer: Option<&str>) -> Machine {
+    let mut doors = inventory.with_role(Role::Haproxy);
+    if doors.any(|host| *host == machine.host) {
+        machine.balancer = balancer.map(str::to_owned);
+    }
+    machine
 }
 
 /// No error, the one there is, or all of them as one.

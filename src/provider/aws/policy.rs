@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-const POLICIES: [(&str, &str); 2] = [
+const POLICIES: [(&str, &str); 3] = [
+    (
+        "iam-policy-load-balancer.json",
+        include_str!("../../../docs/iam-policy-load-balancer.json"),
+    ),
     (
         "iam-policy.json",
         include_str!("../../../docs/iam-policy.json"),
@@ -95,6 +99,8 @@ impl Statement {
                 let parts: Vec<&str> = arn.splitn(6, ':').collect();
                 match (parts[2], parts[5].split('/').next()) {
                     ("servicequotas", _) => "quota",
+                    ("elasticloadbalancing", Some("loadbalancer")) => "loadbalancer/net/",
+                    ("elasticloadbalancing", Some("listener")) => "listener/net",
                     (_, kind) => kind.unwrap_or_default(),
                 }
             })

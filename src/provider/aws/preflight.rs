@@ -57,8 +57,10 @@ impl AwsProvider {
             }
         }
         together(refused, |count| format!("{count} things are not allowed"))?;
+        let mut made = self.made(&survey, &new_groups, new_key.is_some());
+        made.extend(self.balancer_to_make(&survey, alive));
         Ok(Preflight {
-            made: self.made(&survey, &new_groups, new_key.is_some()),
+            made,
             doubts,
             // One that is missing is what is to be known.
             prepared: survey

@@ -60,6 +60,7 @@ mod tests {
             cluster_id: None,
             key_name: None,
             vpc: None,
+            subnet: None,
             interface: None,
             groups: Vec::new(),
             launched,

@@ -39,10 +39,25 @@ fn rule<G>(port: u16, source: Source<G>) -> Rule<G> {
     }
 }
 
+/// The networks that rules are made of, beside those of the inventory.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sources<'a> {
+    /// From where the operators come, if that is known; otherwise what lets them in stays as it is.
+    pub(super) operators: Option<&'a [Ipv4Net]>,
+    /// From where a load balancer's checks come.
+    pub(super) balancer: &'a [Ipv4Net],
+}
+
 /// What each role's hosts must hear, and from whom.
 ///
 /// SSH goes to all of them, from the operator alone.
-fn desired(inventory: &Inventory, operators: &[Ipv4Net]) -> BTreeMap<Role, BTreeSet<Rule<Role>>> {
+fn desired(inventory: &Inventory, sources: Sources<'_>) -> BTreeMap<Role, BTreeSet<Rule<Role>>> {
+    let operators = sources.operators.unwrap_or_default();
+    // Those that clients are let in from anyway need no rule of their own.
+    let allow = &inventory.postgresql.allow;
+    let balancer = sources.balancer.iter();
+    let balancer = balancer.filter(|it| !allow.iter().any(|all| all.contains(*it)));
+    let clients: Vec<Ipv4Net> = allow.iter().chain(balancer).copied().collect();
     let networks = |networks: &[Ipv4Net]| -> Vec<Source<Role>> {
         let networks = networks.iter();
         networks
@@ -51,7 +66,7 @@ fn desired(inventory: &Inventory, operators: &[Ipv4Net]) -> BTreeMap<Role, BTree
     };
     let sources = |caller: &Caller| match caller {
         Caller::Hosts(role) => vec![Source::Group(*role)],
-        Caller::Clients => networks(&inventory.postgresql.allow),
+        Caller::Clients => networks(&clients),
         Caller::Operators => networks(operators),
     };
     let of_role = |role: Role| {
@@ -131,18 +146,18 @@ impl Rule<String> {
 /// is left out. Without `operators`, the rules that let somebody in as one stay.
 pub(super) fn difference(
     inventory: &Inventory,
-    operators: Option<&[Ipv4Net]>,
+    sources: Sources<'_>,
     role: Role,
     group: &SecurityGroup,
     ids: &BTreeMap<Role, String>,
 ) -> Option<Difference> {
     let found: BTreeSet<_> = group.ip_permissions().iter().flat_map(rules).collect();
-    let mut wanted: BTreeSet<_> = desired(inventory, operators.unwrap_or_default())
+    let mut wanted: BTreeSet<_> = desired(inventory, sources)
         .remove(&role)?
         .iter()
         .filter_map(|rule| named(rule, ids))
         .collect();
-    if operators.is_none() {
+    if sources.operators.is_none() {
         let kept = found.iter().filter(|it| it.is_for_operators(inventory));
         wanted.extend(kept.cloned());
     }
@@ -244,7 +259,11 @@ pub(crate) fn shown(inventory: &Inventory, operators: &[Ipv4Net]) -> Vec<String>
             format!("{} {} <- {source}", role.as_str(), rule.from)
         })
     };
-    let desired = desired(inventory, operators).into_iter();
+    let sources = Sources {
+        operators: Some(operators),
+        balancer: &[],
+    };
+    let desired = desired(inventory, sources).into_iter();
     desired.flat_map(of_role).collect()
 }
 
@@ -328,7 +347,11 @@ mod tests {
         let ids = BTreeMap::from([(Role::Haproxy, "sg-h".to_owned())]);
         let operators: [Ipv4Net; 1] = ["203.0.113.7/32".parse().unwrap()];
         let wrong = |operators: Option<&[Ipv4Net]>, rules: &[Rule<String>]| {
-            let wrong = difference(&inventory, operators, Role::Haproxy, &group(rules), &ids);
+            let sources = Sources {
+                operators,
+                balancer: &[],
+            };
+            let wrong = difference(&inventory, sources, Role::Haproxy, &group(rules), &ids);
             wrong.map(|it| it.in_words(str::to_owned))
         };
         let right = [
@@ -354,10 +377,38 @@ mod tests {
         assert_eq!(wrong(None, &right), None);
     }
 
+    /// They come from its own addresses, whoever may be a client.
+    #[test]
+    fn checks_of_a_load_balancer_are_let_in() {
+        let inventory = inventory();
+        let balancer = ["172.31.16.0/20", "10.9.4.0/24"].map(|it| it.parse().unwrap());
+        let sources = Sources {
+            operators: Some(&[]),
+            balancer: &balancer,
+        };
+        let right = [network(5000, "10.9.0.0/16"), network(5001, "10.9.0.0/16")];
+        let wrong = difference(
+            &inventory,
+            sources,
+            Role::Haproxy,
+            &group(&right),
+            &BTreeMap::new(),
+        );
+        assert_eq!(
+            wrong.unwrap().in_words(str::to_owned),
+            "opens 5000 to 172.31.16.0/20, 5001 to 172.31.16.0/20",
+            "the other network is among the clients'"
+        );
+    }
+
     #[test]
     fn a_group_that_is_not_there_yet_is_not_named() {
         let ids = BTreeMap::from([(Role::Etcd, "sg-e".to_owned())]);
-        let wrong = difference(&inventory(), Some(&[]), Role::Etcd, &group(&[]), &ids);
+        let sources = Sources {
+            operators: Some(&[]),
+            balancer: &[],
+        };
+        let wrong = difference(&inventory(), sources, Role::Etcd, &group(&[]), &ids);
         let words = wrong.unwrap().in_words(str::to_owned);
         assert_eq!(words, "opens 2380 to sg-e", "and nothing of postgres");
     }

@@ -105,6 +105,7 @@ impl Found {
                 false => MachineState::Stopped,
             },
             published_on: (!self.ports.is_empty()).then_some(ports::PUBLISHED_ON),
+            balancer: None,
             host: self.host,
             id: self.id,
             address: self.address,

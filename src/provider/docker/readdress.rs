@@ -201,6 +201,7 @@ mod tests {
             ssh_address: None,
             host_key: None,
             published_on: None,
+            balancer: None,
             cluster_id: None,
         }
     }

@@ -69,6 +69,7 @@ fn hosts_that_leave_the_inventory_are_still_known() {
         cluster_id: None,
         host_key: None,
         published_on: None,
+        balancer: None,
     };
     let gone = machine("gone", 9);
     let here: Vec<Machine> = inventory

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::json;
+
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
@@ -16,6 +18,10 @@ use crate::{
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the checkpoint before a hand-over may take.
 pub const CHECKPOINT: Duration = Duration::from_secs(300);
+
+/// How long Patroni may take to note a new synchronous standby: it looks once a loop, and is woken.
+const NOTING: Duration = Duration::from_secs(15);
+const NOTING_PAUSE: Duration = Duration::from_millis(500);
 
 /// The present leader and the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,10 +88,7 @@ impl Handover {
         limit: Duration,
     ) -> Result<()> {
         drop(checkpoint(&self.from, cluster, remote, CHECKPOINT).await);
-        let asked = Patroni::on(http, &self.from)
-            .switchover(cluster, &self.from, &self.to)
-            .await;
-        match asked {
+        match self.ask(http, cluster).await {
             // A stop may take longer than the time limit for an answer. It continues anyway.
             Err(error) if error.code() != Code::ServiceTimedOut => return Err(error),
             _ => {}
@@ -104,6 +107,25 @@ impl Handover {
             )
             .on(&self.from)
         })
+    }
+}
+
+impl Handover {
+    /// Asks Patroni for it. A standby that has just come is synchronous to PostgreSQL a loop before Patroni notes in
+    /// the DCS that it may lead.
+    async fn ask(&self, http: &Http, cluster: &Cluster) -> Result<()> {
+        let leader = Patroni::on(http, &self.from);
+        let asked = poll::until(NOTING, NOTING_PAUSE, || async {
+            match leader.switchover(cluster, &self.from, &self.to).await {
+                Err(error) if error.code() == Code::NoCandidate => {
+                    let patch = json!({"loop_wait": cluster.inventory.patroni.loop_wait});
+                    drop(leader.patch_config(cluster, &patch).await);
+                    Err(error)
+                }
+                asked => Ok(asked),
+            }
+        });
+        asked.await.unwrap_or_else(|over| Err(over.last))
     }
 }
 

@@ -232,17 +232,25 @@ pub(super) fn document(context: &Context, preview: &Preview) -> Value {
         .iter()
         .map(|it| json!({"host": it.host, "from": it.from, "to": it.to}))
         .collect();
-    let leave: Vec<Value> = preview
-        .leaving()
-        .map(|left| {
-            json!({
-                "host": left.name,
-                "roles": left.roles,
-                "lost": retire::lost(context, left),
-                "command": retire::command(context, left),
-            })
+    let hosts_leave = preview.leaving().map(|left| {
+        json!({
+            "host": left.name,
+            "roles": left.roles,
+            "stays": false,
+            "lost": retire::lost(context, left),
+            "command": retire::command(context, left),
         })
-        .collect();
+    });
+    let roles_leave = plan.taken_off.iter().map(|taken| {
+        json!({
+            "host": taken.host,
+            "roles": taken.roles,
+            "stays": true,
+            "lost": retire::lost_with(context, taken),
+            "command": retire::remove(context, &taken.host),
+        })
+    });
+    let leave: Vec<Value> = hosts_leave.chain(roles_leave).collect();
     json!({
         "cluster": context.inventory.cluster,
         "tls": context.inventory.tls.enabled,
@@ -280,6 +288,7 @@ fn action(action: &Action) -> &'static str {
         Action::RestartPostgres { .. } => "restart_postgres",
         Action::FailOver => "fail_over",
         Action::ForgetMember => "forget_member",
+        Action::ForbidElection(_) => "forbid_election",
         Action::LeadElsewhere { .. } => "lead_elsewhere",
         Action::DropSlot { .. } => "drop_slot",
         Action::Wake => "wake",

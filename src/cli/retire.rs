@@ -1,9 +1,13 @@
 //! Messages about hosts that leave the cluster or are replaced.
 
 use crate::{
-    engine::{context::Context, preview::Preview, retire::Farewell},
+    engine::{
+        context::Context,
+        preview::Preview,
+        retire::{Becomes, Farewell},
+    },
     inventory::{HostName, Role},
-    plan::{membership::Left, retire},
+    plan::{TakenOff, membership::Left, retire},
 };
 
 /// What the departure of a host means. It is shown before the question.
@@ -11,18 +15,19 @@ pub(super) fn outline(cluster: &str, farewell: &Farewell<'_>) -> String {
     let Farewell {
         host,
         roles,
-        returns,
+        becomes,
         lost,
     } = farewell;
-    let roles: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-    let what = match returns {
-        true => "is replaced by a new host of its name",
-        false => "leaves for good",
+    let roles = words(roles);
+    let mut text = match becomes {
+        Becomes::New => format!(
+            "In the cluster {cluster}, {host} ({roles}) is replaced by a new host of its name:\n"
+        ),
+        Becomes::Gone => format!("In the cluster {cluster}, {host} ({roles}) leaves for good:\n"),
+        Becomes::Less => {
+            format!("In the cluster {cluster}, {host} stays, and gives up the role {roles}:\n")
+        }
     };
-    let mut text = format!(
-        "In the cluster {cluster}, {host} ({}) {what}:\n",
-        roles.join(", ")
-    );
     for line in lost {
         text.push_str(&format!("  {line}\n"));
     }
@@ -31,9 +36,14 @@ pub(super) fn outline(cluster: &str, farewell: &Farewell<'_>) -> String {
 
 /// The question. Its answer is the host's name.
 pub(super) fn question(farewell: &Farewell<'_>) -> String {
-    match farewell.returns {
-        true => format!("Replace {}?", farewell.host),
-        false => format!("Remove {} and its data for good?", farewell.host),
+    match farewell.becomes {
+        Becomes::New => format!("Replace {}?", farewell.host),
+        Becomes::Gone => format!("Remove {} and its data for good?", farewell.host),
+        Becomes::Less => format!(
+            "Take the role {} off {} for good?",
+            words(farewell.roles),
+            farewell.host
+        ),
     }
 }
 
@@ -49,7 +59,30 @@ pub(super) fn planned(context: &Context, preview: &Preview) -> Vec<String> {
         );
         lines.push(format!("    take it out: {}", command(context, left)));
     }
+    for taken in &preview.plan.taken_off {
+        let host = &taken.host;
+        lines.push(format!(
+            "- the role {} of host {host} is to go; the host stays",
+            words(&taken.roles)
+        ));
+        let lost = lost_with(context, taken).into_iter();
+        lines.extend(lost.map(|line| format!("    lost by it: {line}")));
+        lines.push(format!("    take it off: {}", remove(context, host)));
+    }
     lines
+}
+
+fn words(roles: &[Role]) -> String {
+    let words: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+    words.join(", ")
+}
+
+/// What is lost with roles that are taken off a host.
+pub(super) fn lost_with(context: &Context, taken: &TakenOff) -> Vec<String> {
+    let inventory = &context.inventory;
+    let stay: Vec<&HostName> = inventory.with_role(Role::Postgres).collect();
+    let data_dir = &inventory.postgresql.data_dir;
+    retire::lost(&taken.roles, &stay, data_dir, taken.leads)
 }
 
 /// What the departure of such a host costs.
@@ -62,5 +95,10 @@ pub(super) fn lost(context: &Context, left: &Left) -> Vec<String> {
 
 /// The command that takes the host out.
 pub(super) fn command(context: &Context, left: &Left) -> String {
-    context.command(&format!("up --remove {}", left.name))
+    remove(context, &left.name)
+}
+
+/// The same for a host by its name.
+pub(super) fn remove(context: &Context, host: &HostName) -> String {
+    context.command(&format!("up --remove {host}"))
 }

@@ -7,11 +7,13 @@
 //! No error repeats a text from here, because these files hold passwords.
 
 mod environment;
+mod keepalived;
 mod mark;
 mod patroni;
 mod requirements;
 
 pub use environment::Environment;
+pub(crate) use keepalived::keepalived_addresses;
 pub use mark::Mark;
 pub use patroni::{Access, PatroniConfig};
 pub(crate) use requirements::pinned;

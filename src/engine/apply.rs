@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ahead, authority,
     context::Context,
+    etcd_moves,
     headway::Headway,
     hosts::HostStatus,
     lapse,
@@ -61,6 +62,19 @@ pub(crate) async fn run(
 
 /// The body of the run. `consent` is what the user has agreed to before.
 pub(super) async fn apply(verb: Verb, run: &Run<'_>, consent: Consent) -> Result<Applied> {
+    if verb == Verb::Up
+        && let Some(wide) = etcd_moves::joined_first(run.context).await?
+    {
+        run.context
+            .operator
+            .say("note: etcd moves to other hosts: those join first, and then the others leave");
+        at_once(verb, &etcd_moves::run(run, &wide), consent).await?;
+        etcd_moves::lead_elsewhere(run, &wide).await?;
+    }
+    at_once(verb, run, consent).await
+}
+
+async fn at_once(verb: Verb, run: &Run<'_>, consent: Consent) -> Result<Applied> {
     let headway = Arc::<Headway>::default();
     let applied = converge(verb, run, &headway, consent).await;
     headway.end(applied).await

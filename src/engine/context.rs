@@ -109,7 +109,10 @@ impl Context {
         };
         Ok(Self {
             provider,
-            workspace: Workspace::open(&inventory)?,
+            workspace: match self.workspace.is_preview() {
+                true => Workspace::preview(&inventory)?,
+                false => Workspace::open(&inventory)?,
+            },
             inventory,
             templates: self.templates.clone(),
             // The run that took the lease gives it back.

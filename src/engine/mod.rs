@@ -14,6 +14,7 @@ mod connected;
 mod connections;
 pub(crate) mod context;
 pub(crate) mod drill;
+mod etcd_moves;
 mod fencing;
 mod headway;
 pub(crate) mod hosts;

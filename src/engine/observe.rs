@@ -143,6 +143,7 @@ impl Connected<'_> {
             stores,
             known,
             elsewhere: BTreeMap::new(),
+            starting: BTreeSet::new(),
             leaving: self.context.leaving.clone(),
         };
         // Hosts that pgherd made have unique names.

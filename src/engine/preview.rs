@@ -3,6 +3,7 @@
 use super::{
     at_work::{self, AtWork},
     context::Context,
+    etcd_moves,
     hosts::HostStatus,
     image, lapse,
     observe::Observed,
@@ -52,7 +53,14 @@ impl Preview {
     /// Everything that `up` would do.
     pub(crate) async fn of_all(context: &Context) -> Result<Self> {
         let (hosts, drift) = tokio::try_join!(context.host_status(), context.provider.drift())?;
-        context.preview(hosts, drift).await
+        let Some(wide) = etcd_moves::joined_first(context).await? else {
+            return context.preview(hosts, drift).await;
+        };
+        let mut preview = wide.preview(wide.host_status().await?, drift).await?;
+        let words = etcd_moves::in_words(context, &wide);
+        preview.plan.membership.extend(words);
+        preview.hosts.left = hosts.left;
+        Ok(preview)
     }
 
     /// Whether there is anything to do.
@@ -126,6 +134,8 @@ impl Context {
         hosts.left = membership::left(&self.inventory, &observed.found, &hosts.undeclared);
         let at_work = at_work::seen(&observed.found.facts);
         notes.extend(tls_migration::note(observed.cluster.tls, &self.inventory));
+        let stopped = hosts.stopped.iter();
+        observed.found.starting = stopped.map(|machine| machine.host.clone()).collect();
         let os = Os::beside(&self.inventory, observed.found.facts.values());
         for host in &hosts.missing {
             let mut facts = Facts::bare(os.clone());
@@ -147,7 +157,7 @@ impl Context {
     }
 
     /// Observes the running hosts, over separate connections.
-    async fn look_anew(&self, hosts: &HostStatus) -> Result<Observed> {
+    pub(super) async fn look_anew(&self, hosts: &HostStatus) -> Result<Observed> {
         if hosts.running.is_empty() {
             return self.unseen(hosts, &Os::expected(&self.inventory));
         }

@@ -34,12 +34,13 @@ use crate::{
 /// How long the members may take, after the leader's lock has ended, until one leads.
 const ELECTION: Duration = Duration::from_secs(30);
 
+pub(crate) use crate::plan::retire::Becomes;
+
 /// One host that leaves, as it is put to the person who is asked.
 pub(crate) struct Farewell<'a> {
     pub host: &'a HostName,
     pub roles: &'a [Role],
-    /// Whether another host takes its name at once.
-    pub returns: bool,
+    pub becomes: Becomes,
     /// What becomes of it, and is lost by it, a line a thing.
     pub lost: Vec<String>,
 }
@@ -73,8 +74,13 @@ pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
     let known = context.workspace.members()?;
     let mut leaving = Vec::new();
     for host in named {
-        if context.inventory.hosts.contains_key(host) {
-            loses_a_role(host, &preview.plan)?;
+        if let Some(declared) = context.inventory.hosts.get(host) {
+            leaving.push(KnownHost {
+                name: host.clone(),
+                roles: taken_off(host, &preview.plan)?,
+                address: declared.address,
+                joined: true,
+            });
             continue;
         }
         match preview.hosts.left.iter().find(|left| left.name == *host) {
@@ -90,8 +96,9 @@ pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
     let declared = context.inventory.hosts.iter();
     let twice = |leaver: &KnownHost| {
         let mut declared = declared.clone();
-        let same =
-            declared.find(|(_, host)| host.address.is_some() && host.address == leaver.address);
+        let same = declared.find(|(name, host)| {
+            **name != leaver.name && host.address.is_some() && host.address == leaver.address
+        });
         same.map(|(name, _)| (leaver.name.clone(), name.clone()))
     };
     if let Some((leaver, name)) = leaving.iter().find_map(twice) {
@@ -104,23 +111,22 @@ pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
             "call it {leaver} again in the inventory; pgherd does not rename hosts"
         )));
     }
-    Retirement::begin(run, &leaving, false).await.map(Some)
+    Retirement::begin(run, &leaving, None).await.map(Some)
 }
 
-/// A host that stays in the inventory can be named if etcd is taken off it, which the plan does.
-fn loses_a_role(host: &HostName, plan: &Plan) -> Result<()> {
-    let of_etcd = |name: &str| ["remove-etcd-member", "retire-etcd"].contains(&name);
-    let mut steps = plan.steps.iter();
-    if steps.any(|step| step.host == *host && of_etcd(step.name)) {
-        return Ok(());
+/// The roles that a named host of the inventory gives up: those that it has beyond the ones it is given.
+fn taken_off(host: &HostName, plan: &Plan) -> Result<Vec<Role>> {
+    let mut all = plan.taken_off.iter();
+    if let Some(taken) = all.find(|it| it.host == *host) {
+        return Ok(taken.roles.clone());
     }
     Err(Error::new(
         Code::InvalidArguments,
-        format!("--remove {host}: the inventory has this host"),
+        format!("--remove {host}: the inventory has this host, and it has no role beyond those that the inventory gives it"),
     )
     .left("nothing was changed")
     .hint(format!(
-        "take the line of {host} out of the inventory first, or the role etcd if it is to leave etcd alone"
+        "if {host} is to leave, take its line out of the inventory first; if it is to give up a role, take that role off it"
     ))
     .hint(format!(
         "to make it anew under its name: pgherd replace {host}"
@@ -136,7 +142,7 @@ pub(super) async fn of_replace(run: &Run<'_>, host: &HostName) -> Result<Retirem
         address: declared.address,
         joined: true,
     };
-    Retirement::begin(run, &[leaver], true).await
+    Retirement::begin(run, &[leaver], Some(Becomes::New)).await
 }
 
 fn as_known(left: &Left, known: &[KnownHost]) -> KnownHost {
@@ -150,8 +156,10 @@ fn as_known(left: &Left, known: &[KnownHost]) -> KnownHost {
 }
 
 impl Retirement {
-    /// Ends the membership of `leaving`, after somebody has agreed.
-    async fn begin(run: &Run<'_>, leaving: &[KnownHost], returns: bool) -> Result<Self> {
+    /// Ends the membership of `leaving`, after somebody has agreed; what becomes of them is told, or else by the
+    /// inventory's to say.
+    async fn begin(run: &Run<'_>, leaving: &[KnownHost], becomes: Option<Becomes>) -> Result<Self> {
+        let declared = |host| run.context.inventory.hosts.contains_key(host);
         let wide = run.context.with_hosts_that_left(leaving)?;
         let mut machines = wide.provider.discover().await?;
         machines.retain(|machine| wide.inventory.hosts.contains_key(&machine.host));
@@ -159,7 +167,10 @@ impl Retirement {
             host: known.name.clone(),
             roles: known.roles.clone(),
             answers: true,
-            returns,
+            becomes: becomes.unwrap_or(match declared(&known.name) {
+                true => Becomes::Less,
+                false => Becomes::Gone,
+            }),
         });
         let mut retirement = Self {
             leavers: leavers.collect(),
@@ -218,7 +229,7 @@ impl Retirement {
             .on(&self.machines, &run.events, async |connected| {
                 let mut observed = connected.look().await?;
                 observed.unreachable.retain(|error| {
-                    let leaves = |host: &HostName| self.leavers.iter().any(|it| it.host == *host);
+                    let leaves = |host: &HostName| self.go().any(|it| it.host == *host);
                     !error.host().is_some_and(leaves)
                 });
                 let observed = observed.whole()?;
@@ -260,6 +271,11 @@ impl Retirement {
         self.look(run).await
     }
 
+    /// Those whose machines go.
+    fn go(&self) -> impl Iterator<Item = &Leaver> {
+        self.leavers.iter().filter(|it| it.becomes != Becomes::Less)
+    }
+
     fn outlook<'a>(&'a self, seen: &'a Seen) -> Outlook<'a> {
         Outlook {
             cluster: &seen.observed.cluster,
@@ -274,7 +290,7 @@ impl Retirement {
             hosts,
             context: &self.wide,
             machines: &self.machines,
-            return_anew: self.leavers.iter().any(|it| it.returns),
+            return_anew: self.go().any(|it| it.becomes == Becomes::New),
         }
     }
 
@@ -287,11 +303,11 @@ impl Retirement {
     /// Asks about each host by its name.
     async fn ask(&self, seen: &Seen) -> Result<Answer> {
         let leader = patroni::leader_of(&seen.survey);
-        let leaves = |host: &HostName| self.leavers.iter().any(|it| it.host == *host);
+        let outlook = self.outlook(seen);
         let databases = seen.observed.cluster.with_role(Role::Postgres);
         let stay: Vec<&HostName> = databases
             .map(|node| &node.name)
-            .filter(|host| !leaves(host))
+            .filter(|host| !outlook.leaves(host))
             .collect();
         let owned = self.wide.provider.owns_hosts();
         let mut answer = Answer::Beforehand;
@@ -300,6 +316,9 @@ impl Retirement {
             let leads = leader == Some(&leaver.host);
             let mut lost = retire::lost(&leaver.roles, &stay, data_dir, leads);
             lost.push(match (owned, leaver.answers) {
+                _ if leaver.becomes == Becomes::Less => {
+                    "what nothing else needs there goes with it: packages, files, the unit".into()
+                }
                 (true, true) => "its machine is removed".into(),
                 (true, false) => {
                     "it cannot be reached: its machine is stopped first, and removed at the end"
@@ -311,7 +330,7 @@ impl Retirement {
             let farewell = Farewell {
                 host: &leaver.host,
                 roles: &leaver.roles,
-                returns: leaver.returns,
+                becomes: leaver.becomes,
                 lost,
             };
             let question = Question::Retire {
@@ -325,19 +344,22 @@ impl Retirement {
 
     /// Removes the machines, or clears the hosts, and forgets those that do not come again.
     pub(super) async fn end(&self, run: &Run<'_>) -> Result<()> {
+        if self.go().next().is_none() {
+            return Ok(());
+        }
         match self.wide.provider.owns_hosts() {
             true => self.remove_machines(run).await?,
             false => self.clear(run).await?,
         }
-        for leaver in &self.leavers {
+        for leaver in self.go() {
             self.wide.workspace.forget(&leaver.host)?;
         }
-        if self.leavers.iter().any(|it| it.returns) {
+        if self.go().any(|it| it.becomes == Becomes::New) {
             return Ok(());
         }
         let mut known = run.context.workspace.members()?;
         let owned = self.wide.provider.owns_hosts();
-        for leaver in &self.leavers {
+        for leaver in self.go() {
             run.context.workspace.forget_certificate(&leaver.host)?;
             if leaver.answers || owned {
                 known.retain(|it| it.name != leaver.host);
@@ -358,7 +380,7 @@ impl Retirement {
         let id = self.wide.secrets()?.cluster_id;
         let theirs = |resource: &Resource| {
             let host = resource.host.as_ref();
-            let leaves = host.is_some_and(|host| self.leavers.iter().any(|it| it.host == *host));
+            let leaves = host.is_some_and(|host| self.go().any(|it| it.host == *host));
             leaves && resource.cluster_id.as_ref().is_none_or(|it| *it == id)
         };
         let mut resources = provider.resources().await?;
@@ -386,10 +408,10 @@ impl Retirement {
     /// Takes everything off the hosts that pgherd has put there.
     async fn clear(&self, run: &Run<'_>) -> Result<()> {
         let answers = |host: &HostName| {
-            let mut leavers = self.leavers.iter();
+            let mut leavers = self.go();
             leavers.any(|it| it.answers && it.host == *host)
         };
-        if !self.leavers.iter().any(|it| it.answers) {
+        if !self.go().any(|it| it.answers) {
             return Ok(());
         }
         let observe = async |connected: &Connected<'_>| {

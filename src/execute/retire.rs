@@ -25,6 +25,31 @@ const PROMOTION: Duration = Duration::from_secs(60);
 /// How long a host may take to list its slots.
 const LISTING: Duration = Duration::from_secs(15);
 
+/// Waits until Patroni has the tag of a member that is never elected. One that does not answer has no say in an
+/// election either, and is stopped next.
+pub(super) async fn not_electable(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
+    let latest = Latest::default();
+    let tagged = poll::until(step.limit, PAUSE, || async {
+        match Patroni::on(&context.http, &step.host).status().await {
+            Err(error) => {
+                say(
+                    Stream::Stdout,
+                    &format!("its Patroni does not answer: {error}"),
+                );
+                Ok(())
+            }
+            Ok(status) if status.tags.contains_key("nofailover") => Ok(()),
+            Ok(_) => {
+                let waits = "its Patroni has not read the tag nofailover yet";
+                latest.say(waits.into(), say);
+                action::wake(context).await;
+                Err(Error::new(Code::StepTimedOut, waits))
+            }
+        }
+    });
+    tagged.await.map_err(|over| over.last)
+}
+
 /// Gives the leadership to a member that stays. Which one may take over changes as others leave: a
 /// synchronous cluster needs a moment to choose another standby.
 pub(super) async fn lead_elsewhere(

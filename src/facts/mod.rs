@@ -15,7 +15,7 @@ use crate::{
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
     secret::{Content, Secret, never_shown},
-    services::{self, Package, Service, When},
+    services::{self, Package, Service, When, etcd::LEAVES},
     sql::{SESSION, connect, conninfo, literals},
 };
 
@@ -284,6 +284,12 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
             paths.push(mark);
         }
     }
+    paths.push(LEAVES);
+    // Which address it keeps, also where no inventory says it any more.
+    let follow = services::all().filter(|service| service.follows.is_some());
+    paths.extend(follow.map(|service| service.config));
+    paths.sort_unstable();
+    paths.dedup();
     let mut takes = own.to_vec();
     let mut packages = vec!["ca-certificates".to_owned()];
     let mut ports = Vec::new();

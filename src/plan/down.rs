@@ -17,7 +17,7 @@ use crate::{
 const WEIGH: &str = include_str!("weigh.sh");
 
 /// Removes those packages of `$GO` that nothing needs even now: the user may have taken long to answer.
-const PURGE: &str = r#"if [ -n "$GO" ]; then
+pub(super) const PURGE: &str = r#"if [ -n "$GO" ]; then
   if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
     with_locks dpkg --configure -a || echo 'dpkg cannot configure every package that is there (see above); going on'
   fi
@@ -81,7 +81,7 @@ const FORGET: &str = "rm -rf /run/pgherd\n\
      fi";
 
 /// Everything has been removed by now. What is left needs a person.
-const NOT_STARTED: &str = r#"if [ -n "$not_started" ]; then
+pub(super) const NOT_STARTED: &str = r#"if [ -n "$not_started" ]; then
   echo "what pgherd put here is removed, but a unit that ran before does not start:$not_started" >&2
   exit 1
 fi"#;
@@ -103,7 +103,7 @@ fn as_taken(cluster: &Cluster, node: &Node, facts: &Facts) -> Node {
     node
 }
 
-fn weigh(script: Script, cluster: &Cluster, node: &Node) -> Script {
+pub(super) fn weigh(script: Script, cluster: &Cluster, node: &Node) -> Script {
     let wanted = packages::wanted(cluster, node).join(" ");
     let etcd = facts::etcd_dir(cluster.name());
     script
@@ -343,22 +343,10 @@ impl Clearing<'_> {
     fn unit_states(&mut self) {
         let manifest = self.facts.belongings.manifest.as_ref();
         for (unit, (enabled, active)) in manifest.into_iter().flat_map(|it| &it.units) {
-            let mut verbs = Vec::new();
-            if enabled == "enabled" {
-                verbs.push("enable");
-            }
-            if active == "active" {
-                verbs.push("start");
-            }
-            if verbs.is_empty() {
+            let Some(line) = as_it_was(unit, enabled, active) else {
                 continue;
-            }
-            for verb in &verbs {
-                self.line(format!(
-                    "if systemctl cat {unit} >/dev/null 2>&1; then systemctl {verb} --quiet {unit} || \
-                     not_started=\"$not_started {unit}\"; fi"
-                ));
-            }
+            };
+            self.line(line);
             self.say(format!("{unit} is as it was before: {enabled}, {active}"));
         }
     }
@@ -375,6 +363,26 @@ impl Clearing<'_> {
     }
 }
 
+/// The lines that enable and start a unit again, if it was so before pgherd came; `not_started` collects those that
+/// do not start.
+pub(super) fn as_it_was(unit: &str, enabled: &str, active: &str) -> Option<String> {
+    let verbs = [
+        ("enable", enabled == "enabled"),
+        ("start", active == "active"),
+    ];
+    let lines: Vec<String> = verbs
+        .into_iter()
+        .filter(|(_, was)| *was)
+        .map(|(verb, _)| {
+            format!(
+                "if systemctl cat {unit} >/dev/null 2>&1; then systemctl {verb} --quiet {unit} || \
+                 not_started=\"$not_started {unit}\"; fi"
+            )
+        })
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
 /// What stays on a host: packages that others need, and folders outside the data directory.
 pub fn stays(facts: &Facts) -> Vec<String> {
     let folders = facts.data_outside.iter();
@@ -388,6 +396,6 @@ fn packages_stay(removal: &Removal) -> impl Iterator<Item = String> {
     removal.stay.iter().map(words)
 }
 
-fn outside(folder: &str) -> String {
+pub(super) fn outside(folder: &str) -> String {
     format!("{folder} stays, with the database's files in it (a tablespace, or its WAL)")
 }

@@ -163,6 +163,7 @@ impl Votes {
             match found.facts.get(&host) {
                 _ if found.stores.contains_key(&host) => votes.answer.push(host),
                 Some(_) => votes.silent.push(host),
+                None if found.starting.contains(&host) => votes.silent.push(host),
                 None => votes.unseen.push(host),
             }
         }
@@ -233,7 +234,10 @@ fn name(join: &Join<'_>) -> HostName {
 
 /// A host that cannot be observed does not join, and the databases are told only of hosts that have joined.
 fn unseen(found: &Found, joins: &[Join<'_>]) -> Option<Finding> {
-    let unseen = |join: &&Join<'_>| !found.facts.contains_key(&join.node.name);
+    let unseen = |join: &&Join<'_>| {
+        let name = &join.node.name;
+        !found.facts.contains_key(name) && !found.starting.contains(name)
+    };
     let hosts: Vec<HostName> = joins.iter().filter(unseen).map(name).collect();
     (!hosts.is_empty()).then(|| Finding {
         what: format!(

@@ -5,27 +5,15 @@
 
 use std::time::Duration;
 
-use super::{
-    Action, Change, Found, Plan, Step, StepId,
-    belongings::is_ours,
-    down::{GIVE_BACK, REMOVE_TREE},
-    finding::Finding,
-};
+use super::{Action, Change, Found, Plan, Step, StepId, finding::Finding, role_leaves};
 use crate::{
     cluster::{Cluster, Node},
-    facts::etcd_dir,
+    facts::{Facts, etcd_dir},
     inventory::{HostName, Role},
     quantity,
-    remote::{PENDING, Script, quote},
-    render,
-    services::etcd::Member,
+    remote::Script,
+    services::etcd::{LEAVES, Member},
 };
-
-/// The folder and the name of a drop-in that a reboot takes away; by its name it comes after all others.
-const UNTIL_IT_LEFT: (&str, &str) = (
-    "/run/systemd/system/etcd.service.d",
-    "zz-pgherd-leaves.conf",
-);
 
 /// A host that is to be no member any more.
 #[derive(Debug, Clone)]
@@ -64,14 +52,9 @@ pub(super) fn leaves<'a>(cluster: &'a Cluster, found: &Found) -> Vec<Leave<'a>> 
             });
         }
     }
-    for node in cluster.nodes.values() {
-        let facts = found.facts.get(&node.name);
-        let left = facts.is_some_and(|facts| facts.etcd_data && is_ours(cluster, facts));
-        if left
-            && !node.roles.contains(&Role::Etcd)
-            && found.leaving.include(&node.name)
-            && leaves.iter().all(|leave| leave.host != node.name)
-        {
+    for (node, roles) in role_leaves::leaving(cluster, found) {
+        let listed = leaves.iter().any(|leave| leave.host == node.name);
+        if roles.contains(&Role::Etcd) && !listed {
             leaves.push(Leave {
                 host: node.name.clone(),
                 id: None,
@@ -228,7 +211,10 @@ pub(super) fn leave(
             last = vec![remove(plan, &leave.host, id, last)];
         }
         if let Some(node) = stays {
-            last = vec![retire(plan, cluster, node, last)];
+            let going = (node, &[Role::Etcd][..]);
+            let retired =
+                role_leaves::take_off(plan, cluster, found, going, "retire-etcd", last.clone());
+            last = retired.map_or(last, |step| vec![step]);
         }
     }
     last
@@ -237,7 +223,6 @@ pub(super) fn leave(
 /// Has etcd end once it is removed: its unit would start it again and again, and each start puts the names
 /// into `/etc/hosts` that it last knew.
 fn let_end(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
-    let (folder, file) = UNTIL_IT_LEFT;
     plan.push(Step {
         host: node.name.clone(),
         name: "let-etcd-end",
@@ -249,15 +234,47 @@ fn let_end(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
         action: Action::Run(
             Script::new()
                 .alone("let-etcd-end")
-                .line(format!("mkdir -p {folder}"))
-                .line(format!(
-                    "printf '[Service]\\nRestart=no\\n' >{folder}/{file}"
-                ))
+                .line(format!("mkdir -p $(dirname {LEAVES})"))
+                .line(format!("printf '[Service]\\nRestart=no\\n' >{LEAVES}"))
                 .line("systemctl daemon-reload"),
         ),
         limit: Duration::from_secs(60),
         units: Vec::new(),
     })
+}
+
+/// Takes away the drop-in of a member that was to leave.
+fn forget_leaving() -> String {
+    format!("rm -f {LEAVES}\nrmdir $(dirname {LEAVES}) 2>/dev/null || true")
+}
+
+/// A run that was cut off has told the unit not to start etcd again, and it is a member all the same.
+pub(super) fn stays(
+    plan: &mut Plan,
+    node: &Node,
+    facts: &Facts,
+    after: &[StepId],
+) -> Option<StepId> {
+    facts.files.get(LEAVES)?;
+    Some(
+        plan.push(Step {
+            host: node.name.clone(),
+            name: "let-etcd-restart",
+            why: "a run that was to remove the member was interrupted, and the member stays".into(),
+            after: after.to_vec(),
+            changes: vec![Change::Other(
+                "etcd's unit starts it again when it ends".into(),
+            )],
+            action: Action::Run(
+                Script::new()
+                    .alone("let-etcd-end")
+                    .line(forget_leaving())
+                    .line("systemctl daemon-reload"),
+            ),
+            limit: Duration::from_secs(60),
+            units: Vec::new(),
+        }),
+    )
 }
 
 fn remove(plan: &mut Plan, host: &HostName, id: &str, after: Vec<StepId>) -> StepId {
@@ -271,56 +288,6 @@ fn remove(plan: &mut Plan, host: &HostName, id: &str, after: Vec<StepId>) -> Ste
         ))],
         action: Action::RemoveEtcdMember { id: id.to_owned() },
         limit: Duration::from_secs(60),
-        units: Vec::new(),
-    })
-}
-
-/// Takes from a host what was etcd's alone.
-fn retire(plan: &mut Plan, cluster: &Cluster, node: &Node, after: Vec<StepId>) -> StepId {
-    let dir = etcd_dir(cluster.name());
-    let data = quote(&dir);
-    let kept = render::paths(&node.roles);
-    let mut with = node.roles.clone();
-    with.push(Role::Etcd);
-    let service = Role::Etcd.service();
-    let files = render::paths(&with)
-        .into_iter()
-        .filter(|path| !kept.contains(path))
-        .chain(service.writes.iter().copied());
-    let mut script = Script::new()
-        .alone("retire-etcd")
-        .line(GIVE_BACK)
-        .line(REMOVE_TREE)
-        .line(
-            "systemctl disable --quiet --now etcd || ! systemctl cat etcd >/dev/null 2>&1 || systemctl stop etcd",
-        )
-        .line(format!("remove_tree {data}\nremove_tree {data}.removed"));
-    for path in files {
-        script = script.line(format!("give_back {}", quote(path)));
-    }
-    for folder in service.folders {
-        script = script.line(format!("rmdir {} 2>/dev/null || true", quote(folder)));
-    }
-    let (folder, file) = UNTIL_IT_LEFT;
-    script = script
-        .line(format!(
-            "rm -f {folder}/{file}\nrmdir {folder} 2>/dev/null || true"
-        ))
-        .line(format!("rm -f {PENDING}/etcd\nsystemctl daemon-reload"));
-    plan.push(Step {
-        host: node.name.clone(),
-        name: "retire-etcd",
-        why: "what was etcd's alone has no use there any more".into(),
-        after,
-        changes: vec![
-            Change::Unit {
-                unit: "etcd",
-                verb: "disable --now",
-            },
-            Change::Other(format!("all data in {dir} is deleted, and etcd's files")),
-        ],
-        action: Action::Run(script),
-        limit: Duration::from_secs(120),
         units: Vec::new(),
     })
 }

@@ -21,16 +21,15 @@ use super::{
     Elsewhere, Found,
     belongings::is_ours,
     etcd_leaves,
+    has_role::{evidence, has_role},
     store::{self, was_whole},
 };
 pub(crate) use crate::contract::MARKER;
 use crate::{
     cluster::{Address, Cluster, KnownHost, Node},
-    configs::Mark,
     error::{Code, Error, Result},
-    facts::Facts,
     inventory::{HostName, Inventory, Role},
-    services::{self, Data, etcd::Member},
+    services::{self, Data},
 };
 
 /// Why one name is one host.
@@ -226,8 +225,16 @@ pub fn undeclared(cluster: &Cluster, found: &Found) -> Vec<Finding> {
         let node = cluster.nodes.get(name)?;
         Some(two_of_a_name(node, still))
     }));
+    let given = |role: &Role| role.service().follows.is_none();
+    findings.extend(taken_off(cluster, found, given));
+    findings
+}
+
+/// Of those that are `meant`, the roles that hosts have and the inventory does not give them.
+fn taken_off(cluster: &Cluster, found: &Found, meant: impl Fn(&Role) -> bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
     for node in cluster.nodes.values() {
-        for role in Role::ALL {
+        for role in Role::ALL.into_iter().filter(&meant) {
             if !node.roles.contains(&role) {
                 findings.extend(role_taken_off(cluster, found, node, role));
             }
@@ -239,6 +246,9 @@ pub fn undeclared(cluster: &Cluster, found: &Found) -> Vec<Finding> {
 /// Everything in which membership differs from what is declared; none where nothing does.
 pub fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     let mut findings = undeclared(cluster, found);
+    // A run takes such a role off by itself: it has no data, and no vote.
+    let follows = |role: &Role| role.service().follows.is_some();
+    findings.extend(taken_off(cluster, found, follows));
     findings.extend(store::told(cluster, found));
     findings
 }
@@ -365,31 +375,10 @@ fn two_of_a_name(node: &Node, still: &Elsewhere) -> Finding {
 /// A role that a host still has, and the inventory does not give it any more.
 fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> Option<Finding> {
     let name = &node.name;
-    if role == Role::Etcd && found.leaving.include(name) {
+    if found.leaving.include(name) {
         return None;
     }
-    let in_dcs = role == Role::Postgres
-        && found
-            .dcs
-            .as_ref()
-            .is_some_and(|keys| keys.members.contains_key(name.as_str()));
-    let listed = |member: &Member| member.host() == Some(name.as_str());
-    let in_store = role == Role::Etcd
-        && found
-            .stores
-            .values()
-            .any(|view| view.members.iter().any(listed));
-    let seen = match found.facts.get(name) {
-        _ if in_store => Some("it is in etcd's list of members".to_owned()),
-        _ if in_dcs => Some("Patroni has it as a member".to_owned()),
-        Some(facts) => evidence(cluster, facts, role),
-        // It cannot be looked at: what the last run left there is there.
-        None => found
-            .known
-            .iter()
-            .any(|known| known.name == *name && known.joined && known.roles.contains(&role))
-            .then(|| "it had it when the last run ended, and cannot be reached".to_owned()),
-    }?;
+    let seen = has_role(cluster, found, node, role)?;
     let mut roles = node.roles.clone();
     roles.push(role);
     roles.sort_unstable();
@@ -399,12 +388,15 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
     );
     // No inventory can give such a role to a host: the host has it while the key is set.
     if let Some(follows) = &role.service().follows {
-        instead = format!("put {} back into the inventory", follows.key);
-    }
-    if role == Role::Etcd {
-        instead = format!(
-            "to take it out of etcd, with its copy of the store: pgherd up --remove {name}; else {instead}"
-        );
+        let key = follows.key;
+        instead = format!("to take it off: pgherd up; else put {key} back into the inventory");
+    } else {
+        let lost = match role.service().data {
+            Data::Database => "to take its database out of the cluster, with its copy of the data",
+            Data::Store => "to take it out of etcd, with its copy of the store",
+            Data::Folder { .. } | Data::Nothing => "to take the role off the host",
+        };
+        instead = format!("{lost}: pgherd up --remove {name}; else {instead}");
     }
     Some(Finding {
         what: format!(
@@ -414,36 +406,6 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
         why: role.service().taken_off,
         instead,
     })
-}
-
-/// What shows that a host has a role in this cluster.
-fn evidence(cluster: &Cluster, facts: &Facts, role: Role) -> Option<String> {
-    let id = &cluster.secrets.cluster_id;
-    let marker = facts.files.get(MARKER);
-    if !marker.is_some_and(|marker| Mark::names(&marker.content, id)) {
-        return None;
-    }
-    let service = role.service();
-    match service.data {
-        Data::Database => (facts.data_marker.as_ref() == Some(id)
-            && facts.data.as_ref().is_some_and(|data| data.entries > 0))
-        .then(|| {
-            let dir = &cluster.inventory.postgresql.data_dir;
-            format!("a database of this cluster is in {dir}")
-        }),
-        Data::Store => facts.etcd_data.then(|| {
-            format!(
-                "etcd's data is in {}",
-                crate::facts::etcd_dir(cluster.name())
-            )
-        }),
-        // Somebody else's HAProxy may be at work on a host that pgherd has only put etcd on.
-        Data::Folder { .. } | Data::Nothing => (facts.unit(role.unit()).is_active()
-            && service
-                .mark()
-                .is_some_and(|mark| facts.files.contains_key(mark)))
-        .then(|| format!("the cluster's {} runs there", service.title)),
-    }
 }
 
 /// The list of hosts to keep in the workspace.

@@ -6,7 +6,11 @@
 // If somebody adds a kind of provider or of source, the compiler asks for the missing arms.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -34,6 +38,7 @@ mod finding;
 mod folders;
 mod foreign;
 mod haproxy_hold;
+mod has_role;
 mod identity;
 mod image;
 mod local_sql;
@@ -52,6 +57,7 @@ mod public_schema;
 mod reconnect;
 mod requirements;
 pub mod retire;
+mod role_leaves;
 mod roles;
 mod rolling_restart;
 mod sessions;
@@ -73,6 +79,7 @@ pub use image::{clean_for_image, image, prepare_facts};
 pub(crate) use local_sql::{local_query, local_sql};
 pub use pause::{PAUSED, how_to_resume, not_while_paused, paused};
 pub(crate) use requirements::{clocks_agree, findings as lacking, off as clock_off};
+pub use role_leaves::TakenOff;
 pub(crate) use roles::not_right as roles_not_right;
 pub use up::{differences, up};
 
@@ -171,6 +178,9 @@ pub enum Action {
     RemoveEtcdMember {
         id: String,
     },
+    /// Has the member on the step's host never be elected: runs the script, and waits until its Patroni has taken
+    /// that over.
+    ForbidElection(Script),
     /// Gives the leadership to another member than these, if one of these leads.
     LeadElsewhere {
         leaving: Vec<HostName>,
@@ -230,6 +240,8 @@ pub struct Plan {
     pub partial: bool,
     /// Changes of membership, one line each; shown before everything else.
     pub membership: Vec<String>,
+    /// The roles that are taken off hosts which stay.
+    pub taken_off: Vec<TakenOff>,
 }
 
 impl Plan {
@@ -278,6 +290,8 @@ pub struct Found {
     pub known: Vec<KnownHost>,
     /// Hosts that are new at their address, and whose old address still answers.
     pub elsewhere: BTreeMap<HostName, Elsewhere>,
+    /// Hosts that do not run, and that the run starts before it does anything else.
+    pub starting: BTreeSet<HostName>,
     /// Hosts that will leave. It is no error that they are not declared any more.
     pub leaving: retire::Departures,
 }

@@ -22,6 +22,8 @@ use crate::{
 
 /// How long a member that leads may take to hand over: the new one must be synchronous where that is wanted.
 const HANDING_OVER: Duration = Duration::from_secs(120);
+/// How long Patroni may take to read its config: it looks at it once a loop, and is woken.
+const READING: Duration = Duration::from_secs(60);
 /// How long PostgreSQL may take to stop.
 const STOPPING: Duration = Duration::from_secs(600);
 /// How long a slot may stay: a connection whose other end is gone is held open for a minute.
@@ -58,8 +60,25 @@ pub struct Leaver {
     pub roles: Vec<Role>,
     /// Whether it could be looked at.
     pub answers: bool,
+    pub becomes: Becomes,
+}
+
+/// What becomes of a host that is a member no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Becomes {
+    /// Nothing: it leaves for good.
+    Gone,
+    /// Another host takes its name at once.
+    New,
+    /// It stays, without the roles that it gives up.
+    Less,
+}
+
+impl Leaver {
     /// Whether another host takes its name at once.
-    pub returns: bool,
+    fn returns(&self) -> bool {
+        self.becomes == Becomes::New
+    }
 }
 
 /// The cluster, those that leave among its nodes, and what the members say.
@@ -75,8 +94,10 @@ impl<'a> Outlook<'a> {
         patroni::leader_of(self.survey)
     }
 
-    fn leaves(&self, host: &HostName) -> bool {
-        self.leaving.iter().any(|it| it.host == *host)
+    /// Whether its database leaves; it may also give up another role, and keep that.
+    pub fn leaves(&self, host: &HostName) -> bool {
+        let mut leaving = self.leaving.iter();
+        leaving.any(|it| it.host == *host && it.roles.contains(&Role::Postgres))
     }
 
     /// The databases that leave, the leader last: until then it has somebody to lead.
@@ -166,7 +187,7 @@ pub fn refuse_too_few(outlook: &Outlook<'_>) -> Result<()> {
         return Ok(());
     }
     let staying = outlook.staying();
-    let returns = leaving.iter().all(|it| it.returns);
+    let returns = leaving.iter().all(|it| it.returns());
     if staying.is_empty() {
         return Err(outlook
             .refused("nobody would be left to lead, and no copy of the data".into())
@@ -189,7 +210,7 @@ pub fn refuse_too_few(outlook: &Outlook<'_>) -> Result<()> {
 /// A member of etcd that is made anew comes back as one that lost its data, which the others must decide. That
 /// one may leave for good is for the plan to say that has etcd remove it.
 fn refuse_etcd(outlook: &Outlook<'_>, leaver: &Leaver) -> Result<()> {
-    if !leaver.roles.contains(&Role::Etcd) || !leaver.returns {
+    if !leaver.roles.contains(&Role::Etcd) || !leaver.returns() {
         return Ok(());
     }
     let host = &leaver.host;
@@ -237,6 +258,9 @@ pub fn plan(outlook: &Outlook<'_>) -> Result<Plan> {
         refuse_loss(outlook)?;
     }
     let mut last = Vec::new();
+    for leaver in &leaving {
+        last.extend(forbid_election(&mut plan, outlook, leaver));
+    }
     for leaver in leaving {
         last = member(&mut plan, outlook, leaver, last);
     }
@@ -283,6 +307,40 @@ fn refuse_loss(outlook: &Outlook<'_>) -> Result<()> {
         .hint("keep the host in the inventory until they are well again: pgherd up"))
 }
 
+/// Sets the tag with which Patroni is never elected, whatever the layout of its config is. Should the member stay
+/// after all, its config is not as rendered, and the next run puts it right.
+const NOFAILOVER: &str = r#"python=/opt/patroni/bin/python
+[ -x $python ] || python=/usr/bin/python3
+tagged=$(mktemp /etc/patroni.yml.pgherd.XXXXXX)
+$python -c '
+import sys, yaml
+config = yaml.safe_load(sys.stdin)
+config["tags"] = dict(config.get("tags") or {}, nofailover=True)
+yaml.safe_dump(config, sys.stdout, sort_keys=False)' </etc/patroni.yml >"$tagged" || { rm -f "$tagged"; exit 1; }
+chown --reference=/etc/patroni.yml "$tagged"
+chmod --reference=/etc/patroni.yml "$tagged"
+mv -f "$tagged" /etc/patroni.yml
+systemctl reload patroni"#;
+
+/// Keeps a database from being elected from now on: between a hand-over and its stop, it could be again.
+fn forbid_election(plan: &mut Plan, outlook: &Outlook<'_>, leaver: &Leaver) -> Option<StepId> {
+    let unit = Role::Postgres.unit();
+    let facts = outlook.found.facts.get(&leaver.host)?;
+    if !facts.unit(unit).is_active() {
+        return None;
+    }
+    Some(plan.push(Step {
+        host: leaver.host.clone(),
+        name: "forbid-election",
+        why: "it leaves, and must not become the leader meanwhile".into(),
+        after: Vec::new(),
+        changes: vec![Change::Other("its Patroni has the tag nofailover".into())],
+        action: Action::ForbidElection(Script::new().alone("forbid-election").line(NOFAILOVER)),
+        limit: READING,
+        units: vec![unit],
+    }))
+}
+
 /// The steps of one database that leaves.
 fn member(
     plan: &mut Plan,
@@ -305,16 +363,22 @@ fn member(
         },
     };
     if outlook.leader() == Some(host) {
-        last = vec![plan.push(step(
-            "hand-over",
-            "it leads, and leaves",
-            last,
-            "another member becomes the leader".into(),
-            Action::LeadElsewhere {
-                leaving: outlook.leaving.iter().map(|it| it.host.clone()).collect(),
-            },
-            HANDING_OVER,
-        ))];
+        last = vec![
+            plan.push(step(
+                "hand-over",
+                "it leads, and leaves",
+                last,
+                "another member becomes the leader".into(),
+                Action::LeadElsewhere {
+                    leaving: outlook
+                        .databases()
+                        .iter()
+                        .map(|it| it.host.clone())
+                        .collect(),
+                },
+                HANDING_OVER,
+            )),
+        ];
     }
     let unit = Role::Postgres.unit();
     let facts = outlook.found.facts.get(host);
@@ -345,7 +409,7 @@ fn member(
         Action::ForgetMember,
         Duration::from_secs(30),
     ))];
-    if leaver.returns {
+    if leaver.returns() {
         return last;
     }
     let silent: Vec<&HostName> = outlook

@@ -24,6 +24,7 @@ mod properties;
 mod removal;
 mod requirements;
 mod retire;
+mod role_leaves;
 mod secrecy;
 mod tls;
 mod unseen;

@@ -9,7 +9,7 @@ use super::{
     etcd_leaves::{self, Leave},
     etcd_members, etcd_takes_in,
     members::Members,
-    membership, newest, parameters, preconditions, requirements, waits,
+    membership, newest, parameters, preconditions, requirements, role_leaves, waits,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -52,10 +52,12 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     let joins = etcd_joins::joins(cluster, found);
     let mut leaves = etcd_leaves::leaves(cluster, found);
     let mut membership = etcd_joins::in_words(cluster, found);
+    membership.extend(role_leaves::in_words(cluster, found));
     membership.extend(etcd_leaves::in_words(cluster, found, joins.len()));
     let mut plan = Plan {
         paused: found.is_paused(),
         membership,
+        taken_off: role_leaves::told(cluster, found),
         ..Plan::default()
     };
     let mut databases: Vec<(&Node, Configured)> = Vec::new();
@@ -88,7 +90,8 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
                     databases.push((node, configured));
                 }
                 Role::Etcd => {
-                    let held = place.hold(&mut plan, cluster, &joins);
+                    let mut held = place.hold(&mut plan, cluster, &joins);
+                    held.extend(etcd_leaves::stays(&mut plan, node, facts, &held));
                     let configured = place.configure(&mut plan, cluster, *role, held)?;
                     etcds.push((node, configured));
                 }
@@ -168,7 +171,14 @@ fn leave(plan: &mut Plan, cluster: &Cluster, found: &Found, leaves: &[Leave<'_>]
         return;
     }
     let told = told(plan);
-    etcd_leaves::leave(plan, cluster, found, leaves, told);
+    let last = etcd_leaves::leave(plan, cluster, found, leaves, told);
+    for (node, mut roles) in role_leaves::leaving(cluster, found) {
+        roles.retain(|role| *role != Role::Etcd);
+        if !roles.is_empty() {
+            let going = (node, &roles[..]);
+            role_leaves::take_off(plan, cluster, found, going, "retire-roles", last.clone());
+        }
+    }
 }
 
 /// The steps after which every Patroni has its list of etcd's members, and all of these are healthy.

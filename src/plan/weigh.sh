@@ -27,6 +27,7 @@ weigh() (
   for p in $(apt-mark showmanual | sort -u | comm -12 - "$t/ours" | comm -23 - "$t/asked"); do
     root "$p" "asked for by name since"
   done
+  for p in $(printf '%s\n' ${KEEP:-} | sort -u | comm -12 - "$t/ours"); do root "$p" "needed by another role of the host"; done
   for p in $(apt-mark showhold | sort -u | comm -12 - "$t/ours"); do root "$p" "held back"; done
   # To purge a server's package is to drop the clusters of its version, and etcd's is all of its data.
   for c in /etc/postgresql/*/*/postgresql.conf; do

@@ -11,9 +11,13 @@ const SUBNET: &str = "10.84.33";
 
 /// Two members with the only etcd on the first, and two front doors with the address.
 fn write(lab: &Lab, vip: &str) {
+    let vip = match vip {
+        "" => String::new(),
+        vip => format!(", vip: {SUBNET}.{vip}"),
+    };
     let text = format!(
         "cluster: {}\nprovider: {{ kind: docker, image: \"{}\", subnet: {SUBNET}.0/24 }}\n\
-         haproxy: {{ write_port: {}, read_port: {}, stats_port: {}, vip: {SUBNET}.{vip} }}\n\
+         haproxy: {{ write_port: {}, read_port: {}, stats_port: {}{vip} }}\n\
          postgresql: {{ version: distro }}\n\
          patroni: {{ synchronous: true, ttl: 20, loop_wait: 2, retry_timeout: 5 }}\nhosts:\n  \
          db1: {{ roles: [postgres, etcd] }}\n  db2: {{ roles: [postgres] }}\n  \
@@ -58,6 +62,7 @@ fn an_address_moves_between_two_front_doors() {
     the_holders_host_dies(&lab);
     a_killed_keepalived_leaves_no_second_address(&lab);
     render_moves_it(&lab);
+    it_is_given_up(&lab);
 
     lab.expect(0, &["down", "--yes"]);
     assert_eq!(lab.leftovers(), "");
@@ -118,4 +123,25 @@ fn render_moves_it(lab: &Lab) {
     );
     let said = docker(&["exec", &lab.container("db1"), "sh", "-c", &asked]);
     assert!(said.contains("password authentication failed"), "{said}");
+}
+
+/// The key is taken out: no host has the address or keepalived any more, and no certificate names it.
+fn it_is_given_up(lab: &Lab) {
+    write(lab, "");
+    let said = lab.expect(0, &["plan"]).stdout;
+    let words = format!("~ {SUBNET}.101 is given up, for haproxy.vip is not in the inventory");
+    assert!(said.contains(&words), "{said}");
+    lab.expect(3, &["verify"]);
+    lab.expect(0, &["up", "--yes"]);
+    assert_eq!(holders(lab, "101"), [""; 0]);
+    let line = "systemctl is-active keepalived; ls -d /etc/keepalived/keepalived.conf /etc/pgherd/vip \
+                /etc/systemd/system/keepalived* 2>/dev/null; grep keepalived /var/lib/pgherd/manifest; true";
+    for door in ["door1", "door2"] {
+        assert_eq!(lab.on(door, line).trim(), "inactive", "{door}");
+        assert_eq!(lab.on(door, "systemctl is-active haproxy").trim(), "active");
+    }
+    let named = "openssl x509 -noout -text -in /etc/pgherd/tls/postgres/server.crt | grep -c 84.33.101; true";
+    assert_eq!(lab.on("db1", named).trim(), "0");
+    lab.expect(0, &["plan", "--check"]);
+    lab.expect(0, &["verify"]);
 }

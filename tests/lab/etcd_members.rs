@@ -37,7 +37,7 @@ const THREE: [(&str, &str); 4] = [
 const MEMBERS: &str = "ETCDCTL_API=3 etcdctl member list | sort";
 
 /// etcd's list according to each of `hosts`; all must be the same.
-fn members(lab: &Lab, hosts: &[&str]) -> String {
+pub(crate) fn members(lab: &Lab, hosts: &[&str]) -> String {
     let one = |host: &&str| {
         let endpoint = format!("--endpoints=https://{host}:2379");
         lab.on(

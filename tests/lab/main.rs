@@ -9,6 +9,7 @@
 mod addresses;
 mod bring_up;
 mod by_hand;
+mod cut_off;
 mod doors;
 mod drills;
 mod etcd_members;
@@ -23,6 +24,7 @@ mod membership;
 mod overrides;
 mod quorum;
 mod recovery;
+mod roles;
 mod security;
 mod shape;
 mod ssh_keys;

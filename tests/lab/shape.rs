@@ -37,12 +37,12 @@ fn removed(event: &Value) -> bool {
     event["event"] == "resource" && event["state"] == "removed"
 }
 
-/// What is left of a host on the remaining hosts, and here.
-fn traces(lab: &Lab, stay: &[&str], host: &str) -> String {
+/// What is left of a member on those that stay: its slot, its key, its line, and what Patroni was told to drop it.
+pub(crate) fn traces_of_member(lab: &Lab, stay: &[&str], host: &str) -> String {
     let mut found = String::new();
     for other in stay {
         let line = format!(
-            "grep -lw {host} /etc/hosts /etc/pgherd/hosts /etc/patroni.yml /etc/haproxy/haproxy.cfg 2>/dev/null; \
+            "grep -lw {host} /etc/patroni.yml /etc/haproxy/haproxy.cfg 2>/dev/null; \
              su postgres -c \"psql -Atqc \\\"select 'slot' from pg_replication_slots where slot_name = '{host}'\\\"\"; true"
         );
         found.push_str(&docker(&["exec", &lab.container(other), "sh", "-c", &line]));
@@ -57,6 +57,16 @@ fn traces(lab: &Lab, stay: &[&str], host: &str) -> String {
     let config = docker(&["exec", &lab.container("alpha"), "sh", "-c", &config]);
     if config.contains("member_slots_ttl") {
         found.push_str("member_slots_ttl is set");
+    }
+    found
+}
+
+/// What is left of a host on those that stay, and here.
+pub(crate) fn traces(lab: &Lab, stay: &[&str], host: &str) -> String {
+    let mut found = traces_of_member(lab, stay, host);
+    for other in stay {
+        let line = format!("grep -lw {host} /etc/hosts /etc/pgherd/hosts 2>/dev/null; true");
+        found.push_str(&docker(&["exec", &lab.container(other), "sh", "-c", &line]));
     }
     let workspace = lab.workspace();
     for file in ["members.json", "known_hosts", "ssh_config"] {

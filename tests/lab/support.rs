@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -159,7 +159,16 @@ impl Lab {
     }
 
     /// The same for any run that prints events.
-    pub(crate) fn kill_run(&self, words: &[&str], mut when: impl FnMut(&Value) -> bool) -> bool {
+    pub(crate) fn kill_run(&self, words: &[&str], when: impl FnMut(&Value) -> bool) -> bool {
+        self.kill_or_end(words, when).is_none()
+    }
+
+    /// The same; returns how the run ended if it ended by itself.
+    pub(crate) fn kill_or_end(
+        &self,
+        words: &[&str],
+        mut when: impl FnMut(&Value) -> bool,
+    ) -> Option<ExitStatus> {
         let said = fs::File::create(self.dir.path().join("stderr")).expect("a file");
         let mut child = self
             .command(words)
@@ -173,11 +182,12 @@ impl Lab {
             .map_while(Result::ok)
             .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
             .any(|event| when(&event));
-        kill(&mut child);
-        if !reached {
-            println!("it ended by itself: {}", self.last_said());
+        if reached {
+            kill(&mut child);
+            return None;
         }
-        reached
+        println!("it ended by itself: {}", self.last_said());
+        Some(child.wait().expect("it has ended"))
     }
 
     /// The output for people of the run that was last given to `kill_run`.

@@ -200,3 +200,23 @@ async fn guard(
     consent(run.context.operator.as_ref(), question).await?;
     Ok(cluster)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::people::Scene;
+
+    #[tokio::test]
+    async fn a_front_door_does_not_die_where_clients_have_no_other() {
+        let scene = Scene::new();
+        let error = possible(&scene.context(), &[Scenario::HaproxyDown]).unwrap_err();
+        assert_eq!(error.code(), Code::Unsupported);
+        let what = "haproxy-down needs two hosts with the role haproxy";
+        assert_eq!(error.what(), what);
+        assert!(error.hints()[0].contains("drill haproxy-restart"));
+        // Among others it is only left out.
+        let both = [Scenario::HaproxyDown, Scenario::KillLeader];
+        let played = possible(&scene.context(), &both).unwrap();
+        assert_eq!(played, [Scenario::KillLeader]);
+    }
+}

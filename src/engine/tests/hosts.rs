@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answers::{self, Door},
+    leavers::{Departing, Leavers},
     neighbours::Neighbours,
     people::machines,
     taken_over::{Server, TakenOver},
@@ -68,6 +69,7 @@ pub(crate) struct Hosts {
     interruption: Mutex<Option<Interruption>>,
     reads: Mutex<usize>,
     closed: Mutex<usize>,
+    pub(super) leavers: Mutex<Leavers>,
 }
 
 /// Why this run does not have a host's lease.
@@ -117,6 +119,7 @@ impl Hosts {
             interruption: Mutex::default(),
             reads: Mutex::default(),
             closed: Mutex::default(),
+            leavers: Mutex::default(),
         })
     }
 
@@ -208,8 +211,22 @@ impl Hosts {
         Model::new(world, PatroniKeys::default(), Vec::new(), BTreeMap::new())
     }
 
+    /// The cluster with the hosts that left the inventory, and are still there.
     fn cluster(&self, facts: &BTreeMap<HostName, Facts>) -> Cluster {
         let context = self.context();
+        let left = self.leavers.lock().unwrap().hosts.clone();
+        match left.is_empty() {
+            true => self.declared(facts),
+            false => Self::of(&context.with_hosts_that_left(&left).unwrap(), facts),
+        }
+    }
+
+    /// The cluster of the inventory.
+    pub(super) fn declared(&self, facts: &BTreeMap<HostName, Facts>) -> Cluster {
+        Self::of(&self.context(), facts)
+    }
+
+    fn of(context: &Context, facts: &BTreeMap<HostName, Facts>) -> Cluster {
         let inventory = &context.inventory;
         let id = context.secrets().unwrap().cluster_id;
         let tls = context.tls_stage(facts).unwrap();
@@ -235,6 +252,14 @@ impl Hosts {
             let world = &mut model.world;
             world.cluster = self.cluster(&world.found.facts);
             world.files = render::render(&world.cluster, &context.templates).unwrap();
+            if !self.leavers.lock().unwrap().hosts.is_empty() {
+                let declared = self.declared(&world.found.facts);
+                let files = render::render(&declared, &context.templates).unwrap();
+                world.files.extend(files);
+            }
+            for host in world.hosts() {
+                world.found.facts.entry(host).or_insert_with(bare);
+            }
             world.found.known = context.workspace.members().unwrap();
             let etcds: Vec<HostName> = world
                 .found
@@ -261,7 +286,7 @@ impl Hosts {
     /// Does what the step of a script does. A script without a step only reads.
     fn carry_out(&self, host: &HostName, script: &Script) -> Option<String> {
         let mut steps = self.steps.lock().unwrap();
-        let plan = || self.with(|model| model.world.up().map_or(Vec::new(), |plan| plan.steps));
+        let plan = || self.with(|model| self.planned(model));
         let steps = steps.get_or_insert_with(plan);
         let earlier = self.earlier.lock().unwrap();
         let all = earlier.iter().chain(steps.iter());
@@ -282,9 +307,22 @@ impl Hosts {
             all.extend(refused.map(|what| format!("after {name}: {what}")));
             model.world.cluster.tls
         });
-        self.log.lock().unwrap().push(name.clone());
-        self.done.lock().unwrap().push((stage, name.clone()));
+        self.note(stage, &name);
         Some(name)
+    }
+
+    fn note(&self, stage: TlsStage, name: &str) {
+        self.log.lock().unwrap().push(name.to_owned());
+        self.done.lock().unwrap().push((stage, name.to_owned()));
+    }
+
+    /// Something is done that is no script of a plan.
+    pub(super) fn happens(&self, what: &str) {
+        let stage = self.with(|model| model.world.cluster.tls);
+        self.note(stage, what);
+        if let Some(interruption) = self.interruption.lock().unwrap().as_mut() {
+            interruption.at(what);
+        }
     }
 }
 
@@ -316,7 +354,15 @@ impl Remote for Hosts {
             let versions = "postgres postgres (PostgreSQL) 16.4\npatroni 4.1.5\nend\n";
             return Ok(ends(versions.into()));
         }
-        let done = self.carry_out(host, script);
+        let done = match self.depart(host, script) {
+            Some(Departing::Says(text)) => return Ok(ends(text.to_owned())),
+            Some(Departing::Step(step)) => {
+                let stage = self.with(|model| model.world.cluster.tls);
+                self.note(stage, &step);
+                Some(step)
+            }
+            None => self.carry_out(host, script),
+        };
         if done.is_none() && script.contains("exec 9>/run/pgherd/") {
             return Err(Error::new(
                 Code::InternalError,
@@ -376,7 +422,7 @@ impl Remote for Hosts {
         let tls = tls(&host, server);
         tokio::spawn(answers::http(far, tls, move |asked, body| match server {
             Server::Etcd => this.etcd(&host, asked, body),
-            Server::Patroni => this.patroni(&host, asked),
+            Server::Patroni => this.patroni(&host, asked, body),
             _ => match this.other(&host, port) {
                 Some(answer) => answer,
                 None => this.haproxy(&host),

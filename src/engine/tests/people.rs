@@ -23,6 +23,7 @@ use crate::{
     event::{Event, Events, Stamped},
     inventory::{HostName, Inventory},
     machine::{Machine, MachineState},
+    plan::retire::Departures,
     provider::{Access, Arrival, Arrivals, Preflight, Provider, Resource},
     remote::Remote,
     secret::Secret,
@@ -131,7 +132,11 @@ impl Operator for Somebody {
 pub(crate) struct Cloud {
     made: Arc<Mutex<Vec<(HostName, String)>>>,
     late: Arc<Mutex<Option<Late>>>,
+    /// What becomes of a host whose machine is removed.
+    goes: Arc<Mutex<Option<Goes>>>,
 }
+
+type Goes = Box<dyn Fn(&HostName) + Send>;
 
 /// A host that answers later than the others.
 struct Late {
@@ -186,6 +191,18 @@ impl Cloud {
 
 /// Where every host of the inventory is, or would be.
 pub(super) fn machines(inventory: &Inventory, id: &str) -> Vec<Machine> {
+    let key = host_key();
+    let known = inventory.hosts.keys().all(|host| place(host).is_some());
+    let hosts = inventory.hosts.keys().zip(1..);
+    hosts
+        .map(|(host, n)| {
+            let n = place(host).filter(|_| known).unwrap_or(n);
+            machine(host, n, &key, id)
+        })
+        .collect()
+}
+
+fn host_key() -> String {
     let blob: Vec<u8> = [
         [0, 0, 0, 11].as_slice(),
         b"ssh-ed25519",
@@ -193,21 +210,28 @@ pub(super) fn machines(inventory: &Inventory, id: &str) -> Vec<Machine> {
         &[7; 32],
     ]
     .concat();
-    let key = format!("ssh-ed25519 {}", BASE64_STANDARD.encode(blob));
-    let hosts = inventory.hosts.keys().zip(1..);
-    hosts
-        .map(|(host, n)| Machine {
-            host: host.clone(),
-            id: format!("machine-{n}"),
-            state: MachineState::Running,
-            address: Some(Ipv4Addr::new(192, 0, 2, n)),
-            ssh_address: None,
-            host_key: Some(key.clone()),
-            published_on: None,
-            balancer: None,
-            cluster_id: Some(id.to_owned()),
-        })
-        .collect()
+    format!("ssh-ed25519 {}", BASE64_STANDARD.encode(blob))
+}
+
+/// The hosts of [`INVENTORY`], which keep their addresses whatever other hosts there are.
+fn place(host: &HostName) -> Option<u8> {
+    let names = ["node1", "node2", "node3", "node4", "haproxy"];
+    let found = names.iter().position(|name| *name == host.as_str())?;
+    u8::try_from(found + 1).ok()
+}
+
+fn machine(host: &HostName, n: u8, key: &str, id: &str) -> Machine {
+    Machine {
+        host: host.clone(),
+        id: format!("machine-{n}"),
+        state: MachineState::Running,
+        address: Some(Ipv4Addr::new(192, 0, 2, n)),
+        ssh_address: None,
+        host_key: Some(key.to_owned()),
+        published_on: None,
+        balancer: None,
+        cluster_id: Some(id.to_owned()),
+    }
 }
 
 /// The cloud, as the cluster's provider.
@@ -222,7 +246,8 @@ impl Provider for InCloud {
         let made = self.cloud.made.lock().unwrap();
         let there = made.iter().filter_map(|(host, id)| {
             let all = machines(&self.inventory, id);
-            all.into_iter().find(|machine| machine.host == *host)
+            let declared = all.into_iter().find(|machine| machine.host == *host);
+            declared.or_else(|| Some(machine(host, place(host)?, &host_key(), id)))
         });
         Ok(there.collect())
     }
@@ -260,10 +285,24 @@ impl Provider for InCloud {
     }
 
     async fn resources(&self) -> Result<Vec<Resource>> {
-        Ok(Vec::new())
+        let made = self.cloud.made.lock().unwrap();
+        let resource = |(host, id): &(HostName, String)| Resource {
+            kind: "machine",
+            id: format!("machine of {host}"),
+            name: host.to_string(),
+            host: Some(host.clone()),
+            cluster_id: Some(id.clone()),
+        };
+        Ok(made.iter().map(resource).collect())
     }
 
-    async fn remove(&self, _resources: &[Resource], _events: &Events) -> Result<()> {
+    async fn remove(&self, resources: &[Resource], _events: &Events) -> Result<()> {
+        for host in resources.iter().filter_map(|it| it.host.as_ref()) {
+            self.cloud.made.lock().unwrap().retain(|(it, _)| it != host);
+            if let Some(goes) = self.cloud.goes.lock().unwrap().as_ref() {
+                goes(host);
+            }
+        }
         Ok(())
     }
 }
@@ -278,7 +317,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(INVENTORY)
     }
 
@@ -294,8 +333,14 @@ impl Scene {
             &cloud,
             Box::new(nobody),
         );
+        let hosts = Hosts::bare(context);
+        let all = Arc::downgrade(&hosts);
+        *cloud.goes.lock().unwrap() = Some(Box::new(move |host| {
+            let hosts = all.upgrade().expect("the hosts are there");
+            hosts.machine_goes(host);
+        }));
         Self {
-            hosts: Hosts::bare(context),
+            hosts,
             inventory: inventory.to_owned(),
             folder,
             cloud,
@@ -317,6 +362,22 @@ impl Scene {
         let nobody = |_, _| -> Arc<dyn Remote> { unreachable!("no run connects from here") };
         self.hosts
             .wants(self.open(Arc::default(), Box::new(nobody)));
+    }
+
+    /// From now on the inventory has these hosts.
+    pub(super) fn wants_hosts(&mut self, hosts: &str) {
+        let (head, _) = self.inventory.split_once("hosts:\n").expect("it has hosts");
+        self.inventory = format!("{head}hosts:\n{hosts}");
+        let nobody = |_, _| -> Arc<dyn Remote> { unreachable!("no run connects from here") };
+        self.hosts
+            .wants(self.open(Arc::default(), Box::new(nobody)));
+    }
+
+    /// The context of somebody who has named a host that is to leave.
+    pub(super) fn context_leaving(&self, host: &HostName) -> Context {
+        let mut context = self.context();
+        context.leaving = Departures::Agreed([host.clone()].into());
+        context
     }
 
     fn open(&self, operator: Arc<Somebody>, dial: Dial) -> Context {

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::hosts::{Answer, Hosts, member, script, step, walk};
+use super::hosts::{Answer, Hosts, UNANSWERED, member, script, step, walk};
 use crate::{
     event::Outcome::{Changed, Done, Failed},
     inventory::Role,
@@ -34,6 +34,38 @@ async fn a_wait_ends_when_etcd_is_healthy() {
     let walked = walk(hosts, vec![wait]).await;
     assert_eq!(walked.outcomes(), [Done]);
     assert_eq!(walked.said(), ["etcd has no leader yet"], "once a state");
+}
+
+/// Patroni reads its config once a loop: whoever goes on before that may see the member elected.
+#[tokio::test]
+async fn a_member_that_leaves_is_not_electable_once_its_patroni_says_so() {
+    let asked = AtomicUsize::new(0);
+    let hosts = Hosts::serving(move |question| match question {
+        ("node1", 8008, "GET /patroni", _) => match asked.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => (200, json!({"state": "running", "role": "primary"})),
+            _ => (
+                200,
+                json!({"state": "running", "tags": {"nofailover": true}}),
+            ),
+        },
+        _ => NOBODY,
+    });
+    let action = Action::ForbidElection(Script::new().line("tag it"));
+    let walked = walk(hosts, vec![step("node1", action.clone(), &[])]).await;
+    assert_eq!(walked.outcomes(), [Changed]);
+    assert_eq!(
+        walked.said(),
+        ["its Patroni has not read the tag nofailover yet"],
+        "once a state"
+    );
+    // One that does not answer is stopped next all the same.
+    let walked = walk(
+        Hosts::serving(|_| (UNANSWERED, Value::Null)),
+        vec![step("node1", action, &[])],
+    )
+    .await;
+    assert_eq!(walked.outcomes(), [Changed]);
+    assert!(walked.said()[0].starts_with("its Patroni does not answer"));
 }
 
 /// A service without a health of its own is ready when its unit runs.
@@ -259,6 +291,7 @@ async fn a_leader_hands_over_to_the_synchronous_standby() {
     let state = switched.clone();
     let written = Arc::new(AtomicBool::new(false));
     let before = written.clone();
+    let asked = AtomicUsize::new(0);
     let mut hosts = Hosts::serving(move |question| {
         let leader = if state.load(Ordering::SeqCst) {
             "node2"
@@ -269,6 +302,13 @@ async fn a_leader_hands_over_to_the_synchronous_standby() {
             ("node1", 8008, "POST /switchover", body) => {
                 assert_eq!(*body, json!({"leader": "node1", "candidate": "node2"}));
                 assert!(before.load(Ordering::SeqCst), "a checkpoint goes before");
+                // PostgreSQL has it as synchronous, and Patroni has not noted that yet.
+                if asked.fetch_add(1, Ordering::SeqCst) < 2 {
+                    return (
+                        412,
+                        json!("candidate name does not match with sync_standby"),
+                    );
+                }
                 state.store(true, Ordering::SeqCst);
                 (200, json!("Successfully switched over"))
             }

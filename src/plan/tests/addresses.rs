@@ -1,7 +1,10 @@
 //! Hosts with changed addresses: which services are told, and in which order.
 
-use super::world::{FIVE, SHARED, World, says, step};
-use crate::plan::{Action, Step};
+use super::world::{FIVE, SHARED, World, claimed, says, step};
+use crate::{
+    inventory::HostName,
+    plan::{Action, Step, membership},
+};
 
 #[test]
 fn a_replica_is_told_of_by_reloads_alone() {
@@ -140,25 +143,43 @@ fn keepalived_comes_with_the_address_and_goes_with_the_cluster() {
     );
 }
 
+/// Nobody has a vote or data by it: it goes without being named, and the plan says what clients feel.
 #[test]
-fn the_address_is_not_taken_out_while_it_may_be_used() {
+fn the_address_is_given_up_when_the_inventory_has_it_no_more() {
     let doors = format!("{FIVE}  door2: {{ roles: [haproxy], address: 192.0.2.6 }}\n");
     let mut world = World::settled(&doors);
-    let haproxy = world.unit("door2", "haproxy").clone();
-    let file = world.file("door2", "/etc/haproxy/haproxy.cfg").clone();
-    let facts = world.facts("door2");
-    facts.units.insert("keepalived".into(), haproxy);
-    let mark = "/etc/systemd/system/keepalived.service.d/pgherd.conf";
-    facts.files.insert(mark.into(), file);
-    let refusal = world.refusal();
-    assert!(
-        refusal.contains("door2 still has the role keepalived"),
-        "{refusal}"
-    );
-    assert!(
-        refusal.contains("put haproxy.vip back into the inventory"),
-        "{refusal}"
-    );
+    world.wants("haproxy: { vip: 192.0.2.100 }", &doors);
+    for door in ["haproxy", "door2"] {
+        let haproxy = world.unit(door, "haproxy").clone();
+        let host = HostName::new(door);
+        let files = world.files[&host].clone();
+        let node = world.cluster.nodes[&host].clone();
+        let claimed = claimed(&world.cluster, &node);
+        world.facts(door).belongings = claimed;
+        world.facts(door).units.insert("keepalived".into(), haproxy);
+        for file in files {
+            let path = file.path.clone();
+            world.put(&host, &path);
+        }
+    }
+    world.wants("", &doors);
+    let plan = world.plan();
+    insta::assert_snapshot!(plan.membership.join("\n"), @r"
+    192.0.2.100 is given up, for haproxy.vip is not in the inventory any more (haproxy, door2)
+      clients that connect to it are refused: they need the addresses of the front doors
+    ");
+    assert!(plan.taken_off.is_empty(), "nobody needs to name a host");
+    for door in ["haproxy", "door2"] {
+        let retire = step(&plan, door, "retire-roles");
+        assert!(says(retire, "systemctl disable --quiet --now keepalived"));
+        assert!(says(retire, "give_back /etc/keepalived/keepalived.conf"));
+        assert!(says(retire, "KEEP=haproxy"));
+        assert!(!says(retire, "haproxy.cfg"));
+    }
+    // While it is there, the cluster is not as declared.
+    let told = membership::findings(&world.cluster, &world.found);
+    assert!(told[0].what.contains("still has the role keepalived"));
+    assert!(told[0].instead.contains("pgherd up"));
 }
 
 /// Without a hold, the front door would disconnect the clients of a leader that still leads.

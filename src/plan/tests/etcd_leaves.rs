@@ -7,6 +7,7 @@ use super::{
 use crate::{
     inventory::HostName,
     plan::{Action, Plan, retire::Departures, tests::model::before_and_after},
+    services::etcd::LEAVES,
 };
 
 /// That they leave is agreed to; of a host without the role nobody asks who listens on its ports.
@@ -92,6 +93,22 @@ fn etcd_shrinks_from_three_to_one_once_every_patroni_knows() {
             "db2 retire-etcd"
         ]
     );
+}
+
+/// A run that was cut off has told its unit not to start it again, and the inventory has it after all.
+#[test]
+fn a_member_that_stays_after_all_is_started_again_when_it_ends() {
+    let mut world = World::settled(SHARED);
+    let mark = world.file("db2", "/etc/default/etcd").clone();
+    world.facts("db2").files.insert(LEAVES.into(), mark);
+    let plan = world.plan();
+    assert_eq!(world.steps(), ["db2 let-etcd-restart []"]);
+    assert!(says(
+        &plan.steps[0],
+        "rm -f /run/systemd/system/etcd.service.d/zz-pgherd-leaves.conf"
+    ));
+    world.facts("db2").files.remove(LEAVES);
+    assert_eq!(world.steps(), [""; 0]);
 }
 
 /// Hosts that leave as a whole are cleared elsewhere; the members that stay remove them.

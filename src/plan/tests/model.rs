@@ -181,7 +181,8 @@ impl Model {
                 leader => leader.is_some(),
             },
             // These are never planned together with the steps of `up`.
-            Action::LeadElsewhere { .. }
+            Action::ForbidElection(_)
+            | Action::LeadElsewhere { .. }
             | Action::DropSlot { .. }
             | Action::SetPause(_)
             | Action::Reinitialize
@@ -287,7 +288,7 @@ impl Model {
         }
     }
 
-    fn stop(&mut self, host: &HostName, unit: &'static str) {
+    pub(crate) fn stop(&mut self, host: &HostName, unit: &'static str) {
         self.able.remove(&(host.clone(), unit));
         if let Some(fact) = self.world.facts(host.as_str()).units.get_mut(unit) {
             fact.active = "inactive".into();
@@ -357,6 +358,30 @@ impl Model {
         self.look();
     }
 
+    /// Another member leads.
+    pub(crate) fn hand_over(&mut self, to: &HostName) {
+        self.keys.leader = Some(to.to_string());
+        self.look();
+    }
+
+    /// The members that Patroni has keys of.
+    pub(crate) fn members(&self) -> Vec<String> {
+        self.keys.members.keys().cloned().collect()
+    }
+
+    /// Deletes Patroni's key of a member.
+    pub(crate) fn forget(&mut self, member: &str) {
+        self.keys.members.remove(member);
+        self.look();
+    }
+
+    /// A host is gone with all that was on it.
+    pub(crate) fn lose(&mut self, host: &HostName) {
+        self.able.retain(|(it, _)| it != host);
+        *self.world.facts(host.as_str()) = super::world::bare();
+        self.look();
+    }
+
     /// Makes etcd remember the URL at which a member's peers reach it.
     pub(crate) fn update_member(&mut self, id: &str, peer_url: String) {
         if let Some(member) = self.members.iter_mut().find(|it| it.id == id) {
@@ -404,7 +429,7 @@ impl Model {
     }
 
     /// What the next observation shows: etcd only if it answers, a database only if it runs.
-    fn look(&mut self) {
+    pub(crate) fn look(&mut self) {
         let up = self.dcs_is_up();
         if let Some(leader) = self.leader() {
             self.keys.leader = Some(leader.to_string());

@@ -10,7 +10,8 @@ use crate::{
     inventory::{HostName, Role},
     plan::{
         Action, Plan, membership,
-        retire::{self, Departures, LET_GO, Leaver, Outlook},
+        retire::{self, Becomes, Departures, LET_GO, Leaver, Outlook},
+        tests::model::before_and_after,
     },
     services::postgres::patroni::Status,
 };
@@ -50,7 +51,7 @@ fn leaver(world: &World, host: &str) -> Leaver {
     Leaver {
         roles: world.cluster.nodes[&host].roles.clone(),
         answers: world.found.facts.contains_key(&host),
-        returns: false,
+        becomes: Becomes::Gone,
         host,
     }
 }
@@ -85,18 +86,24 @@ fn a_replica_stops_is_forgotten_and_its_slot_goes() {
     assert_eq!(
         steps(&plan),
         [
-            "node3 retire-patroni []",
-            "node3 forget-member [0]",
-            "node3 drop-slot [1]"
+            "node3 forbid-election []",
+            "node3 retire-patroni [0]",
+            "node3 forget-member [1]",
+            "node3 drop-slot [2]"
         ]
     );
+    let Action::ForbidElection(script) = &plan.steps[0].action else {
+        panic!("another action");
+    };
+    assert!(script.contains("nofailover=True"));
+    assert!(script.contains("systemctl reload patroni"));
     assert!(says(
         step(&plan, "node3", "retire-patroni"),
         "systemctl disable --quiet --now patroni"
     ));
     let on = ["node1", "node2"].map(HostName::new).to_vec();
     let ttl = Value::Null;
-    assert_eq!(plan.steps[2].action, Action::DropSlot { on, ttl });
+    assert_eq!(plan.steps[3].action, Action::DropSlot { on, ttl });
 }
 
 /// While Patroni lets slots of absent members go, it lets go of all of them.
@@ -130,7 +137,12 @@ fn the_leader_hands_over_last() {
         at("node1 hand-over") < at("node1 retire-patroni"),
         "{names:?}"
     );
-    let leaving = ["node1", "node2"].map(HostName::new).to_vec();
+    // From before its hand-over until it has stopped it would be elected again, should the new leader die.
+    let first = ["node2 forbid-election", "node1 forbid-election"];
+    assert_eq!(names[..2], first);
+    let before = before_and_after(&plan, at("node1 hand-over")).0;
+    assert!(before.contains(&0) && before.contains(&1), "{before:?}");
+    let leaving = ["node2", "node1"].map(HostName::new).to_vec();
     assert_eq!(
         step(&plan, "node1", "hand-over").action,
         Action::LeadElsewhere { leaving }
@@ -156,11 +168,15 @@ fn one_that_is_dead_is_only_forgotten() {
 fn one_whose_name_is_taken_again_keeps_its_slot() {
     let world = World::settled(FIVE);
     let mut leaver = leaver(&world, "node3");
-    leaver.returns = true;
+    leaver.becomes = Becomes::New;
     let plan = plan(&world, &healthy(&DATABASES), &[leaver]).unwrap();
     assert_eq!(
         steps(&plan),
-        ["node3 retire-patroni []", "node3 forget-member [0]"]
+        [
+            "node3 forbid-election []",
+            "node3 retire-patroni [0]",
+            "node3 forget-member [1]"
+        ]
     );
 }
 
@@ -248,7 +264,7 @@ fn a_member_of_etcd_is_made_anew_while_the_others_are_a_majority() {
     let mut leaver = leaver(&world, "db3");
     // For good, it leaves by the plan for those that stay.
     assert!(plan(&world, &survey, std::slice::from_ref(&leaver)).is_ok());
-    leaver.returns = true;
+    leaver.becomes = Becomes::New;
     assert!(plan(&world, &survey, std::slice::from_ref(&leaver)).is_ok());
     let mut world = world;
     world.found.stores.remove(&HostName::new("db1"));
@@ -260,13 +276,30 @@ fn a_member_of_etcd_is_made_anew_while_the_others_are_a_majority() {
         host: HostName::new("node4"),
         roles: vec![Role::Etcd],
         answers: true,
-        returns: true,
+        becomes: Becomes::New,
     };
     assert!(
         plan(&world, &healthy(&DATABASES), &[only])
             .unwrap()
             .is_empty()
     );
+}
+
+/// It gives up another role, and has its database still.
+#[test]
+fn whoever_keeps_its_database_is_counted() {
+    let world = synchronous();
+    let mut door = leaver(&world, "node2");
+    door.roles = vec![Role::Haproxy];
+    door.becomes = Becomes::Less;
+    let leaving = [leaver(&world, "node3"), door];
+    let plan = plan(&world, &healthy(&DATABASES), &leaving).unwrap();
+    let on = ["node1", "node2"].map(HostName::new).to_vec();
+    let Action::DropSlot { on: holders, .. } = &step(&plan, "node3", "drop-slot").action else {
+        panic!("another action");
+    };
+    assert_eq!(*holders, on);
+    assert!(plan.steps.iter().all(|step| step.host.as_str() == "node3"));
 }
 
 #[test]

@@ -27,6 +27,10 @@ pub(crate) const HOLD: &str = "/etc/systemd/system/etcd.service.d/pgherd-join.co
 /// The initial members for a new member, instead of those in its own config.
 pub(crate) const JOIN: &str = "/etc/pgherd/etcd-join";
 
+/// A drop-in that a reboot takes away: a member that leaves ends once it is removed, and is not started again. By
+/// its name it comes after all others.
+pub(crate) const LEAVES: &str = "/run/systemd/system/etcd.service.d/zz-pgherd-leaves.conf";
+
 pub(super) const SERVICE: Service = Service {
     hosts: Hosts::Odd,
     rank: 0,

@@ -307,6 +307,8 @@ fn refusal(said: &str) -> Code {
         Code::PatroniBusy
     } else if said.contains("unknown") {
         Code::FailoverUndecided
+    } else if said.contains("does not match with sync_standby") {
+        Code::NoCandidate
     } else {
         Code::ServiceRefused
     }

@@ -17,6 +17,9 @@ use crate::{
 
 impl Hosts {
     pub(super) fn etcd(&self, host: &HostName, asked: &str, body: &str) -> Answer {
+        if asked == "POST /v3/kv/deleterange" {
+            self.delete(&serde_json::from_str(body).unwrap());
+        }
         self.with(|model| {
             if asked == "POST /v3/cluster/member/update" {
                 let body: Value = serde_json::from_str(body).unwrap();
@@ -37,7 +40,10 @@ impl Hosts {
         })
     }
 
-    pub(super) fn patroni(&self, host: &HostName, asked: &str) -> Answer {
+    pub(super) fn patroni(&self, host: &HostName, asked: &str, body: &str) -> Answer {
+        if asked == "POST /switchover" || asked == "PATCH /config" {
+            self.asked(host, asked, &serde_json::from_str(body).unwrap());
+        }
         self.with(|model| {
             model.come_to_rest();
             let leads = model.leader().as_ref() == Some(host);
@@ -45,12 +51,13 @@ impl Hosts {
                 return (503, json!({"state": "stopped"}).to_string());
             }
             match asked {
+                "POST /switchover" => (200, "done".into()),
                 "GET /primary" => (if leads { 200 } else { 503 }, String::new()),
                 "PATCH /config" => {
                     model.configure();
                     (200, "{}".into())
                 }
-                "GET /patroni" => (200, self.status(model, leads).to_string()),
+                "GET /patroni" => (200, self.status(model, host, leads).to_string()),
                 _ => (404, String::new()),
             }
         })
@@ -96,7 +103,7 @@ impl Hosts {
     }
 
     /// What a member says of itself. Replicas log in with the config that they have loaded.
-    fn status(&self, model: &Model, leads: bool) -> Value {
+    fn status(&self, model: &Model, host: &HostName, leads: bool) -> Value {
         let user = ["postgresql", "authentication", "replication", "username"];
         let login = |name: &HostName| {
             let user = self.taken_over(|it| value(it.patroni(name), &user));
@@ -106,7 +113,13 @@ impl Hosts {
             true => replicas(model),
             false => Vec::new(),
         };
+        self.note_slots(model);
+        let tags = match Self::is_tagged(model, host) {
+            true => json!({"nofailover": true}),
+            false => json!({}),
+        };
         json!({
+            "tags": tags,
             "state": "running",
             "role": if leads { "primary" } else { "replica" },
             "timeline": 1,

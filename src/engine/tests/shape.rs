@@ -1,0 +1,220 @@
+//! Hosts that leave, or are made anew, in runs that are cut off between any two steps.
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    apply::{brought_up, told, up},
+    hosts::Hosts,
+    people::Scene,
+};
+use crate::{
+    cluster::KnownHost,
+    engine::{
+        apply::{self, Applied, Verb},
+        replace,
+    },
+    error::{Kind, Result},
+    inventory::{HostName, Role},
+};
+
+const ALL: [&str; 3] = ["node1", "node2", "node3"];
+/// More than any of these runs has steps.
+const ENOUGH: usize = 60;
+/// With so many steps done, the host is no member any more.
+const LAST: usize = 8;
+/// Runs wait for most of their time, so that several clusters take no longer than one.
+const SCENES: usize = 6;
+
+/// Plays a change on several clusters at once, each cut off at other points.
+async fn side_by_side<F: Future<Output = ()>>(play: impl Fn(usize) -> F) {
+    join_all((0..SCENES).map(play)).await;
+}
+
+/// The inventory's hosts with these databases.
+fn hosts(databases: &[&str]) -> String {
+    let lines: String = databases
+        .iter()
+        .map(|host| format!("  {host}: {{ roles: [postgres] }}\n"))
+        .collect();
+    format!("{lines}  node4: {{ roles: [etcd] }}\n  haproxy: {{ roles: [haproxy] }}\n")
+}
+
+fn leader(scene: &Scene) -> HostName {
+    scene.hosts.with(|model| model.leader()).expect("a leader")
+}
+
+async fn up_without(scene: &Scene, host: &HostName, cancel: &CancellationToken) -> Result<Applied> {
+    apply::run(Verb::Up, &scene.context_leaving(host), cancel).await
+}
+
+fn well(result: Result<Applied>, what: &str) {
+    result
+        .map_err(|error| format!("{what}: {}", told(&error)))
+        .map(|_| ())
+        .unwrap();
+}
+
+/// Has the leader be on its way out, in the inventory and on the hosts.
+fn is_to_leave(scene: &mut Scene, host: &HostName) {
+    let mut stay = ALL.to_vec();
+    stay.retain(|it| *it != host.as_str());
+    scene.wants_hosts(&hosts(&stay));
+    scene.hosts.leave(vec![KnownHost {
+        name: host.clone(),
+        roles: vec![Role::Postgres],
+        address: None,
+        joined: true,
+    }]);
+}
+
+/// Has it in the inventory again.
+fn is_to_stay(scene: &mut Scene) {
+    scene.wants_hosts(&hosts(&ALL));
+    scene.hosts.leave(Vec::new());
+}
+
+fn nothing_is_left(scene: &Scene, host: &HostName, what: &str) {
+    assert_eq!(scene.hosts.traces(host), [""; 0], "{what}");
+    assert!(
+        !scene.cloud.made().contains(&host.to_string()),
+        "{what}: its machine"
+    );
+    let known = scene.context().workspace.members().unwrap();
+    assert!(
+        known.iter().all(|it| it.name != *host && it.joined),
+        "{what}: {known:?}"
+    );
+    assert_ne!(leader(scene), *host, "{what}");
+}
+
+#[tokio::test]
+async fn a_leader_that_leaves_is_gone_wherever_the_run_was_cut_off() {
+    side_by_side(leaves).await;
+}
+
+async fn leaves(first: usize) {
+    let mut scene = brought_up().await;
+    for cut in (first..ENOUGH).step_by(SCENES) {
+        let leaver = leader(&scene);
+        is_to_leave(&mut scene, &leaver);
+        scene.hosts.take_done();
+        let cancel = CancellationToken::new();
+        scene.hosts.interrupt_after(cut, &cancel);
+        let first = up_without(&scene, &leaver, &cancel).await;
+        let done = scene.hosts.take_done();
+        let what = format!("cut off after {done:?}");
+        let ended = first.is_ok();
+        if let Err(error) = &first {
+            assert_eq!(error.kind(), Kind::Interrupted, "{what}: {}", told(error));
+            let again = up_without(&scene, &leaver, &CancellationToken::new()).await;
+            well(again, &what);
+        }
+        nothing_is_left(&scene, &leaver, &what);
+        if ended {
+            println!("{cut} cuts; all of it: {done:?}");
+            for step in [
+                "forbid-election",
+                "hand-over",
+                "retire-patroni",
+                "forget-member",
+                "is removed",
+            ] {
+                let step = format!("{leaver} {step}");
+                assert!(done.contains(&step), "{step}: {done:?}");
+            }
+            assert!(cut > 8, "{cut}");
+            return;
+        }
+        is_to_stay(&mut scene);
+        well(
+            up(&scene, &CancellationToken::new()).await,
+            "it comes again",
+        );
+    }
+    panic!("it comes to no end");
+}
+
+/// Whoever changes his mind after a run was cut off has the member back, able to lead.
+#[tokio::test]
+async fn a_member_that_stays_after_all_is_whole_wherever_the_run_was_cut_off() {
+    side_by_side(stays_after_all).await;
+}
+
+async fn stays_after_all(first: usize) {
+    let mut scene = brought_up().await;
+    for cut in (first..ENOUGH).step_by(SCENES) {
+        let leaver = leader(&scene);
+        is_to_leave(&mut scene, &leaver);
+        scene.hosts.take_done();
+        let cancel = CancellationToken::new();
+        scene.hosts.interrupt_after(cut, &cancel);
+        let first = up_without(&scene, &leaver, &cancel).await;
+        let what = format!("cut off after {:?}", scene.hosts.take_done());
+        is_to_stay(&mut scene);
+        well(up(&scene, &CancellationToken::new()).await, &what);
+        scene.hosts.with(|model| {
+            assert!(!Hosts::is_tagged(model, &leaver), "{what}");
+            assert!(
+                model.is_able(&leaver, "patroni") && model.streams(&leaver),
+                "{what}"
+            );
+            let unit = model.world.unit(leaver.as_str(), "patroni").clone();
+            assert!(unit.is_enabled(), "{what}");
+        });
+        scene.hosts.take_done();
+        well(up(&scene, &CancellationToken::new()).await, &what);
+        assert_eq!(scene.hosts.take_done(), [""; 0], "{what}");
+        // What comes later is no step of a departure.
+        if first.is_ok() || cut > LAST {
+            return;
+        }
+    }
+    panic!("it comes to no end");
+}
+
+#[tokio::test]
+async fn a_host_is_made_anew_once_wherever_the_run_was_cut_off() {
+    side_by_side(is_made_anew).await;
+}
+
+async fn is_made_anew(first: usize) {
+    let scene = brought_up().await;
+    for cut in (first..ENOUGH).step_by(SCENES) {
+        let host = leader(&scene);
+        scene.hosts.take_done();
+        let cancel = CancellationToken::new();
+        scene.hosts.interrupt_after(cut, &cancel);
+        let first = replace::run(&scene.context(), host.as_str(), &cancel).await;
+        let mut done = scene.hosts.take_done();
+        let what = format!("cut off after {done:?}");
+        let ended = first.is_ok();
+        if let Err(error) = &first {
+            assert_eq!(error.kind(), Kind::Interrupted, "{what}: {}", told(error));
+            let whole = CancellationToken::new();
+            let again = replace::run(&scene.context(), host.as_str(), &whole).await;
+            well(again, &what);
+            done.extend(scene.hosts.take_done());
+        }
+        let removed = format!("{host} is removed");
+        assert_eq!(
+            done.iter().filter(|it| **it == removed).count(),
+            1,
+            "{what}: {done:?}"
+        );
+        scene.hosts.with(|model| {
+            assert!(
+                model.streams(&host) && !Hosts::is_tagged(model, &host),
+                "{what}"
+            );
+        });
+        well(up(&scene, &CancellationToken::new()).await, &what);
+        assert_eq!(scene.hosts.take_done(), [""; 0], "{what}");
+        if ended {
+            println!("{cut} cuts; all of it: {done:?}");
+            assert!(cut > 8, "{cut}");
+            return;
+        }
+    }
+    panic!("it comes to no end");
+}

@@ -75,12 +75,21 @@ pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
     let mut leaving = Vec::new();
     for host in named {
         if let Some(declared) = context.inventory.hosts.get(host) {
-            leaving.push(KnownHost {
-                name: host.clone(),
-                roles: taken_off(host, &preview.plan)?,
-                address: declared.address,
-                joined: true,
-            });
+            match taken_off(host, &preview.plan) {
+                Ok(roles) => leaving.push(KnownHost {
+                    name: host.clone(),
+                    roles,
+                    address: declared.address,
+                    joined: true,
+                }),
+                // A run that was cut off took them off; the list has them until a run ends well.
+                Err(_) if had_more(host, &declared.roles, &known) => {
+                    context.operator.say(&format!(
+                        "note: {host} has given up its role already, and the run goes on from there"
+                    ));
+                }
+                Err(error) => return Err(error),
+            }
             continue;
         }
         match preview.hosts.left.iter().find(|left| left.name == *host) {
@@ -112,6 +121,12 @@ pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
         )));
     }
     Retirement::begin(run, &leaving, None).await.map(Some)
+}
+
+/// Whether the last run that ended well left more roles on a host than the inventory gives it.
+fn had_more(host: &HostName, given: &[Role], known: &[KnownHost]) -> bool {
+    let known = known.iter().find(|known| known.name == *host);
+    known.is_some_and(|known| known.roles.iter().any(|role| !given.contains(role)))
 }
 
 /// The roles that a named host of the inventory gives up: those that it has beyond the ones it is given.

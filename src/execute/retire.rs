@@ -47,7 +47,13 @@ pub(super) async fn not_electable(step: &Step, context: &Context, say: Say<'_>) 
             }
         }
     });
-    tagged.await.map_err(|over| over.last)
+    if let Err(over) = tagged.await {
+        say(
+            Stream::Stdout,
+            &format!("{}; it is stopped next", over.last.what()),
+        );
+    }
+    Ok(())
 }
 
 /// Gives the leadership to a member that stays. Which one may take over changes as others leave: a

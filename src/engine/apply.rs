@@ -68,15 +68,23 @@ pub(super) async fn apply(verb: Verb, run: &Run<'_>, consent: Consent) -> Result
         run.context
             .operator
             .say("note: etcd moves to other hosts: those join first, and then the others leave");
-        at_once(verb, &etcd_moves::run(run, &wide), consent).await?;
+        at_once(verb, &etcd_moves::run(run, &wide), consent, Round::Before).await?;
         etcd_moves::lead_elsewhere(run, &wide).await?;
     }
-    at_once(verb, run, consent).await
+    at_once(verb, run, consent, Round::Last).await
 }
 
-async fn at_once(verb: Verb, run: &Run<'_>, consent: Consent) -> Result<Applied> {
+/// Which round of a run it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Hosts that are to leave still need what the provider would take from them.
+    Before,
+    Last,
+}
+
+async fn at_once(verb: Verb, run: &Run<'_>, consent: Consent, round: Round) -> Result<Applied> {
     let headway = Arc::<Headway>::default();
-    let applied = converge(verb, run, &headway, consent).await;
+    let applied = converge(verb, run, &headway, consent, round).await;
     headway.end(applied).await
 }
 
@@ -85,6 +93,7 @@ async fn converge(
     run: &Run<'_>,
     headway: &Arc<Headway>,
     consent: Consent,
+    round: Round,
 ) -> Result<Applied> {
     let context = run.context;
     // Only `up` looks at what surrounds the hosts, such as networks and firewalls.
@@ -155,7 +164,7 @@ async fn converge(
         authority::complete(run, &hosts.running, Consent::Once).await?;
     }
     // No service needs any more what is not declared.
-    if drifted {
+    if drifted && round == Round::Last {
         context.provider.repair(Part::All, &run.events).await?;
     }
     if let Some(retirement) = retirement {

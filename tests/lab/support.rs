@@ -122,6 +122,25 @@ impl Lab {
             .to_owned()
     }
 
+    /// Makes this member the leader. If another one is the synchronous standby, that one leads first: then the
+    /// member that was not becomes the standby.
+    pub(crate) fn has_lead(&self, host: &str) {
+        for _ in 0..6 {
+            if self.leader() == host {
+                return;
+            }
+            if !self
+                .run(&["switchover", "--to", host, "--yes"])
+                .status
+                .success()
+            {
+                self.expect(0, &["switchover", "--yes"]);
+                self.holds_within(Duration::from_secs(60));
+            }
+        }
+        assert_eq!(self.leader(), host);
+    }
+
     /// Repeats `verify` until it passes. The machine is shared with other tests and may be slow, so a short
     /// limit must be a minute too.
     pub(crate) fn holds_within(&self, limit: Duration) {

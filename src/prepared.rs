@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -248,6 +249,30 @@ pub enum Choice {
     Missing(Recipe),
 }
 
+impl Choice {
+    /// The same for programs.
+    pub fn document(&self, now: Timestamp) -> Value {
+        match self {
+            Choice::Found(image) => json!({
+                "id": image.id,
+                "name": image.name,
+                "made": image.made,
+                "holds": image.holds,
+                "aged": image.aged(now),
+                "missing": null,
+            }),
+            Choice::Missing(recipe) => json!({
+                "id": null,
+                "name": null,
+                "made": null,
+                "holds": null,
+                "aged": [],
+                "missing": recipe.in_words(),
+            }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -367,6 +392,31 @@ hosts: { all: { roles: [postgres, etcd, haproxy] } }
         assert_eq!(
             superseded,
             ["its base image base:1 was superseded by base:2"]
+        );
+    }
+
+    /// Both have the same keys, so that a program need not ask which one it has.
+    #[test]
+    fn a_choice_tells_programs_which_image_it_is_or_what_is_missing() {
+        let now = "2026-03-01T00:00:00Z".parse().unwrap();
+        let found = Choice::Found(image("a", "0123", "2026-01-01T12:00:00Z")).document(now);
+        let missing = Choice::Missing(recipe("", &debian("12"), "")).document(now);
+        let keys = |value: &Value| -> Vec<String> {
+            let keys = value.as_object().unwrap().keys();
+            keys.cloned().collect()
+        };
+        assert_eq!(keys(&found), keys(&missing));
+        assert_eq!(
+            (&found["id"], &found["missing"]),
+            (&json!("a"), &Value::Null)
+        );
+        assert_eq!(found["aged"].as_array().unwrap().len(), 1);
+        assert_eq!(missing["id"], Value::Null);
+        assert!(
+            missing["missing"]
+                .as_str()
+                .unwrap()
+                .starts_with("debian 12")
         );
     }
 

@@ -259,6 +259,7 @@ pub(super) fn document(context: &Context, preview: &Preview) -> Value {
         "move": moves,
         "also": preview.notes,
         "doubts": preview.doubts,
+        "image": preview.image.as_ref().map(|it| it.document(jiff::Timestamp::now())),
         "amend": preview.drift,
         "unseen": preview.unseen(),
         "at_work": preview.at_work.as_ref().map(AtWork::document),

@@ -25,7 +25,11 @@ pub(super) async fn run(global: &Global, terminal: &Terminal) -> Result<()> {
     let (context, hosts) = hosts(global, terminal).await?;
     let status = status::look(&context, &hosts).await?;
     if terminal.json {
-        terminal.print_json(&document(&status, &context, &hosts));
+        let image = image::next(&context).await;
+        let image = image.map(|it| it.document(jiff::Timestamp::now()));
+        let mut document = document(&status, &context, &hosts);
+        document["image"] = image.into();
+        terminal.print_json(&document);
     } else {
         print(&status, &context, &hosts.absent(), terminal);
         for note in unfinished::notes(&context)? {

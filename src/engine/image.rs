@@ -397,6 +397,19 @@ fn aged(image: &Prepared, build: &str) -> Vec<String> {
         .collect()
 }
 
+/// The image that hosts would be made from next; none where the inventory asks for none, or where images cannot be
+/// looked at now.
+pub(crate) async fn next(context: &Context) -> Option<Choice> {
+    if !context.inventory.provider.is_prepared() {
+        return None;
+    }
+    let list = list(context).await.ok()?;
+    let mut listed = list.images.into_iter();
+    let found = listed.find(|listed| listed.used_next);
+    let found = found.map(|listed| Choice::Found(listed.image));
+    found.or_else(|| list.missing.into_iter().next().map(Choice::Missing))
+}
+
 /// What `status` says of the image for the next hosts; `None` if it is not too old, or if images cannot be
 /// looked at now.
 pub(crate) async fn notes(context: &Context) -> Vec<String> {

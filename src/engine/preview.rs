@@ -38,6 +38,8 @@ pub(crate) struct Preview {
     pub plan: Plan,
     /// The run that has the hosts: another run, or this one.
     pub at_work: Option<AtWork>,
+    /// The prepared image of hosts that would be made, where the inventory asks for one.
+    pub image: Option<Choice>,
     /// Why running hosts could not be read.
     pub unreachable: Vec<Error>,
 }
@@ -149,6 +151,7 @@ impl Context {
             plan: observed.plan()?,
             unreachable: observed.unreachable,
             at_work,
+            image: prepared,
             hosts,
             notes,
             doubts,

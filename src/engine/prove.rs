@@ -6,6 +6,7 @@ use super::{at_work, connected::Connected, context::Context, observe::Observed};
 use crate::{
     error::Result,
     event::{Event, Events},
+    poll,
     verify::{self, Proof, Prover},
 };
 
@@ -48,6 +49,22 @@ impl Connected<'_> {
             tls: self.tls.clone(),
             files: observed.files.clone(),
         }
+    }
+
+    /// Waits a little until the members replicate and HAProxy leads to them all, which it notices about a second
+    /// after the last of them is ready.
+    ///
+    /// A proof that comes before that has to be done again, with a look at every host. Whatever does not come to
+    /// be, the proof says.
+    pub(super) async fn until_it_stands(&self, observed: &Observed) {
+        let prover = self.prover(observed);
+        let stands = poll::until(BOUND, Duration::from_millis(100), || async {
+            match prover.stand().await.iter().all(|check| check.passed) {
+                true => Ok(()),
+                false => Err(()),
+            }
+        });
+        let _ = stands.await;
     }
 
     /// Verifies the cluster, again and again until it is healthy or `timeout` is over.

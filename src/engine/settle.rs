@@ -137,7 +137,9 @@ async fn round(
         if partial {
             return Ok(None);
         }
-        whole(connected.look().await?)?
+        let stands = connected.until_it_stands(&observed);
+        let (looked, ()) = tokio::join!(connected.look(), stands);
+        whole(looked?)?
     };
     let absent: Vec<HostName> = connected.absent();
     if !observed.unreachable.is_empty() || !absent.is_empty() {

@@ -12,6 +12,7 @@ use super::{Context, finished, run_step};
 use crate::{
     error::{Error, Result},
     event::{Event, Outcome},
+    inventory::HostName,
     plan::{Plan, Step, StepId},
     quantity::count,
 };
@@ -178,19 +179,56 @@ impl Steps {
     }
 
     fn start_ready(&mut self) {
-        for id in 0..self.entries.len() {
-            let is_done = |before: &StepId| self.entries[*before].state == State::Done;
-            let entry = &self.entries[id];
-            if entry.state == State::Waiting && entry.after.iter().all(is_done) {
-                let (plan, index) = (entry.plan.clone(), entry.index);
-                let context = entry.context.clone();
-                self.entries[id].state = State::Running;
-                self.running.spawn(async move {
-                    let step = &plan.steps[index];
-                    (id, run_step(id, step, &context).await)
-                });
+        let is_done = |before: &StepId| self.entries[*before].state == State::Done;
+        let is_ready =
+            |entry: &Entry| entry.state == State::Waiting && entry.after.iter().all(is_done);
+        let ready = (0..self.entries.len()).filter(|id| is_ready(&self.entries[*id]));
+        let (mut heavy, light): (Vec<StepId>, Vec<StepId>) =
+            ready.partition(|id| self.entries[*id].step().is_heavy());
+        // Whoever is nearest to its end goes first, so that its services start while others are still busy.
+        heavy.sort_by_key(|id| self.heavy_left(&self.entries[*id].step().host));
+        for id in light {
+            self.start(id);
+        }
+        for id in heavy {
+            if self.has_room(id) {
+                self.start(id);
             }
         }
+    }
+
+    /// Whether one more of the steps that keep a core busy may run.
+    ///
+    /// Hosts that have one such step are left out: it is short, and what it installs is what others wait for.
+    fn has_room(&self, id: StepId) -> bool {
+        let is_long = |host: &HostName| {
+            let all = self.entries.iter().filter(|it| it.step().host == *host);
+            all.filter(|it| it.step().is_heavy()).count() > 1
+        };
+        let entry = &self.entries[id];
+        let busy = self.entries.iter().filter(|it| {
+            it.state == State::Running && it.step().is_heavy() && is_long(&it.step().host)
+        });
+        let limit = entry.plan.at_once.filter(|_| is_long(&entry.step().host));
+        limit.is_none_or(|limit| busy.count() < limit)
+    }
+
+    /// How many steps that keep a core busy are still to end on a host.
+    fn heavy_left(&self, host: &HostName) -> usize {
+        let all = self.entries.iter().filter(|it| it.step().host == *host);
+        let left = all.filter(|it| matches!(it.state, State::Waiting | State::Running));
+        left.filter(|it| it.step().is_heavy()).count()
+    }
+
+    fn start(&mut self, id: StepId) {
+        let entry = &mut self.entries[id];
+        let (plan, index) = (entry.plan.clone(), entry.index);
+        let context = entry.context.clone();
+        entry.state = State::Running;
+        self.running.spawn(async move {
+            let step = &plan.steps[index];
+            (id, run_step(id, step, &context).await)
+        });
     }
 
     fn ended(&mut self, step: StepId, result: Result<()>) {

@@ -1,4 +1,4 @@
-# shellcheck disable=SC2086,SC2153 # lists of plain words are split on purpose; they come with the script
+# shellcheck disable=SC2016,SC2086,SC2153 # lists of plain words are split on purpose; they come with the script; fields are dpkg's
 # What pgherd has taken on a host, and what is there that it would take; changes nothing. Goes before
 # the probe, and prints facts of the same form.
 LC_ALL=C
@@ -28,6 +28,20 @@ holds() {
   done
   printf 'holds\t%s\t%s\t%s\n' "$1" "$k" "$n"
 }
+
+# What dpkg has of these packages, and what systemd has of these units: each is asked once, for all of the probe.
+# $installed becomes the names of those that are there.
+tab='	'
+installed=' '
+while IFS=$tab read -r w p s v; do
+  [ -n "$p" ] || continue
+  printf 'package\t%s\t%s\t%s\n' "$p" "$s" "$v"
+  [ "$w" != hold ] || printf 'held\t%s\t%s\nheld\thold\t%s\t%s\n' "$p" "$s" "$p" "$s"
+  [ "$s" != installed ] || installed="$installed$p "
+done <<PACKAGES
+$(dpkg-query -W -f '${db:Status-Want}\t${Package}\t${db:Status-Status}\t${Version}\n' $PACKAGES 2>/dev/null)
+PACKAGES
+shown=$(systemctl show -p Id,FragmentPath,DropInPaths,LoadState,ActiveState,SubState,UnitFileState,NRestarts,MainPID $UNITS 2>/dev/null)
 
 paths=$PATHS
 if [ -f "$state/manifest" ]; then
@@ -62,17 +76,17 @@ unit_files() {
   for f in $found; do printf 'unit-file\t%s\t%s\n' "${u%.service}" "$f"; done
   found=
 }
-systemctl show -p Id,FragmentPath,DropInPaths $UNITS 2>/dev/null | {
-  found=
-  while IFS= read -r l; do
-    case $l in
-      Id=*) u=${l#*=} ;;
-      '') unit_files ;;
-      *) found="$found ${l#*=}" ;;
-    esac
-  done
-  unit_files
-}
+found=
+while IFS= read -r l; do
+  case $l in
+    Id=*) u=${l#*=} ;;
+    '') unit_files ;;
+    FragmentPath=* | DropInPaths=*) found="$found ${l#*=}" ;;
+  esac
+done <<SHOWN
+$shown
+SHOWN
+unit_files
 
 # The clusters of Debian's own tools.
 if [ -n "$NEEDS_DATA" ]; then
@@ -87,9 +101,6 @@ if [ -n "$NEEDS_DATA" ]; then
       "$(sed -n 's/^\([a-z][a-z]*\).*/\1/p' "$c/start.conf" 2>/dev/null | tail -n 1)" "$r"
   done
 fi
-
-# shellcheck disable=SC2016 # dpkg's own fields
-dpkg-query -W -f '${db:Status-Want}\t${Package}\t${db:Status-Status}\n' $WANTED 2>/dev/null | sed -n 's/^hold\t/held\t/p'
 
 p=/usr/sbin/policy-rc.d
 kind "$p.pgherd-saved"

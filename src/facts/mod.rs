@@ -352,7 +352,6 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line(format!("FOLDERS={}", quote(&folders.join(" "))))
         .line(format!("VENV={}", yes(venv)))
         .line(format!("PATHS={}", quote(&takes.join(" "))))
-        .line(format!("WANTED={}", quote(&packages.join(" "))))
         .line(belongings::PROBE)
         .line(PROBE)
         .line(LEASE)

@@ -15,12 +15,12 @@ levels_of() {
     d=${d%/*}
   done
 }
-[ -z "$FOLDERS" ] || stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\n' $FOLDERS 2>/dev/null
 [ -z "$NEEDS_DATA" ] || levels_of "$DATA_DIR"
 above=$levels
 [ -z "$NEEDS_ETCD" ] || levels_of "$ETCD_DIR"
-[ -z "$levels" ] || stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\n' $levels 2>/dev/null
-if [ -n "$above" ] && id postgres >/dev/null 2>&1; then
+[ -z "$FOLDERS$levels" ] || stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\n' $FOLDERS $levels 2>/dev/null
+# Where there is no such user, nothing is said.
+if [ -n "$above" ]; then
   (cd / && setpriv --reuid=postgres --regid=postgres --init-groups sh -c '
     for d in "$@"; do
       if test -x "$d"; then p=yes; else p=no; fi
@@ -91,8 +91,6 @@ v=
 read -r v 2>/dev/null </sys/fs/cgroup/memory.max
 fact memory cgroup "$v"
 
-dpkg-query -W -f 'held\t${db:Status-Want}\t${Package}\t${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep '^held.hold.'
-
 # A URI without the name and password that may be in it: they are nobody's business.
 bare() {
   case $1 in
@@ -151,8 +149,9 @@ sources() {
 }
 missing=
 for p in $WANTED; do
-  case $nl$(dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null)$nl in
-    *"${nl}installed$nl"*) ;;
+  # shellcheck disable=SC2027,SC2254 # each is a pattern
+  case ${installed:-} in
+    *" "$p" "*) ;;
     *) missing=yes ;;
   esac
 done

@@ -1,4 +1,4 @@
-# shellcheck disable=SC1091,SC2086 # lists of plain words are split on purpose
+# shellcheck disable=SC1091,SC2086,SC2154 # lists of plain words are split on purpose; $shown comes from belongings.sh
 # shellcheck disable=SC2010,SC2012 # none of these folders holds an odd name
 # Reads a host's facts in one round trip and changes nothing. One fact a line: a key, a tab, fields
 # between tabs; anything that could hold a blank or a newline is in base64.
@@ -26,8 +26,6 @@ n=$(readlink /proc/1/ns/pid 2>/dev/null)
 [ -z "$b" ] || [ -z "$n" ] || fact identity "$b $n"
 read -r c </proc/1/comm
 [ "$c" = systemd ] && fact systemd yes
-
-dpkg-query -W -f 'package\t${Package}\t${db:Status-Status}\t${Version}\n' $PACKAGES 2>/dev/null
 
 one_file() {
   stat --printf 'file\t%n\t%U\t%G\t%a\t' "$1"
@@ -62,13 +60,14 @@ if [ -n "$regular" ]; then
   fi
 fi
 
-systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,NRestarts,MainPID $UNITS 2>/dev/null |
-  while IFS= read -r l; do
-    case $l in
-      '') fact unit-end ;;
-      *) fact unit "${l%%=*}" "${l#*=}" ;;
-    esac
-  done
+while IFS= read -r l; do
+  case $l in
+    '') fact unit-end ;;
+    *) fact unit "${l%%=*}" "${l#*=}" ;;
+  esac
+done <<SHOWN
+$shown
+SHOWN
 fact unit-end
 
 # A container sees the watchdog of the machine that it runs on, which is not its own.
@@ -86,7 +85,21 @@ done
 if [ -r "$OLD_SESSIONS" ]; then
   while IFS= read -r l; do fact old-sessions "$l"; done <"$OLD_SESSIONS"
 fi
-[ -r /opt/patroni/.pgherd ] && fact patroni-stamp "$(cat /opt/patroni/.pgherd)"
+# $word becomes the first line of a file, without a process of its own.
+first_line() {
+  word=
+  [ ! -r "$1" ] || IFS= read -r word <"$1" || true
+}
+first_line /opt/patroni/.pgherd
+[ -z "$word" ] || fact patroni-stamp "$word"
+# $count becomes how many of its arguments are there, links that lead nowhere too.
+counted() {
+  count=0
+  for f in "$@"; do
+    case ${f##*/} in . | ..) continue ;; esac
+    if [ -e "$f" ] || [ -L "$f" ]; then count=$((count + 1)); fi
+  done
+}
 
 # $newest becomes the program of the newest PostgreSQL that is installed, if one is.
 newest() {
@@ -100,11 +113,14 @@ newest() {
   done
 }
 if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
-  fact data "$(stat -c '%U' "$DATA_DIR")" "$(ls -A "$DATA_DIR" | wc -l)" "$(cat "$DATA_DIR/PG_VERSION" 2>/dev/null)"
+  counted "$DATA_DIR"/* "$DATA_DIR"/.*
+  first_line "$DATA_DIR/PG_VERSION"
+  fact data "$(stat -c '%U' "$DATA_DIR")" "$count" "$word"
   newest pg_controldata
   c=$newest
   # initdb makes three databases, the last of them right before it is done.
-  fact bases "$(ls "$DATA_DIR/base" 2>/dev/null | grep -c '^[0-9]')"
+  counted "$DATA_DIR"/base/[0-9]*
+  fact bases "$count"
   [ -e "$DATA_DIR/global/pg_control" ] && fact pg-control yes
   [ -e "$DATA_DIR/postmaster.opts" ] && fact has-run yes
   if [ -n "$c" ] && [ -e "$DATA_DIR/global/pg_control" ]; then
@@ -115,9 +131,12 @@ if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
        s/^Min recovery ending loc.s timeline: */data-timeline\t/p'
   fi
   # A leader's timeline is there before its first checkpoint on it.
-  h=$(ls "$DATA_DIR/pg_wal" 2>/dev/null | grep '^[0-9A-F]\{8\}\.history$' | sort | tail -n 1)
+  h=
+  for f in "$DATA_DIR"/pg_wal/[0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F].history; do
+    [ ! -e "$f" ] || h=${f##*/}
+  done
   [ -z "$h" ] || fact data-timeline "$((0x${h%.history}))"
-  never_started "$DATA_DIR" && fact never-started yes
+  [ ! -e "$DATA_DIR/postmaster.opts" ] && never_started "$DATA_DIR" && fact never-started yes
 fi
 if [ -n "$DATA_DIR" ]; then
   for l in "$DATA_DIR/pg_wal" "$DATA_DIR"/pg_tblspc/*; do
@@ -126,7 +145,10 @@ if [ -n "$DATA_DIR" ]; then
 fi
 # It names the database that Patroni was last told of.
 if [ -n "$DATA_DIR" ] && [ -r /etc/patroni.yml ]; then fact patroni-config "$(b64 </etc/patroni.yml)"; fi
-[ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ] && fact data-marker "$(cat "$DATA_DIR.pgherd")"
+if [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ]; then
+  first_line "$DATA_DIR.pgherd"
+  fact data-marker "$word"
+fi
 [ -n "$DATA_DIR" ] && grep -qsxE 'initdb|pg_basebackup' /proc/[0-9]*/comm && fact data-at-work yes
 # Before it has its log, an etcd that was started belongs to no store.
 [ -n "$ETCD_DIR" ] && [ -d "$ETCD_DIR/member/wal" ] && fact etcd-data "$ETCD_DIR"

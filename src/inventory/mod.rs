@@ -194,6 +194,14 @@ impl Provider {
         }
     }
 
+    /// Whether the hosts run on one machine and share its processors.
+    pub fn shares_a_machine(&self) -> bool {
+        match self {
+            Provider::Docker(_) => true,
+            Provider::Aws(_) | Provider::Existing => false,
+        }
+    }
+
     /// Whether hosts are created from the newest prepared image.
     pub fn is_prepared(&self) -> bool {
         match self {

@@ -76,7 +76,10 @@ pub fn ahead(cluster: &Cluster, files: &Files, found: &Found, host: &HostName) -
         found,
         requirements::findings(cluster, found),
     )?;
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        at_once: packages::at_once(cluster, found),
+        ..Plan::default()
+    };
     if let (Some(node), Some(facts)) = (cluster.nodes.get(host), found.facts.get(host)) {
         let files = files.get(host).map_or(&[][..], Vec::as_slice);
         self::plan(&mut plan, cluster, node, facts, files)?;

@@ -216,6 +216,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// Whether it keeps a core of its host busy for seconds.
+    pub fn is_heavy(&self) -> bool {
+        packages::HEAVY.contains(&self.name)
+    }
+
     /// Whether it changes anything; otherwise it only waits or tries.
     pub fn changes_something(&self) -> bool {
         !matches!(self.action, Action::Await(_) | Action::TryParameters(_))
@@ -242,6 +247,8 @@ pub struct Plan {
     pub membership: Vec<String>,
     /// The roles that are taken off hosts which stay.
     pub taken_off: Vec<TakenOff>,
+    /// How many steps that keep a core busy may run at once; no limit where each host has its own machine.
+    pub at_once: Option<usize>,
 }
 
 impl Plan {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Action, Change, Plan, Step, StepId, belongings, pending::note_pending};
+use super::{Action, Change, Found, Plan, Step, StepId, belongings, pending::note_pending};
 use crate::{
     cluster::{Cluster, Node},
     facts::Facts,
@@ -20,10 +20,15 @@ pub(super) const INSTALL_PYTHON: &str = "install-python";
 /// The step that makes Patroni's venv.
 pub(super) const INSTALL_PATRONI: &str = "install-patroni";
 
+/// Steps that keep a core busy for seconds.
+pub(super) const HEAVY: [&str; 3] = [INSTALL, INSTALL_PYTHON, INSTALL_PATRONI];
+
 /// Shell functions that wait for dpkg's and apt's locks. They go before every command that takes these locks.
 pub(super) const LOCKS: &str = include_str!("locks.sh");
 const PACKAGES: &str = include_str!("packages.sh");
 const VENV: &str = include_str!("patroni.sh");
+const PINNED: &str = include_str!("../../templates/opt/patroni/requirements.txt");
+const BACKEND: &str = include_str!("build_meta.py");
 
 /// Packages that are requested by name, unlike their dependencies.
 const NOTE_ASKED: &str = r"mkdir -p /var/lib/pgherd
@@ -72,9 +77,9 @@ pub(super) struct Installed {
 
 /// Plans what is missing.
 ///
-/// On a host with two cores, Patroni's venv is made while apt installs PostgreSQL. So the few packages that the
-/// venv needs are installed first, in a step of their own, because only one apt can run at a time. On one core
-/// this would gain nothing, so all packages are installed together.
+/// On a host with two cores of its own, Patroni's venv is made while apt installs PostgreSQL. So the few packages
+/// that the venv needs are installed first, in a step of their own, because only one apt can run at a time. Two calls
+/// of apt cost more than one, so without a core to spare, all packages are installed together.
 pub(super) fn install(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -108,7 +113,9 @@ pub(super) fn install(
         .iter()
         .cloned()
         .partition(|package| of_venv.contains(package));
-    let beside = facts.cores > 1 && belongings::takes_venv(cluster, node) && !others.is_empty();
+    let beside = own_cores(cluster, facts) > 1
+        && belongings::takes_venv(cluster, node)
+        && !others.is_empty();
     if !beside {
         let all = Some(push(plan, cluster, node, INSTALL, missing, after));
         return Installed { all, python: all };
@@ -120,6 +127,22 @@ pub(super) fn install(
         all: Some(push(plan, cluster, node, INSTALL, others, after)),
         python: first,
     }
+}
+
+/// How many cores a host has for itself, while all hosts are busy.
+fn own_cores(cluster: &Cluster, facts: &Facts) -> usize {
+    match cluster.inventory.provider.shares_a_machine() {
+        true => facts.cores / cluster.nodes.len().max(1),
+        false => facts.cores,
+    }
+}
+
+/// How many steps that keep a core busy may run at once, where the hosts share a machine.
+///
+/// More at once would only slow each other down, so that no host is ready before the last one.
+pub(super) fn at_once(cluster: &Cluster, found: &Found) -> Option<usize> {
+    let cores = found.facts.values().map(|facts| facts.cores).max()?;
+    (cluster.inventory.provider.shares_a_machine() && cores > 0).then_some(cores)
 }
 
 /// The packages from which Patroni's venv is made.
@@ -217,6 +240,7 @@ pub(super) fn install_patroni(
         .line(format!("STAMP={stamp}"))
         .line(format!("CA_BUNDLE={bundle}"))
         .line(format!("REQUIREMENTS={REQUIREMENTS}"))
+        .line(format!("BACKEND={}", quote(backend(&requirements.content))))
         .line(VENV);
     Some(plan.push(Step {
         host: node.name.clone(),
@@ -230,6 +254,16 @@ pub(super) fn install_patroni(
         limit: Duration::from_secs(600),
         units: Vec::new(),
     }))
+}
+
+/// The program by which pip builds what is published as source only; empty where that is setuptools.
+///
+/// Only of pgherd's own list is known what is in it.
+fn backend(requirements: &str) -> &'static str {
+    match requirements == PINNED {
+        true => BACKEND,
+        false => "",
+    }
 }
 
 /// The path of the user's `ca_bundle` on the hosts.
@@ -250,7 +284,79 @@ mod tests {
         time::Instant,
     };
 
-    use super::LOCKS;
+    use super::{BACKEND, LOCKS, PINNED, backend};
+
+    #[test]
+    fn only_pgherds_own_list_is_built_without_setuptools() {
+        assert_eq!(backend(PINNED), BACKEND);
+        assert_eq!(backend(&format!("{PINNED}\nmine==1.0\n")), "");
+        for name in ["python-etcd==", "ydiff=="] {
+            assert!(PINNED.contains(&format!("\n{name}")), "{name}");
+        }
+    }
+
+    /// The two ways in which a source lies: below `src`, and beside its notes.
+    #[test]
+    fn a_wheel_has_the_modules_and_what_pip_reads_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put("tools/setuptools/__init__.py", "");
+        put("tools/setuptools/build_meta.py", BACKEND);
+        put(
+            "e/PKG-INFO",
+            "Name: python-etcd\nVersion: 0.4.5\n\nName: other\n",
+        );
+        put("e/setup.py", "raise SystemExit('nobody runs this')\n");
+        put("e/src/etcd/__init__.py", "from .part import one\n");
+        put("e/src/etcd/part/__init__.py", "one = 1\n");
+        put("e/src/etcd/tests/__init__.py", "");
+        put("e/src/python_etcd.egg-info/top_level.txt", "etcd\n");
+        put("y/PKG-INFO", "Name: ydiff\nVersion: 1.4.2\n");
+        put("y/ydiff.py", "two = 2\n");
+        put("y/ydiff.egg-info/top_level.txt", "ydiff\n");
+        put(
+            "y/ydiff.egg-info/entry_points.txt",
+            "[console_scripts]\nydiff = ydiff:_main\n",
+        );
+        put("z/PKG-INFO", "Name: other\nVersion: 1\n");
+        put("z/other.egg-info/top_level.txt", "other\n");
+        let build = |project: &str| {
+            let lines = "import setuptools.build_meta as m, sys, zipfile\n\
+                b = m.__legacy__\nassert b.get_requires_for_build_wheel() == []\n\
+                print(b.prepare_metadata_for_build_wheel('..'))\nw = b.build_wheel('..')\n\
+                names = zipfile.ZipFile('../' + w).namelist()\nprint(w, *names)\n\
+                sys.path.insert(0, '../' + w)\n\
+                import importlib\nprint(importlib.import_module(names[0].split('/')[0].split('.')[0]).__name__)\n";
+            Command::new("python3")
+                .args(["-B", "-c", lines])
+                .env("PYTHONPATH", dir.path().join("tools"))
+                .current_dir(dir.path().join(project))
+                .output()
+                .unwrap()
+        };
+        let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+        let info = "python_etcd-0.4.5.dist-info";
+        let (etcd, ydiff, other) = (build("e"), build("y"), build("z"));
+        assert_eq!(
+            said(&etcd),
+            format!(
+                "{info}\npython_etcd-0.4.5-py3-none-any.whl etcd/__init__.py etcd/part/__init__.py \
+                 {info}/METADATA {info}/WHEEL {info}/top_level.txt {info}/RECORD\netcd\n"
+            ),
+            "{etcd:?}"
+        );
+        assert!(
+            said(&ydiff).contains("ydiff.py ydiff-1.4.2.dist-info/METADATA"),
+            "{ydiff:?}"
+        );
+        assert!(said(&ydiff).contains("entry_points.txt"), "{ydiff:?}");
+        assert!(!other.status.success());
+        assert!(String::from_utf8_lossy(&other.stderr).contains("pgherd builds no other"));
+    }
 
     /// Runs lines of shell with its own lock file, which is held for `held` seconds.
     fn with_a_lock(held: &str, wait: u32, lines: &str) -> (Output, f64) {

@@ -9,7 +9,7 @@ use super::{
     etcd_leaves::{self, Leave},
     etcd_members, etcd_takes_in,
     members::Members,
-    membership, newest, parameters, preconditions, requirements, role_leaves, waits,
+    membership, newest, packages, parameters, preconditions, requirements, role_leaves, waits,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -33,7 +33,10 @@ pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Re
         found,
         requirements::findings(cluster, found),
     )?;
-    steps(cluster, files, config, found)
+    Ok(Plan {
+        at_once: packages::at_once(cluster, found),
+        ..steps(cluster, files, config, found)?
+    })
 }
 
 /// The same for a proof. A proof also covers a cluster whose members are not the declared ones, and hosts in

@@ -11,7 +11,7 @@ const PRELUDE: &str = r#"set -eu
 umask 022
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 put() {
-  mkdir -p "$(dirname "$1")"
+  [ -d "${1%/*}" ] || mkdir -p "${1%/*}"
   t=$(mktemp "$1.pgherd.XXXXXX")
   cat >"$t"
   chown "$2" "$t"

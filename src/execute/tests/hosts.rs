@@ -216,15 +216,25 @@ pub(super) async fn walk_until(
     steps: Vec<Step>,
     cancel: &CancellationToken,
 ) -> Walked {
-    walk_plans(hosts, vec![steps], cancel).await
+    walk_plans(hosts, vec![steps], None, cancel).await
+}
+
+/// Walks a plan of which so many steps that keep a core busy may run at once.
+pub(super) async fn walk_at_once(hosts: Hosts, steps: Vec<Step>, at_once: usize) -> Walked {
+    walk_plans(hosts, vec![steps], Some(at_once), &CancellationToken::new()).await
 }
 
 /// Walks several plans, each added a moment after the one before.
 pub(super) async fn walk_all(hosts: Hosts, plans: Vec<Vec<Step>>) -> Walked {
-    walk_plans(hosts, plans, &CancellationToken::new()).await
+    walk_plans(hosts, plans, None, &CancellationToken::new()).await
 }
 
-async fn walk_plans(hosts: Hosts, plans: Vec<Vec<Step>>, cancel: &CancellationToken) -> Walked {
+async fn walk_plans(
+    hosts: Hosts,
+    plans: Vec<Vec<Step>>,
+    at_once: Option<usize>,
+    cancel: &CancellationToken,
+) -> Walked {
     let hosts = Arc::new(hosts);
     let remote: Arc<dyn Remote> = hosts.clone();
     let (events, mut receiver) = Events::channel();
@@ -244,6 +254,7 @@ async fn walk_plans(hosts: Hosts, plans: Vec<Vec<Step>>, cancel: &CancellationTo
             }
             let plan = Plan {
                 steps,
+                at_once,
                 ..Plan::default()
             };
             walk.add(plan, &context);

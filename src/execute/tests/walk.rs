@@ -7,7 +7,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::hosts::{Answer, Hosts, script, step, walk, walk_all, walk_until};
+use super::hosts::{Answer, Hosts, script, step, walk, walk_all, walk_at_once, walk_until};
 use crate::{
     error::{Code, Kind},
     event::Event,
@@ -42,6 +42,41 @@ async fn a_step_waits_for_what_it_needs_and_for_nothing_else() {
     assert!(walked.before("aside ends", "last begins"));
     assert!(walked.before("aside begins", "first ends"), "at once");
     assert_eq!(walked.outcomes(), [Changed; 4]);
+}
+
+/// Hosts that share cores: who is nearest to its end goes first, and what is light waits for nobody.
+#[tokio::test]
+async fn no_more_hosts_install_at_once_than_there_are_cores() {
+    let install = |host, name, after: &[usize]| Step {
+        name,
+        ..script(host, after)
+    };
+    let steps = vec![
+        install("node1", "install-packages", &[]),
+        install("node1", "install-patroni", &[0]),
+        install("node2", "install-packages", &[]),
+        install("node2", "install-patroni", &[2]),
+        install("etcd", "install-packages", &[]),
+        install("light", "prepare", &[]),
+    ];
+    let walked = walk_at_once(by_name(), steps, 1).await;
+    walked.result.as_ref().unwrap();
+    assert!(walked.before("light begins", "etcd ends"), "at once");
+    assert!(walked.before("etcd begins", "node1 ends"), "it is short");
+    let heavy = walked.log.iter().filter(|it| it.starts_with("node"));
+    assert_eq!(
+        heavy.collect::<Vec<_>>(),
+        [
+            "node1 begins",
+            "node1 ends",
+            "node1 begins",
+            "node1 ends",
+            "node2 begins",
+            "node2 ends",
+            "node2 begins",
+            "node2 ends",
+        ]
+    );
 }
 
 #[tokio::test]

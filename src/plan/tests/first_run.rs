@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::world::{FIVE, ONE, SHARED, World, says, step};
 use crate::{
-    inventory::{HostName, Role},
+    inventory::{Docker, HostName, Provider, Role},
     plan::{self, Action, Change},
     scram,
 };
@@ -113,6 +113,30 @@ fn the_venv_waits_for_no_more_packages_than_it_is_made_from() {
             "node1 configure-patroni [2]",
         ]
     );
+}
+
+/// Containers share the processors of their machine.
+#[test]
+fn hosts_of_one_machine_count_its_cores_together() {
+    let shared = |cores: usize| {
+        let mut world = World::bare(FIVE);
+        world.cluster.inventory.provider = Provider::Docker(Docker::default());
+        for host in world.hosts() {
+            world.facts(host.as_str()).cores = cores;
+        }
+        world.plan()
+    };
+    for (cores, at_once, beside) in [
+        (2, Some(2), false),
+        (9, Some(9), false),
+        (10, Some(10), true),
+    ] {
+        let plan = shared(cores);
+        assert_eq!(plan.at_once, at_once);
+        let python = plan.steps.iter().any(|it| it.name == "install-python");
+        assert_eq!(python, beside, "{cores}");
+    }
+    assert_eq!(World::bare(FIVE).plan().at_once, None);
 }
 
 /// What a new host gets before the others answer is the same as in the plan for all of them.

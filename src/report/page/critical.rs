@@ -7,6 +7,10 @@ use super::history::{History, Span, StepKey};
 /// Two events this close together, in seconds, count as one moment.
 const MOMENT: f64 = 0.003;
 
+/// A step that begins this much later than it could, in seconds, has waited for room: where hosts share processors,
+/// not all of them install at once.
+const WAITED: f64 = 0.1;
+
 /// A link of the chain.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Link {
@@ -18,7 +22,8 @@ pub(super) struct Link {
 
 /// The chain, from the run's beginning to its last end.
 ///
-/// The predecessor of a step is the step, among those that it needed, that ended last. For other spans, and for
+/// The predecessor of a step is the step, among those that it needed, that ended last, or the one that made room for
+/// it. For other spans, and for
 /// steps without needs, it is the span that ended last before: nothing else can have delayed it. If several
 /// ended at the same moment, one on the same host is chosen.
 pub(super) fn critical_path(history: &History) -> Vec<Link> {
@@ -55,16 +60,23 @@ fn predecessor(spans: &[Span], i: usize, by_key: &BTreeMap<StepKey, usize>) -> O
         .filter_map(|key| by_key.get(key).copied())
         .filter(|needed| *needed != i)
         .collect();
-    if !needed.is_empty() {
-        return last_to_end(spans, needed);
+    let last_needed = last_to_end(spans, needed);
+    let waited = last_needed.map_or(0.0, |it| span.begin - spans[it].end);
+    if last_needed.is_some() && waited < WAITED {
+        return last_needed;
     }
-    let earlier: Vec<usize> = (0..spans.len())
+    let mut earlier: Vec<usize> = (0..spans.len())
         .filter(|other| {
             let other = &spans[*other];
             // Also begun earlier: of several spans at one moment, only one can be the cause of another.
             other.end <= span.begin + MOMENT && (other.begin, other.end) < (span.begin, span.end)
         })
         .collect();
+    if last_needed.is_some() {
+        // Whoever ended at that very moment has made room for it.
+        earlier.retain(|other| spans[*other].end >= span.begin - MOMENT);
+        return last_to_end(spans, earlier).or(last_needed);
+    }
     // A span that ended in the same place at that very moment is the likelier cause.
     let own = earlier.iter().copied().find(|other| {
         spans[*other].place == span.place && spans[*other].end >= span.begin - MOMENT
@@ -118,6 +130,20 @@ mod tests {
             names(&super::super::replay::read(&text.concat())),
             ["a first", "a last"]
         );
+    }
+
+    #[test]
+    fn a_step_that_waited_for_room_follows_the_one_that_made_it() {
+        let text = [
+            planned(0, "b", "prepare", &[]),
+            planned(1, "a", "install", &[]),
+            planned(2, "b", "install", &[0]),
+            step(0, "b", "prepare", 0.0, 0.2),
+            step(1, "a", "install", 0.0, 4.0),
+            step(2, "b", "install", 4.001, 9.0),
+        ];
+        let history = super::super::replay::read(&text.concat());
+        assert_eq!(names(&history), ["a install", "b install"]);
     }
 
     #[test]

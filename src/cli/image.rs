@@ -13,8 +13,8 @@ use crate::{
     workspace::Workspace,
 };
 
-/// What a GB of snapshots costs in us-east-1, in dollars a month: EBS's price list, standard tier, as of 2025. Most
-/// regions are within a fifth of it. EC2's API does not tell prices, and AWS's price API needs a permission of its own.
+/// The price of one GB of snapshots, in dollars a month: an assumption, which the output says beside the result.
+/// Regions differ. EC2's API does not tell prices, and AWS's price API needs a permission of its own.
 const SNAPSHOT_PRICE: f64 = 0.05;
 
 pub(super) async fn run(
@@ -164,8 +164,8 @@ fn costs(list: &List) -> String {
             report::bytes(bytes.sum())
         ),
         gib => format!(
-            "at most {gib} GB-month of snapshots, about ${:.2} a month at the price of us-east-1 (${SNAPSHOT_PRICE:.2}, \
-             2025; others: https://aws.amazon.com/ebs/pricing/); what was never written is not counted",
+            "at most {gib} GB-month of snapshots, about ${:.2} a month if one costs ${SNAPSHOT_PRICE:.2} \
+             (your region's price: https://aws.amazon.com/ebs/pricing/); what was never written is not counted",
             f64::from(gib) * SNAPSHOT_PRICE
         ),
     }

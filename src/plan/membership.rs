@@ -431,8 +431,10 @@ pub fn remembered(cluster: &Cluster, found: &Found, ended_well: bool) -> Vec<Kno
             return known;
         }
         if let Some(before) = before.filter(|before| before.joined) {
+            // It stays a member, with the roles that it had, however often a run is cut off.
             return KnownHost {
                 roles: before.roles.clone(),
+                joined: true,
                 ..known
             };
         }

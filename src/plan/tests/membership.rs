@@ -332,6 +332,8 @@ fn the_list_calls_members_only_those_that_are() {
         .find(|known| known.name.as_str() == "node4")
         .unwrap();
     assert_eq!(node4.roles, [Role::Etcd]);
+    // Cut off again, it is a member still, with those roles.
+    assert!(node4.joined);
     assert!(list.iter().any(|known| known.name.as_str() == "gone"));
 }
 

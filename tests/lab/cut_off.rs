@@ -171,7 +171,8 @@ fn soak_every_change_of_shape_may_be_cut_off_anywhere() {
     );
 
     // A member moves to another host.
-    let expected = ["delta remove-etcd-member", "epsilon promote-etcd-member"];
+    // What a run that was killed had begun may be done by then, without a word of it.
+    let expected = ["epsilon promote-etcd-member"];
     change(
         &lab,
         &[alpha, beta_three, epsilon],

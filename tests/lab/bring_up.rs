@@ -7,18 +7,13 @@ use crate::support::{Lab, base_image, docker};
 const FIVE: &str = "hosts:\n  node1: { roles: [postgres] }\n  node2: { roles: [postgres] }\n  \
                     node3: { roles: [postgres] }\n  node4: { roles: [etcd] }\n  haproxy: { roles: [haproxy] }\n";
 
-/// Hosts of the image that users get by default, unless the run is for another release.
 fn inventory(extra: &str) -> String {
-    let image = match std::env::var_os("PGHERD_TEST_SUITE") {
-        Some(_) => format!(", image: \"{}\"", base_image()),
-        None => String::new(),
-    };
-    format!("provider: {{ kind: docker{image} }}\n{extra}\n{FIVE}")
+    let image = base_image();
+    format!("provider: {{ kind: docker, image: \"{image}\" }}\n{extra}\n{FIVE}")
 }
 
 #[test]
 fn from_nothing_to_nothing() {
-    base_image();
     let lab = Lab::new("life", &inventory("postgresql: { version: distro }"));
 
     // Before there is a cluster, the verbs say so.

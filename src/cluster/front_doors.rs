@@ -58,7 +58,7 @@ impl FrontDoors {
         self.at(port, "")
     }
 
-    /// With several hosts and nothing that leads to whichever of them is well, a client tries one after the other.
+    /// Without one name or address for all front doors, a client tries one after the other.
     fn at(&self, port: u16, wanted: &str) -> String {
         if let Some(shared) = &self.shared {
             return format!("host={shared} port={port}");

@@ -1,12 +1,12 @@
-# shellcheck disable=SC2016,SC2086,SC2153 # lists of plain words are split on purpose; they come with the script; fields are dpkg's
-# What pgherd has taken on a host, and what is there that it would take; changes nothing. Goes before
-# the probe, and prints facts of the same form.
+# shellcheck disable=SC2016,SC2086,SC2153 # lists, which are set before, are split on purpose; fields are dpkg's
+# What pgherd has taken on a host, and what exists that it would take. It changes nothing, runs before the probe,
+# and prints facts of the same form.
 LC_ALL=C
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 state=/var/lib/pgherd
-# $k becomes what a path is, also where it is a link that leads nowhere. A process of its own for each
-# path would be most of what a look at a host costs.
+# Sets $k to what a path is, also if it is a broken link. Starting a process for each path would take most of the
+# time of this script.
 kind() {
   k=
   if [ -L "$1" ]; then k="link"
@@ -15,7 +15,7 @@ kind() {
   elif [ -e "$1" ]; then k="special"
   fi
 }
-# A folder that pgherd would make: what it is, and how much is in it.
+# A folder that pgherd would make: what it is, and how many entries it has.
 holds() {
   kind "$2"
   [ -n "$k" ] || return 0
@@ -29,8 +29,8 @@ holds() {
   printf 'holds\t%s\t%s\t%s\n' "$1" "$k" "$n"
 }
 
-# What dpkg has of these packages, and what systemd has of these units: each is asked once, for all of the probe.
-# $installed becomes the names of those that are there.
+# What dpkg knows of these packages and systemd of these units. Both are asked once, for the whole probe. $installed
+# becomes the list of installed packages.
 tab='	'
 installed=' '
 while IFS=$tab read -r w p s v; do
@@ -57,7 +57,7 @@ for p in $paths; do
   kind "$state/kept$p"
   [ -z "$k" ] || printf 'kept\t%s\n' "$p"
 done
-# A config that is, to the byte, the one that its package came with.
+# Config files that are identical to those of their packages.
 if [ -n "$files" ]; then
   md5sum $files 2>/dev/null | sed 's/^\([0-9a-f]*\)  \(.*\)$/ \2 \1/' | grep -xFf - /var/lib/dpkg/status 2>/dev/null |
     while read -r p _; do printf 'default\t%s\n' "$p"; done
@@ -71,7 +71,7 @@ if [ -n "$NEEDS_DATA" ]; then
 fi
 [ -z "$NEEDS_ETCD" ] || holds etcd "$ETCD_DIR"
 
-# A unit is a paragraph, in which its name comes where systemd likes.
+# Each unit is a paragraph, and its name may be on any line of it.
 unit_files() {
   for f in $found; do printf 'unit-file\t%s\t%s\n' "${u%.service}" "$f"; done
   found=

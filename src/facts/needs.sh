@@ -1,12 +1,12 @@
 # shellcheck shell=sh disable=SC2046,SC2086 # lists of plain words are split on purpose
-# shellcheck disable=SC2016,SC2154 # fields of dpkg and apt are no variables; PG's are the probe's
-# What a host offers of what pgherd needs: folders, space, memory, package sources. Part of the probe.
+# shellcheck disable=SC2016,SC2154 # fields of dpkg and apt are no variables; the probe sets those of PG
+# What a host offers: folders, space, memory, package sources. It is part of the probe.
 fact system "$(systemctl is-system-running 2>/dev/null)"
 
-# How many sessions sshd opens on one connection; what it says of `Match` blocks is not asked.
+# How many sessions sshd allows on one connection; `Match` blocks are not considered.
 fact sessions "$(timeout 5 sshd -T 2>/dev/null | sed -n 's/^maxsessions //p')"
 
-# Folders and all that they lie in, each as it is. `passable` is postgres's own word, once it is there.
+# The folders and all their parents. `passable` is what the user postgres can enter, if that user exists.
 levels=
 levels_of() {
   d=$1
@@ -19,7 +19,7 @@ levels_of() {
 above=$levels
 [ -z "$NEEDS_ETCD" ] || levels_of "$ETCD_DIR"
 [ -z "$FOLDERS$levels" ] || stat -L --printf 'folder\t%n\t%U\t%G\t%a\t%F\n' $FOLDERS $levels 2>/dev/null
-# Where there is no such user, nothing is said.
+# Prints nothing if there is no such user.
 if [ -n "$above" ]; then
   (cd / && setpriv --reuid=postgres --regid=postgres --init-groups sh -c '
     for d in "$@"; do
@@ -27,14 +27,14 @@ if [ -n "$above" ]; then
       printf "passable\t%s\t%s\n" "$d" "$p"
     done' sh $above) 2>/dev/null
 fi
-# Everybody must be able to read Patroni's own files; one that is closed stands for all.
-# What Python keeps of what it has compiled is a matter of speed, and root's own calls write there.
+# Everybody must be able to read Patroni's files; the first one that is not readable is enough. The bytecode of
+# Python is only a cache, into which root's own calls write.
 if [ -e /opt/patroni/.pgherd ]; then
   fact venv-closed "$(find /opt/patroni -name __pycache__ -prune -o \( -type d ! -perm -005 -o -type f ! -perm -004 -o ! -user root \) -print -quit 2>/dev/null)"
 fi
 
-# The filesystem on which a path lies, or would lie: all of them in one go. One that does not answer, as a server
-# that has gone, keeps `df` waiting: then each is asked alone.
+# The filesystems of all these paths, or of their nearest existing parents, at once. A filesystem that does not
+# answer, such as that of a dead NFS server, makes `df` hang; then each one is asked by itself.
 nl='
 '
 places="etc /etc${nl}usr /usr${nl}state /var/lib/dpkg${nl}cache /var/cache/apt/archives${nl}log /var/log${nl}tmp /tmp${nl}venv /opt/patroni"
@@ -70,11 +70,11 @@ $places
 PLACES
 $rows
 ROWS
-# How those filesystems are mounted: what the kernel writes of each, which takes no process.
+# The mount options of those filesystems, as the kernel lists them. This starts no process.
 while read -r _ _ _ _ target options rest; do
   case $rows$nl in
     *" $target$nl"*) fact mount "$target" "$options,${rest##* }" ;;
-    # A blank in it is written as \040.
+    # The kernel writes a blank as \040.
     *) case $target in *\\*) fact mount "$target" "$options,${rest##* }" ;; esac ;;
   esac
 done </proc/self/mountinfo
@@ -91,7 +91,7 @@ v=
 read -r v 2>/dev/null </sys/fs/cgroup/memory.max
 fact memory cgroup "$v"
 
-# A URI without the name and password that may be in it: they are nobody's business.
+# A URI without a name and password.
 bare() {
   case $1 in
     *://*)
@@ -101,7 +101,7 @@ bare() {
     *) printf '%s\n' "$1" ;;
   esac
 }
-# Whether a server of packages answers is only asked where something is missing.
+# Whether a package server answers. This is only asked if a package is missing.
 answers() {
   set -- "$1" "$(bare "$2")"
   case $2 in
@@ -116,13 +116,13 @@ answers() {
   else s=silent; fi
   printf 'source\t%s\t%s\t%s\n' "$1" "$2" "$s"
 }
-# apt lists only the sources whose indexes it has downloaded, so that on a new host there are none.
+# apt lists only sources whose indexes are downloaded, so a new host has none.
 configured() {
   sed -n 's/^[[:blank:]]*deb[[:blank:]]\{1,\}\(\[[^]]*\][[:blank:]]*\)\{0,1\}\([^[:blank:]]\{1,\}\).*/\2/p' \
     /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null
-  # The last of them may end without an end of line.
+  # The last file may have no newline at its end.
   echo
-  # In this form a field goes on where a line begins with a blank, and a stanza can be switched off.
+  # In this format a line that begins with a blank continues a field, and a stanza can be disabled.
   for f in /etc/apt/sources.list.d/*.sources; do
     [ ! -r "$f" ] || { cat "$f"; echo; }
   done | awk '
@@ -139,7 +139,7 @@ sources() {
   s=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null)
   for u in ${s:-$(configured)}; do
     case $u in
-      # A file that names the servers, as images of clouds have it.
+      # A file with the names of the servers, as in cloud images.
       mirror+file:*)
         f=${u#mirror+file:}
         sed -n 's/^[[:blank:]]*\([a-z]\{1,\}:[^[:blank:]]*\).*/\1/p' "/${f##/}" 2>/dev/null ;;
@@ -164,7 +164,7 @@ fi
 if [ -n "$VENV" ] && [ ! -e /opt/patroni/.pgherd ] && [ -z "${https_proxy:-}${HTTPS_PROXY:-}${PIP_PROXY:-}" ] &&
   ! grep -qsE '^ *proxy *=' /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf; then
   u=${PIP_INDEX_URL:-$(sed -n 's/^ *index-url *= *//p' /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf 2>/dev/null | tail -n 1)}
-  # Without one pip has its own, and the download is what tells.
+  # Without an index of its own, pip uses its default, and the download shows whether that answers.
   [ -z "$u" ] || answers python "$u" &
 fi
 wait

@@ -1,8 +1,8 @@
 # shellcheck disable=SC2010 # PostgreSQL itself names the files in these folders
-# Whether `initdb` made the database in $1 and no server ever came up on it, so that nothing was ever
-# committed. Each of these is a sign of the contrary: a server that comes up writes postmaster.opts, which
-# stays; a copy of a leader brings a backup's files, or an old timeline, or a state other than initdb's;
-# and whoever made a table has moved the counter of object ids past those of initdb.
+# Whether `initdb` made the database in $1 and no server has ever started on it, so that nothing was ever committed.
+# Each test looks for a sign of the contrary. A server that starts writes postmaster.opts, which stays. A copy of a
+# leader has the files of a backup, an old timeline, or another state than initdb leaves. A new table moves the
+# counter of object ids beyond those of initdb.
 never_started() {
   pg=/usr/lib/postgresql/$(cat "$1/PG_VERSION" 2>/dev/null)/bin
   [ -x "$pg/pg_controldata" ] && [ -e "$1/global/pg_control" ] || return 1

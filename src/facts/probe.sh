@@ -1,7 +1,7 @@
 # shellcheck disable=SC1091,SC2086,SC2154 # lists of plain words are split on purpose; $shown comes from belongings.sh
-# shellcheck disable=SC2010,SC2012 # none of these folders holds an odd name
-# Reads a host's facts in one round trip and changes nothing. One fact a line: a key, a tab, fields
-# between tabs; anything that could hold a blank or a newline is in base64.
+# shellcheck disable=SC2010,SC2012 # the names in these folders have no special characters
+# Reads a host's facts in one round trip and changes nothing. Each line is one fact: a key and fields, with tabs
+# between them. A value that may contain a blank or a newline is in base64.
 LC_ALL=C
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
@@ -12,14 +12,15 @@ fact version 1
 . /etc/os-release 2>/dev/null
 fact os "${ID:-unknown}" "${VERSION_ID:-}" "${VERSION_CODENAME:-}" "${PRETTY_NAME:-}"
 fact arch "$(uname -m)"
-# Without a process of its own.
+# Counts the cores without starting a process.
 n=0
 while read -r l _; do
   case $l in cpu) ;; cpu*) n=$((n + 1)) ;; *) break ;; esac
 done </proc/stat
 fact cores "$n"
 fact clock "$(date +%s%N)"
-# Which system this is, whatever its name and addresses: no two have the same, containers of one kernel neither.
+# Identifies the running system, whatever its name and addresses. No two systems are the same, even containers of
+# one kernel.
 b=
 read -r b 2>/dev/null </proc/sys/kernel/random/boot_id
 n=$(readlink /proc/1/ns/pid 2>/dev/null)
@@ -32,8 +33,8 @@ one_file() {
   b64 <"$1"
   echo
 }
-# All files in one go: first whose each is and how long, then what is in them, one after the other. If one
-# changed meanwhile, once more; each by itself if that goes on.
+# Reads all files at once: first the owner and length of each, then the content of all. If a file changed in
+# between, it tries again. If that goes on, it reads each file by itself.
 regular=
 for f in $FILES; do
   if [ -L "$f" ] || { [ -e "$f" ] && [ ! -f "$f" ]; }; then
@@ -70,7 +71,7 @@ $shown
 SHOWN
 fact unit-end
 
-# A container sees the watchdog of the machine that it runs on, which is not its own.
+# A container sees the watchdog of its machine, which is not its own.
 if [ -n "$DATA_DIR" ] && [ -c /dev/watchdog ] && ! systemd-detect-virt --quiet --container; then
   w=idle
   for p in $(systemctl show -p MainPID --value patroni.service 2>/dev/null); do
@@ -85,14 +86,14 @@ done
 if [ -r "$OLD_SESSIONS" ]; then
   while IFS= read -r l; do fact old-sessions "$l"; done <"$OLD_SESSIONS"
 fi
-# $word becomes the first line of a file, without a process of its own.
+# Sets $word to the first line of a file, without starting a process.
 first_line() {
   word=
   [ ! -r "$1" ] || IFS= read -r word <"$1" || true
 }
 first_line /opt/patroni/.pgherd
 [ -z "$word" ] || fact patroni-stamp "$word"
-# $count becomes how many of its arguments are there, links that lead nowhere too.
+# Sets $count to the number of its arguments that exist, also as broken links.
 counted() {
   count=0
   for f in "$@"; do
@@ -101,7 +102,7 @@ counted() {
   done
 }
 
-# $newest becomes the program of the newest PostgreSQL that is installed, if one is.
+# Sets $newest to the path of this program in the newest PostgreSQL that is installed, or to nothing.
 newest() {
   newest='' most=0
   for f in /usr/lib/postgresql/*/bin/"$1"; do
@@ -118,7 +119,7 @@ if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
   fact data "$(stat -c '%U' "$DATA_DIR")" "$count" "$word"
   newest pg_controldata
   c=$newest
-  # initdb makes three databases, the last of them right before it is done.
+  # initdb makes three databases, the last one right before it ends.
   counted "$DATA_DIR"/base/[0-9]*
   fact bases "$count"
   [ -e "$DATA_DIR/global/pg_control" ] && fact pg-control yes
@@ -130,7 +131,7 @@ if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
        s/^Latest checkpoint location: */data-position\t/p; s/^Minimum recovery ending location: */data-position\t/p
        s/^Min recovery ending loc.s timeline: */data-timeline\t/p'
   fi
-  # A leader's timeline is there before its first checkpoint on it.
+  # A new leader has the history of its timeline before its first checkpoint on it.
   h=
   for f in "$DATA_DIR"/pg_wal/[0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F][0-9A-F].history; do
     [ ! -e "$f" ] || h=${f##*/}
@@ -143,22 +144,22 @@ if [ -n "$DATA_DIR" ]; then
     [ ! -L "$l" ] || fact data-outside "$(readlink -f "$l")"
   done
 fi
-# It names the database that Patroni was last told of.
+# This file names the database that Patroni was configured for.
 if [ -n "$DATA_DIR" ] && [ -r /etc/patroni.yml ]; then fact patroni-config "$(b64 </etc/patroni.yml)"; fi
 if [ -n "$DATA_DIR" ] && [ -e "$DATA_DIR.pgherd" ]; then
   first_line "$DATA_DIR.pgherd"
   fact data-marker "$word"
 fi
 [ -n "$DATA_DIR" ] && grep -qsxE 'initdb|pg_basebackup' /proc/[0-9]*/comm && fact data-at-work yes
-# Before it has its log, an etcd that was started belongs to no store.
+# A started etcd belongs to no store until it has its log.
 [ -n "$ETCD_DIR" ] && [ -d "$ETCD_DIR/member/wal" ] && fact etcd-data "$ETCD_DIR"
-# Its first record but one names the store and the member.
+# The second record names the store and the member.
 for l in ${ETCD_DIR:+"$ETCD_DIR"/member/wal/*.wal}; do
   [ -f "$l" ] && fact etcd-log "$(head -c 64 "$l" | b64)"
   break
 done
 
-# $unit becomes the service, or the scope, in which a process runs.
+# Sets $unit to the service or scope in which a process runs.
 unit_of() {
   unit=
   while IFS= read -r g; do
@@ -218,14 +219,14 @@ union all select 'flaw', rolname, 'functions', null, null, null from pg_roles wh
     if [ -n "$said" ]; then
       printf '%s\n' "$said"
     else
-      # A database that only starts is another thing than a superuser that may not log in.
+      # A superuser that may not log in, or does not exist, is not the same as a database that is still starting.
       case $(ask postgres -c "select" 2>&1) in
         *'is not permitted to log in'*) fact superuser-lost no-login ;;
         *'role "postgres" does not exist'*) fact superuser-lost gone ;;
       esac
     fi
-    # Each database has a schema public of its own, and new ones get that of template1. One session after the other
-    # in one psql, which ends at the first database that cannot be reached: then each has one of its own.
+    # Each database has its own schema public, which new databases copy from template1. One psql connects to all of
+    # them in turn. It ends at the first that it cannot reach; then each database gets its own psql.
     if ! s=$(printf '%s\n' "$SCHEMAS" | ask postgres -f - 2>/dev/null); then
       eval "set -- $CONNECTIONS"
       s=$(for d in "$@"; do ask "$d" -c "$SCHEMA" 2>/dev/null; done)

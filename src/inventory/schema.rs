@@ -187,8 +187,8 @@ pub(super) struct Provider {
         )
     )]
     pub(super) operator_cidrs: Option<Placed<Vec<Word>>>,
-    /// What is before the hosts with the role `haproxy`: `network` is a Network Load Balancer, by whose name
-    /// clients reach whichever of them is well ([front-doors.md](front-doors.md)).
+    /// What is in front of the hosts with the role `haproxy`: `network` is a Network Load Balancer, which
+    /// leads clients from one name to a healthy one of them ([front-doors.md](front-doors.md)).
     #[schemars(
         with = "Option<OneOf<LoadBalancer>>",
         extend("x-kinds" = AWS, "x-default" = "none; clients name every front door")

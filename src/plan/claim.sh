@@ -1,6 +1,6 @@
-# Notes in pgherd's manifest what it is about to take, before it takes it. What is there already is
-# copied first, as it is, so that 'down' can give it back. The new manifest comes into place whole: a
-# run that is cut off before has taken nothing.
+# Notes in pgherd's manifest what pgherd is about to take, before it takes it. What exists already is copied first,
+# so that 'down' can restore it. The new manifest replaces the old one as a whole: a run that is interrupted before
+# has taken nothing.
 state=/var/lib/pgherd
 tab=$(printf '\t')
 mkdir -p "$state"
@@ -19,14 +19,14 @@ folders() {
 }
 keep() {
   k=$state/kept$1
-  # shellcheck disable=SC2174 # the folder around it is there, and keeps its mode
+  # shellcheck disable=SC2174 # the parent folder exists, and keeps its mode
   mkdir -p -m 0700 "$state/kept"
   mkdir -p "$(dirname "$k")"
   rm -rf "$k" "$k.new"
   cp -a -- "$1" "$k.new"
   mv -T -- "$k.new" "$k"
 }
-# Hosts that an earlier pgherd took, which kept no manifest.
+# Hosts of an earlier pgherd, which kept no manifest.
 for p in $ADOPT_FILES; do note "file$tab$p"; done
 for p in $ADOPT_FOLDERS; do note "folder$tab$p"; done
 for u in $ADOPT_UNITS; do note "unit$tab$u$tab$tab"; done
@@ -39,7 +39,7 @@ for p in $PATHS; do
     note "file$tab$p"
   fi
 done
-# Made only where they are not there; never changed.
+# Created only if missing, and never changed.
 for p in $SOURCES; do
   if ! noted "file$tab$p" && ! noted "left$tab$p"; then
     if there "$p"; then note "left$tab$p"; else note "file$tab$p"; fi

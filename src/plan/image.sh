@@ -1,7 +1,7 @@
-# shellcheck disable=SC2086,SC2154 # lists are split on purpose; `lock_…` are of locks.sh
-# Takes from this host all that only one host may have, so that an image can be made of it. What is pgherd's own
-# goes, but for packages and Patroni's venv.
-# apt's work of every day writes its logs when it ends. What goes on may end, and no more of it begins here; the timers
+# shellcheck disable=SC2086,SC2154 # lists are split on purpose; locks.sh has `lock_…`
+# Removes from this host everything that only one host may have, so that an image can be made of it. pgherd's own
+# files are removed, except packages and Patroni's venv.
+# apt's daily jobs write their logs when they end. Running jobs may end, and no new ones start here. Their timers
 # are back at the next boot.
 systemctl stop apt-daily.timer apt-daily-upgrade.timer 2>/dev/null || true
 while systemctl list-units --no-legend --state=active,activating apt-daily.service apt-daily-upgrade.service | grep -q .; do
@@ -12,11 +12,11 @@ while systemctl list-units --no-legend --state=active,activating apt-daily.servi
   sleep 1
 done
 for unit in $UNITS; do
-  # A package's start is what enables it; a host of one role must not run the others.
+  # Packages enable their units, and a host with one role must not start the others.
   systemctl disable --quiet --now "$unit.service" 2>/dev/null || true
 done
 rm -f $FILES
-# Only those that are empty by now.
+# Only folders that are empty now.
 for folder in $FOLDERS; do rmdir "$folder" 2>/dev/null || true; done
 rm -rf /etc/pgherd /var/lib/pgherd
 
@@ -25,7 +25,7 @@ with_locks rm -rf /var/lib/apt/lists
 mkdir -p /var/lib/apt/lists/partial
 rm -f /var/cache/apt/*.bin /var/cache/debconf/*-old
 
-# Who may log in, and by which keys the host is known. A package makes a key for tests (snakeoil), too.
+# Keys that may log in, and the keys of the host. A package makes a key for tests (snakeoil), too.
 getent passwd | cut -d: -f6 | sort -u | while read -r home; do
   case $home in / | '') continue ;; esac
   rm -rf "$home/.ssh" "$home/.cache" "$home/.bash_history" "$home/.lesshst" "$home/.python_history"
@@ -34,26 +34,26 @@ rm -f /etc/ssh/ssh_host_* /etc/ssh/sshd_config.d/20-pgherd-port.conf
 find /etc/ssl/certs -lname '*snakeoil*' -delete
 rm -f /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pem
 
-# The first boot's notes: without them, cloud-init takes the next one for the first.
+# The notes of the first boot: without them, cloud-init treats the next boot as the first.
 if command -v cloud-init >/dev/null; then cloud-init clean --logs >/dev/null 2>&1 || true; fi
 rm -rf /var/lib/cloud/instance /var/lib/cloud/instances /var/lib/cloud/data /var/lib/cloud/sem /var/lib/cloud/handlers
 rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init /run/cloud-init/.instance-id
 rm -f /etc/systemd/network/10-cloud-init-*
 rm -rf /var/lib/dhcp/*.leases /var/lib/systemd/network
 
-# Its name and its identity. An empty machine-id is one that is made at the next boot.
+# The name and identity of the host. With an empty machine-id, the next boot makes a new one.
 : >/etc/machine-id
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/credential.secret
 systemctl stop systemd-random-seed.service 2>/dev/null || true
 rm -f /var/lib/systemd/random-seed
 : >/etc/hostname
 if [ -e /sbin/pgherd-init ]; then
-  # A lab host, whose first process makes these two anew if they are empty.
+  # A host of the lab. Its first process makes both anew if they are empty.
   : >/etc/hosts
   : >/etc/resolv.conf
 fi
 
-# Logs, of which from now on nothing reaches the disk.
+# Logs. From now on no log reaches the disk.
 mkdir -p /run/systemd/journald.conf.d
 printf '[Journal]\nStorage=volatile\n' >/run/systemd/journald.conf.d/zz-pgherd.conf
 systemctl restart systemd-journald.service || true

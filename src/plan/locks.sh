@@ -1,16 +1,16 @@
 # shellcheck disable=SC2013,SC2086 # pids, and the words of one line, are split on purpose
-# shellcheck disable=SC2012 # only the long form of ls says what an open file is
-# How dpkg's and apt's locks are waited for. apt itself waits for one of the four, and only in
-# apt-get install; for the lists' and the archives' lock, and under dpkg itself, it gives up at once.
+# shellcheck disable=SC2012 # only the long form of ls shows what an open file is
+# Waits for the locks of dpkg and apt. apt itself waits for one of the four, and only in apt-get install; for the
+# locks of lists and archives, and if dpkg runs alone, it gives up at once.
 
-# All waiting of one script ends here.
+# When all waits of this script end.
 lock_wait=${LOCK_WAIT:-600}
 lock_deadline=$(($(date +%s) + lock_wait))
 lock_files='/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock'
 lock_said=
 
-# Prints "FILE PID COMMAND" for a lock that is held. Who holds a lock keeps its file open, and stands
-# in /proc/locks with its pid. fuser, lsof and python are not on every host.
+# Prints "FILE PID COMMAND" for a lock that is held. Its holder keeps the file open, and /proc/locks has its pid.
+# Not every host has fuser, lsof or python.
 lock_holder() {
   for lock_pid in $(sed -n 's/.* \(POSIX\|OFDLCK\|FLOCK\) *[A-Z]* *[A-Z]* *\([0-9][0-9]*\) .*/\2/p' /proc/locks | sort -u); do
     lock_open=$(ls -l "/proc/$lock_pid/fd" 2>/dev/null | sed -n 's/.* -> //p')
@@ -24,10 +24,10 @@ lock_holder() {
   return 1
 }
 
-# The systemd unit that a process runs in, as ", in UNIT".
+# The systemd unit of a process, as ", in UNIT".
 lock_unit() { sed -n 's,.*/\([^/]*\.service\).*,\, in \1,p' "/proc/$1/cgroup" 2>/dev/null | head -n 1; }
 
-# Waits until nobody holds any of the locks; says who does, each time that it is another.
+# Waits until no lock is held, and says who holds one, each time that the holder changes.
 await_locks() {
   while lock_held=$(lock_holder); do
     set -- $lock_held
@@ -46,7 +46,7 @@ await_locks() {
   done
 }
 
-# Runs a command that takes the locks, once they are free; again if somebody was faster.
+# Runs a command that takes the locks once they are free; repeats it if another process was faster.
 with_locks() {
   while :; do
     await_locks

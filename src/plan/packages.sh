@@ -1,15 +1,15 @@
 # shellcheck disable=SC2086 # the list of packages is split on purpose
-# Installs $PACKAGES and nothing that is only recommended. No package may start a service or make a
-# cluster of its own: what runs is started later, with its config in place.
+# Installs $PACKAGES without recommended packages. No package may start a service or create a database cluster:
+# services are started later, when their config is there.
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l
 policy=/usr/sbin/policy-rc.d
 restore() {
   if [ -e "$policy.pgherd-saved" ] || [ -L "$policy.pgherd-saved" ]; then mv -f "$policy.pgherd-saved" "$policy"; else rm -f "$policy"; fi
 }
 
-# A first boot may still be about to install its own packages; once it does, it has apt's locks. That is its
-# last stage, which comes after everything else that boots; where the user data are pgherd's own ($OWN_BOOT),
-# there is nothing in it.
+# At a host's first boot, cloud-init may still be about to install packages, and would then hold apt's locks. It
+# does so in its last stage, after everything else at boot. If the user data are pgherd's own ($OWN_BOOT), that
+# stage is empty.
 boot_stages='cloud-init-local cloud-init-network cloud-init cloud-config'
 [ -n "$OWN_BOOT" ] || boot_stages="$boot_stages cloud-final"
 booting() {
@@ -25,7 +25,7 @@ while booting && [ "$boot_waited" -lt 600 ]; do
   boot_waited=$((boot_waited + 1))
   sleep 0.5
 done
-# Whoever is at work now may have services to start.
+# The process that holds a lock now may have services to start.
 await_locks
 
 if { [ -e "$policy" ] || [ -L "$policy" ]; } && ! grep -qs '^# pgherd: no service starts' "$policy"; then mv -f "$policy" "$policy.pgherd-saved"; fi
@@ -33,18 +33,18 @@ trap restore EXIT
 printf '#!/bin/sh\n# pgherd: no service starts while packages are installed\nexit 101\n' >"$policy"
 chmod 755 "$policy"
 
-# A run that was cut off may have left packages half configured, or dpkg's journal. A package of somebody
-# else's that cannot be configured must not end the run: what is needed may come all the same.
+# An interrupted run may have left packages half configured, or a journal of dpkg. A package of the user's that
+# cannot be configured must not end the run: pgherd's packages may install all the same.
 if [ -n "$(dpkg --audit 2>/dev/null)" ] || [ -n "$(find /var/lib/dpkg/updates -name '[0-9]*' 2>/dev/null)" ]; then
   with_locks dpkg --configure -a || echo 'dpkg cannot configure every package that is there (see above); going on'
 fi
-# Whether all that is needed is there and configured.
+# Whether all packages are installed and configured.
 all_there() {
   for p in $PACKAGES; do
     dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || return 1
   done
 }
-# Packages that dpkg has not brought to an end.
+# Packages that dpkg has not finished.
 unfinished() {
   dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null |
     sed -n 's/^\(half-installed\|unpacked\|half-configured\|triggers-[a-z]*\) //p' | tr '\n' ' '
@@ -55,14 +55,13 @@ apt() {
     -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \
     -o Dpkg::Options::=--force-unsafe-io "$@"
 }
-# What the package sources do not have, or apt would not take from them (a pin).
+# Packages that no source has, or that apt refuses because of a pin.
 unknown() {
   for p in $PACKAGES; do
     apt-cache policy "$p" 2>/dev/null | grep -q '^  Candidate: [^(]' || printf '%s ' "$p"
   done
 }
-# A source that is dead, or whose signature is not right, must not end the run while the others have
-# all that is needed.
+# A source that does not answer, or whose signature is wrong, must not end the run if the others have everything.
 update() {
   updated=yes
   if apt update; then return; fi
@@ -87,8 +86,8 @@ if [ -n "$PGDG" ]; then
   fi
 fi
 
-# What is about to come is noted before it comes, and what was there before the first run of all, so
-# that 'down' knows what to take away, whatever happens in between.
+# What apt is about to install is noted before it is installed, and the packages from before pgherd's first run are
+# noted, too. So 'down' knows what to remove, whatever happens in between.
 mkdir -p /var/lib/pgherd
 [ -e /var/lib/pgherd/packages.before ] || {
   dpkg-query -W -f '${Package}\n' | sort -u >/var/lib/pgherd/packages.new
@@ -110,7 +109,7 @@ if ! install $PACKAGES; then
   if [ -n "$held" ]; then
     echo "pgherd-hint: these packages are held, and apt changes none of them: $held(release those that are in the way: sudo apt-mark unhold PACKAGE)" >&2
   fi
-  # Lists that are a little old may name files that a mirror no longer has, or lack what is new.
+  # Lists that are a little old may name files that a mirror no longer has, or lack new ones.
   if [ -z "$updated" ]; then update; fi
   missing=$(unknown)
   if [ -z "$missing" ]; then install $PACKAGES; exit; fi

@@ -1,6 +1,6 @@
-# Starts PostgreSQL as far as it goes without serving: it reads the parameters that are to come, loads
-# its libraries, and says how much shared memory it would take. A data directory of its own stands in
-# for the real one, of which it has the control file; nothing that runs is touched.
+# Starts PostgreSQL without serving clients: it reads the new parameters, loads its libraries, and tells how much
+# shared memory it would need. It uses a data directory of its own, with a copy of the real one's control file, and
+# nothing that runs is touched.
 bin=/usr/lib/postgresql/$MAJOR/bin
 if [ ! -x "$bin/postgres" ]; then
   echo "$bin/postgres is not there: the parameters are not tried"
@@ -12,18 +12,19 @@ cd /
 as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
 chmod 0700 "$d"
 chown postgres:postgres "$d"
-# All of it as postgres, whose folders these are: root would follow whatever links lie there.
+# As the user postgres, to whom these folders belong: root would follow any link in them.
 as_postgres mkdir "$d/global"
 as_postgres cp "$DATA_DIR/PG_VERSION" "$d/"
 as_postgres cp "$DATA_DIR/global/pg_control" "$d/global/"
-# What ALTER SYSTEM has written counts at the next start as well.
+# The next start reads what ALTER SYSTEM has written, too.
 [ ! -e "$DATA_DIR/postgresql.auto.conf" ] || as_postgres cp "$DATA_DIR/postgresql.auto.conf" "$d/"
 # shellcheck disable=SC2016 # $0 is for that shell
 printf '%s' "$CONFIG" | as_postgres sh -c 'umask 077; cat >"$0"' "$d/postgresql.conf"
 as_postgres chmod -R go= "$d"
 
 try() { as_postgres "$bin/postgres" -D "$d" "$@" -c log_destination=stderr -c logging_collector=off; }
-# Libraries are only loaded from version 15 on, and some of them only by a session: each must be there.
+# PostgreSQL loads libraries here only from version 15 on, and some are loaded only by a session. So each file must
+# exist.
 missing=
 for kind in shared_preload_libraries session_preload_libraries local_preload_libraries archive_library; do
   [ "$MAJOR" -ge 15 ] || [ "$kind" != archive_library ] || continue
@@ -36,7 +37,7 @@ for kind in shared_preload_libraries session_preload_libraries local_preload_lib
     name=$(printf '%s' "$name" | tr -d ' "')
     dir=/usr/lib/postgresql/$MAJOR/lib
     [ "$kind" != local_preload_libraries ] || dir=$dir/plugins
-    # shellcheck disable=SC2016 # PostgreSQL's own word for its folder of libraries
+    # shellcheck disable=SC2016 # PostgreSQL's name for its folder of libraries
     case $name in
       '') continue ;;
       '$libdir/'*) file=/usr/lib/postgresql/$MAJOR/lib/${name#*/} ;;

@@ -1,10 +1,9 @@
-# Makes /opt/patroni: a venv with exactly the pinned files of $REQUIREMENTS, and nothing else.
+# Makes /opt/patroni: a venv with exactly the pinned files of $REQUIREMENTS.
 #
-# pip and what it builds with come from the distribution's own wheels, unpacked: run from inside its
-# wheel, pip would compile itself anew at each start. Two of the requirements are published as source
-# only, both pure Python; without build isolation nothing unpinned is downloaded to build them. $BACKEND
-# builds them without running any of their code, in a third of the time that setuptools takes; with a list
-# of somebody else's it is empty, and setuptools builds.
+# pip and the build tools come from the distribution's wheels, and are unpacked: inside its wheel, pip would compile
+# itself at each start. Two of the requirements are published only as source, both pure Python. Without build
+# isolation, their build downloads nothing that is not pinned. $BACKEND builds them without running any of their
+# code, in a third of the time that setuptools takes. With a list of the user's it is empty, and setuptools builds.
 env=/opt/patroni
 wheels=/usr/share/python-wheels
 tools=$(mktemp -d)
@@ -17,13 +16,13 @@ if [ -n "$BACKEND" ]; then
   printf '%s' "$BACKEND" >"$tools/setuptools/build_meta.py"
 fi
 for tool in pip $builders; do
-  # shellcheck disable=SC2012 # names of wheels hold nothing odd, and the newest is wanted
+  # shellcheck disable=SC2012 # names of wheels have no special characters, and the newest is wanted
   python3 -m zipfile -e "$(ls "$wheels/$tool"-*.whl | sort -V | tail -n 1)" "$tools"
 done
 
-# The stamp goes first and comes last: a run that was cut off in between is known, and done again.
+# The stamp is removed first and written last, so that an interrupted run is noticed and done again.
 rm -f "$env/.pgherd"
-# What runs keeps its files until it is restarted.
+# Running programs keep their files until they are restarted.
 rm -rf "$env.old"
 [ ! -e "$env" ] || mv "$env" "$env.old"
 python3 -m venv --without-pip "$env"
@@ -39,7 +38,7 @@ then
   exit 1
 fi
 
-# The service may not write here, so without this it would compile what it imports at every start.
+# The service may not write here, so without this it would compile its imports at every start.
 "$env/bin/python" -c 'import patroni.__main__, patroni.api, patroni.ha, patroni.ctl, patroni.dcs.etcd3, patroni.postgresql, psycopg'
 rm -rf "$env.old"
 printf '%s\n' "$STAMP" >"$env/.pgherd"

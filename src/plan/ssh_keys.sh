@@ -1,4 +1,4 @@
-# The files in which sshd looks for the keys that may log in as user $1.
+# The files in which sshd looks for keys of the user $1.
 key_files() {
   home=$(getent passwd "$1" | cut -d: -f6)
   listed=$(sshd -T -C "user=$1,host=localhost,addr=127.0.0.1" 2>/dev/null | sed -n 's/^authorizedkeysfile //p')
@@ -12,10 +12,10 @@ key_files() {
   done
 }
 
-# The lines of file $2 with the key $1, but for comments.
+# The lines of file $2 with the key $1, without comments.
 lines_with() { grep -F -- "$1" "$2" 2>/dev/null | grep -v '^[[:space:]]*#'; }
 
-# Puts what comes on standard input in the place of file $1, with its owner and mode.
+# Replaces file $1 with standard input; owner and mode stay.
 replace() {
   cp -p "$1" "$1.pgherd-new"
   cat >"$1.pgherd-new"

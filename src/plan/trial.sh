@@ -1,18 +1,18 @@
-# Has PostgreSQL $VERSION try its parameters, which are in $CONF, before it has a database: it reads them,
-# takes the memory and semaphores that they ask for, and ends. This is how initdb finds out what a
-# machine can bear, and these are the folders that it has by then.
+# Has PostgreSQL $VERSION try the parameters in $CONF before a database exists. It reads them, allocates the memory
+# and semaphores that they need, and ends. initdb does the same to find out what a machine allows; the folders are
+# those that it has by then.
 try_conf() {
   # shellcheck disable=SC2016 # $0 is for that shell
   printf '%s' "$1" | setpriv --reuid=postgres --regid=postgres --init-groups sh -c 'umask 077; cat >"$0"' "$trial/postgresql.conf"
   check=--check
   [ "$VERSION" -ge 15 ] || check='--boot -x0'
-  # shellcheck disable=SC2086 # two words for the older ones
+  # shellcheck disable=SC2086 # two words for older versions
   (cd "$trial" && setpriv --reuid=postgres --regid=postgres --init-groups \
     "/usr/lib/postgresql/$VERSION/bin/postgres" $check -D "$trial") </dev/null 2>&1
 }
 
 try_parameters() {
-  # Not in /run/pgherd, which root alone may enter.
+  # Only root may enter /run/pgherd.
   trial=$(mktemp -d /run/pgherd-trial.XXXXXX)
   for d in base/1 global pg_commit_ts pg_dynshmem pg_logical pg_multixact/members pg_multixact/offsets \
     pg_notify pg_replslot pg_serial pg_snapshots pg_stat pg_stat_tmp pg_subtrans pg_tblspc pg_twophase \
@@ -27,7 +27,7 @@ try_parameters() {
   said=
   failed=
   if ! said=$(try_conf "$CONF"); then
-    # Where it fails without them too, they are not what it fails for.
+    # If it also fails without them, the parameters are not the cause.
     try_conf '' >/dev/null && failed=yes
   fi
   for library in $LIBRARIES; do

@@ -1,8 +1,8 @@
 # shellcheck disable=SC2013,SC2046,SC2086 # lists of packages are split on purpose
-# shellcheck disable=SC2020 # both signs become an end of line
-# Which of the packages that came with pgherd can go: those that nobody else needs. Prints 'go' and the
-# package, or 'stays', the package and why; 'trouble' where apt cannot say. Changes nothing: apt itself
-# works it out, on a copy of its notes in which pgherd's packages are no longer asked for by anybody.
+# shellcheck disable=SC2020 # each of the two characters becomes a newline
+# Which of the packages that pgherd installed can be removed, because nothing else needs them. Prints 'go' and the
+# package, or 'stays', the package and the reason, or 'trouble' if apt cannot tell. It changes nothing: apt decides
+# on a copy of its state, in which nobody asks for pgherd's packages any more.
 weigh() (
   set +eu
   export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -15,21 +15,21 @@ weigh() (
   sort -u "$state/packages.before" >"$t/before" 2>/dev/null || : >"$t/before"
   comm -23 "$t/came" "$t/before" >"$t/brought"
   awk -F '\t' '$2 != "not-installed" && $2 != "config-files" { print $1 }' "$t/all" | sort -u >"$t/installed"
-  # What is left of a package that somebody has removed.
+  # Somebody has removed the package, and its config files are left.
   awk -F '\t' '$2 == "config-files" { print $1 }' "$t/all" | sort -u | comm -12 - "$t/brought" | sed 's/^/go\t/'
   comm -12 "$t/brought" "$t/installed" >"$t/ours"
   [ -s "$t/ours" ] || exit 0
 
   : >"$t/roots"
   root() { printf '%s\t%s\n' "$1" "$2" >>"$t/roots"; }
-  # Asked for by name after pgherd had brought them along.
+  # Somebody has asked for the package by name after pgherd had installed it.
   { cat "$state/packages.asked" 2>/dev/null; printf '%s\n' $WANTED; } | sort -u >"$t/asked"
   for p in $(apt-mark showmanual | sort -u | comm -12 - "$t/ours" | comm -23 - "$t/asked"); do
     root "$p" "asked for by name since"
   done
   for p in $(printf '%s\n' ${KEEP:-} | sort -u | comm -12 - "$t/ours"); do root "$p" "needed by another role of the host"; done
   for p in $(apt-mark showhold | sort -u | comm -12 - "$t/ours"); do root "$p" "held back"; done
-  # To purge a server's package is to drop the clusters of its version, and etcd's is all of its data.
+  # To purge a server's package drops the clusters of its version; to purge etcd removes all its data.
   for c in /etc/postgresql/*/*/postgresql.conf; do
     [ -e "$c" ] || continue
     c=${c#/etc/postgresql/}
@@ -39,7 +39,7 @@ weigh() (
   if grep -qxF etcd-server "$t/ours" && [ -n "$(find /var/lib/etcd -mindepth 1 -maxdepth 1 ! -path "$ETCD_DIR" 2>/dev/null | head -n 1)" ]; then
     root etcd-server "other data is in /var/lib/etcd"
   fi
-  # Recommended by what came later, and so perhaps used by it.
+  # A package that was installed later recommends it, and perhaps uses it.
   sort -u "$t/before" "$t/brought" | comm -13 - "$t/installed" >"$t/later"
   for q in $(cat "$t/later"); do
     for p in $(dpkg-query -W -f '${Recommends}\n' "$q" 2>/dev/null | tr ',|' '\n\n' | sed 's/^ *//; s/[ :(].*//' | sort -u | comm -12 - "$t/ours"); do
@@ -62,7 +62,7 @@ weigh() (
   n=0
   while :; do
     n=$((n + 1))
-    # A dpkg that was cut off leaves apt unable to say: then all of them, if nobody else's goes along.
+    # After an interrupted dpkg, apt cannot tell. Then all can go, if no package of others would go with them.
     if gone autoremove >"$t/idle" && [ -z "$(sed -n '/^[EW]: /p' "$t/out")" ]; then
       comm -12 "$t/ours" "$t/idle" >"$t/go"
     else

@@ -1,8 +1,8 @@
-# shellcheck shell=sh disable=SC2154 # TARGETS and PG_PORT come before it
-# Which members this one does not reach: a line for each that does not answer, its name and what.
+# shellcheck shell=sh disable=SC2154 # TARGETS and PG_PORT are set before it
+# Which members cannot be reached from here: one line for each that does not answer, with its name and the program.
 python=/opt/patroni/bin/python3
 [ -x "$python" ] || python=$(command -v python3)
-# A whole request, since half of one leaves a traceback in Patroni's journal.
+# A complete request: half of one leaves a traceback in Patroni's journal.
 rest='import ssl, sys, urllib.error, urllib.request
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl._create_unverified_context()))
 try:

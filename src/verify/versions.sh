@@ -1,13 +1,13 @@
-# What is installed, and whether a program that runs has been replaced under it; `end` comes last.
+# Prints which versions are installed, and which running programs were replaced on disk; ends with `end`.
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-# In a container root may not look at the processes of others: then it is asked as their user.
+# In a container, root may not inspect the processes of other users, so it becomes their user.
 program() {
   readlink "/proc/$1/exe" 2>/dev/null ||
     setpriv --reuid="$(stat -c %u "/proc/$1")" --regid="$(stat -c %g "/proc/$1")" --clear-groups \
       readlink "/proc/$1/exe" 2>/dev/null
 }
 gone() {
-  # What does not run is another check's.
+  # Another check reports what does not run.
   [ -d "/proc/$2" ] || return 0
   case $(program "$2") in
     '') echo "unseen $1" ;;

@@ -1,4 +1,4 @@
-//! The load balancer before the front doors.
+//! The load balancer in front of the front doors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ use crate::{
 
 const HOSTS: [&str; 3] = ["node1", "door1", "door2"];
 
-/// A client of the load balancers' service, past pgherd's proxy.
+/// A client of the load balancers' service that bypasses pgherd's proxy.
 fn elb(lab: &Lab) -> Client {
     let config = aws_sdk_elasticloadbalancingv2::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -34,7 +34,7 @@ fn elb(lab: &Lab) -> Client {
     Client::from_conf(config)
 }
 
-/// A cluster with two front doors; `provider` and `more` are further lines of the inventory.
+/// A cluster with two front doors. `provider` and `more` are further lines of the inventory.
 fn inventory(lab: &Lab, provider: &str, more: &str) -> Inventory {
     let text = lab.text(
         provider,
@@ -68,7 +68,7 @@ async fn listeners(elb: &Client) -> Vec<Listener> {
     all.send().await.unwrap().listeners.unwrap_or_default()
 }
 
-/// What each target is, by the name of its group.
+/// The names of the targets, by target group.
 async fn targets(elb: &Client) -> BTreeMap<String, BTreeSet<(String, i32)>> {
     let mut all = BTreeMap::new();
     for group in groups(elb).await {
@@ -90,7 +90,7 @@ async fn doors(lab: &Lab) -> BTreeSet<String> {
     BTreeSet::from([lab.id_of("door1").await, lab.id_of("door2").await])
 }
 
-/// Everything is there once, and as it is to be.
+/// Everything is created once, and correctly.
 async fn whole(lab: &Lab, elb: &Client, context: &str) {
     let found = balancers(elb).await;
     assert_eq!(found.len(), 1, "{context}");
@@ -181,7 +181,7 @@ pub(crate) async fn it_comes_with_the_hosts_and_goes_with_them() {
     assert_eq!(balancers(&elb).await.len() + groups(&elb).await.len(), 0);
 }
 
-/// Its checks come from the subnet, which is none of the clients' networks.
+/// Its checks come from the subnet, which is not one of the clients' networks.
 async fn clients_are_known_and_its_checks_let_in(lab: &Lab, elb: &Client) {
     for group in groups(elb).await {
         let attributes = elb
@@ -225,7 +225,7 @@ async fn clients_are_known_and_its_checks_let_in(lab: &Lab, elb: &Client) {
     }
 }
 
-/// Somebody's hand, other ports, a front door in another zone: all of it is told, and put right.
+/// Manual changes, other ports, a front door in another zone: all of it is reported and corrected.
 pub(crate) async fn what_is_not_as_it_is_to_be_is_put_right_by_what_the_policy_allows() {
     let lab = Lab::new("nlb-drift").await;
     let elb = elb(&lab);
@@ -391,7 +391,7 @@ async fn a_door_in_another_zone(lab: &Lab, line: &dyn Fn(&str) -> String) {
     );
 }
 
-/// The policy in the manual allows what was called, and nothing that was not.
+/// The policy in the manual allows exactly the calls that were made.
 fn the_policy_allows(mut called: BTreeSet<String>) {
     let text = include_str!("../../docs/iam-policy-load-balancer.json");
     let policy: Value = serde_json::from_str(text).unwrap();
@@ -400,13 +400,13 @@ fn the_policy_allows(mut called: BTreeSet<String>) {
         .iter()
         .flat_map(|it| it["Action"].as_array().unwrap());
     let allowed: BTreeSet<String> = actions.map(|it| it.as_str().unwrap().to_owned()).collect();
-    // Tags need a permission of their own, without a call of their own; and AWS makes its role itself.
+    // Tags need a permission of their own, but no call of their own. AWS creates its role itself.
     called.insert("elasticloadbalancing:AddTags".into());
     called.insert("iam:CreateServiceLinkedRole".into());
     assert_eq!(allowed, called);
 }
 
-/// A cluster gets the key later; and cannot lose it without a word.
+/// A cluster can get the key later, and cannot lose it unnoticed.
 pub(crate) async fn the_key_comes_later_and_does_not_go() {
     let lab = Lab::new("nlb-late").await;
     let elb = elb(&lab);
@@ -440,7 +440,7 @@ pub(crate) async fn the_key_comes_later_and_does_not_go() {
             .contains("the cluster has the load balancer pgherd-nlb-late"),
         "{error:?}"
     );
-    // Who may not look there has never made one.
+    // An account that may not list load balancers has never made one.
     lab.proxy.judge(
         |call: &Call| match call.is_of_balancers("DescribeLoadBalancers") {
             true => Verdict::Refuse("AccessDenied"),
@@ -458,13 +458,13 @@ pub(crate) async fn the_key_comes_later_and_does_not_go() {
             .contains("is internal, and the inventory wants it internet-facing"),
         "{error:?}"
     );
-    // `down` takes it along in any case.
+    // `down` removes it in any case.
     let all = without.resources().await.unwrap();
     without.remove(&all, &lab.events).await.unwrap();
     assert_eq!(balancers(&elb).await.len() + groups(&elb).await.len(), 0);
 }
 
-/// Clients are told before the host goes.
+/// Clients lose their connections before the host is removed.
 pub(crate) async fn a_front_door_that_leaves_is_taken_out_first() {
     let lab = Lab::new("nlb-leaves").await;
     let elb = elb(&lab);
@@ -486,7 +486,7 @@ pub(crate) async fn a_front_door_that_leaves_is_taken_out_first() {
     // Its successor.
     launch(&*provider, &["door2"], &lab.events).await.unwrap();
     whole(&lab, &elb, "replaced").await;
-    // A database is no target, and nobody asks whether it is.
+    // A database is no target, so the load balancer is not asked about it.
     lab.proxy.take();
     let mut old = provider.resources().await.unwrap();
     lab.proxy.take();
@@ -560,7 +560,7 @@ pub(crate) async fn those_of_others_are_never_touched() {
         .unwrap();
 }
 
-/// It is made and removed in each round, and both are cut off at each call that changes something.
+/// Each round creates it and removes it. Both runs are interrupted at each call that changes something.
 pub(crate) async fn it_may_be_cut_off_at_any_of_its_calls() {
     let lab = Lab::new("nlb-dies").await;
     let elb = elb(&lab);
@@ -570,7 +570,7 @@ pub(crate) async fn it_may_be_cut_off_at_any_of_its_calls() {
     let cut_at = |number: usize, done: bool| {
         let count = std::sync::atomic::AtomicUsize::new(0);
         lab.proxy.judge(move |call: &Call| {
-            // To die before a look is to die after what was done before it.
+            // An interruption before a call that only reads is the same as one after the change before it.
             let of_it = call.action.strip_prefix("elasticloadbalancing:");
             if of_it.is_none_or(|it| it.starts_with("Describe")) {
                 return Verdict::Pass;

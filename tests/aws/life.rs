@@ -1,4 +1,4 @@
-//! The whole life of a cluster's hosts.
+//! A cluster's hosts from their launch to their removal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,7 +79,7 @@ pub(crate) async fn from_nothing_to_nothing() {
         "anybody finds the same"
     );
 
-    // A second life, for the calls that the first has no need of.
+    // A second cluster, for calls that the first one does not need.
     lab.ec2
         .stop_instances()
         .instance_ids(lab.id_of("node1").await)
@@ -106,9 +106,9 @@ pub(crate) async fn from_nothing_to_nothing() {
     the_policy_allows(&counts.keys().cloned().collect());
 }
 
-/// The manual lists the calls of each verb. How often instances are looked at while they come and go
-/// depends on how long that takes, and what pgherd can do without is asked again where no answer comes
-/// soon; everything else is as often as listed.
+/// The manual lists the calls of each verb. How often pgherd lists instances while they start and stop depends
+/// on how long that takes, and requests that it can do without are repeated if no answer comes soon. Everything
+/// else is called as often as listed.
 pub(crate) async fn the_calls_of_each_verb_are_those_in_the_manual() {
     const LOOKS: [&str; 3] = [
         "ec2:DescribeInstances`",
@@ -175,10 +175,10 @@ pub(crate) async fn the_calls_of_each_verb_are_those_in_the_manual() {
     assert_eq!(listed.count(), rows.len(), "\n{table}");
 }
 
-/// The policy in the manual allows what was called, and nothing that was not.
+/// The policy in the manual allows exactly the calls that were made.
 ///
-/// Tags that go with a launch need a permission of their own, without being a call of their own.
-/// Rules are only ever taken away from groups where the inventory has changed or goes.
+/// Tags of a launch need a permission of their own, but no call of their own. Rules are removed only from
+/// groups that are removed or whose inventory has changed.
 fn the_policy_allows(called: &BTreeSet<String>) {
     let text = include_str!("../../docs/iam-policy.json");
     let policy: Value = serde_json::from_str(text).unwrap();
@@ -193,7 +193,7 @@ fn the_policy_allows(called: &BTreeSet<String>) {
     let mut needed = called.clone();
     needed.retain(|call| !call.starts_with("elasticloadbalancing:"));
     needed.insert("ec2:CreateTags".into());
-    // Only drills make hosts die, and builds of images stop one.
+    // Only drills crash hosts, and only builds of images stop one.
     needed.insert("ec2:StopInstances".into());
     // Only `pgherd image` and `image: prepared`.
     for call in [
@@ -204,7 +204,7 @@ fn the_policy_allows(called: &BTreeSet<String>) {
     ] {
         needed.insert(format!("ec2:{call}"));
     }
-    // AWS lets everybody ask who he is.
+    // AWS allows everybody to ask for their own identity.
     needed.remove("sts:GetCallerIdentity");
     assert_eq!(allowed, needed);
 }
@@ -249,7 +249,7 @@ async fn check_instance(lab: &Lab, instance: &aws_sdk_ec2::types::Instance) {
     assert_eq!(volume.size(), Some(20));
 }
 
-/// Left behind, as by somebody who has kept them from going with their instance.
+/// A volume and a network interface that outlived their instance, as users can configure it.
 async fn volume_and_interface(lab: &Lab) {
     let tags = |kind| {
         let tag = Tag::builder()
@@ -295,7 +295,7 @@ pub(crate) async fn several_pages_are_read() {
     let lab = Lab::new("pages").await;
     lab.proxy.pages_of(5);
     lab.launch(&FIVE).await.unwrap();
-    // moto takes no fewer than five a page.
+    // moto accepts no fewer than five a page.
     for n in 0..14 {
         let host = format!("more{n}");
         lab.stray(
@@ -437,7 +437,7 @@ pub(crate) async fn strangers_are_never_touched() {
     assert_eq!(state, "running");
 }
 
-/// Also with nothing on this machine that knows of them.
+/// Also if no file on this machine knows of them.
 pub(crate) async fn leftovers_are_found() {
     let lab = Lab::new("leftovers").await;
     lab.launch(&FIVE).await.unwrap();
@@ -471,7 +471,7 @@ pub(crate) async fn hosts_are_made_to_measure() {
              door: {{ roles: [haproxy] }}\n"
         ),
     );
-    // An inventory cannot fix an address on the loopback, where this test has to stay.
+    // This test must stay on the loopback, where an inventory cannot fix an address.
     let mut inventory = lab.parse(&text.replace(&format!(", address: {network}.77"), ""));
     let node1 = inventory.hosts.get_mut(&HostName::new("node1")).unwrap();
     node1.address = Some(format!("{network}.77").parse().unwrap());
@@ -494,12 +494,12 @@ pub(crate) async fn hosts_are_made_to_measure() {
         (tag(node1.tags(), "team"), tag(node1.tags(), "Name")),
         ("databases", "mine")
     );
-    // moto has an instance's groups on its interface alone.
+    // moto has an instance's groups only on its network interface.
     assert_eq!(node1.network_interfaces()[0].groups().len(), 2);
     lab.remove().await.unwrap();
 }
 
-/// Instances that run keep what they have; those that come get the new key.
+/// Running instances keep the old key; new ones get the new key.
 pub(crate) async fn the_key_pair_follows_the_key() {
     const NEXT: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5cJkSN6hmqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0d next";

@@ -1,8 +1,7 @@
 //! The EC2 provider against a moto server.
 //!
-//! Not part of a plain `cargo test`, since it needs moto: `cargo test --test aws`, which gets it from
-//! PyPI the first time. All traffic stays on this machine's loopback: the subnets that the server is
-//! told to have are there, too.
+//! Needs moto, so it is not part of a plain `cargo test`. `cargo test --test aws` gets moto from PyPI the first
+//! time. All traffic stays on this machine's loopback, as do the subnets of the server.
 
 #![allow(clippy::unwrap_used)]
 
@@ -31,7 +30,7 @@ mod support;
 mod ways;
 mod xml;
 
-/// Says under which names the functions are tests.
+/// Registers the functions as tests with these names.
 macro_rules! trials {
     ($($module:ident: $($name:ident),+;)+) => {
         vec![$($(
@@ -44,7 +43,7 @@ macro_rules! trials {
     };
 }
 
-/// What the SDK is to find, and nothing of the user's.
+/// Settings for the SDK instead of the user's.
 const ENVIRONMENT: [(&str, &str); 5] = [
     ("AWS_ACCESS_KEY_ID", "lab"),
     ("AWS_SECRET_ACCESS_KEY", "lab"),
@@ -55,7 +54,7 @@ const ENVIRONMENT: [(&str, &str); 5] = [
 
 fn main() -> ExitCode {
     if std::env::var("AWS_ACCESS_KEY_ID").as_deref() != Ok("lab") {
-        // A process cannot safely change its own environment.
+        // A process cannot change its own environment safely.
         let mut again = Command::new(std::env::current_exe().unwrap());
         for name in [
             "AWS_PROFILE",

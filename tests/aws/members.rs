@@ -18,14 +18,14 @@ use crate::{
     support::{FIVE, Lab, launch, tag},
 };
 
-/// The five hosts, of which node3 has a fixed address; `node3` is what else is said of it.
+/// Five hosts. node3 has a fixed address; `node3` is more settings for it.
 fn fixed(lab: &Lab, node3: &str) -> Inventory {
     lab.five("");
     let text = fs::read_to_string(lab.dir.path().join("pgherd.yaml")).unwrap();
     let of_node3 = format!("  node3: {{ roles: [postgres]{node3} }}\n");
     let text = text.replace("  node3: { roles: [postgres] }\n", &of_node3);
     let mut inventory = lab.parse(&text);
-    // An inventory cannot fix an address on the loopback, where this test has to stay.
+    // This test must stay on the loopback, where an inventory cannot fix an address.
     let address = format!("{}.77", lab.network).parse().unwrap();
     inventory
         .hosts
@@ -35,14 +35,14 @@ fn fixed(lab: &Lab, node3: &str) -> Inventory {
     inventory
 }
 
-/// What the provider has of one host.
+/// The resources of one host.
 async fn of_host(provider: &dyn Provider, host: &str) -> Vec<Resource> {
     let mut all = provider.resources().await.unwrap();
     all.retain(|it| it.host.as_ref().is_some_and(|it| it.as_str() == host));
     all
 }
 
-/// As `replace` does it: the old one goes, and then a new one comes.
+/// As `replace` does it: first the old host is removed, then a new one is launched.
 async fn replace(lab: &Lab, inventory: &Inventory) -> Result<Vec<Machine>> {
     let provider = provider::from_inventory(inventory)?;
     let old = of_host(&*provider, "node3").await;
@@ -52,7 +52,7 @@ async fn replace(lab: &Lab, inventory: &Inventory) -> Result<Vec<Machine>> {
     launch(&*provider, &["node3"], &lab.events).await
 }
 
-/// The instances by their hosts.
+/// The instances, by host.
 async fn ids(lab: &Lab) -> BTreeMap<String, String> {
     let all = lab.instances().await.into_iter();
     all.map(|it| {
@@ -62,12 +62,12 @@ async fn ids(lab: &Lab) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// How many volumes there are of the cluster, and network interfaces in its VPC, attached or not.
+/// The number of the cluster's volumes, and of network interfaces in its VPC, attached or not.
 async fn volumes_and_interfaces(lab: &Lab) -> (usize, usize) {
     let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
     let ours = filter("tag:pgherd:cluster", &lab.name);
     let volumes = lab.ec2.describe_volumes().filters(ours);
-    // moto gives interfaces no tags.
+    // moto does not tag network interfaces.
     let here = filter("vpc-id", &lab.vpc);
     let interfaces = lab.ec2.describe_network_interfaces().filters(here);
     let (volumes, interfaces) = tokio::join!(volumes.send(), interfaces.send());
@@ -105,7 +105,7 @@ pub(crate) async fn a_host_is_replaced_and_nothing_else_is_touched() {
     assert_eq!(provider.drift().await.unwrap().changes, [""; 0]);
     assert_eq!(lab.left().await.len(), 9);
 
-    // One that leaves for good.
+    // A host that leaves for good.
     let leaves = of_host(&*provider, "node2").await;
     provider.remove(&leaves, &lab.events).await.unwrap();
     assert_eq!(of_host(&*provider, "node2").await, []);
@@ -122,7 +122,7 @@ pub(crate) async fn a_host_is_replaced_and_nothing_else_is_touched() {
     assert_eq!(volumes_and_interfaces(&lab).await, (0, 0));
 }
 
-/// What a run that died may have launched is known by its token alone while EC2's lists lag.
+/// While EC2's lists lag, only the token tells what an interrupted run has launched.
 pub(crate) async fn a_launch_under_way_outlives_the_removal_of_another_host() {
     let lab = Lab::new("under-way").await;
     lab.launch(&FIVE[..4]).await.unwrap();
@@ -149,7 +149,8 @@ pub(crate) async fn a_launch_under_way_outlives_the_removal_of_another_host() {
     lab.remove().await.unwrap();
 }
 
-/// Swallows one of the calls that change something: to die before a look is to die after what was done before it.
+/// Swallows one of the calls that change something. An interruption before a call that only reads is the same
+/// as one after the change before it.
 fn cut_at(lab: &Lab, number: usize, done: bool) {
     let count = AtomicUsize::new(0);
     lab.proxy.judge(move |call: &Call| {
@@ -165,7 +166,7 @@ fn cut_at(lab: &Lab, number: usize, done: bool) {
     });
 }
 
-/// Also between the end of the old host and the launch of the new one.
+/// Also between the removal of the old host and the launch of the new one.
 pub(crate) async fn a_replacement_may_die_at_any_call() {
     let lab = Lab::new("replace-dies").await;
     let inventory = fixed(&lab, "");
@@ -183,7 +184,7 @@ pub(crate) async fn a_replacement_may_die_at_any_call() {
                 () = lab.proxy.has_swallowed() => false,
             };
             lab.proxy.pass_all();
-            // The next run removes the old one only if it is still there, as the workspace tells.
+            // The next run removes the old host only if it still exists, as the workspace says.
             let there = ids(&lab).await.get("node3").cloned();
             let machines = match there.as_ref() == before.get("node3") {
                 true => replace(&lab, &inventory).await,
@@ -206,7 +207,7 @@ pub(crate) async fn a_replacement_may_die_at_any_call() {
     lab.remove().await.unwrap();
 }
 
-/// A member that is to leave must be heard until it has left.
+/// A member that is about to leave must stay reachable until it has left.
 pub(crate) async fn a_host_leaves_a_group_only_at_the_end() {
     let lab = Lab::new("leaves").await;
     lab.launch(&FIVE).await.unwrap();

@@ -1,7 +1,7 @@
-//! What AWS's own models say of a call: names, types, enums, lengths, patterns, and what must be there.
+//! What AWS's own models say about a call: names, types, enums, lengths, patterns and required parameters.
 //!
-//! The models are botocore's, of which tests/data/aws-models.json has those of the calls that pgherd makes
-//! (`scripts/aws-models` writes it). A moto server takes much that AWS refuses.
+//! The models are botocore's. tests/data/aws-models.json has those of the calls that pgherd makes;
+//! `scripts/aws-models` writes it. A moto server accepts much that AWS refuses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,13 +44,13 @@ struct Shape {
 #[derive(Deserialize)]
 struct Member {
     shape: String,
-    /// Characters, where EC2 has the limit in words only.
+    /// In characters. Only for parameters whose limit is in EC2's documentation and not in its model.
     max: Option<usize>,
 }
 
 pub(crate) static KNOWN: LazyLock<Models> = LazyLock::new(|| serde_json::from_str(MODELS).unwrap());
 
-/// A call's parameters, however they were written.
+/// A call's parameters, whatever their encoding.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Node {
     pub(crate) text: Option<String>,
@@ -58,7 +58,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Of `Filter.1.Name=vpc-id&Filter.1.Value.1=vpc-1`.
+    /// From a query such as `Filter.1.Name=vpc-id&Filter.1.Value.1=vpc-1`.
     pub(crate) fn of_query(body: &str) -> Self {
         let mut root = Self::default();
         for (key, value) in body.split('&').filter_map(|it| it.split_once('=')) {
@@ -66,7 +66,7 @@ impl Node {
                 continue;
             }
             let mut node = &mut root;
-            // Where a protocol has this word, it stands between a list and the number of an item.
+            // Some protocols have this word between a list and the number of an item.
             let path = decoded(key);
             for word in path.split('.').filter(|word| *word != "member") {
                 node = node.inner.entry(word.to_owned()).or_default();
@@ -104,7 +104,7 @@ impl Node {
         node.text.as_deref()
     }
 
-    /// The items of a list, in their order.
+    /// The items of a list, in order.
     pub(crate) fn items(&self, name: &str) -> Vec<&Self> {
         let list = self.inner.get(name);
         let at = |n: usize| list?.inner.get(&n.to_string());
@@ -112,7 +112,7 @@ impl Node {
     }
 }
 
-/// `+` and `%2F` are what they stand for.
+/// Decodes `+` and `%2F`.
 pub(crate) fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
@@ -129,7 +129,7 @@ pub(crate) fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What AWS would not take of a call: the parameter, and why.
+/// What AWS would refuse about a call: the parameter and the reason.
 pub(crate) fn mistakes(action: &str, body: &str) -> Vec<String> {
     let parameters = match serde_json::from_str(body) {
         Ok(json) => Node::of_json(&json),
@@ -215,7 +215,7 @@ fn check_list(node: &Node, shape: &Shape, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Why a value is none of its type.
+/// Why a value does not have its type.
 fn wrong_text(text: &str, shape: &Shape) -> Option<String> {
     let within = |number: f64| {
         shape.min.is_none_or(|min| number >= min) && shape.max.is_none_or(|max| number <= max)
@@ -251,7 +251,7 @@ fn wrong_text(text: &str, shape: &Shape) -> Option<String> {
     (!pattern.is_match(text)).then(|| format!("is not of the form {pattern}: {text}"))
 }
 
-/// A filter that EC2 does not know is an error there, and moto only says that it cannot do it.
+/// EC2 refuses an unknown filter; moto only reports that it has not implemented it.
 fn wrong_filters(action: &str, parameters: &Node) -> Vec<String> {
     let filters = parameters.items("Filter");
     let known = KNOWN.filters.get(action);
@@ -309,7 +309,7 @@ fn wrong_keys(tags: &[&Node]) -> Vec<String> {
     found
 }
 
-/// Of parameters of which EC2's model demands none, one of these must be there.
+/// EC2's model requires none of these parameters, but one of them must be there.
 const ONE_OF: [(&str, &[&str]); 6] = [
     ("ec2:AuthorizeSecurityGroupIngress", &["GroupId"]),
     ("ec2:DeleteKeyPair", &["KeyName", "KeyPairId"]),
@@ -319,7 +319,7 @@ const ONE_OF: [(&str, &[&str]); 6] = [
     ("ec2:RunInstances", &["ImageId", "LaunchTemplate"]),
 ];
 
-/// What a call that makes something can give tags to.
+/// The types of resources that a creating call can tag.
 const TAGGED: [(&str, &[&str]); 3] = [
     ("ec2:CreateSecurityGroup", &["security-group"]),
     ("ec2:ImportKeyPair", &["key-pair"]),
@@ -334,7 +334,7 @@ const TAGGED: [(&str, &[&str]); 3] = [
     ),
 ];
 
-/// What the API's reference says in words
+/// Rules that only the text of the API's reference has
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/Welcome.html>).
 fn in_words_only(action: &str, parameters: &Node) -> Vec<String> {
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! Whether what is wrong with a call is found: tests of the tests.
+//! Tests of the tests: whether mistakes in a call are found.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::{
     support::Lab,
 };
 
-/// The script and what it has written belong together.
+/// The script and the file that it has written belong together.
 pub(crate) async fn the_models_are_those_that_the_script_names() {
     let script = include_str!("../../scripts/aws-models");
     let made: Value = serde_json::from_str(MODELS).unwrap();
@@ -35,7 +35,7 @@ pub(crate) async fn the_models_are_those_that_the_script_names() {
     }
 }
 
-/// Calls, and what is wrong with them.
+/// Calls with mistakes, and the mistakes.
 const WRONG: &[(&str, &str, &str)] = &[
     ("StopInstances", "InstanceId.1=i-1&SkipOsShutdown=true", ""),
     (
@@ -106,7 +106,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The same of launches, which have all that they need but for that.
+/// The same for launches that are complete but for these mistakes.
 const WRONG_LAUNCHES: &[(&str, &str)] = &[
     ("InstanceType=t2.medium", ""),
     (
@@ -182,7 +182,7 @@ pub(crate) async fn what_is_wrong_with_a_call_is_found() {
     );
 }
 
-/// It is not lost on a test that the provider takes the refusal for something else.
+/// A test notices a refusal even if the provider takes it for another error.
 pub(crate) async fn a_wrong_call_fails_its_test() {
     let lab = Lab::new("wrong").await;
     let asked = client(&lab.proxy.url())

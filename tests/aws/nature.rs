@@ -17,7 +17,7 @@ use crate::{model::Node, proxy::Call, xml::Element};
 /// One of EC2's codes, and its message.
 pub(crate) type Refusal = (&'static str, String);
 
-/// Sends a request to the server directly; returns its answer's body.
+/// Sends a request to the server directly; returns the body of its answer.
 pub(crate) type Ask<'a> = &'a dyn Fn(&str) -> Element;
 
 /// Each call that lists something, the element with the list, and the id of an item.
@@ -318,7 +318,7 @@ impl Nature {
 }
 
 impl State {
-    /// Changes a list into what EC2 would say.
+    /// Changes a list to what EC2 would answer now.
     fn follow(&mut self, list: &mut Element, id: &str, parameters: &Node, lag: Duration) {
         let filters = parameters.items("Filter");
         let values = |name: &str| {

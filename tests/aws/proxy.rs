@@ -1,8 +1,8 @@
-//! What stands between pgherd and the server: it counts calls, and breaks them where a test says so.
+//! The proxy between pgherd and the server. It counts calls, and breaks them if a test asks for it.
 //!
-//! It also gives moto what EC2 has and moto lacks: the same client token launches only once, and a call
-//! that AWS's own models do not know is refused, and fails the test when the proxy is dropped. And it says
-//! for which account a call is: moto gets slow with all that it has ever had in one.
+//! It also adds what EC2 has and moto lacks: a client token launches only once, and a call that AWS's own
+//! models do not allow is refused, and fails the test when the proxy is dropped. It sets the account of each
+//! call, because moto becomes slow with all that one account ever had.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use std::{
 
 use crate::{model::mistakes, nature::Nature, xml::Element};
 
-/// One call, as it came.
+/// One call, as it was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Call {
     /// `ec2:RunInstances`, `sts:GetCallerIdentity`, …
@@ -26,7 +26,7 @@ pub(crate) struct Call {
     pub body: String,
     /// The access key that signed it.
     pub signed_by: String,
-    /// How many calls came before it.
+    /// The number of calls before it.
     pub number: usize,
 }
 
@@ -35,7 +35,7 @@ impl Call {
         self.action == format!("ec2:{action}") && !self.dry_run
     }
 
-    /// The same of the load balancers' service.
+    /// The same for the load balancers' service.
     pub(crate) fn is_of_balancers(&self, action: &str) -> bool {
         self.action == format!("elasticloadbalancing:{action}")
     }
@@ -50,18 +50,18 @@ impl Call {
     }
 }
 
-/// What becomes of a call.
+/// What happens to a call.
 pub(crate) enum Verdict {
     Pass,
-    /// EC2's error with this code, instead of doing it.
+    /// It is answered with EC2's error of this code, and not executed.
     Refuse(&'static str),
-    /// The same, in EC2's own sentence.
+    /// The same, with EC2's own message.
     Say(&'static str, &'static str),
-    /// This answer, instead of doing it.
+    /// It is answered with this answer, and not executed.
     Answer(String),
-    /// Nobody answers, as if the caller had died before it was done.
+    /// It is not executed and gets no answer, as if the caller had died before the call.
     Swallow,
-    /// It is done and nobody answers, as if the caller had died before it heard.
+    /// It is executed and gets no answer, as if the caller had died right after the call.
     DoAndSwallow,
 }
 
@@ -72,19 +72,19 @@ pub(crate) struct Proxy {
     shared: Arc<Shared>,
 }
 
-/// What the calls' threads have in common.
+/// State that the threads of all calls share.
 struct Shared {
     server: u16,
     account: String,
-    /// Whether calls are compared with AWS's models.
+    /// Whether calls are checked against AWS's models.
     strict: bool,
     calls: Mutex<Vec<Call>>,
     judge: Mutex<Arc<Judge>>,
-    /// Set once a call was swallowed.
+    /// Set once a call has been swallowed.
     swallowed: AtomicBool,
-    /// At most this many results a page.
+    /// The maximum number of results on a page.
     page: Mutex<Option<u32>>,
-    /// The launches and their answers, by their tokens.
+    /// The launches and their answers, by token.
     launched: Mutex<HashMap<String, (String, Vec<u8>)>>,
     mistakes: Mutex<Vec<String>>,
     nature: Nature,
@@ -96,7 +96,7 @@ impl Proxy {
         Self::start(server, account, true)
     }
 
-    /// For those of a test, which arranges things with more calls than pgherd has.
+    /// For the calls of a test itself, which are more kinds than pgherd's.
     pub(crate) fn lenient(server: u16, account: &str) -> Self {
         Self::start(server, account, false)
     }
@@ -151,7 +151,7 @@ impl Proxy {
         *self.shared.page.lock().unwrap() = Some(most);
     }
 
-    /// How EC2 itself behaves here.
+    /// The behaviour of EC2 that is simulated.
     pub(crate) fn nature(&self) -> &Nature {
         &self.shared.nature
     }
@@ -182,7 +182,7 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    /// Nothing where nobody answers.
+    /// `None` if the call gets no answer.
     fn answer(&self, head: &[String], body: String) -> Option<Vec<u8>> {
         let call = {
             let mut calls = self.calls.lock().unwrap();
@@ -253,7 +253,7 @@ impl Shared {
         answer
     }
 
-    /// moto cannot search by a token.
+    /// moto cannot search by token.
     fn by_token(&self, body: &str) -> String {
         let mut pairs = body.split('&');
         let Some(filter) = pairs.find_map(|it| it.strip_suffix(".Name=client-token")) else {
@@ -324,7 +324,7 @@ impl Shared {
     }
 }
 
-/// moto gives the snapshots of a new image no tags.
+/// moto does not tag the snapshots of a new image.
 fn without_tags_of_snapshots(body: &str) -> String {
     let mut pairs: Vec<&str> = body.split('&').collect();
     let of_snapshots = pairs.iter().find_map(|it| {
@@ -381,14 +381,14 @@ fn call(head: &[String], body: &str, number: usize) -> Call {
         signed_by: signer(head).unwrap_or_default(),
         number,
     };
-    // SSM speaks JSON and names the action in the head.
+    // SSM uses JSON, and names the action in a header.
     let target = header(head, "x-amz-target").and_then(|it| it.rsplit('.').next());
     let action = target.or(call.parameter("Action")).unwrap_or_default();
     call.action = format!("{service}:{action}");
     call
 }
 
-/// `AKIA…` of `AWS4-HMAC-SHA256 Credential=AKIA…/20260101/…`.
+/// The `AKIA…` in `AWS4-HMAC-SHA256 Credential=AKIA…/20260101/…`.
 fn signer(head: &[String]) -> Option<String> {
     let (_, credential) = header(head, "authorization")?.split_once("Credential=")?;
     Some(credential.split('/').next()?.to_owned())
@@ -438,7 +438,7 @@ fn response(status: u16, xml: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Until the caller hangs up.
+/// Waits until the caller closes the connection.
 fn hold(mut stream: &TcpStream) {
     let _ = stream.read(&mut [0]);
 }

@@ -1,4 +1,4 @@
-//! The rules of security groups, when the inventory or somebody else changes them.
+//! The rules of security groups after changes by the inventory or by hand.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ pub(crate) async fn rules_follow_the_inventory() {
     let inventory = lab.five("  operator_cidrs: [203.0.113.8/32]\n");
     let provider = provider::from_inventory(&inventory).unwrap();
     launch(&*provider, &FIVE[4..], &lab.events).await.unwrap();
-    // What nobody is to come in by any more goes last of all.
+    // Rules that nobody needs any more are removed last.
     provider.repair(Part::All, &lab.events).await.unwrap();
     let after = rules(&lab).await;
     let renamed: BTreeSet<String> = before
@@ -148,7 +148,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
     second.repair(Part::All, &lab.events).await.unwrap();
     assert_eq!(amending(&lab.proxy.take()), 0, "a second time does nothing");
 
-    // Somebody opens a door by hand.
+    // Somebody opens a port by hand.
     let world = IpPermission::builder()
         .ip_protocol("tcp")
         .from_port(5432)
@@ -171,7 +171,7 @@ pub(crate) async fn those_of_running_hosts_follow_too() {
         error.what().contains("ec2:RevokeSecurityGroupIngress"),
         "{error:?}"
     );
-    // An answer about something else stops nothing, and is told.
+    // An answer about something else does not stop the run, and is shown.
     lab.proxy.judge(|call| match call.dry_run {
         true => Verdict::Refuse("InvalidPermission.NotFound"),
         false => Verdict::Pass,
@@ -200,7 +200,7 @@ pub(crate) async fn a_host_is_in_the_groups_of_its_roles() {
         looks.iter().filter(|it| it.is("DescribeInstances")).count(),
         1
     );
-    // Somebody's own group, which stays.
+    // A group of the user's, which stays.
     let own = lab
         .ec2
         .create_security_group()
@@ -242,7 +242,7 @@ pub(crate) async fn a_host_is_in_the_groups_of_its_roles() {
         .unwrap();
 }
 
-/// The same hosts, and two of them have each other's roles.
+/// The same hosts, but two of them have exchanged their roles.
 pub(crate) fn other_roles(lab: &Lab) -> Box<dyn Provider> {
     lab.five("");
     let text = std::fs::read_to_string(lab.dir.path().join("pgherd.yaml")).unwrap();
@@ -270,7 +270,7 @@ async fn groups_of(lab: &Lab, id: &str) -> BTreeSet<String> {
     groups.map(|it| it.group_id().unwrap().to_owned()).collect()
 }
 
-/// Wherever it is cut off, the next run ends it.
+/// The run is interrupted at each call, and the next run completes it.
 pub(crate) async fn mending_may_die_at_any_call() {
     let lab = Lab::new("mend").await;
     let mut address = 1;

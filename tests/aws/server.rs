@@ -1,4 +1,4 @@
-//! The moto server, and a way to it past pgherd.
+//! The moto server, and clients that bypass pgherd.
 
 use std::{
     io::{Read, Write},
@@ -16,7 +16,7 @@ use aws_sdk_ec2::{
 
 pub(crate) const REGION: &str = "eu-central-1";
 
-/// One server for all tests of a run; it ends when its input does, with this process.
+/// One server for all tests of a run. It ends when its input closes, which happens when this process ends.
 pub(crate) fn moto() -> u16 {
     static MOTO: OnceLock<(Child, u16)> = OnceLock::new();
     MOTO.get_or_init(|| {
@@ -43,7 +43,7 @@ pub(crate) fn moto() -> u16 {
     .1
 }
 
-/// Asks each of its services once: it loads them then, which takes longer than pgherd waits for an answer
+/// Sends a request to each of its services, which loads them. This takes longer than pgherd waits for an answer
 /// that it can do without.
 fn wake(port: u16) {
     let form = "application/x-www-form-urlencoded";

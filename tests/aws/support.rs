@@ -33,26 +33,26 @@ pub(crate) fn hosts() -> Vec<HostName> {
 /// A cluster in its own account and VPC, whose addresses are all on this machine's loopback.
 pub(crate) struct Lab {
     pub dir: tempfile::TempDir,
-    /// The address that the provider calls.
+    /// The address that the provider uses.
     pub proxy: Proxy,
-    /// The server itself, without that proxy and its checks and counts.
+    /// The server itself, without the proxy and its checks and counts.
     pub ec2: Client,
     pub account: String,
     pub subnet: String,
     pub vpc: String,
-    /// The first three numbers of every address in it.
+    /// The first three numbers of every address in its subnet.
     pub network: String,
     pub name: String,
     pub port: u16,
     pub events: Events,
-    /// Ends with the lab: a sweep makes hundreds of them, each with a socket for every address.
+    /// Stopped with the lab: a sweep makes hundreds of labs, each with a socket for every address.
     _greeters: tokio::task::JoinSet<()>,
 }
 
 impl Lab {
     pub(crate) async fn new(name: &str) -> Self {
         static LABS: AtomicU16 = AtomicU16::new(0);
-        // How many there are depends on how often a run asks, and so on the machine's speed.
+        // The number of these calls depends on how often a run polls, and so on the machine's speed.
         let lab = LABS.fetch_add(1, Ordering::Relaxed);
         let network = format!("127.{}.{}", 1 + lab / 200, 1 + lab % 200);
         let account = format!("{:012}", 100_000_000_000 + u64::from(lab));
@@ -136,14 +136,14 @@ impl Lab {
         provider::from_inventory(&self.five("")).unwrap()
     }
 
-    /// The id of every cluster here.
+    /// The id that every cluster here has.
     pub(crate) const ID: &str = "0a1b2c3d4e5f";
 
     pub(crate) async fn launch(&self, hosts: &[&str]) -> Result<Vec<Machine>> {
         launch(&*self.provider(), hosts, &self.events).await
     }
 
-    /// Everything from listing to nothing.
+    /// Checks, launches, lists and removes all hosts.
     pub(crate) async fn remove(&self) -> Result<()> {
         let provider = self.provider();
         let resources = provider.resources().await?;
@@ -238,7 +238,7 @@ pub(crate) fn tag<'a>(tags: &'a [Tag], key: &str) -> &'a str {
     tag.and_then(Tag::value).unwrap_or_default()
 }
 
-/// Answers like an SSH server on every address that the server may give out; returns the port.
+/// Listens like an SSH server on every address that the server may assign; returns the port.
 fn greet(network: &str) -> (u16, tokio::task::JoinSet<()>) {
     let mut port = 0;
     let mut greeters = tokio::task::JoinSet::new();

@@ -3,7 +3,7 @@
 /// An element; its text is unparsed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Element {
-    /// With attributes.
+    /// The tag, with attributes.
     head: String,
     pub(crate) text: String,
     pub(crate) children: Vec<Element>,

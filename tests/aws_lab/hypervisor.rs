@@ -1,4 +1,4 @@
-//! Hosts for the instances that moto only pretends to have.
+//! Hosts for the instances that moto only simulates.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ use crate::{
     support::docker,
 };
 
-/// A client of the server itself.
+/// A client of the server, without the proxy.
 pub(crate) fn direct() -> Client {
     client(&format!("http://127.0.0.1:{}", moto()))
 }
@@ -34,26 +34,27 @@ pub(crate) fn direct() -> Client {
 /// How a host went down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Down {
-    /// Its system stopped all that ran on it.
+    /// Its system stopped all units first.
     InOrder,
     /// Its power was cut.
     AtOnce,
 }
 
-/// What has been asked of the hosts, and what became of it, by instance.
+/// What the provider has asked for, and what happened, by instance.
 #[derive(Debug, Default)]
 struct Power {
-    /// Those that are not to shut their systems down: `SkipOsShutdown`.
+    /// Hosts that must not shut their system down: `SkipOsShutdown`.
     cut: Mutex<BTreeSet<String>>,
     downs: Mutex<Vec<(String, Down)>>,
-    /// Those that are to end. moto says at once that they have, and may give their addresses to others.
+    /// Hosts that are to be removed. moto reports them as terminated at once, and may give their addresses to
+    /// others.
     ending: Mutex<BTreeSet<String>>,
-    /// What was made of instances that had stopped: the engine's images by the names of EC2's.
+    /// The engine's images that were made of stopped instances, by EC2's name.
     images: Mutex<BTreeMap<String, String>>,
 }
 
 impl Power {
-    /// As EC2 has it: only `SkipOsShutdown` cuts the power, and `Force` does not.
+    /// As on EC2: `SkipOsShutdown` cuts the power, and `Force` does not.
     fn asked(&self, call: &Call, cluster: &str) {
         if call.is("CreateImage") {
             let parameter = |name| call.parameter(name).unwrap().to_owned();
@@ -81,7 +82,7 @@ impl Power {
         }
     }
 
-    /// Makes of a host that is off what hosts can be made from.
+    /// Makes an image of a host that is off.
     fn capture(&self, id: &str, name: String, cluster: &str) {
         docker(&["wait", id]);
         let image = format!("pgherd-ami-{cluster}:{id}");
@@ -89,7 +90,7 @@ impl Power {
         self.images.lock().unwrap().insert(name, image);
     }
 
-    /// The engine's image by the name of EC2's.
+    /// The engine's image for an image of EC2.
     fn image(&self, name: &str) -> Option<String> {
         self.images.lock().unwrap().get(name).cloned()
     }
@@ -111,7 +112,7 @@ impl Power {
     }
 }
 
-/// Keeps containers as moto says that instances are, until dropped.
+/// Keeps containers in the state that moto reports for their instances, until it is dropped.
 pub(crate) struct Hypervisor {
     power: Arc<Power>,
     cluster: String,
@@ -121,13 +122,13 @@ pub(crate) struct Hypervisor {
 }
 
 impl Hypervisor {
-    /// The network is there before any instance, so that whoever knocks at an address where nobody
-    /// is yet knocks on this machine. Who stops hosts by calls through `proxy` says how.
+    /// Creates the network before any instance exists, so that connections to an address without a host stay on
+    /// this machine. Calls through `proxy` say how hosts are to be stopped.
     pub(crate) fn start(proxy: &Proxy, cluster: &str, image: &str, subnet: &str) -> Self {
         Self::slow(proxy, cluster, image, subnet, Delays::from_environment())
     }
 
-    /// The same, with instances that take their time.
+    /// The same, but instances take time to start and to stop.
     pub(crate) fn slow(
         proxy: &Proxy,
         cluster: &str,
@@ -175,18 +176,18 @@ impl Hypervisor {
         }
     }
 
-    /// The containers, by the ids of the instances that they stand for.
+    /// The containers, by the ids of their instances.
     pub(crate) fn hosts(&self) -> Vec<String> {
         containers(&self.cluster).into_keys().collect()
     }
 
-    /// How hosts went down since the last time, in that order.
+    /// How hosts went down since the last time, in order.
     pub(crate) fn downs(&self) -> Vec<Down> {
         let downs = std::mem::take(&mut *self.power.downs.lock().unwrap());
         downs.into_iter().map(|(_, how)| how).collect()
     }
 
-    /// Waits until all that moto has said is so.
+    /// Waits until the hosts are as moto reports them.
     pub(crate) fn settle(&self) {
         for _ in 0..100 {
             if self.hosts().is_empty() {
@@ -196,7 +197,7 @@ impl Hypervisor {
         }
     }
 
-    /// By somebody else's hand; returns once the host is gone.
+    /// Terminates an instance as if by hand, and returns once the host is gone.
     pub(crate) async fn terminate(&self, host: &str) {
         let ec2 = direct();
         let id = self.id_of(&ec2, host).await;
@@ -225,13 +226,13 @@ impl Hypervisor {
         images.values().next_back().unwrap().clone()
     }
 
-    /// Where a host is to be reached, by EC2's word.
+    /// The address of a host, as EC2 reports it.
     pub(crate) async fn address_of(&self, host: &str) -> String {
         let instance = self.instance_of(&direct(), host).await;
         instance.private_ip_address.unwrap()
     }
 
-    /// What EC2 says of a host.
+    /// EC2's description of a host.
     pub(crate) async fn instance(&self, host: &str) -> Instance {
         self.instance_of(&direct(), host).await
     }
@@ -310,7 +311,7 @@ fn tag<'a>(instance: &'a Instance, key: &str) -> &'a str {
     tag.and_then(|it| it.value()).unwrap_or_default()
 }
 
-/// Makes the containers what the instances are.
+/// Makes the containers match the instances.
 async fn follow(
     ec2: &Client,
     power: &Power,
@@ -341,7 +342,7 @@ async fn follow(
     }
 }
 
-/// What EC2 calls the image that an instance was made from.
+/// The name on EC2 of the image that an instance was made from.
 async fn image_name(ec2: &Client, instance: &Instance) -> String {
     let id = instance.image_id().unwrap_or_default();
     let found = ec2.describe_images().image_ids(id).send().await.unwrap();
@@ -369,7 +370,7 @@ async fn boot(ec2: &Client, instance: &Instance, cluster: &str, image: &str, net
     create.extend(MACHINE);
     create.extend(["--entrypoint", "/sbin/pgherd-init", image]);
     docker(&create);
-    // What cloud-init is told on EC2 by the metadata service; it has the same code for both.
+    // On EC2, cloud-init gets this from the metadata service. Its code is the same for both.
     let seed = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(seed.path().join(name), text).unwrap();
     write("user-data", &data);
@@ -396,12 +397,12 @@ async fn boot(ec2: &Client, instance: &Instance, cluster: &str, image: &str, net
     docker(&["start", id]);
 }
 
-/// Copies what is in a folder.
+/// Copies the content of a folder.
 fn put(from: &Path, to: &str) {
     docker(&["cp", &format!("{}/.", from.display()), to]);
 }
 
-/// What lets a container be a machine.
+/// The options that a container needs to run as a host.
 const MACHINE: [&str; 15] = [
     "--cap-add",
     "SYS_ADMIN",
@@ -420,14 +421,14 @@ const MACHINE: [&str; 15] = [
     "1g",
 ];
 
-/// The last number of the address at which the metadata service is, beside the one that all know.
+/// The last number of this metadata service's address, which differs from the well-known one.
 const METADATA_HOST: u8 = 250;
 
 fn metadata_name(cluster: &str) -> String {
     format!("{cluster}-metadata")
 }
 
-/// A service at the link-local address that gives each host its own user data, as EC2's does.
+/// A metadata service at a link-local address that gives each host its own user data, as EC2's does.
 fn serve_metadata(cluster: &str, image: &str, network: &str, subnet: &str) {
     const SERVER: &str = "\
 import http.server, os

@@ -1,4 +1,4 @@
-//! A prepared image, made of an instance, and a cluster that comes up from it.
+//! A prepared image made of an instance, and a cluster that is made from it.
 
 use std::{collections::BTreeSet, fs};
 
@@ -16,7 +16,8 @@ use crate::{
 
 const NETWORK: &str = "10.84.17.0/24";
 
-/// What must not be in an image, a line each. The seed is the lab's own: on EC2 it comes over the network.
+/// Prints what must not be in an image, one item a line. The seed is the lab's: on EC2 it comes over the
+/// network.
 const TRACES: &str = r#"
 rm -rf /var/lib/cloud/seed
 find /etc/ssh -name 'ssh_host_*'
@@ -30,7 +31,7 @@ find /var/log -type f
 grep -rlsF "$NAME" /etc /home /root /var /opt
 true"#;
 
-/// apt's upgrades of the day begin while packages are installed, and go on beyond that, with a log of their own.
+/// apt's daily upgrades start while packages are installed, and end later, with a log of their own.
 const DAILY: [(&str, &str); 2] = [
     (
         "apt-daily-upgrade.timer",
@@ -43,7 +44,7 @@ const DAILY: [(&str, &str); 2] = [
     ),
 ];
 
-/// A host image by whose word it is Ubuntu 24.04, which is what pgherd expects of instances.
+/// A host image that calls itself Ubuntu 24.04, as pgherd expects it of instances.
 struct Ubuntu(String);
 
 impl Ubuntu {

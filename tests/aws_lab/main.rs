@@ -1,5 +1,5 @@
-//! From EC2's calls to a proven cluster: a moto server answers the calls, and a lab host comes up at
-//! every private address that it gives out, where cloud-init does what its user data say.
+//! From EC2's calls to a verified cluster. A moto server answers the calls, and a lab host starts at every
+//! private address that it assigns. cloud-init runs there with the instance's user data.
 //!
 //! Needs a container engine and moto: `cargo test --test aws_lab`.
 
@@ -35,11 +35,11 @@ use server::{REGION, moto};
 use support::{Lab, image, prepared_version};
 use tokio::runtime::Runtime;
 
-/// Not the one of another test, which may run at the same time.
+/// Another one than in other tests, which may run at the same time.
 const NETWORK: &str = "10.84.12.0/24";
-/// moto's own, where a call names none.
+/// moto's own account, for calls that name none.
 const ACCOUNT: &str = "123456789012";
-/// Prints when a host's PostgreSQL was started, by its own word.
+/// Prints when a host's PostgreSQL was started, according to itself.
 const STARTED: &str = "sed -n 3p /data/patroni/postmaster.pid";
 
 #[test]
@@ -47,7 +47,7 @@ fn from_calls_to_a_cluster_and_back() {
     life(&image("ec2"));
 }
 
-/// Packages come while cloud-init and apt-daily are at work.
+/// Packages are installed while cloud-init and apt-daily are at work.
 #[test]
 fn soak_bare_hosts_come_to_a_cluster_and_go() {
     life(&image("ec2-bare"));
@@ -60,7 +60,7 @@ fn soak_bare_hosts_come_to_a_cluster_and_go() {
 fn life(image: &str) {
     let runtime = Runtime::new().unwrap();
     let subnet = runtime.block_on(make_subnet(NETWORK));
-    // What this machine trusts, the hosts must.
+    // The hosts must trust the same authorities as this machine.
     let trusted = std::env::var("SSL_CERT_FILE");
     let trusted = trusted.unwrap_or_else(|_| "/etc/ssl/certs/ca-certificates.crt".into());
     let version = prepared_version();
@@ -103,7 +103,7 @@ fn life(image: &str) {
     let said = lab.expect(0, &["up"]);
     assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
 
-    // Another operator: the groups of running hosts follow, and nothing else changes.
+    // With another network of operators, the groups of running hosts change, and nothing else does.
     let operators = "  operator_cidrs: [10.84.12.0/24, 192.0.2.0/24]\n";
     lab.write_inventory(&inventory(operators, ""));
     let said = lab.expect(4, &["plan", "--check"]);
@@ -116,8 +116,8 @@ fn life(image: &str) {
     assert!(said.stderr.contains("3 changed"), "{}", said.stderr);
     lab.expect(0, &["plan", "--check"]);
 
-    // Somebody ends an instance, and its address is another's at once: its successor has another id,
-    // another key and another address, to which everybody else is put.
+    // Somebody terminates an instance, and another one gets its address at once. Its successor has another id,
+    // another key and another address, and all other hosts are told the new address.
     let leader = lab.leader();
     // node3 has an address of its own.
     let replica = ["node1", "node2"]
@@ -152,7 +152,7 @@ fn life(image: &str) {
     );
     assert_eq!(lab.on(&leader, STARTED), begun, "the leader went on");
 
-    // One that was only stopped is started.
+    // A host that was only stopped is started.
     runtime.block_on(hypervisor.stop("haproxy"));
     let said = lab.expect(4, &["plan", "--check"]);
     assert!(
@@ -171,7 +171,7 @@ fn life(image: &str) {
     assert!(!said.stderr.contains("nothing to do"), "{}", said.stderr);
     assert_eq!(lab.sql("select count(*) from kept"), "1000");
 
-    // Those two shut their systems down in order; a drill's host must not.
+    // Those two shut their systems down in order. The host of a drill must not.
     assert_eq!(hypervisor.downs(), [Down::InOrder; 2]);
     let leader = lab.leader();
     let drill = lab.json(&["drill", "crash-host", "--yes", "--json"]);
@@ -189,7 +189,7 @@ fn life(image: &str) {
     let larger = inventory(&keyed, ", instance_type: m5.large");
     one_is_replaced_and_one_leaves(&lab, &hypervisor, &runtime, &larger);
 
-    // An instance that earlier versions made has no tag with an id: then its own word counts.
+    // An instance that an earlier version made has no tag with an id. Then the manifest on the host counts.
     runtime.block_on(take_id_tag(&lab.name, "node3"));
     let mark = "/etc/pgherd/cluster";
     let sed = format!("sudo sed -i.mine -E 's/[0-9a-f]{{12}}/ffffffffffff/' {mark}");
@@ -207,8 +207,8 @@ fn life(image: &str) {
     let said = String::from_utf8_lossy(&unasked.stderr).into_owned();
     assert!(said.contains("This removes the cluster"), "{said}");
 
-    // Everything is found by its tags, also with nothing left on this machine; but whose it is must be
-    // said then.
+    // Everything is found by its tags, even if no file is left on this machine. But then the user must say that
+    // the cluster is theirs.
     let secrets = fs::read_to_string(lab.workspace().join("secrets.yaml")).unwrap();
     let id = secrets
         .lines()
@@ -235,7 +235,7 @@ fn life(image: &str) {
     assert!(said.stderr.contains("load balancer"), "{}", said.stderr);
 }
 
-/// A load balancer comes before the front doors of a running cluster, and its name into the certificates.
+/// A running cluster gets a load balancer, and its name comes into the certificates.
 fn clients_get_one_name(lab: &Lab) {
     let said = lab.expect(4, &["plan", "--check"]).stdout;
     assert!(said.contains("~ load balancer pgherd-"), "{said}");
@@ -264,8 +264,8 @@ fn clients_get_one_name(lab: &Lab) {
     lab.expect(0, &["plan", "--check"]);
 }
 
-/// A host at a fixed address becomes a larger instance, although the run dies once the old one is gone; and a
-/// replica leaves for good.
+/// A host at a fixed address becomes a larger instance, although the run is interrupted after the old one was
+/// terminated. A replica leaves for good.
 fn one_is_replaced_and_one_leaves(
     lab: &Lab,
     hypervisor: &Hypervisor,
@@ -324,15 +324,16 @@ except OSError as error:
     said = str(error)
 print(\"shown\" if \"ed25519_private\" in said else said)'";
 
-/// What a package update does to networkd.
+/// What an update of its package does to networkd.
 const REREAD: &str =
     "networkctl reconfigure eth0 && sleep 2 && systemctl restart systemd-networkd && sleep 2";
 
-/// As it was before the rule said that it is the kernel's.
+/// The rule of earlier versions, which is not marked as the kernel's.
 const OLD: &str = "systemctl disable --now pgherd-metadata-guard && ip rule del pref 100 && \
                    ip rule add pref 100 to 169.254.169.254/32 uidrange 1-4294967294 prohibit";
 
-/// Whatever networkd does, and by a rule of an earlier version only until then.
+/// The guard's rule survives whatever networkd does. A rule of an earlier version survives only until networkd
+/// restarts.
 fn only_root_may_ask_for_user_data(lab: &Lab) {
     let shut_out = |host: &str| {
         assert_eq!(lab.on(host, ASKS).trim(), "shown");
@@ -381,7 +382,7 @@ async fn make_subnet(network: &str) -> String {
     made.unwrap().subnet.unwrap().subnet_id.unwrap()
 }
 
-/// Somebody else's instance, which gets an address that has just become free.
+/// Launches an instance of somebody else, which gets an address that has just become free.
 async fn take_address(subnet: &str, address: &str) {
     let made = direct()
         .run_instances()
@@ -396,7 +397,7 @@ async fn take_address(subnet: &str, address: &str) {
     assert_eq!(made.instances()[0].private_ip_address(), Some(address));
 }
 
-/// Takes off a host what this version tags it with and earlier ones did not.
+/// Removes the tags that earlier versions did not set.
 async fn take_id_tag(cluster: &str, host: &str) {
     let filter = |name: &str, value: &str| {
         aws_sdk_ec2::types::Filter::builder()
@@ -425,14 +426,14 @@ async fn take_id_tag(cluster: &str, host: &str) {
         .unwrap();
 }
 
-/// As a user would have them; `HOME` is the lab's own folder.
+/// As in a user's shell; `HOME` is the lab's own folder.
 fn give_credentials(home: &Path) {
     fs::create_dir(home.join(".aws")).unwrap();
     let text = "[default]\naws_access_key_id = lab\naws_secret_access_key = lab\n";
     fs::write(home.join(".aws/credentials"), text).unwrap();
 }
 
-/// What the server still has, counted past pgherd.
+/// The number of resources that the server still has, counted without pgherd.
 async fn tagged(cluster: &str) -> BTreeMap<&'static str, usize> {
     let ec2 = direct();
     let ours = aws_sdk_ec2::types::Filter::builder()

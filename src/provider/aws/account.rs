@@ -17,13 +17,13 @@ use crate::{
     inventory,
 };
 
-/// Long enough for minutes of throttling, short enough for somebody who waits.
+/// Enough for minutes of throttling, and not too long for the person who waits.
 const ATTEMPTS: u32 = 8;
 
 /// The proxy that the environment names for HTTPS.
 ///
-/// What AWS serves without TLS is on the host itself (the metadata service, a container's credentials),
-/// and no proxy must see it.
+/// The HTTP endpoints of AWS (the metadata service, a container's credentials) are on the host itself, so they
+/// are never asked through a proxy.
 fn proxy() -> Result<Option<ProxyConfig>> {
     let named = |names: &[&'static str]| {
         let value = |name| std::env::var(name).ok().filter(|it| !it.is_empty());
@@ -50,7 +50,7 @@ fn proxy() -> Result<Option<ProxyConfig>> {
     }))
 }
 
-/// For questions on whose answer nothing depends.
+/// For requests that pgherd can do without.
 fn impatient() -> (RetryConfig, TimeoutConfig) {
     let timeouts = TimeoutConfig::builder()
         .operation_timeout(Duration::from_secs(6))
@@ -62,7 +62,7 @@ fn impatient() -> (RetryConfig, TimeoutConfig) {
 pub(super) struct Account {
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) elb: aws_sdk_elasticloadbalancingv2::Client,
-    /// For the question whether there is a load balancer that the inventory does not have.
+    /// To find a load balancer that the inventory does not have.
     pub(super) elb_in_passing: aws_sdk_elasticloadbalancingv2::Client,
     pub(super) ssm: aws_sdk_ssm::Client,
     sts: aws_sdk_sts::Client,
@@ -73,7 +73,7 @@ pub(super) struct Account {
 impl Account {
     pub(super) async fn connect(settings: &inventory::Aws) -> Result<Self> {
         let proxy = proxy()?;
-        // The crate's own default would bring a second cryptography library, and knows no proxy.
+        // The crate's default client brings a second cryptography library, and ignores proxies.
         let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(
             move |settings, components| {
                 let mut connector = Connector::builder();
@@ -111,7 +111,7 @@ impl Account {
             Error::new(Code::ProviderSettingUnusable, "no AWS region is configured")
                 .hint("write provider.region, or set AWS_REGION, or `aws configure set region …`")
         })?;
-        // Nothing depends on what it answers, and many private networks have no way to it.
+        // pgherd can do without these answers, and many private networks cannot reach these services.
         let (retry, timeouts) = impatient();
         let (retry_in_passing, timeouts_in_passing) = (retry.clone(), timeouts.clone());
         let ssm = aws_sdk_ssm::config::Builder::from(&config)
@@ -137,7 +137,7 @@ impl Account {
         })
     }
 
-    /// What a quota allows this account in this region.
+    /// The value of a quota of this account in this region.
     pub(super) async fn quota(&self, service: &str, code: &str) -> Result<f64, Failure> {
         let answer = self
             .quotas
@@ -151,7 +151,7 @@ impl Account {
         value.ok_or_else(|| Failure::empty("ask for a quota (servicequotas:GetServiceQuota)"))
     }
 
-    /// Account and identity, in AWS's own words.
+    /// Account and identity, as AWS returns them.
     pub(super) async fn who(&self) -> Result<(String, String)> {
         let identity = self.sts.get_caller_identity().send().await;
         let identity = identity.doing("ask AWS who we are")?;

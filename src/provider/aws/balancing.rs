@@ -1,4 +1,4 @@
-//! The provider's part in a load balancer: when it is looked for, made, changed and removed.
+//! The provider's part in the load balancer: when it is looked up, created, changed and removed.
 
 use ipnet::Ipv4Net;
 
@@ -18,11 +18,11 @@ use crate::{
     provider::{Access, Balancer, Part, Resource, Target},
 };
 
-/// The states of a target to which clients are led, or may be soon.
+/// The states in which a target gets clients now, or may get them soon.
 const HEALTHY: &str = "healthy";
 const COMING: [&str; 2] = ["initial", "unused"];
 
-/// What a launch must know of the load balancer.
+/// What a launch must know about the load balancer.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     pub(super) name: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Before {
 }
 
 impl AwsProvider {
-    /// The name by which clients reach it, if it is there.
+    /// The DNS name of the load balancer, if it exists.
     pub(super) async fn balancer_name(&self, account: &Account) -> Result<Option<String>> {
         if self.settings.load_balancer.is_none() {
             return Ok(None);
@@ -43,7 +43,7 @@ impl AwsProvider {
         Wanted::of(&self.inventory, self.settings.load_balancer?, alive)
     }
 
-    /// The networks of the subnets that it is in, or is to be in.
+    /// The networks of the load balancer's subnets, present and future.
     pub(super) async fn checked_from(
         &self,
         account: &Account,
@@ -62,7 +62,7 @@ impl AwsProvider {
         Ok(balancer::networks(&account.ec2, subnets).await?)
     }
 
-    /// What is not as it is to be with it, while there are front doors.
+    /// How the load balancer differs from the inventory; nothing while no front door exists.
     pub(super) async fn balancer_drift(
         &self,
         account: &Account,
@@ -70,7 +70,8 @@ impl AwsProvider {
     ) -> Result<Vec<String>> {
         let cluster = &self.inventory.cluster;
         if self.settings.load_balancer.is_none() {
-            // Whoever may not look has not made one, and nobody waits for an answer that does not come.
+            // An account that may not list load balancers has not made one either, and nobody waits for an
+            // answer that may never come.
             return match balancer::find(&account.elb_in_passing, cluster).await {
                 Ok(Some(found)) => Err(undeclared(&found.name, &found.address)),
                 Ok(None) | Err(_) => Ok(Vec::new()),
@@ -84,13 +85,13 @@ impl AwsProvider {
         balancer::lines(&seen, &wanted)
     }
 
-    /// A line for what a launch makes of it, where nothing of the cluster is there yet.
+    /// A line about the load balancer that a launch would create, if nothing of the cluster exists yet.
     pub(super) fn balancer_to_make(&self, survey: &Survey, alive: &[Found]) -> Option<String> {
         let wanted = self.wanted_with(survey, &[])?;
         alive.is_empty().then(|| balancer::made(&wanted))
     }
 
-    /// With the places of front doors that are to be launched.
+    /// The desired load balancer, with the subnets of front doors that are still to be launched.
     fn wanted_with(&self, survey: &Survey, alive: &[Found]) -> Option<Wanted<'_>> {
         let scheme = self.settings.load_balancer?;
         let mut wanted = Wanted::of(&self.inventory, scheme, alive)
@@ -104,7 +105,8 @@ impl AwsProvider {
         (!wanted.subnets.is_empty()).then_some(wanted)
     }
 
-    /// Makes it before hosts are launched, since certificates need its name and groups its networks.
+    /// Creates the load balancer before the hosts: certificates need its name, and security groups need its
+    /// networks.
     pub(super) async fn make_balancer(
         &self,
         account: &Account,
@@ -140,7 +142,7 @@ impl AwsProvider {
         }
     }
 
-    /// Leads to the front doors that run by now.
+    /// Registers the front doors that run by now.
     pub(super) async fn register(
         &self,
         account: &Account,
@@ -160,7 +162,7 @@ impl AwsProvider {
         }
     }
 
-    /// Puts right what [`AwsProvider::balancer_drift`] tells of.
+    /// Corrects what [`AwsProvider::balancer_drift`] reports.
     pub(super) async fn repair_balancer(
         &self,
         account: &Account,
@@ -192,7 +194,7 @@ impl AwsProvider {
         }
     }
 
-    /// Refuses one that was made for another cluster of this name.
+    /// Refuses a load balancer that was made for another cluster of this name.
     fn refuse_anothers(&self, seen: &balancer::Seen, ours: Option<&str>) -> Result<()> {
         let found = seen.balancer.iter();
         let mut ids = found.filter_map(|it| Some((it, it.cluster_id.as_deref()?)));
@@ -214,7 +216,7 @@ impl AwsProvider {
         }
     }
 
-    /// Everything with the cluster's tag.
+    /// Every resource with the cluster's tag.
     pub(super) async fn all_resources(&self, account: &Account) -> Result<Vec<Resource>, Failure> {
         let cluster = &self.inventory.cluster;
         let of_ec2 = removal::resources(&account.ec2, cluster);
@@ -233,7 +235,7 @@ impl AwsProvider {
         Ok(all)
     }
 
-    /// Before instances end: the load balancer goes, or leads to them no more.
+    /// Before instances are terminated: removes the load balancer, or deregisters them from it.
     pub(super) async fn leave_balancer(
         &self,
         account: &Account,
@@ -247,7 +249,7 @@ impl AwsProvider {
             return balancer::remove(&account.elb, cluster, &balancers, events).await;
         }
         let doors: Vec<&HostName> = self.inventory.with_role(Role::Haproxy).collect();
-        // One that left the inventory may have been a front door.
+        // A host that is not in the inventory any more may have been a front door.
         let may_be = |it: &&Resource| {
             let host = it.host.as_ref();
             host.is_none_or(|host| {
@@ -277,7 +279,7 @@ impl AwsProvider {
         balancer::remove(&account.elb, &self.inventory.cluster, &groups, events).await
     }
 
-    /// How it is, and the front doors behind it.
+    /// The state of the load balancer and of the front doors behind it.
     pub(super) async fn balancer_state(&self, account: &Account) -> Result<Option<Balancer>> {
         if self.settings.load_balancer.is_none() {
             return Ok(None);
@@ -319,7 +321,7 @@ impl AwsProvider {
     }
 }
 
-/// The cluster's id, as its instances say.
+/// The cluster's id, as the tags of its instances say.
 fn id_of(alive: &[Found]) -> Option<&str> {
     alive.iter().find_map(|it| it.cluster_id.as_deref())
 }

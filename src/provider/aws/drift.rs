@@ -27,7 +27,7 @@ pub(super) struct Drift {
 }
 
 impl Drift {
-    /// Compares all that is there; what is not there yet is for a launch to make right.
+    /// Compares only what exists; a launch creates the rest correctly.
     pub(super) async fn find(
         ec2: &Client,
         inventory: &Inventory,
@@ -40,7 +40,7 @@ impl Drift {
         for (vpc, groups) in groups::find_all(ec2, &inventory.cluster).await? {
             let operators = match survey::operators(ec2, settings, public_address, &vpc).await {
                 Ok(operators) => Some(operators),
-                // Nobody can say from where this machine comes, and what is there need not suffer.
+                // The public address of this machine is unknown. The rules for operators then stay as they are.
                 Err(error) if error.kind() == Kind::Input => None,
                 Err(error) => return Err(error),
             };
@@ -58,7 +58,7 @@ impl Drift {
         Ok(drift)
     }
 
-    /// A line a change.
+    /// One line for each change.
     pub(super) fn into_lines(self) -> Vec<String> {
         let rules = self.rules.into_iter().map(|it| it.line);
         rules
@@ -66,7 +66,8 @@ impl Drift {
             .collect()
     }
 
-    /// Asks whether it may be put right, and returns what EC2 said that is not about that; changes nothing.
+    /// Asks EC2 whether the correction is allowed, and changes nothing. Returns answers that are not about
+    /// permissions.
     pub(super) async fn ask(&self, ec2: &Client) -> Result<Vec<String>> {
         let (rules, memberships) = tokio::join!(
             future::join_all(self.rules.iter().map(|it| it.ask(ec2))),
@@ -83,7 +84,7 @@ impl Drift {
         Ok(doubts)
     }
 
-    /// Puts it right, as far as it can be, or the part of it that is missing.
+    /// Corrects what can be corrected, or only what is missing.
     pub(super) async fn repair(&self, ec2: &Client, part: Part, events: &Events) -> Result<()> {
         let changed = |kind: &str, id: &str, name: &str| {
             events.emit(Event::Resource {

@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{Code, Error};
 
-/// What AWS answers to those who may not.
+/// AWS's codes for: not allowed.
 const NOT_ALLOWED: [&str; 3] = [
     "UnauthorizedOperation",
     "AccessDenied",
     "AccessDeniedException",
 ];
 
-/// To those whose credentials are no good.
+/// For: credentials that do not work.
 const NOT_TAKEN: [&str; 7] = [
     "AuthFailure",
     "InvalidAccessKeyId",
@@ -28,16 +28,16 @@ const NOT_TAKEN: [&str; 7] = [
     "UnrecognizedClientException",
 ];
 
-/// To those whose credentials were good for a while.
+/// For: credentials that have expired.
 const EXPIRED: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
 
-/// To accounts that may not yet, or no longer.
+/// For: an account that is not active yet, or not any more.
 const NOT_READY: [&str; 3] = ["OptInRequired", "PendingVerification", "Blocked"];
 
-/// To those who ask too often.
+/// For: too many requests.
 const THROTTLED: [&str; 3] = ["RequestLimitExceeded", "Throttling", "ThrottlingException"];
 
-/// From which nobody can tell what was done.
+/// Codes that leave open whether the call had an effect.
 const UNSURE: [&str; 5] = [
     "InternalError",
     "InternalFailure",
@@ -46,11 +46,11 @@ const UNSURE: [&str; 5] = [
     "an unknown answer",
 ];
 
-/// A call that did not go well.
+/// A failed call.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     doing: String,
-    /// EC2's own word, such as `RequestLimitExceeded`; nothing where there was no answer.
+    /// EC2's own code, such as `RequestLimitExceeded`; `None` if there was no answer.
     pub(super) code: Option<String>,
     causes: Vec<String>,
     request: Option<String>,
@@ -63,7 +63,8 @@ impl Failure {
             .is_some_and(|code| codes.contains(&code))
     }
 
-    /// Neither about who asks, nor about the account, nor about how often it asks.
+    /// Whether the answer is about the call's parameters: not about identity, permissions, the account or
+    /// throttling.
     fn is_about_parameters(&self) -> bool {
         self.code.is_some()
             && !self.is(&NOT_ALLOWED)
@@ -73,12 +74,12 @@ impl Failure {
             && !self.is(&THROTTLED)
     }
 
-    /// Whether EC2 has looked at the call and done nothing, so that no earlier attempt has done it either.
+    /// Whether EC2 has refused the call itself, so that neither it nor an earlier attempt had an effect.
     pub(super) fn is_final(&self) -> bool {
         self.is_about_parameters() && !self.is(&NOT_YET) && !self.is(&UNSURE)
     }
 
-    /// An answer that says nothing.
+    /// An answer without the expected content.
     pub(super) fn empty(doing: &str) -> Self {
         Self {
             doing: doing.to_owned(),
@@ -88,14 +89,14 @@ impl Failure {
         }
     }
 
-    /// For a sentence that goes on: `AccessDenied: User … is not authorized`.
+    /// For use within a sentence: `AccessDenied: User … is not authorized`.
     pub(super) fn in_short(&self) -> String {
         let code = self.code.clone();
         let parts = code.into_iter().chain(self.causes.iter().cloned());
         parts.collect::<Vec<_>>().join(": ")
     }
 
-    /// The words for what has no answer: no way there, or nobody to sign as.
+    /// The error if there was no answer: AWS could not be reached, or there are no credentials.
     fn unanswered(&self) -> Error {
         let text = self.causes.join(": ");
         if text.contains("credential") || text.contains("identity") || text.contains("SSO") {
@@ -127,7 +128,7 @@ impl From<Failure> for Error {
     }
 }
 
-/// What a code of AWS's means, and what helps; `said` is AWS's own sentence.
+/// What an AWS code means and what to do about it; `said` is AWS's own message.
 fn answered(code: &str, doing: &str, said: &str) -> Error {
     let cannot = |kind, why: &str| Error::new(kind, format!("cannot {doing}: {why}"));
     match code {
@@ -159,7 +160,7 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
                 .hint("every running instance counts: terminate what is not needed, or use types with fewer vCPUs")
                 .hint("ask for more in the Service Quotas console, Amazon EC2, \"Running On-Demand … instances\"; it takes from minutes to days")
         }
-        // On the free plan; EC2 says it only at the launch.
+        // On the free plan. EC2 reports it only at the launch.
         "InvalidParameterCombination" if said.contains("Free Tier") => {
             cannot(Code::AwsQuota, "the account's free plan does not have this instance type")
                 .hint("upgrade the account to the paid plan in the Billing console")
@@ -190,7 +191,7 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
     }
 }
 
-/// Gives a call's failure a name: `doing` goes behind "cannot".
+/// Describes a failed call: `doing` follows "cannot" in the message.
 pub(super) trait Doing<T> {
     fn doing(self, doing: impl Into<String>) -> Result<T, Failure>;
 }
@@ -206,7 +207,7 @@ where
             if let Some(service) = error.as_service_error() {
                 return Failure {
                     doing,
-                    // Without one, something answered that is not EC2.
+                    // An answer without a code did not come from EC2.
                     code: Some(service.code().unwrap_or("an unknown answer").to_owned()),
                     causes: service.message().map(shortened).into_iter().collect(),
                     request: service.request_id().map(str::to_owned),
@@ -231,13 +232,13 @@ where
     }
 }
 
-/// Without the message's encrypted half, which only `sts decode-authorization-message` can read.
+/// The message without its encrypted part, which only `sts decode-authorization-message` can read.
 fn shortened(message: &str) -> String {
     let end = message.find("Encoded authorization failure message");
     message[..end.unwrap_or(message.len())].trim().to_owned()
 }
 
-/// What was made a moment ago may not be known everywhere yet.
+/// A resource that was just created may not be known everywhere in EC2 yet.
 pub(super) const NOT_YET: [&str; 5] = [
     "InvalidInstanceID.NotFound",
     "InvalidGroup.NotFound",
@@ -246,7 +247,7 @@ pub(super) const NOT_YET: [&str; 5] = [
     "InvalidKeyPair.NotFound",
 ];
 
-/// Tries again, ever more slowly, while EC2 answers with one of `codes`.
+/// Repeats a call, with growing pauses, while EC2 answers with one of `codes`.
 pub(super) async fn insist<T, F>(
     codes: &[&str],
     timeout: Duration,
@@ -268,10 +269,10 @@ where
     }
 }
 
-/// Whether a call that was only asked about (`DryRun`) would be allowed.
+/// Evaluates a dry run (`DryRun`): whether the call would be allowed.
 ///
-/// EC2 may look at parameters before it looks at permissions, and what it says of them is a doubt, in
-/// a sentence: it need not be so any more when the call is made.
+/// EC2 may check parameters before permissions. Its answer about parameters is only a doubt, returned as a
+/// sentence: it may no longer be true when the call is made.
 pub(super) fn allowed<T>(asked: Result<T, Failure>) -> Result<Option<String>, Failure> {
     match asked {
         Err(failure) if failure.is(&["DryRunOperation"]) => Ok(None),

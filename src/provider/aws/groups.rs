@@ -1,4 +1,4 @@
-//! Security groups: one for each role, with the fewest rules that its hosts need.
+//! Security groups: one for each role, with only the rules that its hosts need.
 
 use std::collections::BTreeMap;
 
@@ -21,21 +21,21 @@ use crate::{
     provider::{CLUSTER_LABEL, Part},
 };
 
-/// The tag that says which role's group it is.
+/// The tag with the role of a group.
 const ROLE: &str = "pgherd:role";
 
 pub(super) fn name(cluster: &str, role: Role) -> String {
     format!("pgherd-{cluster}-{}", role.as_str())
 }
 
-/// The roles that a group is made for: those that hosts have.
+/// The roles that have a group: those that hosts have.
 pub(super) fn needed(inventory: &Inventory) -> impl Iterator<Item = Role> {
     let roles = Role::ALL.into_iter();
     roles.filter(|role| inventory.with_role(*role).next().is_some())
 }
 
-/// The cluster's groups, by VPC and role; a cluster has one VPC, and a dead run may have left groups
-/// in another.
+/// The cluster's groups, by VPC and role. A cluster has one VPC, but an interrupted run may have left groups in
+/// another.
 pub(super) async fn find_all(
     ec2: &Client,
     cluster: &str,
@@ -70,7 +70,7 @@ pub(super) async fn find(
     Ok(all.remove(vpc).unwrap_or_default())
 }
 
-/// Makes the groups that are missing and adds what rules are missing in any of them; returns their ids.
+/// Creates missing groups, and adds missing rules to all groups; returns their ids.
 pub(super) async fn ensure(
     ec2: &Client,
     inventory: &Inventory,
@@ -98,9 +98,9 @@ fn ids(groups: &BTreeMap<Role, SecurityGroup>) -> BTreeMap<Role, String> {
         .collect()
 }
 
-/// What is not right with the rules of groups that are there; a group that is right has none.
+/// How the rules of existing groups differ from the desired ones.
 ///
-/// Where it is not known from where the operator comes, what lets him in stays as it is.
+/// If the operators' networks are unknown, the rules that let them in stay as they are.
 pub(super) fn amendments(
     inventory: &Inventory,
     sources: Sources<'_>,
@@ -128,7 +128,7 @@ pub(super) fn amendments(
         .collect()
 }
 
-/// What is to be changed in one group.
+/// The changes of one group.
 #[derive(Debug, Clone)]
 pub(super) struct Amendment {
     pub(super) id: String,
@@ -139,7 +139,7 @@ pub(super) struct Amendment {
 }
 
 impl Amendment {
-    /// Asks whether it would be allowed; changes nothing.
+    /// Asks EC2 whether the changes are allowed; changes nothing.
     pub(super) async fn ask(&self, ec2: &Client) -> Vec<Result<Option<String>, Failure>> {
         let mut answers = Vec::new();
         if !self.difference.missing.is_empty() {
@@ -171,7 +171,7 @@ impl Amendment {
         answers
     }
 
-    /// Adds what is missing, and then takes away what is too much; says whether there was anything to do.
+    /// Adds what is missing, and then removes what is too much; returns whether there was anything to change.
     pub(super) async fn apply(&self, ec2: &Client, part: Part) -> Result<bool> {
         let Self {
             id,
@@ -189,7 +189,7 @@ impl Amendment {
                 async move { call.send().await.doing(doing) }
             })
             .await;
-            // Another run, or this one's own retry, has been faster.
+            // Another run, or a retry of this call, has already added it.
             match added {
                 Err(failure) if !failure.is(&["InvalidPermission.Duplicate"]) => {
                     return Err(failure.into());
@@ -240,9 +240,9 @@ async fn create(
     }
 }
 
-/// A group of that name that a moment ago was not listed as the cluster's.
+/// The group that has the name already, although it was not listed as the cluster's a moment ago.
 ///
-/// A run that died the moment before may have made it: then it is listed, and has its tags, a little later.
+/// A run that died just before may have created it: then it is listed with its tags a little later.
 async fn taken(
     ec2: &Client,
     cluster: &str,
@@ -273,7 +273,7 @@ async fn taken(
     }
 }
 
-/// The rule, or the group that it was in, is not there any more.
+/// The rule or its group does not exist any more.
 const GONE: [&str; 3] = [
     "InvalidPermission.NotFound",
     "InvalidGroup.NotFound",

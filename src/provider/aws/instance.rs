@@ -18,15 +18,15 @@ use crate::{
     provider::{CLUSTER_LABEL, HOST_LABEL, ID_LABEL, Machine, MachineState},
 };
 
-/// The tag with the host's public key: what discovery, by anybody, pins.
+/// The tag with the host's public key, which every pgherd that discovers the host pins.
 pub(super) const HOST_KEY: &str = "pgherd:host-key";
-/// The tag with the inventory's word for the image that an instance was made from.
+/// The tag with the image that an instance was made from, in the inventory's words.
 pub(super) const IMAGE: &str = "pgherd:image";
 
-/// The tag that says who launched it: user and machine.
+/// The tag with the user and machine that launched it.
 pub(super) const BY: &str = "pgherd:by";
 
-/// States of an instance that is there, or will be.
+/// The states of an instance that exists or will exist.
 pub(super) const ALIVE: [State; 4] = [
     State::Pending,
     State::Running,
@@ -50,20 +50,20 @@ pub(super) struct Found {
     pub(super) key_name: Option<String>,
     pub(super) vpc: Option<String>,
     pub(super) subnet: Option<String>,
-    /// The interface that it was launched with, and the security groups that this is in.
+    /// The network interface that it was launched with, and the security groups of that.
     pub(super) interface: Option<String>,
     pub(super) groups: Vec<String>,
     /// When it was launched, in seconds since 1970, and by whom.
     pub(super) launched: i64,
     pub(super) by: Option<String>,
-    /// What it takes of the account's quota while it runs.
+    /// How much of the account's quota it uses while it runs.
     pub(super) vcpus: i32,
-    /// Why it is in its state, where EC2 says so.
+    /// The reason for its state, if EC2 gives one.
     pub(super) reason: Option<String>,
 }
 
 impl Found {
-    /// Nothing where the instance does not say which host it is.
+    /// `None` if the instance has no tag with a host.
     pub(super) fn new(instance: Instance) -> Option<Self> {
         let tag = |key| tag(instance.tags(), key).map(str::to_owned);
         let address = |text: Option<&str>| text.and_then(|text| text.parse().ok());
@@ -105,12 +105,12 @@ impl Found {
         ALIVE.contains(&self.state)
     }
 
-    /// Whether `up` starts it.
+    /// Whether `up` must start it.
     pub(super) fn is_stopped(&self) -> bool {
         matches!(self.state, State::Stopped | State::Stopping)
     }
 
-    /// Where SSH goes, once there is such an address.
+    /// The address for SSH, if it has one yet.
     pub(super) fn door(&self, connect: Connect) -> Option<Ipv4Addr> {
         match connect {
             Connect::Public => self.public,
@@ -118,7 +118,7 @@ impl Found {
         }
     }
 
-    /// Running with all its addresses; anything less is for `up` to complete.
+    /// An instance without all its addresses counts as stopped, so that `up` completes it.
     pub(super) fn machine(&self, connect: Connect) -> Machine {
         let there =
             self.state == State::Running && self.private.is_some() && self.door(connect).is_some();
@@ -142,7 +142,7 @@ impl Found {
     }
 }
 
-/// Usually the code is a part of the message.
+/// Usually the message contains the code.
 fn in_words(reason: &StateReason) -> String {
     let (code, message) = (reason.code(), reason.message().unwrap_or_default());
     match code {
@@ -157,7 +157,7 @@ pub(super) fn tag<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
         .and_then(Tag::value)
 }
 
-/// Keeps what is tagged as the cluster's.
+/// A filter for resources with the cluster's tag.
 pub(super) fn of_cluster(cluster: &str) -> Filter {
     filter(&format!("tag:{CLUSTER_LABEL}"), [cluster])
 }
@@ -169,7 +169,7 @@ pub(super) fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) 
         .build()
 }
 
-/// Every instance of the cluster in one of `states`, over as many pages as it takes.
+/// All instances of the cluster in one of `states`, from all pages.
 pub(super) async fn find(
     ec2: &Client,
     cluster: &str,
@@ -196,7 +196,7 @@ pub(super) async fn find(
         .collect())
 }
 
-/// Far more than a cluster has; EC2's own pages hold up to 1000.
+/// Far more than a cluster has. EC2 allows 1000.
 const PAGE: i32 = 200;
 
 /// The living instances, one for each host.

@@ -1,4 +1,4 @@
-//! Launches the inventory's hosts, until they answer on SSH.
+//! Launches the inventory's hosts, and waits until they answer on SSH.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,15 +41,14 @@ use crate::{
     workspace::Launches,
 };
 
-/// How long EC2 may take until an instance runs, or a stopped one has stopped.
+/// How long an instance may take to run, or to stop.
 const RUNNING: Duration = Duration::from_secs(300);
-/// How long a host may take from then on until SSH answers, unless `ssh.connect_timeout` gives it
-/// longer.
+/// How long a running host may take until SSH answers, unless `ssh.connect_timeout` is longer.
 const BOOT: Duration = Duration::from_secs(240);
-/// How long the address of a predecessor that is ending may be taken.
+/// How long the address may still belong to a predecessor that is being terminated.
 const ADDRESS: Duration = Duration::from_secs(180);
 
-/// Launches and starts hosts, all of them at once.
+/// Launches and starts all hosts at once.
 pub(super) struct Launch<'a> {
     pub(super) ec2: &'a Client,
     pub(super) inventory: &'a Inventory,
@@ -59,17 +58,16 @@ pub(super) struct Launch<'a> {
     pub(super) access: &'a Access,
     pub(super) events: &'a Events,
     pub(super) arrivals: &'a Arrivals,
-    /// The networks that the checks of a load balancer come from.
+    /// The networks from which a load balancer checks its targets.
     pub(super) checked_from: &'a [Ipv4Net],
-    /// The load balancer's name, where there is to be one.
+    /// The load balancer's DNS name, if the cluster is to have one.
     pub(super) balancer: Option<&'a str>,
 }
 
 impl Launch<'_> {
-    /// Takes up what is `alive` of `hosts`, makes the rest, and returns them when SSH answers.
+    /// Uses those of `hosts` that are `alive`, launches the others, and returns all when SSH answers.
     ///
-    /// A host that cannot be had does not keep the others from coming: each that is there now need
-    /// not be made by the next run.
+    /// If one host fails, the others are launched all the same, so that the next run need not do it.
     pub(super) async fn hosts(
         &self,
         hosts: &[HostName],
@@ -84,7 +82,8 @@ impl Launch<'_> {
             .map(|it| (it.host.clone(), it.id.clone()))
             .collect();
         if let Some(survey) = survey {
-            // Before anything is made, so that a `down` after a run that dies now knows that lists lag.
+            // Noted before anything is created: if this run dies, a `down` right after it knows that EC2's
+            // lists may lag.
             for host in hosts.iter().filter(|it| survey.places.contains_key(it)) {
                 self.launches.begin(host)?;
             }
@@ -128,7 +127,7 @@ impl Launch<'_> {
             }
         }
         let (run, running) = mpsc::unbounded_channel();
-        // Whoever steps back for another run waits for no host.
+        // A run that steps back for another one does not wait for SSH.
         let (lost, booted) = tokio::try_join!(self.wait_running(&ids, &mine, run), async {
             Ok::<_, Error>(self.boot(running).await)
         })?;
@@ -159,7 +158,7 @@ impl Launch<'_> {
         self.events.host(host, HostState::Creating, None);
         let id = match self.run(host, survey, groups).await {
             Ok(Some(id)) => Ok(id),
-            // What the token had made has ended since, so that it can make nothing any more.
+            // What the token had launched has been terminated, so this token launches nothing any more.
             Ok(None) => {
                 self.launches.finish(host)?;
                 let again = self.run(host, survey, groups).await;
@@ -177,7 +176,7 @@ impl Launch<'_> {
         Ok((host.clone(), id.map_err(|error| error.on(host))?))
     }
 
-    /// Nothing where the launch under way is one whose instance has ended.
+    /// `None` if the instance of the launch under way has been terminated.
     async fn run(
         &self,
         host: &HostName,
@@ -240,7 +239,7 @@ impl Launch<'_> {
         }
     }
 
-    /// Starts what is stopped, in one call.
+    /// Starts all stopped instances, in one call.
     async fn start(&self, alive: &[Found]) -> Result<()> {
         let stopped: Vec<&Found> = alive.iter().filter(|it| it.is_stopped()).collect();
         if stopped.is_empty() {
@@ -250,7 +249,7 @@ impl Launch<'_> {
             self.events.host(&found.host, HostState::Starting, None);
         }
         let ids: Vec<String> = stopped.iter().map(|it| it.id.clone()).collect();
-        // One that is stopping can be started once it has stopped.
+        // An instance that is stopping can be started once it has stopped.
         insist(&["IncorrectInstanceState"], RUNNING, || {
             let call = self
                 .ec2
@@ -262,7 +261,7 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// Waits for each of the hosts that are `running` until SSH answers there.
+    /// Waits for each host that arrives on `running` until SSH answers there.
     async fn boot(&self, mut running: UnboundedReceiver<Found>) -> Vec<Result<Machine>> {
         let mut booting = FuturesUnordered::new();
         let mut booted = Vec::new();
@@ -279,8 +278,8 @@ impl Launch<'_> {
         booted
     }
 
-    /// Waits until all have their addresses; tells of each that does (`run`), and returns why the others
-    /// do not.
+    /// Waits until all instances have their addresses, and sends each one that does to `run`. Returns an error
+    /// for each of the others.
     async fn wait_running(
         &self,
         ids: &BTreeMap<HostName, String>,
@@ -309,7 +308,7 @@ impl Launch<'_> {
                 if waiting.get(&it.host) != Some(&it.id) {
                     continue;
                 }
-                // From now on everybody finds it by its tags.
+                // From now on every run finds it by its tags.
                 if told.insert(it.id.clone()) {
                     self.launches.finish(&it.host)?;
                 }
@@ -323,7 +322,7 @@ impl Launch<'_> {
                     waiting.remove(&it.host);
                     let machine = self.machine(&it);
                     self.arrivals.tell(Arrival::Running(machine));
-                    // It is listened to until this ends.
+                    // The receiver lives until this function ends.
                     let _ = run.send(it);
                 }
             }
@@ -339,7 +338,7 @@ impl Launch<'_> {
         Ok(lost)
     }
 
-    /// Leaves the cluster to the run that was first, and terminates what this run launched.
+    /// Leaves the cluster to the run that was first, and terminates the instances of this one.
     async fn step_back(&self, first: &Found, mine: &BTreeMap<HostName, String>) -> Error {
         let error = rival::refused(&self.inventory.cluster, first);
         let ids: Vec<String> = mine.values().cloned().collect();
@@ -348,13 +347,13 @@ impl Launch<'_> {
             .ec2
             .terminate_instances()
             .set_instance_ids(Some(ids))
-            // Nothing is on them yet.
+            // They hold no data yet.
             .skip_os_shutdown(true)
             .send()
             .await
             .doing("terminate the instances that this run has launched");
         for host in mine.keys() {
-            // Their tokens make nothing any more.
+            // Their tokens launch nothing any more.
             drop(self.launches.finish(host));
         }
         match ended {
@@ -389,7 +388,7 @@ impl Launch<'_> {
         )
     }
 
-    /// Waits until sshd answers, which it does once cloud-init has given it its key.
+    /// Waits until sshd answers. It starts once cloud-init has written its host key.
     async fn ready(&self, found: Found) -> Result<Machine> {
         let port = self.inventory.ssh.port;
         let timeout = BOOT.max(Duration::from_secs(
@@ -441,7 +440,8 @@ struct Launched {
     lives: bool,
 }
 
-/// Also what has ended since; nothing where the token has launched nothing, or not for long enough.
+/// The instance that a token has launched, even if it has been terminated. `None` if there is none, or if it
+/// was launched so recently that it is not listed yet.
 async fn by_token(ec2: &Client, token: &str) -> Result<Option<Launched>, Failure> {
     let answer = ec2
         .describe_instances()
@@ -471,7 +471,7 @@ fn ended(found: &Found) -> Error {
     let Some(reason) = &found.reason else {
         return error;
     };
-    // What EC2 says where the volume's key is not to be had.
+    // EC2's message if the volume's key cannot be used.
     let about_the_key = reason.contains("Client.InternalError") || reason.contains("KMS");
     let error = error.cause(reason.clone());
     match about_the_key {

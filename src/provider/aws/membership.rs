@@ -1,4 +1,4 @@
-//! The security groups of a host: those of its roles, also after the roles have changed.
+//! The security groups of a host: those of its roles, also after its roles have changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::{
     provider::Part,
 };
 
-/// A host that is to be in other groups.
+/// A host whose security groups must change.
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
     pub(super) host: HostName,
@@ -22,14 +22,14 @@ pub(super) struct Membership {
     /// For people: `instance node4 joins pgherd-pg-haproxy; leaves pgherd-pg-etcd`.
     pub(super) line: String,
     interface: String,
-    /// Those of its roles, and others' that it is in.
+    /// All groups that it will have: those of its roles, and those that are not the cluster's.
     groups: BTreeSet<String>,
-    /// The cluster's that it leaves.
+    /// The cluster's groups that it leaves.
     leaves: BTreeSet<String>,
     joins: bool,
 }
 
-/// The hosts that are not in the groups of their roles. Groups that are not the cluster's stay.
+/// The hosts that do not have exactly the groups of their roles. Groups that are not the cluster's stay.
 pub(super) fn wrong(
     inventory: &Inventory,
     groups: &BTreeMap<Role, SecurityGroup>,
@@ -79,7 +79,7 @@ pub(super) fn wrong(
 }
 
 impl Membership {
-    /// Asks whether it would be allowed; changes nothing.
+    /// Asks EC2 whether the change is allowed; changes nothing.
     pub(super) async fn ask(&self, ec2: &Client) -> Result<Option<String>, Failure> {
         let asked = self.call(ec2, Part::All).dry_run(true).send().await;
         allowed(asked.doing(format!(
@@ -88,7 +88,7 @@ impl Membership {
         )))
     }
 
-    /// Says whether there was anything to do.
+    /// Returns whether there was anything to change.
     pub(super) async fn apply(&self, ec2: &Client, part: Part) -> Result<bool, Failure> {
         if part == Part::Missing && !self.joins {
             return Ok(false);

@@ -1,7 +1,7 @@
 //! Hosts as EC2 instances.
 //!
-//! Tags say which cluster and host a resource belongs to, and nothing else does: no file is needed
-//! to find a cluster again. What lacks the cluster's tag is never touched.
+//! Which cluster and host a resource belongs to follows from its tags alone, so that no file is needed to find
+//! a cluster again. What lacks the cluster's tag is never touched.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -56,21 +56,21 @@ mod vcpus;
 #[cfg(test)]
 pub(crate) use rules::shown as rules_shown;
 
-/// How long what was made a moment ago may be unknown to EC2's other halves.
+/// How long a new resource may be unknown to other parts of EC2.
 const SETTLING: Duration = Duration::from_secs(60);
 
 /// Launches, finds and terminates instances that carry the cluster's tag.
 pub(super) struct AwsProvider {
     inventory: Inventory,
-    /// The text by which Patroni's versions are pinned.
+    /// The requirements file that pins Patroni's versions.
     requirements: String,
     settings: inventory::Aws,
-    /// Connected to when first needed, so that verbs without need of it work without credentials.
+    /// Connected when it is first needed, so that other verbs work without credentials.
     account: OnceCell<Account>,
-    /// What `preflight` has seen; `launch` need not ask again what a minute does not change.
+    /// What `preflight` has found out, so that `launch` need not ask again a minute later.
     surveyed: Mutex<Option<(Vec<HostName>, Survey)>>,
     public_address: PublicAddress,
-    /// What was discovered a moment ago, for the next question about the same hosts.
+    /// What was just discovered, for the next question about the same hosts.
     discovered: Mutex<Option<Vec<Found>>>,
 }
 
@@ -110,7 +110,7 @@ impl AwsProvider {
         hosts.iter().filter(|host| !there(host)).cloned().collect()
     }
 
-    /// Whether the account may run again what is stopped.
+    /// Whether the quota allows the stopped instances to run again.
     async fn quota_of_stopped(&self, account: &Account, alive: &[Found]) -> Result<Vec<String>> {
         let stopped: Vec<&Found> = alive.iter().filter(|it| it.is_stopped()).collect();
         let launched = BTreeMap::new();
@@ -150,9 +150,10 @@ impl AwsProvider {
         }
     }
 
-    /// Forgets what was known of resources that are gone.
+    /// Forgets what was remembered about removed resources.
     ///
-    /// Launches of other hosts stay: a run that died may have made them, and their tokens say so.
+    /// Launches of other hosts stay noted: a run that died may have made their instances, and their tokens
+    /// tell.
     async fn forget(&self, resources: &[Resource]) -> Result<()> {
         let launches = Launches::of(&self.inventory)?;
         for host in resources.iter().filter_map(|it| it.host.as_ref()) {
@@ -163,7 +164,7 @@ impl AwsProvider {
         Ok(())
     }
 
-    /// What is not right around hosts, those `alive` included.
+    /// How the surroundings of the hosts `alive` differ from the inventory.
     async fn find_drift(&self, account: &Account, alive: &[Found]) -> Result<Drift> {
         let checked_from = self.checked_from(account, alive).await?;
         Drift::find(
@@ -177,7 +178,7 @@ impl AwsProvider {
         .await
     }
 
-    /// Adds to an error what the account has of the cluster now, and what becomes of it.
+    /// Adds to an error which resources the account has now, and what to do with them.
     async fn left(&self, account: &Account, error: Error, next: &str) -> Error {
         let Ok(resources) = self.all_resources(account).await else {
             return error.left("pgherd could not find out what the account has of the cluster now; `pgherd down` lists and removes it");
@@ -195,7 +196,7 @@ impl AwsProvider {
     }
 }
 
-/// What is there is no reason to begin anew.
+/// The resources that exist are kept: the next run uses them.
 const TAKEN_UP: &str = "the next `up` continues with it, `down` removes it";
 const REMOVED: &str = "run `pgherd down` again: it removes the rest";
 
@@ -324,7 +325,7 @@ impl Provider for AwsProvider {
         let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
         let drift = self.find_drift(account, &alive).await?;
         let repaired = async {
-            // Whom its checks are to reach must let them in first.
+            // The rules come first: the load balancer's checks need them.
             drift.repair(&account.ec2, part, events).await?;
             self.repair_balancer(account, &alive, part, events).await
         };
@@ -406,13 +407,13 @@ impl Provider for AwsProvider {
     }
 }
 
-/// The tags that everything gets which is made for a cluster.
+/// The tags of everything that is created for a cluster.
 #[derive(Debug, Clone, Copy)]
 struct Tags<'a> {
     cluster: &'a str,
-    /// The cluster's id, for what is made; asking whether something may be made needs none.
+    /// The cluster's id. Not needed to ask whether something may be created.
     id: Option<&'a str>,
-    /// The user's, from the inventory.
+    /// The user's own tags, from the inventory.
     own: &'a BTreeMap<String, String>,
 }
 
@@ -425,7 +426,7 @@ impl<'a> Tags<'a> {
         self.with(kind, [])
     }
 
-    /// Key and value of each, with `more` where the user has not set the same.
+    /// All tags, by key. `more` counts only where the user has not set the same key.
     fn all<'b>(
         &'b self,
         more: impl IntoIterator<Item = (&'b str, &'b str)>,
@@ -441,7 +442,7 @@ impl<'a> Tags<'a> {
         all
     }
 
-    /// With `more`, where the user has not set the same.
+    /// The same, as the specification for a call that creates something.
     fn with<'b>(
         &'b self,
         kind: ResourceType,
@@ -458,7 +459,7 @@ impl<'a> Tags<'a> {
     }
 }
 
-/// A machine that knows the load balancer before it, if it is a front door.
+/// Adds the load balancer's name to a machine that is a front door.
 fn before_doors(mut machine: Machine, inventory: &Inventory, balancer: Option<&str>) -> Machine {
     let mut doors = inventory.with_role(Role::Haproxy);
     if doors.any(|host| *host == machine.host) {
@@ -467,7 +468,7 @@ fn before_doors(mut machine: Machine, inventory: &Inventory, balancer: Option<&s
     machine
 }
 
-/// No error, the one there is, or all of them as one.
+/// `Ok`, the single error, or all errors as one.
 fn together(mut failures: Vec<Error>, what: impl FnOnce(usize) -> String) -> Result<()> {
     match failures.len() {
         0 => Ok(()),

@@ -1,8 +1,8 @@
-//! Tests of docs/iam-policy*.json by AWS's Service Authorization Reference, of which
-//! tests/data/iam-reference.json has what they need (`scripts/iam-reference` writes it).
+//! Tests of docs/iam-policy*.json against AWS's Service Authorization Reference. The part of it that they need
+//! is in tests/data/iam-reference.json, which `scripts/iam-reference` writes.
 //!
-//! A condition key that a type of resource does not have never matches, and a type that no statement
-//! names is denied: both show only in an account.
+//! A condition key that a type of resource does not have never matches, and a type that no statement names is
+//! denied. Without this test, either would show only in a real account.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ const POLICIES: [(&str, &str); 3] = [
 ];
 const REFERENCE: &str = include_str!("../../../tests/data/iam-reference.json");
 
-/// Types that a call can name and pgherd's do not.
+/// Types that these calls can name, and pgherd's calls do not.
 const NEVER_NAMED: [(&str, &str, &[&str]); 3] = [
     (
         "ec2:RunInstances",
@@ -71,7 +71,7 @@ struct Statement {
 
 #[derive(Deserialize)]
 struct Call {
-    /// Condition keys of the call itself, whatever it is about.
+    /// Condition keys of the call itself, for every type of resource.
     keys: Vec<String>,
     types: BTreeMap<String, Type>,
 }
@@ -90,7 +90,7 @@ impl Statement {
         }
     }
 
-    /// `instance` for `arn:*:ec2:*:*:instance/*`.
+    /// For example, `instance` for `arn:*:ec2:*:*:instance/*`.
     fn types(&self) -> Vec<&str> {
         self.resources()
             .into_iter()
@@ -111,7 +111,7 @@ impl Statement {
         self.condition.values().flat_map(BTreeMap::keys)
     }
 
-    /// What AWS would not understand of it as it is meant.
+    /// Where AWS would not understand the statement as it is meant.
     fn mistakes(&self, reference: &BTreeMap<String, Call>) -> Vec<String> {
         let mut mistakes = Vec::new();
         let mut wrong = |what: String| mistakes.push(format!("{}: {what}", self.sid));
@@ -174,7 +174,7 @@ fn the_policies_say_what_aws_understands() {
     assert_eq!(mistakes, [""; 0]);
 }
 
-/// A test of the test: what the policy once said.
+/// Tests the test, with mistakes that the policy once had.
 #[test]
 fn a_tag_that_a_type_does_not_have_is_found() {
     let reference: BTreeMap<String, Call> = serde_json::from_str(REFERENCE).unwrap();

@@ -1,4 +1,4 @@
-//! Checks before a launch what it would create, and whether it is allowed.
+//! Before a launch: what it would create, and whether it is allowed.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl AwsProvider {
-    /// What would be made for hosts that are missing, or why it could not be.
+    /// What would be created for missing hosts, or why it could not be.
     pub(super) async fn ask_beforehand(
         &self,
         account: &Account,
@@ -62,7 +62,7 @@ impl AwsProvider {
         Ok(Preflight {
             made,
             doubts,
-            // One that is missing is what is to be known.
+            // A missing image matters more to the user than one that is there.
             prepared: survey
                 .prepared
                 .iter()
@@ -72,7 +72,7 @@ impl AwsProvider {
         })
     }
 
-    /// A line for each thing that would be made.
+    /// One line for each thing that would be created.
     fn made(&self, survey: &Survey, groups: &[Role], key_pair: bool) -> Vec<String> {
         let cluster = &self.inventory.cluster;
         let mut lines = Vec::new();
@@ -131,8 +131,8 @@ impl AwsProvider {
         )
     }
 
-    /// Asks whether each thing that a launch does would be allowed, as far as it can be asked before
-    /// anything exists.
+    /// Asks EC2 whether the calls of a launch would be allowed, as far as this is possible before anything
+    /// exists.
     async fn ask_permissions(
         &self,
         account: &Account,
@@ -188,7 +188,7 @@ impl AwsProvider {
         <[_; 3]>::from(tokio::join!(instance, group, key))
     }
 
-    /// Which of the fixed addresses somebody has.
+    /// Which of the fixed addresses are in use.
     async fn taken_addresses<'a>(
         &self,
         account: &Account,
@@ -240,7 +240,7 @@ impl AwsProvider {
         Ok(taken)
     }
 
-    /// Asks whether what is stopped may be started.
+    /// Asks EC2 whether the stopped instances may be started.
     pub(super) async fn ask_start(
         &self,
         account: &Account,
@@ -264,7 +264,7 @@ impl AwsProvider {
     }
 }
 
-/// A host's fixed address that a network interface has.
+/// A fixed address that a network interface has already.
 struct Taken {
     address: String,
     by: String,

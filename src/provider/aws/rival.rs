@@ -1,8 +1,8 @@
 //! Two runs that launch the same hosts at once, from copies of a workspace.
 //!
-//! Before a host answers there is nothing on which a lease could be, and EC2 makes as many instances of a
-//! name as it is asked for. So each run looks, while its instances start, whether others have come of the
-//! same hosts: whoever has launched the first of all of them goes on, and the others terminate theirs.
+//! Until a host answers, there is no place for a lease, and EC2 would launch as many instances of a name as it
+//! is asked for. So each run looks, while its instances start, for other instances of the same hosts. The run
+//! that launched the first of all of them continues, and the others terminate theirs.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(super) fn ahead<'a>(
         .iter()
         .filter(|it| it.is_alive() && mine.contains_key(&it.host));
     let is_mine = |it: &Found| mine.get(&it.host) == Some(&it.id);
-    // Every run compares the same instances, so that they agree.
+    // Every run compares the same instances, so all come to the same result.
     let first = of_mine.min_by_key(|it| (it.launched, &it.id))?;
     (!is_mine(first)).then_some(first)
 }
@@ -96,7 +96,7 @@ mod tests {
             said.contains(AT_WORK) && said.contains("anna@laptop"),
             "{said}"
         );
-        // What is ending is nobody's.
+        // An instance that is being terminated does not count.
         let ended: Vec<Found> = all
             .into_iter()
             .map(|mut it| {

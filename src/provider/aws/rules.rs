@@ -12,7 +12,7 @@ use crate::{
     services::{self, Caller},
 };
 
-/// Who may come in.
+/// The source of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Source<G> {
     Network(String),
@@ -21,7 +21,7 @@ enum Source<G> {
     Group(G),
 }
 
-/// One source to one range of ports; what EC2 shows as a permission may be many of these.
+/// One source and one range of ports. A permission of EC2 may contain many of these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Rule<G> {
     protocol: String,
@@ -39,21 +39,21 @@ fn rule<G>(port: u16, source: Source<G>) -> Rule<G> {
     }
 }
 
-/// The networks that rules are made of, beside those of the inventory.
+/// The networks for the rules that do not come from the inventory.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sources<'a> {
-    /// From where the operators come, if that is known; otherwise what lets them in stays as it is.
+    /// The operators' networks. If they are unknown, the rules that let operators in stay as they are.
     pub(super) operators: Option<&'a [Ipv4Net]>,
-    /// From where a load balancer's checks come.
+    /// The networks from which a load balancer checks its targets.
     pub(super) balancer: &'a [Ipv4Net],
 }
 
-/// What each role's hosts must hear, and from whom.
+/// Which connections the hosts of each role must accept.
 ///
-/// SSH goes to all of them, from the operator alone.
+/// All of them accept SSH, from operators alone.
 fn desired(inventory: &Inventory, sources: Sources<'_>) -> BTreeMap<Role, BTreeSet<Rule<Role>>> {
     let operators = sources.operators.unwrap_or_default();
-    // Those that clients are let in from anyway need no rule of their own.
+    // No rule of its own for a network from which clients are allowed anyway.
     let allow = &inventory.postgresql.allow;
     let balancer = sources.balancer.iter();
     let balancer = balancer.filter(|it| !allow.iter().any(|all| all.contains(*it)));
@@ -83,7 +83,7 @@ fn desired(inventory: &Inventory, sources: Sources<'_>) -> BTreeMap<Role, BTreeS
     super::groups::needed(inventory).map(of_role).collect()
 }
 
-/// What a group lacks, and what it has too much, as EC2 wants it.
+/// The rules that a group lacks, and those that it should not have, as EC2's permissions.
 #[derive(Debug, Clone)]
 pub(super) struct Difference {
     pub(super) missing: Vec<IpPermission>,
@@ -126,7 +126,7 @@ impl Rule<String> {
         }
     }
 
-    /// Whether it is there to let the operator in.
+    /// Whether the rule lets operators in.
     fn is_for_operators(&self, inventory: &Inventory) -> bool {
         let for_operators = services::all()
             .flat_map(|service| service.ports)
@@ -140,10 +140,10 @@ impl Rule<String> {
     }
 }
 
-/// What is wrong with the rules of a role's group; nothing where all is right.
+/// How the rules of a role's group differ from the desired ones; `None` if they do not.
 ///
-/// `ids` are the groups that there are; what a rule would let in from a group that is not there yet
-/// is left out. Without `operators`, the rules that let somebody in as one stay.
+/// `ids` are the existing groups; a rule for a group that does not exist yet is left out. Without `operators`,
+/// existing rules for operators stay.
 pub(super) fn difference(
     inventory: &Inventory,
     sources: Sources<'_>,
@@ -166,7 +166,7 @@ pub(super) fn difference(
     (!missing.is_empty() || !extra.is_empty()).then_some(Difference { missing, extra })
 }
 
-/// The rule with a group's id instead of its role, if there is that group.
+/// The rule with the group's id instead of its role, if that group exists.
 fn named(rule: &Rule<Role>, ids: &BTreeMap<Role, String>) -> Option<Rule<String>> {
     let Rule {
         protocol,
@@ -188,7 +188,7 @@ fn named(rule: &Rule<Role>, ids: &BTreeMap<Role, String>) -> Option<Rule<String>
     })
 }
 
-/// The part of a group's rules that names other groups, and so keeps those from being deleted.
+/// The rules that name other groups. They keep those groups from being deleted.
 pub(super) fn references(group: &SecurityGroup) -> Vec<IpPermission> {
     group
         .ip_permissions()
@@ -199,7 +199,7 @@ pub(super) fn references(group: &SecurityGroup) -> Vec<IpPermission> {
         .collect()
 }
 
-/// A permission taken apart.
+/// The rules in a permission.
 fn rules(permission: &IpPermission) -> Vec<Rule<String>> {
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let networks = permission
@@ -369,7 +369,7 @@ mod tests {
             "opens 22 to 203.0.113.7/32, 5000 to 10.9.0.0/16; \
              closes 22 to 0.0.0.0/0, 9999 to 10.9.0.0/16"
         );
-        // Nobody could say from where the operator comes.
+        // The operators' networks are unknown.
         assert_eq!(
             wrong(None, &drifted).unwrap(),
             "opens 5000 to 10.9.0.0/16; closes 9999 to 10.9.0.0/16"
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(wrong(None, &right), None);
     }
 
-    /// They come from its own addresses, whoever may be a client.
+    /// Whether or not clients are allowed from those networks.
     #[test]
     fn checks_of_a_load_balancer_are_let_in() {
         let inventory = inventory();

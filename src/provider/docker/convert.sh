@@ -1,17 +1,16 @@
 
-# Turns the distribution's own container image, in which this runs, into a host's root filesystem.
-# It comes after the functions of scripts/host-image, so that both ways end in the same host.
+# Makes a host's root filesystem from the distribution's container image, in which this script runs. The functions
+# of scripts/host-image come before it, so that both ways give the same host.
 convert() {
-  # Global, as in the build by debootstrap: the functions read them. /run is in memory and stays out
-  # of the image.
+  # Global, because those functions read them. /run is in memory, so it does not become part of the image.
   root=/run/pgherd/root log=/run/pgherd/log proxies=()
   local proxy
   for proxy in http_proxy https_proxy; do
     [ -z "${!proxy:-}" ] || proxies+=("$proxy=${!proxy}")
   done
 
-  # The engine mounts files of its own over some in /etc. A bind of the root filesystem alone shows
-  # what is under them, which is what the image will have.
+  # The container engine mounts some of its own files over those in /etc. A bind mount of the root filesystem shows
+  # the files below them, which will be in the image.
   mkdir -p "$root"
   mount --bind / "$root"
   mount --rbind /dev "$root/dev"
@@ -24,7 +23,7 @@ convert() {
   step 'package lists' in_root_apt update
   step 'updates' in_root_apt dist-upgrade
   step "${#packages[@]} packages" in_root_apt install "${packages[@]}"
-  # Ubuntu's image comes with the user, though not as a host has it.
+  # Ubuntu's image has this user already, but not with a host's settings.
   ! in_root id "$user" >/dev/null 2>&1 || in_root userdel --remove "$user" 2>/dev/null
   step 'settings' configure
 }

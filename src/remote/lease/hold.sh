@@ -8,12 +8,12 @@ while exec 9<>"$lease"; do
   flock -n 9
   case $? in
     0)
-      # It may have been removed between its opening and its locking.
+      # The file may have been removed between open and lock.
       [ /proc/self/fd/9 -ef "$lease" ] && break
       continue
       ;;
     1) ;;
-    # It is nobody's: this host cannot lock, and has said why.
+    # No other run holds the lease. This host cannot lock, and flock has printed the reason.
     *) exit 1 ;;
   esac
   there='' pid=''

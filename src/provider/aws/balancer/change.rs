@@ -1,4 +1,4 @@
-//! What is not as it is to be with the load balancer, and how it is put right.
+//! Compares the load balancer with the desired one, and corrects it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,37 +29,37 @@ use crate::{
     },
 };
 
-/// What was made or named a moment ago may not be known everywhere yet.
+/// A new resource may not be known everywhere yet.
 const NOT_YET: [&str; 5] = [
     "LoadBalancerNotFound",
     "ListenerNotFound",
     "TargetGroupNotFound",
-    // An instance that EC2 calls running.
+    // The load balancer may not know yet that the instance runs.
     "InvalidTarget",
     "ResourceInUse",
 ];
 
-/// From one look to the next, something can be made at most this often.
+/// The maximum number of rounds: what one round creates, the next can configure.
 const ROUNDS: usize = 4;
 
-/// One thing that is not as it is to be.
+/// One difference between the load balancer and the desired one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Difference {
     NoBalancer,
     NoGroup(Door),
-    /// All that it is to have.
+    /// All subnets that it must have.
     Subnets(Vec<String>),
     CrossZone,
     Check(Door),
     Attributes(Door),
     NoListener(Door),
-    /// The listener leads to the right group, and listens on another port.
+    /// The listener leads to the right group, but listens on another port.
     Port(Door, String),
     Register(Door, Vec<String>),
     Deregister(Door, Vec<(String, i32)>),
 }
 
-/// A cluster's load balancer that is to be put right.
+/// The correction of a cluster's load balancer.
 pub(in crate::provider::aws) struct Work<'a> {
     pub(in crate::provider::aws) elb: &'a Client,
     pub(in crate::provider::aws) wanted: &'a Wanted<'a>,
@@ -68,7 +68,7 @@ pub(in crate::provider::aws) struct Work<'a> {
 }
 
 fn check() -> Check {
-    // Two that fail, five seconds apart: a front door that died gets no client after ten.
+    // Two failures, five seconds apart: ten seconds after a front door died, it gets no clients any more.
     Check {
         protocol: "TCP".into(),
         port: "traffic-port".into(),
@@ -82,12 +82,12 @@ fn check() -> Check {
 fn attributes() -> BTreeMap<String, String> {
     [
         ("deregistration_delay.timeout_seconds", DRAINING.to_string()),
-        // Clients of a front door that leaves learn it then, and not from silence.
+        // Clients of a front door that leaves see their connection end, and need not wait for a timeout.
         (
             "deregistration_delay.connection_termination.enabled",
             "true".into(),
         ),
-        // By it HAProxy and the security group know a client.
+        // HAProxy and the security groups judge clients by their address.
         ("preserve_client_ip.enabled", "true".into()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
@@ -103,7 +103,7 @@ fn differences(seen: &Seen, wanted: &Wanted<'_>, part: Part) -> Vec<Difference> 
         .into_iter()
         .filter(|door| !seen.groups.contains_key(door));
     all.extend(missing.map(Difference::NoGroup));
-    // The rest is compared once all of them are there.
+    // The rest is compared once all of these exist.
     let Some(balancer) = seen.balancer.as_ref().filter(|_| all.is_empty()) else {
         return all;
     };
@@ -212,7 +212,7 @@ impl Difference {
     }
 }
 
-/// What making it means, in a line.
+/// One line about the load balancer that would be created.
 pub(in crate::provider::aws) fn made(wanted: &Wanted<'_>) -> String {
     let Wanted { inventory, .. } = wanted;
     let zones: Vec<&str> = wanted.subnets.keys().map(String::as_str).collect();
@@ -226,7 +226,7 @@ pub(in crate::provider::aws) fn made(wanted: &Wanted<'_>) -> String {
     )
 }
 
-/// A line for each thing that is not as it is to be.
+/// One line for each difference.
 pub(in crate::provider::aws) fn lines(seen: &Seen, wanted: &Wanted<'_>) -> Result<Vec<String>> {
     possible(seen, wanted)?;
     let mut all = differences(seen, wanted, Part::All);
@@ -236,7 +236,7 @@ pub(in crate::provider::aws) fn lines(seen: &Seen, wanted: &Wanted<'_>) -> Resul
     Ok(all.iter().map(|it| it.in_words(wanted)).collect())
 }
 
-/// Refuses what no call could put right.
+/// Refuses differences that no call can correct.
 fn possible(seen: &Seen, wanted: &Wanted<'_>) -> Result<()> {
     if let Some(name) = seen.taken.first() {
         return Err(Error::new(Code::NameTaken, format!("the name {name} is taken"))
@@ -291,7 +291,7 @@ fn possible(seen: &Seen, wanted: &Wanted<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Makes what is missing and puts right what is not as it is to be; safe to call again.
+/// Creates what is missing and corrects what differs. It can be repeated.
 pub(in crate::provider::aws) async fn ensure(work: &Work<'_>, part: Part) -> Result<Seen> {
     for _ in 0..ROUNDS {
         let seen = look(work.elb, &work.wanted.inventory.cluster).await?;
@@ -479,7 +479,7 @@ impl Work<'_> {
                 "have the load balancer listen on port {port} (elasticloadbalancing:CreateListener)"
             ));
         match made {
-            // Another run, or this one's own retry, has been faster.
+            // Another run, or a retry of this call, has already created it.
             Err(failure) if failure.is(&["DuplicateListener"]) => Ok(()),
             made => made.map(|_| ()),
         }

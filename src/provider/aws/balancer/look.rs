@@ -1,4 +1,4 @@
-//! The load balancer as it is.
+//! The load balancer as it is in the account.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use crate::{
     provider::{CLUSTER_LABEL, ID_LABEL},
 };
 
-/// The load balancer and its groups of targets; what is not the cluster's is only named.
+/// The load balancer and its target groups. Of what is not the cluster's, only the names.
 #[derive(Debug, Default)]
 pub(in crate::provider::aws) struct Seen {
     pub(in crate::provider::aws) balancer: Option<Balancer>,
     pub(super) groups: BTreeMap<Door, Group>,
-    /// Names that somebody else's has.
+    /// Names of the cluster that belong to something else.
     pub(super) taken: Vec<String>,
 }
 
@@ -26,9 +26,9 @@ pub(in crate::provider::aws) struct Seen {
 pub(in crate::provider::aws) struct Balancer {
     pub(in crate::provider::aws) arn: String,
     pub(in crate::provider::aws) name: String,
-    /// The name that clients use.
+    /// The DNS name, which clients use.
     pub(in crate::provider::aws) address: String,
-    /// AWS's word: `provisioning`, `active`, …
+    /// AWS's own word: `provisioning`, `active`, …
     pub(in crate::provider::aws) state: String,
     pub(super) internal: bool,
     pub(super) vpc: String,
@@ -43,7 +43,7 @@ pub(in crate::provider::aws) struct Balancer {
 pub(super) struct Listener {
     pub(super) arn: String,
     pub(super) port: i32,
-    /// The group of targets that it leads to.
+    /// The target group that it leads to.
     pub(super) group: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Group {
     pub(super) cluster_id: Option<String>,
 }
 
-/// How it finds out whether a front door is well.
+/// How the load balancer checks a front door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Check {
     pub(super) protocol: String,
@@ -74,13 +74,13 @@ pub(super) struct Check {
 pub(super) struct Target {
     pub(super) instance: String,
     pub(super) port: i32,
-    /// AWS's word: `healthy`, `initial`, `draining`, …
+    /// AWS's own word: `healthy`, `initial`, `draining`, …
     pub(super) state: String,
     pub(super) why: Option<String>,
 }
 
 impl Seen {
-    /// How each front door is behind each port: port, instance, AWS's word, and why.
+    /// The state of each front door behind each port: port, instance, AWS's word for its state, and the reason.
     pub(in crate::provider::aws) fn targets(
         &self,
     ) -> impl Iterator<Item = (Door, &str, &str, Option<&str>)> {
@@ -98,7 +98,7 @@ impl Seen {
     }
 }
 
-/// The cluster's load balancer by its name, if its tags say that it is the cluster's.
+/// The load balancer with the cluster's name, if its tags say that it is the cluster's.
 pub(in crate::provider::aws) async fn find(
     elb: &Client,
     cluster: &str,
@@ -115,7 +115,7 @@ pub(in crate::provider::aws) async fn find(
     )
 }
 
-/// The load balancer, its listeners, its groups and how their targets are.
+/// The load balancer with its listeners, target groups and the state of all targets.
 pub(in crate::provider::aws) async fn look(elb: &Client, cluster: &str) -> Result<Seen, Failure> {
     let (balancer, write, read) = tokio::try_join!(
         by_name(elb, cluster),
@@ -333,12 +333,12 @@ async fn tags(elb: &Client, arns: &[&str]) -> Result<Tags, Failure> {
         .collect())
 }
 
-/// Whose it is.
+/// The owner of a resource.
 struct Owner {
     cluster_id: Option<String>,
 }
 
-/// Says whose it is, if it is a cluster's of that name.
+/// `Some` if the resource belongs to a cluster of that name.
 fn owner(tags: &Tags, arn: &str, cluster: &str) -> Option<Owner> {
     let tag = |key: &str| {
         let mut tags = tags.get(arn)?.iter();

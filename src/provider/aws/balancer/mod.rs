@@ -1,11 +1,11 @@
-//! A Network Load Balancer before the front doors: one name for clients where no address can move.
+//! A Network Load Balancer in front of the front doors: one name for clients, where no address can move.
 //!
-//! Its names follow from the cluster's, and its tags say whose it is. It has no security groups, so that
-//! hosts see each client's own address, and their groups judge clients as they do without it. Its health
-//! checks come from its addresses in the subnets, whose networks the groups let in, too.
+//! Its names follow from the cluster's name, and its tags say which cluster it belongs to. It has no security
+//! groups: hosts see each client's own address, and their own groups decide as they do without it. Its health
+//! checks come from its addresses in the subnets, so the groups let in the networks of these subnets, too.
 //!
-//! A check is a TCP connection. One that asked whether HAProxy finds a leader would take every front door
-//! out while nobody leads, and the load balancer ends the connections of those that it takes out.
+//! A health check is a TCP connection. If it asked whether HAProxy finds a leader, all front doors would be
+//! taken out while there is no leader, and the load balancer ends the connections of those that it takes out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,17 +29,17 @@ pub(super) use self::{
     removal::{deregister, remove, resources},
 };
 
-/// The kinds of resources.
+/// The kinds of resources, as they are shown.
 pub(super) const BALANCER: &str = "load balancer";
 pub(super) const TARGET_GROUP: &str = "target group";
 
-/// AWS's limit for the names of both.
+/// AWS's limit for the names of load balancers and target groups.
 const LONGEST_NAME: usize = 32;
 
-/// Seconds that clients of a front door that leaves may go on; then their connections end.
+/// For how many seconds clients of a front door that leaves may continue before their connections end.
 pub(super) const DRAINING: u32 = 30;
 
-/// A port that it listens on, and the front doors' port behind it.
+/// A port of the load balancer, and the same port of the front doors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Door {
     Write,
@@ -64,7 +64,7 @@ impl Door {
     }
 }
 
-/// What the load balancer is called, or the group of targets of one of its ports.
+/// The name of the load balancer, or of the target group of one of its ports.
 pub(super) fn name(cluster: &str, door: Option<Door>) -> String {
     let end = door.map_or_else(String::new, |door| format!("-{}", door.as_str()));
     let whole = format!("pgherd-{cluster}{end}");
@@ -83,21 +83,21 @@ pub(super) fn name(cluster: &str, door: Option<Door>) -> String {
     format!("pgherd-{head}-{digest}{end}")
 }
 
-/// What it is to be.
+/// The desired load balancer.
 pub(super) struct Wanted<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) scheme: Scheme,
     pub(super) vpc: String,
-    /// A subnet for each zone with a front door.
+    /// A subnet for each zone that has a front door.
     pub(super) subnets: BTreeMap<String, String>,
-    /// The front doors that run, by their instances.
+    /// The front doors that run, by instance.
     pub(super) targets: BTreeMap<String, HostName>,
-    /// Instances of front doors that do not run now.
+    /// The instances of front doors that do not run now.
     pub(super) resting: BTreeSet<String>,
 }
 
 impl<'a> Wanted<'a> {
-    /// While no front door is there.
+    /// For a cluster that has no front door yet.
     pub(super) fn none(inventory: &'a Inventory, scheme: Scheme) -> Self {
         Self {
             inventory,
@@ -109,7 +109,7 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// Nothing where no front door is there yet.
+    /// `None` if no front door exists yet.
     pub(super) fn of(inventory: &'a Inventory, scheme: Scheme, alive: &[Found]) -> Option<Self> {
         let mut wanted = Self::none(inventory, scheme);
         for host in inventory.with_role(Role::Haproxy) {
@@ -128,13 +128,14 @@ impl<'a> Wanted<'a> {
         (!wanted.subnets.is_empty()).then_some(wanted)
     }
 
-    /// A front door is in that subnet; a load balancer has one in each zone.
+    /// Notes the subnet of a front door. A load balancer has one subnet in each zone.
     pub(super) fn is_in(&mut self, zone: &str, subnet: &str) {
         let known = self.subnets.entry(zone.to_owned());
         known.or_insert_with(|| subnet.to_owned());
     }
 
-    /// Those that it has stay: a zone that goes would take its address from clients that know it.
+    /// The desired subnets and those that it has. These stay: if a zone were removed, clients that know its
+    /// address there would lose it.
     fn all_subnets(&self, found: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let mut all = self.subnets.clone();
         all.extend(found.clone());
@@ -142,7 +143,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// The networks that its health checks come from.
+/// The networks from which the health checks come.
 pub(super) async fn networks(
     ec2: &Client,
     subnets: impl IntoIterator<Item = &String>,

@@ -1,4 +1,4 @@
-//! The load balancer's end, and front doors that leave it.
+//! Removes the load balancer, or takes front doors out of it.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// How long AWS may hold on to the groups of a load balancer that is gone.
+/// How long AWS may keep the target groups of a removed load balancer in use.
 const RELEASE: Duration = Duration::from_secs(180);
-/// How much longer than it is to last the end of a front door's connections may take.
+/// How much longer than intended the connections of a front door may take to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the cluster has: the load balancer first, which must go first.
+/// The cluster's load balancer and target groups, in the order in which they can be removed.
 pub(in crate::provider::aws) async fn resources(
     elb: &Client,
     cluster: &str,
@@ -45,14 +45,14 @@ pub(in crate::provider::aws) async fn resources(
     Ok(all)
 }
 
-/// Removes those of `all` that are load balancers or groups of targets; what has gone already is no error.
+/// Removes those of `all` that are load balancers or target groups. It is no error if they have gone already.
 pub(in crate::provider::aws) async fn remove(
     elb: &Client,
     cluster: &str,
     all: &[Resource],
     events: &Events,
 ) -> Result<()> {
-    // A group cannot go while a load balancer leads to it.
+    // A target group cannot be removed while a load balancer leads to it.
     for kind in [BALANCER, TARGET_GROUP] {
         for resource in all.iter().filter(|it| it.kind == kind) {
             emit(events, resource, HostState::Removing);
@@ -119,7 +119,7 @@ async fn delete(elb: &Client, resource: &Resource) -> Result<()> {
     }
 }
 
-/// Takes front doors out of the load balancer, and waits until it has ended their connections.
+/// Takes front doors out of the load balancer, and waits until their connections have ended.
 pub(in crate::provider::aws) async fn deregister(
     elb: &Client,
     cluster: &str,
@@ -141,7 +141,7 @@ pub(in crate::provider::aws) async fn deregister(
             let call = elb.deregister_targets().target_group_arn(&group.arn);
             let call = call.set_targets(Some(targets.clone())).send().await;
             match call.doing("take a front door out of the load balancer") {
-                // An instance that is gone leaves by itself.
+                // A terminated instance is deregistered by AWS.
                 Err(failure) if failure.is(&["InvalidTarget"]) => continue,
                 call => drop(call?),
             }

@@ -13,7 +13,37 @@ pub(crate) struct TimedOut<S> {
     pub after: Duration,
 }
 
-/// Looks at once, and then again after every `pause`, until a look returns `Ok`.
+/// The pauses between looks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pauses {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Pauses {
+    /// Each pause is half as long again as the one before, up to `longest`.
+    pub(crate) const fn growing(first: Duration, longest: Duration) -> Self {
+        Self {
+            next: first,
+            longest,
+        }
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = self.longest.min(pause * 3 / 2);
+        pause
+    }
+}
+
+/// All pauses are equal.
+impl From<Duration> for Pauses {
+    fn from(pause: Duration) -> Self {
+        Self::growing(pause, pause)
+    }
+}
+
+/// Looks at once, and then again after every pause, until a look returns `Ok`.
 ///
 /// If waiting cannot help, a look also returns `Ok`: `Ok(Err(error))`.
 ///
@@ -21,13 +51,14 @@ pub(crate) struct TimedOut<S> {
 /// The last look, which ended after `limit`, returned `Err`.
 pub(crate) async fn until<T, S, L>(
     limit: Duration,
-    pause: Duration,
-    look: impl Fn() -> L,
+    pauses: impl Into<Pauses>,
+    mut look: impl FnMut() -> L,
 ) -> Result<T, TimedOut<S>>
 where
     L: Future<Output = Result<T, S>>,
 {
     let begin = Instant::now();
+    let mut pauses = pauses.into();
     loop {
         let last = match look().await {
             Ok(found) => return Ok(found),
@@ -37,8 +68,27 @@ where
         if after > limit {
             return Err(TimedOut { last, after });
         }
-        sleep(pause).await;
+        sleep(pauses.next()).await;
     }
+}
+
+/// Looks until a look finds something; `None` if the time is over.
+///
+/// # Errors
+/// A look failed.
+pub(crate) async fn until_found<T, E, L>(
+    limit: Duration,
+    pauses: impl Into<Pauses>,
+    mut look: impl FnMut() -> L,
+) -> Result<Option<T>, E>
+where
+    L: Future<Output = Result<Option<T>, E>>,
+{
+    let found = until(limit, pauses, || {
+        let look = Box::pin(look());
+        async { look.await.transpose().ok_or(()) }
+    });
+    found.await.ok().transpose()
 }
 
 #[cfg(test)]
@@ -79,5 +129,33 @@ mod tests {
     async fn it_looks_once_even_without_time() {
         let found = until(Duration::ZERO, PAUSE, || async { Ok::<_, ()>("there") });
         assert_eq!(found.await.unwrap(), "there");
+    }
+
+    #[test]
+    fn pauses_grow_to_the_longest() {
+        let [first, longest] = [2, 4].map(Duration::from_secs);
+        let mut pauses = Pauses::growing(first, longest);
+        let all: Vec<u64> = (0..4).map(|_| pauses.next().as_secs()).collect();
+        assert_eq!(all, [2, 3, 4, 4]);
+        let mut pauses = Pauses::from(first);
+        assert_eq!([pauses.next(), pauses.next()], [first, first]);
+    }
+
+    #[tokio::test]
+    async fn a_look_finds_something_or_fails_or_the_time_is_over() {
+        for (last, expected) in [
+            (Ok(Some("there")), Ok(Some("there"))),
+            (Err("broken"), Err("broken")),
+            (Ok(None), Ok(None)),
+        ] {
+            let mut looks = 0;
+            let found = until_found(PAUSE * 3, PAUSE, || {
+                looks += 1;
+                let seen = if looks < 3 { Ok(None) } else { last };
+                async move { seen }
+            });
+            assert_eq!(found.await, expected);
+            assert!(looks >= 3);
+        }
     }
 }

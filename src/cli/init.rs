@@ -31,7 +31,12 @@ pub(super) fn schema() -> String {
 }
 
 /// Writes the example for `kind` to the file `output`, or prints it if `output` is `-`.
-pub(super) fn run(kind: ProviderKind, output: &Path, terminal: &Terminal) -> Result<()> {
+pub(super) fn run(
+    kind: ProviderKind,
+    output: &Path,
+    templates: Option<&Path>,
+    terminal: &Terminal,
+) -> Result<()> {
     if output == Path::new("-") {
         terminal.print(example(kind));
         return Ok(());
@@ -48,8 +53,8 @@ pub(super) fn run(kind: ProviderKind, output: &Path, terminal: &Terminal) -> Res
     });
     terminal.say(&format!(
         "next: read it, then `{}` and `{}`",
-        inventory::command(output, "plan"),
-        inventory::command(output, "up")
+        inventory::command(output, templates, "plan"),
+        inventory::command(output, templates, "up")
     ));
     Ok(())
 }

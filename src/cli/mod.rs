@@ -54,7 +54,8 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
     match cli.verb {
         Verb::Init { provider, output } => {
             let output = output.as_deref().unwrap_or(&global.inventory);
-            init::run(provider, output, terminal)?;
+            let templates = global.templates.as_deref();
+            init::run(provider, output, templates, terminal)?;
         }
         Verb::Plan { check } => plan::run(global, check, terminal).await?,
         Verb::Up { yes, remove } => {

@@ -111,6 +111,7 @@ impl Connected<'_> {
                 proof.announce(&self.events);
                 return Ok(proof);
             }
+            // Not `poll::until`: what is seen may put the end of the time off.
             tokio::time::sleep(Duration::from_millis(200)).await;
             observed = self.look().await?.whole()?;
         }

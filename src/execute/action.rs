@@ -188,6 +188,7 @@ pub(super) async fn take_over(context: &Context, loops: usize) {
     let mut before = seen().await;
     for _ in 0..loops {
         let begin = Instant::now();
+        // Not `poll::until`: a look right after the wake is too early, and each look needs another wake.
         loop {
             wake(context).await;
             sleep(Duration::from_millis(200)).await;

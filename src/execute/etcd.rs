@@ -3,20 +3,18 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
 
-use super::{Context, Latest, Say, wait};
+use super::{Context, Latest, Say, wait::UnitWatch};
 use crate::{
     error::{Code, Error, Result},
     inventory::{HostName, Role},
     plan::Step,
+    poll,
     services::etcd::{Etcd, Member, View},
 };
 
 /// How often to try: for about five seconds after a change, etcd refuses the next one.
 const PAUSE: Duration = Duration::from_millis(300);
-/// How often to check whether the unit keeps crashing.
-const UNIT_PAUSE: Duration = Duration::from_secs(4);
 
 /// A member that answers, and its list.
 struct Asked<'a> {
@@ -94,11 +92,10 @@ pub(super) async fn change(
     say: Say<'_>,
 ) -> Result<()> {
     let latest = Latest::default();
-    let begin = Instant::now();
-    let mut unit_looked = Instant::now();
-    loop {
+    let unit = UnitWatch::new();
+    let changed = poll::until(step.limit, PAUSE, || async {
         let error = match attempt(&change, step, context).await {
-            Ok(Done::Yes) => return Ok(()),
+            Ok(Done::Yes) => return Ok(Ok(())),
             // The next look shows the result.
             Ok(Done::Asked) => Error::new(Code::StepTimedOut, "etcd has not done it yet"),
             Err(error) => {
@@ -106,15 +103,15 @@ pub(super) async fn change(
                 error
             }
         };
-        if begin.elapsed() > step.limit {
-            return Err(error.left("the other members go on; the next run continues from here"));
+        match unit.look(step, context).await {
+            Ok(()) => Err(error),
+            Err(pointless) => Ok(Err(pointless)),
         }
-        if unit_looked.elapsed() > UNIT_PAUSE {
-            unit_looked = Instant::now();
-            wait::dying(step, context).await?;
-        }
-        sleep(PAUSE).await;
-    }
+    });
+    let left = "the other members go on; the next run continues from here";
+    changed
+        .await
+        .unwrap_or_else(|over| Err(over.last.left(left)))
 }
 
 /// Checks whether the list is as wanted; if not, asks etcd to change it.

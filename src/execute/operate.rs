@@ -1,8 +1,11 @@
 //! Steps of `pause`, `reinit`, `restart` and `failover`.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{Context, Latest, Say, action};
 use crate::{
@@ -31,15 +34,14 @@ pub(super) async fn set_pause(
     say: Say<'_>,
 ) -> Result<()> {
     let latest = Latest::default();
-    let begin = Instant::now();
-    let mut told = false;
-    loop {
+    let told = AtomicBool::new(false);
+    let set = poll::until(step.limit, PAUSE, || async {
         let survey = patroni::survey(&context.http, &context.cluster).await;
         let mut behind = Vec::new();
         let mut refused = None;
         for (host, status) in &survey {
             let Ok(status) = status else { continue };
-            if told && status.pause == paused {
+            if told.load(Ordering::Relaxed) && status.pause == paused {
                 continue;
             }
             behind.push(host.as_str());
@@ -48,30 +50,28 @@ pub(super) async fn set_pause(
                 .set_pause(&context.cluster, paused)
                 .await
             {
-                Ok(()) => told = true,
+                Ok(()) => told.store(true, Ordering::Relaxed),
                 Err(error) => refused = Some(error),
             }
         }
-        if told && behind.is_empty() {
+        if told.load(Ordering::Relaxed) && behind.is_empty() {
             return Ok(());
-        }
-        if begin.elapsed() > step.limit {
-            return Err(refused.unwrap_or_else(|| {
-                let word = if paused { "paused" } else { "resumed" };
-                Error::new(
-                    Code::PatroniUnreachable,
-                    match behind.as_slice() {
-                        [] => "no member answers".to_owned(),
-                        behind => format!("not yet {word}: {}", behind.join(", ")),
-                    },
-                )
-            }));
         }
         if !behind.is_empty() {
             latest.say(format!("not yet: {}", behind.join(", ")), say);
         }
-        sleep(PAUSE).await;
-    }
+        Err(refused.unwrap_or_else(|| {
+            let word = if paused { "paused" } else { "resumed" };
+            Error::new(
+                Code::PatroniUnreachable,
+                match behind.as_slice() {
+                    [] => "no member answers".to_owned(),
+                    behind => format!("not yet {word}: {}", behind.join(", ")),
+                },
+            )
+        }))
+    });
+    set.await.map_err(|over| over.last)
 }
 
 /// Returns when the member is copying the data, or has copied it already.

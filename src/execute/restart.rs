@@ -11,7 +11,7 @@
 //!   `effective_configuration`).
 //! - If there is no member to hand over to, the leader also restarts in place.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -75,6 +75,7 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
     // loop has run, the first one is complete.
     action::take_over(context, 2).await;
     let mut is_sure = false;
+    // Not `poll::until`: each round may restart a member, and the time to wait for one begins anew.
     loop {
         let mut survey = patroni::survey(&context.http, &context.cluster).await;
         let inventory = &context.cluster.inventory;
@@ -374,12 +375,14 @@ async fn comes_back(
 ///
 /// If a replica does not get there, its own restart reports it.
 async fn caught_up(leader: &HostName, step: &Step, context: &Context) {
-    let begin = Instant::now();
-    let mut goal = None;
-    while begin.elapsed() < TIMEOUT.min(step.limit) {
+    let goal = OnceLock::new();
+    let replayed = poll::until(TIMEOUT.min(step.limit), PAUSE, || async {
         let survey = patroni::survey(&context.http, &context.cluster).await;
         let status = told(&survey, leader);
-        goal = goal.or(status.and_then(|status| status.xlog.location));
+        if let Some(location) = status.and_then(|status| status.xlog.location) {
+            goal.get_or_init(|| location);
+        }
+        let goal = goal.get().copied();
         let behind = survey.iter().any(|(host, replica)| {
             let replica = replica.as_ref().ok().filter(|_| host != leader);
             replica.is_some_and(|replica| {
@@ -387,11 +390,9 @@ async fn caught_up(leader: &HostName, step: &Step, context: &Context) {
                 !streams || replica.xlog.replayed_location < goal
             })
         });
-        if !behind {
-            return;
-        }
-        sleep(PAUSE).await;
-    }
+        if behind { Err(()) } else { Ok(()) }
+    });
+    drop(replayed.await);
 }
 
 #[cfg(test)]

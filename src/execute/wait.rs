@@ -1,8 +1,11 @@
 //! Waits until the cluster is in a certain state, and reports the state meanwhile.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{Context, Latest, Say};
 use crate::{
@@ -10,6 +13,7 @@ use crate::{
     error::{Code, Error, Result},
     inventory::{HostName, Role},
     plan::{Condition, Step},
+    poll,
     remote::Script,
     services::{
         health::{self, Seen, Ways},
@@ -40,44 +44,68 @@ pub(super) async fn wait(
     };
     let latest = Latest::default();
     let begin = Instant::now();
-    let mut unit_looked = Instant::now();
-    let mut progress = Instant::now();
-    loop {
+    let unit = UnitWatch::new();
+    let progress = Mutex::new(begin);
+    let progress = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let late = |after: Duration, state: &str| {
+        let seconds = after.as_secs();
+        Error::new(
+            Code::StepTimedOut,
+            format!("not after {seconds} s: {state}"),
+        )
+        .left("nothing was undone; the services keep trying")
+    };
+    let met = poll::until(step.limit, PAUSE, || async {
         let seen = match condition {
             Condition::Ready(role) => health::of(*role).ready(&step.host, &ways).await,
             Condition::Leader => postgres::health::leader(&ways).await,
             Condition::Streaming => postgres::health::streaming(&step.host, &ways).await,
         };
         let state = match seen {
-            Seen::Met => return Ok(()),
-            Seen::Never(error) => return Err(error),
+            Seen::Met => return Ok(Ok(())),
+            Seen::Never(error) => return Ok(Err(error)),
             Seen::Not(state) => state,
             Seen::Working(state) => {
-                progress = Instant::now();
+                *progress() = Instant::now();
                 state
             }
         };
         latest.say(state.clone(), say);
-        let given_up = begin.elapsed() > step.limit
-            || (*condition == Condition::Streaming && progress.elapsed() > STALLED);
-        if given_up {
-            let seconds = begin.elapsed().as_secs();
-            return Err(Error::new(
-                Code::StepTimedOut,
-                format!("not after {seconds} s: {state}"),
-            )
-            .left("nothing was undone; the services keep trying"));
+        if *condition == Condition::Streaming && progress().elapsed() > STALLED {
+            return Ok(Err(late(begin.elapsed(), &state)));
         }
-        if unit_looked.elapsed() > UNIT_PAUSE {
-            unit_looked = Instant::now();
-            dying(step, context).await?;
+        match unit.look(step, context).await {
+            Ok(()) => Err(state),
+            Err(error) => Ok(Err(error)),
         }
-        sleep(PAUSE).await;
+    });
+    met.await
+        .unwrap_or_else(|over| Err(late(over.after, &over.last)))
+}
+
+/// Checks from time to time whether a step's unit keeps crashing.
+pub(super) struct UnitWatch(Mutex<Instant>);
+
+impl UnitWatch {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    /// An error if waiting for the unit is pointless.
+    pub(super) async fn look(&self, step: &Step, context: &Context) -> Result<()> {
+        {
+            let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() <= UNIT_PAUSE {
+                return Ok(());
+            }
+            *last = Instant::now();
+        }
+        dying(step, context).await
     }
 }
 
 /// An error if the step's unit has crashed so often that waiting is pointless.
-pub(super) async fn dying(step: &Step, context: &Context) -> Result<()> {
+async fn dying(step: &Step, context: &Context) -> Result<()> {
     let Some(unit) = step.units.first() else {
         return Ok(());
     };

@@ -17,6 +17,7 @@ use crate::{
 
 mod by_hand;
 mod connect_error;
+mod execute;
 mod forward;
 mod host_key_mismatch;
 mod kept;

@@ -13,27 +13,22 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use openssh::{ControlPersist, ForwardType, KnownHosts, Session, SessionBuilder, Socket, Stdio};
-use tokio::{
-    io::AsyncWriteExt,
-    net::UnixStream,
-    sync::Mutex,
-    time::{Instant, sleep, timeout},
-};
+use openssh::{ControlPersist, ForwardType, KnownHosts, Session, SessionBuilder, Socket};
+use tokio::{net::UnixStream, sync::Mutex, time::timeout};
 
 use super::{
     Connection, Keep, Lease, OnLine, Output, Remote, Script,
     by_hand::by_hand,
     connect_error::{connect_error, full_text, is_final, is_wrong_key, stalled},
+    execute::execute,
     forward::{Forwarded, Log},
     host_key_mismatch::host_key_mismatch,
     lease::{Held, Taken},
-    output::{Broken, collect, too_much},
-    runner::{self, RUNNER, Told},
+    output::{Broken, too_much},
+    runner,
 };
 use crate::{
     error::{Code, Error, Result},
-    event::Stream,
     inventory::HostName,
     poll,
 };
@@ -313,77 +308,6 @@ impl SshRemote {
             }
         }
     }
-
-    async fn execute(
-        &self,
-        link: &Link,
-        script: &Script,
-        limit: Duration,
-        on_line: OnLine<'_>,
-    ) -> Result<(i32, Told, Told), Broken> {
-        let begin = Instant::now();
-        let mut child = loop {
-            let started = link
-                .session
-                .raw_command(RUNNER)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .await;
-            match started {
-                // Nothing was run. Others of this run's scripts will end, and make room for this one.
-                Err(error) if is_crowded(&error) => {
-                    if begin.elapsed() + CROWDED > limit {
-                        return Err(Broken::Crowded(error));
-                    }
-                    sleep(CROWDED).await;
-                }
-                started => break started?,
-            }
-        };
-        let stdin = child.stdin().take();
-        let stdout = child.stdout().take();
-        let stderr = child.stderr().take();
-        let send = async {
-            if let Some(mut stdin) = stdin {
-                // A host that stops reading gives the reason before it ends.
-                let _ = stdin.write_all(script.expose().as_bytes()).await;
-                let _ = stdin.shutdown().await;
-            }
-            Ok(())
-        };
-        let ((), stdout, stderr) = tokio::try_join!(
-            send,
-            collect(stdout, Stream::Stdout, on_line),
-            collect(stderr, Stream::Stderr, on_line),
-        )?;
-        let code = match child.wait().await {
-            Ok(status) => status.code().unwrap_or(128),
-            // The multiplexer cannot distinguish a signal from a broken connection; a check of the connection
-            // can.
-            Err(openssh::Error::RemoteProcessTerminated) if link.session.check().await.is_ok() => {
-                128
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok((code, stdout, stderr))
-    }
-}
-
-/// How long to wait before asking again for a session that sshd refused.
-const CROWDED: Duration = Duration::from_millis(250);
-
-/// Whether sshd refuses another session on the connection (`MaxSessions`).
-fn is_crowded(error: &openssh::Error) -> bool {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        if error.to_string().contains("open refused by peer") {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 #[async_trait]
@@ -396,7 +320,7 @@ impl Remote for SshRemote {
         on_line: OnLine<'_>,
     ) -> Result<Output> {
         let link = self.link(host).await?;
-        match timeout(limit, self.execute(&link, script, limit, on_line)).await {
+        match timeout(limit, execute(&link.session, script, limit, on_line)).await {
             Ok(Ok((code, stdout, stderr))) => runner::output(host, code, stdout, stderr),
             Ok(Err(Broken::Connection(error))) => {
                 self.drop_link(host, &link).await;

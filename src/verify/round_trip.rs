@@ -4,12 +4,12 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
 
 use super::{Check, Prover};
 use crate::{
     error::{Code, Error, Result},
     inventory::{HostName, Role},
+    poll,
     quantity::count,
     services::postgres::{Door, FrontDoor, ONE_AT_A_TIME, Sql, own_schema, refuse_strange},
     sql::literal,
@@ -184,23 +184,20 @@ async fn read_everywhere(
 }
 
 async fn await_row(reader: &Sql, row: &str, address: &str) -> Result<()> {
-    let begin = Instant::now();
     let query = format!("select count(*) from pgherd.proof where nonce = {row}");
-    loop {
+    let arrived = poll::until_found(ARRIVAL, Duration::from_millis(50), || async {
         // On a new replica, even the table may not have arrived yet.
         let exists = reader
             .value("select to_regclass('pgherd.proof') is not null")
             .await?;
-        if exists == "t" && reader.value(&query).await? == "1" {
-            return Ok(());
-        }
-        if begin.elapsed() > ARRIVAL {
-            let seconds = ARRIVAL.as_secs();
-            return Err(Error::new(
-                Code::ClientsNotServed,
-                format!("the row had not arrived at {address} after {seconds} s"),
-            ));
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
+        let there = exists == "t" && reader.value(&query).await? == "1";
+        Ok::<_, Error>(there.then_some(()))
+    });
+    arrived.await?.ok_or_else(|| {
+        let seconds = ARRIVAL.as_secs();
+        Error::new(
+            Code::ClientsNotServed,
+            format!("the row had not arrived at {address} after {seconds} s"),
+        )
+    })
 }

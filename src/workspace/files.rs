@@ -33,6 +33,32 @@ pub(super) fn private_dir(path: &Path) -> Result<Option<u32>> {
     }
 }
 
+/// The one of `words` that a file consists of; `None` if there is no file. `about` says what the file is for.
+pub(super) fn read_word<T: Copy>(
+    path: &Path,
+    words: &[T],
+    as_str: fn(T) -> &'static str,
+    about: &str,
+) -> Result<Option<T>> {
+    let Some(text) = read(path)? else {
+        return Ok(None);
+    };
+    let mut known = words.iter().copied();
+    let found = known.find(|word| as_str(*word) == text.trim());
+    found.map(Some).ok_or_else(|| {
+        let words: Vec<&str> = words.iter().map(|word| as_str(*word)).collect();
+        Error::new(
+            Code::WorkspaceDamaged,
+            format!("{} is damaged", origin(path).display()),
+        )
+        .cause(format!("it has {about}"))
+        .hint(format!(
+            "restore it from a backup: its text is {}",
+            words.join(" or ")
+        ))
+    })
+}
+
 /// Removes others' permissions from `path`; returns the old mode if there were any.
 ///
 /// A missing file cannot be too open.

@@ -11,10 +11,7 @@
 //! time. Without the file, the cluster is as the inventory says, or has not begun to change.
 
 use super::{TLS, Workspace, files};
-use crate::{
-    cluster::TlsStage,
-    error::{Code, Error, Result},
-};
+use crate::{cluster::TlsStage, error::Result};
 
 /// The stages between the two ends.
 const STAGES: [TlsStage; 2] = [TlsStage::Offered, TlsStage::Used];
@@ -28,21 +25,8 @@ impl Workspace {
     /// The stage that the cluster goes through now, if it goes through one.
     pub fn tls_stage(&self) -> Result<Option<TlsStage>> {
         let path = self.dir.join(TLS);
-        let Some(text) = files::read(&path)? else {
-            return Ok(None);
-        };
-        let mut stages = STAGES.into_iter();
-        stages
-            .find(|stage| stage.as_str() == text.trim())
-            .map(Some)
-            .ok_or_else(|| {
-                Error::new(
-                    Code::WorkspaceDamaged,
-                    format!("{} is damaged", files::origin(&path).display()),
-                )
-                .cause("it has the stage of the cluster's way to TLS, or from it")
-                .hint("restore it from a backup: its text is offered or used")
-            })
+        let about = "the stage of the TLS migration";
+        files::read_word(&path, &STAGES, TlsStage::as_str, about)
     }
 
     /// Records the cluster's stage; a stage that an inventory can ask for ends the change.

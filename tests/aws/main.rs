@@ -11,12 +11,14 @@ use libtest_mimic::{Arguments, Trial};
 
 mod addresses;
 mod balancer;
+mod balancer_drift;
 mod crashes;
 mod drills;
 mod faults;
 mod image;
 mod images;
 mod life;
+mod manual;
 mod members;
 mod model;
 mod models;
@@ -24,6 +26,7 @@ mod nature;
 mod proxy;
 mod questions;
 mod reality;
+mod refusals;
 mod rules;
 mod server;
 mod support;
@@ -78,16 +81,17 @@ fn main() -> ExitCode {
     let trials = trials! {
         addresses: a_started_host_is_found_at_its_new_public_address;
         balancer: it_comes_with_the_hosts_and_goes_with_them,
-            what_is_not_as_it_is_to_be_is_put_right_by_what_the_policy_allows,
             the_key_comes_later_and_does_not_go, a_front_door_that_leaves_is_taken_out_first,
             those_of_others_are_never_touched, it_may_be_cut_off_at_any_of_its_calls;
-        life: from_nothing_to_nothing, the_calls_of_each_verb_are_those_in_the_manual,
+        balancer_drift: differences_are_reported_and_corrected_with_the_permissions_in_the_policy;
+        life: from_nothing_to_nothing,
             the_second_run_makes_nothing, several_pages_are_read,
             stopped_hosts_are_started, a_terminated_host_is_made_anew,
             two_clusters_never_touch, strangers_are_never_touched, leftovers_are_found,
             hosts_are_made_to_measure, the_key_pair_follows_the_key;
         image: what_canonical_publishes_is_taken, the_image_is_kept;
         images: an_image_comes_and_goes_with_its_snapshot;
+        manual: the_calls_of_each_verb_are_those_in_the_manual;
         members: a_host_is_replaced_and_nothing_else_is_touched,
             a_launch_under_way_outlives_the_removal_of_another_host, a_replacement_may_die_at_any_call,
             a_host_leaves_a_group_only_at_the_end;

@@ -19,6 +19,8 @@ mod nature;
 #[path = "../aws/proxy.rs"]
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod proxy;
+#[path = "../aws/refusals.rs"]
+mod refusals;
 #[path = "../aws/server.rs"]
 mod server;
 #[path = "../lab/support.rs"]

@@ -6,9 +6,11 @@ use aws_sdk_ec2::{
     error::{ProvideErrorMetadata, SdkError},
     operation::RequestId,
 };
-use tokio::time::{Instant, sleep};
 
-use crate::error::{Code, Error};
+use crate::{
+    error::{Code, Error},
+    poll::{self, Pauses},
+};
 
 /// AWS's codes for: not allowed.
 const NOT_ALLOWED: [&str; 3] = [
@@ -256,17 +258,17 @@ pub(super) async fn insist<T, F>(
 where
     F: Future<Output = Result<T, Failure>>,
 {
-    let deadline = Instant::now() + timeout;
-    let mut pause = Duration::from_millis(200);
-    loop {
-        match attempt().await {
-            Err(failure) if failure.is(codes) && Instant::now() + pause < deadline => {
-                sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
+    let pauses = Pauses::growing(Duration::from_millis(200), Duration::from_secs(5));
+    let done = poll::until(timeout, pauses, || {
+        let attempt = Box::pin(attempt());
+        async {
+            match attempt.await {
+                Err(failure) if failure.is(codes) => Err(failure),
+                done => Ok(done),
             }
-            result => return result,
         }
-    }
+    });
+    done.await.unwrap_or_else(|over| Err(over.last))
 }
 
 /// Evaluates a dry run (`DryRun`): whether the call would be allowed.

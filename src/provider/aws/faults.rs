@@ -4,17 +4,17 @@
 //! would only seem to cut a host off while it still talks to the others. A network ACL applies to the whole
 //! subnet.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_sdk_ec2::{
     Client,
     types::{Filter, InstanceStateName as State},
 };
-use tokio::time::sleep;
 
 use super::failure::{Doing, Failure};
 use crate::{
     error::{Code, Error, Result},
+    poll,
     provider::Machine,
 };
 
@@ -79,27 +79,25 @@ pub(super) async fn revive(ec2: &Client, machine: &Machine) -> Result<()> {
 }
 
 async fn await_state(ec2: &Client, machine: &Machine, wanted: &[State]) -> Result<State> {
-    let begin = Instant::now();
-    loop {
-        let state = state(ec2, &machine.id).await?;
-        match state {
-            Some(state) if wanted.contains(&state) => return Ok(state),
-            Some(State::Terminated | State::ShuttingDown) | None => {
-                return Err(Error::new(Code::HostNotRunning, "its instance is gone"));
-            }
-            Some(state) if begin.elapsed() > TIMEOUT => {
-                return Err(Error::new(
-                    Code::HostDidNotStart,
-                    format!(
-                        "its instance is still {} after {} s",
-                        state.as_str(),
-                        TIMEOUT.as_secs()
-                    ),
-                ));
-            }
-            Some(_) => sleep(LOOK).await,
+    let gone = || Error::new(Code::HostNotRunning, "its instance is gone");
+    let reached = poll::until(TIMEOUT, LOOK, || async {
+        match state(ec2, &machine.id).await {
+            Ok(Some(state)) if wanted.contains(&state) => Ok(Ok(state)),
+            Ok(Some(State::Terminated | State::ShuttingDown) | None) => Ok(Err(gone())),
+            Ok(Some(state)) => Err(state),
+            Err(failure) => Ok(Err(failure.into())),
         }
-    }
+    });
+    reached.await.unwrap_or_else(|over| {
+        Err(Error::new(
+            Code::HostDidNotStart,
+            format!(
+                "its instance is still {} after {} s",
+                over.last.as_str(),
+                over.after.as_secs()
+            ),
+        ))
+    })
 }
 
 async fn state(ec2: &Client, id: &str) -> Result<Option<State>, Failure> {

@@ -28,10 +28,16 @@ pub(super) fn name(cluster: &str, role: Role) -> String {
     format!("pgherd-{cluster}-{}", role.as_str())
 }
 
-/// The roles that have a group: those that hosts have.
-pub(super) fn needed(inventory: &Inventory) -> impl Iterator<Item = Role> {
-    let roles = Role::ALL.into_iter();
-    roles.filter(|role| inventory.with_role(*role).next().is_some())
+/// All groups of the cluster.
+pub(super) async fn list(ec2: &Client, cluster: &str) -> Result<Vec<SecurityGroup>, Failure> {
+    ec2.describe_security_groups()
+        .filters(of_cluster(cluster))
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .doing("list the cluster's security groups")
 }
 
 /// The cluster's groups, by VPC and role. A cluster has one VPC, but an interrupted run may have left groups in
@@ -40,15 +46,7 @@ pub(super) async fn find_all(
     ec2: &Client,
     cluster: &str,
 ) -> Result<BTreeMap<String, BTreeMap<Role, SecurityGroup>>, Failure> {
-    let groups = ec2
-        .describe_security_groups()
-        .filters(of_cluster(cluster))
-        .into_paginator()
-        .items()
-        .send()
-        .collect::<Result<Vec<_>, _>>()
-        .await
-        .doing("list the cluster's security groups")?;
+    let groups = list(ec2, cluster).await?;
     let mut all: BTreeMap<String, BTreeMap<Role, SecurityGroup>> = BTreeMap::new();
     for group in groups {
         let role = tag(group.tags(), ROLE);
@@ -80,7 +78,7 @@ pub(super) async fn ensure(
 ) -> Result<BTreeMap<Role, String>> {
     let cluster = &inventory.cluster;
     let there = find(ec2, cluster, vpc).await?;
-    let made = needed(inventory)
+    let made = rules::needed(inventory)
         .filter(|role| !there.contains_key(role))
         .map(|role| create(ec2, cluster, role, vpc, tags));
     let made: BTreeMap<Role, SecurityGroup> =

@@ -175,29 +175,39 @@ pub(super) async fn find(
     cluster: &str,
     states: &[State],
 ) -> Result<Vec<Found>, Failure> {
+    let filters = vec![of_cluster(cluster), in_states(states)];
+    let found = list(ec2, filters, "list the cluster's instances").await?;
+    Ok(found.into_iter().filter_map(Found::new).collect())
+}
+
+/// A filter for instances in one of these states.
+pub(super) fn in_states(states: &[State]) -> Filter {
+    filter("instance-state-name", states.iter().map(State::as_str))
+}
+
+/// All instances that the filters let through, from all pages.
+pub(super) async fn list(
+    ec2: &Client,
+    filters: Vec<Filter>,
+    doing: &str,
+) -> Result<Vec<Instance>, Failure> {
     let found = ec2
         .describe_instances()
-        .filters(of_cluster(cluster))
-        .filters(filter(
-            "instance-state-name",
-            states.iter().map(State::as_str),
-        ))
+        .set_filters(Some(filters))
         .into_paginator()
         .page_size(PAGE)
         .items()
         .send()
         .collect::<Result<Vec<_>, _>>()
         .await
-        .doing("list the cluster's instances")?;
-    Ok(found
-        .into_iter()
-        .flat_map(|reservation| reservation.instances.unwrap_or_default())
-        .filter_map(Found::new)
-        .collect())
+        .doing(doing)?;
+    let instances = found.into_iter();
+    let instances = instances.flat_map(|reservation| reservation.instances.unwrap_or_default());
+    Ok(instances.collect())
 }
 
-/// Far more than a cluster has. EC2 allows 1000.
-const PAGE: i32 = 200;
+/// EC2's maximum for a page.
+const PAGE: i32 = 1000;
 
 /// The living instances, one for each host.
 pub(super) async fn alive(ec2: &Client, cluster: &str) -> Result<Vec<Found>> {

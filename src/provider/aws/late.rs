@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
 use super::failure::Failure;
+use crate::poll::{self, Pauses};
 
 /// How long to wait for such a thing.
 pub(super) const LATE: Duration = Duration::from_secs(10);
@@ -14,19 +13,11 @@ pub(super) const LATE: Duration = Duration::from_secs(10);
 /// Looks again and again until something is seen; `None` if that takes longer than `timeout`.
 pub(super) async fn seen<T, F>(
     timeout: Duration,
-    mut look: impl FnMut() -> F,
+    look: impl FnMut() -> F,
 ) -> Result<Option<T>, Failure>
 where
     F: Future<Output = Result<Option<T>, Failure>>,
 {
-    let deadline = Instant::now() + timeout;
-    let mut pause = Duration::from_millis(250);
-    loop {
-        let found = look().await?;
-        if found.is_some() || Instant::now() + pause >= deadline {
-            return Ok(found);
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
-    }
+    let pauses = Pauses::growing(Duration::from_millis(250), Duration::from_secs(2));
+    poll::until_found(timeout, pauses, look).await
 }

@@ -36,6 +36,7 @@ use crate::{
     error::{Code, Error, Result},
     event::{Events, HostState},
     inventory::{Aws, Connect, HostName, Inventory, Role},
+    poll,
     provider::{Access, Arrival, Arrivals, Machine, ssh_probe::answers},
     quantity::count,
     workspace::Launches,
@@ -294,11 +295,12 @@ impl Launch<'_> {
             State::ShuttingDown,
             State::Terminated,
         ];
-        let deadline = Instant::now() + RUNNING;
         let mut waiting = ids.clone();
         let mut told = BTreeSet::new();
         let mut lost = Vec::new();
+        let deadline = Instant::now() + RUNNING;
         let mut pause = Duration::from_millis(300);
+        // Not `poll::until`: each look changes which hosts are waited for.
         while !waiting.is_empty() {
             let found = instance::find(self.ec2, &self.inventory.cluster, &ALL).await?;
             if let Some(first) = rival::ahead(&found, mine) {
@@ -394,15 +396,14 @@ impl Launch<'_> {
         let timeout = BOOT.max(Duration::from_secs(
             self.inventory.ssh.connect_timeout.into(),
         ));
-        let deadline = Instant::now() + timeout;
         let Some(address) = found.door(self.settings.connect) else {
             return Err(self.stuck(&found.host, &found.id));
         };
-        while !answers(address, port).await {
-            if Instant::now() >= deadline {
-                return Err(self.silent(&found, address, timeout));
-            }
-            sleep(Duration::from_millis(200)).await;
+        let up = poll::until(timeout, Duration::from_millis(200), || async {
+            answers(address, port).await.then_some(()).ok_or(())
+        });
+        if up.await.is_err() {
+            return Err(self.silent(&found, address, timeout));
         }
         self.events
             .host(&found.host, HostState::Created, Some(address.to_string()));

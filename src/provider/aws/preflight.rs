@@ -10,7 +10,7 @@ use super::{
     failure::{Doing, Failure, allowed},
     groups,
     instance::{Found, filter},
-    key_pair, quota, request,
+    key_pair, quota, request, rules,
     survey::{Place, Survey},
     together,
 };
@@ -40,7 +40,7 @@ impl AwsProvider {
             async { Ok(self.taken_addresses(account, &survey).await?) },
         )?;
         key_pair::check(cluster, key.as_ref())?;
-        let new_groups: Vec<Role> = groups::needed(&self.inventory)
+        let new_groups: Vec<Role> = rules::needed(&self.inventory)
             .filter(|role| !groups.contains_key(role))
             .collect();
         let new_key = key.is_none().then_some(public_key);

@@ -4,9 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use aws_sdk_ec2::{
     Client,
-    types::{self, ImageState, InstanceStateName as State, Reservation, ResourceType, Tag},
+    types::{self, ImageState, ResourceType, Tag},
 };
-use tokio::time::{Instant, sleep};
 
 use super::{
     AwsProvider,
@@ -22,6 +21,7 @@ use crate::{
     event::{Event, Events, HostState},
     facts::Os,
     inventory::Aws,
+    poll::{self, Pauses},
     prepared::{Choice, Contents, DIGEST, Prepared, Recipe, Size, newest},
     provider::{CLUSTER_LABEL, HOST_LABEL, Machine},
 };
@@ -174,20 +174,10 @@ async fn users(
     if ids.is_empty() {
         return Ok(users);
     }
-    let found = ec2
-        .describe_instances()
-        .filters(filter("image-id", ids))
-        .filters(filter(
-            "instance-state-name",
-            ALIVE.iter().map(State::as_str),
-        ))
-        .into_paginator()
-        .items()
-        .send()
-        .collect::<Result<Vec<_>, _>>()
-        .await
-        .doing("see which instances were made from prepared images")?;
-    for it in found.iter().flat_map(Reservation::instances) {
+    let filters = vec![filter("image-id", ids), instance::in_states(&ALIVE)];
+    let doing = "see which instances were made from prepared images";
+    let found = instance::list(ec2, filters, doing).await?;
+    for it in &found {
         let id = it.instance_id().unwrap_or_default();
         let name = match (tag(it.tags(), CLUSTER_LABEL), tag(it.tags(), HOST_LABEL)) {
             (Some(cluster), Some(host)) => format!("{cluster}-{host} ({id})"),
@@ -300,9 +290,8 @@ async fn base(ec2: &Client, id: &str) -> Result<String> {
 
 /// Waits until EC2 has copied the volume.
 async fn await_copy(ec2: &Client, id: &str) -> Result<()> {
-    let deadline = Instant::now() + COPY;
-    let mut pause = Duration::from_millis(500);
-    loop {
+    let pauses = Pauses::growing(Duration::from_millis(500), Duration::from_secs(5));
+    let ready = poll::until_found(COPY, pauses, || async {
         // A new image may not be listed yet.
         let answer = insist(&["InvalidAMIID.NotFound"], super::SETTLING, || async {
             let call = ec2.describe_images().image_ids(id).send().await;
@@ -311,11 +300,11 @@ async fn await_copy(ec2: &Client, id: &str) -> Result<()> {
         .await?;
         let image = answer.images().first();
         match image.and_then(types::Image::state) {
-            Some(ImageState::Available) => return Ok(()),
-            Some(ImageState::Pending) | None => {}
+            Some(ImageState::Available) => Ok(Some(())),
+            Some(ImageState::Pending) | None => Ok(None),
             Some(state) => {
                 let reason = image.and_then(|it| it.state_reason()?.message());
-                return Err(Error::new(
+                Err(Error::new(
                     Code::ImageUnavailable,
                     format!(
                         "EC2 could not make the image {id}: it is {}",
@@ -323,23 +312,21 @@ async fn await_copy(ec2: &Client, id: &str) -> Result<()> {
                     ),
                 )
                 .cause(reason.unwrap_or("EC2 does not say why"))
-                .hint(format!("remove it: pgherd image remove {id}")));
+                .hint(format!("remove it: pgherd image remove {id}")))
             }
         }
-        if Instant::now() >= deadline {
-            return Err(Error::new(
-                Code::ImageUnavailable,
-                format!(
-                    "the image {id} did not come about within {} minutes",
-                    COPY.as_secs() / 60
-                ),
-            )
-            .left("EC2 may still complete it")
-            .hint("see whether it has: pgherd image list"));
-        }
-        sleep(pause).await;
-        pause = (pause * 3 / 2).min(Duration::from_secs(5));
-    }
+    });
+    ready.await?.ok_or_else(|| {
+        Error::new(
+            Code::ImageUnavailable,
+            format!(
+                "the image {id} did not come about within {} minutes",
+                COPY.as_secs() / 60
+            ),
+        )
+        .left("EC2 may still complete it")
+        .hint("see whether it has: pgherd image list")
+    })
 }
 
 /// Removes an image, then its snapshots; or a snapshot that an earlier removal left.

@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ec2::{
-    Client,
-    types::{InstanceStateName as State, Reservation},
-};
+use aws_sdk_ec2::{Client, types::InstanceStateName as State};
 
 use super::{
     account::Account,
-    failure::{Doing, Failure},
-    instance::{Found, filter},
+    failure::Failure,
+    instance::{self, Found},
     survey::Place,
     vcpus::{counts, is_standard, vcpus},
 };
@@ -22,8 +19,6 @@ use crate::{
 
 /// "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs, a region and account.
 const STANDARD: &str = "L-1216C47A";
-/// EC2's own limit.
-const PAGE: i32 = 1000;
 
 /// Refuses hosts that the account may not run; a sentence if that could not be found out.
 ///
@@ -84,19 +79,8 @@ pub(super) async fn check(
 /// The vCPUs of the account's instances that count; `kinds` knows how many a type has.
 async fn running(ec2: &Client, kinds: &BTreeMap<&str, i32>) -> Result<i32, Failure> {
     let states = [State::Pending, State::Running];
-    let all = ec2
-        .describe_instances()
-        .filters(filter(
-            "instance-state-name",
-            states.iter().map(State::as_str),
-        ))
-        .into_paginator()
-        .page_size(PAGE)
-        .items()
-        .send()
-        .collect::<Result<Vec<_>, _>>()
-        .await
-        .doing("count the vCPUs that the account runs")?;
-    let all = all.iter().flat_map(Reservation::instances);
+    let filters = vec![instance::in_states(&states)];
+    let all = instance::list(ec2, filters, "count the vCPUs that the account runs").await?;
+    let all = all.iter();
     Ok(all.filter(|it| counts(it)).map(|it| vcpus(it, kinds)).sum())
 }

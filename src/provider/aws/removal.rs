@@ -1,13 +1,16 @@
 //! Finds and removes everything that the cluster has in the account.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use aws_sdk_ec2::{
     Client,
-    types::{Instance, InstanceStateName as State, Reservation, Tag},
+    types::{Filter, Instance, InstanceStateName as State, Tag},
 };
 use futures_util::future;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{
     failure::{Doing, Failure, insist},
@@ -20,6 +23,7 @@ use crate::{
     error::{Code, Error, Result},
     event::{Event, Events, HostState},
     inventory::HostName,
+    poll::{self, Pauses},
     provider::{HOST_LABEL, ID_LABEL, Resource},
     workspace::Launches,
 };
@@ -74,21 +78,10 @@ pub(super) async fn resources(ec2: &Client, cluster: &str) -> Result<Vec<Resourc
 /// Terminating instances still exist, and keep the other resources in use, until they have terminated.
 async fn instances(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
     let states = [&instance::ALIVE[..], &[State::ShuttingDown]].concat();
-    let reservations = ec2
-        .describe_instances()
-        .filters(of_cluster(cluster))
-        .filters(instance::filter(
-            "instance-state-name",
-            states.iter().map(State::as_str),
-        ))
-        .into_paginator()
-        .items()
-        .send()
-        .collect::<Result<Vec<_>, _>>()
-        .await
-        .doing("list the cluster's instances")?;
-    let all = reservations.iter().flat_map(Reservation::instances);
+    let filters = vec![of_cluster(cluster), instance::in_states(&states)];
+    let all = instance::list(ec2, filters, "list the cluster's instances").await?;
     Ok(all
+        .iter()
         .filter_map(|it| resource(INSTANCE, it.instance_id(), None, it.tags()))
         .collect())
 }
@@ -128,15 +121,7 @@ async fn interfaces(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failur
 }
 
 async fn all_groups(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
-    let found = ec2
-        .describe_security_groups()
-        .filters(of_cluster(cluster))
-        .into_paginator()
-        .items()
-        .send()
-        .collect::<Result<Vec<_>, _>>()
-        .await
-        .doing("list the cluster's security groups")?;
+    let found = groups::list(ec2, cluster).await?;
     let found = found.iter();
     Ok(found
         .filter_map(|it| resource(GROUP, it.group_id(), it.group_name(), it.tags()))
@@ -226,30 +211,23 @@ pub(super) async fn remove(ec2: &Client, resources: &[Resource], events: &Events
     })
 }
 
+fn with_ids(ids: &[String]) -> Filter {
+    instance::filter("instance-id", ids.iter().map(String::as_str))
+}
+
 /// Separates the instances that have a volume which outlives them from the others.
 async fn with_and_without_kept_volumes(
     ec2: &Client,
     ids: &[String],
 ) -> Result<(Vec<String>, Vec<String>)> {
-    let found = ec2
-        .describe_instances()
-        .filters(instance::filter(
-            "instance-id",
-            ids.iter().map(String::as_str),
-        ))
-        .into_paginator()
-        .items()
-        .send()
-        .collect::<Result<Vec<_>, _>>()
-        .await
-        .doing("look at the instances' volumes")?;
+    let filters = vec![with_ids(ids)];
+    let found = instance::list(ec2, filters, "look at the instances' volumes").await?;
     let outlives = |it: &&Instance| {
         let mut volumes = it.block_device_mappings().iter().filter_map(|it| it.ebs());
         volumes.any(|it| it.delete_on_termination() != Some(true))
     };
     let keepers: Vec<&str> = found
         .iter()
-        .flat_map(Reservation::instances)
         .filter(outlives)
         .filter_map(|it| it.instance_id())
         .collect();
@@ -290,28 +268,18 @@ async fn terminate(ec2: &Client, ids: &[String], at_once: bool) -> Result<()> {
 }
 
 async fn wait_ended(ec2: &Client, ids: &[String], ended: impl Fn(&str)) -> Result<()> {
-    let deadline = Instant::now() + ENDING;
-    let mut left: Vec<String> = ids.to_vec();
-    let mut pause = Duration::from_millis(250);
-    loop {
-        let answer = ec2
-            .describe_instances()
-            .filters(instance::filter(
-                "instance-id",
-                left.iter().map(String::as_str),
-            ))
-            .into_paginator()
-            .items()
-            .send()
-            .collect::<Result<Vec<_>, _>>()
-            .await
-            .doing("watch the instances end")?;
+    let left = Mutex::new(ids.to_vec());
+    let lock = || left.lock().unwrap_or_else(PoisonError::into_inner);
+    let pauses = Pauses::growing(Duration::from_millis(250), Duration::from_secs(4));
+    let all = poll::until_found(ENDING, pauses, || async {
+        let asked = lock().clone();
+        let answer = instance::list(ec2, vec![with_ids(&asked)], "watch the instances end").await?;
         let there: Vec<&str> = answer
             .iter()
-            .flat_map(Reservation::instances)
             .filter(|it| it.state().and_then(|it| it.name()) != Some(&State::Terminated))
             .filter_map(|it| it.instance_id())
             .collect();
+        let mut left = lock();
         left.retain(|id| {
             let gone = !there.contains(&id.as_str());
             if gone {
@@ -319,18 +287,15 @@ async fn wait_ended(ec2: &Client, ids: &[String], ended: impl Fn(&str)) -> Resul
             }
             !gone
         });
-        if left.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(Error::new(
-                Code::LeftoversRemain,
-                format!("instances are not terminated after {} s", ENDING.as_secs()),
-            )
-            .cause(format!("still there: {}", left.join(", "))));
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(4));
+        Ok::<_, Error>(left.is_empty().then_some(()))
+    });
+    match all.await? {
+        Some(()) => Ok(()),
+        None => Err(Error::new(
+            Code::LeftoversRemain,
+            format!("instances are not terminated after {} s", ENDING.as_secs()),
+        )
+        .cause(format!("still there: {}", lock().join(", ")))),
     }
 }
 

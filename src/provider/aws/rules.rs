@@ -48,6 +48,12 @@ pub(super) struct Sources<'a> {
     pub(super) balancer: &'a [Ipv4Net],
 }
 
+/// The roles that have a group: those that hosts have.
+pub(super) fn needed(inventory: &Inventory) -> impl Iterator<Item = Role> {
+    let roles = Role::ALL.into_iter();
+    roles.filter(|role| inventory.with_role(*role).next().is_some())
+}
+
 /// Which connections the hosts of each role must accept.
 ///
 /// All of them accept SSH, from operators alone.
@@ -80,7 +86,7 @@ fn desired(inventory: &Inventory, sources: Sources<'_>) -> BTreeMap<Role, BTreeS
         rules.extend(ssh.map(|source| rule(inventory.ssh.port, source)));
         (role, rules)
     };
-    super::groups::needed(inventory).map(of_role).collect()
+    needed(inventory).map(of_role).collect()
 }
 
 /// The rules that a group lacks, and those that it should not have, as EC2's permissions.

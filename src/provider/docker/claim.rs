@@ -58,6 +58,7 @@ pub(super) async fn take(
     };
     let address = SocketAddr::from_abstract_name(name(cluster)).map_err(failed)?;
     let begin = Instant::now();
+    // Not `poll::until`: how long to wait, and how often to ask, depends on the answer.
     loop {
         match Socket::bind_addr(&address) {
             Ok(listening) => return serve(listening, holder).map(Some).map_err(failed),

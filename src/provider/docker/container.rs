@@ -1,10 +1,6 @@
 //! A host in the engine: a container that boots systemd.
 
-use std::{
-    collections::HashMap,
-    net::Ipv4Addr,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status,
@@ -25,6 +21,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     inventory::HostName,
+    poll,
     provider::{CLUSTER_LABEL, HOST_LABEL, ID_LABEL, Machine, MachineState},
 };
 
@@ -37,6 +34,8 @@ pub(super) const HOST_KEY_LABEL: &str = "pgherd:host-key";
 const MARK: &str = "/etc/pgherd/cluster";
 /// Seconds that `docker stop` gives a host: enough for PostgreSQL's shutdown checkpoint.
 const STOP_TIMEOUT: i64 = 60;
+/// How long a container that is being removed, or made by a run that died, may keep its name.
+const TAKEN: Duration = Duration::from_secs(10);
 /// PostgreSQL's parallel queries share memory here, and the engine's default of 64 MB is too little. This is a
 /// limit, not a reservation.
 const SHM_SIZE: i64 = 1 << 30;
@@ -179,6 +178,13 @@ pub(super) async fn inspect(engine: &Engine, id: &str, network: &str) -> Result<
     Ok(inspected.and_then(|inspected| found(inspected, network)))
 }
 
+/// All that the engine says of a container, pgherd's or not.
+pub(super) async fn describe(engine: &Engine, id: &str) -> Result<ContainerInspectResponse> {
+    let options = None::<InspectContainerOptions>;
+    let inspected = engine.api().inspect_container(id, options);
+    engine::call(&format!("inspect the container {id}"), inspected).await
+}
+
 /// Whether there is a container with that name, pgherd's or not.
 pub(super) async fn exists(engine: &Engine, name: &str) -> Result<bool> {
     let inspected = engine::lookup(
@@ -237,34 +243,40 @@ pub(super) async fn create(
 ) -> Result<String> {
     let name = name(spec.cluster, spec.host);
     let doing = format!("create the container {name}");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
+    let created = poll::until(TAKEN, Duration::from_millis(200), || async {
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let create = engine
             .api()
             .create_container(Some(options), body(spec, image, host_key, cluster_id));
-        let id = engine::call(&doing, async {
+        let answer = engine::call(&doing, async {
             match create.await {
-                Ok(response) => Ok(Some(response.id)),
-                Err(error) if engine::has_status(&error, 409) && Instant::now() < deadline => {
-                    Ok(None)
-                }
+                Ok(response) => Ok(Ok(response.id)),
+                Err(error) if engine::has_status(&error, 409) => Ok(Err(error)),
                 Err(error) => Err(error),
             }
-        })
-        .await?;
-        if let Some(id) = id {
-            return Ok(id);
+        });
+        let taken = match answer.await {
+            Ok(Ok(id)) => return Ok(Ok(id)),
+            Ok(Err(taken)) => taken,
+            Err(error) => return Ok(Err(error)),
+        };
+        match remove_requested(engine, &name, spec).await {
+            Ok(()) => Err(taken),
+            Err(error) => Ok(Err(error)),
         }
-        // An interrupted `up` may have requested this very container a moment ago. The engine continues alone,
-        // reserves the name at once, and shows the container later.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        if let Some(found) = inspect(engine, &name, spec.network).await?
-            && found.never_started()
-            && found.cluster == spec.cluster
-        {
-            remove(engine, &found.id, &name).await?;
+    });
+    let created = created.await;
+    created.unwrap_or_else(|over| Err(engine::could_not(&doing, &over.last)))
+}
+
+/// Removes a container that an interrupted `up` requested a moment ago. The engine continues alone, reserves
+/// the name at once, and shows the container later.
+async fn remove_requested(engine: &Engine, name: &str, spec: &Spec<'_>) -> Result<()> {
+    match inspect(engine, name, spec.network).await? {
+        Some(found) if found.never_started() && found.cluster == spec.cluster => {
+            remove(engine, &found.id, name).await
         }
+        _ => Ok(()),
     }
 }
 
@@ -414,16 +426,18 @@ pub(super) async fn remove(engine: &Engine, id: &str, name: &str) -> Result<()> 
     })
     .await?;
     engine::call(&doing, async {
-        loop {
+        let pause = Duration::from_millis(100);
+        let gone = poll::until_found(engine::CALL_TIMEOUT, pause, || async {
             let inspected = engine
                 .api()
                 .inspect_container(id, None::<InspectContainerOptions>);
             match inspected.await {
-                Err(error) if engine::has_status(&error, 404) => return Ok(()),
-                Err(error) => return Err(error),
-                Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(error) if engine::has_status(&error, 404) => Ok(Some(())),
+                Err(error) => Err(error),
+                Ok(_) => Ok(None),
             }
-        }
+        });
+        gone.await.map(|_| ())
     })
     .await
 }

@@ -7,8 +7,8 @@ use bollard::{
     container::LogOutput,
     models::{ContainerConfig, ContainerCreateBody, HostConfig},
     query_parameters::{
-        CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-        LogsOptionsBuilder, StartContainerOptions,
+        CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, LogsOptionsBuilder,
+        StartContainerOptions,
     },
 };
 use futures_util::StreamExt;
@@ -21,11 +21,15 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     event::Events,
+    poll,
 };
 
 /// The script's last line when it is executed; without this line it is a library.
 const START: &str = "main \"$@\"";
 const CONVERT: &str = include_str!("convert.sh");
+
+/// How long a container may run after the end of its log.
+const ENDING: Duration = Duration::from_secs(30);
 
 /// Makes the image `tag` from `base`, which the engine has.
 pub(super) async fn convert(engine: &Engine, tag: &str, base: &str, events: &Events) -> Result<()> {
@@ -103,21 +107,22 @@ async fn run(engine: &Engine, tag: &str, name: &str, events: &Events) -> Result<
     Ok(())
 }
 
+/// The exit code of a container whose log has ended.
 async fn exit_code(engine: &Engine, name: &str) -> Result<i64> {
-    loop {
-        let inspected = engine::call(
-            &format!("inspect the container {name}"),
-            engine
-                .api()
-                .inspect_container(name, None::<InspectContainerOptions>),
+    let ended = poll::until_found(ENDING, Duration::from_millis(100), || async {
+        let described = container::describe(engine, name).await?;
+        let state = described.state.unwrap_or_default();
+        let code = state.exit_code.unwrap_or(-1);
+        Ok::<_, Error>((state.running != Some(true)).then_some(code))
+    });
+    ended.await?.ok_or_else(|| {
+        let seconds = ENDING.as_secs();
+        Error::new(
+            Code::EngineFailed,
+            format!("the container {name} has closed its log, and still runs after {seconds} s"),
         )
-        .await?;
-        let state = inspected.state.unwrap_or_default();
-        if state.running != Some(true) {
-            return Ok(state.exit_code.unwrap_or(-1));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        .hint("see whether `docker ps` answers; if not, restart the engine")
+    })
 }
 
 fn body(base: &str) -> ContainerCreateBody {

@@ -10,7 +10,7 @@ const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 /// The oldest API with private cgroup namespaces, which systemd in a container needs: engine 20.10.
 const OLDEST_API: (usize, usize) = (1, 41);
 /// Much more than any single call takes on a busy machine.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A container engine that answers.
 #[derive(Clone)]

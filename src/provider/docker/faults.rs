@@ -104,13 +104,7 @@ async fn is_connected(
     machine: &Machine,
     address: Ipv4Addr,
 ) -> Result<bool> {
-    let inspected = engine::call(
-        "inspect a container",
-        engine
-            .api()
-            .inspect_container(&machine.id, None::<InspectContainerOptions>),
-    )
-    .await?;
+    let inspected = container::describe(engine, &machine.id).await?;
     let running = inspected
         .state
         .and_then(|state| state.status)

@@ -1,14 +1,14 @@
 //! Launches the inventory's hosts, and waits until they answer on SSH.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use bollard::errors::Error as EngineError;
 use bollard::models::ContainerStateStatusEnum as Status;
 use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
-use tokio::{
-    sync::OnceCell,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{sync::OnceCell, time::timeout};
 
 use super::{
     archive::{self, Entry},
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     event::{Events, HostState},
+    poll,
     provider::{Access, Arrival, Arrivals, Machine, ssh_probe::answers},
 };
 
@@ -256,12 +257,12 @@ impl Launch<'_> {
 
     /// Waits until sshd answers.
     async fn ready(&self, spec: &Spec<'_>, id: &str, restarts: i64) -> Result<Machine> {
-        let deadline = Instant::now() + self.timeout;
-        let mut next_look = Instant::now();
         if let Some(found) = container::inspect(self.engine, id, spec.network).await? {
             self.arrivals.tell(Arrival::Running(found.machine()));
         }
-        loop {
+        let pause = Duration::from_millis(50);
+        let looks = AtomicU32::new(0);
+        let ready = poll::until_found(self.timeout, pause, || async {
             if answers(spec.address, self.ssh_port).await {
                 let found = container::inspect(self.engine, id, spec.network)
                     .await?
@@ -273,21 +274,21 @@ impl Launch<'_> {
                     .host(spec.host, HostState::Created, Some(detail));
                 let machine = found.machine();
                 self.arrivals.tell(Arrival::Answers(machine.clone()));
-                return Ok(machine);
+                return Ok(Some(machine));
             }
             // A connection attempt is cheap, a question to the engine is not.
-            if Instant::now() >= next_look {
-                next_look = Instant::now() + Duration::from_millis(500);
+            if looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(10) {
                 let found = container::inspect(self.engine, id, spec.network).await?;
                 match found {
                     Some(found) if found.running() && found.restarts <= restarts => {}
                     found => return Err(self.ended(id, found).await),
                 }
             }
-            if Instant::now() >= deadline {
-                return Err(self.silent(spec, id).await);
-            }
-            sleep(Duration::from_millis(50)).await;
+            Ok::<_, Error>(None)
+        });
+        match ready.await? {
+            Some(machine) => Ok(machine),
+            None => Err(self.silent(spec, id).await),
         }
     }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use bollard::{
     models::{ContainerConfig, ContainerSummary, ImageSummary},
     query_parameters::{
-        CommitContainerOptionsBuilder, InspectContainerOptions, ListImagesOptionsBuilder,
-        RemoveImageOptionsBuilder, StopContainerOptionsBuilder,
+        CommitContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+        StopContainerOptionsBuilder,
     },
 };
 
@@ -114,13 +114,7 @@ pub(super) async fn capture(
     contents: &Contents,
     events: &Events,
 ) -> Result<Prepared> {
-    let inspected = engine::call(
-        "inspect a container",
-        engine
-            .api()
-            .inspect_container(&machine.id, None::<InspectContainerOptions>),
-    )
-    .await?;
+    let inspected = container::describe(engine, &machine.id).await?;
     let base = inspected.config.and_then(|config| config.image);
     let base = image::pinned(engine, &base.unwrap_or_default()).await?;
     let name = contents.name();

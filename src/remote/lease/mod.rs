@@ -147,6 +147,7 @@ impl Lease {
         let mut watch = Watch::default();
         let mut dead = String::new();
         let mut told: Option<Instant> = None;
+        // Not `poll::until`: how long to wait, and how often to ask, depends on the answers.
         loop {
             if let Some(error) = self.given_up() {
                 return Taken::Refused(error);

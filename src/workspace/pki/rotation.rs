@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{CA, Parsed, Pki, files, paths, read_cert};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 
 const NEXT: &str = "next";
 const STAGE: &str = "stage";
@@ -55,21 +55,8 @@ pub(super) fn issuing_dir(dir: &Path) -> Result<PathBuf> {
 /// The stage of a change; `None` if there is none.
 pub(in crate::workspace) fn stage(dir: &Path) -> Result<Option<AuthorityStage>> {
     let path = next_dir(dir).join(STAGE);
-    let Some(text) = files::read(&path)? else {
-        return Ok(None);
-    };
-    let mut stages = AuthorityStage::ALL.into_iter();
-    stages
-        .find(|stage| stage.as_str() == text.trim())
-        .map(Some)
-        .ok_or_else(|| {
-            Error::new(
-                Code::WorkspaceDamaged,
-                format!("{} is damaged", files::origin(&path).display()),
-            )
-            .cause("it has the stage of the change of the authority")
-            .hint("restore it from a backup: its text is trust, issue or adopt")
-        })
+    let about = "the stage of the change of the authority";
+    files::read_word(&path, &AuthorityStage::ALL, AuthorityStage::as_str, about)
 }
 
 /// Creates the new authority; from now on, both are trusted.

@@ -20,11 +20,13 @@ use super::{
 use crate::inventory::{HostName, Inventory, Role, Scheme};
 
 mod change;
+mod difference;
 mod look;
 mod removal;
 
 pub(super) use self::{
-    change::{Work, ensure, lines, made},
+    change::{Work, ensure},
+    difference::{lines, made},
     look::{Seen, find, look},
     removal::{deregister, remove, resources},
 };

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use aws_sdk_elasticloadbalancingv2::{Client, types::TargetDescription};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{BALANCER, DRAINING, TARGET_GROUP, change::target, look::look};
 use crate::{
     error::{Error, Result},
     event::{Event, Events, HostState},
+    poll,
     provider::{
         Resource,
         aws::{
@@ -154,9 +155,12 @@ pub(in crate::provider::aws) async fn deregister(
     }
     let deadline = Instant::now() + Duration::from_secs(DRAINING.into()) + PATIENCE;
     for (group, targets) in leaving {
-        while Instant::now() < deadline && is_draining(elb, &group, &targets).await? {
-            sleep(Duration::from_secs(1)).await;
-        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        poll::until_found(left, Duration::from_secs(1), || async {
+            let draining = is_draining(elb, &group, &targets).await?;
+            Ok::<_, Failure>((!draining).then_some(()))
+        })
+        .await?;
     }
     Ok(())
 }

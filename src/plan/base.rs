@@ -1,7 +1,7 @@
-//! What a host needs before its services: its own files, packages, and the venv of Patroni.
+//! What a host needs before its services: its own files, its packages, and Patroni's venv.
 //!
-//! Nothing of it depends on how other hosts are, but for their addresses. So a new host gets it while others
-//! are still booting.
+//! Except for their addresses, this does not depend on other hosts. So a new host gets it while others
+//! still boot.
 
 use super::{
     Found, Plan, StepId, components, metadata_guard, packages, preconditions, requirements,
@@ -14,13 +14,13 @@ use crate::{
     render::{File, Files},
 };
 
-/// The steps after which a host's services can be configured; empty where nothing is to be done.
+/// The steps after which a host's services can be configured; empty if there is nothing to do.
 pub(super) struct Base {
-    /// For services that need no more than packages.
+    /// For services that need only packages.
     pub packages: Vec<StepId>,
     /// For Patroni.
     pub patroni: Vec<StepId>,
-    /// The step that makes Patroni's venv, if there is one.
+    /// The step that creates Patroni's venv, if there is one.
     pub venv: Option<StepId>,
 }
 
@@ -37,7 +37,7 @@ pub(super) fn plan(
     Ok(install(plan, cluster, node, facts, files, prepared))
 }
 
-/// Plans a host's packages, and Patroni's venv where the host has a database; `prepared` comes before them.
+/// Plans a host's packages, and Patroni's venv if the host has a database. `prepared` comes before them.
 pub(super) fn install(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -57,7 +57,7 @@ pub(super) fn install(
         let python = Vec::from_iter(installed.python.or(prepared));
         base.venv = packages::install_patroni(plan, cluster, node, facts, files, python);
         if let Some(venv) = base.venv {
-            // It came after all packages, unless it is made beside them.
+            // The venv needs the packages, unless both are made at the same time.
             base.patroni.retain(|_| installed.all != installed.python);
             base.patroni.push(venv);
         }
@@ -65,10 +65,10 @@ pub(super) fn install(
     base
 }
 
-/// Plans what a new host needs before its services, whatever becomes of the others.
+/// Plans what a new host needs before its services, independently of the other hosts.
 ///
-/// `found` has the facts of that host and of no other. The steps are those that [`up`](super::up) plans for
-/// it, too, if the others are as the inventory has it. A host that cannot be taken over is an error.
+/// `found` has the facts of this host only. If the others are as the inventory says, [`up`](super::up)
+/// plans the same steps for it. It is an error if the host cannot be taken over.
 pub fn ahead(cluster: &Cluster, files: &Files, found: &Found, host: &HostName) -> Result<Plan> {
     preconditions::check(
         cluster,

@@ -1,7 +1,8 @@
-//! Which members of etcd are to leave, whether a quorum allows it, and the steps.
+//! Which members leave etcd, whether a quorum allows it, and the steps.
 //!
-//! They leave once every Patroni has the list without them: one at a time, each removed by the members that
-//! stay. What was theirs goes from a host that stays; a host that leaves is cleared as a whole, elsewhere.
+//! They leave after every Patroni has the list without them, one at a time. The members that stay remove
+//! them. If the host stays, its etcd is then removed from it (`role_leaves`); a host that leaves is cleared
+//! elsewhere.
 
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use crate::{
     services::etcd::{LEAVES, Member},
 };
 
-/// A host that is to be no member any more.
+/// A member that leaves etcd.
 #[derive(Debug, Clone)]
 pub(super) struct Leave<'a> {
     pub host: HostName,
-    /// Its entry in the list, if it is there still.
+    /// Its id in etcd's list, if it is still there.
     pub id: Option<String>,
-    /// It stays in the inventory, for what else it does.
+    /// Its node, if the host stays in the inventory with other roles.
     pub node: Option<&'a Node>,
 }
 
@@ -37,7 +38,7 @@ fn declares(cluster: &Cluster, host: &HostName) -> bool {
     cluster.with_role(Role::Etcd).any(|node| node.name == *host)
 }
 
-/// Those that are in the list or have its data, are not declared, and may leave in this run.
+/// Members that are in the list or have data, are not in the inventory, and may leave in this run.
 pub(super) fn leaves<'a>(cluster: &'a Cluster, found: &Found) -> Vec<Leave<'a>> {
     let mut leaves: Vec<Leave<'_>> = Vec::new();
     for member in list(found) {
@@ -62,7 +63,7 @@ pub(super) fn leaves<'a>(cluster: &'a Cluster, found: &Found) -> Vec<Leave<'a>> 
             });
         }
     }
-    // One that does not run is no loss to any majority, so it goes first.
+    // A member that does not run goes first, because it contributes to no majority.
     leaves.sort_by_key(|leave| runs(found, &leave.host));
     leaves
 }
@@ -80,7 +81,7 @@ fn members(count: usize) -> String {
     quantity::count(count, "member")
 }
 
-/// The members that vote, and those that stay.
+/// The voting members, and how many of them stay and answer.
 struct Count {
     all: usize,
     stay: Vec<HostName>,
@@ -109,7 +110,7 @@ impl Count {
     }
 }
 
-/// What keeps members from leaving.
+/// What prevents members from leaving.
 pub(super) fn obstacles(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     let leaves = leaves(cluster, found);
     if leaves.iter().all(|leave| leave.id.is_none()) {
@@ -155,7 +156,7 @@ pub(super) fn obstacles(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     Vec::new()
 }
 
-/// The change in words, with the arithmetic of every step.
+/// The change as text, with the majority that each step needs.
 pub(super) fn in_words(cluster: &Cluster, found: &Found, joining: usize) -> Vec<String> {
     let leaves = leaves(cluster, found);
     let listed: Vec<&Leave<'_>> = leaves.iter().filter(|leave| leave.id.is_some()).collect();
@@ -191,7 +192,7 @@ pub(super) fn in_words(cluster: &Cluster, found: &Found, joining: usize) -> Vec<
     words
 }
 
-/// Plans that they leave, each after the one before; returns the last steps.
+/// Plans their departure, one after the other; returns the last steps.
 pub(super) fn leave(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -220,8 +221,8 @@ pub(super) fn leave(
     last
 }
 
-/// Has etcd end once it is removed: its unit would start it again and again, and each start puts the names
-/// into `/etc/hosts` that it last knew.
+/// Lets etcd end after its removal. Otherwise its unit would start it again and again, and each start would
+/// put the names that it last knew into `/etc/hosts`.
 fn let_end(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
     plan.push(Step {
         host: node.name.clone(),
@@ -243,12 +244,12 @@ fn let_end(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
     })
 }
 
-/// Takes away the drop-in of a member that was to leave.
+/// Removes the drop-in of a member that was about to leave.
 fn forget_leaving() -> String {
     format!("rm -f {LEAVES}\nrmdir $(dirname {LEAVES}) 2>/dev/null || true")
 }
 
-/// A run that was cut off has told the unit not to start etcd again, and it is a member all the same.
+/// After an interrupted run: the member stays after all, so its unit must start etcd again when it ends.
 pub(super) fn stays(
     plan: &mut Plan,
     node: &Node,

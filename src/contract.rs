@@ -32,3 +32,14 @@ pub const REQUIREMENTS: &str = "/etc/pgherd/patroni-requirements.txt";
 
 /// The file that says which cluster a host belongs to.
 pub const MARKER: &str = "/etc/pgherd/cluster";
+
+/// The port of pgBackRest's servers.
+pub const BACKUP_PORT: u16 = 8432;
+/// pgBackRest's config on the host that keeps the backups.
+pub const BACKUP_CONFIG: &str = "/etc/pgherd/backup/pgbackrest.conf";
+/// pgBackRest's config on the hosts of the databases.
+pub const ARCHIVE_CONFIG: &str = "/etc/pgherd/archive/pgbackrest.conf";
+/// The repository: backups and WAL.
+pub const BACKUPS: &str = "/var/lib/pgherd-backups";
+/// A folder that is made in the repository once WAL has been seen to get there.
+pub const ARCHIVING: &str = "/var/lib/pgherd-backups/.archiving";

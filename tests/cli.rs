@@ -23,7 +23,7 @@ mod codes;
 #[path = "cli/shells.rs"]
 mod shells;
 
-const VERBS: [&str; 24] = [
+const VERBS: [&str; 26] = [
     "init",
     "plan",
     "up",
@@ -40,6 +40,8 @@ const VERBS: [&str; 24] = [
     "drill",
     "image",
     "rotate",
+    "backup",
+    "backups",
     "ssh",
     "psql",
     "logs",

@@ -293,6 +293,20 @@ pub enum Verb {
         #[command(subcommand)]
         what: Image,
     },
+    /// Make a backup now, and say what it took
+    #[command(
+        after_help = "Backups come by themselves too, as the inventory's `backup` says. This one goes on if pgherd is\n\
+                      stopped, and the same command waits for it again.\n\n\
+                      Example:\n  pgherd backup --full"
+    )]
+    Backup {
+        /// Copy everything, instead of what has changed since the last full backup
+        #[arg(long)]
+        full: bool,
+    },
+    /// Show which backups there are, and which moments can be restored
+    #[command(after_help = "Example:\n  pgherd backups --json | jq -r '.from, .to'")]
+    Backups,
     /// Open a shell on a host, or run a command there
     #[command(
         after_help = "Examples:\n  pgherd ssh node1 -- patronictl list\n  pgherd ssh --close"
@@ -341,6 +355,9 @@ pub enum Verb {
         /// Keep the passwords, keys and certificates for the next `up`
         #[arg(long)]
         keep_secrets: bool,
+        /// Remove the backups too; without it they stay on hosts that pgherd has not made
+        #[arg(long)]
+        with_backups: bool,
         /// Remove the cluster with this id, if its workspace is lost; an error of `down` shows the id
         #[arg(long, value_name = "ID")]
         cluster_id: Option<String>,

@@ -12,6 +12,7 @@ use crate::{
 
 mod apply;
 mod args;
+mod backup;
 mod certificates;
 mod connect;
 mod console;
@@ -105,6 +106,8 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Rotate { what } => rotate::run(global, what, terminal, cancel).await?,
         Verb::Image { what } => image::run(global, &what, terminal, cancel).await?,
+        Verb::Backup { full } => backup::run(global, full, terminal, cancel).await?,
+        Verb::Backups => backup::list(global, terminal).await?,
         Verb::Ssh {
             host: Some(host),
             command,
@@ -124,10 +127,12 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         Verb::Down {
             yes,
             keep_secrets,
+            with_backups,
             cluster_id,
         } => {
             let request = remove::Request {
                 keep_secrets,
+                with_backups,
                 cluster_id: cluster_id.as_deref(),
             };
             down::run(global, request, yes, terminal, cancel).await?;

@@ -81,6 +81,8 @@ pub struct Secrets {
     pub stats: Secret,
     /// keepalived's password, which the front doors share; `None` without `haproxy.vip`.
     pub vrrp: Option<Secret>,
+    /// The key of the backups; `None` if no host has the role `backup`.
+    pub backup: Option<Secret>,
     /// The passwords of `postgresql.users`, by name.
     pub users: BTreeMap<String, Secret>,
     /// Set while the passwords of `replicator` and `rewind` change.
@@ -108,6 +110,7 @@ impl Secrets {
             &self.stats,
         ];
         values.extend(&self.vrrp);
+        values.extend(&self.backup);
         values.extend(self.users.values());
         values.extend(
             self.interim

@@ -19,11 +19,12 @@ use crate::{
     error::{Code, Error, Result},
     event::Events,
     facts::Facts,
-    inventory::{Host, HostName, Inventory, Provider, SecretsSource},
+    inventory::{Host, HostName, Inventory, Provider, Role, SecretsSource},
     machine::Machine,
     plan,
     prepared::{self, Choice, Contents, Prepared, Recipe},
     provider::{Access, Resource},
+    services::When,
     workspace::Workspace,
 };
 
@@ -88,7 +89,10 @@ fn builder(inventory: &Inventory) -> Inventory {
     builder.postgresql.parameters.clear();
     let name = HostName::new(BUILDER);
     let host = Host {
-        roles: inventory.roles().collect(),
+        roles: inventory
+            .roles()
+            .filter(|role| *role != Role::Backup || inventory.wants(When::Backups))
+            .collect(),
         address: None,
     };
     builder.hosts = [(name.clone(), host)].into_iter().collect();

@@ -7,6 +7,7 @@ mod ahead;
 pub(crate) mod apply;
 pub(crate) mod at_work;
 mod authority;
+pub(crate) mod backup;
 
 pub(crate) mod certificates;
 pub(crate) mod compare;

@@ -145,6 +145,7 @@ impl Connected<'_> {
             elsewhere: BTreeMap::new(),
             starting: BTreeSet::new(),
             leaving: self.context.leaving.clone(),
+            without_backups: false,
         };
         // Hosts that pgherd made have unique names.
         if !self.context.provider.owns_hosts() {

@@ -17,9 +17,10 @@ use super::{
     taken::{Leftovers, Taken},
 };
 use crate::{
+    contract::BACKUPS,
     error::{Code, Error, Result},
     facts::Removal,
-    inventory::{HostName, Inventory},
+    inventory::{HostName, Inventory, Role},
     plan::{self, Change, Plan},
     provider::Resource,
 };
@@ -31,6 +32,8 @@ const WEIGH: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub keep_secrets: bool,
+    /// Whether the backups go too.
+    pub with_backups: bool,
     /// The id of the cluster to remove, if it is not the workspace's.
     pub cluster_id: Option<&'a str>,
 }
@@ -72,12 +75,14 @@ pub(crate) async fn run(
                 request,
                 ours: ours.as_deref(),
             };
-            let stays = if context.provider.owns_hosts() {
+            let (stays, backups) = if context.provider.owns_hosts() {
                 removal.remove_hosts().await?;
-                Vec::new()
+                (Vec::new(), false)
             } else {
                 removal.clear_hosts(&leaving).await?
             };
+            // Nobody could read backups without the key.
+            let keep_secrets = keep_secrets || backups;
             if is_own {
                 context.workspace.remove(taken.lock(), keep_secrets)?;
             }
@@ -112,6 +117,29 @@ impl Clearance<'_> {
             .map(|_| ())
     }
 
+    /// Refuses to remove the host that keeps the backups, unless the user has named them.
+    fn refuse_backups(&self, resources: &[Resource]) -> Result<()> {
+        let inventory = &self.run.context.inventory;
+        let has_backups = |resource: &&Resource| {
+            let host = resource.host.as_ref();
+            host.is_some_and(|host| inventory.with_role(Role::Backup).any(|it| it == host))
+        };
+        match resources.iter().find(has_backups) {
+            Some(Resource {
+                host: Some(host), ..
+            }) if !self.request.with_backups => Err(Error::new(
+                Code::InvalidArguments,
+                format!("all backups of the cluster are on {host}, which would be removed"),
+            )
+            .left("nothing was removed")
+            .hint("remove them too: pgherd down --with-backups")
+            .hint(format!(
+                "or copy {BACKUPS} away first, and the key `backup` in secrets.yaml with it"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes hosts that pgherd made, and checks that nothing is left.
     async fn remove_hosts(&self) -> Result<()> {
         let context = self.run.context;
@@ -121,6 +149,7 @@ impl Clearance<'_> {
         if resources.is_empty() {
             return Ok(());
         }
+        self.refuse_backups(&resources)?;
         // Hosts are removed even if their state cannot be found out.
         if let Ok(hosts) = context.host_status().await {
             context.claim(&hosts.running).await?;
@@ -149,11 +178,11 @@ impl Clearance<'_> {
     }
 
     /// Removes everything that pgherd installed from existing hosts, and checks that nothing is left. Returns
-    /// what stays there because others need it.
+    /// what stays there because others need it, and whether the backups stay.
     ///
     /// Hosts that left the inventory are cleared like the others. If one cannot be cleared, the error names it,
     /// and the next run needs only that host.
-    async fn clear_hosts(&self, leaving: &Leaving) -> Result<Vec<String>> {
+    async fn clear_hosts(&self, leaving: &Leaving) -> Result<(Vec<String>, bool)> {
         let Run {
             context,
             events,
@@ -165,12 +194,21 @@ impl Clearance<'_> {
         let work = async |connected: &Connected<'_>| {
             let (mut observed, remaining) = leaving.seen(connected.look().await?)?;
             weigh(connected, &mut observed).await?;
+            observed.found.without_backups = self.request.with_backups;
+            let mut all = observed.found.facts.iter();
+            let keeper = all.find(|(_, facts)| facts.needs.folders.contains_key(BACKUPS));
+            let keeper = keeper.filter(|_| !self.request.with_backups);
+            let keeper = keeper.map(|(host, _)| host.clone());
+            let backups = keeper.is_some();
             let plan = plan::down(&observed.cluster, &observed.files, &observed.found)?;
             if plan.is_empty() {
                 Leaving::end(remaining, context)?;
-                return Ok(Vec::new());
+                return Ok((Vec::new(), backups));
             }
-            let stays = staying(&observed);
+            let mut stays = staying(&observed);
+            stays.extend(keeper.map(|host| {
+                format!("{host}: {BACKUPS}, with all backups; their key is in secrets.yaml")
+            }));
             let told = format!(
                 "{}{}",
                 describe(&plan, leaving),
@@ -183,7 +221,7 @@ impl Clearance<'_> {
             let left = plan::down(&after.cluster, &after.files, &after.found)?;
             if left.is_empty() {
                 Leaving::end(remaining, context)?;
-                return Ok(stays);
+                return Ok((stays, backups));
             }
             Err(Error::new(Code::LeftoversRemain, "something is left")
                 .excerpt("still there", describe(&left, leaving))

@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 20] = [
+pub(crate) const VERBS: [&str; 22] = [
     "plan",
     "up",
     "replace",
@@ -17,6 +17,8 @@ pub(crate) const VERBS: [&str; 20] = [
     "drill",
     "image",
     "rotate",
+    "backup",
+    "backups",
     "ssh",
     "psql",
     "logs",

@@ -202,6 +202,19 @@ pub(super) const READ_PORT: Limit<u16> = port(1, 5_001);
 pub(super) const STATS_PORT: Limit<u16> = port(1, 7_000);
 pub(super) const CONNECTIONS: Bounds<u32> = bounds("number", 1, None);
 
+/// A calendar expression of systemd's, as far as its characters tell; the host's systemd judges the rest.
+pub(super) const SCHEDULE: Shape = shape(
+    "calendar expression",
+    "a calendar expression of systemd's, such as `Sun 01:00` or `*-*-* 03:30`",
+    r"^[A-Za-z0-9*][A-Za-z0-9*:,./~ -]{0,58}[A-Za-z0-9*]$",
+);
+pub(super) const FULL: &str = "Sun 01:00";
+pub(super) const DIFFERENTIAL: &str = "Mon..Sat 01:00";
+pub(super) const KEEP_FULL: Limit<u32> = Limit {
+    bounds: bounds("number", 1, Some(999)),
+    default: 2,
+};
+
 pub(super) const TLS: bool = true;
 
 #[cfg(test)]

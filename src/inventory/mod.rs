@@ -83,6 +83,7 @@ pub struct Inventory {
     pub postgresql: Postgresql,
     pub patroni: Patroni,
     pub haproxy: Haproxy,
+    pub backup: Backup,
     pub tls: Tls,
     pub secrets: SecretsSource,
     /// A file of PEM certificates that the hosts are to trust, for hosts behind an inspecting proxy.
@@ -161,6 +162,7 @@ impl Inventory {
                 Provider::Docker(_) | Provider::Existing => false,
             },
             When::Vip => self.haproxy.vip.is_some(),
+            When::Backups => self.with_role(Role::Backup).next().is_some(),
         }
     }
 
@@ -327,6 +329,28 @@ impl Default for Haproxy {
             stats_port: limits::STATS_PORT.default,
             connections_per_source: None,
             vip: None,
+        }
+    }
+}
+
+/// When backups are made, and how many are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// A calendar expression of systemd's.
+    pub full: String,
+    /// The same.
+    pub differential: String,
+    /// How many full backups are kept.
+    pub keep_full: u32,
+}
+
+/// The default, if the inventory does not set it.
+impl Default for Backup {
+    fn default() -> Self {
+        Self {
+            full: limits::FULL.to_owned(),
+            differential: limits::DIFFERENTIAL.to_owned(),
+            keep_full: limits::KEEP_FULL.default,
         }
     }
 }

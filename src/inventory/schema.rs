@@ -75,6 +75,8 @@ pub(super) struct Document {
     pub(super) etcd: Option<Etcd>,
     /// Where clients connect.
     pub(super) haproxy: Option<Haproxy>,
+    /// When backups are made; on the host with the role `backup` ([backups.md](backups.md)).
+    pub(super) backup: Option<Placed<Backup>>,
     /// Encryption inside the cluster.
     pub(super) tls: Option<Tls>,
     /// Passwords of your own.
@@ -363,6 +365,21 @@ pub(super) struct Haproxy {
         extend("x-kinds" = WITHOUT_CLOUD, "x-default" = "none; clients name every front door")
     )]
     pub(super) vip: Option<Word>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Backup {
+    /// When full backups are made: a calendar expression of systemd's, in the time zone of the host with the
+    /// role `backup`.
+    #[schemars(transform = limits::SCHEDULE, extend("default" = limits::FULL))]
+    pub(super) full: Option<Word>,
+    /// When differential backups are made, which hold what has changed since the last full one.
+    #[schemars(transform = limits::SCHEDULE, extend("default" = limits::DIFFERENTIAL))]
+    pub(super) differential: Option<Word>,
+    /// How many full backups are kept, with all that is needed to restore any moment since the oldest of them.
+    #[schemars(transform = limits::KEEP_FULL)]
+    pub(super) keep_full: Option<Number>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -16,6 +16,7 @@ fn secrets(value: &str) -> Secrets {
         rest_api: Secret::new("rest-password"),
         stats: Secret::new("stats-password"),
         vrrp: None,
+        backup: None,
         users: std::collections::BTreeMap::new(),
         interim: None,
     }

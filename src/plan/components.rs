@@ -426,11 +426,13 @@ fn directories(cluster: &Cluster, role: Role, facts: &Facts) -> Option<String> {
             let dir = quote(&facts::etcd_dir(cluster.name()));
             format!("install -d -o etcd -g etcd -m 0700 {dir}")
         }),
-        Data::Folder { path, owner, mode } => (!is_folder(facts, path)).then(|| {
-            let noted = belongings::note_tree(path);
-            let dir = quote(path);
-            format!("{noted}\ninstall -d -o {owner} -g {owner} -m {mode:04o} {dir}")
-        }),
+        Data::Folder { path, owner, mode } | Data::Kept { path, owner, mode } => {
+            (!is_folder(facts, path)).then(|| {
+                let noted = belongings::note_tree(path);
+                let dir = quote(path);
+                format!("{noted}\ninstall -d -o {owner} -g {owner} -m {mode:04o} {dir}")
+            })
+        }
         Data::Nothing => None,
     }
 }

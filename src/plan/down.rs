@@ -120,7 +120,8 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
             continue;
         };
         if belongings::is_ours(cluster, facts) {
-            plan.push(clear(cluster, node, facts, files)?);
+            let step = clear(cluster, node, facts, files, found.without_backups)?;
+            plan.push(step);
             continue;
         }
         match facts.files.get(MARKER) {
@@ -139,7 +140,13 @@ pub fn down(cluster: &Cluster, files: &Files, found: &Found) -> Result<Plan> {
     Ok(plan)
 }
 
-fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result<Step> {
+fn clear(
+    cluster: &Cluster,
+    node: &Node,
+    facts: &Facts,
+    files: &Files,
+    with_backups: bool,
+) -> Result<Step> {
     if let Some(trouble) = &facts.removal.trouble {
         return Err(Error::new(
             Code::RequirementUnmet,
@@ -155,6 +162,7 @@ fn clear(cluster: &Cluster, node: &Node, facts: &Facts, files: &Files) -> Result
         cluster,
         node,
         facts,
+        with_backups,
         script: Script::new().alone("clear"),
         changes: Vec::new(),
     };
@@ -198,6 +206,8 @@ struct Clearing<'a> {
     cluster: &'a Cluster,
     node: &'a Node,
     facts: &'a Facts,
+    /// Whether the backups go too.
+    with_backups: bool,
     script: Script,
     changes: Vec<Change>,
 }
@@ -264,7 +274,21 @@ impl Clearing<'_> {
                     self.line(format!("remove_tree {}", quote(path)));
                     self.say(format!("all data in {path} is deleted"));
                 }
-                Data::Database | Data::Folder { .. } | Data::Nothing => {}
+                Data::Kept { path, .. } if facts.needs.folders.contains_key(path) => {
+                    if !self.with_backups {
+                        self.say(format!("{path} stays, with all backups in it"));
+                    } else if belongings::made_tree(facts, path) {
+                        self.line(format!(
+                            "systemctl stop '{}@*' 2>/dev/null || true",
+                            role.unit()
+                        ));
+                        self.line(format!("remove_tree {}", quote(path)));
+                        self.say(format!("all backups in {path} are deleted"));
+                    } else {
+                        self.say(format!("{path} stays: it was there before"));
+                    }
+                }
+                Data::Database | Data::Folder { .. } | Data::Kept { .. } | Data::Nothing => {}
             }
         }
     }

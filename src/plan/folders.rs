@@ -109,10 +109,12 @@ pub(super) fn of_data(cluster: &Cluster, role: Role, facts: &Facts) -> Repairs {
             let dir = facts::etcd_dir(cluster.name());
             repairs.own(&dir, folders.get(&dir), "etcd", &[0o700]);
         }
-        Data::Folder { path, owner, mode } if belongings::made_tree(facts, path) => {
+        Data::Folder { path, owner, mode } | Data::Kept { path, owner, mode }
+            if belongings::made_tree(facts, path) =>
+        {
             repairs.own(path, folders.get(path), owner, &[mode]);
         }
-        Data::Database | Data::Store | Data::Folder { .. } | Data::Nothing => {}
+        Data::Database | Data::Store | Data::Folder { .. } | Data::Kept { .. } | Data::Nothing => {}
     }
     repairs
 }

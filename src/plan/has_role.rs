@@ -61,10 +61,12 @@ pub(super) fn evidence(cluster: &Cluster, facts: &Facts, role: Role) -> Option<S
             .etcd_data
             .then(|| format!("etcd's data is in {}", etcd_dir(cluster.name()))),
         // Somebody else's HAProxy may be at work on a host that pgherd has only put etcd on.
-        Data::Folder { .. } | Data::Nothing => (facts.unit(role.unit()).is_active()
-            && service
-                .mark()
-                .is_some_and(|mark| facts.files.contains_key(mark)))
-        .then(|| format!("the cluster's {} runs there", service.title)),
+        Data::Folder { .. } | Data::Kept { .. } | Data::Nothing => {
+            (facts.unit(role.unit()).is_active()
+                && service
+                    .mark()
+                    .is_some_and(|mark| facts.files.contains_key(mark)))
+            .then(|| format!("the cluster's {} runs there", service.title))
+        }
     }
 }

@@ -20,6 +20,11 @@ use crate::{
 /// The step that makes every Patroni run its loop, so that a reloaded config is used.
 pub(super) const TAKE_OVER: &str = "take-over";
 
+/// The step that waits until a member takes writes.
+pub(super) const AWAIT_LEADER: &str = "await-leader";
+/// The step that restarts members with parameters that wait for it.
+pub(super) const RESTART_PENDING: &str = "restart-pending";
+
 /// The cluster's databases, as observed and as configured.
 pub(super) struct Members<'a> {
     cluster: &'a Cluster,
@@ -214,7 +219,7 @@ impl<'a> Members<'a> {
         }
         vec![plan.push(Step {
             host: self.first.name.clone(),
-            name: "await-leader",
+            name: AWAIT_LEADER,
             why: "one member must take writes".into(),
             after,
             changes: Vec::new(),
@@ -244,7 +249,7 @@ impl<'a> Members<'a> {
         if !self.fresh && (patched.is_some() || parameters || waits) {
             plan.push(Step {
                 host: self.first.name.clone(),
-                name: "restart-pending",
+                name: RESTART_PENDING,
                 why: "some parameters only take effect when PostgreSQL starts".into(),
                 after: patched.map_or(settled, |step| vec![step]),
                 changes: vec![Change::Other(

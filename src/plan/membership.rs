@@ -394,6 +394,7 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
         let lost = match role.service().data {
             Data::Database => "to take its database out of the cluster, with its copy of the data",
             Data::Store => "to take it out of etcd, with its copy of the store",
+            Data::Kept { .. } => "to take the role off the host, which keeps its data",
             Data::Folder { .. } | Data::Nothing => "to take the role off the host",
         };
         instead = format!("{lost}: pgherd up --remove {name}; else {instead}");

@@ -23,6 +23,7 @@ use crate::{
     services::etcd::{self, PatroniKeys},
 };
 
+mod backups;
 mod base;
 mod belongings;
 mod bootstrap_recovery;
@@ -70,6 +71,7 @@ mod trial;
 mod up;
 mod waits;
 
+pub use backups::now as backup;
 pub use base::ahead;
 pub(crate) use belongings::is_ours;
 pub use config::config_patch;
@@ -301,6 +303,8 @@ pub struct Found {
     pub starting: BTreeSet<HostName>,
     /// Hosts that will leave. It is no error that they are not declared any more.
     pub leaving: retire::Departures,
+    /// The cluster is removed with its backups.
+    pub without_backups: bool,
 }
 
 /// An address at which a host of the cluster still answers, although the inventory has another one.

@@ -263,6 +263,9 @@ impl Removal<'_> {
                     self.noted.push(format!("tree\t{path}"));
                     self.say(format!("all data in {path} is deleted"));
                 }
+                Data::Kept { path, .. } => {
+                    self.say(format!("{path} stays, with all that is in it"));
+                }
                 Data::Folder { .. } | Data::Nothing => {}
             }
         }

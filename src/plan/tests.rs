@@ -2,6 +2,7 @@
 
 mod accounts;
 mod addresses;
+mod backups;
 mod bootstrap_recovery;
 mod convergence;
 mod drift;

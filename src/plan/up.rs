@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Found, Plan, StepId, base, bootstrap_recovery,
+    Found, Plan, StepId, backups, base, bootstrap_recovery,
     components::{self, Component, Configured, Turn},
     etcd_joins::{self, Join},
     etcd_leaves::{self, Leave},
@@ -153,7 +153,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     if let Some(members) = Members::of(cluster, found, &databases) {
         members.led_by(first).plan(&mut plan, config, &cleared);
     }
-    leave(&mut plan, cluster, found, &leaves);
+    end(&mut plan, cluster, found, &leaves);
     Ok(plan)
 }
 
@@ -168,11 +168,13 @@ fn until_etcd_answers(mut plan: Plan, etcds: &[(&Node, Configured)], ready: &[St
     plan
 }
 
-/// Lets members leave when every Patroni has its list without them, and all that stay are healthy.
-fn leave(plan: &mut Plan, cluster: &Cluster, found: &Found, leaves: &[Leave<'_>]) {
+/// Has the repository begin, and lets members leave when every Patroni has its list without them, and all that
+/// stay are healthy.
+fn end(plan: &mut Plan, cluster: &Cluster, found: &Found, leaves: &[Leave<'_>]) {
     if plan.partial {
         return;
     }
+    backups::begin(plan, cluster, found);
     let told = told(plan);
     let last = etcd_leaves::leave(plan, cluster, found, leaves, told);
     for (node, mut roles) in role_leaves::leaving(cluster, found) {

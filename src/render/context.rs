@@ -15,7 +15,7 @@ use crate::{
     error::{Code, Error, Result},
     inventory::{PgVersion, Postgresql, Role},
     secret::Secret,
-    services,
+    services::{self, When},
 };
 
 /// The TLS 1.2 ciphers that every service accepts, with OpenSSL's names. All have forward secrecy and
@@ -122,6 +122,13 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
                 .connections_per_source
                 .unwrap_or_else(|| (server_maxconn * 4 / 5).max(1)),
         },
+        "backup": {
+            "host": cluster.with_role(Role::Backup).next().map(|node| &node.name),
+            "port": contract::BACKUP_PORT,
+            "full": inventory.backup.full,
+            "differential": inventory.backup.differential,
+            "keep_full": inventory.backup.keep_full,
+        },
         "tls": tls(cluster),
         "ca_bundle": cluster.ca_bundle,
         "paths": paths(),
@@ -141,6 +148,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "rest_api": secrets.rest_api.expose(),
             "stats": secrets.stats.expose(),
             "vrrp": secrets.vrrp.as_ref().map(Secret::expose),
+            "backup": secrets.backup.as_ref().map(Secret::expose),
         },
     });
     match context {
@@ -190,8 +198,14 @@ fn paths() -> Map<String, Value> {
         let folder = service.tls?;
         Some((format!("{}_tls", service.name), folder.into()))
     });
-    let bundle = ("ca_bundle".to_owned(), files::CA_BUNDLE.into());
-    folders.chain([bundle]).collect()
+    let others = [
+        ("ca_bundle", files::CA_BUNDLE),
+        ("backup_config", contract::BACKUP_CONFIG),
+        ("archive_config", contract::ARCHIVE_CONFIG),
+        ("backups", contract::BACKUPS),
+    ];
+    let others = others.map(|(name, path)| (name.to_owned(), path.into()));
+    folders.chain(others).collect()
 }
 
 /// How TLS is used. During a change, a cluster has both ways for a while.
@@ -276,6 +290,9 @@ pub(crate) fn parameters(cluster: &Cluster) -> Map<String, Value> {
     }
     // Where Debian's psql looks for it.
     let mut fixed = vec![("unix_socket_directories", "/var/run/postgresql".to_owned())];
+    if cluster.wants(When::Backups) {
+        fixed.extend(archive(cluster));
+    }
     if cluster.tls.is_offered() {
         let folder = Role::Postgres.service().tls.unwrap_or_default();
         let file = |name: &str| format!("{folder}/{name}");
@@ -290,6 +307,19 @@ pub(crate) fn parameters(cluster: &Cluster) -> Map<String, Value> {
     }
     parameters.sort_keys();
     parameters
+}
+
+/// How PostgreSQL archives its WAL. A minute after a commit it is in the repository, however little else there is.
+fn archive(cluster: &Cluster) -> [(&'static str, String); 3] {
+    let (config, stanza) = (contract::ARCHIVE_CONFIG, cluster.name());
+    [
+        ("archive_mode", "on".to_owned()),
+        (
+            "archive_command",
+            format!("/usr/bin/pgbackrest --config={config} --stanza={stanza} archive-push %p"),
+        ),
+        ("archive_timeout", "50s".to_owned()),
+    ]
 }
 
 /// How many connections PostgreSQL has for users that are not superusers.

@@ -5,6 +5,8 @@
 
 use serde::{Serialize, Serializer};
 
+pub(crate) mod archive;
+pub(crate) mod backup;
 pub mod etcd;
 #[cfg(test)]
 mod exercise;
@@ -29,6 +31,8 @@ macro_rules! table {
             Etcd = etcd,
             Haproxy = haproxy,
             Keepalived = keepalived,
+            Backup = backup,
+            Archive = archive,
             #[cfg(test)]
             Exercise = exercise,
         }

@@ -110,7 +110,9 @@ impl Service {
     pub fn mark(&self) -> Option<&'static str> {
         match self.data {
             Data::Database | Data::Store => None,
-            Data::Folder { .. } | Data::Nothing => Some(self.mark.unwrap_or(self.config)),
+            Data::Folder { .. } | Data::Kept { .. } | Data::Nothing => {
+                Some(self.mark.unwrap_or(self.config))
+            }
         }
     }
 
@@ -156,6 +158,8 @@ pub enum Hosts {
     /// None as well.
     Any,
     One,
+    /// One, or none.
+    AtMostOne,
     OneOrMore,
     /// As many as a vote needs, and no more: one, three or five.
     Odd,
@@ -167,6 +171,7 @@ impl Hosts {
         match self {
             Self::Any => "any number of hosts",
             Self::One => "exactly one host",
+            Self::AtMostOne => "at most one host",
             Self::OneOrMore => "at least one host",
             Self::Odd => "one, three or five hosts",
         }
@@ -176,6 +181,7 @@ impl Hosts {
         match self {
             Self::Any => true,
             Self::One => count == 1,
+            Self::AtMostOne => count < 2,
             Self::OneOrMore => count > 0,
             Self::Odd => matches!(count, 1 | 3 | 5),
         }
@@ -208,6 +214,8 @@ pub enum When {
     Ec2,
     /// While an address moves between the front doors (`haproxy.vip`).
     Vip,
+    /// While a host has the role `backup`.
+    Backups,
 }
 
 /// What stands for PostgreSQL's major version at the end of a package's name.
@@ -307,13 +315,19 @@ pub enum Data {
         owner: &'static str,
         mode: u32,
     },
+    /// The same for what outlives the cluster: it is removed only if somebody says so by name.
+    Kept {
+        path: &'static str,
+        owner: &'static str,
+        mode: u32,
+    },
 }
 
 impl Data {
     /// The folder that pgherd makes for it, where that is the same in every cluster.
     pub fn folder(&self) -> Option<&'static str> {
         match self {
-            Self::Folder { path, .. } => Some(path),
+            Self::Folder { path, .. } | Self::Kept { path, .. } => Some(path),
             Self::Nothing | Self::Database | Self::Store => None,
         }
     }

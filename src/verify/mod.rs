@@ -25,6 +25,7 @@ use crate::{
     remote::Remote,
     render::Files,
     services::{
+        When,
         health::{self, Look, Settles, Ways},
         postgres::SharedSurvey,
     },
@@ -47,7 +48,7 @@ pub(crate) use load_balancer::is_coming;
 pub use crate::services::{health::Check, postgres::health::FAILOVER};
 
 /// The order of the checks in reports. Others come last, service by service.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "units",
     "leader",
     "members",
@@ -69,6 +70,7 @@ const ORDER: [&str; 21] = [
     "versions",
     "network",
     "archive",
+    "backups",
 ];
 
 /// The same for the checks of [`Prover::stand`].
@@ -204,6 +206,10 @@ impl Prover {
             network,
         ]);
         checks.extend(metadata::check(&self.cluster, facts));
+        if !self.cluster.inventory.wants(When::Backups) {
+            let none = "there are none: no host has the role `backup`";
+            checks.push(Check::of("backups", Vec::new(), none.into()));
+        }
         if self.cluster.tls.is_used() {
             let shown = self.http.lapsed();
             let now = jiff::Timestamp::now();

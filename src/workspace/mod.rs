@@ -28,7 +28,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{cluster::Secrets, error::Result, holder::Holder, inventory::Inventory};
+use crate::{
+    cluster::Secrets, error::Result, holder::Holder, inventory::Inventory, services::When,
+};
 
 mod broken;
 mod files;
@@ -299,6 +301,7 @@ impl Workspace {
         let postgresql = &self.inventory.postgresql;
         secrets::Wanted {
             vip: self.inventory.haproxy.vip.is_some(),
+            backup: self.inventory.wants(When::Backups),
             users: postgresql.users.keys().map(String::as_str).collect(),
             file: self.inventory.secrets.file.as_deref(),
             variable: &|name| std::env::var_os(name),

@@ -63,6 +63,9 @@ const NOT_SAID: [(&str, &[&str]); 8] = [
             "address-outside-the-first-hosts-network",
             "address-outside-the-subnet",
             "address-twice",
+            "backup-with-an-archive-command",
+            "backup-without-a-host",
+            "backup-without-tls",
             "database-owner-unknown",
             "database-owner-without-users",
             "database-without-an-owner",
@@ -78,6 +81,8 @@ const NOT_SAID: [(&str, &[&str]); 8] = [
     (
         "it depends on which services share a host, on ports that are nobody's to set too",
         &[
+            "backup-beside-etcd",
+            "backup-beside-postgres",
             "port-of-haproxy-taken-by-default",
             "port-of-haproxy-taken-by-etcds-metrics",
             "port-of-haproxy-taken-by-postgresql",
@@ -90,6 +95,7 @@ const NOT_SAID: [(&str, &[&str]); 8] = [
     (
         "it counts the hosts that have a role; a schema counts in lists, not in maps",
         &[
+            "backup-on-two-hosts",
             "etcd-on-two-hosts",
             "vip-with-one-front-door",
             "no-etcd-host",

@@ -58,6 +58,7 @@ fn from_nothing_to_nothing() {
             "versions",
             "network",
             "archive",
+            "backups",
         ]
     );
 

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod addresses;
+mod backups;
 mod bring_up;
 mod by_hand;
 mod cut_off;

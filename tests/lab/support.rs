@@ -261,11 +261,12 @@ impl Drop for Lab {
             return;
         }
         if !self.leftovers().is_empty() {
-            let _ = self.run(&["down", "--yes"]);
+            let _ = self.run(&["down", "--yes", "--with-backups"]);
         }
         // A test may have no workspace, or no longer.
         if !self.leftovers().is_empty() {
-            let _ = self.run(&["down", "--yes", "--cluster-id", &self.cluster_id()]);
+            let id = self.cluster_id();
+            let _ = self.run(&["down", "--yes", "--with-backups", "--cluster-id", &id]);
         }
     }
 }

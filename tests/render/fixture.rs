@@ -73,6 +73,7 @@ hosts: { node1: { roles: [postgres, etcd, haproxy] } }
             rest_api: Secret::new("rest-s3cret"),
             stats: Secret::new("stats-s3cret"),
             vrrp: None,
+            backup: None,
             users: BTreeMap::new(),
             interim: None,
         },

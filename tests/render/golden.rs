@@ -98,6 +98,27 @@ fn golden_front_doors() {
     golden("front-doors", &cluster);
 }
 
+/// Backups on a host beside the front door, of two members.
+#[test]
+fn golden_backups() {
+    let hosts: [(&str, [u8; 4], &[Role]); 3] = [
+        (
+            "db1",
+            [192, 0, 2, 1],
+            &[Role::Postgres, Role::Etcd, Role::Archive],
+        ),
+        ("db2", [192, 0, 2, 2], &[Role::Postgres, Role::Archive]),
+        ("door", [192, 0, 2, 21], &[Role::Haproxy, Role::Backup]),
+    ];
+    let mut cluster = cluster(&hosts, true);
+    let text = "cluster: pg\nprovider: { kind: docker }\nhosts:\n  db1: { roles: [postgres, etcd] }\n  \
+                door: { roles: [haproxy, backup] }\n";
+    let inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();
+    cluster.inventory.hosts = inventory.hosts;
+    cluster.secrets.backup = Some(Secret::new("backups3cr"));
+    golden("backups", &cluster);
+}
+
 #[test]
 fn golden_plain() {
     golden("plain", &cluster(&HOSTS, false));
@@ -141,7 +162,8 @@ fn golden_combined() {
 /// A host that pgherd launches on EC2, with an architecture for which etcd 3.4 needs an extra setting.
 #[test]
 fn golden_graviton() {
-    let mut cluster = cluster(&[("db1", [10, 0, 0, 1], Role::GIVEN)], true);
+    let all = [Role::Postgres, Role::Etcd, Role::Haproxy];
+    let mut cluster = cluster(&[("db1", [10, 0, 0, 1], &all)], true);
     let text = "cluster: pg\nprovider: { kind: aws, region: eu-central-1 }\nhosts:\n  \
                 db1: { roles: [postgres, etcd, haproxy] }\n";
     let inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();

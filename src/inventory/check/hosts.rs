@@ -201,7 +201,7 @@ fn count_roles(
             Hosts::Odd => problem.hint(
                 "two or four members tolerate no more failures than one or three, and commit slower",
             ),
-            Hosts::Any | Hosts::One | Hosts::OneOrMore => problem,
+            Hosts::Any | Hosts::One | Hosts::AtMostOne | Hosts::OneOrMore => problem,
         });
     }
 }

@@ -16,6 +16,7 @@ use super::{
 use crate::services;
 
 mod accounts;
+mod backup;
 mod files;
 mod hosts;
 mod net;
@@ -68,6 +69,7 @@ pub(super) fn inventory(
     let patroni = patroni(problems, document.patroni.as_ref());
     etcd(problems, document.etcd.as_ref());
     let haproxy = haproxy(problems, document.haproxy.as_ref());
+    let backup = backup::check(problems, document, &hosts);
     let ca_bundle = document
         .ca_bundle
         .as_ref()
@@ -98,6 +100,7 @@ pub(super) fn inventory(
         postgresql,
         patroni,
         haproxy,
+        backup,
         tls: Tls {
             enabled: tls.unwrap_or(limits::TLS),
         },

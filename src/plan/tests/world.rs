@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::{
     cluster::{Address, Certificate, Cluster, Node, Secrets, TlsStage},
+    contract::ARCHIVING,
     error::{Error, Result},
     facts::{
         Belongings, DataFact, DbRole, Facts, FileFact, Folder, Listener, MANIFEST_VERSION,
@@ -341,6 +342,7 @@ pub(crate) fn cluster_of(inventory: Inventory) -> Cluster {
             rest_api: Secret::new("rest-s3cret"),
             stats: Secret::new("stats-s3cret"),
             vrrp: Some(Secret::new("vrrps3cr")),
+            backup: Some(Secret::new("backups3cr")),
             users: BTreeMap::new(),
             interim: None,
         },
@@ -420,7 +422,8 @@ pub(crate) fn listen(inventory: &Inventory, role: Role, facts: &mut Facts) {
 
 /// The folder of a service, as pgherd makes and notes it.
 pub(crate) fn give_folder(service: &Service, facts: &mut Facts) {
-    let Data::Folder { path, owner, mode } = service.data else {
+    let (Data::Folder { path, owner, mode } | Data::Kept { path, owner, mode }) = service.data
+    else {
         return;
     };
     let folder = Folder {
@@ -430,6 +433,9 @@ pub(crate) fn give_folder(service: &Service, facts: &mut Facts) {
         is_folder: true,
         passable: None,
     };
+    if let Data::Kept { .. } = service.data {
+        facts.needs.folders.insert(ARCHIVING.into(), folder.clone());
+    }
     facts.needs.folders.insert(path.into(), folder);
     let manifest = facts.belongings.manifest.as_mut().unwrap();
     manifest.trees.insert(path.into());

@@ -8,7 +8,7 @@ use std::{fmt, path::Path};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_yaml::{Location, Spanned};
 
-use super::{CLUSTER_ID, KEYS, VRRP, VRRP_LENGTH, files};
+use super::{BACKUP, CLUSTER_ID, KEYS, VRRP, VRRP_LENGTH, files};
 use crate::{
     error::{Code, Error, Result},
     secret::Secret,
@@ -58,6 +58,10 @@ pub(super) fn check(key: &Key, text: &str) -> Result<(), &'static str> {
     let word = || text.len() <= VRRP_LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric());
     if *key == Key::Own(VRRP) && !word() {
         return Err("takes up to 8 letters and digits");
+    }
+    // pgBackRest's configuration has no quotes.
+    if *key == Key::Own(BACKUP) && !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Err("takes letters and digits");
     }
     Ok(())
 }

@@ -23,9 +23,11 @@ const REWIND: &str = "rewind";
 const REST_API: &str = "rest_api";
 const STATS: &str = "stats";
 const VRRP: &str = "vrrp";
+/// The key of the backups. Whatever it once encrypted, nothing else can read: it never changes.
+const BACKUP: &str = "backup";
 
 /// In the order in which they are written.
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     CLUSTER_ID,
     SUPERUSER,
     REPLICATION,
@@ -33,6 +35,7 @@ const KEYS: [&str; 7] = [
     REST_API,
     STATS,
     VRRP,
+    BACKUP,
 ];
 
 /// The prefix of environment variables with passwords.
@@ -49,6 +52,8 @@ pub(super) struct Wanted<'a> {
     pub users: Vec<&'a str>,
     /// Whether there is a `haproxy.vip`.
     pub vip: bool,
+    /// Whether a host has the role `backup`.
+    pub backup: bool,
     /// `secrets.file`.
     pub file: Option<&'a Path>,
     /// The environment.
@@ -57,7 +62,11 @@ pub(super) struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn keys(&self) -> impl Iterator<Item = Key> {
-        let own = KEYS.iter().copied().filter(|key| self.vip || *key != VRRP);
+        let own = KEYS.iter().copied().filter(|key| match *key {
+            VRRP => self.vip,
+            BACKUP => self.backup,
+            _ => true,
+        });
         let own = own.map(Key::Own);
         own.chain(self.users.iter().map(|name| Key::User((*name).to_owned())))
     }
@@ -211,7 +220,7 @@ pub(super) fn renewable(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<String>
 fn split(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<Key>, Vec<Key>)> {
     let given = wanted.given()?;
     let keys = wanted.keys().filter(|key| match key {
-        Key::Own(name) => *name != CLUSTER_ID,
+        Key::Own(name) => ![CLUSTER_ID, BACKUP].contains(name),
         Key::User(_) => users,
     });
     Ok(keys.partition(|key| !given.iter().any(|(given, _)| given == key)))
@@ -286,6 +295,7 @@ fn assemble(path: &Path, values: &Values) -> Result<Secrets> {
         rest_api: get(REST_API)?,
         stats: get(STATS)?,
         vrrp: get(VRRP).ok(),
+        backup: get(BACKUP).ok(),
         users: users.collect(),
         interim: None,
     })

@@ -44,6 +44,7 @@ impl Place {
     ) -> Result<Secrets> {
         let wanted = Wanted {
             vip: false,
+            backup: false,
             users: users.to_vec(),
             file,
             variable: &|name| {

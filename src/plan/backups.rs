@@ -1,0 +1,126 @@
+//! Plans the repository's beginning, and backups that somebody asks for.
+
+use std::time::Duration;
+
+use super::{
+    Action, Change, Found, Plan, Step, StepId,
+    members::{AWAIT_LEADER, RESTART_PENDING, TAKE_OVER},
+};
+use crate::{
+    cluster::Cluster,
+    contract::{ARCHIVING, BACKUP_CONFIG},
+    inventory::{HostName, Role},
+    remote::{Script, quote},
+    services::postgres::PATRONI,
+};
+
+const CREATE: &str = "create-stanza";
+
+/// Backups of a large database take this long.
+const BACKING_UP: Duration = Duration::from_secs(48 * 3600);
+
+/// Makes the repository known to the database, and ends when a piece of WAL has got there. The first backup is
+/// not waited for: the cluster serves its clients meanwhile.
+const BEGIN: &str = r#"cd /
+if ! systemctl is-active --quiet pgherd-backup@full pgherd-backup@diff; then
+  as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" --log-level-console=warn --log-level-stderr=off "$@"; }
+  as_postgres stanza-create
+  as_postgres --archive-timeout=60 check
+fi
+install -d -o postgres -g postgres -m 0750 "$ARCHIVING"
+ls -d /var/lib/pgherd-backups/backup/"$STANZA"/*F >/dev/null 2>&1 || systemctl start --no-block pgherd-backup@full"#;
+
+/// Shows the journal of a backup while it is made, and fails as it does.
+const FOLLOW: &str = r#"unit=pgherd-backup@$TYPE
+since=$(date +%s)
+journalctl -q -f -n 0 -o cat -u "$unit" &
+shows=$!
+code=0
+systemctl start "$unit" || code=$?
+sleep 0.5
+kill "$shows" 2>/dev/null || true
+if [ $code != 0 ]; then
+  journalctl -q -o cat --since "@$since" -u "$unit" | grep -E 'ERROR|WARN' >&2 || true
+  exit 1
+fi"#;
+
+/// Plans that the repository begins, if no WAL was ever seen to get there.
+pub(super) fn begin(plan: &mut Plan, cluster: &Cluster, found: &Found) {
+    let Some(node) = cluster.with_role(Role::Backup).next() else {
+        return;
+    };
+    let Some(facts) = found.facts.get(&node.name) else {
+        return;
+    };
+    if facts.needs.folders.contains_key(ARCHIVING) {
+        plan.skip(&node.name, CREATE, "WAL gets into the repository");
+        return;
+    }
+    let after = ready(plan);
+    plan.push(Step {
+        host: node.name.clone(),
+        name: CREATE,
+        why: "the repository does not know the database yet".into(),
+        after,
+        changes: vec![
+            Change::Other("the repository gets the cluster's WAL from now on".into()),
+            Change::Other("the first full backup begins; it is not waited for".into()),
+        ],
+        action: Action::Run(script(cluster, CREATE).line(BEGIN)),
+        limit: Duration::from_secs(180),
+        units: vec![Role::Backup.unit()],
+    });
+}
+
+/// The steps after which PostgreSQL archives, and pgBackRest answers everywhere.
+fn ready(plan: &Plan) -> Vec<StepId> {
+    let of_units = |name: &str| {
+        let units = [
+            &Role::Backup.service().unit,
+            &Role::Archive.service().unit,
+            &PATRONI,
+        ];
+        units
+            .iter()
+            .any(|unit| [unit.start, unit.reload, unit.restart].contains(&name))
+    };
+    let needed =
+        |name: &str| of_units(name) || [AWAIT_LEADER, RESTART_PENDING, TAKE_OVER].contains(&name);
+    let steps = 0..plan.steps.len();
+    steps.filter(|id| needed(plan.steps[*id].name)).collect()
+}
+
+fn script(cluster: &Cluster, name: &str) -> Script {
+    Script::new()
+        .alone(name)
+        .line(format!("CONFIG={BACKUP_CONFIG}"))
+        .line(format!("STANZA={}", quote(cluster.name())))
+        .line(format!("ARCHIVING={ARCHIVING}"))
+}
+
+/// A backup, made now.
+pub fn now(cluster: &Cluster, host: &HostName, full: bool) -> Plan {
+    let (kind, word) = match full {
+        true => ("full", "a full backup"),
+        false => (
+            "diff",
+            "a backup of what has changed since the last full one",
+        ),
+    };
+    let mut plan = Plan::default();
+    plan.push(Step {
+        host: host.clone(),
+        name: "backup",
+        why: "you asked for it".into(),
+        after: Vec::new(),
+        changes: vec![Change::Other(word.into())],
+        action: Action::Run(
+            script(cluster, "backup")
+                .line(format!("TYPE={kind}"))
+                .line(FOLLOW),
+        ),
+        limit: BACKING_UP,
+        units: Vec::new(),
+    });
+    plan
+}

@@ -1,0 +1,300 @@
+//! What the repository holds, as pgBackRest and its files say.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    cluster::Cluster,
+    contract::BACKUP_CONFIG,
+    error::{Code, Error, Result},
+    inventory::Role,
+    quantity::duration,
+    remote::{Remote, Script, quote},
+};
+
+const ASK: &str = include_str!("repository.sh");
+/// How long the host may take to list what it has.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// A backup that can be restored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Backup {
+    pub label: String,
+    /// `full`, `diff` or `incr`.
+    pub kind: String,
+    /// Seconds since 1970.
+    pub start: i64,
+    pub stop: i64,
+    /// The size of the database, in bytes.
+    pub size: u64,
+    /// What the backup itself takes in the repository.
+    pub stored: u64,
+    /// pgBackRest found pages in it whose checksum is wrong.
+    pub damaged: bool,
+    /// The first and the last segment of WAL that it cannot do without.
+    pub wal: (String, String),
+}
+
+/// WAL without a hole, by the numbers of its segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub timeline: u32,
+    pub first: u64,
+    pub last: u64,
+}
+
+/// How backups of a kind are made on their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    /// The next times, in seconds since 1970.
+    pub times: Vec<i64>,
+    /// One is being made now.
+    pub runs: bool,
+    /// What systemd says of the last one: `success`, `exit-code`, …
+    pub result: String,
+}
+
+/// The repository of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Repository {
+    /// pgBackRest's own verdict: 0 is good.
+    pub status: (i64, String),
+    /// The oldest first.
+    pub backups: Vec<Backup>,
+    pub wal: Vec<Range>,
+    pub wal_bytes: u64,
+    /// When the newest WAL came, in seconds since 1970.
+    pub wal_newest: Option<i64>,
+    /// By kind.
+    pub schedules: BTreeMap<String, Schedule>,
+    /// KiB: available, and in all.
+    pub space: Option<(u64, u64)>,
+    /// The host's clock.
+    pub now: i64,
+}
+
+/// Asks the host that keeps the backups; `None` if there is none.
+pub(crate) async fn ask(cluster: &Cluster, remote: &dyn Remote) -> Option<Result<Repository>> {
+    let node = cluster.with_role(Role::Backup).next()?;
+    let script = Script::probe(format!(
+        "CONFIG={BACKUP_CONFIG} STANZA={}\n{ASK}",
+        quote(cluster.name())
+    ));
+    let quiet = |_, _: &str| {};
+    let asked = remote.run(&node.name, &script, ANSWER, &quiet).await;
+    Some(asked.and_then(|output| {
+        if output.success() {
+            return Ok(Repository::parse(&output.stdout));
+        }
+        let what = "pgBackRest does not say which backups there are";
+        Err(Error::new(Code::ServiceRefused, what)
+            .on(&node.name)
+            .excerpt("stderr", output.stderr))
+    }))
+}
+
+impl Repository {
+    fn parse(text: &str) -> Self {
+        let mut it = Self::default();
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split('\t').collect();
+            it.read(&fields);
+        }
+        it
+    }
+
+    fn read(&mut self, fields: &[&str]) {
+        let number = |text: &str| text.parse::<u64>().unwrap_or_default();
+        match fields {
+            ["info", json] => self.read_info(json),
+            ["wal", timeline, first, last] => self.wal.push(Range {
+                timeline: timeline.parse().unwrap_or_default(),
+                first: number(first),
+                last: number(last),
+            }),
+            ["wal-bytes", bytes] => self.wal_bytes = number(bytes),
+            ["wal-newest", at] => self.wal_newest = at.parse().ok(),
+            ["schedule", kind, times] => {
+                let times = times.split_whitespace();
+                let schedule = self.schedules.entry((*kind).to_owned()).or_default();
+                schedule.times = times.filter_map(|at| at.parse().ok()).collect();
+            }
+            ["unit", kind, active, result] => {
+                let schedule = self.schedules.entry((*kind).to_owned()).or_default();
+                schedule.runs = matches!(*active, "activating" | "active");
+                (*result).clone_into(&mut schedule.result);
+            }
+            ["space", available, size] => self.space = Some((number(available), number(size))),
+            ["now", at] => self.now = at.parse().unwrap_or_default(),
+            _ => {}
+        }
+    }
+
+    fn read_info(&mut self, json: &str) {
+        let all: Value = serde_json::from_str(json).unwrap_or_default();
+        let stanza = &all[0];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        self.status = (
+            stanza["status"]["code"].as_i64().unwrap_or(-1),
+            text(&stanza["status"]["message"]),
+        );
+        let backups = stanza["backup"].as_array().into_iter().flatten();
+        self.backups = backups
+            .map(|it| Backup {
+                label: text(&it["label"]),
+                kind: text(&it["type"]),
+                start: it["timestamp"]["start"].as_i64().unwrap_or_default(),
+                stop: it["timestamp"]["stop"].as_i64().unwrap_or_default(),
+                size: it["info"]["size"].as_u64().unwrap_or_default(),
+                stored: it["info"]["repository"]["delta"]
+                    .as_u64()
+                    .unwrap_or_default(),
+                damaged: it["error"].as_bool().unwrap_or_default(),
+                wal: (text(&it["archive"]["start"]), text(&it["archive"]["stop"])),
+            })
+            .collect();
+    }
+
+    /// One is being made.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.schedules.values().any(|it| it.runs)
+    }
+
+    /// The moments that can be restored: the end of the oldest backup, and when the newest WAL came.
+    pub(crate) fn span(&self) -> Option<(i64, i64)> {
+        let first = self.backups.first()?.stop;
+        Some((first, self.wal_newest.unwrap_or(first).max(first)))
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.backups.iter().map(|it| it.stored).sum::<u64>() + self.wal_bytes
+    }
+
+    /// What is missing in the WAL since the oldest backup, by the names of segments. pgBackRest's own `verify`
+    /// does not see a hole.
+    pub(crate) fn holes(&self) -> Vec<String> {
+        self.holes_since(self.backups.first())
+    }
+
+    /// The same since the newest full backup: what hides the present from every restore.
+    pub(crate) fn holes_now(&self) -> Vec<String> {
+        let mut backups = self.backups.iter();
+        self.holes_since(backups.rfind(|it| it.kind == "full"))
+    }
+
+    fn holes_since(&self, backup: Option<&Backup>) -> Vec<String> {
+        let Some((timeline, first)) = backup.and_then(|it| segment(&it.wal.0)) else {
+            return Vec::new();
+        };
+        let mut holes = Vec::new();
+        // Up to where there is WAL without a hole, on the timeline that was looked at last.
+        let (mut on, mut next) = (timeline, first);
+        for range in self.wal.iter().filter(|it| it.timeline >= timeline) {
+            if range.last < first {
+                continue;
+            }
+            // A new timeline begins in a segment that the one before it has too, or could not finish.
+            if range.first > next {
+                holes.push(hole(on, next, range.first - 1));
+            }
+            on = range.timeline;
+            next = range.last + 1;
+        }
+        let needed = self.backups.iter().filter_map(|it| segment(&it.wal.1));
+        let last = needed
+            .filter(|(timeline, _)| *timeline == on)
+            .map(|it| it.1);
+        if let Some(last) = last.max().filter(|last| *last >= next) {
+            holes.push(hole(on, next, last));
+        }
+        holes
+    }
+}
+
+/// The timeline and the number of a segment; segments have 16 MiB.
+fn segment(name: &str) -> Option<(u32, u64)> {
+    let part = |from: usize| u32::from_str_radix(name.get(from..from + 8)?, 16).ok();
+    Some((part(0)?, u64::from(part(8)?) * 256 + u64::from(part(16)?)))
+}
+
+fn hole(timeline: u32, first: u64, last: u64) -> String {
+    let name = |number: u64| format!("{timeline:08X}{:08X}{:08X}", number / 256, number % 256);
+    match first == last {
+        true => name(first),
+        false => format!("{} to {}", name(first), name(last)),
+    }
+}
+
+/// A long time, in words.
+pub(crate) fn in_days(seconds: i64) -> String {
+    let seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
+    match seconds / 86_400 {
+        0..2 => duration(seconds.into()),
+        days => format!("{days} days"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a host says that has one backup, and these ranges of WAL.
+    fn repository(wal: &[(u32, u64, u64)]) -> Repository {
+        let mut text = String::from(
+            "info\t[{\"backup\":[{\"archive\":{\"start\":\"000000010000000000000004\",\"stop\":\"000000010000000000000005\"},\
+             \"error\":false,\"info\":{\"repository\":{\"delta\":10},\"size\":30},\"label\":\"20261127-010000F\",\
+             \"timestamp\":{\"start\":100,\"stop\":160},\"type\":\"full\"}],\"status\":{\"code\":0,\"message\":\"ok\"}}]\n",
+        );
+        for (timeline, first, last) in wal {
+            text.push_str(&format!("wal\t{timeline}\t{first}\t{last}\n"));
+        }
+        text.push_str("wal-bytes\t7\nwal-newest\t400\nschedule\tfull\t1000 2000\nunit\tfull\tactivating\tsuccess\n");
+        text.push_str("space\t90\t100\nnow\t500\n");
+        Repository::parse(&text)
+    }
+
+    #[test]
+    fn what_a_host_says_is_read() {
+        let it = repository(&[(1, 2, 9)]);
+        assert_eq!((it.span(), it.bytes(), it.now), (Some((160, 400)), 17, 500));
+        assert!(it.is_at_work() && it.status.0 == 0);
+        assert_eq!(it.schedules["full"].times, [1000, 2000]);
+        assert_eq!(it.backups[0].label, "20261127-010000F");
+        assert_eq!(it.space, Some((90, 100)));
+    }
+
+    #[test]
+    fn a_hole_in_the_wal_is_named_and_what_no_backup_needs_is_none() {
+        for (wal, holes) in [
+            (&[(1, 2, 9)][..], &[][..]),
+            (&[(1, 0, 1), (1, 4, 9)], &[]),
+            // Another member led from the middle of segment 9 on.
+            (&[(1, 2, 9), (2, 9, 12)], &[]),
+            (&[(1, 2, 8), (2, 9, 12)], &[]),
+            (&[(1, 2, 6), (1, 8, 9)], &["000000010000000000000007"]),
+            (
+                &[(1, 2, 6), (1, 300, 301)],
+                &["000000010000000000000007 to 00000001000000010000002B"],
+            ),
+            (
+                &[(1, 2, 6), (2, 9, 12)],
+                &["000000010000000000000007 to 000000010000000000000008"],
+            ),
+            (&[(1, 2, 4)], &["000000010000000000000005"]),
+            (
+                &[],
+                &["000000010000000000000004 to 000000010000000000000005"],
+            ),
+        ] {
+            assert_eq!(repository(wal).holes(), *holes, "{wal:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_told_in_what_people_count_in() {
+        assert_eq!(in_days(-5), "0.0 s");
+        assert_eq!(in_days(90_000), "25 h 00 m");
+        assert_eq!(in_days(864_000), "10 days");
+    }
+}

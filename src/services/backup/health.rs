@@ -1,0 +1,283 @@
+//! The health of the backups: whether there are any, whether they come as they should, and whether the WAL
+//! between them is whole.
+
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+
+use super::client::{Backup, Repository, ask, in_days};
+use crate::{
+    inventory::Role,
+    quantity::{bytes, count},
+    services::health::{Check, Health, Look, Settles, Shown, units},
+};
+
+pub(crate) const HEALTH: &dyn Health = &Backups;
+
+const NAME: &str = "backups";
+/// A backup that takes long, or a host that was off when one was due, is no reason for an alarm.
+const GRACE: i64 = 6 * 3600;
+
+struct Backups;
+
+#[async_trait]
+impl Health for Backups {
+    fn role(&self) -> Role {
+        Role::Backup
+    }
+
+    async fn shown(&self, look: &Look<'_>) -> Shown {
+        let mut shown = Shown {
+            units: units(self.role(), look),
+            ..Shown::default()
+        };
+        let Some(asked) = ask(look.ways.cluster, look.ways.remote).await else {
+            return shown;
+        };
+        let command = |verb: &str| look.ways.cluster.inventory.command(verb);
+        let (words, document) = match asked {
+            Ok(repository) => {
+                let wrong = wrong(&repository, &command("backup"), &command("logs"));
+                shown
+                    .warnings
+                    .extend(wrong.iter().map(|it| format!("! backups: {it}")));
+                (summary(&repository), document(&repository, &wrong))
+            }
+            Err(error) => {
+                shown.warnings.push(format!("! backups: {error}"));
+                ("unknown".to_owned(), json!({"error": error.to_string()}))
+            }
+        };
+        for row in &mut shown.units {
+            row.state.push_str(&format!(", {words}"));
+        }
+        shown.document = Map::from_iter([(NAME.to_owned(), document)]);
+        shown
+    }
+
+    async fn checks(&self, look: &Look<'_>) -> Vec<Check> {
+        let command = |verb: &str| look.ways.cluster.inventory.command(verb);
+        match ask(look.ways.cluster, look.ways.remote).await {
+            None => Vec::new(),
+            Some(Err(error)) => vec![Check::of(NAME, vec![error.to_string()], String::new())],
+            Some(Ok(repository)) => {
+                let wrong = wrong(&repository, &command("backup"), &command("logs"));
+                let check = Check::of(NAME, wrong, summary(&repository));
+                vec![check.settles(Settles::Never)]
+            }
+        }
+    }
+}
+
+/// The repository in one line.
+pub(crate) fn summary(repository: &Repository) -> String {
+    let Some(last) = repository.backups.last() else {
+        return match repository.is_at_work() {
+            true => "the first backup is being made".to_owned(),
+            false => "there is no backup yet".to_owned(),
+        };
+    };
+    let mut text = format!(
+        "{} ({} with their WAL), the last one {} ago",
+        count(repository.backups.len(), "backup"),
+        bytes(repository.bytes()),
+        in_days(repository.now - last.stop)
+    );
+    if repository.is_at_work() {
+        text.push_str("; another one is being made");
+    }
+    text
+}
+
+/// What is wrong with the backups, a sentence each. `backup` is the command that makes one, and `logs` the
+/// beginning of the one that shows a journal.
+pub(crate) fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let (code, message) = &repository.status;
+    // 2 is `no valid backups`, which is told below.
+    if ![0, 2].contains(code) {
+        wrong.push(format!("pgBackRest says: {message}"));
+    }
+    for (kind, schedule) in &repository.schedules {
+        if !schedule.runs && !matches!(schedule.result.as_str(), "" | "success") {
+            wrong.push(format!(
+                "the last {} backup failed ({}); why: {logs} HOST pgherd-backup@{kind}; again: {}",
+                in_words(kind),
+                schedule.result,
+                if kind == "full" {
+                    format!("{backup} --full")
+                } else {
+                    backup.to_owned()
+                }
+            ));
+        }
+    }
+    match repository.backups.last() {
+        None if repository.is_at_work() => {}
+        None => wrong.push(format!("there is no backup; make one: {backup} --full")),
+        Some(last) => wrong.extend(overdue(repository, last)),
+    }
+    for damaged in repository.backups.iter().filter(|it| it.damaged) {
+        wrong.push(format!(
+            "the backup {} has pages whose checksum is wrong: the database on the host that it was made of is damaged",
+            damaged.label
+        ));
+    }
+    for hole in repository.holes_now() {
+        wrong.push(format!(
+            "WAL is missing: {hole}; no moment after it can be restored until there is another full backup: {backup} --full"
+        ));
+    }
+    if let Some((available, size)) = repository.space
+        && available < size / 10
+        && available < 20 * 1024 * 1024
+    {
+        wrong.push(format!(
+            "the disk with the backups is nearly full: {} of {} are left",
+            bytes(available * 1024),
+            bytes(size * 1024)
+        ));
+    }
+    wrong
+}
+
+/// The next backup of a kind must come within its schedule's longest pause.
+fn overdue(repository: &Repository, last: &Backup) -> Vec<String> {
+    let mut fulls = repository.backups.iter().filter(|it| it.kind == "full");
+    let last_full = fulls.next_back().unwrap_or(last);
+    let late = |kind: &str, newest: &Backup| {
+        let times = &repository.schedules.get(kind)?.times;
+        let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
+        let pause = pauses.max()?;
+        let age = repository.now - newest.stop;
+        (age > pause + GRACE && !repository.is_at_work()).then(|| {
+            format!(
+                "the newest {} backup is {} old, and one is due every {}",
+                in_words(kind),
+                in_days(age),
+                in_days(pause)
+            )
+        })
+    };
+    [late("full", last_full), late("diff", last)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// A kind of backup, as people call it.
+pub(crate) fn in_words(kind: &str) -> &str {
+    match kind {
+        "diff" => "differential",
+        "incr" => "incremental",
+        kind => kind,
+    }
+}
+
+/// The repository in `--json`.
+pub(crate) fn document(repository: &Repository, wrong: &[String]) -> Value {
+    let time = |at: i64| jiff::Timestamp::from_second(at).ok();
+    let backups = repository.backups.iter().map(|it| {
+        json!({
+            "label": it.label,
+            "type": it.kind,
+            "start": time(it.start),
+            "stop": time(it.stop),
+            "size": it.size,
+            "stored": it.stored,
+            "damaged": it.damaged,
+        })
+    });
+    let span = repository.span();
+    json!({
+        "from": span.and_then(|it| time(it.0)),
+        "to": span.and_then(|it| time(it.1)),
+        "missing_wal": repository.holes(),
+        "backups": backups.collect::<Vec<_>>(),
+        "bytes": repository.bytes(),
+        "at_work": repository.is_at_work(),
+        "wrong": wrong,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::client::Schedule, *};
+
+    const DAY: i64 = 86_400;
+
+    /// A full backup a week ago and a differential one yesterday.
+    fn good() -> Repository {
+        let backup = |kind: &str, stop| Backup {
+            label: format!("a-{kind}"),
+            kind: kind.into(),
+            stop,
+            ..Backup::default()
+        };
+        let schedule = |times: &[i64]| Schedule {
+            times: times.to_vec(),
+            result: "success".into(),
+            ..Schedule::default()
+        };
+        Repository {
+            backups: vec![backup("full", 100 * DAY), backup("diff", 106 * DAY)],
+            schedules: [
+                ("full".to_owned(), schedule(&[107 * DAY, 114 * DAY])),
+                (
+                    "diff".to_owned(),
+                    schedule(&[108 * DAY, 109 * DAY, 111 * DAY]),
+                ),
+            ]
+            .into(),
+            now: 107 * DAY,
+            ..Repository::default()
+        }
+    }
+
+    fn told(repository: &Repository) -> String {
+        wrong(repository, "pgherd backup", "pgherd logs").join("\n")
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        assert_eq!(told(&good()), "");
+        assert_eq!(
+            summary(&good()),
+            "2 backups (0 B with their WAL), the last one 24 h 00 m ago"
+        );
+        let mut late = good();
+        late.now = 109 * DAY;
+        assert_eq!(
+            told(&late),
+            "the newest full backup is 9 days old, and one is due every 7 days\n\
+             the newest differential backup is 3 days old, and one is due every 2 days"
+        );
+        late.schedules.get_mut("full").unwrap().runs = true;
+        assert_eq!(told(&late), "", "one is being made");
+        let mut failed = good();
+        failed.schedules.get_mut("diff").unwrap().result = "exit-code".into();
+        assert!(told(&failed).contains("the last differential backup failed (exit-code)"));
+        let mut damaged = good();
+        damaged.backups[1].damaged = true;
+        assert!(told(&damaged).contains("the backup a-diff has pages whose checksum is wrong"));
+        let mut full = good();
+        full.space = Some((1024, 1024 * 1024));
+        assert!(told(&full).contains("nearly full: 1.0 MiB of 1.0 GiB are left"));
+        let mut strange = good();
+        strange.status = (99, "other".into());
+        assert!(told(&strange).contains("pgBackRest says: other"));
+    }
+
+    #[test]
+    fn no_backup_is_a_fault_unless_the_first_is_being_made() {
+        let mut none = good();
+        none.backups.clear();
+        none.status = (2, "no valid backups".into());
+        assert_eq!(
+            told(&none),
+            "there is no backup; make one: pgherd backup --full"
+        );
+        none.schedules.get_mut("full").unwrap().runs = true;
+        assert_eq!(told(&none), "");
+        assert_eq!(summary(&none), "the first backup is being made");
+    }
+}

@@ -1,0 +1,31 @@
+cd /
+as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
+info=$(as_postgres timeout 30 pgbackrest --config="$CONFIG" --stanza="$STANZA" --output=json --log-level-console=off --log-level-stderr=error info) || exit 1
+printf 'info\t%s\n' "$info"
+# The WAL that is there, by timeline, as ranges without a hole.
+find "/var/lib/pgherd-backups/archive/$STANZA" -type f -printf '%f %s %T@\n' 2>/dev/null | perl -ne '
+  next unless /^([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-\S* (\d+) (\d+)/;
+  my ($t, $n) = ($1, hex($2) * 256 + hex($3));
+  $there{$t}{$n} = 1; $bytes += $4; $newest = $5 if $5 > ($newest // 0);
+  END {
+    for my $t (sort keys %there) {
+      my ($first, $last);
+      for my $n (sort { $a <=> $b } keys %{$there{$t}}) {
+        if (defined $last && $n == $last + 1) { $last = $n; next }
+        print "wal\t", hex($t), "\t$first\t$last\n" if defined $last;
+        $first = $last = $n;
+      }
+      print "wal\t", hex($t), "\t$first\t$last\n";
+    }
+    print "wal-bytes\t$bytes\nwal-newest\t$newest\n" if $newest;
+  }'
+for kind in full diff; do
+  at=$(sed -n 's/^OnCalendar=//p' "/etc/systemd/system/pgherd-backup-$kind.timer" 2>/dev/null)
+  [ -n "$at" ] || continue
+  times=$(systemd-analyze calendar --iterations=9 "$at" 2>/dev/null | sed -nE 's/^ *(Next elapse|Iter[a-z.]* #[0-9]+): //p' |
+    while read -r day date time zone; do date -d "$date $time $zone" +%s; done | tr '\n' ' ')
+  printf 'schedule\t%s\t%s\n' "$kind" "$times"
+  printf 'unit\t%s\t%s\t%s\n' "$kind" "$(systemctl show -P ActiveState "pgherd-backup@$kind")" "$(systemctl show -P Result "pgherd-backup@$kind")"
+done
+df -k --output=avail,size /var/lib/pgherd-backups 2>/dev/null | sed -n '2s/^ *\([0-9]*\)  *\([0-9]*\) *$/space\t\1\t\2/p'
+date '+now	%s'

@@ -260,7 +260,8 @@ hosts:
   c: { roles: [postgres, etcd] }
 ",
     );
-    assert_eq!(inventory.hosts[0].roles, Role::GIVEN);
+    let all = [Role::Postgres, Role::Etcd, Role::Haproxy];
+    assert_eq!(inventory.hosts[0].roles, all);
     assert_eq!(inventory.with_role(Role::Etcd).count(), 3);
 }
 

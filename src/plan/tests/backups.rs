@@ -43,7 +43,7 @@ fn a_repository_that_gets_wal_is_left_alone_and_one_that_does_not_begins_again()
     let mut world = World::settled(&hosts());
     assert_eq!(world.steps(), [""; 0]);
     world.facts("keeper").needs.folders.remove(ARCHIVING);
-    assert_eq!(world.steps(), ["keeper create-stanza"]);
+    assert_eq!(world.steps(), ["keeper create-stanza []"]);
 }
 
 /// Archiving begins with a restart of each member, the leader last.

@@ -131,17 +131,19 @@ pub(super) fn in_words(cluster: &Cluster, found: &Found) -> Vec<String> {
         words.push(format!(
             "{} is given up, for {} is not in the inventory any more ({})",
             if addresses.is_empty() {
-                "an address"
+                role.service().title
             } else {
                 &addresses
             },
             follows.key,
             names.join(", ")
         ));
-        words.push(
-            "  clients that connect to it are refused: they need the addresses of the front doors"
-                .into(),
-        );
+        if role == Role::Keepalived {
+            words.push(
+                "  clients that connect to it are refused: they need the addresses of the front doors"
+                    .into(),
+            );
+        }
     }
     words
 }

@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2016,SC2154 # what perl reads is no variable of the shell; two are set by the caller
 cd /
 as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
 info=$(as_postgres timeout 30 pgbackrest --config="$CONFIG" --stanza="$STANZA" --output=json --log-level-console=off --log-level-stderr=error info) || exit 1
@@ -23,7 +24,7 @@ for kind in full diff; do
   at=$(sed -n 's/^OnCalendar=//p' "/etc/systemd/system/pgherd-backup-$kind.timer" 2>/dev/null)
   [ -n "$at" ] || continue
   times=$(systemd-analyze calendar --iterations=9 "$at" 2>/dev/null | sed -nE 's/^ *(Next elapse|Iter[a-z.]* #[0-9]+): //p' |
-    while read -r day date time zone; do date -d "$date $time $zone" +%s; done | tr '\n' ' ')
+    while read -r _ date time zone; do date -d "$date $time $zone" +%s; done | tr '\n' ' ')
   printf 'schedule\t%s\t%s\n' "$kind" "$times"
   printf 'unit\t%s\t%s\t%s\n' "$kind" "$(systemctl show -P ActiveState "pgherd-backup@$kind")" "$(systemctl show -P Result "pgherd-backup@$kind")"
 done

@@ -12,4 +12,5 @@ mod shape;
 mod sql;
 mod taken_over;
 mod tls;
+mod vip;
 mod watch;

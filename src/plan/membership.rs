@@ -29,7 +29,7 @@ use crate::{
     cluster::{Address, Cluster, KnownHost, Node},
     error::{Code, Error, Result},
     inventory::{HostName, Inventory, Role},
-    services::{self, Data},
+    services::{self, Data, Service},
 };
 
 /// Why one name is one host.
@@ -112,10 +112,12 @@ impl Left {
     /// The entry that puts it back into the inventory.
     fn entry(&self) -> String {
         let address = self.address.map(|address| format!(", address: {address}"));
+        let mut roles = self.roles.clone();
+        roles.retain(|role| role.service().follows.is_none());
         format!(
             "{}: {{ roles: [{}]{} }}",
             self.name,
-            words(&self.roles),
+            words(&roles),
             address.unwrap_or_default()
         )
     }
@@ -191,9 +193,14 @@ pub fn left(inventory: &Inventory, found: &Found, labelled: &[HostName]) -> Vec<
             for role in &known.roles {
                 left.has(*role);
             }
-            // An HAProxy is no member: another may take its place.
-            let votes = known.roles.iter().any(|role| role.service().is_member);
-            left.member |= known.joined && votes;
+            // An HAProxy is no member, since another may take its place; one that may take the cluster's address is.
+            let counts = |role: &Role| {
+                let Service {
+                    follows, is_member, ..
+                } = role.service();
+                *is_member || follows.as_ref().is_some_and(|it| inventory.wants(it.when))
+            };
+            left.member |= known.joined && known.roles.iter().any(counts);
             left.address = left.address.or(known.address);
         });
     }
@@ -298,12 +305,16 @@ fn refuse(findings: &[Finding]) -> Result<()> {
 
 fn gone(left: &Left) -> Finding {
     let mut roles = left.roles.iter().copied();
-    let member = roles.find(|role| role.service().is_member);
-    let why = member.unwrap_or(Role::Postgres).service().taken_off;
-    let mut instead = format!("put it back into the inventory: {}", left.entry());
-    instead = format!(
-        "to take it out for good, with its data: pgherd up --remove {}; else {instead}",
-        left.name
+    let member = roles.find(|role| role.service().is_member || role.service().follows.is_some());
+    let service = member.unwrap_or(Role::Postgres).service();
+    let lost = match service.data {
+        Data::Database | Data::Store => ", with its data",
+        Data::Folder { .. } | Data::Nothing => "",
+    };
+    let mut instead = format!(
+        "to take it out for good{lost}: pgherd up --remove {}; else put it back into the inventory: {}",
+        left.name,
+        left.entry()
     );
     if left.seen_by == [Witness::Workspace] {
         instead.push_str(&format!(
@@ -313,7 +324,7 @@ fn gone(left: &Left) -> Finding {
     }
     Finding {
         what: left.to_string(),
-        why,
+        why: service.taken_off,
         instead,
     }
 }

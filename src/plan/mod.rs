@@ -69,6 +69,7 @@ pub(crate) mod tests;
 mod told;
 mod trial;
 mod up;
+mod vip_leaves;
 mod waits;
 
 pub use backups::now as backup;

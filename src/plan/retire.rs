@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Action, Change, Found, Plan, Step, StepId};
+use super::{Action, Change, Found, Plan, Step, StepId, vip_leaves};
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
@@ -232,7 +232,8 @@ fn refuse_etcd(outlook: &Outlook<'_>, leaver: &Leaver) -> Result<()> {
     .hint("bring the other members back first: pgherd up"))
 }
 
-/// Plans the steps after which no database that leaves is a member any more.
+/// Plans the steps after which no database that leaves is a member any more, and no front door that leaves has the
+/// cluster's address.
 ///
 /// # Errors
 /// The data, the leader or the standby would be lost by it.
@@ -244,6 +245,7 @@ pub fn plan(outlook: &Outlook<'_>) -> Result<Plan> {
     };
     let leaving = outlook.databases();
     if leaving.is_empty() {
+        vip_leaves::plan(&mut plan, outlook);
         return Ok(plan);
     }
     if outlook.found.dcs.is_none() {
@@ -257,7 +259,7 @@ pub fn plan(outlook: &Outlook<'_>) -> Result<Plan> {
     if !outlook.is_new() {
         refuse_loss(outlook)?;
     }
-    let mut last = Vec::new();
+    let mut last = vip_leaves::plan(&mut plan, outlook);
     for leaver in &leaving {
         last.extend(forbid_election(&mut plan, outlook, leaver));
     }

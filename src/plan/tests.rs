@@ -29,4 +29,5 @@ mod role_leaves;
 mod secrecy;
 mod tls;
 mod unseen;
+mod vip;
 pub(crate) mod world;

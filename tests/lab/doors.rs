@@ -1,4 +1,4 @@
-//! Two front doors, and an address that moves between them.
+//! Front doors, and an address that moves between them.
 
 use std::{
     fs, thread,
@@ -9,32 +9,34 @@ use crate::support::{Lab, docker, prepared_image};
 
 const SUBNET: &str = "10.84.33";
 
-/// Two members with the only etcd on the first, and two front doors with the address.
-fn write(lab: &Lab, vip: &str) {
+/// Two members with the only etcd on the first, and front doors with the address.
+fn write(lab: &Lab, vip: &str, doors: &[&str]) {
     let vip = match vip {
         "" => String::new(),
         vip => format!(", vip: {SUBNET}.{vip}"),
     };
+    let door = |door: &&str| format!("  {door}: {{ roles: [haproxy] }}\n");
+    let doors: Vec<String> = doors.iter().map(door).collect();
     let text = format!(
         "cluster: {}\nprovider: {{ kind: docker, image: \"{}\", subnet: {SUBNET}.0/24 }}\n\
          haproxy: {{ write_port: {}, read_port: {}, stats_port: {}{vip} }}\n\
          postgresql: {{ version: distro }}\n\
          patroni: {{ synchronous: true, ttl: 20, loop_wait: 2, retry_timeout: 5 }}\nhosts:\n  \
-         db1: {{ roles: [postgres, etcd] }}\n  db2: {{ roles: [postgres] }}\n  \
-         door1: {{ roles: [haproxy] }}\n  door2: {{ roles: [haproxy] }}\n",
+         db1: {{ roles: [postgres, etcd] }}\n  db2: {{ roles: [postgres] }}\n{}",
         lab.name,
         prepared_image(),
         lab.write_port,
         lab.read_port,
         lab.read_port + 1,
+        doors.concat(),
     );
     fs::write(lab.inventory(), text).unwrap();
 }
 
 /// The hosts that have the cluster's address.
-fn holders(lab: &Lab, vip: &str) -> Vec<&'static str> {
+fn holders(lab: &Lab, vip: &str, doors: &[&'static str]) -> Vec<&'static str> {
     let line = format!("ip -4 -o address show to {SUBNET}.{vip}/32");
-    let mut doors = vec!["door1", "door2"];
+    let mut doors = doors.to_vec();
     doors.retain(|door| !lab.on(door, &line).trim().is_empty());
     doors
 }
@@ -48,29 +50,47 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 #[test]
-fn an_address_moves_between_two_front_doors() {
+fn an_address_moves_between_front_doors() {
     let lab = Lab::new("doors", "");
-    write(&lab, "100");
+    let three = ["door1", "door2", "door3"];
+    write(&lab, "100", &three);
     let said = lab.expect(0, &["up", "--yes"]).stderr;
     assert!(said.contains(&format!("psql -h {SUBNET}.100 -p")), "{said}");
     let status = lab.json(&["status", "--json"]);
     assert_eq!(status["vip"]["address"], format!("{SUBNET}.100"));
     assert_eq!(status["vip"]["on"].as_array().unwrap().len(), 1);
-    assert_eq!(status["front_doors"].as_array().unwrap().len(), 2);
+    assert_eq!(status["front_doors"].as_array().unwrap().len(), 3);
     lab.expect(0, &["plan", "--check"]);
 
-    the_holders_host_dies(&lab);
-    a_killed_keepalived_leaves_no_second_address(&lab);
-    render_moves_it(&lab);
-    it_is_given_up(&lab);
+    let two = the_holder_leaves(&lab, &three);
+    the_holders_host_dies(&lab, &two);
+    a_killed_keepalived_leaves_no_second_address(&lab, &two);
+    render_moves_it(&lab, &two);
+    it_is_given_up(&lab, &two);
 
     lab.expect(0, &["down", "--yes"]);
     assert_eq!(lab.leftovers(), "");
 }
 
+/// Another front door has the address before the leaver hears nothing of it any more. Returns those that stay.
+fn the_holder_leaves(lab: &Lab, doors: &[&'static str]) -> Vec<&'static str> {
+    let leaver = holders(lab, "100", doors)[0];
+    let mut stay = doors.to_vec();
+    stay.retain(|door| *door != leaver);
+    write(lab, "100", &stay);
+    let said = lab.expect(2, &["up", "--yes"]).stderr;
+    assert!(
+        said.contains(&format!("pgherd up --remove {leaver}")),
+        "{said}"
+    );
+    lab.expect(0, &["up", "--remove", leaver, "--yes"]);
+    assert_eq!(holders(lab, "100", &stay).len(), 1);
+    stay
+}
+
 /// Clients at the address lose no more than a few seconds, and no commit is missing.
-fn the_holders_host_dies(lab: &Lab) {
-    let holder = holders(lab, "100")[0];
+fn the_holders_host_dies(lab: &Lab, doors: &[&'static str]) {
+    let holder = holders(lab, "100", doors)[0];
     let words = [
         "drill",
         "haproxy-down",
@@ -92,15 +112,15 @@ fn the_holders_host_dies(lab: &Lab) {
     let outage = drill["measured"]["write_outage"].as_f64().unwrap();
     println!("haproxy-down: no writes for {outage:.2} s");
     // The host that came back has not taken the address from the other one.
-    assert_ne!(holders(lab, "100"), [holder]);
+    assert_ne!(holders(lab, "100", doors), [holder]);
     lab.expect(0, &["verify"]);
 }
 
-fn a_killed_keepalived_leaves_no_second_address(lab: &Lab) {
-    let holder = holders(lab, "100")[0];
+fn a_killed_keepalived_leaves_no_second_address(lab: &Lab, doors: &[&'static str]) {
+    let holder = holders(lab, "100", doors)[0];
     lab.on(holder, "systemctl kill -s KILL keepalived");
     until("the other one has it alone", || {
-        let now = holders(lab, "100");
+        let now = holders(lab, "100", doors);
         now.len() == 1 && now[0] != holder
     });
     until("keepalived runs again", || {
@@ -109,12 +129,12 @@ fn a_killed_keepalived_leaves_no_second_address(lab: &Lab) {
     });
 }
 
-fn render_moves_it(lab: &Lab) {
-    write(lab, "101");
+fn render_moves_it(lab: &Lab, doors: &[&'static str]) {
+    write(lab, "101", doors);
     lab.expect(4, &["render", "--check"]);
     lab.expect(0, &["render", "--yes"]);
-    assert_eq!(holders(lab, "101").len(), 1);
-    assert_eq!(holders(lab, "100"), [""; 0]);
+    assert_eq!(holders(lab, "101", doors).len(), 1);
+    assert_eq!(holders(lab, "100", doors), [""; 0]);
     // With a certificate that names it.
     let asked = format!(
         "PGPASSWORD=x psql 'host={SUBNET}.101 port={} user=nobody dbname=postgres sslmode=verify-full \
@@ -126,17 +146,17 @@ fn render_moves_it(lab: &Lab) {
 }
 
 /// The key is taken out: no host has the address or keepalived any more, and no certificate names it.
-fn it_is_given_up(lab: &Lab) {
-    write(lab, "");
+fn it_is_given_up(lab: &Lab, doors: &[&'static str]) {
+    write(lab, "", doors);
     let said = lab.expect(0, &["plan"]).stdout;
     let words = format!("~ {SUBNET}.101 is given up, for haproxy.vip is not in the inventory");
     assert!(said.contains(&words), "{said}");
     lab.expect(3, &["verify"]);
     lab.expect(0, &["up", "--yes"]);
-    assert_eq!(holders(lab, "101"), [""; 0]);
+    assert_eq!(holders(lab, "101", doors), [""; 0]);
     let line = "systemctl is-active keepalived; ls -d /etc/keepalived/keepalived.conf /etc/pgherd/vip \
                 /etc/systemd/system/keepalived* 2>/dev/null; grep keepalived /var/lib/pgherd/manifest; true";
-    for door in ["door1", "door2"] {
+    for door in doors {
         assert_eq!(lab.on(door, line).trim(), "inactive", "{door}");
         assert_eq!(lab.on(door, "systemctl is-active haproxy").trim(), "active");
     }

@@ -19,6 +19,7 @@ use super::{
     neighbours::Neighbours,
     people::machines,
     taken_over::{Server, TakenOver},
+    vip::Vip,
 };
 use crate::{
     cluster::{Cluster, TlsStage},
@@ -70,6 +71,7 @@ pub(crate) struct Hosts {
     reads: Mutex<usize>,
     closed: Mutex<usize>,
     pub(super) leavers: Mutex<Leavers>,
+    pub(super) vip: Mutex<Vip>,
 }
 
 /// Why this run does not have a host's lease.
@@ -120,6 +122,7 @@ impl Hosts {
             reads: Mutex::default(),
             closed: Mutex::default(),
             leavers: Mutex::default(),
+            vip: Mutex::default(),
         })
     }
 
@@ -308,6 +311,7 @@ impl Hosts {
             model.world.cluster.tls
         });
         self.note(stage, &name);
+        self.vip_moves(&name);
         Some(name)
     }
 
@@ -354,11 +358,15 @@ impl Remote for Hosts {
             let versions = "postgres postgres (PostgreSQL) 16.4\npatroni 4.1.5\nend\n";
             return Ok(ends(versions.into()));
         }
+        if script.contains("export VIP PORT") {
+            return Ok(ends(self.says_of_vip(host).to_owned()));
+        }
         let done = match self.depart(host, script) {
             Some(Departing::Says(text)) => return Ok(ends(text.to_owned())),
             Some(Departing::Step(step)) => {
                 let stage = self.with(|model| model.world.cluster.tls);
                 self.note(stage, &step);
+                self.vip_moves(&step);
                 Some(step)
             }
             None => self.carry_out(host, script),

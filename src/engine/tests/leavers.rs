@@ -96,13 +96,15 @@ impl Hosts {
             });
             return Some(Departing::Step(format!("{host} forbid-election")));
         }
-        if script.contains("/run/pgherd/retire-patroni.lock") {
-            self.with(|model| {
-                model.stop(host, "patroni");
-                model.world.unit(host.as_str(), "patroni").enabled = "disabled".into();
-                model.look();
-            });
-            return Some(Departing::Step(format!("{host} retire-patroni")));
+        for unit in ["patroni", "keepalived"] {
+            if script.contains(&format!("/run/pgherd/retire-{unit}.lock")) {
+                self.with(|model| {
+                    model.stop(host, unit);
+                    model.world.unit(host.as_str(), unit).enabled = "disabled".into();
+                    model.look();
+                });
+                return Some(Departing::Step(format!("{host} retire-{unit}")));
+            }
         }
         if script.contains("pg_replication_slots where slot_name") {
             let leavers = self.leavers.lock().unwrap();

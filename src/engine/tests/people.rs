@@ -213,9 +213,11 @@ fn host_key() -> String {
     format!("ssh-ed25519 {}", BASE64_STANDARD.encode(blob))
 }
 
-/// The hosts of [`INVENTORY`], which keep their addresses whatever other hosts there are.
+/// The hosts of [`INVENTORY`] and more front doors, which keep their addresses whatever other hosts there are.
 fn place(host: &HostName) -> Option<u8> {
-    let names = ["node1", "node2", "node3", "node4", "haproxy"];
+    let names = [
+        "node1", "node2", "node3", "node4", "haproxy", "door2", "door3",
+    ];
     let found = names.iter().position(|name| *name == host.as_str())?;
     u8::try_from(found + 1).ok()
 }

@@ -65,6 +65,13 @@ async fn up(scene: &Scene, cancel: &CancellationToken) -> Result<Applied> {
     once_free(async || ups::up(scene, cancel).await).await
 }
 
+/// Brings up what is in this inventory.
+async fn brought_up_as(inventory: &str) -> Scene {
+    let scene = Scene::of(inventory);
+    well(up(&scene, &CancellationToken::new()).await, "a bring-up");
+    scene
+}
+
 async fn up_without(scene: &Scene, host: &HostName, cancel: &CancellationToken) -> Result<Applied> {
     let run = async || apply::run(Verb::Up, &scene.context_leaving(host), cancel).await;
     once_free(run).await
@@ -87,12 +94,16 @@ fn is_to_leave(scene: &mut Scene, host: &HostName) {
     let mut stay = ALL.to_vec();
     stay.retain(|it| *it != host.as_str());
     scene.wants_hosts(&hosts(&stay));
-    scene.hosts.leave(vec![KnownHost {
+    scene.hosts.leave(vec![known(host, &[Role::Postgres])]);
+}
+
+fn known(host: &HostName, roles: &[Role]) -> KnownHost {
+    KnownHost {
         name: host.clone(),
-        roles: vec![Role::Postgres],
+        roles: roles.to_vec(),
         address: None,
         joined: true,
-    }]);
+    }
 }
 
 /// Has it in the inventory again.
@@ -244,4 +255,53 @@ async fn is_made_anew(first: usize) {
         }
     }
     panic!("it comes to no end");
+}
+
+const DOORS: [&str; 3] = ["door2", "door3", "haproxy"];
+
+/// One database and etcd, and these front doors.
+fn doors(doors: &[&str]) -> String {
+    let lines: String = doors
+        .iter()
+        .map(|host| format!("  {host}: {{ roles: [haproxy] }}\n"))
+        .collect();
+    format!("  node1: {{ roles: [postgres] }}\n  node4: {{ roles: [etcd] }}\n{lines}")
+}
+
+/// A front door that leaves has the address no more when the others do not tell it anything any more.
+#[tokio::test]
+async fn an_address_is_on_one_front_door_while_another_leaves() {
+    join_all([true, false].map(|has_it| Box::pin(leaves_with_the_address(has_it)))).await;
+}
+
+async fn leaves_with_the_address(has_it: bool) {
+    let mut scene = brought_up_as(&format!(
+        "cluster: pg\nprovider: {{ kind: docker }}\ntls: {{ enabled: false }}\n\
+         postgresql: {{ version: 16 }}\nhaproxy: {{ vip: 192.0.2.100 }}\nhosts:\n{}",
+        doors(&DOORS)
+    ))
+    .await;
+    let holder = scene.hosts.has_vip().expect("one has the address");
+    let is_it = |door: &&&str| (**door == holder.as_str()) == has_it;
+    let leaver = HostName::new(*DOORS.iter().find(is_it).unwrap());
+    let mut stay = DOORS.to_vec();
+    stay.retain(|it| *it != leaver.as_str());
+    scene.wants_hosts(&doors(&stay));
+    scene
+        .hosts
+        .leave(vec![known(&leaver, &[Role::Haproxy, Role::Keepalived])]);
+    scene.hosts.take_done();
+    let error = up(&scene, &CancellationToken::new()).await.map(|_| ());
+    let error = error.expect_err("nobody has named it");
+    assert_eq!(error.code(), Code::MembershipDiffers, "{}", told(&error));
+    assert_eq!(scene.hosts.take_done(), [""; 0]);
+
+    let left = up_without(&scene, &leaver, &CancellationToken::new()).await;
+    well(left, "it leaves");
+    let done = scene.hosts.take_done();
+    let retired = format!("{leaver} retire-keepalived");
+    let told_nothing = format!("{} reload-keepalived", stay[0]);
+    assert!(ups::before(&done, &retired, &told_nothing), "{done:?}");
+    assert_eq!(scene.hosts.vip_was_twice(), [""; 0]);
+    nothing_is_left(&scene, &leaver, "it has left");
 }

@@ -1,10 +1,7 @@
 //! Hosts with changed addresses: which services are told, and in which order.
 
-use super::world::{FIVE, SHARED, World, claimed, says, step};
-use crate::{
-    inventory::HostName,
-    plan::{Action, Step, membership},
-};
+use super::world::{FIVE, SHARED, World, step};
+use crate::plan::{Action, Step};
 
 #[test]
 fn a_replica_is_told_of_by_reloads_alone() {
@@ -112,74 +109,6 @@ fn the_only_etcd_is_found_again_by_the_leader_first() {
             }
         }
     }
-}
-
-#[test]
-fn keepalived_comes_with_the_address_and_goes_with_the_cluster() {
-    let doors = format!("{FIVE}  door2: {{ roles: [haproxy], address: 192.0.2.6 }}\n");
-    let mut world = World::bare(&doors);
-    world.wants("haproxy: { vip: 192.0.2.100 }", &doors);
-    let plan = world.plan();
-    for door in ["haproxy", "door2"] {
-        let step = |name| step(&plan, door, name);
-        assert!(says(
-            step("configure-keepalived"),
-            "/etc/keepalived/keepalived.conf"
-        ));
-        assert!(says(
-            step("start-keepalived"),
-            "systemctl start --no-block keepalived"
-        ));
-        assert!(!step("await-keepalived").after.is_empty());
-    }
-    let of_others = plan
-        .steps
-        .iter()
-        .filter(|it| it.units.contains(&"keepalived"));
-    assert!(
-        of_others
-            .clone()
-            .all(|it| ["haproxy", "door2"].contains(&it.host.as_str()))
-    );
-}
-
-/// Nobody has a vote or data by it: it goes without being named, and the plan says what clients feel.
-#[test]
-fn the_address_is_given_up_when_the_inventory_has_it_no_more() {
-    let doors = format!("{FIVE}  door2: {{ roles: [haproxy], address: 192.0.2.6 }}\n");
-    let mut world = World::settled(&doors);
-    world.wants("haproxy: { vip: 192.0.2.100 }", &doors);
-    for door in ["haproxy", "door2"] {
-        let haproxy = world.unit(door, "haproxy").clone();
-        let host = HostName::new(door);
-        let files = world.files[&host].clone();
-        let node = world.cluster.nodes[&host].clone();
-        let claimed = claimed(&world.cluster, &node);
-        world.facts(door).belongings = claimed;
-        world.facts(door).units.insert("keepalived".into(), haproxy);
-        for file in files {
-            let path = file.path.clone();
-            world.put(&host, &path);
-        }
-    }
-    world.wants("", &doors);
-    let plan = world.plan();
-    insta::assert_snapshot!(plan.membership.join("\n"), @r"
-    192.0.2.100 is given up, for haproxy.vip is not in the inventory any more (haproxy, door2)
-      clients that connect to it are refused: they need the addresses of the front doors
-    ");
-    assert!(plan.taken_off.is_empty(), "nobody needs to name a host");
-    for door in ["haproxy", "door2"] {
-        let retire = step(&plan, door, "retire-roles");
-        assert!(says(retire, "systemctl disable --quiet --now keepalived"));
-        assert!(says(retire, "give_back /etc/keepalived/keepalived.conf"));
-        assert!(says(retire, "KEEP=haproxy"));
-        assert!(!says(retire, "haproxy.cfg"));
-    }
-    // While it is there, the cluster is not as declared.
-    let told = membership::findings(&world.cluster, &world.found);
-    assert!(told[0].what.contains("still has the role keepalived"));
-    assert!(told[0].instead.contains("pgherd up"));
 }
 
 /// Without a hold, the front door would disconnect the clients of a leader that still leads.

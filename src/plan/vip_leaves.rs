@@ -1,0 +1,55 @@
+//! The cluster's address leaves the front doors that leave, before anything else changes.
+//!
+//! Once the other front doors have their new configs, they tell a front door that leaves nothing any more. Its
+//! keepalived would then keep the address, or take it beside the one that has it.
+
+use std::time::Duration;
+
+use super::{
+    Action, Change, Plan, Step, StepId, belongings,
+    retire::{Becomes, Leaver, Outlook},
+};
+use crate::{inventory::Role, remote::Script};
+
+/// How long keepalived may take to stop.
+const STOPPING: Duration = Duration::from_secs(120);
+
+/// Stops keepalived for good on every front door that leaves. One that stops in order says so to the others, and one
+/// of them takes the address at once.
+pub(super) fn plan(plan: &mut Plan, outlook: &Outlook<'_>) -> Vec<StepId> {
+    let unit = Role::Keepalived.unit();
+    let leaving = outlook.leaving.iter().filter(|it| gives_up(it));
+    let mut steps = Vec::new();
+    for leaver in leaving {
+        let Some(facts) = outlook.found.facts.get(&leaver.host) else {
+            continue;
+        };
+        let state = facts.unit(unit);
+        let runs = state.is_active() || state.enabled == "enabled";
+        if !(runs && belongings::is_taken(outlook.cluster, facts, Role::Keepalived)) {
+            continue;
+        }
+        steps.push(
+            plan.push(Step {
+                host: leaver.host.clone(),
+                name: "retire-keepalived",
+                why: "another front door must have the cluster's address alone".into(),
+                after: Vec::new(),
+                changes: vec![Change::Other(format!("{unit} is stopped and disabled"))],
+                action: Action::Run(
+                    Script::new()
+                        .alone("retire-keepalived")
+                        .line(format!("systemctl disable --quiet --now {unit}")),
+                ),
+                limit: STOPPING,
+                units: vec![unit],
+            }),
+        );
+    }
+    steps
+}
+
+/// Whether the host is a front door no more.
+fn gives_up(leaver: &Leaver) -> bool {
+    leaver.becomes != Becomes::Less || leaver.roles.contains(&Role::Haproxy)
+}

@@ -16,7 +16,7 @@ use super::{
     hosts::HostStatus,
     lapse,
     preview::Preview,
-    retire,
+    retire::{self, Agreed},
     run::Run,
     settle::{Consent, ask, settle},
     taken::{Leftovers, Taken},
@@ -62,16 +62,19 @@ pub(crate) async fn run(
 
 /// The body of the run. `consent` is what the user has agreed to before.
 pub(super) async fn apply(verb: Verb, run: &Run<'_>, consent: Consent) -> Result<Applied> {
+    let mut agreed = Agreed::new();
     if verb == Verb::Up
         && let Some(wide) = etcd_moves::joined_first(run.context).await?
     {
+        agreed = retire::ask_before_others_join(run).await?;
         run.context
             .operator
             .say("note: etcd moves to other hosts: those join first, and then the others leave");
-        at_once(verb, &etcd_moves::run(run, &wide), consent, Round::Before).await?;
+        let joining = etcd_moves::run(run, &wide);
+        at_once(verb, &joining, consent, Round::Before, &agreed).await?;
         etcd_moves::lead_elsewhere(run, &wide).await?;
     }
-    at_once(verb, run, consent, Round::Last).await
+    at_once(verb, run, consent, Round::Last, &agreed).await
 }
 
 /// Which round of a run it is.
@@ -82,9 +85,15 @@ enum Round {
     Last,
 }
 
-async fn at_once(verb: Verb, run: &Run<'_>, consent: Consent, round: Round) -> Result<Applied> {
+async fn at_once(
+    verb: Verb,
+    run: &Run<'_>,
+    consent: Consent,
+    round: Round,
+    agreed: &Agreed,
+) -> Result<Applied> {
     let headway = Arc::<Headway>::default();
-    let applied = converge(verb, run, &headway, consent, round).await;
+    let applied = converge(verb, run, &headway, consent, round, agreed).await;
     headway.end(applied).await
 }
 
@@ -94,6 +103,7 @@ async fn converge(
     headway: &Arc<Headway>,
     consent: Consent,
     round: Round,
+    agreed: &Agreed,
 ) -> Result<Applied> {
     let context = run.context;
     // Only `up` looks at what surrounds the hosts, such as networks and firewalls.
@@ -113,7 +123,7 @@ async fn converge(
         ));
     }
     let retirement = match verb {
-        Verb::Up => retire::of_up(run).await?,
+        Verb::Up => retire::of_up(run, agreed).await?,
         Verb::Render => None,
     };
     let (mut hosts, mut consent) = match verb {

@@ -20,7 +20,7 @@ use crate::{
     error::{Code, Error, Result},
     event::Events,
     inventory::{HostName, Inventory},
-    machine::Machine,
+    machine::{Machine, MachineState},
     provider::Resource,
     remote::Script,
     workspace::Workspace,
@@ -87,8 +87,24 @@ fn check(inventory: &Inventory, found: &ById<'_>, ours: Option<&str>) -> Result<
 /// Asks hosts without an id which cluster they belong to: a name alone is no reason to remove anything.
 ///
 /// # Errors
-/// A host names another cluster, or cannot be asked: it may have been made from another folder.
-pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &str) -> Result<()> {
+/// A host names another cluster, or cannot be asked: it may have been made from another folder. `hints` says what to do.
+pub(super) async fn of_unmarked(
+    context: &Context,
+    machines: &[Machine],
+    ours: &str,
+    hints: &[String],
+) -> Result<()> {
+    let runs = |machine: &&Machine| machine.state == MachineState::Running;
+    let unknown = |host: &HostName, why: &str| {
+        let error = Error::new(Code::HostOfAnotherCluster, "it is not known which cluster this host belongs to")
+            .on(host)
+            .cause(format!("it has no id, like all hosts that earlier versions made, and its mark cannot be read: {why}"))
+            .left("nothing was removed");
+        hints.iter().fold(error, |error, hint| error.hint(hint))
+    };
+    if let Some(stopped) = machines.iter().find(|it| !runs(it)) {
+        return Err(unknown(&stopped.host, "its machine does not run"));
+    }
     let (events, _quiet) = Events::channel();
     let script = Script::probe(format!("cat {MARKER} 2>/dev/null; echo"));
     let said = context.on(machines, &events, async |connected| {
@@ -98,7 +114,7 @@ pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &
                 let silent = |_, _: &str| {};
                 match timeout(ASK, remote.run(host, script, ASK, &silent)).await {
                     Ok(Ok(said)) => Ok((host, said.stdout)),
-                    Ok(Err(error)) => Err((host, error.to_string())),
+                    Ok(Err(error)) => Err((host, error.told_of(host))),
                     Err(_) => Err((host, format!("no answer within {} s", ASK.as_secs()))),
                 }
             }
@@ -112,15 +128,14 @@ pub(super) async fn of_unmarked(context: &Context, machines: &[Machine], ours: &
             Ok((host, _)) => (host, format!("{MARKER} there names another cluster")),
             Err((host, why)) => (host, why),
         };
-        let inventory = &context.inventory;
-        return Err(Error::new(Code::HostOfAnotherCluster, "it is not known which cluster this host belongs to")
-            .on(host)
-            .cause(format!("it has no id, like all hosts that earlier versions made, and its mark cannot be read: {why}"))
-            .left("nothing was removed")
-            .hint(copy(inventory))
-            .hint(removal(inventory, None)));
+        return Err(unknown(host, &why));
     }
     Ok(())
+}
+
+/// What to do where `down` does not know whose hosts without an id are.
+pub(super) fn instead_of_down(inventory: &Inventory) -> [String; 2] {
+    [copy(inventory), removal(inventory, None)]
 }
 
 /// The parts of `all` that `down` removes.

@@ -7,6 +7,7 @@ use crate::{
     error::Result,
     event::{Event, Events},
     poll,
+    provider::Balancer,
     verify::{self, Proof, Prover},
 };
 
@@ -73,27 +74,25 @@ impl Connected<'_> {
         let begin = tokio::time::Instant::now();
         let mut deadline = begin + timeout;
         let mut observed = first;
-        let (mut balancer, mut asked) = (None, None::<tokio::time::Instant>);
+        let (mut balancer, mut asked) = (Ok(None), None::<tokio::time::Instant>);
         loop {
             let prover = self.prover(&observed);
             let plan = observed.differences()?;
             let due = asked.is_none_or(|at| at.elapsed() >= PAUSE);
             let ask = async {
                 match due {
-                    true => self.context.provider.balancer().await,
-                    false => Ok(balancer.clone()),
+                    true => Some(self.context.provider.balancer().await),
+                    false => None,
                 }
             };
             let (proof, answer) = tokio::join!(prover.look(&observed.found, &plan), ask);
-            balancer = answer?;
-            if due {
+            if let Some(answer) = answer {
+                balancer = answer;
                 asked = Some(tokio::time::Instant::now());
             }
-            let proof = match &balancer {
-                Some(balancer) => proof.with_balancer(balancer, &self.context.command("up")),
-                None => proof,
-            };
-            if timeout == SETTLING && balancer.as_ref().is_some_and(verify::is_coming) {
+            let proof = proof.with_balancer(&balancer, &self.context.command("up"));
+            let coming = |it: &Option<Balancer>| it.as_ref().is_some_and(verify::is_coming);
+            if timeout == SETTLING && balancer.as_ref().is_ok_and(coming) {
                 let longer = tokio::time::Instant::now() + timeout;
                 deadline = deadline.max(longer.min(begin + MAKING));
             }

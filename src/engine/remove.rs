@@ -158,7 +158,8 @@ impl Clearance<'_> {
             let mut unmarked = provider.discover().await?;
             unmarked.retain(|machine| machine.cluster_id.is_none());
             if !unmarked.is_empty() {
-                ownership::of_unmarked(context, &unmarked, ours).await?;
+                let instead = ownership::instead_of_down(inventory);
+                ownership::of_unmarked(context, &unmarked, ours, &instead).await?;
             }
         }
         self.ask(&list(&resources, inventory)).await?;

@@ -4,7 +4,10 @@
 //! only then their machines go. The workspace's list has them until the end, so that a run which was cut
 //! off is taken up by the same command.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     connected::Connected,
@@ -30,6 +33,10 @@ use crate::{
     provider::{Drifted, Resource},
     services::postgres::patroni::{self, Status},
 };
+
+mod beforehand;
+
+pub(super) use beforehand::ask_before_others_join;
 
 /// How long the members may take, after the leader's lock has ended, until one leads.
 const ELECTION: Duration = Duration::from_secs(30);
@@ -60,8 +67,11 @@ struct Seen {
     survey: BTreeMap<HostName, Result<Status>>,
 }
 
+/// The hosts to whose departure somebody has agreed in this run.
+pub(super) type Agreed = BTreeSet<HostName>;
+
 /// Has the hosts leave that `up --remove` names; none where it names none that is there.
-pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
+pub(super) async fn of_up(run: &Run<'_>, agreed: &Agreed) -> Result<Option<Retirement>> {
     let context = run.context;
     let Departures::Agreed(named) = &context.leaving else {
         return Ok(None);
@@ -120,7 +130,8 @@ pub(super) async fn of_up(run: &Run<'_>) -> Result<Option<Retirement>> {
             "call it {leaver} again in the inventory; pgherd does not rename hosts"
         )));
     }
-    Retirement::begin(run, &leaving, None).await.map(Some)
+    let retirement = Retirement::begin(run, &leaving, None, agreed);
+    retirement.await.map(Some)
 }
 
 /// Whether the last run that ended well left more roles on a host than the inventory gives it.
@@ -157,7 +168,7 @@ pub(super) async fn of_replace(run: &Run<'_>, host: &HostName) -> Result<Retirem
         address: declared.address,
         joined: true,
     };
-    Retirement::begin(run, &[leaver], Some(Becomes::New)).await
+    Retirement::begin(run, &[leaver], Some(Becomes::New), &Agreed::new()).await
 }
 
 fn as_known(left: &Left, known: &[KnownHost]) -> KnownHost {
@@ -173,7 +184,19 @@ fn as_known(left: &Left, known: &[KnownHost]) -> KnownHost {
 impl Retirement {
     /// Ends the membership of `leaving`, after somebody has agreed; what becomes of them is told, or else by the
     /// inventory's to say.
-    async fn begin(run: &Run<'_>, leaving: &[KnownHost], becomes: Option<Becomes>) -> Result<Self> {
+    async fn begin(
+        run: &Run<'_>,
+        leaving: &[KnownHost],
+        becomes: Option<Becomes>,
+        agreed: &Agreed,
+    ) -> Result<Self> {
+        let mut retirement = Self::of(run, leaving, becomes).await?;
+        retirement.retire(run, agreed).await?;
+        Ok(retirement)
+    }
+
+    /// Those that leave, of whom nothing is known yet but that they are this cluster's.
+    async fn of(run: &Run<'_>, leaving: &[KnownHost], becomes: Option<Becomes>) -> Result<Self> {
         let declared = |host| run.context.inventory.hosts.contains_key(host);
         let wide = run.context.with_hosts_that_left(leaving)?;
         let mut machines = wide.provider.discover().await?;
@@ -192,18 +215,24 @@ impl Retirement {
             machines,
             wide,
         };
+        retirement.refuse_strange().await?;
         retirement
             .machines
             .retain(|machine| machine.state == MachineState::Running);
-        retirement.retire(run).await?;
         Ok(retirement)
     }
 
-    async fn retire(&mut self, run: &Run<'_>) -> Result<()> {
-        let mut seen = self.look(run).await?;
+    /// Looks at all hosts, and notes which of those that leave could be looked at.
+    async fn look_first(&mut self, run: &Run<'_>) -> Result<Seen> {
+        let seen = self.look(run).await?;
         for leaver in &mut self.leavers {
             leaver.answers = seen.observed.found.facts.contains_key(&leaver.host);
         }
+        Ok(seen)
+    }
+
+    async fn retire(&mut self, run: &Run<'_>, agreed: &Agreed) -> Result<()> {
+        let mut seen = self.look_first(run).await?;
         let dead: Vec<HostName> = self
             .leavers
             .iter()
@@ -218,7 +247,7 @@ impl Retirement {
             fencing::refuse_if_alive(&unreachable, run, &seen.observed.found).await?;
             self.plan(&seen)?;
         }
-        let asked = self.ask(&seen).await?;
+        let asked = self.ask(&seen, agreed).await?;
         let fenced = fencing::stop(&self.unreachable(&dead)).await?;
         self.machines.retain(|it| !dead.contains(&it.host));
         if fenced || asked == Answer::Yes || !dead.is_empty() {
@@ -315,8 +344,8 @@ impl Retirement {
         Ok(plan)
     }
 
-    /// Asks about each host by its name.
-    async fn ask(&self, seen: &Seen) -> Result<Answer> {
+    /// Asks about each host by its name, but for those that are `agreed`.
+    async fn ask(&self, seen: &Seen, agreed: &Agreed) -> Result<Answer> {
         let leader = patroni::leader_of(&seen.survey);
         let outlook = self.outlook(seen);
         let databases = seen.observed.cluster.with_role(Role::Postgres);
@@ -326,7 +355,7 @@ impl Retirement {
             .collect();
         let owned = self.wide.provider.owns_hosts();
         let mut answer = Answer::Beforehand;
-        for leaver in &self.leavers {
+        for leaver in self.leavers.iter().filter(|it| !agreed.contains(&it.host)) {
             let data_dir = &self.wide.inventory.postgresql.data_dir;
             let leads = leader == Some(&leaver.host);
             let mut lost = retire::lost(&leaver.roles, &stay, data_dir, leads);

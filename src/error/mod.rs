@@ -197,6 +197,15 @@ impl Error {
     pub fn hints(&self) -> &[String] {
         &self.0.hints
     }
+    /// The error in one line, for a sentence that has named `host` already.
+    pub fn told_of(&self, host: &HostName) -> String {
+        let text = self.to_string();
+        let rest = text.strip_prefix(&format!("{host}: ")).map(str::to_owned);
+        match self.host() == Some(host) {
+            true => rest.unwrap_or(text),
+            false => text,
+        }
+    }
     /// What to do: the error's own hints, or else the hint of its code. If there are several failures, each has
     /// its own.
     pub fn way_forward(&self) -> Vec<String> {

@@ -34,7 +34,7 @@ pub(super) async fn not_electable(step: &Step, context: &Context, say: Say<'_>) 
             Err(error) => {
                 say(
                     Stream::Stdout,
-                    &format!("its Patroni does not answer: {error}"),
+                    &format!("its Patroni does not answer: {}", error.told_of(&step.host)),
                 );
                 Ok(())
             }

@@ -1,7 +1,7 @@
 //! Whether the load balancer leads clients to every front door.
 
 use super::Check;
-use crate::provider::Balancer;
+use crate::{error::Error, provider::Balancer};
 
 /// The state in which it serves clients.
 const ACTIVE: &str = "active";
@@ -11,6 +11,12 @@ const PROVISIONING: &str = "provisioning";
 /// Whether it, or what it leads to, is still being made.
 pub(crate) fn is_coming(balancer: &Balancer) -> bool {
     balancer.state == PROVISIONING || balancer.targets.iter().any(|it| it.coming)
+}
+
+/// The check where the provider does not answer.
+pub(super) fn unknown(error: &Error) -> Check {
+    let wrong = format!("whether it leads to the front doors is not known: {error}");
+    Check::of("load-balancer", vec![wrong], String::new())
 }
 
 /// `up` is the command that puts right what is missing.
@@ -45,8 +51,8 @@ pub(super) fn load_balancer(balancer: &Balancer, up: &str) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::provider::Target;
+    use super::{super::Proof, *};
+    use crate::{error::Code, provider::Target};
 
     fn target(host: &str, port: u16, state: &str) -> Target {
         Target {
@@ -103,6 +109,22 @@ mod tests {
             assert!(!check.passed);
             assert_eq!(check.detail, detail);
         }
+    }
+
+    /// What the hosts say is told all the same.
+    #[test]
+    fn a_provider_that_does_not_answer_costs_one_check() {
+        let units = Check::of("units", Vec::new(), "all are active".into());
+        let proof = Proof::of(vec![units.clone()]);
+        let none = proof.clone().with_balancer(&Ok(None), "pgherd up");
+        assert!(none.passed);
+        let denied = Error::new(Code::AwsUnreachable, "AWS did not answer");
+        let proof = proof.with_balancer(&Err(denied), "pgherd up");
+        assert!(!proof.passed && proof.checks[0] == units);
+        assert_eq!(
+            proof.checks[1].detail,
+            "whether it leads to the front doors is not known: AWS did not answer"
+        );
     }
 
     #[test]

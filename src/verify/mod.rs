@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     cluster::Cluster,
-    error::{Code, Error},
+    error::{Code, Error, Result},
     event::{Event, Events},
     http::Http,
     inventory::Role,
@@ -98,9 +98,15 @@ impl Proof {
         }
     }
 
-    /// With what the provider says of the load balancer before the front doors.
-    pub(crate) fn with_balancer(mut self, balancer: &Balancer, up: &str) -> Self {
-        self.checks.push(load_balancer::load_balancer(balancer, up));
+    /// With what the provider says of the load balancer before the front doors, if there should be one. `up` is the
+    /// command that puts right what is missing.
+    pub(crate) fn with_balancer(mut self, answer: &Result<Option<Balancer>>, up: &str) -> Self {
+        let check = match answer {
+            Ok(None) => return self,
+            Ok(Some(balancer)) => load_balancer::load_balancer(balancer, up),
+            Err(error) => load_balancer::unknown(error),
+        };
+        self.checks.push(check);
         Self::of(in_order(self.checks, &ORDER))
     }
 

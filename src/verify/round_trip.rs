@@ -114,11 +114,15 @@ fn told(trips: Vec<(&HostName, Result<String>)>) -> Check {
         true => format!("at {host}: {text}"),
         false => text,
     };
+    let failed = |host: &HostName, error: &Error| match several {
+        true => named(host, error.told_of(host)),
+        false => error.to_string(),
+    };
     let (mut right, mut wrong) = (Vec::new(), Vec::new());
     for (host, trip) in trips {
         match trip {
             Ok(detail) => right.push(named(host, detail)),
-            Err(error) => wrong.push(named(host, error.to_string())),
+            Err(error) => wrong.push(failed(host, &error)),
         }
     }
     Check::of("front-door", wrong, right.join("; "))
@@ -200,4 +204,34 @@ async fn await_row(reader: &Sql, row: &str, address: &str) -> Result<()> {
             format!("the row had not arrived at {address} after {seconds} s"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_front_door_is_named_once() {
+        let (a, b) = (HostName::new("a"), HostName::new("b"));
+        let refused = |host: &HostName| {
+            let what = "no connection to PostgreSQL through port 5000";
+            Err(Error::new(Code::PostgresqlUnreachable, what).on(host))
+        };
+        let check = told(vec![(&a, refused(&a)), (&b, Ok("a row was read".into()))]);
+        assert_eq!(
+            check.detail,
+            "at a: no connection to PostgreSQL through port 5000"
+        );
+        // One that failed at another host names that one too.
+        let check = told(vec![(&a, refused(&b)), (&b, refused(&b))]);
+        assert_eq!(
+            check.detail,
+            "at a: b: no connection to PostgreSQL through port 5000; at b: no connection to PostgreSQL through port 5000"
+        );
+        let check = told(vec![(&a, refused(&a))]);
+        assert_eq!(
+            check.detail,
+            "a: no connection to PostgreSQL through port 5000"
+        );
+    }
 }

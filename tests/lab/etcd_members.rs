@@ -55,11 +55,30 @@ fn finished(name: &'static str, host: &'static str) -> impl Fn(&Value) -> bool {
     move |event| event["event"] == "step_finished" && event["name"] == name && event["host"] == host
 }
 
+/// The only etcd is to move to a new host: whoever is asked, and cannot answer, has no new host either.
+fn nothing_changes_until_the_host_is_named(lab: &Lab) {
+    let moved = [
+        ("one", "postgres"),
+        ("two", "postgres"),
+        ("three", "etcd"),
+        ("door", "haproxy"),
+    ];
+    lab.write_inventory(&inventory(&moved));
+    let said = lab.expect(2, &["up", "--remove", "one"]).stderr;
+    assert!(
+        said.contains("its copy of etcd's data is deleted"),
+        "{said}"
+    );
+    let all = docker(&["ps", "-a", "--format", "{{.Names}}"]);
+    assert!(!all.contains(&lab.container("three")), "{all}");
+}
+
 #[test]
 fn etcd_grows_heals_and_shrinks_while_clients_write() {
     let lab = Lab::new("etcdm", &inventory(&ONE));
     lab.expect(0, &["up", "--yes"]);
     let before = members(&lab, &["one"]);
+    nothing_changes_until_the_host_is_named(&lab);
     let writer = Writer::start(&door(&lab));
 
     lab.write_inventory(&inventory(&THREE));

@@ -72,6 +72,8 @@ pub(crate) struct Hosts {
     closed: Mutex<usize>,
     pub(super) leavers: Mutex<Leavers>,
     pub(super) vip: Mutex<Vip>,
+    /// Hosts that do not answer.
+    silent: Mutex<BTreeSet<HostName>>,
 }
 
 /// Why this run does not have a host's lease.
@@ -123,6 +125,7 @@ impl Hosts {
             closed: Mutex::default(),
             leavers: Mutex::default(),
             vip: Mutex::default(),
+            silent: Mutex::default(),
         })
     }
 
@@ -146,6 +149,11 @@ impl Hosts {
     pub(super) fn lease(&self, host: &str, why: Leased) {
         let mut leased = self.leased.lock().unwrap();
         leased.insert(HostName::new(host), why);
+    }
+
+    /// Makes `host` answer nothing any more.
+    pub(super) fn silence(&self, host: &HostName) {
+        self.silent.lock().unwrap().insert(host.clone());
     }
 
     /// Which hosts were refused by a neighbour, even for a short time.
@@ -340,6 +348,9 @@ impl Remote for Hosts {
         _timeout: Duration,
         _on_line: OnLine<'_>,
     ) -> Result<Output> {
+        if self.silent.lock().unwrap().contains(host) {
+            return Err(Error::new(Code::SshUnreachable, "it does not answer").on(host));
+        }
         let ends = |stdout: String| Output {
             code: 0,
             stdout,

@@ -134,6 +134,8 @@ pub(crate) struct Cloud {
     late: Arc<Mutex<Option<Late>>>,
     /// What becomes of a host whose machine is removed.
     goes: Arc<Mutex<Option<Goes>>>,
+    /// The hosts whose machines have no id.
+    unmarked: Arc<Mutex<BTreeSet<HostName>>>,
 }
 
 type Goes = Box<dyn Fn(&HostName) + Send>;
@@ -151,6 +153,15 @@ impl Cloud {
     pub(super) fn made(&self) -> Vec<String> {
         let made = self.made.lock().unwrap();
         made.iter().map(|(host, _)| host.to_string()).collect()
+    }
+
+    /// Takes the id off the machine of `host`.
+    pub(super) fn unmark(&self, host: &HostName) {
+        self.unmarked.lock().unwrap().insert(host.clone());
+    }
+
+    fn is_marked(&self, host: &HostName) -> bool {
+        !self.unmarked.lock().unwrap().contains(host)
     }
 
     /// Makes `host` answer only `when` the condition is true, or never; in that case the launch reports it.
@@ -249,7 +260,12 @@ impl Provider for InCloud {
         let there = made.iter().filter_map(|(host, id)| {
             let all = machines(&self.inventory, id);
             let declared = all.into_iter().find(|machine| machine.host == *host);
-            declared.or_else(|| Some(machine(host, place(host)?, &host_key(), id)))
+            let found = declared.or_else(|| Some(machine(host, place(host)?, &host_key(), id)));
+            let cluster_id = Some(id.clone()).filter(|_| self.cloud.is_marked(host));
+            found.map(|machine| Machine {
+                cluster_id,
+                ..machine
+            })
         });
         Ok(there.collect())
     }
@@ -293,7 +309,7 @@ impl Provider for InCloud {
             id: format!("machine of {host}"),
             name: host.to_string(),
             host: Some(host.clone()),
-            cluster_id: Some(id.clone()),
+            cluster_id: Some(id.clone()).filter(|_| self.cloud.is_marked(host)),
         };
         Ok(made.iter().map(resource).collect())
     }

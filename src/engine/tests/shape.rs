@@ -305,3 +305,33 @@ async fn leaves_with_the_address(has_it: bool) {
     assert_eq!(scene.hosts.vip_was_twice(), [""; 0]);
     nothing_is_left(&scene, &leaver, "it has left");
 }
+
+/// A machine without an id may be that of another cluster of this name, and its host cannot say.
+#[tokio::test]
+async fn a_dead_machine_without_an_id_is_not_removed() {
+    let mut scene = brought_up_as(&format!(
+        "cluster: pg\nprovider: {{ kind: docker }}\ntls: {{ enabled: false }}\n\
+         postgresql: {{ version: 16 }}\nhosts:\n{}",
+        doors(&DOORS)
+    ))
+    .await;
+    let dead = HostName::new("door3");
+    scene.wants_hosts(&doors(&["door2", "haproxy"]));
+    scene.hosts.leave(vec![known(&dead, &[Role::Haproxy])]);
+    scene.cloud.unmark(&dead);
+    scene.hosts.silence(&dead);
+    scene.hosts.take_done();
+    let made = scene.cloud.made();
+    let error = up_without(&scene, &dead, &CancellationToken::new()).await;
+    let error = error.map(|_| ()).expect_err("nobody knows whose it is");
+    assert_eq!(error.code(), Code::HostOfAnotherCluster, "{}", told(&error));
+    assert!(
+        error.hints()[0].contains("the tag pgherd:id"),
+        "{}",
+        told(&error)
+    );
+    assert_eq!(
+        (scene.cloud.made(), scene.hosts.take_done()),
+        (made, vec![])
+    );
+}

@@ -407,10 +407,13 @@ fn settled(cluster: &Cluster, node: &Node, files: &[File], leads: bool) -> Facts
     facts
 }
 
-/// A service on its first port.
+/// A service on its first port, if it has one.
 pub(crate) fn listen(inventory: &Inventory, role: Role, facts: &mut Facts) {
     let unit = role.unit();
-    let port = inventory.port(role.service().ports[0].number);
+    let Some(port) = role.service().ports.first() else {
+        return;
+    };
+    let port = inventory.port(port.number);
     facts.listeners.retain(|it| it.port != port);
     facts.listeners.push(Listener {
         port,

@@ -61,7 +61,7 @@ fn judge(answers: Vec<Answer>) -> Check {
 }
 
 fn unlisted(host: &HostName, error: &Error) -> String {
-    format!("{host} does not list its members: {error}")
+    format!("{host} does not list its members: {}", error.told_of(host))
 }
 
 #[cfg(test)]

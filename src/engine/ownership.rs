@@ -100,7 +100,7 @@ pub(super) async fn of_unmarked(
             .on(host)
             .cause(format!("it has no id, like all hosts that earlier versions made, and its mark cannot be read: {why}"))
             .left("nothing was removed");
-        hints.iter().fold(error, |error, hint| error.hint(hint))
+        hints.iter().fold(error, Error::hint)
     };
     if let Some(stopped) = machines.iter().find(|it| !runs(it)) {
         return Err(unknown(&stopped.host, "its machine does not run"));

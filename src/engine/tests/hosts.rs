@@ -26,7 +26,7 @@ use crate::{
     engine::context::Context,
     error::{Code, Error, Result},
     facts::{Facts, Os},
-    inventory::HostName,
+    inventory::{HostName, Role},
     plan::{
         Action, Found, Step,
         tests::{
@@ -382,6 +382,20 @@ impl Remote for Hosts {
             }
             None => self.carry_out(host, script),
         };
+        let asks = |role: &&Role| script.contains(&format!("systemctl is-active {}", role.unit()));
+        if done.is_none()
+            && let Some(role) = Role::ALL.iter().find(asks)
+        {
+            let state = |model: &mut Model| {
+                model
+                    .world
+                    .facts(host.as_str())
+                    .unit(role.unit())
+                    .active
+                    .clone()
+            };
+            return Ok(ends(self.with(state)));
+        }
         if done.is_none() && script.contains("exec 9>/run/pgherd/") {
             return Err(Error::new(
                 Code::InternalError,

@@ -108,6 +108,13 @@ impl<'a> Outlook<'a> {
         leaving
     }
 
+    /// Plans that those that are front doors no more have the cluster's address no more.
+    fn give_vip_over(&self, plan: &mut Plan) -> Vec<StepId> {
+        let goes = |it: &&Leaver| it.becomes != Becomes::Less || it.roles.contains(&Role::Haproxy);
+        let doors = self.leaving.iter().filter(goes).map(|it| &it.host);
+        vip_leaves::plan(plan, self.cluster, self.found, doors)
+    }
+
     /// The databases that stay.
     fn staying(&self) -> Vec<&'a HostName> {
         let databases = self.cluster.with_role(Role::Postgres);
@@ -245,7 +252,7 @@ pub fn plan(outlook: &Outlook<'_>) -> Result<Plan> {
     };
     let leaving = outlook.databases();
     if leaving.is_empty() {
-        vip_leaves::plan(&mut plan, outlook);
+        outlook.give_vip_over(&mut plan);
         return Ok(plan);
     }
     if outlook.found.dcs.is_none() {
@@ -259,7 +266,7 @@ pub fn plan(outlook: &Outlook<'_>) -> Result<Plan> {
     if !outlook.is_new() {
         refuse_loss(outlook)?;
     }
-    let mut last = vip_leaves::plan(&mut plan, outlook);
+    let mut last = outlook.give_vip_over(&mut plan);
     for leaver in &leaving {
         last.extend(forbid_election(&mut plan, outlook, leaver));
     }

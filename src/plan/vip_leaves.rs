@@ -5,33 +5,38 @@
 
 use std::time::Duration;
 
-use super::{
-    Action, Change, Plan, Step, StepId, belongings,
-    retire::{Becomes, Leaver, Outlook},
+use super::{Action, Change, Found, Plan, Step, StepId, belongings};
+use crate::{
+    cluster::Cluster,
+    inventory::{HostName, Role},
+    remote::Script,
 };
-use crate::{inventory::Role, remote::Script};
 
 /// How long keepalived may take to stop.
 const STOPPING: Duration = Duration::from_secs(120);
 
-/// Stops keepalived for good on every front door that leaves. One that stops in order says so to the others, and one
+/// Stops keepalived for good on these front doors, which leave. One that stops in order says so to the others, and one
 /// of them takes the address at once.
-pub(super) fn plan(plan: &mut Plan, outlook: &Outlook<'_>) -> Vec<StepId> {
+pub(super) fn plan<'a>(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    found: &Found,
+    leaving: impl Iterator<Item = &'a HostName>,
+) -> Vec<StepId> {
     let unit = Role::Keepalived.unit();
-    let leaving = outlook.leaving.iter().filter(|it| gives_up(it));
     let mut steps = Vec::new();
-    for leaver in leaving {
-        let Some(facts) = outlook.found.facts.get(&leaver.host) else {
+    for host in leaving {
+        let Some(facts) = found.facts.get(host) else {
             continue;
         };
         let state = facts.unit(unit);
         let runs = state.is_active() || state.enabled == "enabled";
-        if !(runs && belongings::is_taken(outlook.cluster, facts, Role::Keepalived)) {
+        if !(runs && belongings::is_taken(cluster, facts, Role::Keepalived)) {
             continue;
         }
         steps.push(
             plan.push(Step {
-                host: leaver.host.clone(),
+                host: host.clone(),
                 name: "retire-keepalived",
                 why: "another front door must have the cluster's address alone".into(),
                 after: Vec::new(),
@@ -47,9 +52,4 @@ pub(super) fn plan(plan: &mut Plan, outlook: &Outlook<'_>) -> Vec<StepId> {
         );
     }
     steps
-}
-
-/// Whether the host is a front door no more.
-fn gives_up(leaver: &Leaver) -> bool {
-    leaver.becomes != Becomes::Less || leaver.roles.contains(&Role::Haproxy)
 }

@@ -309,7 +309,7 @@ fn gone(left: &Left) -> Finding {
     let service = member.unwrap_or(Role::Postgres).service();
     let lost = match service.data {
         Data::Database | Data::Store => ", with its data",
-        Data::Folder { .. } | Data::Nothing => "",
+        Data::Kept { .. } | Data::Folder { .. } | Data::Nothing => "",
     };
     let mut instead = format!(
         "to take it out for good{lost}: pgherd up --remove {}; else put it back into the inventory: {}",

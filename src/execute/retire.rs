@@ -1,4 +1,4 @@
-//! Steps of members that leave the cluster.
+//! Steps for members that leave the cluster.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::{
     switchover::Handover,
 };
 
-/// How often it looks, and wakes those that could do something.
+/// How often to look, and to wake the members.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a candidate may take to lead once it is told to.
+/// How long a candidate may take to become the leader.
 const PROMOTION: Duration = Duration::from_secs(60);
 /// How long a host may take to list its slots.
 const LISTING: Duration = Duration::from_secs(15);
 
-/// Waits until Patroni has the tag of a member that is never elected. One that does not answer has no say in an
-/// election either, and is stopped next.
+/// Waits until Patroni has read the tag `nofailover`. A member that does not answer takes part in no
+/// election, and the next step stops it.
 pub(super) async fn not_electable(step: &Step, context: &Context, say: Say<'_>) -> Result<()> {
     let latest = Latest::default();
     let tagged = poll::until(step.limit, PAUSE, || async {
@@ -56,7 +56,7 @@ pub(super) async fn not_electable(step: &Step, context: &Context, say: Say<'_>) 
     Ok(())
 }
 
-/// Gives the leadership to a member that stays. Which one may take over changes as others leave: a
+/// Makes a member that stays the leader. Which members can take over changes while others leave: a
 /// synchronous cluster needs a moment to choose another standby.
 pub(super) async fn lead_elsewhere(
     leaving: &[HostName],
@@ -98,8 +98,9 @@ pub(super) async fn lead_elsewhere(
     handed.await.map_err(|over| over.last)
 }
 
-/// Has Patroni drop the slot of the member that left: by itself it keeps it for `member_slots_ttl`, half
-/// an hour, and with it all WAL of that time. A slot that is only dropped by SQL is back in the next loop.
+/// Makes Patroni drop the slot of the member that left. By itself Patroni would keep it for
+/// `member_slots_ttl`, half an hour, with all WAL of that time. If only SQL drops a slot, Patroni creates
+/// it again in its next loop.
 pub(super) async fn drop_slot(
     on: &[HostName],
     ttl: &Value,
@@ -131,7 +132,7 @@ pub(super) async fn drop_slot(
         let names: Vec<&str> = holders.iter().map(HostName::as_str).collect();
         let there = format!("the slot is still on {}", names.join(", "));
         latest.say(there.clone(), say);
-        // It wakes all of them, also where the value is there already.
+        // This wakes all members, even if they have the value already.
         let asked = patch(json!(LET_GO)).await;
         sleep(PAUSE).await;
         Err(asked.err().unwrap_or_else(|| {
@@ -147,14 +148,16 @@ pub(super) async fn drop_slot(
     dropped.and(kept)
 }
 
-/// One of `on` whose Patroni does not answer: while slots of absent members are let go, its own would be too.
+/// A host of `on` whose Patroni does not answer. While Patroni drops the slots of absent members, that one
+/// would lose its slot, too.
 async fn absent<'a>(on: &'a [HostName], context: &Context) -> Option<&'a HostName> {
     let survey = patroni::survey(&context.http, &context.cluster).await;
     on.iter()
         .find(|host| !survey.get(host).is_some_and(Result::is_ok))
 }
 
-/// The hosts of `on` that have the slot of `member`; one that cannot say has none that pgherd could drop.
+/// The hosts of `on` that have the slot of `member`. A host that does not answer has no slot that pgherd
+/// could drop.
 async fn holders(on: &[HostName], member: &HostName, context: &Context) -> Vec<HostName> {
     let sql = format!(
         "select 'slot' from pg_replication_slots where slot_name = '{}'",
@@ -172,8 +175,8 @@ async fn holders(on: &[HostName], member: &HostName, context: &Context) -> Vec<H
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// The name of a member's slot (Patroni 4.1.5, `slot_name_from_member_name`); a host's name has nothing
-/// but letters, digits and hyphens.
+/// The name of a member's slot (Patroni 4.1.5, `slot_name_from_member_name`). A host's name has only
+/// letters, digits and hyphens.
 fn slot(member: &HostName) -> String {
     member.as_str().to_lowercase().replace('-', "_")
 }

@@ -82,7 +82,7 @@ pub(super) fn lost_with(context: &Context, taken: &TakenOff) -> Vec<String> {
     let inventory = &context.inventory;
     let stay: Vec<&HostName> = inventory.with_role(Role::Postgres).collect();
     let data_dir = &inventory.postgresql.data_dir;
-    retire::lost(&taken.roles, &stay, data_dir, taken.leads)
+    retire::lost(&taken.roles, &stay, data_dir, taken.leads, false)
 }
 
 /// What the departure of such a host costs.
@@ -90,7 +90,9 @@ pub(super) fn lost(context: &Context, left: &Left) -> Vec<String> {
     let inventory = &context.inventory;
     let stay: Vec<&HostName> = inventory.with_role(Role::Postgres).collect();
     let leads = left.role.as_deref() == Some("leader");
-    retire::lost(&left.roles, &stay, &inventory.postgresql.data_dir, leads)
+    let data_dir = &inventory.postgresql.data_dir;
+    let goes = context.provider.owns_hosts();
+    retire::lost(&left.roles, &stay, data_dir, leads, goes)
 }
 
 /// The command that takes the host out.

@@ -119,10 +119,19 @@ impl Clearance<'_> {
 
     /// Refuses to remove the host that keeps the backups, unless the user has named them.
     fn refuse_backups(&self, resources: &[Resource]) -> Result<()> {
-        let inventory = &self.run.context.inventory;
+        let Context {
+            inventory,
+            workspace,
+            ..
+        } = self.run.context;
+        // One that left the inventory has its backups still.
+        let known = workspace.members()?;
+        let mut keepers: Vec<&HostName> = inventory.with_role(Role::Backup).collect();
+        let had = known.iter().filter(|it| it.roles.contains(&Role::Backup));
+        keepers.extend(had.map(|it| &it.name));
         let has_backups = |resource: &&Resource| {
             let host = resource.host.as_ref();
-            host.is_some_and(|host| inventory.with_role(Role::Backup).any(|it| it == host))
+            host.is_some_and(|host| keepers.contains(&host))
         };
         match resources.iter().find(has_backups) {
             Some(Resource {

@@ -27,7 +27,7 @@ use crate::{
     plan::{
         self, Plan,
         membership::Left,
-        retire::{self, Departures, Leaver, Outlook},
+        retire::{self, Departures, Leaver, ShrinkingCluster},
     },
     poll,
     provider::{Drifted, Resource},
@@ -239,7 +239,7 @@ impl Retirement {
             .filter(|it| !it.answers)
             .map(|it| it.host.clone())
             .collect();
-        retire::refuse_too_few(&self.outlook(&seen))?;
+        retire::refuse_too_few(&self.shrinking(&seen))?;
         if dead.is_empty() {
             self.plan(&seen)?;
         } else if !self.wide.provider.owns_hosts() {
@@ -320,8 +320,8 @@ impl Retirement {
         self.leavers.iter().filter(|it| it.becomes != Becomes::Less)
     }
 
-    fn outlook<'a>(&'a self, seen: &'a Seen) -> Outlook<'a> {
-        Outlook {
+    fn shrinking<'a>(&'a self, seen: &'a Seen) -> ShrinkingCluster<'a> {
+        ShrinkingCluster {
             cluster: &seen.observed.cluster,
             found: &seen.observed.found,
             survey: &seen.survey,
@@ -339,7 +339,7 @@ impl Retirement {
     }
 
     fn plan(&self, seen: &Seen) -> Result<Plan> {
-        let plan = retire::plan(&self.outlook(seen))?;
+        let plan = retire::plan(&self.shrinking(seen))?;
         plan.refuse_while_paused(&self.wide.inventory)?;
         Ok(plan)
     }
@@ -347,18 +347,19 @@ impl Retirement {
     /// Asks about each host by its name, but for those that are `agreed`.
     async fn ask(&self, seen: &Seen, agreed: &Agreed) -> Result<Answer> {
         let leader = patroni::leader_of(&seen.survey);
-        let outlook = self.outlook(seen);
+        let shrinking = self.shrinking(seen);
         let databases = seen.observed.cluster.with_role(Role::Postgres);
         let stay: Vec<&HostName> = databases
             .map(|node| &node.name)
-            .filter(|host| !outlook.leaves(host))
+            .filter(|host| !shrinking.leaves(host))
             .collect();
         let owned = self.wide.provider.owns_hosts();
         let mut answer = Answer::Beforehand;
         for leaver in self.leavers.iter().filter(|it| !agreed.contains(&it.host)) {
             let data_dir = &self.wide.inventory.postgresql.data_dir;
             let leads = leader == Some(&leaver.host);
-            let mut lost = retire::lost(&leaver.roles, &stay, data_dir, leads);
+            let goes = owned && leaver.becomes != Becomes::Less;
+            let mut lost = retire::lost(&leaver.roles, &stay, data_dir, leads, goes);
             lost.push(match (owned, leaver.answers) {
                 _ if leaver.becomes == Becomes::Less => {
                     "what nothing else needs there goes with it: packages, files, the unit".into()

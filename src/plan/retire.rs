@@ -1,7 +1,7 @@
-//! Plans how databases leave the cluster, and refuses what would cost it its data or its leader.
+//! Plans how databases leave the cluster. Refuses a departure that would lose the data or leave no leader.
 //!
-//! A host leaves in this order: its Patroni stops for good, the DCS forgets it, and its slot goes; then
-//! the ordinary plan takes it out of every file, and only then its machine goes, which is the provider's.
+//! A host leaves in this order: its Patroni stops for good, the DCS forgets it, and its slot is dropped. Then the
+//! ordinary plan takes it out of every file. The provider removes its machine last.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{Action, Change, Found, Plan, Step, StepId, vip_leaves};
 use crate::{
     cluster::Cluster,
+    contract::BACKUPS,
     error::{Code, Error, Result},
     inventory::{HostName, Role},
     quantity::count,
@@ -20,16 +21,16 @@ use crate::{
     services::postgres::patroni::{self, Status},
 };
 
-/// How long a member that leads may take to hand over: the new one must be synchronous where that is wanted.
+/// How long a leader may take to hand over. In a synchronous cluster, the new leader must be a synchronous standby first.
 const HANDING_OVER: Duration = Duration::from_secs(120);
-/// How long Patroni may take to read its config: it looks at it once a loop, and is woken.
+/// How long Patroni may take to read its config. It does so in each loop, and when it is asked to.
 const READING: Duration = Duration::from_secs(60);
 /// How long PostgreSQL may take to stop.
 const STOPPING: Duration = Duration::from_secs(600);
-/// How long a slot may stay: a connection whose other end is gone is held open for a minute.
+/// How long it may take to drop a slot: PostgreSQL keeps a connection for a minute after its other end has gone.
 const DROPPING: Duration = Duration::from_secs(150);
-/// How long Patroni is to keep slots of members that left, in seconds, while one is dropped. Zero would
-/// take the slots of those that stay from the replicas, too (Patroni 4.1.5, `dcs/__init__.py`).
+/// How long Patroni keeps the slots of members that left, in seconds, while pgherd has one dropped. With zero, replicas
+/// would also lose the slots of members that stay (Patroni 4.1.5, `dcs/__init__.py`).
 pub(crate) const LET_GO: u64 = 1;
 
 /// Which hosts are to leave the cluster.
@@ -37,9 +38,9 @@ pub(crate) const LET_GO: u64 = 1;
 pub enum Departures {
     #[default]
     None,
-    /// Those that somebody has named.
+    /// The hosts that the user has named.
     Agreed(BTreeSet<HostName>),
-    /// All that left the inventory; for a plan that is only shown.
+    /// All hosts that left the inventory, for a plan that is only shown.
     Shown,
 }
 
@@ -53,54 +54,54 @@ impl Departures {
     }
 }
 
-/// A host that leaves, or is to be made anew.
+/// A host that leaves, or that is made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaver {
     pub host: HostName,
     pub roles: Vec<Role>,
-    /// Whether it could be looked at.
+    /// Whether pgherd could look at it.
     pub answers: bool,
     pub becomes: Becomes,
 }
 
-/// What becomes of a host that is a member no more.
+/// What becomes of a host after it has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Becomes {
-    /// Nothing: it leaves for good.
+    /// It leaves for good.
     Gone,
-    /// Another host takes its name at once.
+    /// A new host takes its name at once.
     New,
-    /// It stays, without the roles that it gives up.
+    /// It stays, without some of its roles.
     Less,
 }
 
 impl Leaver {
-    /// Whether another host takes its name at once.
+    /// Whether a new host takes its name at once.
     fn returns(&self) -> bool {
         self.becomes == Becomes::New
     }
 }
 
-/// The cluster, those that leave among its nodes, and what the members say.
-pub struct Outlook<'a> {
+/// A cluster that hosts leave. Its nodes include the hosts that leave.
+pub struct ShrinkingCluster<'a> {
     pub cluster: &'a Cluster,
     pub found: &'a Found,
     pub survey: &'a BTreeMap<HostName, Result<Status>>,
     pub leaving: &'a [Leaver],
 }
 
-impl<'a> Outlook<'a> {
+impl<'a> ShrinkingCluster<'a> {
     pub fn leader(&self) -> Option<&'a HostName> {
         patroni::leader_of(self.survey)
     }
 
-    /// Whether its database leaves; it may also give up another role, and keep that.
+    /// Whether the host's database leaves. A host may also give up another role and keep its database.
     pub fn leaves(&self, host: &HostName) -> bool {
         let mut leaving = self.leaving.iter();
         leaving.any(|it| it.host == *host && it.roles.contains(&Role::Postgres))
     }
 
-    /// The databases that leave, the leader last: until then it has somebody to lead.
+    /// The databases that leave. The leader comes last.
     fn databases(&self) -> Vec<&'a Leaver> {
         let with = |it: &&Leaver| it.roles.contains(&Role::Postgres);
         let mut leaving: Vec<&Leaver> = self.leaving.iter().filter(with).collect();
@@ -108,7 +109,7 @@ impl<'a> Outlook<'a> {
         leaving
     }
 
-    /// Plans that those that are front doors no more have the cluster's address no more.
+    /// Plans that hosts which are no longer front doors give up the cluster's address.
     fn give_vip_over(&self, plan: &mut Plan) -> Vec<StepId> {
         let goes = |it: &&Leaver| it.becomes != Becomes::Less || it.roles.contains(&Role::Haproxy);
         let doors = self.leaving.iter().filter(goes).map(|it| &it.host);
@@ -122,7 +123,7 @@ impl<'a> Outlook<'a> {
         names.filter(|host| !self.leaves(host)).collect()
     }
 
-    /// Whether a database has all that the leader has, or soon: it leads, or the leader streams to it.
+    /// Whether a database has all data, or will have it soon: it leads, or the leader streams to it.
     fn is_whole(&self, host: &HostName) -> bool {
         let Some(leader) = self.leader() else {
             return false;
@@ -134,13 +135,13 @@ impl<'a> Outlook<'a> {
                 && self.survey[leader].as_ref().is_ok_and(streams))
     }
 
-    /// Whether there is no database yet that could be lost.
+    /// Whether there is no data yet.
     fn is_new(&self) -> bool {
         let keys = self.found.dcs.as_ref();
         keys.is_some_and(|keys| keys.members.is_empty() && keys.initialize.is_none())
     }
 
-    /// Who is there and who stays, in a sentence.
+    /// Which databases leave and which stay, in a sentence.
     fn sum(&self) -> String {
         let staying = self.staying();
         let leaving = self.databases();
@@ -184,25 +185,25 @@ fn names(hosts: &[&HostName]) -> String {
     }
 }
 
-/// Refuses what the inventory alone shows to be too few, whoever is healthy.
-pub fn refuse_too_few(outlook: &Outlook<'_>) -> Result<()> {
-    for leaver in outlook.leaving {
-        refuse_etcd(outlook, leaver)?;
+/// Refuses a cluster with too few members. This needs only the inventory, not the members' health.
+pub fn refuse_too_few(shrinking: &ShrinkingCluster<'_>) -> Result<()> {
+    for leaver in shrinking.leaving {
+        refuse_etcd(shrinking, leaver)?;
     }
-    let leaving = outlook.databases();
-    if leaving.is_empty() || outlook.is_new() {
+    let leaving = shrinking.databases();
+    if leaving.is_empty() || shrinking.is_new() {
         return Ok(());
     }
-    let staying = outlook.staying();
+    let staying = shrinking.staying();
     let returns = leaving.iter().all(|it| it.returns());
     if staying.is_empty() {
-        return Err(outlook
+        return Err(shrinking
             .refused("nobody would be left to lead, and no copy of the data".into())
             .hint("add another database first, and run `pgherd up`")
             .hint("or remove the whole cluster: pgherd down"));
     }
-    if outlook.cluster.inventory.patroni.synchronous && staying.len() < 2 && !returns {
-        return Err(outlook
+    if shrinking.cluster.inventory.patroni.synchronous && staying.len() < 2 && !returns {
+        return Err(shrinking
             .refused(
                 "the inventory wants `synchronous: true`, and no standby would be left for the leader"
                     .into(),
@@ -214,15 +215,20 @@ pub fn refuse_too_few(outlook: &Outlook<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A member of etcd that is made anew comes back as one that lost its data, which the others must decide. That
-/// one may leave for good is for the plan to say that has etcd remove it.
-fn refuse_etcd(outlook: &Outlook<'_>, leaver: &Leaver) -> Result<()> {
+/// Refuses to make a member of etcd anew while the others are no majority: only a majority can replace it. If a member
+/// leaves for good, the plan that removes it from etcd checks that.
+fn refuse_etcd(shrinking: &ShrinkingCluster<'_>, leaver: &Leaver) -> Result<()> {
     if !leaver.roles.contains(&Role::Etcd) || !leaver.returns() {
         return Ok(());
     }
     let host = &leaver.host;
-    let members = outlook.cluster.with_role(Role::Etcd).count();
-    let others = outlook.found.stores.keys().filter(|it| *it != host).count();
+    let members = shrinking.cluster.with_role(Role::Etcd).count();
+    let others = shrinking
+        .found
+        .stores
+        .keys()
+        .filter(|it| *it != host)
+        .count();
     let needed = members / 2 + 1;
     // The only one is filled again by Patroni.
     if members == 1 || others >= needed {
@@ -239,23 +245,23 @@ fn refuse_etcd(outlook: &Outlook<'_>, leaver: &Leaver) -> Result<()> {
     .hint("bring the other members back first: pgherd up"))
 }
 
-/// Plans the steps after which no database that leaves is a member any more, and no front door that leaves has the
-/// cluster's address.
+/// Plans the steps after which the databases that leave are no longer members, and the front doors that leave no longer
+/// have the cluster's address.
 ///
 /// # Errors
-/// The data, the leader or the standby would be lost by it.
-pub fn plan(outlook: &Outlook<'_>) -> Result<Plan> {
-    refuse_too_few(outlook)?;
+/// The cluster would lose its data, its leader or its standby.
+pub fn plan(shrinking: &ShrinkingCluster<'_>) -> Result<Plan> {
+    refuse_too_few(shrinking)?;
     let mut plan = Plan {
-        paused: outlook.found.is_paused(),
+        paused: shrinking.found.is_paused(),
         ..Plan::default()
     };
-    let leaving = outlook.databases();
+    let leaving = shrinking.databases();
     if leaving.is_empty() {
-        outlook.give_vip_over(&mut plan);
+        shrinking.give_vip_over(&mut plan);
         return Ok(plan);
     }
-    if outlook.found.dcs.is_none() {
+    if shrinking.found.dcs.is_none() {
         return Err(Error::new(
             Code::EtcdUnreachable,
             "no etcd answers, so nobody can say who is a member and who leads",
@@ -263,61 +269,61 @@ pub fn plan(outlook: &Outlook<'_>) -> Result<Plan> {
         .left("nothing was changed")
         .hint("see how etcd is: pgherd status"));
     }
-    if !outlook.is_new() {
-        refuse_loss(outlook)?;
+    if !shrinking.is_new() {
+        refuse_loss(shrinking)?;
     }
-    let mut last = outlook.give_vip_over(&mut plan);
+    let mut last = shrinking.give_vip_over(&mut plan);
     for leaver in &leaving {
-        last.extend(forbid_election(&mut plan, outlook, leaver));
+        last.extend(forbid_election(&mut plan, shrinking, leaver));
     }
     for leaver in leaving {
-        last = member(&mut plan, outlook, leaver, last);
+        last = member(&mut plan, shrinking, leaver, last);
     }
     Ok(plan)
 }
 
-/// Refuses what would leave nobody who has the data.
-fn refuse_loss(outlook: &Outlook<'_>) -> Result<()> {
-    let whole: Vec<&HostName> = outlook
+/// Refuses a departure after which no member would have all data.
+fn refuse_loss(shrinking: &ShrinkingCluster<'_>) -> Result<()> {
+    let whole: Vec<&HostName> = shrinking
         .staying()
         .into_iter()
-        .filter(|host| outlook.is_whole(host))
+        .filter(|host| shrinking.is_whole(host))
         .collect();
-    let Some(leader) = outlook.leader() else {
-        return Err(outlook
+    let Some(leader) = shrinking.leader() else {
+        return Err(shrinking
             .refused("no member leads now, so nobody can say which of them has every commit".into())
             .hint("see what the members say: pgherd status")
             .hint("make a healthy member the leader first: pgherd failover --to HOST"));
     };
-    if outlook.leaves(leader) && whole.is_empty() {
-        return Err(outlook
+    if shrinking.leaves(leader) && whole.is_empty() {
+        return Err(shrinking
             .refused(format!(
                 "{leader} leads, and streams to no database that stays: its copy of the data is the only one that is up to date"
             ))
             .hint("see what is wrong with the replicas: pgherd status")
             .hint("a replica that can no longer follow is copied anew: pgherd reinit HOST"));
     }
-    // One that is dead takes nothing with it.
-    let mut healthy = outlook.databases();
-    healthy.retain(|it| outlook.is_whole(&it.host));
-    if healthy.is_empty() || outlook.staying().len() < 2 || whole.len() > 1 {
+    // Nothing is lost with a member that is dead.
+    let mut healthy = shrinking.databases();
+    healthy.retain(|it| shrinking.is_whole(&it.host));
+    if healthy.is_empty() || shrinking.staying().len() < 2 || whole.len() > 1 {
         return Ok(());
     }
-    let synchronous = outlook.cluster.inventory.patroni.synchronous;
+    let synchronous = shrinking.cluster.inventory.patroni.synchronous;
     let what = match synchronous {
         true => {
             "the inventory wants `synchronous: true`, and no healthy standby would be left for the leader"
         }
         false => "the data would be on one database alone: no other that stays is healthy",
     };
-    Err(outlook
+    Err(shrinking
         .refused(what.into())
         .hint("see what is wrong with the others: pgherd status")
         .hint("keep the host in the inventory until they are well again: pgherd up"))
 }
 
-/// Sets the tag with which Patroni is never elected, whatever the layout of its config is. Should the member stay
-/// after all, its config is not as rendered, and the next run puts it right.
+/// Sets the tag `nofailover`, with which Patroni is never elected. It reads the config as YAML, so its layout does not
+/// matter. If the member stays after all, the next run renders its config again.
 const NOFAILOVER: &str = r#"python=/opt/patroni/bin/python
 [ -x $python ] || python=/usr/bin/python3
 tagged=$(mktemp /etc/patroni.yml.pgherd.XXXXXX)
@@ -331,10 +337,14 @@ chmod --reference=/etc/patroni.yml "$tagged"
 mv -f "$tagged" /etc/patroni.yml
 systemctl reload patroni"#;
 
-/// Keeps a database from being elected from now on: between a hand-over and its stop, it could be again.
-fn forbid_election(plan: &mut Plan, outlook: &Outlook<'_>, leaver: &Leaver) -> Option<StepId> {
+/// Keeps a database from being elected: it could become the leader again between its hand-over and its stop.
+fn forbid_election(
+    plan: &mut Plan,
+    shrinking: &ShrinkingCluster<'_>,
+    leaver: &Leaver,
+) -> Option<StepId> {
     let unit = Role::Postgres.unit();
-    let facts = outlook.found.facts.get(&leaver.host)?;
+    let facts = shrinking.found.facts.get(&leaver.host)?;
     if !facts.unit(unit).is_active() {
         return None;
     }
@@ -350,10 +360,10 @@ fn forbid_election(plan: &mut Plan, outlook: &Outlook<'_>, leaver: &Leaver) -> O
     }))
 }
 
-/// The steps of one database that leaves.
+/// Plans the departure of one database.
 fn member(
     plan: &mut Plan,
-    outlook: &Outlook<'_>,
+    shrinking: &ShrinkingCluster<'_>,
     leaver: &Leaver,
     mut last: Vec<StepId>,
 ) -> Vec<StepId> {
@@ -371,7 +381,7 @@ fn member(
             false => Vec::new(),
         },
     };
-    if outlook.leader() == Some(host) {
+    if shrinking.leader() == Some(host) {
         last = vec![
             plan.push(step(
                 "hand-over",
@@ -379,7 +389,7 @@ fn member(
                 last,
                 "another member becomes the leader".into(),
                 Action::LeadElsewhere {
-                    leaving: outlook
+                    leaving: shrinking
                         .databases()
                         .iter()
                         .map(|it| it.host.clone())
@@ -390,7 +400,7 @@ fn member(
         ];
     }
     let unit = Role::Postgres.unit();
-    let facts = outlook.found.facts.get(host);
+    let facts = shrinking.found.facts.get(host);
     if facts.is_some_and(|facts| {
         let unit = facts.unit(unit);
         unit.loaded && (unit.is_active() || unit.enabled == "enabled")
@@ -421,10 +431,10 @@ fn member(
     if leaver.returns() {
         return last;
     }
-    let silent: Vec<&HostName> = outlook
+    let silent: Vec<&HostName> = shrinking
         .staying()
         .into_iter()
-        .filter(|host| !outlook.survey.get(host).is_some_and(Result::is_ok))
+        .filter(|host| !shrinking.survey.get(host).is_some_and(Result::is_ok))
         .collect();
     if !silent.is_empty() {
         plan.skip(
@@ -437,7 +447,7 @@ fn member(
         );
         return last;
     }
-    let answers = |it: &&HostName| outlook.found.facts.contains_key(*it);
+    let answers = |it: &&HostName| shrinking.found.facts.contains_key(*it);
     vec![
         plan.push(step(
             "drop-slot",
@@ -445,20 +455,20 @@ fn member(
             last,
             format!("the replication slot of {host}"),
             Action::DropSlot {
-                on: outlook
+                on: shrinking
                     .staying()
                     .into_iter()
                     .filter(answers)
                     .cloned()
                     .collect(),
-                ttl: kept_for(outlook.found),
+                ttl: kept_for(shrinking.found),
             },
             DROPPING,
         )),
     ]
 }
 
-/// How long Patroni is to keep slots when all is done; what a run that was cut off has set is nobody's wish.
+/// How long Patroni keeps slots afterwards: as before, unless that is what a run which was cut off has set.
 fn kept_for(found: &Found) -> Value {
     let config = found.dcs.as_ref().and_then(|keys| keys.config.as_ref());
     match config.and_then(|config| config.get("member_slots_ttl")) {
@@ -467,10 +477,16 @@ fn kept_for(found: &Found) -> Value {
     }
 }
 
-/// What is lost by the departure of a host with these roles, a line a thing.
+/// What is lost with a host that has these roles, one line for each.
 ///
-/// `stay` are the databases that stay, `leads` whether it is the leader.
-pub fn lost(roles: &[Role], stay: &[&HostName], data_dir: &str, leads: bool) -> Vec<String> {
+/// `stay` are the databases that stay. `leads` says whether the host is the leader, `goes` whether its machine is removed.
+pub fn lost(
+    roles: &[Role],
+    stay: &[&HostName],
+    data_dir: &str,
+    leads: bool,
+    goes: bool,
+) -> Vec<String> {
     let mut lost = Vec::new();
     if roles.contains(&Role::Postgres) {
         if leads {
@@ -494,6 +510,12 @@ pub fn lost(roles: &[Role], stay: &[&HostName], data_dir: &str, leads: bool) -> 
     }
     if roles.contains(&Role::Haproxy) {
         lost.push("clients that connect to its address are refused".into());
+    }
+    if roles.contains(&Role::Backup) {
+        lost.push(match goes {
+            true => "all backups of the cluster are deleted, and the WAL between them".to_owned(),
+            false => format!("its backups stay in {BACKUPS}, and no new ones are made there"),
+        });
     }
     lost
 }

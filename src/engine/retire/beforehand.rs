@@ -16,7 +16,7 @@ pub(in crate::engine) async fn ask_before_others_join(run: &Run<'_>) -> Result<A
     }
     let mut retirement = Retirement::of(run, &leaving, None).await?;
     let seen = retirement.look_first(run).await?;
-    retire::refuse_too_few(&retirement.outlook(&seen))?;
+    retire::refuse_too_few(&retirement.shrinking(&seen))?;
     retirement.ask(&seen, &Agreed::new()).await?;
     let hosts = retirement.leavers.into_iter().map(|it| it.host);
     Ok(hosts.collect())

@@ -10,7 +10,7 @@ use crate::{
     inventory::{HostName, Role},
     plan::{
         Action, Plan, membership,
-        retire::{self, Becomes, Departures, LET_GO, Leaver, Outlook},
+        retire::{self, Becomes, Departures, LET_GO, Leaver, ShrinkingCluster},
         tests::model::before_and_after,
     },
     services::postgres::patroni::Status,
@@ -57,7 +57,7 @@ fn leaver(world: &World, host: &str) -> Leaver {
 }
 
 fn plan(world: &World, survey: &Survey, leaving: &[Leaver]) -> Result<Plan> {
-    retire::plan(&Outlook {
+    retire::plan(&ShrinkingCluster {
         cluster: &world.cluster,
         found: &world.found,
         survey,
@@ -323,4 +323,14 @@ fn only_who_is_named_may_be_missing_from_the_inventory() {
     assert!(plan.steps.iter().all(|step| step.host.as_str() != "node3"));
     let left = membership::left(&world.cluster.inventory, &world.found, &[]);
     assert!(left.iter().any(|left| left.name.as_str() == "node3"));
+}
+
+#[test]
+fn what_becomes_of_backups_depends_on_who_made_the_machine() {
+    let lost = |goes| retire::lost(&[Role::Backup], &[], "/data/patroni", false, goes).join("\n");
+    assert_eq!(
+        lost(true),
+        "all backups of the cluster are deleted, and the WAL between them"
+    );
+    assert!(lost(false).contains("its backups stay in /var/lib/pgherd-backups"));
 }

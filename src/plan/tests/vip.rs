@@ -11,7 +11,7 @@ use crate::{
     inventory::{HostName, Role},
     plan::{
         membership,
-        retire::{self, Becomes, Leaver, Outlook},
+        retire::{self, Becomes, Leaver, ShrinkingCluster},
     },
 };
 
@@ -104,7 +104,7 @@ fn a_front_door_that_leaves_must_be_named_and_gives_the_address_over_first() {
         becomes,
     };
     let planned = |world: &World, leaver: Leaver| {
-        let plan = retire::plan(&Outlook {
+        let plan = retire::plan(&ShrinkingCluster {
             cluster: &world.cluster,
             found: &world.found,
             survey: &BTreeMap::new(),

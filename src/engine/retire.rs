@@ -1,8 +1,8 @@
-//! Hosts that leave the cluster, or make room for a new one of their name.
+//! Hosts that leave the cluster, or make room for a new host of the same name.
 //!
-//! First they stop being members; then the caller brings the cluster to what is declared, and proves it;
-//! only then their machines go. The workspace's list has them until the end, so that a run which was cut
-//! off is taken up by the same command.
+//! First their membership ends. Then the caller converges the cluster with the inventory and proves it. Their machines
+//! go last. The workspace's list keeps these hosts until the end, so that the same command goes on after an
+//! interruption.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,45 +38,45 @@ mod beforehand;
 
 pub(super) use beforehand::ask_before_others_join;
 
-/// How long the members may take, after the leader's lock has ended, until one leads.
+/// How long an election may take after the leader's lock has expired.
 const ELECTION: Duration = Duration::from_secs(30);
 
 pub(crate) use crate::plan::retire::Becomes;
 
-/// One host that leaves, as it is put to the person who is asked.
+/// A host that leaves, for the question to the user.
 pub(crate) struct Farewell<'a> {
     pub host: &'a HostName,
     pub roles: &'a [Role],
     pub becomes: Becomes,
-    /// What becomes of it, and is lost by it, a line a thing.
+    /// What becomes of the host and what is lost with it, one line for each.
     pub lost: Vec<String>,
 }
 
-/// The hosts that leave in a run, once they are no members any more.
+/// The hosts that leave in a run, after their membership has ended.
 pub(super) struct Retirement {
-    /// The cluster with them in it.
+    /// The cluster, with the hosts that leave.
     wide: Context,
     leavers: Vec<Leaver>,
-    /// All hosts that run, and can be reached.
+    /// All hosts that run and can be reached.
     machines: Vec<Machine>,
 }
 
-/// What was seen of the cluster with those that leave.
+/// The observed cluster, with the hosts that leave.
 struct Seen {
     observed: Observed,
     survey: BTreeMap<HostName, Result<Status>>,
 }
 
-/// The hosts to whose departure somebody has agreed in this run.
+/// The hosts whose departure the user has confirmed in this run.
 pub(super) type Agreed = BTreeSet<HostName>;
 
-/// Has the hosts leave that `up --remove` names; none where it names none that is there.
+/// Retires the hosts that `up --remove` names, if they are there.
 pub(super) async fn of_up(run: &Run<'_>, agreed: &Agreed) -> Result<Option<Retirement>> {
     let context = run.context;
     let Departures::Agreed(named) = &context.leaving else {
         return Ok(None);
     };
-    // What would be refused afterwards is refused before anybody leaves.
+    // Refuses before any host leaves what would be refused afterwards.
     let preview = context
         .preview(context.host_status().await?, Drifted::default())
         .await?;
@@ -92,7 +92,7 @@ pub(super) async fn of_up(run: &Run<'_>, agreed: &Agreed) -> Result<Option<Retir
                     address: declared.address,
                     joined: true,
                 }),
-                // A run that was cut off took them off; the list has them until a run ends well.
+                // An interrupted run took these roles off. The list keeps them until a run ends well.
                 Err(_) if had_more(host, &declared.roles, &known) => {
                     context.operator.say(&format!(
                         "note: {host} has given up its role already, and the run goes on from there"
@@ -140,7 +140,7 @@ fn had_more(host: &HostName, given: &[Role], known: &[KnownHost]) -> bool {
     known.is_some_and(|known| known.roles.iter().any(|role| !given.contains(role)))
 }
 
-/// The roles that a named host of the inventory gives up: those that it has beyond the ones it is given.
+/// The roles that a named host gives up: those that it has and the inventory does not give it.
 fn taken_off(host: &HostName, plan: &Plan) -> Result<Vec<Role>> {
     let mut all = plan.taken_off.iter();
     if let Some(taken) = all.find(|it| it.host == *host) {
@@ -159,7 +159,7 @@ fn taken_off(host: &HostName, plan: &Plan) -> Result<Vec<Role>> {
     )))
 }
 
-/// Takes one host of the inventory out, so that a new one can take its name.
+/// Retires a host of the inventory, so that a new host can take its name.
 pub(super) async fn of_replace(run: &Run<'_>, host: &HostName) -> Result<Retirement> {
     let declared = &run.context.inventory.hosts[host];
     let leaver = KnownHost {
@@ -182,8 +182,8 @@ fn as_known(left: &Left, known: &[KnownHost]) -> KnownHost {
 }
 
 impl Retirement {
-    /// Ends the membership of `leaving`, after somebody has agreed; what becomes of them is told, or else by the
-    /// inventory's to say.
+    /// Ends the membership of `leaving`, after the user has confirmed it. Without `becomes`, the inventory says what
+    /// becomes of them.
     async fn begin(
         run: &Run<'_>,
         leaving: &[KnownHost],
@@ -195,7 +195,7 @@ impl Retirement {
         Ok(retirement)
     }
 
-    /// Those that leave, of whom nothing is known yet but that they are this cluster's.
+    /// The hosts that leave, before pgherd has looked at them. They are known to belong to this cluster.
     async fn of(run: &Run<'_>, leaving: &[KnownHost], becomes: Option<Becomes>) -> Result<Self> {
         let declared = |host| run.context.inventory.hosts.contains_key(host);
         let wide = run.context.with_hosts_that_left(leaving)?;
@@ -222,7 +222,7 @@ impl Retirement {
         Ok(retirement)
     }
 
-    /// Looks at all hosts, and notes which of those that leave could be looked at.
+    /// Looks at all hosts, and notes which of the hosts that leave have answered.
     async fn look_first(&mut self, run: &Run<'_>) -> Result<Seen> {
         let seen = self.look(run).await?;
         for leaver in &mut self.leavers {
@@ -267,7 +267,7 @@ impl Retirement {
             .await
     }
 
-    /// Looks at all hosts; those that stay must be readable.
+    /// Looks at all hosts. Hosts that stay must answer.
     async fn look(&self, run: &Run<'_>) -> Result<Seen> {
         self.wide
             .on(&self.machines, &run.events, async |connected| {
@@ -283,7 +283,7 @@ impl Retirement {
             .await
     }
 
-    /// The same after a leader may have died, whose lock lasts a while.
+    /// Looks again after a leader may have died. Its lock stays for a while.
     async fn look_once_somebody_leads(&self, run: &Run<'_>, wait: bool) -> Result<Seen> {
         let seen = self.look(run).await?;
         let databases = self
@@ -306,7 +306,7 @@ impl Retirement {
                     }
                 });
                 tokio::select! {
-                    // Whether somebody does is for the plan to say.
+                    // The plan says whether a member leads.
                     _ = led => Ok(()),
                     () = run.cancel.cancelled() => Err(interrupted()),
                 }
@@ -315,7 +315,7 @@ impl Retirement {
         self.look(run).await
     }
 
-    /// Those whose machines go.
+    /// The hosts whose machines go.
     fn go(&self) -> impl Iterator<Item = &Leaver> {
         self.leavers.iter().filter(|it| it.becomes != Becomes::Less)
     }
@@ -344,7 +344,7 @@ impl Retirement {
         Ok(plan)
     }
 
-    /// Asks about each host by its name, but for those that are `agreed`.
+    /// Asks for the name of each host, except for those in `agreed`.
     async fn ask(&self, seen: &Seen, agreed: &Agreed) -> Result<Answer> {
         let leader = patroni::leader_of(&seen.survey);
         let shrinking = self.shrinking(seen);
@@ -387,7 +387,7 @@ impl Retirement {
         Ok(answer)
     }
 
-    /// Removes the machines, or clears the hosts, and forgets those that do not come again.
+    /// Removes the machines or clears the hosts, and forgets the hosts that do not return.
     pub(super) async fn end(&self, run: &Run<'_>) -> Result<()> {
         if self.go().next().is_none() {
             return Ok(());
@@ -409,12 +409,12 @@ impl Retirement {
             if leaver.answers || owned {
                 known.retain(|it| it.name != leaver.host);
             }
-            // What is on it is still there: `down`, or the same command, clears it once it answers.
+            // Its files are still there. `down` or the same command removes them once the host answers.
             let stays = known.iter_mut().filter(|it| it.name == leaver.host);
             stays.for_each(|it| it.joined = false);
         }
         run.context.workspace.note_members(&known)?;
-        // Whoever connects by hand finds those that are there.
+        // The SSH config is for people who connect by hand.
         let HostStatus { running, .. } = run.context.host_status().await?;
         run.context.workspace.write_ssh_config(&running)?;
         Ok(())
@@ -450,7 +450,7 @@ impl Retirement {
         .hint("run the same command again"))
     }
 
-    /// Takes everything off the hosts that pgherd has put there.
+    /// Removes everything from the hosts that pgherd has put there.
     async fn clear(&self, run: &Run<'_>) -> Result<()> {
         let answers = |host: &HostName| {
             let mut leavers = self.go();

@@ -1,11 +1,11 @@
 //! Compares the members of etcd and Patroni with the inventory.
 //!
-//! A member leaves only if somebody has named it (`retire`, `etcd_leaves`), since its data goes with it.
-//! An inventory without it is refused before anything is touched: a member that the inventory does not
-//! name can still be elected, and one of etcd counts in the quorum.
+//! A member leaves only if the user has named it (`retire`, `etcd_leaves`), since its data goes with it. An inventory
+//! that lacks a member is refused before anything changes: that member could still be elected, and a member of etcd
+//! counts in the quorum.
 //!
-//! What the members say decides. Where none can be asked, the data on the hosts and the list that the
-//! last run left in the workspace do.
+//! The members' own lists decide. If no member answers, the data on the hosts decides, and the list that the last run
+//! left in the workspace.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,10 +32,10 @@ use crate::{
     services::{self, Data, Service},
 };
 
-/// Why one name is one host.
+/// Why a name can have only one host.
 const TWICE: &str = "two hosts with one name would both be members: each with its own data, each able to lead, and each with an etcd of its own";
 
-/// Who tells of a host that is not in the inventory.
+/// How a host that is not in the inventory is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Witness {
@@ -53,14 +53,14 @@ pub enum Witness {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Left {
     pub name: HostName,
-    /// Those that are known; none where only its name is.
+    /// The roles that are known. Empty if only the name is known.
     pub roles: Vec<Role>,
     pub address: Option<Ipv4Addr>,
     pub seen_by: Vec<Witness>,
-    /// What Patroni has of it, such as `leader` and `running`.
+    /// What Patroni says of it, such as `leader` and `running`.
     pub role: Option<String>,
     pub state: Option<String>,
-    /// Whether it is a member, or was one when a run last ended well.
+    /// Whether it is a member, or was one when the last run ended well.
     pub member: bool,
 }
 
@@ -104,7 +104,7 @@ impl Left {
         words.join("; ")
     }
 
-    /// Whether it is to leave, and pgherd can have it leave.
+    /// Whether the user has named it and pgherd can retire it.
     pub fn may_leave(&self, found: &Found) -> bool {
         found.leaving.include(&self.name)
     }
@@ -144,9 +144,9 @@ fn words(roles: &[Role]) -> String {
     words.join(", ")
 }
 
-/// The hosts that belong to the cluster and are not in the inventory, by everybody who knows of them.
+/// Hosts of the cluster that are not in the inventory, from all sources.
 ///
-/// `labelled` are those that the provider has found by their label or tag.
+/// `labelled` are the hosts that the provider has found by their label or tag.
 pub fn left(inventory: &Inventory, found: &Found, labelled: &[HostName]) -> Vec<Left> {
     let mut hosts: BTreeMap<HostName, Left> = BTreeMap::new();
     let mut at = |name: &HostName, witness: Witness, tell: &dyn Fn(&mut Left)| {
@@ -193,7 +193,8 @@ pub fn left(inventory: &Inventory, found: &Found, labelled: &[HostName]) -> Vec<
             for role in &known.roles {
                 left.has(*role);
             }
-            // An HAProxy is no member, since another may take its place; one that may take the cluster's address is.
+            // HAProxy is no member, since another host may take its place. It counts as one if it may take the
+            // cluster's address.
             let counts = |role: &Role| {
                 let Service {
                     follows, is_member, ..
@@ -214,14 +215,14 @@ fn text(said: &Value, key: &str) -> Option<String> {
     said.get(key)?.as_str().map(str::to_owned)
 }
 
-/// The address in what a member of Patroni's has said of itself.
+/// The address in a URL that a member has published.
 fn address_in(said: &Value) -> Option<Ipv4Addr> {
     let url = said.get("conn_url")?.as_str()?;
     let (_, rest) = url.split_once("://")?;
     rest.split([':', '/']).next()?.parse().ok()
 }
 
-/// Everybody who is at work, or electable, and is not declared; not what concerns etcd's own list.
+/// Members that work or can be elected, and are not declared. etcd's own list is not part of it.
 pub fn undeclared(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     let mut findings: Vec<Finding> = left(&cluster.inventory, found, &[])
         .iter()
@@ -237,7 +238,7 @@ pub fn undeclared(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     findings
 }
 
-/// Of those that are `meant`, the roles that hosts have and the inventory does not give them.
+/// Roles that hosts have and the inventory does not give them, as far as they are `meant`.
 fn taken_off(cluster: &Cluster, found: &Found, meant: impl Fn(&Role) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for node in cluster.nodes.values() {
@@ -250,17 +251,17 @@ fn taken_off(cluster: &Cluster, found: &Found, meant: impl Fn(&Role) -> bool) ->
     findings
 }
 
-/// Everything in which membership differs from what is declared; none where nothing does.
+/// All differences between the members and the inventory.
 pub fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     let mut findings = undeclared(cluster, found);
-    // A run takes such a role off by itself: it has no data, and no vote.
+    // A run takes off such a role without a question, since it has no data and no vote.
     let follows = |role: &Role| role.service().follows.is_some();
     findings.extend(taken_off(cluster, found, follows));
     findings.extend(store::told(cluster, found));
     findings
 }
 
-/// Refuses an inventory under which others would be members than are, unless etcd can take them in.
+/// Refuses an inventory that would change the members, unless etcd can take the new ones in.
 pub fn check(cluster: &Cluster, found: &Found) -> Result<()> {
     let mut findings = undeclared(cluster, found);
     findings.extend(store::findings(cluster, found));
@@ -268,8 +269,8 @@ pub fn check(cluster: &Cluster, found: &Found) -> Result<()> {
     refuse(&findings)
 }
 
-/// The same for work that starts no etcd: a member that lost its data must not keep a leader from being
-/// changed, as long as the others are one store.
+/// The same for verbs that start no etcd. A member of etcd that lost its data must not prevent a switchover while the
+/// others are one store.
 pub fn check_to_operate(cluster: &Cluster, found: &Found) -> Result<()> {
     let mut findings = undeclared(cluster, found);
     findings.extend(store::split_of(cluster, found));
@@ -329,9 +330,9 @@ fn gone(left: &Left) -> Finding {
     }
 }
 
-/// The hosts that are new at their address, with the address at which they were members before.
+/// Hosts that are new at their address, with the address at which a member of that name was before.
 ///
-/// They may have been made anew; or they are two, and the first is still at work.
+/// Either the host was made anew, or there are two hosts, and the first one still works.
 pub fn former(cluster: &Cluster, found: &Found) -> Vec<(HostName, Ipv4Addr)> {
     let mut former = Vec::new();
     for node in cluster.nodes.values() {
@@ -357,7 +358,7 @@ pub fn former(cluster: &Cluster, found: &Found) -> Vec<(HostName, Ipv4Addr)> {
     former
 }
 
-/// Where a member answers.
+/// The address at which a member answers.
 pub fn ports(inventory: &Inventory) -> Vec<u16> {
     let members = services::all().filter(|service| service.is_member);
     let ports = members.flat_map(|service| service.ports);
@@ -383,7 +384,7 @@ fn two_of_a_name(node: &Node, still: &Elsewhere) -> Finding {
     }
 }
 
-/// A role that a host still has, and the inventory does not give it any more.
+/// A role that a host still has and the inventory no longer gives it.
 fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> Option<Finding> {
     let name = &node.name;
     if found.leaving.include(name) {
@@ -397,7 +398,7 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
         "give it the role again: {name}: {{ roles: [{}] }}",
         words(&roles)
     );
-    // No inventory can give such a role to a host: the host has it while the key is set.
+    // An inventory cannot name such a role. A host has it while the key is set.
     if let Some(follows) = &role.service().follows {
         let key = follows.key;
         instead = format!("to take it off: pgherd up; else put {key} back into the inventory");
@@ -422,9 +423,9 @@ fn role_taken_off(cluster: &Cluster, found: &Found, node: &Node, role: Role) -> 
 
 /// The list of hosts to keep in the workspace.
 ///
-/// `ended_well`: every declared host is a member now. Before that, a host only counts as one if it can
-/// be seen to be: a mistyped name of a first run must not be held against the next. Hosts that left the
-/// inventory stay in the list, for `down`.
+/// `ended_well`: every declared host is a member now. Until then, a host counts as a member only if pgherd sees that it
+/// is one: a mistyped name in the first run must not stop the next run. Hosts that left the inventory stay in the list,
+/// for `down`.
 pub fn remembered(cluster: &Cluster, found: &Found, ended_well: bool) -> Vec<KnownHost> {
     let whole = was_whole(cluster, found);
     let declared = cluster.nodes.values().map(|node| {
@@ -443,7 +444,7 @@ pub fn remembered(cluster: &Cluster, found: &Found, ended_well: bool) -> Vec<Kno
             return known;
         }
         if let Some(before) = before.filter(|before| before.joined) {
-            // It stays a member, with the roles that it had, however often a run is cut off.
+            // It stays a member with its roles, however often a run is interrupted.
             return KnownHost {
                 roles: before.roles.clone(),
                 joined: true,

@@ -21,7 +21,8 @@ use crate::{
     services::postgres::patroni::{self, Status},
 };
 
-/// How long a leader may take to hand over. In a synchronous cluster, the new leader must be a synchronous standby first.
+/// How long a leader may take to hand over. In a synchronous cluster, the new leader must be a synchronous standby
+/// first.
 const HANDING_OVER: Duration = Duration::from_secs(120);
 /// How long Patroni may take to read its config. It does so in each loop, and when it is asked to.
 const READING: Duration = Duration::from_secs(60);
@@ -479,7 +480,8 @@ fn kept_for(found: &Found) -> Value {
 
 /// What is lost with a host that has these roles, one line for each.
 ///
-/// `stay` are the databases that stay. `leads` says whether the host is the leader, `goes` whether its machine is removed.
+/// `stay` are the databases that stay. `leads` says whether the host is the leader, `goes` whether its machine is
+/// removed.
 pub fn lost(
     roles: &[Role],
     stay: &[&HostName],

@@ -1,8 +1,8 @@
-//! Roles that a host has and the inventory gives it no more: which of them go, and the step that takes away what
-//! only they needed.
+//! Roles that a host has and the inventory no longer gives it: which of them go, and the step that removes what only
+//! they needed.
 //!
-//! The host stays, for what else it does. That a database is no member any more comes before, by `retire`; that
-//! etcd has removed a member, by `etcd_leaves`.
+//! The host stays, with its other roles. Before this, `retire` ends the membership of a database, and `etcd_leaves`
+//! that of etcd.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     services::{Data, by_rank, etcd::LEAVES},
 };
 
-/// How long dpkg may take, whose lock somebody may have for ten minutes.
+/// How long dpkg may take, the wait for its lock included.
 const LIMIT: Duration = Duration::from_secs(1200);
 
 /// Computes `$GO`: the packages that nothing else on the host needs.
@@ -32,7 +32,7 @@ trouble=$(printf '%s\n' "$said" | sed -n 's/^trouble\t//p')
 [ -z "$trouble" ] || echo "packages stay, since apt cannot say who needs them: $trouble"
 GO=$(printf '%s\n' "$said" | sed -n 's/^go\t//p' | tr '\n' ' ')"#;
 
-/// What was purged is not pgherd's any more, should somebody install it again.
+/// Removes purged packages from the manifest: if somebody installs one again, it is not pgherd's.
 const NOT_OURS: &str = r#"for list in brought asked; do
   f=/var/lib/pgherd/packages.$list
   [ -e $f ] || continue
@@ -44,7 +44,7 @@ const NOT_OURS: &str = r#"for list in brought asked; do
   rm -f $f.gone
 done"#;
 
-/// The roles that go from hosts that stay, by host, in the order in which their services need each other.
+/// The roles that leave hosts which stay, by host. Services that others need come first.
 pub(super) fn leaving<'a>(cluster: &'a Cluster, found: &Found) -> Vec<(&'a Node, Vec<Role>)> {
     let nodes = cluster.nodes.values();
     let of = |node: &'a Node| {
@@ -60,13 +60,13 @@ pub(super) fn leaving<'a>(cluster: &'a Cluster, found: &Found) -> Vec<(&'a Node,
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenOff {
     pub host: HostName,
-    /// Those of an inventory, which somebody must agree to.
+    /// Roles that an inventory can name. The user must confirm these.
     pub roles: Vec<Role>,
     /// Whether the host leads.
     pub leads: bool,
 }
 
-/// Those that somebody must agree to, since they were given to the host.
+/// The roles that the user must confirm, since an inventory gave them to the host.
 pub(super) fn told(cluster: &Cluster, found: &Found) -> Vec<TakenOff> {
     let leader = found.dcs.as_ref().and_then(|keys| keys.leader.as_deref());
     let told = leaving(cluster, found)
@@ -90,7 +90,7 @@ fn goes(cluster: &Cluster, found: &Found, node: &Node, facts: &Facts, role: Role
         return false;
     }
     let known = found.known.iter().find(|known| known.name == node.name);
-    // Until a run ends well, the list has what an earlier one began to take off.
+    // Until a run ends well, the list has the roles that an earlier run began to take off.
     let begun = known.is_some_and(|known| known.roles.contains(&role));
     let there = || has_role(cluster, found, node, role).is_some();
     match &found.leaving {
@@ -101,12 +101,12 @@ fn goes(cluster: &Cluster, found: &Found, node: &Node, facts: &Facts, role: Role
     }
 }
 
-/// What clients feel of roles that go since a key is not in the inventory any more, in words.
+/// What clients notice when roles go because a key has left the inventory, in words.
 pub(super) fn in_words(cluster: &Cluster, found: &Found) -> Vec<String> {
     let leaving = leaving(cluster, found);
     let mut words = Vec::new();
     for role in Role::ALL {
-        // Where others keep it, it only moves.
+        // If other hosts keep the role, it only moves.
         let Some(follows) = role
             .service()
             .follows
@@ -148,7 +148,7 @@ pub(super) fn in_words(cluster: &Cluster, found: &Found) -> Vec<String> {
     words
 }
 
-/// Plans that what only these roles needed goes from their host; `name` is the step's.
+/// Plans the removal of what only these roles needed on their host. `name` is the step's.
 pub(super) fn take_off(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -196,16 +196,16 @@ pub(super) fn take_off(
     }))
 }
 
-/// What is taken away from one host, as it comes to be.
+/// Collects what is removed from a host.
 struct Removal<'a> {
     cluster: &'a Cluster,
     node: &'a Node,
-    /// Those that go.
+    /// The roles that go.
     roles: &'a [Role],
     facts: &'a Facts,
     script: Script,
     changes: Vec<Change>,
-    /// Lines of the manifest that are true no more.
+    /// Lines of the manifest that are no longer true.
     noted: Vec<String>,
 }
 
@@ -218,7 +218,7 @@ impl Removal<'_> {
         self.changes.push(Change::Other(what.into()));
     }
 
-    /// Whoever needs another goes first: an address before the door that it leads to.
+    /// A service goes before those that it needs: keepalived before HAProxy.
     fn units(&mut self) {
         for role in self.roles.iter().rev() {
             let unit = role.unit();
@@ -334,7 +334,7 @@ impl Removal<'_> {
         }
     }
 
-    /// The files that are pgherd's, and those of no role that stays.
+    /// Files that pgherd made and no role that stays needs.
     fn paths(&self) -> Vec<&'static str> {
         let kept = render::paths(&self.node.roles);
         let sources = belongings::sources(self.cluster, self.node);
@@ -349,7 +349,7 @@ impl Removal<'_> {
         paths
     }
 
-    /// A unit of a package that was there before is enabled, and runs, if it did so then.
+    /// Gives a unit of a package that was there before pgherd its state back: enabled or not, running or not.
     fn unit_states(&mut self) {
         let manifest = self.facts.belongings.manifest.as_ref();
         for role in self.roles {
@@ -366,7 +366,7 @@ impl Removal<'_> {
         }
     }
 
-    /// The manifest tells what is still to be done, and so comes last.
+    /// The manifest comes last, since it says what is still to be done.
     fn forget(&mut self) {
         for role in self.roles {
             self.line(format!("rm -f {PENDING}/{}", role.unit()));

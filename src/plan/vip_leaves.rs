@@ -1,7 +1,7 @@
-//! The cluster's address leaves the front doors that leave, before anything else changes.
+//! Front doors that leave give up the cluster's address before anything else changes.
 //!
-//! Once the other front doors have their new configs, they tell a front door that leaves nothing any more. Its
-//! keepalived would then keep the address, or take it beside the one that has it.
+//! Once the other front doors have their new configs, they no longer advertise to a front door that leaves. Its
+//! keepalived would then keep the address, or take it although another one has it.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::{
 /// How long keepalived may take to stop.
 const STOPPING: Duration = Duration::from_secs(120);
 
-/// Stops keepalived for good on these front doors, which leave. One that stops in order says so to the others, and one
-/// of them takes the address at once.
+/// Stops and disables keepalived on the front doors that leave. It announces that it stops, and another front door
+/// takes the address at once.
 pub(super) fn plan<'a>(
     plan: &mut Plan,
     cluster: &Cluster,

@@ -41,5 +41,7 @@ pub const BACKUP_CONFIG: &str = "/etc/pgherd/backup/pgbackrest.conf";
 pub const ARCHIVE_CONFIG: &str = "/etc/pgherd/archive/pgbackrest.conf";
 /// The repository: backups and WAL.
 pub const BACKUPS: &str = "/var/lib/pgherd-backups";
+/// Where restores are rehearsed, on the hosts of the databases.
+pub const REHEARSAL: &str = "/var/lib/pgherd-rehearsal";
 /// A folder that is made in the repository once WAL has been seen to get there.
 pub const ARCHIVING: &str = "/var/lib/pgherd-backups/.archiving";

@@ -23,7 +23,7 @@ mod codes;
 #[path = "cli/shells.rs"]
 mod shells;
 
-const VERBS: [&str; 26] = [
+const VERBS: [&str; 27] = [
     "init",
     "plan",
     "up",
@@ -42,6 +42,7 @@ const VERBS: [&str; 26] = [
     "rotate",
     "backup",
     "backups",
+    "rehearse",
     "ssh",
     "psql",
     "logs",

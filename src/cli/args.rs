@@ -307,6 +307,22 @@ pub enum Verb {
     /// Show which backups there are, and which moments can be restored
     #[command(after_help = "Example:\n  pgherd backups --json | jq -r '.from, .to'")]
     Backups,
+    /// Prove that the cluster can be restored: restore a moment beside it, check it, and remove it
+    #[command(
+        after_help = "It is done on a replica, within limits that clients do not feel. Exit code 3: it is not proven.\n\n\
+                      Examples:\n  pgherd rehearse\n  pgherd rehearse --at latest\n  \
+                      pgherd rehearse --at '2026-11-26 14:03:07+01'"
+    )]
+    Rehearse {
+        /// `latest`, or a time with its zone; without it, a moment at random
+        #[arg(
+            long,
+            value_name = "MOMENT",
+            default_value = "random",
+            hide_default_value = true
+        )]
+        at: String,
+    },
     /// Open a shell on a host, or run a command there
     #[command(
         after_help = "Examples:\n  pgherd ssh node1 -- patronictl list\n  pgherd ssh --close"

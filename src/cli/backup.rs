@@ -1,12 +1,12 @@
-//! `pgherd backup` and `pgherd backups`.
+//! `pgherd backup`, `pgherd backups` and `pgherd rehearse`.
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, console::Console};
 use crate::{
-    engine::backup::{self, Backup, Kept, in_days, in_words},
+    engine::backup::{self, Backup, Kept, Verdict, in_days, in_words},
     error::Result,
-    quantity::{bytes, duration},
+    quantity::{bytes, count, duration},
     report::{self, Summary, Table, Terminal, Tone},
 };
 
@@ -88,6 +88,19 @@ fn print(kept: &Kept, terminal: &Terminal) {
     for hole in repository.holes() {
         terminal.say(&format!("missing WAL: {hole}"));
     }
+    terminal.say(&match &kept.rehearsed {
+        None => "no restore was rehearsed yet: pgherd rehearse".to_owned(),
+        Some(it) if it.is_proof() => format!(
+            "a restore was proven {} ago: {}",
+            in_days(repository.now - it.ended),
+            proven(it)
+        ),
+        Some(it) => format!(
+            "! the last rehearsal of a restore, {} ago, proved nothing: {}",
+            in_days(repository.now - it.ended),
+            it.wrong.join("; ")
+        ),
+    });
     for line in &kept.wrong {
         terminal.say(&format!("! {line}"));
     }
@@ -97,4 +110,50 @@ fn print(kept: &Kept, terminal: &Terminal) {
 fn time(seconds: i64) -> String {
     let at = jiff::Timestamp::from_second(seconds).unwrap_or_default();
     at.strftime("%Y-%m-%d %H:%M:%S+00").to_string()
+}
+
+pub(super) async fn rehearse(
+    global: &Global,
+    at: &str,
+    terminal: &Terminal,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let console = Console::new(terminal, false);
+    let context = global.existing(&console).await?;
+    let result = backup::rehearse(&context, at, cancel).await;
+    let told = result.as_ref().map(proven).unwrap_or_default();
+    if let Some(run) = console.ended() {
+        let summary = Summary {
+            settled: &told,
+            endpoints: &[],
+        };
+        report::print_summary(terminal, &run, &summary);
+    }
+    terminal.say(&format!("a restore is proven: {}", proven(&result?)));
+    Ok(())
+}
+
+/// What a rehearsal has proven.
+fn proven(verdict: &Verdict) -> String {
+    let seconds = |name: &str| verdict.seconds.get(name).copied().unwrap_or_default();
+    let in_all: f64 = ["restore", "recovery"].iter().map(|it| seconds(it)).sum();
+    let mut text = format!(
+        "{} on {}, {} of {} in {in_all:.1} s (restore {:.1} s, recovery {:.1} s), {} and none from after it",
+        verdict
+            .moment
+            .map_or_else(|| "the newest state".to_owned(), time),
+        verdict.host,
+        bytes(verdict.bytes.unwrap_or_default()),
+        verdict.backup.as_deref().unwrap_or("a backup"),
+        seconds("restore"),
+        seconds("recovery"),
+        count(
+            usize::try_from(verdict.heartbeats.unwrap_or_default()).unwrap_or(usize::MAX),
+            "heartbeat"
+        ),
+    );
+    if let Some(lost) = verdict.lost_seconds {
+        text.push_str(&format!("; the newest one was {lost} s old"));
+    }
+    text
 }

@@ -108,6 +108,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         Verb::Image { what } => image::run(global, &what, terminal, cancel).await?,
         Verb::Backup { full } => backup::run(global, full, terminal, cancel).await?,
         Verb::Backups => backup::list(global, terminal).await?,
+        Verb::Rehearse { at } => backup::rehearse(global, &at, terminal, cancel).await?,
         Verb::Ssh {
             host: Some(host),
             command,

@@ -1,6 +1,6 @@
-//! `backup` and `backups`.
+//! `backup`, `backups` and `rehearse`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -10,12 +10,19 @@ use super::{
     taken::{Leftovers, Taken},
 };
 use crate::{
+    cluster::Cluster,
     error::{Code, Error, Result},
     event::Events,
     inventory::{HostName, Role},
     plan,
-    services::backup::{ask, health},
+    services::{
+        archive::rehearsal,
+        backup::{ask, health},
+        postgres::patroni::{self, Status},
+    },
 };
+
+pub(crate) use crate::services::archive::rehearsal::Verdict;
 
 pub(crate) use crate::services::backup::{Backup, Repository, health::in_words, in_days};
 
@@ -24,6 +31,8 @@ pub(crate) struct Kept {
     pub repository: Repository,
     /// What is wrong with it, a sentence each.
     pub wrong: Vec<String>,
+    /// What the last rehearsal of a restore has shown.
+    pub rehearsed: Option<Verdict>,
 }
 
 impl Kept {
@@ -33,7 +42,9 @@ impl Kept {
 
     /// For `--json`.
     pub(crate) fn document(&self) -> Value {
-        health::document(&self.repository, &self.wrong)
+        let mut document = health::document(&self.repository, &self.wrong);
+        document["rehearsed"] = json!(self.rehearsed);
+        document
     }
 }
 
@@ -56,7 +67,12 @@ async fn kept(connected: &Connected<'_>) -> Result<Kept> {
         .unwrap_or_else(|| Err(Error::new(Code::InternalError, "no host keeps backups")))?;
     let command = |verb: &str| connected.context.command(verb);
     let wrong = health::wrong(&repository, &command("backup"), &command("logs"));
-    Ok(Kept { repository, wrong })
+    let rehearsed = rehearsal::newest(&cluster, connected.remote.as_ref()).await;
+    Ok(Kept {
+        repository,
+        wrong,
+        rehearsed,
+    })
 }
 
 /// Looks at the repository.
@@ -103,4 +119,72 @@ async fn back_up(
         )
         .on(host)
     })
+}
+
+/// Proves that a moment can be restored: `latest`, `random`, or a time with its zone.
+pub(crate) async fn rehearse(
+    context: &Context,
+    moment: &str,
+    cancel: &CancellationToken,
+) -> Result<Verdict> {
+    keeper(context)?;
+    let taken = Taken::by(context, "rehearse", Leftovers::Offer, cancel).await?;
+    let hosts = context.host_status().await?;
+    let running = hosts.some(context)?;
+    taken
+        .run(async |run| {
+            let work = async |connected: &Connected<'_>| restore_once(run, connected, moment).await;
+            context.on(running, &run.events, work).await
+        })
+        .await
+}
+
+async fn restore_once(run: &Run<'_>, connected: &Connected<'_>, moment: &str) -> Result<Verdict> {
+    let cluster = connected.look().await?.cluster;
+    let host = place(connected, &cluster).await?;
+    let plan = plan::rehearse(&cluster, &host, moment);
+    connected.announce(&plan);
+    connected.carry_out(plan, &cluster, run.cancel).await?;
+    let verdict = rehearsal::verdict(&host, connected.remote.as_ref()).await?;
+    let verdict = verdict.ok_or_else(|| {
+        Error::new(Code::AnswerUnusable, "the rehearsal has left no verdict").on(&host)
+    })?;
+    if verdict.is_proof() {
+        return Ok(verdict);
+    }
+    let unproven = Error::new(Code::RestoreUnproven, "the restore is not proven").on(&host);
+    let told = verdict.wrong.iter().fold(unproven, Error::cause);
+    Err(told
+        .left("the cluster is as it was, and the restored instance is gone")
+        .hint(format!(
+            "see what the repository holds: {}",
+            connected.context.command("backups")
+        ))
+        .hint(format!(
+            "a new full backup needs no older WAL: {}",
+            connected.context.command("backup --full")
+        )))
+}
+
+/// Where it is rehearsed: on a replica, or on the leader if no replica runs.
+async fn place(connected: &Connected<'_>, cluster: &Cluster) -> Result<HostName> {
+    let survey = patroni::survey(&connected.http, cluster).await;
+    let leader = patroni::leader_of(&survey);
+    let runs = |it: &Result<Status>| it.as_ref().is_ok_and(Status::is_running);
+    let mut replicas = survey.iter().filter(|(host, _)| Some(*host) != leader);
+    let replica = replicas.find(|(_, status)| runs(status));
+    replica
+        .map(|(host, _)| host)
+        .or(leader)
+        .cloned()
+        .ok_or_else(|| {
+            Error::new(
+                Code::NoLeader,
+                "no database runs beside which it could be rehearsed",
+            )
+            .hint(format!(
+                "see how the members are: {}",
+                connected.context.command("status")
+            ))
+        })
 }

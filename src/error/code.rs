@@ -333,6 +333,9 @@ codes! {
         /// What pgherd could reach is healthy; it could not verify the rest.
         ProvenInPart = "proven-in-part", Broken,
             "bring back the missing hosts, and verify again: pgherd verify";
+        /// A rehearsal could not restore the cluster, or what it restored was not whole.
+        RestoreUnproven = "restore-unproven", Broken,
+            "see what the repository holds: pgherd backups; then make a full backup: pgherd backup --full";
         /// A drill ran, and the cluster failed it.
         DrillFailed = "drill-failed", Broken,
             "see what clients saw: pgherd report";

@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 22] = [
+pub(crate) const VERBS: [&str; 23] = [
     "plan",
     "up",
     "replace",
@@ -19,6 +19,7 @@ pub(crate) const VERBS: [&str; 22] = [
     "rotate",
     "backup",
     "backups",
+    "rehearse",
     "ssh",
     "psql",
     "logs",

@@ -11,7 +11,7 @@ use crate::{
     contract::{ARCHIVING, BACKUP_CONFIG},
     inventory::{HostName, Role},
     remote::{Script, quote},
-    services::postgres::PATRONI,
+    services::{archive::rehearsal::PROGRAM, postgres::PATRONI},
 };
 
 const CREATE: &str = "create-stanza";
@@ -96,6 +96,44 @@ fn script(cluster: &Cluster, name: &str) -> Script {
         .line(format!("CONFIG={BACKUP_CONFIG}"))
         .line(format!("STANZA={}", quote(cluster.name())))
         .line(format!("ARCHIVING={ARCHIVING}"))
+}
+
+/// Runs a rehearsal within limits that clients do not feel. If pgherd is stopped, it goes on, and clears up.
+const REHEARSE: &str = r#"unit=pgherd-rehearsal
+if systemctl is-active --quiet $unit; then
+  echo "another rehearsal is at work here: systemctl status $unit" >&2
+  exit 1
+fi
+systemd-run --quiet --collect --wait --pipe --unit=$unit -p User=postgres -p Group=postgres -p UMask=0077 \
+  -p NoNewPrivileges=yes -p Nice=19 -p IOSchedulingClass=idle -p CPUWeight=10 -p CPUQuota=$(($(nproc) * 50))% \
+  -p MemoryMax=25% "$PROGRAM" "$MOMENT""#;
+
+/// A rehearsal of a restore on this host, to a moment, the `latest` state, or one at `random`.
+pub fn rehearse(cluster: &Cluster, host: &HostName, moment: &str) -> Plan {
+    let mut plan = Plan::default();
+    let what = match moment {
+        "random" => "a moment of those that can be restored".to_owned(),
+        "latest" => "the newest state that can be restored".to_owned(),
+        moment => moment.to_owned(),
+    };
+    plan.push(Step {
+        host: host.clone(),
+        name: "rehearse",
+        why: "a backup counts once a restore of it was seen to work".into(),
+        after: Vec::new(),
+        changes: vec![Change::Other(format!(
+            "{what}, restored beside the running database, checked, and removed"
+        ))],
+        action: Action::Run(
+            script(cluster, "rehearse")
+                .line(format!("PROGRAM={PROGRAM}"))
+                .line(format!("MOMENT={}", quote(moment)))
+                .line(REHEARSE),
+        ),
+        limit: BACKING_UP,
+        units: Vec::new(),
+    });
+    plan
 }
 
 /// A backup, made now.

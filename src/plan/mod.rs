@@ -72,7 +72,7 @@ mod up;
 mod vip_leaves;
 mod waits;
 
-pub use backups::now as backup;
+pub use backups::{now as backup, rehearse};
 pub use base::ahead;
 pub(crate) use belongings::is_ours;
 pub use config::config_patch;

@@ -202,6 +202,7 @@ fn paths() -> Map<String, Value> {
         ("ca_bundle", files::CA_BUNDLE),
         ("backup_config", contract::BACKUP_CONFIG),
         ("archive_config", contract::ARCHIVE_CONFIG),
+        ("rehearsal", contract::REHEARSAL),
         ("backups", contract::BACKUPS),
     ];
     let others = others.map(|(name, path)| (name.to_owned(), path.into()));

@@ -87,6 +87,23 @@ fn a_moment_is_restored(lab: &Lab) {
     );
     let said = lab.on("db2", &line);
     assert!(said.contains("1234|1234\n0\n"), "{said}");
+
+    assert_eq!(kept(lab)["rehearsed"], Value::Null);
+    let said = lab.expect(0, &["rehearse", "--at", &moment]).stderr;
+    assert!(said.contains("a restore is proven: 2"), "{said}");
+    let said = lab.expect(0, &["rehearse", "--at", "latest"]).stderr;
+    assert!(said.contains("the newest one was "), "{said}");
+    let rehearsed = &kept(lab)["rehearsed"];
+    assert_eq!(rehearsed["wrong"], serde_json::json!([]));
+    assert!(rehearsed["heartbeats"].as_u64().unwrap() > 0, "{rehearsed}");
+    for host in ["db1", "db2"] {
+        let left = lab.on(host, "ls -A /var/lib/pgherd-rehearsal");
+        assert!(["", "verdict.json\n"].contains(&&*left), "{host}: {left}");
+    }
+    let said = lab
+        .expect(3, &["rehearse", "--at", "2020-01-01 00:00:00+00"])
+        .stderr;
+    assert!(said.contains("no backup is older than"), "{said}");
 }
 
 /// pgBackRest's own `verify` says that all is well.
@@ -113,6 +130,15 @@ fn a_hole_is_told(lab: &Lab) {
         "{said}"
     );
     assert_eq!(kept(lab)["missing_wal"][0], segment);
+    let moment = lab.sql("select now()");
+    more();
+    let said = lab.expect(3, &["rehearse", "--at", &moment]).stderr;
+    assert!(
+        said.contains("recovery ended before configured recovery target was reached"),
+        "{said}"
+    );
+    let said = lab.expect(0, &["backups"]).stderr;
+    assert!(said.contains("proved nothing: recovery failed"), "{said}");
     lab.expect(0, &["backup", "--full"]);
     lab.holds_within(Duration::from_secs(60));
     assert_eq!(kept(lab)["missing_wal"][0], segment, "it is still known");

@@ -3,14 +3,15 @@
 //! No inventory gives a host this role: it follows from the role `backup` of another host.
 
 use super::{
-    Caller, Effect, Number, Role, Service,
+    Caller, Data, Effect, Number, Role, Service,
     file::{Entry, certificate, config, key, template},
     port::Port,
     service::{Follows, Package, When, unit},
 };
-use crate::contract::{ARCHIVE_CONFIG, BACKUP_PORT};
+use crate::contract::{ARCHIVE_CONFIG, BACKUP_PORT, REHEARSAL};
 
 pub(crate) mod health;
+pub(crate) mod rehearsal;
 
 /// The folder of its certificates.
 const TLS: &str = "/etc/pgherd/tls/archive";
@@ -49,6 +50,14 @@ pub(super) const SERVICE: Service = Service {
                 Effect::Nothing,
             )
         },
+        Entry {
+            mode: 0o755,
+            ..config(
+                rehearsal::PROGRAM,
+                template!("etc/pgherd/archive/rehearse"),
+                Effect::Nothing,
+            )
+        },
         config(
             "/etc/systemd/system/pgherd-heartbeat.service",
             template!("etc/systemd/system/pgherd-heartbeat.service"),
@@ -72,6 +81,11 @@ pub(super) const SERVICE: Service = Service {
     ],
     folders: &[TLS, "/etc/pgherd/archive"],
     tls: Some(TLS),
+    data: Data::Folder {
+        path: REHEARSAL,
+        owner: "postgres",
+        mode: 0o700,
+    },
     ports: &[Port {
         from: &[Caller::Hosts(Role::Backup)],
         ..Port::new(Number::Fixed(BACKUP_PORT), "pgBackRest")

@@ -307,7 +307,7 @@ pub enum Verb {
     /// Show which backups there are, and which moments can be restored
     #[command(after_help = "Example:\n  pgherd backups --json | jq -r '.from, .to'")]
     Backups,
-    /// Prove that the cluster can be restored: restore a moment beside it, check it, and remove it
+    /// Prove that a moment can be restored: beside the cluster, for a check
     #[command(
         after_help = "It is done on a replica, within limits that clients do not feel. Exit code 3: it is not proven.\n\n\
                       Examples:\n  pgherd rehearse\n  pgherd rehearse --at latest\n  \

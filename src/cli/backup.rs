@@ -50,11 +50,12 @@ pub(super) async fn list(global: &Global, terminal: &Terminal) -> Result<()> {
         terminal.print_json(&kept.document());
         return Ok(());
     }
-    print(&kept, terminal);
+    print(&kept, &context.command("rehearse"), terminal);
     Ok(())
 }
 
-fn print(kept: &Kept, terminal: &Terminal) {
+/// `rehearse` is the command that rehearses a restore.
+fn print(kept: &Kept, rehearse: &str, terminal: &Terminal) {
     let repository = &kept.repository;
     let mut table = Table::new(["backup", "type", "made", "age", "database", "stored"]);
     for it in &repository.backups {
@@ -89,7 +90,7 @@ fn print(kept: &Kept, terminal: &Terminal) {
         terminal.say(&format!("missing WAL: {hole}"));
     }
     terminal.say(&match &kept.rehearsed {
-        None => "no restore was rehearsed yet: pgherd rehearse".to_owned(),
+        None => format!("no restore was rehearsed yet: {rehearse}"),
         Some(it) if it.is_proof() => format!(
             "a restore was proven {} ago: {}",
             in_days(repository.now - it.ended),

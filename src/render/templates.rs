@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     path::Path,
+    sync::{Arc, OnceLock},
 };
 
 use serde_json::{Map, Value};
@@ -31,13 +32,15 @@ struct Source {
 
 /// Every template by its name, which is also its path in a folder of overrides.
 pub struct Templates {
-    tera: Tera,
+    tera: Arc<Tera>,
     sources: BTreeMap<&'static str, Source>,
 }
 
 impl Templates {
     /// The templates that are built in.
     pub fn embedded() -> Result<Self> {
+        // They are the same in every run of a process, and take longer to parse than to render.
+        static PARSED: OnceLock<Arc<Tera>> = OnceLock::new();
         let sources = files::templates()
             .into_iter()
             .map(|(name, text)| {
@@ -48,7 +51,14 @@ impl Templates {
                 (name, source)
             })
             .collect();
-        Self::parse(sources)
+        let tera = match PARSED.get() {
+            Some(parsed) => parsed.clone(),
+            None => {
+                let parsed = Arc::new(parse(&sources)?);
+                PARSED.get_or_init(|| parsed).clone()
+            }
+        };
+        Ok(Self { tera, sources })
     }
 
     /// The built-in templates, replaced by the files with the same names in `dir`.
@@ -73,7 +83,8 @@ impl Templates {
             })?;
             *source = Source { shown, text };
         }
-        Self::parse(templates.sources)
+        templates.tera = Arc::new(parse(&templates.sources)?);
+        Ok(templates)
     }
 
     /// The names of all templates.
@@ -84,15 +95,6 @@ impl Templates {
     /// The text of a template, before anything is filled in.
     pub fn text(&self, name: &str) -> &str {
         self.sources.get(name).map_or("", |source| &source.text)
-    }
-
-    fn parse(sources: BTreeMap<&'static str, Source>) -> Result<Self> {
-        let mut tera = engine();
-        for (name, source) in &sources {
-            tera.add_raw_template(name, &source.text)
-                .map_err(|error| syntax(source, &error))?;
-        }
-        Ok(Self { tera, sources })
     }
 
     /// Renders one template.
@@ -138,6 +140,15 @@ impl Variables {
         let known = Value::Object(known);
         Self { known, values }
     }
+}
+
+fn parse(sources: &BTreeMap<&'static str, Source>) -> Result<Tera> {
+    let mut tera = engine();
+    for (name, source) in sources {
+        tera.add_raw_template(name, &source.text)
+            .map_err(|error| syntax(source, &error))?;
+    }
+    Ok(tera)
 }
 
 /// An engine with the filters and the guard, and without templates.

@@ -98,7 +98,7 @@ fn script(cluster: &Cluster, name: &str) -> Script {
         .line(format!("ARCHIVING={ARCHIVING}"))
 }
 
-/// Runs a rehearsal within limits that clients do not feel. If pgherd is stopped, it goes on, and clears up.
+/// Runs a rehearsal within limits that clients do not feel. If pgherd is cut off, it clears up after its current phase.
 const REHEARSE: &str = r#"unit=pgherd-rehearsal
 if systemctl is-active --quiet $unit; then
   echo "another rehearsal is at work here: systemctl status $unit" >&2

@@ -16,6 +16,8 @@ pub enum Scenario {
     HaproxyDown,
     /// Patroni is stopped on a replica, the synchronous one if there is one.
     ReplicaDown,
+    /// The repository of the backups is stopped, so that WAL waits.
+    ArchiveDown,
     /// etcd is stopped on all of its hosts.
     EtcdDown,
     /// Patroni is stopped on the leader and stops PostgreSQL cleanly.
@@ -32,11 +34,12 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario that breaks something, the mildest first. `all` runs them in this order.
-    pub const ALL: [Scenario; 9] = [
+    pub const ALL: [Scenario; 10] = [
         Scenario::Switchover,
         Scenario::HaproxyRestart,
         Scenario::HaproxyDown,
         Scenario::ReplicaDown,
+        Scenario::ArchiveDown,
         Scenario::EtcdDown,
         Scenario::StopLeader,
         Scenario::KillLeader,
@@ -51,6 +54,7 @@ impl Scenario {
             Scenario::HaproxyRestart => "haproxy-restart",
             Scenario::HaproxyDown => "haproxy-down",
             Scenario::ReplicaDown => "replica-down",
+            Scenario::ArchiveDown => "archive-down",
             Scenario::EtcdDown => "etcd-down",
             Scenario::StopLeader => "stop-leader",
             Scenario::KillLeader => "kill-leader",
@@ -93,7 +97,7 @@ impl Scenario {
             Scenario::HaproxyDown if inventory.haproxy.vip.is_some() => 3.0,
             // The time until a client gives up a silent connection, and one more attempt at the same host.
             Scenario::HaproxyDown => 8.0,
-            Scenario::Watch => 0.0,
+            Scenario::Watch | Scenario::ArchiveDown => 0.0,
             // Without failsafe_mode the leader steps down, and leads again only when etcd is back.
             Scenario::EtcdDown if patroni.failsafe => 0.0,
             Scenario::ReplicaDown if !patroni.synchronous => 0.0,

@@ -118,6 +118,7 @@ fn help(scenario: Scenario) -> &'static str {
         Scenario::ReplicaDown => {
             "Stop Patroni and PostgreSQL on a replica; on the synchronous one, if there is one"
         }
+        Scenario::ArchiveDown => "Stop the repository of the backups; needs a host with `backup`",
         Scenario::EtcdDown => "Stop etcd on all of its hosts",
         Scenario::StopLeader => "Stop Patroni and PostgreSQL cleanly on the leader",
         Scenario::KillLeader => "Kill Patroni and PostgreSQL on the leader",
@@ -250,6 +251,7 @@ fn what(scenario: Scenario) -> &'static str {
         Scenario::HaproxyRestart => "HAProxy is restarted",
         Scenario::HaproxyDown => "the host of a front door dies, and is started again",
         Scenario::ReplicaDown => "a replica is stopped, and started again",
+        Scenario::ArchiveDown => "the repository of the backups is stopped, and started again",
         Scenario::EtcdDown => "etcd is stopped everywhere, and started again",
         Scenario::StopLeader => "the leader is stopped, and started again",
         Scenario::KillLeader => "the leader's processes are killed",

@@ -55,6 +55,7 @@ impl Fault {
         };
         let hosts = match scenario {
             Scenario::EtcdDown => with_role(Role::Etcd),
+            Scenario::ArchiveDown => with_role(Role::Backup),
             Scenario::HaproxyRestart => with_role(Role::Haproxy),
             Scenario::HaproxyDown => {
                 let holder = keepalived::holder(&tools.cluster, tools.remote.as_ref()).await;
@@ -135,6 +136,10 @@ impl Fault {
                     .await
             }
             Scenario::EtcdDown => self.everywhere(tools, "systemctl stop etcd", ORDER).await,
+            Scenario::ArchiveDown => {
+                let stop = format!("systemctl stop {}", Role::Backup.unit());
+                self.everywhere(tools, &stop, ORDER).await
+            }
             Scenario::HaproxyRestart => {
                 self.everywhere(tools, "systemctl restart haproxy", ORDER)
                     .await
@@ -170,6 +175,10 @@ impl Fault {
                     .await
             }
             Scenario::EtcdDown => self.everywhere(tools, "systemctl start etcd", START).await,
+            Scenario::ArchiveDown => {
+                let start = format!("systemctl start {}", Role::Backup.unit());
+                self.everywhere(tools, &start, START).await
+            }
             Scenario::HaproxyRestart => {
                 self.everywhere(tools, "systemctl start haproxy", START)
                     .await

@@ -4,6 +4,7 @@
 //! commits, and a [`Recording`] that [`measure`] turns into numbers. It can run beside anything that is done to
 //! a cluster.
 
+mod archive_outage;
 mod client_error;
 mod clients;
 mod fault;

@@ -75,6 +75,9 @@ pub struct Drill {
     /// How replication was delayed before the fault, if it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hold: Option<Hold>,
+    /// The WAL that waited for the repository, if the drill has cut that off.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub archive: Option<Outage>,
     pub measured: Measured,
     /// Why the cluster did not pass; empty if it passed.
     pub failures: Vec<String>,
@@ -152,6 +155,15 @@ pub struct Hold {
     pub limit: u64,
     /// The longest time in it without an acknowledged commit.
     pub waited: f64,
+}
+
+/// WAL while the repository was away.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Outage {
+    /// How many segments waited when it came back.
+    pub waited: u64,
+    /// The segments that are missing in it, once everything was sent.
+    pub missing: Vec<String>,
 }
 
 /// Shorter times without an acknowledgement are not listed; in seconds.

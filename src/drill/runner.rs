@@ -12,9 +12,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Clients, Crew, Fault, Load, Scenario, Standing, Tables, Tools, bands, judge, longest_wait,
-    marks, measure, narrate,
-    record::{self, Drill, Limits, Mark, Measured, Span},
+    Clients, Crew, Fault, Load, Scenario, Standing, Tables, Tools,
+    archive_outage::{self, Archiver},
+    bands, judge, longest_wait, marks, measure, narrate,
+    record::{self, Drill, Limits, Mark, Measured, Outage, Span},
     recording::Recording,
     replication_hold::{self, ReplicationHold},
     samples,
@@ -70,6 +71,7 @@ struct Times {
     fault: Option<f64>,
     repair: Option<f64>,
     whole: Option<f64>,
+    archive: Option<Outage>,
 }
 
 impl Runner<'_> {
@@ -118,7 +120,8 @@ impl Runner<'_> {
             whole: times.whole.map(|whole| whole - times.repair.unwrap_or(at)),
             ..measure(&recording, at, &balance)
         };
-        let failures = judge(scenario, &measured, &self.limits);
+        let mut failures = judge(scenario, &measured, &self.limits);
+        failures.extend(times.archive.iter().flat_map(Outage::failures));
         self.events.emit(Event::DrillFinished {
             scenario: scenario.as_str(),
             passed: failures.is_empty(),
@@ -135,6 +138,7 @@ impl Runner<'_> {
             route: clients.route(),
             bound: fault.bound(&self.tools.cluster.inventory),
             hold: self.held(&times, &recording),
+            archive: times.archive.clone(),
             failures,
             samples: samples(&recording),
             marks: all_marks(&fault, &times, marks(&recording, at), recording.length),
@@ -228,11 +232,17 @@ impl Runner<'_> {
             let timeline = None;
             times.whole = self.until_whole(Some(load), timeline).await;
         }
+        let mut sent = Ok(true);
+        if let (Some(outage), Some(_)) = (&mut times.archive, times.whole) {
+            sent = outage.end(&self.tools, load.clients()).await;
+            let in_time = matches!(sent, Ok(true));
+            times.whole = in_time.then(|| load.recorder().now());
+        }
         if times.whole.is_some() {
             self.tell(Moment::Whole);
         }
         note.clear()?;
-        suffered?;
+        suffered.and(sent)?;
         if interrupted {
             return Err(Error::interrupted().left("the fault has been repaired"));
         }
@@ -260,6 +270,9 @@ impl Runner<'_> {
             return Ok(());
         }
         let injected = Instant::now();
+        if scenario == Scenario::ArchiveDown {
+            return self.pile_up(load, times).await;
+        }
         if scenario.moves_leader() {
             let timeout = bound + Duration::from_secs(60);
             while injected.elapsed() < timeout {
@@ -279,6 +292,21 @@ impl Runner<'_> {
             _ => patroni.loop_wait + 5,
         };
         self.pause(Duration::from_secs(long_enough.into())).await
+    }
+
+    /// Has WAL wait for the repository.
+    async fn pile_up(&self, load: &Load, times: &mut Times) -> Result<()> {
+        let archiver = Archiver::of_leader(&self.tools, load.clients()).await?;
+        for _ in 0..archive_outage::SEGMENTS {
+            self.pause(archive_outage::PAUSE).await?;
+            archiver.end_segment().await?;
+        }
+        self.pause(LINGER).await?;
+        times.archive = Some(Outage {
+            waited: archiver.waiting().await?,
+            ..Outage::default()
+        });
+        Ok(())
     }
 
     /// Lets the replicas of `host` fall behind for the requested time, but never so far that none of them could
@@ -417,6 +445,7 @@ fn lifts(scenario: Scenario) -> bool {
         | Scenario::Watch => false,
         Scenario::ReplicaDown
         | Scenario::HaproxyDown
+        | Scenario::ArchiveDown
         | Scenario::EtcdDown
         | Scenario::StopLeader
         | Scenario::CrashHost

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Scenario,
-    record::{Drill, FILE, FORMAT, Limits, Measured, Record, Settings, Summary},
+    record::{Drill, FILE, FORMAT, Limits, Measured, Outage, Record, Settings, Summary},
 };
 use crate::{
     cluster::Cluster,
@@ -48,6 +48,21 @@ pub fn judge(scenario: Scenario, measured: &Measured, limits: &Limits) -> Vec<St
         failures.push("the cluster did not become whole again in time".into());
     }
     failures
+}
+
+impl Outage {
+    /// Why the backups did not stand it; empty if they did.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        if self.waited == 0 {
+            failures.push("no WAL waited: the repository was not cut off".into());
+        }
+        if !self.missing.is_empty() {
+            let missing = self.missing.join(", ");
+            failures.push(format!("WAL is missing in the repository: {missing}"));
+        }
+        failures
+    }
 }
 
 impl Settings {
@@ -168,6 +183,24 @@ mod tests {
         };
         assert_eq!(judge(Scenario::CrashHost, &measured, &limits).len(), 1);
         assert_eq!(judge(Scenario::Watch, &measured, &limits), [""; 0]);
+    }
+
+    #[test]
+    fn wal_that_is_missing_afterwards_is_named() {
+        let good = Outage {
+            waited: 5,
+            missing: Vec::new(),
+        };
+        assert_eq!(good.failures(), [""; 0]);
+        let lost = Outage {
+            missing: vec!["000000010000000000000007".into()],
+            ..good
+        };
+        assert_eq!(
+            lost.failures(),
+            ["WAL is missing in the repository: 000000010000000000000007"]
+        );
+        assert_eq!(Outage::default().failures().len(), 1);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub async fn watched(load: Load, from: f64, limits: &Limits) -> Result<Drill> {
         route,
         bound: 0.0,
         hold: None,
+        archive: None,
         failures: judge(Scenario::Watch, &measured, limits),
         measured,
         samples: samples(&recording),

@@ -73,7 +73,7 @@ pub(super) fn runs(record: &Record) -> Table {
 pub(super) fn notes(record: &Record) -> Vec<String> {
     let notes = record.drills.iter().flat_map(|drill| {
         let name = |note| format!("{}: {note}", drill.scenario);
-        [errors(drill), held_up(drill)].map(|note| note.map(name))
+        [errors(drill), held_up(drill), archive(drill)].map(|note| note.map(name))
     });
     notes.flatten().collect()
 }
@@ -103,6 +103,26 @@ pub(super) fn held_up(drill: &Drill) -> Option<String> {
         duration(hold.to - hold.from),
         bytes(hold.behind),
         bytes(hold.limit)
+    ))
+}
+
+/// What became of the WAL while the repository was away.
+pub(super) fn archive(drill: &Drill) -> Option<String> {
+    let outage = drill.archive.as_ref()?;
+    let missing = match outage.missing.as_slice() {
+        [] => "none is missing".to_owned(),
+        missing => format!("missing: {}", missing.join(", ")),
+    };
+    let sent = match drill.measured.whole {
+        Some(seconds) => format!(
+            "everything was in the repository {} after it came back",
+            duration(seconds)
+        ),
+        None => "not everything got into the repository in time".to_owned(),
+    };
+    Some(format!(
+        "{} of WAL waited for the repository; {sent}, and {missing}",
+        count(outage.waited, "segment")
     ))
 }
 
@@ -186,7 +206,7 @@ mod tests {
     use super::*;
     use crate::drill::{
         Scenario,
-        record::{Hold, Measured, Route, Samples, Span},
+        record::{Hold, Measured, Outage, Route, Samples, Span},
     };
 
     fn drill(waited: f64, measured: Measured) -> Drill {
@@ -204,6 +224,7 @@ mod tests {
                 limit: 1_048_576,
                 waited,
             }),
+            archive: None,
             measured,
             failures: Vec::new(),
             samples: Samples::default(),
@@ -236,5 +257,25 @@ mod tests {
             ..drill(0.0, Measured::default())
         };
         assert_eq!(held_up(&without), None);
+    }
+
+    #[test]
+    fn what_became_of_wal_that_waited_is_said() {
+        let measured = Measured {
+            whole: Some(3.25),
+            ..Measured::default()
+        };
+        let drill = Drill {
+            archive: Some(Outage {
+                waited: 5,
+                missing: Vec::new(),
+            }),
+            ..drill(0.0, measured)
+        };
+        assert_eq!(
+            archive(&drill).unwrap_or_default(),
+            "5 segments of WAL waited for the repository; everything was in the repository 3.2 s after it came \
+             back, and none is missing"
+        );
     }
 }

@@ -121,7 +121,7 @@ async fn play(
 
 /// The scenarios that the provider supports; an error if the requested one is not supported.
 fn possible(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> {
-    let scenarios = &with_front_doors(context, scenarios)?;
+    let scenarios = &with_hosts(context, scenarios)?;
     let (cannot, can): (Vec<Scenario>, Vec<Scenario>) = scenarios
         .iter()
         .partition(|scenario| !can_be_played(**scenario, context.provider.as_ref()));
@@ -143,22 +143,38 @@ fn possible(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> 
     Ok(can)
 }
 
-/// Leaves out `haproxy-down` if clients have no other front door; an error if it is the only one requested.
-fn with_front_doors(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> {
-    if context.inventory.with_role(Role::Haproxy).nth(1).is_some() {
-        return Ok(scenarios.to_vec());
+/// Leaves out what the cluster has no hosts for; an error if nothing else is requested.
+fn with_hosts(context: &Context, scenarios: &[Scenario]) -> Result<Vec<Scenario>> {
+    let mut others = scenarios.to_vec();
+    others.retain(|it| lacks(context, *it).is_none());
+    let lack = scenarios.first().and_then(|it| lacks(context, *it));
+    match lack {
+        Some(error) if others.is_empty() => Err(error),
+        _ => Ok(others),
     }
-    let others = scenarios.iter().copied();
-    let others: Vec<Scenario> = others.filter(|it| *it != Scenario::HaproxyDown).collect();
-    if others.is_empty() {
-        return Err(Error::new(
-            Code::Unsupported,
-            "haproxy-down needs two hosts with the role haproxy",
-        )
-        .cause("there is one, so that clients would have nowhere to go")
-        .hint("see what it costs to restart it: pgherd drill haproxy-restart"));
+}
+
+/// The hosts that a scenario needs, if the cluster has none.
+fn lacks(context: &Context, scenario: Scenario) -> Option<Error> {
+    let has = |role: Role, others: usize| context.inventory.with_role(role).nth(others).is_some();
+    match scenario {
+        Scenario::HaproxyDown if !has(Role::Haproxy, 1) => Some(
+            Error::new(
+                Code::Unsupported,
+                "haproxy-down needs two hosts with the role haproxy",
+            )
+            .cause("there is one, so that clients would have nowhere to go")
+            .hint("see what it costs to restart it: pgherd drill haproxy-restart"),
+        ),
+        Scenario::ArchiveDown if !has(Role::Backup, 0) => Some(
+            Error::new(
+                Code::Unsupported,
+                "archive-down needs a host with the role backup",
+            )
+            .cause("the cluster has no backups, so that no WAL is archived"),
+        ),
+        _ => None,
     }
-    Ok(others)
 }
 
 /// Before a drill: the cluster is verified, and the user is asked.
@@ -218,5 +234,17 @@ mod tests {
         let both = [Scenario::HaproxyDown, Scenario::KillLeader];
         let played = possible(&scene.context(), &both).unwrap();
         assert_eq!(played, [Scenario::KillLeader]);
+    }
+
+    #[tokio::test]
+    async fn a_repository_that_is_not_there_cannot_be_cut_off() {
+        let scene = Scene::new();
+        let error = possible(&scene.context(), &[Scenario::ArchiveDown]).unwrap_err();
+        assert_eq!(
+            error.what(),
+            "archive-down needs a host with the role backup"
+        );
+        let played = possible(&scene.context(), &Scenario::ALL).unwrap();
+        assert!(!played.contains(&Scenario::ArchiveDown), "{played:?}");
     }
 }

@@ -222,6 +222,7 @@ fn what(scenario: Scenario) -> &'static str {
         Scenario::HaproxyRestart => "HAProxy was restarted.",
         Scenario::HaproxyDown => "The host of a front door died.",
         Scenario::ReplicaDown => "Patroni was stopped on a replica.",
+        Scenario::ArchiveDown => "The repository of the backups was stopped.",
         Scenario::EtcdDown => "etcd was stopped on all of its hosts.",
         Scenario::StopLeader => "Patroni was stopped cleanly on the leader.",
         Scenario::KillLeader => "Patroni and PostgreSQL on the leader were killed.",
@@ -247,6 +248,9 @@ fn card(drill: &Drill, runs: usize) -> Markup {
             }
             (chart(drill))
             (numbers(drill))
+            @if let Some(archive) = drills::archive(drill) {
+                p.plain { (text::sentence(&archive)) }
+            }
             @if let Some(held_up) = drills::held_up(drill) {
                 p.(if measured.missing == 0 { "plain" } else { "bad" }) { (text::sentence(&held_up)) }
             }

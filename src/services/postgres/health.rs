@@ -62,7 +62,7 @@ impl Health for Members {
             members::pending_restart(&survey),
             pause::check(&survey, paused, &resume(ways)),
             settings,
-            archive,
+            archive.check(),
         ]
     }
 

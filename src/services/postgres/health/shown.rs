@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::settings;
+use super::{archive, settings};
 use crate::{
     cluster::Cluster,
     inventory::Role,
@@ -19,18 +19,26 @@ use crate::{
 pub(super) async fn look(look: &Look<'_>) -> Shown {
     let ways = &look.ways;
     let survey = ways.survey().await;
-    let (topology, settings) = tokio::join!(
+    let (topology, settings, archives) = tokio::join!(
         patroni::overview(ways.http, &survey),
         settings::differences(look, &survey),
+        archive::look(look, &survey),
     );
     let members = members(ways.cluster, &survey, topology.as_ref());
     let paused = topology.is_some_and(|topology| topology.pause);
     let resume = ways.cluster.inventory.command("resume");
     let warning = format!("Patroni is paused: nothing fails over until it is resumed: {resume}");
+    let mut document = document(&members, paused, &settings);
+    document.insert("archive".to_owned(), archives.document);
+    let archives = archives.wrong.iter().map(|it| format!("! archive: {it}"));
     Shown {
-        document: document(&members, paused, &settings),
+        document,
         table: Some(table(members, look)),
-        warnings: Vec::from_iter(paused.then_some(warning)),
+        warnings: paused
+            .then_some(warning)
+            .into_iter()
+            .chain(archives)
+            .collect(),
         differences: settings
             .iter()
             .map(|it| format!("settings: {it}"))

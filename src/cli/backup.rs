@@ -59,9 +59,16 @@ fn print(kept: &Kept, rehearse: &str, terminal: &Terminal) {
     let repository = &kept.repository;
     let mut table = Table::new(["backup", "type", "made", "age", "database", "stored"]);
     for it in &repository.backups {
-        let tone = if it.damaged { Tone::Bad } else { Tone::Plain };
+        let tone = match it.damaged || it.gone {
+            true => Tone::Bad,
+            false => Tone::Plain,
+        };
+        let label = &it.label;
         let cells = [
-            it.label.clone(),
+            match it.gone {
+                true => format!("{label} (its files are gone)"),
+                false => label.clone(),
+            },
             in_words(&it.kind).to_owned(),
             time(it.stop),
             in_days(repository.now - it.stop),
@@ -89,19 +96,23 @@ fn print(kept: &Kept, rehearse: &str, terminal: &Terminal) {
     for hole in repository.holes() {
         terminal.say(&format!("missing WAL: {hole}"));
     }
-    terminal.say(&match &kept.rehearsed {
-        None => format!("no restore was rehearsed yet: {rehearse}"),
-        Some(it) if it.is_proof() => format!(
+    let rehearsals = &kept.rehearsals;
+    terminal.say(&match (&rehearsals.proof, &rehearsals.at_work) {
+        (Some(it), _) => format!(
             "a restore was proven {} ago: {}",
             in_days(repository.now - it.ended),
             proven(it)
         ),
-        Some(it) => format!(
-            "! the last rehearsal of a restore, {} ago, proved nothing: {}",
+        (None, Some(host)) => format!("the first rehearsal of a restore is at work on {host}"),
+        (None, None) => format!("no restore was proven yet: {rehearse}"),
+    });
+    if let Some(it) = rehearsals.last.as_ref().filter(|it| !it.is_proof()) {
+        terminal.say(&format!(
+            "the last rehearsal of a restore, {} ago, proved nothing: {}",
             in_days(repository.now - it.ended),
             it.wrong.join("; ")
-        ),
-    });
+        ));
+    }
     for line in &kept.wrong {
         terminal.say(&format!("! {line}"));
     }

@@ -1,6 +1,6 @@
 //! `backup`, `backups` and `rehearse`.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -16,7 +16,7 @@ use crate::{
     inventory::{HostName, Role},
     plan,
     services::{
-        archive::rehearsal,
+        archive::rehearsal::{self, Rehearsals},
         backup::{ask, health},
         postgres::patroni::{self, Status},
     },
@@ -31,8 +31,9 @@ pub(crate) struct Kept {
     pub repository: Repository,
     /// What is wrong with it, a sentence each.
     pub wrong: Vec<String>,
-    /// What the last rehearsal of a restore has shown.
-    pub rehearsed: Option<Verdict>,
+    /// What rehearsals of a restore have shown.
+    pub rehearsals: Rehearsals,
+    document: Value,
 }
 
 impl Kept {
@@ -42,9 +43,7 @@ impl Kept {
 
     /// For `--json`.
     pub(crate) fn document(&self) -> Value {
-        let mut document = health::document(&self.repository, &self.wrong);
-        document["rehearsed"] = json!(self.rehearsed);
-        document
+        self.document.clone()
     }
 }
 
@@ -62,16 +61,20 @@ fn keeper(context: &Context) -> Result<&HostName> {
 
 async fn kept(connected: &Connected<'_>) -> Result<Kept> {
     let cluster = connected.look().await?.cluster;
-    let repository = ask(&cluster, connected.remote.as_ref())
-        .await
-        .unwrap_or_else(|| Err(Error::new(Code::InternalError, "no host keeps backups")))?;
-    let command = |verb: &str| connected.context.command(verb);
-    let wrong = health::wrong(&repository, &command("backup"), &command("logs"));
-    let rehearsed = rehearsal::newest(&cluster, connected.remote.as_ref()).await;
+    let remote = connected.remote.as_ref();
+    let (asked, rehearsals) = tokio::join!(
+        ask(&cluster, remote),
+        rehearsal::everywhere(&cluster, remote)
+    );
+    let repository =
+        asked.unwrap_or_else(|| Err(Error::new(Code::InternalError, "no host keeps backups")))?;
+    let inventory = &cluster.inventory;
+    let wrong = health::all_wrong(&repository, &rehearsals, inventory);
     Ok(Kept {
+        document: health::whole_document(&repository, &wrong, &rehearsals, inventory),
         repository,
         wrong,
-        rehearsed,
+        rehearsals,
     })
 }
 
@@ -108,7 +111,7 @@ async fn back_up(
     full: bool,
 ) -> Result<Backup> {
     let cluster = connected.look().await?.cluster;
-    let plan = plan::backup(&cluster, host, full);
+    let plan = plan::backup(host, full);
     connected.announce(&plan);
     connected.carry_out(plan, &cluster, run.cancel).await?;
     let last = kept(connected).await?.repository.backups.pop();
@@ -141,11 +144,16 @@ pub(crate) async fn rehearse(
 
 async fn restore_once(run: &Run<'_>, connected: &Connected<'_>, moment: &str) -> Result<Verdict> {
     let cluster = connected.look().await?.cluster;
-    let host = place(connected, &cluster).await?;
-    let plan = plan::rehearse(&cluster, &host, moment);
+    let remote = connected.remote.as_ref();
+    // One that an earlier run began is waited for where it is.
+    let host = match rehearsal::everywhere(&cluster, remote).await.at_work {
+        Some(host) => host,
+        None => place(connected, &cluster).await?,
+    };
+    let plan = plan::rehearse(&host, moment);
     connected.announce(&plan);
     connected.carry_out(plan, &cluster, run.cancel).await?;
-    let verdict = rehearsal::verdict(&host, connected.remote.as_ref()).await?;
+    let verdict = rehearsal::on(&host, remote).await?.last;
     let verdict = verdict.ok_or_else(|| {
         Error::new(Code::AnswerUnusable, "the rehearsal has left no verdict").on(&host)
     })?;

@@ -214,6 +214,10 @@ pub(super) const KEEP_FULL: Limit<u32> = Limit {
     bounds: bounds("number", 1, Some(999)),
     default: 2,
 };
+pub(super) const PROVE_WITHIN: Limit<u32> = Limit {
+    bounds: bounds("days", 0, Some(366)),
+    default: 7,
+};
 
 pub(super) const TLS: bool = true;
 

@@ -342,6 +342,8 @@ pub struct Backup {
     pub differential: String,
     /// How many full backups are kept.
     pub keep_full: u32,
+    /// How many days old the last proof of a restore may become; 0 if no proof is asked for.
+    pub prove_within: u32,
 }
 
 /// The default, if the inventory does not set it.
@@ -351,6 +353,7 @@ impl Default for Backup {
             full: limits::FULL.to_owned(),
             differential: limits::DIFFERENTIAL.to_owned(),
             keep_full: limits::KEEP_FULL.default,
+            prove_within: limits::PROVE_WITHIN.default,
         }
     }
 }

@@ -380,6 +380,10 @@ pub(super) struct Backup {
     /// How many full backups are kept, with all that is needed to restore any moment since the oldest of them.
     #[schemars(transform = limits::KEEP_FULL)]
     pub(super) keep_full: Option<Number>,
+    /// How old the last proof that a restore works may become. Restores are rehearsed for that three times as often;
+    /// `0`: they are not, and no proof is asked for ([backups.md](backups.md#prove-a-restore)).
+    #[schemars(transform = limits::PROVE_WITHIN)]
+    pub(super) prove_within: Option<Number>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

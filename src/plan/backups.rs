@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
-    contract::{ARCHIVING, BACKUP_CONFIG},
+    contract::{ARCHIVING, BACKUP_CONFIG, REHEARSAL},
     inventory::{HostName, Role},
     remote::{Script, quote},
-    services::{archive::rehearsal::PROGRAM, postgres::PATRONI},
+    services::{archive::rehearsal::UNIT, postgres::PATRONI},
 };
 
 const CREATE: &str = "create-stanza";
@@ -98,18 +98,43 @@ fn script(cluster: &Cluster, name: &str) -> Script {
         .line(format!("ARCHIVING={ARCHIVING}"))
 }
 
-/// Runs a rehearsal within limits that clients do not feel. If pgherd is cut off, it clears up after its current phase.
-const REHEARSE: &str = r#"unit=pgherd-rehearsal
-if systemctl is-active --quiet $unit; then
-  echo "another rehearsal is at work here: systemctl status $unit" >&2
+/// Has the host's unit rehearse a restore, and shows its journal. It goes on if pgherd is cut off; then the same step
+/// waits for the rest of it. What the step asks for is in the file `wanted`, until the unit is done.
+const REHEARSE: &str = r#"cd "$PLACE"
+state=$(systemctl show -P ActiveState $UNIT)
+case $state in
+  activating | deactivating) present=$(cat wanted 2>/dev/null || true) ;;
+  *) present= ;;
+esac
+if [ -z "$present" ]; then
+  printf '%s\n' "$MOMENT" | setpriv --reuid=postgres --regid=postgres --init-groups sh -c 'umask 077; cat >wanted.new && mv wanted.new wanted'
+elif [ "$MOMENT" = random ] || [ "$MOMENT" = "$present" ]; then
+  echo "taken up again: a rehearsal that was begun before"
+else
+  echo "another rehearsal is at work here ($present): wait for it, or end it: systemctl stop $UNIT" >&2
   exit 1
 fi
-systemd-run --quiet --collect --wait --pipe --unit=$unit -p User=postgres -p Group=postgres -p UMask=0077 \
-  -p NoNewPrivileges=yes -p Nice=19 -p IOSchedulingClass=idle -p CPUWeight=10 -p CPUQuota=$(($(nproc) * 50))% \
-  -p MemoryMax=25% "$PROGRAM" "$MOMENT""#;
+since=$(date +%s)
+journalctl -q -f -n 0 -o cat -u $UNIT &
+shows=$!
+code=0
+# The timer may have started the unit a moment before, which then ends without a look at what is wanted.
+for _ in 1 2; do
+  if [ $code = 0 ] && [ -e wanted ]; then systemctl start $UNIT || code=$?; fi
+done
+sleep 0.5
+kill "$shows" 2>/dev/null || true
+if [ $code != 0 ]; then
+  journalctl -q -o cat --since "@$since" -u $UNIT | tail -n 8 >&2 || true
+  exit 1
+fi
+if [ -e refused ]; then
+  cat refused >&2
+  exit 1
+fi"#;
 
 /// A rehearsal of a restore on this host, to a moment, the `latest` state, or one at `random`.
-pub fn rehearse(cluster: &Cluster, host: &HostName, moment: &str) -> Plan {
+pub fn rehearse(host: &HostName, moment: &str) -> Plan {
     let mut plan = Plan::default();
     let what = match moment {
         "random" => "a moment of those that can be restored".to_owned(),
@@ -125,8 +150,10 @@ pub fn rehearse(cluster: &Cluster, host: &HostName, moment: &str) -> Plan {
             "{what}, restored beside the running database, checked, and removed"
         ))],
         action: Action::Run(
-            script(cluster, "rehearse")
-                .line(format!("PROGRAM={PROGRAM}"))
+            // Not alone: a script whose pgherd is gone may still wait for the unit.
+            Script::new()
+                .line(format!("PLACE={REHEARSAL}"))
+                .line(format!("UNIT={UNIT}"))
                 .line(format!("MOMENT={}", quote(moment)))
                 .line(REHEARSE),
         ),
@@ -137,7 +164,7 @@ pub fn rehearse(cluster: &Cluster, host: &HostName, moment: &str) -> Plan {
 }
 
 /// A backup, made now.
-pub fn now(cluster: &Cluster, host: &HostName, full: bool) -> Plan {
+pub fn now(host: &HostName, full: bool) -> Plan {
     let (kind, word) = match full {
         true => ("full", "a full backup"),
         false => (
@@ -153,9 +180,8 @@ pub fn now(cluster: &Cluster, host: &HostName, full: bool) -> Plan {
         after: Vec::new(),
         changes: vec![Change::Other(word.into())],
         action: Action::Run(
-            script(cluster, "backup")
-                .line(format!("TYPE={kind}"))
-                .line(FOLLOW),
+            // Not alone: systemd makes a second run wait for the backup that the first one began.
+            Script::new().line(format!("TYPE={kind}")).line(FOLLOW),
         ),
         limit: BACKING_UP,
         units: Vec::new(),

@@ -128,6 +128,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "full": inventory.backup.full,
             "differential": inventory.backup.differential,
             "keep_full": inventory.backup.keep_full,
+            "prove_within": inventory.backup.prove_within,
         },
         "tls": tls(cluster),
         "ca_bundle": cluster.ca_bundle,

@@ -50,7 +50,18 @@ pub(super) fn check(
             written.differential.as_ref(),
             default.differential,
         ),
-        keep_full: keep(problems, written.keep_full.as_ref()),
+        keep_full: within(
+            problems,
+            written.keep_full.as_ref(),
+            limits::KEEP_FULL,
+            "is no number of backups to keep",
+        ),
+        prove_within: within(
+            problems,
+            written.prove_within.as_ref(),
+            limits::PROVE_WITHIN,
+            "is no number of days in which a restore can be proven",
+        ),
     }
 }
 
@@ -140,13 +151,14 @@ fn schedule(problems: &mut Problems, written: Option<&Word>, default: String) ->
     default
 }
 
-fn keep(problems: &mut Problems, written: Option<&Number>) -> u32 {
-    let Limit { bounds, default } = limits::KEEP_FULL;
+/// A number within its bounds. `what` is wrong with another one.
+fn within(problems: &mut Problems, written: Option<&Number>, limit: Limit<u32>, what: &str) -> u32 {
+    let Limit { bounds, default } = limit;
     let Some(number) = written else {
         return default;
     };
     bounds.take(number.value).unwrap_or_else(|| {
-        let what = format!("{} is no number of backups to keep", number.value);
+        let what = format!("{} {what}", number.value);
         problems.add(Problem::new(span_of(number), what).label(bounds.to_string()));
         default
     })

@@ -69,6 +69,16 @@ pub(super) const SERVICE: Service = Service {
             Effect::Restart,
         ),
         config(
+            "/etc/systemd/system/pgherd-rehearse.service",
+            template!("etc/systemd/system/pgherd-rehearse.service"),
+            Effect::Nothing,
+        ),
+        config(
+            "/etc/systemd/system/pgherd-rehearse.timer",
+            template!("etc/systemd/system/pgherd-rehearse.timer"),
+            Effect::Restart,
+        ),
+        config(
             "/etc/systemd/system/pgherd-archive.service",
             template!("etc/systemd/system/pgherd-archive.service"),
             Effect::Restart,

@@ -1,4 +1,6 @@
 //! Rehearsals of a restore, and what they have shown.
+//!
+//! A unit of the host rehearses, so that nothing depends on pgherd's connection: by a timer, or because pgherd starts it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,6 +17,8 @@ use crate::{
 
 /// Restores a moment in an instance of its own, and checks it.
 pub(crate) const PROGRAM: &str = "/etc/pgherd/archive/rehearse";
+/// Its unit.
+pub(crate) const UNIT: &str = "pgherd-rehearse";
 /// How long a host may take to show its verdict.
 const ANSWER: Duration = Duration::from_secs(20);
 
@@ -48,30 +52,93 @@ impl Verdict {
     }
 }
 
-/// The verdict of the last rehearsal on a host; `None` if there was none.
-pub(crate) async fn verdict(host: &HostName, remote: &dyn Remote) -> Result<Option<Verdict>> {
-    let script = Script::probe(format!("cat {REHEARSAL}/verdict.json 2>/dev/null || true"));
+/// What the hosts of a cluster say about rehearsals.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Rehearsals {
+    /// The newest verdict of all.
+    pub last: Option<Verdict>,
+    /// The newest one without a fault.
+    pub proof: Option<Verdict>,
+    /// The host on which one is at work.
+    pub at_work: Option<HostName>,
+}
+
+/// The verdicts, each as one line of JSON, and the state of the unit.
+const ASK: &str = r#"show() { [ ! -e "$1" ] || printf '%s\t%s\n' "$2" "$(cat "$1")"; }
+show "$PLACE/verdict.json" last
+show "$PLACE/proof.json" proof
+printf 'unit\t%s\n' "$(systemctl show -P ActiveState "$UNIT")""#;
+
+/// What one host says.
+pub(crate) async fn on(host: &HostName, remote: &dyn Remote) -> Result<Rehearsals> {
+    let script = Script::probe(format!("PLACE={REHEARSAL} UNIT={UNIT}\n{ASK}"));
     let quiet = |_, _: &str| {};
     let said = remote.run(host, &script, ANSWER, &quiet).await?.stdout;
-    if said.trim().is_empty() {
-        return Ok(None);
+    read(host, &said)
+}
+
+fn read(host: &HostName, said: &str) -> Result<Rehearsals> {
+    let mut it = Rehearsals::default();
+    for (what, text) in said.lines().filter_map(|line| line.split_once('\t')) {
+        match what {
+            "last" => it.last = Some(verdict(host, text)?),
+            "proof" => it.proof = Some(verdict(host, text)?),
+            "unit" if matches!(text, "activating" | "deactivating") => {
+                it.at_work = Some(host.clone());
+            }
+            _ => {}
+        }
     }
-    let mut verdict: Verdict = serde_json::from_str(&said).map_err(|error| {
+    Ok(it)
+}
+
+fn verdict(host: &HostName, text: &str) -> Result<Verdict> {
+    let mut verdict: Verdict = serde_json::from_str(text).map_err(|error| {
         Error::new(
             Code::AnswerUnusable,
-            format!("{REHEARSAL}/verdict.json cannot be read"),
+            format!("a verdict in {REHEARSAL} cannot be read"),
         )
         .on(host)
         .cause(error.to_string())
     })?;
     verdict.host = host.to_string();
-    Ok(Some(verdict))
+    Ok(verdict)
 }
 
-/// The newest verdict of all hosts that answer.
-pub(crate) async fn newest(cluster: &Cluster, remote: &dyn Remote) -> Option<Verdict> {
+/// What all hosts say that answer.
+pub(crate) async fn everywhere(cluster: &Cluster, remote: &dyn Remote) -> Rehearsals {
     let hosts = cluster.with_role(Role::Archive);
-    let asked = join_all(hosts.map(|node| verdict(&node.name, remote))).await;
-    let verdicts = asked.into_iter().filter_map(Result::ok).flatten();
-    verdicts.max_by_key(|it| it.ended)
+    let asked = join_all(hosts.map(|node| on(&node.name, remote))).await;
+    let mut all = Rehearsals::default();
+    let newer = |one: Option<Verdict>, other: Option<Verdict>| {
+        one.into_iter().chain(other).max_by_key(|it| it.ended)
+    };
+    for it in asked.into_iter().filter_map(Result::ok) {
+        all.last = newer(all.last, it.last);
+        all.proof = newer(all.proof, it.proof);
+        all.at_work = all.at_work.or(it.at_work);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROVEN: &str = r#"{"begun": 100, "ended": 130, "seconds": {"restore": 2.5}, "wrong": [], "moment": 90, "bytes": 7}"#;
+
+    #[test]
+    fn what_a_host_says_is_read() {
+        let host = HostName::new("db2");
+        let failed = PROVEN.replace("[]", "[\"recovery failed\"]");
+        let said = format!("last\t{failed}\nproof\t{PROVEN}\nunit\tactivating\n");
+        let it = read(&host, &said).unwrap();
+        assert_eq!(it.at_work, Some(host.clone()));
+        let last = it.last.unwrap();
+        assert!(!last.is_proof() && last.host == "db2", "{last:?}");
+        assert!(it.proof.unwrap().is_proof());
+        let none = read(&host, "unit\tinactive\n").unwrap();
+        assert_eq!(none, Rehearsals::default());
+        assert!(read(&host, "last\t{}\n").is_err());
+    }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Backup {
     pub stored: u64,
     /// pgBackRest found pages in it whose checksum is wrong.
     pub damaged: bool,
+    /// pgBackRest lists it, and its files are not there.
+    pub gone: bool,
     /// The first and the last segment of WAL that it cannot do without.
     pub wal: (String, String),
 }
@@ -72,6 +74,8 @@ pub(crate) struct Repository {
     pub space: Option<(u64, u64)>,
     /// The host's clock.
     pub now: i64,
+    /// When it began, in seconds since 1970.
+    pub since: Option<i64>,
 }
 
 /// Asks the host that keeps the backups; `None` if there is none.
@@ -97,9 +101,16 @@ pub(crate) async fn ask(cluster: &Cluster, remote: &dyn Remote) -> Option<Result
 impl Repository {
     fn parse(text: &str) -> Self {
         let mut it = Self::default();
+        let mut there = Vec::new();
         for line in text.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
-            it.read(&fields);
+            match fields.as_slice() {
+                ["files", label] => there.push(*label),
+                fields => it.read(fields),
+            }
+        }
+        for backup in &mut it.backups {
+            backup.gone = !there.contains(&backup.label.as_str());
         }
         it
     }
@@ -126,6 +137,7 @@ impl Repository {
                 (*result).clone_into(&mut schedule.result);
             }
             ["space", available, size] => self.space = Some((number(available), number(size))),
+            ["since", at] => self.since = at.parse().ok(),
             ["now", at] => self.now = at.parse().unwrap_or_default(),
             _ => {}
         }
@@ -151,6 +163,7 @@ impl Repository {
                     .as_u64()
                     .unwrap_or_default(),
                 damaged: it["error"].as_bool().unwrap_or_default(),
+                gone: false,
                 wal: (text(&it["archive"]["start"]), text(&it["archive"]["stop"])),
             })
             .collect();
@@ -171,6 +184,15 @@ impl Repository {
         self.backups.iter().map(|it| it.stored).sum::<u64>() + self.wal_bytes
     }
 
+    /// Whether a segment of WAL is there, by its name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let there = |(timeline, number): (u32, u64)| {
+            let mut ranges = self.wal.iter().filter(|it| it.timeline == timeline);
+            ranges.any(|it| (it.first..=it.last).contains(&number))
+        };
+        segment(name).is_some_and(there)
+    }
+
     /// What is missing in the WAL since the oldest backup, by the names of segments. pgBackRest's own `verify`
     /// does not see a hole.
     pub(crate) fn holes(&self) -> Vec<String> {
@@ -179,8 +201,11 @@ impl Repository {
 
     /// The same since the newest full backup: what hides the present from every restore.
     pub(crate) fn holes_now(&self) -> Vec<String> {
-        let mut backups = self.backups.iter();
-        self.holes_since(backups.rfind(|it| it.kind == "full"))
+        self.holes_since(self.newest_full())
+    }
+
+    pub(crate) fn newest_full(&self) -> Option<&Backup> {
+        self.backups.iter().rfind(|it| it.kind == "full")
     }
 
     fn holes_since(&self, backup: Option<&Backup>) -> Vec<String> {
@@ -250,7 +275,7 @@ mod tests {
             text.push_str(&format!("wal\t{timeline}\t{first}\t{last}\n"));
         }
         text.push_str("wal-bytes\t7\nwal-newest\t400\nschedule\tfull\t1000 2000\nunit\tfull\tactivating\tsuccess\n");
-        text.push_str("space\t90\t100\nnow\t500\n");
+        text.push_str("files\t20261127-010000F\nsince\t50\nspace\t90\t100\nnow\t500\n");
         Repository::parse(&text)
     }
 
@@ -261,7 +286,10 @@ mod tests {
         assert!(it.is_at_work() && it.status.0 == 0);
         assert_eq!(it.schedules["full"].times, [1000, 2000]);
         assert_eq!(it.backups[0].label, "20261127-010000F");
-        assert_eq!(it.space, Some((90, 100)));
+        assert_eq!((it.space, it.since), (Some((90, 100)), Some(50)));
+        assert!(!it.backups[0].gone);
+        assert!(it.has("000000010000000000000009") && !it.has("00000001000000000000000A"));
+        assert!(!it.has("000000020000000000000009"));
     }
 
     #[test]

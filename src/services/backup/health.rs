@@ -6,16 +6,24 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Backup, Repository, ask, in_days};
 use crate::{
-    inventory::Role,
+    error::Result,
+    inventory::{Inventory, Role},
     quantity::{bytes, count},
-    services::health::{Check, Health, Look, Settles, Shown, units},
+    services::{
+        archive::rehearsal::{self, Rehearsals},
+        health::{Check, Health, Look, Settles, Shown, units},
+    },
 };
+
+mod proof;
 
 pub(crate) const HEALTH: &dyn Health = &Backups;
 
 const NAME: &str = "backups";
 /// A backup that takes long, or a host that was off when one was due, is no reason for an alarm.
 const GRACE: i64 = 6 * 3600;
+/// WAL comes once a minute, also when nobody writes.
+const SILENCE: i64 = 300;
 
 struct Backups;
 
@@ -30,17 +38,19 @@ impl Health for Backups {
             units: units(self.role(), look),
             ..Shown::default()
         };
-        let Some(asked) = ask(look.ways.cluster, look.ways.remote).await else {
+        let (asked, rehearsals) = ask_all(look).await;
+        let Some(asked) = asked else {
             return shown;
         };
-        let command = |verb: &str| look.ways.cluster.inventory.command(verb);
         let (words, document) = match asked {
             Ok(repository) => {
-                let wrong = wrong(&repository, &command("backup"), &command("logs"));
+                let inventory = &look.ways.cluster.inventory;
+                let wrong = all_wrong(&repository, &rehearsals, inventory);
                 shown
                     .warnings
                     .extend(wrong.iter().map(|it| format!("! backups: {it}")));
-                (summary(&repository), document(&repository, &wrong))
+                let document = whole_document(&repository, &wrong, &rehearsals, inventory);
+                (summary(&repository), document)
             }
             Err(error) => {
                 shown.warnings.push(format!("! backups: {error}"));
@@ -55,17 +65,53 @@ impl Health for Backups {
     }
 
     async fn checks(&self, look: &Look<'_>) -> Vec<Check> {
-        let command = |verb: &str| look.ways.cluster.inventory.command(verb);
-        match ask(look.ways.cluster, look.ways.remote).await {
+        let (asked, rehearsals) = ask_all(look).await;
+        match asked {
             None => Vec::new(),
             Some(Err(error)) => vec![Check::of(NAME, vec![error.to_string()], String::new())],
             Some(Ok(repository)) => {
-                let wrong = wrong(&repository, &command("backup"), &command("logs"));
-                let check = Check::of(NAME, wrong, summary(&repository));
-                vec![check.settles(Settles::Never)]
+                let wrong = all_wrong(&repository, &rehearsals, &look.ways.cluster.inventory);
+                // A cluster that begins to serve sends WAL soon.
+                let settles = match silent(&repository).is_some() && wrong.len() == 1 {
+                    true => Settles::Soon,
+                    false => Settles::Never,
+                };
+                let right = summary(&repository) + &proof::summary(&repository, &rehearsals);
+                vec![Check::of(NAME, wrong, right).settles(settles)]
             }
         }
     }
+}
+
+async fn ask_all(look: &Look<'_>) -> (Option<Result<Repository>>, Rehearsals) {
+    let (cluster, remote) = (look.ways.cluster, look.ways.remote);
+    tokio::join!(ask(cluster, remote), rehearsal::everywhere(cluster, remote))
+}
+
+/// What is wrong with the backups and with the proof that they can be restored, a sentence each.
+pub(crate) fn all_wrong(
+    repository: &Repository,
+    rehearsals: &Rehearsals,
+    inventory: &Inventory,
+) -> Vec<String> {
+    let command = |verb: &str| inventory.command(verb);
+    let mut wrong = wrong(repository, &command("backup"), &command("logs"));
+    wrong.extend(silent(repository));
+    let within = inventory.backup.prove_within;
+    wrong.extend(proof::wrong(repository, rehearsals, within, &command));
+    wrong
+}
+
+/// An `archive_command` that says yes and sends nothing is seen only here.
+fn silent(repository: &Repository) -> Option<String> {
+    let age = repository.now - repository.wal_newest?;
+    (age > SILENCE).then(|| {
+        format!(
+            "the newest WAL in the repository came {} ago, and some comes each minute as long as a member leads and \
+             sends it: see the checks `leader`, `archive` and `settings`",
+            in_days(age)
+        )
+    })
 }
 
 /// The repository in one line.
@@ -90,7 +136,7 @@ pub(crate) fn summary(repository: &Repository) -> String {
 
 /// What is wrong with the backups, a sentence each. `backup` is the command that makes one, and `logs` the
 /// beginning of the one that shows a journal.
-pub(crate) fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
+fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let (code, message) = &repository.status;
     // 2 is `no valid backups`, which is told below.
@@ -122,6 +168,16 @@ pub(crate) fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<St
             damaged.label
         ));
     }
+    let full = repository.newest_full().map_or(0, |it| it.stop);
+    for gone in repository.backups.iter().filter(|it| it.gone) {
+        if gone.stop >= full {
+            wrong.push(format!(
+                "the files of the backup {} are not in the repository any more, and nothing can be restored from it; \
+                 another one: {backup} --full",
+                gone.label
+            ));
+        }
+    }
     for hole in repository.holes_now() {
         wrong.push(format!(
             "WAL is missing: {hole}; no moment after it can be restored until there is another full backup: {backup} --full"
@@ -142,8 +198,7 @@ pub(crate) fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<St
 
 /// The next backup of a kind must come within its schedule's longest pause.
 fn overdue(repository: &Repository, last: &Backup) -> Vec<String> {
-    let mut fulls = repository.backups.iter().filter(|it| it.kind == "full");
-    let last_full = fulls.next_back().unwrap_or(last);
+    let last_full = repository.newest_full().unwrap_or(last);
     let late = |kind: &str, newest: &Backup| {
         let times = &repository.schedules.get(kind)?.times;
         let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
@@ -173,8 +228,22 @@ pub(crate) fn in_words(kind: &str) -> &str {
     }
 }
 
-/// The repository in `--json`.
-pub(crate) fn document(repository: &Repository, wrong: &[String]) -> Value {
+/// The repository and its proof in `--json`.
+pub(crate) fn whole_document(
+    repository: &Repository,
+    wrong: &[String],
+    rehearsals: &Rehearsals,
+    inventory: &Inventory,
+) -> Value {
+    let mut document = document(repository, wrong);
+    document["rehearsed"] = json!(rehearsals.last);
+    document["proven"] = json!(rehearsals.proof);
+    document["rehearsing"] = json!(rehearsals.at_work);
+    document["prove_within_days"] = json!(inventory.backup.prove_within);
+    document
+}
+
+fn document(repository: &Repository, wrong: &[String]) -> Value {
     let time = |at: i64| jiff::Timestamp::from_second(at).ok();
     let backups = repository.backups.iter().map(|it| {
         json!({
@@ -185,6 +254,7 @@ pub(crate) fn document(repository: &Repository, wrong: &[String]) -> Value {
             "size": it.size,
             "stored": it.stored,
             "damaged": it.damaged,
+            "gone": it.gone,
         })
     });
     let span = repository.span();
@@ -265,6 +335,31 @@ mod tests {
         let mut strange = good();
         strange.status = (99, "other".into());
         assert!(told(&strange).contains("pgBackRest says: other"));
+    }
+
+    #[test]
+    fn a_backup_without_files_is_told_as_long_as_it_matters() {
+        let mut gone = good();
+        gone.backups[0].gone = true;
+        assert!(told(&gone).contains("the files of the backup a-full are not in the repository"));
+        let newer = Backup {
+            stop: 107 * DAY,
+            ..gone.backups[0].clone()
+        };
+        gone.backups.push(Backup {
+            gone: false,
+            ..newer
+        });
+        assert_eq!(told(&gone), "");
+    }
+
+    #[test]
+    fn a_repository_that_gets_no_wal_is_told() {
+        let mut it = good();
+        it.wal_newest = Some(it.now - 200);
+        assert_eq!(silent(&it), None);
+        it.wal_newest = Some(it.now - 400);
+        assert!(silent(&it).unwrap().contains("came 6 m 40 s ago"));
     }
 
     #[test]

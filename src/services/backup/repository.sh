@@ -28,5 +28,10 @@ for kind in full diff; do
   printf 'schedule\t%s\t%s\n' "$kind" "$times"
   printf 'unit\t%s\t%s\t%s\n' "$kind" "$(systemctl show -P ActiveState "pgherd-backup@$kind")" "$(systemctl show -P Result "pgherd-backup@$kind")"
 done
+for manifest in "/var/lib/pgherd-backups/backup/$STANZA"/*/backup.manifest; do
+  [ ! -e "$manifest" ] || printf 'files\t%s\n' "$(basename "${manifest%/*}")"
+done
+# Made with the repository, and never written to.
+stat --printf='since\t%Y\n' /var/lib/pgherd-backups/.archiving 2>/dev/null
 df -k --output=avail,size /var/lib/pgherd-backups 2>/dev/null | sed -n '2s/^ *\([0-9]*\)  *\([0-9]*\) *$/space\t\1\t\2/p'
 date '+now	%s'

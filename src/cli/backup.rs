@@ -106,9 +106,9 @@ fn print(kept: &Kept, rehearse: &str, terminal: &Terminal) {
         (None, Some(host)) => format!("the first rehearsal of a restore is at work on {host}"),
         (None, None) => format!("no restore was proven yet: {rehearse}"),
     });
-    if let Some(it) = rehearsals.last.as_ref().filter(|it| !it.is_proof()) {
+    if let Some(it) = kept.explained() {
         terminal.say(&format!(
-            "the last rehearsal of a restore, {} ago, proved nothing: {}",
+            "the last rehearsal of a restore, {} ago, proved nothing, since WAL or a backup is missing: {}",
             in_days(repository.now - it.ended),
             it.wrong.join("; ")
         ));

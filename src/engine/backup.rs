@@ -41,6 +41,11 @@ impl Kept {
         health::summary(&self.repository)
     }
 
+    /// The last verdict if it proves nothing, and what is known to be missing explains that.
+    pub(crate) fn explained(&self) -> Option<&Verdict> {
+        health::explained(&self.repository, &self.rehearsals)
+    }
+
     /// For `--json`.
     pub(crate) fn document(&self) -> Value {
         self.document.clone()

@@ -279,7 +279,9 @@ fn soak_every_fault_of_the_backups_is_told() {
     until("the first backup is made", || {
         !kept(&lab)["backups"].as_array().unwrap().is_empty()
     });
-    lab.expect(0, &["rehearse", "--at", "latest"]);
+    until("heartbeats get into the repository", || {
+        lab.run(&["rehearse", "--at", "latest"]).status.success()
+    });
     lab.expect(0, &["verify"]);
     a_bit_that_flipped(&lab);
     a_segment_that_was_cut_short(&lab);
@@ -306,7 +308,6 @@ fn a_bit_that_flipped(lab: &Lab) {
     );
     lab.on("keeper", &flip);
     let said = unproven(lab, "latest");
-    println!("a bit: {said}");
     assert!(said.contains("restore failed"), "{said}");
     assert!(failing(lab, "backups").contains("proved nothing: restore failed"));
     lab.on("keeper", &flip);
@@ -319,7 +320,6 @@ fn a_segment_that_was_cut_short(lab: &Lab) {
     another_segment(lab);
     lab.on("keeper", &format!("truncate -s -100 {file}"));
     let said = unproven(lab, &moment);
-    println!("cut short: {said}");
     assert!(said.contains("recovery failed"), "{said}");
     assert!(failing(lab, "backups").contains("proved nothing: recovery failed"));
     anew(lab);
@@ -333,9 +333,10 @@ fn a_backup_that_was_deleted(lab: &Lab) {
     let said = failing(lab, "backups");
     let gone = format!("the files of the backup {label} are not in the repository");
     assert!(said.contains(&gone), "{said}");
-    let said = lab.expect(0, &["backups"]).stderr;
+    let said = lab.expect(0, &["backups"]).stdout;
     assert!(said.contains("its files are gone"), "{said}");
-    println!("deleted: {}", unproven(lab, "latest"));
+    let said = unproven(lab, "latest");
+    assert!(said.contains("unable to load backup manifest"), "{said}");
     lab.on("keeper", &format!("mv /var/lib/{label} {backups}/{label}"));
     lab.expect(0, &["rehearse", "--at", "latest"]);
     lab.holds_within(Duration::from_secs(60));
@@ -349,12 +350,17 @@ fn a_wrong_key(lab: &Lab) {
     );
     lab.sql("create table key as select 1 as n");
     lab.sql("select pg_switch_wal()");
-    until("WAL waits", || {
-        failing(lab, "archive").contains("cannot archive")
-    });
     let said = failing(lab, "backups");
-    println!("key: {said}\n{}", unproven(lab, "latest"));
-    assert_ne!(said, "");
+    let key = "pgBackRest cannot read its repository, as if it were damaged or had another key";
+    assert!(said.contains(key), "{said}");
+    unproven(lab, "latest");
+    // pgBackRest 2.45 crashes, which PostgreSQL does not count as a failure.
+    thread::sleep(Duration::from_secs(120));
+    let said = failing(lab, "archive");
+    assert!(
+        said.contains(" cannot archive ") || said.contains("hangs or crashes"),
+        "{said}"
+    );
     assert!(failing(lab, "configs").contains(conf));
     lab.on(
         "keeper",
@@ -400,7 +406,7 @@ fn an_archive_command_that_lies(lab: &Lab) {
         "{said}"
     );
     let said = unproven(lab, &moment);
-    println!("lies: {said}");
+    assert!(said.contains("recovery failed"), "{said}");
     lab.on(
         "keeper",
         "find /var/lib/pgherd-backups/archive -type f -exec touch -d \"10 min ago\" {} +",
@@ -448,7 +454,7 @@ fn a_full_repository(lab: &Lab) {
              dd if=/dev/zero of={place}/filler bs=64k 2>/dev/null; true"
         ),
     );
-    lab.sql("create table filler as select 1 as n");
+    lab.sql("create table waits as select 1 as n");
     lab.sql("select pg_switch_wal()");
     until("WAL waits", || {
         failing(lab, "archive").contains("cannot archive")

@@ -16,6 +16,8 @@ use crate::{
 const ASK: &str = include_str!("repository.sh");
 /// How long the host may take to list what it has.
 const ANSWER: Duration = Duration::from_secs(60);
+/// pgBackRest's status of a stanza whose repository it cannot read.
+pub(super) const OTHER: i64 = 99;
 
 /// A backup that can be restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,6 +105,11 @@ impl Repository {
         let mut it = Self::default();
         let mut there = Vec::new();
         for line in text.lines() {
+            // What pgBackRest could not read is in its answer as it is: tabs and other control characters.
+            if let Some(json) = line.strip_prefix("info\t") {
+                it.read_info(&json.replace(char::is_control, " "));
+                continue;
+            }
             let fields: Vec<&str> = line.split('\t').collect();
             match fields.as_slice() {
                 ["files", label] => there.push(*label),
@@ -118,7 +125,6 @@ impl Repository {
     fn read(&mut self, fields: &[&str]) {
         let number = |text: &str| text.parse::<u64>().unwrap_or_default();
         match fields {
-            ["info", json] => self.read_info(json),
             ["wal", timeline, first, last] => self.wal.push(Range {
                 timeline: timeline.parse().unwrap_or_default(),
                 first: number(first),
@@ -147,10 +153,15 @@ impl Repository {
         let all: Value = serde_json::from_str(json).unwrap_or_default();
         let stanza = &all[0];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        self.status = (
-            stanza["status"]["code"].as_i64().unwrap_or(-1),
-            text(&stanza["status"]["message"]),
-        );
+        let code = stanza["status"]["code"].as_i64().unwrap_or(-1);
+        // The stanza only says `other` then.
+        let of_repository = stanza["repo"][0]["status"]["message"].as_str();
+        let of_repository = of_repository.and_then(|it| it.lines().next());
+        let message = match of_repository {
+            Some(message) if code == OTHER => message.trim_end_matches(':').to_owned(),
+            _ => text(&stanza["status"]["message"]),
+        };
+        self.status = (code, message);
         let backups = stanza["backup"].as_array().into_iter().flatten();
         self.backups = backups
             .map(|it| Backup {
@@ -290,6 +301,15 @@ mod tests {
         assert!(!it.backups[0].gone);
         assert!(it.has("000000010000000000000009") && !it.has("00000001000000000000000A"));
         assert!(!it.has("000000020000000000000009"));
+    }
+
+    #[test]
+    fn a_repository_that_cannot_be_read_is_no_empty_one() {
+        let said = "info\t[{\"backup\":[],\"repo\":[{\"status\":{\"code\":99,\"message\":\"unable to load info file:\\n\
+                    at line 1: \u{1}\t\u{fffd}x\"}}],\"status\":{\"code\":99,\"message\":\"other\"}}]\nnow\t5\n";
+        let it = Repository::parse(said);
+        assert_eq!(it.status, (OTHER, "unable to load info file".to_owned()));
+        assert_eq!(Repository::parse("info\tnothing\n").status.0, -1);
     }
 
     #[test]

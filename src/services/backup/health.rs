@@ -4,13 +4,13 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::client::{Backup, Repository, ask, in_days};
+use super::client::{Backup, OTHER, Repository, ask, in_days};
 use crate::{
     error::Result,
     inventory::{Inventory, Role},
     quantity::{bytes, count},
     services::{
-        archive::rehearsal::{self, Rehearsals},
+        archive::rehearsal::{self, Rehearsals, Verdict},
         health::{Check, Health, Look, Settles, Shown, units},
     },
 };
@@ -102,6 +102,14 @@ pub(crate) fn all_wrong(
     wrong
 }
 
+/// The last verdict if it proves nothing, and what is known to be missing explains that: it is not wrong.
+pub(crate) fn explained<'a>(
+    repository: &Repository,
+    rehearsals: &'a Rehearsals,
+) -> Option<&'a Verdict> {
+    proof::failed(repository, rehearsals, true)
+}
+
 /// An `archive_command` that says yes and sends nothing is seen only here.
 fn silent(repository: &Repository) -> Option<String> {
     let age = repository.now - repository.wal_newest?;
@@ -140,7 +148,12 @@ fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let (code, message) = &repository.status;
     // 2 is `no valid backups`, which is told below.
-    if ![0, 2].contains(code) {
+    let readable = [0, 2].contains(code);
+    if *code == OTHER {
+        wrong.push(format!(
+            "pgBackRest cannot read its repository, as if it were damaged or had another key: {message}"
+        ));
+    } else if !readable {
         wrong.push(format!("pgBackRest says: {message}"));
     }
     for (kind, schedule) in &repository.schedules {
@@ -158,7 +171,7 @@ fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
         }
     }
     match repository.backups.last() {
-        None if repository.is_at_work() => {}
+        None if repository.is_at_work() || !readable => {}
         None => wrong.push(format!("there is no backup; make one: {backup} --full")),
         Some(last) => wrong.extend(overdue(repository, last)),
     }
@@ -333,8 +346,14 @@ mod tests {
         full.space = Some((1024, 1024 * 1024));
         assert!(told(&full).contains("nearly full: 1.0 MiB of 1.0 GiB are left"));
         let mut strange = good();
-        strange.status = (99, "other".into());
-        assert!(told(&strange).contains("pgBackRest says: other"));
+        strange.status = (4, "database mismatch".into());
+        assert!(told(&strange).contains("pgBackRest says: database mismatch"));
+        strange.status = (OTHER, "unable to load info file".into());
+        strange.backups.clear();
+        assert_eq!(
+            told(&strange),
+            "pgBackRest cannot read its repository, as if it were damaged or had another key: unable to load info file"
+        );
     }
 
     #[test]

@@ -18,8 +18,7 @@ pub(super) fn wrong(
     let age = |at: i64| in_days(repository.now - at);
     let again = command("rehearse");
     let mut wrong = Vec::new();
-    let failed = rehearsals.last.as_ref().filter(|it| !it.is_proof());
-    if let Some(it) = failed.filter(|it| !is_explained(repository, it)) {
+    if let Some(it) = failed(repository, rehearsals, false) {
         wrong.push(format!(
             "the last rehearsal of a restore, {} ago on {}, proved nothing: {}; again: {again}",
             age(it.ended),
@@ -49,13 +48,24 @@ pub(super) fn wrong(
     wrong
 }
 
+/// The last verdict if it proves nothing, and if that is explained by what is known to be missing or not.
+pub(super) fn failed<'a>(
+    repository: &Repository,
+    rehearsals: &'a Rehearsals,
+    explained: bool,
+) -> Option<&'a Verdict> {
+    let last = rehearsals.last.as_ref();
+    last.filter(|it| !it.is_proof() && is_explained(repository, it) == explained)
+}
+
 /// A moment before the newest full backup is behind what is known to be missing: nothing to act on, and another moment
 /// comes by itself.
 fn is_explained(repository: &Repository, failed: &Verdict) -> bool {
     let Some(full) = repository.newest_full() else {
         return false;
     };
-    let missing = !repository.holes().is_empty() || repository.backups.iter().any(|it| it.gone);
+    let mut older = repository.backups.iter().filter(|it| it.stop < full.stop);
+    let missing = !repository.holes().is_empty() || older.any(|it| it.gone);
     let now = repository.holes_now();
     missing && now.is_empty() && failed.moment.is_some_and(|moment| moment < full.stop)
 }

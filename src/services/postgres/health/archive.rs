@@ -27,7 +27,8 @@ const NAME: &str = "archive";
 /// How long a member may take to report on archiving.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// WAL that waits this long is not archived in time, in seconds, even if no command has failed yet.
+/// WAL that waits this long is not archived in time, in seconds, even if no command has failed. A command that crashes
+/// ends PostgreSQL's archiver too, which does not count it as a failure then.
 const SLOW: i64 = 120;
 
 /// The mode; what has failed since the last success (or nothing); seconds since the last success. Of the segments that
@@ -161,7 +162,7 @@ impl Archiver {
             format!("the last success was {since} s ago")
         };
         let what = if failing.is_empty() {
-            format!("{host} archives too slowly, or its archive_command hangs ({last})")
+            format!("{host} archives too slowly, or its archive_command hangs or crashes ({last})")
         } else {
             format!("{host} cannot archive {failing} (failures so far: {failed}; {last})")
         };
@@ -274,7 +275,7 @@ mod tests {
         assert!(
             told(&archiver)
                 .unwrap()
-                .contains("too slowly, or its archive_command hangs")
+                .contains("too slowly, or its archive_command hangs or crashes")
         );
         archiver.waits = 60;
         assert_eq!(told(&archiver), None);

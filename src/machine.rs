@@ -30,6 +30,8 @@ pub struct Machine {
     pub published_on: Option<Ipv4Addr>,
     /// The name of the load balancer before it, by which clients reach it and others like it.
     pub balancer: Option<String>,
+    /// The provider's name of the disk of its own that the host's data is on, if there is one.
+    pub data_volume: Option<String>,
     /// The id of the cluster that the host was made for, if the host has one.
     pub cluster_id: Option<String>,
 }

@@ -140,6 +140,9 @@ pub enum Verb {
     Replace {
         /// The host
         host: String,
+        /// Delete its data volume with it, and make a new one, which copies the data of another member
+        #[arg(long)]
+        new_volume: bool,
         /// Do not ask for the host's name
         #[arg(short, long)]
         yes: bool,

@@ -63,7 +63,11 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             let wish = apply::Wish { yes, remove };
             apply::run(Applying::Up, global, wish, terminal, cancel).await?;
         }
-        Verb::Replace { host, yes } => replace::run(global, &host, yes, terminal, cancel).await?,
+        Verb::Replace {
+            host,
+            new_volume,
+            yes,
+        } => replace::run(global, &host, (new_volume, yes), terminal, cancel).await?,
         Verb::Render {
             dry_run,
             out,

@@ -98,7 +98,9 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
             "  what {host} still needs is known once pgherd can connect to it"
         ));
     }
-    if plan.partial {
+    if plan.mounts {
+        line("  what else is needed is known once the data volumes are mounted");
+    } else if plan.partial {
         line("  what the databases need is known once etcd answers");
     }
     if plan.paused {

@@ -81,8 +81,8 @@ fn words(roles: &[Role]) -> String {
 pub(super) fn lost_with(context: &Context, taken: &TakenOff) -> Vec<String> {
     let inventory = &context.inventory;
     let stay: Vec<&HostName> = inventory.with_role(Role::Postgres).collect();
-    let data_dir = &inventory.postgresql.data_dir;
-    retire::lost(&taken.roles, &stay, data_dir, taken.leads, false)
+    let data = retire::Data::IsDeleted(&inventory.postgresql.data_dir);
+    retire::lost(&taken.roles, &stay, data, taken.leads, false)
 }
 
 /// What the departure of such a host costs.
@@ -90,9 +90,9 @@ pub(super) fn lost(context: &Context, left: &Left) -> Vec<String> {
     let inventory = &context.inventory;
     let stay: Vec<&HostName> = inventory.with_role(Role::Postgres).collect();
     let leads = left.role.as_deref() == Some("leader");
-    let data_dir = &inventory.postgresql.data_dir;
+    let data = retire::Data::IsDeleted(&inventory.postgresql.data_dir);
     let goes = context.provider.owns_hosts();
-    retire::lost(&left.roles, &stay, data_dir, leads, goes)
+    retire::lost(&left.roles, &stay, data, leads, goes)
 }
 
 /// The command that takes the host out.

@@ -120,6 +120,7 @@ mod tests {
             published_on: None,
             balancer: Some("pg.elb.example".into()),
             cluster_id: None,
+            data_volume: None,
         };
         let doors = FrontDoors::of(&inventory, &[machine]);
         assert_eq!(doors.to_write(5000), "host=pg.elb.example port=5000");

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use indexmap::IndexMap;
 
-use super::{Address, Certificate, Cluster, Node, Secrets, TlsStage};
+use super::{Address, Certificate, Cluster, Node, Secrets, TlsStage, pending_data_volume};
 use crate::{
     error::Result,
     inventory::{HostName, Inventory, Role},
@@ -40,6 +40,16 @@ fn address_of(inventory: &Inventory, machines: &[Machine], host: &HostName) -> O
         .find(|machine| machine.host == *host)
         .and_then(|machine| machine.address)
         .or(inventory.hosts.get(host).and_then(|host| host.address))
+}
+
+/// What a machine has, whatever the inventory says now: the data of a running host do not move to another disk.
+fn data_volume_of(inventory: &Inventory, machines: &[Machine], host: &HostName) -> Option<String> {
+    match machines.iter().find(|machine| machine.host == *host) {
+        Some(machine) => machine.data_volume.clone(),
+        None => inventory
+            .data_volume(host)
+            .map(|_| pending_data_volume(host)),
+    }
 }
 
 /// The names and addresses for the certificates of a cluster, one subject for each host.
@@ -103,6 +113,7 @@ impl Cluster {
                 postgresql: has_database.then(|| postgresql(name)).transpose()?,
                 arch: arch(name),
                 certificate: joining.certificates.remove(name),
+                data_volume: data_volume_of(inventory, machines, name).filter(|_| has_database),
             };
             nodes.insert(name.clone(), node);
         }
@@ -140,6 +151,7 @@ mod tests {
             published_on: Some(Ipv4Addr::LOCALHOST),
             balancer: None,
             cluster_id: None,
+            data_volume: None,
         }
     }
 

@@ -55,6 +55,14 @@ pub struct Node {
     pub arch: String,
     /// This host's certificate and key; `None` while `tls` is off.
     pub certificate: Option<Certificate>,
+    /// The provider's name of the disk that the database is on, or a placeholder while the host does not exist.
+    /// `None` if the database is on the host's first disk.
+    pub data_volume: Option<String>,
+}
+
+/// The placeholder for the name of a host's data volume.
+pub fn pending_data_volume(host: &HostName) -> String {
+    format!("<{host}'s data volume>")
 }
 
 /// A certificate with its private key, both PEM.

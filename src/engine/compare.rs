@@ -9,7 +9,7 @@ use std::{
 
 use super::{context::Context, hosts::HostStatus, preview::Preview};
 use crate::{
-    cluster::Address,
+    cluster::{self, Address},
     error::{Code, Error, Result},
     event::Events,
     facts::Os,
@@ -140,6 +140,10 @@ fn remembered(context: &Context) -> Result<Vec<Machine>> {
                 published_on: None,
                 balancer: None,
                 cluster_id: None,
+                data_volume: context
+                    .inventory
+                    .data_volume(name)
+                    .map(|_| cluster::pending_data_volume(name)),
             })
         })
         .collect())

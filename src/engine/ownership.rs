@@ -350,6 +350,7 @@ mod tests {
 
     fn resource(name: &str, id: Option<&str>) -> Resource {
         Resource {
+            keeps_data: false,
             kind: "container",
             id: name.into(),
             name: name.into(),

@@ -18,10 +18,11 @@ use crate::{
 /// Replaces the host with that name.
 ///
 /// The workspace records that the old host is gone, so that after an interruption the next run continues with
-/// the new one.
+/// the new one. With `new_volume`, its data volume goes with the old host.
 pub(crate) async fn run(
     context: &Context,
     name: &str,
+    new_volume: bool,
     cancel: &CancellationToken,
 ) -> Result<Applied> {
     let host = HostName::new(name);
@@ -37,6 +38,19 @@ pub(crate) async fn run(
                 .hint(format!("the inventory's hosts: {}", names.join(", "))),
         );
     }
+    let has_volume = context.inventory.data_volume(&host).is_some();
+    if new_volume && !has_volume {
+        return Err(Error::new(
+            Code::InvalidArguments,
+            format!("--new-volume: the inventory gives {host} no data volume"),
+        )
+        .left("nothing was changed")
+        .hint("leave --new-volume out, or add data_volume_gb for the host"));
+    }
+    let keeps_data = has_volume && !new_volume;
+    if keeps_data {
+        context.provider.check_successor(&host).await?;
+    }
     let taken = Taken::by(context, "replace", Leftovers::Offer, cancel).await?;
     taken
         .run(async |run| {
@@ -51,7 +65,7 @@ pub(crate) async fn run(
                     Err(error) if error.host() == Some(&host) && error.failures().is_empty() => {}
                     Err(error) => return Err(error),
                 }
-                let retirement = retire::of_replace(run, &host).await?;
+                let retirement = retire::of_replace(run, &host, keeps_data).await?;
                 retirement.end(run).await?;
                 context.workspace.note_replacing(&host)?;
             }

@@ -10,13 +10,10 @@ use std::{
 };
 
 use super::{
-    connected::Connected,
     context::Context,
     fencing::{self, Unreachable},
-    hosts::HostStatus,
     observe::Observed,
     operator::{Answer, Question, consent},
-    remove::weigh,
     run::Run,
 };
 use crate::{
@@ -25,16 +22,17 @@ use crate::{
     inventory::{HostName, Role},
     machine::{Machine, MachineState},
     plan::{
-        self, Plan,
+        Plan,
         membership::Left,
         retire::{self, Departures, Leaver, ShrinkingCluster},
     },
     poll,
-    provider::{Drifted, Resource},
+    provider::Drifted,
     services::postgres::patroni::{self, Status},
 };
 
 mod beforehand;
+mod ending;
 
 pub(super) use beforehand::ask_before_others_join;
 
@@ -59,6 +57,8 @@ pub(super) struct Retirement {
     leavers: Vec<Leaver>,
     /// All hosts that run and can be reached.
     machines: Vec<Machine>,
+    /// Whether the disks with the data stay, for new machines of the same hosts.
+    keeps_data: bool,
 }
 
 /// The observed cluster, with the hosts that leave.
@@ -130,8 +130,8 @@ pub(super) async fn of_up(run: &Run<'_>, agreed: &Agreed) -> Result<Option<Retir
             "call it {leaver} again in the inventory; pgherd does not rename hosts"
         )));
     }
-    let retirement = Retirement::begin(run, &leaving, None, agreed);
-    retirement.await.map(Some)
+    let retirement = Retirement::of(run, &leaving, None).await?;
+    retirement.begin(run, agreed).await.map(Some)
 }
 
 /// Whether the last run that ended well left more roles on a host than the inventory gives it.
@@ -159,8 +159,12 @@ fn taken_off(host: &HostName, plan: &Plan) -> Result<Vec<Role>> {
     )))
 }
 
-/// Retires a host of the inventory, so that a new host can take its name.
-pub(super) async fn of_replace(run: &Run<'_>, host: &HostName) -> Result<Retirement> {
+/// Retires a host of the inventory, so that a new host can take its name, and with `keeps_data` its data volume.
+pub(super) async fn of_replace(
+    run: &Run<'_>,
+    host: &HostName,
+    keeps_data: bool,
+) -> Result<Retirement> {
     let declared = &run.context.inventory.hosts[host];
     let leaver = KnownHost {
         name: host.clone(),
@@ -168,7 +172,9 @@ pub(super) async fn of_replace(run: &Run<'_>, host: &HostName) -> Result<Retirem
         address: declared.address,
         joined: true,
     };
-    Retirement::begin(run, &[leaver], Some(Becomes::New), &Agreed::new()).await
+    let mut retirement = Retirement::of(run, &[leaver], Some(Becomes::New)).await?;
+    retirement.keeps_data = keeps_data;
+    retirement.begin(run, &Agreed::new()).await
 }
 
 fn as_known(left: &Left, known: &[KnownHost]) -> KnownHost {
@@ -182,20 +188,14 @@ fn as_known(left: &Left, known: &[KnownHost]) -> KnownHost {
 }
 
 impl Retirement {
-    /// Ends the membership of `leaving`, after the user has confirmed it. Without `becomes`, the inventory says what
-    /// becomes of them.
-    async fn begin(
-        run: &Run<'_>,
-        leaving: &[KnownHost],
-        becomes: Option<Becomes>,
-        agreed: &Agreed,
-    ) -> Result<Self> {
-        let mut retirement = Self::of(run, leaving, becomes).await?;
-        retirement.retire(run, agreed).await?;
-        Ok(retirement)
+    /// Ends the membership of the hosts that leave, after the user has confirmed it.
+    async fn begin(mut self, run: &Run<'_>, agreed: &Agreed) -> Result<Self> {
+        self.retire(run, agreed).await?;
+        Ok(self)
     }
 
-    /// The hosts that leave, before pgherd has looked at them. They are known to belong to this cluster.
+    /// The hosts that leave, before pgherd has looked at them. They are known to belong to this cluster. Without
+    /// `becomes`, the inventory says what becomes of them.
     async fn of(run: &Run<'_>, leaving: &[KnownHost], becomes: Option<Becomes>) -> Result<Self> {
         let declared = |host| run.context.inventory.hosts.contains_key(host);
         let wide = run.context.with_hosts_that_left(leaving)?;
@@ -214,6 +214,7 @@ impl Retirement {
             leavers: leavers.collect(),
             machines,
             wide,
+            keeps_data: false,
         };
         retirement.refuse_strange().await?;
         retirement
@@ -344,6 +345,23 @@ impl Retirement {
         Ok(plan)
     }
 
+    /// The disk of its own that a running host has for its data.
+    fn volume_of(&self, host: &HostName) -> Option<&str> {
+        let mut machines = self.machines.iter();
+        let machine = machines.find(|machine| machine.host == *host)?;
+        machine.data_volume.as_deref()
+    }
+
+    /// The disk with the data that the next machine of a host gets.
+    fn kept_volume(&self, host: &HostName) -> Option<&str> {
+        let runs = self.machines.iter().any(|it| it.host == *host);
+        match self.volume_of(host) {
+            _ if !self.keeps_data => None,
+            None if !runs => Some("its data volume"),
+            volume => volume,
+        }
+    }
+
     /// Asks for the name of each host, except for those in `agreed`.
     async fn ask(&self, seen: &Seen, agreed: &Agreed) -> Result<Answer> {
         let leader = patroni::leader_of(&seen.survey);
@@ -359,12 +377,22 @@ impl Retirement {
             let data_dir = &self.wide.inventory.postgresql.data_dir;
             let leads = leader == Some(&leaver.host);
             let goes = owned && leaver.becomes != Becomes::Less;
-            let mut lost = retire::lost(&leaver.roles, &stay, data_dir, leads, goes);
+            let volume = self.kept_volume(&leaver.host);
+            let data = match volume {
+                Some(volume) => retire::Data::Stays(volume),
+                None => retire::Data::IsDeleted(data_dir),
+            };
+            let mut lost = retire::lost(&leaver.roles, &stay, data, leads, goes);
             lost.push(match (owned, leaver.answers) {
                 _ if leaver.becomes == Becomes::Less => {
                     "what nothing else needs there goes with it: packages, files, the unit".into()
                 }
-                (true, true) => "its machine is removed".into(),
+                (true, true) => match self.volume_of(&leaver.host) {
+                    Some(volume) if !self.keeps_data => {
+                        format!("its machine is removed, and its data volume {volume}")
+                    }
+                    _ => "its machine is removed".into(),
+                },
                 (true, false) => {
                     "it cannot be reached: its machine is stopped first, and removed at the end"
                         .into()
@@ -385,109 +413,6 @@ impl Retirement {
             answer = consent(self.wide.operator.as_ref(), question).await?;
         }
         Ok(answer)
-    }
-
-    /// Removes the machines or clears the hosts, and forgets the hosts that do not return.
-    pub(super) async fn end(&self, run: &Run<'_>) -> Result<()> {
-        if self.go().next().is_none() {
-            return Ok(());
-        }
-        match self.wide.provider.owns_hosts() {
-            true => self.remove_machines(run).await?,
-            false => self.clear(run).await?,
-        }
-        for leaver in self.go() {
-            self.wide.workspace.forget(&leaver.host)?;
-        }
-        if self.go().any(|it| it.becomes == Becomes::New) {
-            return Ok(());
-        }
-        let mut known = run.context.workspace.members()?;
-        let owned = self.wide.provider.owns_hosts();
-        for leaver in self.go() {
-            run.context.workspace.forget_certificate(&leaver.host)?;
-            if leaver.answers || owned {
-                known.retain(|it| it.name != leaver.host);
-            }
-            // Its files are still there. `down` or the same command removes them once the host answers.
-            let stays = known.iter_mut().filter(|it| it.name == leaver.host);
-            stays.for_each(|it| it.joined = false);
-        }
-        run.context.workspace.note_members(&known)?;
-        // The SSH config is for people who connect by hand.
-        let HostStatus { running, .. } = run.context.host_status().await?;
-        run.context.workspace.write_ssh_config(&running)?;
-        Ok(())
-    }
-
-    async fn remove_machines(&self, run: &Run<'_>) -> Result<()> {
-        let provider = &self.wide.provider;
-        let id = self.wide.secrets()?.cluster_id;
-        let theirs = |resource: &Resource| {
-            let host = resource.host.as_ref();
-            let leaves = host.is_some_and(|host| self.go().any(|it| it.host == *host));
-            leaves && resource.cluster_id.as_ref().is_none_or(|it| *it == id)
-        };
-        let mut resources = provider.resources().await?;
-        resources.retain(theirs);
-        if resources.is_empty() {
-            return Ok(());
-        }
-        tokio::select! {
-            removed = provider.remove(&resources, &run.events) => removed?,
-            () = run.cancel.cancelled() => return Err(interrupted()),
-        }
-        let mut left = provider.resources().await?;
-        left.retain(theirs);
-        if left.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<&str> = left.iter().map(|it| it.name.as_str()).collect();
-        Err(Error::new(
-            Code::LeftoversRemain,
-            format!("still there: {}", names.join(", ")),
-        )
-        .hint("run the same command again"))
-    }
-
-    /// Removes everything from the hosts that pgherd has put there.
-    async fn clear(&self, run: &Run<'_>) -> Result<()> {
-        let answers = |host: &HostName| {
-            let mut leavers = self.go();
-            leavers.any(|it| it.answers && it.host == *host)
-        };
-        if !self.go().any(|it| it.answers) {
-            return Ok(());
-        }
-        let observe = async |connected: &Connected<'_>| {
-            let mut observed = connected.look().await?;
-            observed
-                .unreachable
-                .retain(|error| error.host().is_some_and(answers));
-            let mut observed = observed.whole()?;
-            observed.found.facts.retain(|host, _| answers(host));
-            weigh(connected, &mut observed).await?;
-            let plan = plan::down(&observed.cluster, &observed.files, &observed.found)?;
-            Ok::<_, Error>((observed, plan))
-        };
-        self.wide
-            .on(&self.machines, &run.events, async |connected| {
-                let (observed, plan) = observe(connected).await?;
-                if plan.is_empty() {
-                    return Ok(());
-                }
-                connected.announce(&plan);
-                connected
-                    .carry_out(plan, &observed.cluster, run.cancel)
-                    .await?;
-                let (_, left) = observe(connected).await?;
-                if left.is_empty() {
-                    return Ok(());
-                }
-                Err(Error::new(Code::LeftoversRemain, "something is left")
-                    .hint("run the same command again"))
-            })
-            .await
     }
 }
 

@@ -22,9 +22,9 @@ use crate::{
     quantity::count,
 };
 
-/// The maximum number of plans in a run: one until etcd answers, one until a member leads, and one for the
-/// rest.
-const ROUNDS: usize = 3;
+/// The maximum number of plans in a run: one until data volumes are mounted, one until etcd answers, one until a
+/// member leads, and one for the rest.
+const ROUNDS: usize = 4;
 
 /// The verb. Both follow the same path, but `render` continues without hosts that it cannot reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,13 +73,14 @@ pub(super) async fn settle(
     cancel: &CancellationToken,
 ) -> Result<Arc<Cluster>> {
     for _ in 0..ROUNDS {
-        if let Some(cluster) = round(verb, connected, consent, cancel).await? {
-            return Ok(cluster);
-        }
-        // A later plan may have other steps than those that the user agreed to.
-        if consent == Consent::Once {
-            consent = Consent::Needed;
-        }
+        let ended = round(verb, connected, consent, cancel).await?;
+        consent = match (ended, consent) {
+            (Round::Settled(cluster), _) => return Ok(cluster),
+            // A later plan may have other steps than those that the user agreed to.
+            (Round::Again, Consent::Once) => Consent::Needed,
+            // What is on data volumes makes the next plan shorter.
+            (Round::Mounted | Round::Again, consent) => consent,
+        };
     }
     let status = connected.context.command("status");
     Err(Error::new(
@@ -89,13 +90,22 @@ pub(super) async fn settle(
     .hint(format!("how it is: {status}")))
 }
 
-/// Plans once and executes the plan; `None` if another plan must follow.
+/// How a round has ended.
+enum Round {
+    Settled(Arc<Cluster>),
+    /// Data volumes are mounted, and can be read now.
+    Mounted,
+    /// Another plan must follow.
+    Again,
+}
+
+/// Plans once and executes the plan.
 async fn round(
     verb: Verb,
     connected: &Connected<'_>,
     consent: Consent,
     cancel: &CancellationToken,
-) -> Result<Option<Arc<Cluster>>> {
+) -> Result<Round> {
     let context = connected.context;
     let stop = || Error::interrupted().hint("run the same command again: it continues from here");
     // `render` reports unreachable hosts, and does not wait for them.
@@ -132,10 +142,13 @@ async fn round(
     } else {
         let begun = membership::remembered(&observed.cluster, &observed.found, false);
         keep_members(context, begun)?;
-        let partial = preview.plan.partial;
+        let (partial, mounts) = (preview.plan.partial, preview.plan.mounts);
         connected.carry_out(preview.plan, &cluster, cancel).await?;
         if partial {
-            return Ok(None);
+            return Ok(match mounts {
+                true => Round::Mounted,
+                false => Round::Again,
+            });
         }
         let stands = connected.until_it_stands(&observed);
         let (looked, ()) = tokio::join!(connected.look(), stands);
@@ -153,7 +166,7 @@ async fn round(
     match proof.error(&context.inventory.cluster) {
         None => {
             keep_members(context, settled)?;
-            Ok(Some(cluster))
+            Ok(Round::Settled(cluster))
         }
         Some(error) => Err(error),
     }

@@ -105,6 +105,7 @@ impl Facts {
             || self.read_host(fields)
             || self.read_data(fields)
             || self.read_database(fields)
+            || self.disks.read(fields)
             || self.needs.read(fields);
     }
 

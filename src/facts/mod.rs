@@ -22,6 +22,7 @@ use crate::{
 
 mod answer;
 mod belongings;
+mod disks;
 mod distribution;
 mod etcd_log;
 mod knock;
@@ -33,6 +34,7 @@ pub use crate::contract::etcd_dir;
 pub(crate) use answer::leased;
 pub use answer::parse;
 pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
+pub use disks::{DataMount, Disk, Disks};
 pub use distribution::Os;
 pub use etcd_log::EtcdIdentity;
 pub(crate) use knock::{answering, knock};
@@ -214,6 +216,8 @@ pub struct Facts {
     pub watchdog_armed: Option<bool>,
     /// Which users may talk to the metadata service; asked only on EC2.
     pub metadata_guard: MetadataGuard,
+    /// Where the data volume is.
+    pub disks: Disks,
     /// The running database has no usable `postgres`: `no-login` or `gone`.
     pub superuser_lost: Option<String>,
     /// Whether the running database is a replica; `None` if none runs.
@@ -235,6 +239,10 @@ impl Facts {
             os,
             cores: 2,
             systemd: true,
+            disks: Disks {
+                expected_blank: true,
+                ..Disks::default()
+            },
             ..Self::default()
         }
     }
@@ -359,9 +367,10 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line(LEASE)
         .line(format!("WANTED={}", quote(&wanted.join(" "))))
         .line(needs::SCRIPT);
-    let script = match on_ec2 {
-        true => metadata::ask(script),
-        false => script,
+    let script = match (on_ec2, keeps_database) {
+        (true, true) => disks::ask(metadata::ask(script), inventory),
+        (true, false) => metadata::ask(script),
+        (false, _) => script,
     };
     script.line("fact end")
 }

@@ -130,9 +130,22 @@ pub(super) const VOLUME_GB: Bounds<u32> = bounds("GiB", LEAST_VOLUME_GB, Some(65
 pub(super) const LEAST_VOLUME_GB: u32 = 10;
 pub(super) const DEFAULT_VOLUME_GB: u32 = 20;
 /// The range of gp3's setting; EC2 chooses the default.
-pub(super) const IOPS: Bounds<u32> = bounds("number", 3_000, Some(80_000));
+pub(super) const IOPS: Bounds<u32> = bounds("number", LEAST_IOPS, Some(80_000));
 /// The maximum of gp3's setting for each GiB.
 pub(super) const IOPS_PER_GB: u32 = 500;
+/// The size of a data volume, within gp3's limits.
+pub(super) const DATA_VOLUME_GB: Bounds<u32> = bounds("GiB", 10, Some(65_536));
+/// The range of gp3's setting; EC2 chooses the default.
+pub(super) const THROUGHPUT: Bounds<u32> = bounds("MiB/s", 125, Some(2_000));
+/// gp3 needs this number of I/O operations for each MiB/s.
+pub(super) const IOPS_PER_MIB: u32 = 4;
+/// What gp3 has if nothing else is asked for.
+pub(super) const LEAST_IOPS: u32 = 3_000;
+pub(super) const KMS_KEY: Shape = shape(
+    "key",
+    "a KMS key: its ARN, its id, or `alias/…`",
+    "^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+|alias/[A-Za-z0-9/_-]+|(mrk-)?[0-9a-f-]{32,36})$",
+);
 pub(super) const CONNECT: Connect = Connect::Public;
 pub(super) const SCHEME: Scheme = Scheme::Internal;
 

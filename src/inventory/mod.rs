@@ -41,7 +41,8 @@ mod types;
 pub(crate) use check::{memory_in_kib, parameters::in_terms_of};
 pub use json::json_schema;
 pub use provider::{
-    Aws, AwsHost, Connect, CpuCredits, Docker, LoadBalancer, Provider, ProviderKind, Scheme,
+    Aws, AwsHost, Connect, CpuCredits, DataVolume, Docker, LoadBalancer, Provider, ProviderKind,
+    Scheme,
 };
 
 /// The path of the inventory if the user names none.
@@ -163,6 +164,23 @@ impl Inventory {
             },
             When::Vip => self.haproxy.vip.is_some(),
             When::Backups => self.with_role(Role::Backup).next().is_some(),
+        }
+    }
+
+    /// The disk of its own that a host's data is to have.
+    pub fn data_volume(&self, host: &HostName) -> Option<&DataVolume> {
+        match &self.provider {
+            Provider::Aws(settings) => settings.hosts.get(host)?.data_volume.as_ref(),
+            Provider::Docker(_) | Provider::Existing => None,
+        }
+    }
+
+    /// Where a data volume is mounted: the folder with the data directory. Patroni renames that directory, so
+    /// it cannot be the mount point itself.
+    pub fn mount_point(&self) -> &str {
+        match self.postgresql.data_dir.rsplit_once('/') {
+            None | Some(("", _)) => "/",
+            Some((above, _)) => above,
         }
     }
 

@@ -156,6 +156,7 @@ impl Aws {
                 volume_gb: limits::LEAST_VOLUME_GB,
                 volume_grows: true,
                 iops: None,
+                data_volume: None,
                 ..first.clone()
             };
             (host.clone(), builder)
@@ -180,4 +181,18 @@ pub struct AwsHost {
     /// The volume is larger if the image needs it.
     pub volume_grows: bool,
     pub iops: Option<u32>,
+    /// Only of hosts with a database.
+    pub data_volume: Option<DataVolume>,
+}
+
+/// A disk of its own for a host's data, an encrypted gp3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataVolume {
+    /// GiB.
+    pub size_gb: u32,
+    /// If it is not set, EC2's default; so are the next two.
+    pub iops: Option<u32>,
+    /// MiB/s.
+    pub throughput: Option<u32>,
+    pub kms_key: Option<String>,
 }

@@ -147,6 +147,25 @@ pub(super) struct Provider {
     /// I/O operations per second of the root volume.
     #[schemars(transform = limits::IOPS, extend("x-kinds" = AWS, "x-default" = "gp3's 3000"))]
     pub(super) iops: Option<Number>,
+    /// A disk of its own for the data of each host with the role `postgres`, an encrypted gp3. It outlives the
+    /// instance, and [`replace`](members.md#replace) gives it to the new one ([aws.md](aws.md#data-volumes)).
+    #[schemars(
+        transform = limits::DATA_VOLUME_GB,
+        extend("x-kinds" = AWS, "x-default" = "none; the data are on the root volume")
+    )]
+    pub(super) data_volume_gb: Option<Number>,
+    /// I/O operations per second of the data volumes.
+    #[schemars(transform = limits::IOPS, extend("x-kinds" = AWS, "x-default" = "gp3's 3000"))]
+    pub(super) data_volume_iops: Option<Number>,
+    /// Throughput of the data volumes.
+    #[schemars(transform = limits::THROUGHPUT, extend("x-kinds" = AWS, "x-default" = "gp3's 125"))]
+    pub(super) data_volume_throughput: Option<Number>,
+    /// The KMS key of the data volumes.
+    #[schemars(
+        transform = limits::KMS_KEY,
+        extend("x-kinds" = AWS, "x-default" = "the account's default key for EBS")
+    )]
+    pub(super) data_volume_kms_key: Option<Word>,
     /// The hosts' image. `prepared`: the newest one of `pgherd image build` that fits. `docker`: an image that the
     /// engine already has is never pulled. `aws`: `ubuntu-24.04`, `ubuntu-24.04-minimal` or an AMI's id.
     #[schemars(extend(
@@ -443,4 +462,28 @@ pub(super) struct Host {
         extend("x-kinds" = AWS, "x-default" = "`provider.iops`")
     )]
     pub(super) iops: Option<Number>,
+    /// The data volume of this host, which has the role `postgres`.
+    #[schemars(
+        transform = limits::DATA_VOLUME_GB,
+        extend("x-kinds" = AWS, "x-default" = "`provider.data_volume_gb`")
+    )]
+    pub(super) data_volume_gb: Option<Number>,
+    /// I/O operations per second of this host's data volume.
+    #[schemars(
+        transform = limits::IOPS,
+        extend("x-kinds" = AWS, "x-default" = "`provider.data_volume_iops`")
+    )]
+    pub(super) data_volume_iops: Option<Number>,
+    /// Throughput of this host's data volume.
+    #[schemars(
+        transform = limits::THROUGHPUT,
+        extend("x-kinds" = AWS, "x-default" = "`provider.data_volume_throughput`")
+    )]
+    pub(super) data_volume_throughput: Option<Number>,
+    /// The KMS key of this host's data volume.
+    #[schemars(
+        transform = limits::KMS_KEY,
+        extend("x-kinds" = AWS, "x-default" = "`provider.data_volume_kms_key`")
+    )]
+    pub(super) data_volume_kms_key: Option<Word>,
 }

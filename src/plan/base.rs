@@ -4,7 +4,8 @@
 //! still boot.
 
 use super::{
-    Found, Plan, StepId, components, metadata_guard, packages, preconditions, requirements,
+    Found, Plan, StepId, components, data_volume, metadata_guard, packages, preconditions,
+    requirements,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -61,6 +62,8 @@ pub(super) fn install(
             base.patroni.retain(|_| installed.all != installed.python);
             base.patroni.push(venv);
         }
+        let mounted = data_volume::mount(plan, cluster, node, facts, base.packages.clone());
+        base.patroni.extend(mounted);
     }
     base
 }

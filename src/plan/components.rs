@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, Change, Plan, Step, StepId, belongings,
+    Action, Change, Plan, Step, StepId, belongings, data_volume,
     files::{self, Check, Difference},
     folders,
     pending::note_pending,
@@ -164,7 +164,7 @@ pub(super) fn configure(
     let elsewhere = changed
         .iter()
         .any(|it| it.file.path == PATRONI_CONFIG && it.effect >= Effect::RestartPatroniAlone);
-    let dirs = directories(cluster, role, facts);
+    let dirs = directories(cluster, node, role, facts);
     let folders = folders::of_data(cluster, role, facts);
     let mut ready = after.clone();
     let mut why = if !changed.is_empty() {
@@ -405,14 +405,15 @@ pub(super) fn run_unit(
 ///
 /// A missing parent folder is created for PostgreSQL too: Patroni renames the data directory of a failed
 /// bootstrap.
-fn directories(cluster: &Cluster, role: Role, facts: &Facts) -> Option<String> {
+fn directories(cluster: &Cluster, node: &Node, role: Role, facts: &Facts) -> Option<String> {
+    let mounted = data_volume::only_if_mounted(cluster, node).unwrap_or_default();
     let id = &cluster.secrets.cluster_id;
     match role.service().data {
         Data::Database => {
             let dir = quote(&cluster.inventory.postgresql.data_dir);
             (facts.data.is_none() || facts.data_marker.as_ref() != Some(id)).then(|| {
                 format!(
-                    "parent=$(dirname {dir})\n\
+                    "{mounted}parent=$(dirname {dir})\n\
                      [ -d \"$parent\" ] || {{ mkdir -p \"$(dirname \"$parent\")\"; install -d -o postgres -g postgres -m 0755 \"$parent\"; }}\n\
                      [ -d {dir} ] || install -d -o postgres -g postgres -m 0700 {dir}\n\
                      chown postgres:postgres {dir}\nchmod 0700 {dir}\n\

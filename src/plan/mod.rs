@@ -29,6 +29,7 @@ mod belongings;
 mod bootstrap_recovery;
 mod components;
 mod config;
+mod data_volume;
 mod down;
 mod etcd_joins;
 mod etcd_leaves;
@@ -244,8 +245,11 @@ pub struct Plan {
     pub unchanged: Vec<Unchanged>,
     /// The cluster is paused.
     pub paused: bool,
-    /// The plan ends where etcd answers, or where a member leads. Only then is it known what else is needed.
+    /// The plan ends where data volumes are mounted, where etcd answers, or where a member leads. Only then is it
+    /// known what else is needed.
     pub partial: bool,
+    /// The plan ends where data volumes are mounted.
+    pub mounts: bool,
     /// Changes of membership, one line each; shown before everything else.
     pub membership: Vec<String>,
     /// The roles that are taken off hosts which stay.

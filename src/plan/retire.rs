@@ -478,6 +478,15 @@ fn kept_for(found: &Found) -> Value {
     }
 }
 
+/// What becomes of the data of a host that leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data<'a> {
+    /// This is its folder.
+    IsDeleted(&'a str),
+    /// They are on this volume, which the next machine of the host gets.
+    Stays(&'a str),
+}
+
 /// What is lost with a host that has these roles, one line for each.
 ///
 /// `stay` are the databases that stay. `leads` says whether the host is the leader, `goes` whether its machine is
@@ -485,7 +494,7 @@ fn kept_for(found: &Found) -> Value {
 pub fn lost(
     roles: &[Role],
     stay: &[&HostName],
-    data_dir: &str,
+    data: Data<'_>,
     leads: bool,
     goes: bool,
 ) -> Vec<String> {
@@ -497,15 +506,20 @@ pub fn lost(
                     .to_owned(),
             );
         }
-        lost.push(format!(
-            "its copy of the data in {data_dir} is deleted; {} stay: {}",
-            match stay.len() {
-                0 => "no copies".to_owned(),
-                1 => "1 other copy".to_owned(),
-                count => format!("{count} other copies"),
-            },
-            names(stay)
-        ));
+        lost.push(match data {
+            Data::Stays(volume) => {
+                format!("its data stay on {volume}, which the new machine gets")
+            }
+            Data::IsDeleted(dir) => format!(
+                "its copy of the data in {dir} is deleted; {} stay: {}",
+                match stay.len() {
+                    0 => "no copies".to_owned(),
+                    1 => "1 other copy".to_owned(),
+                    count => format!("{count} other copies"),
+                },
+                names(stay)
+            ),
+        });
     }
     if roles.contains(&Role::Etcd) {
         lost.push("its copy of etcd's data is deleted".into());

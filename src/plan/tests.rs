@@ -5,6 +5,7 @@ mod addresses;
 mod backups;
 mod bootstrap_recovery;
 mod convergence;
+mod data_volume;
 mod drift;
 mod etcd_joins;
 mod etcd_leaves;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{
     Found, Plan, StepId, backups, base, bootstrap_recovery,
     components::{self, Component, Configured, Turn},
+    data_volume,
     etcd_joins::{self, Join},
     etcd_leaves::{self, Leave},
     etcd_members, etcd_takes_in,
@@ -26,7 +27,9 @@ use crate::{
 /// there are no steps for it, and no steps that depend on what only such an etcd could tell.
 pub fn up(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     membership::check(cluster, found)?;
-    newest::check(cluster, found)?;
+    if !data_volume::is_unread(cluster, found) {
+        newest::check(cluster, found)?;
+    }
     preconditions::check(
         cluster,
         files,
@@ -54,15 +57,10 @@ pub fn differences(
 fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Result<Plan> {
     let joins = etcd_joins::joins(cluster, found);
     let mut leaves = etcd_leaves::leaves(cluster, found);
-    let mut membership = etcd_joins::in_words(cluster, found);
-    membership.extend(role_leaves::in_words(cluster, found));
-    membership.extend(etcd_leaves::in_words(cluster, found, joins.len()));
-    let mut plan = Plan {
-        paused: found.is_paused(),
-        membership,
-        taken_off: role_leaves::told(cluster, found),
-        ..Plan::default()
-    };
+    let mut plan = without_steps(cluster, found, joins.len());
+    if data_volume::is_unread(cluster, found) {
+        return until_volumes_are_mounted(plan, cluster, files, found);
+    }
     let mut databases: Vec<(&Node, Configured)> = Vec::new();
     let mut etcds: Vec<(&Node, Configured)> = Vec::new();
     let mut later: Vec<Place<'_>> = Vec::new();
@@ -154,6 +152,37 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
         members.led_by(first).plan(&mut plan, config, &cleared);
     }
     end(&mut plan, cluster, found, &leaves);
+    Ok(plan)
+}
+
+/// A plan that says only how the membership changes, where `joins` members join etcd.
+fn without_steps(cluster: &Cluster, found: &Found, joins: usize) -> Plan {
+    let mut membership = etcd_joins::in_words(cluster, found);
+    membership.extend(role_leaves::in_words(cluster, found));
+    membership.extend(etcd_leaves::in_words(cluster, found, joins));
+    Plan {
+        paused: found.is_paused(),
+        membership,
+        taken_off: role_leaves::told(cluster, found),
+        ..Plan::default()
+    }
+}
+
+/// The plan that ends where every data volume is mounted, so that what is on it can be seen.
+fn until_volumes_are_mounted(
+    mut plan: Plan,
+    cluster: &Cluster,
+    files: &Files,
+    found: &Found,
+) -> Result<Plan> {
+    plan.partial = true;
+    plan.mounts = true;
+    for node in cluster.nodes.values() {
+        if let Some(facts) = found.facts.get(&node.name) {
+            let files = files.get(&node.name).map_or(&[][..], Vec::as_slice);
+            base::plan(&mut plan, cluster, node, facts, files)?;
+        }
+    }
     Ok(plan)
 }
 

@@ -29,6 +29,7 @@ impl ExistingProvider {
                 published_on: None,
                 balancer: None,
                 cluster_id: None,
+                data_volume: None,
             })
             .collect();
         Self { machines }

@@ -46,6 +46,8 @@ pub struct Resource {
     pub host: Option<HostName>,
     /// The id of the cluster that it was made for, if it has one.
     pub cluster_id: Option<String>,
+    /// A disk with a host's data, which another machine of that host can have.
+    pub keeps_data: bool,
 }
 
 /// Who may log in to a new host, and which cluster it belongs to.
@@ -178,6 +180,12 @@ pub trait Provider: Send + Sync {
     ///
     /// May be repeated after any interruption.
     async fn readdress(&self, _moves: &[(HostName, Ipv4Addr)], _events: &Events) -> Result<()> {
+        Ok(())
+    }
+
+    /// Refuses a host whose next machine could not have the disk with the data of its present one. Changes
+    /// nothing.
+    async fn check_successor(&self, _host: &HostName) -> Result<()> {
         Ok(())
     }
 

@@ -176,6 +176,7 @@ pub(super) fn of_host(
         }
         (_, false) => Value::Null,
     };
+    this["mount_point"] = json!(mount_point(cluster, node));
     context.insert("node".into(), this);
     let doors = cluster.with_role(Role::Haproxy);
     let others: Vec<Value> = doors
@@ -232,6 +233,12 @@ fn host(node: &Node) -> Value {
         "arch": node.arch,
         "roles": roles,
     })
+}
+
+/// Where a host's data volume is mounted, if it has one.
+fn mount_point(cluster: &Cluster, node: &Node) -> Option<String> {
+    let volume = node.data_volume.as_ref();
+    volume.map(|_| cluster.inventory.mount_point().to_owned())
 }
 
 /// VRRP's number of the group of hosts that share an address; 1 to 255.

@@ -36,7 +36,9 @@ pub(super) fn configs(plan: &Plan, told_elsewhere: &[&str]) -> Check {
             wrong.push(format!("`up` would do {} on {host}: {why}", step.name));
         }
     }
-    if plan.partial {
+    if plan.mounts {
+        wrong.push("the rest can be compared only when every data volume is mounted".into());
+    } else if plan.partial {
         wrong.push("the rest can be compared only when etcd answers and a member leads".into());
     }
     Check::of("configs", wrong, "`up` would change nothing".into())

@@ -38,6 +38,7 @@ mod disk;
 mod load_balancer;
 mod members;
 mod metadata;
+mod mount;
 mod network;
 mod round_trip;
 mod units;
@@ -48,7 +49,7 @@ pub(crate) use load_balancer::is_coming;
 pub use crate::services::{health::Check, postgres::health::FAILOVER};
 
 /// The order of the checks in reports. Others come last, service by service.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "units",
     "leader",
     "members",
@@ -63,6 +64,7 @@ const ORDER: [&str; 22] = [
     "certificates",
     "roles",
     "disk",
+    "mount",
     "metadata",
     "alarms",
     "pause",
@@ -212,6 +214,7 @@ impl Prover {
             network,
         ]);
         checks.extend(metadata::check(&self.cluster, facts));
+        checks.extend(mount::check(&self.cluster, facts));
         if !self.cluster.inventory.wants(When::Backups) {
             let none = "there are none: no host has the role `backup`";
             checks.push(Check::of("backups", Vec::new(), none.into()));

@@ -63,6 +63,7 @@ impl BrokenHost {
             published_on: None,
             balancer: None,
             cluster_id: None,
+            data_volume: None,
         }
     }
 }

@@ -89,6 +89,7 @@ fn filled(inventory: &Inventory) -> Workspace {
         published_on: None,
         balancer: None,
         cluster_id: None,
+        data_volume: None,
     };
     workspace
         .pin_host_keys(std::slice::from_ref(&machine))
@@ -293,6 +294,7 @@ fn one_stranger_does_not_keep_the_others_from_being_pinned() {
         published_on: None,
         balancer: None,
         cluster_id: None,
+        data_volume: None,
     };
     let key = workspace.identity().unwrap().public_key;
     let machines = [machine("node1", Some(key)), machine("node4", None)];
@@ -327,6 +329,7 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
                         published_on: None,
                         balancer: None,
                         cluster_id: None,
+                        data_volume: None,
                     }];
                     workspace.pin_host_keys(&machines).unwrap();
                     workspace.write_ssh_config(&machines).unwrap();
@@ -356,6 +359,7 @@ fn verbs_at_the_same_time_do_not_lose_each_others_hosts() {
         published_on: None,
         balancer: None,
         cluster_id: None,
+        data_volume: None,
     };
     let path = Workspace::open(&smaller)
         .unwrap()

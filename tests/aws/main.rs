@@ -30,6 +30,7 @@ mod refusals;
 mod rules;
 mod server;
 mod support;
+mod volumes;
 mod ways;
 mod xml;
 
@@ -109,6 +110,9 @@ fn main() -> ExitCode {
         rules: rules_follow_the_inventory, those_of_running_hosts_follow_too,
             a_host_is_in_the_groups_of_its_roles,
             mending_may_die_at_any_call;
+        volumes: data_volumes_come_with_hosts_and_go_with_the_cluster,
+            the_next_host_gets_the_data_of_the_last, a_launch_may_die_at_any_call,
+            a_successor_may_die_at_any_call, what_cannot_be_given_is_said;
         crashes: a_launch_may_die_at_any_call, a_removal_may_die_at_any_call,
             a_token_outlives_a_change_of_the_inventory;
         drills: a_host_dies_without_a_word_and_comes_back_where_it_was,

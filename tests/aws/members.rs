@@ -151,7 +151,7 @@ pub(crate) async fn a_launch_under_way_outlives_the_removal_of_another_host() {
 
 /// Swallows one of the calls that change something. An interruption before a call that only reads is the same
 /// as one after the change before it.
-fn cut_at(lab: &Lab, number: usize, done: bool) {
+pub(crate) fn cut_at(lab: &Lab, number: usize, done: bool) {
     let count = AtomicUsize::new(0);
     lab.proxy.judge(move |call: &Call| {
         let action = call.action.rsplit(':').next().unwrap_or_default();

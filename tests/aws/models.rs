@@ -17,6 +17,7 @@ pub(crate) async fn the_models_are_those_that_the_script_names() {
     let policies = [
         include_str!("../../docs/iam-policy.json"),
         include_str!("../../docs/iam-policy-load-balancer.json"),
+        include_str!("../../docs/iam-policy-data-volume.json"),
     ];
     let policies = policies.map(|it| serde_json::from_str::<Value>(it).unwrap());
     let statements = policies

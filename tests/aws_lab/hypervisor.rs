@@ -21,6 +21,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use crate::{
     ACCOUNT,
     delays::Delays,
+    disks::Disks,
     proxy::{Call, Proxy, Verdict},
     server::{client, moto},
     support::docker,
@@ -51,6 +52,7 @@ struct Power {
     ending: Mutex<BTreeSet<String>>,
     /// The engine's images that were made of stopped instances, by EC2's name.
     images: Mutex<BTreeMap<String, String>>,
+    disks: Disks,
 }
 
 impl Power {
@@ -59,6 +61,9 @@ impl Power {
         if call.is("CreateImage") {
             let parameter = |name| call.parameter(name).unwrap().to_owned();
             self.capture(&parameter("InstanceId"), parameter("Name"), cluster);
+        }
+        if call.is("ModifyVolume") && !call.dry_run {
+            self.disks.grow(call.parameter("VolumeId").unwrap());
         }
         if !(call.is("StopInstances") || call.is("TerminateInstances")) {
             return;
@@ -220,6 +225,10 @@ impl Hypervisor {
         }
     }
 
+    pub(crate) fn spoil_the_next_disk(&self) {
+        self.power.disks.spoil_the_next();
+    }
+
     /// The engine's image that was made of an instance last.
     pub(crate) fn captured(&self) -> String {
         let images = self.power.images.lock().unwrap();
@@ -261,6 +270,7 @@ impl Drop for Hypervisor {
         for id in self.hosts() {
             docker(&["rm", "-f", "-v", &id]);
         }
+        self.power.disks.remove();
         for image in self.power.images.lock().unwrap().values() {
             docker(&["image", "rm", "-f", image]);
         }
@@ -327,11 +337,15 @@ async fn follow(
             ("running", _) if power.is_ending(id) => {}
             ("running", None) => {
                 let host = tag(&instance, "pgherd:host");
-                if delays.is_none_or(|it| it.may_boot(id, host)) {
+                // On EC2 it would boot, and get its disk a moment later.
+                let disk = power.disks.option(&instance, cluster);
+                if let Some(disk) = disk
+                    && delays.is_none_or(|it| it.may_boot(id, host))
+                {
                     let made_from = image_name(ec2, &instance).await;
                     let made_from = power.image(&made_from);
                     let image = made_from.as_deref().unwrap_or(image);
-                    boot(ec2, &instance, cluster, image, network).await;
+                    boot(ec2, &instance, cluster, image, network, &disk).await;
                 }
             }
             ("running", Some("exited")) => drop(docker(&["start", id])),
@@ -351,7 +365,14 @@ async fn image_name(ec2: &Client, instance: &Instance) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-async fn boot(ec2: &Client, instance: &Instance, cluster: &str, image: &str, network: &str) {
+async fn boot(
+    ec2: &Client,
+    instance: &Instance,
+    cluster: &str,
+    image: &str,
+    network: &str,
+    disk: &[String],
+) {
     let id = instance.instance_id().unwrap();
     let data = user_data(ec2, id).await;
     let pair = ec2
@@ -368,6 +389,7 @@ async fn boot(ec2: &Client, instance: &Instance, cluster: &str, image: &str, net
     let mut create = vec!["create", "--name", id, "--hostname", &hostname];
     create.extend(["--label", &label, "--network", network, "--ip", address]);
     create.extend(MACHINE);
+    create.extend(disk.iter().map(String::as_str));
     create.extend(["--entrypoint", "/sbin/pgherd-init", image]);
     docker(&create);
     // On EC2, cloud-init gets this from the metadata service. Its code is the same for both.

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 mod acceptance;
 mod delays;
+mod disks;
 mod hypervisor;
 mod images;
 #[path = "../aws/model.rs"]
@@ -27,6 +28,7 @@ mod server;
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod support;
 mod timeline;
+mod volumes;
 #[path = "../aws/xml.rs"]
 mod xml;
 

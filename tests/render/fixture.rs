@@ -57,6 +57,7 @@ hosts: { node1: { roles: [postgres, etcd, haproxy] } }
                     cert: pem("CERTIFICATE", name),
                     key: Secret::new(pem("PRIVATE KEY", name)),
                 }),
+                data_volume: None,
             };
             (node.name.clone(), node)
         })

@@ -244,6 +244,7 @@ fn machine(host: &HostName, n: u8, key: &str, id: &str) -> Machine {
         published_on: None,
         balancer: None,
         cluster_id: Some(id.to_owned()),
+        data_volume: None,
     }
 }
 
@@ -305,6 +306,7 @@ impl Provider for InCloud {
     async fn resources(&self) -> Result<Vec<Resource>> {
         let made = self.cloud.made.lock().unwrap();
         let resource = |(host, id): &(HostName, String)| Resource {
+            keeps_data: false,
             kind: "machine",
             id: format!("machine of {host}"),
             name: host.to_string(),

@@ -78,7 +78,7 @@ async fn up_without(scene: &Scene, host: &HostName, cancel: &CancellationToken) 
 }
 
 async fn replace(scene: &Scene, host: &HostName, cancel: &CancellationToken) -> Result<Applied> {
-    let run = async || replace::run(&scene.context(), host.as_str(), cancel).await;
+    let run = async || replace::run(&scene.context(), host.as_str(), false, cancel).await;
     once_free(run).await
 }
 

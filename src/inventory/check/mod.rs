@@ -5,7 +5,7 @@
 
 use super::{
     Haproxy, Inventory, Patroni, Role, SecretsSource, Ssh, Tls,
-    bounds::Limit,
+    bounds::{Bounds, Limit, Shape},
     choice::Choice,
     keys, limits,
     placed::{Span, span_of},
@@ -25,6 +25,7 @@ mod ports;
 pub(super) mod postgresql;
 mod provider;
 mod vip;
+mod volume;
 
 pub(crate) use parameters::memory_in_kib;
 
@@ -111,6 +112,7 @@ pub(super) fn inventory(
     };
     give_roles_that_follow(&mut inventory);
     ports::check(problems, document, &inventory);
+    volume::check_mount_point(problems, document, &inventory);
     match problems.0.is_empty() {
         true => Ok(inventory),
         false => Err(std::mem::take(&mut problems.0)),
@@ -398,4 +400,34 @@ fn one_of<T: Choice>(word: &Word) -> Result<T, Problem> {
         .did_you_mean(keys::nearest(&word.value, T::words()))
         .hint(format!("valid here: {}", alternatives(T::words())))
     })
+}
+
+/// A number within bounds; `noun` says what it is.
+fn bounded(
+    problems: &mut Problems,
+    number: &Number,
+    noun: &str,
+    bounds: Bounds<u32>,
+) -> Option<u32> {
+    let value = bounds.take(number.value);
+    if value.is_none() {
+        problems.add(
+            Problem::new(span_of(number), format!("{} is not {noun}", number.value))
+                .label(bounds.to_string()),
+        );
+    }
+    value
+}
+
+/// A text that must have a certain form, if it is set.
+fn shaped(problems: &mut Problems, word: Option<&Word>, shape: Shape) -> Option<String> {
+    let word = word?;
+    if shape.fits(&word.value) {
+        return Some(word.value.clone());
+    }
+    problems.add(Problem::new(
+        span_of(word),
+        format!("{} is not {}", quoted(&word.value), shape.wanted),
+    ));
+    None
 }

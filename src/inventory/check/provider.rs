@@ -7,14 +7,14 @@ use indexmap::IndexMap;
 use super::{
     super::{
         Aws, AwsHost, Docker, HostName, LoadBalancer, Provider, ProviderKind, Scheme,
-        bounds::{Bounds, Shape},
         choice::Choice as _,
         keys, limits,
         placed::{Placed, Span, span_of},
         problem::{Problem, alternatives, quoted},
         schema::{self, Number, Word},
     },
-    Problems, net, one_of,
+    Problems, bounded, net, one_of, shaped,
+    volume::Volumes,
 };
 
 /// Checks the section for its kind; returns nothing if the kind itself is unknown.
@@ -202,11 +202,13 @@ fn instances(
             .unwrap_or(limits::DEFAULT_VOLUME_GB),
         volume_grows: false,
         iops: iops(problems, section.iops.as_ref()),
+        data_volume: None,
     };
+    let mut volumes = Volumes::new(problems, section);
     let none = schema::Host::default();
     let mut for_all_told = false;
     let written = document.hosts.iter().flat_map(|hosts| &hosts.value);
-    written
+    let hosts = written
         .map(|(name, host)| {
             let host = host.as_ref().unwrap_or(&none);
             let own = AwsHost {
@@ -216,6 +218,7 @@ fn instances(
                 volume_gb: volume(problems, host.volume_gb.as_ref()).unwrap_or(all.volume_gb),
                 volume_grows: false,
                 iops: iops(problems, host.iops.as_ref()).or(all.iops),
+                data_volume: volumes.of_host(problems, &name.value, host),
             };
             let key = host.iops.as_ref().or(host.volume_gb.as_ref());
             if let Some(problem) = too_many_iops(&own, key.or(section.iops.as_ref()))
@@ -225,7 +228,9 @@ fn instances(
             }
             (HostName::new(name.value.clone()), own)
         })
-        .collect()
+        .collect();
+    volumes.end(problems);
+    hosts
 }
 
 /// For other kinds, there is nothing to set.
@@ -273,35 +278,6 @@ fn too_many_iops(own: &AwsHost, key: Option<&Number>) -> Option<Problem> {
         ))
         .hint(format!("`volume_gb: {least}`, or fewer `iops`")),
     )
-}
-
-fn bounded(
-    problems: &mut Problems,
-    number: &Number,
-    noun: &str,
-    bounds: Bounds<u32>,
-) -> Option<u32> {
-    let value = bounds.take(number.value);
-    if value.is_none() {
-        problems.add(
-            Problem::new(span_of(number), format!("{} is not {noun}", number.value))
-                .label(bounds.to_string()),
-        );
-    }
-    value
-}
-
-/// A text that must have a certain form, if it is set.
-fn shaped(problems: &mut Problems, word: Option<&Word>, shape: Shape) -> Option<String> {
-    let word = word?;
-    if shape.fits(&word.value) {
-        return Some(word.value.clone());
-    }
-    problems.add(Problem::new(
-        span_of(word),
-        format!("{} is not {}", quoted(&word.value), shape.wanted),
-    ));
-    None
 }
 
 /// Tags within EC2's limits, and none that pgherd uses for its own resources.

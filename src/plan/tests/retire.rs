@@ -327,7 +327,10 @@ fn only_who_is_named_may_be_missing_from_the_inventory() {
 
 #[test]
 fn what_becomes_of_backups_depends_on_who_made_the_machine() {
-    let lost = |goes| retire::lost(&[Role::Backup], &[], "/data/patroni", false, goes).join("\n");
+    let lost = |goes| {
+        let data = retire::Data::IsDeleted("/data/patroni");
+        retire::lost(&[Role::Backup], &[], data, false, goes).join("\n")
+    };
     assert_eq!(
         lost(true),
         "all backups of the cluster are deleted, and the WAL between them"

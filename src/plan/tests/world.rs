@@ -329,6 +329,7 @@ pub(crate) fn cluster_of(inventory: Inventory) -> Cluster {
                 cert: pem("CERTIFICATE", &format!("that of {name}")),
                 key: Secret::new(pem("PRIVATE KEY", &format!("the key of {name}"))),
             }),
+            data_volume: None,
         };
         (name.clone(), node)
     });

@@ -6,12 +6,13 @@ use ipnet::Ipv4Net;
 
 use super::{
     groups::{self, Amendment},
+    growth::{self, Growth},
     instance::Found,
     membership::{self, Membership},
     public_address::PublicAddress,
     removal::{GROUP, INSTANCE},
     rules::Sources,
-    survey, together,
+    survey, together, volumes,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -24,6 +25,9 @@ use crate::{
 pub(super) struct Drift {
     rules: Vec<Amendment>,
     memberships: Vec<Membership>,
+    /// Instances whose data volume would go with them.
+    lose_data: Vec<Found>,
+    growths: Vec<Growth>,
 }
 
 impl Drift {
@@ -36,7 +40,12 @@ impl Drift {
         balancer: &[Ipv4Net],
         found: &[Found],
     ) -> Result<Self> {
-        let mut drift = Self::default();
+        let loses_data = |it: &&Found| it.own_data_volume().is_some_and(|it| !it.stays);
+        let mut drift = Self {
+            lose_data: found.iter().filter(loses_data).cloned().collect(),
+            growths: growth::find(ec2, settings, found).await?,
+            ..Self::default()
+        };
         for (vpc, groups) in groups::find_all(ec2, &inventory.cluster).await? {
             let operators = match survey::operators(ec2, settings, public_address, &vpc).await {
                 Ok(operators) => Some(operators),
@@ -61,20 +70,33 @@ impl Drift {
     /// One line for each change.
     pub(super) fn into_lines(self) -> Vec<String> {
         let rules = self.rules.into_iter().map(|it| it.line);
+        let memberships = self.memberships.into_iter().map(|it| it.line);
+        let volumes = self.lose_data.iter().filter_map(|it| {
+            let volume = it.own_data_volume()?;
+            let (host, id) = (&it.host, &volume.id);
+            Some(format!(
+                "the data volume {id} of {host} stays when its instance goes"
+            ))
+        });
+        let growths = self.growths.iter().map(|it| it.line.clone());
         rules
-            .chain(self.memberships.into_iter().map(|it| it.line))
+            .chain(memberships)
+            .chain(volumes)
+            .chain(growths)
             .collect()
     }
 
     /// Asks EC2 whether the correction is allowed, and changes nothing. Returns answers that are not about
     /// permissions.
     pub(super) async fn ask(&self, ec2: &Client) -> Result<Vec<String>> {
-        let (rules, memberships) = tokio::join!(
+        let (rules, memberships, growths) = tokio::join!(
             future::join_all(self.rules.iter().map(|it| it.ask(ec2))),
             future::join_all(self.memberships.iter().map(|it| it.ask(ec2))),
+            future::join_all(self.growths.iter().map(|it| it.ask(ec2))),
         );
         let (mut doubts, mut refused) = (Vec::new(), Vec::new());
-        for answer in rules.into_iter().flatten().chain(memberships) {
+        let answers = rules.into_iter().flatten().chain(memberships);
+        for answer in answers.chain(growths) {
             match answer {
                 Ok(doubt) => doubts.extend(doubt),
                 Err(failure) => refused.push(Error::from(failure).left("nothing was changed")),
@@ -107,9 +129,25 @@ impl Drift {
             }
             Ok(())
         });
-        let (rules, memberships) =
-            tokio::join!(future::join_all(rules), future::join_all(memberships));
-        let failures = rules.into_iter().chain(memberships);
+        let volumes = self.lose_data.iter().map(|it| async move {
+            let kept = volumes::keep(ec2, &it.id).await;
+            kept.map_err(|failure| Error::from(failure).on(&it.host))?;
+            changed(INSTANCE, &it.id, it.host.as_str());
+            Ok(())
+        });
+        let growths = self.growths.iter().map(|it| async move {
+            it.apply(ec2).await?;
+            changed("volume", &it.id, it.host.as_str());
+            Ok(())
+        });
+        let (rules, memberships, volumes, growths) = tokio::join!(
+            future::join_all(rules),
+            future::join_all(memberships),
+            future::join_all(volumes),
+            future::join_all(growths),
+        );
+        let failures = rules.into_iter().chain(memberships).chain(volumes);
+        let failures = failures.chain(growths);
         let failures: Vec<Error> = failures.filter_map(Result::err).collect();
         together(failures, |count| {
             format!("{count} things could not be corrected")

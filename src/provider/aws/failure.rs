@@ -137,9 +137,12 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
         code if NOT_ALLOWED.contains(&code) => {
             let error = Error::new(Code::AwsDenied, format!("these credentials may not {doing}"))
                 .hint("docs/iam-policy.json is the smallest policy that is enough");
-            match doing.contains("load balancer") || doing.contains("target group") {
-                true => error.hint("with provider.load_balancer, docs/iam-policy-load-balancer.json comes in addition"),
-                false => error,
+            if doing.contains("load balancer") || doing.contains("target group") {
+                error.hint("with provider.load_balancer, docs/iam-policy-load-balancer.json comes in addition")
+            } else if doing.contains("data volume") {
+                error.hint("with data_volume_gb, docs/iam-policy-data-volume.json comes in addition")
+            } else {
+                error
             }
         }
         code if NOT_TAKEN.contains(&code) => {

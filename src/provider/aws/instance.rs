@@ -9,6 +9,7 @@ use aws_sdk_ec2::{
 };
 
 use super::{
+    attached::{self, Attached},
     failure::{Doing, Failure},
     vcpus::counted,
 };
@@ -60,6 +61,10 @@ pub(super) struct Found {
     pub(super) vcpus: i32,
     /// The reason for its state, if EC2 gives one.
     pub(super) reason: Option<String>,
+    /// Whether it has a data volume, or is to get one.
+    pub(super) has_data_volume: bool,
+    /// The data volume, once it is there.
+    pub(super) data_volume: Option<Attached>,
 }
 
 impl Found {
@@ -97,6 +102,8 @@ impl Found {
             by: tag(BY),
             vcpus: counted(&instance),
             reason: instance.state_reason().map(in_words),
+            has_data_volume: tag(attached::TAG).is_some(),
+            data_volume: Attached::of(&instance),
             id: instance.instance_id?,
         })
     }
@@ -118,10 +125,19 @@ impl Found {
         }
     }
 
-    /// An instance without all its addresses counts as stopped, so that `up` completes it.
+    /// The data volume that is known to be one.
+    pub(super) fn own_data_volume(&self) -> Option<&Attached> {
+        self.data_volume.as_ref().filter(|_| self.has_data_volume)
+    }
+
+    /// An instance without all its addresses, or without its data volume, counts as stopped, so that `up`
+    /// completes it.
     pub(super) fn machine(&self, connect: Connect) -> Machine {
-        let there =
-            self.state == State::Running && self.private.is_some() && self.door(connect).is_some();
+        let data_volume = self.own_data_volume().map(|it| it.id.clone());
+        let there = self.state == State::Running
+            && self.private.is_some()
+            && self.door(connect).is_some()
+            && (data_volume.is_some() || !self.has_data_volume);
         Machine {
             host: self.host.clone(),
             id: self.id.clone(),
@@ -138,6 +154,7 @@ impl Found {
             published_on: None,
             balancer: None,
             cluster_id: self.cluster_id.clone(),
+            data_volume,
         }
     }
 }

@@ -30,14 +30,14 @@ use super::{
     rival,
     rules::Sources,
     survey::Survey,
-    together, user_data,
+    together, user_data, volumes,
 };
 use crate::{
     error::{Code, Error, Result},
     event::{Events, HostState},
     inventory::{Aws, Connect, HostName, Inventory, Role},
     poll,
-    provider::{Access, Arrival, Arrivals, Machine, ssh_probe::answers},
+    provider::{Access, Arrival, Arrivals, Machine, MachineState, ssh_probe::answers},
     quantity::count,
     workspace::Launches,
 };
@@ -322,7 +322,9 @@ impl Launch<'_> {
                     && it.door(self.settings.connect).is_some()
                 {
                     waiting.remove(&it.host);
-                    let machine = self.machine(&it);
+                    let mut machine = self.machine(&it);
+                    // A data volume that a predecessor left is attached next.
+                    machine.state = MachineState::Running;
                     self.arrivals.tell(Arrival::Running(machine));
                     // The receiver lives until this function ends.
                     let _ = run.send(it);
@@ -399,6 +401,8 @@ impl Launch<'_> {
         let Some(address) = found.door(self.settings.connect) else {
             return Err(self.stuck(&found.host, &found.id));
         };
+        // It is empty unless the host had one before, so it may go with an instance that never runs.
+        let found = volumes::give(self.ec2, &self.inventory.cluster, found).await?;
         let up = poll::until(timeout, Duration::from_millis(200), || async {
             answers(address, port).await.then_some(()).ok_or(())
         });

@@ -26,12 +26,14 @@ use crate::{
 };
 
 mod account;
+mod attached;
 mod balancer;
 mod balancing;
 mod drift;
 mod failure;
 mod faults;
 mod groups;
+mod growth;
 mod image;
 mod instance;
 mod key_pair;
@@ -52,6 +54,7 @@ mod rules;
 mod survey;
 mod user_data;
 mod vcpus;
+mod volumes;
 
 #[cfg(test)]
 pub(crate) use rules::shown as rules_shown;
@@ -302,6 +305,20 @@ impl Provider for AwsProvider {
             Ok(machines) => Ok(machines),
             Err(error) => Err(self.left(account, error, TAKEN_UP).await),
         }
+    }
+
+    async fn check_successor(&self, host: &HostName) -> Result<()> {
+        let own = self.settings.hosts.get(host);
+        let Some(own) = own.filter(|it| it.data_volume.is_some()) else {
+            return Ok(());
+        };
+        let account = self.account().await?;
+        let alive = instance::alive(&account.ec2, &self.inventory.cluster).await?;
+        let found = alive.iter().find(|it| it.host == *host);
+        let volume = found.and_then(|it| Some((it, it.own_data_volume()?)));
+        volume.map_or(Ok(()), |(found, volume)| {
+            volumes::refuse_another_zone(host, own, &volume.id, &found.zone)
+        })
     }
 
     async fn drift(&self) -> Result<Drifted> {

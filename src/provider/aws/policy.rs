@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-const POLICIES: [(&str, &str); 3] = [
+const POLICIES: [(&str, &str); 4] = [
+    (
+        "iam-policy-data-volume.json",
+        include_str!("../../../docs/iam-policy-data-volume.json"),
+    ),
     (
         "iam-policy-load-balancer.json",
         include_str!("../../../docs/iam-policy-load-balancer.json"),
@@ -25,7 +29,12 @@ const POLICIES: [(&str, &str); 3] = [
 const REFERENCE: &str = include_str!("../../../tests/data/iam-reference.json");
 
 /// Types that these calls can name, and pgherd's calls do not.
-const NEVER_NAMED: [(&str, &str, &[&str]); 3] = [
+const NEVER_NAMED: [(&str, &str, &[&str]); 4] = [
+    (
+        "ec2:ModifyInstanceAttribute",
+        "pgherd changes what becomes of a volume, and no groups",
+        &["security-group"],
+    ),
     (
         "ec2:RunInstances",
         "pgherd launches plain on-demand instances of an image",

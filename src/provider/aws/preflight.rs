@@ -79,6 +79,7 @@ impl AwsProvider {
         let mut images: BTreeMap<&str, &str> = BTreeMap::new();
         for (host, place) in &survey.places {
             lines.push(self.instance_in_words(host, place));
+            lines.extend(self.data_volume_in_words(host, place));
             images.insert(&place.image.id, &place.image.name);
         }
         lines.extend(
@@ -129,6 +130,24 @@ impl AwsProvider {
             "instance {host}: {}{credits}, {volume}, in {} ({}){address}",
             own.instance_type, place.subnet.zone, place.subnet.id
         )
+    }
+
+    fn data_volume_in_words(&self, host: &HostName, place: &Place) -> Option<String> {
+        let wanted = self.settings.hosts[host].data_volume.as_ref()?;
+        let at = self.inventory.mount_point();
+        Some(match &place.data_volume {
+            Some(kept) => format!(
+                "{host} gets its data volume {} again, {} GiB, for {at}",
+                kept.id, kept.size_gb
+            ),
+            None => format!(
+                "data volume of {host}: {} GiB{}, for {at}; it stays when the instance goes",
+                wanted.size_gb,
+                wanted
+                    .iops
+                    .map_or_else(String::new, |it| format!(" with {it} IOPS"))
+            ),
+        })
     }
 
     /// Asks EC2 whether the calls of a launch would be allowed, as far as this is possible before anything

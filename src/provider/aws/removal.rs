@@ -1,18 +1,20 @@
 //! Finds and removes everything that the cluster has in the account.
 
 use std::{
+    collections::BTreeSet,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use aws_sdk_ec2::{
     Client,
-    types::{Filter, Instance, InstanceStateName as State, Tag},
+    types::{Filter, Instance, InstanceStateName as State, Tag, Volume, VolumeState},
 };
 use futures_util::future;
 use tokio::time::sleep;
 
 use super::{
+    attached::{Attached, is_data},
     failure::{Doing, Failure, insist},
     groups,
     instance::{self, of_cluster, tag},
@@ -52,13 +54,15 @@ fn resource(
         name: name.or(host).unwrap_or(&id).to_owned(),
         host: host.map(HostName::new),
         cluster_id: tag(tags, ID_LABEL).map(str::to_owned),
+        keeps_data: false,
         id,
     })
 }
 
 /// Everything with the cluster's tag, in the order in which it can be removed.
 ///
-/// Volumes and interfaces are removed with their instance, so they are listed only if they have none any more.
+/// Most volumes, and all interfaces, are removed with their instance, so they are listed only if they have none
+/// any more. A data volume is always listed.
 pub(super) async fn resources(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
     let (instances, volumes, interfaces, groups, pairs) = tokio::try_join!(
         instances(ec2, cluster),
@@ -67,6 +71,27 @@ pub(super) async fn resources(ec2: &Client, cluster: &str) -> Result<Vec<Resourc
         all_groups(ec2, cluster),
         pairs(ec2, cluster),
     )?;
+    let stay = instances.iter().filter_map(Attached::of);
+    let stay: BTreeSet<String> = stay.filter(|it| it.stays).map(|it| it.id).collect();
+    let instances = instances
+        .iter()
+        .filter_map(|it| resource(INSTANCE, it.instance_id(), None, it.tags()))
+        .collect();
+    let volumes = volumes
+        .iter()
+        .filter_map(|it| {
+            let loose = matches!(
+                it.state(),
+                Some(VolumeState::Available | VolumeState::Error)
+            );
+            let listed = resource(VOLUME, it.volume_id(), None, it.tags())?;
+            let stays = stay.contains(&listed.id);
+            (loose || stays).then_some(Resource {
+                keeps_data: is_data(it),
+                ..listed
+            })
+        })
+        .collect();
     let mut all = Vec::new();
     for mut kind in [instances, volumes, interfaces, groups, pairs] {
         kind.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
@@ -76,31 +101,21 @@ pub(super) async fn resources(ec2: &Client, cluster: &str) -> Result<Vec<Resourc
 }
 
 /// Terminating instances still exist, and keep the other resources in use, until they have terminated.
-async fn instances(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
+async fn instances(ec2: &Client, cluster: &str) -> Result<Vec<Instance>, Failure> {
     let states = [&instance::ALIVE[..], &[State::ShuttingDown]].concat();
     let filters = vec![of_cluster(cluster), instance::in_states(&states)];
-    let all = instance::list(ec2, filters, "list the cluster's instances").await?;
-    Ok(all
-        .iter()
-        .filter_map(|it| resource(INSTANCE, it.instance_id(), None, it.tags()))
-        .collect())
+    instance::list(ec2, filters, "list the cluster's instances").await
 }
 
-async fn volumes(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
-    let found = ec2
-        .describe_volumes()
+async fn volumes(ec2: &Client, cluster: &str) -> Result<Vec<Volume>, Failure> {
+    ec2.describe_volumes()
         .filters(of_cluster(cluster))
-        .filters(instance::filter("status", ["available", "error"]))
         .into_paginator()
         .items()
         .send()
         .collect::<Result<Vec<_>, _>>()
         .await
-        .doing("list the cluster's volumes")?;
-    let found = found.iter();
-    Ok(found
-        .filter_map(|it| resource(VOLUME, it.volume_id(), None, it.tags()))
-        .collect())
+        .doing("list the cluster's volumes")
 }
 
 async fn interfaces(ec2: &Client, cluster: &str) -> Result<Vec<Resource>, Failure> {
@@ -179,7 +194,8 @@ pub(super) async fn remove(ec2: &Client, resources: &[Resource], events: &Events
     let ids: Vec<String> = of(INSTANCE).map(|it| it.id.clone()).collect();
     if !ids.is_empty() {
         of(INSTANCE).for_each(|it| emit(it, HostState::Removing));
-        let (kept, gone) = with_and_without_kept_volumes(ec2, &ids).await?;
+        let go: BTreeSet<&str> = of(VOLUME).map(|it| it.id.as_str()).collect();
+        let (kept, gone) = with_and_without_kept_volumes(ec2, &ids, &go).await?;
         // A clean shutdown writes data that nobody will read, and may take minutes.
         terminate(ec2, &gone, true).await?;
         terminate(ec2, &kept, false).await?;
@@ -215,16 +231,21 @@ fn with_ids(ids: &[String]) -> Filter {
     instance::filter("instance-id", ids.iter().map(String::as_str))
 }
 
-/// Separates the instances that have a volume which outlives them from the others.
+/// Separates the instances that have a volume which outlives them, and is not among those that `go`, from the
+/// others.
 async fn with_and_without_kept_volumes(
     ec2: &Client,
     ids: &[String],
+    go: &BTreeSet<&str>,
 ) -> Result<(Vec<String>, Vec<String>)> {
     let filters = vec![with_ids(ids)];
     let found = instance::list(ec2, filters, "look at the instances' volumes").await?;
     let outlives = |it: &&Instance| {
         let mut volumes = it.block_device_mappings().iter().filter_map(|it| it.ebs());
-        volumes.any(|it| it.delete_on_termination() != Some(true))
+        volumes.any(|it| {
+            let goes = it.volume_id().is_some_and(|id| go.contains(id));
+            it.delete_on_termination() != Some(true) && !goes
+        })
     };
     let keepers: Vec<&str> = found
         .iter()

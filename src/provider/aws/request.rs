@@ -14,15 +14,19 @@ use aws_sdk_ec2::{
 };
 
 use super::{
-    Tags,
+    Tags, attached,
     instance::{BY, HOST_KEY, IMAGE},
     survey::Place,
+    volumes,
 };
 use crate::{
     inventory::{Aws, AwsHost, Connect, Host, HostName, Role},
     provider::HOST_LABEL,
     secret::Secret,
 };
+
+/// The value of the tag for instances with a data volume.
+const DATA: &str = "yes";
 
 /// The settings of one host.
 pub(super) struct Spec<'a> {
@@ -56,6 +60,9 @@ pub(super) fn run_instance(
     let common = [("Name", name.as_str()), (HOST_LABEL, spec.host.as_str())];
     let mut about: Vec<(&str, &str)> = common.to_vec();
     about.push((IMAGE, &spec.settings.image));
+    if spec.own.data_volume.is_some() {
+        about.push((attached::TAG, DATA));
+    }
     let mut interface = InstanceNetworkInterfaceSpecification::builder()
         .device_index(0)
         .subnet_id(&spec.place.subnet.id)
@@ -76,6 +83,15 @@ pub(super) fn run_instance(
         .encrypted(true)
         .delete_on_termination(true)
         .build();
+    let root = BlockDeviceMapping::builder()
+        .device_name(&spec.place.image.root)
+        .ebs(volume)
+        .build();
+    // A volume that is there already is attached to the instance later.
+    let data = spec.own.data_volume.as_ref();
+    let data = data.filter(|_| spec.place.data_volume.is_none());
+    let devices = std::iter::once(root).chain(data.map(volumes::mapping));
+    let devices: Vec<BlockDeviceMapping> = devices.collect();
     let metadata = InstanceMetadataOptionsRequest::builder()
         .http_endpoint(InstanceMetadataEndpointState::Enabled)
         .http_tokens(HttpTokensState::Required)
@@ -96,12 +112,7 @@ pub(super) fn run_instance(
         .max_count(1)
         .image_id(&spec.place.image.id)
         .instance_type(InstanceType::from(spec.own.instance_type.as_str()))
-        .block_device_mappings(
-            BlockDeviceMapping::builder()
-                .device_name(&spec.place.image.root)
-                .ebs(volume)
-                .build(),
-        )
+        .set_block_device_mappings(Some(devices))
         .network_interfaces(interface.build())
         .metadata_options(metadata)
         .set_credit_specification(credits)

@@ -67,6 +67,8 @@ mod tests {
             by: Some("anna@laptop".into()),
             vcpus: 2,
             reason: None,
+            has_data_volume: false,
+            data_volume: None,
         }
     }
 

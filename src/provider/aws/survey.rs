@@ -13,6 +13,7 @@ use super::{
     instance::{Found, filter},
     placement::{self, Subnet, Wish},
     public_address::PublicAddress,
+    volumes::{self, Kept},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -28,6 +29,8 @@ pub(super) struct Place {
     pub(super) kind: Kind,
     /// GiB.
     pub(super) volume_gb: u32,
+    /// The data volume that an earlier host of this name has left.
+    pub(super) data_volume: Option<Kept>,
 }
 
 /// What an instance type is.
@@ -74,10 +77,11 @@ pub(super) async fn survey(
         .iter()
         .filter_map(|host| Some(settings.hosts.get(host)?.instance_type.as_str()))
         .collect();
-    let (subnets, offers, kinds) = tokio::try_join!(
+    let (subnets, offers, kinds, kept) = tokio::try_join!(
         subnets(ec2, settings),
         async { Ok(offers(ec2, &types).await?) },
         async { Ok(kinds(ec2, &types).await?) },
+        data_volumes(ec2, provider, missing),
     )?;
     let vpc = one_vpc(&subnets, found)?;
     let wishes: Vec<Wish<'_>> = missing
@@ -88,7 +92,11 @@ pub(super) async fn survey(
             Some(Wish {
                 host,
                 roles: &desired.roles,
-                zone: own.zone.as_deref(),
+                // A volume cannot leave its zone.
+                zone: own
+                    .zone
+                    .as_deref()
+                    .or(kept.get(host).map(|it| it.zone.as_str())),
                 address: desired.address,
                 instance_type: &own.instance_type,
                 offered: offers.get(&own.instance_type).cloned().unwrap_or_default(),
@@ -146,6 +154,7 @@ pub(super) async fn survey(
             image,
             kind,
             volume_gb,
+            data_volume: kept.get(host).cloned(),
         };
         places.insert(host.clone(), place);
     }
@@ -156,6 +165,22 @@ pub(super) async fn survey(
         places,
         prepared,
     })
+}
+
+/// The data volumes of the missing hosts that are to have one, as far as they are there.
+async fn data_volumes(
+    ec2: &Client,
+    provider: &AwsProvider,
+    missing: &[HostName],
+) -> Result<BTreeMap<HostName, Kept>> {
+    let hosts = &provider.settings.hosts;
+    let has = |host: &&HostName| hosts.get(*host).is_some_and(|it| it.data_volume.is_some());
+    let wanted: Vec<&HostName> = missing.iter().filter(has).collect();
+    let kept = volumes::kept(ec2, &provider.inventory.cluster, &wanted).await?;
+    for (host, volume) in &kept {
+        volumes::refuse_another_zone(host, &hosts[host], &volume.id, &volume.zone)?;
+    }
+    Ok(kept)
 }
 
 /// The networks from which SSH and the statistics page are reachable.

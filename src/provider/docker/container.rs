@@ -111,6 +111,7 @@ impl Found {
             ssh_address: None,
             host_key: self.host_key,
             cluster_id: self.cluster_id,
+            data_volume: None,
         }
     }
 }

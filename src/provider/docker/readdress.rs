@@ -203,6 +203,7 @@ mod tests {
             published_on: None,
             balancer: None,
             cluster_id: None,
+            data_volume: None,
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) async fn resources(engine: &Engine, cluster: &str) -> Result<Vec<Reso
         .into_iter()
         .filter_map(|container| {
             Some(Resource {
+                keeps_data: false,
                 kind: CONTAINER,
                 name: container::listed_name(&container).to_owned(),
                 host: container::label(&container, HOST_LABEL).map(HostName::new),
@@ -50,6 +51,7 @@ pub(super) async fn resources(engine: &Engine, cluster: &str) -> Result<Vec<Reso
         .into_iter()
         .filter_map(|network| {
             Some(Resource {
+                keeps_data: false,
                 kind: NETWORK,
                 name: network.name?,
                 host: None,

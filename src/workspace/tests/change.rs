@@ -67,6 +67,7 @@ fn hosts_that_leave_the_inventory_are_still_known() {
         address: Some(Ipv4Addr::new(192, 0, 2, last)),
         ssh_address: None,
         cluster_id: None,
+        data_volume: None,
         host_key: None,
         published_on: None,
         balancer: None,

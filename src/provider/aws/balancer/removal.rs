@@ -31,6 +31,7 @@ pub(in crate::provider::aws) async fn resources(
 ) -> Result<Vec<Resource>, Failure> {
     let found = look(elb, cluster).await?;
     let resource = |kind, id: &str, name: &str, cluster_id: &Option<String>| Resource {
+        keeps_data: false,
         kind,
         id: id.to_owned(),
         name: name.to_owned(),

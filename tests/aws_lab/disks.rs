@@ -20,7 +20,6 @@ const SEEN: &str = "/dev/xvdf";
 
 /// Enough for a small database.
 const SIZE: &str = "2G";
-const LARGER: &str = "3G";
 
 #[derive(Debug, Default)]
 pub(crate) struct Disks {
@@ -46,10 +45,7 @@ impl Disks {
         match volume {
             Some(volume) => {
                 let device = self.device(volume, cluster);
-                let given = format!("{device}:{SEEN}:rwm");
-                // The kernel wants the capability of who makes a file system larger.
-                let words = ["--device", &given, "--cap-add", "SYS_RESOURCE"];
-                Some(words.map(str::to_owned).to_vec())
+                Some(vec!["--device".into(), format!("{device}:{SEEN}:rwm")])
             }
             None => (!waits).then(Vec::new),
         }
@@ -75,14 +71,6 @@ impl Disks {
             Disk { device, file }
         });
         disk.device.clone()
-    }
-
-    /// Makes a disk larger while it is in use, as `ModifyVolume` does.
-    pub(crate) fn grow(&self, volume: &str) {
-        if let Some(disk) = self.made.lock().unwrap().get(volume) {
-            run("truncate", &["-s", LARGER, disk.file.to_str().unwrap()]);
-            run("losetup", &["--set-capacity", &disk.device]);
-        }
     }
 
     /// Removes all disks; no container uses one any more.

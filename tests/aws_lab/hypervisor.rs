@@ -62,9 +62,6 @@ impl Power {
             let parameter = |name| call.parameter(name).unwrap().to_owned();
             self.capture(&parameter("InstanceId"), parameter("Name"), cluster);
         }
-        if call.is("ModifyVolume") && !call.dry_run {
-            self.disks.grow(call.parameter("VolumeId").unwrap());
-        }
         if !(call.is("StopInstances") || call.is("TerminateInstances")) {
             return;
         }

@@ -59,8 +59,6 @@ fn a_database_keeps_its_disk() {
 
     without_its_disk_nothing_starts(&lab);
 
-    disks_grow_while_they_are_in_use(&lab, &inventory);
-
     // A replica, then the leader: each goes on from its own data.
     let leader = lab.leader();
     let replica = other(&leader);
@@ -153,23 +151,6 @@ fn without_its_disk_nothing_starts(lab: &Lab) {
         "the copy of its beginning"
     );
     assert!(mount_check(lab, 0).1);
-}
-
-fn disks_grow_while_they_are_in_use(lab: &Lab, inventory: &str) {
-    let size = |host: &str| lab.on(host, "df --output=size -m /data | tail -n 1");
-    let size = |host: &str| size(host).trim().parse::<u32>().unwrap();
-    let begun = lab.on("node1", "sed -n 3p /data/patroni/postmaster.pid");
-    assert!(size("node1") < 2048);
-    lab.write_inventory(&inventory.replace("data_volume_gb: 10", "data_volume_gb: 12"));
-    let plan = lab.expect(4, &["plan", "--check"]).stdout;
-    assert!(plan.contains(" of node1 grows from 10 to 12 GiB"), "{plan}");
-    lab.expect(0, &["up", "--yes"]);
-    assert!(size("node1") > 2500 && size("node2") > 2500);
-    assert_eq!(
-        lab.on("node1", "sed -n 3p /data/patroni/postmaster.pid"),
-        begun
-    );
-    lab.expect(0, &["plan", "--check"]);
 }
 
 /// A disk with something on it is never formatted.

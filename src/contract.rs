@@ -45,3 +45,10 @@ pub const BACKUPS: &str = "/var/lib/pgherd-backups";
 pub const REHEARSAL: &str = "/var/lib/pgherd-rehearsal";
 /// A folder that is made in the repository once WAL has been seen to get there.
 pub const ARCHIVING: &str = "/var/lib/pgherd-backups/.archiving";
+/// Says how far a restore is, on its host.
+pub const RESTORE_MARK: &str = "/var/lib/pgherd-rehearsal/restore";
+
+/// The folder that keeps the data from before a restore.
+pub fn kept_dir(data_dir: &str) -> String {
+    format!("{}.before-restore", data_dir.trim_end_matches('/'))
+}

@@ -23,6 +23,7 @@ pub(crate) mod journal;
 pub(crate) mod liberal;
 pub mod machine;
 pub mod mask;
+pub(crate) mod moment;
 pub mod plan;
 pub(crate) mod poll;
 pub mod prepared;

@@ -23,7 +23,7 @@ mod codes;
 #[path = "cli/shells.rs"]
 mod shells;
 
-const VERBS: [&str; 27] = [
+const VERBS: [&str; 28] = [
     "init",
     "plan",
     "up",
@@ -43,6 +43,7 @@ const VERBS: [&str; 27] = [
     "backup",
     "backups",
     "rehearse",
+    "restore",
     "ssh",
     "psql",
     "logs",

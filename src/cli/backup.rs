@@ -119,7 +119,7 @@ fn print(kept: &Kept, rehearse: &str, terminal: &Terminal) {
 }
 
 /// A moment, as pgBackRest takes it.
-fn time(seconds: i64) -> String {
+pub(super) fn time(seconds: i64) -> String {
     let at = jiff::Timestamp::from_second(seconds).unwrap_or_default();
     at.strftime("%Y-%m-%d %H:%M:%S+00").to_string()
 }

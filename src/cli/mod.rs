@@ -28,6 +28,7 @@ mod psql;
 mod render;
 mod replace;
 mod report;
+mod restore;
 mod retire;
 mod rotate;
 mod status;
@@ -113,6 +114,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         Verb::Backup { full } => backup::run(global, full, terminal, cancel).await?,
         Verb::Backups => backup::list(global, terminal).await?,
         Verb::Rehearse { at } => backup::rehearse(global, &at, terminal, cancel).await?,
+        Verb::Restore(wish) => restore::run(global, wish, terminal, cancel).await?,
         Verb::Ssh {
             host: Some(host),
             command,

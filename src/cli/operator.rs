@@ -2,8 +2,13 @@
 
 use async_trait::async_trait;
 
-use super::{apply, console::Console, down, drill, image, operate, retire, rotate, switchover};
+use super::{
+    apply, console::Console, down, drill, image, operate, restore, retire, rotate, switchover,
+};
 use crate::{
+    cluster::Cluster,
+    drill::OtherClient,
+    engine::drill::play::Request,
     engine::operator::{Answer, Begun, Operator, Question},
     error::{Error, Result},
     report::Expected,
@@ -99,6 +104,13 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
             let name = Expected::Word(farewell.host.as_str());
             console.ask(|it| it.explain(&text), &question, name).await
         }
+        Question::Restore { cluster, outlook } => {
+            let text = restore::outline(cluster, outlook);
+            let question = format!("Restore {cluster} to {}?", outlook.to);
+            console
+                .ask(|it| it.explain(&text), &question, Expected::Word(cluster))
+                .await
+        }
         Question::Remove {
             context,
             what,
@@ -126,25 +138,33 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
             cluster,
             request,
             other_clients,
-        } => {
-            let name = cluster.name();
-            let text = drill::outline(cluster, request);
-            let question = format!("Break {name} on purpose?");
-            let agreed = console
-                .ask(|it| it.explain(&text), &question, Expected::Word(name))
-                .await?;
-            let Some(text) = drill::others(request, other_clients).filter(|_| agreed) else {
-                return Ok(agreed);
-            };
-            let clients = Expected::Word("clients");
-            console
-                .ask(|it| it.explain(&text), "Break them off?", clients)
-                .await
-        }
+        } => may_break(console, cluster, request, other_clients).await,
         Question::Repair => {
             console
                 .ask(|_| (), "Repair that first?", Expected::Yes)
                 .await
         }
     }
+}
+
+/// Asks for a drill, and again if it breaks off other clients.
+async fn may_break(
+    console: &Console,
+    cluster: &Cluster,
+    request: &Request,
+    other_clients: &[OtherClient],
+) -> Result<bool> {
+    let name = cluster.name();
+    let text = drill::outline(cluster, request);
+    let question = format!("Break {name} on purpose?");
+    let agreed = console
+        .ask(|it| it.explain(&text), &question, Expected::Word(name))
+        .await?;
+    let Some(text) = drill::others(request, other_clients).filter(|_| agreed) else {
+        return Ok(agreed);
+    };
+    let clients = Expected::Word("clients");
+    console
+        .ask(|it| it.explain(&text), "Break them off?", clients)
+        .await
 }

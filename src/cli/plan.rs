@@ -291,6 +291,7 @@ fn action(action: &Action) -> &'static str {
         Action::RestartPostgres { .. } => "restart_postgres",
         Action::FailOver => "fail_over",
         Action::ForgetMember => "forget_member",
+        Action::ForgetPosition => "forget_position",
         Action::ForbidElection(_) => "forbid_election",
         Action::LeadElsewhere { .. } => "lead_elsewhere",
         Action::DropSlot { .. } => "drop_slot",

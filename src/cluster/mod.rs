@@ -91,6 +91,8 @@ pub struct Secrets {
     pub vrrp: Option<Secret>,
     /// The key of the backups; `None` if no host has the role `backup`.
     pub backup: Option<Secret>,
+    /// The access key of the bucket with the backups, and its secret; `None` if there is no bucket.
+    pub s3: Option<(Secret, Secret)>,
     /// The passwords of `postgresql.users`, by name.
     pub users: BTreeMap<String, Secret>,
     /// Set while the passwords of `replicator` and `rewind` change.
@@ -119,6 +121,7 @@ impl Secrets {
         ];
         values.extend(&self.vrrp);
         values.extend(&self.backup);
+        values.extend(self.s3.iter().flat_map(|(key, secret)| [key, secret]));
         values.extend(self.users.values());
         values.extend(
             self.interim

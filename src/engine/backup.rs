@@ -53,7 +53,7 @@ impl Kept {
 }
 
 /// The host that keeps the backups.
-fn keeper(context: &Context) -> Result<&HostName> {
+pub(super) fn keeper(context: &Context) -> Result<&HostName> {
     let mut hosts = context.inventory.with_role(Role::Backup);
     hosts.next().ok_or_else(|| {
         Error::new(
@@ -180,7 +180,7 @@ async fn restore_once(run: &Run<'_>, connected: &Connected<'_>, moment: &str) ->
 }
 
 /// Where it is rehearsed: on a replica, or on the leader if no replica runs.
-async fn place(connected: &Connected<'_>, cluster: &Cluster) -> Result<HostName> {
+pub(super) async fn place(connected: &Connected<'_>, cluster: &Cluster) -> Result<HostName> {
     let survey = patroni::survey(&connected.http, cluster).await;
     let leader = patroni::leader_of(&survey);
     let runs = |it: &Result<Status>| it.as_ref().is_ok_and(Status::is_running);

@@ -32,12 +32,14 @@ pub(crate) mod psql;
 pub(crate) mod reach;
 pub(crate) mod remove;
 pub(crate) mod replace;
+pub(crate) mod restore;
 pub(crate) mod retire;
 pub(crate) mod rotate;
 mod run;
 mod settle;
 pub(crate) mod status;
 pub(crate) mod switchover;
+pub(crate) mod take_out;
 mod taken;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    context::Context, drill::play::Request, operate, preview::Preview, retire::Farewell,
-    rotate::Intent, settle::Verb,
+    context::Context, drill::play::Request, operate, preview::Preview, restore::Outlook,
+    retire::Farewell, rotate::Intent, settle::Verb,
 };
 use crate::{
     cluster::Cluster,
@@ -52,6 +52,11 @@ pub(crate) enum Question<'a> {
     Retire {
         cluster: &'a str,
         farewell: &'a Farewell<'a>,
+    },
+    /// The cluster is restored in place.
+    Restore {
+        cluster: &'a str,
+        outlook: &'a Outlook,
     },
     Remove {
         context: &'a Context,

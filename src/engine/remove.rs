@@ -23,6 +23,7 @@ use crate::{
     inventory::{HostName, Inventory, Role},
     plan::{self, Change, Plan},
     provider::Resource,
+    services::When,
 };
 
 /// How long apt may take to say which packages others need.
@@ -75,12 +76,21 @@ pub(crate) async fn run(
                 request,
                 ours: ours.as_deref(),
             };
-            let (stays, backups) = if context.provider.owns_hosts() {
+            let (mut stays, mut backups) = if context.provider.owns_hosts() {
                 removal.remove_hosts().await?;
                 (Vec::new(), false)
             } else {
                 removal.clear_hosts(&leaving).await?
             };
+            let bucket = context.inventory.backup.s3.as_ref();
+            if let Some(bucket) = bucket.filter(|_| context.inventory.wants(When::Bucket)) {
+                backups |= !request.with_backups;
+                let key = match request.with_backups {
+                    true => "nobody can read them without the key, which is removed",
+                    false => "their key is in secrets.yaml",
+                };
+                stays.push(format!("{bucket}, with all backups; {key}"));
+            }
             // Nobody could read backups without the key.
             let keep_secrets = keep_secrets || backups;
             if is_own {
@@ -124,6 +134,9 @@ impl Clearance<'_> {
             workspace,
             ..
         } = self.run.context;
+        if inventory.wants(When::Bucket) {
+            return Ok(());
+        }
         // One that left the inventory has its backups still.
         let known = workspace.members()?;
         let mut keepers: Vec<&HostName> = inventory.with_role(Role::Backup).collect();

@@ -382,7 +382,8 @@ impl Retirement {
                 Some(volume) => retire::Data::Stays(volume),
                 None => retire::Data::IsDeleted(data_dir),
             };
-            let mut lost = retire::lost(&leaver.roles, &stay, data, leads, goes);
+            let bucket = self.wide.inventory.backup.s3.as_ref();
+            let mut lost = retire::lost(&leaver.roles, &stay, data, leads, goes, bucket);
             lost.push(match (owned, leaver.answers) {
                 _ if leaver.becomes == Becomes::Less => {
                     "what nothing else needs there goes with it: packages, files, the unit".into()

@@ -7,7 +7,10 @@ use super::{
     drill::repair,
     run::{self, Run},
 };
-use crate::{error::Result, workspace::RunLock};
+use crate::{
+    error::{Code, Error, Result},
+    workspace::RunLock,
+};
 
 /// What happens with things that a killed drill left broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,17 @@ impl<'a> Taken<'a> {
         cancel: &'a CancellationToken,
     ) -> Result<Self> {
         let lock = context.lock(verb)?;
+        if !["restore", "down"].contains(&verb)
+            && let Some(restoring) = context.workspace.restoring()?
+        {
+            return Err(Error::new(
+                Code::NotPossibleNow,
+                format!("a restore to {} is under way", restoring.to),
+            )
+            .left("nothing was changed")
+            .hint(format!("complete it: {}", context.command("restore")))
+            .hint(format!("or go back: {}", context.command("restore --back"))));
+        }
         match leftovers {
             Leftovers::Offer => repair::offer(context, cancel).await?,
             Leftovers::Repair => repair::at_once(context, cancel).await?,

@@ -15,6 +15,13 @@ pub(crate) fn notes(context: &Context) -> Result<Vec<String>> {
         let up = context.command("up");
         notes.push(format!("note: {stage}; complete it: {up}"));
     }
+    if let Some(restoring) = workspace.restoring()? {
+        notes.push(format!(
+            "note: a restore to {} is under way; complete it: {}",
+            restoring.to,
+            context.command("restore")
+        ));
+    }
     let authority = workspace.authority_stage()?.map(AuthorityStage::as_str);
     let secrets = workspace.secrets_stage()?.map(SecretsStage::as_str);
     let ssh = workspace.ssh_stage()?.map(SshStage::as_str);

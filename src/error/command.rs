@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 23] = [
+pub(crate) const VERBS: [&str; 24] = [
     "plan",
     "up",
     "replace",
@@ -20,6 +20,7 @@ pub(crate) const VERBS: [&str; 23] = [
     "backup",
     "backups",
     "rehearse",
+    "restore",
     "ssh",
     "psql",
     "logs",

@@ -139,6 +139,19 @@ pub(super) async fn forget_member(step: &Step, context: &Context) -> Result<()> 
     Err(last)
 }
 
+/// Makes the DCS forget how far the WAL was.
+pub(super) async fn forget_position(context: &Context) -> Result<()> {
+    let mut last = Error::new(Code::EtcdUnreachable, "no etcd answers");
+    for node in context.cluster.with_role(Role::Etcd) {
+        let etcd = Etcd::on(&context.http, &node.name);
+        match etcd.forget_position(context.cluster.name()).await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 async fn update_through(etcd: &Etcd<'_>, host: &HostName, peer_url: &str) -> Result<()> {
     let members = etcd.members().await?;
     let member = members

@@ -11,7 +11,6 @@ use crate::{
     cluster::{
         INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, REPLICATION_USER, REWIND_USER, SUPERUSER,
     },
-    contract::ARCHIVING,
     holder::Tenant,
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
@@ -287,7 +286,8 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
     let etcd = etcd_dir(&inventory.cluster);
     let mut folders = own_folders(paths);
     folders.extend(services::all().filter_map(|service| service.data.folder()));
-    folders.push(ARCHIVING);
+    let archiving = inventory.archiving();
+    folders.push(&archiving);
     let mut paths = paths.to_vec();
     for mark in services::all().filter_map(Service::mark) {
         if !paths.contains(&mark) {

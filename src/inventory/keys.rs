@@ -176,6 +176,6 @@ mod tests {
         assert_eq!(of("postgresql.users.<name>"), ["roles"]);
         assert_eq!(of("postgresql.databases.<name>"), ["owner"]);
         assert_eq!(of("tls"), ["enabled"]);
-        assert_eq!(SECTIONS.len(), 13);
+        assert_eq!(SECTIONS.len(), 15);
     }
 }

@@ -232,18 +232,44 @@ pub(super) const PROVE_WITHIN: Limit<u32> = Limit {
     default: 7,
 };
 
+pub(super) const BUCKET: Shape = shape(
+    "name",
+    "the name of a bucket: 3 to 63 of a-z, 0-9, `.` and `-`",
+    "^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+);
+pub(super) const BUCKET_REGION: Shape = shape(
+    "region",
+    "a region, such as `eu-central-1`",
+    "^[A-Za-z0-9][A-Za-z0-9-]{0,62}$",
+);
+pub(super) const ENDPOINT: Shape = shape(
+    "host name",
+    "a host name, such as `s3.example.com` or `minio.example.com:9000`",
+    "^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[1-9][0-9]{0,4})?$",
+);
+pub(super) const BUCKET_PATH: Shape = shape(
+    "path",
+    "a folder in the bucket: a slash first and none last",
+    "^(/[A-Za-z0-9._-]+)+$",
+);
+pub(super) const PATH_STYLE: bool = false;
+
 pub(super) const TLS: bool = true;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SHAPES: [Shape; 16] = [
+    const SHAPES: [Shape; 20] = [
         ADDRESS,
         AMI,
+        BUCKET,
+        BUCKET_PATH,
+        BUCKET_REGION,
         CLUSTER_NAME,
         CONTAINER_IMAGE,
         DATA_DIR,
+        ENDPOINT,
         HOST_NAME,
         INSTANCE_TYPE,
         NETWORK,

@@ -8,12 +8,14 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::Ipv4Addr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use crate::{
+    contract::ARCHIVING,
     error::Result,
     services::{Number, Setting, When},
     shell::quote,
@@ -164,6 +166,20 @@ impl Inventory {
             },
             When::Vip => self.haproxy.vip.is_some(),
             When::Backups => self.with_role(Role::Backup).next().is_some(),
+            When::Bucket => self.wants(When::Backups) && self.backup.s3.is_some(),
+        }
+    }
+
+    /// A folder that is made on the host with the role `backup` once WAL was seen to get to this place.
+    pub(crate) fn archiving(&self) -> String {
+        match &self.backup.s3 {
+            None => ARCHIVING.to_owned(),
+            Some(it) => format!(
+                "{ARCHIVING}-{}-{}{}",
+                it.endpoint,
+                it.bucket,
+                it.path.replace('/', "-")
+            ),
         }
     }
 
@@ -362,6 +378,28 @@ pub struct Backup {
     pub keep_full: u32,
     /// How many days old the last proof of a restore may become; 0 if no proof is asked for.
     pub prove_within: u32,
+    /// The bucket that holds them; otherwise the host's disk does.
+    pub s3: Option<S3>,
+}
+
+/// A bucket for backups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3 {
+    pub bucket: String,
+    pub region: String,
+    /// Its host name.
+    pub endpoint: String,
+    pub port: u16,
+    /// The folder in the bucket, with a slash first.
+    pub path: String,
+    /// Whether the bucket is part of the path.
+    pub path_style: bool,
+}
+
+impl fmt::Display for S3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}{} at {}", self.bucket, self.path, self.endpoint)
+    }
 }
 
 /// The default, if the inventory does not set it.
@@ -372,6 +410,7 @@ impl Default for Backup {
             differential: limits::DIFFERENTIAL.to_owned(),
             keep_full: limits::KEEP_FULL.default,
             prove_within: limits::PROVE_WITHIN.default,
+            s3: None,
         }
     }
 }

@@ -75,7 +75,7 @@ pub(super) struct Document {
     pub(super) etcd: Option<Etcd>,
     /// Where clients connect.
     pub(super) haproxy: Option<Haproxy>,
-    /// When backups are made; on the host with the role `backup` ([backups.md](backups.md)).
+    /// When backups are made, and where they are kept; by the host with the role `backup` ([backups.md](backups.md)).
     pub(super) backup: Option<Placed<Backup>>,
     /// Encryption inside the cluster.
     pub(super) tls: Option<Tls>,
@@ -403,6 +403,29 @@ pub(super) struct Backup {
     /// `0`: they are not, and no proof is asked for ([backups.md](backups.md#prove-a-restore)).
     #[schemars(transform = limits::PROVE_WITHIN)]
     pub(super) prove_within: Option<Number>,
+    /// A bucket of S3, or of a store that speaks it, that holds the backups instead of the host's disk, see
+    /// below.
+    pub(super) s3: Option<Placed<S3>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct S3 {
+    /// The name of the bucket, which must exist.
+    #[schemars(required, transform = limits::BUCKET)]
+    pub(super) bucket: Option<Word>,
+    /// The region of the bucket; of other stores, whatever they call it.
+    #[schemars(required, transform = limits::BUCKET_REGION)]
+    pub(super) region: Option<Word>,
+    /// The host name of the store, with its port if that is not 443. It must speak TLS.
+    #[schemars(transform = limits::ENDPOINT, extend("x-default" = "`s3.<region>.amazonaws.com`"))]
+    pub(super) endpoint: Option<Word>,
+    /// The folder in the bucket. Two clusters never share one.
+    #[schemars(transform = limits::BUCKET_PATH, extend("x-default" = "`/<cluster>`"))]
+    pub(super) path: Option<Word>,
+    /// Whether the bucket is part of the path instead of the host name, as many stores other than AWS want it.
+    #[schemars(extend("default" = limits::PATH_STYLE))]
+    pub(super) path_style: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

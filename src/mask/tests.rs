@@ -17,6 +17,7 @@ fn secrets(value: &str) -> Secrets {
         stats: Secret::new("stats-password"),
         vrrp: None,
         backup: None,
+        s3: None,
         users: std::collections::BTreeMap::new(),
         interim: None,
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
-    contract::{ARCHIVING, BACKUP_CONFIG, REHEARSAL},
+    contract::{BACKUP_CONFIG, REHEARSAL},
     inventory::{HostName, Role},
     remote::{Script, quote},
     services::{archive::rehearsal::UNIT, postgres::PATRONI},
@@ -22,13 +22,13 @@ const BACKING_UP: Duration = Duration::from_secs(48 * 3600);
 /// Makes the repository known to the database, and ends when a piece of WAL has got there. The first backup is
 /// not waited for: the cluster serves its clients meanwhile.
 const BEGIN: &str = r#"cd /
+backrest() { setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" "$@"; }
 if ! systemctl is-active --quiet pgherd-backup@full pgherd-backup@diff; then
-  as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" --log-level-console=warn --log-level-stderr=off "$@"; }
-  as_postgres stanza-create
-  as_postgres --archive-timeout=60 check
+  backrest --log-level-console=warn --log-level-stderr=off stanza-create
+  backrest --log-level-console=warn --log-level-stderr=off --archive-timeout=60 check
 fi
 install -d -o postgres -g postgres -m 0750 "$ARCHIVING"
-ls -d /var/lib/pgherd-backups/backup/"$STANZA"/*F >/dev/null 2>&1 || systemctl start --no-block pgherd-backup@full"#;
+backrest --log-level-console=off --log-level-stderr=error --output=json info | grep -q '"label":"[0-9-]*F"' || systemctl start --no-block pgherd-backup@full"#;
 
 /// Shows the journal of a backup while it is made, and fails as it does.
 const FOLLOW: &str = r#"unit=pgherd-backup@$TYPE
@@ -52,7 +52,11 @@ pub(super) fn begin(plan: &mut Plan, cluster: &Cluster, found: &Found) {
     let Some(facts) = found.facts.get(&node.name) else {
         return;
     };
-    if facts.needs.folders.contains_key(ARCHIVING) {
+    if facts
+        .needs
+        .folders
+        .contains_key(&cluster.inventory.archiving())
+    {
         plan.skip(&node.name, CREATE, "WAL gets into the repository");
         return;
     }
@@ -95,7 +99,10 @@ fn script(cluster: &Cluster, name: &str) -> Script {
         .alone(name)
         .line(format!("CONFIG={BACKUP_CONFIG}"))
         .line(format!("STANZA={}", quote(cluster.name())))
-        .line(format!("ARCHIVING={ARCHIVING}"))
+        .line(format!(
+            "ARCHIVING={}",
+            quote(&cluster.inventory.archiving())
+        ))
 }
 
 /// Has the host's unit rehearse a restore, and shows its journal. It goes on if pgherd is cut off; then the same step

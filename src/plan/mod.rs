@@ -58,6 +58,7 @@ mod preconditions;
 mod public_schema;
 mod reconnect;
 mod requirements;
+pub(crate) mod restore;
 pub mod retire;
 mod role_leaves;
 mod roles;
@@ -172,6 +173,8 @@ pub enum Action {
     FailOver,
     /// Deletes what the DCS has of the member on the step's host.
     ForgetMember,
+    /// Deletes what the DCS has of the WAL's end, which is further than that of a restored database.
+    ForgetPosition,
     /// Adds a learner to etcd, which its peers reach at that URL.
     AddEtcdMember {
         peer_url: String,

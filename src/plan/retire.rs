@@ -13,13 +13,16 @@ use serde_json::{Value, json};
 use super::{Action, Change, Found, Plan, Step, StepId, vip_leaves};
 use crate::{
     cluster::Cluster,
-    contract::BACKUPS,
     error::{Code, Error, Result},
     inventory::{HostName, Role},
     quantity::count,
     remote::Script,
     services::postgres::patroni::{self, Status},
 };
+
+mod lost;
+
+pub use lost::{Data, lost};
 
 /// How long a leader may take to hand over. In a synchronous cluster, the new leader must be a synchronous standby
 /// first.
@@ -476,62 +479,4 @@ fn kept_for(found: &Found) -> Value {
         Some(ttl) if *ttl != json!(LET_GO) => ttl.clone(),
         _ => Value::Null,
     }
-}
-
-/// What becomes of the data of a host that leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Data<'a> {
-    /// This is its folder.
-    IsDeleted(&'a str),
-    /// They are on this volume, which the next machine of the host gets.
-    Stays(&'a str),
-}
-
-/// What is lost with a host that has these roles, one line for each.
-///
-/// `stay` are the databases that stay. `leads` says whether the host is the leader, `goes` whether its machine is
-/// removed.
-pub fn lost(
-    roles: &[Role],
-    stay: &[&HostName],
-    data: Data<'_>,
-    leads: bool,
-    goes: bool,
-) -> Vec<String> {
-    let mut lost = Vec::new();
-    if roles.contains(&Role::Postgres) {
-        if leads {
-            lost.push(
-                "it leads: another member takes over first, and writes are refused for about 2 s"
-                    .to_owned(),
-            );
-        }
-        lost.push(match data {
-            Data::Stays(volume) => {
-                format!("its data stay on {volume}, which the new machine gets")
-            }
-            Data::IsDeleted(dir) => format!(
-                "its copy of the data in {dir} is deleted; {} stay: {}",
-                match stay.len() {
-                    0 => "no copies".to_owned(),
-                    1 => "1 other copy".to_owned(),
-                    count => format!("{count} other copies"),
-                },
-                names(stay)
-            ),
-        });
-    }
-    if roles.contains(&Role::Etcd) {
-        lost.push("its copy of etcd's data is deleted".into());
-    }
-    if roles.contains(&Role::Haproxy) {
-        lost.push("clients that connect to its address are refused".into());
-    }
-    if roles.contains(&Role::Backup) {
-        lost.push(match goes {
-            true => "all backups of the cluster are deleted, and the WAL between them".to_owned(),
-            false => format!("its backups stay in {BACKUPS}, and no new ones are made there"),
-        });
-    }
-    lost
 }

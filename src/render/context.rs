@@ -122,14 +122,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
                 .connections_per_source
                 .unwrap_or_else(|| (server_maxconn * 4 / 5).max(1)),
         },
-        "backup": {
-            "host": cluster.with_role(Role::Backup).next().map(|node| &node.name),
-            "port": contract::BACKUP_PORT,
-            "full": inventory.backup.full,
-            "differential": inventory.backup.differential,
-            "keep_full": inventory.backup.keep_full,
-            "prove_within": inventory.backup.prove_within,
-        },
+        "backup": backup(cluster),
         "tls": tls(cluster),
         "ca_bundle": cluster.ca_bundle,
         "paths": paths(),
@@ -150,12 +143,34 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "stats": secrets.stats.expose(),
             "vrrp": secrets.vrrp.as_ref().map(Secret::expose),
             "backup": secrets.backup.as_ref().map(Secret::expose),
+            "s3_key": secrets.s3.as_ref().map(|it| it.0.expose()),
+            "s3_secret": secrets.s3.as_ref().map(|it| it.1.expose()),
         },
     });
     match context {
         Value::Object(context) => context,
         _ => Map::new(),
     }
+}
+
+fn backup(cluster: &Cluster) -> Value {
+    let backup = &cluster.inventory.backup;
+    json!({
+        "host": cluster.with_role(Role::Backup).next().map(|node| &node.name),
+        "port": contract::BACKUP_PORT,
+        "full": backup.full,
+        "differential": backup.differential,
+        "keep_full": backup.keep_full,
+        "prove_within": backup.prove_within,
+        "s3": backup.s3.as_ref().map(|it| json!({
+            "bucket": it.bucket,
+            "region": it.region,
+            "endpoint": it.endpoint,
+            "port": it.port,
+            "path": it.path,
+            "path_style": it.path_style,
+        })),
+    })
 }
 
 /// All variables of one host.

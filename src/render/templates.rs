@@ -28,6 +28,8 @@ const UNFILTERED: char = '\0';
 struct Source {
     shown: String,
     text: String,
+    /// Whether it is the user's. The names in a built-in one are known to be right: a test checks them.
+    overrides: bool,
 }
 
 /// Every template by its name, which is also its path in a folder of overrides.
@@ -47,6 +49,7 @@ impl Templates {
                 let source = Source {
                     shown: format!("templates/{name}"),
                     text: text.into(),
+                    overrides: false,
                 };
                 (name, source)
             })
@@ -81,7 +84,11 @@ impl Templates {
             let text = given::read_text(Path::new(&shown)).map_err(|error| {
                 Error::new(Code::FileUnusable, format!("cannot read {shown}")).because(error)
             })?;
-            *source = Source { shown, text };
+            *source = Source {
+                shown,
+                text,
+                overrides: true,
+            };
         }
         templates.tera = Arc::new(parse(&templates.sources)?);
         Ok(templates)
@@ -102,13 +109,9 @@ impl Templates {
         let source = self.sources.get(name).ok_or_else(|| {
             Error::new(Code::InternalError, format!("there is no template {name}"))
         })?;
-        tags::check(&source.text, &variables.known).map_err(|finding| {
-            let error = refused(source, Some(finding.line)).cause(finding.what);
-            match finding.nearest {
-                Some(nearest) => error.hint(format!("did you mean `{nearest}`?")),
-                None => error.hint("docs/templates.md lists the variables and the filters"),
-            }
-        })?;
+        if source.overrides {
+            check_names(source, variables)?;
+        }
         let values = &variables.values;
         match self.tera.render(name, values) {
             Ok(text) if !text.contains(UNFILTERED) => Ok(text),
@@ -123,6 +126,17 @@ impl Templates {
             }
         }
     }
+}
+
+/// Looks for what the engine does not see: unknown names, and text without a filter.
+fn check_names(source: &Source, variables: &Variables) -> Result<()> {
+    tags::check(&source.text, &variables.known).map_err(|finding| {
+        let error = refused(source, Some(finding.line)).cause(finding.what);
+        match finding.nearest {
+            Some(nearest) => error.hint(format!("did you mean `{nearest}`?")),
+            None => error.hint("docs/templates.md lists the variables and the filters"),
+        }
+    })
 }
 
 /// The names that the templates of one host know, for the engine and for the check of names.
@@ -294,4 +308,46 @@ fn line_of_failure(text: &str, values: &Context) -> Option<usize> {
     let _ = tera.render_to("marked", values, &mut out);
     let out = String::from_utf8_lossy(&out);
     tags::last_mark(out.split(UNFILTERED).next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        plan::tests::world::{FIVE, cluster},
+        render::context,
+    };
+
+    #[test]
+    fn the_built_in_templates_use_only_names_that_there_are() {
+        let keeper = "  keeper: { roles: [backup], address: 192.0.2.6 }\n";
+        let bucket = "backup: { s3: { bucket: backups, region: eu-central-1 } }";
+        let mut checked = 0;
+        for (extra, hosts) in [
+            ("", FIVE.to_owned()),
+            ("tls: { enabled: false }", FIVE.to_owned()),
+            (
+                "haproxy: { vip: 192.0.2.100 }",
+                format!("{FIVE}  other: {{ roles: [haproxy], address: 192.0.2.7 }}\n"),
+            ),
+            (bucket, format!("{FIVE}{keeper}")),
+        ] {
+            let cluster = cluster(extra, &hosts);
+            let shared = context::shared(&cluster);
+            for node in cluster.nodes.values() {
+                let known = context::of_host(shared.clone(), &cluster, node).unwrap();
+                let variables = Variables::new(known);
+                for (name, source) in Templates::embedded().unwrap().sources {
+                    let found = check_names(&source, &variables);
+                    assert!(
+                        found.is_ok(),
+                        "{name}: {:?}",
+                        found.map_err(|it| it.to_string())
+                    );
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 500, "{checked}");
+    }
 }

@@ -216,6 +216,8 @@ pub enum When {
     Vip,
     /// While a host has the role `backup`.
     Backups,
+    /// If a bucket holds the backups.
+    Bucket,
 }
 
 /// What stands for PostgreSQL's major version at the end of a package's name.

@@ -14,6 +14,7 @@
 //! | `lock` | who is changing the cluster now |
 //! | `members.json` | the hosts that belong to the cluster, also those that have left the inventory |
 //! | `broken.json` | what a drill has broken and not put right yet |
+//! | `restoring.json` | a restore of the cluster that is not complete |
 //! | `launches/` | hosts that have been asked for and not been seen yet |
 //! | `runs/` | what each run had to tell |
 //!
@@ -44,6 +45,7 @@ mod members;
 mod pki;
 mod removal;
 mod replacing;
+mod restoring;
 mod rotation;
 mod runs;
 mod secrets;
@@ -67,6 +69,8 @@ pub use self::{
     runs::KEPT_RUNS,
     ssh_rotation::SshStage,
 };
+
+pub(crate) use self::restoring::{RestoreStage, Restoring};
 
 const SECRETS: &str = "secrets.yaml";
 const PKI: &str = "pki";
@@ -302,6 +306,7 @@ impl Workspace {
         secrets::Wanted {
             vip: self.inventory.haproxy.vip.is_some(),
             backup: self.inventory.wants(When::Backups),
+            bucket: self.inventory.wants(When::Bucket),
             users: postgresql.users.keys().map(String::as_str).collect(),
             file: self.inventory.secrets.file.as_deref(),
             variable: &|name| std::env::var_os(name),

@@ -2,7 +2,8 @@
 
 use super::{
     BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, MEMBERS, PKI, ROTATION, RunLock,
-    SECRETS, SSH_CONFIG, TLS, Workspace, files, identity, pki, ssh_rotation,
+    SECRETS, SSH_CONFIG, TLS, Workspace, files, identity, pki, replacing::REPLACING,
+    restoring::RESTORING, ssh_rotation,
 };
 use crate::error::Result;
 
@@ -27,6 +28,8 @@ impl Workspace {
             BROKEN,
             TLS,
             MEMBERS,
+            REPLACING,
+            RESTORING,
             ssh_rotation::HOST_KEYS,
             ssh_rotation::SSH_STAGE,
             ssh_rotation::TRIAL,

@@ -3,7 +3,7 @@
 use super::{Workspace, files};
 use crate::{error::Result, inventory::HostName};
 
-const REPLACING: &str = "replacing";
+pub(super) const REPLACING: &str = "replacing";
 
 impl Workspace {
     /// The host that is gone, while its successor is not verified yet.

@@ -3,8 +3,9 @@
 use super::*;
 
 /// Where a command may be written out: the options are added to it later, or it is only an example.
-const WRITTEN_OUT: [(&str, &str); 12] = [
+const WRITTEN_OUT: [(&str, &str); 13] = [
     ("cli/args", "help texts"),
+    ("cli/args/parts", "the same"),
     ("cli/drill", "help texts"),
     ("error/code", "`Error::way_forward` adds the options"),
     ("plan/etcd_joins", "becomes a hint (`Finding::instead`)"),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{Lab, prepared_image};
 
 /// Two members, and a front door that keeps the backups.
-fn rest() -> String {
+pub(crate) fn rest() -> String {
     format!(
         "provider: {{ kind: docker, image: \"{}\" }}\npostgresql: {{ version: distro }}\n\
          patroni: {{ ttl: 20, loop_wait: 2, retry_timeout: 5 }}\nhosts:\n  \
@@ -20,7 +20,7 @@ fn rest() -> String {
     )
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < Duration::from_secs(90), "never: {what}");
@@ -28,7 +28,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-fn kept(lab: &Lab) -> Value {
+pub(crate) fn kept(lab: &Lab) -> Value {
     lab.json(&["backups", "--json"])
 }
 

@@ -9,6 +9,7 @@
 mod addresses;
 mod backups;
 mod bring_up;
+mod bucket;
 mod by_hand;
 mod cut_off;
 mod doors;
@@ -25,6 +26,7 @@ mod membership;
 mod overrides;
 mod quorum;
 mod recovery;
+mod restore;
 mod roles;
 mod security;
 mod shape;

@@ -54,6 +54,11 @@ impl Lab {
         self.dir.path().join("pgherd.yaml")
     }
 
+    /// A file in the inventory's folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub(crate) fn workspace(&self) -> PathBuf {
         self.dir.path().join(".pgherd").join(&self.name)
     }

@@ -75,6 +75,7 @@ hosts: { node1: { roles: [postgres, etcd, haproxy] } }
             stats: Secret::new("stats-s3cret"),
             vrrp: None,
             backup: None,
+            s3: None,
             users: BTreeMap::new(),
             interim: None,
         },

@@ -169,6 +169,7 @@ impl Model {
             Action::Await(Condition::Streaming) => self.streams(&step.host),
             Action::ReleaseBootstrap { .. }
             | Action::ForgetMember
+            | Action::ForgetPosition
             | Action::AddEtcdMember { .. }
             | Action::PromoteEtcdMember
             | Action::RemoveEtcdMember { .. }

@@ -329,7 +329,7 @@ fn only_who_is_named_may_be_missing_from_the_inventory() {
 fn what_becomes_of_backups_depends_on_who_made_the_machine() {
     let lost = |goes| {
         let data = retire::Data::IsDeleted("/data/patroni");
-        retire::lost(&[Role::Backup], &[], data, false, goes).join("\n")
+        retire::lost(&[Role::Backup], &[], data, false, goes, None).join("\n")
     };
     assert_eq!(
         lost(true),

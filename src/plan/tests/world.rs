@@ -344,6 +344,7 @@ pub(crate) fn cluster_of(inventory: Inventory) -> Cluster {
             stats: Secret::new("stats-s3cret"),
             vrrp: Some(Secret::new("vrrps3cr")),
             backup: Some(Secret::new("backups3cr")),
+            s3: None,
             users: BTreeMap::new(),
             interim: None,
         },

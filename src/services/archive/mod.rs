@@ -10,6 +10,7 @@ use super::{
 };
 use crate::contract::{ARCHIVE_CONFIG, BACKUP_PORT, REHEARSAL};
 
+pub(crate) mod ground;
 pub(crate) mod health;
 pub(crate) mod rehearsal;
 

@@ -11,6 +11,7 @@ use crate::{
     inventory::Role,
     quantity::duration,
     remote::{Remote, Script, quote},
+    services::When,
 };
 
 const ASK: &str = include_str!("repository.sh");
@@ -84,8 +85,14 @@ pub(crate) struct Repository {
 pub(crate) async fn ask(cluster: &Cluster, remote: &dyn Remote) -> Option<Result<Repository>> {
     let node = cluster.with_role(Role::Backup).next()?;
     let script = Script::probe(format!(
-        "CONFIG={BACKUP_CONFIG} STANZA={}\n{ASK}",
-        quote(cluster.name())
+        "CONFIG={BACKUP_CONFIG} STANZA={} ARCHIVING={} BUCKET={}\n{ASK}",
+        quote(cluster.name()),
+        quote(&cluster.inventory.archiving()),
+        if cluster.wants(When::Bucket) {
+            "yes"
+        } else {
+            ""
+        }
     ));
     let quiet = |_, _: &str| {};
     let asked = remote.run(&node.name, &script, ANSWER, &quiet).await;

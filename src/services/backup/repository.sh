@@ -3,8 +3,20 @@ cd /
 as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
 info=$(as_postgres timeout 30 pgbackrest --config="$CONFIG" --stanza="$STANZA" --output=json --log-level-console=off --log-level-stderr=error info) || exit 1
 printf 'info\t%s\n' "$info"
+# NAME SIZE TIME of each file of WAL.
+files() {
+  if [ -z "$BUCKET" ]; then
+    find "/var/lib/pgherd-backups/archive/$STANZA" -type f -printf '%f %s %T@\n' 2>/dev/null
+  else
+    as_postgres timeout 50 pgbackrest --config="$CONFIG" --output=json --recurse --log-level-console=off --log-level-stderr=error \
+      repo-ls "archive/$STANZA" | perl -ne 'while (m#"(?:[^"]*/)?([0-9A-F]{24}-[^"/]*)":\{([^}]*)\}#g) {
+        my ($name, $rest) = ($1, $2);
+        my ($size) = $rest =~ /"size":(\d+)/; my ($time) = $rest =~ /"time":(\d+)/;
+        print "$name $size $time\n" if defined $size && defined $time }'
+  fi
+}
 # The WAL that is there, by timeline, as ranges without a hole.
-find "/var/lib/pgherd-backups/archive/$STANZA" -type f -printf '%f %s %T@\n' 2>/dev/null | perl -ne '
+files | perl -ne '
   next unless /^([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-\S* (\d+) (\d+)/;
   my ($t, $n) = ($1, hex($2) * 256 + hex($3));
   $there{$t}{$n} = 1; $bytes += $4; $newest = $5 if $5 > ($newest // 0);
@@ -28,10 +40,16 @@ for kind in full diff; do
   printf 'schedule\t%s\t%s\n' "$kind" "$times"
   printf 'unit\t%s\t%s\t%s\n' "$kind" "$(systemctl show -P ActiveState "pgherd-backup@$kind")" "$(systemctl show -P Result "pgherd-backup@$kind")"
 done
-for manifest in "/var/lib/pgherd-backups/backup/$STANZA"/*/backup.manifest; do
-  [ ! -e "$manifest" ] || printf 'files\t%s\n' "$(basename "${manifest%/*}")"
-done
+manifests() {
+  if [ -z "$BUCKET" ]; then
+    (cd "/var/lib/pgherd-backups/backup/$STANZA" 2>/dev/null && ls -d ./*/backup.manifest 2>/dev/null)
+  else
+    as_postgres timeout 50 pgbackrest --config="$CONFIG" --recurse --filter='/backup[.]manifest$' --log-level-console=off \
+      --log-level-stderr=error repo-ls "backup/$STANZA"
+  fi
+}
+manifests | sed -nE 's|^(.*/)?([^/]+)/backup[.]manifest$|files\t\2|p'
 # Made with the repository, and never written to.
-stat --printf='since\t%Y\n' /var/lib/pgherd-backups/.archiving 2>/dev/null
-df -k --output=avail,size /var/lib/pgherd-backups 2>/dev/null | sed -n '2s/^ *\([0-9]*\)  *\([0-9]*\) *$/space\t\1\t\2/p'
+stat --printf='since\t%Y\n' "$ARCHIVING" 2>/dev/null
+[ -n "$BUCKET" ] || df -k --output=avail,size /var/lib/pgherd-backups 2>/dev/null | sed -n '2s/^ *\([0-9]*\)  *\([0-9]*\) *$/space\t\1\t\2/p'
 date '+now	%s'

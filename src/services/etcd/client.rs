@@ -319,6 +319,17 @@ impl<'a> Etcd<'a> {
             .map(|_| ())
     }
 
+    /// Deletes what Patroni knows of the WAL's end and of synchronous standbys. The lock `initialize` and the
+    /// configuration stay.
+    pub async fn forget_position(&self, scope: &str) -> Result<()> {
+        for name in ["status", "optime/leader", "sync", "failover"] {
+            let key = encode(&format!("{}{name}", prefix(scope)));
+            self.post::<Value>("/v3/kv/deleterange", &json!({"key": key}))
+                .await?;
+        }
+        Ok(())
+    }
+
     async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
         let answer = self
             .http

@@ -21,6 +21,9 @@ pub use session::{
 };
 pub use survey::{SharedSurvey, Survey};
 
+/// A drop-in that keeps Patroni from starting while the cluster is restored.
+pub(crate) const HELD: &str = "/etc/systemd/system/patroni.service.d/pgherd-restore.conf";
+
 /// The folder of its certificates. Each service has its own folder, because each runs as another user.
 const TLS: &str = "/etc/pgherd/tls/postgres";
 
@@ -68,7 +71,7 @@ pub(super) const SERVICE: Service = Service {
     tls: Some(TLS),
     data: Data::Database,
     // The password for replication; Patroni writes it.
-    writes: &["/var/lib/postgresql/.pgpass-patroni"],
+    writes: &["/var/lib/postgresql/.pgpass-patroni", HELD],
     ports: &[
         Port {
             from: FROM,

@@ -25,9 +25,12 @@ const STATS: &str = "stats";
 const VRRP: &str = "vrrp";
 /// The key of the backups. Whatever it once encrypted, nothing else can read: it never changes.
 const BACKUP: &str = "backup";
+/// The access key of the bucket with the backups, which the user gives, and its secret.
+const S3_KEY: &str = "s3_key";
+const S3_SECRET: &str = "s3_secret";
 
 /// In the order in which they are written.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 10] = [
     CLUSTER_ID,
     SUPERUSER,
     REPLICATION,
@@ -36,6 +39,8 @@ const KEYS: [&str; 8] = [
     STATS,
     VRRP,
     BACKUP,
+    S3_KEY,
+    S3_SECRET,
 ];
 
 /// The prefix of environment variables with passwords.
@@ -54,6 +59,8 @@ pub(super) struct Wanted<'a> {
     pub vip: bool,
     /// Whether a host has the role `backup`.
     pub backup: bool,
+    /// Whether a bucket holds the backups.
+    pub bucket: bool,
     /// `secrets.file`.
     pub file: Option<&'a Path>,
     /// The environment.
@@ -65,6 +72,7 @@ impl Wanted<'_> {
         let own = KEYS.iter().copied().filter(|key| match *key {
             VRRP => self.vip,
             BACKUP => self.backup,
+            S3_KEY | S3_SECRET => self.bucket,
             _ => true,
         });
         let own = own.map(Key::Own);
@@ -160,7 +168,7 @@ pub(super) fn load_or_make(
     let given = wanted.given()?;
     let missing = |have: &Values| {
         let has = |key: &Key| have.iter().chain(&given).any(|(have, _)| have == key);
-        let keys = wanted.keys().filter(|key| !has(key));
+        let keys = wanted.keys().filter(|key| !has(key) && is_ours(key));
         keys.map(make).collect::<Result<Values>>()
     };
     let text = match files::read(path)? {
@@ -191,7 +199,30 @@ pub(super) fn load_or_make(
         values.retain(|(have, _)| *have != key);
         values.push((key, value));
     }
+    for key in [S3_KEY, S3_SECRET].into_iter().filter(|_| wanted.bucket) {
+        if !values.iter().any(|(have, _)| *have == Key::Own(key)) {
+            return Err(Error::new(
+                Code::SecretsInvalid,
+                format!(
+                    "`{key}` is missing: the access to the bucket with the backups is yours to give"
+                ),
+            )
+            .hint(format!(
+                "put it into {}, or set {}",
+                wanted
+                    .file
+                    .unwrap_or(files::origin(path).as_ref())
+                    .display(),
+                variable(&Key::Own(key))
+            )));
+        }
+    }
     assemble(path, &values)
+}
+
+/// Whether pgherd can make a value for it.
+fn is_ours(key: &Key) -> bool {
+    ![Key::Own(S3_KEY), Key::Own(S3_SECRET)].contains(key)
 }
 
 /// Replaces the passwords at `path` by new ones, except those that the user sets.
@@ -220,7 +251,7 @@ pub(super) fn renewable(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<String>
 fn split(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<Key>, Vec<Key>)> {
     let given = wanted.given()?;
     let keys = wanted.keys().filter(|key| match key {
-        Key::Own(name) => ![CLUSTER_ID, BACKUP].contains(name),
+        Key::Own(name) => ![CLUSTER_ID, BACKUP].contains(name) && is_ours(key),
         Key::User(_) => users,
     });
     Ok(keys.partition(|key| !given.iter().any(|(given, _)| given == key)))
@@ -296,6 +327,7 @@ fn assemble(path: &Path, values: &Values) -> Result<Secrets> {
         stats: get(STATS)?,
         vrrp: get(VRRP).ok(),
         backup: get(BACKUP).ok(),
+        s3: get(S3_KEY).ok().zip(get(S3_SECRET).ok()),
         users: users.collect(),
         interim: None,
     })

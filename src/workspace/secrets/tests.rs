@@ -45,6 +45,7 @@ impl Place {
         let wanted = Wanted {
             vip: false,
             backup: false,
+            bucket: false,
             users: users.to_vec(),
             file,
             variable: &|name| {

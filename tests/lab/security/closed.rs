@@ -24,10 +24,10 @@ pub(super) fn what_an_application_makes_in_public_is_not_run_by_pgherd(lab: &Lab
     // function. A superuser who looks for names in `public` runs them.
     let trap = format!(
         "create function public.trap(text, boolean) returns text language plpgsql as $$ begin \
-         execute 'copy (select 1) to program ''touch {MARK}'''; return 'sprung'; end $$; \
+         execute 'copy (select 1) to program ''cat >>{MARK}'''; return 'sprung'; end $$; \
          create operator public.|| (leftarg = text, rightarg = boolean, function = public.trap); \
          create function public.count(boolean) returns bigint language plpgsql as $$ begin \
-         execute 'copy (select 1) to program ''touch {MARK}'''; return 1; end $$;"
+         execute 'copy (select 1) to program ''cat >>{MARK}'''; return 1; end $$;"
     );
     let made = login.psql(&trap);
     assert!(

@@ -1,0 +1,380 @@
+//! `restore`: the cluster in place, to a moment.
+//!
+//! What the user has agreed to is noted in the workspace before anything stops, and until the restored cluster is
+//! proven. A run that was cut off goes on from there; while nobody has used the restored data, there is a way back.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    backup,
+    connected::Connected,
+    context::Context,
+    observe::Observed,
+    operator::{Question, consent},
+    run::Run,
+    settle::{self, Consent, Verb},
+    taken::{Leftovers, Taken},
+};
+use crate::{
+    cluster::Cluster,
+    contract::{RESTORE_MARK, kept_dir},
+    error::{Code, Error, Result},
+    inventory::{HostName, Role},
+    moment::Moment,
+    plan::{
+        self, operate,
+        restore::{InPlace, Wanted},
+    },
+    poll,
+    quantity::bytes,
+    remote::Script,
+    services::{archive::ground, postgres::patroni},
+    workspace::{RestoreStage, Restoring},
+};
+
+mod outlook;
+
+pub(crate) use outlook::Outlook;
+use outlook::outlook;
+pub(super) use outlook::source;
+
+/// How long replicas may take to join the restored leader before they copy it anew. They go back to where the
+/// histories part by `pg_rewind`.
+const REWINDING: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a host may take to answer a short question.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// What the user asks for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wish {
+    /// `None` goes on with a restore that was cut off.
+    pub to: Option<Moment>,
+    pub set: Option<String>,
+    pub timeline: Option<u32>,
+    pub host: Option<String>,
+}
+
+/// A restore that is complete.
+#[derive(Debug, Clone)]
+pub(crate) struct Restored {
+    pub to: Moment,
+    pub host: String,
+    /// The label of the backup.
+    pub backup: String,
+    /// The time of the newest heartbeat that is there, in seconds since 1970.
+    pub newest: Option<i64>,
+    pub seconds: i64,
+    /// The folder in which the data from before is kept.
+    pub kept_dir: Option<String>,
+}
+
+/// What a restore would do, without a change.
+pub(crate) async fn preview(context: &Context, wish: &Wish) -> Result<Outlook> {
+    backup::keeper(context)?;
+    let hosts = context.host_status().await?;
+    let (events, _quiet) = crate::event::Events::channel();
+    let work = async |connected: &Connected<'_>| {
+        let observed = connected.look().await?.whole()?;
+        Ok(outlook(connected, &observed, wish).await?.1)
+    };
+    context.on(hosts.complete(context)?, &events, work).await
+}
+
+/// Restores the cluster, or goes on with a restore that was cut off.
+pub(crate) async fn run(
+    context: &Context,
+    wish: &Wish,
+    cancel: &CancellationToken,
+) -> Result<Restored> {
+    backup::keeper(context)?;
+    let taken = Taken::by(context, "restore", Leftovers::Offer, cancel).await?;
+    let hosts = context.host_status().await?;
+    let running = hosts.complete(context)?;
+    taken
+        .run(async |run| {
+            let work = async |connected: &Connected<'_>| restore(run, connected, wish).await;
+            context.on(running, &run.events, work).await
+        })
+        .await
+}
+
+/// Puts the data from before a restore back, if nobody has used the restored.
+pub(crate) async fn back(context: &Context, cancel: &CancellationToken) -> Result<String> {
+    let taken = Taken::by(context, "restore", Leftovers::Offer, cancel).await?;
+    let Some(restoring) = context.workspace.restoring()? else {
+        return Err(Error::new(Code::NotPossibleNow, "no restore is under way")
+            .left("nothing was changed")
+            .hint(again(context)));
+    };
+    if restoring.stage == RestoreStage::Leads {
+        return Err(Error::new(
+            Code::NotPossibleNow,
+            "the restored member may have served clients already",
+        )
+        .left("nothing was changed")
+        .hint(format!("complete it: {}", context.command("restore")))
+        .hint(again(context)));
+    }
+    let hosts = context.host_status().await?;
+    let running = hosts.complete(context)?;
+    let work = async |run: &Run<'_>| {
+        let work = async |connected: &Connected<'_>| {
+            let observed = connected.look().await?.whole()?;
+            let host = HostName::new(&restoring.host);
+            let in_place = in_place(&observed.cluster, &host, &restoring);
+            let plan = in_place.back();
+            connected.announce(&plan);
+            connected
+                .carry_out(plan, &observed.cluster, run.cancel)
+                .await?;
+            context.workspace.end_restoring()?;
+            settle::settle(Verb::Up, connected, Consent::Given, run.cancel).await?;
+            Ok(())
+        };
+        context.on(running, &run.events, work).await
+    };
+    taken.run(work).await?;
+    Ok(format!(
+        "the cluster {} is as it was before the restore",
+        context.inventory.cluster
+    ))
+}
+
+fn again(context: &Context) -> String {
+    format!(
+        "the history that was left is in the repository: {}",
+        context.command("restore --to latest --timeline N")
+    )
+}
+
+/// Removes the data that restores have kept; returns what was removed, a line each.
+pub(crate) async fn discard(context: &Context, cancel: &CancellationToken) -> Result<Vec<String>> {
+    let taken = Taken::by(context, "restore", Leftovers::Offer, cancel).await?;
+    if context.workspace.restoring()?.is_some() {
+        return Err(Error::new(
+            Code::NotPossibleNow,
+            "a restore is under way, and this data is the way back",
+        )
+        .left("nothing was removed")
+        .hint(format!("complete it: {}", context.command("restore"))));
+    }
+    let hosts = context.host_status().await?;
+    let running = hosts.some(context)?;
+    let dir = kept_dir(&context.inventory.postgresql.data_dir);
+    let work = async |run: &Run<'_>| {
+        let work = async |connected: &Connected<'_>| {
+            let cluster = connected.look().await?.cluster;
+            let mut removed = Vec::new();
+            for node in cluster.with_role(Role::Postgres) {
+                let host = &node.name;
+                let seen = ground::look(&cluster, host, &Moment::Latest, connected.remote.as_ref());
+                let Some(kept) = seen.await?.kept else {
+                    continue;
+                };
+                let plan = plan::restore::discard(&cluster, host);
+                connected.carry_out(plan, &cluster, run.cancel).await?;
+                removed.push(format!("{dir} on {host}, {}", bytes(kept * 1024)));
+            }
+            Ok(removed)
+        };
+        context.on(running, &run.events, work).await
+    };
+    taken.run(work).await
+}
+
+async fn restore(run: &Run<'_>, connected: &Connected<'_>, wish: &Wish) -> Result<Restored> {
+    let context = run.context;
+    let observed = connected.look().await?.whole()?;
+    let cluster = observed.cluster.clone();
+    let mut restoring = match context.workspace.restoring()? {
+        Some(begun) => {
+            is_the_same(context, &begun, wish)?;
+            let note = format!(
+                "note: going on with the restore to {}, begun {}",
+                begun.to, begun.since
+            );
+            context.operator.say(&note);
+            begun
+        }
+        None => begin(run, connected, &observed, wish).await?,
+    };
+    let host = HostName::new(&restoring.host);
+    if restoring.stage == RestoreStage::Restores {
+        let plan = in_place(&cluster, &host, &restoring).restore();
+        connected.announce(&plan);
+        let restored = connected.carry_out(plan, &cluster, run.cancel).await;
+        restored.map_err(|error| way_out(context, error))?;
+        restoring.stage = RestoreStage::Leads;
+        context.workspace.note_restoring(&restoring)?;
+    }
+    let reached = reached(connected, &host).await?;
+    let in_place = in_place(&cluster, &host, &restoring);
+    let plan = in_place.lead(&observed.found);
+    connected.announce(&plan);
+    connected.carry_out(plan, &cluster, run.cancel).await?;
+    let plan = in_place.rejoin();
+    connected.announce(&plan);
+    connected.carry_out(plan, &cluster, run.cancel).await?;
+    rejoined(run, connected, &cluster).await?;
+    settle::settle(Verb::Up, connected, Consent::Given, run.cancel).await?;
+    let plan = in_place.end();
+    connected.carry_out(plan, &cluster, run.cancel).await?;
+    context.workspace.end_restoring()?;
+    let kept = restoring
+        .keeps
+        .then(|| kept_dir(&context.inventory.postgresql.data_dir));
+    Ok(Restored {
+        to: restoring.to,
+        host: restoring.host,
+        backup: reached.backup,
+        newest: reached.newest,
+        seconds: jiff::Timestamp::now().as_second() - restoring.since.as_second(),
+        kept_dir: kept,
+    })
+}
+
+/// Whether it is the restore that was cut off, which the user wants.
+fn is_the_same(context: &Context, begun: &Restoring, wish: &Wish) -> Result<()> {
+    let same = wish.to.as_ref().is_none_or(|to| *to == begun.to)
+        && wish
+            .set
+            .as_ref()
+            .is_none_or(|set| Some(set) == begun.set.as_ref())
+        && wish.timeline.is_none_or(|it| Some(it) == begun.timeline)
+        && wish.host.as_ref().is_none_or(|host| *host == begun.host);
+    if same {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::NotPossibleNow,
+        format!(
+            "another restore is under way: to {}, on {}",
+            begun.to, begun.host
+        ),
+    )
+    .left("nothing was changed")
+    .hint(format!("complete it: {}", context.command("restore")))
+    .hint(format!(
+        "or go back, and begin anew: {}",
+        context.command("restore --back")
+    )))
+}
+
+/// Asks the user, and notes what is restored.
+async fn begin(
+    run: &Run<'_>,
+    connected: &Connected<'_>,
+    observed: &Observed,
+    wish: &Wish,
+) -> Result<Restoring> {
+    let context = run.context;
+    let (to, outlook) = outlook(connected, observed, wish).await?;
+    let question = Question::Restore {
+        cluster: &context.inventory.cluster,
+        outlook: &outlook,
+    };
+    consent(context.operator.as_ref(), question).await?;
+    let since = jiff::Timestamp::now();
+    let restoring = Restoring {
+        id: since.as_millisecond().to_string(),
+        since,
+        host: outlook.host.to_string(),
+        to,
+        set: wish.set.clone(),
+        timeline: wish.timeline,
+        keeps: outlook.kept_dir.is_some(),
+        stage: RestoreStage::Restores,
+    };
+    context.workspace.note_restoring(&restoring)?;
+    Ok(restoring)
+}
+
+fn in_place<'a>(cluster: &'a Cluster, host: &'a HostName, restoring: &'a Restoring) -> InPlace<'a> {
+    InPlace {
+        cluster,
+        host,
+        id: &restoring.id,
+        wanted: Wanted {
+            to: &restoring.to,
+            set: restoring.set.as_deref(),
+            timeline: restoring.timeline,
+        },
+        keeps: restoring.keeps,
+    }
+}
+
+/// An error's ways out, while nobody has used the restored data.
+fn way_out(context: &Context, error: Error) -> Error {
+    error
+        .left("the members are stopped, and nobody has used what was restored")
+        .hint(format!("go on: {}", context.command("restore")))
+        .hint(format!("or go back: {}", context.command("restore --back")))
+}
+
+/// What was reached, as the host has noted it.
+#[derive(serde::Deserialize)]
+struct Reached {
+    newest: Option<i64>,
+    backup: String,
+}
+
+async fn reached(connected: &Connected<'_>, host: &HostName) -> Result<Reached> {
+    let script = Script::probe(format!("cat {RESTORE_MARK}.json"));
+    let quiet = |_, _: &str| {};
+    let said = connected
+        .remote
+        .run(host, &script, ANSWER, &quiet)
+        .await?
+        .stdout;
+    serde_json::from_str(&said).map_err(|error| {
+        Error::new(
+            Code::AnswerUnusable,
+            format!("{RESTORE_MARK}.json cannot be read"),
+        )
+        .on(host)
+        .because(error)
+    })
+}
+
+/// Returns when the leader streams to all other members. Those that do not join by themselves copy its data anew.
+async fn rejoined(
+    run: &Run<'_>,
+    connected: &Connected<'_>,
+    cluster: &std::sync::Arc<Cluster>,
+) -> Result<()> {
+    let waiting = || async {
+        let survey = patroni::survey(&connected.http, cluster).await;
+        let leader = patroni::leader_of(&survey).and_then(|host| survey[host].as_ref().ok());
+        let streams =
+            |host: &HostName| leader.is_some_and(|it| it.is_primary() && it.streams_to(host));
+        let members = cluster
+            .with_role(Role::Postgres)
+            .map(|node| node.name.clone());
+        let behind: Vec<HostName> = members
+            .filter(|host| patroni::leader_of(&survey) != Some(host) && !streams(host))
+            .collect();
+        match behind.is_empty() {
+            true => Ok(()),
+            false => Err(behind),
+        }
+    };
+    let Err(over) = poll::until(REWINDING, LOOK, waiting).await else {
+        return Ok(());
+    };
+    for host in over.last {
+        let survey = patroni::survey(&connected.http, cluster).await;
+        let topology = patroni::overview(&connected.http, &survey).await;
+        let seen = operate::Seen {
+            cluster,
+            survey: &survey,
+            topology: topology.as_ref(),
+        };
+        let plan = operate::reinit(&seen, &host)?;
+        connected.announce(&plan);
+        connected.carry_out(plan, cluster, run.cancel).await?;
+    }
+    Ok(())
+}

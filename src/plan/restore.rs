@@ -1,0 +1,487 @@
+//! Plans a restore of the cluster in place, and tables that are taken out of a backup.
+//!
+//! In place, all members stop and are held: a Patroni that starts meanwhile would go on with the old history. One
+//! member's data is restored, started by hand where no client reaches it, and checked. Only then the DCS forgets how far
+//! the old history was, and that member leads. The others join it as replicas.
+
+use std::time::Duration;
+
+use super::{Action, Change, Condition, Found, Plan, Step, StepId, local_sql::local_psql, roles};
+use crate::{
+    cluster::{Cluster, Node},
+    contract::{ARCHIVE_CONFIG, BACKUP_CONFIG, REHEARSAL, RESTORE_MARK as MARK, kept_dir},
+    inventory::{HostName, Role},
+    moment::{Moment, in_full},
+    remote::{Script, quote},
+    services::postgres::{HELD, PATRONI},
+};
+
+const INSTANCE: &str = include_str!("restore/instance.sh");
+const IN_PLACE: &str = include_str!("restore/in_place.sh");
+const TABLE: &str = include_str!("restore/table.sh");
+const FOLLOW: &str = include_str!("restore/follow.sh");
+
+/// How long PostgreSQL may take to stop.
+const STOPPING: Duration = Duration::from_secs(600);
+/// How long a large database takes to restore.
+const RESTORING: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a member may take to lead.
+const LEADING: Duration = Duration::from_secs(180);
+/// How long the repository may take to receive a piece of WAL.
+const CHECKING: Duration = Duration::from_secs(180);
+
+/// Where tables are taken out.
+pub(crate) const TAKEN: &str = "/var/lib/pgherd-rehearsal/taken";
+
+/// What is restored from the repository.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted<'a> {
+    pub to: &'a Moment,
+    /// The label of the backup.
+    pub set: Option<&'a str>,
+    pub timeline: Option<u32>,
+}
+
+impl Wanted<'_> {
+    fn options(&self) -> Vec<String> {
+        let mut options = self.to.options();
+        options.extend(self.set.map(|label| format!("--set={label}")));
+        options.extend(self.timeline.map(|it| format!("--target-timeline={it}")));
+        options
+    }
+
+    /// The moment as SQL takes it; empty if it is no time.
+    fn until(&self) -> String {
+        self.to.time().map(in_full).unwrap_or_default()
+    }
+}
+
+/// A restore of the cluster in place.
+#[derive(Debug, Clone)]
+pub(crate) struct InPlace<'a> {
+    pub cluster: &'a Cluster,
+    pub host: &'a HostName,
+    /// Names this restore on the host.
+    pub id: &'a str,
+    pub wanted: Wanted<'a>,
+    /// The old data is kept beside the new.
+    pub keeps: bool,
+}
+
+impl InPlace<'_> {
+    /// Stops the members, restores one, and ends when its data has proven to be of the moment. Nobody uses it yet.
+    pub(crate) fn restore(&self) -> Plan {
+        let mut plan = Plan::default();
+        let replicas = self
+            .others()
+            .map(|node| hold(&mut plan, self.cluster, node, Vec::new()));
+        let replicas: Vec<StepId> = replicas.collect();
+        let Some(node) = self.cluster.nodes.get(self.host) else {
+            return plan;
+        };
+        let stopped = hold(&mut plan, self.cluster, node, replicas);
+        let kept = match self.keeps {
+            true => format!(
+                "the present data is kept in {}",
+                kept_dir(&self.cluster.inventory.postgresql.data_dir)
+            ),
+            false => "the present data is overwritten".to_owned(),
+        };
+        plan.push(Step {
+            host: self.host.clone(),
+            name: "restore",
+            why: format!("you asked for {}", self.wanted.to),
+            after: vec![stopped],
+            changes: vec![
+                Change::Other(kept),
+                Change::Other(format!("the database is restored to {}", self.wanted.to)),
+            ],
+            action: Action::Run(self.script(node)),
+            limit: RESTORING,
+            units: Vec::new(),
+        });
+        plan
+    }
+
+    /// The other members.
+    fn others(&self) -> impl Iterator<Item = &Node> {
+        let members = self.cluster.with_role(Role::Postgres);
+        members.filter(|node| node.name != *self.host)
+    }
+
+    fn script(&self, node: &Node) -> Script {
+        let data = &self.cluster.inventory.postgresql.data_dir;
+        let variables = [
+            ("ID", self.id.to_owned()),
+            ("MARK", MARK.to_owned()),
+            ("DATA", data.clone()),
+            ("OLD", kept_dir(data)),
+            ("KEEP", if self.keeps { "yes" } else { "no" }.to_owned()),
+            ("UNTIL", self.wanted.until()),
+        ];
+        let success = format!(
+            "[ \"$(cat {MARK} 2>/dev/null)\" = {} ]",
+            quote(&format!("{} recovered", self.id))
+        );
+        let unit = Unit {
+            name: "pgherd-restore",
+            limits: "",
+            success: &success,
+            before: "",
+        };
+        unit.script(
+            self.cluster,
+            node,
+            &variables,
+            IN_PLACE,
+            &self.wanted.options(),
+        )
+    }
+
+    /// Lets the restored member lead.
+    pub(crate) fn lead(&self, found: &Found) -> Plan {
+        let mut plan = Plan::default();
+        let Some(etcd) = self.cluster.with_role(Role::Etcd).next() else {
+            return plan;
+        };
+        let forgotten = plan.push(Step {
+            host: etcd.name.clone(),
+            name: "forget-position",
+            why: "by the DCS, the old history was further: nobody would be let lead".into(),
+            after: Vec::new(),
+            changes: vec![Change::Other(
+                "the DCS forgets how far the old history was".into(),
+            )],
+            action: Action::ForgetPosition,
+            limit: Duration::from_secs(30),
+            units: vec!["etcd"],
+        });
+        let started = release(
+            &mut plan,
+            self.host,
+            "it has the restored data",
+            vec![forgotten],
+        );
+        let leads = plan.push(Step {
+            host: self.host.clone(),
+            name: "await-leader",
+            why: "one member must take writes".into(),
+            after: vec![started],
+            changes: Vec::new(),
+            action: Action::Await(Condition::Leader),
+            limit: LEADING,
+            units: vec!["patroni"],
+        });
+        // Passwords may have changed since.
+        let why = ["a backup has the passwords of its time".to_owned()];
+        roles::ensure(&mut plan, self.cluster, self.host, found, &why, vec![leads]);
+        plan
+    }
+
+    /// Starts the other members.
+    pub(crate) fn rejoin(&self) -> Plan {
+        let mut plan = Plan::default();
+        for node in self.others() {
+            release(
+                &mut plan,
+                &node.name,
+                "the restored member leads",
+                Vec::new(),
+            );
+        }
+        plan
+    }
+
+    /// Undoes a restore that nobody has used yet.
+    pub(crate) fn back(&self) -> Plan {
+        let mut plan = Plan::default();
+        let data = &self.cluster.inventory.postgresql.data_dir;
+        let script = Script::new()
+            .alone("restore")
+            .line("systemctl stop pgherd-restore 2>/dev/null || true")
+            .line(format!(
+                "DATA={}\nOLD={}\nMARK={MARK}\nID={}",
+                quote(data),
+                quote(&kept_dir(data)),
+                quote(self.id)
+            ))
+            .line(BACK);
+        let undone = plan.push(Step {
+            host: self.host.clone(),
+            name: "undo-restore",
+            why: "you asked for the way back".into(),
+            after: Vec::new(),
+            changes: vec![Change::Other("the data from before is put back".into())],
+            action: Action::Run(script),
+            limit: STOPPING,
+            units: Vec::new(),
+        });
+        let first = release(&mut plan, self.host, "its data is as before", vec![undone]);
+        for node in self.others() {
+            release(&mut plan, &node.name, "nothing is restored", vec![first]);
+        }
+        plan
+    }
+
+    /// The last steps: WAL of the new history gets into the repository, and a full backup begins.
+    pub(crate) fn end(&self) -> Plan {
+        let mut plan = Plan::default();
+        plan.push(Step {
+            host: self.host.clone(),
+            name: "forget-restore",
+            why: "the restore is complete".into(),
+            after: Vec::new(),
+            changes: Vec::new(),
+            action: Action::Run(
+                Script::new().line(format!("rm -f {MARK} {MARK}.json {MARK}.log {MARK}.pg")),
+            ),
+            limit: Duration::from_secs(30),
+            units: Vec::new(),
+        });
+        if let Some(node) = self.cluster.with_role(Role::Backup).next() {
+            let script = Script::new()
+                .alone("archive-again")
+                .line(format!(
+                    "cd /\nCONFIG={BACKUP_CONFIG}\nSTANZA={}",
+                    quote(self.cluster.name())
+                ))
+                .line(AGAIN);
+            plan.push(Step {
+                host: node.name.clone(),
+                name: "archive-again",
+                why: "what comes from now on must be restorable too".into(),
+                after: Vec::new(),
+                changes: vec![Change::Other(
+                    "a full backup of the restored cluster begins; it is not waited for".into(),
+                )],
+                action: Action::Run(script),
+                limit: CHECKING,
+                units: vec![Role::Backup.unit()],
+            });
+        }
+        plan
+    }
+}
+
+/// Stops a member, and keeps everybody from starting it.
+fn hold(plan: &mut Plan, cluster: &Cluster, node: &Node, after: Vec<StepId>) -> StepId {
+    let data = quote(&cluster.inventory.postgresql.data_dir);
+    let script = Script::new()
+        .alone("hold-member")
+        .line(format!("HELD={HELD}\nDATA={data}\n{HOLD}"));
+    plan.push(Step {
+        host: node.name.clone(),
+        name: "hold-member",
+        why: "while it runs, it goes on with the history that is left".into(),
+        after,
+        changes: vec![Change::Other(
+            "Patroni and PostgreSQL stop, and are not started by a reboot".into(),
+        )],
+        action: Action::Run(script),
+        limit: STOPPING,
+        units: vec!["patroni"],
+    })
+}
+
+/// Lets a member start again, and starts it.
+fn release(plan: &mut Plan, host: &HostName, why: &str, after: Vec<StepId>) -> StepId {
+    let script = Script::new().alone("release-member").line(format!(
+        "rm -f {HELD}\nsystemctl daemon-reload\nsystemctl start patroni"
+    ));
+    plan.push(Step {
+        host: host.clone(),
+        name: "release-member",
+        why: why.into(),
+        after,
+        changes: vec![Change::Unit {
+            unit: PATRONI.name,
+            verb: "start",
+        }],
+        action: Action::Run(script),
+        limit: Duration::from_secs(60),
+        units: vec!["patroni"],
+    })
+}
+
+/// The last commit, of a heartbeat, is after any moment before it: without one, recovery would not find its end.
+const HOLD: &str = r#"if systemctl is-active --quiet patroni; then
+  setpriv --reuid=postgres --regid=postgres --init-groups /etc/pgherd/archive/heartbeat 2>/dev/null || true
+fi
+install -d -m 0755 "$(dirname "$HELD")"
+printf '%s\n' '# The cluster is being restored. A Patroni that starts now would go on with the history that is left.' \
+  '[Unit]' 'AssertPathExists=/run/pgherd/restored' | put "$HELD" root:root 0644
+systemctl daemon-reload
+systemctl stop patroni
+pid=$(head -n 1 "$DATA/postmaster.pid" 2>/dev/null || true)
+if [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = postgres ] && ! systemctl is-active --quiet pgherd-restore; then
+  echo "PostgreSQL still runs, as process $pid, although Patroni has stopped" >&2
+  exit 1
+fi"#;
+
+const BACK: &str = r#"if [ -e "$OLD" ] && [ -e "$MARK" ]; then
+  rm -rf "$DATA.undone"
+  [ ! -e "$DATA" ] || mv "$DATA" "$DATA.undone"
+  mv "$OLD" "$DATA"
+elif [ -e "$MARK" ] && ! grep -qxF "$ID begun" "$MARK"; then
+  echo 'the data from before was not kept, and is partly overwritten' >&2
+  exit 1
+fi
+rm -rf "$DATA.undone" "$MARK" "$MARK.json" "$MARK.log" "$MARK.pg""#;
+
+const AGAIN: &str = r#"as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" --log-level-console=warn --log-level-stderr=off "$@"; }
+as_postgres --archive-timeout=90 check
+systemctl is-active --quiet pgherd-backup@full || systemctl start --no-block pgherd-backup@full"#;
+
+/// A program that goes on if pgherd is cut off.
+struct Unit<'a> {
+    name: &'static str,
+    /// Options of systemd-run.
+    limits: &'a str,
+    /// A command that says whether it has succeeded.
+    success: &'a str,
+    before: &'a str,
+}
+
+impl Unit<'_> {
+    fn script(
+        &self,
+        cluster: &Cluster,
+        node: &Node,
+        variables: &[(&str, String)],
+        program: &str,
+        options: &[String],
+    ) -> Script {
+        let version = node.postgresql.map(|it| it.to_string()).unwrap_or_default();
+        let common = [
+            ("BIN", format!("/usr/lib/postgresql/{version}/bin")),
+            ("PORT", cluster.inventory.postgresql.port.to_string()),
+            ("CONFIG", ARCHIVE_CONFIG.to_owned()),
+            ("STANZA", cluster.name().to_owned()),
+            ("LOG", format!("{MARK}.pg")),
+        ];
+        let settings = common.iter().chain(variables);
+        let settings: Vec<String> = settings
+            .map(|(name, value)| quote(&format!("--setenv={name}={value}")))
+            .collect();
+        let options: Vec<String> = options.iter().map(|it| quote(it)).collect();
+        Script::new()
+            .alone(self.name)
+            .line(format!(
+                "install -d -o postgres -g postgres -m 0700 {REHEARSAL}\nUNIT={}\nSUCCESS={}",
+                self.name,
+                quote(self.success)
+            ))
+            .line(format!(
+                "begin() {{\n  systemd-run --quiet --unit={} -p User=postgres -p Group=postgres -p UMask=0077 {} {} \\\n    /bin/bash -c {} {} \"$@\"\n}}",
+                self.name,
+                self.limits,
+                settings.join(" "),
+                quote(&format!("{INSTANCE}\n{program}")),
+                self.name,
+            ))
+            .line(self.before)
+            .line(format!("set -- {}", options.join(" ")))
+            .line(FOLLOW)
+    }
+}
+
+/// Sends the WAL of the last commits to the repository.
+const SEND: &str = r#"setpriv --reuid=postgres --regid=postgres --init-groups /etc/pgherd/archive/heartbeat
+segment=$(echo 'select pg_walfile_name(pg_switch_wal())' | local_psql "$PORT" -At)
+for _ in $(seq 120); do
+  sent=$(echo "select last_archived_wal >= '$segment' from pg_stat_archiver" | local_psql "$PORT" -At)
+  [ "$sent" != t ] || exit 0
+  sleep 0.5
+done
+echo "$segment did not get into the repository within a minute" >&2
+echo "pgherd-hint: see why: $VERIFY" >&2
+exit 1"#;
+
+/// Dumps a table as it was, into [`TAKEN`] on a host: from an instance of its own, within limits that clients do not
+/// feel.
+pub(crate) fn take_out(
+    cluster: &Cluster,
+    host: &HostName,
+    wanted: &Wanted<'_>,
+    (database, table): (&str, &str),
+    leader: Option<&HostName>,
+) -> Plan {
+    const LIMITS: &str = "-p Nice=19 -p IOSchedulingClass=idle -p CPUWeight=10 -p CPUQuota=$(($(nproc) * 50))% -p MemoryMax=25%";
+    let mut plan = Plan::default();
+    let Some(node) = cluster.nodes.get(host) else {
+        return plan;
+    };
+    let variables = [
+        ("PLACE", TAKEN.to_owned()),
+        ("DATABASE", database.to_owned()),
+        ("TABLE", table.to_owned()),
+        ("UNTIL", wanted.until()),
+    ];
+    let mut options = wanted.options();
+    // The others are left out, but for the system's own, and the ledger is in one of these.
+    if !["postgres", "template1"].contains(&database) {
+        options.push(format!("--db-include={database}"));
+    }
+    let unit = Unit {
+        name: "pgherd-take-out",
+        limits: LIMITS,
+        success: &format!("[ -e {TAKEN}/dump ]"),
+        // An earlier one may be for another table.
+        before: "systemctl stop pgherd-take-out 2>/dev/null || true",
+    };
+    let sent = leader.map(|leader| {
+        let port = cluster.inventory.postgresql.port;
+        let script = Script::new()
+            .alone("send-wal")
+            .line(local_psql())
+            .line(format!(
+                "PORT={port}\nVERIFY={}\n{SEND}",
+                quote(&cluster.inventory.command("verify"))
+            ));
+        plan.push(Step {
+            host: leader.clone(),
+            name: "send-wal",
+            why: "the moment may be younger than what the repository has".into(),
+            after: Vec::new(),
+            changes: Vec::new(),
+            action: Action::Run(script),
+            limit: CHECKING,
+            units: vec!["patroni"],
+        })
+    });
+    plan.push(Step {
+        host: host.clone(),
+        name: "take-out",
+        why: "you asked for it".into(),
+        after: sent.into_iter().collect(),
+        changes: vec![Change::Other(format!(
+            "{table} in {database}, of {}, restored beside the running database",
+            wanted.to
+        ))],
+        action: Action::Run(unit.script(cluster, node, &variables, TABLE, &options)),
+        limit: RESTORING,
+        units: Vec::new(),
+    });
+    plan
+}
+
+/// Removes the data that a restore has kept.
+pub(crate) fn discard(cluster: &Cluster, host: &HostName) -> Plan {
+    let dir = kept_dir(&cluster.inventory.postgresql.data_dir);
+    let mut plan = Plan::default();
+    plan.push(Step {
+        host: host.clone(),
+        name: "discard-old",
+        why: "you asked for it".into(),
+        after: Vec::new(),
+        changes: vec![Change::Other(format!("{dir} is removed"))],
+        action: Action::Run(
+            Script::new()
+                .alone("discard-old")
+                .line(format!("rm -rf {}", quote(&dir))),
+        ),
+        limit: STOPPING,
+        units: Vec::new(),
+    });
+    plan
+}

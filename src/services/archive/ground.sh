@@ -1,0 +1,29 @@
+# shellcheck shell=sh disable=SC2154 # the caller sets them
+# What a restore of this host's database would meet. One line for each fact, and pgBackRest's answer last.
+# CONFIG, STANZA, DATA, OLD and UNTIL (a time in UTC, or nothing) are set.
+export LC_ALL=C TZ=UTC
+cd /
+bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+version=$(cat "$DATA/PG_VERSION" 2>/dev/null)
+[ ! -d "/usr/lib/postgresql/$version/bin" ] || bin=/usr/lib/postgresql/$version/bin
+echo "version=$version"
+echo "system=$("$bin/pg_controldata" -D "$DATA" 2>/dev/null | sed -n 's/^Database system identifier: *//p')"
+echo "free=$(df -Pk "$(dirname "$DATA")" | awk 'NR == 2 { print $4 }')"
+echo "here=$(du -sk "$DATA" 2>/dev/null | cut -f 1)"
+[ ! -e "$OLD" ] || echo "kept=$(du -sk "$OLD" | cut -f 1)"
+# Without tablespaces and mounts, a folder can be moved aside whole.
+if [ ! -e "$DATA" ] || { ! mountpoint -q "$DATA" && [ ! -L "$DATA" ] && [ ! -L "$DATA/pg_wal" ] && [ -z "$(ls "$DATA/pg_tblspc" 2>/dev/null)" ]; }; then
+  if setpriv --reuid=postgres --regid=postgres --init-groups test -w "$(dirname "$DATA")"; then echo movable=yes; fi
+fi
+if [ -n "$UNTIL" ] && [ -d "$DATA/pg_wal" ]; then
+  # Segments that were last written before the moment have no commit from after it.
+  oldest=$(find "$DATA/pg_wal" -maxdepth 1 -type f -name '[0-9A-F]*' ! -name '*.*' ! -newermt "$UNTIL" | head -n 1)
+  echo "complete=$([ -n "$oldest" ] && echo yes || echo no)"
+  find "$DATA/pg_wal" -maxdepth 1 -type f -name '[0-9A-F]*' ! -name '*.*' -newermt "$UNTIL" | sort | head -n 65 |
+    while read -r segment; do timeout 20 "$bin/pg_waldump" --rmgr=Transaction "$segment" 2>/dev/null; done |
+    awk -v until="${UNTIL%+00}" '/desc: COMMIT/ && match($0, /[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-9:.]+ UTC/) {
+      if (substr($0, RSTART, RLENGTH - 4) > until) n++ } END { print "later=" n + 0 }'
+fi
+printf 'info='
+setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" --output=json \
+  --log-level-console=off --log-level-stderr=error info

@@ -1,0 +1,69 @@
+//! A restore of the cluster that has begun and is not complete.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Workspace, files};
+use crate::{
+    error::{Code, Error, Result},
+    moment::Moment,
+};
+
+pub(super) const RESTORING: &str = "restoring.json";
+
+/// What the user has agreed to, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Restoring {
+    /// Names this restore on the hosts.
+    pub id: String,
+    pub since: jiff::Timestamp,
+    /// The member whose data is restored.
+    pub host: String,
+    pub to: Moment,
+    /// The label of the backup; without it, pgBackRest chooses.
+    pub set: Option<String>,
+    /// The timeline to follow; without it, the newest.
+    pub timeline: Option<u32>,
+    /// Whether the old data is kept beside the restored.
+    pub keeps: bool,
+    pub stage: RestoreStage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RestoreStage {
+    /// No client has reached restored data yet: there is a way back.
+    Restores,
+    /// The restored member leads, or is about to.
+    Leads,
+}
+
+impl Workspace {
+    /// The restore that is not complete.
+    pub(crate) fn restoring(&self) -> Result<Option<Restoring>> {
+        let path = self.dir.join(RESTORING);
+        let Some(text) = files::read(&path)? else {
+            return Ok(None);
+        };
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            Error::new(
+                Code::WorkspaceDamaged,
+                format!("{} cannot be read", path.display()),
+            )
+            .because(error)
+            .hint("it says how far a restore of the cluster is: restore the file from a backup")
+        })
+    }
+
+    pub(crate) fn note_restoring(&self, restoring: &Restoring) -> Result<()> {
+        let text = serde_json::to_vec_pretty(restoring).map_err(|error| {
+            Error::new(Code::LocalFileFailed, "cannot note the restore").because(error)
+        })?;
+        files::write(&self.dir.join(RESTORING), files::PRIVATE, &text)
+    }
+
+    /// The restore is complete, or taken back.
+    pub(crate) fn end_restoring(&self) -> Result<()> {
+        files::remove(&self.dir.join(RESTORING))
+    }
+}

@@ -13,6 +13,8 @@ pub const REWIND_USER: &str = "rewind";
 /// The roles that members use for a short time while the passwords of the two above change.
 pub const INTERIM_REPLICATION_USER: &str = "replicator_interim";
 pub const INTERIM_REWIND_USER: &str = "rewind_interim";
+/// The role that PgBouncer finds verifiers of passwords with, and the schema of its function.
+pub const POOLER_USER: &str = "pgherd_pooler";
 pub const REST_USER: &str = "patroni";
 pub const STATS_USER: &str = "pgherd";
 

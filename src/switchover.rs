@@ -11,7 +11,10 @@ use crate::{
     inventory::HostName,
     plan, poll,
     remote::{Remote, Script},
-    services::postgres::patroni::{self, Patroni, Status},
+    services::{
+        haproxy, pgbouncer,
+        postgres::patroni::{self, Patroni, Status},
+    },
 };
 
 /// How long the candidate may take to become the leader.
@@ -22,6 +25,9 @@ pub const CHECKPOINT: Duration = Duration::from_secs(300);
 /// How long Patroni may take to note a new synchronous standby: it looks once a loop, and is woken.
 const NOTING: Duration = Duration::from_secs(15);
 const NOTING_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long every HAProxy may take to lead to the new leader, before the poolers' clients go on.
+const SEEN: Duration = Duration::from_secs(10);
 
 /// The present leader and the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +86,9 @@ impl Handover {
     ///
     /// A clean stop waits for a checkpoint. This checkpoint is made before, while writes continue. If it fails,
     /// the hand-over only takes longer.
+    ///
+    /// Clients of poolers wait from the end of their transactions until every HAProxy leads to the candidate. If
+    /// their transactions do not end, there is no hand-over.
     pub async fn run(
         &self,
         http: &Http,
@@ -88,6 +97,18 @@ impl Handover {
         limit: Duration,
     ) -> Result<()> {
         drop(checkpoint(&self.from, cluster, remote, CHECKPOINT).await);
+        let held = pgbouncer::hold(cluster, remote).await?;
+        let done = self.change(http, cluster, limit).await;
+        if done.is_ok() && !held.is_empty() {
+            self.seen(http, cluster).await;
+        }
+        held.release().await;
+        done
+    }
+}
+
+impl Handover {
+    async fn change(&self, http: &Http, cluster: &Cluster, limit: Duration) -> Result<()> {
         match self.ask(http, cluster).await {
             // A stop may take longer than the time limit for an answer. It continues anyway.
             Err(error) if error.code() != Code::ServiceTimedOut => return Err(error),
@@ -111,6 +132,22 @@ impl Handover {
 }
 
 impl Handover {
+    /// Waits until every HAProxy leads writes to the candidate. `verify` tells if one never does.
+    async fn seen(&self, http: &Http, cluster: &Cluster) {
+        let seen = poll::until(SEEN, Duration::from_millis(100), || async {
+            let doors = haproxy::everywhere(http, cluster).await;
+            let leads = |servers: &[haproxy::Server]| {
+                let mut writes = servers.iter().filter(|it| it.listener == haproxy::WRITE);
+                writes.all(|it| it.is_up() == (it.name == self.to.as_str()))
+            };
+            let all = doors
+                .iter()
+                .all(|(_, it)| it.as_ref().is_ok_and(|it| leads(it)));
+            if all { Ok(()) } else { Err(()) }
+        });
+        drop(seen.await);
+    }
+
     /// Asks Patroni for it. A standby that has just come is synchronous to PostgreSQL a loop before Patroni notes in
     /// the DCS that it may lead.
     async fn ask(&self, http: &Http, cluster: &Cluster) -> Result<()> {

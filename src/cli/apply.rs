@@ -161,9 +161,28 @@ fn endpoints(context: &Context, applied: &Applied) -> Vec<(&'static str, String)
         .addresses()
         .map(|address| format!("{scheme}://{address}:{}/", haproxy.stats_port))
         .collect();
-    vec![
+    let mut endpoints = vec![
         ("writes", psql(doors.to_write(haproxy.write_port))),
         ("reads", psql(doors.to_read(haproxy.read_port))),
+    ];
+    if let Some(pooler) = &context.inventory.pgbouncer {
+        // No superuser gets in there.
+        let databases = &context.inventory.postgresql.databases;
+        let plain = |name: &str| {
+            name.bytes()
+                .all(|it| it.is_ascii_alphanumeric() || it == b'_')
+        };
+        let example = databases
+            .iter()
+            .find(|(name, it)| plain(name) && plain(&it.owner));
+        let (database, user) = example.map_or(("DATABASE", "USER"), |(name, it)| {
+            (name.as_str(), it.owner.as_str())
+        });
+        let pooled = doors.to_pooler(pooler.port);
+        let line = format!("psql \"{pooled} user={user} dbname={database}\"");
+        endpoints.push(("pooled", line));
+    }
+    endpoints.extend([
         ("stats", stats.join(" ")),
         (
             "passwords",
@@ -174,5 +193,6 @@ fn endpoints(context: &Context, applied: &Applied) -> Vec<(&'static str, String)
                 .display()
                 .to_string(),
         ),
-    ]
+    ]);
+    endpoints
 }

@@ -355,11 +355,16 @@ pub enum Verb {
         command: Vec<String>,
     },
     /// Open psql through HAProxy, as the superuser
-    #[command(after_help = "Example:\n  pgherd psql -- -c 'select version()'")]
+    #[command(
+        after_help = "Examples:\n  pgherd psql -- -c 'select version()'\n  pgherd psql --pooled shop -- -d shop"
+    )]
     Psql {
         /// Connect to a replica, through the read port
         #[arg(long)]
         read: bool,
+        /// Connect through the pooler, as this user of `postgresql.users`
+        #[arg(long, value_name = "USER")]
+        pooled: Option<String>,
         /// Arguments for psql
         #[arg(last = true, value_name = "ARGS")]
         args: Vec<String>,

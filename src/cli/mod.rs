@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::args::{Cli, Global, Image, Rotate, Verb};
 use crate::{
-    engine::{apply::Verb as Applying, operate::Operation, remove},
+    engine::{apply::Verb as Applying, operate::Operation, psql::Entrance, remove},
     error::{Code, Error, Result},
     inventory,
     report::Terminal,
@@ -121,7 +121,9 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             ..
         } => return connect::ssh(global, &host, &command, terminal).await,
         Verb::Ssh { host: None, .. } => connect::close(global, terminal).await?,
-        Verb::Psql { read, args } => return psql::run(global, read, &args, terminal).await,
+        Verb::Psql { read, pooled, args } => {
+            return psql::run(global, &Entrance::of(pooled, read), &args, terminal).await;
+        }
         Verb::Logs {
             host,
             unit,

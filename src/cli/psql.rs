@@ -15,8 +15,7 @@ use super::{
     console::Console,
 };
 use crate::{
-    cluster::SUPERUSER,
-    engine::psql::{self, Way},
+    engine::psql::{self, Entrance, Way},
     error::{Code, Error, Result},
     report::Terminal,
 };
@@ -37,30 +36,30 @@ const OTHERS: [&str; 9] = [
 /// `pgherd psql`; returns psql's exit code.
 pub(super) async fn run(
     global: &Global,
-    read: bool,
+    entrance: &Entrance,
     args: &[String],
     terminal: &Terminal,
 ) -> Result<u8> {
     let mut endings = Endings::listen()?;
     let context = global.existing(&Console::new(terminal, false)).await?;
     let door = tokio::select! {
-        door = psql::open(&context, read) => door?,
+        door = psql::open(&context, entrance) => door?,
         signal = endings.next() => return Ok(signal),
     };
-    door.lead(read, async |way| talk(way, args, &mut endings).await)
+    door.lead(entrance, async |way| talk(way, args, &mut endings).await)
         .await
 }
 
 async fn talk(way: &Way, args: &[String], endings: &mut Endings) -> Result<u8> {
-    let passwords = PasswordFile::new(way.host(), way.port, way.password.expose())?;
+    let passwords = PasswordFile::new(way)?;
     let mut psql = Command::new("psql");
     for name in OTHERS {
         psql.env_remove(name);
     }
     psql.env("PGHOST", way.host())
         .env("PGPORT", way.port.to_string())
-        .env("PGUSER", SUPERUSER)
-        .env("PGDATABASE", "postgres")
+        .env("PGUSER", &way.user)
+        .env("PGDATABASE", &way.database)
         .env("PGPASSFILE", passwords.path())
         .args(args);
     wait(psql, "psql", "postgresql-client", endings).await
@@ -70,12 +69,17 @@ async fn talk(way: &Way, args: &[String], endings: &mut Endings) -> Result<u8> {
 struct PasswordFile(File);
 
 impl PasswordFile {
-    /// Holds the superuser's `password` for the socket in `folder` only.
-    fn new(folder: &Path, port: u16, password: &str) -> Result<Self> {
+    /// Holds the password for the way's socket only.
+    fn new(way: &Way) -> Result<Self> {
+        Self::with(way.host(), way.port, &way.user, way.password.expose())
+    }
+
+    fn with(folder: &Path, port: u16, user: &str, password: &str) -> Result<Self> {
         let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
         let line = format!(
-            "{}:{port}:*:{SUPERUSER}:{}\n",
+            "{}:{port}:*:{}:{}\n",
             escaped(&folder.display().to_string()),
+            escaped(user),
             escaped(password)
         );
         // Kept in memory if the system allows it.
@@ -107,7 +111,8 @@ mod tests {
 
     #[test]
     fn the_password_file_is_what_libpq_takes_and_has_no_name() {
-        let file = PasswordFile::new(Path::new("/tmp/a:b"), 5000, r"pass:\word").unwrap();
+        let file =
+            PasswordFile::with(Path::new("/tmp/a:b"), 5000, "postgres", r"pass:\word").unwrap();
         let path = file.path();
         // As for every reconnect.
         for _ in 0..2 {

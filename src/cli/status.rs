@@ -198,6 +198,9 @@ fn document(status: &Status, context: &Context, hosts: &HostStatus) -> Value {
         },
         "unreachable": status.observed.unreachable.iter().map(Error::to_string).collect::<Vec<_>>(),
     });
+    if let Some(pooler) = &context.inventory.pgbouncer {
+        rest["connect"]["pooler"] = doors.to_pooler(pooler.port).into();
+    }
     document.extend(rest.as_object_mut().map(mem::take).unwrap_or_default());
     let balancer = balancer_document(status);
     if !balancer.is_null() {

@@ -10,6 +10,7 @@ use crate::{
         switchover::{self, HandedOver},
     },
     error::Result,
+    inventory::PoolMode,
     quantity::duration,
     report::{self, Summary, Terminal},
     switchover::Handover,
@@ -46,8 +47,14 @@ pub(super) async fn run(
 /// What a handover means. It is shown before the question.
 pub(super) fn outline(context: &Context, handover: &Handover) -> String {
     let Handover { from, to } = handover;
+    let what = match &context.inventory.pgbouncer {
+        Some(it) if it.pool_mode == PoolMode::Transaction => {
+            "clients of the poolers wait for some seconds; others are disconnected, and their writes are refused for about 2 s"
+        }
+        _ => "clients are disconnected, and writes are refused for about 2 s",
+    };
     format!(
-        "In the cluster {}, {from} hands over to {to}: clients are disconnected, and writes are refused for about 2 s.",
+        "In the cluster {}, {from} hands over to {to}: {what}.",
         context.inventory.cluster
     )
 }

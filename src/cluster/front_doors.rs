@@ -16,6 +16,8 @@ pub struct FrontDoors {
     addresses: Vec<String>,
     /// The address or name by which clients reach any of them.
     shared: Option<String>,
+    /// The address that moves between them, by which clients reach all of their ports.
+    vip: Option<String>,
 }
 
 impl FrontDoors {
@@ -39,7 +41,8 @@ impl FrontDoors {
         let vip = inventory.haproxy.vip.map(|vip| vip.to_string());
         Self {
             addresses,
-            shared: vip.or(balancer),
+            shared: vip.clone().or(balancer),
+            vip,
         }
     }
 
@@ -58,9 +61,18 @@ impl FrontDoors {
         self.at(port, "")
     }
 
-    /// Without one name or address for all front doors, a client tries one after the other.
+    /// libpq's connection string to a pooler. A load balancer does not lead to it.
+    pub fn to_pooler(&self, port: u16) -> String {
+        self.by(self.vip.as_deref(), port, "")
+    }
+
     fn at(&self, port: u16, wanted: &str) -> String {
-        if let Some(shared) = &self.shared {
+        self.by(self.shared.as_deref(), port, wanted)
+    }
+
+    /// Without one name or address for all front doors, a client tries one after the other.
+    fn by(&self, shared: Option<&str>, port: u16, wanted: &str) -> String {
+        if let Some(shared) = shared {
             return format!("host={shared} port={port}");
         }
         let hosts = self.addresses.join(",");
@@ -125,6 +137,10 @@ mod tests {
         let doors = FrontDoors::of(&inventory, &[machine]);
         assert_eq!(doors.to_write(5000), "host=pg.elb.example port=5000");
         assert_eq!(doors.to_read(5001), "host=pg.elb.example port=5001");
+        assert_eq!(
+            doors.to_pooler(6432),
+            "host=192.0.2.3,192.0.2.4 port=6432,6432 connect_timeout=3"
+        );
     }
 
     #[test]
@@ -137,6 +153,10 @@ mod tests {
         assert_eq!(
             doors.to_read(5001),
             "host=192.0.2.3,192.0.2.4 port=5001,5001 connect_timeout=3"
+        );
+        assert_eq!(
+            doors.to_pooler(6432),
+            "host=192.0.2.3,192.0.2.4 port=6432,6432 connect_timeout=3"
         );
     }
 }

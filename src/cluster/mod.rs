@@ -18,8 +18,8 @@ pub use join::{Joining, Subject, subjects};
 
 pub use crate::contract::{
     ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER,
-    INTERIM_REWIND_USER, PATRONI_PORT, REPLICATION_USER, REST_USER, REWIND_USER, STATS_USER,
-    SUPERUSER,
+    INTERIM_REWIND_USER, PATRONI_PORT, POOLER_USER, REPLICATION_USER, REST_USER, REWIND_USER,
+    STATS_USER, SUPERUSER,
 };
 
 /// An address, or a placeholder until the host exists.
@@ -93,6 +93,8 @@ pub struct Secrets {
     pub backup: Option<Secret>,
     /// The access key of the bucket with the backups, and its secret; `None` if there is no bucket.
     pub s3: Option<(Secret, Secret)>,
+    /// PostgreSQL's `pgherd_pooler`; `None` without `pgbouncer`.
+    pub pooler: Option<Secret>,
     /// The passwords of `postgresql.users`, by name.
     pub users: BTreeMap<String, Secret>,
     /// Set while the passwords of `replicator` and `rewind` change.
@@ -122,6 +124,7 @@ impl Secrets {
         values.extend(&self.vrrp);
         values.extend(&self.backup);
         values.extend(self.s3.iter().flat_map(|(key, secret)| [key, secret]));
+        values.extend(&self.pooler);
         values.extend(self.users.values());
         values.extend(
             self.interim

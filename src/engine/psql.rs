@@ -10,18 +10,21 @@ use tokio::{
 
 use super::{connected::Connected, context::Context, lapse, reach::not_running};
 use crate::{
-    cluster::TlsStage,
+    cluster::{SUPERUSER, TlsStage},
     error::{Code, Error, Result},
     event::Events,
-    inventory::{HostName, Role},
+    inventory::{HostName, Inventory, Role},
     provider::Machine,
     relay::{Encryption, Relay, Target},
     secret::Secret,
+    services::{Number, Setting},
 };
 
 /// The place where psql finds PostgreSQL on this machine, as long as this value lives.
 pub(crate) struct Way {
     pub port: u16,
+    pub user: String,
+    pub database: String,
     pub password: Secret,
     relay: Relay,
 }
@@ -30,6 +33,79 @@ impl Way {
     /// The value for psql's `host`: the folder of a socket.
     pub(crate) fn host(&self) -> &std::path::Path {
         self.relay.host()
+    }
+}
+
+/// What psql connects to on a front door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// HAProxy's write port or its read port, as the superuser.
+    Haproxy { read: bool },
+    /// PgBouncer, as one of the inventory's users.
+    Pooler { user: String, read: bool },
+}
+
+/// Who logs in, and to which database.
+struct Caller {
+    user: String,
+    password: Secret,
+    database: String,
+}
+
+impl Entrance {
+    /// The pooler if there is a user for it.
+    pub(crate) fn of(pooled: Option<String>, read: bool) -> Self {
+        match pooled {
+            None => Self::Haproxy { read },
+            Some(user) => Self::Pooler { user, read },
+        }
+    }
+
+    fn port(&self, inventory: &Inventory) -> u16 {
+        match self {
+            Self::Haproxy { read: true } => inventory.haproxy.read_port,
+            Self::Haproxy { read: false } => inventory.haproxy.write_port,
+            Self::Pooler { .. } => inventory.port(Number::Set(Setting::Pgbouncer)),
+        }
+    }
+
+    /// An error if nobody can log in there with a password of the workspace.
+    fn caller(&self, context: &Context) -> Result<Caller> {
+        let secrets = context.secrets()?;
+        let (user, read) = match self {
+            Self::Haproxy { .. } => {
+                return Ok(Caller {
+                    user: SUPERUSER.to_owned(),
+                    password: secrets.superuser,
+                    database: "postgres".to_owned(),
+                });
+            }
+            Self::Pooler { user, read } => (user, read),
+        };
+        let inventory = &context.inventory;
+        let refused = |what: String| Error::new(Code::InvalidArguments, what);
+        if inventory.pgbouncer.is_none() {
+            return Err(refused(format!("{} has no pooler", inventory.cluster))
+                .hint("`pgbouncer: {}` in the inventory and `up` make one"));
+        }
+        let Some(password) = secrets.users.get(user) else {
+            let users: Vec<&str> = secrets.users.keys().map(String::as_str).collect();
+            return Err(refused(format!("{user} is not one of `postgresql.users`"))
+                .cause(format!("the users are: {}", users.join(", ")))
+                .hint("a superuser does not get through the pooler"));
+        };
+        let mut database = match inventory.postgresql.databases.contains_key(user) {
+            true => user.clone(),
+            false => "postgres".to_owned(),
+        };
+        if *read {
+            database.push_str("_read");
+        }
+        Ok(Caller {
+            user: user.clone(),
+            password: password.clone(),
+            database,
+        })
     }
 }
 
@@ -47,8 +123,9 @@ const ANSWER: Duration = Duration::from_secs(3);
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// Connects to the first HAProxy host whose HAProxy leads to a server.
-pub(crate) async fn open(context: &Context, read: bool) -> Result<Door<'_>> {
+pub(crate) async fn open<'a>(context: &'a Context, entrance: &Entrance) -> Result<Door<'a>> {
     lapse::lapsed(context)?.map_or(Ok(()), Err)?;
+    entrance.caller(context)?;
     let hosts = context.host_status().await?;
     let doors: Vec<&HostName> = context.inventory.with_role(Role::Haproxy).collect();
     let mut failed = None;
@@ -63,7 +140,7 @@ pub(crate) async fn open(context: &Context, read: bool) -> Result<Door<'_>> {
         match opened {
             // With only one front door, psql itself reports what is wrong.
             Ok(door) if doors.len() == 1 => return Ok(door),
-            Ok(door) => match door.answers(read).await {
+            Ok(door) => match door.answers(entrance).await {
                 Ok(()) => return Ok(door),
                 Err(error) => {
                     door.close().await;
@@ -87,13 +164,13 @@ async fn enter<'a>(context: &'a Context, host: &HostName, machine: &Machine) -> 
 }
 
 impl Door<'_> {
-    /// Calls `work` with a way to the write port or the read port, and closes it afterwards.
+    /// Calls `work` with a way through the entrance, and closes it afterwards.
     pub(crate) async fn lead<T>(
         self,
-        read: bool,
+        entrance: &Entrance,
         work: impl AsyncFnOnce(&Way) -> Result<T>,
     ) -> Result<T> {
-        let done = match self.way(read) {
+        let done = match self.way(entrance) {
             Ok(way) => work(&way).await,
             Err(error) => Err(error),
         };
@@ -107,8 +184,8 @@ impl Door<'_> {
     }
 
     /// Whether a PostgreSQL server is behind the port.
-    async fn answers(&self, read: bool) -> Result<()> {
-        let port = self.port(read);
+    async fn answers(&self, entrance: &Entrance) -> Result<()> {
+        let port = entrance.port(&self.connected.context.inventory);
         let ask = async {
             let mut stream = self.connected.remote.dial(&self.host, port).await?;
             let mut answer = [0];
@@ -124,21 +201,14 @@ impl Door<'_> {
     }
 
     fn silent(&self, port: u16) -> Error {
-        let what = format!("HAProxy's port {port} leads to no server");
+        let what = format!("port {port} leads to no server");
         Error::new(Code::PostgresqlUnreachable, what).on(&self.host)
     }
 
-    fn port(&self, read: bool) -> u16 {
-        let haproxy = &self.connected.context.inventory.haproxy;
-        match read {
-            true => haproxy.read_port,
-            false => haproxy.write_port,
-        }
-    }
-
-    fn way(&self, read: bool) -> Result<Way> {
+    fn way(&self, entrance: &Entrance) -> Result<Way> {
         let context = self.connected.context;
-        let port = self.port(read);
+        let port = entrance.port(&context.inventory);
+        let caller = entrance.caller(context)?;
         let encryption = match (context.workspace.tls()?, &self.connected.tls) {
             (TlsStage::Off, _) | (_, None) => Encryption::None,
             (TlsStage::Required, Some(tls)) => Encryption::Verified(tls.clone()),
@@ -152,7 +222,9 @@ impl Door<'_> {
         };
         Ok(Way {
             relay: Relay::start(context.workspace.control_dir()?, target)?,
-            password: context.secrets()?.superuser,
+            user: caller.user,
+            database: caller.database,
+            password: caller.password,
             port,
         })
     }

@@ -264,6 +264,9 @@ codes! {
         /// A client cannot write or read through HAProxy.
         ClientsNotServed = "clients-not-served", Failed,
             "see where the ports lead: pgherd status; and why: pgherd verify";
+        /// A planned change of leader was called off: clients of a pooler have transactions open that do not end.
+        TransactionsOpen = "transactions-open", Failed,
+            "end them, and run the same command again";
         /// A TLS connection to a service failed.
         TlsFailed = "tls-failed", Failed,
             "see the certificates: pgherd status; then make new ones: pgherd rotate certs";

@@ -223,6 +223,9 @@ impl Facts {
             ["old-sessions", name] => {
                 self.old_sessions.insert(decode(name));
             }
+            ["no-lookup", name] => {
+                self.no_lookup.insert((*name).into());
+            }
             ["open-public", name] => {
                 self.open_public.insert((*name).into());
             }
@@ -325,7 +328,7 @@ mod tests {
             listener\t5432\t812\tpostgres\tpatroni.service\nrole\tpostgres\ttrue\ttrue\ttrue\tSCRAM-SHA-256$4096:x\n\
             role\tan app\tfalse\tfalse\ttrue\t\nmember\tan app\tpg_monitor\t\t\t\nflaw\tan app\texpired\t\t\t\nflaw\tan app\tconnections\t0\t\t\nflaw\tpostgres\tsetting\tsearch_path\t\t\n\
             identity\ta boot, a namespace\nsystem\trunning\nhas-run\tyes\ndata-outside\t/ssd\npatroni-config\tcG9zdGdyZXNxbDoKICAgIGRhdGFfZGlyOiAnL3Nydi9vbGQnCg==\n\
-            database\tshop\tan app\t\t\t\nopen-public\tshop\nold-sessions\tYW4gYXBw\n\
+            database\tshop\tan app\t\t\t\nopen-public\tshop\nno-lookup\tshop\nold-sessions\tYW4gYXBw\n\
             lease\t2\teyJwaWQiOjEsInZlcmIiOiJ1cCIsInNpbmNlIjoiMjAyNi0xMS0yNlQxMjowMDowMFoiLCJieSI6ImFAYiJ9\nrecovery\tfalse\t\t\t\t\nend\n";
 
     #[test]
@@ -384,6 +387,7 @@ mod tests {
         assert!(facts.db_roles["postgres"].settings.contains("search_path"));
         assert_eq!(facts.databases["shop"], "an app");
         assert!(facts.open_public.contains("shop"));
+        assert!(facts.no_lookup.contains("shop"));
         assert!(facts.old_sessions.contains("an app"));
         let tenant = facts.tenant.as_ref().expect("a run at work");
         assert_eq!((tenant.holder.by.as_str(), tenant.silent), ("a@b", 2));

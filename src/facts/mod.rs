@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     cluster::{
-        INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, REPLICATION_USER, REWIND_USER, SUPERUSER,
+        INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, POOLER_USER, REPLICATION_USER, REWIND_USER,
+        SUPERUSER,
     },
     holder::Tenant,
     inventory::{HostName, Inventory, Role},
     remote::{Script, quote},
     secret::{Content, Secret, never_shown},
-    services::{self, Package, Service, When, etcd::LEAVES},
+    services::{self, Package, Service, When, etcd::LEAVES, pgbouncer::lookup},
     sql::{SESSION, connect, conninfo, literals},
 };
 
@@ -209,6 +210,8 @@ pub struct Facts {
     /// The databases whose schema `public` everybody can create something in, among the inventory's and those
     /// that every cluster has.
     pub open_public: BTreeSet<String>,
+    /// Those of the same databases in which PgBouncer does not find users; asked only if there is a pooler.
+    pub no_lookup: BTreeSet<String>,
     /// Roles whose password was changed here, and whose older sessions must still be ended.
     pub old_sessions: BTreeSet<String>,
     /// The host's watchdog, if it has one: whether Patroni has armed it, as a leader does.
@@ -256,11 +259,28 @@ const OPEN_SCHEMA: &str = "\
     select 'open-public', current_database() from pg_namespace n, aclexplode(n.nspacl) a \
     where n.nspname = 'public' and a.grantee = 0 and a.grantor = n.nspowner and a.privilege_type = 'CREATE'";
 
-/// The databases whose schema `public` is checked: those that every cluster has, and the inventory's.
+/// The databases that are looked into: those that every cluster has, and the inventory's.
 pub fn open_to_all(inventory: &Inventory) -> impl Iterator<Item = &str> {
     let ours = inventory.postgresql.databases.keys().map(String::as_str);
     // The template of new databases comes first.
     ["template1", "postgres"].into_iter().chain(ours)
+}
+
+/// What is asked in each of them.
+fn in_each_database(inventory: &Inventory) -> String {
+    match inventory.wants(When::Pooling) {
+        true => format!("{OPEN_SCHEMA} union all {}", lookup::missing()),
+        false => OPEN_SCHEMA.to_owned(),
+    }
+}
+
+/// The query in each of them, in one session that connects to them in turn.
+fn one_by_one(inventory: &Inventory, query: &str) -> String {
+    let databases = open_to_all(inventory);
+    let queries: Vec<String> = databases
+        .map(|name| format!("{}\n{query};", connect(name)))
+        .collect();
+    queries.join("\n")
 }
 
 /// The script that reads a host's facts.
@@ -325,6 +345,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         REWIND_USER,
         INTERIM_REPLICATION_USER,
         INTERIM_REWIND_USER,
+        POOLER_USER,
     ];
     // On other hosts, a running database is not the cluster's.
     let db_roles = if keeps_database {
@@ -337,9 +358,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
     let connections: Vec<String> = open_to_all(inventory)
         .map(|name| quote(&conninfo(name)))
         .collect();
-    let schemas: Vec<String> = open_to_all(inventory)
-        .map(|name| format!("{}\n{OPEN_SCHEMA};", connect(name)))
-        .collect();
+    let query = in_each_database(inventory);
     let yes = |it| if it { "yes" } else { "" };
     let script = Script::probe("")
         .line(format!("PACKAGES={}", quote(&packages.join(" "))))
@@ -355,8 +374,8 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         .line(format!("DATABASES={}", quote(&databases)))
         .line(NEVER_STARTED)
         .line(format!("CONNECTIONS={}", quote(&connections.join(" "))))
-        .line(format!("SCHEMA={}", quote(OPEN_SCHEMA)))
-        .line(format!("SCHEMAS={}", quote(&schemas.join("\n"))))
+        .line(format!("SCHEMA={}", quote(&query)))
+        .line(format!("SCHEMAS={}", quote(&one_by_one(inventory, &query))))
         .line(format!("OLD_SESSIONS={OLD_SESSIONS}"))
         .line(format!("PG_SESSION={}", quote(SESSION)))
         .line(format!("FOLDERS={}", quote(&folders.join(" "))))

@@ -5,7 +5,8 @@ use std::{borrow::Cow, marker::PhantomData};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
-    Connect, CpuCredits, LoadBalancer, PatroniSource, PgSource, ProviderKind, Role, Scheme,
+    Connect, CpuCredits, LoadBalancer, PatroniSource, PgSource, PoolMode, ProviderKind, Role,
+    Scheme,
 };
 
 /// A type with a word in the inventory for each value.
@@ -64,6 +65,7 @@ choice! { LoadBalancer is "a kind of load balancer": Network = "network" }
 choice! { Scheme is "a scheme of a load balancer": Internal = "internal", InternetFacing = "internet-facing" }
 choice! { PgSource is "a source of PostgreSQL": Distro = "distro", Pgdg = "pgdg" }
 choice! { PatroniSource is "a source of Patroni": Pypi = "pypi", Distro = "distro" }
+choice! { PoolMode is "a pool mode": Transaction = "transaction", Session = "session" }
 choice! { Role is "a role", Role::GIVEN }
 
 /// A choice in the JSON Schema.

@@ -6,7 +6,7 @@
 use ipnet::Ipv4Net;
 
 use super::{
-    Connect, PatroniSource, PgSource, Scheme,
+    Connect, PatroniSource, PgSource, PoolMode, Scheme,
     bounds::{Bounds, Limit, Shape, bounds, shape},
 };
 use crate::contract;
@@ -190,6 +190,7 @@ pub(super) const USER_NAME: Shape = NAME
         contract::REWIND_USER,
         contract::INTERIM_REPLICATION_USER,
         contract::INTERIM_REWIND_USER,
+        contract::POOLER_USER,
     ])
     .but_not_like("^(pg_|(public|none)$)");
 /// A user that is a member of the superuser would be a superuser.
@@ -214,6 +215,19 @@ pub(super) const WRITE_PORT: Limit<u16> = port(1, 5_000);
 pub(super) const READ_PORT: Limit<u16> = port(1, 5_001);
 pub(super) const STATS_PORT: Limit<u16> = port(1, 7_000);
 pub(super) const CONNECTIONS: Bounds<u32> = bounds("number", 1, None);
+
+/// The user postgres cannot use ports below 1024.
+pub(super) const PGBOUNCER_PORT: Limit<u16> = port(1_024, 6_432);
+pub(super) const POOL_MODE: PoolMode = PoolMode::Transaction;
+/// Its unit may have more than twice as many files open.
+pub(super) const MAX_CLIENT_CONN: Limit<u32> = Limit {
+    bounds: bounds("number", 1, Some(100_000)),
+    default: 1_000,
+};
+/// The role that finds verifiers needs one of them for a moment.
+pub(super) const MAX_DB_CONNECTIONS: Bounds<u32> = bounds("number", 2, None);
+/// PgBouncer's own console.
+pub(super) const CONSOLE: &str = "pgbouncer";
 
 /// A calendar expression of systemd's, as far as its characters tell; the host's systemd judges the rest.
 pub(super) const SCHEDULE: Shape = shape(

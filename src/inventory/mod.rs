@@ -86,6 +86,8 @@ pub struct Inventory {
     pub postgresql: Postgresql,
     pub patroni: Patroni,
     pub haproxy: Haproxy,
+    /// `None` if no pooler is in front of HAProxy.
+    pub pgbouncer: Option<Pgbouncer>,
     pub backup: Backup,
     pub tls: Tls,
     pub secrets: SecretsSource,
@@ -148,6 +150,10 @@ impl Inventory {
             Number::Set(Setting::HaproxyWrite) => self.haproxy.write_port,
             Number::Set(Setting::HaproxyRead) => self.haproxy.read_port,
             Number::Set(Setting::HaproxyStats) => self.haproxy.stats_port,
+            Number::Set(Setting::Pgbouncer) => self
+                .pgbouncer
+                .as_ref()
+                .map_or(limits::PGBOUNCER_PORT.default, |it| it.port),
         }
     }
 
@@ -167,7 +173,23 @@ impl Inventory {
             When::Vip => self.haproxy.vip.is_some(),
             When::Backups => self.with_role(Role::Backup).next().is_some(),
             When::Bucket => self.wants(When::Backups) && self.backup.s3.is_some(),
+            When::Pooling => self.pgbouncer.is_some(),
         }
+    }
+
+    /// The databases that PgBouncer offers for reading too, as `NAME_read`.
+    ///
+    /// Its configuration has names of letters, digits, `_`, `-` and `.` alone, and of up to 63 bytes.
+    pub(crate) fn pooled_for_reading(&self) -> impl Iterator<Item = &str> {
+        const LONGEST: usize = 63 - "_read".len();
+        let plain = |name: &&str| {
+            name.len() <= LONGEST
+                && name
+                    .bytes()
+                    .all(|it| it.is_ascii_alphanumeric() || b"_-.".contains(&it))
+        };
+        let ours = self.postgresql.databases.keys().map(String::as_str);
+        std::iter::once("postgres").chain(ours).filter(plain)
     }
 
     /// A folder that is made on the host with the role `backup` once WAL was seen to get to this place.
@@ -365,6 +387,25 @@ impl Default for Haproxy {
             vip: None,
         }
     }
+}
+
+/// The pooler that clients can use instead of HAProxy's ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pgbouncer {
+    pub port: u16,
+    pub pool_mode: PoolMode,
+    /// The maximum number of clients of one pooler.
+    pub max_client_conn: u32,
+    /// The maximum number of connections of one pooler to one database; `None` for a part of PostgreSQL's
+    /// maximum.
+    pub max_db_connections: Option<u32>,
+}
+
+/// For how long a client has a connection to PostgreSQL for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolMode {
+    Transaction,
+    Session,
 }
 
 /// When backups are made, and how many are kept.

@@ -24,7 +24,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Connect, CpuCredits, LoadBalancer, PatroniSource, PgSource, ProviderKind, Role, Scheme,
+    Connect, CpuCredits, LoadBalancer, PatroniSource, PgSource, PoolMode, ProviderKind, Role,
+    Scheme,
     bounds::Names,
     choice::OneOf,
     limits,
@@ -75,6 +76,9 @@ pub(super) struct Document {
     pub(super) etcd: Option<Etcd>,
     /// Where clients connect.
     pub(super) haproxy: Option<Haproxy>,
+    /// A pooler on every host with the role `haproxy`, so that many clients share few connections to
+    /// PostgreSQL; `{}` has the defaults, and without the section there is none ([pooling.md](pooling.md)).
+    pub(super) pgbouncer: Option<Placed<Pgbouncer>>,
     /// When backups are made, and where they are kept; by the host with the role `backup` ([backups.md](backups.md)).
     pub(super) backup: Option<Placed<Backup>>,
     /// Encryption inside the cluster.
@@ -384,6 +388,31 @@ pub(super) struct Haproxy {
         extend("x-kinds" = WITHOUT_CLOUD, "x-default" = "none; clients name every front door")
     )]
     pub(super) vip: Option<Word>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pgbouncer {
+    /// The port of the pooler.
+    #[schemars(transform = limits::PGBOUNCER_PORT)]
+    pub(super) port: Option<Number>,
+    /// For how long a client has a connection to PostgreSQL for itself: until its transaction ends, or until
+    /// the client disconnects.
+    #[schemars(
+        with = "Option<OneOf<PoolMode>>",
+        extend("default" = limits::POOL_MODE.as_str())
+    )]
+    pub(super) pool_mode: Option<Word>,
+    /// How many clients one pooler accepts.
+    #[schemars(transform = limits::MAX_CLIENT_CONN)]
+    pub(super) max_client_conn: Option<Number>,
+    /// How many connections to PostgreSQL one pooler opens for one database, for all users together. The
+    /// other clients wait for one of them.
+    #[schemars(
+        transform = limits::MAX_DB_CONNECTIONS,
+        extend("x-default" = "half of the connections that PostgreSQL has for clients, divided by the numbers of poolers and of `postgresql.databases` (48 with one of each)")
+    )]
+    pub(super) max_db_connections: Option<Number>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -18,6 +18,7 @@ fn secrets(value: &str) -> Secrets {
         vrrp: None,
         backup: None,
         s3: None,
+        pooler: None,
         users: std::collections::BTreeMap::new(),
         interim: None,
     }

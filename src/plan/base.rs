@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// The steps after which a host's services can be configured; empty if there is nothing to do.
+#[derive(Clone)]
 pub(super) struct Base {
     /// For services that need only packages.
     pub packages: Vec<StepId>,

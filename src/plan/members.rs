@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
-    config_patch, parameters, public_schema, reconnect, roles, rolling_restart, sessions,
+    config_patch, parameters, pooler, public_schema, reconnect, roles, rolling_restart, sessions,
     waits::{FORMING, await_streaming},
 };
 use crate::{
@@ -100,8 +100,15 @@ impl<'a> Members<'a> {
         self
     }
 
-    /// Plans everything for the databases; after `dcs_ready`, the DCS can be used.
-    pub(super) fn plan(&self, plan: &mut Plan, config: &Value, dcs_ready: &[StepId]) {
+    /// Plans everything for the databases but the end of sessions; after `dcs_ready`, the DCS can be used.
+    ///
+    /// Returns the steps after which a pooler can log in with its password; `None` while not all can be planned.
+    pub(super) fn plan(
+        &self,
+        plan: &mut Plan,
+        config: &Value,
+        dcs_ready: &[StepId],
+    ) -> Option<Vec<StepId>> {
         let (cluster, found, databases) = (self.cluster, self.found, self.databases);
         let leading = self.leader.or(self.primary);
         let restarted_alone = rolling_restart::restart_patroni_in_turn(
@@ -113,7 +120,7 @@ impl<'a> Members<'a> {
             // While the cluster is paused, nothing below is executed. Most of it is planned only because etcd
             // does not say what exists.
             plan.partial = true;
-            return;
+            return None;
         }
         let mut led = self.await_leader(plan, &begun, &restarted_alone, dcs_ready);
         let later = self.begin(plan, &led, |node| !at_once(node));
@@ -132,7 +139,9 @@ impl<'a> Members<'a> {
             led = vec![ensured];
         }
         let closed = public_schema::close(plan, cluster, &self.first.name, found, led.clone());
-        let made_after = closed.map_or_else(|| led.clone(), |step| vec![step]);
+        let mut made_after = closed.map_or_else(|| led.clone(), |step| vec![step]);
+        let pooler = pooler::ensure(plan, cluster, &self.first.name, found, made_after.clone());
+        made_after.extend(pooler);
         roles::accounts(plan, cluster, &self.first.name, found, made_after);
         led.extend(reconnect::reconnect(
             plan, cluster, databases, leading, &led,
@@ -166,8 +175,16 @@ impl<'a> Members<'a> {
         if !self.blind {
             self.settings(plan, config, settled);
         }
-        let nodes: Vec<&Node> = databases.iter().map(|(node, _)| *node).collect();
-        sessions::end(plan, cluster, found, &nodes, leading);
+        // Until the database has it, PgBouncer keeps the password that works.
+        let changes = pooler::changes_password(cluster, found);
+        Some(pooler.into_iter().filter(|_| changes).collect())
+    }
+
+    /// Plans that sessions with an old password end.
+    pub(super) fn end_sessions(&self, plan: &mut Plan) {
+        let nodes: Vec<&Node> = self.databases.iter().map(|(node, _)| *node).collect();
+        let leading = self.leader.or(self.primary);
+        sessions::end(plan, self.cluster, self.found, &nodes, leading);
     }
 
     /// Whether an unfinished copy stays here for now: it is removed only when another member leads, and until

@@ -54,6 +54,7 @@ mod parameters;
 mod passwords;
 mod pause;
 mod pending;
+mod pooler;
 mod preconditions;
 mod public_schema;
 mod reconnect;
@@ -83,9 +84,9 @@ pub(crate) use identity::check as whose;
 pub use image::{clean_for_image, image, prepare_facts};
 pub(crate) use local_sql::{local_query, local_sql};
 pub use pause::{PAUSED, how_to_resume, not_while_paused, paused};
+pub(crate) use pooler::not_right as roles_not_right;
 pub(crate) use requirements::{clocks_agree, findings as lacking, off as clock_off};
 pub use role_leaves::TakenOff;
-pub(crate) use roles::not_right as roles_not_right;
 pub use up::{differences, up};
 
 /// The index of a step in its plan.

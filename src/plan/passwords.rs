@@ -3,12 +3,13 @@
 use super::Found;
 use crate::{
     cluster::{
-        Cluster, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, Node, REPLICATION_USER,
-        REWIND_USER, SUPERUSER,
+        Cluster, INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, Node, POOLER_USER,
+        REPLICATION_USER, REWIND_USER, SUPERUSER,
     },
     facts::{DbRole, Facts},
     scram,
     secret::Secret,
+    services::When,
     sql::literal,
 };
 
@@ -45,6 +46,17 @@ pub(super) fn own(cluster: &Cluster) -> Vec<Own<'_>> {
     roles
 }
 
+/// The role that poolers log in with; `None` if there is no pooler.
+pub(super) fn of_poolers(cluster: &Cluster) -> Option<Own<'_>> {
+    let password = cluster.secrets.pooler.as_ref();
+    let password = password.filter(|_| cluster.wants(When::Pooling))?;
+    Some(Own {
+        name: POOLER_USER,
+        attributes: "login",
+        password,
+    })
+}
+
 /// Every role whose password is in the workspace.
 pub(super) fn passwords(cluster: &Cluster) -> impl Iterator<Item = (&str, &Secret)> {
     let users = cluster.inventory.postgresql.users.keys();
@@ -54,6 +66,7 @@ pub(super) fn passwords(cluster: &Cluster) -> impl Iterator<Item = (&str, &Secre
     });
     own(cluster)
         .into_iter()
+        .chain(of_poolers(cluster))
         .map(|role| (role.name, role.password))
         .chain(of_users)
 }

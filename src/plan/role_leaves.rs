@@ -144,6 +144,12 @@ pub(super) fn in_words(cluster: &Cluster, found: &Found) -> Vec<String> {
                     .into(),
             );
         }
+        if role == Role::Pgbouncer {
+            words.push(
+                "  clients that connect to it are refused: HAProxy's ports lead to the same databases"
+                    .into(),
+            );
+        }
     }
     words
 }

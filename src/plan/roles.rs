@@ -1,6 +1,6 @@
 //! Roles and databases: Patroni's own, and those of the inventory's applications.
 //!
-//! Nothing is ever dropped, except the roles that stood in while passwords changed.
+//! Nothing of these is ever dropped, except the roles that stood in while passwords changed.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub(super) fn lacking<'a>(
 
 /// What is wrong with roles and databases, the cluster's own and the inventory's, in words; empty if it is
 /// unknown.
-pub(crate) fn not_right(cluster: &Cluster, found: &Found) -> Vec<String> {
+pub(super) fn not_right(cluster: &Cluster, found: &Found) -> Vec<String> {
     let databases = || cluster.with_role(Role::Postgres);
     let mut wrong = lacking(cluster, databases(), found);
     if let Some((_, facts)) = telling(databases(), found) {
@@ -74,7 +74,7 @@ const HARMFUL: [&str; 11] = [
 ];
 
 /// What is wrong with an existing role of the cluster, in words.
-fn flaws(role: &Own<'_>, found: &DbRole) -> Vec<String> {
+pub(super) fn flaws(role: &Own<'_>, found: &DbRole) -> Vec<String> {
     let name = role.name;
     let mut flaws = Vec::new();
     let mut flaw = |is: bool, what: &str| {
@@ -200,7 +200,7 @@ fn own_roles(cluster: &Cluster) -> String {
 }
 
 /// Creates a role that may exist already.
-fn create_role(name: &str) -> String {
+pub(super) fn create_role(name: &str) -> String {
     format!(
         "select not exists (select from pg_roles where rolname = {}) as absent \\gset\n\
          \\if :absent\ncreate role {};\n\\endif\n",

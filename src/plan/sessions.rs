@@ -15,6 +15,7 @@ use super::{
 use crate::{
     cluster::{Cluster, Node, SUPERUSER},
     facts::OLD_SESSIONS,
+    inventory::Role,
     remote::{Script, quote},
     secret::Secret,
     sql::{literal, literals},
@@ -25,7 +26,7 @@ const TIMEOUT: u32 = 180;
 
 /// The roles whose password differs between database and workspace, and will be changed.
 pub(super) fn changed<'a>(cluster: &'a Cluster, found: &Found) -> Vec<(&'a str, &'a Secret)> {
-    let databases = cluster.with_role(crate::inventory::Role::Postgres);
+    let databases = cluster.with_role(Role::Postgres);
     let Some((_, facts)) = telling(databases, found) else {
         return Vec::new();
     };
@@ -55,8 +56,8 @@ pub(super) fn note(script: Script, names: &[&str]) -> Script {
 
 /// Plans that the sessions end, on each member when it has the new passwords.
 ///
-/// This comes last: by then every member logs in with the new password, so that a replica that loses its
-/// connection opens another at once. The leader comes after the replicas, because it has the note.
+/// This comes last: by then every member and every pooler logs in with the new password, so that a replica that
+/// loses its connection opens another at once. The leader comes after the replicas, because it has the note.
 pub(super) fn end(
     plan: &mut Plan,
     cluster: &Cluster,
@@ -77,7 +78,11 @@ pub(super) fn end(
     }
     let told: Vec<&str> = names.iter().copied().collect();
     let before: Vec<StepId> = (0..plan.steps.len())
-        .filter(|id| nodes.iter().any(|node| node.name == plan.steps[*id].host))
+        .filter(|id| {
+            let step = &plan.steps[*id];
+            let is_poolers = step.units.contains(&Role::Pgbouncer.unit());
+            is_poolers || nodes.iter().any(|node| node.name == step.host)
+        })
         .collect();
     // Where no database runs, there are no sessions.
     let runs = |node: &&&Node| {

@@ -21,6 +21,7 @@ mod newest;
 mod operate;
 mod order;
 mod pause;
+mod pooler;
 mod preconditions;
 mod properties;
 mod removal;

@@ -10,7 +10,8 @@ use super::{
     etcd_leaves::{self, Leave},
     etcd_members, etcd_takes_in,
     members::Members,
-    membership, newest, packages, parameters, preconditions, requirements, role_leaves, waits,
+    membership, newest, packages, parameters, pooler, preconditions, requirements, role_leaves,
+    waits,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -64,6 +65,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     let mut databases: Vec<(&Node, Configured)> = Vec::new();
     let mut etcds: Vec<(&Node, Configured)> = Vec::new();
     let mut later: Vec<Place<'_>> = Vec::new();
+    let mut poolers: Vec<Place<'_>> = Vec::new();
     let tried = parameters::of_databases(&mut plan, cluster, files, config, found);
     for node in cluster.nodes.values() {
         let Some(facts) = found.facts.get(&node.name) else {
@@ -96,13 +98,12 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
                     let configured = place.configure(&mut plan, cluster, *role, held)?;
                     etcds.push((node, configured));
                 }
+                // Its password is in the database first.
+                Role::Pgbouncer => poolers.push(place.clone()),
                 // Steps that no other step waits for.
                 _ => {
                     let configured = place.configure(&mut plan, cluster, *role, Vec::new())?;
-                    let step = components::run_unit(&mut plan, node, *role, &configured, &[]);
-                    if let Some(step) = step {
-                        waits::await_ready(&mut plan, node, *role, vec![step]);
-                    }
+                    place.run(&mut plan, *role, &configured);
                 }
             }
         }
@@ -148,9 +149,8 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     let mut cleared =
         bootstrap_recovery::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
     cleared.extend(tried);
-    if let Some(members) = Members::of(cluster, found, &databases) {
-        members.led_by(first).plan(&mut plan, config, &cleared);
-    }
+    let members = Members::of(cluster, found, &databases).map(|it| it.led_by(first));
+    databases_and_poolers(&mut plan, cluster, (config, members), &cleared, &poolers)?;
     end(&mut plan, cluster, found, &leaves);
     Ok(plan)
 }
@@ -186,6 +186,28 @@ fn until_volumes_are_mounted(
     Ok(plan)
 }
 
+/// Plans what the databases need, and then the poolers, whose password is in the database first.
+fn databases_and_poolers(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    (config, members): (&Value, Option<Members<'_>>),
+    dcs_ready: &[StepId],
+    poolers: &[Place<'_>],
+) -> Result<()> {
+    let planned = members
+        .as_ref()
+        .and_then(|it| it.plan(plan, config, dcs_ready));
+    for place in poolers {
+        let after = planned.clone().unwrap_or_default();
+        let configured = place.configure(plan, cluster, Role::Pgbouncer, after)?;
+        place.run(plan, Role::Pgbouncer, &configured);
+    }
+    if let Some(members) = members.filter(|_| planned.is_some()) {
+        members.end_sessions(plan);
+    }
+    Ok(())
+}
+
 /// The plan that ends where etcd answers.
 fn until_etcd_answers(mut plan: Plan, etcds: &[(&Node, Configured)], ready: &[StepId]) -> Plan {
     plan.partial = true;
@@ -206,13 +228,17 @@ fn end(plan: &mut Plan, cluster: &Cluster, found: &Found, leaves: &[Leave<'_>]) 
     backups::begin(plan, cluster, found);
     let told = told(plan);
     let last = etcd_leaves::leave(plan, cluster, found, leaves, told);
+    let mut retired = Vec::new();
     for (node, mut roles) in role_leaves::leaving(cluster, found) {
         roles.retain(|role| *role != Role::Etcd);
         if !roles.is_empty() {
             let going = (node, &roles[..]);
-            role_leaves::take_off(plan, cluster, found, going, "retire-roles", last.clone());
+            let step =
+                role_leaves::take_off(plan, cluster, found, going, "retire-roles", last.clone());
+            retired.extend(step);
         }
     }
+    pooler::leave(plan, cluster, found, &retired);
 }
 
 /// The steps after which every Patroni has its list of etcd's members, and all of these are healthy.
@@ -227,6 +253,7 @@ fn told(plan: &Plan) -> Vec<StepId> {
 }
 
 /// A host, and the steps that its services wait for.
+#[derive(Clone)]
 struct Place<'a> {
     node: &'a Node,
     facts: &'a Facts,
@@ -243,6 +270,13 @@ impl Place<'_> {
         join.map(|join| etcd_takes_in::hold(plan, cluster, join, packages))
             .into_iter()
             .collect()
+    }
+
+    /// Plans what a service's unit needs, and waits until it is ready.
+    fn run(&self, plan: &mut Plan, role: Role, configured: &Configured) {
+        if let Some(step) = components::run_unit(plan, self.node, role, configured, &[]) {
+            waits::await_ready(plan, self.node, role, vec![step]);
+        }
     }
 
     /// Plans a service's files, after the steps in `more` too.

@@ -8,14 +8,14 @@ use super::files;
 use crate::{
     cluster::{
         Cluster, ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER,
-        INTERIM_REWIND_USER, Node, PATRONI_PORT, REPLICATION_USER, REST_USER, REWIND_USER,
-        STATS_USER, SUPERUSER, TlsStage,
+        INTERIM_REWIND_USER, Node, PATRONI_PORT, POOLER_USER, REPLICATION_USER, REST_USER,
+        REWIND_USER, STATS_USER, SUPERUSER, TlsStage,
     },
     contract,
     error::{Code, Error, Result},
     inventory::{PgVersion, Postgresql, Role},
     secret::Secret,
-    services::{self, When},
+    services::{self, Number, Setting, When},
 };
 
 /// The TLS 1.2 ciphers that every service accepts, with OpenSSL's names. All have forward secrecy and
@@ -122,6 +122,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
                 .connections_per_source
                 .unwrap_or_else(|| (server_maxconn * 4 / 5).max(1)),
         },
+        "pgbouncer": pooler(cluster, server_maxconn),
         "backup": backup(cluster),
         "tls": tls(cluster),
         "ca_bundle": cluster.ca_bundle,
@@ -134,6 +135,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "all_rewind": all_rewind,
             "rest_api": REST_USER,
             "stats": STATS_USER,
+            "pooler": POOLER_USER,
         },
         "secrets": {
             "superuser": secrets.superuser.expose(),
@@ -141,6 +143,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "rewind": rewind.1.expose(),
             "rest_api": secrets.rest_api.expose(),
             "stats": secrets.stats.expose(),
+            "pooler": secrets.pooler.as_ref().map(Secret::expose),
             "vrrp": secrets.vrrp.as_ref().map(Secret::expose),
             "backup": secrets.backup.as_ref().map(Secret::expose),
             "s3_key": secrets.s3.as_ref().map(|it| it.0.expose()),
@@ -170,6 +173,27 @@ fn backup(cluster: &Cluster) -> Value {
             "path": it.path,
             "path_style": it.path_style,
         })),
+    })
+}
+
+/// The poolers. `connections` is how many PostgreSQL has for clients.
+///
+/// All poolers together open at most half of these to the inventory's databases, so that clients of HAProxy's
+/// ports find some too.
+fn pooler(cluster: &Cluster, connections: u32) -> Value {
+    let inventory = &cluster.inventory;
+    let few = |count: usize| u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    let doors = few(inventory.with_role(Role::Haproxy).count());
+    let databases = few(inventory.postgresql.databases.len());
+    let share = (connections / 2 / doors / databases).max(2);
+    let settings = inventory.pgbouncer.as_ref();
+    json!({
+        "enabled": settings.is_some(),
+        "port": inventory.port(Number::Set(Setting::Pgbouncer)),
+        "pool_mode": settings.map(|it| it.pool_mode.as_str()),
+        "max_client_conn": settings.map(|it| it.max_client_conn),
+        "max_db_connections": settings.and_then(|it| it.max_db_connections).unwrap_or(share),
+        "reads": inventory.pooled_for_reading().collect::<Vec<_>>(),
     })
 }
 

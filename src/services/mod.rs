@@ -14,6 +14,7 @@ pub mod file;
 pub mod haproxy;
 pub(crate) mod health;
 pub(crate) mod keepalived;
+pub(crate) mod pgbouncer;
 pub mod port;
 pub mod postgres;
 mod service;
@@ -30,6 +31,7 @@ macro_rules! table {
             Postgres = postgres,
             Etcd = etcd,
             Haproxy = haproxy,
+            Pgbouncer = pgbouncer,
             Keepalived = keepalived,
             Backup = backup,
             Archive = archive,

@@ -55,6 +55,7 @@ pub enum Setting {
     HaproxyWrite,
     HaproxyRead,
     HaproxyStats,
+    Pgbouncer,
 }
 
 impl Setting {
@@ -65,6 +66,7 @@ impl Setting {
             Self::HaproxyWrite => "haproxy.write_port",
             Self::HaproxyRead => "haproxy.read_port",
             Self::HaproxyStats => "haproxy.stats_port",
+            Self::Pgbouncer => "pgbouncer.port",
         }
     }
 }

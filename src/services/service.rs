@@ -218,6 +218,8 @@ pub enum When {
     Backups,
     /// If a bucket holds the backups.
     Bucket,
+    /// If clients share connections (`pgbouncer`).
+    Pooling,
 }
 
 /// What stands for PostgreSQL's major version at the end of a package's name.

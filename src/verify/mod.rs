@@ -49,7 +49,7 @@ pub(crate) use load_balancer::is_coming;
 pub use crate::services::{health::Check, postgres::health::FAILOVER};
 
 /// The order of the checks in reports. Others come last, service by service.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "units",
     "leader",
     "members",
@@ -58,6 +58,7 @@ const ORDER: [&str; 23] = [
     "front-door",
     "load-balancer",
     "backends",
+    "pgbouncer",
     "configs",
     "pending-restart",
     "clock",

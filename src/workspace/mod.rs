@@ -307,6 +307,7 @@ impl Workspace {
             vip: self.inventory.haproxy.vip.is_some(),
             backup: self.inventory.wants(When::Backups),
             bucket: self.inventory.wants(When::Bucket),
+            pooler: self.inventory.wants(When::Pooling),
             users: postgresql.users.keys().map(String::as_str).collect(),
             file: self.inventory.secrets.file.as_deref(),
             variable: &|name| std::env::var_os(name),

@@ -76,6 +76,8 @@ const NOT_SAID: [(&str, &[&str]); 8] = [
             "parameters-that-keep-all-connections-back",
             "patroni-timing",
             "patroni-timing-against-the-default",
+            "pgbouncer-database-of-its-console",
+            "pgbouncer-without-tls",
             "user-a-member-of-itself",
             "vip-of-a-host",
             "vip-outside-the-subnet",
@@ -86,6 +88,7 @@ const NOT_SAID: [(&str, &[&str]); 8] = [
         &[
             "backup-beside-etcd",
             "backup-beside-postgres",
+            "pgbouncer-on-haproxys-port",
             "port-of-haproxy-taken-by-default",
             "port-of-haproxy-taken-by-etcds-metrics",
             "port-of-haproxy-taken-by-postgresql",

@@ -24,6 +24,7 @@ mod lapsed;
 mod lease;
 mod membership;
 mod overrides;
+mod pooler;
 mod quorum;
 mod recovery;
 mod restore;

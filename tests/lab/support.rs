@@ -22,18 +22,20 @@ pub(crate) struct Lab {
     pub dir: tempfile::TempDir,
     pub write_port: u16,
     pub read_port: u16,
+    pub pooler_port: u16,
 }
 
 impl Lab {
     /// `rest` is the inventory below `cluster` and `haproxy`, which are set here: their own names and ports, so
     /// that no lab collides with another one or with the user's clusters.
     pub(crate) fn new(test: &str, rest: &str) -> Self {
-        let ports = ports::free::<3>();
+        let ports = ports::free::<4>();
         let lab = Self {
             name: format!("lab-{test}-{}", run::id()),
             dir: tempfile::tempdir().expect("a folder"),
             write_port: ports,
             read_port: ports + 1,
+            pooler_port: ports + 3,
         };
         lab.write_inventory(rest);
         lab

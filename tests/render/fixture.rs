@@ -76,6 +76,7 @@ hosts: { node1: { roles: [postgres, etcd, haproxy] } }
             vrrp: None,
             backup: None,
             s3: None,
+            pooler: None,
             users: BTreeMap::new(),
             interim: None,
         },

@@ -119,6 +119,26 @@ fn golden_backups() {
     golden("backups", &cluster);
 }
 
+/// PgBouncer on the front door, and databases that it offers for reading too, except one.
+#[test]
+fn golden_pooler() {
+    let hosts: [(&str, [u8; 4], &[Role]); 3] = [
+        ("db1", [192, 0, 2, 1], &[Role::Postgres, Role::Etcd]),
+        ("db2", [192, 0, 2, 2], &[Role::Postgres]),
+        ("door", [192, 0, 2, 21], &[Role::Haproxy, Role::Pgbouncer]),
+    ];
+    let mut cluster = cluster(&hosts, true);
+    let text = "cluster: pg\nprovider: { kind: docker }\npgbouncer: { max_client_conn: 500 }\n\
+                postgresql: { allow: [10.0.0.0/8], users: { shop: }, databases: { shop: , 'my shop': { owner: shop } } }\n\
+                hosts:\n  db1: { roles: [postgres, etcd] }\n  door: { roles: [haproxy] }\n";
+    let inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();
+    cluster.inventory.hosts = inventory.hosts;
+    cluster.inventory.postgresql = inventory.postgresql;
+    cluster.inventory.pgbouncer = inventory.pgbouncer;
+    cluster.secrets.pooler = Some(Secret::new("poolers3cr"));
+    golden("pooler", &cluster);
+}
+
 #[test]
 fn golden_plain() {
     golden("plain", &cluster(&HOSTS, false));

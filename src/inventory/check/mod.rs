@@ -21,6 +21,7 @@ mod files;
 mod hosts;
 mod net;
 pub(crate) mod parameters;
+mod pgbouncer;
 mod ports;
 pub(super) mod postgresql;
 mod provider;
@@ -70,6 +71,7 @@ pub(super) fn inventory(
     let patroni = patroni(problems, document.patroni.as_ref());
     etcd(problems, document.etcd.as_ref());
     let haproxy = haproxy(problems, document.haproxy.as_ref());
+    let pgbouncer = pgbouncer::check(problems, document);
     let backup = backup::check(problems, document, &hosts);
     let ca_bundle = document
         .ca_bundle
@@ -101,6 +103,7 @@ pub(super) fn inventory(
         postgresql,
         patroni,
         haproxy,
+        pgbouncer,
         backup,
         tls: Tls {
             enabled: tls.unwrap_or(limits::TLS),

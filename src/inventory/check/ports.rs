@@ -64,6 +64,7 @@ fn listeners(document: &Document, inventory: &Inventory) -> Vec<(Option<Role>, L
     let of_ssh = document.ssh.as_ref();
     let of_postgresql = document.postgresql.as_ref();
     let of_haproxy = document.haproxy.as_ref();
+    let of_pgbouncer = document.pgbouncer.as_ref();
     let ssh = Listener {
         port: inventory.ssh.port,
         who: "SSH (`ssh.port`)",
@@ -77,6 +78,7 @@ fn listeners(document: &Document, inventory: &Inventory) -> Vec<(Option<Role>, L
                 Setting::HaproxyWrite => of_haproxy.and_then(|it| it.write_port.as_ref()),
                 Setting::HaproxyRead => of_haproxy.and_then(|it| it.read_port.as_ref()),
                 Setting::HaproxyStats => of_haproxy.and_then(|it| it.stats_port.as_ref()),
+                Setting::Pgbouncer => of_pgbouncer.and_then(|it| it.value.port.as_ref()),
             },
         };
         Listener {

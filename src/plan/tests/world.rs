@@ -345,6 +345,7 @@ pub(crate) fn cluster_of(inventory: Inventory) -> Cluster {
             vrrp: Some(Secret::new("vrrps3cr")),
             backup: Some(Secret::new("backups3cr")),
             s3: None,
+            pooler: Some(Secret::new("poolers3cr")),
             users: BTreeMap::new(),
             interim: None,
         },

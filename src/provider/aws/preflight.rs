@@ -108,6 +108,12 @@ impl AwsProvider {
             self.inventory.haproxy.read_port,
             networks(&self.inventory.postgresql.allow)
         ));
+        lines.extend(
+            self.inventory
+                .pgbouncer
+                .as_ref()
+                .map(|it| format!("and the pooler's port {}", it.port)),
+        );
         if key_pair {
             lines.push(format!("key pair {}", key_pair::name(cluster)));
         }

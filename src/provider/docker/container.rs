@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn published_ports_are_on_loopback_only() {
         let host = HostName::new("haproxy");
-        let ports = ports::of(&Haproxy::default());
+        let ports = ports::of(&Haproxy::default(), None);
         let body = body(&spec(&host, &ports), &image(true), "ssh-ed25519 A", "0a1b");
         assert_eq!(body.entrypoint, None);
         let bindings = body.host_config.unwrap().port_bindings.unwrap();

@@ -64,7 +64,7 @@ pub(super) struct DockerProvider {
     fixed: IndexMap<HostName, Ipv4Addr>,
     /// The host whose ports are published on this machine.
     publisher: Option<HostName>,
-    ports: [Port; 3],
+    ports: Vec<Port>,
     ssh_port: u16,
     timeout: Duration,
     /// Connected at first use, so that verbs that do not need the engine work without it.
@@ -97,7 +97,7 @@ impl DockerProvider {
                 .next()
                 .filter(|_| !settings.unpublished)
                 .cloned(),
-            ports: ports::of(&inventory.haproxy),
+            ports: ports::of(&inventory.haproxy, inventory.pgbouncer.as_ref()),
             ssh_port: inventory.ssh.port,
             timeout: timeout.max(BOOT_TIMEOUT),
             engine: OnceCell::new(),

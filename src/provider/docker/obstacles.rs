@@ -10,6 +10,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     inventory::HostName,
+    services::{Number, Setting},
 };
 
 impl DockerProvider {
@@ -57,7 +58,8 @@ impl DockerProvider {
         Ok(())
     }
 
-    /// An engine fixes a container's ports at its creation.
+    /// An engine fixes a container's ports at its creation. The pooler may come and go later: its port is then found at
+    /// the container's own address, or leads nowhere.
     fn check_ports_kept(&self, container: &Found) -> Result<()> {
         if !self.hosts.contains(&container.host) {
             return Ok(());
@@ -68,7 +70,9 @@ impl DockerProvider {
             .map(|port| port.number)
             .collect();
         wanted.sort_unstable();
-        if wanted == container.ports {
+        let pooler = self.inventory.port(Number::Set(Setting::Pgbouncer));
+        let has = |port: &u16| *port == pooler || container.ports.contains(port);
+        if wanted.is_empty() == container.ports.is_empty() && wanted.iter().all(has) {
             return Ok(());
         }
         let list = |ports: &[u16]| match ports {

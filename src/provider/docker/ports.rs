@@ -10,7 +10,7 @@ use bollard::models::{ContainerSummary, PortBinding, PortMap};
 
 use crate::{
     error::{Code, Error, Result},
-    inventory::Haproxy,
+    inventory::{Haproxy, Pgbouncer},
 };
 
 /// Ports are published for this machine only.
@@ -24,8 +24,9 @@ pub(super) struct Port {
     pub(super) key: &'static str,
 }
 
-pub(super) fn of(haproxy: &Haproxy) -> [Port; 3] {
-    [
+/// Those of HAProxy, and of the pooler if there is one.
+pub(super) fn of(haproxy: &Haproxy, pgbouncer: Option<&Pgbouncer>) -> Vec<Port> {
+    let mut ports = vec![
         Port {
             number: haproxy.write_port,
             key: "haproxy.write_port",
@@ -38,7 +39,12 @@ pub(super) fn of(haproxy: &Haproxy) -> [Port; 3] {
             number: haproxy.stats_port,
             key: "haproxy.stats_port",
         },
-    ]
+    ];
+    ports.extend(pgbouncer.map(|it| Port {
+        number: it.port,
+        key: "pgbouncer.port",
+    }));
+    ports
 }
 
 pub(super) fn bindings(ports: &[Port]) -> PortMap {
@@ -201,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_is_bound_is_what_is_published() {
-        let ports = of(&Haproxy::default());
+        let ports = of(&Haproxy::default(), None);
         assert_eq!(published(&bindings(&ports)), [5000, 5001, 7000]);
     }
 }

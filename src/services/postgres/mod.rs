@@ -17,7 +17,8 @@ mod session;
 mod survey;
 
 pub use session::{
-    APPLICATION, Door, FrontDoor, ONE_AT_A_TIME, Sql, login, login_with, own_schema, refuse_strange,
+    APPLICATION, Door, FrontDoor, Login, ONE_AT_A_TIME, Sql, login, login_as, login_with,
+    own_schema, refuse_strange,
 };
 pub use survey::{SharedSurvey, Survey};
 

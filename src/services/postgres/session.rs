@@ -145,6 +145,16 @@ impl FrontDoor<'_> {
     }
 }
 
+/// Who logs in, and to which database.
+pub struct Login<'a> {
+    pub user: &'a str,
+    pub database: &'a str,
+    pub password: &'a Secret,
+    /// Options of the session; without those of [`SESSION`], a statement must name every relation, function and
+    /// type with its schema, and must not use operators.
+    pub options: Option<&'a str>,
+}
+
 /// Logs in as `postgres` over an open connection to `host`. With TLS, the certificate must name that host.
 pub async fn login(
     stream: Box<dyn Connection>,
@@ -155,10 +165,7 @@ pub async fn login(
     login_with(SESSION, stream, host, password, tls).await
 }
 
-/// The same with other session options than [`SESSION`].
-///
-/// Without those of [`SESSION`], a statement must name every relation, function and type with its schema, and
-/// must not use operators.
+/// The same with other session options than [`SESSION`]; see [`Login::options`].
 pub async fn login_with(
     options: &str,
     stream: Box<dyn Connection>,
@@ -166,14 +173,32 @@ pub async fn login_with(
     password: &Secret,
     tls: Option<&rustls::ClientConfig>,
 ) -> Result<Sql, Source> {
+    let login = Login {
+        user: SUPERUSER,
+        database: DATABASE,
+        password,
+        options: Some(options),
+    };
+    login_as(&login, stream, host, tls).await
+}
+
+/// The same as anybody, to any database.
+pub async fn login_as(
+    login: &Login<'_>,
+    stream: Box<dyn Connection>,
+    host: &HostName,
+    tls: Option<&rustls::ClientConfig>,
+) -> Result<Sql, Source> {
     let stream = Wire(stream);
     let mut config = Config::new();
     config
-        .user(SUPERUSER)
-        .dbname(DATABASE)
-        .password(password.expose())
-        .application_name(APPLICATION)
-        .options(options);
+        .user(login.user)
+        .dbname(login.database)
+        .password(login.password.expose())
+        .application_name(APPLICATION);
+    if let Some(options) = login.options {
+        config.options(options);
+    }
     let client = match tls {
         None => {
             let (client, connection) = config.connect_raw(stream, NoTls).await?;

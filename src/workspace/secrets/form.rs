@@ -8,7 +8,7 @@ use std::{fmt, path::Path};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_yaml::{Location, Spanned};
 
-use super::{BACKUP, CLUSTER_ID, KEYS, S3_KEY, S3_SECRET, VRRP, VRRP_LENGTH, files};
+use super::{BACKUP, CLUSTER_ID, KEYS, POOLER, S3_KEY, S3_SECRET, VRRP, VRRP_LENGTH, files};
 use crate::{
     error::{Code, Error, Result},
     secret::Secret,
@@ -59,8 +59,10 @@ pub(super) fn check(key: &Key, text: &str) -> Result<(), &'static str> {
     if *key == Key::Own(VRRP) && !word() {
         return Err("takes up to 8 letters and digits");
     }
-    // pgBackRest's configuration has no quotes.
-    if *key == Key::Own(BACKUP) && !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+    // pgBackRest's configuration has no quotes, and PgBouncer's list of users only some.
+    if [Key::Own(BACKUP), Key::Own(POOLER)].contains(key)
+        && !text.bytes().all(|b| b.is_ascii_alphanumeric())
+    {
         return Err("takes letters and digits");
     }
     if [Key::Own(S3_KEY), Key::Own(S3_SECRET)].contains(key)

@@ -25,12 +25,13 @@ const STATS: &str = "stats";
 const VRRP: &str = "vrrp";
 /// The key of the backups. Whatever it once encrypted, nothing else can read: it never changes.
 const BACKUP: &str = "backup";
+const POOLER: &str = "pooler";
 /// The access key of the bucket with the backups, which the user gives, and its secret.
 const S3_KEY: &str = "s3_key";
 const S3_SECRET: &str = "s3_secret";
 
 /// In the order in which they are written.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     CLUSTER_ID,
     SUPERUSER,
     REPLICATION,
@@ -41,6 +42,7 @@ const KEYS: [&str; 10] = [
     BACKUP,
     S3_KEY,
     S3_SECRET,
+    POOLER,
 ];
 
 /// The prefix of environment variables with passwords.
@@ -61,6 +63,8 @@ pub(super) struct Wanted<'a> {
     pub backup: bool,
     /// Whether a bucket holds the backups.
     pub bucket: bool,
+    /// Whether there is a pooler.
+    pub pooler: bool,
     /// `secrets.file`.
     pub file: Option<&'a Path>,
     /// The environment.
@@ -73,6 +77,7 @@ impl Wanted<'_> {
             VRRP => self.vip,
             BACKUP => self.backup,
             S3_KEY | S3_SECRET => self.bucket,
+            POOLER => self.pooler,
             _ => true,
         });
         let own = own.map(Key::Own);
@@ -327,6 +332,7 @@ fn assemble(path: &Path, values: &Values) -> Result<Secrets> {
         stats: get(STATS)?,
         vrrp: get(VRRP).ok(),
         backup: get(BACKUP).ok(),
+        pooler: get(POOLER).ok(),
         s3: get(S3_KEY).ok().zip(get(S3_SECRET).ok()),
         users: users.collect(),
         interim: None,

@@ -46,6 +46,7 @@ impl Place {
             vip: false,
             backup: false,
             bucket: false,
+            pooler: false,
             users: users.to_vec(),
             file,
             variable: &|name| {

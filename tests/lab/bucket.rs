@@ -140,11 +140,24 @@ fn backups_move_to_a_bucket() {
     lab.holds_within(Duration::from_secs(60));
     lab.expect(0, &["rehearse", "--at", "latest"]);
     assert!(!lab.logs().contains("a/secret+of=ours"), "it is a secret");
-    let gone = lab.on(
-        "keeper",
-        "cd /; config=/etc/pgherd/backup/pgbackrest.conf; as=\"runuser -u postgres -- pgbackrest --config=$config\"; \
-         $as repo-ls --recurse archive | grep -o \".*/0[0-9A-F]*-.*\" | sort | tail -n 3 | head -n 1",
-    );
+    let list = || {
+        lab.on(
+            "keeper",
+            "cd /; runuser -u postgres -- pgbackrest --config=/etc/pgherd/backup/pgbackrest.conf repo-ls --recurse archive | \
+             grep -o \".*/0[0-9A-F]*-.*\" | sort",
+        )
+    };
+    let before = list().lines().count();
+    for _ in 0..3 {
+        lab.sql("create table filler as select 1 as n");
+        lab.sql("drop table filler");
+        lab.sql("select pg_switch_wal()");
+    }
+    until("the WAL is in the bucket", || {
+        list().lines().count() >= before + 3
+    });
+    let all = list();
+    let gone = all.lines().rev().nth(1).unwrap().to_owned();
     let gone = gone.trim();
     let remove = format!(
         "cd /; runuser -u postgres -- pgbackrest --config=/etc/pgherd/backup/pgbackrest.conf repo-rm \"archive/{gone}\""

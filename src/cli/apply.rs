@@ -24,6 +24,16 @@ pub(super) struct Wish {
     pub remove: Vec<String>,
 }
 
+impl Wish {
+    /// Without options, but for the answer.
+    pub(super) fn answering(yes: bool) -> Self {
+        Self {
+            yes,
+            remove: Vec::new(),
+        }
+    }
+}
+
 pub(super) async fn run(
     verb: Verb,
     global: &Global,

@@ -78,10 +78,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             (Some(dir), _) => render::out(global, &dir, terminal).await?,
             (None, true) => render::compare(global, check, terminal).await?,
             (None, false) => {
-                let wish = apply::Wish {
-                    yes,
-                    remove: Vec::new(),
-                };
+                let wish = apply::Wish::answering(yes);
                 apply::run(Applying::Render, global, wish, terminal, cancel).await?;
             }
         },

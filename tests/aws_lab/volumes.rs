@@ -51,7 +51,7 @@ fn a_database_keeps_its_disk() {
     for host in ["node1", "node2"] {
         let mounted = lab.on(host, MOUNTED);
         assert_eq!(mounted.trim(), "/dev/xvdf ext4", "{host}");
-        lab.on(host, "touch /data/patroni/keepsake");
+        lab.on(host, "touch /data/keepsake");
     }
     assert!(mount_check(&lab, 0).1, "it is mounted");
     lab.expect(0, &["plan", "--check"]);
@@ -70,7 +70,7 @@ fn a_database_keeps_its_disk() {
         lab.expect(0, &["replace", host, "--yes"]);
         let after = runtime.block_on(hypervisor.instance(host));
         assert_ne!(after.instance_id, before.instance_id);
-        lab.on(host, "test -e /data/patroni/keepsake");
+        lab.on(host, "test -e /data/keepsake");
         assert_eq!(
             lab.on(host, COPIES).trim(),
             "0",
@@ -90,7 +90,7 @@ fn a_database_keeps_its_disk() {
         "{plan}"
     );
     lab.expect(0, &["up", "--yes"]);
-    lab.on(replica, "test -e /data/patroni/keepsake");
+    lab.on(replica, "test -e /data/keepsake");
     assert_eq!(lab.on(replica, COPIES).trim(), "0");
 
     what_is_on_a_disk_is_not_lost(&lab, &hypervisor, replica);
@@ -144,7 +144,7 @@ fn without_its_disk_nothing_starts(lab: &Lab) {
         "{said}"
     );
     lab.expect(0, &["up", "--yes"]);
-    lab.on(host, "test -e /data/patroni/keepsake");
+    lab.on(host, "test -e /data/keepsake");
     assert_eq!(
         lab.on(host, COPIES).trim(),
         "1",
@@ -170,7 +170,7 @@ fn what_is_on_a_disk_is_not_lost(lab: &Lab, hypervisor: &Hypervisor, replica: &s
         "wipefs -qa /dev/xvdf && head -c 1M /dev/zero >/dev/xvdf",
     );
     lab.expect(0, &["up", "--yes"]);
-    lab.on(replica, "test ! -e /data/patroni/keepsake");
+    lab.on(replica, "test ! -e /data/keepsake");
     assert_eq!(lab.on(replica, COPIES).trim(), "1");
     lab.expect(0, &["verify"]);
 }

@@ -149,13 +149,18 @@ mod tests {
             (Ok(None), Ok(None)),
         ] {
             let mut looks = 0;
-            let found = until_found(PAUSE * 3, PAUSE, || {
+            // Only the last case is to use up its time, and a busy machine is slow.
+            let limit = match last {
+                Ok(None) => PAUSE * 3,
+                _ => Duration::from_secs(60),
+            };
+            let found = until_found(limit, PAUSE, || {
                 looks += 1;
                 let seen = if looks < 3 { Ok(None) } else { last };
                 async move { seen }
             });
             assert_eq!(found.await, expected);
-            assert!(looks >= 3);
+            assert!(looks >= 3 || (last == Ok(None) && looks > 0));
         }
     }
 }

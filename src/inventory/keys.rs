@@ -147,7 +147,7 @@ mod tests {
     fn a_key_knows_its_sections() {
         let of = |key| sections_with(key).collect::<Vec<_>>();
         assert_eq!(of("write_port"), ["haproxy"]);
-        assert_eq!(of("port"), ["ssh", "postgresql"]);
+        assert_eq!(of("port"), ["ssh", "postgresql", "pgbouncer"]);
         assert_eq!(of("cluster"), Vec::<&str>::new());
     }
 
@@ -172,7 +172,7 @@ mod tests {
                 .map(|key| key.name.clone())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(of(TOP).len(), 12);
+        assert_eq!(of(TOP).len(), 13);
         assert_eq!(of("postgresql.users.<name>"), ["roles"]);
         assert_eq!(of("postgresql.databases.<name>"), ["owner"]);
         assert_eq!(of("tls"), ["enabled"]);

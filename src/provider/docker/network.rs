@@ -119,6 +119,7 @@ pub(super) async fn ensure(
     desired: &Desired<'_>,
     events: &Events,
 ) -> Result<Network> {
+    remove_twins(engine, desired).await?;
     let candidates = match plan(engine, desired).await? {
         Plan::Exists(network) => return Ok(network),
         Plan::Create(candidates) => candidates,
@@ -135,6 +136,10 @@ pub(super) async fn ensure(
                     name: name.clone(),
                     state: HostState::Created,
                 });
+                remove_twins(engine, desired).await?;
+                if let Plan::Exists(network) = plan(engine, desired).await? {
+                    return Ok(network);
+                }
                 return Ok(Network {
                     name,
                     subnet,
@@ -161,6 +166,38 @@ pub(super) async fn ensure(
             format!("no subnet for the network {name}"),
         )
     }))
+}
+
+/// Removes all networks of this cluster but the oldest. The engine allows several with one name, and goes on with what
+/// a run that was cut off has asked for: that network can come after the next run has looked.
+async fn remove_twins(engine: &Engine, desired: &Desired<'_>) -> Result<()> {
+    let name = desired.name();
+    let networks = engine::call(
+        "list its networks",
+        engine.api().list_networks(None::<ListNetworksOptions>),
+    )
+    .await?;
+    let label = |network: &NetworkSummary, label| {
+        let labels = network.labels.as_ref();
+        labels.and_then(|labels| labels.get(label)).cloned()
+    };
+    let mut ours: Vec<NetworkSummary> = networks
+        .into_iter()
+        .filter(|it| it.name.as_ref() == Some(&name))
+        .filter(|it| label(it, CLUSTER_LABEL).as_deref() == Some(desired.cluster))
+        .filter(|it| desired.id.is_some() && label(it, ID_LABEL).as_deref() == desired.id)
+        .collect();
+    ours.sort_by_key(|it| it.created.as_ref().map(ToString::to_string));
+    for twin in ours.into_iter().skip(1) {
+        let Some(id) = twin.id else { continue };
+        // The engine refuses to remove one that is used.
+        engine::lookup(
+            &format!("remove the second network {name}"),
+            engine.api().remove_network(&id),
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 /// Whether this cluster has a network that does not have `subnet`.

@@ -318,15 +318,18 @@ if [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = postgres ] && ! s
   exit 1
 fi"#;
 
-const BACK: &str = r#"if [ -e "$OLD" ] && [ -e "$MARK" ]; then
+/// Until the old data is in its place, `OLD` is there; from then on `MARK` says that this is it, and not what was restored.
+const BACK: &str = r#"if [ -e "$OLD" ]; then
+  echo "$ID undoing" >"$MARK"
   rm -rf "$DATA.undone"
   [ ! -e "$DATA" ] || mv "$DATA" "$DATA.undone"
   mv "$OLD" "$DATA"
-elif [ -e "$MARK" ] && ! grep -qxF "$ID begun" "$MARK"; then
+elif [ -e "$MARK" ] && ! grep -qxF -e "$ID begun" -e "$ID undoing" "$MARK"; then
   echo 'the data from before was not kept, and is partly overwritten' >&2
   exit 1
 fi
-rm -rf "$DATA.undone" "$MARK" "$MARK.json" "$MARK.log" "$MARK.pg""#;
+rm -f "$MARK" "$MARK.json" "$MARK.log" "$MARK.pg"
+rm -rf "$DATA.undone""#;
 
 const AGAIN: &str = r#"as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" --log-level-console=warn --log-level-stderr=off "$@"; }
 as_postgres --archive-timeout=90 check

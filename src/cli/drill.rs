@@ -46,6 +46,9 @@ pub struct Wish {
     /// when a leader dies
     #[arg(long, value_name = "N", default_value_t = Crew::default().writers, value_parser = clap::value_parser!(u32).range(1..=64))]
     writers: u32,
+    /// Number of writers through the poolers, where clients share connections in transaction mode
+    #[arg(long, value_name = "N", default_value_t = Crew::default().pooled, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pooled: u32,
     /// With `crash-host`: delay replication for this time before the host dies, at most 30s, so that
     /// the drill shows what an asynchronous cluster loses
     #[arg(long, value_name = "TIME", value_parser = lag)]
@@ -54,7 +57,7 @@ pub struct Wish {
     #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
     length: Option<f64>,
     /// Only repair what a killed drill has left broken
-    #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "lag", "length"])]
+    #[arg(long, conflicts_with_all = ["what", "runs", "max_outage", "max_lost", "writers", "pooled", "lag", "length"])]
     repair: bool,
 }
 
@@ -62,6 +65,7 @@ impl Wish {
     fn crew(&self) -> Crew {
         Crew {
             writers: self.writers,
+            pooled: self.pooled,
             ..Crew::default()
         }
     }

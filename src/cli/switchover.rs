@@ -71,5 +71,8 @@ fn told(handover: &Handover, drill: &Drill) -> String {
         measured.timeline_after.unwrap_or_default(),
         measured.missing,
         measured.acknowledged,
-    )
+    ) + &measured
+        .pooled
+        .as_ref()
+        .map_or_else(String::new, |pooled| format!("; {}", pooled.in_words()))
 }

@@ -21,12 +21,17 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{client_error::ClientError, record::Route};
 use crate::{
     cluster::Cluster,
+    contract::POOLER_USER,
     error::{Code, Error, Result},
-    inventory::{HostName, Role},
+    inventory::{HostName, PoolMode, Role},
     poll,
     provider::Machine,
     remote::{Connection, Remote},
-    services::postgres::{self, Sql},
+    secret::Secret,
+    services::{
+        Number, Setting,
+        postgres::{self, Login, Sql, login_as},
+    },
 };
 
 /// How long the test of a direct connection may take, including the login.
@@ -48,6 +53,8 @@ pub enum Target {
     Write,
     /// HAProxy's read port.
     Read,
+    /// The pooler's port, behind which is HAProxy's write port.
+    Pooled,
     /// PostgreSQL's own port on a member.
     Member(HostName),
 }
@@ -103,8 +110,10 @@ impl Clients {
             clients.doors.truncate(1);
         }
         let members = clients.members();
+        let pooled = clients.pool().map(|_| Target::Pooled);
         let targets = [Target::Write, Target::Read]
             .into_iter()
+            .chain(pooled)
             .chain(members.into_iter().map(Target::Member));
         let ways = targets.flat_map(|target| {
             let hosts = clients.hosts(&target);
@@ -146,6 +155,14 @@ impl Clients {
             })
             .collect();
         self.set(moved);
+    }
+
+    /// The password for logins through the poolers, if these let clients share connections. In sessions that
+    /// last, a planned change of leader disconnects clients.
+    pub fn pool(&self) -> Option<&Secret> {
+        let pooler = self.cluster.inventory.pgbouncer.as_ref()?;
+        let shares = pooler.pool_mode == PoolMode::Transaction;
+        self.cluster.secrets.pooler.as_ref().filter(|_| shares)
     }
 
     /// The members, in the inventory's order.
@@ -229,6 +246,16 @@ impl Clients {
             }
             None => self.remote.dial(host, port).await?,
         };
+        if let (Target::Pooled, Some(password)) = (target, self.pool()) {
+            let login = Login {
+                user: POOLER_USER,
+                database: "postgres",
+                password,
+                // PgBouncer takes no options.
+                options: None,
+            };
+            return login_as(&login, stream, host, self.tls.as_deref()).await;
+        }
         let password = &self.cluster.secrets.superuser;
         postgres::login(stream, host, password, self.tls.as_deref()).await
     }
@@ -256,7 +283,7 @@ impl Clients {
     /// The hosts that a client tries, in this order.
     fn hosts(&self, target: &Target) -> Vec<HostName> {
         match target {
-            Target::Write | Target::Read => self.doors.clone(),
+            Target::Write | Target::Read | Target::Pooled => self.doors.clone(),
             Target::Member(host) => vec![host.clone()],
         }
     }
@@ -266,6 +293,7 @@ impl Clients {
         match target {
             Target::Write => inventory.haproxy.write_port,
             Target::Read => inventory.haproxy.read_port,
+            Target::Pooled => inventory.port(Number::Set(Setting::Pgbouncer)),
             Target::Member(_) => inventory.postgresql.port,
         }
     }

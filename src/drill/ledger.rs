@@ -11,6 +11,7 @@ use std::{
 
 use super::clients::{Clients, Target};
 use crate::{
+    contract::POOLER_USER,
     error::{Code, Error, Result},
     inventory::HostName,
     services::postgres::{self, Sql},
@@ -190,9 +191,15 @@ impl Tables {
             let _ = tables.drop(clients).await;
             return Err(error);
         }
+        let pooled = match clients.pool() {
+            Some(_) => format!(
+                "grant usage on schema pgherd to {POOLER_USER}; grant insert on {ledger} to {POOLER_USER}; "
+            ),
+            None => String::new(),
+        };
         clients
             .ask(&format!(
-                "insert into {probe} (member, number) values ('', 0) on conflict do nothing"
+                "{pooled}insert into {probe} (member, number) values ('', 0) on conflict do nothing"
             ))
             .await?;
         Ok(tables)

@@ -36,8 +36,10 @@ const PROBE: Duration = Duration::from_millis(100);
 /// How long a member may take to commit a prober's write.
 const PROBE_ANSWER: Duration = Duration::from_secs(3);
 
-/// The timeline of a primary, as the first eight hexadecimal digits of its WAL file's name.
-const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
+/// The timeline of a primary, as the first eight hexadecimal digits of its WAL file's name. Clients of poolers have
+/// no search path of pgherd's.
+const TIMELINE: &str = "pg_catalog.substr(pg_catalog.pg_walfile_name(\
+     pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
 
 /// The clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,9 @@ pub struct Crew {
     pub new_writers: u32,
     pub readers: u32,
     pub new_readers: u32,
+    /// Writers through the poolers, with persistent connections. Without poolers whose clients share connections,
+    /// there are none.
+    pub pooled: u32,
     /// How long each waits after an acknowledgement.
     pub pause: Duration,
 }
@@ -59,6 +64,7 @@ impl Default for Crew {
             new_writers: 1,
             readers: 2,
             new_readers: 1,
+            pooled: 4,
             pause: Duration::from_millis(5),
         }
     }
@@ -106,8 +112,18 @@ impl Load {
         for i in 0..crew.writers + crew.new_writers {
             tasks.spawn(write(
                 client(&Target::Write, i < crew.writers),
+                Kind::Write,
                 ledger.clone(),
             ));
+        }
+        let pooled = if clients.pool().is_some() {
+            crew.pooled
+        } else {
+            0
+        };
+        for _ in 0..pooled {
+            let client = client(&Target::Pooled, true);
+            tasks.spawn(write(client, Kind::Pooled, ledger.clone()));
         }
         for i in 0..crew.readers + crew.new_readers {
             tasks.spawn(read(client(&Target::Read, i < crew.readers)));
@@ -230,7 +246,7 @@ impl Client {
     }
 }
 
-async fn write(mut client: Client, ledger: Arc<Ledger>) -> Result<()> {
+async fn write(mut client: Client, kind: Kind, ledger: Arc<Ledger>) -> Result<()> {
     while !client.stop.is_cancelled() {
         // A number is never used twice: if the answer to a commit was lost, nobody knows whether the row
         // exists.
@@ -246,7 +262,7 @@ async fn write(mut client: Client, ledger: Arc<Ledger>) -> Result<()> {
             ledger.acknowledge(row)?;
         }
         let result = result.map(|answer| timeline(answer.as_deref()));
-        client.note(Kind::Write, from, result).await;
+        client.note(kind, from, result).await;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ledger::{Balance, Row},
-    record::{Band, Conflict, GAP, Mark, Measured, Samples, Seen, Span},
+    record::{Band, Conflict, GAP, Mark, Measured, Pooled, Samples, Seen, Span},
     recording::{Attempt, Kind, Probe, Recording},
 };
 use crate::{event::Moment, quantity};
@@ -64,7 +64,20 @@ pub fn measure(recording: &Recording, fault: f64, balance: &Balance) -> Measured
             .map(|acceptance| acceptance.timeline)
             .max(),
         two_leaders: conflicts(recording),
+        pooled: pooled(recording, fault),
     }
+}
+
+/// What clients of the poolers saw, if there were any.
+fn pooled(recording: &Recording, fault: f64) -> Option<Pooled> {
+    let side = Side::of(recording, Kind::Pooled);
+    (!side.by_client.is_empty()).then(|| Pooled {
+        clients: side.by_client.len(),
+        acknowledged: side.acknowledged.len() as u64,
+        outage: side.outage(fault),
+        worst_client: side.worst_client(fault),
+        errors: side.errors,
+    })
 }
 
 /// From the first to the last acknowledgement of these commits.
@@ -73,7 +86,7 @@ fn missing_span(recording: &Recording, missing: &[Row]) -> Option<Span> {
     let told: Vec<f64> = recording
         .attempts
         .iter()
-        .filter(|attempt| attempt.kind == Kind::Write && attempt.result.is_ok())
+        .filter(|attempt| attempt.kind != Kind::Read && attempt.result.is_ok())
         .filter(|attempt| missing.contains(&(attempt.client, attempt.number)))
         .map(|attempt| attempt.to)
         .collect();
@@ -318,6 +331,7 @@ pub fn samples(recording: &Recording) -> Samples {
             (Kind::Write, false) => &mut samples.writes_failed,
             (Kind::Read, true) => &mut samples.reads_ok,
             (Kind::Read, false) => &mut samples.reads_failed,
+            (Kind::Pooled, _) => continue,
         };
         let at = whole(attempt.to / step);
         if let Some(sample) = list.get_mut(at) {

@@ -31,7 +31,7 @@ pub use other_clients::{OtherClient, other_clients};
 pub use recording::{Attempt, Kind, Probe, Recorder, Recording, View};
 pub use replication_hold::LONGEST as LONGEST_HOLD;
 pub use runner::Runner;
-pub use verdict::judge;
+pub use verdict::{client_errors, judge};
 pub use watched::watched;
 
 use crate::provider::Provider;

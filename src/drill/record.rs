@@ -141,6 +141,23 @@ pub struct Measured {
     pub timeline_after: Option<u32>,
     /// Writes that one member accepted although another one had already accepted writes as its successor.
     pub two_leaders: Vec<Conflict>,
+    /// What clients of the poolers saw; `None` without such clients.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pooled: Option<Pooled>,
+}
+
+/// Writers that connect through the poolers, in transaction mode.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Pooled {
+    pub clients: usize,
+    /// Commits that were acknowledged to them. They count in [`Measured::acknowledged`] too.
+    pub acknowledged: u64,
+    /// The longest time after the fault in which none of them got an acknowledgement, in seconds.
+    pub outage: f64,
+    /// The longest time in which one of them got none.
+    pub worst_client: f64,
+    /// How often each kind of error occurred.
+    pub errors: BTreeMap<String, u64>,
 }
 
 /// Replication that was delayed until the fault.
@@ -249,6 +266,12 @@ pub struct Summary {
     pub acknowledged: u64,
     pub missing: u64,
     pub two_leaders: usize,
+    /// The client of the poolers that waited longest in each run; `None` without such clients.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pooled_wait: Option<Spread>,
+    /// The errors that clients of the poolers got, over all runs together.
+    #[serde(default)]
+    pub pooled_errors: u64,
 }
 
 /// Seconds over several runs.
@@ -304,6 +327,12 @@ impl Summary {
                     acknowledged: runs.iter().map(|run| run.measured.acknowledged).sum(),
                     missing: runs.iter().map(|run| run.measured.missing).sum(),
                     two_leaders: runs.iter().map(|run| run.measured.two_leaders.len()).sum(),
+                    pooled_wait: spread(|measured| Some(measured.pooled.as_ref()?.worst_client)),
+                    pooled_errors: runs
+                        .iter()
+                        .filter_map(|run| run.measured.pooled.as_ref())
+                        .flat_map(|pooled| pooled.errors.values())
+                        .sum(),
                 })
             })
             .collect()

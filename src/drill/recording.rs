@@ -24,6 +24,8 @@ pub struct Attempt {
 pub enum Kind {
     Write,
     Read,
+    /// A write through the poolers.
+    Pooled,
 }
 
 /// One direct look at a member. Times are seconds since the load began.
@@ -110,7 +112,7 @@ impl Recorder {
             }
             (Kind::Write, Err(_)) => view.last_refused = Some(attempt.to),
             (Kind::Read, Ok(_)) => view.reads += 1,
-            (Kind::Read, Err(_)) => {}
+            (Kind::Read, Err(_)) | (Kind::Pooled, _) => {}
         }
         inner.recording.attempts.push(attempt);
     }

@@ -1,16 +1,16 @@
 //! Decides whether the cluster passed a drill.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     Scenario,
-    record::{Drill, FILE, FORMAT, Limits, Measured, Outage, Record, Settings, Summary},
+    record::{Drill, FILE, FORMAT, Limits, Measured, Outage, Pooled, Record, Settings, Summary},
 };
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
     inventory::Role,
-    quantity::{agree, count},
+    quantity::{agree, count, duration},
     workspace,
 };
 
@@ -40,6 +40,15 @@ pub fn judge(scenario: Scenario, measured: &Measured, limits: &Limits) -> Vec<St
             measured.write_outage
         ));
     }
+    if let Some(pooled) = &measured.pooled
+        && scenario == Scenario::Switchover
+        && !pooled.errors.is_empty()
+    {
+        failures.push(format!(
+            "clients of the poolers got errors in a planned change of leader: {}",
+            client_errors(&pooled.errors)
+        ));
+    }
     if measured.acknowledged == 0 {
         failures.push("no write was acknowledged at all".into());
     }
@@ -48,6 +57,31 @@ pub fn judge(scenario: Scenario, measured: &Measured, limits: &Limits) -> Vec<St
         failures.push("the cluster did not become whole again in time".into());
     }
     failures
+}
+
+/// Such as `3 closed, 1 timeout`.
+pub fn client_errors(errors: &BTreeMap<String, u64>) -> String {
+    let said: Vec<String> = errors
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    said.join(", ")
+}
+
+impl Pooled {
+    /// One line for a person.
+    pub fn in_words(&self) -> String {
+        let errors = match self.errors.is_empty() {
+            true => "no errors".to_owned(),
+            false => client_errors(&self.errors),
+        };
+        format!(
+            "{} of the poolers: {} acknowledged, {} at the longest without one, {errors}",
+            count(self.clients as u64, "client"),
+            count(self.acknowledged, "commit"),
+            duration(self.worst_client)
+        )
+    }
 }
 
 impl Outage {
@@ -183,6 +217,22 @@ mod tests {
         };
         assert_eq!(judge(Scenario::CrashHost, &measured, &limits).len(), 1);
         assert_eq!(judge(Scenario::Watch, &measured, &limits), [""; 0]);
+    }
+
+    #[test]
+    fn a_planned_change_of_leader_gives_clients_of_the_poolers_no_error() {
+        let errors = BTreeMap::from([("closed".to_owned(), 2)]);
+        let measured = Measured {
+            pooled: Some(Pooled {
+                errors,
+                ..Pooled::default()
+            }),
+            ..good()
+        };
+        let failures = judge(Scenario::Switchover, &measured, &NONE);
+        assert_eq!(failures.len(), 1);
+        assert!(failures[0].ends_with("leader: 2 closed"), "{failures:?}");
+        assert_eq!(judge(Scenario::KillLeader, &measured, &NONE), [""; 0]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod outlook;
+pub(super) mod under_way;
 
 pub(crate) use outlook::Outlook;
 use outlook::outlook;
@@ -104,7 +105,7 @@ pub(crate) async fn run(
 /// Puts the data from before a restore back, if nobody has used the restored.
 pub(crate) async fn back(context: &Context, cancel: &CancellationToken) -> Result<String> {
     let taken = Taken::by(context, "restore", Leftovers::Offer, cancel).await?;
-    let Some(restoring) = context.workspace.restoring()? else {
+    let Some(mut restoring) = context.workspace.restoring()? else {
         return Err(Error::new(Code::NotPossibleNow, "no restore is under way")
             .left("nothing was changed")
             .hint(again(context)));
@@ -120,12 +121,13 @@ pub(crate) async fn back(context: &Context, cancel: &CancellationToken) -> Resul
     }
     let hosts = context.host_status().await?;
     let running = hosts.complete(context)?;
+    restoring.stage = RestoreStage::GoesBack;
+    context.workspace.note_restoring(&restoring)?;
     let work = async |run: &Run<'_>| {
         let work = async |connected: &Connected<'_>| {
             let observed = connected.look().await?.whole()?;
             let host = HostName::new(&restoring.host);
-            let in_place = in_place(&observed.cluster, &host, &restoring);
-            let plan = in_place.back();
+            let plan = in_place(&observed.cluster, &host, &restoring).back();
             connected.announce(&plan);
             connected
                 .carry_out(plan, &observed.cluster, run.cancel)
@@ -192,6 +194,9 @@ async fn restore(run: &Run<'_>, connected: &Connected<'_>, wish: &Wish) -> Resul
     let mut restoring = match context.workspace.restoring()? {
         Some(begun) => {
             is_the_same(context, &begun, wish)?;
+            if begun.stage == RestoreStage::GoesBack {
+                return Err(under_way::refused(context, &begun));
+            }
             let note = format!(
                 "note: going on with the restore to {}, begun {}",
                 begun.to, begun.since
@@ -212,7 +217,9 @@ async fn restore(run: &Run<'_>, connected: &Connected<'_>, wish: &Wish) -> Resul
     }
     let reached = reached(connected, &host).await?;
     let in_place = in_place(&cluster, &host, &restoring);
-    let plan = in_place.lead(&observed.found);
+    let survey = patroni::survey(&connected.http, &cluster).await;
+    let leads = patroni::leader_of(&survey) == Some(&host);
+    let plan = in_place.lead(&observed.found, leads);
     connected.announce(&plan);
     connected.carry_out(plan, &cluster, run.cancel).await?;
     let plan = in_place.rejoin();

@@ -30,6 +30,7 @@ pub(super) const CREW: Crew = Crew {
     new_writers: 2,
     readers: 0,
     new_readers: 1,
+    pooled: 2,
     pause: Duration::from_millis(10),
 };
 

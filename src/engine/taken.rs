@@ -5,12 +5,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     context::Context,
     drill::repair,
+    restore::under_way,
     run::{self, Run},
 };
-use crate::{
-    error::{Code, Error, Result},
-    workspace::RunLock,
-};
+use crate::{error::Result, workspace::RunLock};
 
 /// What happens with things that a killed drill left broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,13 +44,7 @@ impl<'a> Taken<'a> {
         if !["restore", "down"].contains(&verb)
             && let Some(restoring) = context.workspace.restoring()?
         {
-            return Err(Error::new(
-                Code::NotPossibleNow,
-                format!("a restore to {} is under way", restoring.to),
-            )
-            .left("nothing was changed")
-            .hint(format!("complete it: {}", context.command("restore")))
-            .hint(format!("or go back: {}", context.command("restore --back"))));
+            return Err(under_way::refused(context, &restoring));
         }
         match leftovers {
             Leftovers::Offer => repair::offer(context, cancel).await?,

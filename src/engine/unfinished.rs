@@ -1,6 +1,6 @@
 //! Changes in several stages that have begun and are not complete.
 
-use super::{context::Context, tls_migration};
+use super::{context::Context, restore::under_way, tls_migration};
 use crate::{
     error::Result,
     workspace::{AuthorityStage, SecretsStage, SshStage},
@@ -16,11 +16,7 @@ pub(crate) fn notes(context: &Context) -> Result<Vec<String>> {
         notes.push(format!("note: {stage}; complete it: {up}"));
     }
     if let Some(restoring) = workspace.restoring()? {
-        notes.push(format!(
-            "note: a restore to {} is under way; complete it: {}",
-            restoring.to,
-            context.command("restore")
-        ));
+        notes.push(under_way::note(context, &restoring));
     }
     let authority = workspace.authority_stage()?.map(AuthorityStage::as_str);
     let secrets = workspace.secrets_stage()?.map(SecretsStage::as_str);

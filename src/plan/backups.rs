@@ -21,10 +21,20 @@ const BACKING_UP: Duration = Duration::from_secs(48 * 3600);
 
 /// Makes the repository known to the database, and ends when a piece of WAL has got there. The first backup is
 /// not waited for: the cluster serves its clients meanwhile.
-const BEGIN: &str = r#"cd /
+///
+/// Exit code 50 is a lock that another command has. A database that archives already tries to send its WAL again and
+/// again, and its attempts hold the same lock as `stanza-create`, each for a moment.
+pub(super) const BEGIN: &str = r#"cd /
 backrest() { setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" "$@"; }
 if ! systemctl is-active --quiet pgherd-backup@full pgherd-backup@diff; then
-  backrest --log-level-console=warn --log-level-stderr=off stanza-create
+  for _ in $(seq 60); do
+    code=0
+    said=$(backrest --log-level-console=warn --log-level-stderr=off stanza-create) || code=$?
+    [ $code = 50 ] || break
+    sleep 0.5
+  done
+  [ -z "$said" ] || printf '%s\n' "$said"
+  [ $code = 0 ] || exit $code
   backrest --log-level-console=warn --log-level-stderr=off --archive-timeout=60 check
 fi
 install -d -o postgres -g postgres -m 0750 "$ARCHIVING"

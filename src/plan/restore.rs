@@ -138,9 +138,14 @@ impl InPlace<'_> {
         )
     }
 
-    /// Lets the restored member lead.
-    pub(crate) fn lead(&self, found: &Found) -> Plan {
+    /// Lets the restored member lead. If it `leads` already, the DCS has only what is true of the new history.
+    pub(crate) fn lead(&self, found: &Found, leads: bool) -> Plan {
         let mut plan = Plan::default();
+        if leads {
+            let why = ["a backup has the passwords of its time".to_owned()];
+            roles::ensure(&mut plan, self.cluster, self.host, found, &why, Vec::new());
+            return plan;
+        }
         let Some(etcd) = self.cluster.with_role(Role::Etcd).next() else {
             return plan;
         };

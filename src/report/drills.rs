@@ -5,7 +5,10 @@ use super::{
     table::{Table, Tone},
     terminal::Terminal,
 };
-use crate::drill::record::{Drill, GAP, Record, Spread};
+use crate::drill::{
+    client_errors,
+    record::{Drill, GAP, Pooled, Record, Spread, Summary},
+};
 
 /// Prints the results of drills: a document with `--json`, otherwise a table of runs and one of summaries.
 pub fn print_drills(terminal: &Terminal, record: &Record) {
@@ -71,11 +74,32 @@ pub(super) fn runs(record: &Record) -> Table {
 
 /// What the table has no room for: one line for each.
 pub(super) fn notes(record: &Record) -> Vec<String> {
+    let runs = |drill: &Drill| {
+        let mut summaries = record.summaries.iter();
+        let summary = summaries.find(|summary| summary.scenario == drill.scenario);
+        summary.map_or(1, |summary| summary.runs)
+    };
     let notes = record.drills.iter().flat_map(|drill| {
         let name = |note| format!("{}: {note}", drill.scenario);
-        [errors(drill), held_up(drill), archive(drill)].map(|note| note.map(name))
+        let pooled = drill.measured.pooled.as_ref().filter(|_| runs(drill) == 1);
+        let pooled = pooled.map(Pooled::in_words);
+        [errors(drill), pooled, held_up(drill), archive(drill)].map(|note| note.map(name))
     });
-    notes.flatten().collect()
+    let several = record.summaries.iter().filter(|summary| summary.runs > 1);
+    notes.flatten().chain(several.filter_map(pooled)).collect()
+}
+
+/// What clients of the poolers saw in several runs.
+fn pooled(summary: &Summary) -> Option<String> {
+    let wait = summary.pooled_wait?;
+    Some(format!(
+        "{}: the client of the poolers that waited longest got no acknowledgement for {} (median of the runs; worst \
+         {}), and {} got errors in all runs together",
+        summary.scenario,
+        duration(wait.median),
+        duration(wait.worst),
+        count(summary.pooled_errors, "attempt")
+    ))
 }
 
 /// How replication was delayed before the fault, and what that cost.
@@ -178,22 +202,20 @@ fn title(record: &Record) -> String {
 
 /// What went wrong for clients, if anything did.
 fn errors(drill: &Drill) -> Option<String> {
-    let list = |errors: &std::collections::BTreeMap<String, u64>| {
-        let said: Vec<String> = errors
-            .iter()
-            .map(|(kind, count)| format!("{count} {kind}"))
-            .collect();
-        said.join(", ")
-    };
-    let (writes, reads) = (
-        list(&drill.measured.write_errors),
-        list(&drill.measured.read_errors),
-    );
-    let parts: Vec<String> = [("writes", writes), ("reads", reads)]
-        .into_iter()
-        .filter(|(_, errors)| !errors.is_empty())
-        .map(|(what, errors)| format!("{what} failed: {errors}"))
-        .collect();
+    let measured = &drill.measured;
+    let pooled = measured.pooled.as_ref();
+    let parts: Vec<String> = [
+        ("writes", client_errors(&measured.write_errors)),
+        ("reads", client_errors(&measured.read_errors)),
+        (
+            "writes through the poolers",
+            pooled.map_or_else(String::new, |it| client_errors(&it.errors)),
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, errors)| !errors.is_empty())
+    .map(|(what, errors)| format!("{what} failed: {errors}"))
+    .collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Restoring {
 pub(crate) enum RestoreStage {
     /// No client has reached restored data yet: there is a way back.
     Restores,
+    /// The data from before is put back.
+    GoesBack,
     /// The restored member leads, or is about to.
     Leads,
 }

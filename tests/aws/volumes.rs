@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{
     members::cut_at,
     proxy::Call,
-    support::{FIVE, KEY, Lab, hosts, launch, tag},
+    support::{FIVE, KEY, Lab, cut_offs, hosts, launch, tag},
 };
 
 /// moto does not take the IOPS of a volume that comes with its instance.
@@ -266,7 +266,7 @@ async fn cut_off(
 
 pub(crate) async fn a_launch_may_die_at_any_call() {
     for done in [false, true] {
-        for number in 0.. {
+        for number in cut_offs(done) {
             let lab = Lab::new(&format!("volume-{number}-{}", u8::from(done))).await;
             let inventory = inventory(&lab, "");
             let provider = provider_of(&inventory);

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     existing::bare_hosts,
-    support::{Lab, docker, prepared_image, prepared_version},
+    support::{Lab, docker, pause, prepared_image, prepared_version},
     watch::{Door, Writer},
 };
 
@@ -233,7 +233,7 @@ fn down_takes_along_who_left(own: &Own<'_>) {
     const TRACE: &str = "ls -d /etc/pgherd /etc/patroni.yml /data/patroni 2>/dev/null; true";
     own.wants(&ALL[..2]);
     let three = own.lab.container("three");
-    docker(&["pause", &three]);
+    pause(&three);
     let said = own.expect(1, &["down", "--yes"]);
     docker(&["unpause", &three]);
     assert!(

@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -229,33 +228,6 @@ fn a_function_that_is_gone_is_told_and_made_again(lab: &Lab) {
     lab.expect(0, &["plan", "--check"]);
 }
 
-/// What clients that write all the time have seen.
-#[derive(Default)]
-struct Seen {
-    acknowledged: usize,
-    errors: usize,
-    longest: Duration,
-}
-
-/// Writes numbered rows until it is told to stop.
-fn write_rows(mut client: Client, who: usize, stop: &AtomicBool) -> Seen {
-    let mut seen = Seen::default();
-    for n in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let begin = Instant::now();
-        let statement = format!("insert into orders values ({who}, {n}) returning n");
-        match client.ask(&statement) == n.to_string() {
-            true => seen.acknowledged += 1,
-            false => seen.errors += 1,
-        }
-        seen.longest = seen.longest.max(begin.elapsed());
-        thread::sleep(Duration::from_millis(5));
-    }
-    seen
-}
-
 /// Clients wait for a moment, and see no error. A transaction that does not end calls the hand-over off.
 fn another_leader(lab: &Lab, client: &mut Client) {
     let before = lab.leader();
@@ -270,31 +242,24 @@ fn another_leader(lab: &Lab, client: &mut Client) {
     let timer = "systemctl list-timers --all --no-legend pgherd-pooler-resume.timer";
     assert_eq!(lab.on("door", timer).trim(), "");
 
-    client.ask("create table orders (who int, n int)");
-    let stop = AtomicBool::new(false);
-    let seen: Vec<Seen> = thread::scope(|scope| {
-        let writers: Vec<_> = (0..6)
-            .map(|who| {
-                let (own, stop) = (Client::connect(lab), &stop);
-                scope.spawn(move || write_rows(own, who, stop))
-            })
-            .collect();
-        thread::sleep(Duration::from_secs(2));
-        lab.expect(0, &["switchover", "--yes"]);
-        thread::sleep(Duration::from_secs(2));
-        stop.store(true, Ordering::Relaxed);
-        writers.into_iter().map(|it| it.join().unwrap()).collect()
-    });
+    let words = [
+        "drill",
+        "switchover",
+        "--pooled",
+        "12",
+        "--yes",
+        "--despite-clients",
+        "--json",
+    ];
+    let record = lab.json(&words);
     assert_ne!(lab.leader(), before);
-    let acknowledged: usize = seen.iter().map(|it| it.acknowledged).sum();
-    let errors: usize = seen.iter().map(|it| it.errors).sum();
-    let longest = seen.iter().map(|it| it.longest).max();
-    println!("switchover: {acknowledged} acknowledged, {errors} errors, {longest:?} at most");
-    assert_eq!(errors, 0);
-    assert_eq!(
-        client.ask("select count(*) from orders"),
-        acknowledged.to_string()
-    );
+    let measured = &record["drills"][0]["measured"];
+    let pooled = &measured["pooled"];
+    println!("switchover: {pooled}");
+    assert_eq!(pooled["clients"], 12);
+    assert_eq!(pooled["errors"], serde_json::json!({}));
+    assert!(pooled["acknowledged"].as_u64().is_some_and(|it| it > 100));
+    assert_eq!(measured["missing"], 0);
     assert_eq!(client.ask("select pg_is_in_recovery()"), "f");
     lab.holds_within(Duration::from_secs(60));
 }

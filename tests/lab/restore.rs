@@ -147,6 +147,11 @@ fn there_is_a_way_back(lab: &Lab, moment: &str) {
         "systemctl start patroni 2>&1; systemctl is-active patroni || true",
     );
     assert!(said.contains("Assertion failed"), "{said}");
+    let back = ["restore", "--back", "--yes", "--json"];
+    assert!(cut_off(lab, &back, "step_finished", "undo-restore"));
+    // What is in place now is not what was restored.
+    let said = lab.expect(2, &["restore"]).stderr;
+    assert!(said.contains("is being taken back"), "{said}");
     lab.expect(0, &["restore", "--back", "--yes"]);
     assert_eq!(lab.sql("select count(*) from later"), "1");
     assert_eq!(lab.sql("select to_regclass('orders') is null"), "t");
@@ -162,10 +167,11 @@ fn it_goes_on(lab: &Lab, moment: &str) {
         ("step_finished", "hold-member", false),
         ("step_started", "restore", true),
         ("step_finished", "restore", false),
-        ("step_finished", "forget-position", true),
+        ("step_finished", "forget-position", false),
         ("step_finished", "release-member", false),
         ("step_finished", "await-leader", true),
         ("step_finished", "ensure-roles", false),
+        ("step_started", "archive-again", true),
     ] {
         if !every && !always {
             continue;

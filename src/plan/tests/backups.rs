@@ -1,10 +1,12 @@
 //! Backups come, stay, and go only by name.
 
+use std::process::Command;
+
 use super::world::{FIVE, World, says, step};
 use crate::{
     contract::{ARCHIVING, BACKUPS},
     inventory::Role,
-    plan,
+    plan::{self, backups},
 };
 
 fn hosts() -> String {
@@ -88,4 +90,32 @@ fn only_hosts_of_databases_archive() {
         .with_role(Role::Archive)
         .map(|it| it.name.to_string());
     assert_eq!(archives.collect::<Vec<_>>(), ["node1", "node2", "node3"]);
+}
+
+/// A leader that archives already holds the lock for a moment, again and again.
+#[test]
+fn the_repository_begins_beside_a_database_that_tries_to_archive() {
+    for (codes, expected) in [("50 50 0", 0), ("50 31", 31)] {
+        let tried = format!(
+            r#"set -eu
+codes={codes:?}
+systemctl() {{ false; }}
+install() {{ :; }}
+sleep() {{ :; }}
+left=$(mktemp)
+trap 'rm -f "$left"' EXIT
+echo "$codes" >"$left"
+setpriv() {{
+  case "$*" in
+    *stanza-create) read -r code rest <"$left"; echo "$rest" >"$left"; return "$code" ;;
+    *info) echo '"label":"20260101-000000F"' ;;
+  esac
+}}
+CONFIG=c STANZA=s ARCHIVING=a
+{}"#,
+            backups::BEGIN
+        );
+        let output = Command::new("bash").args(["-c", &tried]).output().unwrap();
+        assert_eq!(output.status.code(), Some(expected), "{codes}: {output:?}");
+    }
 }

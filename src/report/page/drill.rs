@@ -248,6 +248,9 @@ fn card(drill: &Drill, runs: usize) -> Markup {
             }
             (chart(drill))
             (numbers(drill))
+            @if let Some(pooled) = &measured.pooled {
+                p.plain { (text::sentence(&pooled.in_words())) }
+            }
             @if let Some(archive) = drills::archive(drill) {
                 p.plain { (text::sentence(&archive)) }
             }

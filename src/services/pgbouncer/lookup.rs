@@ -69,12 +69,14 @@ pub(crate) fn create() -> String {
     )
 }
 
-/// Removes the function from one database.
+/// Removes the function from one database, and what the role may do there.
 pub(crate) fn drop() -> String {
     format!(
         "set client_min_messages = 'warning';\n\
          drop function if exists {POOLER_USER}.user_lookup(text);\n\
-         drop schema if exists {POOLER_USER};\n"
+         drop schema if exists {POOLER_USER};\n\
+         select format('drop owned by %I', rolname) from pg_roles where rolname = {} \\gexec\n",
+        literal(POOLER_USER)
     )
 }
 

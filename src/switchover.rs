@@ -87,7 +87,7 @@ impl Handover {
     /// A clean stop waits for a checkpoint. This checkpoint is made before, while writes continue. If it fails,
     /// the hand-over only takes longer.
     ///
-    /// Clients of poolers wait from the end of their transactions until every HAProxy leads to the candidate. If
+    /// New clients of HAProxy wait until it knows the new leader. Clients of poolers wait from the end of their transactions until every HAProxy leads to the candidate. If
     /// their transactions do not end, there is no hand-over.
     pub async fn run(
         &self,
@@ -98,11 +98,12 @@ impl Handover {
     ) -> Result<()> {
         drop(checkpoint(&self.from, cluster, remote, CHECKPOINT).await);
         let held = pgbouncer::hold(cluster, remote).await?;
+        let drained = haproxy::drain::drain(cluster, remote, &self.from).await;
         let done = self.change(http, cluster, limit).await;
-        if done.is_ok() && !held.is_empty() {
+        if done.is_ok() {
             self.seen(http, cluster).await;
         }
-        held.release().await;
+        tokio::join!(held.release(), drained.release());
         done
     }
 }
@@ -140,9 +141,12 @@ impl Handover {
                 let mut writes = servers.iter().filter(|it| it.listener == haproxy::WRITE);
                 writes.all(|it| it.is_up() == (it.name == self.to.as_str()))
             };
-            let all = doors
+            // Clients cannot come through one that is dead.
+            let mut answers = doors
                 .iter()
-                .all(|(_, it)| it.as_ref().is_ok_and(|it| leads(it)));
+                .filter_map(|(_, it)| it.as_ref().ok())
+                .peekable();
+            let all = answers.peek().is_some() && answers.all(|it| leads(it));
             if all { Ok(()) } else { Err(()) }
         });
         drop(seen.await);

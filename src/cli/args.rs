@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValue};
 
-use super::{console::Console, drill};
+use super::{console::Console, drill, endpoint};
 use crate::{
     engine::{
         context::{Context, Source},
@@ -369,6 +369,11 @@ pub enum Verb {
         #[arg(last = true, value_name = "ARGS")]
         args: Vec<String>,
     },
+    /// Show how an application connects: a connection string, a URI, variables, a password file
+    #[command(
+        after_help = "Examples:\n  psql \"$(pgherd connect --user shop)\"\n  pgherd connect --user shop --format env -o shop.env"
+    )]
+    Connect(endpoint::Arguments),
     /// Show the journal of a host's units
     #[command(after_help = "Example:\n  pgherd logs node2 patroni -f")]
     Logs {

@@ -18,6 +18,7 @@ mod connect;
 mod console;
 mod down;
 mod drill;
+mod endpoint;
 mod image;
 mod init;
 mod manual;
@@ -121,6 +122,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         Verb::Psql { read, pooled, args } => {
             return psql::run(global, &Entrance::of(pooled, read), &args, terminal).await;
         }
+        Verb::Connect(arguments) => endpoint::run(global, arguments, terminal).await?,
         Verb::Logs {
             host,
             unit,

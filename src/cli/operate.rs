@@ -95,10 +95,10 @@ fn restart_outline(seen: &Seen<'_>, host: Option<&HostName>) -> String {
             "In the cluster {name} PostgreSQL restarts on {host}: its clients are disconnected; writes continue."
         ),
         Some(host) => format!(
-            "In the cluster {name} {host} hands over to another member and then restarts: clients are disconnected, and writes are refused for about 2 s."
+            "In the cluster {name} {host} hands over to another member and then restarts: clients are disconnected, and new ones wait for about 2 s."
         ),
         None => format!(
-            "In the cluster {name} PostgreSQL restarts on each of these members, one at a time, the leader last and after it has handed over: clients are disconnected, and writes are refused for about 2 s."
+            "In the cluster {name} PostgreSQL restarts on each of these members, one at a time, the leader last and after it has handed over: clients are disconnected, and new ones wait for about 2 s."
         ),
     }
 }

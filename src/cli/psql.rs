@@ -1,6 +1,7 @@
 //! `pgherd psql`.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, Permissions},
     io::Write as _,
     os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
@@ -18,6 +19,7 @@ use crate::{
     engine::psql::{self, Entrance, Way},
     error::{Code, Error, Result},
     report::Terminal,
+    secret::Secret,
 };
 
 /// Variables of the user's environment that would change the connection which psql is given here.
@@ -69,19 +71,19 @@ async fn talk(way: &Way, args: &[String], endings: &mut Endings) -> Result<u8> {
 struct PasswordFile(File);
 
 impl PasswordFile {
-    /// Holds the password for the way's socket only.
+    /// Holds passwords for the way's socket only.
     fn new(way: &Way) -> Result<Self> {
-        Self::with(way.host(), way.port, &way.user, way.password.expose())
+        Self::with(way.host(), way.port, &way.passwords)
     }
 
-    fn with(folder: &Path, port: u16, user: &str, password: &str) -> Result<Self> {
+    fn with(folder: &Path, port: u16, passwords: &BTreeMap<String, Secret>) -> Result<Self> {
         let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-        let line = format!(
-            "{}:{port}:*:{}:{}\n",
-            escaped(&folder.display().to_string()),
-            escaped(user),
-            escaped(password)
-        );
+        let folder = escaped(&folder.display().to_string());
+        let line = |(user, password): (&String, &Secret)| {
+            let (user, password) = (escaped(user), escaped(password.expose()));
+            format!("{folder}:{port}:*:{user}:{password}\n")
+        };
+        let lines: String = passwords.iter().map(line).collect();
         // Kept in memory if the system allows it.
         let mut file = tempfile::tempfile_in("/dev/shm")
             .or_else(|_| tempfile::tempfile())
@@ -89,7 +91,7 @@ impl PasswordFile {
                 Error::new(Code::LocalFileFailed, "cannot make a temporary file").because(error)
             })?;
         file.set_permissions(Permissions::from_mode(0o600))
-            .and_then(|()| file.write_all(line.as_bytes()))
+            .and_then(|()| file.write_all(lines.as_bytes()))
             .map_err(|error| {
                 Error::new(Code::LocalFileFailed, "cannot write a temporary file").because(error)
             })?;
@@ -111,14 +113,16 @@ mod tests {
 
     #[test]
     fn the_password_file_is_what_libpq_takes_and_has_no_name() {
-        let file =
-            PasswordFile::with(Path::new("/tmp/a:b"), 5000, "postgres", r"pass:\word").unwrap();
+        let passwords = [("postgres", r"pass:\word"), ("shop", "s")];
+        let passwords = passwords.map(|(user, it)| (user.to_owned(), Secret::new(it)));
+        let passwords = BTreeMap::from(passwords);
+        let file = PasswordFile::with(Path::new("/tmp/a:b"), 5000, &passwords).unwrap();
         let path = file.path();
         // As for every reconnect.
         for _ in 0..2 {
             assert_eq!(
                 fs::read_to_string(&path).unwrap(),
-                "/tmp/a\\:b:5000:*:postgres:pass\\:\\\\word\n"
+                "/tmp/a\\:b:5000:*:postgres:pass\\:\\\\word\n/tmp/a\\:b:5000:*:shop:s\n"
             );
         }
         let metadata = fs::metadata(&path).unwrap();

@@ -49,9 +49,9 @@ pub(super) fn outline(context: &Context, handover: &Handover) -> String {
     let Handover { from, to } = handover;
     let what = match &context.inventory.pgbouncer {
         Some(it) if it.pool_mode == PoolMode::Transaction => {
-            "clients of the poolers wait for some seconds; others are disconnected, and their writes are refused for about 2 s"
+            "clients of the poolers wait for some seconds; others are disconnected, and new ones wait for about 2 s"
         }
-        _ => "clients are disconnected, and writes are refused for about 2 s",
+        _ => "clients are disconnected, and new ones wait for about 2 s",
     };
     format!(
         "In the cluster {}, {from} hands over to {to}: {what}.",

@@ -9,7 +9,7 @@ use crate::{
 
 /// Seconds that a client waits for one of several hosts before it tries the next one. A host that died does not
 /// refuse a connection; without this limit, the client would wait for minutes.
-const EACH: u32 = 3;
+pub const EACH: u32 = 3;
 
 /// Where clients connect, in the inventory's order.
 pub struct FrontDoors {
@@ -49,6 +49,15 @@ impl FrontDoors {
     /// Each front door by itself.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.addresses.iter().map(String::as_str)
+    }
+
+    /// What clients name, in this order; for a pooler, a load balancer leads nowhere.
+    pub fn hosts(&self, pooler: bool) -> Vec<&str> {
+        let shared = if pooler { &self.vip } else { &self.shared };
+        match shared {
+            Some(shared) => vec![shared],
+            None => self.addresses().collect(),
+        }
     }
 
     /// libpq's connection string to the leader, through the write port.

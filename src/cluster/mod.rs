@@ -13,7 +13,7 @@ use crate::{
 mod front_doors;
 mod join;
 
-pub use front_doors::FrontDoors;
+pub use front_doors::{EACH, FrontDoors};
 pub use join::{Joining, Subject, subjects};
 
 pub use crate::contract::{

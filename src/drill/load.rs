@@ -29,6 +29,8 @@ use crate::{
 /// cancel its statement: otherwise a commit that waits for a standby would be acknowledged although no standby
 /// has it.
 const ANSWER: Duration = Duration::from_secs(5);
+/// The same for a client of the poolers, which hold it back in a planned change of leader.
+const POOLED_ANSWER: Duration = Duration::from_secs(30);
 /// How long a client waits after a failure.
 const BACKOFF: Duration = Duration::from_millis(25);
 /// The time between two looks at a member.
@@ -107,6 +109,7 @@ impl Load {
                 stop: stop.clone(),
                 tables: tables.clone(),
                 open: None,
+                refused: false,
             }
         };
         for i in 0..crew.writers + crew.new_writers {
@@ -201,6 +204,8 @@ struct Client {
     tables: Tables,
     stop: CancellationToken,
     open: Option<Sql>,
+    /// Whether the last attempt got no connection.
+    refused: bool,
 }
 
 impl Client {
@@ -212,8 +217,12 @@ impl Client {
     ) -> Result<Option<String>, ClientError> {
         let sql = match self.open.take() {
             Some(sql) => sql,
-            None => self.clients.open(&self.target).await?,
+            None => {
+                self.refused = true;
+                self.clients.open(&self.target).await?
+            }
         };
+        self.refused = false;
         let answer = timeout(limit, sql.attempt(statement))
             .await
             .map_err(|_| ClientError::Timeout)?
@@ -233,6 +242,7 @@ impl Client {
             kind,
             from,
             to: self.recorder.now(),
+            refused: self.refused && result.is_err(),
             result,
         });
         self.rest(pause).await;
@@ -257,7 +267,12 @@ async fn write(mut client: Client, kind: Kind, ledger: Arc<Ledger>) -> Result<()
             "insert into {ledger_table} (writer, number) values ({writer}, {number}) returning {TIMELINE}"
         );
         let from = client.recorder.now();
-        let result = client.ask(&statement, ANSWER).await;
+        let limit = if kind == Kind::Pooled {
+            POOLED_ANSWER
+        } else {
+            ANSWER
+        };
+        let result = client.ask(&statement, limit).await;
         if result.is_ok() {
             ledger.acknowledge(row)?;
         }

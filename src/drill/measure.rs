@@ -44,6 +44,7 @@ pub fn measure(recording: &Recording, fault: f64, balance: &Balance) -> Measured
         read_gaps: reads.gaps(),
         write_errors: writes.errors,
         read_errors: reads.errors,
+        writers_refused: writers_refused(recording, fault),
         acknowledged: balance.acknowledged,
         missing: balance.missing,
         unexpected: balance.unexpected,
@@ -66,6 +67,13 @@ pub fn measure(recording: &Recording, fault: f64, balance: &Balance) -> Measured
         two_leaders: conflicts(recording),
         pooled: pooled(recording, fault),
     }
+}
+
+/// How often a writer got no connection to the write port after the fault.
+fn writers_refused(recording: &Recording, fault: f64) -> u64 {
+    let attempts = recording.attempts.iter();
+    let refused = attempts.filter(|it| it.kind == Kind::Write && it.refused && it.to > fault);
+    refused.count() as u64
 }
 
 /// What clients of the poolers saw, if there were any.

@@ -118,6 +118,9 @@ pub struct Measured {
     /// How often each kind of error occurred (`refused`, `timeout`, `read_only`, …).
     pub write_errors: BTreeMap<String, u64>,
     pub read_errors: BTreeMap<String, u64>,
+    /// How often a writer got no connection through the write port after the fault.
+    #[serde(default)]
+    pub writers_refused: u64,
     /// Commits that were acknowledged to the writers.
     pub acknowledged: u64,
     /// Acknowledged, and missing afterwards.
@@ -272,6 +275,9 @@ pub struct Summary {
     /// The errors that clients of the poolers got, over all runs together.
     #[serde(default)]
     pub pooled_errors: u64,
+    /// Connections of writers that failed, over all runs together.
+    #[serde(default)]
+    pub writers_refused: u64,
 }
 
 /// Seconds over several runs.
@@ -327,6 +333,7 @@ impl Summary {
                     acknowledged: runs.iter().map(|run| run.measured.acknowledged).sum(),
                     missing: runs.iter().map(|run| run.measured.missing).sum(),
                     two_leaders: runs.iter().map(|run| run.measured.two_leaders.len()).sum(),
+                    writers_refused: runs.iter().map(|run| run.measured.writers_refused).sum(),
                     pooled_wait: spread(|measured| Some(measured.pooled.as_ref()?.worst_client)),
                     pooled_errors: runs
                         .iter()

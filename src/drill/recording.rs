@@ -16,6 +16,8 @@ pub struct Attempt {
     pub kind: Kind,
     pub from: f64,
     pub to: f64,
+    /// Whether it failed before the client was connected.
+    pub refused: bool,
     /// For a write, the timeline on which it was committed.
     pub result: Result<Option<u32>, ClientError>,
 }

@@ -15,6 +15,7 @@ mod connected;
 mod connections;
 pub(crate) mod context;
 pub(crate) mod drill;
+pub(crate) mod endpoint;
 mod etcd_moves;
 mod fencing;
 mod headway;

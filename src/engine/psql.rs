@@ -1,7 +1,7 @@
 //! Connects psql to PostgreSQL through the SSH connection of an HAProxy host, so that it works wherever `up`
 //! does. With TLS, the cluster's certificate is verified in full.
 
-use std::{slice, time::Duration};
+use std::{collections::BTreeMap, slice, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -25,7 +25,8 @@ pub(crate) struct Way {
     pub port: u16,
     pub user: String,
     pub database: String,
-    pub password: Secret,
+    /// Of whom pgherd knows the password, so that `psql -U NAME` asks for none.
+    pub passwords: BTreeMap<String, Secret>,
     relay: Relay,
 }
 
@@ -209,6 +210,8 @@ impl Door<'_> {
         let context = self.connected.context;
         let port = entrance.port(&context.inventory);
         let caller = entrance.caller(context)?;
+        let mut passwords = context.secrets()?.users;
+        passwords.insert(caller.user.clone(), caller.password);
         let encryption = match (context.workspace.tls()?, &self.connected.tls) {
             (TlsStage::Off, _) | (_, None) => Encryption::None,
             (TlsStage::Required, Some(tls)) => Encryption::Verified(tls.clone()),
@@ -224,7 +227,7 @@ impl Door<'_> {
             relay: Relay::start(context.workspace.control_dir()?, target)?,
             user: caller.user,
             database: caller.database,
-            password: caller.password,
+            passwords,
             port,
         })
     }

@@ -11,17 +11,12 @@ use crate::{
     cluster::{Cluster, Node},
     inventory::Role,
     remote::{Script, quote},
-    services::haproxy,
+    services::haproxy::{self, drain::SAY},
 };
 
 /// After this time HAProxy checks again, whatever happened to the run. Until then it would not notice a
 /// leader's death, but a failover takes longer than this anyway.
 const AT_MOST: u32 = 15;
-
-/// Speaks to HAProxy's socket. Perl's base package is on every Debian and Ubuntu; `socat` is not.
-const SAY: &str = r#"say() {
-  perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock") or die "HAProxy: $!\n"; print $s "$ARGV[0]\n"; $s->shutdown(1); print <$s>' "$1"
-}"#;
 
 /// Makes every HAProxy keep `leader` in its present state; returns a step for each HAProxy that runs.
 pub(super) fn hold(

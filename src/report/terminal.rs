@@ -113,6 +113,19 @@ impl Terminal {
         write_quietly(io::stdout().lock(), &self.masks.hide(text));
     }
 
+    /// Whether a person sees what is written to stdout.
+    pub fn shows_output(&self) -> bool {
+        self.stdout.terminal
+    }
+
+    /// Writes a document that holds a secret to a program. On a terminal, the secret is masked.
+    pub fn hand_over(&self, text: &str) {
+        match self.shows_output() {
+            true => self.print(text),
+            false => write_quietly(io::stdout().lock(), text),
+        }
+    }
+
     /// Writes to people, on stderr, with a newline at the end.
     pub fn say(&self, text: &str) {
         write_quietly(io::stderr().lock(), &self.masks.hide(text));

@@ -13,7 +13,7 @@ const HOSTS: [&str; 5] = ["node1", "node2", "node3", "node4", "haproxy"];
 pub(crate) const NODES: [&str; 3] = ["node1", "node2", "node3"];
 /// The steps after which a run is killed: those at which most is half done. With `PGHERD_LAB_EVERY_STEP=1`, it
 /// is killed after every kind of step, which takes minutes more.
-const KILLS: [&str; 2] = ["configure-patroni", "restart-patroni-alone"];
+const KILLS: [&str; 1] = ["configure-patroni"];
 
 /// The cluster with every host at a fixed address: those of set `n`, except for `others`.
 fn inventory(subnet: &str, n: usize, others: &[(&str, usize)]) -> String {

@@ -260,6 +260,14 @@ fn another_leader(lab: &Lab, client: &mut Client) {
     assert_eq!(pooled["errors"], serde_json::json!({}));
     assert!(pooled["acknowledged"].as_u64().is_some_and(|it| it > 100));
     assert_eq!(measured["missing"], 0);
+    // New clients of HAProxy wait for the new leader. One that waits in vain has waited for four seconds; without the
+    // wait, there are forty refusals a second.
+    println!("refused: {}", measured["writers_refused"]);
+    assert!(
+        measured["writers_refused"]
+            .as_u64()
+            .is_some_and(|it| it < 5)
+    );
     assert_eq!(client.ask("select pg_is_in_recovery()"), "f");
     lab.holds_within(Duration::from_secs(60));
 }

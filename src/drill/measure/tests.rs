@@ -8,6 +8,7 @@ fn write(client: u32, from: f64, to: f64, timeline: u32) -> Attempt {
         kind: Kind::Write,
         from,
         to,
+        refused: false,
         result: Ok(Some(timeline)),
     }
 }
@@ -27,6 +28,7 @@ fn refused(client: u32, to: f64) -> Attempt {
         kind: Kind::Write,
         from: to - 0.01,
         to,
+        refused: true,
         result: Err(ClientError::Closed),
     }
 }

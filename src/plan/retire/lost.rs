@@ -31,7 +31,7 @@ pub fn lost(
     if roles.contains(&Role::Postgres) {
         if leads {
             lost.push(
-                "it leads: another member takes over first, and writes are refused for about 2 s"
+                "it leads: another member takes over first; clients are disconnected, and new ones wait for about 2 s"
                     .to_owned(),
             );
         }

@@ -8,6 +8,7 @@ use super::{
 };
 
 mod client;
+pub(crate) mod drain;
 pub(crate) mod health;
 
 pub use client::{OVER_TLS, READ, Server, WRITE, everywhere, servers};
@@ -17,6 +18,7 @@ const TLS: &str = "/etc/pgherd/tls/haproxy";
 /// This file distinguishes the cluster's HAProxy from another one.
 const DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/pgherd.conf";
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
+const AWAIT: &str = "/etc/haproxy/await-leader.lua";
 
 pub(super) const SERVICE: Service = Service {
     title: "HAProxy",
@@ -40,6 +42,11 @@ pub(super) const SERVICE: Service = Service {
             template!("etc/pgherd/tls/server.pem"),
             Effect::Reload,
             "root",
+        ),
+        config(
+            AWAIT,
+            template!("etc/haproxy/await-leader.lua"),
+            Effect::Reload,
         ),
         Entry {
             group: "haproxy",

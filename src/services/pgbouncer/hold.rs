@@ -64,11 +64,6 @@ pub(crate) async fn hold<'a>(cluster: &Cluster, remote: &'a dyn Remote) -> Resul
 }
 
 impl Hold<'_> {
-    /// Whether there are no poolers to hold.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
-    }
-
     /// Lets clients go on. If this fails, the timer does it.
     pub(crate) async fn release(self) {
         let script = Script::new()

@@ -94,7 +94,7 @@ pub(crate) async fn of(context: &Context, wish: &Wish) -> Result<Endpoint> {
         (None, false) => inventory.haproxy.write_port,
     };
     Ok(Endpoint {
-        cluster: inventory.cluster.to_string(),
+        cluster: inventory.cluster.clone(),
         finds_leader: found.len() > 1 && pooler.is_none() && !wish.read,
         hosts: found.into_iter().map(str::to_owned).collect(),
         port,

@@ -231,7 +231,8 @@ fn lost(inventory: &Inventory, found: &ById<'_>) -> Error {
     .cause(format!("{} is not there", secrets(inventory)))
     .excerpt("found", list(found))
     .left("nothing was touched")
-    .hint(copy(inventory));
+    .hint(copy(inventory))
+    .hint("for another cluster beside it, change its name (`cluster`) in the inventory");
     // Things without an id are removed with the others if only one id exists.
     let marked = found.keys().flatten().count();
     found

@@ -111,6 +111,7 @@ fn clients_share_connections_and_stay_connected() {
     assert!(said.contains(&line), "{said}");
     lab.expect(0, &["plan", "--check"]);
 
+    connect_says_how(&lab);
     who_gets_in(&lab);
     a_function_that_is_gone_is_told_and_made_again(&lab);
 
@@ -159,6 +160,56 @@ fn of_the_pooler(lab: &Lab) -> String {
     let mut lines = text.lines().filter_map(|line| line.split_once(": "));
     let (_, value) = lines.find(|(key, _)| *key == "pooler").unwrap();
     value.trim_matches('"').to_owned()
+}
+
+/// What `connect` prints works as it is.
+fn connect_says_how(lab: &Lab) {
+    let psql = |endpoint: &str, passwords: Option<&str>| {
+        let mut psql = Command::new("psql");
+        psql.args(["-XAtqw", "-d", endpoint.trim()]);
+        psql.env(
+            "PGPASSFILE",
+            passwords.map_or("/dev/null".into(), |it| lab.file(it)),
+        );
+        ask(
+            psql,
+            "select current_user, current_database(), pg_is_in_recovery()",
+        )
+    };
+    let pooled = lab.expect(0, &["connect"]).stdout;
+    let port = format!(" port={} ", lab.pooler_port);
+    assert!(
+        pooled.contains(&port) && pooled.contains("sslmode=verify-full"),
+        "{pooled}"
+    );
+    let words = ["connect", "--format", "pgpass", "-o", "passwords"];
+    lab.expect(0, &words);
+    assert_eq!(
+        psql(&pooled, Some("passwords")).as_deref(),
+        Ok("shop|shop|f")
+    );
+    let said = lab.expect(2, &words).stderr;
+    assert!(said.contains("is not overwritten"), "{said}");
+    let uri = lab
+        .expect(0, &["connect", "--read", "--format", "uri"])
+        .stdout;
+    assert_eq!(psql(&uri, None).as_deref(), Ok("shop|shop|t"));
+    let words = ["connect", "--user", "postgres", "--format", "uri"];
+    let superuser = lab.expect(0, &words).stdout;
+    assert_eq!(psql(&superuser, None).as_deref(), Ok("postgres|postgres|f"));
+    let document = lab.expect(0, &["connect", "--json"]).stdout;
+    assert!(!document.contains(&password(lab)), "{document}");
+    let own = [
+        "psql",
+        "--",
+        "-wU",
+        "shop",
+        "-d",
+        "shop",
+        "-Atqc",
+        "select current_user",
+    ];
+    assert_eq!(lab.expect(0, &own).stdout.trim(), "shop");
 }
 
 fn who_gets_in(lab: &Lab) {

@@ -128,7 +128,9 @@ fn escaped(text: &str) -> String {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 escaped.push(char::from(byte));
             }
-            byte => drop(write!(escaped, "%{byte:02X}")),
+            byte => {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
         }
     }
     escaped
@@ -188,7 +190,7 @@ fn env(endpoint: &Endpoint, password: Option<&str>) -> String {
 fn service(endpoint: &Endpoint) -> String {
     let mut text = format!("[{}]\n", endpoint.cluster);
     for (name, value) in settings(endpoint) {
-        drop(writeln!(text, "{name}={value}"));
+        let _ = writeln!(text, "{name}={value}");
     }
     text
 }

@@ -222,7 +222,7 @@ mod tests {
         let two = "users: { shop: , crm: }, databases: { shop: , a: { owner: shop }, b: { owner: crm }, c: { owner: crm } }";
         let two = inventory(two);
         let error = chosen(&two, &Wish::default()).unwrap_err();
-        assert_eq!(error.causes(), ["the users are: crm, shop"]);
+        assert_eq!(error.causes(), ["the users are: shop, crm"]);
         assert_eq!(chosen(&two, &named("shop")).unwrap().1, "shop");
         let error = chosen(&two, &named("crm")).unwrap_err();
         assert_eq!(error.causes(), ["b, c"]);

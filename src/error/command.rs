@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 24] = [
+pub(crate) const VERBS: [&str; 25] = [
     "plan",
     "up",
     "replace",
@@ -23,6 +23,7 @@ pub(crate) const VERBS: [&str; 24] = [
     "restore",
     "ssh",
     "psql",
+    "connect",
     "logs",
     "down",
     "report",

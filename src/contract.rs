@@ -54,3 +54,13 @@ pub const RESTORE_MARK: &str = "/var/lib/pgherd-rehearsal/restore";
 pub fn kept_dir(data_dir: &str) -> String {
     format!("{}.before-restore", data_dir.trim_end_matches('/'))
 }
+
+/// The folder that keeps the old version's data after an upgrade of PostgreSQL.
+pub fn old_version_dir(data_dir: &str) -> String {
+    format!("{}.before-upgrade", data_dir.trim_end_matches('/'))
+}
+
+/// The folder in which an upgrade makes the new version's data.
+pub fn new_version_dir(data_dir: &str) -> String {
+    format!("{}.upgrade", data_dir.trim_end_matches('/'))
+}

@@ -97,11 +97,11 @@ impl Handover {
         limit: Duration,
     ) -> Result<()> {
         drop(checkpoint(&self.from, cluster, remote, CHECKPOINT).await);
-        let held = pgbouncer::hold(cluster, remote).await?;
+        let held = pgbouncer::hold(cluster, remote, pgbouncer::AT_MOST).await?;
         let drained = haproxy::drain::drain(cluster, remote, &self.from).await;
         let done = self.change(http, cluster, limit).await;
         if done.is_ok() {
-            self.seen(http, cluster).await;
+            seen(&self.to, http, cluster).await;
         }
         tokio::join!(held.release(), drained.release());
         done
@@ -133,22 +133,6 @@ impl Handover {
 }
 
 impl Handover {
-    /// Waits until every HAProxy leads writes to the candidate. `verify` tells if one never does.
-    async fn seen(&self, http: &Http, cluster: &Cluster) {
-        let seen = poll::until(SEEN, Duration::from_millis(100), || async {
-            let doors = haproxy::everywhere(http, cluster).await;
-            let leads = |servers: &[haproxy::Server]| {
-                let mut writes = servers.iter().filter(|it| it.listener == haproxy::WRITE);
-                writes.all(|it| it.is_up() == (it.name == self.to.as_str()))
-            };
-            // Clients cannot come through one that is dead.
-            let mut answers = doors.iter().filter_map(|(_, it)| it.as_ref().ok());
-            let all = answers.all(|it| leads(it));
-            if all { Ok(()) } else { Err(()) }
-        });
-        drop(seen.await);
-    }
-
     /// Asks Patroni for it. A standby that has just come is synchronous to PostgreSQL a loop before Patroni notes in
     /// the DCS that it may lead.
     async fn ask(&self, http: &Http, cluster: &Cluster) -> Result<()> {
@@ -165,6 +149,22 @@ impl Handover {
         });
         asked.await.unwrap_or_else(|over| Err(over.last))
     }
+}
+
+/// Waits until every HAProxy leads writes to a member. `verify` tells if one never does.
+pub(crate) async fn seen(leader: &HostName, http: &Http, cluster: &Cluster) {
+    let seen = poll::until(SEEN, Duration::from_millis(100), || async {
+        let doors = haproxy::everywhere(http, cluster).await;
+        let leads = |servers: &[haproxy::Server]| {
+            let mut writes = servers.iter().filter(|it| it.listener == haproxy::WRITE);
+            writes.all(|it| it.is_up() == (it.name == leader.as_str()))
+        };
+        // Clients cannot come through one that is dead.
+        let mut answers = doors.iter().filter_map(|(_, it)| it.as_ref().ok());
+        let all = answers.all(|it| leads(it));
+        if all { Ok(()) } else { Err(()) }
+    });
+    drop(seen.await);
 }
 
 /// Makes PostgreSQL on `host` write its dirty buffers to disk, which a clean stop would have to wait for.

@@ -44,6 +44,7 @@ const VERBS: [&str; 28] = [
     "backups",
     "rehearse",
     "restore",
+    "upgrade",
     "ssh",
     "psql",
     "logs",

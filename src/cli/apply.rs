@@ -9,6 +9,7 @@ use crate::{
         apply::{self, Applied, Verb},
         context::Context,
         preview::Preview,
+        upgrade,
     },
     error::{Kind, Result},
     inventory::HostName,
@@ -79,6 +80,11 @@ pub(super) fn tell(
             endpoints: &endpoints,
         };
         report::print_summary(terminal, &run, &summary);
+    }
+    if result.is_ok()
+        && let Some(note) = upgrade::note(context)?
+    {
+        terminal.say(&note);
     }
     result.map(|_| ())
 }

@@ -339,6 +339,14 @@ pub enum Verb {
                       pgherd restore --table shop.orders --to '2026-11-26 14:03:07+01' --out orders.sql"
     )]
     Restore(super::restore::Wish),
+    /// Have another major version of PostgreSQL, in place
+    #[command(
+        after_help = "The old version's data is kept until you accept the new one; until then there is a way back. A run\n\
+                      that was cut off goes on with `pgherd upgrade`.\n\n\
+                      Examples:\n  pgherd upgrade --to 17 --dry-run\n  pgherd upgrade --to 17 --prepare\n  \
+                      pgherd upgrade --to 17\n  pgherd upgrade --accept"
+    )]
+    Upgrade(super::upgrade::Wish),
     /// Open a shell on a host, or run a command there
     #[command(
         after_help = "Examples:\n  pgherd ssh node1 -- patronictl list\n  pgherd ssh --close"

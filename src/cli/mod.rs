@@ -34,6 +34,7 @@ mod retire;
 mod rotate;
 mod status;
 mod switchover;
+mod upgrade;
 mod verify;
 mod watch;
 
@@ -113,6 +114,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         Verb::Backups => backup::list(global, terminal).await?,
         Verb::Rehearse { at } => backup::rehearse(global, &at, terminal, cancel).await?,
         Verb::Restore(wish) => restore::run(global, wish, terminal, cancel).await?,
+        Verb::Upgrade(wish) => upgrade::run(global, &wish, terminal, cancel).await?,
         Verb::Ssh {
             host: Some(host),
             command,

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::{
     apply, console::Console, down, drill, image, operate, restore, retire, rotate, switchover,
+    upgrade,
 };
 use crate::{
     cluster::Cluster,
@@ -109,6 +110,26 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
             let question = format!("Restore {cluster} to {}?", outlook.to);
             console
                 .ask(|it| it.explain(&text), &question, Expected::Word(cluster))
+                .await
+        }
+        Question::Upgrade { cluster, outlook } => {
+            let text = upgrade::outline(cluster, outlook);
+            let question = format!("Upgrade {cluster} to PostgreSQL {}?", outlook.ground.to);
+            console
+                .ask(|it| it.explain(&text), &question, Expected::Word(cluster))
+                .await
+        }
+        Question::UpgradeBack { cluster, loss } => {
+            let text = upgrade::cost(cluster, loss);
+            let question = format!("Go back to PostgreSQL {}?", loss.upgrading.from);
+            console
+                .ask(|it| it.explain(&text), &question, Expected::Word(cluster))
+                .await
+        }
+        Question::UpgradeAccept { cluster, upgrading } => {
+            let text = upgrade::removal(cluster, upgrading);
+            console
+                .ask(|it| it.explain(&text), THIS, Expected::Word(cluster))
                 .await
         }
         Question::Remove {

@@ -292,6 +292,7 @@ fn action(action: &Action) -> &'static str {
         Action::FailOver => "fail_over",
         Action::ForgetMember => "forget_member",
         Action::ForgetPosition => "forget_position",
+        Action::AdoptSystem { .. } => "adopt_system",
         Action::ForbidElection(_) => "forbid_election",
         Action::LeadElsewhere { .. } => "lead_elsewhere",
         Action::DropSlot { .. } => "drop_slot",

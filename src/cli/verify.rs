@@ -2,7 +2,7 @@
 
 use super::{Global, console::Console};
 use crate::{
-    engine::{drill::repair, prove},
+    engine::{drill::repair, prove, upgrade},
     error::Result,
     report::{Table, Terminal, Tone},
 };
@@ -24,6 +24,9 @@ pub(super) async fn run(global: &Global, terminal: &Terminal) -> Result<()> {
             table.toned_row(tone, [mark, check.name, &check.detail]);
         }
         table.print(terminal);
+        if let Some(note) = upgrade::note(&context)? {
+            terminal.say(&note);
+        }
     }
     proof.error(&context.inventory.cluster).map_or(Ok(()), Err)
 }

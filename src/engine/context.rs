@@ -122,6 +122,13 @@ impl Context {
         })
     }
 
+    /// The same cluster with another major version of PostgreSQL in its inventory.
+    pub(super) fn of_version(&self, major: u16) -> Result<Self> {
+        let mut other = self.with_hosts_that_left(&[])?;
+        other.inventory.postgresql.version = PgVersion::Major(major);
+        Ok(other)
+    }
+
     /// Takes the cluster for a run of `verb` that changes something.
     ///
     /// The workspace is locked at once. Each connection then takes the lease on its host, so that an operator

@@ -46,4 +46,5 @@ mod taken;
 pub(crate) mod tests;
 mod tls_migration;
 pub(crate) mod unfinished;
+pub(crate) mod upgrade;
 pub(crate) mod watch;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     context::Context, drill::play::Request, operate, preview::Preview, restore::Outlook,
-    retire::Farewell, rotate::Intent, settle::Verb,
+    retire::Farewell, rotate::Intent, settle::Verb, upgrade,
 };
 use crate::{
     cluster::Cluster,
@@ -21,6 +21,7 @@ use crate::{
     provider::Preflight,
     secret::Secret,
     switchover::Handover,
+    workspace::Upgrading,
 };
 
 /// Something that the user must agree to before it is done. It is data; the operator words the question.
@@ -57,6 +58,21 @@ pub(crate) enum Question<'a> {
     Restore {
         cluster: &'a str,
         outlook: &'a Outlook,
+    },
+    /// PostgreSQL is upgraded to another major version.
+    Upgrade {
+        cluster: &'a str,
+        outlook: &'a upgrade::Outlook,
+    },
+    /// The old version leads again, without what was written since.
+    UpgradeBack {
+        cluster: &'a str,
+        loss: &'a upgrade::Loss,
+    },
+    /// The old version's data is removed.
+    UpgradeAccept {
+        cluster: &'a str,
+        upgrading: &'a Upgrading,
     },
     Remove {
         context: &'a Context,

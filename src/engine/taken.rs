@@ -7,6 +7,7 @@ use super::{
     drill::repair,
     restore::under_way,
     run::{self, Run},
+    upgrade,
 };
 use crate::{error::Result, workspace::RunLock};
 
@@ -45,6 +46,9 @@ impl<'a> Taken<'a> {
             && let Some(restoring) = context.workspace.restoring()?
         {
             return Err(under_way::refused(context, &restoring));
+        }
+        if !["upgrade", "down"].contains(&verb) {
+            upgrade::refuse_meanwhile(context)?;
         }
         match leftovers {
             Leftovers::Offer => repair::offer(context, cancel).await?,

@@ -1,6 +1,6 @@
 //! Changes in several stages that have begun and are not complete.
 
-use super::{context::Context, restore::under_way, tls_migration};
+use super::{context::Context, restore::under_way, tls_migration, upgrade};
 use crate::{
     error::Result,
     workspace::{AuthorityStage, SecretsStage, SshStage},
@@ -18,6 +18,7 @@ pub(crate) fn notes(context: &Context) -> Result<Vec<String>> {
     if let Some(restoring) = workspace.restoring()? {
         notes.push(under_way::note(context, &restoring));
     }
+    notes.extend(upgrade::note(context)?);
     let authority = workspace.authority_stage()?.map(AuthorityStage::as_str);
     let secrets = workspace.secrets_stage()?.map(SecretsStage::as_str);
     let ssh = workspace.ssh_stage()?.map(SshStage::as_str);

@@ -21,6 +21,7 @@ pub(crate) const VERBS: [&str; 25] = [
     "backups",
     "rehearse",
     "restore",
+    "upgrade",
     "ssh",
     "psql",
     "connect",

@@ -152,6 +152,19 @@ pub(super) async fn forget_position(context: &Context) -> Result<()> {
     Err(last)
 }
 
+/// Has the DCS name another database.
+pub(super) async fn adopt_system(system: &str, context: &Context) -> Result<()> {
+    let mut last = Error::new(Code::EtcdUnreachable, "no etcd answers");
+    for node in context.cluster.with_role(Role::Etcd) {
+        let etcd = Etcd::on(&context.http, &node.name);
+        match etcd.adopt_system(context.cluster.name(), system).await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 async fn update_through(etcd: &Etcd<'_>, host: &HostName, peer_url: &str) -> Result<()> {
     let members = etcd.members().await?;
     let member = members

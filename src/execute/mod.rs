@@ -130,6 +130,7 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
         Action::FailOver => operate::fail_over(step, context, &say).await,
         Action::ForgetMember => action::forget_member(step, context).await,
         Action::ForgetPosition => action::forget_position(context).await,
+        Action::AdoptSystem { system } => action::adopt_system(system, context).await,
         Action::ForbidElection(script) => {
             run(step, &step.host, script, context, &say).await?;
             retire::not_electable(step, context, &say).await

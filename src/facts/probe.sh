@@ -117,8 +117,12 @@ if [ -n "$DATA_DIR" ] && [ -d "$DATA_DIR" ]; then
   counted "$DATA_DIR"/* "$DATA_DIR"/.*
   first_line "$DATA_DIR/PG_VERSION"
   fact data "$(stat -c '%U' "$DATA_DIR")" "$count" "$word"
-  newest pg_controldata
-  c=$newest
+  # Another version may read only a part of it.
+  c=/usr/lib/postgresql/$word/bin/pg_controldata
+  if [ -z "$word" ] || [ ! -x "$c" ]; then
+    newest pg_controldata
+    c=$newest
+  fi
   # initdb makes three databases, the last one right before it ends.
   counted "$DATA_DIR"/base/[0-9]*
   fact bases "$count"

@@ -72,6 +72,7 @@ pub(crate) mod tests;
 mod told;
 mod trial;
 mod up;
+pub(crate) mod upgrade;
 mod vip_leaves;
 mod waits;
 
@@ -176,6 +177,10 @@ pub enum Action {
     ForgetMember,
     /// Deletes what the DCS has of the WAL's end, which is further than that of a restored database.
     ForgetPosition,
+    /// Has the DCS name another database by its system identifier, forget how far the other one was, and end a pause.
+    AdoptSystem {
+        system: String,
+    },
     /// Adds a learner to etcd, which its peers reach at that URL.
     AddEtcdMember {
         peer_url: String,

@@ -439,7 +439,7 @@ pub fn failover(seen: &Seen<'_>, to: &HostName, force: bool) -> Result<Plan> {
     Ok(plan)
 }
 
-fn await_streaming(
+pub(super) fn await_streaming(
     plan: &mut Plan,
     host: &HostName,
     after: Vec<StepId>,

@@ -155,6 +155,16 @@ fn for_the_venv(node: &Node) -> Vec<String> {
         .collect()
 }
 
+/// Plans packages beside those that the cluster's services need.
+pub(super) fn install_beside(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    packages: Vec<String>,
+) {
+    push(plan, cluster, node, INSTALL, packages, Vec::new());
+}
+
 /// Plans one call of apt for `packages`.
 fn push(
     plan: &mut Plan,

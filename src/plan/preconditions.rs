@@ -182,9 +182,12 @@ fn data(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
             Error::new(Code::InventoryContradictsHosts, whose)
                 .cause(format!("the inventory asks for PostgreSQL {wants}"))
                 .left("it was not touched")
-                .hint(format!(
-                    "set postgresql.version to {has}; pgherd does no major upgrades"
-                )),
+                .hint(match has < wants {
+                    true => format!(
+                        "set postgresql.version to {has}; or upgrade the cluster: pgherd upgrade --to {wants}"
+                    ),
+                    false => format!("set postgresql.version to {has}: there is no way to an older version"),
+                }),
         ),
         _ => None,
     }

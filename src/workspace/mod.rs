@@ -15,6 +15,7 @@
 //! | `members.json` | the hosts that belong to the cluster, also those that have left the inventory |
 //! | `broken.json` | what a drill has broken and not put right yet |
 //! | `restoring.json` | a restore of the cluster that is not complete |
+//! | `upgrading.json` | an upgrade of PostgreSQL that is not accepted |
 //! | `launches/` | hosts that have been asked for and not been seen yet |
 //! | `runs/` | what each run had to tell |
 //!
@@ -54,6 +55,7 @@ mod ssh_config;
 mod ssh_rotation;
 mod tls;
 mod trust;
+mod upgrading;
 
 #[cfg(feature = "aws")]
 pub use self::launches::{Launch, Launches};
@@ -70,7 +72,10 @@ pub use self::{
     ssh_rotation::SshStage,
 };
 
-pub(crate) use self::restoring::{RestoreStage, Restoring};
+pub(crate) use self::{
+    restoring::{RestoreStage, Restoring},
+    upgrading::{UpgradeStage, Upgrading},
+};
 
 const SECRETS: &str = "secrets.yaml";
 const PKI: &str = "pki";

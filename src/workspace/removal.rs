@@ -3,7 +3,7 @@
 use super::{
     BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, MEMBERS, PKI, ROTATION, RunLock,
     SECRETS, SSH_CONFIG, TLS, Workspace, files, identity, pki, replacing::REPLACING,
-    restoring::RESTORING, ssh_rotation,
+    restoring::RESTORING, ssh_rotation, upgrading::UPGRADING,
 };
 use crate::error::Result;
 
@@ -30,6 +30,7 @@ impl Workspace {
             MEMBERS,
             REPLACING,
             RESTORING,
+            UPGRADING,
             ssh_rotation::HOST_KEYS,
             ssh_rotation::SSH_STAGE,
             ssh_rotation::TRIAL,

@@ -34,4 +34,5 @@ mod shape;
 mod ssh_keys;
 mod support;
 mod truth;
+mod upgrade;
 mod watch;

@@ -170,6 +170,7 @@ impl Model {
             Action::ReleaseBootstrap { .. }
             | Action::ForgetMember
             | Action::ForgetPosition
+            | Action::AdoptSystem { .. }
             | Action::AddEtcdMember { .. }
             | Action::PromoteEtcdMember
             | Action::RemoveEtcdMember { .. }

@@ -330,6 +330,31 @@ impl<'a> Etcd<'a> {
         Ok(())
     }
 
+    /// Has the DCS name another database: its identifier, and nothing of how far the other one was. The
+    /// configuration stays, and is not paused any more.
+    pub async fn adopt_system(&self, scope: &str, system: &str) -> Result<()> {
+        let keys = self.patroni_keys(scope).await?;
+        // A member may lead with it already.
+        if keys.initialize.as_deref() != Some(system) {
+            self.forget_position(scope).await?;
+            let key = format!("{}initialize", prefix(scope));
+            self.put(&key, system).await?;
+        }
+        if let Some(Value::Object(mut config)) = keys.config
+            && config.remove("pause").is_some()
+        {
+            let config = Value::Object(config).to_string();
+            self.put(&format!("{}config", prefix(scope)), &config)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn put(&self, key: &str, value: &str) -> Result<()> {
+        let body = json!({"key": encode(key), "value": encode(value)});
+        self.post::<Value>("/v3/kv/put", &body).await.map(|_| ())
+    }
+
     async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
         let answer = self
             .http

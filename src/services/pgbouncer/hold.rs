@@ -17,8 +17,8 @@ use crate::{
 
 /// How long a host may take to answer; open transactions may take ten seconds of it.
 const ANSWER: Duration = Duration::from_secs(20);
-/// After how many seconds the timer lets clients go on.
-const AT_MOST: u32 = 30;
+/// After how many seconds the timer lets clients go on, at a change of leader.
+pub(crate) const AT_MOST: u32 = 30;
 const UNIT: &str = "pgherd-pooler-resume";
 /// PgBouncer resumes at this signal, also when it still waits for transactions.
 const RESUME: &str = "systemctl kill -s USR2 --kill-who=main pgbouncer";
@@ -29,12 +29,16 @@ pub(crate) struct Hold<'a> {
     hosts: Vec<HostName>,
 }
 
-/// Holds the clients of all poolers back. There is nothing to hold in sessions that last: a client may be idle
+/// Holds the clients of all poolers back, for `at_most` seconds. There is nothing to hold in sessions that last: a client may be idle
 /// for ever there.
 ///
 /// # Errors
 /// Transactions are open that do not end. Then no client is held back.
-pub(crate) async fn hold<'a>(cluster: &Cluster, remote: &'a dyn Remote) -> Result<Hold<'a>> {
+pub(crate) async fn hold<'a>(
+    cluster: &Cluster,
+    remote: &'a dyn Remote,
+    at_most: u32,
+) -> Result<Hold<'a>> {
     let settings = cluster.inventory.pgbouncer.as_ref();
     let shares = settings.is_some_and(|it| it.pool_mode == PoolMode::Transaction);
     let doors = cluster.with_role(Role::Pgbouncer).filter(|_| shares);
@@ -46,7 +50,7 @@ pub(crate) async fn hold<'a>(cluster: &Cluster, remote: &'a dyn Remote) -> Resul
         .line("systemctl is-active --quiet pgbouncer || exit 0")
         .line(format!("systemctl stop {UNIT}.timer 2>/dev/null || true"))
         .line(format!(
-            "systemd-run --quiet --collect --unit={UNIT} --on-active={AT_MOST} \
+            "systemd-run --quiet --collect --unit={UNIT} --on-active={at_most} \
              --timer-property=AccuracySec=100ms {RESUME}"
         ))
         .line(format!("if ! {CONSOLE} PAUSE >/dev/null; then"))

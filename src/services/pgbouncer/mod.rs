@@ -16,7 +16,7 @@ pub(crate) mod health;
 mod hold;
 pub(crate) mod lookup;
 
-pub(crate) use hold::hold;
+pub(crate) use hold::{AT_MOST, Hold, hold};
 
 /// The folder of its certificates.
 const TLS: &str = "/etc/pgherd/tls/pgbouncer";

@@ -27,6 +27,16 @@ pub fn ticking(seconds: f64) -> String {
     }
 }
 
+/// A long time, in its largest unit: `40 s`, `12 minutes`, `3 hours`, `17 days`.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => count(seconds / 60, "minute"),
+        7200..=172_799 => count(seconds / 3600, "hour"),
+        _ => count(seconds / 86_400, "day"),
+    }
+}
+
 /// Bytes as `512 B`, `16.0 MiB` and so on, in powers of 1024.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

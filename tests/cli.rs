@@ -23,7 +23,7 @@ mod codes;
 #[path = "cli/shells.rs"]
 mod shells;
 
-const VERBS: [&str; 28] = [
+const VERBS: [&str; 30] = [
     "init",
     "plan",
     "up",
@@ -36,6 +36,8 @@ const VERBS: [&str; 28] = [
     "reinit",
     "replace",
     "restart",
+    "reboot",
+    "update",
     "failover",
     "drill",
     "image",

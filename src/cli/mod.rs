@@ -26,6 +26,7 @@ mod operate;
 mod operator;
 mod plan;
 mod psql;
+mod reboot;
 mod render;
 mod replace;
 mod report;
@@ -34,6 +35,7 @@ mod retire;
 mod rotate;
 mod status;
 mod switchover;
+mod update;
 mod upgrade;
 mod verify;
 mod watch;
@@ -58,8 +60,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
     match cli.verb {
         Verb::Init { provider, output } => {
             let output = output.as_deref().unwrap_or(&global.inventory);
-            let templates = global.templates.as_deref();
-            init::run(provider, output, templates, terminal)?;
+            init::run(provider, output, global.templates.as_deref(), terminal)?;
         }
         Verb::Plan { check } => plan::run(global, check, terminal).await?,
         Verb::Up { yes, remove } => {
@@ -103,6 +104,8 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             let operation = Operation::Restart { host, pending };
             operate::run(&operation, global, yes, terminal, cancel).await?;
         }
+        Verb::Update(wish) => update::run(global, wish, terminal, cancel).await?,
+        Verb::Reboot(wish) => reboot::run(global, wish, terminal, cancel).await?,
         Verb::Failover { to, force, yes } => {
             let operation = Operation::Failover { to, force };
             operate::run(&operation, global, yes, terminal, cancel).await?;

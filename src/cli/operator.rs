@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use super::{
-    apply, console::Console, down, drill, image, operate, restore, retire, rotate, switchover,
-    upgrade,
+    apply, console::Console, down, drill, image, operate, reboot, restore, retire, rotate,
+    switchover, update, upgrade,
 };
 use crate::{
     cluster::Cluster,
@@ -57,9 +57,17 @@ impl Operator for Console {
     }
 }
 
+const THIS: &str = "Do this?";
+
+/// Shows what would be done, and asks whether to do it.
+async fn agreed(console: &Console, text: &str) -> Result<bool> {
+    console
+        .ask(|it| it.explain(text), THIS, Expected::Yes)
+        .await
+}
+
 /// Puts a question into words, and takes the answer.
 async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
-    const THIS: &str = "Do this?";
     match question {
         Question::Apply {
             verb,
@@ -131,6 +139,12 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
             console
                 .ask(|it| it.explain(&text), THIS, Expected::Word(cluster))
                 .await
+        }
+        Question::Reboot { cluster, outlook } => {
+            agreed(console, &reboot::outline(cluster, outlook)).await
+        }
+        Question::Update { cluster, outlook } => {
+            agreed(console, &update::outline(cluster, outlook)).await
         }
         Question::Remove {
             context,

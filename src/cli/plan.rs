@@ -289,6 +289,7 @@ fn action(action: &Action) -> &'static str {
         Action::SetPause(_) => "set_pause",
         Action::Reinitialize => "reinitialize",
         Action::RestartPostgres { .. } => "restart_postgres",
+        Action::Reboot { .. } => "reboot",
         Action::FailOver => "fail_over",
         Action::ForgetMember => "forget_member",
         Action::ForgetPosition => "forget_position",

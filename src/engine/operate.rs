@@ -23,7 +23,7 @@ use crate::{
     },
     error::{Code, Error, Result},
     event::Event,
-    inventory::HostName,
+    inventory::{HostName, Role},
     plan::{
         Plan,
         operate::{self, Seen, Which},
@@ -125,7 +125,8 @@ impl OperationRun<'_> {
             survey: &survey,
             topology: topology.as_ref(),
         };
-        let plan = self.plan(&seen)?;
+        let doors = running_doors(&observed);
+        let plan = self.plan(&seen, &doors)?;
         self.connected.announce(&plan);
         if plan.is_empty() {
             return Ok(self.settled(&cluster));
@@ -137,7 +138,7 @@ impl OperationRun<'_> {
         };
         let operator = self.run.context.operator.as_ref();
         if consent(operator, question).await? == Answer::Yes {
-            self.still(&seen, &plan).await?;
+            self.still(&seen, &plan, &doors).await?;
         }
         let mut told = String::new();
         if matches!(self.operation, Operation::Restart { .. }) {
@@ -154,7 +155,7 @@ impl OperationRun<'_> {
         Ok(self.told(&cluster, topology.as_ref(), true, &told))
     }
 
-    fn plan(&self, seen: &Seen<'_>) -> Result<Plan> {
+    fn plan(&self, seen: &Seen<'_>, doors: &[HostName]) -> Result<Plan> {
         match (self.operation, self.host) {
             (Operation::Pause, _) => operate::pause(seen, true),
             (Operation::Resume, _) => operate::pause(seen, false),
@@ -162,7 +163,7 @@ impl OperationRun<'_> {
             (Operation::Failover { force, .. }, Some(to)) => operate::failover(seen, to, *force),
             (Operation::Restart { pending, .. }, host) => {
                 let which = host.map_or(Which::All, Which::One);
-                operate::restart(seen, which, *pending)
+                operate::restart(seen, which, *pending, doors)
             }
             (Operation::Reinit(_) | Operation::Failover { .. }, None) => {
                 Err(Error::new(Code::InvalidArguments, "no host is named"))
@@ -181,7 +182,7 @@ impl OperationRun<'_> {
     }
 
     /// Observes the cluster again after the user has answered, which may have taken an hour.
-    async fn still(&self, seen: &Seen<'_>, plan: &Plan) -> Result<()> {
+    async fn still(&self, seen: &Seen<'_>, plan: &Plan, doors: &[HostName]) -> Result<()> {
         let survey = patroni::survey(&self.connected.http, seen.cluster).await;
         let topology = patroni::overview(&self.connected.http, &survey).await;
         let now = Seen {
@@ -189,7 +190,7 @@ impl OperationRun<'_> {
             survey: &survey,
             topology: topology.as_ref(),
         };
-        let again = self.plan(&now)?;
+        let again = self.plan(&now, doors)?;
         operate::still((seen, plan), (&now, &again), self.host)
     }
 
@@ -329,6 +330,17 @@ impl OperationRun<'_> {
             Operation::Restart { .. } => format!("{leads}; {felt}"),
         }
     }
+}
+
+/// The front doors that answer, and whose HAProxy runs.
+fn running_doors(observed: &Observed) -> Vec<HostName> {
+    let runs = |host: &HostName| {
+        let facts = observed.found.facts.get(host);
+        facts.is_some_and(|facts| facts.unit(Role::Haproxy.unit()).is_active())
+    };
+    let doors = observed.cluster.with_role(Role::Haproxy);
+    let doors = doors.map(|node| node.name.clone());
+    doors.filter(runs).collect()
 }
 
 fn felt(drill: &Drill) -> String {

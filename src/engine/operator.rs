@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    context::Context, drill::play::Request, operate, preview::Preview, restore::Outlook,
-    retire::Farewell, rotate::Intent, settle::Verb, upgrade,
+    context::Context, drill::play::Request, operate, preview::Preview, reboot, restore::Outlook,
+    retire::Farewell, rotate::Intent, settle::Verb, update, upgrade,
 };
 use crate::{
     cluster::Cluster,
@@ -73,6 +73,16 @@ pub(crate) enum Question<'a> {
     UpgradeAccept {
         cluster: &'a str,
         upgrading: &'a Upgrading,
+    },
+    /// Hosts boot again, one at a time.
+    Reboot {
+        cluster: &'a str,
+        outlook: &'a reboot::Outlook,
+    },
+    /// Newer versions come to the hosts.
+    Update {
+        cluster: &'a str,
+        outlook: &'a update::Outlook,
     },
     Remove {
         context: &'a Context,

@@ -3,6 +3,7 @@
 use super::{context::Context, restore::under_way, tls_migration, upgrade};
 use crate::{
     error::Result,
+    quantity::count,
     workspace::{AuthorityStage, SecretsStage, SshStage},
 };
 
@@ -19,6 +20,14 @@ pub(crate) fn notes(context: &Context) -> Result<Vec<String>> {
         notes.push(under_way::note(context, &restoring));
     }
     notes.extend(upgrade::note(context)?);
+    if let Some(rebooting) = workspace.rebooting()? {
+        notes.push(format!(
+            "note: a reboot of {}, begun {}, is not complete; go on: {}",
+            count(rebooting.hosts.len(), "host"),
+            rebooting.since,
+            context.command("reboot")
+        ));
+    }
     let authority = workspace.authority_stage()?.map(AuthorityStage::as_str);
     let secrets = workspace.secrets_stage()?.map(SecretsStage::as_str);
     let ssh = workspace.ssh_stage()?.map(SshStage::as_str);

@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 25] = [
+pub(crate) const VERBS: [&str; 28] = [
     "plan",
     "up",
     "replace",
@@ -13,6 +13,8 @@ pub(crate) const VERBS: [&str; 25] = [
     "resume",
     "reinit",
     "restart",
+    "reboot",
+    "update",
     "failover",
     "drill",
     "image",

@@ -25,6 +25,7 @@ mod action;
 mod diagnose;
 mod etcd;
 mod operate;
+mod reboot;
 mod restart;
 mod retire;
 pub(crate) mod space;
@@ -127,6 +128,7 @@ async fn attempt(id: StepId, step: &Step, context: &Context) -> Result<()> {
         Action::RestartPostgres { leads, since } => {
             operate::restart(*leads, since.as_ref(), step, context, &say).await
         }
+        Action::Reboot { boot } => reboot::reboot(boot, step, context, &say).await,
         Action::FailOver => operate::fail_over(step, context, &say).await,
         Action::ForgetMember => action::forget_member(step, context).await,
         Action::ForgetPosition => action::forget_position(context).await,

@@ -29,6 +29,7 @@ mod knock;
 mod metadata;
 mod needs;
 mod software;
+mod upkeep;
 
 pub use crate::contract::etcd_dir;
 pub(crate) use answer::leased;
@@ -41,6 +42,8 @@ pub(crate) use knock::{answering, knock};
 pub use metadata::{MetadataGuard, UNIT as METADATA_GUARD};
 pub use needs::{Folder, Memory, Needs, Source, Space};
 pub(crate) use needs::{dialled_ports, own_folders};
+pub use upkeep::{Depth, INIT, POSTGRESQL, Process, Update, Upkeep, parse_upkeep, upkeep};
+pub(crate) use upkeep::{REPLACED, boot};
 
 /// The file in which a member notes whose sessions must still be ended: one name a line, in base64.
 pub const OLD_SESSIONS: &str = "/run/pgherd/old-sessions";

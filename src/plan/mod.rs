@@ -27,6 +27,7 @@ mod backups;
 mod base;
 mod belongings;
 mod bootstrap_recovery;
+pub mod collations;
 mod components;
 mod config;
 mod data_volume;
@@ -43,6 +44,7 @@ mod haproxy_hold;
 mod has_role;
 mod identity;
 mod image;
+mod in_turn;
 mod local_sql;
 mod members;
 pub mod membership;
@@ -57,6 +59,8 @@ mod pending;
 mod pooler;
 mod preconditions;
 mod public_schema;
+mod read_drain;
+pub mod reboot;
 mod reconnect;
 mod requirements;
 pub(crate) mod restore;
@@ -72,6 +76,7 @@ pub(crate) mod tests;
 mod told;
 mod trial;
 mod up;
+pub mod update;
 pub(crate) mod upgrade;
 mod vip_leaves;
 mod waits;
@@ -83,7 +88,9 @@ pub use config::config_patch;
 pub use down::{down, stays, weigh_packages};
 pub(crate) use identity::check as whose;
 pub use image::{clean_for_image, image, prepare_facts};
+pub use in_turn::order;
 pub(crate) use local_sql::{local_query, local_sql};
+pub(crate) use packages::LOCKS;
 pub use pause::{PAUSED, how_to_resume, not_while_paused, paused};
 pub(crate) use pooler::not_right as roles_not_right;
 pub(crate) use requirements::{clocks_agree, findings as lacking, off as clock_off};
@@ -170,6 +177,11 @@ pub enum Action {
     RestartPostgres {
         leads: bool,
         since: Option<String>,
+    },
+    /// Has the step's host boot again, unless it has done so since it had this mark
+    /// ([`Upkeep::boot`](crate::facts::Upkeep::boot)); ends when it answers again.
+    Reboot {
+        boot: String,
     },
     /// Makes the step's host the leader, whatever happens to the present leader.
     FailOver,

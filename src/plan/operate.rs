@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Action, Change, Condition, Plan, Step, StepId, how_to_resume};
+use super::{
+    Action, Change, Plan, Step, StepId, how_to_resume,
+    in_turn::{self, HANDING_OVER, RESTARTING, Turn},
+};
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
@@ -12,12 +15,8 @@ use crate::{
 
 /// How long a member may take to copy all data.
 const COPYING: Duration = Duration::from_secs(6 * 3600);
-/// How long PostgreSQL may take to stop, start and catch up.
-const RESTARTING: Duration = Duration::from_secs(600);
 /// By how many bytes a replica may fall back while the user reads a question.
 const DRIFT: u64 = 1 << 20;
-/// How long a change of leader may take, in addition to `ttl`.
-const HANDING_OVER: Duration = Duration::from_secs(60);
 
 /// The cluster as its members see it.
 pub struct Seen<'a> {
@@ -32,7 +31,7 @@ impl Seen<'_> {
         patroni::leader_of(self.survey)
     }
 
-    fn status(&self, host: &HostName) -> Option<&Status> {
+    pub(super) fn status(&self, host: &HostName) -> Option<&Status> {
         self.survey.get(host)?.as_ref().ok()
     }
 
@@ -66,7 +65,7 @@ impl Seen<'_> {
         self.told(host)?.lag.as_ref()?.as_u64()
     }
 
-    fn refuse_paused(&self, what: &str) -> Result<()> {
+    pub(super) fn refuse_paused(&self, what: &str) -> Result<()> {
         if self.is_paused() {
             return Err(Error::new(
                 Code::NotPossibleNow,
@@ -228,7 +227,7 @@ pub fn reinit(seen: &Seen<'_>, host: &HostName) -> Result<Plan> {
         limit: Duration::from_secs(120),
         units: vec!["patroni"],
     });
-    await_streaming(&mut plan, host, vec![begun], COPYING);
+    in_turn::await_streaming(&mut plan, host, vec![begun], COPYING);
     Ok(plan)
 }
 
@@ -241,7 +240,14 @@ pub enum Which<'a> {
 
 /// Restarts PostgreSQL: replicas one at a time, each one back before the next one restarts. Then the leader
 /// hands over and restarts as a replica. With `pending`, only members with a parameter that waits for it.
-pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan> {
+///
+/// `doors` are the front doors that run: they lead no reads to a member that is about to restart.
+pub fn restart(
+    seen: &Seen<'_>,
+    which: Which<'_>,
+    pending: bool,
+    doors: &[HostName],
+) -> Result<Plan> {
     let untouched = "nothing was restarted";
     seen.refuse_paused("a member that does not come back would not be replaced")?;
     let Some(leader) = seen.leader() else {
@@ -293,54 +299,30 @@ pub fn restart(seen: &Seen<'_>, which: Which<'_>, pending: bool) -> Result<Plan>
     chosen.sort_by_key(|host| *host == leader);
     let mut last: Vec<StepId> = Vec::new();
     for host in chosen {
-        let leads = host == leader;
-        if leads && replicas {
-            last = vec![plan.push(Step {
-                host: host.clone(),
-                name: "hand-over",
-                why: "a leader is not restarted while it takes writes".into(),
-                after: last,
-                changes: vec![Change::Other("another member becomes the leader".into())],
-                action: Action::HandOver,
-                limit: HANDING_OVER,
-                units: vec!["patroni"],
-            })];
-            last = vec![await_streaming(&mut plan, host, last, RESTARTING)];
-        }
-        let restarted = plan.push(Step {
-            host: host.clone(),
-            name: "restart-postgresql",
-            why: if pending {
-                "a parameter waits for it".into()
-            } else {
-                "it was asked for".into()
-            },
-            after: last,
-            changes: vec![Change::Other("PostgreSQL restarts".into())],
-            action: Action::RestartPostgres {
-                leads: leads && !replicas,
-                // A leader that has handed over has restarted by that.
-                since: seen
-                    .status(host)
-                    .and_then(|status| status.postmaster_start_time.clone()),
-            },
-            limit: RESTARTING,
-            units: vec!["patroni"],
-        });
-        last = vec![if replicas {
-            await_streaming(&mut plan, host, vec![restarted], RESTARTING)
-        } else {
+        let turn = Turn::of(seen, host, doors);
+        let restart = |plan: &mut Plan, after| {
             plan.push(Step {
                 host: host.clone(),
-                name: "await-leader",
-                why: "one member must take writes".into(),
-                after: vec![restarted],
-                changes: Vec::new(),
-                action: Action::Await(Condition::Leader),
+                name: "restart-postgresql",
+                why: if pending {
+                    "a parameter waits for it".into()
+                } else {
+                    "it was asked for".into()
+                },
+                after,
+                changes: vec![Change::Other("PostgreSQL restarts".into())],
+                action: Action::RestartPostgres {
+                    leads: turn.leads && !turn.has_others,
+                    // A leader that has handed over has restarted by that.
+                    since: seen
+                        .status(host)
+                        .and_then(|status| status.postmaster_start_time.clone()),
+                },
                 limit: RESTARTING,
                 units: vec!["patroni"],
             })
-        }];
+        };
+        last = turn.plan(&mut plan, last, restart);
     }
     Ok(plan)
 }
@@ -361,7 +343,7 @@ fn restart_pending(leader: &HostName) -> Step {
     }
 }
 
-fn refuse_without_successor(seen: &Seen<'_>, leader: &HostName) -> Result<()> {
+pub(super) fn refuse_without_successor(seen: &Seen<'_>, leader: &HostName) -> Result<()> {
     let streams = seen.status(leader).is_some_and(|status| {
         let mut members = seen.cluster.with_role(Role::Postgres);
         members.any(|node| node.name != *leader && status.streams_to(&node.name))
@@ -437,22 +419,4 @@ pub fn failover(seen: &Seen<'_>, to: &HostName, force: bool) -> Result<Plan> {
         units: vec!["patroni"],
     });
     Ok(plan)
-}
-
-pub(super) fn await_streaming(
-    plan: &mut Plan,
-    host: &HostName,
-    after: Vec<StepId>,
-    limit: Duration,
-) -> StepId {
-    plan.push(Step {
-        host: host.clone(),
-        name: "await-streaming",
-        why: "a replica counts once the leader streams to it".into(),
-        after,
-        changes: Vec::new(),
-        action: Action::Await(Condition::Streaming),
-        limit,
-        units: vec!["patroni"],
-    })
 }

@@ -24,7 +24,9 @@ pub(super) const INSTALL_PATRONI: &str = "install-patroni";
 pub(super) const HEAVY: [&str; 3] = [INSTALL, INSTALL_PYTHON, INSTALL_PATRONI];
 
 /// Shell functions that wait for dpkg's and apt's locks. They go before every command that takes these locks.
-pub(super) const LOCKS: &str = include_str!("locks.sh");
+pub(crate) const LOCKS: &str = include_str!("locks.sh");
+/// What comes before every call of apt, which is the shell function `apt` from then on.
+pub(super) const APT: &str = include_str!("apt.sh");
 const PACKAGES: &str = include_str!("packages.sh");
 const VENV: &str = include_str!("patroni.sh");
 const PINNED: &str = include_str!("../../templates/opt/patroni/requirements.txt");
@@ -185,6 +187,7 @@ fn push(
         .line(format!("OWN_BOOT={}", yes(own_boot)))
         .line(LOCKS)
         .line(NOTE_ASKED)
+        .line(APT)
         .line(PACKAGES);
     plan.push(Step {
         host: node.name.clone(),

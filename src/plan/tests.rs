@@ -24,6 +24,7 @@ mod pause;
 mod pooler;
 mod preconditions;
 mod properties;
+mod reboot;
 mod removal;
 mod requirements;
 mod retire;

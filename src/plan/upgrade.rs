@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, Change, Condition, Plan, Step, StepId, local_sql::local_psql, operate::await_streaming,
+    Action, Change, Condition, Plan, Step, StepId, in_turn::await_streaming, local_sql::local_psql,
     packages,
 };
 use crate::{

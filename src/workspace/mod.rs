@@ -14,6 +14,7 @@
 //! | `lock` | who is changing the cluster now |
 //! | `members.json` | the hosts that belong to the cluster, also those that have left the inventory |
 //! | `broken.json` | what a drill has broken and not put right yet |
+//! | `rebooting.json` | a reboot of several hosts that is not complete |
 //! | `restoring.json` | a restore of the cluster that is not complete |
 //! | `upgrading.json` | an upgrade of PostgreSQL that is not accepted |
 //! | `launches/` | hosts that have been asked for and not been seen yet |
@@ -44,6 +45,7 @@ mod launches;
 mod lock;
 mod members;
 mod pki;
+mod rebooting;
 mod removal;
 mod replacing;
 mod restoring;
@@ -73,6 +75,7 @@ pub use self::{
 };
 
 pub(crate) use self::{
+    rebooting::Rebooting,
     restoring::{RestoreStage, Restoring},
     upgrading::{UpgradeStage, Upgrading},
 };

@@ -2,8 +2,8 @@
 
 use super::{
     BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, MEMBERS, PKI, ROTATION, RunLock,
-    SECRETS, SSH_CONFIG, TLS, Workspace, files, identity, pki, replacing::REPLACING,
-    restoring::RESTORING, ssh_rotation, upgrading::UPGRADING,
+    SECRETS, SSH_CONFIG, TLS, Workspace, files, identity, pki, rebooting::REBOOTING,
+    replacing::REPLACING, restoring::RESTORING, ssh_rotation, upgrading::UPGRADING,
 };
 use crate::error::Result;
 
@@ -29,6 +29,7 @@ impl Workspace {
             TLS,
             MEMBERS,
             REPLACING,
+            REBOOTING,
             RESTORING,
             UPGRADING,
             ssh_rotation::HOST_KEYS,

@@ -29,6 +29,7 @@ mod quorum;
 mod recovery;
 mod restore;
 mod roles;
+mod rolling;
 mod security;
 mod shape;
 mod ssh_keys;

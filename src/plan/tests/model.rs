@@ -189,6 +189,7 @@ impl Model {
             | Action::SetPause(_)
             | Action::Reinitialize
             | Action::RestartPostgres { .. }
+            | Action::Reboot { .. }
             | Action::FailOver => false,
         }
     }

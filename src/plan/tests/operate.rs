@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// node1 leads and streams to both others; with `sync`, node2 is synchronous.
-struct Told {
-    cluster: Cluster,
-    survey: BTreeMap<HostName, Result<Status>>,
+pub(super) struct Told {
+    pub(super) cluster: Cluster,
+    pub(super) survey: BTreeMap<HostName, Result<Status>>,
     topology: Option<Topology>,
 }
 
 impl Told {
-    fn new(sync: bool) -> Self {
+    pub(super) fn new(sync: bool) -> Self {
         let replicas = json!([
             {"application_name": "node2", "state": "streaming", "sync_state": if sync { "sync" } else { "async" }},
             {"application_name": "node3", "state": "streaming", "sync_state": "async"},
@@ -50,7 +50,7 @@ impl Told {
         }
     }
 
-    fn seen(&self) -> Seen<'_> {
+    pub(super) fn seen(&self) -> Seen<'_> {
         Seen {
             cluster: &self.cluster,
             survey: &self.survey,
@@ -67,7 +67,7 @@ impl Told {
         self.survey.insert(HostName::new(host), Err(error));
     }
 
-    fn paused(mut self) -> Self {
+    pub(super) fn paused(mut self) -> Self {
         for status in self.survey.values_mut().flatten() {
             status.pause = true;
         }
@@ -84,7 +84,7 @@ impl Told {
     }
 }
 
-fn status(host: &str, told: Value) -> (HostName, Result<Status>) {
+pub(super) fn status(host: &str, told: Value) -> (HostName, Result<Status>) {
     (
         HostName::new(host),
         Ok(serde_json::from_value(told).unwrap()),
@@ -92,7 +92,7 @@ fn status(host: &str, told: Value) -> (HostName, Result<Status>) {
 }
 
 /// The steps, one on each line, with what they wait for.
-fn steps(plan: &Plan) -> String {
+pub(super) fn steps(plan: &Plan) -> String {
     let mut text = String::new();
     for (id, step) in plan.steps.iter().enumerate() {
         writeln!(text, "{id} {} {} {:?}", step.host, step.name, step.after).unwrap();
@@ -101,14 +101,14 @@ fn steps(plan: &Plan) -> String {
 }
 
 /// A refusal: bad input, with these words, and a hint.
-fn refused(planned: Result<Plan>, words: &str) {
+pub(super) fn refused(planned: Result<Plan>, words: &str) {
     let error = planned.expect_err(words);
     assert_eq!(error.kind(), Kind::Input, "{error}");
     assert!(error.what().contains(words), "{error}");
     assert!(error.left_behind().is_some(), "{error}");
 }
 
-fn host(name: &str) -> HostName {
+pub(super) fn host(name: &str) -> HostName {
     HostName::new(name)
 }
 
@@ -176,7 +176,7 @@ fn a_replica_is_copied_anew_while_another_leads() {
 #[test]
 fn members_restart_one_at_a_time_and_the_leader_last() {
     let told = Told::new(false);
-    let plan = operate::restart(&told.seen(), Which::All, false).unwrap();
+    let plan = operate::restart(&told.seen(), Which::All, false, &[]).unwrap();
     assert_eq!(
         steps(&plan),
         "0 node2 restart-postgresql []\n1 node2 await-streaming [0]\n\
@@ -187,11 +187,31 @@ fn members_restart_one_at_a_time_and_the_leader_last() {
     let leads = |action: &Action| matches!(action, Action::RestartPostgres { leads: true, .. });
     assert!(!plan.steps.iter().any(|step| leads(&step.action)));
     let node3 = host("node3");
-    let plan = operate::restart(&told.seen(), Which::One(&node3), false).unwrap();
+    let plan = operate::restart(&told.seen(), Which::One(&node3), false, &[]).unwrap();
     assert_eq!(
         steps(&plan),
         "0 node3 restart-postgresql []\n1 node3 await-streaming [0]\n"
     );
+}
+
+/// Reads go elsewhere before a member stops, as long as there is another replica.
+#[test]
+fn front_doors_lead_no_reads_to_a_member_that_is_about_to_stop() {
+    let told = Told::new(false);
+    let node3 = host("node3");
+    let doors = [host("haproxy")];
+    let plan = operate::restart(&told.seen(), Which::One(&node3), false, &doors).unwrap();
+    assert_eq!(
+        steps(&plan),
+        "0 haproxy drain-reads []\n1 node3 restart-postgresql [0]\n\
+         2 node3 await-streaming [1]\n3 haproxy let-reads-in [2]\n"
+    );
+    for (step, says) in [(0, "set server read/node3 state drain"), (3, "state ready")] {
+        let Action::Run(script) = &plan.steps[step].action else {
+            panic!("{says}");
+        };
+        assert!(script.contains(says));
+    }
 }
 
 #[test]
@@ -202,7 +222,7 @@ fn the_only_member_restarts_where_it_is() {
         "all",
         json!({"state": "running", "role": "primary"}),
     )]);
-    let plan = operate::restart(&alone.seen(), Which::All, false).unwrap();
+    let plan = operate::restart(&alone.seen(), Which::All, false, &[]).unwrap();
     assert_eq!(
         steps(&plan),
         "0 all restart-postgresql []\n1 all await-leader [0]\n"
@@ -221,47 +241,47 @@ fn a_restart_that_would_stop_writes_for_good_is_refused() {
     let node1 = host("node1");
     for which in [Which::All, Which::One(&node1)] {
         refused(
-            operate::restart(&told.seen(), which, false),
+            operate::restart(&told.seen(), which, false, &[]),
             "no replica that could take over",
         );
     }
     let paused = Told::new(false).paused();
     refused(
-        operate::restart(&paused.seen(), Which::All, false),
+        operate::restart(&paused.seen(), Which::All, false, &[]),
         "is paused",
     );
     let headless = Told::new(false).headless();
     refused(
-        operate::restart(&headless.seen(), Which::All, false),
+        operate::restart(&headless.seen(), Which::All, false, &[]),
         "no member leads",
     );
     let mut silent = Told::new(false);
     silent.silent("node3");
-    let error = operate::restart(&silent.seen(), Which::All, false).unwrap_err();
+    let error = operate::restart(&silent.seen(), Which::All, false, &[]).unwrap_err();
     assert_eq!(error.host(), Some(&host("node3")));
     let node2 = host("node2");
-    assert!(operate::restart(&silent.seen(), Which::One(&node2), false).is_ok());
+    assert!(operate::restart(&silent.seen(), Which::One(&node2), false, &[]).is_ok());
 }
 
 #[test]
 fn only_who_waits_for_it_is_restarted_where_that_is_asked_for() {
     let mut told = Told::new(false);
-    let plan = operate::restart(&told.seen(), Which::All, true).unwrap();
+    let plan = operate::restart(&told.seen(), Which::All, true, &[]).unwrap();
     assert!(plan.is_empty() && plan.unchanged.len() == 1);
     told.says(
         "node3",
         json!({"state": "running", "role": "replica", "pending_restart": true}),
     );
-    let plan = operate::restart(&told.seen(), Which::All, true).unwrap();
+    let plan = operate::restart(&told.seen(), Which::All, true, &[]).unwrap();
     assert_eq!(plan.steps.len(), 1);
     assert_eq!(plan.steps[0].action, Action::RestartPending);
     let (node2, node3) = (host("node2"), host("node3"));
     assert!(
-        operate::restart(&told.seen(), Which::One(&node2), true)
+        operate::restart(&told.seen(), Which::One(&node2), true, &[])
             .unwrap()
             .is_empty()
     );
-    let plan = operate::restart(&told.seen(), Which::One(&node3), true).unwrap();
+    let plan = operate::restart(&told.seen(), Which::One(&node3), true, &[]).unwrap();
     assert_eq!(plan.steps.len(), 2);
 }
 
@@ -372,8 +392,9 @@ fn what_was_agreed_to_is_not_done_to_another_cluster() {
     );
 
     // Another member waits for a restart than the one in the question.
-    let replica =
-        |told: &Told| operate::restart(&told.seen(), Which::One(&host("node3")), false).unwrap();
+    let replica = |told: &Told| {
+        operate::restart(&told.seen(), Which::One(&host("node3")), false, &[]).unwrap()
+    };
     let before = Told::new(false);
     let mut now = Told::new(false);
     now.says(
@@ -399,7 +420,7 @@ fn a_leader_that_waits_is_not_restarted_without_a_successor() {
     let lonely = json!({"state": "running", "role": "primary", "pending_restart": true});
     told.says("node1", lonely);
     refused(
-        operate::restart(&told.seen(), Which::All, true),
+        operate::restart(&told.seen(), Which::All, true, &[]),
         "no replica that could take over",
     );
     // No member has to replace a replica, or an only member.
@@ -407,7 +428,7 @@ fn a_leader_that_waits_is_not_restarted_without_a_successor() {
     let waits = json!({"state": "running", "role": "replica", "pending_restart": true});
     replica.says("node2", waits);
     assert_eq!(
-        steps(&operate::restart(&replica.seen(), Which::All, true).unwrap()),
+        steps(&operate::restart(&replica.seen(), Which::All, true, &[]).unwrap()),
         "0 node1 restart-pending []\n"
     );
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     super::{
         Action, Change, Plan, Step,
-        operate::await_streaming,
+        in_turn::await_streaming,
         packages::{self, LOCKS},
     },
     COPYING, Gone, InPlace, STOPPING, release,

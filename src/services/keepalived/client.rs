@@ -16,7 +16,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Asks whether the address is on the host, and if not, whether a PostgreSQL server answers at it.
 ///
 /// Source of the eight bytes: PostgreSQL's documentation, 54.7, `SSLRequest`.
-const ASK: &str = r#"if ip -4 -o address show to "$VIP/32" | grep -q .; then
+pub(crate) const ASK: &str = r#"if ip -4 -o address show to "$VIP/32" | grep -q .; then
   echo holds
   exit
 fi

@@ -13,7 +13,7 @@ use super::{
 mod client;
 pub(crate) mod health;
 
-pub(crate) use client::holder;
+pub(crate) use client::{ASK, holder};
 
 /// This file distinguishes the cluster's keepalived from another one.
 const DROP_IN: &str = "/etc/systemd/system/keepalived.service.d/pgherd.conf";

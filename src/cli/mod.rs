@@ -55,6 +55,7 @@ pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> R
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "an arm for each verb")]
 async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Result<u8> {
     let global = &cli.global;
     match cli.verb {

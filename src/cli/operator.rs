@@ -75,20 +75,12 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
             preview,
         } => {
             let text = apply::outline(verb, context, preview, &console.terminal);
-            console
-                .ask(|it| it.explain(&text), THIS, Expected::Yes)
-                .await
+            agreed(console, &text).await
         }
-        Question::Authority(note) => {
-            console
-                .ask(|it| it.explain(note), THIS, Expected::Yes)
-                .await
-        }
+        Question::Authority(note) => agreed(console, note).await,
         Question::Rotate { context, intent } => {
             let text = rotate::outline(context, intent);
-            console
-                .ask(|it| it.explain(&text), THIS, Expected::Yes)
-                .await
+            agreed(console, &text).await
         }
         Question::Operate {
             operation,
@@ -103,9 +95,7 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
         }
         Question::HandOver { context, handover } => {
             let text = switchover::outline(context, handover);
-            console
-                .ask(|it| it.explain(&text), THIS, Expected::Yes)
-                .await
+            agreed(console, &text).await
         }
         Question::Retire { cluster, farewell } => {
             let text = retire::outline(cluster, farewell);
@@ -116,29 +106,21 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
         Question::Restore { cluster, outlook } => {
             let text = restore::outline(cluster, outlook);
             let question = format!("Restore {cluster} to {}?", outlook.to);
-            console
-                .ask(|it| it.explain(&text), &question, Expected::Word(cluster))
-                .await
+            named(console, &text, &question, cluster).await
         }
         Question::Upgrade { cluster, outlook } => {
             let text = upgrade::outline(cluster, outlook);
             let question = format!("Upgrade {cluster} to PostgreSQL {}?", outlook.ground.to);
-            console
-                .ask(|it| it.explain(&text), &question, Expected::Word(cluster))
-                .await
+            named(console, &text, &question, cluster).await
         }
         Question::UpgradeBack { cluster, loss } => {
             let text = upgrade::cost(cluster, loss);
             let question = format!("Go back to PostgreSQL {}?", loss.upgrading.from);
-            console
-                .ask(|it| it.explain(&text), &question, Expected::Word(cluster))
-                .await
+            named(console, &text, &question, cluster).await
         }
         Question::UpgradeAccept { cluster, upgrading } => {
             let text = upgrade::removal(cluster, upgrading);
-            console
-                .ask(|it| it.explain(&text), THIS, Expected::Word(cluster))
-                .await
+            named(console, &text, THIS, cluster).await
         }
         Question::Reboot { cluster, outlook } => {
             agreed(console, &reboot::outline(cluster, outlook)).await
@@ -180,6 +162,13 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
                 .await
         }
     }
+}
+
+/// Asks for the name of what is at stake.
+async fn named(console: &Console, text: &str, question: &str, name: &str) -> Result<bool> {
+    console
+        .ask(|it| it.explain(text), question, Expected::Word(name))
+        .await
 }
 
 /// Asks for a drill, and again if it breaks off other clients.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{Action, Change, Found, Plan, Step, belongings, packages};
 use crate::{
     cluster::{Cluster, Node},
-    contract::MARKER,
+    contract::{MARKER, new_version_dir, old_version_dir},
     error::{Code, Error, Result},
     facts::{self, Facts, Removal},
     inventory::Role,
@@ -254,6 +254,9 @@ impl Clearing<'_> {
                     let dir = &cluster.inventory.postgresql.data_dir;
                     let quoted = quote(dir);
                     self.line(format!("remove_tree {quoted}.failed\nremove_tree {quoted}"));
+                    for left in [old_version_dir(dir), new_version_dir(dir)] {
+                        self.line(format!("remove_tree {}", quote(&left)));
+                    }
                     self.line(format!("rm -f {quoted}.pgherd"));
                     self.say(format!("all data in {dir} is deleted"));
                     for folder in &facts.data_outside {

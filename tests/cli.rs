@@ -23,7 +23,7 @@ mod codes;
 #[path = "cli/shells.rs"]
 mod shells;
 
-const VERBS: [&str; 30] = [
+const VERBS: [&str; 32] = [
     "init",
     "plan",
     "up",
@@ -49,6 +49,7 @@ const VERBS: [&str; 30] = [
     "upgrade",
     "ssh",
     "psql",
+    "connect",
     "logs",
     "down",
     "report",

@@ -145,7 +145,7 @@ fn another_major_version_than_the_datas_is_bad_input() {
     all: /data/patroni holds a PostgreSQL 15 database (system 7506492390881896645)
       why: the inventory asks for PostgreSQL 16
       left: it was not touched
-      hint: set postgresql.version to 15; pgherd does no major upgrades
+      hint: set postgresql.version to 15; or upgrade the cluster: pgherd upgrade --to 16
     ");
 }
 

@@ -252,16 +252,15 @@ pub enum Verb {
     },
     /// Reboot hosts one at a time, while the cluster serves: replicas first, the leader last
     #[command(
-        after_help = "Says first which hosts would be rebooted, in which order, and why: a kernel or a library that waits.\n\
-                      Each host must be back, and the cluster healthy, before the next one. A run that was cut off goes on\n\
-                      with `pgherd reboot`.\n\n\
+        after_help = "Says first which hosts would be rebooted, in which order, and why. Each host must be back, and\n\
+                      the cluster healthy, before the next one. A run that was cut off goes on with `pgherd reboot`.\n\n\
                       Examples:\n  pgherd reboot --dry-run\n  pgherd reboot --needed\n  pgherd reboot node2"
     )]
     Reboot(super::reboot::Wish),
     /// Bring newer versions of the cluster's software, one host at a time, while the cluster serves
     #[command(
-        after_help = "Says first what would come, from where, what restarts, and whether a reboot waits. No package restarts\n\
-                      anything by itself: replicas restart first, the leader last and after a switchover. A run that was cut\n\
+        after_help = "Says first what would come, from where, and what restarts. No package restarts anything by\n\
+                      itself: replicas restart first, the leader last and after a switchover. A run that was cut\n\
                       off goes on with the same command.\n\n\
                       Examples:\n  pgherd update --check\n  pgherd update --security"
     )]

@@ -8,10 +8,9 @@ use super::{Global, console::Console};
 use crate::{
     engine::{
         context::Context,
-        update::{self, Outdated, Outlook},
+        update::{self, Outdated, Outlook, Update},
     },
     error::{Code, Error, Result},
-    facts::Update,
     plan::update::{Scope, restarts},
     quantity::{agree, count, span},
     report::{self, Summary, Terminal},

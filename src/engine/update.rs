@@ -22,7 +22,7 @@ use crate::{
     configs::pinned,
     contract::REQUIREMENTS,
     error::{Code, Error, Result},
-    facts::{Depth, Update, Upkeep},
+    facts::{Depth, Upkeep},
     inventory::{HostName, Role},
     plan::{
         self, Plan,
@@ -33,6 +33,8 @@ use crate::{
     quantity::count,
     services::postgres::patroni,
 };
+
+pub(crate) use crate::facts::Update;
 
 /// A host as it is, and what an update would bring.
 #[derive(Debug, Clone)]

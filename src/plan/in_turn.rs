@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Change, Condition, Plan, Step, StepId, operate::Seen, read_drain};
+use super::{Action, Change, Condition, Plan, Step, StepId, read_drain, seen::Seen};
 use crate::{
     cluster::Cluster,
     inventory::{HostName, Role},

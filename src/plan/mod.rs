@@ -68,6 +68,7 @@ pub mod retire;
 mod role_leaves;
 mod roles;
 mod rolling_restart;
+mod seen;
 mod sessions;
 pub mod ssh_keys;
 pub mod store;

@@ -1,86 +1,21 @@
 //! The plans of `pause`, `resume`, `reinit`, `restart` and `failover`, and the reasons to refuse them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
+pub use super::seen::Seen;
 use super::{
-    Action, Change, Plan, Step, StepId, how_to_resume,
+    Action, Change, Plan, Step, StepId,
     in_turn::{self, HANDING_OVER, RESTARTING, Turn},
 };
 use crate::{
-    cluster::Cluster,
     error::{Code, Error, Result},
     inventory::{HostName, Role},
-    services::postgres::patroni::{self, Member, Status, Topology},
 };
 
 /// How long a member may take to copy all data.
 const COPYING: Duration = Duration::from_secs(6 * 3600);
 /// By how many bytes a replica may fall back while the user reads a question.
 const DRIFT: u64 = 1 << 20;
-
-/// The cluster as its members see it.
-pub struct Seen<'a> {
-    pub cluster: &'a Cluster,
-    pub survey: &'a BTreeMap<HostName, Result<Status>>,
-    /// The view of one member; `None` while none answers.
-    pub topology: Option<&'a Topology>,
-}
-
-impl Seen<'_> {
-    pub fn leader(&self) -> Option<&HostName> {
-        patroni::leader_of(self.survey)
-    }
-
-    pub(super) fn status(&self, host: &HostName) -> Option<&Status> {
-        self.survey.get(host)?.as_ref().ok()
-    }
-
-    fn told(&self, host: &HostName) -> Option<&Member> {
-        let members = &self.topology?.members;
-        members.iter().find(|member| member.name == host.as_str())
-    }
-
-    pub fn is_paused(&self) -> bool {
-        self.topology.is_some_and(|topology| topology.pause)
-            || self.survey.values().flatten().any(|status| status.pause)
-    }
-
-    /// Whether `host` has every acknowledged commit, according to the DCS.
-    pub fn is_synchronous(&self, host: &HostName) -> bool {
-        self.told(host)
-            .is_some_and(|member| is_synchronous(&member.role))
-    }
-
-    /// Whether commits wait for a standby.
-    pub fn waits_for_standbys(&self) -> bool {
-        let told = |topology: &Topology| {
-            let mut members = topology.members.iter();
-            members.any(|member| is_synchronous(&member.role))
-        };
-        self.cluster.inventory.patroni.synchronous || self.topology.is_some_and(told)
-    }
-
-    /// Bytes between the leader's last report to the DCS and what `host` has.
-    pub fn lag(&self, host: &HostName) -> Option<u64> {
-        self.told(host)?.lag.as_ref()?.as_u64()
-    }
-
-    pub(super) fn refuse_paused(&self, what: &str) -> Result<()> {
-        if self.is_paused() {
-            return Err(Error::new(
-                Code::NotPossibleNow,
-                format!("the cluster is paused: {what}"),
-            )
-            .left("nothing was changed")
-            .hint(how_to_resume(&self.cluster.inventory)));
-        }
-        Ok(())
-    }
-}
-
-fn is_synchronous(role: &str) -> bool {
-    matches!(role, "sync_standby" | "quorum_standby")
-}
 
 /// Pauses or resumes; an empty plan if every member that answers is in that state already.
 pub fn pause(seen: &Seen<'_>, paused: bool) -> Result<Plan> {

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, Change, Plan, Step, StepId,
-    in_turn::Turn,
-    operate::{Seen, refuse_without_successor},
-    waits::await_ready,
+    Action, Change, Plan, Step, StepId, in_turn::Turn, operate::refuse_without_successor,
+    seen::Seen, waits::await_ready,
 };
 use crate::{
     cluster::Node,
@@ -18,6 +16,7 @@ use crate::{
 
 /// How long a host may take to shut down, boot and answer again.
 pub const BOOTING: Duration = Duration::from_secs(900);
+const REBOOT: &str = "reboot";
 /// How long another front door may take to have the cluster's address.
 const HANDING_OVER: Duration = Duration::from_secs(60);
 
@@ -41,7 +40,7 @@ pub fn plan(
         after.extend(give_up_address(plan, seen, node, &after));
         plan.push(Step {
             host: host.clone(),
-            name: "reboot",
+            name: REBOOT,
             why,
             after,
             changes: vec![Change::Other(format!("{host} boots again"))],
@@ -60,7 +59,7 @@ pub fn plan(
         first.push(work(&mut plan, Vec::new()));
     }
     // A database waits for its store, whose wait comes first where a host has both.
-    let rebooted = plan.steps.iter().position(|step| step.name == "reboot");
+    let rebooted = plan.steps.iter().position(|step| step.name == REBOOT);
     for role in by_rank() {
         if node.roles.contains(&role) {
             await_ready(&mut plan, node, role, Vec::from_iter(rebooted));

@@ -66,8 +66,8 @@ fn the_clusters_address_is_given_up_first() {
     told.cluster = cluster("haproxy: { vip: 192.0.2.200 }\n", TWO_DOORS);
     assert_eq!(
         planned(&told, "node4"),
-        "0 node4 give-up-address []\n1 node4 reboot [0]\n2 node4 await-keepalived [1]\n\
-         3 node4 await-etcd [1]\n"
+        "0 node4 give-up-address []\n1 node4 reboot [0]\n2 node4 await-etcd [1]\n\
+         3 node4 await-keepalived [1]\n"
     );
 }
 

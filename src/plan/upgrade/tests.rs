@@ -1,5 +1,5 @@
 use super::*;
-use crate::plan::tests::world::{FIVE, ONE, SYSTEM, World, says, step, steps};
+use crate::plan::tests::world::{FIVE, ONE, SYSTEM, World, says, step};
 
 fn in_place<'a>(world: &'a World, host: &'a HostName, keeper: &'a HostName) -> InPlace<'a> {
     InPlace {
@@ -10,6 +10,12 @@ fn in_place<'a>(world: &'a World, host: &'a HostName, keeper: &'a HostName) -> I
         host,
         keeper,
     }
+}
+
+fn steps(plan: &Plan) -> Vec<String> {
+    let each = plan.steps.iter();
+    each.map(|step| format!("{} {}", step.host, step.name))
+        .collect()
 }
 
 #[test]

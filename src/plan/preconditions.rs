@@ -183,10 +183,16 @@ fn data(cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Error> {
                 .cause(format!("the inventory asks for PostgreSQL {wants}"))
                 .left("it was not touched")
                 .hint(match has < wants {
-                    true => format!(
-                        "set postgresql.version to {has}; or upgrade the cluster: pgherd upgrade --to {wants}"
+                    true => {
+                        let verb = format!("upgrade --to {wants}");
+                        let upgrade = cluster.inventory.command(&verb);
+                        format!(
+                            "set postgresql.version to {has}; or upgrade the cluster: {upgrade}"
+                        )
+                    }
+                    false => format!(
+                        "set postgresql.version to {has}: there is no way to an older version"
                     ),
-                    false => format!("set postgresql.version to {has}: there is no way to an older version"),
                 }),
         ),
         _ => None,

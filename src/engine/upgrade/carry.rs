@@ -14,16 +14,13 @@ use super::{
 use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
-    inventory::{HostName, Role},
+    inventory::HostName,
     plan::{
         Plan,
         upgrade::{InPlace, MARK, preflight::Terms},
     },
     remote::Script,
-    services::{
-        pgbouncer,
-        postgres::patroni::{self, Status},
-    },
+    services::{pgbouncer, postgres::patroni},
     switchover,
     workspace::{UpgradeStage, Upgrading},
 };
@@ -255,13 +252,4 @@ fn same_position(observed: &Observed, in_place: &InPlace<'_>) -> Result<()> {
         kept.map_or_else(|| "an unknown position".to_owned(), hex)
     ))
     .left("all members are stopped, and nothing was upgraded"))
-}
-
-/// Whether the leader streams to all other members; those that it does not stream to.
-pub(super) fn not_streaming(cluster: &Cluster, leader: &Status, host: &HostName) -> Vec<HostName> {
-    let members = cluster.with_role(Role::Postgres).map(|node| &node.name);
-    members
-        .filter(|name| *name != host && !leader.streams_to(name))
-        .cloned()
-        .collect()
 }

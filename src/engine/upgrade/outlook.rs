@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, mem, time::Duration};
 
 use futures_util::future::join_all;
 
-use super::{
-    super::{connected::Connected, observe::Observed},
-    carry::not_streaming,
-};
+use super::super::{connected::Connected, observe::Observed};
 use crate::{
     cluster::Cluster,
     contract::old_version_dir,
@@ -18,7 +15,10 @@ use crate::{
     },
     quantity::{bytes, count},
     remote::Script,
-    services::{backup, postgres::patroni},
+    services::{
+        backup,
+        postgres::patroni::{self, Status},
+    },
     workspace::{UpgradeStage, Upgrading},
 };
 
@@ -231,4 +231,13 @@ impl Outlook {
         };
         15 + it.relations / 500 + copied
     }
+}
+
+/// Whether the leader streams to all other members; those that it does not stream to.
+fn not_streaming(cluster: &Cluster, leader: &Status, host: &HostName) -> Vec<HostName> {
+    let members = cluster.with_role(Role::Postgres).map(|node| &node.name);
+    members
+        .filter(|name| *name != host && !leader.streams_to(name))
+        .cloned()
+        .collect()
 }

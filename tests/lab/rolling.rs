@@ -59,14 +59,14 @@ fn every_host_boots_again_once_wherever_the_run_was_cut_off(lab: &Lab) {
     let leader = lab.leader();
     let writer = Writer::start(&door(lab));
     let words = ["reboot", "--yes", "--json"];
-    // Killed while the first host is down, and when the second is back.
+    // Killed while the first host goes down, and when the second is back.
     let mut reboots = 0;
     assert!(lab.kill_run(&words, |it| {
         it["event"] == "step_output"
             && it["name"] == "reboot"
             && it["line"]
                 .as_str()
-                .is_some_and(|line| line.contains("not answer"))
+                .is_some_and(|line| line.contains("shutting down"))
     }));
     let status = lab.expect(0, &["status"]).stderr;
     assert!(status.contains("a reboot of 4 hosts"), "{status}");

@@ -130,7 +130,7 @@ async fn loss(connected: &Connected<'_>, upgrading: &Upgrading) -> Result<Loss> 
     let keeper = HostName::new(&upgrading.keeper);
     let data = &cluster.inventory.postgresql.data_dir;
     let script = Script::probe(format!(
-        "cat {}/PG_VERSION {}/PG_VERSION 2>/dev/null",
+        "cat {}/PG_VERSION {}/PG_VERSION 2>/dev/null || true",
         quote(&old_version_dir(data)),
         quote(data)
     ));

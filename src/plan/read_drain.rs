@@ -14,8 +14,8 @@ use crate::{
 /// How many seconds connected clients have to go.
 const PATIENCE: u32 = 20;
 /// After this many seconds reads may go there again, whatever became of the run. A replica that does not answer gets
-/// none anyway.
-const AT_MOST: u32 = 120;
+/// none anyway. The first proof of the run that goes on must wait for longer than this.
+const AT_MOST: u32 = 60;
 
 /// Each of these front doors leads no new reads to `host`; returns a step for each.
 pub(super) fn drain(

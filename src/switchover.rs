@@ -87,8 +87,9 @@ impl Handover {
     /// A clean stop waits for a checkpoint. This checkpoint is made before, while writes continue. If it fails,
     /// the hand-over only takes longer.
     ///
-    /// New clients of HAProxy wait until it knows the new leader. Clients of poolers wait from the end of their transactions until every HAProxy leads to the candidate. If
-    /// their transactions do not end, there is no hand-over.
+    /// New clients of HAProxy wait until it knows the new leader. Clients of poolers wait from the end of their
+    /// transactions until every HAProxy leads to the candidate. If their transactions do not end, there is no
+    /// hand-over.
     pub async fn run(
         &self,
         http: &Http,

@@ -40,5 +40,6 @@ pub mod services;
 pub(crate) mod shell;
 pub mod sql;
 pub mod switchover;
+pub mod tuning;
 pub mod verify;
 pub mod workspace;

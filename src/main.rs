@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use pgherd::{
     cli::{self, Cli},
     error::{Code, Error},
@@ -11,7 +10,7 @@ use pgherd::{
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = cli::parse();
     let terminal = Terminal::detect(cli.global.json, cli.global.verbose);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

@@ -427,6 +427,13 @@ pub enum Verb {
         #[arg(long, value_name = "ID")]
         cluster_id: Option<String>,
     },
+    /// Collect in one file what somebody needs who looks into a fault; passwords are masked
+    #[command(after_help = "Example:\n  pgherd diagnose -o ticket-4711.tar")]
+    Diagnose {
+        /// The archive to write [default: pgherd-CLUSTER-TIME.tar]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Print the path of a run's report: how long each step took, what failed, what was verified
     #[command(
         after_help = "RUN is the name of a folder in .pgherd/<cluster>/runs, or its first characters.\n\n\
@@ -438,6 +445,9 @@ pub enum Verb {
         /// Print the report itself as text, without its charts
         #[arg(long)]
         text: bool,
+        /// List the runs that are kept here, the latest first
+        #[arg(long, conflicts_with_all = ["run", "text"])]
+        list: bool,
     },
     /// Print the JSON Schema of inventories, for editors
     #[command(

@@ -7,7 +7,7 @@ use crate::{
     engine::backup::{self, Backup, Kept, Verdict, in_days, in_words},
     error::Result,
     quantity::{bytes, count, duration},
-    report::{self, Summary, Table, Terminal, Tone},
+    report::{Table, Terminal, Tone},
 };
 
 pub(super) async fn run(
@@ -18,16 +18,8 @@ pub(super) async fn run(
 ) -> Result<()> {
     let console = Console::new(terminal, false);
     let context = global.existing(&console).await?;
-    let made = backup::make(&context, full, cancel).await?;
-    let told = told(&made);
-    let run = console.ended().unwrap_or_default();
-    let summary = Summary {
-        settled: &told,
-        endpoints: &[],
-    };
-    report::print_summary(terminal, &run, &summary);
-    terminal.say(&told);
-    Ok(())
+    let made = backup::make(&context, full, cancel).await;
+    console.conclude(made.map(|made| told(&made)))
 }
 
 /// What a backup took.
@@ -132,17 +124,8 @@ pub(super) async fn rehearse(
 ) -> Result<()> {
     let console = Console::new(terminal, false);
     let context = global.existing(&console).await?;
-    let result = backup::rehearse(&context, at, cancel).await;
-    let told = result.as_ref().map(proven).unwrap_or_default();
-    if let Some(run) = console.ended() {
-        let summary = Summary {
-            settled: &told,
-            endpoints: &[],
-        };
-        report::print_summary(terminal, &run, &summary);
-    }
-    terminal.say(&format!("a restore is proven: {}", proven(&result?)));
-    Ok(())
+    let verdict = backup::rehearse(&context, at, cancel).await;
+    console.conclude(verdict.map(|it| format!("a restore is proven: {}", proven(&it))))
 }
 
 /// What a rehearsal has proven.

@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 
 use crate::{
     engine::operator::Begun,
-    error::{Error, Result},
-    report::{self, Expected, Handle, Options, Reporter, Run, RunLog, Terminal},
+    error::{Error, Kind, Result},
+    report::{self, Expected, Handle, Options, Reporter, Run, RunLog, Summary, Terminal},
 };
 
 /// A terminal, with or without a person at it. Clones are the same terminal.
@@ -60,6 +60,39 @@ impl Console {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         ended.take()
+    }
+
+    /// Shows the verb's own run and what it came to, unless it failed.
+    pub(super) fn conclude(&self, told: Result<String>) -> Result<()> {
+        if let Some(run) = self.ended() {
+            self.summarise(&run, &told);
+        }
+        self.terminal.say(&told?);
+        Ok(())
+    }
+
+    /// The same; where nothing changed, the summary says all. An error that came before anything changed stands alone.
+    pub(super) fn conclude_changes(&self, told: Result<String>) -> Result<()> {
+        let Some(run) = self.ended() else {
+            return told.map(|_| ());
+        };
+        let untouched = matches!(&told, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted);
+        if !untouched {
+            self.summarise(&run, &told);
+        }
+        let told = told?;
+        if !run.nothing_changed() {
+            self.terminal.explain(&told);
+        }
+        Ok(())
+    }
+
+    fn summarise(&self, run: &Run, told: &Result<String>) {
+        let summary = Summary {
+            settled: told.as_deref().unwrap_or_default(),
+            endpoints: &[],
+        };
+        report::print_summary(&self.terminal, run, &summary);
     }
 
     /// Asks a question. Meanwhile, the output of a run waits.

@@ -1,5 +1,9 @@
 //! The command line: which verbs there are, and what each runs.
 
+use clap::{
+    Parser,
+    error::{ContextKind, ContextValue},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::args::{Cli, Global, Image, Rotate, Verb};
@@ -16,6 +20,7 @@ mod backup;
 mod certificates;
 mod connect;
 mod console;
+mod diagnose;
 mod down;
 mod drill;
 mod endpoint;
@@ -43,6 +48,39 @@ mod watch;
 /// The warning that every verb shows while `tls` is off.
 const PLAINTEXT: &str =
     "! TLS is off (tls.enabled: false): everything except passwords is sent in plaintext";
+
+/// The command line of this process. An unknown verb is answered with similar ones, but never with one that takes
+/// something away.
+pub fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|mut error| {
+        without_harm(&mut error);
+        error.exit()
+    })
+}
+
+/// Verbs that nobody should type because they were suggested.
+const HARMFUL: [&str; 6] = [
+    "down", "failover", "reinit", "replace", "restore", "upgrade",
+];
+
+fn without_harm(error: &mut clap::Error) {
+    let Some(value) = error.remove(ContextKind::SuggestedSubcommand) else {
+        return;
+    };
+    let suggested = match value {
+        ContextValue::Strings(verbs) => verbs,
+        ContextValue::String(verb) => vec![verb],
+        _ => Vec::new(),
+    };
+    let harmless: Vec<String> = suggested
+        .into_iter()
+        .filter(|verb| !HARMFUL.contains(&verb.as_str()))
+        .collect();
+    if !harmless.is_empty() {
+        let harmless = ContextValue::Strings(harmless);
+        error.insert(ContextKind::SuggestedSubcommand, harmless);
+    }
+}
 
 /// Runs the verb of the command line. Returns the exit code of a verb that succeeded.
 pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Result<u8> {
@@ -151,7 +189,9 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             };
             down::run(global, request, yes, terminal, cancel).await?;
         }
-        Verb::Report { run, text } => report::run(global, run.as_deref(), text, terminal)?,
+        Verb::Diagnose { output } => diagnose::run(global, output, terminal).await?,
+        Verb::Report { list: true, .. } => report::list(global, terminal)?,
+        Verb::Report { run, text, .. } => report::run(global, run.as_deref(), text, terminal)?,
         Verb::Schema => terminal.print(&init::schema()),
         Verb::Completions { shell } => completions(shell, terminal),
         Verb::Man => man(terminal)?,

@@ -5,10 +5,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Global, console::Console};
 use crate::{
     engine::operate::{self, Operation},
-    error::{Kind, Result},
+    error::Result,
     inventory::HostName,
     plan::operate::Seen,
-    report::{self, Expected, Summary, Terminal},
+    report::{Expected, Terminal},
 };
 
 pub(super) async fn run(
@@ -20,24 +20,7 @@ pub(super) async fn run(
 ) -> Result<()> {
     let console = Console::new(terminal, yes);
     let context = global.existing(&console).await?;
-    let result = operate::run(operation, &context, cancel).await;
-    let Some(run) = console.ended() else {
-        return result.map(|_| ());
-    };
-    let told = result.as_ref().map_or("", String::as_str);
-    let untouched =
-        matches!(&result, Err(error) if run.nothing_changed() && error.kind() != Kind::Interrupted);
-    if !untouched {
-        let summary = Summary {
-            settled: told,
-            endpoints: &[],
-        };
-        report::print_summary(terminal, &run, &summary);
-        if result.is_ok() && !run.nothing_changed() {
-            terminal.explain(told);
-        }
-    }
-    result.map(|_| ())
+    console.conclude_changes(operate::run(operation, &context, cancel).await)
 }
 
 /// The question, and the answer that counts as consent.

@@ -6,6 +6,7 @@ use super::{Global, PLAINTEXT, console::Console, retire};
 use crate::{
     engine::{at_work::AtWork, context::Context, preview::Preview},
     error::{Code, Error, Result},
+    inventory::HostName,
     plan::{Action, Change, PAUSED, Step, how_to_resume, retire::Departures},
     quantity::{agree, count},
     report::{self, Terminal},
@@ -114,6 +115,13 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
             agree(context.inventory.hosts.len(), "is", "are")
         ));
         return text;
+    }
+    for (hosts, tuned) in &preview.tuning {
+        let hosts: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+        line(&format!("  tuned to the size of {}:", hosts.join(", ")));
+        for it in tuned {
+            line(&format!("      {} = {} ({})", it.name, it.value, it.why));
+        }
     }
     for (id, step) in plan.steps.iter().enumerate() {
         text.push_str(&step_text(id, step, terminal));
@@ -252,6 +260,8 @@ pub(super) fn document(context: &Context, preview: &Preview) -> Value {
             "command": retire::remove(context, &taken.host),
         })
     });
+    let tuning = preview.tuning.iter();
+    let tuning = tuning.map(|(hosts, tuned)| json!({"hosts": hosts, "parameters": tuned}));
     let leave: Vec<Value> = hosts_leave.chain(roles_leave).collect();
     json!({
         "cluster": context.inventory.cluster,
@@ -267,6 +277,7 @@ pub(super) fn document(context: &Context, preview: &Preview) -> Value {
         "at_work": preview.at_work.as_ref().map(AtWork::document),
         "left_inventory": hosts.left,
         "membership": plan.membership,
+        "tuning": tuning.collect::<Vec<_>>(),
         "leave": leave,
         "steps": steps,
         "unchanged": unchanged,

@@ -12,7 +12,7 @@ use crate::{
     },
     error::Result,
     quantity::{count, span},
-    report::{self, Summary, Terminal},
+    report::Terminal,
 };
 
 /// The arguments of `pgherd reboot`.
@@ -49,20 +49,7 @@ pub(super) async fn run(
         show(&context, &outlook, terminal);
         return Ok(());
     }
-    let told = reboot::run(&context, &asked, cancel).await;
-    if let Some(run) = console.ended() {
-        let summary = Summary {
-            settled: told.as_deref().unwrap_or_default(),
-            endpoints: &[],
-        };
-        report::print_summary(terminal, &run, &summary);
-        if let Ok(told) = &told
-            && !run.nothing_changed()
-        {
-            terminal.explain(told);
-        }
-    }
-    told.map(|_| ())
+    console.conclude_changes(reboot::run(&context, &asked, cancel).await)
 }
 
 /// What a reboot means. It is shown before the question.

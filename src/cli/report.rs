@@ -6,8 +6,8 @@ use super::Global;
 use crate::{
     error::{Code, Error, Result},
     inventory::Inventory,
-    quantity::count,
-    report::{KeptRun, Terminal},
+    quantity::{count, duration},
+    report::{KeptRun, Table, Terminal},
     workspace::Workspace,
 };
 
@@ -37,6 +37,41 @@ pub(super) fn run(
     Ok(())
 }
 
+/// `pgherd report --list`.
+pub(super) fn list(global: &Global, terminal: &Terminal) -> Result<()> {
+    let inventory = global.load()?;
+    let runs = Workspace::kept_runs(&inventory)?;
+    // A folder without events is that of a run that has not begun.
+    let kept: Vec<KeptRun> = runs
+        .iter()
+        .rev()
+        .filter_map(|run| KeptRun::read(run).ok())
+        .collect();
+    if terminal.json {
+        let lines: Vec<_> = kept.iter().map(KeptRun::line).collect();
+        terminal.print_json(&lines);
+        return Ok(());
+    }
+    if kept.is_empty() {
+        return Err(none(&inventory));
+    }
+    let mut table = Table::new(["run", "verb", "took", "ended"]);
+    for line in kept.iter().map(KeptRun::line) {
+        let took = duration(line.seconds);
+        table.row([line.run, line.verb, &took, line.verdict]);
+    }
+    table.print(terminal);
+    Ok(())
+}
+
+fn none(inventory: &Inventory) -> Error {
+    Error::new(
+        Code::RunNotKept,
+        format!("no run of the cluster {} is kept here", inventory.cluster),
+    )
+    .hint(format!("start a run: {}", inventory.command("up")))
+}
+
 /// Finds the requested run: by its whole name, by the beginning of its name, or the latest.
 fn choose<'a>(
     runs: &'a [PathBuf],
@@ -44,11 +79,7 @@ fn choose<'a>(
     inventory: &Inventory,
 ) -> Result<&'a Path> {
     let Some(latest) = runs.last() else {
-        return Err(Error::new(
-            Code::RunNotKept,
-            format!("no run of the cluster {} is kept here", inventory.cluster),
-        )
-        .hint(format!("start a run: {}", inventory.command("up"))));
+        return Err(none(inventory));
     };
     let wanted = match wanted {
         None | Some("latest") => return Ok(latest),
@@ -65,13 +96,13 @@ fn choose<'a>(
         [one] => Ok(one),
         [] => Err(
             Error::new(Code::RunUnknown, format!("there is no run `{wanted}`"))
-                .excerpt("the latest runs", list(runs.iter())),
+                .excerpt("the latest runs", names(runs.iter())),
         ),
         several => Err(Error::new(
             Code::RunUnknown,
             format!("{} begin with `{wanted}`", count(several.len(), "run")),
         )
-        .excerpt("the latest of them", list(several.iter().copied()))),
+        .excerpt("the latest of them", names(several.iter().copied()))),
     }
 }
 
@@ -80,7 +111,7 @@ fn name(run: &Path) -> std::borrow::Cow<'_, str> {
 }
 
 /// The newest first.
-fn list<'a>(runs: impl DoubleEndedIterator<Item = &'a PathBuf>) -> String {
+fn names<'a>(runs: impl DoubleEndedIterator<Item = &'a PathBuf>) -> String {
     let names: Vec<_> = runs.rev().take(NAMED).map(|run| name(run)).collect();
     names.join("\n")
 }

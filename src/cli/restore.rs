@@ -17,7 +17,7 @@ use crate::{
     inventory::HostName,
     moment::Moment,
     quantity::{bytes, count, duration},
-    report::{self, Summary, Terminal},
+    report::Terminal,
 };
 
 /// The arguments of `pgherd restore`.
@@ -108,16 +108,7 @@ pub(super) async fn run(
         let restored = restore::run(&context, &asked, cancel).await;
         restored.map(|it| told(&it, &context))
     };
-    let settled = told.as_deref().unwrap_or_default();
-    if let Some(run) = console.ended() {
-        let summary = Summary {
-            settled,
-            endpoints: &[],
-        };
-        report::print_summary(terminal, &run, &summary);
-    }
-    terminal.say(&told?);
-    Ok(())
+    console.conclude(told)
 }
 
 /// Database and table; `pg_dump` itself understands the rest.

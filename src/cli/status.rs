@@ -25,11 +25,7 @@ pub(super) async fn run(global: &Global, terminal: &Terminal) -> Result<()> {
     let (context, hosts) = hosts(global, terminal).await?;
     let status = status::look(&context, &hosts).await?;
     if terminal.json {
-        let image = image::next(&context).await;
-        let image = image.map(|it| it.document(jiff::Timestamp::now()));
-        let mut document = document(&status, &context, &hosts);
-        document["image"] = image.into();
-        terminal.print_json(&document);
+        terminal.print_json(&whole(&status, &context, &hosts).await);
     } else {
         print(&status, &context, &hosts.absent(), terminal);
         for note in unfinished::notes(&context)? {
@@ -40,6 +36,15 @@ pub(super) async fn run(global: &Global, terminal: &Terminal) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The whole status, as one document.
+pub(super) async fn whole(status: &Status, context: &Context, hosts: &HostStatus) -> Value {
+    let image = image::next(context).await;
+    let image = image.map(|it| it.document(jiff::Timestamp::now()));
+    let mut document = document(status, context, hosts);
+    document["image"] = image.into();
+    document
 }
 
 /// The cluster's hosts, at least one of which runs.

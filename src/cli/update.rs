@@ -13,7 +13,7 @@ use crate::{
     error::{Code, Error, Result},
     plan::update::{Scope, restarts},
     quantity::{agree, count, span},
-    report::{self, Summary, Terminal},
+    report::Terminal,
 };
 
 /// The arguments of `pgherd update`.
@@ -60,20 +60,7 @@ pub(super) async fn run(
     if wish.check {
         return check(&context, wish.asked(), terminal).await;
     }
-    let told = update::run(&context, wish.asked(), cancel).await;
-    if let Some(run) = console.ended() {
-        let summary = Summary {
-            settled: told.as_deref().unwrap_or_default(),
-            endpoints: &[],
-        };
-        report::print_summary(terminal, &run, &summary);
-        if let Ok(told) = &told
-            && !run.nothing_changed()
-        {
-            terminal.explain(told);
-        }
-    }
-    told.map(|_| ())
+    console.conclude_changes(update::run(&context, wish.asked(), cancel).await)
 }
 
 async fn check(context: &Context, wish: update::Wish, terminal: &Terminal) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::{
     error::Result,
     inventory::HostName,
     quantity::{count, duration},
-    report::{self, Summary, Terminal},
+    report::Terminal,
     workspace::Upgrading,
 };
 
@@ -74,16 +74,7 @@ pub(super) async fn run(
             Done::Upgraded(it) => upgraded(&it, &context),
         })
     };
-    let settled = told.as_deref().unwrap_or_default();
-    if let Some(run) = console.ended() {
-        let summary = Summary {
-            settled,
-            endpoints: &[],
-        };
-        report::print_summary(terminal, &run, &summary);
-    }
-    terminal.say(&told?);
-    Ok(())
+    console.conclude(told)
 }
 
 fn prepared(outlook: &Outlook, context: &Context) -> String {

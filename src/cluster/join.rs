@@ -9,6 +9,7 @@ use crate::{
     error::Result,
     inventory::{HostName, Inventory, Role},
     machine::Machine,
+    tuning::Size,
 };
 
 /// The names and addresses that a host's certificate must have.
@@ -31,6 +32,8 @@ pub struct Joining {
     pub certificates: BTreeMap<HostName, Certificate>,
     /// The certificates in the `ca_bundle`, PEM.
     pub ca_bundle: Option<String>,
+    /// What the hosts have, as far as it is known.
+    pub sizes: BTreeMap<HostName, Size>,
 }
 
 /// The present or future address of a host.
@@ -114,6 +117,7 @@ impl Cluster {
                 arch: arch(name),
                 certificate: joining.certificates.remove(name),
                 data_volume: data_volume_of(inventory, machines, name).filter(|_| has_database),
+                size: joining.sizes.get(name).copied(),
             };
             nodes.insert(name.clone(), node);
         }

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use indexmap::IndexMap;
 
 use crate::{
-    inventory::{HostName, Inventory, Role},
+    inventory::{HostName, Inventory, Role, Tuning},
     secret::{Secret, never_shown},
     services::When,
+    tuning::{self, Place, Size, Tuned},
 };
 
 mod front_doors;
@@ -58,6 +59,8 @@ pub struct Node {
     /// The provider's name of the disk that the database is on, or a placeholder while the host does not exist.
     /// `None` if the database is on the host's first disk.
     pub data_volume: Option<String>,
+    /// `None` if it is unknown.
+    pub size: Option<Size>,
 }
 
 /// The placeholder for the name of a host's data volume.
@@ -204,6 +207,8 @@ pub struct KnownHost {
     /// `None` if only its name is known.
     pub roles: Vec<Role>,
     pub address: Option<Ipv4Addr>,
+    /// By which its parameters were tuned.
+    pub size: Option<Size>,
     /// Whether a run with this host ended well, so that the host is a member.
     pub joined: bool,
 }
@@ -221,6 +226,15 @@ pub struct Cluster {
     pub ca_bundle: Option<String>,
 }
 
+/// PostgreSQL's own default.
+pub const MAX_CONNECTIONS: (&str, u64) = ("max_connections", 100);
+
+fn owned<'a>(
+    parameters: impl Iterator<Item = (&'a str, &'a str)>,
+) -> impl Iterator<Item = (String, String)> {
+    parameters.map(|(name, value)| (name.to_owned(), value.to_owned()))
+}
+
 impl Cluster {
     pub fn with_role(&self, role: Role) -> impl Iterator<Item = &Node> {
         self.nodes
@@ -234,6 +248,72 @@ impl Cluster {
             When::Tls => self.tls.is_offered(),
             When::CaBundle => self.ca_bundle.is_some(),
             _ => self.inventory.wants(when),
+        }
+    }
+
+    /// The parameters that all members share, in the DCS: the inventory's, and those that follow from the hosts' sizes.
+    pub fn dcs_parameters(&self) -> BTreeMap<String, String> {
+        let tuned = self.agreed().into_iter();
+        let tuned = tuned.map(|it| (it.name.to_owned(), it.value));
+        tuned
+            .chain(owned(self.inventory.postgresql.dcs_parameters()))
+            .collect()
+    }
+
+    /// The parameters in a host's own file.
+    pub fn local_parameters(&self, node: &Node) -> BTreeMap<String, String> {
+        let tuned = self.of_host(node).into_iter();
+        let tuned = tuned.map(|it| (it.name.to_owned(), it.value));
+        tuned
+            .chain(owned(self.inventory.postgresql.local_parameters()))
+            .collect()
+    }
+
+    /// What follows from the hosts' sizes, without what the inventory sets: first what all members share, then what
+    /// each has for itself.
+    pub fn tuning(&self) -> Vec<(Vec<HostName>, Vec<Tuned>)> {
+        let set = &self.inventory.postgresql.parameters;
+        let members = self.with_role(Role::Postgres);
+        let members: Vec<HostName> = members.map(|node| node.name.clone()).collect();
+        let mut tuning = vec![(members, self.agreed())];
+        for node in self.with_role(Role::Postgres) {
+            let tuned = self.of_host(node);
+            match tuning[1..].iter_mut().find(|it| it.1 == tuned) {
+                Some((hosts, _)) => hosts.push(node.name.clone()),
+                None => tuning.push((vec![node.name.clone()], tuned)),
+            }
+        }
+        for (_, tuned) in &mut tuning {
+            tuned.retain(|it| !set.contains_key(it.name));
+        }
+        tuning.retain(|(_, tuned)| !tuned.is_empty());
+        tuning
+    }
+
+    /// A host of unknown size, which may not exist yet, changes nothing for the others.
+    fn agreed(&self) -> Vec<Tuned> {
+        let members = self.with_role(Role::Postgres);
+        let places: Vec<Place> = members.filter_map(|node| self.place(node)).collect();
+        tuning::agreed(&places)
+    }
+
+    fn of_host(&self, node: &Node) -> Vec<Tuned> {
+        let Some(place) = self.place(node) else {
+            return Vec::new();
+        };
+        let connections = self.dcs_parameters().get(MAX_CONNECTIONS.0).cloned();
+        let connections = connections.and_then(|it| it.parse().ok());
+        tuning::of_host(&place, connections.unwrap_or(MAX_CONNECTIONS.1))
+    }
+
+    /// What a member is tuned by; `None` if it is not.
+    fn place(&self, node: &Node) -> Option<Place> {
+        match self.inventory.postgresql.tuning {
+            Tuning::Auto => Some(Place {
+                size: node.size?,
+                others: node.roles.len() as u64 - 1,
+            }),
+            Tuning::Defaults => None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The context of a run: inventory, workspace, templates, provider and connections. Nothing has been contacted
 //! yet.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
@@ -22,6 +22,7 @@ use crate::{
     prepared,
     provider::{self, Provider},
     render::Templates,
+    tuning::Size,
     workspace::{Renewal, Request, RunLock, Usage, Workspace},
 };
 
@@ -207,6 +208,18 @@ impl Context {
         renewal: Renewal,
         os: impl Fn(&HostName) -> Os,
     ) -> Result<Cluster> {
+        self.cluster_of_sizes(machines, tls, renewal, os, &BTreeMap::new())
+    }
+
+    /// The same; `sizes` are those that were read a moment ago.
+    pub(super) fn cluster_of_sizes(
+        &self,
+        machines: &[Machine],
+        tls: TlsStage,
+        renewal: Renewal,
+        os: impl Fn(&HostName) -> Os,
+        sizes: &BTreeMap<HostName, Size>,
+    ) -> Result<Cluster> {
         let inventory = &self.inventory;
         let (ca, certificates) = if tls.is_offered() {
             let pki = self.workspace.pki()?;
@@ -224,7 +237,7 @@ impl Context {
                 pki.certificates(&requests, renewal)?,
             )
         } else {
-            (None, std::collections::BTreeMap::new())
+            (None, BTreeMap::new())
         };
         let ca_bundle = match inventory.ca_bundle.clone().or(self.provider.ca_bundle()) {
             None => None,
@@ -242,11 +255,26 @@ impl Context {
             ca,
             certificates,
             ca_bundle,
+            sizes: self.sizes(sizes)?,
         };
         let postgresql = |host: &HostName| major(inventory, host, &os(host));
         Cluster::join(inventory, machines, joining, postgresql, |host| {
             os(host).arch
         })
+    }
+
+    /// The hosts' sizes: as they were read, or as they were noted when nothing else was read since.
+    fn sizes(&self, read: &BTreeMap<HostName, Size>) -> Result<BTreeMap<HostName, Size>> {
+        let mut sizes = BTreeMap::new();
+        for known in self.workspace.members()? {
+            sizes.extend(known.size.map(|size| (known.name, size)));
+        }
+        for (host, size) in read {
+            if sizes.get(host).is_none_or(|noted| !size.is_about(noted)) {
+                sizes.insert(host.clone(), *size);
+            }
+        }
+        Ok(sizes)
     }
 
     pub(crate) fn no_hosts(&self) -> Error {

@@ -15,6 +15,7 @@ pub(crate) mod compare;
 mod connected;
 mod connections;
 pub(crate) mod context;
+pub(crate) mod diagnose;
 pub(crate) mod drill;
 pub(crate) mod endpoint;
 mod etcd_moves;

@@ -124,11 +124,16 @@ impl Connected<'_> {
             false => Renewal::Never,
         };
         let unseen = Os::beside(inventory, facts.values());
-        let cluster = self.context.cluster(&machines, tls, renewal, |host| {
-            facts
-                .get(host)
-                .map_or_else(|| unseen.clone(), |facts: &Facts| facts.os.clone())
-        })?;
+        let os = |host: &HostName| {
+            let facts = facts.get(host);
+            facts.map_or_else(|| unseen.clone(), |facts: &Facts| facts.os.clone())
+        };
+        let sizes = facts.iter().filter_map(|(host, facts)| {
+            let size = facts.needs.size(facts.cores)?;
+            Some((host.clone(), size))
+        });
+        let context = self.context;
+        let cluster = context.cluster_of_sizes(&machines, tls, renewal, os, &sizes.collect())?;
         plan::whose(&cluster, &facts)?;
         let files = render::render(&cluster, &self.context.templates)?;
         let known = self.context.workspace.members()?;

@@ -21,6 +21,7 @@ use crate::{
     prepared::Choice,
     provider::{Drifted, Preflight},
     render,
+    tuning::Tuned,
     workspace::Renewal,
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Preview {
     pub drift: Vec<String>,
     /// The steps on the observed hosts, and on those that would be created.
     pub plan: Plan,
+    /// The parameters that follow from the hosts' sizes, with the hosts that share them.
+    pub tuning: Vec<(Vec<HostName>, Vec<Tuned>)>,
     /// The run that has the hosts: another run, or this one.
     pub at_work: Option<AtWork>,
     /// The prepared image of hosts that would be made, where the inventory asks for one.
@@ -149,6 +152,7 @@ impl Context {
         }
         Ok(Preview {
             plan: observed.plan()?,
+            tuning: observed.cluster.tuning(),
             unreachable: observed.unreachable,
             at_work,
             image: prepared,

@@ -90,6 +90,7 @@ pub(super) async fn of_up(run: &Run<'_>, agreed: &Agreed) -> Result<Option<Retir
                     name: host.clone(),
                     roles,
                     address: declared.address,
+                    size: None,
                     joined: true,
                 }),
                 // An interrupted run took these roles off. The list keeps them until a run ends well.
@@ -170,6 +171,7 @@ pub(super) async fn of_replace(
         name: host.clone(),
         roles: declared.roles.clone(),
         address: declared.address,
+        size: None,
         joined: true,
     };
     let mut retirement = Retirement::of(run, &[leaver], Some(Becomes::New)).await?;
@@ -183,6 +185,7 @@ fn as_known(left: &Left, known: &[KnownHost]) -> KnownHost {
         name: left.name.clone(),
         roles: left.roles.clone(),
         address: left.address.or(known.and_then(|known| known.address)),
+        size: known.and_then(|known| known.size),
         joined: left.member,
     }
 }

@@ -127,6 +127,7 @@ async fn round(
     let cluster = observed.cluster.clone();
     let preview = Preview {
         notes: Vec::from_iter(tls_migration::note(cluster.tls, &context.inventory)),
+        tuning: cluster.tuning(),
         ..Preview::of_plan(plan)
     };
     if consent == Consent::Needed && !preview.plan.is_empty() {

@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 28] = [
+pub(crate) const VERBS: [&str; 29] = [
     "plan",
     "up",
     "replace",
@@ -28,6 +28,7 @@ pub(crate) const VERBS: [&str; 28] = [
     "psql",
     "connect",
     "logs",
+    "diagnose",
     "down",
     "report",
 ];

@@ -79,10 +79,7 @@ pub(super) async fn restart_pending(step: &Step, context: &Context, say: Say<'_>
     loop {
         let mut survey = patroni::survey(&context.http, &context.cluster).await;
         let inventory = &context.cluster.inventory;
-        drop_overruled(
-            &mut survey,
-            &inventory.postgresql.dcs_parameters().collect(),
-        );
+        drop_overruled(&mut survey, &context.cluster.dcs_parameters());
         let mut next = next(&survey, &done, inventory.patroni.synchronous);
         // Two cases need another loop. The leader may have been waiting for something else for a long time,
         // while the replicas have not compared the new values yet: they would not be restarted before the
@@ -281,7 +278,7 @@ fn number(change: &Value, key: &str) -> Option<f64> {
 
 /// Drops reasons to wait that a restart does not resolve: `ALTER SYSTEM` sets a bound, but Patroni passes
 /// another value on the command line, which wins. `wanted` is Patroni's value.
-fn drop_overruled(survey: &mut Survey, wanted: &BTreeMap<&str, &str>) {
+fn drop_overruled(survey: &mut Survey, wanted: &BTreeMap<String, String>) {
     for status in survey
         .values_mut()
         .filter_map(|status| status.as_mut().ok())
@@ -291,11 +288,8 @@ fn drop_overruled(survey: &mut Survey, wanted: &BTreeMap<&str, &str>) {
             let Some((_, its_own)) = bound else {
                 return true;
             };
-            let comes = wanted
-                .get(name.as_str())
-                .unwrap_or(its_own)
-                .trim()
-                .parse::<f64>();
+            let comes = wanted.get(name).map_or(*its_own, String::as_str);
+            let comes = comes.trim().parse::<f64>();
             match (comes, number(change, "new_value")) {
                 (Ok(comes), Some(new)) => (comes - new).abs() < 0.5,
                 _ => true,

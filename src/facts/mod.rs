@@ -22,6 +22,7 @@ use crate::{
 
 mod answer;
 mod belongings;
+mod diagnosis;
 mod disks;
 mod distribution;
 mod etcd_log;
@@ -35,6 +36,7 @@ pub use crate::contract::etcd_dir;
 pub(crate) use answer::leased;
 pub use answer::parse;
 pub use belongings::{Belongings, Holding, MANIFEST_VERSION, Manifest, OwnCluster, Removal, Thing};
+pub use diagnosis::{diagnosis, journal};
 pub use disks::{DataMount, Disk, Disks};
 pub use distribution::Os;
 pub use etcd_log::EtcdIdentity;

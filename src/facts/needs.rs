@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     inventory::{HostName, Inventory},
     services,
+    tuning::Size,
 };
 
 /// The part of the probe that asks for it.
@@ -72,14 +73,19 @@ pub struct Space {
     pub free_inodes: u64,
     /// The mount options.
     pub options: BTreeSet<String>,
+    /// Whether the disk rotates; `None` if the system does not say.
+    pub rotates: Option<bool>,
 }
 
 /// The host's memory, in KiB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
     pub total: Option<u64>,
+    /// Whether `total` is also what others have, because a container without a limit sees its machine's memory.
+    pub is_shared: bool,
     pub commit_limit: Option<u64>,
     pub committed: Option<u64>,
+    limited: bool,
     /// 2 if the system never promises more memory than it has.
     pub overcommit: Option<u8>,
     pub huge_pages: Option<u64>,
@@ -120,6 +126,18 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// What the host has for its services; `None` if that is not known.
+    pub fn size(&self, cores: usize) -> Option<Size> {
+        let disk = self.space.get("data")?;
+        let memory = self.memory.total.filter(|_| !self.memory.is_shared)?;
+        Some(Size {
+            memory_mib: memory / 1024,
+            cores: u64::try_from(cores).ok().filter(|it| *it > 0)?,
+            disk_gib: disk.size / 1024 / 1024,
+            rotates: disk.rotates,
+        })
+    }
+
     /// Reads one line's fields; returns whether it knew them.
     pub(super) fn read(&mut self, fields: &[&str]) -> bool {
         match fields {
@@ -151,10 +169,13 @@ impl Needs {
                 }
             }
             // Of two mounts at one place, the second hides the first.
-            ["mount", target, options] => {
+            ["mount", target, options, rotates] => {
                 let target = unescaped(target);
                 let there = self.space.values_mut().filter(|it| it.target == target);
-                there.for_each(|it| it.options = options.split(',').map(str::to_owned).collect());
+                there.for_each(|it| {
+                    it.options = options.split(',').map(str::to_owned).collect();
+                    it.rotates = rotates.parse().ok().map(|it: u8| it != 0);
+                });
             }
             ["memory", what, value] => self.memory.read(what, value),
             ["held", "hold", package, status] if *status != "installed" => {
@@ -188,9 +209,11 @@ impl Memory {
             // Bytes, or `max`.
             "cgroup" => {
                 let limit = number.map_or(u64::MAX, |bytes| bytes / 1024);
-                self.total =
-                    Some(self.total.unwrap_or(u64::MAX).min(limit)).filter(|it| *it != u64::MAX);
+                let machine = self.total.unwrap_or(u64::MAX);
+                self.limited |= limit < machine;
+                self.total = Some(machine.min(limit)).filter(|it| *it != u64::MAX);
             }
+            "container" => self.is_shared = !self.limited,
             "CommitLimit" => self.commit_limit = number,
             "Committed_AS" => self.committed = number,
             "overcommit" => self.overcommit = value.parse().ok(),
@@ -239,6 +262,7 @@ fn space(path: &str, columns: &str) -> Option<Space> {
         kind: next()?,
         target: (!rest.is_empty()).then(|| rest.to_owned())?,
         options: BTreeSet::new(),
+        rotates: None,
     })
 }
 
@@ -263,9 +287,9 @@ mod tests {
             "passable\t/data\tno",
             "venv-closed\t",
             "space\tdata\t/data/patroni\t  800   200 65536 60000 ext4 /srv/my data",
-            "mount\t/\trw",
-            "mount\t/srv/my\\040data\tro",
-            "mount\t/srv/my\\040data\trw,noexec",
+            "mount\t/\trw\t1",
+            "mount\t/srv/my\\040data\tro\t1",
+            "mount\t/srv/my\\040data\trw,noexec\t0",
             "memory\tMemTotal\t2048",
             "memory\tcgroup\tmax",
             "held\thold\tpostgresql-15\tnot-installed",
@@ -293,6 +317,34 @@ mod tests {
     fn a_limit_of_the_container_is_the_hosts_memory() {
         let needs = read(&["memory\tMemTotal\t2048", "memory\tcgroup\t1048576"]);
         assert_eq!(needs.memory.total, Some(1024));
+    }
+
+    #[test]
+    fn a_host_has_a_size_once_all_of_it_is_known_and_its_own() {
+        let space = "space\tdata\t/data\t8388608 2097152 9 9 ext4 /";
+        let mount = "mount\t/\trw\t0";
+        let total = "memory\tMemTotal\t4194304";
+        let limit = "memory\tcgroup\t2147483648";
+        let inside = "memory\tcontainer\t1";
+        let size = |lines: &[&str]| read(lines).size(2);
+        let whole = Size {
+            memory_mib: 4096,
+            cores: 2,
+            disk_gib: 10,
+            rotates: Some(false),
+        };
+        assert_eq!(size(&[space, mount, total]), Some(whole));
+        let limited = Size {
+            memory_mib: 2048,
+            ..whole
+        };
+        assert_eq!(size(&[space, mount, total, limit, inside]), Some(limited));
+        let no_limit = "memory\tcgroup\t9223372036854771712";
+        assert_eq!(size(&[space, mount, total, no_limit, inside]), None);
+        assert_eq!(size(&[mount, total]), None, "the disk is unknown");
+        assert_eq!(read(&[space, mount, total]).size(0), None);
+        let silent = read(&[space, "mount\t/\trw\t", total]).size(2);
+        assert_eq!(silent.unwrap().rotates, None);
     }
 
     #[test]

@@ -71,12 +71,18 @@ PLACES
 $rows
 ROWS
 # The mount options of those filesystems, as the kernel lists them. This starts no process.
-while read -r _ _ _ _ target options rest; do
+while read -r _ _ device _ target options rest; do
   case $rows$nl in
-    *" $target$nl"*) fact mount "$target" "$options,${rest##* }" ;;
+    *" $target$nl"*) ;;
     # The kernel writes a blank as \040.
-    *) case $target in *\\*) fact mount "$target" "$options,${rest##* }" ;; esac ;;
+    *) case $target in *\\*) ;; *) continue ;; esac ;;
   esac
+  # A partition has no queue of its own.
+  r=
+  for f in "/sys/dev/block/$device/queue/rotational" "/sys/dev/block/$device/../queue/rotational"; do
+    [ -n "$r" ] || [ ! -r "$f" ] || read -r r <"$f"
+  done
+  fact mount "$target" "$options,${rest##* }" "$r"
 done </proc/self/mountinfo
 
 while read -r k v _; do
@@ -87,9 +93,14 @@ done </proc/meminfo
 v=
 read -r v 2>/dev/null </proc/sys/vm/overcommit_memory
 fact memory overcommit "$v"
-v=
-read -r v 2>/dev/null </sys/fs/cgroup/memory.max
-fact memory cgroup "$v"
+# With version 1 of control groups, no limit is a number that no memory has.
+for f in /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; do
+  v=
+  [ ! -r "$f" ] || read -r v <"$f"
+  [ -z "$v" ] || fact memory cgroup "$v"
+done
+# A container without a limit sees the memory of its machine, which others use too.
+[ ! -e /run/systemd/container ] || fact memory container 1
 
 # A URI without a name and password.
 bare() {

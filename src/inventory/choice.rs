@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
     Connect, CpuCredits, LoadBalancer, PatroniSource, PgSource, PoolMode, ProviderKind, Role,
-    Scheme,
+    Scheme, Tuning,
 };
 
 /// A type with a word in the inventory for each value.
@@ -64,6 +64,7 @@ choice! { Connect is "a way to connect": Public = "public", Private = "private" 
 choice! { LoadBalancer is "a kind of load balancer": Network = "network" }
 choice! { Scheme is "a scheme of a load balancer": Internal = "internal", InternetFacing = "internet-facing" }
 choice! { PgSource is "a source of PostgreSQL": Distro = "distro", Pgdg = "pgdg" }
+choice! { Tuning is "a way to tune": Auto = "auto", Defaults = "defaults" }
 choice! { PatroniSource is "a source of Patroni": Pypi = "pypi", Distro = "distro" }
 choice! { PoolMode is "a pool mode": Transaction = "transaction", Session = "session" }
 choice! { Role is "a role", Role::GIVEN }

@@ -6,7 +6,7 @@
 use ipnet::Ipv4Net;
 
 use super::{
-    Connect, PatroniSource, PgSource, PoolMode, Scheme,
+    Connect, PatroniSource, PgSource, PoolMode, Scheme, Tuning,
     bounds::{Bounds, Limit, Shape, bounds, shape},
 };
 use crate::contract;
@@ -218,6 +218,8 @@ pub(super) const CONNECTIONS: Bounds<u32> = bounds("number", 1, None);
 
 /// The user postgres cannot use ports below 1024.
 pub(super) const PGBOUNCER_PORT: Limit<u16> = port(1_024, 6_432);
+/// Of a cluster that runs, nothing changes until its inventory asks for it. `init` writes `auto`.
+pub(super) const TUNING: Tuning = Tuning::Defaults;
 pub(super) const POOL_MODE: PoolMode = PoolMode::Transaction;
 /// Its unit may have more than twice as many files open.
 pub(super) const MAX_CLIENT_CONN: Limit<u32> = Limit {

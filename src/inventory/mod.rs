@@ -284,12 +284,23 @@ pub struct Postgresql {
     pub data_dir: String,
     /// The networks from which clients may connect, in addition to the cluster's own hosts.
     pub allow: Vec<Ipv4Net>,
+    /// Where the parameters come from that the inventory does not set.
+    pub tuning: Tuning,
     /// PostgreSQL's parameters, as they appear in `postgresql.conf`, without quotes.
     pub parameters: BTreeMap<String, String>,
     /// The roles that applications log in with, in the inventory's order.
     pub users: IndexMap<String, User>,
     /// The databases by name, in the inventory's order.
     pub databases: IndexMap<String, Database>,
+}
+
+/// Where parameters come from that the inventory does not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tuning {
+    /// The size of each host.
+    Auto,
+    /// PostgreSQL's own defaults.
+    Defaults,
 }
 
 /// A role that an application logs in with.

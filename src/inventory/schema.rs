@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Connect, CpuCredits, LoadBalancer, PatroniSource, PgSource, PoolMode, ProviderKind, Role,
-    Scheme,
+    Scheme, Tuning,
     bounds::Names,
     choice::OneOf,
     limits,
@@ -286,6 +286,13 @@ pub(super) struct Postgresql {
     /// Networks from which clients may connect, with a password (SCRAM). The cluster's own hosts always may.
     #[schemars(transform = limits::NETWORK, extend("default" = limits::allow()))]
     pub(super) allow: Option<Vec<Word>>,
+    /// Where parameters come from that you do not set: `auto` derives them from the size of each host
+    /// ([tuning.md](tuning.md)); with `defaults`, they are PostgreSQL's defaults.
+    #[schemars(
+        with = "Option<OneOf<Tuning>>",
+        extend("default" = limits::TUNING.as_str())
+    )]
+    pub(super) tuning: Option<Word>,
     /// PostgreSQL's parameters, see below.
     #[schemars(with = "Option<BTreeMap<String, Scalar>>", transform = parameters)]
     pub(super) parameters: Option<IndexMap<Word, Word>>,

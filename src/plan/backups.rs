@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{
     Action, Change, Found, Plan, Step, StepId,
-    members::{AWAIT_LEADER, RESTART_PENDING, TAKE_OVER},
+    members::{RESTART_PENDING, TAKE_OVER},
+    waits::AWAIT_LEADER,
 };
 use crate::{
     cluster::Cluster,

@@ -10,8 +10,11 @@ use super::{Action, Change, Found, Plan, Step, StepId};
 use crate::{
     cluster::{Cluster, Node},
     inventory::Role,
-    remote::{Script, quote},
-    services::haproxy::{self, drain::SAY},
+    remote::Script,
+    services::haproxy::{
+        self,
+        drain::{self, SAY},
+    },
 };
 
 /// After this time HAProxy checks again, whatever happened to the run. Until then it would not notice a
@@ -26,16 +29,15 @@ pub(super) fn hold(
     leader: &Node,
     after: &[StepId],
 ) -> Vec<StepId> {
-    let enable = say(cluster, leader, "enable");
-    let later = format!("sleep {AT_MOST}\n{SAY}\n{enable}");
     let script = Script::new()
         .alone("hold-haproxy")
         .line(SAY)
-        .line(say(cluster, leader, "disable"))
-        .line(format!(
-            "setsid sh -c {} </dev/null >/dev/null 2>&1 9>&- &",
-            quote(&later)
-        ));
+        .line(drain::later(
+            &unit(leader),
+            AT_MOST,
+            &say(cluster, leader, "enable"),
+        ))
+        .line(say(cluster, leader, "disable"));
     let draft = Draft {
         name: "hold-haproxy",
         why: format!("the Patroni of {} does not run for a moment", leader.name),
@@ -56,7 +58,8 @@ pub(super) fn release(
     let script = Script::new()
         .alone("hold-haproxy")
         .line(SAY)
-        .line(say(cluster, leader, "enable"));
+        .line(say(cluster, leader, "enable"))
+        .line(drain::not_later(&unit(leader)));
     let draft = Draft {
         name: "release-haproxy",
         why: format!("the Patroni of {} runs again", leader.name),
@@ -66,21 +69,16 @@ pub(super) fn release(
     push(plan, cluster, found, after, &draft)
 }
 
-/// Changes HAProxy's checks of a leader, under all names that HAProxy has for it.
+/// Changes HAProxy's checks of a leader.
 fn say(cluster: &Cluster, leader: &Node, what: &str) -> String {
-    let suffixes: &[&str] = if cluster.tls.is_migrating() {
-        &["", haproxy::OVER_TLS]
-    } else {
-        &[""]
-    };
-    let lines: Vec<String> = suffixes
-        .iter()
-        .map(|suffix| {
-            let listener = haproxy::WRITE;
-            format!("say '{what} health {listener}/{}{suffix}'", leader.name)
-        })
-        .collect();
-    lines.join("\n")
+    drain::say_each(cluster, &leader.name, |name| {
+        format!("{what} health {}/{name}", haproxy::WRITE)
+    })
+}
+
+/// The timer after which HAProxy checks again.
+fn unit(leader: &Node) -> String {
+    format!("pgherd-check-again-{}", leader.name)
 }
 
 /// A step on the HAProxy hosts, in words.

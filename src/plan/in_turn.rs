@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use super::{Action, Change, Condition, Plan, Step, StepId, read_drain, seen::Seen};
+use super::{
+    Action, Change, Plan, Step, StepId, read_drain,
+    seen::Seen,
+    waits::{await_leader, await_streaming},
+};
 use crate::{
     cluster::Cluster,
     inventory::{HostName, Role},
@@ -91,37 +95,10 @@ impl<'a> Turn<'a> {
         }
         let done = work(plan, after);
         if !self.has_others {
-            return vec![plan.push(Step {
-                host: host.clone(),
-                name: "await-leader",
-                why: "one member must take writes".into(),
-                after: vec![done],
-                changes: Vec::new(),
-                action: Action::Await(Condition::Leader),
-                limit: RESTARTING,
-                units: vec!["patroni"],
-            })];
+            return vec![await_leader(plan, host, vec![done], RESTARTING)];
         }
         let back = vec![await_streaming(plan, host, vec![done], RESTARTING)];
         let let_in = read_drain::let_in(plan, self.cluster, self.doors, host, &back);
         if let_in.is_empty() { back } else { let_in }
     }
-}
-
-pub(super) fn await_streaming(
-    plan: &mut Plan,
-    host: &HostName,
-    after: Vec<StepId>,
-    limit: Duration,
-) -> StepId {
-    plan.push(Step {
-        host: host.clone(),
-        name: "await-streaming",
-        why: "a replica counts once the leader streams to it".into(),
-        after,
-        changes: Vec::new(),
-        action: Action::Await(Condition::Streaming),
-        limit,
-        units: vec!["patroni"],
-    })
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Action, Change, Condition, Found, Plan, Step, StepId,
+    Action, Change, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
     config_patch, parameters, pooler, public_schema, reconnect, roles, rolling_restart, sessions,
-    waits::{FORMING, await_streaming},
+    waits::{COPYING, FORMING, await_leader, await_streaming},
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -20,8 +20,6 @@ use crate::{
 /// The step that makes every Patroni run its loop, so that a reloaded config is used.
 pub(super) const TAKE_OVER: &str = "take-over";
 
-/// The step that waits until a member takes writes.
-pub(super) const AWAIT_LEADER: &str = "await-leader";
 /// The step that restarts members with parameters that wait for it.
 pub(super) const RESTART_PENDING: &str = "restart-pending";
 
@@ -234,16 +232,7 @@ impl<'a> Members<'a> {
         if begun.woken.is_empty() && self.leader.is_some() {
             return after;
         }
-        vec![plan.push(Step {
-            host: self.first.name.clone(),
-            name: AWAIT_LEADER,
-            why: "one member must take writes".into(),
-            after,
-            changes: Vec::new(),
-            action: Action::Await(Condition::Leader),
-            limit: FORMING,
-            units: vec!["patroni"],
-        })]
+        vec![await_leader(plan, &self.first.name, after, FORMING)]
     }
 
     /// Returns the steps after which all of `waiting` stream, or `led` if none has to.
@@ -253,7 +242,7 @@ impl<'a> Members<'a> {
         }
         let steps = waiting.iter();
         steps
-            .map(|node| await_streaming(plan, node, led.clone()))
+            .map(|node| await_streaming(plan, &node.name, led.clone(), COPYING))
             .collect()
     }
 

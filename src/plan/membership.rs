@@ -438,6 +438,7 @@ pub fn remembered(cluster: &Cluster, found: &Found, ended_well: bool) -> Vec<Kno
             name: node.name.clone(),
             roles: node.roles.clone(),
             address,
+            size: node.size,
             joined: ended_well,
         };
         if ended_well {

@@ -42,6 +42,7 @@ mod folders;
 mod foreign;
 mod haproxy_hold;
 mod has_role;
+mod held;
 mod identity;
 mod image;
 mod in_turn;

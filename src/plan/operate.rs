@@ -5,15 +5,14 @@ use std::time::Duration;
 pub use super::seen::Seen;
 use super::{
     Action, Change, Plan, Step, StepId,
-    in_turn::{self, HANDING_OVER, RESTARTING, Turn},
+    in_turn::{HANDING_OVER, RESTARTING, Turn},
+    waits::{COPYING, await_streaming},
 };
 use crate::{
     error::{Code, Error, Result},
     inventory::{HostName, Role},
 };
 
-/// How long a member may take to copy all data.
-const COPYING: Duration = Duration::from_secs(6 * 3600);
 /// By how many bytes a replica may fall back while the user reads a question.
 const DRIFT: u64 = 1 << 20;
 
@@ -162,7 +161,7 @@ pub fn reinit(seen: &Seen<'_>, host: &HostName) -> Result<Plan> {
         limit: Duration::from_secs(120),
         units: vec!["patroni"],
     });
-    in_turn::await_streaming(&mut plan, host, vec![begun], COPYING);
+    await_streaming(&mut plan, host, vec![begun], COPYING);
     Ok(plan)
 }
 

@@ -120,13 +120,15 @@ pub(super) fn line(name: &str, value: &str) -> String {
 
 fn script(cluster: &Cluster, node: &Node) -> Script {
     let postgresql = &cluster.inventory.postgresql;
-    let config: String = postgresql
-        .local_parameters()
+    let config: String = cluster
+        .local_parameters(node)
+        .iter()
         .map(|(name, value)| line(name, value))
         .collect();
     // The parameters that Patroni passes on the command line, which wins over files.
-    let options: Vec<String> = postgresql
+    let options: Vec<String> = cluster
         .dcs_parameters()
+        .iter()
         .map(|(name, value)| format!("-c {}", quote(&format!("{name}={value}"))))
         .collect();
     Script::new()

@@ -7,8 +7,11 @@ use super::{Action, Change, Plan, Step, StepId};
 use crate::{
     cluster::Cluster,
     inventory::HostName,
-    remote::{Script, quote},
-    services::haproxy::{self, drain::SAY},
+    remote::Script,
+    services::haproxy::{
+        self,
+        drain::{self, SAY},
+    },
 };
 
 /// How many seconds connected clients have to go.
@@ -25,19 +28,19 @@ pub(super) fn drain(
     host: &HostName,
     after: &[StepId],
 ) -> Vec<StepId> {
-    let later = format!("sleep {AT_MOST}\n{SAY}\n{}", state(cluster, host, "ready"));
-    let names: Vec<String> = servers(cluster, host)
+    let names: Vec<String> = drain::servers(cluster, host)
         .map(|name| format!("$2 == \"{name}\""))
         .collect();
     let read = haproxy::READ;
     let script = Script::new()
         .alone("drain-reads")
         .line(SAY)
-        .line(state(cluster, host, "drain"))
-        .line(format!(
-            "setsid sh -c {} </dev/null >/dev/null 2>&1 9>&- &",
-            quote(&later)
+        .line(drain::later(
+            &unit(host),
+            AT_MOST,
+            &drain::set_state(cluster, read, host, "ready"),
         ))
+        .line(drain::set_state(cluster, read, host, "drain"))
         .line(format!(
             "connected() {{ say 'show stat' | awk -F, '$1 == \"{read}\" && ({}) {{ n += $5 }} END {{ print n + 0 }}'; }}",
             names.join(" || ")
@@ -47,19 +50,14 @@ pub(super) fn drain(
         .line(format!(
             "[ \"$left\" = 0 ] || echo \"clients that are still connected to {host}, and will be cut off: $left\""
         ));
-    let step = |door: &HostName| Step {
-        host: door.clone(),
+    let step = Draft {
         name: "drain-reads",
         why: format!("{host} is about to stop, and other replicas can answer reads"),
-        after: after.to_vec(),
-        changes: vec![Change::Other(format!(
-            "the read port leads nobody to {host}, for {AT_MOST} s at most"
-        ))],
-        action: Action::Run(script.clone()),
+        change: format!("the read port leads nobody to {host}, for {AT_MOST} s at most"),
         limit: Duration::from_secs(60),
-        units: vec!["haproxy"],
+        script,
     };
-    doors.iter().map(|door| plan.push(step(door))).collect()
+    step.at(plan, doors, after)
 }
 
 /// Each of these front doors leads reads to `host` again.
@@ -73,35 +71,45 @@ pub(super) fn let_in(
     let script = Script::new()
         .alone("drain-reads")
         .line(SAY)
-        .line(state(cluster, host, "ready"));
-    let step = |door: &HostName| Step {
-        host: door.clone(),
+        .line(drain::set_state(cluster, haproxy::READ, host, "ready"))
+        .line(drain::not_later(&unit(host)));
+    let step = Draft {
         name: "let-reads-in",
         why: format!("{host} streams again"),
-        after: after.to_vec(),
-        changes: vec![Change::Other(format!(
-            "the read port leads to {host} again"
-        ))],
-        action: Action::Run(script.clone()),
+        change: format!("the read port leads to {host} again"),
         limit: Duration::from_secs(30),
-        units: vec!["haproxy"],
+        script,
     };
-    doors.iter().map(|door| plan.push(step(door))).collect()
+    step.at(plan, doors, after)
 }
 
-/// The names that HAProxy has for the member.
-fn servers(cluster: &Cluster, host: &HostName) -> impl Iterator<Item = String> {
-    let suffixes: &[&str] = match cluster.tls.is_migrating() {
-        true => &["", haproxy::OVER_TLS],
-        false => &[""],
-    };
-    suffixes.iter().map(move |suffix| format!("{host}{suffix}"))
+/// The timer that lets reads in again. Each member has its own: one run may drain a member before the timer of an
+/// earlier one has ended.
+fn unit(host: &HostName) -> String {
+    format!("pgherd-read-undrain-{host}")
 }
 
-fn state(cluster: &Cluster, host: &HostName, state: &str) -> String {
-    let read = haproxy::READ;
-    let lines: Vec<String> = servers(cluster, host)
-        .map(|name| format!("say 'set server {read}/{name} state {state}'"))
-        .collect();
-    lines.join("\n")
+/// A step on the front doors, in words.
+struct Draft {
+    name: &'static str,
+    why: String,
+    change: String,
+    limit: Duration,
+    script: Script,
+}
+
+impl Draft {
+    fn at(self, plan: &mut Plan, doors: &[HostName], after: &[StepId]) -> Vec<StepId> {
+        let step = |door: &HostName| Step {
+            host: door.clone(),
+            name: self.name,
+            why: self.why.clone(),
+            after: after.to_vec(),
+            changes: vec![Change::Other(self.change.clone())],
+            action: Action::Run(self.script.clone()),
+            limit: self.limit,
+            units: vec!["haproxy"],
+        };
+        doors.iter().map(|door| plan.push(step(door))).collect()
+    }
 }

@@ -6,14 +6,17 @@
 
 use std::time::Duration;
 
-use super::{Action, Change, Condition, Found, Plan, Step, StepId, local_sql::local_psql, roles};
+use super::{
+    Action, Change, Found, Plan, Step, StepId, held::release, local_sql::local_psql, roles,
+    waits::await_leader,
+};
 use crate::{
     cluster::{Cluster, Node},
     contract::{ARCHIVE_CONFIG, BACKUP_CONFIG, REHEARSAL, RESTORE_MARK as MARK, kept_dir},
     inventory::{HostName, Role},
     moment::{Moment, in_full},
     remote::{Script, quote},
-    services::postgres::{HELD, PATRONI},
+    services::postgres::HELD,
 };
 
 const INSTANCE: &str = include_str!("restore/instance.sh");
@@ -164,19 +167,11 @@ impl InPlace<'_> {
         let started = release(
             &mut plan,
             self.host,
+            None,
             "it has the restored data",
             vec![forgotten],
         );
-        let leads = plan.push(Step {
-            host: self.host.clone(),
-            name: "await-leader",
-            why: "one member must take writes".into(),
-            after: vec![started],
-            changes: Vec::new(),
-            action: Action::Await(Condition::Leader),
-            limit: LEADING,
-            units: vec!["patroni"],
-        });
+        let leads = await_leader(&mut plan, self.host, vec![started], LEADING);
         // Passwords may have changed since.
         let why = ["a backup has the passwords of its time".to_owned()];
         roles::ensure(&mut plan, self.cluster, self.host, found, &why, vec![leads]);
@@ -190,6 +185,7 @@ impl InPlace<'_> {
             release(
                 &mut plan,
                 &node.name,
+                None,
                 "the restored member leads",
                 Vec::new(),
             );
@@ -221,9 +217,21 @@ impl InPlace<'_> {
             limit: STOPPING,
             units: Vec::new(),
         });
-        let first = release(&mut plan, self.host, "its data is as before", vec![undone]);
+        let first = release(
+            &mut plan,
+            self.host,
+            None,
+            "its data is as before",
+            vec![undone],
+        );
         for node in self.others() {
-            release(&mut plan, &node.name, "nothing is restored", vec![first]);
+            release(
+                &mut plan,
+                &node.name,
+                None,
+                "nothing is restored",
+                vec![first],
+            );
         }
         plan
     }
@@ -284,26 +292,6 @@ fn hold(plan: &mut Plan, cluster: &Cluster, node: &Node, after: Vec<StepId>) -> 
         )],
         action: Action::Run(script),
         limit: STOPPING,
-        units: vec!["patroni"],
-    })
-}
-
-/// Lets a member start again, and starts it.
-fn release(plan: &mut Plan, host: &HostName, why: &str, after: Vec<StepId>) -> StepId {
-    let script = Script::new().alone("release-member").line(format!(
-        "rm -f {HELD}\nsystemctl daemon-reload\nsystemctl start patroni"
-    ));
-    plan.push(Step {
-        host: host.clone(),
-        name: "release-member",
-        why: why.into(),
-        after,
-        changes: vec![Change::Unit {
-            unit: PATRONI.name,
-            verb: "start",
-        }],
-        action: Action::Run(script),
-        limit: Duration::from_secs(60),
         units: vec!["patroni"],
     })
 }

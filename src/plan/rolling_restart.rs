@@ -6,7 +6,7 @@ use super::{
     Action, Change, Condition, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
     haproxy_hold,
-    waits::{FORMING, await_streaming},
+    waits::{COPYING, FORMING, await_leader, await_streaming},
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -144,18 +144,9 @@ pub(super) fn restart_in_turn(
         }
         if let Some(step) = components::run_unit(plan, node, Role::Postgres, configured, settled) {
             *settled = vec![if databases.len() > 1 {
-                await_streaming(plan, node, vec![step])
+                await_streaming(plan, &node.name, vec![step], COPYING)
             } else {
-                plan.push(Step {
-                    host: node.name.clone(),
-                    name: "await-leader",
-                    why: "one member must take writes".into(),
-                    after: vec![step],
-                    changes: Vec::new(),
-                    action: Action::Await(Condition::Leader),
-                    limit: FORMING,
-                    units: vec!["patroni"],
-                })
+                await_leader(plan, &node.name, vec![step], FORMING)
             }];
         }
     }

@@ -9,16 +9,19 @@
 use std::time::Duration;
 
 use super::{
-    Action, Change, Condition, Plan, Step, StepId, in_turn::await_streaming, local_sql::local_psql,
+    Action, Change, Plan, Step, StepId,
+    held::release,
+    local_sql::local_psql,
     packages,
+    waits::{await_leader, await_streaming},
 };
 use crate::{
     cluster::{Cluster, Node},
     contract::{BACKUP_CONFIG, new_version_dir, old_version_dir},
     inventory::{HostName, Role},
     remote::{Script, quote},
-    render::{Files, PATRONI_CONFIG},
-    services::postgres::{HELD, PATRONI},
+    render::{File, Files, PATRONI_CONFIG},
+    services::postgres::HELD,
 };
 
 mod back;
@@ -201,20 +204,11 @@ impl InPlace<'_> {
         let started = release(
             &mut plan,
             host,
-            files,
+            config(files, host),
             "it has the database that the DCS names",
             vec![adopted],
         );
-        plan.push(Step {
-            host: host.clone(),
-            name: "await-leader",
-            why: "one member must take writes".into(),
-            after: vec![started],
-            changes: Vec::new(),
-            action: Action::Await(Condition::Leader),
-            limit: LEADING,
-            units: vec!["patroni"],
-        });
+        await_leader(&mut plan, host, vec![started], LEADING);
         plan
     }
 
@@ -225,7 +219,13 @@ impl InPlace<'_> {
         for node in self.others() {
             let emptied = self.empty(&mut plan, &node.name, Gone::Old, Vec::new());
             let why = "its data is copied from the new version's leader";
-            let started = release(&mut plan, &node.name, files, why, vec![emptied]);
+            let started = release(
+                &mut plan,
+                &node.name,
+                config(files, &node.name),
+                why,
+                vec![emptied],
+            );
             await_streaming(&mut plan, &node.name, vec![started], COPYING);
         }
         let script = self
@@ -399,38 +399,10 @@ impl InPlace<'_> {
     }
 }
 
-/// Lets a member start again, with the config of its version, and starts it.
-fn release(
-    plan: &mut Plan,
-    host: &HostName,
-    files: &Files,
-    why: &str,
-    after: Vec<StepId>,
-) -> StepId {
-    let mut script = Script::new().alone("release-member");
-    let own = files.get(host).into_iter().flatten();
-    for file in own.filter(|file| file.path == PATRONI_CONFIG) {
-        script = script.put(file);
-    }
-    let script = script.line(format!(
-        "rm -f {HELD}\nsystemctl daemon-reload\nsystemctl start patroni"
-    ));
-    plan.push(Step {
-        host: host.clone(),
-        name: "release-member",
-        why: why.into(),
-        after,
-        changes: vec![
-            Change::Other(format!("{PATRONI_CONFIG} names its version")),
-            Change::Unit {
-                unit: PATRONI.name,
-                verb: "start",
-            },
-        ],
-        action: Action::Run(script),
-        limit: Duration::from_secs(60),
-        units: vec!["patroni"],
-    })
+/// Patroni's configuration on a host, which names the version.
+fn config<'a>(files: &'a Files, host: &HostName) -> Option<&'a File> {
+    let own = files.get(host)?;
+    own.iter().find(|file| file.path == PATRONI_CONFIG)
 }
 
 const STANZA: &str = r#"as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" --log-level-console=warn --log-level-stderr=off "$@"; }

@@ -3,23 +3,71 @@
 use std::time::Duration;
 
 use super::{Action, Condition, Plan, Step, StepId};
-use crate::{cluster::Node, inventory::Role};
+use crate::{
+    cluster::Node,
+    inventory::{HostName, Role},
+};
 
 /// How long a leader or a first replica may take.
 pub(super) const FORMING: Duration = Duration::from_secs(180);
 /// How long a replica may copy. It is given up only when it is not seen copying any more.
-const COPYING: Duration = Duration::from_secs(6 * 3600);
+pub(super) const COPYING: Duration = Duration::from_secs(6 * 3600);
+
+/// The step that waits until a member takes writes.
+pub(super) const AWAIT_LEADER: &str = "await-leader";
+
+/// Waits until a member takes writes. The step is shown at `host`.
+pub(super) fn await_leader(
+    plan: &mut Plan,
+    host: &HostName,
+    after: Vec<StepId>,
+    limit: Duration,
+) -> StepId {
+    let why = "one member must take writes";
+    await_member(
+        plan,
+        host,
+        (AWAIT_LEADER, why),
+        Condition::Leader,
+        after,
+        limit,
+    )
+}
 
 /// Waits until the leader streams to a replica.
-pub(super) fn await_streaming(plan: &mut Plan, node: &Node, after: Vec<StepId>) -> StepId {
+pub(super) fn await_streaming(
+    plan: &mut Plan,
+    host: &HostName,
+    after: Vec<StepId>,
+    limit: Duration,
+) -> StepId {
+    let why = "a replica counts once the leader streams to it";
+    await_member(
+        plan,
+        host,
+        ("await-streaming", why),
+        Condition::Streaming,
+        after,
+        limit,
+    )
+}
+
+fn await_member(
+    plan: &mut Plan,
+    host: &HostName,
+    (name, why): (&'static str, &str),
+    condition: Condition,
+    after: Vec<StepId>,
+    limit: Duration,
+) -> StepId {
     plan.push(Step {
-        host: node.name.clone(),
-        name: "await-streaming",
-        why: "a replica counts once the leader streams to it".into(),
+        host: host.clone(),
+        name,
+        why: why.into(),
         after,
         changes: Vec::new(),
-        action: Action::Await(Condition::Streaming),
-        limit: COPYING,
+        action: Action::Await(condition),
+        limit,
         units: vec!["patroni"],
     })
 }

@@ -13,7 +13,7 @@ use crate::{
     },
     contract,
     error::{Code, Error, Result},
-    inventory::{PgVersion, Postgresql, Role},
+    inventory::{PgVersion, Role},
     secret::Secret,
     services::{self, Number, Setting, When},
 };
@@ -33,8 +33,8 @@ pub fn dcs_config(cluster: &Cluster) -> Value {
     // pg_rewind needs this or checksums. pgherd's data directories have checksums, but one from elsewhere might
     // not.
     let mut parameters = Map::from_iter([("wal_log_hints".to_owned(), json!("on"))]);
-    for (name, value) in inventory.postgresql.dcs_parameters() {
-        parameters.insert(name.into(), value.into());
+    for (name, value) in cluster.dcs_parameters() {
+        parameters.insert(name, value.into());
     }
     json!({
         "ttl": patroni.ttl,
@@ -81,7 +81,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             rewind = (INTERIM_REWIND_USER, &interim.rewind);
         }
     }
-    let server_maxconn = client_connections(&inventory.postgresql);
+    let server_maxconn = client_connections(cluster);
     let members = hosts(Some(Role::Postgres));
     let most = u64::from(server_maxconn) * members.len() as u64;
     let context = json!({
@@ -99,7 +99,6 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "port": inventory.postgresql.port,
             "data_dir": inventory.postgresql.data_dir,
             "allow": networks(cluster),
-            "parameters": parameters(cluster),
         },
         "patroni": {
             "port": PATRONI_PORT,
@@ -228,6 +227,7 @@ pub(super) fn of_host(
         // Only a plan can get here before the host's architecture is known.
         (None, PgVersion::Distro) => "<version>".into(),
     };
+    context["postgresql"]["parameters"] = parameters(cluster, node).into();
     context["postgresql"]["bin_dir"] = format!("/usr/lib/postgresql/{major}/bin").into();
     context["postgresql"]["version"] = major.into();
     Ok(context)
@@ -315,9 +315,9 @@ fn own_sources(cluster: &Cluster) -> Vec<String> {
         .collect()
 }
 
-/// The parameters of each host's own file: pgherd's defaults, the inventory's, and those that pgherd needs with
+/// The parameters of a host's own file: pgherd's defaults, the inventory's, and those that pgherd needs with
 /// certain values.
-pub(crate) fn parameters(cluster: &Cluster) -> Map<String, Value> {
+pub(crate) fn parameters(cluster: &Cluster, node: &Node) -> Map<String, Value> {
     let mut parameters = Map::from_iter([
         ("password_encryption".to_owned(), json!("scram-sha-256")),
         // A replica whose leader has moved asks once more at the old address, and then waits for this time.
@@ -333,8 +333,8 @@ pub(crate) fn parameters(cluster: &Cluster) -> Map<String, Value> {
             ("ssl_ciphers".to_owned(), json!(CIPHERS)),
         ]);
     }
-    for (name, value) in cluster.inventory.postgresql.local_parameters() {
-        parameters.insert(name.into(), value.into());
+    for (name, value) in cluster.local_parameters(node) {
+        parameters.insert(name, value.into());
     }
     // Where Debian's psql looks for it.
     let mut fixed = vec![("unix_socket_directories", "/var/run/postgresql".to_owned())];
@@ -371,9 +371,11 @@ fn archive(cluster: &Cluster) -> [(&'static str, String); 3] {
 }
 
 /// How many connections PostgreSQL has for users that are not superusers.
-fn client_connections(postgresql: &Postgresql) -> u32 {
+fn client_connections(cluster: &Cluster) -> u32 {
+    let mut parameters = cluster.inventory.postgresql.parameters.clone();
+    parameters.extend(cluster.dcs_parameters());
     let number = |name: &str, default: u32| {
-        let value = postgresql.parameters.get(name);
+        let value = parameters.get(name);
         value
             .and_then(|value| value.parse().ok())
             .unwrap_or(default)

@@ -113,6 +113,11 @@ impl Terminal {
         write_quietly(io::stdout().lock(), &self.masks.hide(text));
     }
 
+    /// The text without secrets, for a file.
+    pub fn hide(&self, text: &str) -> String {
+        self.masks.hide(text).into_owned()
+    }
+
     /// Whether a person sees what is written to stdout.
     pub fn shows_output(&self) -> bool {
         self.stdout.terminal

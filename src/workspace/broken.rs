@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 use crate::{
-    error::{Code, Error, Result},
+    error::Result,
     inventory::HostName,
     machine::{Machine, MachineState},
     scenario::Scenario,
@@ -85,26 +85,16 @@ impl Note {
 
 /// Records what is about to be broken.
 pub(super) fn note(path: &Path, broken: &Broken) -> Result<Note> {
-    let text = serde_json::to_vec(broken).map_err(|error| {
-        Error::new(Code::LocalFileFailed, "cannot note the fault").because(error)
-    })?;
-    files::write(path, files::PRIVATE, &text)?;
+    files::write_note(path, broken)?;
     take(path)
 }
 
 /// What a killed drill left broken, with its note; `None` if a drill is running, or nothing is broken.
 pub(super) fn left(path: &Path) -> Result<Option<(Broken, Note)>> {
-    let Some(text) = files::read(path)? else {
+    let hint = "it says what a drill broke: see what with the verb `status`, repair it, and remove the file";
+    let Some(broken) = files::read_note(path, hint)? else {
         return Ok(None);
     };
-    let broken = serde_json::from_str(&text).map_err(|error| {
-        Error::new(
-            Code::WorkspaceDamaged,
-            format!("{} has contradictory contents", path.display()),
-        )
-        .because(error)
-        .hint("see what is broken with `pgherd status`, repair it, and remove the file")
-    })?;
     let file = File::open(path).map_err(|error| files::failed("cannot open", path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(Some((

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
 use tempfile::NamedTempFile;
 
 use crate::error::{Code, Error, Result};
@@ -57,6 +58,34 @@ pub(super) fn read_word<T: Copy>(
             words.join(" or ")
         ))
     })
+}
+
+/// What [`write_note`] wrote; `None` if there is no file. `hint` says what the note is for, and how to go on without it.
+pub(super) fn read_note<T: DeserializeOwned>(path: &Path, hint: &str) -> Result<Option<T>> {
+    let Some(text) = read(path)? else {
+        return Ok(None);
+    };
+    serde_json::from_str(&text).map(Some).map_err(|error| {
+        Error::new(
+            Code::WorkspaceDamaged,
+            format!("{} cannot be read", origin(path).display()),
+        )
+        .because(error)
+        .hint(hint)
+    })
+}
+
+/// Replaces a private file by `note`, as JSON.
+pub(super) fn write_note<T: Serialize>(path: &Path, note: &T) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(note).map_err(|error| {
+        Error::new(
+            Code::LocalFileFailed,
+            format!("cannot write {}", path.display()),
+        )
+        .because(error)
+    })?;
+    text.push(b'\n');
+    write(path, PRIVATE, &text)
 }
 
 /// Removes others' permissions from `path`; returns the old mode if there were any.

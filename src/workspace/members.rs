@@ -9,6 +9,7 @@ use crate::{
     cluster::KnownHost,
     error::{Code, Error, Result},
     inventory::{HostName, Role},
+    tuning::Size,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -23,6 +24,8 @@ struct Entry {
     roles: Vec<String>,
     #[serde(default)]
     address: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<Size>,
     /// Whether a run with the host ended well.
     #[serde(default)]
     joined: bool,
@@ -43,6 +46,7 @@ impl Workspace {
                 name,
                 roles: Vec::new(),
                 address: Some(address),
+                size: None,
                 joined: false,
             })
             .collect())
@@ -66,6 +70,7 @@ impl Workspace {
                     name: host.name.to_string(),
                     roles: host.roles.iter().map(|role| role.as_str().into()).collect(),
                     address: host.address,
+                    size: host.size,
                     joined: host.joined,
                 })
                 .collect(),
@@ -97,6 +102,7 @@ fn read(text: &str, path: &Path) -> Result<Vec<KnownHost>> {
             roles: entry.roles.iter().filter_map(role).collect(),
             name: HostName::new(entry.name),
             address: entry.address,
+            size: entry.size,
             joined: entry.joined,
         })
         .collect())

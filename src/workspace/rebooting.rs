@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Workspace, files};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 
 pub(super) const REBOOTING: &str = "rebooting.json";
 
@@ -21,25 +21,13 @@ pub(crate) struct Rebooting {
 impl Workspace {
     /// The reboot that is not complete.
     pub(crate) fn rebooting(&self) -> Result<Option<Rebooting>> {
-        let path = self.dir.join(REBOOTING);
-        let Some(text) = files::read(&path)? else {
-            return Ok(None);
-        };
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            Error::new(
-                Code::WorkspaceDamaged,
-                format!("{} cannot be read", path.display()),
-            )
-            .because(error)
-            .hint("it says which hosts were being rebooted; without it, all are rebooted anew: remove it")
-        })
+        let hint =
+            "it says which hosts were being rebooted; without it, all are rebooted anew: remove it";
+        files::read_note(&self.dir.join(REBOOTING), hint)
     }
 
     pub(crate) fn note_rebooting(&self, rebooting: &Rebooting) -> Result<()> {
-        let text = serde_json::to_vec_pretty(rebooting).map_err(|error| {
-            Error::new(Code::LocalFileFailed, "cannot note the reboot").because(error)
-        })?;
-        files::write(&self.dir.join(REBOOTING), files::PRIVATE, &text)
+        files::write_note(&self.dir.join(REBOOTING), rebooting)
     }
 
     /// All hosts have been rebooted.

@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Workspace, files};
-use crate::{
-    error::{Code, Error, Result},
-    moment::Moment,
-};
+use crate::{error::Result, moment::Moment};
 
 pub(super) const RESTORING: &str = "restoring.json";
 
@@ -43,25 +40,12 @@ pub(crate) enum RestoreStage {
 impl Workspace {
     /// The restore that is not complete.
     pub(crate) fn restoring(&self) -> Result<Option<Restoring>> {
-        let path = self.dir.join(RESTORING);
-        let Some(text) = files::read(&path)? else {
-            return Ok(None);
-        };
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            Error::new(
-                Code::WorkspaceDamaged,
-                format!("{} cannot be read", path.display()),
-            )
-            .because(error)
-            .hint("it says how far a restore of the cluster is: restore the file from a backup")
-        })
+        let hint = "it says how far a restore of the cluster is: restore the file from a backup";
+        files::read_note(&self.dir.join(RESTORING), hint)
     }
 
     pub(crate) fn note_restoring(&self, restoring: &Restoring) -> Result<()> {
-        let text = serde_json::to_vec_pretty(restoring).map_err(|error| {
-            Error::new(Code::LocalFileFailed, "cannot note the restore").because(error)
-        })?;
-        files::write(&self.dir.join(RESTORING), files::PRIVATE, &text)
+        files::write_note(&self.dir.join(RESTORING), restoring)
     }
 
     /// The restore is complete, or taken back.

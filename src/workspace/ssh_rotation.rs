@@ -24,7 +24,7 @@ use super::{
     ssh_config,
 };
 use crate::{
-    error::{Code, Error, Result},
+    error::Result,
     inventory::{self, HostName},
     machine::Machine,
 };
@@ -71,61 +71,26 @@ struct State {
 /// The hosts whose keys were changed; empty if there is no file.
 pub(super) fn rotated(dir: &Path) -> Result<BTreeMap<HostName, Rotated>> {
     let path = dir.join(HOST_KEYS);
-    let Some(text) = files::read(&path)? else {
-        return Ok(BTreeMap::new());
-    };
-    let read: BTreeMap<String, Rotated> = serde_json::from_str(&text).map_err(|error| {
-        damaged(&path, "it says which keys the hosts have", error)
-            .hint("restore it from a backup: without it the hosts' keys are not known")
-    })?;
+    let hint = "it says which keys the hosts have; restore it from a backup: without it the hosts' keys are not known";
+    let read: BTreeMap<String, Rotated> = files::read_note(&path, hint)?.unwrap_or_default();
     let named = |(host, keys): (String, Rotated)| (HostName::new(&host), keys);
     Ok(read.into_iter().map(named).collect())
-}
-
-fn damaged(path: &Path, holds: &str, error: serde_json::Error) -> Error {
-    Error::new(
-        Code::WorkspaceDamaged,
-        format!("{} is damaged", files::origin(path).display()),
-    )
-    .cause(holds)
-    .because(error)
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| {
-        Error::new(
-            Code::LocalFileFailed,
-            format!("cannot write {}", path.display()),
-        )
-        .because(e)
-    })?;
-    files::write(path, files::PRIVATE, format!("{text}\n").as_bytes())
 }
 
 impl Workspace {
     /// The stage of a change of the SSH keys; `None` if there is none.
     pub fn ssh_stage(&self) -> Result<Option<SshStage>> {
         let path = self.dir.join(SSH_STAGE);
-        let Some(text) = files::read(&path)? else {
-            return Ok(None);
-        };
-        serde_json::from_str::<State>(&text)
-            .map(|state| Some(state.stage))
-            .map_err(|error| {
-                damaged(
-                    &path,
-                    "it has the stage of the change of the SSH keys",
-                    error,
-                )
-                .hint("restore it from a backup: its `stage` is add, use, remove or hosts")
-            })
+        let hint = "it has the stage of the change of the SSH keys; restore it from a backup: its `stage` is \
+                    add, use, remove or hosts";
+        Ok(files::read_note::<State>(&path, hint)?.map(|state| state.stage))
     }
 
     /// Goes to a stage of a change of the SSH keys, or begins one.
     ///
     /// At the stage `use`, the new key replaces the old one, in one step for each file.
     pub fn advance_ssh(&self, stage: SshStage) -> Result<()> {
-        write_json(&self.dir.join(SSH_STAGE), &State { stage })?;
+        files::write_note(&self.dir.join(SSH_STAGE), &State { stage })?;
         self.swap_identity(stage)
     }
 
@@ -192,7 +157,7 @@ impl Workspace {
             keys: keys.to_vec(),
         };
         all.insert(machine.host.clone(), now);
-        write_json(&self.dir.join(HOST_KEYS), &all)?;
+        files::write_note(&self.dir.join(HOST_KEYS), &all)?;
         let path = self.dir.join(super::KNOWN_HOSTS);
         let _alone = self.alone()?;
         let mut known = known_hosts::KnownHosts::read(&path)?;
@@ -255,7 +220,7 @@ mod tests {
         assert_ne!(first, next);
         assert_eq!(workspace.identity().unwrap().public_key, first);
         // Interrupted between the record and the replacement: the same call again completes it.
-        write_json(
+        files::write_note(
             &workspace.dir.join(SSH_STAGE),
             &State {
                 stage: SshStage::Use,

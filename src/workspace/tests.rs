@@ -10,6 +10,7 @@ use crate::{
     cluster::KnownHost,
     inventory::{Host, HostName, Provider, Role, User},
     machine::{Machine, MachineState},
+    tuning::Size,
 };
 
 pub(super) fn inventory(folder: &Path) -> Inventory {

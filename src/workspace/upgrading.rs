@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Workspace, files};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 
 pub(super) const UPGRADING: &str = "upgrading.json";
 
@@ -62,25 +62,12 @@ impl Upgrading {
 impl Workspace {
     /// The upgrade that is not accepted.
     pub(crate) fn upgrading(&self) -> Result<Option<Upgrading>> {
-        let path = self.dir.join(UPGRADING);
-        let Some(text) = files::read(&path)? else {
-            return Ok(None);
-        };
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            Error::new(
-                Code::WorkspaceDamaged,
-                format!("{} cannot be read", path.display()),
-            )
-            .because(error)
-            .hint("it says how far an upgrade of PostgreSQL is: restore the file from a backup")
-        })
+        let hint = "it says how far an upgrade of PostgreSQL is: restore the file from a backup";
+        files::read_note(&self.dir.join(UPGRADING), hint)
     }
 
     pub(crate) fn note_upgrading(&self, upgrading: &Upgrading) -> Result<()> {
-        let text = serde_json::to_vec_pretty(upgrading).map_err(|error| {
-            Error::new(Code::LocalFileFailed, "cannot note the upgrade").because(error)
-        })?;
-        files::write(&self.dir.join(UPGRADING), files::PRIVATE, &text)
+        files::write_note(&self.dir.join(UPGRADING), upgrading)
     }
 
     /// The upgrade is accepted, or taken back.

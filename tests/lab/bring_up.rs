@@ -229,6 +229,21 @@ fn nothing_secret_shows(lab: &Lab) {
         seen.push_str(&String::from_utf8_lossy(&output.stdout));
         seen.push_str(&String::from_utf8_lossy(&output.stderr));
     }
+    // What is collected for a ticket, uncompressed.
+    let said = lab.expect(0, &["diagnose", "-o", "ticket.tar"]);
+    assert!(!said.stderr.contains("missing"), "{}", said.stderr);
+    let ticket = fs::read(lab.file("ticket.tar")).unwrap();
+    let ticket = String::from_utf8_lossy(&ticket);
+    for part in [
+        "ticket/verify.json",
+        "ticket/hosts/node4/state.txt",
+        "ticket/hosts/node1/journal.txt",
+        "ticket/hosts/haproxy/files/etc/haproxy/haproxy.cfg",
+    ] {
+        assert!(ticket.contains(part), "{part}");
+    }
+    assert!(!ticket.contains("PRIVATE KEY"), "a key shows");
+    seen.push_str(&ticket);
     for host in ["node1", "node2", "node3", "node4", "haproxy"] {
         seen.push_str(&lab.on(
             host,

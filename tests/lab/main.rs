@@ -35,5 +35,6 @@ mod shape;
 mod ssh_keys;
 mod support;
 mod truth;
+mod tuning;
 mod upgrade;
 mod watch;

@@ -58,6 +58,7 @@ hosts: { node1: { roles: [postgres, etcd, haproxy] } }
                     key: Secret::new(pem("PRIVATE KEY", name)),
                 }),
                 data_volume: None,
+                size: None,
             };
             (node.name.clone(), node)
         })

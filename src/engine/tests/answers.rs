@@ -29,7 +29,7 @@ pub(super) fn probe(facts: &Facts, script: &Script) -> String {
     // Used and free space, all and free inodes, filesystem and mount point.
     let space = |purpose| format!("space\t{purpose}\t/\t1000000 90000000 1000000 900000 ext4 /");
     lines.extend(["data", "etcd", "log"].map(space));
-    lines.push("mount\t/\trw".into());
+    lines.push("mount\t/\trw\t0".into());
     for (package, version) in &facts.packages {
         lines.push(format!("package\t{package}\tinstalled\t{version}"));
     }

@@ -1,6 +1,6 @@
 //! Hosts that leave, or are made anew, in runs that are cut off between any two steps.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
@@ -26,12 +26,24 @@ const ALL: [&str; 3] = ["node1", "node2", "node3"];
 const ENOUGH: usize = 60;
 /// With so many steps done, the host is no member any more.
 const LAST: usize = 8;
-/// Runs wait for most of their time, so that several clusters take no longer than one.
-const SCENES: usize = 6;
+/// How many clusters a change is played on, and how many steps lie between two points at which a run is cut off. With
+/// `PGHERD_EVERY_CUT=1`, runs are cut off after every step, which takes minutes more; several clusters at once, because
+/// runs wait for most of their time.
+static SWEEP: LazyLock<(usize, usize)> =
+    LazyLock::new(|| match std::env::var_os("PGHERD_EVERY_CUT") {
+        Some(_) => (6, 1),
+        None => (2, 4),
+    });
 
 /// Plays a change on several clusters at once, each cut off at other points.
 async fn side_by_side<F: Future<Output = ()>>(play: impl Fn(usize) -> F) {
-    join_all((0..SCENES).map(play)).await;
+    join_all((0..SWEEP.0).map(play)).await;
+}
+
+/// After how many steps the runs of one of the clusters are cut off.
+fn cuts(first: usize) -> impl Iterator<Item = usize> {
+    let (scenes, stride) = *SWEEP;
+    (first * stride..ENOUGH).step_by(scenes * stride)
 }
 
 /// The inventory's hosts with these databases.
@@ -102,6 +114,7 @@ fn known(host: &HostName, roles: &[Role]) -> KnownHost {
         name: host.clone(),
         roles: roles.to_vec(),
         address: None,
+        size: None,
         joined: true,
     }
 }
@@ -133,7 +146,7 @@ async fn a_leader_that_leaves_is_gone_wherever_the_run_was_cut_off() {
 
 async fn leaves(first: usize) {
     let mut scene = brought_up().await;
-    for cut in (first..ENOUGH).step_by(SCENES) {
+    for cut in cuts(first) {
         let leaver = leader(&scene);
         is_to_leave(&mut scene, &leaver);
         scene.hosts.take_done();
@@ -181,7 +194,7 @@ async fn a_member_that_stays_after_all_is_whole_wherever_the_run_was_cut_off() {
 
 async fn stays_after_all(first: usize) {
     let mut scene = brought_up().await;
-    for cut in (first..ENOUGH).step_by(SCENES) {
+    for cut in cuts(first) {
         let leaver = leader(&scene);
         is_to_leave(&mut scene, &leaver);
         scene.hosts.take_done();
@@ -218,7 +231,7 @@ async fn a_host_is_made_anew_once_wherever_the_run_was_cut_off() {
 
 async fn is_made_anew(first: usize) {
     let scene = brought_up().await;
-    for cut in (first..ENOUGH).step_by(SCENES) {
+    for cut in cuts(first) {
         let host = leader(&scene);
         scene.hosts.take_done();
         let cancel = CancellationToken::new();

@@ -59,6 +59,11 @@ pub(super) fn check(
                 .collect(),
             None => limits::allow(),
         },
+        tuning: written
+            .tuning
+            .as_ref()
+            .and_then(|word| problems.keep(one_of(word)))
+            .unwrap_or(limits::TUNING),
         parameters: parameters::check(problems, source, version, written.parameters.as_ref()),
         users: accounts::users(problems, written.users.as_ref()),
         databases: accounts::databases(

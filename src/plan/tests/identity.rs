@@ -65,6 +65,7 @@ fn replaced(host: &str) -> World {
         name: HostName::new(host),
         roles: vec![Role::Postgres],
         address: Some([192, 0, 2, 77].into()),
+        size: None,
         joined: true,
     }];
     world

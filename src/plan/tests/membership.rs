@@ -64,6 +64,7 @@ pub(super) fn known(world: &mut World, hosts: &[(&str, &[Role], bool)]) {
             name: HostName::new(*name),
             roles: roles.to_vec(),
             address: Some([192, 0, 2, 77].into()),
+            size: None,
             joined: *joined,
         })
         .collect();

@@ -19,6 +19,7 @@ fn space(target: &str, available: u64) -> Space {
         inodes: 1_000_000,
         free_inodes: 900_000,
         options: ["rw".to_owned()].into(),
+        rotates: None,
     }
 }
 

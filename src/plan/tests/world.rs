@@ -330,6 +330,7 @@ pub(crate) fn cluster_of(inventory: Inventory) -> Cluster {
                 key: Secret::new(pem("PRIVATE KEY", &format!("the key of {name}"))),
             }),
             data_volume: None,
+            size: None,
         };
         (name.clone(), node)
     });

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::{
     super::{
         Action, Change, Plan, Step,
-        in_turn::await_streaming,
+        held::release,
         packages::{self, LOCKS},
+        waits::await_streaming,
     },
-    COPYING, Gone, InPlace, STOPPING, release,
+    COPYING, Gone, InPlace, STOPPING, config,
 };
 use crate::{remote::Script, render::Files};
 
@@ -51,7 +52,7 @@ impl InPlace<'_> {
             release(
                 &mut plan,
                 &node.name,
-                files,
+                config(files, &node.name),
                 "its data is as it was",
                 vec![led],
             );
@@ -101,7 +102,13 @@ impl InPlace<'_> {
         for node in self.members().filter(|node| node.name != *self.keeper) {
             let emptied = self.empty(&mut plan, &node.name, Gone::New, Vec::new());
             let why = "its data is copied from the old version's leader";
-            let started = release(&mut plan, &node.name, files, why, vec![emptied]);
+            let started = release(
+                &mut plan,
+                &node.name,
+                config(files, &node.name),
+                why,
+                vec![emptied],
+            );
             await_streaming(&mut plan, &node.name, vec![started], COPYING);
         }
         for node in self.members() {

@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154 # the caller sets them
+# shellcheck shell=sh disable=SC2154,SC2153,SC2086 # the caller sets them; some are several words
 # Whether the new version can take the database over, while the old one serves: pg_upgrade's own check, and the schema
 # of every database, restored into an empty database of the new version as pg_upgrade does.
 if at checked && [ "$(version "$NEW")" = "$TO" ]; then
@@ -40,7 +40,7 @@ as_postgres "$bin/psql" -qXAt $at_old -d postgres -c "select 'dbname=''' || repl
 while IFS='	' read -r database name; do
   as_postgres "$bin/pg_dump" $at_old -d "$database" --schema-only --quote-all-identifiers --binary-upgrade -Fc -f "$trial/dump" \
     2>"$trial/said" </dev/null || refused "the database $name"
-  clean= from=template1
+  clean='' from=template1
   case $name in
     template1) clean=--clean from=postgres ;;
     postgres) clean=--clean ;;

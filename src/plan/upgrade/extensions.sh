@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154 # the caller sets them
 # Updates the extensions of every database to the versions that came with the new PostgreSQL.
-echo "select 'dbname=''' || replace(replace(datname, '\\', '\\\\'), '''', '\\''') || '''' from pg_database where datallowconn" |
+printf '%s\n' "select 'dbname=''' || replace(replace(datname, '\\', '\\\\'), '''', '\\''') || '''' from pg_database where datallowconn" |
   local_psql "$PORT" -At >"$MARK.databases"
 while read -r database; do
   echo "select format('%I', e.extname) from pg_extension e join pg_available_extensions a on a.name = e.extname

@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154 # the caller sets them
+# shellcheck shell=sh disable=SC2154,SC2153,SC2086 # the caller sets them; some are several words
 # Upgrades the stopped database in DATA; goes on where an earlier run ended, which MARK says. In the end, the new
 # version's data is in DATA, and the old version's in OLD.
 if at upgraded; then
@@ -12,7 +12,7 @@ fi
 if ! at linked; then
   # An earlier run may have renamed it, to keep the old version from starting.
   [ -e "$DATA/global/pg_control" ] || mv "$DATA/global/pg_control.old" "$DATA/global/pg_control"
-  at checked && [ "$(version "$NEW")" = "$TO" ] || init_new
+  if ! at checked || [ "$(version "$NEW")" != "$TO" ]; then init_new; fi
   note begun
   sockets
   trap 'rm -rf "$sockets"' EXIT

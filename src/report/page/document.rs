@@ -82,7 +82,39 @@ struct Counts {
     never_ran: usize,
 }
 
+/// A run among others.
+#[derive(Debug, Serialize)]
+pub struct Line<'a> {
+    pub run: &'a str,
+    pub verb: &'a str,
+    pub began: Option<jiff::Timestamp>,
+    pub seconds: f64,
+    pub verdict: &'static str,
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Done => "done",
+        Verdict::Failed => "failed",
+        Verdict::Broken => "broken",
+        Verdict::Stopped => "interrupted",
+        Verdict::Unfinished => "unfinished",
+    }
+}
+
 impl KeptRun {
+    /// What a list of runs says of it.
+    pub fn line(&self) -> Line<'_> {
+        let history = &self.history;
+        Line {
+            run: &self.name,
+            verb: &history.verb,
+            began: history.began,
+            seconds: history.seconds,
+            verdict: word(history.verdict()),
+        }
+    }
+
     /// The run as a JSON document that names `page`.
     pub fn document<'a>(&'a self, page: &'a Path) -> impl Serialize + use<'a> {
         let history = &self.history;
@@ -94,13 +126,7 @@ impl KeptRun {
             version: &history.version,
             began: history.began,
             seconds: history.seconds,
-            verdict: match history.verdict() {
-                Verdict::Done => "done",
-                Verdict::Failed => "failed",
-                Verdict::Broken => "broken",
-                Verdict::Stopped => "interrupted",
-                Verdict::Unfinished => "unfinished",
-            },
+            verdict: word(history.verdict()),
             exit_code: history.end.as_ref().map(|end| end.exit_code),
             hosts: &history.hosts,
             made: history.created,

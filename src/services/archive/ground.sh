@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154 # the caller sets them
+# shellcheck shell=sh disable=SC2154,SC2012 # the caller sets them
 # What a restore of this host's database would meet. One line for each fact, and pgBackRest's answer last.
 # CONFIG, STANZA, DATA, OLD and UNTIL (a time in UTC, or nothing) are set.
 export LC_ALL=C TZ=UTC

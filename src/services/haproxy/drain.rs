@@ -27,6 +27,59 @@ pub(crate) const SAY: &str = r#"say() {
   perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(Peer => "/run/haproxy/admin.sock") or die "HAProxy: $!\n"; print $s "$ARGV[0]\n"; $s->shutdown(1); print <$s>' "$1"
 }"#;
 
+/// The names that HAProxy has for a member.
+pub(crate) fn servers(cluster: &Cluster, member: &HostName) -> impl Iterator<Item = String> {
+    let suffixes: &[&str] = match cluster.tls.is_migrating() {
+        true => &["", OVER_TLS],
+        false => &[""],
+    };
+    suffixes
+        .iter()
+        .map(move |suffix| format!("{member}{suffix}"))
+}
+
+/// Sends HAProxy a command for each name of a member: `set server BACKEND/NAME state drain`.
+pub(crate) fn say_each(
+    cluster: &Cluster,
+    member: &HostName,
+    command: impl Fn(&str) -> String,
+) -> String {
+    let lines: Vec<String> = servers(cluster, member)
+        .map(|name| format!("say '{}'", command(&name)))
+        .collect();
+    lines.join("\n")
+}
+
+/// Sets a member's state in a backend.
+pub(crate) fn set_state(
+    cluster: &Cluster,
+    backend: &str,
+    member: &HostName,
+    state: &str,
+) -> String {
+    say_each(cluster, member, |name| {
+        format!("set server {backend}/{name} state {state}")
+    })
+}
+
+/// Has the host run `commands`, which may use `say`, after so many seconds, whatever becomes of this process, unless
+/// [`not_later`] comes first.
+pub(crate) fn later(unit: &str, seconds: u32, commands: &str) -> String {
+    // systemd takes a single dollar sign for a variable.
+    let commands = format!("{SAY}\n{commands}").replace('$', "$$");
+    format!(
+        "{}\nsystemd-run --quiet --collect --unit={unit} --on-active={seconds} \
+         --timer-property=AccuracySec=100ms /bin/sh -c {}",
+        not_later(unit),
+        quote(&commands)
+    )
+}
+
+/// Takes back what [`later`] has asked for.
+pub(crate) fn not_later(unit: &str) -> String {
+    format!("systemctl stop {unit}.timer 2>/dev/null || true")
+}
+
 /// A leader to which every HAProxy sends no new connections.
 pub(crate) struct Drained<'a> {
     remote: &'a dyn Remote,
@@ -45,35 +98,15 @@ pub(crate) async fn drain<'a>(
     let drained = Drained {
         remote,
         hosts: doors.map(|node| node.name.clone()).collect(),
-        ready: state(cluster, leader, "ready"),
+        ready: set_state(cluster, WRITE, leader, "ready"),
     };
-    // systemd takes a single dollar sign for a variable.
-    let later = format!("{SAY}\n{}", drained.ready).replace('$', "$$");
     let script = Script::new()
         .line("systemctl is-active --quiet haproxy || exit 0")
         .line(SAY)
-        .line(format!("systemctl stop {UNIT}.timer 2>/dev/null || true"))
-        .line(format!(
-            "systemd-run --quiet --collect --unit={UNIT} --on-active={AT_MOST} \
-             --timer-property=AccuracySec=100ms /bin/sh -c {}",
-            quote(&later)
-        ))
-        .line(state(cluster, leader, "drain"));
+        .line(later(UNIT, AT_MOST, &drained.ready))
+        .line(set_state(cluster, WRITE, leader, "drain"));
     drained.everywhere(&script).await;
     drained
-}
-
-/// Changes the member's state, under all names that HAProxy has for it.
-fn state(cluster: &Cluster, member: &HostName, state: &str) -> String {
-    let suffixes: &[&str] = match cluster.tls.is_migrating() {
-        true => &["", OVER_TLS],
-        false => &[""],
-    };
-    let lines: Vec<String> = suffixes
-        .iter()
-        .map(|suffix| format!("say 'set server {WRITE}/{member}{suffix} state {state}'"))
-        .collect();
-    lines.join("\n")
 }
 
 impl Drained<'_> {
@@ -83,7 +116,7 @@ impl Drained<'_> {
             .line("systemctl is-active --quiet haproxy || exit 0")
             .line(SAY)
             .line(&self.ready)
-            .line(format!("systemctl stop {UNIT}.timer 2>/dev/null || true"));
+            .line(not_later(UNIT));
         self.everywhere(&script).await;
     }
 

@@ -96,6 +96,7 @@ fn hosts_that_leave_the_inventory_are_still_known() {
         name: HostName::new("gone"),
         roles: Vec::new(),
         address: Some([192, 0, 2, 9].into()),
+        size: None,
         joined: false,
     };
     // Neither a verb that only looks nor a plan makes it forget.
@@ -106,6 +107,12 @@ fn hosts_that_leave_the_inventory_are_still_known() {
     }
     let whole = KnownHost {
         roles: vec![Role::Postgres, Role::Etcd],
+        size: Some(Size {
+            memory_mib: 3915,
+            cores: 2,
+            disk_gib: 8,
+            rotates: None,
+        }),
         joined: true,
         ..name_only
     };

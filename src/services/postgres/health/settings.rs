@@ -85,13 +85,14 @@ pub(super) async fn differences(look: &Look<'_>, survey: &Survey) -> Vec<String>
         .iter()
         .filter(|(_, status)| runs(status))
         .map(|(host, _)| async move { (host, ask(look, host).await) });
-    let expected = Expected::of(cluster);
     // The same difference on several members is reported once.
     let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (host, answer) in futures_util::future::join_all(asked).await {
         let patronis = patronis_file(found, host);
         let mut differs = match &answer {
             Ok(answer) => {
+                let node = &cluster.nodes[host];
+                let expected = Expected::of(cluster, node);
                 let mut differs = judge(&expected, &answer.running, &answer.written);
                 differs.extend(access::judge(&wanted(look.files, host), &answer.rules));
                 differs

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Setting;
-use crate::{cluster::Cluster, inventory::in_terms_of, render};
+use crate::{
+    cluster::{Cluster, Node},
+    inventory::in_terms_of,
+    render,
+};
 
 /// The values that Patroni passes on its command line, or writes, by default (4.1.5, `postgresql/config.py`,
 /// `CMDLINE_OPTIONS`).
@@ -72,18 +76,17 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub(super) fn of(cluster: &Cluster) -> Self {
+    pub(super) fn of(cluster: &Cluster, node: &Node) -> Self {
         let mut values: BTreeMap<String, String> = PATRONIS
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        for (name, value) in render::parameters(cluster) {
+        for (name, value) in render::parameters(cluster, node) {
             if let Some(value) = value.as_str() {
                 values.insert(name, value.to_owned());
             }
         }
-        let asked_for = cluster.inventory.postgresql.dcs_parameters();
-        values.extend(asked_for.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        values.extend(cluster.dcs_parameters());
         Self {
             values,
             data_dir: cluster.inventory.postgresql.data_dir.clone(),

@@ -3,7 +3,8 @@ use crate::plan::tests::world::{FIVE, cluster};
 
 fn expected(parameters: &str) -> Expected {
     let extra = format!("postgresql: {{ version: 16, parameters: {{ {parameters} }} }}");
-    Expected::of(&cluster(&extra, FIVE))
+    let cluster = cluster(&extra, FIVE);
+    Expected::of(&cluster, &cluster.nodes[0])
 }
 
 fn data_dir() -> String {

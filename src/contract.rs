@@ -28,6 +28,12 @@ pub fn etcd_dir(cluster: &str) -> String {
 pub const PATRONI_CONFIG: &str = "/etc/patroni.yml";
 /// etcd's config.
 pub const ETCD_CONFIG: &str = "/etc/default/etcd";
+/// HAProxy's config.
+pub const HAPROXY_CONFIG: &str = "/etc/haproxy/haproxy.cfg";
+/// keepalived's config.
+pub const KEEPALIVED_CONFIG: &str = "/etc/keepalived/keepalived.conf";
+/// PgBouncer's list of users, which has only its own.
+pub const POOLER_USERS: &str = "/etc/pgbouncer/userlist.txt";
 /// The requirements of Patroni's venv. The file is beside `/opt/patroni`, because that folder is replaced as a
 /// whole.
 pub const REQUIREMENTS: &str = "/etc/pgherd/patroni-requirements.txt";

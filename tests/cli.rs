@@ -53,6 +53,7 @@ const VERBS: [&str; 33] = [
     "logs",
     "diagnose",
     "down",
+    "recover",
     "report",
     "schema",
     "completions",

@@ -434,6 +434,18 @@ pub enum Verb {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Make a lost workspace again, from what the hosts have; change nothing on them
+    #[command(
+        after_help = "For another machine, or an empty folder: with the inventory and a way onto the hosts. Passwords and\n\
+                      certificates are read back. What no host has is named, and made anew. It never replaces a\n\
+                      workspace that is there.\n\n\
+                      Example:\n  pgherd -i prod.yaml recover && pgherd -i prod.yaml rotate certs"
+    )]
+    Recover {
+        /// Trust the SSH keys that the hosts show now, where this machine does not know them
+        #[arg(long)]
+        trust_host_keys: bool,
+    },
     /// Print the path of a run's report: how long each step took, what failed, what was verified
     #[command(
         after_help = "RUN is the name of a folder in .pgherd/<cluster>/runs, or its first characters.\n\n\

@@ -32,6 +32,7 @@ mod operator;
 mod plan;
 mod psql;
 mod reboot;
+mod recover;
 mod render;
 mod replace;
 mod report;
@@ -188,6 +189,9 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
                 cluster_id: cluster_id.as_deref(),
             };
             down::run(global, request, yes, terminal, cancel).await?;
+        }
+        Verb::Recover { trust_host_keys } => {
+            recover::run(global, trust_host_keys, terminal, cancel).await?;
         }
         Verb::Diagnose { output } => diagnose::run(global, output, terminal).await?,
         Verb::Report { list: true, .. } => report::list(global, terminal)?,

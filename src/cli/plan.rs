@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Global, PLAINTEXT, console::Console, retire};
 use crate::{
-    engine::{at_work::AtWork, context::Context, preview::Preview},
+    engine::{at_work::AtWork, context::Context, preview::Preview, unfinished},
     error::{Code, Error, Result},
     inventory::HostName,
     plan::{Action, Change, PAUSED, Step, how_to_resume, retire::Departures},
@@ -19,6 +19,9 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
     let preview = Preview::of_all(&context).await?;
     if let Some(work) = &preview.at_work {
         terminal.say(&format!("note: {work}"));
+    }
+    if let Some(note) = unfinished::lost_key(&context)? {
+        terminal.say(&note);
     }
     if terminal.json {
         terminal.print_json(&document(&context, &preview));

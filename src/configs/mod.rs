@@ -9,11 +9,13 @@
 mod environment;
 mod keepalived;
 mod mark;
+mod passwords;
 mod patroni;
 mod requirements;
 
 pub use environment::Environment;
 pub(crate) use keepalived::keepalived_addresses;
 pub use mark::Mark;
+pub(crate) use passwords::{of_option, of_pooler, of_stats, of_vrrp};
 pub use patroni::{Access, PatroniConfig};
 pub(crate) use requirements::pinned;

@@ -9,7 +9,7 @@ use crate::{
     contract::ETCD_CLIENT_PORT,
     error::{Code, Error, Result},
     liberal::as_text,
-    secret::Content,
+    secret::{Content, Secret},
 };
 
 /// Patroni's config, as Patroni reads it. It holds passwords, so it cannot be printed.
@@ -119,6 +119,18 @@ impl PatroniConfig {
         self.section("tags").get(name)
     }
 
+    /// The role that Patroni logs in with for a purpose (`superuser`, `replication`, `rewind`), and its password.
+    pub fn login(&self, purpose: &str) -> Option<(String, Secret)> {
+        let login = self.at("postgresql", "authentication").get(purpose)?;
+        let name = login.get("username")?.as_str()?;
+        Some((name.to_owned(), password(login)?))
+    }
+
+    /// The password of its REST interface.
+    pub fn rest_password(&self) -> Option<Secret> {
+        password(self.at("restapi", "authentication"))
+    }
+
     /// The rules of who may log in to PostgreSQL; an error if it is no list, or the list has anything but
     /// strings.
     pub fn access(&self) -> Result<Access> {
@@ -146,6 +158,11 @@ impl PatroniConfig {
         };
         lines.map(Some).ok_or_else(strange)
     }
+}
+
+fn password(login: &Value) -> Option<Secret> {
+    let text = as_text(login.get("password")?)?;
+    (!text.is_empty()).then(|| Secret::new(text))
 }
 
 impl fmt::Debug for PatroniConfig {
@@ -232,6 +249,33 @@ mod tests {
             let config = config(&format!("postgresql:\n  {list}"));
             assert!(config.access().is_err(), "{list}: no empty list");
         }
+    }
+
+    #[test]
+    fn logins_are_read_however_they_are_written() {
+        for text in [
+            "restapi:\n  authentication:\n    username: patroni\n    password: \"a: \\\"#b\"\npostgresql:\n  authentication:\n    \
+             replication: {username: replicator, password: 'x y'}\n    rewind:\n      username: rewind\n      password: 123\n",
+            "{postgresql: {authentication: {rewind: {password: '123', username: rewind}, replication: {password: x y,\n \
+             username: replicator}}}, restapi: {authentication: {password: 'a: \"#b'}}}\n",
+        ] {
+            let config = config(text);
+            let login = |purpose| {
+                config
+                    .login(purpose)
+                    .map(|(name, it)| (name, it.expose().to_owned()))
+            };
+            let of = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
+            assert_eq!(login("replication"), of("replicator", "x y"), "{text}");
+            assert_eq!(login("rewind"), of("rewind", "123"));
+            assert_eq!(login("superuser"), None);
+            assert_eq!(config.rest_password().unwrap().expose(), "a: \"#b");
+        }
+        assert!(
+            config("restapi: {authentication: {password: ''}}\n")
+                .rest_password()
+                .is_none()
+        );
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub(crate) async fn run(
 ) -> Result<Applied> {
     context.not_lost().await?;
     let taken = Taken::by(context, verb.as_str(), Leftovers::Offer, cancel).await?;
+    if let Err(error) = context.marks_are_known().await {
+        context.connections.close(false).await;
+        return Err(error);
+    }
     // On the first run, this makes the secrets; notes about them come before everything else.
     context.secrets()?;
     for note in context.workspace.take_notes() {

@@ -6,19 +6,25 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{connections::Way, context::Context, headway::Headway};
+use super::{
+    connections::{Way, is_at_work},
+    context::Context,
+    headway::Headway,
+};
 use crate::{
     cluster::{Cluster, TlsStage},
-    error::Result,
+    error::{Code, Error, Result},
     event::{Event, Events},
     execute,
     http::Http,
     inventory::HostName,
     machine::Machine,
     plan::Plan,
-    remote::{self, Keep, Remote},
+    remote::{self, Keep, Output, Remote, Script},
     services::postgres::SharedSurvey,
 };
 
@@ -110,6 +116,50 @@ impl Context {
         })
     }
 
+    /// Runs a script that only looks on each of `machines`, without any secret of the cluster. The run's lease is
+    /// taken first, if it takes one.
+    ///
+    /// # Errors
+    /// Another run is at work on the cluster.
+    pub(super) async fn each(
+        &self,
+        machines: &[Machine],
+        script: &Script,
+        limit: Duration,
+    ) -> Result<Vec<Result<Output>>> {
+        let config = self.workspace.write_ssh_config(machines)?;
+        let cluster = &self.inventory.cluster;
+        let remote = self
+            .connections
+            .to(cluster, machines, || self.way(&config))
+            .await?;
+        let asked = machines.iter().map(|machine| {
+            let (host, remote) = (&machine.host, remote.as_ref());
+            async move {
+                let silent = |_, _: &str| {};
+                // The lease has its own time limit.
+                match timeout(limit, remote.reach(host)).await {
+                    Ok(reached) => reached?,
+                    Err(_) => return Err(silence(host, limit)),
+                }
+                remote.connect(host).await?;
+                remote.run(host, script, limit, &silent).await
+            }
+        });
+        let answers = join_all(asked).await;
+        if !self.connections.are_kept() {
+            remote.close().await;
+        }
+        let mut all = Vec::new();
+        for answer in answers {
+            match answer {
+                Err(error) if is_at_work(&error) => return Err(error),
+                answer => all.push(answer),
+            }
+        }
+        Ok(all)
+    }
+
     /// How SSH reaches the hosts, by an `ssh_config`.
     pub(super) fn way(&self, config: &Path) -> Result<Way> {
         let sockets = self.workspace.control_dir()?;
@@ -147,6 +197,11 @@ impl Context {
             None => 0,
         })
     }
+}
+
+fn silence(host: &HostName, limit: Duration) -> Error {
+    let what = format!("no answer within {} s", limit.as_secs());
+    Error::new(Code::SshUnreachable, what).on(host)
 }
 
 impl Connected<'_> {

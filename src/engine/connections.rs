@@ -156,6 +156,14 @@ impl Connections {
         Ok(remote)
     }
 
+    /// An error if no host holds the lease, although hosts were connected to.
+    pub(super) async fn settle(&self) -> Result<()> {
+        match self.kept.lock().await.as_ref() {
+            Some(kept) => kept.remote.settle_lease(),
+            None => Ok(()),
+        }
+    }
+
     /// Gives back the lease and closes the connections. After a success, they are left to the next run instead.
     pub(super) async fn close(&self, well: bool) {
         if let Some(kept) = self.kept.lock().await.take() {

@@ -34,6 +34,7 @@ pub(crate) mod prove;
 pub(crate) mod psql;
 pub(crate) mod reach;
 pub(crate) mod reboot;
+pub(crate) mod recover;
 pub(crate) mod remove;
 pub(crate) mod replace;
 pub(crate) mod restore;

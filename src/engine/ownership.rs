@@ -13,7 +13,10 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::context::{Context, Source};
+use super::{
+    connections::is_at_work,
+    context::{Context, Source},
+};
 use crate::{
     configs::Mark,
     contract::MARKER,
@@ -32,6 +35,9 @@ const UNMARKED: &str = "unmarked";
 /// How long a port may take to answer when only its existence matters.
 const KNOCK: Duration = Duration::from_secs(1);
 
+/// The same if the run needs the host anyway, and will say that it does not answer.
+const MARKS: Duration = Duration::from_secs(10);
+
 /// How long a host may take to say which cluster it belongs to.
 const ASK: Duration = Duration::from_secs(15);
 
@@ -43,7 +49,11 @@ impl Context {
     /// instead.
     pub(crate) async fn existing(source: Source<'_>) -> Result<Self> {
         if Workspace::existing(&source.inventory)?.is_none() {
-            return Err(no_cluster(&source.inventory).await);
+            let inventory = source.inventory.clone();
+            if let Ok(preview) = Self::new(source, Workspace::preview) {
+                preview.marks_are_known().await?;
+            }
+            return Err(no_cluster(&inventory).await);
         }
         Self::new(source, |inventory| match Workspace::existing(inventory)? {
             Some(workspace) => Ok(workspace),
@@ -221,10 +231,21 @@ fn anothers(inventory: &Inventory, found: &ById<'_>, ours: &str) -> Error {
 
 /// The error in a folder without a workspace, for a cluster that exists.
 fn lost(inventory: &Inventory, found: &ById<'_>) -> Error {
-    let error = Error::new(
+    let error = missing(inventory, found);
+    // Things without an id are removed with the others if only one id exists.
+    let marked = found.keys().flatten().count();
+    found
+        .keys()
+        .filter(|id| id.is_some() || marked != 1)
+        .fold(error, |error, id| error.hint(removal(inventory, *id)))
+}
+
+/// The same for hosts that `down` does not remove.
+fn missing(inventory: &Inventory, found: &ById<'_>) -> Error {
+    Error::new(
         Code::WorkspaceMissing,
         format!(
-            "a cluster {} exists, and was not made from this folder",
+            "hosts of the cluster {} are there, and its workspace is not",
             inventory.cluster
         ),
     )
@@ -232,13 +253,13 @@ fn lost(inventory: &Inventory, found: &ById<'_>) -> Error {
     .excerpt("found", list(found))
     .left("nothing was touched")
     .hint(copy(inventory))
-    .hint("for another cluster beside it, change its name (`cluster`) in the inventory");
-    // Things without an id are removed with the others if only one id exists.
-    let marked = found.keys().flatten().count();
-    found
-        .keys()
-        .filter(|id| id.is_some() || marked != 1)
-        .fold(error, |error, id| error.hint(removal(inventory, *id)))
+    .hint(recover(inventory))
+    .hint("for another cluster beside it, change its name (`cluster`) in the inventory")
+}
+
+fn recover(inventory: &Inventory) -> String {
+    let recover = inventory.command("recover");
+    format!("if the workspace is lost, read it back from the hosts: {recover}")
 }
 
 fn copy(inventory: &Inventory) -> String {
@@ -273,6 +294,41 @@ impl Context {
             return Ok(());
         }
         of_machines(self, &self.provider.discover().await?)
+    }
+
+    /// The same for hosts of the user: what makes them a cluster's is a file on them. Costs a connection to each host
+    /// of a cluster that is not known here, which a run keeps.
+    pub(super) async fn marks_are_known(&self) -> Result<()> {
+        if self.provider.owns_hosts() || self.workspace.cluster_id()?.is_some() {
+            return Ok(());
+        }
+        let mut machines = self.provider.discover().await?;
+        // Keys that nobody vouches for are reported when the hosts are needed.
+        let _ = self.workspace.pin_host_keys(&machines);
+        let pinned = self.workspace.pinned()?;
+        machines.retain(|machine| pinned.contains_key(&machine.host));
+        let script = Script::probe(format!("cat {MARKER} 2>/dev/null; echo"));
+        let answers = match self.each(&machines, &script, MARKS).await {
+            Err(error) if is_at_work(&error) => return Err(error),
+            answers => answers.unwrap_or_default(),
+        };
+        let texts: Vec<(&HostName, String)> = machines
+            .iter()
+            .zip(answers)
+            .filter_map(|(machine, answer)| Some((&machine.host, answer.ok()?.stdout)))
+            .collect();
+        let mut found = ById::new();
+        for (host, text) in &texts {
+            let mark = Mark::parse(text).filter(Mark::is_pgherds);
+            if let Some(mark) = mark.filter(|mark| mark.name == self.inventory.cluster) {
+                let all = found.entry(Some(mark.id)).or_default();
+                all.push(format!("host {host}"));
+            }
+        }
+        match found.is_empty() {
+            true => Ok(()),
+            false => Err(missing(&self.inventory, &found)),
+        }
     }
 }
 
@@ -311,6 +367,7 @@ async fn no_cluster(inventory: &Inventory) -> Error {
             answering.join(", ")
         ))
         .hint(copy(inventory))
+        .hint(recover(inventory))
         .hint(format!(
             "to use them for this cluster, see what is in the way: {}",
             inventory.command("plan")

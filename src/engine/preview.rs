@@ -57,6 +57,7 @@ impl Preview {
 
     /// Everything that `up` would do.
     pub(crate) async fn of_all(context: &Context) -> Result<Self> {
+        context.marks_are_known().await?;
         let (hosts, drift) = tokio::try_join!(context.host_status(), context.provider.drift())?;
         let Some(wide) = etcd_moves::joined_first(context).await? else {
             return context.preview(hosts, drift).await;

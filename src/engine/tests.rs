@@ -7,6 +7,7 @@ mod hosts;
 mod leavers;
 mod neighbours;
 pub(crate) mod people;
+mod recover;
 mod rotate;
 mod shape;
 mod sql;

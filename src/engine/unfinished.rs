@@ -7,6 +7,17 @@ use crate::{
     workspace::{AuthorityStage, SecretsStage, SshStage},
 };
 
+/// One line if the key of the certificate authority is lost, as after `recover`.
+pub(crate) fn lost_key(context: &Context) -> Result<Option<String>> {
+    if !context.workspace.authority_key_is_lost()? {
+        return Ok(None);
+    }
+    let rotate = context.command("rotate certs");
+    Ok(Some(format!(
+        "note: the key of the certificate authority is lost, so no certificate can be issued; make a new authority: {rotate}"
+    )))
+}
+
 /// One line for each incomplete change of certificates, passwords, SSH keys or TLS.
 pub(crate) fn notes(context: &Context) -> Result<Vec<String>> {
     let workspace = &context.workspace;
@@ -20,6 +31,7 @@ pub(crate) fn notes(context: &Context) -> Result<Vec<String>> {
         notes.push(under_way::note(context, &restoring));
     }
     notes.extend(upgrade::note(context)?);
+    notes.extend(lost_key(context)?);
     if let Some(rebooting) = workspace.rebooting()? {
         notes.push(format!(
             "note: a reboot of {}, begun {}, is not complete; go on: {}",

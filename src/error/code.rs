@@ -170,7 +170,10 @@ codes! {
             "use a folder that belongs to you and is not a link";
         /// The workspace, or a file in it, is missing, and the cluster exists.
         WorkspaceMissing = "workspace-missing", Failed,
-            "restore .pgherd/CLUSTER from a backup, or copy it from the machine on which the cluster was made";
+            "copy .pgherd/CLUSTER from the machine on which the cluster was made, or read it back from the hosts: pgherd recover";
+        /// There is a workspace already, and a workspace is never replaced.
+        WorkspaceExists = "workspace-exists", Input,
+            "see how its cluster is: pgherd status; or move the folder away";
         /// A file in the workspace is damaged.
         WorkspaceDamaged = "workspace-damaged", Failed,
             "restore .pgherd/CLUSTER from a backup";

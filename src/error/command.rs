@@ -31,6 +31,7 @@ pub(crate) const VERBS: [&str; 29] = [
     "diagnose",
     "down",
     "report",
+    "recover",
 ];
 
 /// Returns the text with `options` in every command that takes an inventory and does not name one.

@@ -170,6 +170,19 @@ pub trait Provider: Send + Sync {
         arrivals: &Arrivals,
     ) -> Result<Vec<Machine>>;
 
+    /// Makes running hosts accept another public key of pgherd, without logging in to them. The keys that they accept
+    /// already stay.
+    async fn admit(&self, _machines: &[Machine], _access: &Access) -> Result<()> {
+        Err(Error::new(
+            Code::SshPermissionDenied,
+            "the key with which pgherd logged in to the hosts was in the workspace",
+        )
+        .cause("this provider lets nobody in without it")
+        .left("nothing was changed")
+        .hint("name a key that the hosts accept: ssh: { identity_file: ~/.ssh/id_ed25519 }")
+        .hint("or, if a backup of the workspace's id_ed25519 is there, name that file"))
+    }
+
     /// Which of the running `machines` must move to another address, and to which; empty if the provider cannot
     /// change addresses.
     fn moves(&self, _machines: &[Machine]) -> Result<Vec<(HostName, Ipv4Addr)>> {

@@ -7,6 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 
 use super::files;
@@ -214,6 +215,16 @@ pub(super) fn key_of(line: &str) -> Option<String> {
     let (length, rest) = decoded.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     (rest.get(..length)? == kind.as_bytes()).then(|| format!("{kind} {blob}"))
+}
+
+/// The fingerprint of a public key's base64, as `ssh-keygen -l` and sshd's log show it.
+pub(crate) fn fingerprint(blob: &str) -> Option<String> {
+    use base64::{
+        Engine,
+        engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
+    };
+    let digest = Sha256::digest(STANDARD.decode(blob).ok()?);
+    Some(format!("SHA256:{}", STANDARD_NO_PAD.encode(digest)))
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ mod lock;
 mod members;
 mod pki;
 mod rebooting;
+mod recovering;
 mod removal;
 mod replacing;
 mod restoring;
@@ -69,12 +70,14 @@ pub use self::{
         AuthorityStage, Expiry, Lapse, Pki, RENEWAL, Renewal, Request, Usage, Validity,
         certificates_in_words, expires, validities,
     },
+    recovering::{HostCertificates, Recovered, Staging},
     rotation::SecretsStage,
     runs::KEPT_RUNS,
     ssh_rotation::SshStage,
 };
 
 pub(crate) use self::{
+    identity::fingerprint,
     rebooting::Rebooting,
     restoring::{RestoreStage, Restoring},
     upgrading::{UpgradeStage, Upgrading},
@@ -325,6 +328,11 @@ impl Workspace {
     /// The certificate authority, which is made at first use.
     pub fn pki(&self) -> Result<Pki> {
         Pki::open(&self.dir.join(PKI), &self.inventory.cluster)
+    }
+
+    /// Whether the authority's key is lost, and no change replaces the authority yet.
+    pub fn authority_key_is_lost(&self) -> Result<bool> {
+        Ok(pki::key_is_lost(&self.dir.join(PKI)) && self.authority_stage()?.is_none())
     }
 
     /// When the existing certificates expire; makes none.

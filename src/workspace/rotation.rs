@@ -167,6 +167,21 @@ pub(super) fn advance(path: &Path, stage: SecretsStage) -> Result<()> {
             rewind: secrets::temporary()?,
         },
     };
+    write(path, &state)
+}
+
+/// Records a change of the passwords that was found on hosts: members log in with the interim roles. The other
+/// passwords change, or have changed.
+pub(super) fn put_back(path: &Path, replication: Secret, rewind: Secret) -> Result<()> {
+    let state = State {
+        stage: SecretsStage::Change,
+        replication,
+        rewind,
+    };
+    write(path, &state)
+}
+
+fn write(path: &Path, state: &State) -> Result<()> {
     let written = json!({
         "stage": state.stage,
         "replication": state.replication.expose(),

@@ -378,7 +378,13 @@ fn a_workspace_that_is_lost(lab: &Lab) {
         &["down", "--yes"],
     ] {
         let refused = expect(lab, bare.path(), 1, words);
-        for part in ["was not made from this folder", "node1", &wanted, "copy "] {
+        for part in [
+            "are there, and its workspace is not",
+            "node1",
+            &wanted,
+            "copy ",
+            "recover",
+        ] {
             assert!(refused.contains(part), "{words:?}, {part}: {refused}");
         }
         assert!(!refused.contains("make it"), "{refused}");
@@ -410,10 +416,25 @@ fn a_workspace_that_is_lost(lab: &Lab) {
         }
     }
     lab.expect(0, &["verify"]);
+    it_is_read_back(lab);
     expect(lab, bare.path(), 0, &["down", "--yes", "--cluster-id", &id]);
     assert_eq!(lab.leftovers(), "");
     assert!(
         own.join("secrets.yaml").exists(),
         "that is another cluster's"
     );
+}
+
+/// The engine lets a new key in, and the hosts have the rest.
+fn it_is_read_back(lab: &Lab) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(lab.inventory(), folder.path().join("pgherd.yaml")).unwrap();
+    println!("{}", expect(lab, folder.path(), 0, &["recover"]));
+    let secrets = |dir: &Path| {
+        let own = dir.join(".pgherd").join(&lab.name);
+        fs::read_to_string(own.join("secrets.yaml")).unwrap()
+    };
+    assert!(secrets(folder.path()) == secrets(lab.dir.path()));
+    expect(lab, folder.path(), 0, &["plan", "--check"]);
+    expect(lab, folder.path(), 0, &["verify"]);
 }

@@ -26,6 +26,7 @@ mod membership;
 mod overrides;
 mod pooler;
 mod quorum;
+mod recovered;
 mod recovery;
 mod restore;
 mod roles;

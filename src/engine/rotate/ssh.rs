@@ -6,12 +6,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use base64::{
-    Engine,
-    prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD},
-};
 use futures_util::future::join_all;
-use sha2::{Digest, Sha256};
 
 use super::Intent;
 use crate::{
@@ -26,7 +21,7 @@ use crate::{
     },
     quantity::count,
     remote::Remote,
-    workspace::SshStage,
+    workspace::{SshStage, fingerprint},
 };
 
 /// How long a host may take to print its new public keys. Making an RSA key takes seconds.
@@ -119,7 +114,7 @@ impl SshKeys<'_> {
             return Ok(());
         };
         let access = self.access(&old.public_key);
-        let print = fingerprint(access.blob)?;
+        let print = logged(access.blob)?;
         self.execute(ssh_keys::remove_access(self.hosts(), access, &print))
             .await?;
         self.refused(&old.private_path).await?;
@@ -254,12 +249,9 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 /// The key as it appears in sshd's log.
-fn fingerprint(blob: &str) -> Result<String> {
-    let bytes = BASE64_STANDARD.decode(blob).map_err(|error| {
-        Error::new(Code::RotationIncomplete, "the old SSH key is not in base64").because(error)
-    })?;
-    let digest = BASE64_STANDARD_NO_PAD.encode(Sha256::digest(bytes));
-    Ok(format!("SHA256:{digest}"))
+fn logged(blob: &str) -> Result<String> {
+    let unreadable = || Error::new(Code::RotationIncomplete, "the old SSH key is not in base64");
+    fingerprint(blob).ok_or_else(unreadable)
 }
 
 /// All results, or the failures of all hosts.

@@ -10,7 +10,23 @@ use tokio::io::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{facts::Facts, plan::Found, remote::Script, secret::Content, services::etcd};
+use crate::{
+    facts::{Facts, FileFact},
+    plan::Found,
+    remote::Script,
+    secret::Content,
+    services::etcd,
+};
+
+/// A host's files as `recover` reads them.
+pub(super) fn files(facts: &Facts) -> String {
+    let line = |(path, file): (&String, &FileFact)| {
+        let content = BASE64_STANDARD.encode(file.content.as_str());
+        format!("file {path} {content}\n")
+    };
+    let lines: String = facts.files.iter().map(line).collect();
+    format!("recovery version 1\n{lines}recovery ends\n")
+}
 
 /// A host's facts as the probe prints them, with the files that the probe asks for.
 pub(super) fn probe(facts: &Facts, script: &Script) -> String {

@@ -303,6 +303,10 @@ impl Provider for InCloud {
         Ok(all)
     }
 
+    async fn admit(&self, _machines: &[Machine], _access: &Access) -> Result<()> {
+        Ok(())
+    }
+
     async fn resources(&self) -> Result<Vec<Resource>> {
         let made = self.cloud.made.lock().unwrap();
         let resource = |(host, id): &(HostName, String)| Resource {
@@ -403,7 +407,19 @@ impl Scene {
     fn open(&self, operator: Arc<Somebody>, dial: Dial) -> Context {
         open(&self.folder, &self.inventory, operator, &self.cloud, dial)
     }
+
+    /// Somebody with the same inventory in another folder.
+    pub(super) fn elsewhere(&self, folder: &TempDir, workspace: Opening) -> Result<Context> {
+        let hosts = self.hosts.clone();
+        let dial = move |_, _| hosts.clone() as Arc<dyn Remote>;
+        let (operator, cloud) = (self.somebody.clone(), &self.cloud);
+        let dial = Box::new(dial);
+        open_with(workspace, folder, &self.inventory, operator, cloud, dial)
+    }
 }
+
+/// How a workspace is opened.
+type Opening = fn(&Inventory) -> Result<Workspace>;
 
 fn open(
     folder: &TempDir,
@@ -412,6 +428,17 @@ fn open(
     cloud: &Cloud,
     dial: Dial,
 ) -> Context {
+    open_with(Workspace::open, folder, inventory, operator, cloud, dial).unwrap()
+}
+
+fn open_with(
+    workspace: Opening,
+    folder: &TempDir,
+    inventory: &str,
+    operator: Arc<Somebody>,
+    cloud: &Cloud,
+    dial: Dial,
+) -> Result<Context> {
     let inventory = Inventory::parse(&folder.path().join("pgherd.yaml"), inventory).unwrap();
     let provider = InCloud {
         cloud: cloud.clone(),
@@ -422,6 +449,6 @@ fn open(
         templates: None,
         operator,
     };
-    let context = Context::new(source, Workspace::open).unwrap();
-    context.played(Box::new(provider), dial)
+    let context = Context::new(source, workspace)?;
+    Ok(context.played(Box::new(provider), dial))
 }

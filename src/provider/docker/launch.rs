@@ -99,7 +99,7 @@ impl Launch<'_> {
 
     async fn take_up(&self, spec: &Spec<'_>, found: Found) -> Result<Machine> {
         let Found { id, name, .. } = &found;
-        self.authorize(id).await?;
+        authorize(self.engine, id, self.access).await?;
         let started = async {
             match found.status {
                 Status::RUNNING | Status::RESTARTING => {}
@@ -184,37 +184,6 @@ impl Launch<'_> {
             ));
         }
         archive::write(self.engine, id, "/", &entries).await
-    }
-
-    /// Makes an existing host accept pgherd's key, beside the present ones: the workspace, and its key, may be
-    /// another one than the host was created with.
-    async fn authorize(&self, id: &str) -> Result<()> {
-        let account = container::account(self.engine, id, &self.access.user).await?;
-        let path = format!("{}/.ssh/authorized_keys", account.home);
-        let mut keys = archive::read(self.engine, id, &path)
-            .await?
-            .unwrap_or_default();
-        let key = self.access.public_key.trim();
-        if keys.lines().any(|line| line.trim() == key) {
-            return Ok(());
-        }
-        if !keys.is_empty() && !keys.ends_with('\n') {
-            keys.push('\n');
-        }
-        keys.push_str(key);
-        keys.push('\n');
-        let entry = |path, mode, content| Entry {
-            path,
-            mode,
-            uid: account.uid,
-            gid: account.gid,
-            content,
-        };
-        let entries = [
-            entry(".ssh/", 0o700, None),
-            entry(".ssh/authorized_keys", 0o600, Some(keys.as_str())),
-        ];
-        archive::write(self.engine, id, &account.home, &entries).await
     }
 
     async fn start(&self, spec: &Spec<'_>, id: &str) -> Result<()> {
@@ -344,4 +313,33 @@ impl Launch<'_> {
             false => error.hint("the addresses of containers are reachable only on the engine's own machine; run pgherd there"),
         }
     }
+}
+
+/// Makes an existing host accept pgherd's key, beside the present ones: the workspace, and its key, may be
+/// another one than the host was created with.
+pub(super) async fn authorize(engine: &Engine, id: &str, access: &Access) -> Result<()> {
+    let account = container::account(engine, id, &access.user).await?;
+    let path = format!("{}/.ssh/authorized_keys", account.home);
+    let mut keys = archive::read(engine, id, &path).await?.unwrap_or_default();
+    let key = access.public_key.trim();
+    if keys.lines().any(|line| line.trim() == key) {
+        return Ok(());
+    }
+    if !keys.is_empty() && !keys.ends_with('\n') {
+        keys.push('\n');
+    }
+    keys.push_str(key);
+    keys.push('\n');
+    let entry = |path, mode, content| Entry {
+        path,
+        mode,
+        uid: account.uid,
+        gid: account.gid,
+        content,
+    };
+    let entries = [
+        entry(".ssh/", 0o700, None),
+        entry(".ssh/authorized_keys", 0o600, Some(keys.as_str())),
+    ];
+    archive::write(engine, id, &account.home, &entries).await
 }

@@ -265,6 +265,15 @@ impl Provider for DockerProvider {
         }
     }
 
+    async fn admit(&self, machines: &[Machine], access: &Access) -> Result<()> {
+        let engine = self.engine().await?;
+        let admitted = machines.iter().map(|machine| async move {
+            let done = launch::authorize(engine, &machine.id, access).await;
+            done.map_err(|error| error.on(&machine.host))
+        });
+        future::try_join_all(admitted).await.map(|_| ())
+    }
+
     fn moves(&self, machines: &[Machine]) -> Result<Vec<(HostName, Ipv4Addr)>> {
         readdress::moves(&self.network(), self.hosts.iter(), machines)
     }

@@ -6,6 +6,7 @@ use super::{
     port::Port,
     service::{Checker, Package, When, unit},
 };
+use crate::contract::HAPROXY_CONFIG as CONFIG;
 
 mod client;
 pub(crate) mod drain;
@@ -17,7 +18,6 @@ pub use client::{OVER_TLS, READ, Server, WRITE, everywhere, servers};
 const TLS: &str = "/etc/pgherd/tls/haproxy";
 /// This file distinguishes the cluster's HAProxy from another one.
 const DROP_IN: &str = "/etc/systemd/system/haproxy.service.d/pgherd.conf";
-const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 const AWAIT: &str = "/etc/haproxy/await-leader.lua";
 
 pub(super) const SERVICE: Service = Service {

@@ -9,6 +9,7 @@ use super::{
     file::{Entry, command, config, template},
     service::{Checker, Follows, Package, When, unit},
 };
+use crate::contract::KEEPALIVED_CONFIG as CONFIG;
 
 mod client;
 pub(crate) mod health;
@@ -17,7 +18,6 @@ pub(crate) use client::{ASK, holder};
 
 /// This file distinguishes the cluster's keepalived from another one.
 const DROP_IN: &str = "/etc/systemd/system/keepalived.service.d/pgherd.conf";
-const CONFIG: &str = "/etc/keepalived/keepalived.conf";
 
 pub(super) const SERVICE: Service = Service {
     title: "keepalived",

@@ -10,6 +10,7 @@ use super::{
     port::Port,
     service::{Follows, Package, When, unit},
 };
+use crate::contract::POOLER_USERS;
 
 mod client;
 pub(crate) mod health;
@@ -75,10 +76,7 @@ pub(super) const SERVICE: Service = Service {
         ),
         Entry {
             visibility: Visibility::Masked,
-            ..private(
-                "/etc/pgbouncer/userlist.txt",
-                template!("etc/pgbouncer/userlist.txt"),
-            )
+            ..private(POOLER_USERS, template!("etc/pgbouncer/userlist.txt"))
         },
         private(
             "/etc/pgbouncer/hba.conf",

@@ -2,6 +2,10 @@
 //!
 //! `ca.key` is as important as `secrets.yaml`: whatever trusts the cluster trusts this key. So nothing here
 //! ever replaces an authority; for a damaged one, the error says what to do.
+//!
+//! The key can be lost while the certificates are there: `recover` reads those back from the hosts. Such an
+//! authority is still trusted, and what it issued is used as it is. It issues nothing more, and `rotate certs`
+//! replaces it while the cluster runs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,11 +22,11 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-pub(super) use self::stored::{ca_path, expiries, remove};
+pub(super) use self::stored::{ca_path, expiries, key_is_lost, put_back, remove};
 use self::{
     issue::{authority, generate, jiff_plus, leaf, validity},
     lenient::Lenient,
-    stored::{START_OVER, paths, read_cert, read_key, stem},
+    stored::{START_OVER, issued, paths, read_cert, read_key, stem},
     x509::{Parsed, Purposes, San},
 };
 pub use self::{
@@ -112,12 +116,13 @@ pub struct Expiry {
     pub expires: jiff::Timestamp,
 }
 
-/// The authority, ready to issue.
+/// The authority, ready to issue unless its key is lost.
 pub struct Pki {
     dir: PathBuf,
     ca_pem: String,
     ca: Parsed,
-    issuer: Issuer<'static, KeyPair>,
+    /// `None` if the key is lost.
+    issuer: Option<Issuer<'static, KeyPair>>,
 }
 
 /// Without the keys.
@@ -147,16 +152,8 @@ impl Pki {
     fn open_at(dir: &Path, name: &str, now: jiff::Timestamp) -> Result<Self> {
         files::private_dir(dir)?;
         let (cert, key) = paths(dir, CA);
-        if cert.exists() && !key.exists() {
-            return Err(Error::new(
-                Code::CertificateUnusable,
-                format!("{} is missing", key.display()),
-            )
-            .cause(
-                "the authority's certificate is there, but nothing can be issued without its key",
-            )
-            .hint("restore the key from a backup")
-            .hint(START_OVER));
+        if key_is_lost(dir) {
+            return Self::without_key(dir, &cert);
         }
         // First the key, then the certificate made from it. A run that ended in between, or another one at the
         // same time, leaves a key that the next one uses.
@@ -176,21 +173,8 @@ impl Pki {
                 files::read(&cert)?.unwrap_or(made)
             }
         };
-        let broken = |why: String| {
-            Error::new(
-                Code::CertificateUnusable,
-                format!("{} cannot be used", files::origin(&cert).display()),
-            )
-            .cause(why)
-            .hint("restore ca.crt and ca.key, which belong together, from a backup")
-            .hint(START_OVER)
-        };
-        let ca = Parsed::from_pem(&ca_pem).map_err(broken)?;
-        if !ca.is_ca {
-            return Err(broken(
-                "it is not the certificate of an authority".to_owned(),
-            ));
-        }
+        let broken = |why: String| broken(&cert, why);
+        let ca = parsed(&ca_pem, &cert)?;
         if ca.public_key != key.subject_public_key_info() {
             return Err(broken("it does not belong to ca.key".to_owned()));
         }
@@ -199,7 +183,18 @@ impl Pki {
             dir: dir.to_owned(),
             ca_pem,
             ca,
-            issuer,
+            issuer: Some(issuer),
+        })
+    }
+
+    /// The authority whose key is lost.
+    fn without_key(dir: &Path, cert: &Path) -> Result<Self> {
+        let ca_pem = files::read(cert)?.unwrap_or_default();
+        Ok(Self {
+            dir: dir.to_owned(),
+            ca: parsed(&ca_pem, cert)?,
+            ca_pem,
+            issuer: None,
         })
     }
 
@@ -214,6 +209,11 @@ impl Pki {
     /// A certificate is suitable if this authority issued it, it is for exactly the needed names and usage, it
     /// is valid, and it has more than [`RENEWAL`] left. A renewed certificate has the same key, so that
     /// certificate and key match at every moment, here and on the hosts.
+    ///
+    /// If the authority's key is lost, the present certificate stays, whatever it is for.
+    ///
+    /// # Errors
+    /// The authority's key is lost, and a host has no certificate yet.
     pub fn certificates(
         &self,
         requests: &[Request],
@@ -354,6 +354,9 @@ impl Pki {
         renewal: Renewal,
         now: jiff::Timestamp,
     ) -> Result<Certificate> {
+        let Some(issuer) = &self.issuer else {
+            return issued(&self.dir, stem);
+        };
         let (cert_path, key_path) = paths(&self.dir, stem);
         let key = match read_key(&key_path)? {
             Some(key) => key,
@@ -378,7 +381,7 @@ impl Pki {
                 let last = jiff_plus(now, LIFE).min(self.ca.not_after);
                 validity(&mut params, now, last)?;
                 let pem = params
-                    .signed_by(&key, &self.issuer)
+                    .signed_by(&key, issuer)
                     .map_err(|e| {
                         Error::new(Code::CertificateUnusable, "cannot issue a certificate")
                             .because(e)
@@ -407,6 +410,28 @@ impl Pki {
             && cert.public_key == key.subject_public_key_info()
             && cert.is_signed_by(&self.ca)
     }
+}
+
+/// The certificate of an authority, from its text.
+fn parsed(ca_pem: &str, path: &Path) -> Result<Parsed> {
+    let ca = Parsed::from_pem(ca_pem).map_err(|why| broken(path, why))?;
+    match ca.is_ca {
+        true => Ok(ca),
+        false => Err(broken(
+            path,
+            "it is not the certificate of an authority".to_owned(),
+        )),
+    }
+}
+
+fn broken(path: &Path, why: String) -> Error {
+    Error::new(
+        Code::CertificateUnusable,
+        format!("{} cannot be used", files::origin(path).display()),
+    )
+    .cause(why)
+    .hint("restore ca.crt and ca.key, which belong together, from a backup")
+    .hint(START_OVER)
 }
 
 /// The usage that a certificate for these purposes has, as it is read back.

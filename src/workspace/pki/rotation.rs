@@ -82,7 +82,7 @@ pub(in crate::workspace) fn begin(dir: &Path, cluster: &str, now: jiff::Timestam
 pub(in crate::workspace) fn replace(dir: &Path, cluster: &str, now: jiff::Timestamp) -> Result<()> {
     let (ca, next) = (paths(dir, CA).0, next_dir(dir));
     let current = Pki::open_at(dir, &name(cluster), now)?;
-    let only = format!("{}\n", first(&current.ca_pem));
+    let only = format!("{}\n", trusted(&current));
     let grown = read_cert(&paths(&next, CA).0)?;
     if grown.is_none_or(|(_, grown)| grown.validity().lapse(now).is_some()) {
         // Trust first: the stage, which would lead here again, is removed last.
@@ -112,7 +112,12 @@ fn grow(dir: &Path, current: &Pki, cluster: &str, now: jiff::Timestamp) -> Resul
     let since = now.strftime("%Y-%m-%d %H:%M:%S");
     let name = format!("{} since {since}", name(cluster));
     let made = Pki::open_at(&next_dir(dir), &name, now)?;
-    let both = format!("{}\n{}", first(&current.ca_pem), made.ca_pem);
+    let trusted = trusted(current);
+    let both = match trusted.contains(made.ca_pem.trim_end()) {
+        // An interrupted run has come as far.
+        true => format!("{trusted}\n"),
+        false => format!("{trusted}\n{}", made.ca_pem),
+    };
     files::write(&paths(dir, CA).0, files::PUBLIC, both.as_bytes())
 }
 
@@ -155,6 +160,17 @@ pub(super) fn clear(dir: &Path) -> Result<()> {
 
 pub(super) fn name(cluster: &str) -> String {
     format!("pgherd {cluster}")
+}
+
+/// The certificates that hosts must trust until they have other ones.
+///
+/// If the key of the authority is lost, so may be the knowledge of an earlier change, and hosts can have certificates of
+/// each authority that they trust.
+fn trusted(current: &Pki) -> &str {
+    match current.issuer {
+        Some(_) => first(&current.ca_pem),
+        None => current.ca_pem.trim_end(),
+    }
 }
 
 /// The first certificate of a PEM text.

@@ -5,17 +5,75 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData};
 
 use super::{CA, Expiry, OPERATOR, rotation, x509::Parsed};
 use crate::{
+    cluster::Certificate,
     error::{Code, Error, Result},
     inventory::HostName,
+    secret::Secret,
     workspace::files,
 };
 
 /// What to do if nothing can be restored.
 pub(super) const START_OVER: &str = "without a backup, remove the folder pki: the next `up` makes a new authority and gives every host a new certificate";
+
+/// Whether the authority's certificate is there, and its key is not.
+pub(in crate::workspace) fn key_is_lost(dir: &Path) -> bool {
+    let (cert, key) = paths(dir, CA);
+    cert.exists() && !key.exists()
+}
+
+/// The stored certificate, as it is.
+pub(super) fn issued(dir: &Path, stem: &str) -> Result<Certificate> {
+    let (cert, key) = paths(dir, stem);
+    match (read_cert(&cert)?, read_key(&key)?) {
+        (Some((cert, _)), Some(key)) => Ok(Certificate {
+            cert,
+            key: Secret::new(key.serialize_pem()),
+        }),
+        _ => Err(Error::new(
+            Code::CertificateUnusable,
+            "a certificate must be issued, and the key of the authority is lost",
+        )
+        .cause(format!("{} is not there", paths(dir, CA).1.display()))
+        .hint("take this host out of the inventory, make a new authority, and add the host again: pgherd rotate certs")
+        .hint("or restore pki/ca.key from a backup")),
+    }
+}
+
+/// Stores what hosts have: the certificates that are trusted, each host's certificate, and the one that pgherd
+/// itself uses. The key of the authority is on no host.
+///
+/// # Errors
+/// Something is no certificate, or does not belong to its key.
+pub(in crate::workspace) fn put_back(
+    dir: &Path,
+    trusted: &str,
+    hosts: &[(HostName, Certificate)],
+    operator: &Certificate,
+) -> Result<()> {
+    files::private_dir(dir)?;
+    files::write(&paths(dir, CA).0, files::PUBLIC, trusted.as_bytes())?;
+    let named = |(host, certificate)| (stem(HostName::as_str(host)), certificate);
+    let own = (OPERATOR.to_owned(), operator);
+    let hosts = hosts.iter().map(|(host, certificate)| (host, certificate));
+    for (stem, Certificate { cert, key }) in hosts.map(named).chain([own]) {
+        let (cert_path, key_path) = paths(dir, &stem);
+        files::write(&cert_path, files::PUBLIC, cert.as_bytes())?;
+        files::write(&key_path, files::PRIVATE, key.expose().as_bytes())?;
+        let parsed = read_cert(&cert_path)?.map(|(_, parsed)| parsed.public_key);
+        let key = read_key(&key_path)?.map(|key| key.subject_public_key_info());
+        if parsed != key {
+            return Err(Error::new(
+                Code::CertificateUnusable,
+                format!("the certificate of {stem} does not belong to its key"),
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// When the stored certificates expire: the authority's, the operator's and those of `hosts`.
 pub(in crate::workspace) fn expiries<'a>(

@@ -1,6 +1,6 @@
 //! The passwords: generated once into `secrets.yaml`, or set by the user.
 
-use std::{ffi::OsString, path::Path};
+use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
 use rand::{TryRngCore, rngs::OsRng};
 
@@ -228,6 +228,50 @@ pub(super) fn load_or_make(
 /// Whether pgherd can make a value for it.
 fn is_ours(key: &Key) -> bool {
     ![Key::Own(S3_KEY), Key::Own(S3_SECRET)].contains(key)
+}
+
+/// The names of the passwords that are needed, and whether the user sets each of them elsewhere.
+pub(super) fn names(wanted: &Wanted<'_>) -> Result<Vec<(String, bool)>> {
+    let given = wanted.given()?;
+    let keys = wanted.keys().filter(|key| *key != Key::Own(CLUSTER_ID));
+    let named = |key: Key| {
+        let is_given = given.iter().any(|(given, _)| *given == key);
+        (key.to_string(), is_given)
+    };
+    Ok(keys.map(named).collect())
+}
+
+/// Writes a new file at `path` with what is known of an existing cluster, by [`names`]. Values that the user sets
+/// elsewhere are not written.
+///
+/// # Errors
+/// A value cannot be the named password.
+pub(super) fn put_back(
+    path: &Path,
+    wanted: &Wanted<'_>,
+    id: &str,
+    known: &BTreeMap<String, Secret>,
+) -> Result<()> {
+    let given = wanted.given()?;
+    let mut values = Values::new();
+    for key in wanted.keys() {
+        let id = (key == Key::Own(CLUSTER_ID)).then(|| Secret::new(id));
+        let is_given = given.iter().any(|(given, _)| *given == key);
+        let Some(value) = id.or_else(|| known.get(&key.to_string()).cloned()) else {
+            continue;
+        };
+        form::check(&key, value.expose()).map_err(|what| {
+            Error::new(
+                Code::SecretsInvalid,
+                format!("`{key}`, as the hosts have it, {what}"),
+            )
+        })?;
+        if !is_given {
+            values.push((key, value));
+        }
+    }
+    let text = form::to_yaml(&values);
+    files::write(path, files::PRIVATE, text.as_bytes())
 }
 
 /// Replaces the passwords at `path` by new ones, except those that the user sets.

@@ -23,7 +23,7 @@ mod codes;
 #[path = "cli/shells.rs"]
 mod shells;
 
-const VERBS: [&str; 33] = [
+const VERBS: [&str; 34] = [
     "init",
     "plan",
     "up",

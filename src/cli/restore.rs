@@ -180,12 +180,27 @@ pub(super) fn outline(cluster: &str, outlook: &Outlook) -> String {
         source,
         ground,
         kept_dir,
+        anew,
     } = outlook;
-    let mut text = format!(
-        "This restores the cluster {cluster} to {to}, on {host}, from the backup {} ({}). Meanwhile nobody can use it.\n",
+    let what = format!(
+        "to {to}, on {host}, from the backup {} ({})",
         source.label,
         bytes(source.size)
     );
+    let mut text = match anew {
+        Some(_) => format!(
+            "No host has the database of {cluster} any more. This makes it from its repository, {what}.\n"
+        ),
+        None => {
+            format!("This restores the cluster {cluster} {what}. Meanwhile nobody can use it.\n")
+        }
+    };
+    if let Some(made) = anew.as_ref().filter(|made| !made.is_empty()) {
+        text.push_str(&format!(
+            "  hosts that are made first: {}\n",
+            names(made, ", ")
+        ));
+    }
     text.push_str(&match (to, ground.later) {
         (Moment::Time(_), Some(later)) => format!(
             "  lost by it: {}{} committed after that moment{}\n",
@@ -199,25 +214,32 @@ pub(super) fn outline(cluster: &str, outlook: &Outlook) -> String {
         (Moment::Latest, _) => "  lost by it: whatever has not reached the repository\n".to_owned(),
         _ => "  lost by it: everything that was committed after that moment\n".to_owned(),
     });
-    text.push_str(&match kept_dir {
-        Some(dir) => format!("  the present data is kept in {dir} on {host}\n"),
-        None => format!(
+    text.push_str(&match (kept_dir, anew) {
+        (Some(dir), _) => format!("  the present data is kept in {dir} on {host}\n"),
+        (None, Some(_)) => String::new(),
+        (None, None) => format!(
             "  the present data on {host} is overwritten: there is no room beside it, or it cannot be moved\n"
         ),
     });
     if !replicas.is_empty() {
-        let names: Vec<&str> = replicas.iter().map(HostName::as_str).collect();
+        let (verb, how) = match (replicas.len(), anew) {
+            (1, None) => ("follows", "by pg_rewind or a new copy"),
+            (_, None) => ("follow", "by pg_rewind or a new copy"),
+            (1, Some(_)) => ("copies", "and follows it"),
+            (_, Some(_)) => ("copy", "and follow it"),
+        };
+        let glue = if anew.is_none() { "it, " } else { "it " };
         text.push_str(&format!(
-            "  then {} {} it, by pg_rewind or a new copy\n",
-            names.join(" and "),
-            if names.len() == 1 {
-                "follows"
-            } else {
-                "follow"
-            }
+            "  then {} {verb} {glue}{how}\n",
+            names(replicas, " and ")
         ));
     }
     text
+}
+
+fn names(hosts: &[HostName], between: &str) -> String {
+    let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+    names.join(between)
 }
 
 /// The result of --dry-run.
@@ -232,6 +254,8 @@ fn show(context: &Context, outlook: &Outlook, terminal: &Terminal) {
             "transactions_after_complete": outlook.ground.complete,
             "kept_dir": outlook.kept_dir,
             "replicas": outlook.replicas,
+            "anew": outlook.anew.is_some(),
+            "hosts_made": outlook.anew.as_deref().unwrap_or_default(),
         }));
         return;
     }

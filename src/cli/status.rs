@@ -82,6 +82,11 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
     for line in load_balancer(status) {
         terminal.say(&line);
     }
+    if let Some(lost) = &status.lost {
+        let instead = lost.hints().first();
+        let instead = instead.map_or_else(String::new, |it| format!("; {it}"));
+        terminal.say(&format!("! {}{instead}", lost.what()));
+    }
     for finding in &status.differs {
         let instead = context.with_options(&finding.instead);
         terminal.say(&format!("! {}; {instead}", finding.what));
@@ -207,6 +212,9 @@ fn document(status: &Status, context: &Context, hosts: &HostStatus) -> Value {
         rest["connect"]["pooler"] = doors.to_pooler(pooler.port).into();
     }
     document.extend(rest.as_object_mut().map(mem::take).unwrap_or_default());
+    if let Some(lost) = &status.lost {
+        document.insert("database_lost".into(), lost.what().into());
+    }
     let balancer = balancer_document(status);
     if !balancer.is_null() {
         document.insert("load_balancer".into(), balancer);

@@ -15,6 +15,7 @@ use super::{
     headway::Headway,
     hosts::HostStatus,
     lapse,
+    launch::launch,
     preview::Preview,
     retire::{self, Agreed},
     run::Run,
@@ -25,10 +26,9 @@ use super::{
 use crate::{
     cluster::{Cluster, TlsStage},
     error::{Error, Result},
-    inventory::HostName,
     machine::Machine,
     plan::membership::Left,
-    provider::{Access, Arrivals, Drifted, Part},
+    provider::{Drifted, Part},
 };
 
 pub(crate) use super::settle::Verb;
@@ -239,44 +239,6 @@ async fn launched(
         hosts.running.extend(launched);
     }
     Ok((hosts, agreed))
-}
-
-/// Creates and starts the hosts that do not run.
-///
-/// With `early`, each new host is prepared as soon as it answers. The machines in it run already.
-async fn launch(
-    run: &Run<'_>,
-    absent: &[HostName],
-    early: Option<(&[Machine], &Headway)>,
-) -> Result<Vec<Machine>> {
-    let context = run.context;
-    let identity = context.workspace.identity()?;
-    let access = Access {
-        user: context.inventory.ssh.user.clone(),
-        public_key: identity.public_key,
-        cluster_id: context.secrets()?.cluster_id,
-        holder: context.connections.holder(),
-    };
-    let (arrivals, arrived) = Arrivals::channel();
-    let launching = async {
-        let launched = context
-            .provider
-            .launch_telling(absent, &access, &run.events, &arrivals)
-            .await;
-        // No more hosts arrive.
-        drop(arrivals);
-        launched
-    };
-    let beginning = async {
-        if let Some((there, headway)) = early {
-            ahead::begin(run, there, arrived, headway).await;
-        }
-    };
-    tokio::select! {
-        (launched, ()) = async { tokio::join!(launching, beginning) } => launched,
-        () = run.cancel.cancelled() => Err(Error::interrupted()
-            .left("hosts that were being created may exist; the next run continues with them, and `pgherd down` removes them")),
-    }
 }
 
 /// Moves hosts to the addresses in the inventory. Returns the hosts as they are afterwards.

@@ -24,6 +24,7 @@ mod headway;
 pub(crate) mod hosts;
 pub(crate) mod image;
 mod lapse;
+mod launch;
 mod leaving;
 mod observe;
 pub(crate) mod operate;

@@ -12,20 +12,26 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 
-use super::{connected::Connected, connections::is_at_work};
+use super::{connected::Connected, connections::is_at_work, context::Context};
 use crate::{
     cluster::{Cluster, Node, TlsStage},
+    contract::BACKUP_CONFIG,
     error::{Code, Error, Kind, Result},
     event::{Event, HostState},
     facts::{self, Facts, Os},
     inventory::{HostName, PgVersion, Role},
-    plan::{self, Found, Plan, membership},
+    plan::{
+        self, Found, Plan,
+        lost::{self, Keeps},
+        membership,
+    },
     render::{self, Files},
     services::{
+        backup,
         etcd::{Etcd, Member, PatroniKeys, View},
         postgres::patroni::Patroni,
     },
-    workspace::Renewal,
+    workspace::{Renewal, RestoreStage},
 };
 
 /// How long the facts of a host may take once it is connected.
@@ -151,7 +157,10 @@ impl Connected<'_> {
             starting: BTreeSet::new(),
             leaving: self.context.leaving.clone(),
             without_backups: false,
+            repository: None,
+            restores: restores_anew(self.context)?,
         };
+        found.repository = self.repository(&cluster, &found).await;
         // Hosts that pgherd made have unique names.
         if !self.context.provider.owns_hosts() {
             found.elsewhere = self.elsewhere(&cluster, &found).await;
@@ -355,6 +364,28 @@ impl Connected<'_> {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
+    /// What the repository keeps, if it is set up and no host that was read has the database.
+    async fn repository(&self, cluster: &Cluster, found: &Found) -> Option<Keeps> {
+        let keeper = cluster.with_role(Role::Backup).next()?;
+        let facts = found.facts.get(&keeper.name)?;
+        let is_set_up = plan::is_ours(cluster, facts)
+            && facts.files.contains_key(BACKUP_CONFIG)
+            && facts.packages.contains_key("pgbackrest");
+        if !is_set_up || !lost::may_be(cluster, &found.facts) {
+            return None;
+        }
+        Some(match backup::ask(cluster, self.remote.as_ref()).await? {
+            Err(error) => Keeps::Unknown(error.to_string()),
+            Ok(repository) => match repository.unreadable() {
+                Some(why) => Keeps::Unknown(why),
+                None => {
+                    let backups = repository.backups.into_iter();
+                    Keeps::Backups(backups.map(|it| (it.label, it.stop)).collect())
+                }
+            },
+        })
+    }
+
     /// Whether a running Patroni says that it is paused.
     async fn says_paused(&self, cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> bool {
         let runs = |node: &&Node| {
@@ -371,6 +402,12 @@ impl Connected<'_> {
             });
         join_all(asked).await.contains(&true)
     }
+}
+
+/// Whether hosts are made ready for a restore of a database that none of them has.
+fn restores_anew(context: &Context) -> Result<bool> {
+    let restoring = context.workspace.restoring()?;
+    Ok(restoring.is_some_and(|it| it.stage == RestoreStage::Prepares))
 }
 
 /// Whether the etcd on a host is the cluster's, and not another one.

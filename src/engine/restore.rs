@@ -11,7 +11,6 @@ use super::{
     backup,
     connected::Connected,
     context::Context,
-    observe::Observed,
     operator::{Question, consent},
     run::Run,
     settle::{self, Consent, Verb},
@@ -34,6 +33,7 @@ use crate::{
     workspace::{RestoreStage, Restoring},
 };
 
+mod anew;
 mod outlook;
 pub(super) mod under_way;
 
@@ -77,9 +77,12 @@ pub(crate) async fn preview(context: &Context, wish: &Wish) -> Result<Outlook> {
     backup::keeper(context)?;
     let hosts = context.host_status().await?;
     let (events, _quiet) = crate::event::Events::channel();
+    if let Some(outlook) = anew::outlook(context, &hosts, &events, wish).await? {
+        return Ok(outlook);
+    }
     let work = async |connected: &Connected<'_>| {
         let observed = connected.look().await?.whole()?;
-        Ok(outlook(connected, &observed, wish).await?.1)
+        outlook(connected, &observed, wish).await
     };
     context.on(hosts.complete(context)?, &events, work).await
 }
@@ -92,12 +95,11 @@ pub(crate) async fn run(
 ) -> Result<Restored> {
     backup::keeper(context)?;
     let taken = Taken::by(context, "restore", Leftovers::Offer, cancel).await?;
-    let hosts = context.host_status().await?;
-    let running = hosts.complete(context)?;
     taken
         .run(async |run| {
+            let machines = anew::made_ready(run, wish).await?;
             let work = async |connected: &Connected<'_>| restore(run, connected, wish).await;
-            context.on(running, &run.events, work).await
+            context.on(&machines, &run.events, work).await
         })
         .await
 }
@@ -118,6 +120,15 @@ pub(crate) async fn back(context: &Context, cancel: &CancellationToken) -> Resul
         .left("nothing was changed")
         .hint(format!("complete it: {}", context.command("restore")))
         .hint(again(context)));
+    }
+    if restoring.anew.is_some() {
+        taken
+            .run(async |run| anew::give_up(run, &restoring).await)
+            .await?;
+        return Ok(format!(
+            "what was restored so far is removed, and the members stay stopped; restore another moment: {}",
+            context.command("restore --to latest")
+        ));
     }
     let hosts = context.host_status().await?;
     let running = hosts.complete(context)?;
@@ -192,19 +203,11 @@ async fn restore(run: &Run<'_>, connected: &Connected<'_>, wish: &Wish) -> Resul
     let observed = connected.look().await?.whole()?;
     let cluster = observed.cluster.clone();
     let mut restoring = match context.workspace.restoring()? {
-        Some(begun) => {
-            is_the_same(context, &begun, wish)?;
-            if begun.stage == RestoreStage::GoesBack {
-                return Err(under_way::refused(context, &begun));
-            }
-            let note = format!(
-                "note: going on with the restore to {}, begun {}",
-                begun.to, begun.since
-            );
-            context.operator.say(&note);
-            begun
+        Some(begun) => begun,
+        None => {
+            let outlook = outlook(connected, &observed, wish).await?;
+            agreed(context, wish, &outlook).await?
         }
-        None => begin(run, connected, &observed, wish).await?,
     };
     let host = HostName::new(&restoring.host);
     if restoring.stage == RestoreStage::Restores {
@@ -243,7 +246,22 @@ async fn restore(run: &Run<'_>, connected: &Connected<'_>, wish: &Wish) -> Resul
     })
 }
 
-/// Whether it is the restore that was cut off, which the user wants.
+/// The restore that was cut off, if there is one. It must be the one that the user wants.
+fn begun(context: &Context, wish: &Wish) -> Result<Option<Restoring>> {
+    let Some(begun) = context.workspace.restoring()? else {
+        return Ok(None);
+    };
+    is_the_same(context, &begun, wish)?;
+    if begun.stage == RestoreStage::GoesBack {
+        return Err(under_way::refused(context, &begun));
+    }
+    context.operator.say(&format!(
+        "note: going on with the restore to {}, begun {}",
+        begun.to, begun.since
+    ));
+    Ok(Some(begun))
+}
+
 fn is_the_same(context: &Context, begun: &Restoring, wish: &Wish) -> Result<()> {
     let same = wish.to.as_ref().is_none_or(|to| *to == begun.to)
         && wish
@@ -271,17 +289,10 @@ fn is_the_same(context: &Context, begun: &Restoring, wish: &Wish) -> Result<()> 
 }
 
 /// Asks the user, and notes what is restored.
-async fn begin(
-    run: &Run<'_>,
-    connected: &Connected<'_>,
-    observed: &Observed,
-    wish: &Wish,
-) -> Result<Restoring> {
-    let context = run.context;
-    let (to, outlook) = outlook(connected, observed, wish).await?;
+async fn agreed(context: &Context, wish: &Wish, outlook: &Outlook) -> Result<Restoring> {
     let question = Question::Restore {
         cluster: &context.inventory.cluster,
-        outlook: &outlook,
+        outlook,
     };
     consent(context.operator.as_ref(), question).await?;
     let since = jiff::Timestamp::now();
@@ -289,11 +300,15 @@ async fn begin(
         id: since.as_millisecond().to_string(),
         since,
         host: outlook.host.to_string(),
-        to,
+        to: outlook.to.clone(),
         set: wish.set.clone(),
         timeline: wish.timeline,
         keeps: outlook.kept_dir.is_some(),
-        stage: RestoreStage::Restores,
+        anew: (outlook.anew.is_some()).then(|| outlook.source.system.clone()),
+        stage: match outlook.anew {
+            Some(_) => RestoreStage::Prepares,
+            None => RestoreStage::Restores,
+        },
     };
     context.workspace.note_restoring(&restoring)?;
     Ok(restoring)
@@ -310,6 +325,7 @@ fn in_place<'a>(cluster: &'a Cluster, host: &'a HostName, restoring: &'a Restori
             timeline: restoring.timeline,
         },
         keeps: restoring.keeps,
+        anew: restoring.anew.as_deref(),
     }
 }
 

@@ -90,6 +90,30 @@ pub(super) async fn settle(
     .hint(format!("how it is: {status}")))
 }
 
+/// Makes the hosts ready for databases that are restored ([`Found::restores`](plan::Found)), which are not started.
+pub(super) async fn make_ready(
+    connected: &Connected<'_>,
+    cancel: &CancellationToken,
+) -> Result<Observed> {
+    for _ in 0..=ROUNDS {
+        let observed = connected.look().await?.whole()?;
+        let plan = observed.plan()?;
+        if plan.is_empty() {
+            return Ok(observed);
+        }
+        connected.announce(&plan);
+        let begun = membership::remembered(&observed.cluster, &observed.found, false);
+        keep_members(connected.context, begun)?;
+        connected.carry_out(plan, &observed.cluster, cancel).await?;
+    }
+    let status = connected.context.command("status");
+    Err(Error::new(
+        Code::ClusterNotAsDeclared,
+        "the hosts do not become ready for a database",
+    )
+    .hint(format!("how they are: {status}")))
+}
+
 /// How a round has ended.
 enum Round {
     Settled(Arc<Cluster>),

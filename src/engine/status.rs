@@ -9,10 +9,12 @@ use super::{
     observe::Observed,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     event::Events,
-    inventory::HostName,
-    plan::membership::{self, Finding, Left},
+    plan::{
+        lost,
+        membership::{self, Finding, Left},
+    },
     provider::Balancer,
 };
 
@@ -28,6 +30,8 @@ pub(crate) struct Status {
     /// Differences between the members and the inventory.
     pub differs: Vec<Finding>,
     pub certificates: Certificates,
+    /// No host has the database, and the repository has backups of it.
+    pub lost: Option<Error>,
     /// What is before the front doors, or why that is not known.
     pub balancer: Result<Option<Balancer>>,
 }
@@ -37,18 +41,28 @@ pub(crate) async fn look(context: &Context, hosts: &HostStatus) -> Result<Status
     let (events, _quiet) = Events::channel();
     context
         .on(hosts.some(context)?, &events, async |connected| {
-            gather(connected, &hosts.undeclared).await
+            gather(connected, hosts).await
         })
         .await
 }
 
-async fn gather(connected: &Connected<'_>, undeclared: &[HostName]) -> Result<Status> {
+async fn gather(connected: &Connected<'_>, hosts: &HostStatus) -> Result<Status> {
     let (observed, balancer) =
         tokio::join!(connected.look(), connected.context.provider.balancer());
     let observed = observed?;
     let services = connected.prover(&observed).show(&observed.found).await;
+    // What is stopped or does not answer may have the database.
+    let all_seen = hosts.stopped.is_empty() && observed.unreachable.is_empty();
+    let lost = (all_seen && !observed.found.restores)
+        .then(|| lost::told(&observed.cluster, &observed.found))
+        .flatten();
     Ok(Status {
-        left: membership::left(&connected.context.inventory, &observed.found, undeclared),
+        lost,
+        left: membership::left(
+            &connected.context.inventory,
+            &observed.found,
+            &hosts.undeclared,
+        ),
         differs: membership::findings(&observed.cluster, &observed.found),
         certificates: Certificates::of(connected.context, &observed, &connected.http.lapsed())?,
         services,

@@ -324,6 +324,9 @@ codes! {
         /// A database is damaged.
         DataDamaged = "data-damaged", Failed,
             "restore what is missing, or copy the data from another member: docs/recovery.md";
+        /// No host has the cluster's database any more, and its repository has backups of it, or may have.
+        DatabaseLost = "database-lost", Failed,
+            "have it back from its backups: pgherd restore --to latest";
         /// The databases on the hosts do not belong to one cluster, or are not those that etcd knows.
         DataDiffers = "data-differs", Failed,
             "find out which database is the right one, and move the other data directory away";

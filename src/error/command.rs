@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 29] = [
+pub(crate) const VERBS: [&str; 30] = [
     "plan",
     "up",
     "replace",

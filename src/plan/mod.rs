@@ -47,6 +47,7 @@ mod identity;
 mod image;
 mod in_turn;
 mod local_sql;
+pub mod lost;
 mod members;
 pub mod membership;
 mod metadata_guard;
@@ -268,8 +269,8 @@ pub struct Plan {
     pub unchanged: Vec<Unchanged>,
     /// The cluster is paused.
     pub paused: bool,
-    /// The plan ends where data volumes are mounted, where etcd answers, or where a member leads. Only then is it
-    /// known what else is needed.
+    /// The plan ends where data volumes are mounted, where etcd answers, where a member leads, or before databases that
+    /// are restored. Only then is it known what else is needed.
     pub partial: bool,
     /// The plan ends where data volumes are mounted.
     pub mounts: bool,
@@ -333,6 +334,10 @@ pub struct Found {
     pub leaving: retire::Departures,
     /// The cluster is removed with its backups.
     pub without_backups: bool,
+    /// What the repository keeps; asked only where no host has the database.
+    pub repository: Option<lost::Keeps>,
+    /// A restore of such a cluster has begun: its hosts are made ready, and no database is started.
+    pub restores: bool,
 }
 
 /// An address at which a host of the cluster still answers, although the inventory has another one.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Found, belongings, bootstrap_recovery, foreign};
+use super::{Found, belongings, bootstrap_recovery, foreign, lost};
 use crate::{
     cluster::{Cluster, Node, SUPERUSER},
     configs::Mark,
@@ -14,6 +14,7 @@ use crate::{
     inventory::Role,
     quantity::count,
     render::{File, Files},
+    services::etcd,
 };
 
 /// Refuses states that no plan can handle safely. Reports all findings together, with those that were found
@@ -37,7 +38,9 @@ pub(super) fn check(
     findings.extend(superuser(cluster, found));
     findings.extend(damaged(cluster, found));
     findings.extend(versions(cluster));
-    findings.extend(dcs(cluster, found));
+    if !found.restores {
+        findings.extend(lost::refused(cluster, found).or_else(|| dcs(cluster, found)));
+    }
     match findings.len() {
         0 => Ok(()),
         1 => Err(findings.remove(0)),
@@ -307,7 +310,10 @@ fn dcs(cluster: &Cluster, found: &Found) -> Option<Error> {
             ))
             .cause(format!("the key /db/{scope}/initialize is from an earlier cluster; while it exists, no member bootstraps"))
             .left("nothing was changed")
-            .hint("if its data is lost for good, forget it: etcdctl del --prefix ".to_owned() + &crate::services::etcd::prefix(scope)),
+            .hint(match lost::unasked(cluster, found) {
+                Some(host) => format!("its repository may have the data: bring {host} back first"),
+                None => "if its data is lost for good, forget it: etcdctl del --prefix ".to_owned() + &etcd::prefix(scope),
+            }),
         );
     }
     let others: Vec<String> = systems

@@ -19,6 +19,8 @@ use crate::{
     services::postgres::HELD,
 };
 
+mod anew;
+
 const INSTANCE: &str = include_str!("restore/instance.sh");
 const IN_PLACE: &str = include_str!("restore/in_place.sh");
 const TABLE: &str = include_str!("restore/table.sh");
@@ -69,6 +71,8 @@ pub(crate) struct InPlace<'a> {
     pub wanted: Wanted<'a>,
     /// The old data is kept beside the new.
     pub keeps: bool,
+    /// No host has the database: the identifier of the one that is restored.
+    pub anew: Option<&'a str>,
 }
 
 impl InPlace<'_> {
@@ -88,6 +92,7 @@ impl InPlace<'_> {
                 "the present data is kept in {}",
                 kept_dir(&self.cluster.inventory.postgresql.data_dir)
             ),
+            false if self.anew.is_some() => "there is no present data".to_owned(),
             false => "the present data is overwritten".to_owned(),
         };
         plan.push(Step {
@@ -164,12 +169,13 @@ impl InPlace<'_> {
             limit: Duration::from_secs(30),
             units: vec!["etcd"],
         });
+        let adopted = self.adopt(&mut plan, &etcd.name, found, forgotten);
         let started = release(
             &mut plan,
             self.host,
             None,
             "it has the restored data",
-            vec![forgotten],
+            vec![adopted],
         );
         let leads = await_leader(&mut plan, self.host, vec![started], LEADING);
         // Passwords may have changed since.
@@ -182,13 +188,9 @@ impl InPlace<'_> {
     pub(crate) fn rejoin(&self) -> Plan {
         let mut plan = Plan::default();
         for node in self.others() {
-            release(
-                &mut plan,
-                &node.name,
-                None,
-                "the restored member leads",
-                Vec::new(),
-            );
+            let why = "the restored member leads";
+            let released = release(&mut plan, &node.name, None, why, Vec::new());
+            self.await_copy(&mut plan, node, released);
         }
         plan
     }
@@ -304,7 +306,7 @@ install -d -m 0755 "$(dirname "$HELD")"
 printf '%s\n' '# The cluster is being restored. A Patroni that starts now would go on with the history that is left.' \
   '[Unit]' 'AssertPathExists=/run/pgherd/restored' | put "$HELD" root:root 0644
 systemctl daemon-reload
-systemctl stop patroni
+[ "$(systemctl show -P LoadState patroni)" = not-found ] || systemctl stop patroni
 pid=$(head -n 1 "$DATA/postmaster.pid" 2>/dev/null || true)
 if [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = postgres ] && ! systemctl is-active --quiet pgherd-restore; then
   echo "PostgreSQL still runs, as process $pid, although Patroni has stopped" >&2

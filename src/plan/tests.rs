@@ -14,6 +14,7 @@ mod foreign;
 mod identity;
 mod image;
 mod layouts;
+mod lost;
 mod membership;
 mod metadata_guard;
 pub(crate) mod model;

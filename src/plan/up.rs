@@ -8,7 +8,7 @@ use super::{
     data_volume,
     etcd_joins::{self, Join},
     etcd_leaves::{self, Leave},
-    etcd_members, etcd_takes_in,
+    etcd_members, etcd_takes_in, lost,
     members::Members,
     membership, newest, packages, parameters, pooler, preconditions, requirements, role_leaves,
     waits,
@@ -143,12 +143,17 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
             databases.push((place.node, configured));
         }
     }
+    if found.restores {
+        plan.partial = true;
+        return Ok(plan);
+    }
     if bootstrap_recovery::depend_on_the_dcs(cluster, found) {
         return Ok(until_etcd_answers(plan, &etcds, &dcs_ready));
     }
     let mut cleared =
         bootstrap_recovery::clear(&mut plan, cluster, found, &etcds, &mut databases, dcs_ready);
     cleared.extend(tried);
+    cleared.extend(lost::ask(&mut plan, cluster, found));
     let members = Members::of(cluster, found, &databases).map(|it| it.led_by(first));
     databases_and_poolers(&mut plan, cluster, (config, members), &cleared, &poolers)?;
     end(&mut plan, cluster, found, &leaves);

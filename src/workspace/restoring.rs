@@ -23,12 +23,17 @@ pub(crate) struct Restoring {
     pub timeline: Option<u32>,
     /// Whether the old data is kept beside the restored.
     pub keeps: bool,
+    /// No host had a database: the identifier of the one that is restored.
+    #[serde(default)]
+    pub anew: Option<String>,
     pub stage: RestoreStage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RestoreStage {
+    /// No host has the database: its hosts are made, and made ready.
+    Prepares,
     /// No client has reached restored data yet: there is a way back.
     Restores,
     /// The data from before is put back.

@@ -22,6 +22,7 @@ mod images;
 mod interrupted;
 mod lapsed;
 mod lease;
+mod lost;
 mod membership;
 mod overrides;
 mod pooler;

@@ -32,6 +32,8 @@ pub(crate) struct Outlook {
     pub ground: Ground,
     /// The folder in which the present data is kept.
     pub kept_dir: Option<String>,
+    /// No host has the database: the hosts that are made first.
+    pub anew: Option<Vec<HostName>>,
 }
 
 /// What a restore would do; an error if it is not possible.
@@ -39,20 +41,10 @@ pub(super) async fn outlook(
     connected: &Connected<'_>,
     observed: &Observed,
     wish: &Wish,
-) -> Result<(Moment, Outlook)> {
+) -> Result<Outlook> {
     let context = connected.context;
     let cluster = &observed.cluster;
-    let Some(to) = wish.to.clone() else {
-        return Err(Error::new(Code::InvalidArguments, "no moment is named")
-            .hint(format!(
-                "see what can be restored: {}",
-                context.command("backups")
-            ))
-            .hint(format!(
-                "then: {}",
-                context.command("restore --to '2026-11-26 14:03:07+01'")
-            )));
-    };
+    let to = named(context, wish)?;
     observed.members_as_declared()?;
     if observed.found.is_paused() {
         return Err(plan::not_while_paused(&context.inventory));
@@ -72,6 +64,44 @@ pub(super) async fn outlook(
         known.as_deref().filter(|it| !it.is_empty()),
     )
     .map_err(|error| error.on(&host))?;
+    let kept_dir = room(context, &host, &ground, &source)?;
+    let members = cluster
+        .with_role(Role::Postgres)
+        .map(|node| node.name.clone());
+    Ok(Outlook {
+        to,
+        replicas: members.filter(|it| *it != host).collect(),
+        source,
+        kept_dir,
+        host,
+        ground,
+        anew: None,
+    })
+}
+
+/// The moment that the user names.
+pub(super) fn named(context: &Context, wish: &Wish) -> Result<Moment> {
+    wish.to.clone().ok_or_else(|| {
+        Error::new(Code::InvalidArguments, "no moment is named")
+            .hint(format!(
+                "see what can be restored: {}",
+                context.command("backups")
+            ))
+            .hint(format!(
+                "then: {}",
+                context.command("restore --to '2026-11-26 14:03:07+01'")
+            ))
+    })
+}
+
+/// The folder in which the present data can be kept, if there is room for it beside the restored data. It is an error
+/// if there is no room for the restored data alone.
+pub(super) fn room(
+    context: &Context,
+    host: &HostName,
+    ground: &Ground,
+    source: &Source,
+) -> Result<Option<String>> {
     if let Some(kept) = ground.kept {
         let dir = kept_dir(&context.inventory.postgresql.data_dir);
         return Err(Error::new(
@@ -81,7 +111,7 @@ pub(super) async fn outlook(
                 bytes(kept * 1024)
             ),
         )
-        .on(&host)
+        .on(host)
         .left("nothing was changed")
         .hint(format!(
             "remove it, if nobody needs it: {}",
@@ -99,26 +129,15 @@ pub(super) async fn outlook(
                 bytes((ground.here + ground.free) * 1024)
             ),
         )
-        .on(&host)
+        .on(host)
         .left("nothing was changed")
         .hint("make room on that disk, or restore on another member: --host HOST"));
     }
-    let members = cluster
-        .with_role(Role::Postgres)
-        .map(|node| node.name.clone());
-    let outlook = Outlook {
-        to: to.clone(),
-        replicas: members.filter(|it| *it != host).collect(),
-        source,
-        kept_dir: keeps.then(|| kept_dir(&context.inventory.postgresql.data_dir)),
-        host,
-        ground,
-    };
-    Ok((to, outlook))
+    Ok(keeps.then(|| kept_dir(&context.inventory.postgresql.data_dir)))
 }
 
 /// The member whose data is restored: the named one, the leader, or the first.
-fn host(
+pub(super) fn host(
     context: &Context,
     survey: &BTreeMap<HostName, Result<Status>>,
     name: Option<&str>,
@@ -181,7 +200,7 @@ pub(in crate::engine) fn source<'a>(
 }
 
 /// Refuses a backup of another database, or of another version.
-fn fits(ground: &Ground, source: &Source, known: Option<&str>) -> Result<()> {
+pub(super) fn fits(ground: &Ground, source: &Source, known: Option<&str>) -> Result<()> {
     let refused = |what: String| Error::new(Code::NotPossibleNow, what).left("nothing was changed");
     let here = known.or(ground.system.as_deref());
     if let Some(here) = here.filter(|it| !source.system.is_empty() && **it != source.system) {

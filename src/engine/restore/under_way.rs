@@ -9,7 +9,9 @@ use crate::{
 /// Its state in words, and what completes it.
 fn state(stage: RestoreStage) -> (&'static str, &'static str) {
     match stage {
-        RestoreStage::Restores | RestoreStage::Leads => ("is under way", "restore"),
+        RestoreStage::Prepares | RestoreStage::Restores | RestoreStage::Leads => {
+            ("is under way", "restore")
+        }
         RestoreStage::GoesBack => ("is being taken back", "restore --back"),
     }
 }
@@ -32,7 +34,7 @@ pub(in crate::engine) fn refused(context: &Context, restoring: &Restoring) -> Er
         .left("nothing was changed")
         .hint(format!("complete it: {}", context.command(verb)));
     match restoring.stage {
-        RestoreStage::Restores => {
+        RestoreStage::Prepares | RestoreStage::Restores => {
             error.hint(format!("or go back: {}", context.command("restore --back")))
         }
         RestoreStage::Leads | RestoreStage::GoesBack => error,

@@ -345,7 +345,8 @@ pub(crate) fn cluster_of(inventory: Inventory) -> Cluster {
             stats: Secret::new("stats-s3cret"),
             vrrp: Some(Secret::new("vrrps3cr")),
             backup: Some(Secret::new("backups3cr")),
-            s3: None,
+            s3: (inventory.backup.s3.is_some())
+                .then(|| (Secret::new("s3-key"), Secret::new("s3-s3cret"))),
             pooler: Some(Secret::new("poolers3cr")),
             users: BTreeMap::new(),
             interim: None,

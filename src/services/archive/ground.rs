@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::{
     cluster::Cluster,
-    contract::{ARCHIVE_CONFIG, kept_dir},
+    contract::{ARCHIVE_CONFIG, BACKUP_CONFIG, kept_dir},
     error::{Code, Error, Result},
-    inventory::HostName,
+    inventory::{HostName, Role},
     liberal,
     moment::{Moment, in_full},
     remote::{Remote, Script, quote},
@@ -99,7 +99,7 @@ fn sources(info: &Value) -> Vec<Source> {
         .collect()
 }
 
-/// Looks at the host.
+/// Looks at the host, which is one with a database, or the one with the repository.
 pub(crate) async fn look(
     cluster: &Cluster,
     host: &HostName,
@@ -108,8 +108,10 @@ pub(crate) async fn look(
 ) -> Result<Ground> {
     let data = &cluster.inventory.postgresql.data_dir;
     let until = to.time().map(in_full).unwrap_or_default();
+    let keeps = cluster.with_role(Role::Backup).any(|it| it.name == *host);
+    let config = if keeps { BACKUP_CONFIG } else { ARCHIVE_CONFIG };
     let script = Script::probe(format!(
-        "CONFIG={ARCHIVE_CONFIG} STANZA={} DATA={} OLD={} UNTIL={}\n{ASK}",
+        "CONFIG={config} STANZA={} DATA={} OLD={} UNTIL={}\n{ASK}",
         quote(cluster.name()),
         quote(data),
         quote(&kept_dir(data)),

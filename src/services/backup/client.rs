@@ -187,6 +187,14 @@ impl Repository {
             .collect();
     }
 
+    /// Why it is not known which backups there are, if it is not.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        let (code, message) = &self.status;
+        // The other codes are of a repository without a stanza, or without a backup.
+        (self.backups.is_empty() && [OTHER, -1].contains(code))
+            .then(|| format!("pgBackRest cannot read its repository: {message}"))
+    }
+
     /// One is being made.
     pub(crate) fn is_at_work(&self) -> bool {
         self.schedules.values().any(|it| it.runs)
@@ -316,7 +324,11 @@ mod tests {
                     at line 1: \u{1}\t\u{fffd}x\"}}],\"status\":{\"code\":99,\"message\":\"other\"}}]\nnow\t5\n";
         let it = Repository::parse(said);
         assert_eq!(it.status, (OTHER, "unable to load info file".to_owned()));
+        assert!(it.unreadable().unwrap().contains("unable to load"));
         assert_eq!(Repository::parse("info\tnothing\n").status.0, -1);
+        assert_eq!(repository(&[]).unreadable(), None);
+        let none = r#"info	[{"backup":[],"status":{"code":1,"message":"missing stanza path"}}]"#;
+        assert_eq!(Repository::parse(none).unreadable(), None);
     }
 
     #[test]

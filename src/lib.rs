@@ -15,6 +15,7 @@ pub mod event;
 pub mod execute;
 pub mod facts;
 pub mod given;
+pub mod history;
 pub mod holder;
 pub mod host;
 pub mod http;

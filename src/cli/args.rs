@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValue};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::{console::Console, drill, endpoint};
 use crate::{
@@ -89,16 +89,6 @@ impl Global {
             templates: self.templates.as_deref(),
             operator: Arc::new(console.clone()),
         })
-    }
-}
-
-impl ValueEnum for ProviderKind {
-    fn value_variants<'a>() -> &'a [Self] {
-        Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.as_str()))
     }
 }
 
@@ -433,6 +423,16 @@ pub enum Verb {
         /// The archive to write [default: pgherd-CLUSTER-TIME.tar]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// Show who changed the cluster, when, with what, and how it ended
+    #[command(
+        after_help = "The hosts remember it, also what was done from other machines.\n\n\
+                      Example:\n  pgherd history --limit 5"
+    )]
+    History {
+        /// Show the newest N runs
+        #[arg(long, value_name = "N", default_value = "20")]
+        limit: usize,
     },
     /// Make a lost workspace again, from what the hosts have; change nothing on them
     #[command(

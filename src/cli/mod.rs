@@ -24,6 +24,7 @@ mod diagnose;
 mod down;
 mod drill;
 mod endpoint;
+mod history;
 mod image;
 mod init;
 mod manual;
@@ -190,6 +191,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             };
             down::run(global, request, yes, terminal, cancel).await?;
         }
+        Verb::History { limit } => history::run(global, limit, terminal).await?,
         Verb::Recover { trust_host_keys } => {
             recover::run(global, trust_host_keys, terminal, cancel).await?;
         }

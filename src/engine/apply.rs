@@ -48,6 +48,7 @@ pub(crate) async fn run(
     context.not_lost().await?;
     let taken = Taken::by(context, verb.as_str(), Leftovers::Offer, cancel).await?;
     if let Err(error) = context.marks_are_known().await {
+        context.connections.conclude(Some(&error)).await;
         context.connections.close(false).await;
         return Err(error);
     }

@@ -247,6 +247,8 @@ impl Connected<'_> {
 
     /// Reports how many steps there are.
     pub(super) fn announce(&self, plan: &Plan) {
+        let (steps, changes) = (plan.steps.len(), plan.changes());
+        self.context.connections.note_plan(steps, changes);
         self.events.emit(Event::Planned {
             steps: plan.steps.len(),
             changes: plan.changes(),

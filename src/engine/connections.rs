@@ -15,10 +15,11 @@ use tokio::sync::Mutex;
 use crate::{
     error::{Code, Error, Result},
     event::Events,
+    history::{Ended, Record},
     holder::Holder,
     inventory::HostName,
     machine::Machine,
-    remote::{Keep, Lease, Listener, Remote, SshRemote},
+    remote::{Keep, Lease, Listener, Remote, SshRemote, Story},
 };
 
 /// Whether another run is at work, on this machine or elsewhere.
@@ -61,6 +62,10 @@ pub(crate) struct Connections {
     dial: Dial,
     /// The holder of the lease; `None` in verbs that only look.
     holder: OnceLock<Holder>,
+    /// The same run, as the hosts' history has it.
+    record: OnceLock<Record>,
+    /// The steps that were planned, and how many of them change something.
+    planned: std::sync::Mutex<(usize, usize)>,
     /// Receives the news that a lease is waited for.
     listener: Listener,
     kept: Mutex<Option<Kept>>,
@@ -68,6 +73,7 @@ pub(crate) struct Connections {
 
 struct Kept {
     remote: Arc<dyn Remote>,
+    story: Arc<Story>,
     /// The address at which each host was last reached.
     at: BTreeMap<HostName, Option<Ipv4Addr>>,
 }
@@ -91,15 +97,51 @@ impl Connections {
         Self {
             dial,
             holder: OnceLock::new(),
+            record: OnceLock::new(),
+            planned: std::sync::Mutex::default(),
             listener: Listener::default(),
             kept: Mutex::default(),
         }
     }
 
     /// From now on, connections take the lease on their host and stay open until [`Self::close`].
-    pub(super) fn keep(&self, holder: &Holder) {
+    pub(super) fn keep(&self, holder: &Holder, record: Record) {
         // A run has only one holder.
         let _ = self.holder.set(holder.clone());
+        let _ = self.record.set(record);
+    }
+
+    /// Notes for the history what a plan of this run has.
+    pub(super) fn note_plan(&self, steps: usize, changes: usize) {
+        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        *planned = (planned.0 + steps, planned.1 + changes);
+    }
+
+    /// Gives the hosts the line of their history that says how this run has ended. They write it when the lease is given
+    /// back.
+    pub(super) async fn conclude(&self, error: Option<&Error>) {
+        let kept = self.kept.lock().await;
+        let (Some(record), Some(kept)) = (self.record.get(), kept.as_ref()) else {
+            return;
+        };
+        let at = jiff::Timestamp::now();
+        let (steps, changes) = *self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = Ended {
+            at,
+            seconds: (at - record.began)
+                .total(jiff::Unit::Second)
+                .unwrap_or_default(),
+            exit_code: error.map_or(0, |error| error.kind().exit_code()),
+            error: error.map(|error| error.code().word().to_owned()),
+            steps,
+            changes,
+        };
+        let record = Record {
+            ended: Some(ended),
+            ..record.clone()
+        };
+        // It is said once: what comes after it has connections of its own.
+        let _ = kept.story.ends.set(record.line());
     }
 
     /// The run that owns these connections.
@@ -147,10 +189,16 @@ impl Connections {
             }
             return Ok(kept.remote.clone());
         }
+        let story = Arc::new(Story {
+            begins: self.record.get().map(Record::line).unwrap_or_default(),
+            ends: OnceLock::new(),
+        });
         let lease = Lease::new(cluster, holder.clone(), self.listener.clone());
+        let lease = lease.telling(story.clone());
         let remote = (self.dial)(make()?, Some(lease));
         *kept = Some(Kept {
             remote: remote.clone(),
+            story,
             at: at.collect(),
         });
         Ok(remote)

@@ -16,8 +16,11 @@ use crate::{
     event::Events,
     facts::Os,
     given,
+    history::Record,
+    holder::Holder,
     inventory::{Host, HostName, Inventory, PgVersion},
     machine::Machine,
+    mask::Masks,
     plan::retire::Departures,
     prepared,
     provider::{self, Provider},
@@ -136,8 +139,24 @@ impl Context {
     /// with a copy of the workspace also sees the run.
     pub(super) fn lock(&self, verb: &str) -> Result<RunLock> {
         let lock = self.workspace.lock_folder(verb)?;
-        self.connections.keep(lock.holder());
+        self.connections
+            .keep(lock.holder(), self.record(lock.holder()));
         Ok(lock)
+    }
+
+    /// This run, as the hosts' history has it.
+    fn record(&self, holder: &Holder) -> Record {
+        let masks = Masks::default();
+        // Without a cluster there are no secrets; ones that are wrong are reported when they are needed.
+        if let Ok(Some(_)) = self.workspace.cluster_id()
+            && let Ok(secrets) = self.secrets()
+        {
+            masks.add(secrets.values());
+        }
+        let path = std::path::absolute(&self.inventory.path);
+        let path = path.unwrap_or_else(|_| self.inventory.path.clone());
+        let words = std::env::args().skip(1);
+        Record::of(holder, &path.to_string_lossy(), words, &masks)
     }
 
     /// Takes the lease on those of `machines` that answer soon, before the provider changes them from outside.

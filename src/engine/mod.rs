@@ -21,6 +21,7 @@ pub(crate) mod endpoint;
 mod etcd_moves;
 mod fencing;
 mod headway;
+pub(crate) mod history;
 pub(crate) mod hosts;
 pub(crate) mod image;
 mod lapse;

@@ -100,9 +100,10 @@ impl Session<'_> {
             cancel,
         };
         let result = work(&run).await.map_err(|error| context.told(error));
+        let error = result.as_ref().err();
+        context.connections.conclude(error).await;
         // The lease is given back before anybody reads how the run ended.
         context.connections.close(result.is_ok()).await;
-        let error = result.as_ref().err();
         run.events.emit(Event::RunFinished {
             exit_code: error.map_or(0, |error| error.kind().exit_code()),
             seconds: run.events.elapsed(),

@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 30] = [
+pub(crate) const VERBS: [&str; 31] = [
     "plan",
     "up",
     "replace",
@@ -32,6 +32,7 @@ pub(crate) const VERBS: [&str; 30] = [
     "down",
     "report",
     "recover",
+    "history",
 ];
 
 /// Returns the text with `options` in every command that takes an inventory and does not name one.

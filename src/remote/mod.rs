@@ -29,7 +29,7 @@ mod ssh;
 
 pub use host_key_mismatch::host_key_mismatch;
 pub use kept::{Keep, close_kept};
-pub use lease::{Lease, Listener};
+pub use lease::{Lease, Listener, Story};
 pub use script::{PENDING, Script};
 pub use ssh::{Knock, SshRemote};
 

@@ -81,7 +81,7 @@ fn from_nothing_to_nothing() {
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("was not made from this folder"), "{stderr}");
+    assert!(stderr.contains("its workspace is not"), "{stderr}");
     lab.expect(0, &["verify"]);
 
     let said = lab.expect(2, &["down"]);

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     existing::bare_hosts,
-    support::{Lab, docker, prepared_image},
+    support::{Lab, docker, kill, prepared_image},
 };
 
 const ROLES: &str =
@@ -205,7 +206,68 @@ fn a_cluster_goes_on_from_another_machine_after_its_workspace_is_lost() {
         carol.sql("select count(*), max(i) from ledger"),
         "5000|5000"
     );
+    the_hosts_remember_who_did_what(&lab, &carol);
     carol.pgherd(&["down", "--yes"], 0);
+    let left = docker(&["exec", &lab.container("node1"), "ls", "-a", "/var/lib"]);
+    assert!(!left.lines().any(|name| name == "pgherd"), "{left}");
+}
+
+/// Runs of three machines, one of which is gone, and a run that is killed.
+fn the_hosts_remember_who_did_what(lab: &Lab, desk: &Desk<'_>) {
+    let mut killed = desk
+        .command(&["drill", "stop-leader", "--yes", "--json", "--verbose"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(killed.stderr.take().unwrap()).lines();
+    let broken = lines
+        .map_while(Result::ok)
+        .any(|line| line.contains("broken now"));
+    assert!(broken, "the drill has come that far");
+    let history = desk.json(&["history", "--json"]);
+    assert_eq!(history["runs"][0]["at_work"], true, "{history}");
+    assert_eq!(history["runs"][0]["verb"], "drill");
+    kill(&mut killed);
+    desk.pgherd(&["drill", "--repair"], 0);
+    println!("{}", desk.pgherd(&["history"], 0));
+    let history = desk.json(&["history", "--json", "--limit", "100"]);
+    let runs = history["runs"].as_array().unwrap();
+    let one = |user: &str, verb: &str, ended: &Value| {
+        let by = format!("{user}@");
+        runs.iter().any(|run| {
+            run["by"].as_str().unwrap().starts_with(&by)
+                && run["verb"] == verb
+                && run["ended"]["exit_code"] == *ended
+        })
+    };
+    let (well, never) = (serde_json::json!(0), Value::Null);
+    for (user, verb, ended) in [
+        ("alice", "up", &well),
+        ("bob", "recover", &well),
+        ("carol", "recover", &well),
+        ("carol", "up", &well),
+        ("carol", "rotate", &well),
+        ("carol", "drill", &never),
+    ] {
+        assert!(one(user, verb, ended), "{user} {verb}: {history:#}");
+    }
+    let first = runs.last().unwrap();
+    assert_eq!(first["command"], "up --yes", "{first}");
+    assert!(first["ended"]["changes"].as_u64() > Some(10), "{first}");
+    // Where a run was refused, it did not get each host.
+    for run in runs.iter().filter(|run| run["ended"]["exit_code"] == 0) {
+        assert_eq!(run["hosts"].as_array().unwrap().len(), 2, "{run}");
+    }
+    let began: Vec<&str> = runs
+        .iter()
+        .map(|run| run["began"].as_str().unwrap())
+        .collect();
+    assert!(began.is_sorted_by(|one, other| one >= other), "{began:?}");
+    let container = lab.container("node2");
+    let stat = ["stat", "-c", "%a %U", "/var/lib/pgherd/history.jsonl"];
+    let mode = docker(&[&["exec", &container], &stat[..]].concat());
+    assert_eq!(mode.trim(), "600 root");
 }
 
 /// When PostgreSQL was started on each host.
@@ -289,6 +351,8 @@ fn host_keys_are_not_trusted_by_themselves(desk: &Desk<'_>) {
 fn another_authority_while_clients_write(desk: &Desk<'_>) {
     let ca = || fs::read_to_string(desk.workspace().join("pki/ca.crt")).unwrap();
     let before = ca();
+    // Clients that verify must know both authorities before the certificates change.
+    desk.pgherd(&["rotate", "certs", "--prepare", "--yes"], 0);
     let watch = desk
         .command(&["drill", "watch", "--for", "45s", "--json"])
         .stdout(Stdio::piped())
@@ -299,6 +363,7 @@ fn another_authority_while_clients_write(desk: &Desk<'_>) {
     desk.pgherd(&["rotate", "certs", "--yes"], 0);
     let watched = watch.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&watched.stdout).into_owned();
+    assert!(watched.status.success(), "{told}");
     let record: Value = serde_json::from_str(&told).expect(&told);
     let measured = &record["drills"][0]["measured"];
     println!("{measured}");

@@ -1,6 +1,18 @@
-//! The verbs of `rotate` and `image`.
+//! The verbs of `rotate` and `image`, and the words of some options.
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum, builder::PossibleValue};
+
+use crate::inventory::ProviderKind;
+
+impl ValueEnum for ProviderKind {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
+}
 
 /// What `pgherd rotate` can change while the cluster runs.
 #[derive(Debug, Clone, Copy, Subcommand)]

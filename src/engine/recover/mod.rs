@@ -102,6 +102,7 @@ pub(crate) async fn run(
         () = cancel.cancelled() => Err(Error::interrupted().left("no workspace was written")),
         () = telling => unreachable!("it listens until the end"),
     };
+    context.connections.conclude(done.as_ref().err()).await;
     context.connections.close(false).await;
     done.map_err(|error| context.told(error))
 }
@@ -215,7 +216,7 @@ async fn admit(context: &Context, machines: &[Machine]) -> Result<Item> {
     context.provider.admit(machines, &access).await?;
     Ok(item(
         State::Made,
-        "the hosts accept it beside the lost one, until that is removed by: rotate ssh",
+        "a new one, which the hosts accept beside the lost one",
     ))
 }
 
@@ -409,11 +410,18 @@ fn next(
         ));
     }
     if pending && !interim {
-        let why = match made.is_empty() {
-            true => "shows what differs from the inventory",
-            false => "shows which passwords `up` would change",
+        let (see, make) = match made.is_empty() {
+            true => (
+                "shows what differs",
+                "corrects it, before anything else changes",
+            ),
+            false => (
+                "shows which passwords `up` would change",
+                "changes them, before anything else changes",
+            ),
         };
-        next.push((context.command("plan"), why));
+        next.push((context.command("plan"), see));
+        next.push((context.command("up"), make));
     }
     if gathered.certificates.is_some() {
         next.push((
@@ -427,8 +435,8 @@ fn next(
     ));
     if context.workspace.owns_identity().unwrap_or_default() {
         next.push((
-            context.command("rotate ssh"),
-            "in that case too: the hosts refuse the lost key",
+            context.command("ssh HOST"),
+            "in that case too: remove the lost key from ~/.ssh/authorized_keys, on every host",
         ));
     }
     next

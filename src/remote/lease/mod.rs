@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use self::host::Held;
 use self::{
-    host::{Answer, SILENCE, Sign, ask, is_fresh},
+    host::{Answer, Asking, SILENCE, Sign, ask, is_fresh},
     watch::{Next, Watch},
 };
 use crate::{
@@ -54,6 +54,16 @@ pub struct Lease {
     lost: OnceLock<(HostName, Option<Holder>)>,
     /// Why hosts could not say whether the lease is free.
     unheld: Mutex<BTreeMap<HostName, String>>,
+    story: Arc<Story>,
+}
+
+/// What each host writes into its history of runs, one line each. The lease carries it, so that it costs no round trip.
+#[derive(Debug, Default)]
+pub struct Story {
+    /// Who the run is, written when it begins.
+    pub begins: String,
+    /// How it has ended, written when the lease is given back; nothing if it is not set.
+    pub ends: OnceLock<String>,
 }
 
 /// Receives the news that a run waits: the events of its session.
@@ -78,7 +88,15 @@ impl Lease {
             given_up: CancellationToken::new(),
             lost: OnceLock::new(),
             unheld: Mutex::default(),
+            story: Arc::default(),
         }
+    }
+
+    /// From now on, hosts write `story` into their history.
+    #[must_use]
+    pub fn telling(mut self, story: Arc<Story>) -> Self {
+        self.story = story;
+        self
     }
 
     fn unknown(&self, host: &HostName, why: String) -> Taken {
@@ -152,7 +170,13 @@ impl Lease {
             if let Some(error) = self.given_up() {
                 return Taken::Refused(error);
             }
-            let answer = ask(session, &self.holder, &dead, &self.given_up).await;
+            let asking = Asking {
+                holder: &self.holder,
+                dead: &dead,
+                story: &self.story,
+                given_up: &self.given_up,
+            };
+            let answer = ask(session, asking).await;
             let (other, sign) = match answer {
                 Answer::Held(held, last) => return self.granted(host, *held, last),
                 Answer::By(other, sign) => (other, sign),

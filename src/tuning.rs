@@ -124,21 +124,20 @@ pub fn of_host(place: &Place, connections: u64) -> Vec<Tuned> {
         mb(work.clamp(4, 256)),
         format!("a third of what is left, by max_connections ({connections})"),
     );
-    let parallel = (cores / 2).clamp(1, 4).to_string();
-    add(
-        "max_parallel_workers",
-        cores.max(2).to_string(),
-        "one for each core".into(),
-    );
-    for name in [
-        "max_parallel_workers_per_gather",
-        "max_parallel_maintenance_workers",
-    ] {
+    // On fewer cores, PostgreSQL's defaults serve a single query better: measured with benches/tuning.
+    if cores >= 4 {
         add(
-            name,
-            parallel.clone(),
-            "half of the cores, 4 at most".into(),
+            "max_parallel_workers",
+            cores.to_string(),
+            "one for each core".into(),
         );
+        for name in [
+            "max_parallel_workers_per_gather",
+            "max_parallel_maintenance_workers",
+        ] {
+            let half = (cores / 2).min(4).to_string();
+            add(name, half, "half of the cores, 4 at most".into());
+        }
     }
     let wal = (disk_gib / 20).clamp(1, 16);
     add(
@@ -203,9 +202,6 @@ mod tests {
         effective_cache_size 2528MB
         maintenance_work_mem 212MB
         work_mem 8MB
-        max_parallel_workers 2
-        max_parallel_workers_per_gather 1
-        max_parallel_maintenance_workers 1
         max_wal_size 1GB
         min_wal_size 256MB
         random_page_cost 1.1

@@ -1,15 +1,12 @@
 //! The arguments of the command line.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::{console::Console, drill, endpoint};
 use crate::{
-    engine::{
-        context::{Context, Source},
-        image,
-    },
+    engine::context::{Context, Source},
     error::Result,
     inventory::{self, Inventory, ProviderKind},
     workspace::Workspace,
@@ -478,27 +475,4 @@ pub enum Verb {
     /// Print the manual page
     #[command(after_help = "Example:\n  pgherd man | man -l -")]
     Man,
-}
-
-impl Verb {
-    /// Whether Ctrl-C stops pgherd. Otherwise it goes to the program that uses the terminal.
-    pub fn can_be_interrupted(&self) -> bool {
-        !matches!(
-            self,
-            Verb::Ssh { .. } | Verb::Psql { .. } | Verb::Logs { .. }
-        )
-    }
-
-    /// How long the verb may take to clean up after Ctrl-C.
-    pub fn grace(&self) -> Duration {
-        match self {
-            // The fault is repaired first, which may mean that a host boots.
-            Verb::Drill(_) | Verb::Switchover { .. } => Duration::from_secs(300),
-            // The builder is removed.
-            Verb::Image { .. } => image::CLEARANCE,
-            // The table of its clients is dropped.
-            Verb::Restart { .. } => Duration::from_secs(30),
-            _ => Duration::from_secs(3),
-        }
-    }
 }

@@ -108,8 +108,11 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
         terminal.say(PLAINTEXT);
     }
     for host in absent {
-        let up = context.command("up");
-        terminal.say(&format!("{host} does not run; start it: {up}"));
+        terminal.say(&match status.lost {
+            // `up` refuses; what brings them back was said above.
+            Some(_) => format!("{host} does not run"),
+            None => format!("{host} does not run; start it: {}", context.command("up")),
+        });
     }
     for error in &status.observed.unreachable {
         terminal.say(&error.to_string());

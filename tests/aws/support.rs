@@ -30,11 +30,18 @@ pub(crate) fn hosts() -> Vec<HostName> {
     FIVE.into_iter().map(HostName::new).collect()
 }
 
-/// The calls at which a run is cut off, before they are `done` or after: every eighth one, or every one in the soak.
+/// Runs are cut off at every eighth call, or at every one in the soak.
+pub(crate) fn stride() -> usize {
+    match std::env::var_os("PGHERD_AWS_EVERY_CALL") {
+        Some(_) => 1,
+        None => 8,
+    }
+}
+
+/// The calls at which a run is cut off, before they are `done` or after.
 pub(crate) fn cut_offs(done: bool) -> impl Iterator<Item = usize> {
-    let every = std::env::var_os("PGHERD_AWS_EVERY_CALL").is_some();
-    let step = if every { 1 } else { 8 };
-    (if done && !every { 4 } else { 0 }..).step_by(step)
+    let first = if done { stride() / 2 } else { 0 };
+    (first..).step_by(stride())
 }
 
 /// A cluster in its own account and VPC, whose addresses are all on this machine's loopback.

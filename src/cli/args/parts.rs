@@ -1,8 +1,11 @@
-//! The verbs of `rotate` and `image`, and the words of some options.
+//! The verbs of `rotate` and `image`, the words of some options, and how verbs take Ctrl-C.
+
+use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum, builder::PossibleValue};
 
-use crate::inventory::ProviderKind;
+use super::Verb;
+use crate::{engine::image, inventory::ProviderKind};
 
 impl ValueEnum for ProviderKind {
     fn value_variants<'a>() -> &'a [Self] {
@@ -85,4 +88,27 @@ pub enum Image {
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+impl Verb {
+    /// Whether Ctrl-C stops pgherd. Otherwise it goes to the program that uses the terminal.
+    pub fn can_be_interrupted(&self) -> bool {
+        !matches!(
+            self,
+            Verb::Ssh { .. } | Verb::Psql { .. } | Verb::Logs { .. }
+        )
+    }
+
+    /// How long the verb may take to clean up after Ctrl-C.
+    pub fn grace(&self) -> Duration {
+        match self {
+            // The fault is repaired first, which may mean that a host boots.
+            Verb::Drill(_) | Verb::Switchover { .. } => Duration::from_secs(300),
+            // The builder is removed.
+            Verb::Image { .. } => image::CLEARANCE,
+            // The table of its clients is dropped.
+            Verb::Restart { .. } => Duration::from_secs(30),
+            _ => Duration::from_secs(3),
+        }
+    }
 }

@@ -332,13 +332,15 @@ pub enum Verb {
         )]
         at: String,
     },
-    /// Have the cluster, or a table, as it was at a moment
+    /// Have the cluster, a copy of it, or a table, as it was at a moment
     #[command(
         after_help = "In place, all members stop, and whatever was committed after the moment is gone. The data from\n\
-                      before is kept if there is room. A run that was cut off goes on with `pgherd restore`.\n\n\
+                      before is kept if there is room. With --into, another cluster is made from the backups of this one.\n\
+                      A run that was cut off goes on with the same command.\n\n\
                       Examples:\n  pgherd restore --to '2026-11-26 14:03:07+01' --dry-run\n  \
                       pgherd restore --to '2026-11-26 14:03:07+01'\n  \
-                      pgherd restore --table shop.orders --to '2026-11-26 14:03:07+01' --out orders.sql"
+                      pgherd restore --table shop.orders --to '2026-11-26 14:03:07+01' --out orders.sql\n  \
+                      pgherd -i prod.yaml restore --into staging.yaml --to latest --run sanitise.sql"
     )]
     Restore(super::restore::Wish),
     /// Have another major version of PostgreSQL, in place

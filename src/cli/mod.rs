@@ -18,6 +18,7 @@ mod apply;
 mod args;
 mod backup;
 mod certificates;
+mod clone;
 mod connect;
 mod console;
 mod diagnose;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{
-    apply, console::Console, down, drill, image, operate, reboot, restore, retire, rotate,
+    apply, clone, console::Console, down, drill, image, operate, reboot, restore, retire, rotate,
     switchover, update, upgrade,
 };
 use crate::{
@@ -108,6 +108,7 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
             let question = format!("Restore {cluster} to {}?", outlook.to);
             named(console, &text, &question, cluster).await
         }
+        Question::Clone { outlook } => agreed(console, &clone::outline(outlook)).await,
         Question::Upgrade { cluster, outlook } => {
             let text = upgrade::outline(cluster, outlook);
             let question = format!("Upgrade {cluster} to PostgreSQL {}?", outlook.ground.to);

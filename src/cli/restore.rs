@@ -6,11 +6,11 @@ use clap::{Args, ValueHint};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, backup, console::Console};
+use super::{Global, backup, clone, console::Console};
 use crate::{
     engine::{
         context::Context,
-        restore::{self, Outlook, Restored},
+        restore::{self, Outlook, Restored, clone::Wish as Cloned},
         take_out,
     },
     error::{Code, Error, Result},
@@ -41,14 +41,20 @@ pub struct Wish {
     /// The file that the table's dump is written to
     #[arg(long, value_name = "FILE", requires = "table", value_hint = ValueHint::FilePath)]
     out: Option<PathBuf>,
+    /// Make another cluster, of this inventory; this one is only read
+    #[arg(long, value_name = "FILE", conflicts_with = "table", value_hint = ValueHint::FilePath)]
+    into: Option<PathBuf>,
+    /// SQL for the new cluster, before anybody can reach it; give it again for more
+    #[arg(long, value_name = "[DATABASE:]FILE", requires = "into", value_hint = ValueHint::FilePath)]
+    run: Vec<String>,
     /// Only show what would be restored, and what would be lost
     #[arg(long, conflicts_with_all = ["table", "yes"])]
     dry_run: bool,
     /// Undo a restore that was cut off, as long as no client can have used it
-    #[arg(long, conflicts_with_all = ["to", "set", "timeline", "host", "table", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["to", "set", "timeline", "host", "table", "into", "dry_run"])]
     back: bool,
     /// Remove the data that restores have kept
-    #[arg(long, conflicts_with_all = ["to", "set", "timeline", "host", "table", "dry_run", "back"])]
+    #[arg(long, conflicts_with_all = ["to", "set", "timeline", "host", "table", "into", "dry_run", "back"])]
     discard_old: bool,
     /// Do not ask
     #[arg(short, long)]
@@ -76,6 +82,21 @@ pub(super) async fn run(
 ) -> Result<()> {
     let to = wish.moment()?;
     let console = Console::new(terminal, wish.yes);
+    if let Some(into) = wish.into {
+        let request = clone::Request {
+            into,
+            wish: Cloned {
+                to,
+                set: wish.set,
+                timeline: wish.timeline,
+                host: wish.host,
+                run: Vec::new(),
+            },
+            run: wish.run,
+            dry_run: wish.dry_run,
+        };
+        return clone::run(global, request, &console, cancel).await;
+    }
     let context = global.existing(&console).await?;
     let told = if wish.back {
         restore::back(&context, cancel).await

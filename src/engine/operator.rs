@@ -7,8 +7,16 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    context::Context, drill::play::Request, operate, preview::Preview, reboot, restore::Outlook,
-    retire::Farewell, rotate::Intent, settle::Verb, update, upgrade,
+    context::Context,
+    drill::play::Request,
+    operate,
+    preview::Preview,
+    reboot,
+    restore::{Outlook, clone},
+    retire::Farewell,
+    rotate::Intent,
+    settle::Verb,
+    update, upgrade,
 };
 use crate::{
     cluster::Cluster,
@@ -59,6 +67,8 @@ pub(crate) enum Question<'a> {
         cluster: &'a str,
         outlook: &'a Outlook,
     },
+    /// Another cluster is made from this one's repository.
+    Clone { outlook: &'a clone::Outlook },
     /// PostgreSQL is upgraded to another major version.
     Upgrade {
         cluster: &'a str,

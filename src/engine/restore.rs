@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
-    contract::{RESTORE_MARK, kept_dir},
+    contract::kept_dir,
     error::{Code, Error, Result},
     inventory::{HostName, Role},
     moment::Moment,
@@ -34,7 +34,9 @@ use crate::{
 };
 
 mod anew;
+pub(crate) mod clone;
 mod outlook;
+mod relay;
 pub(super) mod under_way;
 
 pub(crate) use outlook::Outlook;
@@ -112,6 +114,9 @@ pub(crate) async fn back(context: &Context, cancel: &CancellationToken) -> Resul
             .left("nothing was changed")
             .hint(again(context)));
     };
+    if let Some(origin) = &restoring.from {
+        return clone::back(context, &taken, &restoring, origin).await;
+    }
     if restoring.stage == RestoreStage::Leads {
         return Err(Error::new(
             Code::NotPossibleNow,
@@ -218,8 +223,8 @@ async fn restore(run: &Run<'_>, connected: &Connected<'_>, wish: &Wish) -> Resul
         restoring.stage = RestoreStage::Leads;
         context.workspace.note_restoring(&restoring)?;
     }
-    let reached = reached(connected, &host).await?;
     let in_place = in_place(&cluster, &host, &restoring);
+    let reached = reached(connected, &in_place).await?;
     let survey = patroni::survey(&connected.http, &cluster).await;
     let leads = patroni::leader_of(&survey) == Some(&host);
     let plan = in_place.lead(&observed.found, leads);
@@ -251,6 +256,9 @@ fn begun(context: &Context, wish: &Wish) -> Result<Option<Restoring>> {
     let Some(begun) = context.workspace.restoring()? else {
         return Ok(None);
     };
+    if begun.from.is_some() {
+        return Err(under_way::refused(context, &begun));
+    }
     is_the_same(context, &begun, wish)?;
     if begun.stage == RestoreStage::GoesBack {
         return Err(under_way::refused(context, &begun));
@@ -305,6 +313,7 @@ async fn agreed(context: &Context, wish: &Wish, outlook: &Outlook) -> Result<Res
         timeline: wish.timeline,
         keeps: outlook.kept_dir.is_some(),
         anew: (outlook.anew.is_some()).then(|| outlook.source.system.clone()),
+        from: None,
         stage: match outlook.anew {
             Some(_) => RestoreStage::Prepares,
             None => RestoreStage::Restores,
@@ -326,6 +335,7 @@ fn in_place<'a>(cluster: &'a Cluster, host: &'a HostName, restoring: &'a Restori
         },
         keeps: restoring.keeps,
         anew: restoring.anew.as_deref(),
+        from: None,
     }
 }
 
@@ -344,12 +354,11 @@ struct Reached {
     backup: String,
 }
 
-async fn reached(connected: &Connected<'_>, host: &HostName) -> Result<Reached> {
+async fn reached(connected: &Connected<'_>, in_place: &InPlace<'_>) -> Result<Reached> {
+    let (host, path) = (in_place.host, in_place.reached());
     // A run that was cut off at its very end has removed it.
     let unknown = r#"{"newest": null, "backup": "a backup"}"#;
-    let script = Script::probe(format!(
-        "cat {RESTORE_MARK}.json 2>/dev/null || echo '{unknown}'"
-    ));
+    let script = Script::probe(format!("cat {path} 2>/dev/null || echo '{unknown}'"));
     let quiet = |_, _: &str| {};
     let said = connected
         .remote
@@ -357,12 +366,9 @@ async fn reached(connected: &Connected<'_>, host: &HostName) -> Result<Reached> 
         .await?
         .stdout;
     serde_json::from_str(&said).map_err(|error| {
-        Error::new(
-            Code::AnswerUnusable,
-            format!("{RESTORE_MARK}.json cannot be read"),
-        )
-        .on(host)
-        .because(error)
+        Error::new(Code::AnswerUnusable, format!("{path} cannot be read"))
+            .on(host)
+            .because(error)
     })
 }
 

@@ -73,7 +73,7 @@ pub(super) const REMOVE_TREE: &str = r#"remove_tree() {
 
 /// The files that show what is pgherd's are removed last, and the manifest at the very end. So an interrupted
 /// `down` can be continued.
-const FORGET: &str = "rm -rf /run/pgherd\n\
+const FORGET: &str = "rm -rf /run/pgherd /run/pgherd-clone\n\
      if [ -d /var/lib/pgherd ]; then\n\
      \x20 find /var/lib/pgherd -mindepth 1 ! -name manifest -delete\n\
      \x20 rm -f /var/lib/pgherd/manifest\n\

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Action, Change, Plan, Step, StepId};
 use crate::{
     inventory::HostName,
-    remote::Script,
+    remote::{PENDING, Script},
     render::{File, PATRONI_CONFIG},
     services::postgres::{HELD, PATRONI},
 };
@@ -28,8 +28,9 @@ pub(super) fn release(
         unit: PATRONI.name,
         verb: "start",
     });
+    // It is stopped, so it starts with the files that are there: nothing else must follow these.
     let script = script.line(format!(
-        "rm -f {HELD}\nsystemctl daemon-reload\nsystemctl start patroni"
+        "rm -f {HELD}\nsystemctl daemon-reload\nsystemctl enable --quiet patroni\nsystemctl start patroni\nrm -f {PENDING}/patroni"
     ));
     plan.push(Step {
         host: host.clone(),

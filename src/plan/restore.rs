@@ -6,10 +6,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Action, Change, Found, Plan, Step, StepId, held::release, local_sql::local_psql, roles,
-    waits::await_leader,
-};
+use super::{Action, Change, Found, Plan, Step, StepId, held::release, roles, waits::await_leader};
 use crate::{
     cluster::{Cluster, Node},
     contract::{ARCHIVE_CONFIG, BACKUP_CONFIG, REHEARSAL, RESTORE_MARK as MARK, kept_dir},
@@ -20,10 +17,14 @@ use crate::{
 };
 
 mod anew;
+mod clone;
+mod take_out;
+
+pub(crate) use clone::{Origin, SOCKET, Statements};
+pub(crate) use take_out::take_out;
 
 const INSTANCE: &str = include_str!("restore/instance.sh");
 const IN_PLACE: &str = include_str!("restore/in_place.sh");
-const TABLE: &str = include_str!("restore/table.sh");
 const FOLLOW: &str = include_str!("restore/follow.sh");
 
 /// How long PostgreSQL may take to stop.
@@ -73,6 +74,8 @@ pub(crate) struct InPlace<'a> {
     pub keeps: bool,
     /// No host has the database: the identifier of the one that is restored.
     pub anew: Option<&'a str>,
+    /// It comes from another cluster's repository.
+    pub from: Option<&'a Origin>,
 }
 
 impl InPlace<'_> {
@@ -118,6 +121,9 @@ impl InPlace<'_> {
     }
 
     fn script(&self, node: &Node) -> Script {
+        if let Some(origin) = self.from {
+            return self.script_of_clone(node, origin);
+        }
         let data = &self.cluster.inventory.postgresql.data_dir;
         let variables = [
             ("ID", self.id.to_owned()),
@@ -135,12 +141,12 @@ impl InPlace<'_> {
             name: "pgherd-restore",
             limits: "",
             success: &success,
-            before: "",
+            before: &format!("install -d -o postgres -g postgres -m 0700 {REHEARSAL}"),
         };
         unit.script(
             self.cluster,
             node,
-            &variables,
+            &[&own(self.cluster), &variables[..]].concat(),
             IN_PLACE,
             &self.wanted.options(),
         )
@@ -247,12 +253,17 @@ impl InPlace<'_> {
             why: "the restore is complete".into(),
             after: Vec::new(),
             changes: Vec::new(),
-            action: Action::Run(
-                Script::new().line(format!("rm -f {MARK} {MARK}.json {MARK}.log {MARK}.pg")),
-            ),
+            action: Action::Run(Script::new().line(match self.from {
+                Some(_) => clone::REMOVE.to_owned(),
+                None => format!("rm -f {MARK} {MARK}.json {MARK}.log {MARK}.pg"),
+            })),
             limit: Duration::from_secs(30),
             units: Vec::new(),
         });
+        // A clone's repository is new, and has begun already.
+        if self.from.is_some() {
+            return plan;
+        }
         if let Some(node) = self.cluster.with_role(Role::Backup).next() {
             let script = Script::new()
                 .alone("archive-again")
@@ -330,6 +341,16 @@ const AGAIN: &str = r#"as_postgres() { setpriv --reuid=postgres --regid=postgres
 as_postgres --archive-timeout=90 check
 systemctl is-active --quiet pgherd-backup@full || systemctl start --no-block pgherd-backup@full"#;
 
+/// The settings of a restore from the cluster's own repository.
+fn own(cluster: &Cluster) -> [(&'static str, String); 4] {
+    [
+        ("CONFIG", ARCHIVE_CONFIG.to_owned()),
+        ("STANZA", cluster.name().to_owned()),
+        ("LOG", format!("{MARK}.pg")),
+        ("MOST", "8".to_owned()),
+    ]
+}
+
 /// A program that goes on if pgherd is cut off.
 struct Unit<'a> {
     name: &'static str,
@@ -353,9 +374,6 @@ impl Unit<'_> {
         let common = [
             ("BIN", format!("/usr/lib/postgresql/{version}/bin")),
             ("PORT", cluster.inventory.postgresql.port.to_string()),
-            ("CONFIG", ARCHIVE_CONFIG.to_owned()),
-            ("STANZA", cluster.name().to_owned()),
-            ("LOG", format!("{MARK}.pg")),
         ];
         let settings = common.iter().chain(variables);
         let settings: Vec<String> = settings
@@ -365,7 +383,7 @@ impl Unit<'_> {
         Script::new()
             .alone(self.name)
             .line(format!(
-                "install -d -o postgres -g postgres -m 0700 {REHEARSAL}\nUNIT={}\nSUCCESS={}",
+                "UNIT={}\nSUCCESS={}",
                 self.name,
                 quote(self.success)
             ))
@@ -381,86 +399,6 @@ impl Unit<'_> {
             .line(format!("set -- {}", options.join(" ")))
             .line(FOLLOW)
     }
-}
-
-/// Sends the WAL of the last commits to the repository.
-const SEND: &str = r#"setpriv --reuid=postgres --regid=postgres --init-groups /etc/pgherd/archive/heartbeat
-segment=$(echo 'select pg_walfile_name(pg_switch_wal())' | local_psql "$PORT" -At)
-for _ in $(seq 120); do
-  sent=$(echo "select last_archived_wal >= '$segment' from pg_stat_archiver" | local_psql "$PORT" -At)
-  [ "$sent" != t ] || exit 0
-  sleep 0.5
-done
-echo "$segment did not get into the repository within a minute" >&2
-echo "pgherd-hint: see why: $VERIFY" >&2
-exit 1"#;
-
-/// Dumps a table as it was, into [`TAKEN`] on a host: from an instance of its own, within limits that clients do not
-/// feel.
-pub(crate) fn take_out(
-    cluster: &Cluster,
-    host: &HostName,
-    wanted: &Wanted<'_>,
-    (database, table): (&str, &str),
-    leader: Option<&HostName>,
-) -> Plan {
-    const LIMITS: &str = "-p Nice=19 -p IOSchedulingClass=idle -p CPUWeight=10 -p CPUQuota=$(($(nproc) * 50))% -p MemoryMax=25%";
-    let mut plan = Plan::default();
-    let Some(node) = cluster.nodes.get(host) else {
-        return plan;
-    };
-    let variables = [
-        ("PLACE", TAKEN.to_owned()),
-        ("DATABASE", database.to_owned()),
-        ("TABLE", table.to_owned()),
-        ("UNTIL", wanted.until()),
-    ];
-    let mut options = wanted.options();
-    // The others are left out, but for the system's own, and the ledger is in one of these.
-    if !["postgres", "template1"].contains(&database) {
-        options.push(format!("--db-include={database}"));
-    }
-    let unit = Unit {
-        name: "pgherd-take-out",
-        limits: LIMITS,
-        success: &format!("[ -e {TAKEN}/dump ]"),
-        // An earlier one may be for another table.
-        before: "systemctl stop pgherd-take-out 2>/dev/null || true",
-    };
-    let sent = leader.map(|leader| {
-        let port = cluster.inventory.postgresql.port;
-        let script = Script::new()
-            .alone("send-wal")
-            .line(local_psql())
-            .line(format!(
-                "PORT={port}\nVERIFY={}\n{SEND}",
-                quote(&cluster.inventory.command("verify"))
-            ));
-        plan.push(Step {
-            host: leader.clone(),
-            name: "send-wal",
-            why: "the moment may be younger than what the repository has".into(),
-            after: Vec::new(),
-            changes: Vec::new(),
-            action: Action::Run(script),
-            limit: CHECKING,
-            units: vec!["patroni"],
-        })
-    });
-    plan.push(Step {
-        host: host.clone(),
-        name: "take-out",
-        why: "you asked for it".into(),
-        after: sent.into_iter().collect(),
-        changes: vec![Change::Other(format!(
-            "{table} in {database}, of {}, restored beside the running database",
-            wanted.to
-        ))],
-        action: Action::Run(unit.script(cluster, node, &variables, TABLE, &options)),
-        limit: RESTORING,
-        units: Vec::new(),
-    });
-    plan
 }
 
 /// Removes the data that a restore has kept.

@@ -3,10 +3,13 @@
 //! The border between deciding and doing: [`Remote`] is all that the rest of the program knows of a connection,
 //! and the only place where tests may use a fake.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 
 use crate::{
     error::{Code, Error, Result},
@@ -23,6 +26,7 @@ mod host_key_mismatch;
 mod kept;
 mod lease;
 mod output;
+mod pipe;
 mod runner;
 mod script;
 mod ssh;
@@ -45,6 +49,14 @@ pub fn no_forwarding(host: &HostName, said: &str) -> Error {
         .cause(said)
         .hint("pgherd reaches the services through SSH: allow it for this user in sshd_config (AllowTcpForwarding yes or local, no DisableForwarding, no PermitOpen that leaves 127.0.0.1 out), and at its key (no `restrict`, no-port-forwarding or permitopen=)")
         .hint("what sshd itself has: sudo sshd -T | grep -iE 'forwarding|permitopen'")
+}
+
+/// The error of a host whose sshd does not listen for this machine.
+pub fn no_listening(host: &HostName, said: &str) -> Error {
+    Error::new(Code::SshForwardingRefused, "sshd refuses to listen on a socket for pgherd")
+        .on(host)
+        .cause(said)
+        .hint("allow it for this user in sshd_config (AllowStreamLocalForwarding yes or remote, AllowTcpForwarding yes or remote, no DisableForwarding), and at its key (no `restrict`, no-port-forwarding)")
 }
 
 never_shown!(Output, Script);
@@ -97,6 +109,22 @@ pub trait Remote: Send + Sync {
 
     /// Connects to `port` of `host`, as if from the host itself.
     async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>>;
+
+    /// Has `host` listen on the socket `there`, as long as the connection lasts. Whoever connects to it reaches the socket
+    /// `here`.
+    async fn listen(&self, host: &HostName, _there: &Path, _here: &Path) -> Result<()> {
+        Err(no_listening(host, "this connection cannot"))
+    }
+
+    /// Runs `command`, of the shell's words, as root on `host`, with the stream as its input and output. Returns when it
+    /// has ended.
+    async fn pipe(&self, host: &HostName, _command: &str, _stream: UnixStream) -> Result<()> {
+        Err(Error::new(
+            Code::InternalError,
+            "this connection runs no command beside others",
+        )
+        .on(host))
+    }
 
     /// Opens the connection to `host` if there is none, and takes the run's lease there. The next methods are
     /// about such connections too; an implementation without connections does nothing.

@@ -24,7 +24,9 @@ use super::{
     forward::{Forwarded, Log},
     host_key_mismatch::host_key_mismatch,
     lease::{Held, Taken},
+    no_listening,
     output::{Broken, too_much},
+    pipe::pipe,
     runner,
 };
 use crate::{
@@ -60,6 +62,8 @@ struct Link {
     held: Mutex<Option<Held>>,
     /// Local sockets that lead to ports of the host.
     forwards: Mutex<HashMap<u16, PathBuf>>,
+    /// The host listens for this run: the connection is not left to the next one.
+    listens: AtomicBool,
 }
 
 impl Link {
@@ -69,6 +73,7 @@ impl Link {
             name,
             held: Mutex::default(),
             forwards: Mutex::default(),
+            listens: AtomicBool::new(false),
         })
     }
 }
@@ -244,7 +249,11 @@ impl SshRemote {
 
     /// Leaves a connection to the next run in its original state; gives it back if that is not possible.
     async fn leave(&self, link: Link) -> Option<Session> {
+        let listens = link.listens.load(Ordering::Relaxed);
         let session = Arc::into_inner(link.session)?;
+        if listens {
+            return Some(session);
+        }
         let (Some(keep), Some(name)) = (self.keep(), link.name) else {
             return Some(session);
         };
@@ -354,6 +363,25 @@ impl Remote for SshRemote {
 
     async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>> {
         Ok(Box::new(self.way(host, port).await?))
+    }
+
+    async fn listen(&self, host: &HostName, there: &Path, here: &Path) -> Result<()> {
+        let link = self.link(host).await?;
+        link.listens.store(true, Ordering::Relaxed);
+        let socket = |path: &Path| Socket::UnixSocket {
+            path: path.to_owned().into(),
+        };
+        let asked =
+            link.session
+                .request_port_forward(ForwardType::Remote, socket(there), socket(here));
+        asked
+            .await
+            .map_err(|error| no_listening(host, &full_text(&error)))
+    }
+
+    async fn pipe(&self, host: &HostName, command: &str, stream: UnixStream) -> Result<()> {
+        let link = self.link(host).await?;
+        pipe(&link.session, host, command, stream).await
     }
 
     /// Refusals and silence are retried until the timeout: a host that was just started may not be ready yet. A

@@ -79,7 +79,7 @@ pub use self::{
 pub(crate) use self::{
     identity::fingerprint,
     rebooting::Rebooting,
-    restoring::{RestoreStage, Restoring},
+    restoring::{Origin, RestoreStage, Restoring, Sql},
     upgrading::{UpgradeStage, Upgrading},
 };
 

@@ -1,5 +1,7 @@
 //! A restore of the cluster that has begun and is not complete.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Workspace, files};
@@ -26,7 +28,30 @@ pub(crate) struct Restoring {
     /// No host had a database: the identifier of the one that is restored.
     #[serde(default)]
     pub anew: Option<String>,
+    /// It is a clone: another cluster's repository is restored.
+    #[serde(default)]
+    pub from: Option<Origin>,
     pub stage: RestoreStage,
+}
+
+/// Where a clone comes from, and what runs in it before it opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Origin {
+    /// The name of the other cluster, and its id.
+    pub cluster: String,
+    pub id: String,
+    /// Its inventory.
+    pub inventory: PathBuf,
+    pub run: Vec<Sql>,
+}
+
+/// A file of SQL, and the database that it runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sql {
+    pub database: String,
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

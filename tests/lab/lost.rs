@@ -49,7 +49,7 @@ fn a_cluster_whose_databases_are_all_gone_comes_back_from_its_repository() {
 }
 
 /// Waits until the repository has everything; returns the newest heartbeat.
-fn archived(lab: &Lab) -> String {
+pub(crate) fn archived(lab: &Lab) -> String {
     until("there is a heartbeat", || {
         lab.sql("select to_regclass('pgherd_heartbeat.ledger') is not null") == "t"
     });

@@ -11,6 +11,7 @@ mod backups;
 mod bring_up;
 mod bucket;
 mod by_hand;
+mod clone;
 mod cut_off;
 mod doors;
 mod drills;

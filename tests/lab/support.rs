@@ -116,6 +116,14 @@ impl Lab {
             .to_owned()
     }
 
+    /// The same in another database.
+    pub(crate) fn sql_in(&self, database: &str, statement: &str) -> String {
+        self.expect(0, &["psql", "--", "-d", database, "-Atqc", statement])
+            .stdout
+            .trim()
+            .to_owned()
+    }
+
     /// The member that leads, according to `status`.
     pub(crate) fn leader(&self) -> String {
         let status = self.json(&["status", "--json"]);

@@ -1,5 +1,6 @@
 //! What is said of a restore that has begun and is not complete.
 
+use super::clone;
 use crate::{
     engine::context::Context,
     error::{Code, Error},
@@ -16,23 +17,40 @@ fn state(stage: RestoreStage) -> (&'static str, &'static str) {
     }
 }
 
+fn what(restoring: &Restoring) -> String {
+    match &restoring.from {
+        Some(origin) => format!("a clone of {} at {}", origin.cluster, restoring.to),
+        None => format!("a restore to {}", restoring.to),
+    }
+}
+
+/// The command that completes it.
+fn completes(context: &Context, restoring: &Restoring, verb: &str) -> String {
+    match (&restoring.from, restoring.stage) {
+        (Some(origin), RestoreStage::Prepares | RestoreStage::Restores | RestoreStage::Leads) => {
+            clone::command(&origin.inventory, &context.inventory.path)
+        }
+        _ => context.command(verb),
+    }
+}
+
 /// A line for the user.
 pub(in crate::engine) fn note(context: &Context, restoring: &Restoring) -> String {
     let (state, verb) = state(restoring.stage);
-    let verb = context.command(verb);
-    format!(
-        "note: a restore to {} {state}; complete it: {verb}",
-        restoring.to
-    )
+    let verb = completes(context, restoring, verb);
+    format!("note: {} {state}; complete it: {verb}", what(restoring))
 }
 
 /// The error of work that cannot be done beside it.
 pub(in crate::engine) fn refused(context: &Context, restoring: &Restoring) -> Error {
     let (state, verb) = state(restoring.stage);
-    let what = format!("a restore to {} {state}", restoring.to);
+    let what = format!("{} {state}", what(restoring));
     let error = Error::new(Code::NotPossibleNow, what)
         .left("nothing was changed")
-        .hint(format!("complete it: {}", context.command(verb)));
+        .hint(format!(
+            "complete it: {}",
+            completes(context, restoring, verb)
+        ));
     match restoring.stage {
         RestoreStage::Prepares | RestoreStage::Restores => {
             error.hint(format!("or go back: {}", context.command("restore --back")))

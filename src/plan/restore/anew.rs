@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HELD, InPlace, MARK, STOPPING, hold};
+use super::{HELD, InPlace, MARK, STOPPING, clone, hold};
 use crate::{
     cluster::Node,
     inventory::{HostName, Role},
@@ -69,13 +69,20 @@ impl InPlace<'_> {
     pub(crate) fn give_up(&self) -> Plan {
         let mut plan = Plan::default();
         let data = &self.cluster.inventory.postgresql.data_dir;
-        let script = Script::new().alone("restore").line(format!(
-            "DATA={}\nOLD={}\nKEEP={}\nMARK={MARK}\nID={}\n{GIVE_UP}",
+        let mark = match self.from {
+            Some(_) => clone::MARK,
+            None => MARK,
+        };
+        let mut script = Script::new().alone("restore").line(format!(
+            "DATA={}\nOLD={}\nKEEP={}\nMARK={mark}\nID={}\n{GIVE_UP}",
             quote(data),
             quote(&super::kept_dir(data)),
             if self.keeps { "yes" } else { "no" },
             quote(self.id)
         ));
+        if self.from.is_some() {
+            script = script.line(clone::REMOVE);
+        }
         plan.push(Step {
             host: self.host.clone(),
             name: "undo-restore",
@@ -156,6 +163,7 @@ mod tests {
             },
             keeps: false,
             anew: Some("42"),
+            from: None,
         }
     }
 
@@ -184,6 +192,11 @@ mod tests {
         let adopts = &step(&plan, "node4", "adopt-system").action;
         assert_eq!(*adopts, Action::AdoptSystem { system });
         assert_eq!(step(&plan, "node2", "release-member").after, [1]);
+        // It starts with its files, and is not restarted for them.
+        let Action::Run(script) = &step(&plan, "node2", "release-member").action else {
+            panic!("a script");
+        };
+        assert!(script.contains("rm -f /run/pgherd/pending/patroni"));
         // A DCS that knows of no database learns it from Patroni, with its settings.
         world.found.dcs = Some(PatroniKeys::default());
         let plan = anew(&world, &host).lead(&world.found, false);

@@ -101,7 +101,7 @@ fn the_mark_goes_last_and_the_manifest_at_the_very_end() {
     let step = clear(&world);
     assert!(!says(&step, "give_back /etc/pgherd/cluster"));
     let in_order = "systemctl daemon-reload\nrm -f /etc/pgherd/cluster\nrmdir /etc/pgherd/tls 2>/dev/null || true\n\
-                    rmdir /etc/pgherd 2>/dev/null || true\nrm -rf /run/pgherd\n";
+                    rmdir /etc/pgherd 2>/dev/null || true\nrm -rf /run/pgherd /run/pgherd-clone\n";
     assert!(says(&step, in_order));
     assert!(says(
         &step,

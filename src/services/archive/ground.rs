@@ -106,16 +106,35 @@ pub(crate) async fn look(
     to: &Moment,
     remote: &dyn Remote,
 ) -> Result<Ground> {
-    let data = &cluster.inventory.postgresql.data_dir;
     let until = to.time().map(in_full).unwrap_or_default();
     let keeps = cluster.with_role(Role::Backup).any(|it| it.name == *host);
     let config = if keeps { BACKUP_CONFIG } else { ARCHIVE_CONFIG };
+    ask(cluster, host, (config, &until), remote).await
+}
+
+/// Looks at the host alone, where another cluster's database is to come.
+pub(crate) async fn look_at_host(
+    cluster: &Cluster,
+    host: &HostName,
+    remote: &dyn Remote,
+) -> Result<Ground> {
+    ask(cluster, host, ("", ""), remote).await
+}
+
+/// Without a config, the repository is not asked.
+async fn ask(
+    cluster: &Cluster,
+    host: &HostName,
+    (config, until): (&str, &str),
+    remote: &dyn Remote,
+) -> Result<Ground> {
+    let data = &cluster.inventory.postgresql.data_dir;
     let script = Script::probe(format!(
         "CONFIG={config} STANZA={} DATA={} OLD={} UNTIL={}\n{ASK}",
         quote(cluster.name()),
         quote(data),
         quote(&kept_dir(data)),
-        quote(&until),
+        quote(until),
     ));
     let quiet = |_, _: &str| {};
     let output = remote.run(host, &script, ANSWER, &quiet).await?;

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154,SC2012 # the caller sets them
 # What a restore of this host's database would meet. One line for each fact, and pgBackRest's answer last.
-# CONFIG, STANZA, DATA, OLD and UNTIL (a time in UTC, or nothing) are set.
+# CONFIG (or nothing: the repository is not asked), STANZA, DATA, OLD and UNTIL (a time in UTC, or nothing) are set.
 export LC_ALL=C TZ=UTC
 cd /
 bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
@@ -24,6 +24,7 @@ if [ -n "$UNTIL" ] && [ -d "$DATA/pg_wal" ]; then
     awk -v until="${UNTIL%+00}" '/desc: COMMIT/ && match($0, /[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-9:.]+ UTC/) {
       if (substr($0, RSTART, RLENGTH - 4) > until) n++ } END { print "later=" n + 0 }'
 fi
+[ -n "$CONFIG" ] || exit 0
 printf 'info='
 setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" --output=json \
   --log-level-console=off --log-level-stderr=error info

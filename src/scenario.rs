@@ -18,6 +18,8 @@ pub enum Scenario {
     ReplicaDown,
     /// The repository of the backups is stopped, so that WAL waits.
     ArchiveDown,
+    /// A table of the drill's own is dropped, and brought back from the backups.
+    DropTable,
     /// etcd is stopped on all of its hosts.
     EtcdDown,
     /// Patroni is stopped on the leader and stops PostgreSQL cleanly.
@@ -34,12 +36,13 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario that breaks something, the mildest first. `all` runs them in this order.
-    pub const ALL: [Scenario; 10] = [
+    pub const ALL: [Scenario; 11] = [
         Scenario::Switchover,
         Scenario::HaproxyRestart,
         Scenario::HaproxyDown,
         Scenario::ReplicaDown,
         Scenario::ArchiveDown,
+        Scenario::DropTable,
         Scenario::EtcdDown,
         Scenario::StopLeader,
         Scenario::KillLeader,
@@ -55,6 +58,7 @@ impl Scenario {
             Scenario::HaproxyDown => "haproxy-down",
             Scenario::ReplicaDown => "replica-down",
             Scenario::ArchiveDown => "archive-down",
+            Scenario::DropTable => "drop-table",
             Scenario::EtcdDown => "etcd-down",
             Scenario::StopLeader => "stop-leader",
             Scenario::KillLeader => "kill-leader",
@@ -97,7 +101,7 @@ impl Scenario {
             Scenario::HaproxyDown if inventory.haproxy.vip.is_some() => 3.0,
             // The time until a client gives up a silent connection, and one more attempt at the same host.
             Scenario::HaproxyDown => 8.0,
-            Scenario::Watch | Scenario::ArchiveDown => 0.0,
+            Scenario::Watch | Scenario::ArchiveDown | Scenario::DropTable => 0.0,
             // Without failsafe_mode the leader steps down, and leads again only when etcd is back.
             Scenario::EtcdDown if patroni.failsafe => 0.0,
             Scenario::ReplicaDown if !patroni.synchronous => 0.0,

@@ -123,6 +123,9 @@ fn help(scenario: Scenario) -> &'static str {
             "Stop Patroni and PostgreSQL on a replica; on the synchronous one, if there is one"
         }
         Scenario::ArchiveDown => "Stop the repository of the backups; needs a host with `backup`",
+        Scenario::DropTable => {
+            "Drop a table of the drill's own, and have it back from the backups; needs a host with `backup`"
+        }
         Scenario::EtcdDown => "Stop etcd on all of its hosts",
         Scenario::StopLeader => "Stop Patroni and PostgreSQL cleanly on the leader",
         Scenario::KillLeader => "Kill Patroni and PostgreSQL on the leader",
@@ -256,6 +259,9 @@ fn what(scenario: Scenario) -> &'static str {
         Scenario::HaproxyDown => "the host of a front door dies, and is started again",
         Scenario::ReplicaDown => "a replica is stopped, and started again",
         Scenario::ArchiveDown => "the repository of the backups is stopped, and started again",
+        Scenario::DropTable => {
+            "a table of the drill's own is dropped, and comes back from the backups"
+        }
         Scenario::EtcdDown => "etcd is stopped everywhere, and started again",
         Scenario::StopLeader => "the leader is stopped, and started again",
         Scenario::KillLeader => "the leader's processes are killed",

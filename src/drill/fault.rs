@@ -11,6 +11,7 @@ use crate::{
     execute::space,
     http::Http,
     inventory::{HostName, Inventory, Role},
+    plan::restore::TAKEN,
     provider::{Machine, Provider},
     quantity::count,
     remote::{Remote, Script},
@@ -56,6 +57,7 @@ impl Fault {
         let hosts = match scenario {
             Scenario::EtcdDown => with_role(Role::Etcd),
             Scenario::ArchiveDown => with_role(Role::Backup),
+            Scenario::DropTable => vec![beside(tools).await?],
             Scenario::HaproxyRestart => with_role(Role::Haproxy),
             Scenario::HaproxyDown => {
                 let holder = keepalived::holder(&tools.cluster, tools.remote.as_ref()).await;
@@ -117,7 +119,8 @@ impl Fault {
     /// Breaks it. `machines` are the hosts as the provider knew them before.
     pub async fn inject(&self, tools: &Tools<'_>, machines: &[Machine]) -> Result<()> {
         match self.scenario {
-            Scenario::Watch => Ok(()),
+            // The runner itself drops the table.
+            Scenario::Watch | Scenario::DropTable => Ok(()),
             Scenario::Switchover => {
                 let handover = self.handover(tools).await?;
                 let remote: &dyn Remote = tools.remote.as_ref();
@@ -178,6 +181,11 @@ impl Fault {
             Scenario::ArchiveDown => {
                 let start = format!("systemctl start {}", Role::Backup.unit());
                 self.everywhere(tools, &start, START).await
+            }
+            Scenario::DropTable => {
+                let clearing =
+                    format!("systemctl stop pgherd-take-out 2>/dev/null || true; rm -rf {TAKEN}");
+                self.everywhere(tools, &clearing, START).await
             }
             Scenario::HaproxyRestart => {
                 self.everywhere(tools, "systemctl start haproxy", START)
@@ -240,6 +248,19 @@ impl Fault {
             )),
         }
     }
+}
+
+/// The member beside which a moment is restored: the first replica that runs, or the leader.
+async fn beside(tools: &Tools<'_>) -> Result<HostName> {
+    let survey = patroni::survey(&tools.http, &tools.cluster).await;
+    let leader = patroni::leader_of(&survey);
+    let runs = |host: &&HostName| {
+        let status = survey.get(*host);
+        status.is_some_and(|it| it.as_ref().is_ok_and(patroni::Status::is_running))
+    };
+    let mut replicas = survey.keys().filter(|host| Some(*host) != leader);
+    let place = replicas.find(runs).or(leader).cloned();
+    place.ok_or_else(|| Error::new(Code::NoLeader, "the cluster has no leader"))
 }
 
 /// The command by which systemd applies `verb` to all units of a front door.

@@ -24,6 +24,14 @@ pub(super) const FILE: &str = "acknowledged";
 /// How many rows are fetched at a time.
 const PAGE: usize = 50_000;
 
+/// The table that is dropped on purpose. Only a run that has taken the cluster uses it.
+pub(super) const DROPPED: &str = "pgherd.drill_dropped";
+
+/// Removes what is left of it.
+pub(super) fn removal_of_dropped() -> String {
+    format!("set client_min_messages = warning; drop table if exists {DROPPED}")
+}
+
 /// A commit: the writer's number, and the row's number.
 pub type Row = (u32, u64);
 
@@ -222,6 +230,9 @@ impl Tables {
             .await?;
         let found = found.iter().filter_map(|row| row.get(0));
         let loads: BTreeSet<&str> = found.filter_map(load_of).collect();
+        if standing == Standing::Leased {
+            sql.query(&removal_of_dropped()).await?;
+        }
         for load in loads {
             // Tables of earlier versions have no load's name.
             let tables = match load {

@@ -7,6 +7,7 @@
 mod archive_outage;
 mod client_error;
 mod clients;
+mod dropped_table;
 mod fault;
 mod ledger;
 mod load;
@@ -17,6 +18,7 @@ pub mod record;
 mod recording;
 mod replication_hold;
 mod runner;
+mod times;
 mod verdict;
 mod watched;
 

@@ -78,6 +78,9 @@ pub struct Drill {
     /// The WAL that waited for the repository, if the drill has cut that off.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub archive: Option<Outage>,
+    /// The table that the drill has dropped, if it has.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dropped: Option<Dropped>,
     pub measured: Measured,
     /// Why the cluster did not pass; empty if it passed.
     pub failures: Vec<String>,
@@ -184,6 +187,19 @@ pub struct Outage {
     pub waited: u64,
     /// The segments that are missing in it, once everything was sent.
     pub missing: Vec<String>,
+}
+
+/// A table of the drill's own that was dropped, and came back from the backups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The moment that was restored: after the last row, and before the drop.
+    pub moment: jiff::Timestamp,
+    /// How many rows it had.
+    pub rows: u64,
+    /// How many of them did not come back.
+    pub missing: u64,
+    /// How many came back that it never had.
+    pub unexpected: u64,
 }
 
 /// Shorter times without an acknowledgement are not listed; in seconds.

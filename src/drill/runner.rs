@@ -14,11 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Clients, Crew, Fault, Load, Scenario, Standing, Tables, Tools,
     archive_outage::{self, Archiver},
-    bands, judge, longest_wait, marks, measure, narrate,
-    record::{self, Drill, Limits, Mark, Measured, Outage, Span},
+    bands,
+    dropped_table::{self, DroppedTable},
+    judge, longest_wait, marks, measure, narrate,
+    record::{self, Drill, Dropped, Limits, Measured, Outage, Span},
     recording::Recording,
     replication_hold::{self, ReplicationHold},
     samples,
+    times::{Times, all_marks},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -62,18 +65,6 @@ pub struct Runner<'a> {
     pub cancel: CancellationToken,
 }
 
-/// The times of events, in seconds of the load.
-#[derive(Debug, Default)]
-struct Times {
-    /// When replication was delayed, and how far behind the best replica was at the end.
-    held_up: Option<f64>,
-    behind: u64,
-    fault: Option<f64>,
-    repair: Option<f64>,
-    whole: Option<f64>,
-    archive: Option<Outage>,
-}
-
 impl Runner<'_> {
     /// Runs `scenario` once. Whatever happens, everything broken is repaired before this returns, or the error
     /// says that it could not be repaired.
@@ -98,6 +89,9 @@ impl Runner<'_> {
         let clients = Arc::new(self.clients().await?);
         let folder = self.folder.join(format!("{scenario}-{run}"));
         workspace::private_folder(&folder)?;
+        if let (Scenario::DropTable, Some(host)) = (scenario, fault.hosts.first()) {
+            dropped_table::is_possible(&self.tools, host).await?;
+        }
         fault.prepare(&self.tools).await?;
         let load = Load::start(clients.clone(), &folder, &self.crew, Standing::Leased).await?;
         let begun = load.recorder().begun();
@@ -122,6 +116,7 @@ impl Runner<'_> {
         };
         let mut failures = judge(scenario, &measured, &self.limits);
         failures.extend(times.archive.iter().flat_map(Outage::failures));
+        failures.extend(times.dropped.iter().flat_map(Dropped::failures));
         self.events.emit(Event::DrillFinished {
             scenario: scenario.as_str(),
             passed: failures.is_empty(),
@@ -139,6 +134,7 @@ impl Runner<'_> {
             bound: fault.bound(&self.tools.cluster.inventory),
             hold: self.held(&times, &recording),
             archive: times.archive.clone(),
+            dropped: times.dropped.clone(),
             failures,
             samples: samples(&recording),
             marks: all_marks(&fault, &times, marks(&recording, at), recording.length),
@@ -252,6 +248,10 @@ impl Runner<'_> {
     /// Breaks it, and waits until clients have recovered, or long enough.
     async fn suffer(&self, fault: &Fault, load: &Load, times: &mut Times) -> Result<()> {
         let before = load.view();
+        let table = match fault.scenario {
+            Scenario::DropTable => Some(DroppedTable::fill(load.clients()).await?),
+            _ => None,
+        };
         if let (Some(lag), Some(host)) = (fault.lag, fault.hosts.first()) {
             self.hold_up(host, lag, load, times).await?;
         }
@@ -261,6 +261,9 @@ impl Runner<'_> {
         });
         times.fault = Some(load.recorder().now());
         fault.inject(&self.tools, self.machines).await?;
+        if let (Some(table), Some(host)) = (&table, fault.hosts.first()) {
+            return self.bring_back(table, host, load, times).await;
+        }
         let scenario = fault.scenario;
         let patroni = &self.tools.cluster.inventory.patroni;
         let bound = Duration::from_secs_f64(fault.bound(&self.tools.cluster.inventory));
@@ -292,6 +295,25 @@ impl Runner<'_> {
             _ => patroni.loop_wait + 5,
         };
         self.pause(Duration::from_secs(long_enough.into())).await
+    }
+
+    /// Drops the table, and has its rows back.
+    async fn bring_back(
+        &self,
+        table: &DroppedTable,
+        host: &HostName,
+        load: &Load,
+        times: &mut Times,
+    ) -> Result<()> {
+        let moment = table.lose().await?;
+        let back = table.bring_back(&self.tools, load.clients(), host, moment);
+        times.dropped = tokio::select! {
+            back = back => Some(back?),
+            () = self.cancel.cancelled() => return Err(Error::interrupted()
+                .left("what was restored is removed")),
+        };
+        times.whole = Some(load.recorder().now());
+        Ok(())
     }
 
     /// Has WAL wait for the repository.
@@ -441,6 +463,7 @@ fn lifts(scenario: Scenario) -> bool {
     match scenario {
         Scenario::Switchover
         | Scenario::HaproxyRestart
+        | Scenario::DropTable
         | Scenario::KillLeader
         | Scenario::Watch => false,
         Scenario::ReplicaDown
@@ -462,29 +485,4 @@ fn still_broken(error: Error, broken: &Broken) -> Error {
             hosts.join(", ")
         ))
         .hint("try again: pgherd drill --repair")
-}
-
-fn all_marks(fault: &Fault, times: &Times, noticed: Vec<Mark>, end: f64) -> Vec<Mark> {
-    let host = fault.hosts.first().map(ToString::to_string);
-    let known = [
-        (Some(0.0), Moment::Load, None),
-        (times.held_up, Moment::HeldUp, host.clone()),
-        (times.fault, Moment::Fault, host),
-        (times.repair, Moment::Repair, None),
-        (times.whole, Moment::Whole, None),
-        (Some(end), Moment::End, None),
-    ];
-    let mut all: Vec<Mark> = known
-        .into_iter()
-        .filter_map(|(t, moment, host)| {
-            Some(Mark {
-                t: t?,
-                moment,
-                host,
-            })
-        })
-        .chain(noticed)
-        .collect();
-    all.sort_by(|a, b| a.t.total_cmp(&b.t));
-    all
 }

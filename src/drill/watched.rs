@@ -32,6 +32,7 @@ pub async fn watched(load: Load, from: f64, limits: &Limits) -> Result<Drill> {
         bound: 0.0,
         hold: None,
         archive: None,
+        dropped: None,
         failures: judge(Scenario::Watch, &measured, limits),
         measured,
         samples: samples(&recording),

@@ -83,7 +83,14 @@ pub(super) fn notes(record: &Record) -> Vec<String> {
         let name = |note| format!("{}: {note}", drill.scenario);
         let pooled = drill.measured.pooled.as_ref().filter(|_| runs(drill) == 1);
         let pooled = pooled.map(Pooled::in_words);
-        [errors(drill), pooled, held_up(drill), archive(drill)].map(|note| note.map(name))
+        [
+            errors(drill),
+            pooled,
+            held_up(drill),
+            archive(drill),
+            dropped(drill),
+        ]
+        .map(|note| note.map(name))
     });
     let several = record.summaries.iter().filter(|summary| summary.runs > 1);
     notes.flatten().chain(several.filter_map(pooled)).collect()
@@ -147,6 +154,17 @@ pub(super) fn archive(drill: &Drill) -> Option<String> {
     Some(format!(
         "{} of WAL waited for the repository; {sent}, and {missing}",
         count(outage.waited, "segment")
+    ))
+}
+
+/// What became of the table that was dropped.
+pub(super) fn dropped(drill: &Drill) -> Option<String> {
+    let dropped = drill.dropped.as_ref()?;
+    let there = dropped.rows - dropped.missing;
+    let after = drill.measured.whole.map(duration).unwrap_or_default();
+    Some(format!(
+        "{there} of {} of the dropped table were back {after} after the drop, as they were just before it",
+        count(dropped.rows, "row")
     ))
 }
 
@@ -228,7 +246,7 @@ mod tests {
     use super::*;
     use crate::drill::{
         Scenario,
-        record::{Hold, Measured, Outage, Route, Samples, Span},
+        record::{Dropped, Hold, Measured, Outage, Route, Samples, Span},
     };
 
     fn drill(waited: f64, measured: Measured) -> Drill {
@@ -247,6 +265,7 @@ mod tests {
                 waited,
             }),
             archive: None,
+            dropped: None,
             measured,
             failures: Vec::new(),
             samples: Samples::default(),
@@ -279,6 +298,27 @@ mod tests {
             ..drill(0.0, Measured::default())
         };
         assert_eq!(held_up(&without), None);
+    }
+
+    #[test]
+    fn what_became_of_a_dropped_table_is_said() {
+        let measured = Measured {
+            whole: Some(12.5),
+            ..Measured::default()
+        };
+        let drill = Drill {
+            dropped: Some(Dropped {
+                moment: jiff::Timestamp::UNIX_EPOCH,
+                rows: 200,
+                missing: 0,
+                unexpected: 0,
+            }),
+            ..drill(0.0, measured)
+        };
+        assert_eq!(
+            dropped(&drill).unwrap_or_default(),
+            "200 of 200 rows of the dropped table were back 12.5 s after the drop, as they were just before it"
+        );
     }
 
     #[test]

@@ -49,6 +49,7 @@ fn what_was_backed_up_can_be_had_back() {
     a_moment_is_restored(&lab);
     a_rehearsal_that_is_cut_off_goes_on(&lab);
     a_proof_comes_by_itself_when_it_is_due(&lab);
+    a_dropped_table_comes_back(&lab);
     a_repository_that_was_away_misses_nothing(&lab);
     a_hole_is_told(&lab);
 
@@ -182,6 +183,25 @@ fn replica(lab: &Lab) -> &'static str {
         "db1" => "db2",
         _ => "db1",
     }
+}
+
+fn a_dropped_table_comes_back(lab: &Lab) {
+    let document = lab.json(&["drill", "drop-table", "--yes", "--json"]);
+    let drill = &document["drills"][0];
+    assert_eq!(drill["hosts"], serde_json::json!([replica(lab)]));
+    assert_eq!(drill["dropped"]["rows"], 200, "{drill}");
+    assert_eq!(drill["dropped"]["missing"], 0, "{drill}");
+    assert_eq!(drill["dropped"]["unexpected"], 0, "{drill}");
+    assert!(drill["measured"]["whole"].as_f64() > Some(0.0), "{drill}");
+    assert_eq!(drill["measured"]["write_errors"], serde_json::json!({}));
+    let left = "select count(*) from pg_class where relname like 'drill%'";
+    assert_eq!(lab.sql(left), "0");
+    let taken = "ls /var/lib/pgherd-rehearsal/taken 2>/dev/null || true";
+    assert_eq!(lab.on(replica(lab), taken), "");
+    println!(
+        "a dropped table was back after {} s",
+        drill["measured"]["whole"]
+    );
 }
 
 fn a_repository_that_was_away_misses_nothing(lab: &Lab) {

@@ -21,7 +21,7 @@ use crate::{
     error::{Code, Error, Result},
     inventory::Role,
     plan::how_to_resume,
-    services::postgres::patroni,
+    services::{backup, postgres::patroni},
 };
 
 /// How long replicas may take to catch up before a drill.
@@ -67,6 +67,7 @@ pub(crate) async fn run(
             let mut cluster = None;
             let result = context
                 .on(machines, &run.events, async |connected| {
+                    backed_up(connected, &mut request).await?;
                     let proven = guard(run, connected, &request).await?;
                     cluster = Some(proven.clone());
                     let mut runner = runner(run, connected, proven, request.limits);
@@ -173,8 +174,35 @@ fn lacks(context: &Context, scenario: Scenario) -> Option<Error> {
             )
             .cause("the cluster has no backups, so that no WAL is archived"),
         ),
+        Scenario::DropTable if !has(Role::Backup, 0) => Some(
+            Error::new(
+                Code::Unsupported,
+                "drop-table needs a host with the role backup",
+            )
+            .cause("the cluster has no backups, so that nothing can be brought back"),
+        ),
         _ => None,
     }
+}
+
+/// Leaves out, among others, what needs a backup where there is none yet.
+async fn backed_up(connected: &Connected<'_>, request: &mut Request) -> Result<()> {
+    let (scenarios, context) = (&mut request.scenarios, connected.context);
+    if !scenarios.contains(&Scenario::DropTable) || scenarios.len() == 1 {
+        return Ok(());
+    }
+    let cluster = connected.look().await?.cluster;
+    let repository = backup::ask(&cluster, connected.remote.as_ref()).await;
+    if repository
+        .transpose()?
+        .is_none_or(|it| it.backups.is_empty())
+    {
+        scenarios.retain(|it| *it != Scenario::DropTable);
+        context
+            .operator
+            .explain("note: left out, since the repository has no backup yet: drop-table");
+    }
+    Ok(())
 }
 
 /// Before a drill: the cluster is verified, and the user is asked.
@@ -246,5 +274,8 @@ mod tests {
         );
         let played = possible(&scene.context(), &Scenario::ALL).unwrap();
         assert!(!played.contains(&Scenario::ArchiveDown), "{played:?}");
+        assert!(!played.contains(&Scenario::DropTable), "{played:?}");
+        let error = possible(&scene.context(), &[Scenario::DropTable]).unwrap_err();
+        assert_eq!(error.what(), "drop-table needs a host with the role backup");
     }
 }

@@ -223,6 +223,9 @@ fn what(scenario: Scenario) -> &'static str {
         Scenario::HaproxyDown => "The host of a front door died.",
         Scenario::ReplicaDown => "Patroni was stopped on a replica.",
         Scenario::ArchiveDown => "The repository of the backups was stopped.",
+        Scenario::DropTable => {
+            "A table of the drill's own was dropped, and brought back from the backups."
+        }
         Scenario::EtcdDown => "etcd was stopped on all of its hosts.",
         Scenario::StopLeader => "Patroni was stopped cleanly on the leader.",
         Scenario::KillLeader => "Patroni and PostgreSQL on the leader were killed.",
@@ -253,6 +256,9 @@ fn card(drill: &Drill, runs: usize) -> Markup {
             }
             @if let Some(archive) = drills::archive(drill) {
                 p.plain { (text::sentence(&archive)) }
+            }
+            @if let Some(dropped) = drills::dropped(drill) {
+                p.(if drill.failures.is_empty() { "plain" } else { "bad" }) { (text::sentence(&dropped)) }
             }
             @if let Some(held_up) = drills::held_up(drill) {
                 p.(if measured.missing == 0 { "plain" } else { "bad" }) { (text::sentence(&held_up)) }

@@ -57,6 +57,7 @@ const VERBS: [&str; 35] = [
     "down",
     "history",
     "recover",
+    "adopt",
     "report",
     "schema",
     "completions",

@@ -433,6 +433,21 @@ pub enum Verb {
         #[arg(long, value_name = "N", default_value = "20")]
         limit: usize,
     },
+    /// Take in a cluster that somebody made by hand, while it runs; without --yes, only look
+    #[command(
+        after_help = "Without --yes it changes nothing: it says what is there, and what would become of it. With --yes\n\
+                      PostgreSQL keeps running; what differs afterwards is shown by `pgherd plan`, and corrected by\n\
+                      `pgherd up`. An adoption that was cut off goes on with the same command.\n\n\
+                      Examples:\n  pgherd -i prod.yaml adopt\n  pgherd -i prod.yaml adopt --yes && pgherd -i prod.yaml plan"
+    )]
+    Adopt {
+        /// Take the cluster in
+        #[arg(short, long)]
+        yes: bool,
+        /// Trust the SSH keys that the hosts show now, where this machine does not know them
+        #[arg(long, requires = "yes")]
+        trust_host_keys: bool,
+    },
     /// Make a lost workspace again, from what the hosts have; change nothing on them
     #[command(
         after_help = "For another machine, or an empty folder: with the inventory and a way onto the hosts. Passwords and\n\

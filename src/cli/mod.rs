@@ -14,6 +14,7 @@ use crate::{
     report::Terminal,
 };
 
+mod adopt;
 mod apply;
 mod args;
 mod backup;
@@ -193,6 +194,10 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             down::run(global, request, yes, terminal, cancel).await?;
         }
         Verb::History { limit } => history::run(global, limit, terminal).await?,
+        Verb::Adopt {
+            yes,
+            trust_host_keys,
+        } => adopt::run(global, yes, trust_host_keys, terminal, cancel).await?,
         Verb::Recover { trust_host_keys } => {
             recover::run(global, trust_host_keys, terminal, cancel).await?;
         }

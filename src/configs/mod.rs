@@ -7,6 +7,7 @@
 //! No error repeats a text from here, because these files hold passwords.
 
 mod environment;
+mod haproxy;
 mod keepalived;
 mod mark;
 mod passwords;
@@ -14,6 +15,7 @@ mod patroni;
 mod requirements;
 
 pub use environment::Environment;
+pub use haproxy::{Proxy, proxies};
 pub(crate) use keepalived::keepalived_addresses;
 pub use mark::Mark;
 pub(crate) use passwords::{of_option, of_pooler, of_stats, of_vrrp};

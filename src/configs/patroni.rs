@@ -49,6 +49,38 @@ impl PatroniConfig {
         self.0.get(name).unwrap_or(&Value::Null)
     }
 
+    /// The value at the end of a path of keys; null if there is none.
+    pub fn value(&self, path: &[&str]) -> &Value {
+        let Some((first, rest)) = path.split_first() else {
+            return &Value::Null;
+        };
+        let mut value = self.section(first);
+        for key in rest {
+            value = value.get(key).unwrap_or(&Value::Null);
+        }
+        value
+    }
+
+    /// The keys of a section, or the top-level ones if there is no path.
+    pub fn keys(&self, path: &[&str]) -> Vec<&str> {
+        let section = match path {
+            [] => Some(&self.0),
+            path => self.value(path).as_object(),
+        };
+        let keys = section.into_iter().flat_map(Map::keys);
+        keys.map(String::as_str).collect()
+    }
+
+    /// Whether both say the same, but for these top-level keys.
+    pub fn is_same_but(&self, other: &Self, keys: &[&str]) -> bool {
+        let rest = |config: &Self| {
+            let mut all = config.0.clone();
+            all.retain(|key, _| !keys.contains(&key.as_str()));
+            all
+        };
+        rest(self) == rest(other)
+    }
+
     /// Whether both configs are for the same member of the same cluster.
     pub fn is_same_member(&self, other: &Self) -> bool {
         let of = |config: &Self, key| as_text(config.section(key));
@@ -84,6 +116,11 @@ impl PatroniConfig {
 
     /// The addresses of etcd, as `host:port`.
     pub fn etcd(&self) -> BTreeSet<String> {
+        self.etcd_in("etcd3")
+    }
+
+    /// The same from a section: `etcd` is for the API of version 2.
+    pub fn etcd_in(&self, section: &str) -> BTreeSet<String> {
         let one = |text: &str| {
             let text = text.trim();
             let (_, text) = text.split_once("://").unwrap_or(("", text));
@@ -95,7 +132,7 @@ impl PatroniConfig {
         };
         let mut all = BTreeSet::new();
         for key in ["hosts", "host", "url", "proxy"] {
-            match self.at("etcd3", key) {
+            match self.at(section, key) {
                 Value::Array(hosts) => all.extend(hosts.iter().filter_map(Value::as_str).map(one)),
                 Value::String(hosts) => all.extend(hosts.split(',').map(one)),
                 _ => {}

@@ -3,6 +3,7 @@
 //!
 //! The engine has no terminal: the user is an [`operator::Operator`].
 
+pub(crate) mod adopt;
 mod ahead;
 pub(crate) mod apply;
 pub(crate) mod at_work;

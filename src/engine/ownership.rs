@@ -369,6 +369,10 @@ async fn no_cluster(inventory: &Inventory) -> Error {
         .hint(copy(inventory))
         .hint(recover(inventory))
         .hint(format!(
+            "if somebody made that cluster by hand, take it in: {}",
+            inventory.command("adopt")
+        ))
+        .hint(format!(
             "to use them for this cluster, see what is in the way: {}",
             inventory.command("plan")
         ))

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     contract::BACKUPS,
     error::{Code, Error, Result},
-    facts::Removal,
+    facts::{Facts, Removal},
     inventory::{HostName, Inventory, Role},
     plan::{self, Change, Plan},
     provider::Resource,
@@ -216,6 +216,7 @@ impl Clearance<'_> {
         let machines = hosts.complete(context)?;
         let work = async |connected: &Connected<'_>| {
             let (mut observed, remaining) = leaving.seen(connected.look().await?)?;
+            refuse_adopted(context, &observed)?;
             weigh(connected, &mut observed).await?;
             observed.found.without_backups = self.request.with_backups;
             let mut all = observed.found.facts.iter();
@@ -252,6 +253,30 @@ impl Clearance<'_> {
         };
         context.on(machines, events, work).await
     }
+}
+
+/// Refuses to remove a cluster whose data was there before pgherd.
+fn refuse_adopted(context: &Context, observed: &Observed) -> Result<()> {
+    let is_adopted = |facts: &Facts| {
+        let manifest = facts.belongings.manifest.as_ref();
+        manifest.is_some_and(|manifest| manifest.adopted)
+    };
+    let hosts = observed.found.facts.iter();
+    let adopted: Vec<&str> = hosts
+        .filter(|(_, facts)| is_adopted(facts))
+        .map(|(host, _)| host.as_str())
+        .collect();
+    if adopted.is_empty() {
+        return Ok(());
+    }
+    let cluster = &context.inventory.cluster;
+    Err(Error::new(
+        Code::ForeignData,
+        format!("the cluster {cluster} was adopted: its data was there before pgherd, which does not remove it"),
+    )
+    .cause(format!("/var/lib/pgherd/manifest says so on {}", adopted.join(", ")))
+    .left("nothing was removed")
+    .hint("remove it by hand, or have pgherd forget it: docs/adopting.md"))
 }
 
 fn list(resources: &[Resource], inventory: &Inventory) -> String {

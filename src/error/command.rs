@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 31] = [
+pub(crate) const VERBS: [&str; 32] = [
     "plan",
     "up",
     "replace",
@@ -32,6 +32,7 @@ pub(crate) const VERBS: [&str; 31] = [
     "down",
     "report",
     "recover",
+    "adopt",
     "history",
 ];
 

@@ -26,6 +26,8 @@ pub struct Manifest {
     pub version: u32,
     /// The id of the cluster that it belongs to.
     pub cluster: String,
+    /// Whether the cluster was there before pgherd: its data is not pgherd's to remove.
+    pub adopted: bool,
     /// pgherd's files, written already or not.
     pub files: BTreeSet<String>,
     /// Files that existed and serve pgherd unchanged. They are not pgherd's, and stay.
@@ -123,6 +125,7 @@ impl Manifest {
         match fields {
             ["pgherd-manifest", version] => self.version = version.parse().unwrap_or(u32::MAX),
             ["cluster", id] => self.cluster = (*id).into(),
+            ["adopted"] => self.adopted = true,
             ["file", path] => {
                 self.files.insert((*path).into());
             }

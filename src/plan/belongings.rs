@@ -208,6 +208,18 @@ pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Fact
         .line(CLAIM)
 }
 
+/// Notes on a host that somebody else has set up that what is there is pgherd's from now on: with a copy of each file that
+/// pgherd will replace, and with the note that the data was there before.
+pub(crate) fn take_over(cluster: &Cluster, node: &Node) -> Script {
+    let script = Script::new().alone("adopt");
+    claim(script, cluster, node, &Facts::default()).line(
+        "grep -qx adopted /var/lib/pgherd/manifest || {\n\
+         \x20 { cat /var/lib/pgherd/manifest; echo adopted; } >/var/lib/pgherd/manifest.new\n\
+         \x20 mv -f /var/lib/pgherd/manifest.new /var/lib/pgherd/manifest\n\
+         }",
+    )
+}
+
 /// The package sources that are added to `node`, with the files that may name them.
 pub(super) fn sources(cluster: &Cluster, node: &Node) -> Vec<&'static str> {
     let services = node.roles.iter().map(|role| role.service());

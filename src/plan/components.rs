@@ -296,7 +296,7 @@ fn turn(unit: &UnitFact, effect: Effect) -> Turn {
 ///
 /// Processes that Patroni runs beside PostgreSQL must end too: its successor would start the same ones in the
 /// same folder.
-const RESTART_PATRONI_ALONE: &str = r#"drop=/run/systemd/system/patroni.service.d
+pub(crate) const RESTART_PATRONI_ALONE: &str = r#"drop=/run/systemd/system/patroni.service.d
 as_before() {
   rm -f "$drop/pgherd-exchange.conf"
   rmdir "$drop" 2>/dev/null || true

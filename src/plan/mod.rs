@@ -86,7 +86,8 @@ mod waits;
 
 pub use backups::{now as backup, rehearse};
 pub use base::ahead;
-pub(crate) use belongings::is_ours;
+pub(crate) use belongings::{is_ours, take_over};
+pub(crate) use components::RESTART_PATRONI_ALONE;
 pub use config::config_patch;
 pub use down::{down, stays, weigh_packages};
 pub(crate) use identity::check as whose;

@@ -115,6 +115,11 @@ impl Workspace {
         })
     }
 
+    /// The id of a cluster that gets its first workspace.
+    pub fn new_cluster_id() -> Result<String> {
+        secrets::new_id()
+    }
+
     /// The names of the passwords that the inventory needs, and whether the user sets each of them elsewhere.
     pub fn wanted_passwords(&self) -> Result<Vec<(String, bool)>> {
         secrets::names(&self.wanted_secrets())

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod addresses;
+mod adopted;
 mod backups;
 mod bring_up;
 mod bucket;

@@ -162,7 +162,7 @@ async fn recover(
 }
 
 /// The inventory's hosts, which must all run: what a missing one has could not be read.
-async fn machines(context: &Context) -> Result<Vec<Machine>> {
+pub(super) async fn machines(context: &Context) -> Result<Vec<Machine>> {
     let mut machines = context.provider.discover().await?;
     let declared = |machine: &Machine| context.inventory.hosts.contains_key(&machine.host);
     machines.retain(declared);
@@ -193,7 +193,7 @@ async fn machines(context: &Context) -> Result<Vec<Machine>> {
 }
 
 /// Makes the hosts accept pgherd's key, if it was in the workspace.
-async fn admit(context: &Context, machines: &[Machine]) -> Result<Item> {
+pub(super) async fn admit(context: &Context, machines: &[Machine]) -> Result<Item> {
     let item = |state, detail: &str| Item {
         what: "SSH key".to_owned(),
         state,
@@ -221,7 +221,7 @@ async fn admit(context: &Context, machines: &[Machine]) -> Result<Item> {
 }
 
 /// Pins the hosts' keys.
-fn host_keys(context: &Context, machines: &[Machine], trust: bool) -> Result<Item> {
+pub(super) fn host_keys(context: &Context, machines: &[Machine], trust: bool) -> Result<Item> {
     let workspace = &context.workspace;
     let trusted = match trust {
         true => workspace.trust_shown_keys(machines)?,
@@ -384,7 +384,7 @@ fn certificates(gathered: &Gathered) -> Vec<Item> {
 }
 
 /// What `up` would change, as far as that can be said.
-fn pending(observed: &Observed) -> Vec<String> {
+pub(super) fn pending(observed: &Observed) -> Vec<String> {
     match observed.plan() {
         Err(error) => vec![error.to_string()],
         Ok(plan) => {

@@ -306,6 +306,11 @@ fn split(wanted: &Wanted<'_>, users: bool) -> Result<(Vec<Key>, Vec<Key>)> {
     Ok(keys.partition(|key| !given.iter().any(|(given, _)| given == key)))
 }
 
+/// The id of a new cluster.
+pub(super) fn new_id() -> Result<String> {
+    make(Key::Own(CLUSTER_ID)).map(|(_, id)| id.expose().to_owned())
+}
+
 /// A password for an interim role.
 pub(super) fn temporary() -> Result<Secret> {
     password(PASSWORD_LENGTH).map(Secret::new)

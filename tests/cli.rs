@@ -25,7 +25,7 @@ mod shells;
 #[path = "cli/typed.rs"]
 mod typed;
 
-const VERBS: [&str; 35] = [
+const VERBS: [&str; 36] = [
     "init",
     "plan",
     "up",

@@ -319,6 +319,14 @@ fn looking_changes_nothing(reader: &Reader<'_>) {
     // Without an adoption, the hosts are somebody else's, as ever.
     reader.pgherd(&["up", "--yes"], 1);
     assert_eq!(state(), before, "nothing was changed");
+    // That run has left a workspace of a cluster that it has not made.
+    let said = reader.pgherd(&["adopt"], 2);
+    assert!(
+        said.contains("never made") && said.contains("mv .pgherd/postgres"),
+        "{said}"
+    );
+    let folder = reader.dir.path().join(".pgherd");
+    fs::rename(folder.join("postgres"), folder.join("postgres.unused")).expect("it is moved away");
 }
 
 fn what_would_be_lost_is_refused(reader: &Reader<'_>) {

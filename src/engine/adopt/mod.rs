@@ -123,13 +123,14 @@ async fn adopt(context: &Context, trust: bool, staging: Staging) -> Result<Adopt
             .whole()?;
         let members = membership::remembered(&observed.cluster, &observed.found, false);
         context.workspace.note_members(&members)?;
+        // The workspace comes last: a cluster with its marks and without a workspace can be recovered.
+        take_in.conclude().await?;
         context.workspace.install(staging, &survey.machines)?;
         Ok((after, recover::pending(&observed)))
     };
     let (after, pending) = work
         .await
         .map_err(|error| take_in::cut_off(context, error))?;
-    take_in.conclude().await?;
     let restarted = survey.hosts.iter().filter(|(host, seen)| {
         let now = after.hosts.get(*host).and_then(Seen::started);
         seen.started().is_some() && seen.started() != now
@@ -153,14 +154,27 @@ fn is_new(context: &Context) -> Result<()> {
         .cause("only a cluster on hosts of your own can be adopted: provider: { kind: existing }")
         .hint(format!("make the cluster: {}", context.command("up"))));
     }
-    if Workspace::existing(inventory)?.is_none() {
+    let Some(workspace) = Workspace::existing(inventory)? else {
         return Ok(());
+    };
+    let folder = inventory.workspace_dir();
+    if workspace.members()?.is_empty() {
+        let folder = folder.display();
+        return Err(Error::new(
+            Code::WorkspaceExists,
+            format!("{folder} is a workspace already, of a cluster that was never made"),
+        )
+        .cause("a run of `up` that was refused has left it, with new passwords, which no host has")
+        .left("nothing was changed")
+        .hint(format!(
+            "move it away, and run the same command again: mv {folder} {folder}.unused"
+        )));
     }
     Err(Error::new(
         Code::WorkspaceExists,
         format!("the cluster {} is pgherd's already", inventory.cluster),
     )
-    .cause(format!("{} is there", inventory.workspace_dir().display()))
+    .cause(format!("{} is there", folder.display()))
     .left("nothing was changed")
     .hint(format!("see what differs: {}", context.command("plan"))))
 }

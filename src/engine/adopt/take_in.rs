@@ -98,7 +98,7 @@ impl TakeIn<'_> {
         self.on(Some(Role::Haproxy), script).await
     }
 
-    /// When the workspace is in its place.
+    /// Marks the hosts, and takes the notes away: the adoption is complete but for its workspace.
     pub(super) async fn conclude(&self) -> Result<()> {
         let script = |_: &HostName, _: &Seen| {
             let mark = format!("{}\n{}\n", self.context.inventory.cluster, self.id);
@@ -197,12 +197,13 @@ impl TakeIn<'_> {
             .line("await 'Patroni is not paused' is_paused")
     }
 
+    /// The tutorial's `use_pg_rewind` is in the wrong place, where Patroni does not read it: it goes with the pause.
     /// `leads` is whether this member does: the others only see the pause end.
     fn resume(&self, host: &HostName, leads: bool) -> Script {
         let script = self.asks(host);
         let script = match leads {
             true => {
-                script.line("is_not_paused || rest PATCH config '{\"pause\": null}' >/dev/null")
+                script.line("is_not_paused || rest PATCH config '{\"pause\": null, \"use_pg_rewind\": null}' >/dev/null")
             }
             false => script,
         };

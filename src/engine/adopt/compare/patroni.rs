@@ -425,6 +425,11 @@ fn cluster_wide(scene: &Scene<'_>, all: &mut Differences) {
             "pgherd makes no standby clusters",
         );
     }
+    if !found["use_pg_rewind"].is_null() {
+        let becomes = "taken away: Patroni reads it below `postgresql` only";
+        let found = "use_pg_rewind, not below `postgresql`";
+        all.add(Fate::Converged, None, "settings", (found, becomes));
+    }
     let live = seen.settings();
     let (_, changes) = config_patch(Some(&found), scene.config);
     for change in changes {

@@ -37,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Read this inventory
+    /// Read this inventory; - is standard input
     #[arg(
         short,
         long,
@@ -170,6 +170,9 @@ pub enum Verb {
         /// Keep watching: live on a terminal, one line for each change elsewhere
         #[arg(short, long)]
         watch: bool,
+        /// Exit with 3 where `verify` would, without writing anything
+        #[arg(long, conflicts_with = "watch")]
+        check: bool,
     },
     /// Check that the cluster is healthy, also through its write and read ports
     #[command(

@@ -65,7 +65,11 @@ pub(super) async fn logs(
         ssh.arg("-tt");
     }
     ssh.arg(reach.host.as_str()).arg("--").arg(journal);
-    there(ssh, &reach).await
+    let code = there(ssh, &reach).await?;
+    match unit {
+        Some(unit) if code == reach::NO_UNIT => Err(reach::no_unit(&context, &reach.host, unit)),
+        _ => Ok(code),
+    }
 }
 
 fn client(config: &Path) -> Command {

@@ -51,7 +51,7 @@ pub(super) async fn run(
         "pgherd.txt",
         format!("pgherd {}\nat {now}\n", env!("CARGO_PKG_VERSION")),
     );
-    match fs::read_to_string(&context.inventory.path) {
+    match context.inventory.text() {
         Ok(text) => collected.add("inventory.yaml", mask::file(&text, &secrets)),
         Err(error) => collected.missing.push(format!("inventory.yaml: {error}")),
     }

@@ -29,6 +29,7 @@ mod endpoint;
 mod history;
 mod image;
 mod init;
+mod keys;
 mod manual;
 mod operate;
 mod operator;
@@ -80,7 +81,10 @@ fn without_harm(error: &mut clap::Error) {
         .into_iter()
         .filter(|verb| !HARMFUL.contains(&verb.as_str()))
         .collect();
-    if !harmless.is_empty() {
+    if harmless.is_empty() {
+        // It would leave a blank line.
+        error.remove(ContextKind::Suggested);
+    } else {
         let harmless = ContextValue::Strings(harmless);
         error.insert(ContextKind::SuggestedSubcommand, harmless);
     }
@@ -128,8 +132,8 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
                 apply::run(Applying::Render, global, wish, terminal, cancel).await?;
             }
         },
-        Verb::Status { watch: true } => watch::run(global, terminal, cancel).await?,
-        Verb::Status { watch: false } => status::run(global, terminal).await?,
+        Verb::Status { watch: true, .. } => watch::run(global, terminal, cancel).await?,
+        Verb::Status { check, .. } => return status::run(global, check, terminal).await,
         Verb::Verify => verify::run(global, terminal).await?,
         Verb::Switchover { to, yes } => {
             switchover::run(global, to.as_deref(), yes, terminal, cancel).await?;

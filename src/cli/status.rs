@@ -12,30 +12,53 @@ use crate::{
         context::Context,
         drill::repair,
         hosts::HostStatus,
-        image,
+        image, prove,
         status::{self, Mark, Rows, Status},
         unfinished,
     },
     error::{Error, Result},
     inventory::HostName,
     report::{Table, Terminal, Tone},
+    verify::Filesystem,
 };
 
-pub(super) async fn run(global: &Global, terminal: &Terminal) -> Result<()> {
+/// The exit code of `status --check` for a cluster that is not healthy, as of `verify`.
+const NOT_HEALTHY: u8 = 3;
+
+/// `pgherd status`; with `check`, the exit code also says whether the cluster is healthy.
+pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<u8> {
     let (context, hosts) = hosts(global, terminal).await?;
     let status = status::look(&context, &hosts).await?;
     if terminal.json {
-        terminal.print_json(&whole(&status, &context, &hosts).await);
-    } else {
-        print(&status, &context, &hosts.absent(), terminal);
-        for note in unfinished::notes(&context)? {
-            terminal.say(&note);
+        let mut document = whole(&status, &context, &hosts).await;
+        let mut passed = true;
+        if check {
+            let proof = prove::without_writing(&context).await?;
+            passed = proof.passed;
+            document["checks"] = json!(proof.checks);
         }
-        for note in image::notes(&context).await {
-            terminal.say(&format!("note: {note}"));
-        }
+        terminal.print_json(&document);
+        return Ok(if passed { 0 } else { NOT_HEALTHY });
     }
-    Ok(())
+    print(&status, &context, &hosts.absent(), terminal);
+    for note in unfinished::notes(&context)? {
+        terminal.say(&note);
+    }
+    for note in image::notes(&context).await {
+        terminal.say(&format!("note: {note}"));
+    }
+    if !check {
+        return Ok(0);
+    }
+    let proof = prove::without_writing(&context).await?;
+    for failed in proof.checks.iter().filter(|it| !it.passed) {
+        terminal.say(&format!("FAILED {}: {}", failed.name, failed.detail));
+    }
+    if proof.passed {
+        terminal.say("healthy, as far as can be seen without writing");
+        return Ok(0);
+    }
+    Ok(NOT_HEALTHY)
 }
 
 /// The whole status, as one document.
@@ -93,6 +116,9 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
     }
     for left in status.left.iter().filter(|left| !left.member) {
         terminal.say(&format!("host {left}; `down` takes it along"));
+    }
+    for told in status.disks.iter().filter_map(Filesystem::nearly_full) {
+        terminal.say(&format!("! {told}"));
     }
     let warnings = status.services.iter().flat_map(|it| &it.warnings);
     let differences = status.services.iter().flat_map(|it| &it.differences);
@@ -171,6 +197,17 @@ fn balancer_document(status: &Status) -> Value {
     }
 }
 
+fn disk(disk: &Filesystem) -> Value {
+    json!({
+        "host": disk.host,
+        "filesystem": disk.target,
+        "holds": disk.holds,
+        "used_percent": disk.used_percent,
+        "free_mib": disk.free_mib,
+        "nearly_full": disk.nearly_full().is_some(),
+    })
+}
+
 fn table(rows: &Rows) -> Table {
     let mut table = Table::new(rows.head.iter().copied());
     if let Some(title) = &rows.title {
@@ -209,6 +246,7 @@ fn document(status: &Status, context: &Context, hosts: &HostStatus) -> Value {
             "write": doors.to_write(ports.write_port),
             "read": doors.to_read(ports.read_port),
         },
+        "disks": status.disks.iter().map(disk).collect::<Vec<_>>(),
         "unreachable": status.observed.unreachable.iter().map(Error::to_string).collect::<Vec<_>>(),
     });
     if let Some(pooler) = &context.inventory.pgbouncer {

@@ -4,7 +4,7 @@ use futures_util::future::pending;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, status};
+use super::{Global, keys::Keys, status};
 use crate::{
     engine::watch::{self, Member, PERIOD, Picture, READ, WRITE, Watcher},
     error::Result,
@@ -17,10 +17,14 @@ pub(super) async fn run(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let (context, hosts) = status::hosts(global, terminal).await?;
+    // Restores the terminal when it is dropped, however this ends.
+    let mut keys = (!terminal.json).then(Keys::listen).flatten();
+    let quits = keys.is_some();
     watch::watch(&context, &hosts, async |watcher| {
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = show(watcher, terminal) => {}
+            () = Keys::quit(keys.as_mut()) => {}
+            () = show(watcher, terminal, quits) => {}
         }
     })
     .await
@@ -28,7 +32,7 @@ pub(super) async fn run(
 
 /// Shows the topology until the user stops it: as one picture on a terminal, otherwise one line for each
 /// change.
-async fn show(watcher: &Watcher<'_>, terminal: &Terminal) {
+async fn show(watcher: &Watcher<'_>, terminal: &Terminal, quits: bool) {
     // Waits for the first answers, so that the first picture is not empty.
     sleep(PERIOD * 2).await;
     let name = watcher.cluster();
@@ -42,7 +46,10 @@ async fn show(watcher: &Watcher<'_>, terminal: &Terminal) {
                     .print_json(&serde_json::json!({"at": jiff::Timestamp::now(), "seen": now}));
             }
         } else if canvas.paints() {
-            canvas.paint(|side| tables(name, &now, side));
+            canvas.paint(|side| {
+                let help = if quits { "q quits\n" } else { "" };
+                tables(name, &now, side) + help
+            });
         } else {
             let clock = jiff::Timestamp::now().strftime("%H:%M:%SZ").to_string();
             for line in changes(&last, &now) {

@@ -427,6 +427,7 @@ impl Runner<'_> {
             http: self.tools.http.clone(),
             tls: self.tools.tls.clone(),
             files: Files::new(),
+            writes: true,
         }
     }
 

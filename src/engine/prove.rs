@@ -41,6 +41,36 @@ pub(crate) async fn now(context: &Context) -> Result<Proof> {
         .await
 }
 
+/// The same, but writes nothing: whether clients are served is judged by what the services say.
+pub(crate) async fn without_writing(context: &Context) -> Result<Proof> {
+    let hosts = context.host_status().await?;
+    let machines = hosts.complete(context)?;
+    let (events, _quiet) = Events::channel();
+    context
+        .on(machines, &events, async |connected| {
+            let deadline = tokio::time::Instant::now() + BOUND;
+            loop {
+                let observed = connected.look().await?.whole()?;
+                let plan = observed.differences()?;
+                let prover = Prover {
+                    writes: false,
+                    ..connected.prover(&observed)
+                };
+                let (proof, balancer) = tokio::join!(
+                    prover.look(&observed.found, &plan),
+                    context.provider.balancer()
+                );
+                let proof = proof.with_balancer(&balancer, &context.command("up"));
+                let late = tokio::time::Instant::now() >= deadline;
+                if proof.passed || proof.is_hopeless() || late {
+                    return Ok(proof);
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+        .await
+}
+
 impl Connected<'_> {
     pub(super) fn prover(&self, observed: &Observed) -> Prover {
         Prover {
@@ -49,6 +79,7 @@ impl Connected<'_> {
             http: self.http.clone(),
             tls: self.tls.clone(),
             files: observed.files.clone(),
+            writes: true,
         }
     }
 

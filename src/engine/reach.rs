@@ -74,6 +74,25 @@ pub(crate) fn line(words: &[String]) -> Option<String> {
     }
 }
 
+/// The exit code of [`journal`]'s command if the host has no such unit, and nothing from one in its journal.
+pub(crate) const NO_UNIT: u8 = 44;
+
+/// The error for a unit that a host does not have.
+pub(crate) fn no_unit(context: &Context, host: &HostName, unit: &str) -> Error {
+    let roles = &context.inventory.hosts[host].roles;
+    let units: Vec<&str> = roles.iter().map(|role| role.unit()).collect();
+    Error::new(
+        Code::UnitUnknown,
+        format!("the host has no unit called {unit}"),
+    )
+    .on(host)
+    .hint(format!("the cluster's units there: {}", units.join(", ")))
+    .hint(format!(
+        "all units there: {}",
+        context.command(&format!("ssh {host} -- systemctl list-units --all"))
+    ))
+}
+
 /// The command that shows the journal of a host's units; without a unit, those of all its roles.
 pub(crate) fn journal(
     context: &Context,
@@ -97,6 +116,13 @@ pub(crate) fn journal(
             .collect(),
     };
     let mut journal = format!("journalctl --no-pager -n {lines}");
+    let mut known = String::new();
+    if unit.is_some() {
+        // A unit may be gone and have left something in the journal, or have said nothing yet.
+        known = units.iter().map(|unit| quote(unit)).map(|unit| {
+            format!("systemctl cat {unit} >/dev/null 2>&1 || [ -n \"$($s journalctl -qn1 -u {unit} 2>/dev/null)\" ] || exit {NO_UNIT}; ")
+        }).collect();
+    }
     for unit in units {
         journal.push_str(&format!(" -u {}", quote(unit)));
     }
@@ -104,7 +130,6 @@ pub(crate) fn journal(
         journal.push_str(" -f");
     }
     // In a known shell: the login's own shell may be another one.
-    let as_root =
-        format!("if [ \"$(id -u)\" = 0 ]; then exec {journal}; else exec sudo -n {journal}; fi");
+    let as_root = format!("s=; [ \"$(id -u)\" = 0 ] || s='sudo -n'; {known}exec $s {journal}");
     format!("/bin/sh -c {}", quote(&as_root))
 }

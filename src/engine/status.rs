@@ -16,6 +16,7 @@ use crate::{
         membership::{self, Finding, Left},
     },
     provider::Balancer,
+    verify::{self, Filesystem},
 };
 
 pub(crate) use crate::services::health::{Mark, Rows, Shown, UnitRow};
@@ -34,6 +35,8 @@ pub(crate) struct Status {
     pub lost: Option<Error>,
     /// What is before the front doors, or why that is not known.
     pub balancer: Result<Option<Balancer>>,
+    /// The filesystems that the cluster writes to, on the hosts that answer.
+    pub disks: Vec<Filesystem>,
 }
 
 /// Observes a cluster of which at least one host runs.
@@ -65,6 +68,7 @@ async fn gather(connected: &Connected<'_>, hosts: &HostStatus) -> Result<Status>
         ),
         differs: membership::findings(&observed.cluster, &observed.found),
         certificates: Certificates::of(connected.context, &observed, &connected.http.lapsed())?,
+        disks: verify::filesystems(&observed.cluster, &observed.found.facts).0,
         services,
         observed,
         balancer,

@@ -63,6 +63,9 @@ codes! {
         /// No host or member has this name.
         HostUnknown = "host-unknown", Input,
             "list the hosts: pgherd status";
+        /// The host has no such unit, and its journal has nothing of one.
+        UnitUnknown = "unit-unknown", Input,
+            "without a unit, logs shows those of the cluster: pgherd logs HOST";
         /// A file that you name (an inventory, a key, a bundle, a folder) cannot be read or used.
         FileUnusable = "file-unusable", Input,
             "check the file's path, owner and mode: ls -l FILE";
@@ -189,6 +192,9 @@ codes! {
         /// pgherd could not open an SSH connection to the host.
         SshUnreachable = "ssh-unreachable", Failed,
             "check that the host runs, and that its address and ssh.port are right";
+        /// The host is behind a bastion, and the way to it ends there.
+        BastionFailed = "bastion-failed", Failed,
+            "log in to the bastion with plain ssh, from there to the host, and compare with ssh.proxy_jump";
         /// The host answered, and did not accept the SSH key or the user.
         SshPermissionDenied = "ssh-permission-denied", Failed,
             "check ssh.user and ssh.identity_file, and authorized_keys on the host";

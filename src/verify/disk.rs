@@ -25,14 +25,42 @@ const WRITTEN: [(&str, &str); 4] = [
     ("log", "the logs"),
 ];
 
-pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Check {
-    let mut wrong = Vec::new();
-    let mut fullest = None;
+/// A filesystem of a host that the cluster writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filesystem {
+    pub(crate) host: HostName,
+    /// Where it is mounted.
+    pub(crate) target: String,
+    /// What the cluster has on it.
+    pub(crate) holds: &'static str,
+    pub(crate) used_percent: u64,
+    pub(crate) free_mib: u64,
+    /// What is scarce, if it is nearly full.
+    lack: Option<String>,
+}
+
+impl Filesystem {
+    /// A sentence about it if it is nearly full.
+    pub(crate) fn nearly_full(&self) -> Option<String> {
+        let lack = self.lack.as_ref()?;
+        Some(format!(
+            "{} on {} is nearly full ({lack}); it holds {}",
+            self.target, self.host, self.holds
+        ))
+    }
+}
+
+/// The filesystems that hosts have told of, each once; and what a host should have told of and has not.
+pub(crate) fn filesystems(
+    cluster: &Cluster,
+    facts: &BTreeMap<HostName, Facts>,
+) -> (Vec<Filesystem>, Vec<String>) {
+    let (mut found, mut unknown) = (Vec::new(), Vec::new());
     for node in cluster.nodes.values() {
         let host = &node.name;
         let mut told = BTreeSet::new();
         let spaces = facts.get(host).map(|facts| &facts.needs.space);
-        let mut there: Vec<(&Space, &str)> = Vec::new();
+        let mut there: Vec<(&Space, &'static str)> = Vec::new();
         for (purpose, called) in WRITTEN {
             let needed = match purpose {
                 "data" => node.roles.iter().any(|role| role.keeps_database()),
@@ -44,7 +72,7 @@ pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Chec
             let space = spaces.and_then(|spaces| spaces.get(purpose));
             match space.filter(|space| space.size > 0) {
                 Some(space) => there.push((space, called)),
-                None if needed => wrong.push(format!(
+                None if needed => unknown.push(format!(
                     "df did not say how full the disk with {called} on {host} is"
                 )),
                 None => {}
@@ -56,25 +84,29 @@ pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Chec
                 .filter(|(purpose, space)| purpose.starts_with("tablespace-") && space.size > 0)
                 .map(|(_, space)| (space, "a tablespace")),
         );
-        for (space, called) in there {
-            if !told.insert(&space.target) {
-                continue;
-            }
-            let used = used(space);
-            if let Some(lack) = lack(space) {
-                wrong.push(format!(
-                    "{} on {host} is nearly full ({lack}); it holds {called}",
-                    space.target
-                ));
-            } else if fullest.as_ref().is_none_or(|(most, _)| *most < used) {
-                fullest = Some((used, format!("{} on {host}", space.target)));
-            }
-        }
+        there.retain(|(space, _)| told.insert(&space.target));
+        found.extend(there.into_iter().map(|(space, holds)| Filesystem {
+            host: host.clone(),
+            target: space.target.clone(),
+            holds,
+            used_percent: used(space),
+            free_mib: space.available / 1024,
+            lack: lack(space),
+        }));
     }
+    (found, unknown)
+}
+
+pub(super) fn disk(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Check {
+    let (found, mut wrong) = filesystems(cluster, facts);
+    wrong.extend(found.iter().filter_map(Filesystem::nearly_full));
+    // Of several, the first one.
+    let fullest = found.iter().rev().max_by_key(|it| it.used_percent);
     let right = match fullest {
-        Some((used, place)) => {
-            format!("there is enough space; the fullest filesystem is {place}, {used} %")
-        }
+        Some(it) => format!(
+            "there is enough space; the fullest filesystem is {} on {}, {} %",
+            it.target, it.host, it.used_percent
+        ),
         None => String::new(),
     };
     Check::of("disk", wrong, right)

@@ -44,6 +44,7 @@ mod round_trip;
 mod units;
 mod versions;
 
+pub(crate) use disk::{Filesystem, filesystems};
 pub(crate) use load_balancer::is_coming;
 
 pub use crate::services::{health::Check, postgres::health::FAILOVER};
@@ -176,6 +177,8 @@ pub struct Prover {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The files that should be on the hosts; not needed for [`Prover::stand`].
     pub files: Files,
+    /// Whether it writes a row through the write port. If not, there is no check `front-door`.
+    pub writes: bool,
 }
 
 impl Prover {
@@ -195,8 +198,14 @@ impl Prover {
                 network::look(self, &survey, facts),
             )
         };
+        let trip = async {
+            match self.writes {
+                true => Some(round_trip::check(self).await),
+                false => None,
+            }
+        };
         let (of_services, (versions, network), trip) =
-            tokio::join!(join_all(of_services), of_hosts, round_trip::check(self));
+            tokio::join!(join_all(of_services), of_hosts, trip);
         let roles = Check::of(
             "roles",
             plan::roles_not_right(&self.cluster, found),
@@ -212,7 +221,6 @@ impl Prover {
         checks.extend([
             units::units(&self.cluster, facts),
             self.members(found),
-            trip,
             configs::configs(plan, told),
             clock::clock(facts),
             roles,
@@ -220,6 +228,7 @@ impl Prover {
             versions,
             network,
         ]);
+        checks.extend(trip);
         checks.extend(metadata::check(&self.cluster, facts));
         checks.extend(mount::check(&self.cluster, facts));
         if !self.cluster.inventory.wants(When::Backups) {

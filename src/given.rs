@@ -18,15 +18,20 @@ pub fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     regular(&metadata)?;
+    Ok((take(file)?, metadata))
+}
+
+/// The bytes of a stream, within the same limit.
+pub fn take(stream: impl io::Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    stream.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!("it is larger than {} MiB", LARGEST >> 20),
         ));
     }
-    Ok((bytes, metadata))
+    Ok(bytes)
 }
 
 /// The same, as text.

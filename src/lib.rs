@@ -39,6 +39,7 @@ pub mod scram;
 pub mod secret;
 pub mod services;
 pub(crate) mod shell;
+pub(crate) mod shown_key;
 pub mod sql;
 pub mod switchover;
 pub mod tuning;

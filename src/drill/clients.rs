@@ -133,7 +133,7 @@ impl Clients {
 
     /// `haproxy.vip`, if it can be reached from this machine.
     async fn try_out_vip(&self) -> Option<Ipv4Addr> {
-        let vip = self.vip?;
+        let vip = self.vip.filter(|_| self.is_near())?;
         let door = self.doors.first()?;
         let tried = timeout(TRIAL, self.connect(&Target::Write, door, Some(vip))).await;
         matches!(tried, Ok(Ok(_))).then_some(vip)
@@ -260,6 +260,12 @@ impl Clients {
         postgres::login(stream, host, password, self.tls.as_deref()).await
     }
 
+    /// Whether SSH reaches the hosts from this machine at their own addresses. Behind a bastion, another machine may
+    /// have the same address on this network, and it would get a password.
+    fn is_near(&self) -> bool {
+        self.cluster.inventory.ssh.is_direct()
+    }
+
     /// The host's first address at which this port accepts a login.
     async fn try_out(
         &self,
@@ -267,6 +273,9 @@ impl Clients {
         host: &HostName,
         machines: &[Machine],
     ) -> Option<Ipv4Addr> {
+        if !self.is_near() {
+            return None;
+        }
         let of_door = self.vip.filter(|_| !matches!(target, Target::Member(_)));
         let candidates = match of_door {
             Some(vip) => vec![vip],

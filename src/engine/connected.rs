@@ -186,6 +186,7 @@ impl Context {
             seconds,
             known_hosts: self.workspace.known_hosts_path(),
             identity: self.workspace.identity_path()?,
+            settings: self.inventory.ssh.config.clone(),
         }))
     }
 

@@ -153,10 +153,8 @@ impl Context {
         {
             masks.add(secrets.values());
         }
-        let path = std::path::absolute(&self.inventory.path);
-        let path = path.unwrap_or_else(|_| self.inventory.path.clone());
         let words = std::env::args().skip(1);
-        Record::of(holder, &path.to_string_lossy(), words, &masks)
+        Record::of(holder, &self.inventory.origin(), words, &masks)
     }
 
     /// Takes the lease on those of `machines` that answer soon, before the provider changes them from outside.

@@ -81,6 +81,8 @@ fn builder(inventory: &Inventory) -> Inventory {
     builder.cluster = format!("image.{}", inventory.cluster);
     builder.secrets = SecretsSource::default();
     builder.ssh.identity_file = None;
+    // It has the user's key, and this host accepts one of its own.
+    builder.ssh.agent = None;
     builder.ssh.keep_alive = 0;
     builder.tls.enabled = false;
     builder.postgresql.allow.clear();

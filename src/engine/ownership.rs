@@ -380,6 +380,10 @@ async fn no_cluster(inventory: &Inventory) -> Error {
 
 /// The services that answer at the inventory's addresses: `node1 on port 8008 (Patroni)`.
 async fn answering(inventory: &Inventory) -> Vec<String> {
+    if !inventory.ssh.is_direct() {
+        // Such an address may be somebody else's on this network.
+        return Vec::new();
+    }
     let knock = |host: HostName, address: Ipv4Addr, port: u16, service: &'static str| async move {
         let connecting = TcpStream::connect(SocketAddr::from((address, port)));
         match timeout(KNOCK, connecting).await {

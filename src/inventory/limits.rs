@@ -31,6 +31,12 @@ macro_rules! address {
         concat!(byte!(), r"(\.", byte!(), "){3}")
     };
 }
+/// The pattern of a host to jump over.
+macro_rules! jump {
+    () => {
+        "([A-Za-z_][A-Za-z0-9._-]*@)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]{1,5})?"
+    };
+}
 macro_rules! byte {
     () => {
         "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -149,6 +155,20 @@ pub(super) const KMS_KEY: Shape = shape(
 pub(super) const CONNECT: Connect = Connect::Public;
 pub(super) const SCHEME: Scheme = Scheme::Internal;
 
+/// Bastions: user, host and port, with commas between them.
+pub(super) const PROXY_JUMP: Shape = shape(
+    "bastion",
+    "`[USER@]HOST[:PORT]`, several with commas",
+    concat!("^", jump!(), "(, *", jump!(), ")*$"),
+);
+/// A path, or the word for the session's agent.
+pub(super) const SSH_AGENT: Shape = shape(
+    "path",
+    "the path of a socket (`/…` or `~/…`), or `SSH_AUTH_SOCK`",
+    r"^(SSH_AUTH_SOCK|~?/[^\u0000-\u001f\u007f-\u009f]+)$",
+)
+// ssh would expand it, and has no escape for it.
+.but_not_like(r"[$]");
 pub(super) const SSH_USER: Shape = shape(
     "name",
     "the name of a user",

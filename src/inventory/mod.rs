@@ -37,6 +37,7 @@ mod problem;
 mod provider;
 mod schema;
 mod source;
+mod ssh;
 mod syntax;
 mod types;
 
@@ -46,6 +47,7 @@ pub use provider::{
     Aws, AwsHost, Connect, CpuCredits, DataVolume, Docker, LoadBalancer, Provider, ProviderKind,
     Scheme,
 };
+pub use ssh::{Jump, Ssh};
 
 /// The path of the inventory if the user names none.
 pub const DEFAULT_PATH: &str = "pgherd.yaml";
@@ -104,8 +106,24 @@ impl Inventory {
     ///
     /// Every error is of kind `Input` and shows file, line and column. If a file has several mistakes,
     /// `Error::failures` has all that can be distinguished.
+    ///
+    /// The path `-` is standard input; then relative paths are relative to the current folder.
     pub fn load(path: &Path) -> Result<Self> {
         Self::parse(path, &source::read(path)?)
+    }
+
+    /// The text that it was read from, with its comments.
+    pub fn text(&self) -> Result<String> {
+        source::read(&self.path)
+    }
+
+    /// Where it was read from, for people on other machines.
+    pub fn origin(&self) -> String {
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        match (source::is_stdin(&self.path), path.parent()) {
+            (true, Some(folder)) => format!("<stdin> in {}", folder.display()),
+            _ => path.to_string_lossy().into_owned(),
+        }
     }
 
     /// Checks an inventory's text. Relative paths in it are relative to the folder of `path`.
@@ -238,18 +256,6 @@ pub struct Host {
     pub roles: Vec<Role>,
     /// Required for `existing`; a fixed address otherwise.
     pub address: Option<Ipv4Addr>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ssh {
-    pub user: String,
-    pub port: u16,
-    /// The user's own private key; if it is not set, the workspace has one.
-    pub identity_file: Option<PathBuf>,
-    /// Seconds after which a host that does not answer is given up.
-    pub connect_timeout: u32,
-    /// Seconds for which an unused connection is kept for the next run; 0 keeps none.
-    pub keep_alive: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -251,9 +251,26 @@ pub(super) struct Ssh {
     /// The port on which sshd listens.
     #[schemars(transform = limits::SSH_PORT)]
     pub(super) port: Option<Number>,
-    /// Your own private key, readable only by you.
+    /// Your own private key, readable only by you. With `agent`, it may be the public key.
     #[schemars(extend("x-type" = "file", "x-default" = "a key made in `.pgherd/<cluster>/`"))]
     pub(super) identity_file: Option<Word>,
+    /// The bastion through which the hosts are reached: `[USER@]HOST[:PORT]`, a name in your `ssh` settings
+    /// included; several with commas, in the order in which they are passed. Not for `docker`.
+    #[schemars(
+        transform = limits::PROXY_JUMP,
+        extend("x-default" = "none; the hosts are reached from this machine")
+    )]
+    pub(super) proxy_jump: Option<Word>,
+    /// A file with settings of your own for `ssh`, which count for hosts (by the inventory's names) and for bastions
+    /// where pgherd has none.
+    #[schemars(extend("x-type" = "file", "x-default" = "none; for bastions `~/.ssh/config`"))]
+    pub(super) config: Option<Word>,
+    /// The agent that has the keys: the path of its socket, or `SSH_AUTH_SOCK`.
+    #[schemars(
+        transform = limits::SSH_AGENT,
+        extend("x-default" = "as `ssh` finds it, where you have no `identity_file`")
+    )]
+    pub(super) agent: Option<Word>,
     /// How long pgherd waits for a host that does not answer.
     #[schemars(transform = limits::CONNECT_TIMEOUT)]
     pub(super) connect_timeout: Option<Number>,

@@ -1,6 +1,11 @@
 //! The inventory's file: reads it, and shows a place in it.
 
-use std::{io, path::Path};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal as _},
+    path::Path,
+    sync::OnceLock,
+};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
@@ -10,12 +15,70 @@ use crate::{
     given,
 };
 
-/// Reads an inventory's file.
+/// What standard input held. It can be read only once, and a verb may need it again.
+static STDIN: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// Whether this is the path that stands for standard input.
+pub(super) fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// An inventory's path for people.
+pub(super) fn shown(path: &Path) -> Cow<'_, str> {
+    match is_stdin(path) {
+        true => "<stdin>".into(),
+        false => path.to_string_lossy(),
+    }
+}
+
+/// The bytes of standard input.
+fn from_stdin() -> Result<Vec<u8>> {
+    if let Some(bytes) = STDIN.get() {
+        return Ok(bytes.clone());
+    }
+    if io::stdin().is_terminal() {
+        return Err(Error::new(
+            Code::InventoryNotFound,
+            "<stdin>: there is no inventory on standard input, which is a terminal",
+        )
+        .hint("lead one there: terraform output -raw inventory | pgherd -i - VERB"));
+    }
+    let bytes = given::take(io::stdin().lock()).map_err(|cause| {
+        Error::new(Code::FileUnusable, "<stdin>: the inventory cannot be read").because(cause)
+    })?;
+    if bytes.trim_ascii().is_empty() {
+        return Err(Error::new(
+            Code::InventoryNotFound,
+            "<stdin>: there is no inventory on standard input, which is empty",
+        )
+        .hint("see what the command before it prints, and whether it has failed"));
+    }
+    Ok(STDIN.get_or_init(|| bytes).clone())
+}
+
+/// Reads an inventory, from its file or from standard input.
+pub(super) fn read(path: &Path) -> Result<String> {
+    let bytes = match is_stdin(path) {
+        true => from_stdin()?,
+        false => from_file(path)?,
+    };
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        // The text before the first invalid byte is as long as in the file.
+        Source::new(path, &text).error(vec![
+            Problem::new(valid..valid, "the inventory is not UTF-8 text")
+                .label("the first byte that is not")
+                .hint("save the file as UTF-8"),
+        ])
+    })
+}
+
 #[allow(
     clippy::wildcard_enum_match_arm,
     reason = "the errors of an operating system are many"
 )]
-pub(super) fn read(path: &Path) -> Result<String> {
+fn from_file(path: &Path) -> Result<Vec<u8>> {
     let shown = path.display();
     let (bytes, _) = given::read(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => Error::new(
@@ -40,16 +103,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
         )
         .because(cause),
     })?;
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let text = String::from_utf8_lossy(error.as_bytes());
-        // The text before the first invalid byte is as long as in the file.
-        Source::new(path, &text).error(vec![
-            Problem::new(valid..valid, "the inventory is not UTF-8 text")
-                .label("the first byte that is not")
-                .hint("save the file as UTF-8"),
-        ])
-    })
+    Ok(bytes)
 }
 
 /// An inventory's text with the name of its file.
@@ -106,14 +160,14 @@ impl<'a> Source<'a> {
         let mut errors: Vec<Error> = problems.iter().map(|problem| self.one(problem)).collect();
         match errors.len() {
             1 => errors.remove(0),
-            count => Error::several(format!("{}: {count} mistakes", self.path.display()), errors),
+            count => Error::several(format!("{}: {count} mistakes", shown(self.path)), errors),
         }
     }
 
     fn one(&self, problem: &Problem) -> Error {
         let at = self.within_a_line(&problem.at);
         let (line, column) = self.position(at.start);
-        let place = format!("{}:{line}:{column}", self.path.display());
+        let place = format!("{}:{line}:{column}", shown(self.path));
         let error = Error::new(Code::InventoryInvalid, format!("{place}: {}", problem.what))
             .excerpt(place, self.frame(at, problem));
         problem.hints.iter().fold(error, Error::hint)

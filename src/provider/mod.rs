@@ -21,6 +21,8 @@ mod aws;
 mod docker;
 mod existing;
 mod ssh_probe;
+#[cfg(feature = "aws")]
+mod through_bastions;
 
 #[cfg(test)]
 pub(crate) use aws::rules_shown as aws_rules;

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncRead, AsyncReadExt},
     net::TcpStream,
     time::{interval, timeout},
 };
@@ -35,11 +35,16 @@ pub(super) async fn answers(address: Ipv4Addr, port: u16) -> bool {
 }
 
 async fn greets(address: Ipv4Addr, port: u16) -> bool {
-    let mut greeting = [0; 4];
     match TcpStream::connect((address, port)).await {
-        Ok(mut stream) => stream.read_exact(&mut greeting).await.is_ok() && &greeting == b"SSH-",
+        Ok(stream) => is_greeting(stream).await,
         Err(_) => false,
     }
+}
+
+/// Whether a stream begins as that of an SSH server.
+pub(super) async fn is_greeting(mut stream: impl AsyncRead + Unpin) -> bool {
+    let mut greeting = [0; 4];
+    stream.read_exact(&mut greeting).await.is_ok() && &greeting == b"SSH-"
 }
 
 #[cfg(test)]

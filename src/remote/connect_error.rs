@@ -20,8 +20,7 @@ pub(super) fn stalled() -> openssh::Error {
 }
 
 /// Whether waiting cannot help.
-pub(super) fn is_final(error: &openssh::Error) -> bool {
-    let text = full_text(error);
+pub(super) fn is_final(text: &str) -> bool {
     [
         "Host key verification failed",
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
@@ -76,7 +75,7 @@ pub(super) fn connect_error(
     };
     if text.contains("Permission denied") {
         return reach(Code::SshPermissionDenied)
-            .hint("the host does not accept the key: check ssh.user and ssh.identity_file")
+            .hint("the host does not accept the key: check ssh.user and ssh.identity_file, or, if an agent has the key: ssh-add -l")
             .hint("if the cluster was made from another folder, its key is there: copy that .pgherd beside this inventory")
             .hint(by_hand);
     }

@@ -15,6 +15,7 @@ use super::{STRANGER, quote};
 use crate::{
     error::{Code, Error},
     inventory::HostName,
+    shown_key::Question,
 };
 
 /// How long each of OpenSSH's tools may take.
@@ -27,6 +28,8 @@ struct Target {
     port: u16,
     alias: String,
     known_hosts: String,
+    /// Not at its address, but through another host or program.
+    around: bool,
 }
 
 impl Target {
@@ -41,6 +44,7 @@ impl Target {
             port: value("port")?.parse().ok()?,
             alias: value("hostkeyalias")?.to_owned(),
             known_hosts: value("userknownhostsfile")?.to_owned(),
+            around: value("proxycommand").or(value("proxyjump")).is_some(),
         })
     }
 }
@@ -79,9 +83,9 @@ pub async fn host_key_mismatch(config: &Path, host: &HostName) -> Option<Error> 
     }
     let pinned = std::fs::read_to_string(&target.known_hosts).ok()?;
     let kind = kind_to_ask_for(&pinned, &target.alias);
-    let mut answering = scan(&target, kind).await?;
+    let mut answering = shown(config, host, &target, kind).await?;
     if answering.is_empty() && kind.is_some() {
-        answering = scan(&target, None).await?;
+        answering = shown(config, host, &target, None).await?;
     }
     judge(host, &target, &pinned, &answering)
 }
@@ -100,7 +104,22 @@ fn kind_to_ask_for(pinned: &str, alias: &str) -> Option<&'static str> {
         .find(|kind| has(kind))
 }
 
-/// The keys of the host that answers, one on each line; of every kind unless one is named.
+/// The keys of the host that answers, one on each line.
+async fn shown(
+    config: &Path,
+    host: &HostName,
+    target: &Target,
+    kind: Option<&str>,
+) -> Option<String> {
+    if !target.around {
+        return scan(target, kind).await;
+    }
+    let (question, ssh) = Question::to(config, host.as_str(), kind)?;
+    printed(Command::from(ssh)).await?;
+    Some(question.answer())
+}
+
+/// The same by `ssh-keyscan`; of every kind unless one is named.
 async fn scan(target: &Target, kind: Option<&str>) -> Option<String> {
     let mut scan = Command::new("ssh-keyscan");
     scan.args(["-T", "5", "-p", &target.port.to_string()]);

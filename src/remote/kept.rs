@@ -35,6 +35,8 @@ pub struct Keep {
     pub known_hosts: PathBuf,
     /// The key that is presented; `None` if the user's own `ssh` chooses one.
     pub identity: Option<PathBuf>,
+    /// The user's own settings for `ssh`, which the `ssh_config` includes.
+    pub settings: Option<PathBuf>,
 }
 
 impl Keep {
@@ -49,10 +51,16 @@ impl Keep {
         for line in config.lines().map(str::trim) {
             let (key, value) = line.split_once(' ').unwrap_or((line, ""));
             match key {
-                "Host" => ours = value == "*" || value == host.as_str(),
+                "Host" => ours = value.split(' ').any(|it| it == "*" || it == host.as_str()),
                 "HostKeyAlias" if ours => alias = Some(value),
                 // A preview has these files elsewhere; only their content counts.
-                "UserKnownHostsFile" | "IdentityFile" => continue,
+                "UserKnownHostsFile" | "IdentityFile" | "Include" => continue,
+                "IdentityAgent" => parts.push(variable(value)),
+                // The bastion, without the path of this file.
+                "ProxyCommand" => {
+                    parts.extend(value.rsplit(" -W ").next().map(str::to_owned));
+                    continue;
+                }
                 _ => {}
             }
             if ours {
@@ -64,6 +72,10 @@ impl Keep {
             .lines()
             .filter(|line| line.split_whitespace().next() == Some(alias));
         parts.extend(pinned.map(str::to_owned));
+        if let Some(path) = &self.settings {
+            parts.push(digest(&[fs::read_to_string(path).ok()?], 64));
+            parts.push(variable("SSH_AUTH_SOCK"));
+        }
         match &self.identity {
             Some(path) => parts.push(digest(&[fs::read_to_string(path).ok()?], 64)),
             None => parts.extend(["HOME", "SSH_AUTH_SOCK"].map(variable)),
@@ -210,6 +222,7 @@ mod tests {
                 seconds: 60,
                 known_hosts: self.0.path().join("known_hosts"),
                 identity: Some(self.0.path().join("key")),
+                settings: None,
             }
         }
 

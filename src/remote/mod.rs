@@ -18,6 +18,7 @@ use crate::{
     secret::never_shown,
 };
 
+mod bastion;
 mod by_hand;
 mod connect_error;
 mod execute;

@@ -17,7 +17,7 @@ use openssh::{ControlPersist, ForwardType, KnownHosts, Session, SessionBuilder, 
 use tokio::{net::UnixStream, sync::Mutex, time::timeout};
 
 use super::{
-    Connection, Keep, Lease, OnLine, Output, Remote, Script,
+    Connection, Keep, Lease, OnLine, Output, Remote, Script, bastion,
     by_hand::by_hand,
     connect_error::{connect_error, full_text, is_final, is_wrong_key, stalled},
     execute::execute,
@@ -190,13 +190,18 @@ impl SshRemote {
             // ssh's own ConnectTimeout ends before this, which only limits a client that hangs.
             let opened = timeout(self.timeout + STALL, self.open(host)).await;
             match opened.unwrap_or_else(|_| Err(stalled())) {
-                Err(error) if !is_final(&error) => Err(error),
+                Err(error) if !self.ends_it(host, &error) => Err(error),
                 opened => Ok(opened),
             }
         });
         match opened.await.unwrap_or_else(|over| Err(over.last)) {
             Ok(session) => Ok(slot.insert(Link::of(session, name)).clone()),
             Err(error) => {
+                if let Some(said) = bastion::said(&full_text(&error), &self.said(host)) {
+                    let config = std::fs::read_to_string(&self.config).unwrap_or_default();
+                    let lasting = (!self.passes).then_some(self.config.as_path());
+                    return Err(bastion::error(host, &config, lasting, &said));
+                }
                 if is_wrong_key(&full_text(&error))
                     && let Some(named) = host_key_mismatch(&self.config, host).await
                 {
@@ -208,6 +213,20 @@ impl SshRemote {
                 }
             }
         }
+    }
+
+    /// Whether waiting cannot help.
+    fn ends_it(&self, host: &HostName, error: &openssh::Error) -> bool {
+        let text = full_text(error);
+        match bastion::said(&text, &self.said(host)) {
+            Some(said) => bastion::ends_it(&said),
+            None => is_final(&text),
+        }
+    }
+
+    /// The file with the messages of the latest attempt to reach a host through others.
+    fn said(&self, host: &HostName) -> PathBuf {
+        self.sockets.path().join(format!("way-{host}"))
     }
 
     async fn open(&self, host: &HostName) -> Result<Session, openssh::Error> {
@@ -230,8 +249,12 @@ impl SshRemote {
     /// Written for each connection: a run may move its hosts.
     fn telling_config(&self, host: &HostName) -> PathBuf {
         let path = self.sockets.path().join(format!("config-{host}"));
+        let said = self.said(host);
+        // It is not there if nothing was said.
+        let _ = std::fs::remove_file(&said);
         let told = std::fs::read_to_string(&self.config)
             .map(|text| text.replace("LogLevel ERROR", "LogLevel INFO"))
+            .map(|text| bastion::telling(&text, &said))
             .and_then(|text| std::fs::write(&path, text));
         told.map_or_else(|_| self.config.clone(), |()| path)
     }

@@ -100,7 +100,7 @@ pub(super) fn pin(
     cluster: &str,
     port: u16,
     trusted: &[PathBuf],
-) -> Result<()> {
+) -> Result<(), NotPinned> {
     let mut unknown = Vec::new();
     for machine in machines {
         let alias = alias(&machine.host, cluster);
@@ -134,7 +134,32 @@ pub(super) fn pin(
     if unknown.is_empty() {
         Ok(())
     } else {
-        Err(teach(&unknown, port))
+        let unknown = unknown.into_iter().map(|(host, at)| (host.clone(), at));
+        Err(NotPinned::Unknown(unknown.collect()))
+    }
+}
+
+/// Why not all keys could be pinned.
+#[derive(Debug)]
+pub(super) enum NotPinned {
+    /// Nobody vouches for the keys of these hosts, at these addresses.
+    Unknown(Vec<(HostName, String)>),
+    Failed(Error),
+}
+
+impl From<Error> for NotPinned {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl NotPinned {
+    /// The error for the user; `bastion` is the command that logs in to the bastion, if there is one.
+    pub(super) fn taught(self, port: u16, bastion: Option<&str>) -> Error {
+        match self {
+            Self::Unknown(unknown) => teach(&unknown, port, bastion),
+            Self::Failed(error) => error,
+        }
     }
 }
 
@@ -178,14 +203,18 @@ fn accepted_keys(names: &[String], files: &[PathBuf]) -> Result<Vec<String>> {
     Ok(accepted)
 }
 
-fn teach(unknown: &[(&HostName, String)], port: u16) -> Error {
+fn teach(unknown: &[(HostName, String)], port: u16, bastion: Option<&str>) -> Error {
     let hosts: Vec<_> = unknown
         .iter()
         .map(|(host, address)| format!("{host} ({address})"))
         .collect();
+    // Only the bastion reaches the hosts, and it has the same tool. It must not read the lines that follow.
+    let from = bastion.map_or_else(String::new, |login| {
+        format!("{} ", login.replacen("ssh ", "ssh -n ", 1))
+    });
     let scan = |address: &str| match port {
-        22 => format!("ssh-keyscan -t ed25519 {address}"),
-        _ => format!("ssh-keyscan -t ed25519 -p {port} {address}"),
+        22 => format!("{from}ssh-keyscan -t ed25519 {address}"),
+        _ => format!("{from}ssh-keyscan -t ed25519 -p {port} {address}"),
     };
     let each = |ending: &str| -> String {
         unknown
@@ -367,7 +396,8 @@ mod tests {
         let mut stopped = machine("c", 3, None);
         stopped.address = None;
         let machines = [machine("a", 1, None), machine("b", 2, None), stopped];
-        let error = pin(&mut known, &machines, &BTreeMap::new(), "pg", 2222, &[]).unwrap_err();
+        let unknown = pin(&mut known, &machines, &BTreeMap::new(), "pg", 2222, &[]).unwrap_err();
+        let error = unknown.taught(2222, None);
         assert!(error.what().contains("a (192.0.2.1), b (192.0.2.2)"));
         assert!(!error.what().contains('c') || !error.what().contains("c ("));
         let shown: String = error.excerpts().iter().map(|e| e.text.as_str()).collect();
@@ -378,6 +408,15 @@ mod tests {
         ] {
             assert!(shown.contains(line), "{line} is missing in:\n{shown}");
         }
+    }
+
+    #[test]
+    fn behind_a_bastion_the_bastion_asks_for_the_keys() {
+        let unknown = NotPinned::Unknown(vec![(HostName::new("a"), "10.0.0.1".to_owned())]);
+        let error = unknown.taught(22, Some("ssh -l me jump"));
+        let shown: String = error.excerpts().iter().map(|e| e.text.as_str()).collect();
+        let line = "ssh -n -l me jump ssh-keyscan -t ed25519 10.0.0.1 >> ~/.ssh/known_hosts\n";
+        assert!(shown.contains(line), "{shown}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::{
     inventory::{HostName, Inventory},
     machine::Machine,
     secret::{Secret, never_shown},
+    shown_key::Question,
 };
 
 /// The prefix of the folder in which the workspace is made.
@@ -208,6 +209,9 @@ impl Workspace {
 
     /// The keys that hosts show, as `type base64`.
     fn scan(&self, machines: &[Machine]) -> Result<BTreeMap<HostName, Vec<String>>> {
+        if !self.inventory.ssh.is_direct() {
+            return self.ask_for_keys(machines);
+        }
         let port = self.inventory.ssh.port;
         let at = |machine: &Machine| machine.ssh_address.or(machine.address);
         let mut command = Command::new("ssh-keyscan");
@@ -241,6 +245,27 @@ impl Workspace {
                     .push(key.clone());
             }
         }
+        Ok(shown)
+    }
+
+    /// The same for hosts that are reached through others.
+    fn ask_for_keys(&self, machines: &[Machine]) -> Result<BTreeMap<HostName, Vec<String>>> {
+        let config = self.write_ssh_config(machines)?;
+        let mut shown: BTreeMap<HostName, Vec<String>> = BTreeMap::new();
+        for host in machines.iter().map(|machine| &machine.host) {
+            for kind in ["ed25519", "ecdsa", "rsa"] {
+                let asked = Question::to(&config, host.as_str(), Some(kind));
+                let Some((question, ssh)) = asked else {
+                    continue;
+                };
+                identity::run(ssh)?;
+                let answer = question.answer();
+                let lines = answer.lines().filter_map(|line| line.split_once(' '));
+                let keys = lines.filter_map(|(_, key)| identity::key_of(key));
+                shown.entry(host.clone()).or_default().extend(keys);
+            }
+        }
+        shown.retain(|_, keys| !keys.is_empty());
         Ok(shown)
     }
 

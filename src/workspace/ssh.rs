@@ -64,13 +64,16 @@ impl Workspace {
     /// own `ssh`: no host would accept a key made here.
     pub fn write_ssh_config(&self, machines: &[Machine]) -> Result<PathBuf> {
         let identity = self.identity_path()?;
+        let path = self.ssh_config_path();
+        let home = std::env::home_dir();
         let source = ssh_config::Source {
             cluster: &self.inventory.cluster,
             ssh: &self.inventory.ssh,
             known_hosts: &self.dir.join(KNOWN_HOSTS),
             identity: identity.as_deref(),
+            path: &path,
+            home: home.as_deref(),
         };
-        let path = self.ssh_config_path();
         let _alone = self.alone()?;
         let old = files::read(&path)?.unwrap_or_default();
         let mut addresses = ssh_config::addresses(&old);
@@ -130,7 +133,9 @@ impl Workspace {
         let mut known = KnownHosts::read(&path)?;
         let Inventory { cluster, ssh, .. } = &self.inventory;
         let rotated = ssh_rotation::rotated(&self.dir)?;
-        let pinned = known_hosts::pin(&mut known, machines, &rotated, cluster, ssh.port, trusted);
+        let port = ssh.port;
+        let pinned = known_hosts::pin(&mut known, machines, &rotated, cluster, port, trusted);
+        let pinned = pinned.map_err(|unknown| unknown.taught(port, ssh.to_bastion().as_deref()));
         known.write(&path)?;
         pinned
     }

@@ -8,6 +8,10 @@ use crate::{
     inventory::{HostName, Ssh},
 };
 
+mod bastions;
+
+use bastions::{agent, bastions, included, known_bastions, through};
+
 /// The content of the file, in addition to the machines.
 pub(super) struct Source<'a> {
     pub(super) cluster: &'a str,
@@ -15,6 +19,10 @@ pub(super) struct Source<'a> {
     pub(super) known_hosts: &'a Path,
     /// `None` for the keys of the user's own `ssh`.
     pub(super) identity: Option<&'a Path>,
+    /// The file itself, which `ssh` reads again for each bastion.
+    pub(super) path: &'a Path,
+    /// The user's home, with the settings that bastions have.
+    pub(super) home: Option<&'a Path>,
 }
 
 /// The file's text.
@@ -43,22 +51,49 @@ pub(super) fn render(
         ),
         None => String::new(),
     };
+    let agent = agent(source.ssh)?;
+    let way = match source.ssh.proxy_jump.last() {
+        Some(bastion) => through(source, bastion)?,
+        None => String::new(),
+    };
+    let others = bastions(source)?;
+    let config = match &source.ssh.config {
+        Some(path) => format!("\nHost *\n    Include {}\n", included(path)?),
+        None => String::new(),
+    };
+    let known = known_bastions(source)?;
+    let (ours, alone) = scope(source.ssh, addresses);
     let timeout = source.ssh.connect_timeout;
     Ok(format!(
         "# Written by pgherd at each run; what is changed here is lost.
 {hosts}
-Host *
+Host {ours}
     UserKnownHostsFile {known_hosts}
     GlobalKnownHostsFile /dev/null
     StrictHostKeyChecking yes
     CheckHostIP no
     UpdateHostKeys no
-{identity}    ConnectTimeout {timeout}
+{identity}{agent}{way}{alone}    ConnectTimeout {timeout}
     ServerAliveInterval 5
     ServerAliveCountMax 3
     LogLevel ERROR
-"
+{others}{config}{known}"
     ))
+}
+
+/// The hosts that pgherd's own settings are for, and what keeps the user's settings from changing more than the
+/// way: bastions have their own keys, and other files in which these are known.
+fn scope(ssh: &Ssh, addresses: &BTreeMap<HostName, Ipv4Addr>) -> (String, &'static str) {
+    if ssh.is_direct() {
+        return ("*".to_owned(), "");
+    }
+    let names: Vec<&str> = addresses.keys().map(HostName::as_str).collect();
+    let ours = match names.is_empty() {
+        // No host has this name.
+        true => "!*".to_owned(),
+        false => names.join(" "),
+    };
+    (ours, "    RemoteCommand none\n")
 }
 
 fn host(source: &Source<'_>, name: &HostName, address: Ipv4Addr) -> String {
@@ -132,13 +167,16 @@ mod tests {
     };
 
     use super::*;
-    use crate::workspace::identity;
+    use crate::{inventory::Jump, workspace::identity};
 
     fn ssh() -> Ssh {
         Ssh {
             user: "ubuntu".to_owned(),
             port: 2222,
             identity_file: None,
+            proxy_jump: Vec::new(),
+            config: None,
+            agent: None,
             connect_timeout: 7,
             keep_alive: 0,
         }
@@ -178,6 +216,8 @@ mod tests {
                 ssh: &ssh(),
                 known_hosts: &dir.join("known_hosts"),
                 identity: Some(&dir.join("id_ed25519")),
+                path: &dir.join("ssh_config"),
+                home: None,
             },
             &hosts,
         )
@@ -243,6 +283,90 @@ mod tests {
         }
     }
 
+    /// A config in which `node1` is behind the bastions `outer` and `inner`, with these settings of the user's.
+    fn behind_bastions(dir: &Path, settings: Option<PathBuf>) -> PathBuf {
+        let jump = |text: &str| {
+            let (user, host) = text.split_once('@').unwrap();
+            Jump {
+                user: Some(user.to_owned()),
+                host: host.to_owned(),
+                port: None,
+            }
+        };
+        let ssh = Ssh {
+            proxy_jump: vec![jump("me@outer"), jump("you@inner")],
+            config: settings,
+            agent: Some("/run/my agent".to_owned()),
+            identity_file: Some(dir.join("id_ed25519")),
+            ..ssh()
+        };
+        let path = dir.join("ssh_config");
+        let source = Source {
+            cluster: "pg",
+            ssh: &ssh,
+            known_hosts: &dir.join("known_hosts"),
+            identity: ssh.identity_file.as_deref(),
+            path: &path,
+            home: Some(&dir.join("home")),
+        };
+        let hosts = BTreeMap::from([(HostName::new("node1"), Ipv4Addr::new(10, 0, 0, 1))]);
+        let text = render(&source, &hosts).unwrap();
+        assert_eq!(addresses(&text), hosts);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn bastions_have_the_users_settings_and_hosts_have_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = behind_bastions(dir.path(), None);
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let node1 = asked(&config, "node1");
+        assert_eq!(node1("userknownhostsfile"), file("known_hosts"));
+        assert_eq!(node1("identityagent"), "/run/my agent");
+        let way = |to: &str| {
+            let path = config.display();
+            format!("ssh -F {path} -o BatchMode=yes -o LogLevel=ERROR -W %h:%p {to}")
+        };
+        assert_eq!(node1("proxycommand"), way("-l you inner"));
+        let inner = asked(&config, "inner");
+        assert_eq!(inner("proxycommand"), way("-l me outer"));
+        let outer = asked(&config, "outer");
+        assert_eq!(outer("proxycommand"), "");
+        for bastion in [inner, outer] {
+            let known = ["known_hosts", "known_hosts2"].map(|it| file(&format!("home/.ssh/{it}")));
+            assert_eq!(bastion("userknownhostsfile"), known.join(" "));
+            assert_eq!(bastion("stricthostkeychecking"), "true");
+            assert_eq!(bastion("identityagent"), "/run/my agent");
+            assert_eq!(bastion("identityfile"), file("id_ed25519"));
+        }
+    }
+
+    #[test]
+    fn a_bastion_is_reached_from_any_folder_by_the_users_settings() {
+        for folder in ["with blank", "qu\"o'te", "100%d%%", "#$HOME{x}"] {
+            let root = tempfile::tempdir().unwrap();
+            let dir = root.path().join(folder);
+            fs::create_dir(&dir).unwrap();
+            let reached = root.path().join("reached");
+            // Included by a pattern.
+            let settings = root.path().join("my [own] *settings?");
+            let text = format!(
+                "Host node1\n  StrictHostKeyChecking no\n  Compression yes\n\
+                 Host outer\n  ProxyCommand touch {}\n",
+                reached.display()
+            );
+            fs::write(&settings, text).unwrap();
+            let config = behind_bastions(&dir, Some(settings));
+            let node1 = asked(&config, "node1");
+            assert_eq!(node1("stricthostkeychecking"), "true", "pgherd's own count");
+            assert_eq!(node1("compression"), "yes", "{folder}");
+            let output = client(&["-o", "BatchMode=yes", "node1"], &config);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(reached.exists(), "{folder}: {said}");
+        }
+    }
+
     #[test]
     fn without_a_key_of_ours_the_users_are_offered() {
         let text = render(
@@ -251,6 +375,8 @@ mod tests {
                 ssh: &ssh(),
                 known_hosts: Path::new("/w/known_hosts"),
                 identity: None,
+                path: Path::new("/w/ssh_config"),
+                home: None,
             },
             &BTreeMap::new(),
         )
@@ -274,6 +400,8 @@ mod tests {
                 ssh: &ssh,
                 known_hosts: Path::new("/w/known_hosts"),
                 identity: None,
+                path: Path::new("/w/ssh_config"),
+                home: None,
             };
             assert!(render(&source, &BTreeMap::new()).is_err(), "{user:?}");
         }

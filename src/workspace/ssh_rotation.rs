@@ -188,18 +188,21 @@ impl Workspace {
             }
         };
         let in_use = self.identity_path()?;
+        let path = self.dir.join(TRIAL);
+        let home = std::env::home_dir();
         let source = ssh_config::Source {
             cluster: &self.inventory.cluster,
             ssh: &self.inventory.ssh,
             known_hosts: &known_path,
             identity: identity.or(in_use.as_deref()),
+            path: &path,
+            home: home.as_deref(),
         };
         let addresses = machines.iter().filter_map(|machine| {
             let address = machine.ssh_address.or(machine.address)?;
             Some((machine.host.clone(), address))
         });
         let text = ssh_config::render(&source, &addresses.collect())?;
-        let path = self.dir.join(TRIAL);
         files::write(&path, files::PRIVATE, text.as_bytes())?;
         Ok(path)
     }

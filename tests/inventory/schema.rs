@@ -53,7 +53,7 @@ fn every_example_is_right_for_an_editor_too() {
 }
 
 /// Bad inventories that a schema cannot recognise, by the reason.
-const NOT_SAID: [(&str, &[&str]); 8] = [
+const NOT_SAID: [(&str, &[&str]); 9] = [
     (
         "it compares values that stand in different places",
         &[
@@ -122,11 +122,23 @@ const NOT_SAID: [(&str, &[&str]); 8] = [
         &["aws-iops-for-the-size", "data-volume-too-fast"],
     ),
     (
+        "it compares the way to the hosts with the provider, the hosts and itself",
+        &[
+            "aws-proxy-jump-to-public-addresses",
+            "ssh-agent-without-a-key",
+            "ssh-proxy-jump-a-host-of-the-cluster",
+            "ssh-proxy-jump-on-docker",
+            "ssh-proxy-jump-port-too-high",
+            "ssh-proxy-jump-twice",
+        ],
+    ),
+    (
         "it looks at a disk",
         &[
             "ca-bundle-missing",
             "ca-bundle-without-a-certificate",
             "secrets-file-missing",
+            "ssh-config-missing",
             "ssh-identity-file-a-folder",
             "ssh-identity-file-missing",
             "ssh-identity-file-not-a-key",

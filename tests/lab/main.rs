@@ -9,6 +9,7 @@
 mod addresses;
 mod adopted;
 mod backups;
+mod bastion;
 mod bring_up;
 mod bucket;
 mod by_hand;

@@ -41,16 +41,39 @@ pub(super) fn secrets(inventory: &Path, word: &Word) -> Result<PathBuf, Problem>
     Ok(path)
 }
 
-/// A private key for SSH.
-pub(super) fn identity(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
+/// Settings for `ssh`. `ssh` itself leaves out an included file that is missing.
+pub(super) fn ssh_config(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
+    let (path, _, mode) = read(inventory, word)?;
+    if mode & 0o022 != 0 {
+        return Err(Problem::new(
+            span_of(word),
+            format!("{} can be written by other users", quoted(&word.value)),
+        )
+        .label(format!("its mode is {:04o}; ssh refuses it", mode & 0o7777))
+        .hint(format!("`chmod go-w {}`", word.value)));
+    }
+    Ok(path)
+}
+
+/// A private key for SSH, or its public half if an agent has the private one.
+pub(super) fn identity(
+    inventory: &Path,
+    word: &Word,
+    with_agent: bool,
+) -> Result<PathBuf, Problem> {
     let (path, text, mode) = read(inventory, word)?;
     let problem =
         |what: &str| Problem::new(span_of(word), format!("{} {what}", quoted(&word.value)));
     if !text.contains("PRIVATE KEY-----") {
         let public =
             text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-");
+        if public && with_agent {
+            return Ok(path);
+        }
         return Err(if public {
-            problem("is a public key").label("name the private key, usually without `.pub`")
+            problem("is a public key")
+                .label("name the private key, usually without `.pub`")
+                .hint("if an agent has the private key, name the agent too: `agent: SSH_AUTH_SOCK`")
         } else {
             problem("is not a private key").label("it must be the output of `ssh-keygen`")
         });

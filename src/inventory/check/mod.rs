@@ -4,7 +4,7 @@
 //! values run only if each of the values is right, so that a mistake is reported once.
 
 use super::{
-    Haproxy, Inventory, Patroni, Role, SecretsSource, Ssh, Tls,
+    Haproxy, Inventory, Patroni, Role, SecretsSource, Tls,
     bounds::{Bounds, Limit, Shape},
     choice::Choice,
     keys, limits,
@@ -13,7 +13,6 @@ use super::{
     schema::{self, Number, Word},
     source::Source,
 };
-use crate::services;
 
 mod accounts;
 mod backup;
@@ -25,6 +24,7 @@ mod pgbouncer;
 mod ports;
 pub(super) mod postgresql;
 mod provider;
+mod ssh;
 mod vip;
 mod volume;
 
@@ -66,7 +66,7 @@ pub(super) fn inventory(
     };
     let mut provider = provider::check(problems, &start, document);
     let hosts = hosts::check(problems, source, &start, document.hosts.as_ref());
-    let ssh = ssh(problems, source, document.ssh.as_ref());
+    let ssh = ssh::check(problems, source, document.ssh.as_ref());
     let postgresql = postgresql::check(problems, source, document.postgresql.as_ref());
     let patroni = patroni(problems, document.patroni.as_ref());
     etcd(problems, document.etcd.as_ref());
@@ -90,6 +90,9 @@ pub(super) fn inventory(
     }
     if let (Some(provider), Some(written)) = (&mut provider, &document.hosts) {
         hosts::check_addresses(problems, provider, document.provider.as_ref(), written);
+    }
+    if let (Some(provider), Some(written)) = (&provider, &document.ssh) {
+        ssh::check_way(problems, provider, written, &ssh, &hosts);
     }
     let (true, Some(cluster), Some(provider)) = (problems.0.is_empty(), cluster, provider) else {
         return Err(std::mem::take(&mut problems.0));
@@ -173,56 +176,6 @@ fn cluster_name(name: &Word) -> Result<String, Problem> {
             "it becomes Patroni's scope, the prefix of every resource and a folder's name: 1 to 31 \
              of a-z, 0-9 and `-`, a letter first, no dash last, such as `postgres`",
         ))
-}
-
-fn ssh(problems: &mut Problems, source: &Source<'_>, written: Option<&schema::Ssh>) -> Ssh {
-    let user = written.and_then(|ssh| ssh.user.as_ref());
-    Ssh {
-        user: user
-            .and_then(|user| problems.keep(ssh_user(user)))
-            .unwrap_or_else(|| limits::DEFAULT_SSH_USER.to_owned()),
-        port: ports::port(
-            problems,
-            written.and_then(|ssh| ssh.port.as_ref()),
-            limits::SSH_PORT,
-        ),
-        identity_file: written
-            .and_then(|ssh| ssh.identity_file.as_ref())
-            .and_then(|file| problems.keep(files::identity(source.path, file))),
-        connect_timeout: seconds(
-            problems,
-            "`ssh.connect_timeout`",
-            written.and_then(|ssh| ssh.connect_timeout.as_ref()),
-            limits::CONNECT_TIMEOUT,
-        ),
-        keep_alive: seconds(
-            problems,
-            "`ssh.keep_alive`",
-            written.and_then(|ssh| ssh.keep_alive.as_ref()),
-            limits::KEEP_ALIVE,
-        ),
-    }
-}
-
-fn ssh_user(user: &Word) -> Result<String, Problem> {
-    let value = user.value.as_str();
-    // Nobody logs in with the accounts that packages create for their services.
-    if services::all().any(|service| service.has_account(value)) {
-        return Err(Problem::new(
-            span_of(user),
-            format!("`{value}` is the account of a service that pgherd installs"),
-        )
-        .label("needs a user with sudo"));
-    }
-    if limits::SSH_USER.fits(value) {
-        Ok(value.to_owned())
-    } else {
-        Err(Problem::new(
-            span_of(user),
-            format!("{} is not the name of a user", quoted(value)),
-        )
-        .label("1 to 32 letters, digits, `.`, `_` and `-`, a letter or `_` first"))
-    }
 }
 
 /// A number of seconds within bounds, or the default.

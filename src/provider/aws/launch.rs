@@ -37,7 +37,7 @@ use crate::{
     event::{Events, HostState},
     inventory::{Aws, Connect, HostName, Inventory, Role},
     poll,
-    provider::{Access, Arrival, Arrivals, Machine, MachineState, ssh_probe::answers},
+    provider::{Access, Arrival, Arrivals, Machine, MachineState, through_bastions::answers_by},
     quantity::count,
     workspace::Launches,
 };
@@ -394,7 +394,6 @@ impl Launch<'_> {
 
     /// Waits until sshd answers. It starts once cloud-init has written its host key.
     async fn ready(&self, found: Found) -> Result<Machine> {
-        let port = self.inventory.ssh.port;
         let timeout = BOOT.max(Duration::from_secs(
             self.inventory.ssh.connect_timeout.into(),
         ));
@@ -404,7 +403,10 @@ impl Launch<'_> {
         // It is empty unless the host had one before, so it may go with an instance that never runs.
         let found = volumes::give(self.ec2, &self.inventory.cluster, found).await?;
         let up = poll::until(timeout, Duration::from_millis(200), || async {
-            answers(address, port).await.then_some(()).ok_or(())
+            answers_by(&self.inventory.ssh, address)
+                .await
+                .then_some(())
+                .ok_or(())
         });
         if up.await.is_err() {
             return Err(self.silent(&found, address, timeout));
@@ -432,6 +434,9 @@ impl Launch<'_> {
             found.id
         ))
         .hint("networks from which it is reachable: provider.operator_cidrs");
+        if let Some(login) = self.inventory.ssh.to_bastion() {
+            return error.hint(format!("it is reached through the bastion: see whether {login} logs in, and whether the host is reached from there"));
+        }
         match self.settings.connect {
             Connect::Public => error.hint("see whether its subnet has a route to an internet gateway"),
             Connect::Private => error.hint("private addresses are reached only from inside the VPC; elsewhere: provider.connect: public"),

@@ -118,10 +118,11 @@ pub(super) fn check_way(
     ssh: &Ssh,
     hosts: &IndexMap<HostName, Host>,
 ) {
-    if let (Some(word), true) = (&written.agent, ssh.identity_file.is_none())
-        && !matches!(provider, Provider::Existing)
-        && written.identity_file.is_none()
-    {
+    let makes_hosts = match provider {
+        Provider::Docker(_) | Provider::Aws(_) => true,
+        Provider::Existing => false,
+    };
+    if let (Some(word), None, true) = (&written.agent, &written.identity_file, makes_hosts) {
         problems.add(
             Problem::new(span_of(word), "`ssh.agent` needs `ssh.identity_file`")
                 .label("new hosts must be told which key to accept")

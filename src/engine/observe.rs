@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// How long the facts of a host may take once it is connected.
-const PROBE: Duration = Duration::from_secs(30);
+const PROBE: Duration = Duration::from_secs(60);
 
 /// The cluster as it should be, and the hosts as observed.
 pub(crate) struct Observed {
@@ -249,7 +249,8 @@ impl Connected<'_> {
         }
         let knock = self.remote.knock(host).await;
         let before = jiff::Timestamp::now().as_millisecond();
-        let output = self.remote.run(host, &script, PROBE, &silent).await?;
+        let asked = self.remote.run(host, &script, PROBE, &silent).await;
+        let output = asked.map_err(|error| error.step("look"))?;
         let after = jiff::Timestamp::now().as_millisecond();
         let mut facts = facts::parse(&output.stdout)
             .map_err(|error| error.on(host).excerpt("stderr", output.stderr))?;

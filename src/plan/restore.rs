@@ -388,12 +388,11 @@ impl Unit<'_> {
                 quote(self.success)
             ))
             .line(format!(
-                "begin() {{\n  systemd-run --quiet --unit={} -p User=postgres -p Group=postgres -p UMask=0077 {} {} \\\n    /bin/bash -c {} {} \"$@\"\n}}",
-                self.name,
+                "begin() {{\n  systemd-run --quiet --unit={name} --description={name} -p User=postgres -p Group=postgres -p UMask=0077 {} {} \\\n    /bin/bash -c {} {name} \"$@\"\n}}",
                 self.limits,
                 settings.join(" "),
                 quote(&format!("{INSTANCE}\n{program}")),
-                self.name,
+                name = self.name,
             ))
             .line(self.before)
             .line(format!("set -- {}", options.join(" ")))

@@ -217,16 +217,7 @@ impl InPlace<'_> {
         let mut plan = Plan::default();
         self.new_stanza(&mut plan);
         for node in self.others() {
-            let emptied = self.empty(&mut plan, &node.name, Gone::Old, Vec::new());
-            let why = "its data is copied from the new version's leader";
-            let started = release(
-                &mut plan,
-                &node.name,
-                config(files, &node.name),
-                why,
-                vec![emptied],
-            );
-            await_streaming(&mut plan, &node.name, vec![started], COPYING);
+            self.copy_anew(&mut plan, &node.name, Gone::Old, files);
         }
         let script = self
             .script("update-extensions")
@@ -351,6 +342,17 @@ impl InPlace<'_> {
             limit: STOPPING,
             units: Vec::new(),
         })
+    }
+
+    /// A member without the data of the version that has `gone` copies the leader's.
+    fn copy_anew(&self, plan: &mut Plan, host: &HostName, gone: Gone, files: &Files) {
+        let why = match gone {
+            Gone::Old => "its data is copied from the new version's leader",
+            Gone::New => "its data is copied from the old version's leader",
+        };
+        let emptied = self.empty(plan, host, gone, Vec::new());
+        let started = release(plan, host, config(files, host), why, vec![emptied]);
+        await_streaming(plan, host, vec![started], COPYING);
     }
 
     fn members(&self) -> impl Iterator<Item = &Node> {

@@ -7,9 +7,8 @@ use super::{
         Action, Change, Plan, Step,
         held::release,
         packages::{self, LOCKS},
-        waits::await_streaming,
     },
-    COPYING, Gone, InPlace, STOPPING, config,
+    Gone, InPlace, STOPPING, config,
 };
 use crate::{remote::Script, render::Files};
 
@@ -100,16 +99,7 @@ impl InPlace<'_> {
         let mut plan = Plan::default();
         self.new_stanza(&mut plan);
         for node in self.members().filter(|node| node.name != *self.keeper) {
-            let emptied = self.empty(&mut plan, &node.name, Gone::New, Vec::new());
-            let why = "its data is copied from the old version's leader";
-            let started = release(
-                &mut plan,
-                &node.name,
-                config(files, &node.name),
-                why,
-                vec![emptied],
-            );
-            await_streaming(&mut plan, &node.name, vec![started], COPYING);
+            self.copy_anew(&mut plan, &node.name, Gone::New, files);
         }
         for node in self.members() {
             let script = self

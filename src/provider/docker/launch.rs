@@ -11,8 +11,9 @@ use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuild
 use tokio::{sync::OnceCell, time::timeout};
 
 use super::{
+    account::{self, Account},
     archive::{self, Entry},
-    container::{self, Account, Found, Image, Spec},
+    container::{self, Found, Image, Spec},
     engine::{self, Engine},
     host_key::HostKey,
     ports, readdress,
@@ -68,7 +69,7 @@ impl Launch<'_> {
         let started = async {
             let account = self
                 .account
-                .get_or_try_init(|| container::account(self.engine, &id, &self.access.user))
+                .get_or_try_init(|| account::find(self.engine, &id, &self.access.user))
                 .await?;
             self.furnish(&id, account, &key).await?;
             self.start(spec, &id).await?;
@@ -318,7 +319,7 @@ impl Launch<'_> {
 /// Makes an existing host accept pgherd's key, beside the present ones: the workspace, and its key, may be
 /// another one than the host was created with.
 pub(super) async fn authorize(engine: &Engine, id: &str, access: &Access) -> Result<()> {
-    let account = container::account(engine, id, &access.user).await?;
+    let account = account::find(engine, id, &access.user).await?;
     let path = format!("{}/.ssh/authorized_keys", account.home);
     let mut keys = archive::read(engine, id, &path).await?.unwrap_or_default();
     let key = access.public_key.trim();

@@ -30,6 +30,7 @@ use crate::{
     quantity::count,
 };
 
+mod account;
 mod archive;
 mod build;
 #[cfg(target_os = "linux")]

@@ -63,21 +63,32 @@ pub(crate) fn set_state(
 }
 
 /// Has the host run `commands`, which may use `say`, after so many seconds, whatever becomes of this process, unless
-/// [`not_later`] comes first.
+/// [`not_later`] comes first. The script must make the folder of notes before.
+///
+/// They wait in a file: when systemd reloads its units, it reads a timer of this kind back from text, in which lines
+/// and dollar signs do not stay as they were.
 pub(crate) fn later(unit: &str, seconds: u32, commands: &str) -> String {
-    // systemd takes a single dollar sign for a variable.
-    let commands = format!("{SAY}\n{commands}").replace('$', "$$");
+    let commands = quote(&format!("{SAY}\n{commands}\nrm -f \"$0\""));
     format!(
-        "{}\nsystemd-run --quiet --collect --unit={unit} --on-active={seconds} \
-         --timer-property=AccuracySec=100ms /bin/sh -c {}",
+        "{}\nprintf '%s\\n' {commands} >{file}\n\
+         systemd-run --quiet --collect --unit={unit} --on-active={seconds} \
+         --timer-property=AccuracySec=100ms /bin/sh {file}",
         not_later(unit),
-        quote(&commands)
+        file = waiting(unit),
     )
 }
 
 /// Takes back what [`later`] has asked for.
 pub(crate) fn not_later(unit: &str) -> String {
-    format!("systemctl stop {unit}.timer 2>/dev/null || true")
+    format!(
+        "systemctl stop {unit}.timer 2>/dev/null || true\nrm -f {}",
+        waiting(unit)
+    )
+}
+
+/// The file with what a unit of [`later`] runs.
+fn waiting(unit: &str) -> String {
+    format!("/run/pgherd/{unit}.sh")
 }
 
 /// A leader to which every HAProxy sends no new connections.
@@ -102,6 +113,7 @@ pub(crate) async fn drain<'a>(
     };
     let script = Script::new()
         .line("systemctl is-active --quiet haproxy || exit 0")
+        .notes()
         .line(SAY)
         .line(later(UNIT, AT_MOST, &drained.ready))
         .line(set_state(cluster, WRITE, leader, "drain"));
@@ -127,5 +139,22 @@ impl Drained<'_> {
             .iter()
             .map(|host| self.remote.run(host, script, ANSWER, &quiet));
         drop(join_all(each).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_is_the_same_after_systemd_has_read_its_units_again() {
+        let script = later("pgherd-check-again-a", 15, "say 'enable health write/a'");
+        let timer = script.lines().last().unwrap();
+        assert!(timer.starts_with("systemd-run "), "{script}");
+        assert!(
+            timer.ends_with(" /bin/sh /run/pgherd/pgherd-check-again-a.sh"),
+            "{timer}"
+        );
+        assert!(!timer.contains(['$', '\'', '"', '\\']), "{timer}");
     }
 }

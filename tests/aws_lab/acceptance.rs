@@ -50,8 +50,11 @@ fn cli() -> PathBuf {
 fn accept(lab: &Lab, proxy: &Proxy, words: &[&str]) -> Command {
     let path = std::env::var("PATH").unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/aws-acceptance");
-    let mut command = Command::new(script);
+    // What a shell starts in the background ignores Ctrl-C, and so would the script.
+    let mut command = Command::new("env");
     command
+        .arg("--default-signal=INT")
+        .arg(script)
         .args([
             "--region",
             REGION,

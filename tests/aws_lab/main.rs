@@ -121,76 +121,10 @@ fn life(image: &str, whole: bool) {
     assert!(said.stderr.contains("3 changed"), "{}", said.stderr);
     lab.expect(0, &["plan", "--check"]);
 
-    // Somebody terminates an instance, and another one gets its address at once. Its successor has another id,
-    // another key and another address, and all other hosts are told the new address.
-    let leader = lab.leader();
-    // node3 has an address of its own.
-    let replica = ["node1", "node2"]
-        .into_iter()
-        .find(|host| *host != leader)
-        .unwrap();
-    let before = runtime.block_on(hypervisor.address_of(replica));
-    let begun = lab.on(&leader, STARTED);
-    runtime.block_on(hypervisor.terminate(replica));
-    runtime.block_on(take_address(&subnet, &before));
-    let said = lab.expect(4, &["plan", "--check"]);
-    let launched = format!("host {replica} (postgres) is launched");
-    assert!(said.stdout.contains(&launched), "{}", said.stdout);
-    let plan = lab.json(&["plan", "--json"]);
-    let steps = plan["steps"].as_array().unwrap();
-    let bare: Vec<&str> = steps
-        .iter()
-        .filter(|step| step["name"] == "install-packages")
-        .filter_map(|step| step["host"].as_str())
-        .collect();
-    assert_eq!(bare, [replica], "those that run are seen as they are");
-    lab.expect(0, &["up", "--yes"]);
-    lab.expect(0, &["verify"]);
-    lab.expect(0, &["render", "--check"]);
-    assert_eq!(lab.sql("select count(*) from kept"), "1000");
-    let after = runtime.block_on(hypervisor.address_of(replica));
-    assert_ne!(after, before);
-    let known = lab.on("haproxy", "cat /etc/hosts /etc/haproxy/haproxy.cfg");
-    assert!(
-        known.contains(&after) && !known.contains(&before),
-        "{known}"
-    );
-    assert_eq!(lab.on(&leader, STARTED), begun, "the leader went on");
-
-    // A host that was only stopped is started.
-    runtime.block_on(hypervisor.stop("haproxy"));
-    let said = lab.expect(4, &["plan", "--check"]);
-    assert!(
-        said.stdout.contains("host haproxy is started"),
-        "{}",
-        said.stdout
-    );
-    let plan = lab.json(&["plan", "--json"]);
-    assert_eq!(
-        plan["steps"],
-        serde_json::json!([]),
-        "nothing else is wrong"
-    );
-    assert_eq!(plan["unseen"], serde_json::json!(["haproxy"]));
-    let said = lab.expect(0, &["up", "--yes"]);
-    assert!(!said.stderr.contains("nothing to do"), "{}", said.stderr);
-    assert_eq!(lab.sql("select count(*) from kept"), "1000");
-
-    // Those two shut their systems down in order. The host of a drill must not.
-    assert_eq!(hypervisor.downs(), [Down::InOrder; 2]);
-    let leader = lab.leader();
-    let drill = lab.json(&["drill", "crash-host", "--yes", "--json"]);
-    assert_eq!(hypervisor.downs(), [Down::AtOnce]);
-    assert_ne!(
-        drill["drills"][0]["measured"]["leader_after"],
-        leader.as_str()
-    );
-    lab.expect(0, &["plan", "--check"]);
-    assert_eq!(lab.sql("select count(*) from kept"), "1000");
-
     let keyed = format!("{operators}  load_balancer: network\n");
     let mut hosts = 5;
     if whole {
+        hosts_end_and_come_back(&lab, &hypervisor, &runtime, &subnet);
         lab.write_inventory(&inventory(&keyed, ""));
         clients_get_one_name(&lab);
         let larger = inventory(&keyed, ", instance_type: m5.large");
@@ -247,6 +181,76 @@ fn life(image: &str, whole: bool) {
         "{}",
         said.stderr
     );
+}
+
+/// Instances that are terminated, stopped, and crash.
+fn hosts_end_and_come_back(lab: &Lab, hypervisor: &Hypervisor, runtime: &Runtime, subnet: &str) {
+    // Somebody terminates an instance, and another one gets its address at once. Its successor has another id,
+    // another key and another address, and all other hosts are told the new address.
+    let leader = lab.leader();
+    // node3 has an address of its own.
+    let replica = ["node1", "node2"]
+        .into_iter()
+        .find(|host| *host != leader)
+        .unwrap();
+    let before = runtime.block_on(hypervisor.address_of(replica));
+    let begun = lab.on(&leader, STARTED);
+    runtime.block_on(hypervisor.terminate(replica));
+    runtime.block_on(take_address(subnet, &before));
+    let said = lab.expect(4, &["plan", "--check"]);
+    let launched = format!("host {replica} (postgres) is launched");
+    assert!(said.stdout.contains(&launched), "{}", said.stdout);
+    let plan = lab.json(&["plan", "--json"]);
+    let steps = plan["steps"].as_array().unwrap();
+    let bare: Vec<&str> = steps
+        .iter()
+        .filter(|step| step["name"] == "install-packages")
+        .filter_map(|step| step["host"].as_str())
+        .collect();
+    assert_eq!(bare, [replica], "those that run are seen as they are");
+    lab.expect(0, &["up", "--yes"]);
+    lab.expect(0, &["verify"]);
+    lab.expect(0, &["render", "--check"]);
+    assert_eq!(lab.sql("select count(*) from kept"), "1000");
+    let after = runtime.block_on(hypervisor.address_of(replica));
+    assert_ne!(after, before);
+    let known = lab.on("haproxy", "cat /etc/hosts /etc/haproxy/haproxy.cfg");
+    assert!(
+        known.contains(&after) && !known.contains(&before),
+        "{known}"
+    );
+    assert_eq!(lab.on(&leader, STARTED), begun, "the leader went on");
+
+    // A host that was only stopped is started.
+    runtime.block_on(hypervisor.stop("haproxy"));
+    let said = lab.expect(4, &["plan", "--check"]);
+    assert!(
+        said.stdout.contains("host haproxy is started"),
+        "{}",
+        said.stdout
+    );
+    let plan = lab.json(&["plan", "--json"]);
+    assert_eq!(
+        plan["steps"],
+        serde_json::json!([]),
+        "nothing else is wrong"
+    );
+    assert_eq!(plan["unseen"], serde_json::json!(["haproxy"]));
+    let said = lab.expect(0, &["up", "--yes"]);
+    assert!(!said.stderr.contains("nothing to do"), "{}", said.stderr);
+    assert_eq!(lab.sql("select count(*) from kept"), "1000");
+
+    // Those two shut their systems down in order. The host of a drill must not.
+    assert_eq!(hypervisor.downs(), [Down::InOrder; 2]);
+    let leader = lab.leader();
+    let drill = lab.json(&["drill", "crash-host", "--yes", "--json"]);
+    assert_eq!(hypervisor.downs(), [Down::AtOnce]);
+    assert_ne!(
+        drill["drills"][0]["measured"]["leader_after"],
+        leader.as_str()
+    );
+    lab.expect(0, &["plan", "--check"]);
+    assert_eq!(lab.sql("select count(*) from kept"), "1000");
 }
 
 /// A running cluster gets a load balancer, and its name comes into the certificates.

@@ -17,12 +17,14 @@ use crate::{
 
 #[test]
 fn soak_hosts_that_come_one_after_the_other() {
-    let (work, last) = bring_up("ec2-bare", "10.84.15.0/24");
-    assert!(work < last, "no host waits for the slowest");
+    // If each waited for the slowest, all would begin in the same moment.
+    let (answers, begins) = bring_up("ec2-bare", "10.84.15.0/24");
+    assert!(begins > answers / 2.0, "each begins when it answers");
     bring_up("ec2", "10.84.16.0/24");
 }
 
-/// Prints what happened when; returns when work on the first host began, and when the last host answered.
+/// Prints what happened when; returns the seconds from the first host that answered to the last one, and from the first
+/// host on which work began to the last one.
 fn bring_up(image_name: &str, network: &str) -> (f64, f64) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let subnet = runtime.block_on(make_subnet(network));
@@ -74,11 +76,15 @@ fn told(events: &[Value]) -> (f64, f64) {
     for (host, t) in &answered {
         println!("{host}: answers {t:.1}, first step {:.1}", begun[host]);
     }
-    let last = answered.values().copied().fold(0.0, f64::max);
-    let first = begun.values().copied().fold(f64::INFINITY, f64::min);
+    let last = |of: &BTreeMap<String, f64>| of.values().copied().fold(0.0, f64::max);
+    let first = |of: &BTreeMap<String, f64>| of.values().copied().fold(f64::INFINITY, f64::min);
     println!(
-        "last host answers {last:.1}, proven {whole:.1}: {:.1} s after it",
-        whole - last
+        "last host answers {:.1}, proven {whole:.1}: {:.1} s after it",
+        last(&answered),
+        whole - last(&answered)
     );
-    (first, last)
+    (
+        last(&answered) - first(&answered),
+        last(&begun) - first(&begun),
+    )
 }

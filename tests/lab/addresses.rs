@@ -11,9 +11,9 @@ use crate::support::{Lab, docker, prepared_image, prepared_version};
 
 const HOSTS: [&str; 5] = ["node1", "node2", "node3", "node4", "haproxy"];
 pub(crate) const NODES: [&str; 3] = ["node1", "node2", "node3"];
-/// The steps after which a run is killed: those at which most is half done. With `PGHERD_LAB_EVERY_STEP=1`, it
-/// is killed after every kind of step, which takes minutes more.
-const KILLS: [&str; 1] = ["configure-patroni"];
+/// The step after which a run is killed: that at which most is half done. With `PGHERD_LAB_EVERY_STEP=1`, it is killed
+/// after every kind of step, two hosts swap their addresses, and all move to another network, which takes minutes more.
+const HALF_DONE: &str = "configure-patroni";
 
 /// The cluster with every host at a fixed address: those of set `n`, except for `others`.
 fn inventory(subnet: &str, n: usize, others: &[(&str, usize)]) -> String {
@@ -72,19 +72,21 @@ fn a_cluster_goes_on_while_its_hosts_move() {
     assert_eq!(lab.leader(), leader, "nobody was deposed");
     lab.expect(0, &["render", "--check"]);
 
-    // Two hosts swap their addresses, one of them the leader.
+    let every = std::env::var_os("PGHERD_LAB_EVERY_STEP").is_some();
     let rows = rows(&lab, 1000);
-    let swapped = swap(
-        &inventory(SUBNET, 1, &[(replica, 2), ("node4", 2)]),
-        &leader,
-        replica,
-    );
-    lab.write_inventory(&swapped);
-    lab.expect(0, &["render", "--yes"]);
-    assert_eq!(lab.sql("select count(*) from kept"), rows);
+    if every {
+        // Two hosts swap their addresses, one of them the leader.
+        let swapped = swap(
+            &inventory(SUBNET, 1, &[(replica, 2), ("node4", 2)]),
+            &leader,
+            replica,
+        );
+        lab.write_inventory(&swapped);
+        lab.expect(0, &["render", "--yes"]);
+        assert_eq!(lab.sql("select count(*) from kept"), rows);
+    }
 
     // All at once, and the run is killed on the way.
-    let every = std::env::var_os("PGHERD_LAB_EVERY_STEP").is_some();
     let mut set = 3;
     let mut killed = Vec::new();
     loop {
@@ -92,7 +94,7 @@ fn a_cluster_goes_on_while_its_hosts_move() {
         let mut latest = None;
         let reached = lab.kill_run(&["render", "--yes", "--json"], |event| {
             let name = event["name"].as_str().unwrap_or_default();
-            let wanted = every || KILLS.contains(&name);
+            let wanted = every || name == HALF_DONE;
             let new =
                 wanted && event["event"] == "step_finished" && !killed.iter().any(|it| it == name);
             if new {
@@ -108,9 +110,12 @@ fn a_cluster_goes_on_while_its_hosts_move() {
         lab.expect(0, &["render", "--yes"]);
         lab.expect(0, &["render", "--check"]);
         assert_eq!(lab.sql("select count(*) from kept"), rows);
+        if !every {
+            break;
+        }
         set = if set == 3 { 4 } else { 3 };
     }
-    assert!(killed.len() >= KILLS.len(), "{killed:?}");
+    assert!(!killed.is_empty());
 
     // A hand-edited file is shown before it is overwritten.
     lab.on("node2", "echo '# by hand' >>/etc/patroni.yml");
@@ -134,10 +139,12 @@ fn a_cluster_goes_on_while_its_hosts_move() {
     assert_eq!(lab.sql("select count(*) from kept"), rows);
     lab.expect(0, &["up", "--yes"]);
 
-    // Another network altogether.
-    lab.write_inventory(&inventory("10.84.10", 1, &[]));
-    lab.expect(0, &["render", "--yes"]);
-    assert_eq!(lab.sql("select count(*) from kept"), rows);
+    if every {
+        // Another network altogether.
+        lab.write_inventory(&inventory("10.84.10", 1, &[]));
+        lab.expect(0, &["render", "--yes"]);
+        assert_eq!(lab.sql("select count(*) from kept"), rows);
+    }
     lab.holds_within(Duration::from_secs(20));
     lab.expect(0, &["down", "--yes"]);
     assert_eq!(lab.leftovers(), "");

@@ -218,7 +218,7 @@ fn who_only_looks_is_told_as_much(user: &User<'_>) {
         disks.any(|it| it["host"] == host && it["holds"] == "the data directory")
     };
     assert!(data("one") && data("two"), "{disks:?}");
-    user.pgherd(0, &["resume"]);
+    user.pgherd(0, &["resume", "--yes"]);
 }
 
 fn another_host_is_named_that_answers_there(user: &User<'_>) {
@@ -235,7 +235,7 @@ fn another_host_is_named_that_answers_there(user: &User<'_>) {
 fn a_lost_workspace_comes_back(user: &User<'_>) {
     fs::remove_dir_all(user.dir.path().join(".pgherd")).unwrap();
     let said = user.pgherd(1, &["status"]);
-    assert!(said.contains("there is no cluster private here"), "{said}");
+    assert!(said.contains("its workspace is not"), "{said}");
     user.knows(&["jump"]);
     user.pgherd(0, &["recover", "--trust-host-keys"]);
     user.pgherd(0, &["verify"]);

@@ -51,8 +51,14 @@ fn a_cluster_stands_what_is_done_to_it() {
     nobody_is_broken_off_unasked(&lab);
     a_switchover_goes_where_it_is_told(&lab);
     a_leader_that_stops_is_replaced(&lab);
-    etcd_may_be_gone_for_a_while(&lab);
     a_host_that_dies_takes_nothing_with_it(&lab);
+}
+
+#[test]
+fn what_a_cluster_hardly_notices() {
+    let lab = Lab::new("calm", &inventory());
+    lab.expect(0, &["up", "--yes"]);
+    etcd_may_be_gone_for_a_while(&lab);
     a_limit_decides_the_exit_code(&lab);
 }
 

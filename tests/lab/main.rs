@@ -41,5 +41,6 @@ mod ssh_keys;
 mod support;
 mod truth;
 mod tuning;
+mod two_at_once;
 mod upgrade;
 mod watch;

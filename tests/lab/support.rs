@@ -259,7 +259,7 @@ impl Lab {
     pub(crate) fn passwords(&self) -> Vec<String> {
         let text = fs::read_to_string(self.workspace().join("secrets.yaml")).expect("secrets");
         text.lines()
-            .filter(|line| !line.starts_with("cluster_id"))
+            .filter(|line| !line.starts_with("cluster_id") && !line.starts_with('#'))
             .filter_map(|line| line.split_once(": "))
             .map(|(_, value)| value.trim_matches('"').to_owned())
             .filter(|value| value.len() > 8)

@@ -158,7 +158,7 @@ fn is_new(context: &Context) -> Result<()> {
         return Ok(());
     };
     let folder = inventory.workspace_dir();
-    if workspace.members()?.is_empty() {
+    if workspace.members()?.iter().all(|host| !host.joined) {
         let folder = folder.display();
         return Err(Error::new(
             Code::WorkspaceExists,

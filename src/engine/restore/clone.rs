@@ -3,7 +3,7 @@
 //! The source is only read: the host of its repository, over SSH. Everything else is done to the clone, which is locked,
 //! and whose workspace says how far it is.
 
-use std::{path::Path, slice, sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -60,12 +60,6 @@ pub(crate) struct Wish {
     pub host: Option<String>,
     /// What runs in the clone before anybody can reach it.
     pub run: Vec<Sql>,
-}
-
-/// The command that makes a clone, or goes on with it.
-pub(super) fn command(source: &Path, target: &Path) -> String {
-    let path = |it: &Path| quote(&it.display().to_string());
-    format!("pgherd -i {} restore --into {}", path(source), path(target))
 }
 
 /// A command on the clone. Where two inventories are in play, each command names its own.
@@ -382,7 +376,7 @@ async fn restore(
             Some(why) => error.cause(format!("on the way to the repository: {why}")),
             None => error,
         };
-        let again = command(&source.inventory.path, &target.inventory.path);
+        let again = under_way::clones(&source.inventory.path, &target.inventory.path);
         error
             .left("nobody can reach the clone's database; nothing of the source was changed")
             .hint(format!("go on: {again}"))
@@ -408,7 +402,7 @@ pub(super) async fn back(
     restoring: &Restoring,
     from: &workspace::Origin,
 ) -> Result<String> {
-    let again = command(&from.inventory, &target.inventory.path);
+    let again = under_way::clones(&from.inventory, &target.inventory.path);
     if restoring.stage == RestoreStage::Leads {
         return Err(Error::new(
             Code::NotPossibleNow,

@@ -1,9 +1,11 @@
 //! What is said of a restore that has begun and is not complete.
 
-use super::clone;
+use std::path::Path;
+
 use crate::{
     engine::context::Context,
     error::{Code, Error},
+    remote::quote,
     workspace::{RestoreStage, Restoring},
 };
 
@@ -24,11 +26,17 @@ fn what(restoring: &Restoring) -> String {
     }
 }
 
+/// The command that makes a clone, or goes on with it.
+pub(super) fn clones(source: &Path, target: &Path) -> String {
+    let path = |it: &Path| quote(&it.display().to_string());
+    format!("pgherd -i {} restore --into {}", path(source), path(target))
+}
+
 /// The command that completes it.
 fn completes(context: &Context, restoring: &Restoring, verb: &str) -> String {
     match (&restoring.from, restoring.stage) {
         (Some(origin), RestoreStage::Prepares | RestoreStage::Restores | RestoreStage::Leads) => {
-            clone::command(&origin.inventory, &context.inventory.path)
+            clones(&origin.inventory, &context.inventory.path)
         }
         _ => context.command(verb),
     }

@@ -32,7 +32,7 @@ const LAST: usize = 8;
 static SWEEP: LazyLock<(usize, usize)> =
     LazyLock::new(|| match std::env::var_os("PGHERD_EVERY_CUT") {
         Some(_) => (6, 1),
-        None => (2, 4),
+        None => (2, 8),
     });
 
 /// Plays a change on several clusters at once, each cut off at other points.

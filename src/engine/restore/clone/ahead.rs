@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{Wish, command, on_clone};
+use super::{Wish, on_clone};
 use crate::{
     cluster::Cluster,
     engine::{
         backup,
         connected::Connected,
         context::Context,
-        restore::outlook::{self, fits},
+        restore::{
+            outlook::{self, fits},
+            under_way,
+        },
     },
     error::{Code, Error, Result},
     event::Events,
@@ -166,7 +169,7 @@ pub(super) async fn outlook(
 ) -> Result<Outlook> {
     let source = origin.context;
     let to = wish.to.clone().ok_or_else(|| {
-        let command = command(&source.inventory.path, &target.inventory.path);
+        let command = under_way::clones(&source.inventory.path, &target.inventory.path);
         Error::new(Code::InvalidArguments, "no moment is named")
             .left("nothing was changed")
             .hint(format!("the newest state: {command} --to latest"))
@@ -344,7 +347,7 @@ mod tests {
 
     #[test]
     fn commands_name_both_inventories() {
-        let said = command(Path::new("prod.yaml"), Path::new("my staging.yaml"));
+        let said = under_way::clones(Path::new("prod.yaml"), Path::new("my staging.yaml"));
         assert_eq!(said, "pgherd -i prod.yaml restore --into 'my staging.yaml'");
     }
 }

@@ -186,6 +186,7 @@ async fn converge(
         retirement.end(run).await?;
     }
     if verb == Verb::Up {
+        retire::ended(context)?;
         context.workspace.end_replacing()?;
     }
     Ok(Applied {

@@ -135,6 +135,20 @@ pub(super) async fn of_up(run: &Run<'_>, agreed: &Agreed) -> Result<Option<Retir
     retirement.begin(run, agreed).await.map(Some)
 }
 
+/// Notes the roles that hosts have, once nothing is left to do of what `up --remove` named.
+pub(super) fn ended(context: &Context) -> Result<()> {
+    if context.leaving == Departures::None {
+        return Ok(());
+    }
+    let mut known = context.workspace.members()?;
+    for host in &mut known {
+        if let Some(declared) = context.inventory.hosts.get(&host.name) {
+            host.roles.clone_from(&declared.roles);
+        }
+    }
+    context.workspace.note_members(&known)
+}
+
 /// Whether the last run that ended well left more roles on a host than the inventory gives it.
 fn had_more(host: &HostName, given: &[Role], known: &[KnownHost]) -> bool {
     let known = known.iter().find(|known| known.name == *host);

@@ -442,7 +442,10 @@ pub fn remembered(cluster: &Cluster, found: &Found, ended_well: bool) -> Vec<Kno
             joined: ended_well,
         };
         if ended_well {
-            return known;
+            return KnownHost {
+                roles: with_given_up(found, node, before),
+                ..known
+            };
         }
         if let Some(before) = before.filter(|before| before.joined) {
             // It stays a member with its roles, however often a run is interrupted.
@@ -465,4 +468,15 @@ pub fn remembered(cluster: &Cluster, found: &Found, ended_well: bool) -> Vec<Kno
         .iter()
         .filter(|known| !cluster.nodes.contains_key(&known.name));
     declared.chain(others.cloned()).collect()
+}
+
+/// A host's roles, and those that it gives up in this run: until the machines of other hosts have gone, the same
+/// command must know that it took them off.
+fn with_given_up(found: &Found, node: &Node, before: Option<&KnownHost>) -> Vec<Role> {
+    let named = before.filter(|_| found.leaving.include(&node.name));
+    let given_up = named
+        .into_iter()
+        .flat_map(|known| known.roles.iter().copied())
+        .filter(|role| !node.roles.contains(role));
+    node.roles.iter().copied().chain(given_up).collect()
 }

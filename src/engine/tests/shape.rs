@@ -348,3 +348,21 @@ async fn a_dead_machine_without_an_id_is_not_removed() {
         (made, vec![])
     );
 }
+
+/// Another host of the same command was leaving when a run was cut off.
+#[tokio::test]
+async fn a_role_that_was_given_up_is_known_until_the_command_has_ended() {
+    let scene = brought_up().await;
+    let host = HostName::new(ALL[0]);
+    let list = || scene.context().workspace.members().unwrap();
+    let mut members = list();
+    let given_up = members.iter_mut().find(|it| it.name == host).unwrap();
+    given_up.roles.push(Role::Etcd);
+    scene.context().workspace.note_members(&members).unwrap();
+    let again = async || up_without(&scene, &host, &CancellationToken::new()).await;
+    well(again().await, "the same command");
+    let known = list().into_iter().find(|it| it.name == host).unwrap();
+    assert_eq!(known.roles, [Role::Postgres]);
+    let error = again().await.map(|_| ()).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArguments);
+}

@@ -7,7 +7,10 @@ use crate::{
     cluster::KnownHost,
     error::Kind,
     inventory::{HostName, Role},
-    plan::membership::{self, Witness},
+    plan::{
+        membership::{self, Witness},
+        retire::Departures,
+    },
     services::etcd::{Member, View},
 };
 
@@ -336,6 +339,24 @@ fn the_list_calls_members_only_those_that_are() {
     // Cut off again, it is a member still, with those roles.
     assert!(node4.joined);
     assert!(list.iter().any(|known| known.name.as_str() == "gone"));
+}
+
+/// The command that took a role off one host and removes another is known again while that one's machine goes.
+#[test]
+fn the_list_keeps_a_role_that_is_given_up_until_the_command_has_ended() {
+    let mut world = World::settled(FIVE);
+    known(
+        &mut world,
+        &[("node1", &[Role::Etcd, Role::Postgres], true)],
+    );
+    let roles = |world: &World| {
+        let list = membership::remembered(&world.cluster, &world.found, true);
+        let node1 = list.iter().find(|known| known.name.as_str() == "node1");
+        node1.unwrap().roles.clone()
+    };
+    assert_eq!(roles(&world), [Role::Postgres]);
+    world.found.leaving = Departures::Agreed([HostName::new("node1")].into());
+    assert_eq!(roles(&world), [Role::Postgres, Role::Etcd]);
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub mod render;
 pub mod report;
 pub mod scenario;
 pub mod scram;
+pub mod seal;
 pub mod secret;
 pub mod services;
 pub(crate) mod shell;

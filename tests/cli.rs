@@ -22,10 +22,12 @@ use serde_json::{Value, json};
 mod codes;
 #[path = "cli/shells.rs"]
 mod shells;
+#[path = "cli/state.rs"]
+mod state;
 #[path = "cli/typed.rs"]
 mod typed;
 
-const VERBS: [&str; 36] = [
+const VERBS: [&str; 37] = [
     "init",
     "plan",
     "up",
@@ -56,6 +58,7 @@ const VERBS: [&str; 36] = [
     "diagnose",
     "down",
     "history",
+    "state",
     "recover",
     "adopt",
     "report",

@@ -37,7 +37,7 @@ pub(super) async fn run(
 ) -> Result<()> {
     let console = Console::new(terminal, yes);
     if !yes {
-        let context = global.open(&console, Workspace::preview)?;
+        let context = global.open(&console, Workspace::preview).await?;
         let differences = adopt::look(&context).await?;
         match terminal.json {
             true => terminal.print_json(&json!({
@@ -54,7 +54,7 @@ pub(super) async fn run(
         }
         return Ok(());
     }
-    let context = global.open(&console, Workspace::recovering)?;
+    let context = global.open(&console, Workspace::recovering).await?;
     let adoption = adopt::run(&context, trust, cancel).await?;
     if terminal.json {
         let mut document = document(&adoption);

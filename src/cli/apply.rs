@@ -44,7 +44,7 @@ pub(super) async fn run(
 ) -> Result<()> {
     let console = Console::new(terminal, wish.yes);
     let mut context = match verb {
-        Verb::Up => global.open(&console, Workspace::open)?,
+        Verb::Up => global.open(&console, Workspace::open).await?,
         Verb::Render => global.existing(&console).await?,
     };
     if !wish.remove.is_empty() {

@@ -1,20 +1,19 @@
 //! The arguments of the command line.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Parser, Subcommand, ValueHint};
 
-use super::{console::Console, drill, endpoint};
-use crate::{
-    engine::context::{Context, Source},
-    error::Result,
-    inventory::{self, Inventory, ProviderKind},
-    workspace::Workspace,
-};
+use super::{drill, endpoint};
+use crate::inventory::ProviderKind;
 
+mod global;
 mod parts;
 
-pub use parts::{Image, Rotate};
+pub use self::{
+    global::Global,
+    parts::{Image, Rotate, State},
+};
 
 /// Deploy, verify and remove highly available PostgreSQL clusters
 #[derive(Debug, Parser)]
@@ -31,62 +30,6 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub verb: Verb,
-}
-
-/// Options of every verb.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Global options")]
-pub struct Global {
-    /// Read this inventory; - is standard input
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "PGHERD_INVENTORY",
-        default_value = inventory::DEFAULT_PATH,
-        value_hint = ValueHint::FilePath
-    )]
-    pub inventory: PathBuf,
-    /// Print JSON on stdout: one document, or one line for each event
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// Show more; give it twice to see every line that the hosts print
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
-    /// Use the templates in this folder instead of the built-in ones
-    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub templates: Option<PathBuf>,
-}
-
-impl Global {
-    pub(super) fn load(&self) -> Result<Inventory> {
-        let mut inventory = Inventory::load(&self.inventory)?;
-        inventory.templates.clone_from(&self.templates);
-        Ok(inventory)
-    }
-
-    /// The context of a verb, read from the inventory and the workspace.
-    pub(super) fn open(
-        &self,
-        console: &Console,
-        workspace: fn(&Inventory) -> Result<Workspace>,
-    ) -> Result<Context> {
-        Context::new(self.source(console)?, workspace)
-    }
-
-    /// The same, for verbs that need an existing cluster.
-    pub(super) async fn existing(&self, console: &Console) -> Result<Context> {
-        Context::existing(self.source(console)?).await
-    }
-
-    pub(super) fn source(&self, console: &Console) -> Result<Source<'_>> {
-        Ok(Source {
-            inventory: self.load()?,
-            templates: self.templates.as_deref(),
-            operator: Arc::new(console.clone()),
-        })
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -425,6 +368,17 @@ pub enum Verb {
         /// The archive to write [default: pgherd-CLUSTER-TIME.tar]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// Show where the workspace's secrets are shared; put them there, or have them from there
+    #[command(
+        after_help = "The inventory says where, and with whom: `state` in docs/inventory.md. Every verb reads it, and \
+                      those\nthat change something write it, by themselves; these verbs are for the first time, and for two states\n\
+                      that have parted.\n\n\
+                      Example:\n  pgherd state identity --new && pgherd state init"
+    )]
+    State {
+        #[command(subcommand)]
+        what: Option<State>,
     },
     /// Show who changed the cluster, when, with what, and how it ended
     #[command(

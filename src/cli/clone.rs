@@ -16,6 +16,7 @@ use crate::{
             Restored,
             clone::{self, Outlook, Wish},
         },
+        state,
     },
     error::{Code, Error, Result},
     inventory::{HostName, Inventory},
@@ -53,6 +54,7 @@ pub(super) async fn run(
         templates: global.templates.as_deref(),
         operator: Arc::new(console.clone()),
     };
+    state::arrive(&target).await?;
     let target = Context::new(target, open)?;
     let mut wish = request.wish;
     for text in &request.run {

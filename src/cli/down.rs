@@ -21,7 +21,7 @@ pub(super) async fn run(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let console = Console::new(terminal, yes);
-    let context = global.open(&console, Workspace::open)?;
+    let context = global.open(&console, Workspace::open).await?;
     let removed = remove::run(request, &context, cancel).await?;
     let cluster = &context.inventory.cluster;
     let settled = match request.cluster_id {

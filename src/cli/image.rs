@@ -62,7 +62,7 @@ async fn build(
 
 async fn list(global: &Global, terminal: &Terminal) -> Result<()> {
     let console = Console::new(terminal, false);
-    let context = global.open(&console, Workspace::preview)?;
+    let context = global.open(&console, Workspace::preview).await?;
     let list = image::list(&context).await?;
     if terminal.json {
         terminal.print_json(&document(&list));
@@ -215,7 +215,7 @@ async fn remove(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let console = Console::new(terminal, yes);
-    let context = global.open(&console, Workspace::preview)?;
+    let context = global.open(&console, Workspace::preview).await?;
     let removed = image::remove(&context, id, cancel).await?;
     if terminal.json {
         terminal.print_json(&json!({"removed": removed.id}));

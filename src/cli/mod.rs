@@ -6,7 +6,7 @@ use clap::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::args::{Cli, Global, Image, Rotate, Verb};
+pub use self::args::{Cli, Global, Image, Rotate, State, Verb};
 use crate::{
     engine::{apply::Verb as Applying, operate::Operation, psql::Entrance, remove},
     error::{Code, Error, Result},
@@ -43,6 +43,7 @@ mod report;
 mod restore;
 mod retire;
 mod rotate;
+mod state;
 mod status;
 mod switchover;
 mod update;
@@ -197,6 +198,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             };
             down::run(global, request, yes, terminal, cancel).await?;
         }
+        Verb::State { what } => state::run(global, what, terminal).await?,
         Verb::History { limit } => history::run(global, limit, terminal).await?,
         Verb::Adopt {
             yes,

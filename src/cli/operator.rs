@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{
     apply, clone, console::Console, down, drill, image, operate, reboot, restore, retire, rotate,
-    switchover, update, upgrade,
+    state, switchover, update, upgrade,
 };
 use crate::{
     cluster::Cluster,
@@ -145,6 +145,8 @@ async fn put(console: &Console, question: Question<'_>) -> Result<bool> {
             let text = image::outline(recipes, &preflight.made, &preflight.doubts);
             console.ask(|it| it.say(&text), THIS, Expected::Yes).await
         }
+        Question::PushState { outlook } => agreed(console, &state::over_there(outlook)).await,
+        Question::PullState { outlook } => agreed(console, &state::over_here(outlook)).await,
         Question::Discard { image } => {
             let text = image::removal(image);
             let question = format!("Remove the image {} for good?", image.id);

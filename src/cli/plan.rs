@@ -14,7 +14,9 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
-    let mut context = global.open(&Console::new(terminal, false), Workspace::preview)?;
+    let mut context = global
+        .open(&Console::new(terminal, false), Workspace::preview)
+        .await?;
     context.leaving = Departures::Shown;
     let preview = Preview::of_all(&context).await?;
     if let Some(work) = &preview.at_work {

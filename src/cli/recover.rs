@@ -18,7 +18,9 @@ pub(super) async fn run(
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let context = global.open(&Console::new(terminal, false), Workspace::recovering)?;
+    let context = global
+        .open(&Console::new(terminal, false), Workspace::recovering)
+        .await?;
     let recovery = recover::run(&context, trust, cancel).await?;
     let folder = context.inventory.workspace_dir();
     if terminal.json {

@@ -21,7 +21,7 @@ use crate::{
 pub(super) async fn compare(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
     let console = Console::new(terminal, false);
     global.existing(&console).await?;
-    let context = global.open(&console, Workspace::preview)?;
+    let context = global.open(&console, Workspace::preview).await?;
     let compared = compare::compare(&context).await?;
     let left_out = compared.not_compared();
     if terminal.json {
@@ -68,7 +68,9 @@ fn text(context: &Context, compared: &Comparison, terminal: &Terminal) -> String
 
 /// Writes every file of every host below `dir`, without connecting to a host.
 pub(super) async fn out(global: &Global, dir: &Path, terminal: &Terminal) -> Result<()> {
-    let context = global.open(&Console::new(terminal, false), Workspace::preview)?;
+    let context = global
+        .open(&Console::new(terminal, false), Workspace::preview)
+        .await?;
     let written = compare::write_files(&context, dir).await?;
     if terminal.json {
         terminal.print_json(&json!({"written": written.files, "notes": written.notes}));

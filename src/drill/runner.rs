@@ -205,6 +205,10 @@ impl Runner<'_> {
             held_up: fault.lag.is_some(),
         };
         let note = self.workspace.note_broken(&broken)?;
+        if let Err(error) = self.tools.remote.ready().await {
+            note.clear()?;
+            return Err(error.left("nothing was broken"));
+        }
         // From here on, everything is repaired in any case.
         let suffered = AssertUnwindSafe(self.suffer(fault, load, times))
             .catch_unwind()

@@ -12,6 +12,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
+use super::guarded::Guarded;
 use crate::{
     error::{Code, Error, Result},
     event::Events,
@@ -20,13 +21,21 @@ use crate::{
     inventory::HostName,
     machine::Machine,
     remote::{Keep, Lease, Listener, Remote, SshRemote, Story},
+    workspace::Shared,
 };
 
-/// Whether another run is at work, on this machine or elsewhere.
+/// Whether another run is at work, on this machine or elsewhere, or has been since this one began. It is the same on every
+/// host, and so is a shared state that cannot be written.
 pub(super) fn is_at_work(error: &Error) -> bool {
     matches!(
         error.code(),
-        Code::WorkspaceLocked | Code::LeaseHeld | Code::LeaseLost
+        Code::WorkspaceLocked
+            | Code::LeaseHeld
+            | Code::LeaseLost
+            | Code::StateConflict
+            | Code::StateUnreachable
+            | Code::StateKeyMissing
+            | Code::StateKeyUnusable
     )
 }
 
@@ -64,6 +73,8 @@ pub(crate) struct Connections {
     holder: OnceLock<Holder>,
     /// The same run, as the hosts' history has it.
     record: OnceLock<Record>,
+    /// What must be stored before hosts get it.
+    shared: OnceLock<Arc<Shared>>,
     /// The steps that were planned, and how many of them change something.
     planned: std::sync::Mutex<(usize, usize)>,
     /// Receives the news that a lease is waited for.
@@ -98,6 +109,7 @@ impl Connections {
             dial,
             holder: OnceLock::new(),
             record: OnceLock::new(),
+            shared: OnceLock::new(),
             planned: std::sync::Mutex::default(),
             listener: Listener::default(),
             kept: Mutex::default(),
@@ -105,10 +117,13 @@ impl Connections {
     }
 
     /// From now on, connections take the lease on their host and stay open until [`Self::close`].
-    pub(super) fn keep(&self, holder: &Holder, record: Record) {
+    pub(super) fn keep(&self, holder: &Holder, record: Record, shared: Option<Arc<Shared>>) {
         // A run has only one holder.
         let _ = self.holder.set(holder.clone());
         let _ = self.record.set(record);
+        if let Some(shared) = shared {
+            let _ = self.shared.set(shared);
+        }
     }
 
     /// Notes for the history what a plan of this run has.
@@ -195,7 +210,10 @@ impl Connections {
         });
         let lease = Lease::new(cluster, holder.clone(), self.listener.clone());
         let lease = lease.telling(story.clone());
-        let remote = (self.dial)(make()?, Some(lease));
+        let mut remote = (self.dial)(make()?, Some(lease));
+        if let Some(shared) = self.shared.get() {
+            remote = Arc::new(Guarded::new(remote, shared.clone()));
+        }
         *kept = Some(Kept {
             remote: remote.clone(),
             story,

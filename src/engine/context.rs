@@ -26,7 +26,7 @@ use crate::{
     provider::{self, Provider},
     render::Templates,
     tuning::Size,
-    workspace::{Renewal, Request, RunLock, Usage, Workspace},
+    workspace::{Renewal, Request, RunLock, Shared, Usage, Workspace},
 };
 
 /// How long a host may take to accept a connection before the provider changes it from outside.
@@ -42,6 +42,8 @@ pub(crate) struct Context {
     pub operator: Arc<dyn Operator>,
     /// Hosts that may leave the cluster in this run.
     pub leaving: Departures,
+    /// The place where the workspace's secrets are shared, if there is one.
+    pub shared: Option<Arc<Shared>>,
 }
 
 /// The options of the command line that concern the cluster.
@@ -63,8 +65,10 @@ impl Context {
         };
         let requirements = templates.text(prepared::REQUIREMENTS);
         let provider = provider::with_requirements(&source.inventory, requirements)?;
+        let shared = Shared::of(&source.inventory)?;
         let workspace = open(&source.inventory)?;
         Ok(Self {
+            shared: shared.map(Arc::new),
             inventory: source.inventory,
             workspace,
             templates: Arc::new(templates),
@@ -123,6 +127,7 @@ impl Context {
             connections: self.connections.clone(),
             operator: self.operator.clone(),
             leaving: self.leaving.clone(),
+            shared: self.shared.clone(),
         })
     }
 
@@ -139,8 +144,9 @@ impl Context {
     /// with a copy of the workspace also sees the run.
     pub(super) fn lock(&self, verb: &str) -> Result<RunLock> {
         let lock = self.workspace.lock_folder(verb)?;
+        let record = self.record(lock.holder());
         self.connections
-            .keep(lock.holder(), self.record(lock.holder()));
+            .keep(lock.holder(), record, self.shared.clone());
         Ok(lock)
     }
 

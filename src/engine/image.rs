@@ -80,6 +80,8 @@ fn builder(inventory: &Inventory) -> Inventory {
     // No cluster has such a name: an inventory's name has no dot.
     builder.cluster = format!("image.{}", inventory.cluster);
     builder.secrets = SecretsSource::default();
+    // It is no cluster, and nothing of it is shared.
+    builder.state = None;
     builder.ssh.identity_file = None;
     // It has the user's key, and this host accepts one of its own.
     builder.ssh.agent = None;

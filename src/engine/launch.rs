@@ -37,6 +37,7 @@ pub(super) async fn launch(
         cluster_id: context.secrets()?.cluster_id,
         holder: context.connections.holder(),
     };
+    context.state_is_ready().await?;
     let (arrivals, arrived) = Arrivals::channel();
     let launching = async {
         let launched = context

@@ -29,7 +29,7 @@ use crate::{
     provider::Preflight,
     secret::Secret,
     switchover::Handover,
-    workspace::Upgrading,
+    workspace::{StateOutlook, Upgrading},
 };
 
 /// Something that the user must agree to before it is done. It is data; the operator words the question.
@@ -105,6 +105,10 @@ pub(crate) enum Question<'a> {
         recipes: &'a [Recipe],
         preflight: &'a Preflight,
     },
+    /// This machine's workspace replaces the shared state.
+    PushState { outlook: &'a StateOutlook },
+    /// The shared state replaces this machine's workspace.
+    PullState { outlook: &'a StateOutlook },
     /// An image is removed.
     Discard { image: &'a Prepared },
     /// A drill; `other_clients` are the clients that are not its own.

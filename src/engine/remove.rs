@@ -93,6 +93,9 @@ pub(crate) async fn run(
             }
             // Nobody could read backups without the key.
             let keep_secrets = keep_secrets || backups;
+            if is_own && !keep_secrets {
+                context.end_state().await?;
+            }
             if is_own {
                 context.workspace.remove(taken.lock(), keep_secrets)?;
             }

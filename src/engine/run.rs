@@ -99,7 +99,11 @@ impl Session<'_> {
             begun,
             cancel,
         };
-        let result = work(&run).await.map_err(|error| context.told(error));
+        let worked = work(&run).await;
+        // Another run may begin as soon as the lease is given back.
+        let stored = context.store_state().await;
+        let result = worked.and_then(|done| stored.map(|()| done));
+        let result = result.map_err(|error| context.told(error));
         let error = result.as_ref().err();
         context.connections.conclude(error).await;
         // The lease is given back before anybody reads how the run ended.

@@ -42,6 +42,7 @@ impl<'a> Taken<'a> {
         cancel: &'a CancellationToken,
     ) -> Result<Self> {
         let lock = context.lock(verb)?;
+        context.begin_state(&lock).await?;
         if !["restore", "down"].contains(&verb)
             && let Some(restoring) = context.workspace.restoring()?
         {

@@ -10,6 +10,7 @@ pub(crate) mod people;
 mod recover;
 mod rotate;
 mod shape;
+mod shared;
 mod sql;
 mod taken_over;
 mod tls;

@@ -188,6 +188,30 @@ codes! {
             "see when each expires: pgherd status; then make new ones: pgherd rotate certs";
     }
 
+    "The shared state" {
+        /// The place of the shared state does not answer, or its files cannot be read or written.
+        StateUnreachable = "state-unreachable", Failed,
+            "check that the place is mounted or reachable, and that you may write there";
+        /// There is no shared state where there should be one.
+        StateMissing = "state-missing", Failed,
+            "see what is where: pgherd state";
+        /// There is a shared state of this cluster already.
+        StateExists = "state-exists", Input,
+            "see it: pgherd state";
+        /// The shared state and this machine's workspace have parted, or another run has written it meanwhile.
+        StateConflict = "state-conflict", Failed,
+            "see both: pgherd state";
+        /// The shared state is damaged, or of a newer version of pgherd.
+        StateDamaged = "state-damaged", Failed,
+            "an older generation is beside it; or write this machine's workspace anew: pgherd state push";
+        /// There is no private key that could decrypt the shared state.
+        StateKeyMissing = "state-key-missing", Input,
+            "see where it is looked for: docs/shared-state.md";
+        /// Your private key does not decrypt the shared state, or cannot be used.
+        StateKeyUnusable = "state-key-unusable", Input,
+            "see which keys can be used: docs/shared-state.md";
+    }
+
     "Connections to the hosts" {
         /// pgherd could not open an SSH connection to the host.
         SshUnreachable = "ssh-unreachable", Failed,

@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 32] = [
+pub(crate) const VERBS: [&str; 33] = [
     "plan",
     "up",
     "replace",
@@ -34,6 +34,7 @@ pub(crate) const VERBS: [&str; 32] = [
     "recover",
     "adopt",
     "history",
+    "state",
 ];
 
 /// Returns the text with `options` in every command that takes an inventory and does not name one.

@@ -290,13 +290,19 @@ pub(super) const BUCKET_PATH: Shape = shape(
 );
 pub(super) const PATH_STYLE: bool = false;
 
+pub(super) const RECIPIENT: Shape = shape(
+    "public key",
+    "a public key: `age1…`, or `ssh-ed25519 AAAA…`",
+    r"^(age1[a-z0-9]{20,120}|ssh-ed25519 [A-Za-z0-9+/=]{40,120}( [^\x00-\x1f]{1,200})?)$",
+);
+
 pub(super) const TLS: bool = true;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SHAPES: [Shape; 20] = [
+    const SHAPES: [Shape; 21] = [
         ADDRESS,
         AMI,
         BUCKET,
@@ -310,6 +316,7 @@ mod tests {
         INSTANCE_TYPE,
         NETWORK,
         PROFILE,
+        RECIPIENT,
         REGION,
         SSH_USER,
         SUBNET_ID,
@@ -319,7 +326,7 @@ mod tests {
         USER_NAME,
     ];
 
-    const SAMPLES: [&str; 10] = [
+    const SAMPLES: [&str; 11] = [
         "10.0.0.1",
         "10.0.0.0/8",
         "name",
@@ -330,6 +337,7 @@ mod tests {
         "subnet-01234567",
         "t2.medium",
         "http://a",
+        "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
     ];
 
     #[test]

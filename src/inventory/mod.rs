@@ -93,6 +93,8 @@ pub struct Inventory {
     pub backup: Backup,
     pub tls: Tls,
     pub secrets: SecretsSource,
+    /// `None` if the secrets are on this machine alone.
+    pub state: Option<State>,
     /// A file of PEM certificates that the hosts are to trust, for hosts behind an inspecting proxy.
     pub ca_bundle: Option<PathBuf>,
     /// In the inventory's order.
@@ -478,6 +480,17 @@ impl Default for Backup {
 pub struct SecretsSource {
     /// The absolute path of a file with the same format as `secrets.yaml`.
     pub file: Option<PathBuf>,
+}
+
+/// Where the workspace's secrets are shared, and with whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Absolute, or relative to the current folder.
+    pub directory: PathBuf,
+    /// Public keys, each of which can be encrypted to.
+    pub recipients: Vec<String>,
+    /// The file with the user's private key; `None` if it is at one of the usual places.
+    pub identity: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

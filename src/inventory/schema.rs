@@ -88,6 +88,9 @@ pub(super) struct Document {
     pub(super) tls: Option<Tls>,
     /// Passwords of your own.
     pub(super) secrets: Option<Secrets>,
+    /// Where the workspace's secrets are kept for several people and machines, encrypted; without the section, this
+    /// machine alone has them ([shared-state.md](shared-state.md)).
+    pub(super) state: Option<Placed<State>>,
     /// PEM certificates that the hosts trust in addition, for hosts behind a proxy that inspects their
     /// traffic.
     #[schemars(extend("x-type" = "file"))]
@@ -393,6 +396,28 @@ pub(super) struct Tls {
     /// Encrypts and verifies every connection inside the cluster, with a certificate authority of its own.
     #[schemars(extend("default" = limits::TLS))]
     pub(super) enabled: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    /// A folder that all of them reach, such as one on NFS, or a git working copy; it must exist.
+    #[schemars(required, extend("x-type" = "folder"))]
+    pub(super) directory: Option<Word>,
+    /// The public keys of all who may read it: `age1…`, or SSH keys of the type `ssh-ed25519`. Yours is one of them.
+    #[schemars(
+        required,
+        with = "Vec<String>",
+        transform = limits::RECIPIENT,
+        extend("minItems" = 1)
+    )]
+    pub(super) recipients: Option<Placed<Vec<Word>>>,
+    /// The file with your private key, readable only by you.
+    #[schemars(extend(
+        "x-type" = "file",
+        "x-default" = "`~/.config/pgherd/identity`, or else `~/.ssh/id_ed25519`"
+    ))]
+    pub(super) identity: Option<Word>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -143,6 +143,12 @@ pub trait Remote: Send + Sync {
         true
     }
 
+    /// Returns when everything that hosts may get next is kept where others find it, too. Scripts and connections wait for
+    /// that by themselves; what changes hosts from outside does not.
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// From now on, losing the lease on one host does not end the run, as long as another host holds it.
     ///
     /// An error if no host holds it, although the run takes one.

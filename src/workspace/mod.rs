@@ -17,6 +17,7 @@
 //! | `rebooting.json` | a reboot of several hosts that is not complete |
 //! | `restoring.json` | a restore of the cluster that is not complete |
 //! | `upgrading.json` | an upgrade of PostgreSQL that is not accepted |
+//! | `shared.json`, `superseded/` | which generation of the shared state this is, and what it has replaced |
 //! | `launches/` | hosts that have been asked for and not been seen yet |
 //! | `runs/` | what each run had to tell |
 //!
@@ -53,6 +54,7 @@ mod restoring;
 mod rotation;
 mod runs;
 mod secrets;
+mod shared;
 mod ssh;
 mod ssh_config;
 mod ssh_rotation;
@@ -80,6 +82,7 @@ pub(crate) use self::{
     identity::fingerprint,
     rebooting::Rebooting,
     restoring::{Origin, RestoreStage, Restoring, Sql},
+    shared::{Outlook as StateOutlook, Shared},
     upgrading::{UpgradeStage, Upgrading},
 };
 

@@ -3,7 +3,7 @@
 use super::{
     BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, MEMBERS, PKI, ROTATION, RunLock,
     SECRETS, SSH_CONFIG, TLS, Workspace, files, identity, pki, rebooting::REBOOTING,
-    replacing::REPLACING, restoring::RESTORING, ssh_rotation, upgrading::UPGRADING,
+    replacing::REPLACING, restoring::RESTORING, shared, ssh_rotation, upgrading::UPGRADING,
 };
 use crate::error::Result;
 
@@ -43,6 +43,7 @@ impl Workspace {
             files::remove(&key)?;
         }
         if !keep_secrets {
+            shared::remove(&self.dir)?;
             names.extend([SECRETS, ROTATION, IDENTITY, "id_ed25519.pub"]);
             pki::remove(&self.dir.join(PKI), self.inventory.hosts.keys())?;
         }

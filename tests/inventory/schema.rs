@@ -53,7 +53,7 @@ fn every_example_is_right_for_an_editor_too() {
 }
 
 /// Bad inventories that a schema cannot recognise, by the reason.
-const NOT_SAID: [(&str, &[&str]); 9] = [
+const NOT_SAID: [(&str, &[&str]); 10] = [
     (
         "it compares values that stand in different places",
         &[
@@ -116,6 +116,10 @@ const NOT_SAID: [(&str, &[&str]); 9] = [
             "docker-subnet-too-small",
             "docker-subnet-with-host-bits",
         ],
+    ),
+    (
+        "it looks at the checksum of a key, and at a folder's place",
+        &["state-in-the-workspace", "state-to-a-mistyped-key"],
     ),
     (
         "it compares two numbers",

@@ -37,6 +37,7 @@ mod roles;
 mod rolling;
 mod security;
 mod shape;
+mod shared;
 mod ssh_keys;
 mod support;
 mod truth;

@@ -1,4 +1,4 @@
-//! The verbs of `rotate` and `image`, the words of some options, and how verbs take Ctrl-C.
+//! The verbs of `rotate`, `state` and `image`, the words of some options, and how verbs take Ctrl-C.
 
 use std::time::Duration;
 
@@ -57,6 +57,35 @@ pub enum Rotate {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
+    },
+}
+
+/// What becomes of the shared state.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum State {
+    /// Put this machine's workspace into a place that has none yet
+    #[command(after_help = "Example:\n  pgherd state init")]
+    Init,
+    /// Write this machine's workspace to the place, for new recipients or over what is there
+    #[command(after_help = "Example:\n  pgherd state push")]
+    Push {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Replace this machine's workspace by the shared one; files that differ are put aside
+    #[command(after_help = "Example:\n  pgherd state pull")]
+    Pull {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Show your own public key, for `recipients` in the inventory
+    #[command(after_help = "Example:\n  pgherd state identity --new")]
+    Identity {
+        /// Make a private key first, where there is none
+        #[arg(long)]
+        new: bool,
     },
 }
 

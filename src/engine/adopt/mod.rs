@@ -126,6 +126,7 @@ async fn adopt(context: &Context, trust: bool, staging: Staging) -> Result<Adopt
         // The workspace comes last: a cluster with its marks and without a workspace can be recovered.
         take_in.conclude().await?;
         context.workspace.install(staging, &survey.machines)?;
+        context.share_new().await;
         Ok((after, recover::pending(&observed)))
     };
     let (after, pending) = work

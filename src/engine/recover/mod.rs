@@ -153,6 +153,7 @@ async fn recover(
     }));
     let next = next(context, &gathered, &made, !pending.is_empty());
     workspace.install(staging, &machines)?;
+    context.share_new().await;
     Ok(Recovery {
         id: gathered.id,
         items,

@@ -101,6 +101,7 @@ impl SshKeys<'_> {
     async fn try_new_key(&self) -> Result<()> {
         let identity = self.run.context.workspace.identity()?;
         self.login(None, None).await?;
+        self.run.context.state_is_ready().await?;
         self.run
             .context
             .provider

@@ -18,6 +18,7 @@ use crate::{
         connections::Dial,
         context::{Context, Source},
         operator::{Answer, Begun, Operator, Question},
+        state,
     },
     error::{Code, Error, Result},
     event::{Event, Events, Stamped},
@@ -415,6 +416,22 @@ impl Scene {
         let (operator, cloud) = (self.somebody.clone(), &self.cloud);
         let dial = Box::new(dial);
         open_with(workspace, folder, &self.inventory, operator, cloud, dial)
+    }
+
+    /// Somebody with the same inventory in another folder, on a machine that the shared state comes to.
+    pub(super) async fn arrives(&self, folder: &TempDir) -> Result<Context> {
+        state::arrive(&Source {
+            inventory: Inventory::parse(&folder.path().join("pgherd.yaml"), &self.inventory)?,
+            templates: None,
+            operator: self.somebody.clone(),
+        })
+        .await?;
+        self.elsewhere(folder, Workspace::open)
+    }
+
+    /// The same on the first machine.
+    pub(super) async fn arrives_again(&self) -> Result<Context> {
+        self.arrives(&self.folder).await
     }
 }
 

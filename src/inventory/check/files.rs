@@ -114,6 +114,13 @@ fn read(inventory: &Path, word: &Word) -> Result<(PathBuf, String, u32), Problem
     })
 }
 
+/// A file or a folder that need not be there yet, or not always.
+pub(super) fn place(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
+    let problem = |what: String| Problem::new(span_of(word), what);
+    let path = resolve(inventory, &word.value).map_err(problem)?;
+    std::path::absolute(&path).map_err(|cause| problem(cause.to_string()))
+}
+
 /// The absolute path of a path in the inventory.
 fn resolve(inventory: &Path, written: &str) -> Result<PathBuf, String> {
     if written.is_empty() || written.contains('\0') {

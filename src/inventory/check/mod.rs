@@ -25,6 +25,7 @@ mod ports;
 pub(super) mod postgresql;
 mod provider;
 mod ssh;
+mod state;
 mod vip;
 mod volume;
 
@@ -85,6 +86,8 @@ pub(super) fn inventory(
             .and_then(|file| problems.keep(files::secrets(source.path, file))),
     };
 
+    let state = state::check(problems, source, document.state.as_ref());
+
     if let (Some(provider), Some(haproxy)) = (&mut provider, &document.haproxy) {
         vip::check(problems, provider, haproxy, document, &hosts);
     }
@@ -112,6 +115,7 @@ pub(super) fn inventory(
             enabled: tls.unwrap_or(limits::TLS),
         },
         secrets,
+        state,
         ca_bundle,
         hosts,
         templates: None,

@@ -258,6 +258,9 @@ pub enum Verb {
         /// Copy everything, instead of what has changed since the last full backup
         #[arg(long)]
         full: bool,
+        /// Copy only what has changed since the last backup of any type
+        #[arg(long, conflicts_with = "full")]
+        incremental: bool,
     },
     /// Show which backups there are, and which moments can be restored
     #[command(after_help = "Example:\n  pgherd backups --json | jq -r '.from, .to'")]

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Global, console::Console};
 use crate::{
-    engine::backup::{self, Backup, Kept, Verdict, in_days, in_words},
+    engine::backup::{self, Backup, Holds, Kept, Verdict, in_days, in_words},
     error::Result,
     quantity::{bytes, count, duration},
     report::{Table, Terminal, Tone},
@@ -12,13 +12,18 @@ use crate::{
 
 pub(super) async fn run(
     global: &Global,
-    full: bool,
+    (full, incremental): (bool, bool),
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    let holds = match (full, incremental) {
+        (true, _) => Holds::Everything,
+        (false, true) => Holds::SinceLast,
+        (false, false) => Holds::SinceFull,
+    };
     let console = Console::new(terminal, false);
     let context = global.existing(&console).await?;
-    let made = backup::make(&context, full, cancel).await;
+    let made = backup::make(&context, holds, cancel).await;
     console.conclude(made.map(|made| told(&made)))
 }
 

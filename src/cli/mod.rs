@@ -161,7 +161,9 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Rotate { what } => rotate::run(global, what, terminal, cancel).await?,
         Verb::Image { what } => image::run(global, &what, terminal, cancel).await?,
-        Verb::Backup { full } => backup::run(global, full, terminal, cancel).await?,
+        Verb::Backup { full, incremental } => {
+            backup::run(global, (full, incremental), terminal, cancel).await?;
+        }
         Verb::Backups => backup::list(global, terminal).await?,
         Verb::Rehearse { at } => backup::rehearse(global, &at, terminal, cancel).await?,
         Verb::Restore(wish) => restore::run(global, wish, terminal, cancel).await?,

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-pub(crate) use crate::services::archive::rehearsal::Verdict;
+pub(crate) use crate::{plan::Holds, services::archive::rehearsal::Verdict};
 
 pub(crate) use crate::services::backup::{Backup, Repository, health::in_words, in_days};
 
@@ -94,7 +94,7 @@ pub(crate) async fn list(context: &Context) -> Result<Kept> {
 /// Makes a backup now.
 pub(crate) async fn make(
     context: &Context,
-    full: bool,
+    holds: Holds,
     cancel: &CancellationToken,
 ) -> Result<Backup> {
     let host = keeper(context)?.clone();
@@ -103,7 +103,8 @@ pub(crate) async fn make(
     let running = hosts.some(context)?;
     taken
         .run(async |run| {
-            let work = async |connected: &Connected<'_>| back_up(run, connected, &host, full).await;
+            let work =
+                async |connected: &Connected<'_>| back_up(run, connected, &host, holds).await;
             context.on(running, &run.events, work).await
         })
         .await
@@ -113,10 +114,10 @@ async fn back_up(
     run: &Run<'_>,
     connected: &Connected<'_>,
     host: &HostName,
-    full: bool,
+    holds: Holds,
 ) -> Result<Backup> {
     let cluster = connected.look().await?.cluster;
-    let plan = plan::backup(host, full);
+    let plan = plan::backup(host, holds);
     connected.announce(&plan);
     connected.carry_out(plan, &cluster, run.cancel).await?;
     let last = kept(connected).await?.repository.backups.pop();

@@ -434,6 +434,8 @@ pub struct Backup {
     pub full: String,
     /// The same.
     pub differential: String,
+    /// The same; `None` if there are no incremental backups.
+    pub incremental: Option<String>,
     /// How many full backups are kept.
     pub keep_full: u32,
     /// How many days old the last proof of a restore may become; 0 if no proof is asked for.
@@ -468,6 +470,7 @@ impl Default for Backup {
         Self {
             full: limits::FULL.to_owned(),
             differential: limits::DIFFERENTIAL.to_owned(),
+            incremental: None,
             keep_full: limits::KEEP_FULL.default,
             prove_within: limits::PROVE_WITHIN.default,
             s3: None,

@@ -181,14 +181,25 @@ pub fn rehearse(host: &HostName, moment: &str) -> Plan {
     plan
 }
 
+/// What a backup holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    Everything,
+    /// What has changed since the last full backup.
+    SinceFull,
+    /// What has changed since the last backup of any type.
+    SinceLast,
+}
+
 /// A backup, made now.
-pub fn now(host: &HostName, full: bool) -> Plan {
-    let (kind, word) = match full {
-        true => ("full", "a full backup"),
-        false => (
+pub(crate) fn now(host: &HostName, holds: Holds) -> Plan {
+    let (kind, word) = match holds {
+        Holds::Everything => ("full", "a full backup"),
+        Holds::SinceFull => (
             "diff",
             "a backup of what has changed since the last full one",
         ),
+        Holds::SinceLast => ("incr", "a backup of what has changed since the last one"),
     };
     let mut plan = Plan::default();
     plan.push(Step {

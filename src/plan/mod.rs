@@ -84,7 +84,8 @@ pub(crate) mod upgrade;
 mod vip_leaves;
 mod waits;
 
-pub use backups::{now as backup, rehearse};
+pub use backups::rehearse;
+pub(crate) use backups::{Holds, now as backup};
 pub use base::ahead;
 pub(crate) use belongings::{is_ours, take_over};
 pub(crate) use components::RESTART_PATRONI_ALONE;

@@ -162,6 +162,7 @@ fn backup(cluster: &Cluster) -> Value {
         "port": contract::BACKUP_PORT,
         "full": backup.full,
         "differential": backup.differential,
+        "incremental": backup.incremental,
         "keep_full": backup.keep_full,
         "prove_within": backup.prove_within,
         "s3": backup.s3.as_ref().map(|it| json!({

@@ -44,12 +44,10 @@ pub(super) fn check(
     }
     let written = &section.value;
     Backup {
-        full: schedule(problems, written.full.as_ref(), default.full),
-        differential: schedule(
-            problems,
-            written.differential.as_ref(),
-            default.differential,
-        ),
+        full: schedule(problems, written.full.as_ref()).unwrap_or(default.full),
+        differential: schedule(problems, written.differential.as_ref())
+            .unwrap_or(default.differential),
+        incremental: schedule(problems, written.incremental.as_ref()),
         keep_full: within(
             problems,
             written.keep_full.as_ref(),
@@ -171,12 +169,10 @@ fn neighbours(
     }
 }
 
-fn schedule(problems: &mut Problems, written: Option<&Word>, default: String) -> String {
-    let Some(word) = written else {
-        return default;
-    };
+fn schedule(problems: &mut Problems, written: Option<&Word>) -> Option<String> {
+    let word = written?;
     if limits::SCHEDULE.fits(&word.value) {
-        return word.value.clone();
+        return Some(word.value.clone());
     }
     problems.add(
         Problem::new(
@@ -186,7 +182,7 @@ fn schedule(problems: &mut Problems, written: Option<&Word>, default: String) ->
         .label(limits::SCHEDULE.wanted)
         .hint("`systemd-analyze calendar 'Sun 01:00'` explains an expression"),
     );
-    default
+    None
 }
 
 /// A number within its bounds. `what` is wrong with another one.

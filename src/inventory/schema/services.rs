@@ -73,6 +73,9 @@ pub(in crate::inventory) struct Backup {
     /// When differential backups are made, which hold what has changed since the last full one.
     #[schemars(transform = limits::SCHEDULE, extend("default" = limits::DIFFERENTIAL))]
     pub(in crate::inventory) differential: Option<Word>,
+    /// When incremental backups are made, which hold what has changed since the last backup of any type.
+    #[schemars(transform = limits::SCHEDULE, extend("x-default" = "none; there are no incremental backups"))]
+    pub(in crate::inventory) incremental: Option<Word>,
     /// How many full backups are kept, with all that is needed to restore any moment since the oldest of them.
     #[schemars(transform = limits::KEEP_FULL)]
     pub(in crate::inventory) keep_full: Option<Number>,

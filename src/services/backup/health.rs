@@ -162,10 +162,10 @@ fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
                 "the last {} backup failed ({}); why: {logs} HOST pgherd-backup@{kind}; again: {}",
                 in_words(kind),
                 schedule.result,
-                if kind == "full" {
-                    format!("{backup} --full")
-                } else {
-                    backup.to_owned()
+                match kind.as_str() {
+                    "full" => format!("{backup} --full"),
+                    "incr" => format!("{backup} --incremental"),
+                    _ => backup.to_owned(),
                 }
             ));
         }
@@ -209,9 +209,12 @@ fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
     wrong
 }
 
-/// The next backup of a kind must come within its schedule's longest pause.
+/// The next backup of a kind must come within its schedule's longest pause. One that holds more stands for it: a
+/// differential backup for an incremental one, and a full backup for both.
 fn overdue(repository: &Repository, last: &Backup) -> Vec<String> {
     let last_full = repository.newest_full().unwrap_or(last);
+    let mut from_newest = repository.backups.iter().rev();
+    let last_diff = from_newest.find(|it| it.kind != "incr").unwrap_or(last);
     let late = |kind: &str, newest: &Backup| {
         let times = &repository.schedules.get(kind)?.times;
         let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
@@ -226,10 +229,12 @@ fn overdue(repository: &Repository, last: &Backup) -> Vec<String> {
             )
         })
     };
-    [late("full", last_full), late("diff", last)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let all = [
+        late("full", last_full),
+        late("diff", last_diff),
+        late("incr", last),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// A kind of backup, as people call it.
@@ -354,6 +359,37 @@ mod tests {
             told(&strange),
             "pgBackRest cannot read its repository, as if it were damaged or had another key: unable to load info file"
         );
+    }
+
+    #[test]
+    fn incremental_backups_are_due_by_their_own_schedule() {
+        let mut it = good();
+        let incremental = Schedule {
+            times: vec![107 * DAY, 107 * DAY + 3600, 107 * DAY + 7200],
+            result: "success".into(),
+            ..Schedule::default()
+        };
+        it.schedules.insert("incr".into(), incremental);
+        assert_eq!(
+            told(&it),
+            "the newest incremental backup is 24 h 00 m old, and one is due every 1 h 00 m"
+        );
+        let newer = Backup {
+            kind: "incr".into(),
+            stop: it.now - 600,
+            ..it.backups[1].clone()
+        };
+        it.backups.push(newer);
+        assert_eq!(told(&it), "");
+        // It stands for no differential backup.
+        it.backups[1].stop = 104 * DAY;
+        assert_eq!(
+            told(&it),
+            "the newest differential backup is 3 days old, and one is due every 2 days"
+        );
+        it.backups[1].stop = 106 * DAY;
+        it.schedules.get_mut("incr").unwrap().result = "exit-code".into();
+        assert!(told(&it).ends_with("again: pgherd backup --incremental"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(crate) use client::{Backup, Repository, ask, in_days};
 const TLS: &str = "/etc/pgherd/tls/backup";
 const FULL: &str = "/etc/systemd/system/pgherd-backup-full.timer";
 const DIFFERENTIAL: &str = "/etc/systemd/system/pgherd-backup-diff.timer";
+const INCREMENTAL: &str = "/etc/systemd/system/pgherd-backup-incr.timer";
 /// systemd says whether it understands a schedule.
 const UNDERSTOOD: &str =
     r#"systemd-analyze calendar "$(sed -n 's/^OnCalendar=//p' $CANDIDATE)" >/dev/null"#;
@@ -68,6 +69,11 @@ pub(super) const SERVICE: Service = Service {
             Effect::Restart,
         ),
         config(
+            INCREMENTAL,
+            template!("etc/systemd/system/pgherd-backup-incr.timer"),
+            Effect::Restart,
+        ),
+        config(
             "/etc/systemd/system/pgherd-backup.service",
             template!("etc/systemd/system/pgherd-backup.service"),
             Effect::Restart,
@@ -92,6 +98,11 @@ pub(super) const SERVICE: Service = Service {
         },
         Checker {
             path: DIFFERENTIAL,
+            command: UNDERSTOOD,
+            when: When::Always,
+        },
+        Checker {
+            path: INCREMENTAL,
             command: UNDERSTOOD,
             when: When::Always,
         },

@@ -32,12 +32,13 @@ files | perl -ne '
     }
     print "wal-bytes\t$bytes\nwal-newest\t$newest\n" if $newest;
   }'
-for kind in full diff; do
+for kind in full diff incr; do
   at=$(sed -n 's/^OnCalendar=//p' "/etc/systemd/system/pgherd-backup-$kind.timer" 2>/dev/null)
   [ -n "$at" ] || continue
-  times=$(systemd-analyze calendar --iterations=9 "$at" 2>/dev/null | sed -nE 's/^ *(Next elapse|Iter[a-z.]* #[0-9]+): //p' |
+  times=$(systemd-analyze calendar --iterations=9 "$at" 2>/dev/null | sed -nE '/: never$/d; s/^ *(Next elapse|Iter[a-z.]* #[0-9]+): //p' |
     while read -r _ date time zone; do date -d "$date $time $zone" +%s; done | tr '\n' ' ')
-  printf 'schedule\t%s\t%s\n' "$kind" "$times"
+  # Incremental backups may have none.
+  [ -z "$times" ] || printf 'schedule\t%s\t%s\n' "$kind" "$times"
   printf 'unit\t%s\t%s\t%s\n' "$kind" "$(systemctl show -P ActiveState "pgherd-backup@$kind")" "$(systemctl show -P Result "pgherd-backup@$kind")"
 done
 manifests() {

@@ -15,6 +15,8 @@ pub const INTERIM_REPLICATION_USER: &str = "replicator_interim";
 pub const INTERIM_REWIND_USER: &str = "rewind_interim";
 /// The role that PgBouncer finds verifiers of passwords with, and the schema of its function.
 pub const POOLER_USER: &str = "pgherd_pooler";
+/// The role that `postgres_exporter` looks with.
+pub const MONITOR_USER: &str = "pgherd_monitor";
 pub const REST_USER: &str = "patroni";
 pub const STATS_USER: &str = "pgherd";
 
@@ -40,6 +42,17 @@ pub const REQUIREMENTS: &str = "/etc/pgherd/patroni-requirements.txt";
 
 /// The file that says which cluster a host belongs to.
 pub const MARKER: &str = "/etc/pgherd/cluster";
+
+/// The port at which a host shows its metrics.
+pub const METRICS_PORT: u16 = 9998;
+/// The ports of what has no door of its own, on loopback.
+pub const NODE_EXPORTER_PORT: u16 = 9100;
+pub const POSTGRES_EXPORTER_PORT: u16 = 9187;
+/// Prometheus and Alertmanager, on loopback.
+pub const PROMETHEUS_PORT: u16 = 9090;
+pub const ALERTMANAGER_PORT: u16 = 9093;
+/// The folder in which a host's own metrics are written.
+pub const METRICS: &str = "/var/lib/pgherd-metrics";
 
 /// The port of pgBackRest's servers.
 pub const BACKUP_PORT: u16 = 8432;

@@ -247,6 +247,7 @@ fn caller(caller: Caller) -> String {
         Caller::Hosts(role) => format!("hosts with `{}`", role.as_str()),
         Caller::Clients => "`postgresql.allow`".to_owned(),
         Caller::Operators => "`operator_cidrs`".to_owned(),
+        Caller::Scrapers => "`monitoring.allow`".to_owned(),
     }
 }
 

@@ -13,14 +13,16 @@ use crate::{
 
 mod front_doors;
 mod join;
+mod targets;
 
 pub use front_doors::{EACH, FrontDoors};
 pub use join::{Joining, Subject, subjects};
+pub use targets::{Target, targets};
 
 pub use crate::contract::{
     ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER,
-    INTERIM_REWIND_USER, PATRONI_PORT, POOLER_USER, REPLICATION_USER, REST_USER, REWIND_USER,
-    STATS_USER, SUPERUSER,
+    INTERIM_REWIND_USER, MONITOR_USER, PATRONI_PORT, POOLER_USER, REPLICATION_USER, REST_USER,
+    REWIND_USER, STATS_USER, SUPERUSER,
 };
 
 /// An address, or a placeholder until the host exists.
@@ -98,6 +100,9 @@ pub struct Secrets {
     pub s3: Option<(Secret, Secret)>,
     /// PostgreSQL's `pgherd_pooler`; `None` without `pgbouncer`.
     pub pooler: Option<Secret>,
+    /// The address that alerts are sent to, which whoever knows it can write to; `None` without
+    /// `monitoring.webhook_file`.
+    pub webhook: Option<Secret>,
     /// The passwords of `postgresql.users`, by name.
     pub users: BTreeMap<String, Secret>,
     /// Set while the passwords of `replicator` and `rewind` change.
@@ -128,6 +133,7 @@ impl Secrets {
         values.extend(&self.backup);
         values.extend(self.s3.iter().flat_map(|(key, secret)| [key, secret]));
         values.extend(&self.pooler);
+        values.extend(&self.webhook);
         values.extend(self.users.values());
         values.extend(
             self.interim
@@ -249,6 +255,14 @@ impl Cluster {
             When::CaBundle => self.ca_bundle.is_some(),
             _ => self.inventory.wants(when),
         }
+    }
+
+    /// What a Prometheus scrapes.
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        targets(&self.inventory, |host| {
+            let node = self.nodes.get(host);
+            node.map_or_else(String::new, |node| node.address.to_string())
+        })
     }
 
     /// The parameters that all members share, in the DCS: the inventory's, and those that follow from the hosts' sizes.

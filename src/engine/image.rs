@@ -96,6 +96,7 @@ fn builder(inventory: &Inventory) -> Inventory {
         roles: inventory
             .roles()
             .filter(|role| *role != Role::Backup || inventory.wants(When::Backups))
+            .filter(|role| *role != Role::Monitoring || inventory.wants(When::Monitoring))
             .collect(),
         address: None,
     };

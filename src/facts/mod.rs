@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     cluster::{
-        INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, POOLER_USER, REPLICATION_USER, REWIND_USER,
-        SUPERUSER,
+        INTERIM_REPLICATION_USER, INTERIM_REWIND_USER, MONITOR_USER, POOLER_USER, REPLICATION_USER,
+        REWIND_USER, SUPERUSER,
     },
     holder::Tenant,
     inventory::{HostName, Inventory, Role},
@@ -351,6 +351,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
         INTERIM_REPLICATION_USER,
         INTERIM_REWIND_USER,
         POOLER_USER,
+        MONITOR_USER,
     ];
     // On other hosts, a running database is not the cluster's.
     let db_roles = if keeps_database {

@@ -211,6 +211,7 @@ pub(super) const USER_NAME: Shape = NAME
         contract::INTERIM_REPLICATION_USER,
         contract::INTERIM_REWIND_USER,
         contract::POOLER_USER,
+        contract::MONITOR_USER,
     ])
     .but_not_like("^(pg_|(public|none)$)");
 /// A user that is a member of the superuser would be a superuser.
@@ -297,6 +298,22 @@ pub(super) const RECIPIENT: Shape = shape(
 );
 
 pub(super) const TLS: bool = true;
+
+/// For how many days Prometheus keeps what it has read.
+pub(super) const KEEP_DAYS: Limit<u32> = Limit {
+    bounds: bounds("number", 1, Some(3_650)),
+    default: 30,
+};
+pub(super) const EMAIL: Shape = shape(
+    "e-mail address",
+    "an e-mail address, such as `oncall@example.com`",
+    r"^[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9][A-Za-z0-9.-]{0,252}$",
+);
+pub(super) const SMARTHOST: Shape = shape(
+    "mail server",
+    "a mail server with its port, such as `mail.example.com:25`",
+    r"^[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[1-9][0-9]{0,4}$",
+);
 
 #[cfg(test)]
 mod tests {

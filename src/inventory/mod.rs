@@ -32,6 +32,7 @@ mod keys;
 mod limits;
 #[cfg(test)]
 mod manual;
+mod monitoring;
 mod placed;
 mod problem;
 mod provider;
@@ -43,6 +44,7 @@ mod types;
 
 pub(crate) use check::{memory_in_kib, parameters::in_terms_of};
 pub use json::json_schema;
+pub use monitoring::{Email, Monitoring};
 pub use provider::{
     Aws, AwsHost, Connect, CpuCredits, DataVolume, Docker, LoadBalancer, Provider, ProviderKind,
     Scheme,
@@ -91,6 +93,8 @@ pub struct Inventory {
     /// `None` if no pooler is in front of HAProxy.
     pub pgbouncer: Option<Pgbouncer>,
     pub backup: Backup,
+    /// `None` if hosts show no metrics.
+    pub monitoring: Option<Monitoring>,
     pub tls: Tls,
     pub secrets: SecretsSource,
     /// `None` if the secrets are on this machine alone.
@@ -194,6 +198,8 @@ impl Inventory {
             When::Backups => self.with_role(Role::Backup).next().is_some(),
             When::Bucket => self.wants(When::Backups) && self.backup.s3.is_some(),
             When::Pooling => self.pgbouncer.is_some(),
+            When::Metrics => self.monitoring.is_some(),
+            When::Monitoring => self.with_role(Role::Monitoring).next().is_some(),
         }
     }
 

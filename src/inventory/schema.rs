@@ -37,7 +37,7 @@ use super::{
 
 mod services;
 
-pub(super) use services::{Backup, Haproxy, Pgbouncer, S3};
+pub(super) use services::{Backup, Haproxy, Monitoring, Pgbouncer, S3};
 
 /// A word, a name, or a number, kept as written.
 pub(super) type Word = Placed<String>;
@@ -84,6 +84,9 @@ pub(super) struct Document {
     pub(super) pgbouncer: Option<Placed<Pgbouncer>>,
     /// When backups are made, and where they are kept; by the host with the role `backup` ([backups.md](backups.md)).
     pub(super) backup: Option<Placed<Backup>>,
+    /// Metrics of every host, over TLS, and who may read them; `{}` has the defaults, and without the section there are none, unless a
+    /// host has the role `monitoring` ([monitoring.md](monitoring.md)).
+    pub(super) monitoring: Option<Placed<Monitoring>>,
     /// Encryption inside the cluster.
     pub(super) tls: Option<Tls>,
     /// Passwords of your own.

@@ -19,6 +19,7 @@ fn secrets(value: &str) -> Secrets {
         backup: None,
         s3: None,
         pooler: None,
+        webhook: None,
         users: std::collections::BTreeMap::new(),
         interim: None,
     }

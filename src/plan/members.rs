@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::{
     Action, Change, Found, Plan, Step, StepId,
     components::{self, Configured, Turn},
-    config_patch, parameters, pooler, public_schema, reconnect, roles, rolling_restart, sessions,
+    config_patch, monitor, parameters, pooler, public_schema, reconnect, roles, rolling_restart,
+    sessions,
     waits::{COPYING, FORMING, await_leader, await_streaming},
 };
 use crate::{
@@ -138,6 +139,7 @@ impl<'a> Members<'a> {
         }
         let closed = public_schema::close(plan, cluster, &self.first.name, found, led.clone());
         let mut made_after = closed.map_or_else(|| led.clone(), |step| vec![step]);
+        monitor::ensure(plan, cluster, &self.first.name, found, made_after.clone());
         let pooler = pooler::ensure(plan, cluster, &self.first.name, found, made_after.clone());
         made_after.extend(pooler);
         roles::accounts(plan, cluster, &self.first.name, found, made_after);

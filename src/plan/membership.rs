@@ -197,9 +197,13 @@ pub fn left(inventory: &Inventory, found: &Found, labelled: &[HostName]) -> Vec<
             // cluster's address.
             let counts = |role: &Role| {
                 let Service {
-                    follows, is_member, ..
+                    follows,
+                    is_member,
+                    watches,
+                    ..
                 } = role.service();
-                *is_member || follows.as_ref().is_some_and(|it| inventory.wants(it.when))
+                let follows = follows.as_ref().filter(|_| !watches);
+                *is_member || follows.is_some_and(|it| inventory.wants(it.when))
             };
             left.member |= known.joined && known.roles.iter().any(counts);
             left.address = left.address.or(known.address);
@@ -306,7 +310,10 @@ fn refuse(findings: &[Finding]) -> Result<()> {
 
 fn gone(left: &Left) -> Finding {
     let mut roles = left.roles.iter().copied();
-    let member = roles.find(|role| role.service().is_member || role.service().follows.is_some());
+    let member = roles.find(|role| {
+        let service = role.service();
+        service.is_member || service.follows.is_some() && !service.watches
+    });
     let service = member.unwrap_or(Role::Postgres).service();
     let lost = match service.data {
         Data::Database | Data::Store => ", with its data",

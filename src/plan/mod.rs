@@ -51,6 +51,7 @@ pub mod lost;
 mod members;
 pub mod membership;
 mod metadata_guard;
+mod monitor;
 mod newest;
 pub mod operate;
 mod packages;

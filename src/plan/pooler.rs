@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Change, Found, Plan, Step, StepId,
     local_sql::{QUIETLY, local_psql},
+    monitor,
     passwords::{of_poolers, telling, verifier},
     roles::{self, create_role, flaws},
     sessions,
@@ -32,6 +33,7 @@ fn databases(cluster: &Cluster) -> impl Iterator<Item = &Node> {
 pub(crate) fn not_right(cluster: &Cluster, found: &Found) -> Vec<String> {
     let mut wrong = roles::not_right(cluster, found);
     wrong.extend(lacking(cluster, found));
+    wrong.extend(monitor::lacking(cluster, found));
     wrong
 }
 

@@ -18,6 +18,7 @@ mod lost;
 mod membership;
 mod metadata_guard;
 pub(crate) mod model;
+mod monitoring;
 mod newest;
 mod operate;
 mod order;

@@ -10,8 +10,8 @@ use super::{
     etcd_leaves::{self, Leave},
     etcd_members, etcd_takes_in, lost,
     members::Members,
-    membership, newest, packages, parameters, pooler, preconditions, requirements, role_leaves,
-    waits,
+    membership, monitor, newest, packages, parameters, pooler, preconditions, requirements,
+    role_leaves, waits,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -244,6 +244,7 @@ fn end(plan: &mut Plan, cluster: &Cluster, found: &Found, leaves: &[Leave<'_>]) 
         }
     }
     pooler::leave(plan, cluster, found, &retired);
+    monitor::leave(plan, cluster, found, &retired);
 }
 
 /// The steps after which every Patroni has its list of etcd's members, and all of these are healthy.

@@ -8,8 +8,8 @@ use super::files;
 use crate::{
     cluster::{
         Cluster, ETCD_CLIENT_PORT, ETCD_METRICS_PORT, ETCD_PEER_PORT, INTERIM_REPLICATION_USER,
-        INTERIM_REWIND_USER, Node, PATRONI_PORT, POOLER_USER, REPLICATION_USER, REST_USER,
-        REWIND_USER, STATS_USER, SUPERUSER, TlsStage,
+        INTERIM_REWIND_USER, MONITOR_USER, Node, PATRONI_PORT, POOLER_USER, REPLICATION_USER,
+        REST_USER, REWIND_USER, STATS_USER, SUPERUSER, TlsStage,
     },
     contract,
     error::{Code, Error, Result},
@@ -102,6 +102,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
         },
         "patroni": {
             "port": PATRONI_PORT,
+            "synchronous": inventory.patroni.synchronous,
             "source": inventory.patroni.source.as_str(),
         },
         "bootstrap_dcs": bootstrap_dcs(cluster),
@@ -123,6 +124,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
         },
         "pgbouncer": pooler(cluster, server_maxconn),
         "backup": backup(cluster),
+        "monitoring": monitoring(cluster),
         "tls": tls(cluster),
         "ca_bundle": cluster.ca_bundle,
         "paths": paths(),
@@ -135,6 +137,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "rest_api": REST_USER,
             "stats": STATS_USER,
             "pooler": POOLER_USER,
+            "monitor": MONITOR_USER,
         },
         "secrets": {
             "superuser": secrets.superuser.expose(),
@@ -145,6 +148,7 @@ pub(super) fn shared(cluster: &Cluster) -> Map<String, Value> {
             "pooler": secrets.pooler.as_ref().map(Secret::expose),
             "vrrp": secrets.vrrp.as_ref().map(Secret::expose),
             "backup": secrets.backup.as_ref().map(Secret::expose),
+            "webhook": secrets.webhook.as_ref().map(Secret::expose),
             "s3_key": secrets.s3.as_ref().map(|it| it.0.expose()),
             "s3_secret": secrets.s3.as_ref().map(|it| it.1.expose()),
         },
@@ -165,6 +169,7 @@ fn backup(cluster: &Cluster) -> Value {
         "incremental": backup.incremental,
         "keep_full": backup.keep_full,
         "prove_within": backup.prove_within,
+        "archiving": cluster.inventory.archiving(),
         "s3": backup.s3.as_ref().map(|it| json!({
             "bucket": it.bucket,
             "region": it.region,
@@ -173,6 +178,29 @@ fn backup(cluster: &Cluster) -> Value {
             "path": it.path,
             "path_style": it.path_style,
         })),
+    })
+}
+
+/// The metrics, who may read them, and whom alerts reach.
+fn monitoring(cluster: &Cluster) -> Value {
+    let settings = cluster.inventory.monitoring.clone().unwrap_or_default();
+    let hosts = cluster.with_role(Role::Monitoring);
+    let sources: Vec<String> = std::iter::once("127.0.0.0/8".to_owned())
+        .chain(hosts.map(|node| format!("{}/32", node.address)))
+        .chain(settings.allow.iter().map(ToString::to_string))
+        .collect();
+    let email = settings.email;
+    json!({
+        "enabled": cluster.wants(When::Metrics),
+        "port": contract::METRICS_PORT,
+        "node_port": contract::NODE_EXPORTER_PORT,
+        "postgres_port": contract::POSTGRES_EXPORTER_PORT,
+        "prometheus_port": contract::PROMETHEUS_PORT,
+        "alertmanager_port": contract::ALERTMANAGER_PORT,
+        "sources": sources,
+        "keep_days": settings.keep_days,
+        "email": email.map(|it| json!({"to": it.to, "from": it.from, "smarthost": it.smarthost})),
+        "targets": cluster.targets(),
     })
 }
 
@@ -216,6 +244,7 @@ pub(super) fn of_host(
         (_, false) => Value::Null,
     };
     this["mount_point"] = json!(mount_point(cluster, node));
+    this["units"] = units(node).into();
     context.insert("node".into(), this);
     let doors = cluster.with_role(Role::Haproxy);
     let others: Vec<Value> = doors
@@ -234,6 +263,27 @@ pub(super) fn of_host(
     Ok(context)
 }
 
+/// The units that a host's alerts are about: those of its services, and their timers.
+fn units(node: &Node) -> Vec<String> {
+    let timers = |role: Role| -> &[&str] {
+        if role == Role::Archive {
+            &["pgherd-heartbeat.timer", "pgherd-rehearse.timer"]
+        } else if role == Role::Backup {
+            &["pgherd-backup-full.timer", "pgherd-backup-diff.timer"]
+        } else {
+            &[]
+        }
+    };
+    let roles = node.roles.iter();
+    roles
+        .flat_map(|role| {
+            let service = format!("{}.service", role.unit());
+            let timers = timers(*role).iter().map(ToString::to_string);
+            std::iter::once(service).chain(timers)
+        })
+        .collect()
+}
+
 /// Paths on hosts that several files name: `etcd_tls` is the folder of etcd's certificates.
 fn paths() -> Map<String, Value> {
     let folders = services::all().filter_map(|service| {
@@ -246,6 +296,7 @@ fn paths() -> Map<String, Value> {
         ("archive_config", contract::ARCHIVE_CONFIG),
         ("rehearsal", contract::REHEARSAL),
         ("backups", contract::BACKUPS),
+        ("metrics", contract::METRICS),
     ];
     let others = others.map(|(name, path)| (name.to_owned(), path.into()));
     folders.chain(others).collect()

@@ -5,6 +5,7 @@
 
 use serde::{Serialize, Serializer};
 
+pub(crate) mod alertmanager;
 pub(crate) mod archive;
 pub(crate) mod backup;
 pub mod etcd;
@@ -14,9 +15,13 @@ pub mod file;
 pub mod haproxy;
 pub(crate) mod health;
 pub(crate) mod keepalived;
+pub(crate) mod metrics;
+pub(crate) mod monitoring;
+pub(crate) mod node_exporter;
 pub(crate) mod pgbouncer;
 pub mod port;
 pub mod postgres;
+pub(crate) mod postgres_exporter;
 mod service;
 
 pub use file::{Effect, Kind, Stage, Visibility};
@@ -35,6 +40,11 @@ macro_rules! table {
             Keepalived = keepalived,
             Backup = backup,
             Archive = archive,
+            Monitoring = monitoring,
+            Alertmanager = alertmanager,
+            NodeExporter = node_exporter,
+            PostgresExporter = postgres_exporter,
+            Metrics = metrics,
             #[cfg(test)]
             Exercise = exercise,
         }

@@ -37,6 +37,8 @@ pub enum Caller {
     Clients,
     /// The people who run pgherd.
     Operators,
+    /// The networks of `monitoring.allow`.
+    Scrapers,
 }
 
 /// A port's number.

@@ -60,6 +60,8 @@ pub struct Service {
     pub faces_clients: bool,
     /// Whether its hosts have a vote, or can lead, so that nobody may leave without being let go.
     pub is_member: bool,
+    /// Whether it only watches the cluster: a host that leaves is not a member because of it.
+    pub watches: bool,
     /// Why it is refused to go on where a host has it and the inventory says otherwise.
     pub taken_off: &'static str,
     /// Whether the program that the unit's process has open is the service itself.
@@ -99,6 +101,7 @@ impl Service {
             connects: false,
             faces_clients: false,
             is_member: false,
+            watches: false,
             taken_off: "it may still be used, and no run would update it",
             runs_its_program: true,
             wait: None,
@@ -190,7 +193,8 @@ impl Hosts {
 
 /// A role that no inventory names: every host with another role has it while a key is set.
 pub struct Follows {
-    pub role: Role,
+    /// The other role; `None` for any.
+    pub role: Option<Role>,
     pub when: When,
     /// The key that decides [`when`](Self::when), as messages name it: `haproxy.vip`.
     pub key: &'static str,
@@ -220,6 +224,10 @@ pub enum When {
     Bucket,
     /// If clients share connections (`pgbouncer`).
     Pooling,
+    /// If hosts show their metrics (`monitoring`).
+    Metrics,
+    /// While a host has the role `monitoring`.
+    Monitoring,
 }
 
 /// What stands for PostgreSQL's major version at the end of a package's name.

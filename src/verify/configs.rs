@@ -9,7 +9,12 @@ use crate::{
 };
 
 /// The steps that correct what the check `roles` reports.
-pub(super) const OF_ROLES: [&str; 3] = ["ensure-roles", "ensure-databases", "ensure-pooler"];
+pub(super) const OF_ROLES: [&str; 4] = [
+    "ensure-roles",
+    "ensure-databases",
+    "ensure-pooler",
+    "ensure-monitor",
+];
 
 /// Everything that `up` would still change, however small: wrong files and planned steps, except steps that
 /// another check reports.

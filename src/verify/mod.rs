@@ -50,7 +50,7 @@ pub(crate) use load_balancer::is_coming;
 pub use crate::services::{health::Check, postgres::health::FAILOVER};
 
 /// The order of the checks in reports. Others come last, service by service.
-const ORDER: [&str; 24] = [
+const ORDER: [&str; 26] = [
     "units",
     "leader",
     "members",
@@ -75,6 +75,8 @@ const ORDER: [&str; 24] = [
     "network",
     "archive",
     "backups",
+    "metrics",
+    "monitoring",
 ];
 
 /// The same for the checks of [`Prover::stand`].

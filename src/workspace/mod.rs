@@ -33,7 +33,12 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    cluster::Secrets, error::Result, holder::Holder, inventory::Inventory, services::When,
+    cluster::Secrets,
+    error::{Code, Error, Result},
+    holder::Holder,
+    inventory::Inventory,
+    secret::Secret,
+    services::When,
 };
 
 mod broken;
@@ -307,7 +312,21 @@ impl Workspace {
         let mut secrets =
             secrets::load_or_make(&path, &self.wanted_secrets(), |note| self.note(note))?;
         secrets.interim = rotation::interim(&self.dir.join(ROTATION))?;
+        secrets.webhook = self.webhook()?;
         Ok(secrets)
+    }
+
+    /// The address that alerts are sent to.
+    fn webhook(&self) -> Result<Option<Secret>> {
+        let settings = self.inventory.monitoring.as_ref();
+        let Some(path) = settings.and_then(|it| it.webhook_file.as_ref()) else {
+            return Ok(None);
+        };
+        let text = crate::given::read_text(path).map_err(|error| {
+            let what = format!("cannot read {}", path.display());
+            Error::new(Code::LocalSystemFailed, what).because(error)
+        })?;
+        Ok(Some(Secret::new(text.trim())))
     }
 
     /// The id that distinguishes the cluster from others of the same name; `None` if it was not made here.

@@ -72,6 +72,7 @@ const NOT_SAID: [(&str, &[&str]); 10] = [
             "database-owner-unknown",
             "database-owner-without-users",
             "database-without-an-owner",
+            "monitoring-mail-without-a-server",
             "parameter-twice",
             "parameters-that-keep-all-connections-back",
             "patroni-timing",
@@ -141,6 +142,7 @@ const NOT_SAID: [(&str, &[&str]); 10] = [
         &[
             "ca-bundle-missing",
             "ca-bundle-without-a-certificate",
+            "monitoring-webhook-missing",
             "secrets-file-missing",
             "ssh-config-missing",
             "ssh-identity-file-a-folder",

@@ -27,6 +27,7 @@ mod lapsed;
 mod lease;
 mod lost;
 mod membership;
+mod monitoring;
 mod overrides;
 mod pooler;
 mod quorum;

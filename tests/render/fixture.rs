@@ -78,6 +78,7 @@ hosts: { node1: { roles: [postgres, etcd, haproxy] } }
             backup: None,
             s3: None,
             pooler: None,
+            webhook: None,
             users: BTreeMap::new(),
             interim: None,
         },

@@ -139,6 +139,38 @@ fn golden_pooler() {
     golden("pooler", &cluster);
 }
 
+/// Metrics of every host, and a Prometheus on one that keeps the backups too.
+#[test]
+fn golden_monitoring() {
+    let text = "cluster: pg\nprovider: { kind: existing }\nmonitoring: { allow: [10.9.0.0/16], keep_days: 7, \
+                email_to: oncall@example.com, email_from: pg@example.com, smarthost: 'mail.example.com:25' }\n\
+                hosts:\n  db1: { roles: [postgres, etcd], address: 192.0.2.1 }\n  \
+                door: { roles: [haproxy], address: 192.0.2.21 }\n  \
+                watch: { roles: [monitoring, backup], address: 192.0.2.31 }\n";
+    let inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();
+    let hosts: Vec<(&str, [u8; 4], Vec<Role>)> = inventory
+        .hosts
+        .iter()
+        .map(|(name, host)| {
+            let address = host.address.unwrap().octets();
+            (name.as_str(), address, host.roles.clone())
+        })
+        .collect();
+    let hosts: Vec<(&str, [u8; 4], &[Role])> = hosts
+        .iter()
+        .map(|(name, address, roles)| (*name, *address, roles.as_slice()))
+        .collect();
+    let mut cluster = cluster(&hosts, true);
+    cluster.inventory.hosts.clone_from(&inventory.hosts);
+    cluster
+        .inventory
+        .monitoring
+        .clone_from(&inventory.monitoring);
+    cluster.secrets.backup = Some(Secret::new("backups3cr"));
+    cluster.secrets.webhook = Some(Secret::new("https://example.com/hook?key=s3cret"));
+    golden("monitoring", &cluster);
+}
+
 #[test]
 fn golden_plain() {
     golden("plain", &cluster(&HOSTS, false));

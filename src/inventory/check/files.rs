@@ -41,6 +41,22 @@ pub(super) fn secrets(inventory: &Path, word: &Word) -> Result<PathBuf, Problem>
     Ok(path)
 }
 
+/// A file with the address that alerts are sent to. The address itself is in no message.
+pub(super) fn webhook(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
+    let path = secrets(inventory, word)?;
+    let (_, text, _) = read(inventory, word)?;
+    let url = text.trim();
+    let plain = !url.contains(|it: char| it.is_whitespace() || it.is_control());
+    if plain && (url.starts_with("https://") || url.starts_with("http://")) {
+        return Ok(path);
+    }
+    Err(Problem::new(
+        span_of(word),
+        format!("{} does not hold one URL", quoted(&word.value)),
+    )
+    .label("one line is wanted: `https://…`"))
+}
+
 /// Settings for `ssh`. `ssh` itself leaves out an included file that is missing.
 pub(super) fn ssh_config(inventory: &Path, word: &Word) -> Result<PathBuf, Problem> {
     let (path, _, mode) = read(inventory, word)?;

@@ -18,6 +18,7 @@ mod accounts;
 mod backup;
 mod files;
 mod hosts;
+mod monitoring;
 mod net;
 pub(crate) mod parameters;
 mod pgbouncer;
@@ -74,6 +75,7 @@ pub(super) fn inventory(
     let haproxy = haproxy(problems, document.haproxy.as_ref());
     let pgbouncer = pgbouncer::check(problems, document);
     let backup = backup::check(problems, document, &hosts);
+    let monitoring = monitoring::check(problems, source.path, document, &hosts);
     let ca_bundle = document
         .ca_bundle
         .as_ref()
@@ -111,6 +113,7 @@ pub(super) fn inventory(
         haproxy,
         pgbouncer,
         backup,
+        monitoring,
         tls: Tls {
             enabled: tls.unwrap_or(limits::TLS),
         },
@@ -139,7 +142,7 @@ fn give_roles_that_follow(inventory: &mut Inventory) {
             continue;
         }
         for host in inventory.hosts.values_mut() {
-            if host.roles.contains(&follows.role) {
+            if follows.role.is_none_or(|role| host.roles.contains(&role)) {
                 host.roles.push(role);
                 host.roles.sort_unstable();
             }

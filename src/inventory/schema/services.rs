@@ -107,3 +107,28 @@ pub(in crate::inventory) struct S3 {
     #[schemars(extend("default" = limits::PATH_STYLE))]
     pub(in crate::inventory) path_style: Option<bool>,
 }
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::inventory) struct Monitoring {
+    /// Networks from which a Prometheus of your own may read the metrics (port 9998 of every host). The hosts with the role
+    /// `monitoring` always may.
+    #[schemars(transform = limits::NETWORK, extend("x-default" = "none"))]
+    pub(in crate::inventory) allow: Option<Vec<Word>>,
+    /// For how many days the Prometheus of the host with the role `monitoring` keeps what it has read.
+    #[schemars(transform = limits::KEEP_DAYS)]
+    pub(in crate::inventory) keep_days: Option<Number>,
+    /// A file with the URL that alerts are sent to, as Alertmanager's webhooks are. Whoever knows such a URL can write to it, so it is
+    /// treated as a password. The file is read by each run.
+    #[schemars(extend("x-type" = "file", "x-default" = "none"))]
+    pub(in crate::inventory) webhook_file: Option<Word>,
+    /// Where alerts are mailed to; needs `email_from` and `smarthost`.
+    #[schemars(transform = limits::EMAIL, extend("x-default" = "none"))]
+    pub(in crate::inventory) email_to: Option<Word>,
+    /// Whom such mail is from.
+    #[schemars(transform = limits::EMAIL, extend("x-default" = "none"))]
+    pub(in crate::inventory) email_from: Option<Word>,
+    /// The mail server that takes it without a password.
+    #[schemars(transform = limits::SMARTHOST, extend("x-default" = "none"))]
+    pub(in crate::inventory) smarthost: Option<Word>,
+}

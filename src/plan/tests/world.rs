@@ -348,6 +348,7 @@ pub(crate) fn cluster_of(inventory: Inventory) -> Cluster {
             s3: (inventory.backup.s3.is_some())
                 .then(|| (Secret::new("s3-key"), Secret::new("s3-s3cret"))),
             pooler: Some(Secret::new("poolers3cr")),
+            webhook: None,
             users: BTreeMap::new(),
             interim: None,
         },

@@ -51,7 +51,17 @@ pub(super) struct Sources<'a> {
 /// The roles that have a group: those that hosts have.
 pub(super) fn needed(inventory: &Inventory) -> impl Iterator<Item = Role> {
     let roles = Role::ALL.into_iter();
-    roles.filter(|role| inventory.with_role(*role).next().is_some())
+    roles.filter(|role| inventory.with_role(*role).next().is_some() && has_group(*role))
+}
+
+/// Whether a role has rules, or is in a rule. An instance can be in five groups, so what only listens on loopback has none.
+fn has_group(role: Role) -> bool {
+    let named = Caller::Hosts(role);
+    let service = role.service();
+    let mut all = services::all().flat_map(|service| service.ports);
+    !service.watches
+        || service.ports.iter().any(|port| !port.from.is_empty())
+        || all.any(|port| port.from.contains(&named))
 }
 
 /// Which connections the hosts of each role must accept.
@@ -64,6 +74,8 @@ fn desired(inventory: &Inventory, sources: Sources<'_>) -> BTreeMap<Role, BTreeS
     let balancer = sources.balancer.iter();
     let balancer = balancer.filter(|it| !allow.iter().any(|all| all.contains(*it)));
     let clients: Vec<Ipv4Net> = allow.iter().chain(balancer).copied().collect();
+    let scrapers = inventory.monitoring.as_ref();
+    let scrapers = scrapers.map_or(&[][..], |it| &it.allow);
     let networks = |networks: &[Ipv4Net]| -> Vec<Source<Role>> {
         let networks = networks.iter();
         networks
@@ -74,6 +86,7 @@ fn desired(inventory: &Inventory, sources: Sources<'_>) -> BTreeMap<Role, BTreeS
         Caller::Hosts(role) => vec![Source::Group(*role)],
         Caller::Clients => networks(&clients),
         Caller::Operators => networks(operators),
+        Caller::Scrapers => networks(scrapers),
     };
     let of_role = |role: Role| {
         let mut rules = BTreeSet::new();

@@ -20,7 +20,7 @@ const TLS: &str = "/etc/pgherd/tls/archive";
 pub(super) const SERVICE: Service = Service {
     title: "pgBackRest",
     follows: Some(Follows {
-        role: Role::Postgres,
+        role: Some(Role::Postgres),
         when: When::Backups,
         key: "a host with the role `backup`",
     }),

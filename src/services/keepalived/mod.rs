@@ -22,7 +22,7 @@ const DROP_IN: &str = "/etc/systemd/system/keepalived.service.d/pgherd.conf";
 pub(super) const SERVICE: Service = Service {
     title: "keepalived",
     follows: Some(Follows {
-        role: Role::Haproxy,
+        role: Some(Role::Haproxy),
         when: When::Vip,
         key: "haproxy.vip",
     }),

@@ -30,7 +30,7 @@ const CONSOLE: &str = "/etc/pgherd/pooler/console";
 pub(super) const SERVICE: Service = Service {
     title: "PgBouncer",
     follows: Some(Follows {
-        role: Role::Haproxy,
+        role: Some(Role::Haproxy),
         when: When::Pooling,
         key: "pgbouncer",
     }),

@@ -382,6 +382,7 @@ fn assemble(path: &Path, values: &Values) -> Result<Secrets> {
         vrrp: get(VRRP).ok(),
         backup: get(BACKUP).ok(),
         pooler: get(POOLER).ok(),
+        webhook: None,
         s3: get(S3_KEY).ok().zip(get(S3_SECRET).ok()),
         users: users.collect(),
         interim: None,

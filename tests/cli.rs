@@ -54,6 +54,7 @@ const VERBS: [&str; 37] = [
     "ssh",
     "psql",
     "connect",
+    "targets",
     "logs",
     "diagnose",
     "down",

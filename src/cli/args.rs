@@ -4,8 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
 
-use super::{drill, endpoint};
-use crate::inventory::ProviderKind;
+use super::{console::Console, drill, endpoint, targets};
+use crate::{
+    engine::context::{Context, Source},
+    error::Result,
+    inventory::{self, Inventory, ProviderKind},
+    workspace::Workspace,
+};
 
 mod global;
 mod parts;
@@ -335,6 +340,11 @@ pub enum Verb {
         after_help = "Examples:\n  psql \"$(pgherd connect --user shop)\"\n  pgherd connect --user shop --format env -o shop.env"
     )]
     Connect(endpoint::Arguments),
+    /// Show what a Prometheus of your own scrapes: `file_sd` as JSON, and the configuration for it
+    #[command(
+        after_help = "Examples:\n  pgherd targets -o /etc/prometheus/pg\n  pgherd targets --prometheus -o /etc/prometheus/pg"
+    )]
+    Targets(targets::Arguments),
     /// Show the journal of a host's units
     #[command(after_help = "Example:\n  pgherd logs node2 patroni -f")]
     Logs {

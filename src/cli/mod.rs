@@ -46,6 +46,7 @@ mod rotate;
 mod state;
 mod status;
 mod switchover;
+mod targets;
 mod update;
 mod upgrade;
 mod verify;
@@ -177,6 +178,7 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         Verb::Psql { read, pooled, args } => {
             return psql::run(global, &Entrance::of(pooled, read), &args, terminal).await;
         }
+        Verb::Targets(arguments) => targets::run(global, arguments, terminal).await?,
         Verb::Connect(arguments) => endpoint::run(global, arguments, terminal).await?,
         Verb::Logs {
             host,

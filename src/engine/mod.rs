@@ -51,6 +51,7 @@ pub(crate) mod status;
 pub(crate) mod switchover;
 pub(crate) mod take_out;
 mod taken;
+pub(crate) mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls_migration;

@@ -27,6 +27,7 @@ pub(crate) const VERBS: [&str; 33] = [
     "ssh",
     "psql",
     "connect",
+    "targets",
     "logs",
     "diagnose",
     "down",

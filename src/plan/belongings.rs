@@ -212,12 +212,17 @@ pub(super) fn claim(script: Script, cluster: &Cluster, node: &Node, facts: &Fact
 /// pgherd will replace, and with the note that the data was there before.
 pub(crate) fn take_over(cluster: &Cluster, node: &Node) -> Script {
     let script = Script::new().alone("adopt");
-    claim(script, cluster, node, &Facts::default()).line(
+    claim(script, cluster, node, &Facts::default()).line(alone_with_manifest(
         "grep -qx adopted /var/lib/pgherd/manifest || {\n\
          \x20 { cat /var/lib/pgherd/manifest; echo adopted; } >/var/lib/pgherd/manifest.new\n\
          \x20 mv -f /var/lib/pgherd/manifest.new /var/lib/pgherd/manifest\n\
          }",
-    )
+    ))
+}
+
+/// Lines that change the manifest, which is there: several steps of a host may do so at once (`claim.sh` does the same).
+pub(super) fn alone_with_manifest(lines: &str) -> String {
+    format!("exec 8</var/lib/pgherd\nflock 8\n{lines}\nexec 8<&-")
 }
 
 /// The package sources that are added to `node`, with the files that may name them.
@@ -235,13 +240,13 @@ pub(super) fn sources(cluster: &Cluster, node: &Node) -> Vec<&'static str> {
 /// folder's stamp shows it.
 pub(super) fn note_tree(path: &str) -> String {
     let path = quote(path);
-    format!(
-        "noted=/var/lib/pgherd/manifest\n\
-         if [ -s $noted ] && ! grep -qxF \"$(printf 'tree\\t%s' {path})\" $noted; then\n\
+    let note = alone_with_manifest(&format!(
+        "grep -qxF \"$(printf 'tree\\t%s' {path})\" $noted || {{\n\
          \x20 {{ cat $noted; printf 'tree\\t%s\\n' {path}; }} >$noted.new\n\
          \x20 mv -f $noted.new $noted\n\
-         fi"
-    )
+         }}"
+    ));
+    format!("noted=/var/lib/pgherd/manifest\nif [ -s $noted ]; then\n{note}\nfi")
 }
 
 /// Whether Patroni runs from its own venv on the host.

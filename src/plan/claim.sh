@@ -4,6 +4,9 @@
 state=/var/lib/pgherd
 tab=$(printf '\t')
 mkdir -p "$state"
+# Several services may be set up at once, and none may lose what another one has noted.
+exec 8<"$state"
+flock 8
 new=$state/manifest.new
 if [ -s "$state/manifest" ]; then
   cat "$state/manifest" >"$new"
@@ -52,3 +55,4 @@ for u in $UNITS; do
 done
 [ -z "$DATA_DIR" ] || folders "$DATA_DIR"
 mv -f "$new" "$state/manifest"
+exec 8<&-

@@ -7,7 +7,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    Action, Change, Found, Plan, Step, StepId, belongings,
+    Action, Change, Found, Plan, Step, StepId,
+    belongings::{self, alone_with_manifest},
     down::{self, GIVE_BACK, PURGE, REMOVE_TREE},
     has_role::has_role,
     packages,
@@ -378,15 +379,15 @@ impl Removal<'_> {
             self.line(format!("rm -f {PENDING}/{}", role.unit()));
         }
         let lines: Vec<String> = self.noted.iter().map(|line| quote(line)).collect();
-        self.line(format!(
-            "m=/var/lib/pgherd/manifest\n\
-             if [ -s $m ]; then\n\
-             \x20 printf '%s\\n' {} >$m.gone\n\
-             \x20 grep -vxF -f $m.gone $m >$m.new\n\
-             \x20 mv -f $m.new $m\n\
-             \x20 rm -f $m.gone\n\
-             fi",
+        let forget = alone_with_manifest(&format!(
+            "printf '%s\\n' {} >$m.gone\n\
+             grep -vxF -f $m.gone $m >$m.new\n\
+             mv -f $m.new $m\n\
+             rm -f $m.gone",
             lines.join(" ")
+        ));
+        self.line(format!(
+            "m=/var/lib/pgherd/manifest\nif [ -s $m ]; then\n{forget}\nfi"
         ));
         for path in self.paths() {
             self.line(format!("rm -rf /var/lib/pgherd/kept{}", quote(path)));

@@ -386,3 +386,27 @@ fn what_is_there_is_kept_once_and_before_anything_is_noted() {
         manifest
     );
 }
+
+/// Several services of a host are set up at once.
+#[test]
+fn what_several_take_at_once_is_all_noted() {
+    let root = tempfile::tempdir().unwrap();
+    let state = root.path().join("state").display().to_string();
+    let claim = include_str!("../claim.sh")
+        .replace("/var/lib/pgherd", &state)
+        .replace("mv -f \"$new\"", "sleep 0.1\nmv -f \"$new\"");
+    let names: Vec<String> = (0..5).map(|it| format!("{state}-taken/{it}")).collect();
+    let runs = names.iter().map(|name| {
+        let script = format!(
+            "set -eu\nCLUSTER_ID=0a1b PATHS={name} SOURCES= UNITS= ADOPT_UNITS= DATA_DIR= ADOPT_FILES= ADOPT_FOLDERS=\n{claim}"
+        );
+        Command::new("sh").args(["-c", &script]).spawn().unwrap()
+    });
+    for mut run in runs.collect::<Vec<_>>() {
+        assert!(run.wait().unwrap().success());
+    }
+    let manifest = fs::read_to_string(format!("{state}/manifest")).unwrap();
+    for name in names {
+        assert!(manifest.contains(&format!("file\t{name}\n")), "{manifest}");
+    }
+}

@@ -27,7 +27,7 @@ mod state;
 #[path = "cli/typed.rs"]
 mod typed;
 
-const VERBS: [&str; 37] = [
+const VERBS: [&str; 38] = [
     "init",
     "plan",
     "up",

@@ -4,13 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
 
-use super::{console::Console, drill, endpoint, targets};
-use crate::{
-    engine::context::{Context, Source},
-    error::Result,
-    inventory::{self, Inventory, ProviderKind},
-    workspace::Workspace,
-};
+use super::{drill, endpoint, targets};
+use crate::inventory::ProviderKind;
 
 mod global;
 mod parts;

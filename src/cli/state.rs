@@ -6,6 +6,7 @@ use super::{Global, State, console::Console};
 use crate::{
     engine::state,
     error::{Error, Result},
+    inventory::Inventory,
     quantity::count,
     report::Terminal,
     seal::{self, Identity},
@@ -65,14 +66,14 @@ async fn show(global: &Global, terminal: &Terminal) -> Result<()> {
         document["cluster"] = json!(inventory.cluster);
         terminal.print_json(&document);
     } else {
-        for line in lines(&outlook) {
+        for line in lines(&outlook, &inventory) {
             terminal.say(&line);
         }
     }
     outlook.trouble.map_or(Ok(()), Err)
 }
 
-fn lines(outlook: &StateOutlook) -> Vec<String> {
+fn lines(outlook: &StateOutlook, inventory: &Inventory) -> Vec<String> {
     let mut lines = vec![format!("place       {}", outlook.place)];
     lines.push(match &outlook.there {
         None => "there       no generation that can be read".to_owned(),
@@ -110,7 +111,11 @@ fn lines(outlook: &StateOutlook) -> Vec<String> {
     if let Some(there) = &outlook.there
         && there.recipients != outlook.recipients
     {
-        lines.push("! what is there is encrypted to other recipients than the inventory's; the next run that changes something writes it to these, or at once: pgherd state push".to_owned());
+        lines.push(format!(
+            "! what is there is encrypted to other recipients than the inventory's; the next run that changes something \
+             writes it to these, or at once: {}",
+            inventory.command("state push")
+        ));
     }
     lines
 }
@@ -173,7 +178,7 @@ pub(super) fn over_there(outlook: &StateOutlook) -> String {
             it.at.strftime("%Y-%m-%d %H:%M:%S UTC")
         ));
     }
-    text.push_str("If the hosts have passwords or keys of that one, this machine does not know them: compare with `pgherd plan`.\n");
+    text.push_str("If the hosts have passwords or keys of that one, this machine does not know them; the plan shows what differs.\n");
     text
 }
 

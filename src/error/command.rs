@@ -1,7 +1,7 @@
 //! Commands in hints, with the options that the user needs to type.
 
 /// The verbs that take an inventory.
-pub(crate) const VERBS: [&str; 33] = [
+pub(crate) const VERBS: [&str; 34] = [
     "plan",
     "up",
     "replace",

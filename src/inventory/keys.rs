@@ -172,10 +172,10 @@ mod tests {
                 .map(|key| key.name.clone())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(of(TOP).len(), 13);
+        assert_eq!(of(TOP).len(), 15);
         assert_eq!(of("postgresql.users.<name>"), ["roles"]);
         assert_eq!(of("postgresql.databases.<name>"), ["owner"]);
         assert_eq!(of("tls"), ["enabled"]);
-        assert_eq!(SECTIONS.len(), 15);
+        assert_eq!(SECTIONS.len(), 17);
     }
 }

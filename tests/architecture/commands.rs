@@ -3,10 +3,11 @@
 use super::*;
 
 /// Where a command may be written out: the options are added to it later, or it is only an example.
-const WRITTEN_OUT: [(&str, &str); 13] = [
+const WRITTEN_OUT: [(&str, &str); 15] = [
     ("cli/args", "help texts"),
     ("cli/args/parts", "the same"),
     ("cli/drill", "help texts"),
+    ("engine/state", "notes, to which the options are added"),
     ("error/code", "`Error::way_forward` adds the options"),
     ("plan/etcd_joins", "becomes a hint (`Finding::instead`)"),
     ("plan/etcd_leaves", "becomes a hint (`Finding::instead`)"),
@@ -22,6 +23,7 @@ const WRITTEN_OUT: [(&str, &str); 13] = [
         "report/page/layout",
         "the page may be read far from the inventory",
     ),
+    ("workspace/shared/local", "a hint, which has a name first"),
     ("workspace/secrets/form", "a comment in a file that stays"),
 ];
 

@@ -66,6 +66,7 @@ fn caller(caller: Caller) -> String {
         Caller::Hosts(role) => format!("hosts with `{}`", role.as_str()),
         Caller::Clients => "clients, from `postgresql.allow`".to_owned(),
         Caller::Operators => "people who run the cluster".to_owned(),
+        Caller::Scrapers => "readers of metrics, from `monitoring.allow`".to_owned(),
     }
 }
 

@@ -281,14 +281,14 @@ fn alerts_fire_and_go(lab: &Lab) {
         lab,
         &["NoLeader", "FrontDoorLeadsNowhere"],
         || {
-            ["db1", "db2"]
-                .into_iter()
-                .for_each(|host| on(host, "systemctl stop patroni"))
+            for host in ["db1", "db2"] {
+                on(host, "systemctl stop patroni");
+            }
         },
         || {
-            ["db1", "db2"]
-                .into_iter()
-                .for_each(|host| on(host, "systemctl start patroni"))
+            for host in ["db1", "db2"] {
+                on(host, "systemctl start patroni");
+            }
         },
     );
     fire(
@@ -311,7 +311,7 @@ fn alerts_fire_and_go(lab: &Lab) {
             on(
                 "db1",
                 "echo \"{\\\"wrong\\\": [\\\"x\\\"]}\" >/var/lib/pgherd-rehearsal/verdict.json",
-            )
+            );
         },
         || on("db1", "rm /var/lib/pgherd-rehearsal/verdict.json"),
     );

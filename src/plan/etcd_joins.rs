@@ -4,7 +4,7 @@
 //! and the list of that moment, catches up, and is promoted. A member that lost its data counts as a new one.
 //! Its old entry is removed first, because etcd adds no member while a voting one is away.
 
-use super::{Found, finding::Finding};
+use super::{Found, finding::Finding, newest};
 use crate::{
     cluster::{Cluster, Node},
     facts::etcd_dir,
@@ -12,6 +12,9 @@ use crate::{
     quantity,
     services::etcd::{Member, View},
 };
+
+/// Why nothing can be done without a quorum.
+const NO_QUORUM: &str = "etcd decides by a quorum, which is a majority of its members; without one it decides nothing, also not who is a member, and Patroni lets no other member lead";
 
 /// A declared etcd host that does not vote yet.
 #[derive(Debug, Clone)]
@@ -199,6 +202,17 @@ pub(super) fn obstacles(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     findings
 }
 
+/// Why no member that lost its data can be taken in again, if none can.
+pub(super) fn quorum_lost(cluster: &Cluster, found: &Found) -> Option<Finding> {
+    let joins = joins(cluster, found);
+    let view = view(found)?;
+    let lost = joins
+        .iter()
+        .any(|join| matches!(join.from, From::Lost { .. }));
+    let votes = Votes::of(cluster, view, found, &joins);
+    lost.then(|| no_quorum(&votes, found, &joins)).flatten()
+}
+
 /// Data that is not from a removed member of this store may be the last copy of another store.
 fn strangers_data(
     cluster: &Cluster,
@@ -275,8 +289,8 @@ fn no_quorum(votes: &Votes, found: &Found, joins: &[Join<'_>]) -> Option<Finding
                 },
                 away(votes, &lost),
             ),
-            why: "without a majority etcd decides nothing, also not who is a member",
-            instead: again(votes, &lost),
+            why: NO_QUORUM,
+            instead: again(votes, found, &lost),
         });
     }
     // etcd adds a member only while all voting ones are connected.
@@ -300,7 +314,8 @@ fn no_quorum(votes: &Votes, found: &Found, joins: &[Join<'_>]) -> Option<Finding
 fn away(votes: &Votes, lost: &[HostName]) -> String {
     let mut words = Vec::new();
     if !lost.is_empty() {
-        words.push(format!("{} lost its data", list(lost)));
+        let whose = if lost.len() == 1 { "its" } else { "their" };
+        words.push(format!("{} lost {whose} data", list(lost)));
     }
     let away = [&votes.silent[..], &votes.unseen[..]].concat();
     if !away.is_empty() {
@@ -313,7 +328,8 @@ fn away(votes: &Votes, lost: &[HostName]) -> String {
     }
 }
 
-fn again(votes: &Votes, lost: &[HostName]) -> String {
+/// What brings a majority back, a line for each way.
+fn again(votes: &Votes, found: &Found, lost: &[HostName]) -> String {
     let away = [&votes.silent[..], &votes.unseen[..]].concat();
     if !away.is_empty() {
         return format!(
@@ -324,10 +340,26 @@ fn again(votes: &Votes, lost: &[HostName]) -> String {
     if lost.is_empty() {
         return "see why etcd has no leader (journalctl -u etcd), and run the same again".into();
     }
-    format!(
-        "restore the data folder of etcd on {}, if you have a copy; else restore a snapshot",
-        list(lost)
-    )
+    let or = |hosts: &[HostName]| list(hosts).replace(", ", " or ");
+    let mut ways = vec![format!(
+        "if you have the disk or a copy of etcd's data folder of {}: put it back, then: pgherd up",
+        or(lost)
+    )];
+    if !votes.answer.is_empty() {
+        let left = or(&votes.answer);
+        ways.push(format!(
+            "if not: let etcd on {left} go on alone, by hand, and `pgherd up` takes the others in again: \
+             docs/how-to/etcd-quorum.md#when-the-data-of-a-majority-is-lost"
+        ));
+    }
+    ways.push(match newest::leads(found) {
+        Some(host) => format!(
+            "until then PostgreSQL runs on, and {host} takes writes as long as it reaches every other member: restart neither \
+             Patroni nor PostgreSQL, and remove nothing"
+        ),
+        None => "until then PostgreSQL runs on where it runs: remove nothing".to_owned(),
+    });
+    ways.join("\n")
 }
 
 fn members(count: usize) -> String {

@@ -6,6 +6,6 @@ pub struct Finding {
     pub what: String,
     /// Why the difference matters.
     pub why: &'static str,
-    /// What to do about it.
+    /// What to do about it, a line for each way.
     pub instead: String,
 }

@@ -267,21 +267,22 @@ pub fn findings(cluster: &Cluster, found: &Found) -> Vec<Finding> {
 
 /// Refuses an inventory that would change the members, unless etcd can take the new ones in.
 pub fn check(cluster: &Cluster, found: &Found) -> Result<()> {
-    let mut findings = undeclared(cluster, found);
-    findings.extend(store::findings(cluster, found));
-    findings.extend(etcd_leaves::obstacles(cluster, found));
-    refuse(&findings)
+    let mut of_store = store::findings(cluster, found);
+    of_store.extend(etcd_leaves::obstacles(cluster, found));
+    refuse(undeclared(cluster, found), of_store)
 }
 
 /// The same for verbs that start no etcd. A member of etcd that lost its data must not prevent a switchover while the
 /// others are one store.
 pub fn check_to_operate(cluster: &Cluster, found: &Found) -> Result<()> {
-    let mut findings = undeclared(cluster, found);
-    findings.extend(store::split_of(cluster, found));
-    refuse(&findings)
+    refuse(undeclared(cluster, found), store::split_of(cluster, found))
 }
 
-fn refuse(findings: &[Finding]) -> Result<()> {
+/// `of_store` are findings about etcd: a cluster that waits for its etcd may serve all the while, and is not to be
+/// removed.
+fn refuse(undeclared: Vec<Finding>, of_store: Vec<Finding>) -> Result<()> {
+    let is_other_cluster = of_store.is_empty();
+    let findings = [undeclared, of_store].concat();
     if findings.is_empty() {
         return Ok(());
     }
@@ -291,21 +292,25 @@ fn refuse(findings: &[Finding]) -> Result<()> {
     );
     let mut whys = BTreeSet::new();
     let mut hints = BTreeSet::new();
-    for finding in findings {
+    for finding in &findings {
         error = error.cause(finding.what.clone());
     }
-    for finding in findings {
+    for finding in &findings {
         if whys.insert(finding.why) {
             error = error.cause(finding.why);
         }
     }
     error = error.left("nothing was touched");
-    for finding in findings {
-        if hints.insert(finding.instead.as_str()) {
-            error = error.hint(finding.instead.clone());
+    for hint in findings.iter().flat_map(|it| it.instead.lines()) {
+        if hints.insert(hint) {
+            error = error.hint(hint);
         }
     }
-    Err(error.hint("or remove the whole cluster, with every host that belongs to it: pgherd down"))
+    Err(match is_other_cluster {
+        true => error
+            .hint("or remove the whole cluster, with every host that belongs to it: pgherd down"),
+        false => error,
+    })
 }
 
 fn gone(left: &Left) -> Finding {

@@ -79,9 +79,14 @@ fn is_new(cluster: &Cluster, found: &Found) -> bool {
 
 /// Whether a member is known to accept writes, according to PostgreSQL itself.
 fn somebody_takes_writes(found: &Found) -> bool {
-    let all = found.facts.values();
-    all.into_iter()
-        .any(|facts| facts.in_recovery == Some(false))
+    leads(found).is_some()
+}
+
+/// The host whose PostgreSQL accepts writes, as it says itself.
+pub(super) fn leads(found: &Found) -> Option<&HostName> {
+    let mut all = found.facts.iter();
+    let leader = all.find(|(_, facts)| facts.in_recovery == Some(false));
+    leader.map(|(host, _)| host)
 }
 
 /// A complete and used database of this cluster.

@@ -70,7 +70,10 @@ pub(super) fn told(cluster: &Cluster, found: &Found) -> Vec<Finding> {
     }
     let mut told = split_of(cluster, found);
     told.extend(learners(&found.stores));
-    told.extend(anew(cluster, found));
+    match etcd_joins::quorum_lost(cluster, found) {
+        Some(finding) => told.push(finding),
+        None => told.extend(anew(cluster, found)),
+    }
     told
 }
 

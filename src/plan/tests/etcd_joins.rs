@@ -127,7 +127,6 @@ fn a_host_that_cannot_be_looked_at_does_not_join() {
       why: etcd takes a member in when it can start at once, and Patroni is told of it only then
       left: nothing was touched
       hint: bring node5 up, and run the same again
-      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
     // A run that was cut off has made it, and the next one starts it first.
     world.found.starting.insert(HostName::new("node5"));
@@ -253,12 +252,19 @@ fn without_a_majority_nobody_is_removed() {
     world.found.dcs = None;
     insta::assert_snapshot!(refused(&world), @r"
     the cluster's members are not those of the inventory
-      why: etcd has 3 members, of which 1 answers (node5, node6 lost its data): a change of membership needs 2
-      why: without a majority etcd decides nothing, also not who is a member
+      why: etcd has 3 members, of which 1 answers (node5, node6 lost their data): a change of membership needs 2
+      why: etcd decides by a quorum, which is a majority of its members; without one it decides nothing, also not who is a member, and Patroni lets no other member lead
       left: nothing was touched
-      hint: restore the data folder of etcd on node5, node6, if you have a copy; else restore a snapshot
-      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
+      hint: if you have the disk or a copy of etcd's data folder of node5 or node6: put it back, then: pgherd up
+      hint: if not: let etcd on node4 go on alone, by hand, and `pgherd up` takes the others in again: docs/how-to/etcd-quorum.md#when-the-data-of-a-majority-is-lost
+      hint: until then PostgreSQL runs on, and node1 takes writes as long as it reaches every other member: restart neither Patroni nor PostgreSQL, and remove nothing
     ");
+    // `status` does not promise what `up` refuses.
+    let differs = membership::findings(&world.cluster, &world.found);
+    assert!(
+        differs[0].what.contains("a change of membership needs 2"),
+        "{differs:?}"
+    );
     // A stopped member with its data starts first; the rest is decided then.
     let mut world = World::settled(THREE_ETCD);
     world.made_anew("node6");
@@ -278,6 +284,30 @@ fn without_a_majority_nobody_is_removed() {
     // It does once its host has started.
     world.found.starting.insert(HostName::new("node5"));
     assert!(world.up().is_ok());
+}
+
+/// As docs/how-to/etcd-quorum.md says: the last member with its data was started as the only one of its store.
+#[test]
+fn a_member_that_goes_on_alone_takes_the_others_in_again() {
+    let mut world = World::settled(THREE_ETCD);
+    for host in ["node5", "node6"] {
+        world.made_anew(host);
+    }
+    let lists = world
+        .found
+        .stores
+        .values_mut()
+        .map(|view| &mut view.members);
+    for members in lists.chain([&mut world.found.etcd]) {
+        members.retain(|member| member.name == "node4");
+    }
+    insta::assert_snapshot!(told(&world.plan()), @r"
+    etcd grows from 1 to 3 members, one at a time; writes go on
+      each is added as a learner, which has no vote, and promoted once it has caught up
+      node5: etcd needs 1 of 1 member to take it in, and 2 of 2 members afterwards: none may fail until the next is in
+      node6: etcd needs 2 of 2 members to take it in, and 2 of 3 members afterwards
+    ");
+    assert_eq!(of(&world, "node5"), WHOLE);
 }
 
 /// No member can be asked, so the data on the hosts decides.
@@ -316,7 +346,6 @@ fn data_that_is_not_of_the_store_is_left_alone() {
       why: it may be the store that the cluster began with: pgherd does not choose between two
       left: nothing was touched
       hint: if that data is of no use, move it away on node5 (/var/lib/etcd/pgherd-pg), and run the same again
-      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
     let identity = |store: &str| {
         Some(EtcdIdentity {

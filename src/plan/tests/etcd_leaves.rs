@@ -167,7 +167,6 @@ fn members_stay_where_no_majority_would_be_left() {
       why: a store without members is lost; a new one is begun by members that have its data
       left: nothing was touched
       hint: go by way of three: keep node4 in the inventory with the role etcd, add two others, and run `pgherd up`; then take node4 and another one out
-      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
     let mut world = under(SHARED, ONE_ETCD);
     leaving(&mut world, &["db2", "db3"]);
@@ -178,6 +177,5 @@ fn members_stay_where_no_majority_would_be_left() {
       why: without a majority etcd decides nothing, also not who is a member
       left: nothing was touched
       hint: start etcd on db1 first, and run the same again
-      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
 }

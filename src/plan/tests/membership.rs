@@ -111,7 +111,6 @@ fn another_host_for_the_only_etcd_is_refused() {
       why: an etcd that starts before the others have added it makes a store of its own: Patroni follows the store that answers, two leaders take writes, and acknowledged writes are lost
       left: nothing was touched
       hint: restore the inventory: the same hosts with the role etcd
-      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
 }
 
@@ -127,7 +126,6 @@ fn members_of_two_stores_are_named_and_touched_by_nobody() {
       why: with more than one store there can be two leaders, and acknowledged writes can be lost
       left: nothing was touched
       hint: keep the store that the cluster began with: on the hosts of another store, run `systemctl disable --now etcd` and move its data away; then remove the role etcd from them in the inventory
-      hint: or remove the whole cluster, with every host that belongs to it: pgherd down
     ");
 }
 

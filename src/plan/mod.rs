@@ -54,6 +54,7 @@ mod metadata_guard;
 mod monitor;
 mod newest;
 pub mod operate;
+mod own_role;
 mod packages;
 mod parameters;
 mod passwords;

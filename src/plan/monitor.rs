@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{
     Action, Change, Found, Plan, Step, StepId,
     local_sql::{QUIETLY, local_sql},
+    own_role::{self, OwnRole},
     passwords::telling,
     roles::create_role,
 };
@@ -15,7 +16,6 @@ use crate::{
     inventory::{HostName, Role},
     remote::Script,
     services::When,
-    sql::literal,
 };
 
 /// The step that makes it.
@@ -64,34 +64,24 @@ pub(super) fn ensure(
     if !cluster.wants(When::Metrics) {
         return None;
     }
-    let lacking = lacking(cluster, found);
-    let known = telling(cluster.with_role(Role::Postgres), found).is_some();
-    if known && lacking.is_empty() {
-        plan.skip(host, ENSURE, "postgres_exporter may look at the database");
-        return None;
-    }
-    let sql = format!(
-        "{QUIETLY}{}alter role {MONITOR_USER} with login nosuperuser nocreatedb nocreaterole noreplication \
-         nobypassrls inherit password null connection limit 10;\n\
-         alter role {MONITOR_USER} reset all;\n\
-         grant {MAY_LOOK} to {MONITOR_USER};\n",
-        create_role(MONITOR_USER)
-    );
-    Some(plan.push(Step {
-        host: host.clone(),
-        name: ENSURE,
-        why: match lacking.is_empty() {
-            true => "postgres_exporter needs a role".to_owned(),
-            false => lacking.join("; "),
-        },
-        after,
-        changes: vec![Change::Other(format!(
-            "the role {MONITOR_USER}, a member of {MAY_LOOK}, without a password"
-        ))],
-        action: Action::RunOnLeader(local_sql(Script::new(), cluster, &sql)),
+    let role = OwnRole {
+        step: ENSURE,
+        right: "postgres_exporter may look at the database",
+        needed: "postgres_exporter needs a role",
+        lacking: lacking(cluster, found),
+        made: format!("the role {MONITOR_USER}, a member of {MAY_LOOK}, without a password"),
         limit: Duration::from_secs(60),
-        units: vec!["patroni"],
-    }))
+    };
+    own_role::ensure(plan, cluster, host, found, after, role, || {
+        let sql = format!(
+            "{QUIETLY}{}alter role {MONITOR_USER} with login nosuperuser nocreatedb nocreaterole noreplication \
+             nobypassrls inherit password null connection limit 10;\n\
+             alter role {MONITOR_USER} reset all;\n\
+             grant {MAY_LOOK} to {MONITOR_USER};\n",
+            create_role(MONITOR_USER)
+        );
+        local_sql(Script::new(), cluster, &sql)
+    })
 }
 
 /// Plans that it goes, when there are no metrics any more.
@@ -103,12 +93,7 @@ pub(super) fn leave(plan: &mut Plan, cluster: &Cluster, found: &Found, after: &[
     let Some((node, _)) = there.filter(|(_, it)| it.db_roles.contains_key(MONITOR_USER)) else {
         return;
     };
-    let sql = format!(
-        "{QUIETLY}set client_min_messages = 'warning';\n\
-         select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = {};\n\
-         drop role if exists {MONITOR_USER};\n",
-        literal(MONITOR_USER)
-    );
+    let sql = own_role::removal(MONITOR_USER);
     plan.push(Step {
         host: node.name.clone(),
         name: "remove-monitor",

@@ -6,6 +6,7 @@ use super::{
     Action, Change, Found, Plan, Step, StepId,
     local_sql::{QUIETLY, local_psql},
     monitor,
+    own_role::{self, OwnRole},
     passwords::{of_poolers, telling, verifier},
     roles::{self, create_role, flaws},
     sessions,
@@ -16,7 +17,6 @@ use crate::{
     inventory::{HostName, Role},
     remote::{Script, quote},
     services::{When, pgbouncer::lookup},
-    sql::literal,
 };
 
 /// The step that makes both.
@@ -70,39 +70,30 @@ pub(super) fn ensure(
     after: Vec<StepId>,
 ) -> Option<StepId> {
     let own = of_poolers(cluster)?;
-    let lacking = lacking(cluster, found);
-    let known = telling(databases(cluster), found).is_some();
-    if known && lacking.is_empty() {
-        plan.skip(host, ENSURE, "PgBouncer finds users in every database");
-        return None;
-    }
-    let verifier = verifier(cluster, own.name, own.password);
-    let role = format!(
-        "{QUIETLY}{}alter role {POOLER_USER} with login nosuperuser nocreatedb nocreaterole noreplication \
-         nobypassrls inherit password {verifier} connection limit -1 valid until 'infinity';\n\
-         alter role {POOLER_USER} reset all;\n",
-        create_role(POOLER_USER)
-    );
-    let changed = changes_password(cluster, found);
-    let noted: &[&str] = if changed { &[POOLER_USER] } else { &[] };
-    let script = sessions::note(Script::new(), noted).line(local_psql());
-    let script = run(script, cluster, &role);
-    let function = format!("{QUIETLY}{}", lookup::create());
-    Some(plan.push(Step {
-        host: host.clone(),
-        name: ENSURE,
-        why: match lacking.is_empty() {
-            true => "PgBouncer needs a role, and a function in every database".to_owned(),
-            false => lacking.join("; "),
-        },
-        after,
-        changes: vec![Change::Other(format!(
+    let role = OwnRole {
+        step: ENSURE,
+        right: "PgBouncer finds users in every database",
+        needed: "PgBouncer needs a role, and a function in every database",
+        lacking: lacking(cluster, found),
+        made: format!(
             "the role {POOLER_USER}, and the function {POOLER_USER}.user_lookup in every database"
-        ))],
-        action: Action::RunOnLeader(in_each_database(script, cluster, &function)),
+        ),
         limit: Duration::from_secs(180),
-        units: vec!["patroni"],
-    }))
+    };
+    own_role::ensure(plan, cluster, host, found, after, role, || {
+        let verifier = verifier(cluster, own.name, own.password);
+        let role = format!(
+            "{QUIETLY}{}alter role {POOLER_USER} with login nosuperuser nocreatedb nocreaterole noreplication \
+             nobypassrls inherit password {verifier} connection limit -1 valid until 'infinity';\n\
+             alter role {POOLER_USER} reset all;\n",
+            create_role(POOLER_USER)
+        );
+        let changed = changes_password(cluster, found);
+        let noted: &[&str] = if changed { &[POOLER_USER] } else { &[] };
+        let script = sessions::note(Script::new(), noted).line(local_psql());
+        let script = run(script, cluster, &role);
+        in_each_database(script, cluster, &format!("{QUIETLY}{}", lookup::create()))
+    })
 }
 
 /// Whether the role has another password than the one that it will get.
@@ -121,12 +112,7 @@ pub(super) fn leave(plan: &mut Plan, cluster: &Cluster, found: &Found, after: &[
     let script = Script::new().line(local_psql());
     let function = format!("{QUIETLY}{}", lookup::drop());
     let script = in_each_database(script, cluster, &function);
-    let role = format!(
-        "{QUIETLY}set client_min_messages = 'warning';\n\
-         select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = {};\n\
-         drop role if exists {POOLER_USER};\n",
-        literal(POOLER_USER)
-    );
+    let role = own_role::removal(POOLER_USER);
     plan.push(Step {
         host: node.name.clone(),
         name: "remove-pooler",

@@ -109,6 +109,21 @@ impl Service {
         }
     }
 
+    /// A program that shows metrics of its host: it comes and goes with the section `monitoring`.
+    pub(super) const fn of_metrics(name: &'static str, unit: Unit, config: &'static str) -> Self {
+        Self {
+            follows: Some(Follows {
+                role: None,
+                when: When::Metrics,
+                key: "monitoring",
+            }),
+            watches: true,
+            rank: 6,
+            taken_off: "no run would update it",
+            ..Self::new(name, unit, config)
+        }
+    }
+
     /// The file by which a host shows that it has the service, where no data do.
     pub fn mark(&self) -> Option<&'static str> {
         match self.data {

@@ -9,7 +9,7 @@ use super::{
     Caller, Effect, Number, Role, Service, Wait,
     file::{certificate, config, key, template},
     port::Port,
-    service::{Follows, Package, When, unit},
+    service::{Package, When, unit},
 };
 use crate::contract::METRICS_PORT;
 
@@ -24,13 +24,6 @@ const DROP_IN: &str = "/etc/systemd/system/prometheus-exporter-exporter.service.
 
 pub(super) const SERVICE: Service = Service {
     title: "the door to the metrics",
-    follows: Some(Follows {
-        role: None,
-        when: When::Metrics,
-        key: "monitoring",
-    }),
-    watches: true,
-    rank: 6,
     packages: &[Package::serving("prometheus-exporter-exporter").when(When::Metrics)],
     files: &[
         certificate(
@@ -77,5 +70,5 @@ pub(super) const SERVICE: Service = Service {
         why: "whoever scrapes it finds it there",
         limit: Duration::from_secs(30),
     }),
-    ..Service::new("metrics", unit!("prometheus-exporter-exporter"), DROP_IN)
+    ..Service::of_metrics("metrics", unit!("prometheus-exporter-exporter"), DROP_IN)
 };

@@ -7,7 +7,7 @@ use super::{
     Data, Effect, Number, Service,
     file::{Entry, config, template},
     port::Port,
-    service::{Follows, Package, When, unit},
+    service::{Package, When, unit},
 };
 use crate::contract::{METRICS, NODE_EXPORTER_PORT};
 
@@ -17,13 +17,6 @@ const DROP_IN: &str = "/etc/systemd/system/prometheus-node-exporter.service.d/pg
 
 pub(super) const SERVICE: Service = Service {
     title: "node_exporter",
-    follows: Some(Follows {
-        role: None,
-        when: When::Metrics,
-        key: "monitoring",
-    }),
-    watches: true,
-    rank: 6,
     packages: &[Package::serving("prometheus-node-exporter").when(When::Metrics)],
     files: &[
         Entry {
@@ -64,6 +57,5 @@ pub(super) const SERVICE: Service = Service {
         Number::Fixed(NODE_EXPORTER_PORT),
         "node_exporter",
     )],
-    taken_off: "no run would update it",
-    ..Service::new("node-exporter", unit!("prometheus-node-exporter"), DROP_IN)
+    ..Service::of_metrics("node-exporter", unit!("prometheus-node-exporter"), DROP_IN)
 };

@@ -21,8 +21,6 @@ pub(super) const SERVICE: Service = Service {
         when: When::Metrics,
         key: "monitoring",
     }),
-    watches: true,
-    rank: 6,
     packages: &[Package::serving("prometheus-postgres-exporter").when(When::Metrics)],
     files: &[
         config(
@@ -44,8 +42,7 @@ pub(super) const SERVICE: Service = Service {
         Number::Fixed(POSTGRES_EXPORTER_PORT),
         "postgres_exporter",
     )],
-    taken_off: "no run would update it",
-    ..Service::new(
+    ..Service::of_metrics(
         "postgres-exporter",
         unit!("prometheus-postgres-exporter"),
         DROP_IN,

@@ -69,26 +69,34 @@ impl Context {
 
     /// Writes what the run has changed last; for the end of a run, whatever came of it.
     pub(super) async fn store_state(&self) -> Result<()> {
-        let Some(shared) = &self.shared else {
-            return Ok(());
-        };
-        shared.store().await.map_err(|error| {
-            error
-                .left("the shared state lacks the last change of this run, which this machine has")
-                .hint("run the same command again: it completes both")
-        })
+        let left = "the shared state lacks the last change of this run, which this machine has";
+        let hint = "run the same command again: it completes both";
+        self.to_state(async |shared| shared.store().await, left, hint)
+            .await
     }
 
     /// Notes that the cluster is gone, before the workspace goes.
     pub(super) async fn end_state(&self) -> Result<()> {
-        let Some(shared) = &self.shared else {
-            return Ok(());
-        };
-        shared.end().await.map_err(|error| {
-            error
-                .left("the cluster's hosts are removed, and its shared state is not")
-                .hint("run `pgherd down` again: it removes the rest")
-        })
+        let left = "the cluster's hosts are removed, and its shared state is not";
+        let hint = "run `pgherd down` again: it removes the rest";
+        self.to_state(async |shared| shared.end().await, left, hint)
+            .await
+    }
+
+    /// Does something to the shared state if there is one; the rest is for an error.
+    async fn to_state(
+        &self,
+        work: impl AsyncFnOnce(&Shared) -> Result<()>,
+        left: &str,
+        hint: &str,
+    ) -> Result<()> {
+        match &self.shared {
+            None => Ok(()),
+            Some(shared) => {
+                let done = work(shared).await;
+                done.map_err(|error| error.left(left).hint(hint))
+            }
+        }
     }
 
     /// Puts a workspace into the shared state that was made from what hosts have.

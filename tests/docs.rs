@@ -16,6 +16,8 @@ mod json;
 mod links;
 #[path = "docs/made.rs"]
 mod made;
+#[path = "docs/names.rs"]
+mod names;
 #[path = "docs/verbs.rs"]
 mod verbs;
 

@@ -440,3 +440,6 @@ fn client_connections(cluster: &Cluster) -> u32 {
         .saturating_sub(number("reserved_connections", 0))
         .max(1)
 }
+
+#[cfg(test)]
+mod tests;

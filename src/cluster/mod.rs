@@ -16,7 +16,8 @@ mod join;
 mod targets;
 
 pub use front_doors::{EACH, FrontDoors};
-pub use join::{Joining, Subject, subjects};
+pub(crate) use join::address_of;
+pub use join::{Former, Joining, Subject, subjects};
 pub use targets::{Target, targets};
 
 pub use crate::contract::{
@@ -25,7 +26,7 @@ pub use crate::contract::{
     REWIND_USER, STATS_USER, SUPERUSER,
 };
 
-/// An address, or a placeholder until the host exists.
+/// An address, or a placeholder until the host exists for the first time.
 ///
 /// `plan` shows the files of hosts that do not exist yet. `to_string` gives the address, or `<node1's
 /// address>`.
@@ -42,6 +43,14 @@ impl std::fmt::Display for Address {
             Address::Pending(host) => write!(f, "<{host}'s address>"),
         }
     }
+}
+
+/// The text with `instead` in the place of an address that is not known; `None` if there is none in it.
+pub(crate) fn with_address(text: &str, instead: &str) -> Option<String> {
+    let (before, rest) = text.split_once('<')?;
+    let (host, after) = rest.split_once("'s address>")?;
+    let is_name = !host.contains(|it: char| it.is_whitespace() || it == '<');
+    is_name.then(|| format!("{before}{instead}{after}"))
 }
 
 never_shown!(Cluster, Node, Certificate, Secrets, Interim);

@@ -44,7 +44,11 @@ pub(crate) async fn compare(context: &Context) -> Result<Comparison> {
     let (events, _quiet) = Events::channel();
     let (plan, unreachable) = context
         .on_some(running, &hosts.stopped, &events, async |connected| {
-            let observed = connected.look().await?.not_mixed_up()?;
+            let observed = connected
+                .look()
+                .await?
+                .not_mixed_up()?
+                .of_known_addresses()?;
             Ok((observed.plan()?, observed.unreachable))
         })
         .await?;
@@ -83,7 +87,7 @@ pub(crate) async fn write_files(context: &Context, dir: &Path) -> Result<Written
         );
     }
     let machines = match context.host_status().await {
-        Ok(hosts) => hosts.running,
+        Ok(hosts) => [hosts.running, hosts.stopped].concat(),
         Err(error) => {
             notes.push(format!(
                 "the hosts' present addresses cannot be found: {error}"

@@ -1,7 +1,13 @@
 //! The context of a run: inventory, workspace, templates, provider and connections. Nothing has been contacted
 //! yet.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
@@ -11,7 +17,7 @@ use super::{
     operator::Operator,
 };
 use crate::{
-    cluster::{Cluster, Joining, KnownHost, Secrets, TlsStage, subjects},
+    cluster::{Cluster, Former, Joining, KnownHost, Secrets, TlsStage, address_of, subjects},
     error::{self, Code, Error, Result},
     event::Events,
     facts::Os,
@@ -223,7 +229,8 @@ impl Context {
 
     /// The cluster as it should be, on these machines.
     ///
-    /// A host without a machine gets a placeholder for its address; `os` says what a host runs.
+    /// A host without a machine keeps its last address; one that never had any gets a placeholder. `os` says what a host
+    /// runs.
     pub(crate) fn cluster(
         &self,
         machines: &[Machine],
@@ -244,15 +251,17 @@ impl Context {
         sizes: &BTreeMap<HostName, Size>,
     ) -> Result<Cluster> {
         let inventory = &self.inventory;
+        let former = self.former_addresses(machines)?;
         let (ca, certificates) = if tls.is_offered() {
             let pki = self.workspace.pki()?;
-            let requests: Vec<Request> = subjects(inventory, machines)
+            let requests: Vec<Request> = subjects(inventory, machines, &former)
                 .into_iter()
                 .map(|subject| Request {
                     usage: Usage::of(&inventory.hosts[&subject.host].roles),
                     host: subject.host,
                     address: subject.address,
                     extra: subject.names,
+                    whole: subject.whole,
                 })
                 .collect();
             (
@@ -279,11 +288,43 @@ impl Context {
             certificates,
             ca_bundle,
             sizes: self.sizes(sizes)?,
+            former,
         };
         let postgresql = |host: &HostName| major(inventory, host, &os(host));
         Cluster::join(inventory, machines, joining, postgresql, |host| {
             os(host).arch
         })
+    }
+
+    /// The addresses that hosts had in the last run, but for those that another host has now. Where no host is left,
+    /// nothing has them any more.
+    fn former_addresses(&self, machines: &[Machine]) -> Result<Former> {
+        if machines.is_empty() {
+            return Ok(Former::new());
+        }
+        let hosts = &self.inventory.hosts;
+        let fixed = hosts.values().filter_map(|host| host.address);
+        let present = machines.iter().filter_map(|machine| machine.address);
+        let taken: BTreeSet<Ipv4Addr> = fixed.chain(present).collect();
+        // Without roles, it is from an `ssh_config`, whose addresses may be other ones.
+        let noted = self.workspace.members()?.into_iter();
+        let noted = noted.filter(|known| !known.roles.is_empty());
+        Ok(noted
+            .filter_map(|known| Some((known.name, known.address?)))
+            .filter(|(host, address)| hosts.contains_key(host) && !taken.contains(address))
+            .collect())
+    }
+
+    /// The present or last addresses of the hosts, as far as they are known.
+    pub(super) fn addresses(&self, machines: &[Machine]) -> Result<BTreeMap<HostName, Ipv4Addr>> {
+        let former = self.former_addresses(machines)?;
+        let hosts = self.inventory.hosts.keys();
+        Ok(hosts
+            .filter_map(|host| {
+                let address = address_of(&self.inventory, machines, &former, host)?;
+                Some((host.clone(), address))
+            })
+            .collect())
     }
 
     /// The hosts' sizes: as they were read, or as they were noted when nothing else was read since.

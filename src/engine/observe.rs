@@ -14,7 +14,7 @@ use futures_util::{
 
 use super::{connected::Connected, connections::is_at_work, context::Context};
 use crate::{
-    cluster::{Cluster, Node, TlsStage},
+    cluster::{Address, Cluster, Node, TlsStage},
     contract::BACKUP_CONFIG,
     error::{Code, Error, Kind, Result},
     event::{Event, HostState},
@@ -83,6 +83,24 @@ impl Observed {
             return self.whole();
         }
         Ok(self)
+    }
+
+    /// An error if a host never had an address: files of the others would have to name it.
+    pub(super) fn of_known_addresses(self) -> Result<Self> {
+        let unknown = self.cluster.nodes.values().filter_map(|node| {
+            let is_unknown = matches!(node.address, Address::Pending(_));
+            is_unknown.then(|| node.name.as_str())
+        });
+        let unknown: Vec<&str> = unknown.collect();
+        if unknown.is_empty() {
+            return Ok(self);
+        }
+        let up = self.cluster.inventory.command("up");
+        let what = format!("hosts that have no address yet: {}", unknown.join(", "));
+        Err(Error::new(Code::HostNotRunning, what)
+            .cause("the files of other hosts name them by their addresses")
+            .left("nothing was changed")
+            .hint(format!("make them: {up}")))
     }
 
     /// An error if any host could not be read. It also says what the other hosts lack.

@@ -10,6 +10,7 @@ use super::{
     tls_migration,
 };
 use crate::{
+    cluster::Cluster,
     error::{Error, Result},
     event::Events,
     facts::{Facts, Os},
@@ -31,7 +32,7 @@ pub(crate) struct Preview {
     pub hosts: HostStatus,
     /// Other things that would be created, such as networks.
     pub notes: Vec<String>,
-    /// What may prevent the creation of hosts.
+    /// What may prevent the creation of hosts, or is known only when they are there.
     pub doubts: Vec<String>,
     /// Differences from the inventory in what surrounds the hosts.
     pub drift: Vec<String>,
@@ -142,6 +143,7 @@ impl Context {
         notes.extend(tls_migration::note(observed.cluster.tls, &self.inventory));
         let stopped = hosts.stopped.iter();
         observed.found.starting = stopped.map(|machine| machine.host.clone()).collect();
+        doubts.extend(self.moved_when_made_again(&hosts, &observed.cluster));
         let os = Os::beside(&self.inventory, observed.found.facts.values());
         for host in &hosts.missing {
             let mut facts = Facts::bare(os.clone());
@@ -162,6 +164,24 @@ impl Context {
             doubts,
             drift,
         })
+    }
+
+    /// The hosts that are compared by an address which they may not get again.
+    fn moved_when_made_again(&self, hosts: &HostStatus, cluster: &Cluster) -> Vec<String> {
+        if self.inventory.provider.gives_addresses_back() {
+            return Vec::new();
+        }
+        let addresses = cluster.addresses();
+        let missing = hosts.missing.iter();
+        let missing = missing.filter(|host| self.inventory.hosts[*host].address.is_none());
+        missing
+            .filter_map(|host| {
+                let address = addresses.get(host)?;
+                Some(format!(
+                    "{host} was at {address}: at another address, the files of the other hosts that name it change too"
+                ))
+            })
+            .collect()
     }
 
     /// Observes the running hosts, over separate connections.

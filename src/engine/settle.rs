@@ -135,7 +135,7 @@ async fn round(
     // `render` reports unreachable hosts, and does not wait for them.
     let whole = |observed: Observed| match verb {
         Verb::Up => observed.whole(),
-        Verb::Render => observed.in_part(),
+        Verb::Render => observed.in_part().and_then(Observed::of_known_addresses),
     };
     let observed = tokio::select! {
         observed = connected.look() => whole(observed?)?,

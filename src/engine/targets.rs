@@ -33,12 +33,11 @@ pub(crate) async fn of(context: &Context, host: Option<&str>) -> Result<Scrape> 
         return Err(Error::new(Code::InvalidArguments, what)
             .hint(format!("its hosts: {}", hosts.join(", "))));
     }
-    let machines = context.host_status().await?.running;
+    let hosts = context.host_status().await?;
+    // A host that is down stays the same target: its alert must find it again.
+    let addresses = context.addresses(&[hosts.running, hosts.stopped].concat())?;
     let mut targets = targets(inventory, |name| {
-        let machine = machines.iter().find(|machine| machine.host == *name);
-        let address = machine
-            .and_then(|it| it.address)
-            .or_else(|| inventory.hosts.get(name)?.address);
+        let address = addresses.get(name);
         address.map_or_else(|| name.to_string(), |it| it.to_string())
     });
     targets.retain(|it| host.is_none_or(|host| it.labels["host"] == host));

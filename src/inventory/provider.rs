@@ -24,6 +24,14 @@ impl Provider {
         }
     }
 
+    /// Whether a host that is made again gets the address that it had.
+    pub fn gives_addresses_back(&self) -> bool {
+        match self {
+            Provider::Docker(_) | Provider::Existing => true,
+            Provider::Aws(_) => false,
+        }
+    }
+
     /// Whether the hosts run on one machine and share its processors.
     pub fn shares_a_machine(&self) -> bool {
         match self {

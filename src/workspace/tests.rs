@@ -40,6 +40,7 @@ fn requests(inventory: &Inventory) -> Vec<Request> {
         host: host.clone(),
         address: Some(Ipv4Addr::new(10, 0, 0, 1)),
         extra: Vec::new(),
+        whole: true,
         usage: Usage::of(&inventory.hosts[host].roles),
     };
     inventory.hosts.keys().map(request).collect()

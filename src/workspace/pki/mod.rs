@@ -65,6 +65,8 @@ pub struct Request {
     pub address: Option<Ipv4Addr>,
     /// Other names or addresses, such as HAProxy's, whose clients see this certificate.
     pub extra: Vec<String>,
+    /// Whether all of that is known now. What is not is assumed to be unchanged.
+    pub whole: bool,
     pub usage: Usage,
 }
 
@@ -308,13 +310,11 @@ impl Pki {
         let name = request.host.as_str();
         let mut sans: BTreeSet<_> = request.extra.iter().map(|text| San::of(text)).collect();
         sans.insert(San::Dns(name.to_ascii_lowercase()));
-        match request.address {
-            Some(address) => {
-                sans.insert(San::Ip(address.into()));
-            }
-            // The address of a host that is down or cut off is assumed to be unchanged: no reason for another
-            // certificate.
-            None => sans.extend(self.stored_addresses(&stem(name))?),
+        sans.extend(request.address.map(|address| San::Ip(address.into())));
+        // A host that is down or cut off is no reason for another certificate, neither for itself nor for those that
+        // its clients see.
+        if request.address.is_none() || !request.whole {
+            sans.extend(self.stored_names(&stem(name))?);
         }
         let mut params = leaf(name);
         params.extended_key_usages = request.usage.purposes();
@@ -335,14 +335,10 @@ impl Pki {
         self.obtain(&stem(name), params, &sans, renewal, now)
     }
 
-    /// The addresses in the stored certificate, if there is one.
-    fn stored_addresses(&self, stem: &str) -> Result<Vec<San>> {
+    /// The names and addresses in the stored certificate, if there is one.
+    fn stored_names(&self, stem: &str) -> Result<BTreeSet<San>> {
         let stored = read_cert(&paths(&self.dir, stem).0)?;
-        let sans = stored.map(|(_, cert)| cert.sans).unwrap_or_default();
-        Ok(sans
-            .into_iter()
-            .filter(|san| matches!(san, San::Ip(_)))
-            .collect())
+        Ok(stored.map(|(_, cert)| cert.sans).unwrap_or_default())
     }
 
     /// The stored certificate if it is suitable; otherwise a new one, which is stored.

@@ -59,6 +59,7 @@ fn request(host: &str) -> Request {
         extra: ["haproxy", "10.0.0.9", "localhost", "127.0.0.1"]
             .map(str::to_owned)
             .into(),
+        whole: true,
         usage: Usage::ServerAndClient,
     }
 }
@@ -243,6 +244,29 @@ fn a_host_that_is_down_keeps_its_certificate() {
         pki.of_host(&request("node1"), Renewal::Due, now()).unwrap(),
         first
     );
+}
+
+#[test]
+fn a_front_door_that_is_down_changes_nobodys_certificate() {
+    let place = Place::new();
+    let pki = place.open();
+    let issue = |request: &Request| pki.of_host(request, Renewal::Due, now()).unwrap();
+    let mut request = request("node1");
+    request.extra.push("lb.example".to_owned());
+    let first = issue(&request);
+    // Neither the address of the front door is known now, nor the name of what is before it.
+    request.extra = ["haproxy", "localhost", "127.0.0.1"]
+        .map(str::to_owned)
+        .into();
+    request.whole = false;
+    assert_eq!(issue(&request), first);
+    // A name that is new is in it all the same.
+    request.extra.push("10.0.0.8".to_owned());
+    let more = Parsed::from_pem(&issue(&request).cert).unwrap().sans;
+    assert!(more.contains(&San::of("10.0.0.8")) && more.contains(&San::of("10.0.0.9")));
+    request.whole = true;
+    let known = Parsed::from_pem(&issue(&request).cert).unwrap().sans;
+    assert!(!known.contains(&San::of("10.0.0.9")) && !known.contains(&San::of("lb.example")));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{archive, settings};
 use crate::{
-    cluster::Cluster,
+    cluster::{Address, Cluster},
     inventory::Role,
     plan::membership,
     services::{
@@ -50,7 +50,8 @@ pub(super) async fn look(look: &Look<'_>) -> Shown {
 /// A member, according to itself and to the others.
 struct MemberRow {
     name: String,
-    address: String,
+    /// `None` if it is not known.
+    address: Option<String>,
     role: String,
     state: String,
     timeline: Option<u64>,
@@ -77,7 +78,10 @@ fn members(cluster: &Cluster, survey: &Survey, topology: Option<&Topology>) -> V
             let own = own.and_then(|own| own.as_ref().ok());
             MemberRow {
                 name: node.name.to_string(),
-                address: node.address.to_string(),
+                address: match node.address {
+                    Address::Known(address) => Some(address.to_string()),
+                    Address::Pending(_) => None,
+                },
                 role: known
                     .map(|member| member.role.clone())
                     .or(own.map(|own| own.role.clone()))
@@ -119,7 +123,7 @@ fn table(members: Vec<MemberRow>, look: &Look<'_>) -> Rows {
             .map_or(String::new(), |timeline| timeline.to_string());
         let cells = [
             member.name,
-            member.address,
+            member.address.unwrap_or_default(),
             member.role,
             state,
             timeline,

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tokio_postgres::SimpleQueryRow;
 
 use super::field;
-use crate::{configs::Access, error::Result, secret::Content, services::postgres::Sql};
+use crate::{cluster, configs::Access, error::Result, secret::Content, services::postgres::Sql};
 
 const HBA: &str = "select type, pg_catalog.array_to_string(database, ',') as databases, \
      pg_catalog.array_to_string(user_name, ',') as users, coalesce(address, '') as address, \
@@ -24,6 +24,11 @@ const IDENT: &str = "select coalesce(map_name, '') as map, coalesce(sys_name, ''
      coalesce(pg_username, '') as role, line_number::pg_catalog.text as line, \
      coalesce(error, '') as error from pg_catalog.pg_ident_file_mappings";
 
+/// Which field of a rule in `pg_hba.conf` is the address.
+const ADDRESS: usize = 3;
+/// An address that stands for one that is not known.
+const ANY: &str = "0.0.0.0";
+
 /// How to remove a difference.
 const WAY_OUT: &str = "remove it and reload PostgreSQL, or let Patroni write the file again: sudo systemctl reload patroni";
 
@@ -33,6 +38,20 @@ pub(super) struct Rule {
     fields: Vec<String>,
     /// In any order; their values may contain passwords.
     options: Vec<Content>,
+}
+
+impl Rule {
+    /// Whether another rule lets the same in from one host, wherever that is.
+    fn is_at_any_address(&self, other: &Self) -> bool {
+        let without = |rule: &Self| {
+            let mut fields = rule.fields.clone();
+            if let Some(address) = fields.get_mut(ADDRESS) {
+                address.clear();
+            }
+            (fields, rule.options.clone())
+        };
+        without(self) == without(other)
+    }
 }
 
 /// A server's rule.
@@ -94,24 +113,41 @@ pub(super) fn judge(wanted: &Result<Access>, rules: &Rules) -> Vec<String> {
     };
     let mut wrong = Vec::new();
     if let Some(lines) = &wanted.hba {
-        let wanted: Vec<Rule> = lines.iter().filter_map(|line| hba_rule(line)).collect();
-        wrong.extend(differences("pg_hba.conf", &wanted, &rules.hba));
+        let (known, open): (Vec<&Content>, Vec<&Content>) = lines
+            .iter()
+            .partition(|line| cluster::with_address(line, ANY).is_none());
+        let known: Vec<Rule> = known.iter().filter_map(|line| hba_rule(line)).collect();
+        let open = open.iter().filter_map(|line| {
+            let line = cluster::with_address(line, ANY)?;
+            hba_rule(&line)
+        });
+        wrong.extend(differences(
+            "pg_hba.conf",
+            &known,
+            open.collect(),
+            &rules.hba,
+        ));
     }
     if let (Some(lines), Some(found)) = (&wanted.ident, &rules.ident) {
         let wanted: Vec<Rule> = lines.iter().filter_map(|line| ident_rule(line)).collect();
-        wrong.extend(differences("pg_ident.conf", &wanted, found));
+        wrong.extend(differences("pg_ident.conf", &wanted, Vec::new(), found));
     }
     wrong
 }
 
-fn differences(file: &str, wanted: &[Rule], found: &[Found]) -> Vec<String> {
+/// `open` are rules that are wanted for hosts whose address is not known. Whether they are there cannot be told, and a
+/// rule of that kind with any address may be one of them.
+fn differences(file: &str, wanted: &[Rule], mut open: Vec<Rule>, found: &[Found]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut lacking = wanted.to_vec();
+    let all_known = open.is_empty();
     for Found { rule, line, error } in found {
         if !error.is_empty() {
             wrong.push(format!("{file} line {line}: {error}; {WAY_OUT}"));
         } else if let Some(at) = lacking.iter().position(|it| it == rule) {
             lacking.remove(at);
+        } else if let Some(at) = open.iter().position(|it| it.is_at_any_address(rule)) {
+            open.remove(at);
         } else {
             wrong.push(format!(
                 "{file} line {line} is not the inventory's: {}; {WAY_OUT}",
@@ -125,7 +161,7 @@ fn differences(file: &str, wanted: &[Rule], found: &[Found]) -> Vec<String> {
             .map(|rule| format!("{file} lacks the line: {}; {WAY_OUT}", shown(rule))),
     );
     let in_order = wanted.iter().eq(found.iter().map(|found| &found.rule));
-    if wrong.is_empty() && !in_order {
+    if wrong.is_empty() && all_known && !in_order {
         wrong.push(format!(
             "the lines of {file} are not in the inventory's order, and the first match decides; {WAY_OUT}"
         ));
@@ -312,6 +348,42 @@ mod tests {
         assert_eq!(judged(&rules(server(&TOLD))), [""; 0]);
         let with_mask = hba_rule("host all all 192.0.2.0 255.255.255.0 md5");
         assert_eq!(with_mask, hba_rule("host  all\tall 192.0.2.0/24  md5"));
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_host_whose_address_is_not_known() {
+        let line =
+            |address: &str| format!("host replication replicator {address}/32 scram-sha-256");
+        let access = |lines: &[String]| {
+            Ok(Access {
+                hba: Some(lines.iter().map(|it| it.as_str().into()).collect()),
+                ident: None,
+            })
+        };
+        let wanted = access(&[line("<node1's address>"), line("192.0.2.2")]);
+        let found = |addresses: &[&str]| {
+            let found = addresses.iter().map(|address| Found {
+                rule: hba_rule(&line(address)).unwrap(),
+                line: "7".into(),
+                error: String::new(),
+            });
+            rules(found.collect())
+        };
+        for there in [
+            &["192.0.2.1", "192.0.2.2"][..],
+            &["192.0.2.2", "192.0.2.1"],
+            &["192.0.2.2"],
+        ] {
+            assert_eq!(judge(&wanted, &found(there)), [""; 0], "{there:?}");
+        }
+        let said = judge(&wanted, &found(&["192.0.2.1", "192.0.2.2", "192.0.2.9"]));
+        assert!(said.len() == 1 && said[0].contains("192.0.2.9"), "{said:?}");
+        let said = judge(&wanted, &found(&["192.0.2.1"]));
+        assert!(
+            said.len() == 1
+                && said[0].contains("lacks the line: host replication replicator 192.0.2.2"),
+            "{said:?}"
+        );
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
         let mut document = whole(&status, &context, &hosts).await;
         let mut passed = true;
         if check {
+            status.of_all()?;
             let proof = prove::without_writing(&context).await?;
             passed = proof.passed;
             document["checks"] = json!(proof.checks);
@@ -50,6 +51,7 @@ pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Re
     if !check {
         return Ok(0);
     }
+    status.of_all()?;
     let proof = prove::without_writing(&context).await?;
     for failed in proof.checks.iter().filter(|it| !it.passed) {
         terminal.say(&format!("FAILED {}: {}", failed.name, failed.detail));
@@ -111,7 +113,7 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
         terminal.say(&format!("! {}{instead}", lost.what()));
     }
     for finding in &status.differs {
-        let instead = context.with_options(&finding.instead);
+        let instead = context.with_options(&finding.instead.replace('\n', "; "));
         terminal.say(&format!("! {}; {instead}", finding.what));
     }
     for left in status.left.iter().filter(|left| !left.member) {
@@ -141,7 +143,10 @@ fn print(status: &Status, context: &Context, absent: &[HostName], terminal: &Ter
         });
     }
     for error in &status.observed.unreachable {
-        terminal.say(&error.to_string());
+        terminal.say(&match error.host() {
+            Some(host) => format!("! {host} was not reached: {}", error.told_of(host)),
+            None => format!("! {error}"),
+        });
     }
 }
 

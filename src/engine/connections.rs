@@ -12,7 +12,10 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use super::guarded::Guarded;
+use super::{
+    guarded::Guarded,
+    impatient::{GivenUp, Impatient, PATIENCE},
+};
 use crate::{
     error::{Code, Error, Result},
     event::Events,
@@ -80,6 +83,9 @@ pub(crate) struct Connections {
     /// Receives the news that a lease is waited for.
     listener: Listener,
     kept: Mutex<Option<Kept>>,
+    /// The hosts that did not answer a verb that only looks.
+    given_up: GivenUp,
+    patience: Duration,
 }
 
 struct Kept {
@@ -113,7 +119,15 @@ impl Connections {
             planned: std::sync::Mutex::default(),
             listener: Listener::default(),
             kept: Mutex::default(),
+            given_up: GivenUp::default(),
+            patience: PATIENCE,
         }
+    }
+
+    /// The same for hosts that answer at once if they do at all.
+    #[cfg(test)]
+    pub(super) fn impatient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// From now on, connections take the lease on their host and stay open until [`Self::close`].
@@ -188,7 +202,9 @@ impl Connections {
         make: impl FnOnce() -> Result<Way>,
     ) -> Result<Arc<dyn Remote>> {
         let Some(holder) = self.holder.get() else {
-            return Ok(self.apart(make()?));
+            let (remote, given_up) = (self.apart(make()?), self.given_up.clone());
+            let remote = Impatient::new(remote, machines, given_up, self.patience);
+            return Ok(Arc::new(remote));
         };
         let at = machines
             .iter()

@@ -93,7 +93,8 @@ impl Context {
         dial: super::connections::Dial,
     ) -> Self {
         self.provider = provider.into();
-        self.connections = Arc::new(Connections::new(dial));
+        let soon = Duration::from_millis(500);
+        self.connections = Arc::new(Connections::new(dial).impatient(soon));
         self
     }
 

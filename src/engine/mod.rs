@@ -26,6 +26,7 @@ mod headway;
 pub(crate) mod history;
 pub(crate) mod hosts;
 pub(crate) mod image;
+mod impatient;
 mod lapse;
 mod launch;
 mod leaving;

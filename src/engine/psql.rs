@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, slice, time::Duration};
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::timeout,
@@ -123,45 +124,67 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// Source: PostgreSQL's documentation, 54.7, "`SSLRequest`".
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
+/// How long a front door is tried alone. A dead one must not delay those that work.
+const HEAD_START: Duration = Duration::from_secs(2);
+
 /// Connects to the first HAProxy host whose HAProxy leads to a server.
 pub(crate) async fn open<'a>(context: &'a Context, entrance: &Entrance) -> Result<Door<'a>> {
     lapse::lapsed(context)?.map_or(Ok(()), Err)?;
     entrance.caller(context)?;
-    let hosts = context.host_status().await?;
+    let running = context.host_status().await?.running;
     let doors: Vec<&HostName> = context.inventory.with_role(Role::Haproxy).collect();
-    let mut failed = None;
-    for host in &doors {
-        let running = hosts.running.iter();
-        let machine = running.into_iter().find(|machine| machine.host == **host);
-        let opened = match machine {
-            Some(machine) => enter(context, host, machine).await,
-            None => Err(not_running(context, host)),
-        };
-        // If no front door works, the error is that of the first one.
-        match opened {
-            // With only one front door, psql itself reports what is wrong.
-            Ok(door) if doors.len() == 1 => return Ok(door),
-            Ok(door) => match door.answers(entrance).await {
-                Ok(()) => return Ok(door),
-                Err(error) => {
-                    door.close().await;
-                    failed = failed.or(Some(error));
+    // With only one front door, psql itself reports what is wrong.
+    let asks = doors.len() > 1;
+    let mut tried = FuturesUnordered::new();
+    let mut failed = BTreeMap::new();
+    for (n, host) in doors.iter().copied().enumerate() {
+        let machine = running.iter().find(|machine| machine.host == *host);
+        tried.push(async move { (n, enter(context, host, machine, entrance, asks).await) });
+        let is_last = n + 1 == doors.len();
+        loop {
+            let ended = match is_last {
+                true => tried.next().await,
+                false => timeout(HEAD_START, tried.next()).await.unwrap_or(None),
+            };
+            match ended {
+                Some((_, Ok(door))) => return Ok(door),
+                Some((n, Err(error))) => {
+                    failed.insert(n, error);
                 }
-            },
-            Err(error) => failed = failed.or(Some(error)),
+                // The time is over, or all have failed.
+                None => break,
+            }
+            if !is_last {
+                break;
+            }
         }
     }
-    Err(failed.unwrap_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy")))
+    // If no front door works, the error is that of the first one.
+    let first = failed.into_values().next();
+    Err(first.unwrap_or_else(|| Error::new(Code::InternalError, "the inventory has no HAProxy")))
 }
 
-async fn enter<'a>(context: &'a Context, host: &HostName, machine: &Machine) -> Result<Door<'a>> {
+/// Connects to a front door; with `asks`, only if it leads to a server.
+async fn enter<'a>(
+    context: &'a Context,
+    host: &HostName,
+    machine: Option<&Machine>,
+    entrance: &Entrance,
+    asks: bool,
+) -> Result<Door<'a>> {
+    let machine = machine.ok_or_else(|| not_running(context, host))?;
     let (events, _quiet) = Events::channel();
     let connected = context.connect(slice::from_ref(machine), &events).await?;
     connected.remote.connect(host).await?;
-    Ok(Door {
+    let door = Door {
         connected,
         host: host.clone(),
-    })
+    };
+    if asks && let Err(error) = door.answers(entrance).await {
+        door.close().await;
+        return Err(error);
+    }
+    Ok(door)
 }
 
 impl Door<'_> {

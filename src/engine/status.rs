@@ -43,9 +43,12 @@ pub(crate) struct Status {
 pub(crate) async fn look(context: &Context, hosts: &HostStatus) -> Result<Status> {
     let (events, _quiet) = Events::channel();
     context
-        .on(hosts.some(context)?, &events, async |connected| {
-            gather(connected, hosts).await
-        })
+        .on_some(
+            hosts.some(context)?,
+            &hosts.stopped,
+            &events,
+            async |connected| gather(connected, hosts).await,
+        )
         .await
 }
 
@@ -79,6 +82,11 @@ impl Status {
     /// The services for which `status` shows only their units.
     pub(crate) fn units(&self) -> impl Iterator<Item = &UnitRow> {
         self.services.iter().flat_map(|service| &service.units)
+    }
+
+    /// An error if a host that runs could not be read. No check needs to ask it again.
+    pub(crate) fn of_all(self) -> Result<()> {
+        self.observed.whole().map(|_| ())
     }
 
     /// The run that has the hosts.

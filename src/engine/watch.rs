@@ -82,8 +82,9 @@ pub(crate) async fn watch(
     show: impl AsyncFnOnce(&Watcher<'_>),
 ) -> Result<()> {
     let (events, _quiet) = Events::channel();
+    let running = hosts.some(context)?;
     context
-        .on(hosts.some(context)?, &events, async |connected| {
+        .on_some(running, &hosts.stopped, &events, async |connected| {
             let watcher = Watcher {
                 connected,
                 cluster: connected.look().await?.cluster,

@@ -239,6 +239,24 @@ impl Error {
     pub fn failures(&self) -> &[Error] {
         &self.0.failures
     }
+
+    /// The same error for another question that has the same answer. Only its source is not in it.
+    pub(crate) fn again(&self) -> Self {
+        let it = &*self.0;
+        Self(Box::new(Parts {
+            code: it.code,
+            what: it.what.clone(),
+            host: it.host.clone(),
+            step: it.step.clone(),
+            causes: it.causes.clone(),
+            source: None,
+            excerpts: it.excerpts.clone(),
+            left: it.left.clone(),
+            hints: it.hints.clone(),
+            failures: it.failures.iter().map(Self::again).collect(),
+            options: it.options.clone(),
+        }))
+    }
 }
 
 /// One line, enough for a log. `report` shows everything.

@@ -40,8 +40,10 @@ use crate::{
     workspace::Renewal,
 };
 
+mod away;
 mod services;
 
+use away::Away;
 use services::replicas;
 
 pub(crate) struct Hosts {
@@ -72,8 +74,7 @@ pub(crate) struct Hosts {
     closed: Mutex<usize>,
     pub(super) leavers: Mutex<Leavers>,
     pub(super) vip: Mutex<Vip>,
-    /// Hosts that do not answer.
-    silent: Mutex<BTreeSet<HostName>>,
+    away: Away,
 }
 
 /// Why this run does not have a host's lease.
@@ -125,7 +126,7 @@ impl Hosts {
             closed: Mutex::default(),
             leavers: Mutex::default(),
             vip: Mutex::default(),
-            silent: Mutex::default(),
+            away: Away::default(),
         })
     }
 
@@ -154,11 +155,6 @@ impl Hosts {
     /// Makes all hosts give their lease to every run again.
     pub(super) fn free(&self) {
         self.leased.lock().unwrap().clear();
-    }
-
-    /// Makes `host` answer nothing any more.
-    pub(super) fn silence(&self, host: &HostName) {
-        self.silent.lock().unwrap().insert(host.clone());
     }
 
     /// Which hosts were refused by a neighbour, even for a short time.
@@ -353,9 +349,7 @@ impl Remote for Hosts {
         _timeout: Duration,
         _on_line: OnLine<'_>,
     ) -> Result<Output> {
-        if self.silent.lock().unwrap().contains(host) {
-            return Err(Error::new(Code::SshUnreachable, "it does not answer").on(host));
-        }
+        self.away.answers(host).await?;
         let ends = |stdout: String| Output {
             code: 0,
             stdout,
@@ -423,6 +417,7 @@ impl Remote for Hosts {
     }
 
     async fn dial(&self, host: &HostName, port: u16) -> Result<Box<dyn Connection>> {
+        self.away.reaches(host).await?;
         let (near, far) = tokio::io::duplex(64 * 1024);
         let haproxy = self.context().inventory.haproxy.clone();
         let reads = (port == haproxy.read_port).then(|| {
@@ -473,7 +468,12 @@ impl Remote for Hosts {
         Ok(Box::new(near))
     }
 
+    async fn reach(&self, host: &HostName) -> Result<()> {
+        self.away.reaches(host).await
+    }
+
     async fn connect(&self, host: &HostName) -> Result<()> {
+        self.away.reaches(host).await?;
         self.log.lock().unwrap().push(format!("{host} connects"));
         match self.leased.lock().unwrap().get(host) {
             Some(Leased::ByAnother) => Err(Error::new(Code::LeaseHeld, "another run is at work")

@@ -156,6 +156,14 @@ impl Cloud {
         made.iter().map(|(host, _)| host.to_string()).collect()
     }
 
+    /// The machine of `host` is gone.
+    pub(super) fn loses(&self, host: &str) {
+        self.made
+            .lock()
+            .unwrap()
+            .retain(|(it, _)| it.as_str() != host);
+    }
+
     /// Takes the id off the machine of `host`.
     pub(super) fn unmark(&self, host: &HostName) {
         self.unmarked.lock().unwrap().insert(host.clone());

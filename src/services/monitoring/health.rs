@@ -41,9 +41,17 @@ impl Health for Watch {
             ..Shown::default()
         };
         let mut documents = Vec::new();
-        for row in shown.units.iter_mut().filter(|row| row.active) {
-            let host = HostName::new(&row.host);
-            match rules(look.ways.http, &host).await {
+        let active = shown.units.iter_mut().filter(|row| row.active);
+        let (rows, hosts): (Vec<_>, Vec<HostName>) = active
+            .map(|row| {
+                let host = HostName::new(&row.host);
+                (row, host)
+            })
+            .unzip();
+        let asked = hosts.iter().map(|host| rules(look.ways.http, host));
+        let said = join_all(asked).await;
+        for ((row, host), rules) in rows.into_iter().zip(&hosts).zip(said) {
+            match rules {
                 Ok(rules) => {
                     let firing = firing(&rules);
                     row.state.push_str(&match firing.len() {

@@ -40,16 +40,20 @@ impl Health for Pooler {
             ..Shown::default()
         };
         let mut documents = Vec::new();
-        for row in &mut shown.units {
-            let host = HostName::new(&row.host);
-            let said = match row.active {
-                true => ask(look.ways.remote, &host).await,
-                false => continue,
-            };
+        let active = shown.units.iter_mut().filter(|row| row.active);
+        let (rows, hosts): (Vec<_>, Vec<HostName>) = active
+            .map(|row| {
+                let host = HostName::new(&row.host);
+                (row, host)
+            })
+            .unzip();
+        let asked = hosts.iter().map(|host| ask(look.ways.remote, host));
+        let said = join_all(asked).await;
+        for ((row, host), said) in rows.into_iter().zip(&hosts).zip(said) {
             match said {
                 Ok(pools) => {
                     row.state.push_str(&format!(", {}", in_words(&pools)));
-                    documents.push(document(&host, &pools));
+                    documents.push(document(host, &pools));
                 }
                 Err(error) => {
                     let error = error.to_string();

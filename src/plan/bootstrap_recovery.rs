@@ -102,7 +102,7 @@ pub(super) fn clear(
         configured.turn = Turn::Start;
         configured.cleared = true;
         configured.why = "its data directory is empty again".into();
-        configured.trial = trial::lines(cluster, node);
+        configured.first = trial::lines(cluster, node);
         let ready = configured.ready.clone();
         cleared.push(clear_data(plan, cluster, node, what, ready));
     }

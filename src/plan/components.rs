@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Change, Plan, Step, StepId, belongings, data_volume,
     files::{self, Check, Difference},
-    folders,
+    folders, new_store,
     pending::note_pending,
     told::Told,
     trial,
@@ -37,6 +37,8 @@ pub(super) struct Component<'a> {
     pub files: &'a [File],
     /// The program itself is replaced in this plan. Its unit notices that only when it restarts.
     pub replaced: bool,
+    /// etcd has another store than the one that the running Patroni knows.
+    pub other_store: bool,
 }
 
 /// What happens to a component's unit in this plan.
@@ -62,17 +64,19 @@ pub(super) struct Configured {
     pub enable: bool,
     /// A PostgreSQL parameter may wait for a restart afterwards.
     pub parameters: bool,
-    /// It may be unable to reach the DCS: etcd is elsewhere now; or an interrupted run noted that it must
-    /// restart, so its loaded config is unknown.
+    /// It may be unable to reach the DCS: etcd is elsewhere now, or has another store; or an interrupted run noted
+    /// that it must restart, so its loaded config is unknown.
     pub unheard: bool,
     /// It is starting with old files, and a start would not change that.
     pub stuck: bool,
-    /// What a start tries first.
-    pub trial: Option<String>,
+    /// What a start does first.
+    pub first: Option<String>,
     /// The content of the data directory is removed in this plan.
     pub cleared: bool,
     /// What a running Patroni knows of addresses.
     pub told: Told,
+    /// The host has a note that the unit must restart, because etcd has another store.
+    pub noted: bool,
 }
 
 /// The reason of a step that only corrects folders.
@@ -151,12 +155,14 @@ pub(super) fn configure(
         .map_err(|error| error.on(&node.name))?;
     let unit_fact = facts.unit(role.unit());
     let pending = not_taken_over(facts, role);
-    let replaced = if component.replaced {
-        Effect::Restart
-    } else {
-        Effect::Nothing
-    };
-    let effect = files::effect(&changed).max(pending).max(replaced);
+    let only_if = |is: bool, effect| if is { effect } else { Effect::Nothing };
+    let other_store = only_if(component.other_store, Effect::RestartPatroniAlone);
+    let effect = files::effect(&changed)
+        .max(pending)
+        .max(only_if(component.replaced, Effect::Restart))
+        .max(other_store);
+    // Also where no file changes: the store has keys again once the first member has restarted.
+    let noted = other_store > pending;
     // Files that an earlier run wrote and that were never loaded can have any content.
     let unheard = matches!(pending, Effect::Reload | Effect::RestartPatroniAlone);
     let parameters = role == Role::Postgres
@@ -167,16 +173,8 @@ pub(super) fn configure(
     let dirs = directories(cluster, node, role, facts);
     let folders = folders::of_data(cluster, role, facts);
     let mut ready = after.clone();
-    let mut why = if !changed.is_empty() {
-        list(&changed)
-    } else if !folders.is_empty() {
-        CLOSED.to_owned()
-    } else if component.replaced {
-        format!("{} itself is replaced", role.unit())
-    } else {
-        "an earlier run was interrupted before the unit loaded its config".to_owned()
-    };
-    if changed.is_empty() && dirs.is_none() && folders.is_empty() {
+    let mut why = reason(component, &changed, &folders);
+    if changed.is_empty() && dirs.is_none() && folders.is_empty() && !noted {
         plan.skip(&node.name, names.configure, "the files are as rendered");
     } else {
         let mut script = note_pending(Script::new().alone(names.configure), role, effect);
@@ -202,6 +200,8 @@ pub(super) fn configure(
             }
         }
         changes.extend(folders.changes);
+        let note = || Change::Other(format!("a note that {} must restart", role.unit()));
+        changes.extend(noted.then(note));
         ready = vec![plan.push(Step {
             host: node.name.clone(),
             name: names.configure,
@@ -230,15 +230,32 @@ pub(super) fn configure(
         why,
         enable: !unit_fact.is_enabled(),
         parameters,
-        unheard: pending >= Effect::RestartPatroniAlone || elsewhere,
+        unheard: pending.max(other_store) >= Effect::RestartPatroniAlone || elsewhere,
         stuck: unit_fact.active == "activating" && effect > Effect::Nothing,
-        trial: role
-            .keeps_database()
-            .then(|| trial::before_the_first_start(cluster, node, facts))
-            .flatten(),
+        first: match role.service().data {
+            Data::Database => trial::before_the_first_start(cluster, node, facts),
+            Data::Store => new_store::before_it_begins(facts),
+            Data::Folder { .. } | Data::Kept { .. } | Data::Nothing => None,
+        },
         cleared: false,
         told: told(component),
+        noted: component.other_store,
     })
+}
+
+/// Why a component's files or its unit are not left as they are.
+fn reason(component: &Component<'_>, changed: &[Difference], folders: &folders::Repairs) -> String {
+    if !changed.is_empty() {
+        list(changed)
+    } else if !folders.is_empty() {
+        CLOSED.to_owned()
+    } else if component.replaced {
+        format!("{} itself is replaced", component.role.unit())
+    } else if component.other_store {
+        new_store::WHY.to_owned()
+    } else {
+        "an earlier run was interrupted before the unit loaded its config".to_owned()
+    }
 }
 
 /// What the unit still needs because of files that earlier runs wrote.
@@ -256,9 +273,13 @@ fn told(component: &Component<'_>) -> Told {
         .files
         .iter()
         .find(|file| file.path == PATRONI_CONFIG);
-    match config {
+    let told = match config {
         Some(file) if component.role.keeps_database() => Told::of(component.facts, &file.content),
         _ => Told::default(),
+    };
+    Told {
+        lost: told.lost || component.other_store,
+        ..told
     }
 }
 
@@ -380,8 +401,8 @@ pub(super) fn run_unit(
             verb: "enable",
         });
     }
-    if let (Some(trial), Turn::Start) = (&configured.trial, configured.turn) {
-        script = script.line(trial);
+    if let (Some(first), Turn::Start) = (&configured.first, configured.turn) {
+        script = script.line(first);
     }
     for command in commands {
         script = script.line(command.replace("UNIT", unit));

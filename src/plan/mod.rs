@@ -52,6 +52,7 @@ mod members;
 pub mod membership;
 mod metadata_guard;
 mod monitor;
+mod new_store;
 mod newest;
 pub mod operate;
 mod own_role;

@@ -19,6 +19,7 @@ mod membership;
 mod metadata_guard;
 pub(crate) mod model;
 mod monitoring;
+mod new_store;
 mod newest;
 mod operate;
 mod order;

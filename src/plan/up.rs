@@ -10,8 +10,8 @@ use super::{
     etcd_leaves::{self, Leave},
     etcd_members, etcd_takes_in, lost,
     members::Members,
-    membership, monitor, newest, packages, parameters, pooler, preconditions, requirements,
-    role_leaves, waits,
+    membership, monitor, new_store, newest, packages, parameters, pooler, preconditions,
+    requirements, role_leaves, waits,
 };
 use crate::{
     cluster::{Cluster, Node},
@@ -77,6 +77,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
             node,
             facts,
             files,
+            other_store: new_store::is_other(cluster, found, facts),
         };
         let mut is_later = false;
         for role in &node.roles {
@@ -117,6 +118,7 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     for (_, configured) in &mut etcds {
         configured.ready.extend(&held);
     }
+    after_all_notes(&mut databases, &mut etcds);
     let (joining, etcds): (Vec<_>, Vec<_>) = etcds
         .into_iter()
         .partition(|(node, _)| joins.iter().any(|join| join.node.name == node.name));
@@ -158,6 +160,21 @@ fn steps(cluster: &Cluster, files: &Files, config: &Value, found: &Found) -> Res
     databases_and_poolers(&mut plan, cluster, (config, members), &cleared, &poolers)?;
     end(&mut plan, cluster, found, &leaves);
     Ok(plan)
+}
+
+/// Before all hosts have their note, no member restarts, and no etcd starts: the first member to restart writes keys,
+/// and without a note the next run would take the others for members that know the store.
+fn after_all_notes<'a>(
+    databases: &mut [(&'a Node, Configured)],
+    etcds: &mut [(&'a Node, Configured)],
+) {
+    let noted = databases.iter().filter(|(_, configured)| configured.noted);
+    let notes: Vec<StepId> = noted
+        .flat_map(|(_, configured)| configured.ready.clone())
+        .collect();
+    for (_, configured) in databases.iter_mut().chain(etcds) {
+        configured.ready.extend(&notes);
+    }
 }
 
 /// A plan that says only how the membership changes, where `joins` members join etcd.
@@ -265,6 +282,8 @@ struct Place<'a> {
     facts: &'a Facts,
     files: &'a [File],
     base: base::Base,
+    /// etcd has another store than the one that a Patroni here knows.
+    other_store: bool,
 }
 
 impl Place<'_> {
@@ -306,6 +325,7 @@ impl Place<'_> {
             facts: self.facts,
             files: self.files,
             replaced: is_database && base.venv.is_some(),
+            other_store: is_database && self.other_store,
         };
         components::configure(plan, cluster, &component, after)
     }

@@ -279,8 +279,10 @@ async fn ask(context: &Context, machines: &[Machine]) -> Result<Vec<(HostName, T
             Err(error) => failures.push(error),
         }
     }
-    // Nobody else changes what was read, until this run ends.
-    context.connections.settle().await?;
+    // Nobody else changes what was read, until this run ends. Where no host answered, why it did not is the error.
+    if !all.is_empty() {
+        context.connections.settle().await?;
+    }
     match failures.len() {
         0 => Ok(all),
         1 => Err(failures.remove(0).left("nothing was changed")),

@@ -487,6 +487,11 @@ impl Remote for Hosts {
         !self.leased.lock().unwrap().contains_key(host)
     }
 
+    fn settle_lease(&self) -> Result<()> {
+        let all = self.with(|model| model.world.hosts());
+        self.away.leases(&all)
+    }
+
     async fn close(&self) {
         *self.closed.lock().unwrap() += 1;
     }

@@ -117,6 +117,13 @@ async fn what_fails_leaves_no_workspace() {
         assert_eq!(error.code(), code, "{}", told(&error));
         assert_eq!(names(&folder), [".gitignore"]);
     }
+    // Where no host answers, that is the error, and not that none gave the lease.
+    for host in ["node1", "node2", "node4", "haproxy"] {
+        scene.hosts.silence(&HostName::new(host));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let failed = recovered(&scene, &folder).await.map(|_| ());
+    assert_eq!(failed.unwrap_err().code(), Code::SshUnreachable);
 }
 
 #[tokio::test]

@@ -39,6 +39,15 @@ impl Away {
         Err(no_answer(host))
     }
 
+    /// An error if none of `hosts` could have given the lease.
+    pub(super) fn leases(&self, hosts: &[HostName]) -> Result<()> {
+        let silent = self.silent.lock().unwrap();
+        match hosts.iter().all(|host| silent.contains(host)) {
+            true => Err(Error::new(Code::LeaseNotTaken, "the lease is on no host")),
+            false => Ok(()),
+        }
+    }
+
     /// An error if the host does not answer.
     pub(super) async fn answers(&self, host: &HostName) -> Result<()> {
         self.reaches(host).await?;

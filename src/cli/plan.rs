@@ -1,5 +1,7 @@
 //! `pgherd plan`.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::{Global, PLAINTEXT, console::Console, retire};
@@ -12,6 +14,8 @@ use crate::{
     report::{self, Terminal},
     workspace::{Workspace, certificates_in_words},
 };
+
+mod summary;
 
 pub(super) async fn run(global: &Global, check: bool, terminal: &Terminal) -> Result<()> {
     let mut context = global
@@ -128,17 +132,31 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
             line(&format!("      {} = {} ({})", it.name, it.value, it.why));
         }
     }
-    for (id, step) in plan.steps.iter().enumerate() {
-        text.push_str(&step_text(id, step, terminal));
-    }
+    text.push_str(&steps_text(preview, terminal));
+    text
+}
+
+/// All steps, a long plan's after what each host gets.
+fn steps_text(preview: &Preview, terminal: &Terminal) -> String {
+    let Preview { hosts, plan, .. } = preview;
+    let mut text = String::new();
     let waits = plan.steps.len() - plan.changes();
-    text.push_str(&format!(
-        "\n{} to launch or start, {} that change something, {}, {} already right\n",
+    let all = format!(
+        "{} to launch or start, {} that change something, {}, {} already right\n",
         count(hosts.absent().len(), "host"),
         count(plan.changes(), "step"),
         count(waits, "wait"),
         plan.unchanged.len()
-    ));
+    );
+    let by_host = summary::by_host(plan);
+    if !by_host.is_empty() {
+        text.push_str(&format!("\n{all}{by_host}\nthe steps:\n"));
+    }
+    let mut shown = HashMap::new();
+    for (id, step) in plan.steps.iter().enumerate() {
+        text.push_str(&step_text(id, step, &mut shown, terminal));
+    }
+    text.push_str(&format!("\n{all}"));
     if terminal.verbose > 0 {
         for right in &plan.unchanged {
             text.push_str(&format!(
@@ -150,7 +168,10 @@ pub(super) fn text(context: &Context, preview: &Preview, terminal: &Terminal) ->
     text
 }
 
-fn step_text(id: usize, step: &Step, terminal: &Terminal) -> String {
+/// Files whose change has been shown, by the host for which it was.
+type Shown<'a> = HashMap<(&'a str, Option<&'a str>, Option<&'a str>), &'a HostName>;
+
+fn step_text<'a>(id: usize, step: &'a Step, shown: &mut Shown<'a>, terminal: &Terminal) -> String {
     let mark = if step.changes_something() { '~' } else { ' ' };
     let after: Vec<String> = step.after.iter().map(|id| (id + 1).to_string()).collect();
     let after = if after.is_empty() {
@@ -166,12 +187,33 @@ fn step_text(id: usize, step: &Step, terminal: &Terminal) -> String {
         step.why
     );
     for change in &step.changes {
-        text.push_str(&change_text(change, terminal));
+        let host = as_on(change, &step.host, shown).filter(|_| terminal.verbose == 0);
+        text.push_str(&change_text(change, host, terminal));
     }
     text
 }
 
-fn change_text(change: &Change, terminal: &Terminal) -> String {
+/// The host for which the same change of a file has been shown already.
+fn as_on<'a>(
+    change: &'a Change,
+    host: &'a HostName,
+    shown: &mut Shown<'a>,
+) -> Option<&'a HostName> {
+    let Change::File {
+        path,
+        old,
+        new: Some(new),
+        ..
+    } = change
+    else {
+        return None;
+    };
+    let key = (path.as_str(), old.as_deref(), Some(new.as_str()));
+    let first = *shown.entry(key).or_insert(host);
+    (first != host && old.as_ref() != Some(new)).then_some(first)
+}
+
+fn change_text(change: &Change, as_on: Option<&HostName>, terminal: &Terminal) -> String {
     let value = |value: &Option<Value>| value.as_ref().map_or("(default)".into(), Value::to_string);
     match change {
         Change::Package(package) => format!("      + package {package}\n"),
@@ -186,13 +228,16 @@ fn change_text(change: &Change, terminal: &Terminal) -> String {
             new,
             note,
         } => {
-            let mut text = match new {
-                None => format!("      ~ {path} (its contents are not shown)\n"),
-                Some(new) if old.as_ref() != Some(new) => {
+            let mut text = match (new, as_on) {
+                (None, _) => format!("      ~ {path} (its contents are not shown)\n"),
+                (Some(_), Some(host)) => format!("      ~ {path}: as on {host}\n"),
+                (Some(new), None) if old.as_ref() != Some(new) => {
                     indent(&file_diff(terminal, old.as_deref(), new, path))
                 }
-                Some(_) if note.is_none() => format!("      ~ {path} (only secrets differ)\n"),
-                Some(_) => String::new(),
+                (Some(_), None) if note.is_none() => {
+                    format!("      ~ {path} (only secrets differ)\n")
+                }
+                (Some(_), None) => String::new(),
             };
             if let Some(note) = note {
                 text.push_str(&format!("      ~ {path}: {note}\n"));

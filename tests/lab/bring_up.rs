@@ -2,19 +2,20 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use crate::support::{Lab, base_image, docker};
+use crate::support::{Lab, base_image, docker, prepared_image, prepared_version};
 
 const FIVE: &str = "hosts:\n  node1: { roles: [postgres] }\n  node2: { roles: [postgres] }\n  \
                     node3: { roles: [postgres] }\n  node4: { roles: [etcd] }\n  haproxy: { roles: [haproxy] }\n";
 
-fn inventory(extra: &str) -> String {
-    let image = base_image();
-    format!("provider: {{ kind: docker, image: \"{image}\" }}\n{extra}\n{FIVE}")
+fn inventory(image: &str, postgresql: &str) -> String {
+    format!(
+        "provider: {{ kind: docker, image: \"{image}\" }}\npostgresql: {{ {postgresql} }}\n{FIVE}"
+    )
 }
 
 #[test]
 fn from_nothing_to_nothing() {
-    let lab = Lab::new("life", &inventory("postgresql: { version: distro }"));
+    let lab = Lab::new("life", &inventory(&base_image(), "version: distro"));
 
     // Before there is a cluster, the verbs say so.
     let said = lab.expect(1, &["status"]);
@@ -67,9 +68,6 @@ fn from_nothing_to_nothing() {
     people_get_there(&lab);
     nothing_secret_shows(&lab);
     drift_is_shown_and_mended(&lab);
-    parameters_take_effect(&lab);
-    a_missing_role_is_made(&lab);
-    hosts_come_back_by_themselves(&lab);
 
     // Another user's cluster of the same name is not taken for this one.
     let stranger = tempfile::tempdir().unwrap();
@@ -277,9 +275,24 @@ fn drift_is_shown_and_mended(lab: &Lab) {
     );
 }
 
+#[test]
+fn what_has_changed_is_put_right_and_hosts_come_back() {
+    let lab = Lab::new("kept", &prepared(""));
+    lab.expect(0, &["up", "--yes"]);
+    parameters_take_effect(&lab);
+    a_missing_role_is_made(&lab);
+    hosts_come_back_by_themselves(&lab);
+}
+
+/// Prepared hosts, with these keys of `postgresql`.
+fn prepared(keys: &str) -> String {
+    let version = prepared_version();
+    inventory(&prepared_image(), &format!("version: {version}{keys}"))
+}
+
 fn parameters_take_effect(lab: &Lab) {
-    lab.write_inventory(&inventory(
-        "postgresql: { version: distro, parameters: { max_connections: 77, work_mem: 5MB, application_name: \"it's # {{ x }}\" } }",
+    lab.write_inventory(&prepared(
+        ", parameters: { max_connections: 77, work_mem: 5MB, application_name: \"it's # {{ x }}\" }",
     ));
     let said = lab.expect(4, &["plan", "--check"]);
     assert!(said.stdout.contains("max_connections"), "{}", said.stdout);
@@ -287,7 +300,7 @@ fn parameters_take_effect(lab: &Lab) {
     assert_eq!(lab.sql("show max_connections"), "77");
     assert_eq!(lab.sql("show work_mem"), "5MB");
     assert_eq!(lab.sql("select boot_val = setting or setting = 'it''s # {{ x }}' or reset_val is not null from pg_settings where name = 'application_name'"), "t");
-    lab.write_inventory(&inventory("postgresql: { version: distro }"));
+    lab.write_inventory(&prepared(""));
     lab.expect(0, &["up", "--yes"]);
     assert_eq!(lab.sql("show max_connections"), "100");
     lab.expect(0, &["plan", "--check"]);

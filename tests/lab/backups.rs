@@ -388,6 +388,11 @@ fn a_wrong_key(lab: &Lab) {
     );
     lab.sql("drop table key");
     lab.sql("select pg_switch_wal()");
+    // PostgreSQL tries again a minute after the last attempt.
+    until("WAL is archived again", || {
+        lab.sql("select last_archived_time > now() - interval $$20 s$$ from pg_stat_archiver")
+            == "t"
+    });
     lab.expect(0, &["rehearse", "--at", "latest"]);
     lab.holds_within(Duration::from_secs(90));
 }

@@ -264,8 +264,8 @@ fn alerts_fire_and_go(lab: &Lab) {
     fire(
         lab,
         &["Paused"],
-        || drop(lab.expect(0, &with(&["pause"]))),
-        || drop(lab.expect(0, &with(&["resume"]))),
+        || drop(lab.expect(0, &with(&["pause", "--yes"]))),
+        || drop(lab.expect(0, &with(&["resume", "--yes"]))),
     );
     let replica = match lab.leader().as_str() {
         "db1" => "db2",

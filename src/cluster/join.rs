@@ -212,7 +212,10 @@ mod tests {
     #[test]
     fn what_a_front_door_that_is_away_was_called_is_not_known() {
         let hosts = HOSTS.replace(", address: 192.0.2.3", "");
-        let hosts = hosts.replace("existing", "docker");
+        // The first address of a subnet is the engine's own.
+        let hosts = hosts
+            .replace("existing", "docker")
+            .replace("192.0.2.1 ", "192.0.2.11 ");
         let inventory = Inventory::parse(Path::new("pgherd.yaml"), &hosts).unwrap();
         let former = Former::from([(HostName::new("door"), Ipv4Addr::new(10, 0, 0, 3))]);
         let stopped = Machine {

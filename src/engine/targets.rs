@@ -38,7 +38,7 @@ pub(crate) async fn of(context: &Context, host: Option<&str>) -> Result<Scrape> 
     let addresses = context.addresses(&[hosts.running, hosts.stopped].concat())?;
     let mut targets = targets(inventory, |name| {
         let address = addresses.get(name);
-        address.map_or_else(|| name.to_string(), |it| it.to_string())
+        address.map_or_else(|| name.to_string(), ToString::to_string)
     });
     targets.retain(|it| host.is_none_or(|host| it.labels["host"] == host));
     let authority = inventory.tls.enabled.then(|| {

@@ -32,9 +32,11 @@ const ANSWER: Duration = Duration::from_secs(10);
 const SLOW: i64 = 120;
 
 /// The mode; what has failed since the last success (or nothing); seconds since the last success. Of the segments that
-/// wait: their number, the age of the oldest in seconds (or nothing), and the size of each. A replica sends none.
+/// wait: their number, the age of the oldest in seconds (or nothing), and the size of each. A replica sends none, and
+/// keeps none; what it could not archive while it led is not tried again.
 const STATE: &str = "select pg_catalog.current_setting('archive_mode') as mode, \
-     case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end as wal, \
+     case when (not pg_catalog.pg_is_in_recovery() or pg_catalog.current_setting('archive_mode') = 'always') \
+     and last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end as wal, \
      failed_count as failed, \
      coalesce(extract(epoch from pg_catalog.now() - last_archived_time)::pg_catalog.int8::pg_catalog.text, '') as since, \
      waiting.number as waiting, coalesce(waiting.age::pg_catalog.text, '') as waits, \

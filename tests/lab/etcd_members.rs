@@ -85,11 +85,11 @@ fn end(writer: Writer) {
 
 /// A new store, while a leader takes writes: two of its members had joined the old one, and no Patroni trusts it yet.
 fn all_members_lose_their_data(lab: &Lab) {
+    let leader = lab.leader();
     for host in ["one", "two", "three"] {
         let lose = "systemctl kill -s KILL etcd; rm -rf /var/lib/etcd/pgherd-*/member";
         lab.on(host, lose);
     }
-    let leader = lab.leader();
     let writer = Writer::start(&door(lab));
     let first = |event: &Value| {
         event["event"] == "step_finished" && event["name"] == "restart-patroni-alone"

@@ -286,7 +286,8 @@ fn unproven(lab: &Lab, moment: &str) -> String {
 fn failing(lab: &Lab, check: &str) -> String {
     let said = lab.run(&["verify", "--json"]);
     let said: Value = serde_json::from_slice(&said.stdout).expect("a document");
-    let mut checks = said["checks"].as_array().unwrap().iter();
+    let checks = said["checks"].as_array();
+    let mut checks = checks.unwrap_or_else(|| panic!("{said}")).iter();
     let found = checks.find(|it| it["name"] == check && it["passed"] == false);
     found.map_or_else(String::new, |it| it["detail"].as_str().unwrap().to_owned())
 }

@@ -48,7 +48,11 @@ fn patroni_restarts_alone_because_it_would_not_trust_a_new_store() {
         }
         // The leader first: it leads only while every other member confirms it.
         let first = &plan.steps[alone[0]];
-        assert!(["node1", "db1"].contains(&first.host.as_str()), "{}", first.host);
+        assert!(
+            ["node1", "db1"].contains(&first.host.as_str()),
+            "{}",
+            first.host
+        );
         for start in started {
             assert!(before_and_after(&plan, alone[0]).0.contains(&start));
         }

@@ -8,7 +8,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::Ipv4Addr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -24,6 +23,7 @@ pub use crate::{host::HostName, services::Role};
 use indexmap::IndexMap;
 use ipnet::Ipv4Net;
 
+mod backup;
 mod bounds;
 mod check;
 mod choice;
@@ -42,6 +42,7 @@ mod ssh;
 mod syntax;
 mod types;
 
+pub use backup::{Backup, S3};
 pub(crate) use check::{memory_in_kib, parameters::in_terms_of};
 pub use json::json_schema;
 pub use monitoring::{Email, Monitoring};
@@ -431,57 +432,6 @@ pub struct Pgbouncer {
 pub enum PoolMode {
     Transaction,
     Session,
-}
-
-/// When backups are made, and how many are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backup {
-    /// A calendar expression of systemd's.
-    pub full: String,
-    /// The same.
-    pub differential: String,
-    /// The same; `None` if there are no incremental backups.
-    pub incremental: Option<String>,
-    /// How many full backups are kept.
-    pub keep_full: u32,
-    /// How many days old the last proof of a restore may become; 0 if no proof is asked for.
-    pub prove_within: u32,
-    /// The bucket that holds them; otherwise the host's disk does.
-    pub s3: Option<S3>,
-}
-
-/// A bucket for backups.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3 {
-    pub bucket: String,
-    pub region: String,
-    /// Its host name.
-    pub endpoint: String,
-    pub port: u16,
-    /// The folder in the bucket, with a slash first.
-    pub path: String,
-    /// Whether the bucket is part of the path.
-    pub path_style: bool,
-}
-
-impl fmt::Display for S3 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}{} at {}", self.bucket, self.path, self.endpoint)
-    }
-}
-
-/// The default, if the inventory does not set it.
-impl Default for Backup {
-    fn default() -> Self {
-        Self {
-            full: limits::FULL.to_owned(),
-            differential: limits::DIFFERENTIAL.to_owned(),
-            incremental: None,
-            keep_full: limits::KEEP_FULL.default,
-            prove_within: limits::PROVE_WITHIN.default,
-            s3: None,
-        }
-    }
 }
 
 /// The source of passwords that pgherd does not make.

@@ -16,6 +16,7 @@ use super::{
 
 mod accounts;
 mod backup;
+mod bucket;
 mod files;
 mod hosts;
 mod monitoring;

@@ -7,7 +7,7 @@ use super::{
         Backup, Host, HostName, Role,
         bounds::Limit,
         limits,
-        placed::{Placed, Span, span_of},
+        placed::{Span, span_of},
         problem::{Problem, quoted},
         schema::{self, Number, Word},
     },

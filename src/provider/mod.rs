@@ -3,7 +3,7 @@
 //! A provider knows its own engine or cloud and nothing of PostgreSQL. Its work ends with hosts that have
 //! addresses and pinned keys; everything after that is the same for all providers.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
 use async_trait::async_trait;
 
@@ -183,6 +183,15 @@ pub trait Provider: Send + Sync {
         .left("nothing was changed")
         .hint("name a key that the hosts accept: ssh: { identity_file: ~/.ssh/id_ed25519 }")
         .hint("or, if a backup of the workspace's id_ed25519 is there, name that file"))
+    }
+
+    /// The public SSH keys that running hosts have now, where the provider itself can read them in the hosts. Others
+    /// know a key only from a host's creation, and `rotate ssh` may have changed it since.
+    async fn present_host_keys(
+        &self,
+        _machines: &[Machine],
+    ) -> Result<BTreeMap<HostName, Vec<String>>> {
+        Ok(BTreeMap::new())
     }
 
     /// Which of the running `machines` must move to another address, and to which; empty if the provider cannot

@@ -136,8 +136,11 @@ fn a_killed_run_holds_nothing(lab: &Lab) {
     lab.expect(0, &["up", "--yes"]);
 }
 
-fn pinned(lab: &Lab) -> String {
-    fs::read_to_string(lab.workspace().join("known_hosts")).unwrap()
+fn pinned(lab: &Lab) -> Vec<String> {
+    let text = fs::read_to_string(lab.workspace().join("known_hosts")).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
 
 #[test]
@@ -206,6 +209,18 @@ fn an_ssh_key_that_leaked_opens_nothing_any_more() {
     let said = lab.expect(0, &["up"]);
     assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
     assert_eq!(kept(&lab), 1);
+    a_lost_workspace_comes_back(&lab);
     lab.expect(0, &["down", "--yes"]);
     assert_eq!(kept(&lab), 0);
+}
+
+/// Only the lost workspace knew the host's new key.
+fn a_lost_workspace_comes_back(lab: &Lab) {
+    let keys = pinned(lab);
+    fs::remove_dir_all(lab.workspace()).unwrap();
+    let said = lab.expect(0, &["recover"]);
+    println!("{}", said.stderr);
+    assert_eq!(pinned(lab), keys);
+    let said = lab.expect(0, &["up", "--yes"]);
+    println!("{}", said.stderr);
 }

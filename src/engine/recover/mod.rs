@@ -116,6 +116,7 @@ async fn recover(
     let workspace = &context.workspace;
     let machines = machines(context).await?;
     let admitted = admit(context, &machines).await?;
+    note_changed_host_keys(context, &machines).await?;
     let keys = host_keys(context, &machines, trust)?;
     let all = ask(context, &machines).await?;
     let gathered = Gathered::of(&context.inventory, &all)?;
@@ -221,6 +222,22 @@ pub(super) async fn admit(context: &Context, machines: &[Machine]) -> Result<Ite
     ))
 }
 
+/// Notes the keys of hosts that have others than those they were made with, where the provider reads them in the hosts.
+/// Only the lost workspace knew of that change.
+async fn note_changed_host_keys(context: &Context, machines: &[Machine]) -> Result<()> {
+    for (host, keys) in context.provider.present_host_keys(machines).await? {
+        let mut all = machines.iter();
+        let Some(machine) = all.find(|machine| machine.host == host) else {
+            continue;
+        };
+        let recorded = machine.host_key.as_deref().unwrap_or_default();
+        if !keys.is_empty() && !keys.iter().any(|key| recorded.starts_with(key.as_str())) {
+            context.workspace.note_host_keys(machine, &keys)?;
+        }
+    }
+    Ok(())
+}
+
 /// Pins the hosts' keys.
 pub(super) fn host_keys(context: &Context, machines: &[Machine], trust: bool) -> Result<Item> {
     let workspace = &context.workspace;
@@ -254,7 +271,7 @@ pub(super) fn host_keys(context: &Context, machines: &[Machine], trust: bool) ->
             state
         },
         detail: if vouched && shown.is_empty() {
-            "as the provider recorded them".to_owned()
+            "as the provider knows them".to_owned()
         } else {
             detail
         },
@@ -276,7 +293,7 @@ async fn ask(context: &Context, machines: &[Machine]) -> Result<Vec<(HostName, T
                     .on(host)
                     .excerpt("stderr", stderr),
             ),
-            Err(error) => failures.push(error),
+            Err(error) => failures.push(another_key(context, error)),
         }
     }
     // Nobody else changes what was read, until this run ends. Where no host answered, why it did not is the error.
@@ -291,6 +308,19 @@ async fn ask(context: &Context, machines: &[Machine]) -> Result<Vec<(HostName, T
                 .left("nothing was changed"))
         }
     }
+}
+
+/// A host that shows another key than the one that it was made with need not be a stranger.
+fn another_key(context: &Context, error: Error) -> Error {
+    if error.code() != Code::HostKeyMismatch {
+        return error;
+    }
+    error
+        .hint("after `rotate ssh`, only the lost workspace had the host's present key: compare the key with the one on the host's own console")
+        .hint(format!(
+            "if they agree: {} --trust-host-keys",
+            context.command("recover")
+        ))
 }
 
 /// Hosts with another cluster's label would answer with that cluster's secrets.

@@ -1,7 +1,7 @@
 //! The fake user of runs, a folder to run in, and a cloud that creates hosts.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
@@ -137,6 +137,8 @@ pub(crate) struct Cloud {
     goes: Arc<Mutex<Option<Goes>>>,
     /// The hosts whose machines have no id.
     unmarked: Arc<Mutex<BTreeSet<HostName>>>,
+    /// The keys of hosts that have others than those they were made with.
+    keys: Arc<Mutex<BTreeMap<HostName, Vec<String>>>>,
 }
 
 type Goes = Box<dyn Fn(&HostName) + Send>;
@@ -151,6 +153,12 @@ struct Late {
 }
 
 impl Cloud {
+    /// The host has another SSH key than the one it was made with.
+    pub(super) fn changes_key(&self, host: &str, key: &str) {
+        let mut keys = self.keys.lock().unwrap();
+        keys.insert(HostName::new(host), vec![key.to_owned()]);
+    }
+
     pub(super) fn made(&self) -> Vec<String> {
         let made = self.made.lock().unwrap();
         made.iter().map(|(host, _)| host.to_string()).collect()
@@ -314,6 +322,13 @@ impl Provider for InCloud {
 
     async fn admit(&self, _machines: &[Machine], _access: &Access) -> Result<()> {
         Ok(())
+    }
+
+    async fn present_host_keys(
+        &self,
+        _machines: &[Machine],
+    ) -> Result<BTreeMap<HostName, Vec<String>>> {
+        Ok(self.cloud.keys.lock().unwrap().clone())
     }
 
     async fn resources(&self) -> Result<Vec<Resource>> {

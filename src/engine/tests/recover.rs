@@ -127,6 +127,24 @@ async fn what_fails_leaves_no_workspace() {
 }
 
 #[tokio::test]
+async fn a_host_key_that_was_changed_is_the_one_that_the_provider_finds_in_the_host() {
+    let scene = brought_up().await;
+    let blob = "AAAAC3NzaC1lZDI1NTE5AAAAIAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI";
+    let changed = format!("ssh-ed25519 {blob}");
+    scene.cloud.changes_key("node2", &changed);
+    let folder = tempfile::tempdir().unwrap();
+    let recovery = recovered(&scene, &folder).await;
+    recovery.map_err(|error| told(&error)).map(|_| ()).unwrap();
+    let workspace = scene.elsewhere(&folder, Workspace::open).unwrap().workspace;
+    let pinned = workspace.pinned().unwrap();
+    assert_eq!(pinned[&HostName::new("node2")], [changed]);
+    assert_ne!(
+        pinned[&HostName::new("node1")],
+        pinned[&HostName::new("node2")]
+    );
+}
+
+#[tokio::test]
 async fn what_runs_that_made_no_cluster_left_is_no_workspace_and_is_kept() {
     let scene = brought_up().await;
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,11 @@ use std::{fs, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
+use super::{archive, engine::Engine};
 use crate::error::{Code, Error, Result};
+
+/// The kinds of keys that sshd has by default.
+const KINDS: [&str; 3] = ["ed25519", "ecdsa", "rsa"];
 
 /// An Ed25519 key pair in OpenSSH's formats.
 pub(super) struct HostKey {
@@ -51,6 +55,20 @@ impl HostKey {
             public: read(&path.with_extension("pub"))?.trim().to_owned(),
         })
     }
+}
+
+/// The public keys of a host as the engine finds them in it, `type base64` each.
+pub(super) async fn present(engine: &Engine, id: &str) -> Result<Vec<String>> {
+    let mut keys = Vec::new();
+    for kind in KINDS {
+        let path = format!("/etc/ssh/ssh_host_{kind}_key.pub");
+        let text = archive::read(engine, id, &path).await?.unwrap_or_default();
+        let mut words = text.split_ascii_whitespace();
+        if let (Some(kind), Some(blob)) = (words.next(), words.next()) {
+            keys.push(format!("{kind} {blob}"));
+        }
+    }
+    Ok(keys)
 }
 
 #[cfg(test)]

@@ -275,6 +275,19 @@ impl Provider for DockerProvider {
         future::try_join_all(admitted).await.map(|_| ())
     }
 
+    async fn present_host_keys(
+        &self,
+        machines: &[Machine],
+    ) -> Result<BTreeMap<HostName, Vec<String>>> {
+        let engine = self.engine().await?;
+        let read = machines.iter().map(|machine| async move {
+            let keys = host_key::present(engine, &machine.id).await;
+            let keys = keys.map_err(|error| error.on(&machine.host))?;
+            Ok((machine.host.clone(), keys))
+        });
+        Ok(future::try_join_all(read).await?.into_iter().collect())
+    }
+
     fn moves(&self, machines: &[Machine]) -> Result<Vec<(HostName, Ipv4Addr)>> {
         readdress::moves(&self.network(), self.hosts.iter(), machines)
     }

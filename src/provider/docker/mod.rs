@@ -283,7 +283,7 @@ impl Provider for DockerProvider {
         let read = machines.iter().map(|machine| async move {
             let keys = host_key::present(engine, &machine.id).await;
             let keys = keys.map_err(|error| error.on(&machine.host))?;
-            Ok((machine.host.clone(), keys))
+            Ok::<_, Error>((machine.host.clone(), keys))
         });
         Ok(future::try_join_all(read).await?.into_iter().collect())
     }

@@ -1,4 +1,4 @@
-//! The documentation: its links, its list of pages, its commands, and what is made from the code.
+//! The documentation: its links, its list of pages, its commands, its dashboards, and what is made from the code.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes docs/verbs.md and the tables of docs/ports.md anew; look at the diff.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
@@ -10,6 +10,8 @@ use std::{
 
 #[path = "docs/commands.rs"]
 mod commands;
+#[path = "docs/dashboards.rs"]
+mod dashboards;
 #[path = "docs/json.rs"]
 mod json;
 #[path = "docs/links.rs"]

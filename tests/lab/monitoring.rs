@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::support::{Lab, prepared_image};
 
+mod dashboards;
+
 const ALERTS: &str = include_str!("../../alerts/pgherd.yml");
 
 /// Those that appear only while something is amiss that this test does not bring about.
@@ -43,6 +45,7 @@ fn every_metric_is_there_and_alerts_fire_and_go() {
     who_may_read(&lab);
     targets_are_told(&lab);
     every_metric_that_an_alert_names_is_there(&lab);
+    dashboards::every_panel_is_answered(&lab);
     alerts_fire_and_go(&lab);
     lab.expect(0, &with(&["verify"]));
 }

@@ -4,15 +4,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Global, console::Console};
 use crate::{
-    engine::backup::{self, Backup, Holds, Kept, Verdict, in_days, in_words},
+    engine::backup::{self, Backup, Holds, Kept, KeptThere, Verdict, in_days, in_words},
     error::Result,
+    inventory::Place,
     quantity::{bytes, count, duration},
     report::{Table, Terminal, Tone},
 };
 
 pub(super) async fn run(
     global: &Global,
-    (full, incremental): (bool, bool),
+    (full, incremental, only): (bool, bool, Option<&str>),
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
@@ -23,15 +24,22 @@ pub(super) async fn run(
     };
     let console = Console::new(terminal, false);
     let context = global.existing(&console).await?;
-    let made = backup::make(&context, holds, cancel).await;
-    console.conclude(made.map(|made| told(&made)))
+    let in_both = context.inventory.backup.is_in_both();
+    let made = backup::make(&context, (holds, only), cancel).await;
+    console.conclude(made.map(|made| {
+        let each = made.iter().map(|(place, made)| match in_both {
+            true => told(made, &format!(" {}", place.inside())),
+            false => told(made, ""),
+        });
+        each.collect::<Vec<_>>().join("\n")
+    }))
 }
 
 /// What a backup took.
-fn told(made: &Backup) -> String {
+fn told(made: &Backup, place: &str) -> String {
     let seconds = u32::try_from((made.stop - made.start).max(0)).unwrap_or(u32::MAX);
     format!(
-        "the {} backup {} is complete: {} of data, {} in the repository, {}",
+        "the {} backup {}{place} is complete: {} of data, {} in the repository, {}",
         in_words(&made.kind),
         made.label,
         bytes(made.size),
@@ -53,33 +61,67 @@ pub(super) async fn list(global: &Global, terminal: &Terminal) -> Result<()> {
 
 /// `rehearse` is the command that rehearses a restore.
 fn print(kept: &Kept, rehearse: &str, terminal: &Terminal) {
-    let repository = &kept.repository;
+    let both = kept.places.len() > 1;
     let mut table = Table::new(["backup", "type", "made", "age", "database", "stored"]);
-    for it in &repository.backups {
-        let tone = match it.damaged || it.gone {
-            true => Tone::Bad,
-            false => Tone::Plain,
-        };
-        let label = &it.label;
-        let cells = [
-            match it.gone {
-                true => format!("{label} (its files are gone)"),
-                false => label.clone(),
-            },
-            in_words(&it.kind).to_owned(),
-            time(it.stop),
-            in_days(repository.now - it.stop),
-            bytes(it.size),
-            bytes(it.stored),
-        ];
-        table.toned_row(tone, &cells);
+    if both {
+        table = Table::new([
+            "place", "backup", "type", "made", "age", "database", "stored",
+        ]);
     }
-    if !repository.backups.is_empty() {
+    let mut empty = true;
+    for there in &kept.places {
+        for it in &there.repository.backups {
+            let (tone, cells) = row(there, it);
+            let place = both.then(|| there.repository.place.as_str().to_owned());
+            let cells: Vec<String> = place.into_iter().chain(cells).collect();
+            table.toned_row(tone, &cells);
+            empty = false;
+        }
+    }
+    if !empty {
         table.print(terminal);
     }
-    terminal.say(&kept.summary());
+    for there in &kept.places {
+        let place = match both {
+            true => format!("{}: ", there.repository.place.inside()),
+            false => String::new(),
+        };
+        for line in lines(there, rehearse) {
+            terminal.say(&format!("{place}{line}"));
+        }
+    }
+    for line in &kept.wrong {
+        terminal.say(&format!("! {line}"));
+    }
+}
+
+/// A backup's row in the table.
+fn row(there: &KeptThere, it: &Backup) -> (Tone, [String; 6]) {
+    let tone = match it.damaged || it.gone {
+        true => Tone::Bad,
+        false => Tone::Plain,
+    };
+    let label = &it.label;
+    let cells = [
+        match it.gone {
+            true => format!("{label} (its files are gone)"),
+            false => label.clone(),
+        },
+        in_words(&it.kind).to_owned(),
+        time(it.stop),
+        in_days(there.repository.now - it.stop),
+        bytes(it.size),
+        bytes(it.stored),
+    ];
+    (tone, cells)
+}
+
+/// What there is to say of what is kept in one place.
+fn lines(there: &KeptThere, rehearse: &str) -> Vec<String> {
+    let (repository, rehearsals) = (&there.repository, &there.rehearsals);
+    let mut lines = vec![there.summary()];
     if let Some((from, to)) = repository.span() {
-        terminal.say(&format!(
+        lines.push(format!(
             "any moment from {} to {} can be restored{}",
             time(from),
             time(to),
@@ -90,11 +132,9 @@ fn print(kept: &Kept, rehearse: &str, terminal: &Terminal) {
             }
         ));
     }
-    for hole in repository.holes() {
-        terminal.say(&format!("missing WAL: {hole}"));
-    }
-    let rehearsals = &kept.rehearsals;
-    terminal.say(&match (&rehearsals.proof, &rehearsals.at_work) {
+    let holes = repository.holes();
+    lines.extend(holes.iter().map(|hole| format!("missing WAL: {hole}")));
+    lines.push(match (&rehearsals.proof, &rehearsals.at_work) {
         (Some(it), _) => format!(
             "a restore was proven {} ago: {}",
             in_days(repository.now - it.ended),
@@ -103,16 +143,20 @@ fn print(kept: &Kept, rehearse: &str, terminal: &Terminal) {
         (None, Some(host)) => format!("the first rehearsal of a restore is at work on {host}"),
         (None, None) => format!("no restore was proven yet: {rehearse}"),
     });
-    if let Some(it) = kept.explained() {
-        terminal.say(&format!(
+    if let Some(it) = there.explained() {
+        lines.push(format!(
             "the last rehearsal of a restore, {} ago, proved nothing, since WAL or a backup is missing: {}",
             in_days(repository.now - it.ended),
             it.wrong.join("; ")
         ));
     }
-    for line in &kept.wrong {
-        terminal.say(&format!("! {line}"));
-    }
+    lines
+}
+
+/// Where a backup is that is restored, if there are two places.
+pub(super) fn in_place(places: &[Place]) -> String {
+    let first = places.first();
+    first.map_or(String::new(), |it| format!(" {}", it.inside()))
 }
 
 /// A moment, as pgBackRest takes it.
@@ -123,14 +167,19 @@ pub(super) fn time(seconds: i64) -> String {
 
 pub(super) async fn rehearse(
     global: &Global,
-    at: &str,
+    wish: (&str, Option<&str>),
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<()> {
     let console = Console::new(terminal, false);
     let context = global.existing(&console).await?;
-    let verdict = backup::rehearse(&context, at, cancel).await;
-    console.conclude(verdict.map(|it| format!("a restore is proven: {}", proven(&it))))
+    let in_both = context.inventory.backup.is_in_both();
+    let verdict = backup::rehearse(&context, wish, cancel).await;
+    console.conclude(verdict.map(|it| {
+        let place = it.place.filter(|_| in_both);
+        let place = place.map_or(String::new(), |it| format!(", of what is {}", it.inside()));
+        format!("a restore is proven{place}: {}", proven(&it))
+    }))
 }
 
 /// What a rehearsal has proven.

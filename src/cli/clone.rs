@@ -109,6 +109,7 @@ pub(super) fn outline(outlook: &Outlook) -> String {
         host,
         replicas,
         source,
+        places,
         made,
         run,
         archives,
@@ -118,10 +119,11 @@ pub(super) fn outline(outlook: &Outlook) -> String {
         names.join(", ")
     };
     let mut text = format!(
-        "This makes the cluster {into} from the repository of {from}, as it was at {to}, from the backup {} ({}).\n\
+        "This makes the cluster {into} from the repository of {from}, as it was at {to}, from the backup {} ({}){}.\n\
          {from} itself is not touched.\n",
         source.label,
-        bytes(source.size)
+        bytes(source.size),
+        backup::in_place(places)
     );
     if !made.is_empty() {
         text.push_str(&format!("  hosts that are made first: {}\n", names(made)));

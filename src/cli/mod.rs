@@ -162,11 +162,18 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
         Verb::Drill(wish) => drill::run(global, &wish, terminal, cancel).await?,
         Verb::Rotate { what } => rotate::run(global, what, terminal, cancel).await?,
         Verb::Image { what } => image::run(global, &what, terminal, cancel).await?,
-        Verb::Backup { full, incremental } => {
-            backup::run(global, (full, incremental), terminal, cancel).await?;
+        Verb::Backup {
+            full,
+            incremental,
+            only,
+        } => {
+            let wish = (full, incremental, only.as_deref());
+            backup::run(global, wish, terminal, cancel).await?;
         }
         Verb::Backups => backup::list(global, terminal).await?,
-        Verb::Rehearse { at } => backup::rehearse(global, &at, terminal, cancel).await?,
+        Verb::Rehearse { at, from } => {
+            backup::rehearse(global, (&at, from.as_deref()), terminal, cancel).await?;
+        }
         Verb::Restore(wish) => restore::run(global, wish, terminal, cancel).await?,
         Verb::Upgrade(wish) => upgrade::run(global, &wish, terminal, cancel).await?,
         Verb::Ssh {

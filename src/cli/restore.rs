@@ -32,6 +32,9 @@ pub struct Wish {
     /// Follow this timeline, such as the one that an earlier restore has left
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     timeline: Option<u32>,
+    /// Restore from this place, `disk` or `bucket`, if backups are in both; otherwise the first that has the moment
+    #[arg(long, value_name = "PLACE", value_parser = ["disk", "bucket"], hide_possible_values = true)]
+    from: Option<String>,
     /// Restore this member, and copy the others from it; otherwise the leader
     #[arg(long, value_name = "HOST", conflicts_with = "table")]
     host: Option<String>,
@@ -51,10 +54,10 @@ pub struct Wish {
     #[arg(long, conflicts_with_all = ["table", "yes"])]
     dry_run: bool,
     /// Undo a restore that was cut off, as long as no client can have used it
-    #[arg(long, conflicts_with_all = ["to", "set", "timeline", "host", "table", "into", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["to", "set", "timeline", "from", "host", "table", "into", "dry_run"])]
     back: bool,
     /// Remove the data that restores have kept
-    #[arg(long, conflicts_with_all = ["to", "set", "timeline", "host", "table", "into", "dry_run", "back"])]
+    #[arg(long, conflicts_with_all = ["to", "set", "timeline", "from", "host", "table", "into", "dry_run", "back"])]
     discard_old: bool,
     /// Do not ask
     #[arg(short, long)]
@@ -90,6 +93,7 @@ pub(super) async fn run(
                 set: wish.set,
                 timeline: wish.timeline,
                 host: wish.host,
+                from: wish.from,
                 run: Vec::new(),
             },
             run: wish.run,
@@ -110,6 +114,7 @@ pub(super) async fn run(
             to,
             set: wish.set.as_deref(),
             timeline: wish.timeline,
+            from: wish.from.as_deref(),
             out,
         };
         let taken = take_out::run(&context, &wish, cancel).await;
@@ -120,6 +125,7 @@ pub(super) async fn run(
             set: wish.set,
             timeline: wish.timeline,
             host: wish.host,
+            from: wish.from,
         };
         if wish.dry_run {
             let outlook = restore::preview(&context, &asked).await?;
@@ -199,14 +205,16 @@ pub(super) fn outline(cluster: &str, outlook: &Outlook) -> String {
         host,
         replicas,
         source,
+        places,
         ground,
         kept_dir,
         anew,
     } = outlook;
     let what = format!(
-        "to {to}, on {host}, from the backup {} ({})",
+        "to {to}, on {host}, from the backup {} ({}){}",
         source.label,
-        bytes(source.size)
+        bytes(source.size),
+        backup::in_place(places)
     );
     let mut text = match anew {
         Some(_) => format!(
@@ -221,6 +229,14 @@ pub(super) fn outline(cluster: &str, outlook: &Outlook) -> String {
             "  hosts that are made first: {}\n",
             names(made, ", ")
         ));
+    }
+    for (place, why) in &ground.places {
+        if let Some(why) = why {
+            text.push_str(&format!(
+                "  what is only {} is left out: pgBackRest cannot read it: {why}\n",
+                place.inside()
+            ));
+        }
     }
     text.push_str(&match (to, ground.later) {
         (Moment::Time(_), Some(later)) => format!(
@@ -271,6 +287,7 @@ fn show(context: &Context, outlook: &Outlook, terminal: &Terminal) {
             "host": outlook.host,
             "backup": outlook.source.label,
             "bytes": outlook.source.size,
+            "place": outlook.source.place,
             "transactions_after": outlook.ground.later,
             "transactions_after_complete": outlook.ground.complete,
             "kept_dir": outlook.kept_dir,

@@ -82,8 +82,8 @@ pub(super) fn lost_with(context: &Context, taken: &TakenOff) -> Vec<String> {
     let inventory = &context.inventory;
     let stay: Vec<&HostName> = inventory.with_role(Role::Postgres).collect();
     let data = retire::Data::IsDeleted(&inventory.postgresql.data_dir);
-    let bucket = inventory.backup.s3.as_ref();
-    retire::lost(&taken.roles, &stay, data, taken.leads, false, bucket)
+    let backups = inventory.backup.places();
+    retire::lost(&taken.roles, &stay, data, taken.leads, false, backups)
 }
 
 /// What the departure of such a host costs.
@@ -93,8 +93,8 @@ pub(super) fn lost(context: &Context, left: &Left) -> Vec<String> {
     let leads = left.role.as_deref() == Some("leader");
     let data = retire::Data::IsDeleted(&inventory.postgresql.data_dir);
     let goes = context.provider.owns_hosts();
-    let bucket = inventory.backup.s3.as_ref();
-    retire::lost(&left.roles, &stay, data, leads, goes, bucket)
+    let backups = inventory.backup.places();
+    retire::lost(&left.roles, &stay, data, leads, goes, backups)
 }
 
 /// The command that takes the host out.

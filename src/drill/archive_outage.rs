@@ -92,10 +92,11 @@ impl Outage {
         if sent.await.is_err() {
             return Ok(false);
         }
-        if let Some(repository) = backup::ask(&tools.cluster, tools.remote.as_ref()).await {
-            let repository = repository?;
-            self.missing = repository.holes_now();
-            if !repository.has(&last) {
+        if let Some(repositories) = backup::ask(&tools.cluster, tools.remote.as_ref()).await {
+            let repositories = repositories?;
+            let missing = repositories.iter().flat_map(backup::Repository::holes_now);
+            self.missing = missing.collect();
+            if !repositories.iter().all(|it| it.has(&last)) {
                 self.missing.push(last);
             }
         }

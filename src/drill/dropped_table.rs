@@ -43,8 +43,9 @@ pub(super) async fn is_possible(tools: &Tools<'_>, host: &HostName) -> Result<()
     let repository = backup::ask(&tools.cluster, tools.remote.as_ref())
         .await
         .transpose()?;
-    let backups = repository.map(|it| it.backups).unwrap_or_default();
-    let Some(size) = backups.iter().map(|it| it.size).max() else {
+    let repositories = repository.unwrap_or_default();
+    let backups = repositories.iter().flat_map(|it| &it.backups);
+    let Some(size) = backups.map(|it| it.size).max() else {
         return Err(refused("the repository has no backup yet".into())
             .hint("see when there is one: pgherd backups"));
     };
@@ -116,10 +117,15 @@ impl DroppedTable {
     ) -> Result<Dropped> {
         let leader = leader(tools).await?;
         let to = Moment::Time(moment);
+        let backup = &tools.cluster.inventory.backup;
         let wanted = Wanted {
             to: &to,
             set: None,
             timeline: None,
+            places: match backup.is_in_both() {
+                true => backup.places(),
+                false => &[],
+            },
         };
         let what = ("postgres", TABLE);
         let plan = plan::restore::take_out(&tools.cluster, host, &wanted, what, Some(&leader));

@@ -13,7 +13,7 @@ use crate::{
     cluster::Cluster,
     error::{Code, Error, Result},
     event::Events,
-    inventory::{HostName, Role},
+    inventory::{HostName, Inventory, Place, Role},
     plan,
     services::{
         archive::rehearsal::{self, Rehearsals},
@@ -26,26 +26,34 @@ pub(crate) use crate::{plan::Holds, services::archive::rehearsal::Verdict};
 
 pub(crate) use crate::services::backup::{Backup, Repository, health::in_words, in_days};
 
-/// What the cluster's repository holds.
+/// What the cluster's repositories hold.
 pub(crate) struct Kept {
-    pub repository: Repository,
-    /// What is wrong with it, a sentence each.
+    /// One for each place.
+    pub places: Vec<KeptThere>,
+    /// What is wrong with them, a sentence each.
     pub wrong: Vec<String>,
-    /// What rehearsals of a restore have shown.
-    pub rehearsals: Rehearsals,
     document: Value,
 }
 
-impl Kept {
+/// What is kept in one place.
+pub(crate) struct KeptThere {
+    pub repository: Repository,
+    /// What rehearsals of a restore have shown.
+    pub rehearsals: Rehearsals,
+}
+
+impl KeptThere {
     pub(crate) fn summary(&self) -> String {
-        health::summary(&self.repository)
+        health::summary_of(&self.repository)
     }
 
     /// The last verdict if it proves nothing, and what is known to be missing explains that.
     pub(crate) fn explained(&self) -> Option<&Verdict> {
         health::explained(&self.repository, &self.rehearsals)
     }
+}
 
+impl Kept {
     /// For `--json`.
     pub(crate) fn document(&self) -> Value {
         self.document.clone()
@@ -71,15 +79,39 @@ async fn kept(connected: &Connected<'_>) -> Result<Kept> {
         ask(&cluster, remote),
         rehearsal::everywhere(&cluster, remote)
     );
-    let repository =
+    let repositories =
         asked.unwrap_or_else(|| Err(Error::new(Code::InternalError, "no host keeps backups")))?;
     let inventory = &cluster.inventory;
-    let wrong = health::all_wrong(&repository, &rehearsals, inventory);
+    let judged = health::judge(&repositories, &rehearsals, inventory);
+    let document = health::whole_document(&repositories, &judged, &rehearsals, inventory);
+    let places = repositories.into_iter().zip(rehearsals);
     Ok(Kept {
-        document: health::whole_document(&repository, &wrong, &rehearsals, inventory),
-        repository,
-        wrong,
-        rehearsals,
+        document,
+        wrong: judged.told(),
+        places: places
+            .map(|(repository, rehearsals)| KeptThere {
+                repository,
+                rehearsals,
+            })
+            .collect(),
+    })
+}
+
+/// The place that the user names, if the backups are there too.
+pub(super) fn named(inventory: &Inventory, name: Option<&str>) -> Result<Option<Place>> {
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    let places = inventory.backup.places();
+    let place = Place::named(name).filter(|it| places.contains(it));
+    place.map(Some).ok_or_else(|| {
+        let kept: Vec<&str> = places.iter().map(|it| it.inside()).collect();
+        Error::new(
+            Code::InvalidArguments,
+            format!("the backups are not in such a place: {name}"),
+        )
+        .left("nothing was changed")
+        .hint(format!("they are {}", kept.join(" and ")))
     })
 }
 
@@ -91,20 +123,22 @@ pub(crate) async fn list(context: &Context) -> Result<Kept> {
     context.on(hosts.some(context)?, &events, kept).await
 }
 
-/// Makes a backup now.
+/// Makes a backup now, in each place, or in one of them; returns what was made, and where.
 pub(crate) async fn make(
     context: &Context,
-    holds: Holds,
+    (holds, only): (Holds, Option<&str>),
     cancel: &CancellationToken,
-) -> Result<Backup> {
+) -> Result<Vec<(Place, Backup)>> {
     let host = keeper(context)?.clone();
+    let only = named(&context.inventory, only)?;
     let taken = Taken::by(context, "backup", Leftovers::Offer, cancel).await?;
     let hosts = context.host_status().await?;
     let running = hosts.some(context)?;
     taken
         .run(async |run| {
-            let work =
-                async |connected: &Connected<'_>| back_up(run, connected, &host, holds).await;
+            let work = async |connected: &Connected<'_>| {
+                back_up(run, connected, &host, (holds, only)).await
+            };
             context.on(running, &run.events, work).await
         })
         .await
@@ -114,14 +148,22 @@ async fn back_up(
     run: &Run<'_>,
     connected: &Connected<'_>,
     host: &HostName,
-    holds: Holds,
-) -> Result<Backup> {
+    (holds, only): (Holds, Option<Place>),
+) -> Result<Vec<(Place, Backup)>> {
     let cluster = connected.look().await?.cluster;
-    let plan = plan::backup(host, holds);
+    let only_one = only.filter(|_| cluster.inventory.backup.is_in_both());
+    let plan = plan::backup(host, holds, only_one);
     connected.announce(&plan);
     connected.carry_out(plan, &cluster, run.cancel).await?;
-    let last = kept(connected).await?.repository.backups.pop();
-    last.ok_or_else(|| {
+    let places = kept(connected).await?.places;
+    let asked = places
+        .into_iter()
+        .filter(|it| only.is_none_or(|only| only == it.repository.place));
+    let made = asked.map(|mut it| {
+        let last = it.repository.backups.pop();
+        Some((it.repository.place, last?))
+    });
+    made.collect::<Option<_>>().ok_or_else(|| {
         Error::new(
             Code::ServiceRefused,
             "pgBackRest has made a backup, and lists none",
@@ -130,36 +172,49 @@ async fn back_up(
     })
 }
 
-/// Proves that a moment can be restored: `latest`, `random`, or a time with its zone.
+/// Proves that a moment can be restored: `latest`, `random`, or a time with its zone. Unless a place is named, it is
+/// the one whose last proof is older.
 pub(crate) async fn rehearse(
     context: &Context,
-    moment: &str,
+    (moment, from): (&str, Option<&str>),
     cancel: &CancellationToken,
 ) -> Result<Verdict> {
     keeper(context)?;
+    let from = named(&context.inventory, from)?;
     let taken = Taken::by(context, "rehearse", Leftovers::Offer, cancel).await?;
     let hosts = context.host_status().await?;
     let running = hosts.some(context)?;
     taken
         .run(async |run| {
-            let work = async |connected: &Connected<'_>| restore_once(run, connected, moment).await;
+            let work = async |connected: &Connected<'_>| {
+                restore_once(run, connected, (moment, from)).await
+            };
             context.on(running, &run.events, work).await
         })
         .await
 }
 
-async fn restore_once(run: &Run<'_>, connected: &Connected<'_>, moment: &str) -> Result<Verdict> {
+async fn restore_once(
+    run: &Run<'_>,
+    connected: &Connected<'_>,
+    (moment, from): (&str, Option<Place>),
+) -> Result<Verdict> {
     let cluster = connected.look().await?.cluster;
     let remote = connected.remote.as_ref();
+    let rehearsals = rehearsal::everywhere(&cluster, remote).await;
     // One that an earlier run began is waited for where it is.
-    let host = match rehearsal::everywhere(&cluster, remote).await.at_work {
-        Some(host) => host,
-        None => place(connected, &cluster).await?,
+    let (host, from) = match rehearsals.iter().find_map(|it| it.at_work.clone()) {
+        Some(host) => (host, from),
+        None => (
+            place(connected, &cluster).await?,
+            from.or_else(|| least_proven(&cluster, &rehearsals)),
+        ),
     };
-    let plan = plan::rehearse(&host, moment);
+    let from = from.filter(|_| cluster.inventory.backup.is_in_both());
+    let plan = plan::rehearse(&host, moment, from);
     connected.announce(&plan);
     connected.carry_out(plan, &cluster, run.cancel).await?;
-    let verdict = rehearsal::on(&host, remote).await?.last;
+    let verdict = rehearsal::last_on(&host, remote).await?;
     let verdict = verdict.ok_or_else(|| {
         Error::new(Code::AnswerUnusable, "the rehearsal has left no verdict").on(&host)
     })?;
@@ -178,6 +233,14 @@ async fn restore_once(run: &Run<'_>, connected: &Connected<'_>, moment: &str) ->
             "a new full backup needs no older WAL: {}",
             connected.context.command("backup --full")
         )))
+}
+
+/// The place whose last proof is older.
+fn least_proven(cluster: &Cluster, rehearsals: &[Rehearsals]) -> Option<Place> {
+    let proven = |it: &Rehearsals| it.proof.as_ref().map(|it| it.ended);
+    let places = cluster.inventory.backup.places().iter().zip(rehearsals);
+    let oldest = places.min_by_key(|(_, it)| proven(it));
+    oldest.map(|(place, _)| *place)
 }
 
 /// Where it is rehearsed: on a replica, or on the leader if no replica runs.

@@ -395,13 +395,17 @@ impl Connected<'_> {
         }
         Some(match backup::ask(cluster, self.remote.as_ref()).await? {
             Err(error) => Keeps::Unknown(error.to_string()),
-            Ok(repository) => match repository.unreadable() {
-                Some(why) => Keeps::Unknown(why),
-                None => {
-                    let backups = repository.backups.into_iter();
-                    Keeps::Backups(backups.map(|it| (it.label, it.stop)).collect())
+            Ok(repositories) => {
+                let unreadable = repositories.iter().find_map(backup::Repository::unreadable);
+                let backups = repositories.into_iter().flat_map(|it| it.backups);
+                let mut backups: Vec<_> = backups.map(|it| (it.label, it.stop)).collect();
+                backups.sort_by_key(|it| it.1);
+                match unreadable {
+                    // A place that has some decides it, whatever is in the other one.
+                    Some(why) if backups.is_empty() => Keeps::Unknown(why),
+                    _ => Keeps::Backups(backups),
                 }
-            },
+            }
         })
     }
 

@@ -41,7 +41,7 @@ pub(super) mod under_way;
 
 pub(crate) use outlook::Outlook;
 use outlook::outlook;
-pub(super) use outlook::source;
+pub(super) use outlook::{look, source};
 
 /// How long replicas may take to join the restored leader before they copy it anew. They go back to where the
 /// histories part by `pg_rewind`.
@@ -58,6 +58,8 @@ pub(crate) struct Wish {
     pub set: Option<String>,
     pub timeline: Option<u32>,
     pub host: Option<String>,
+    /// The place of the backup: `disk` or `bucket`.
+    pub from: Option<String>,
 }
 
 /// A restore that is complete.
@@ -234,10 +236,17 @@ async fn restore(run: &Run<'_>, connected: &Connected<'_>, wish: &Wish) -> Resul
     connected.announce(&plan);
     connected.carry_out(plan, &cluster, run.cancel).await?;
     rejoined(run, connected, &cluster).await?;
-    settle::settle(Verb::Up, connected, Consent::Given, run.cancel).await?;
+    let settled = settle::settle(Verb::Up, connected, Consent::Given, run.cancel).await;
+    // A place of backups that is away does not keep the restore from its end.
+    let is_one_away = restoring.places.len() == 1;
+    let settled = match settled {
+        Err(error) if is_one_away && error.code() == Code::ClusterBroken => Err(error),
+        settled => Ok(settled?),
+    };
     let plan = in_place.end();
     connected.carry_out(plan, &cluster, run.cancel).await?;
     context.workspace.end_restoring()?;
+    settled.map_err(|error| error.left("the restore itself is complete"))?;
     let kept = restoring
         .keeps
         .then(|| kept_dir(&context.inventory.postgresql.data_dir));
@@ -277,6 +286,8 @@ fn is_the_same(context: &Context, begun: &Restoring, wish: &Wish) -> Result<()> 
             .as_ref()
             .is_none_or(|set| Some(set) == begun.set.as_ref())
         && wish.timeline.is_none_or(|it| Some(it) == begun.timeline)
+        && backup::named(&context.inventory, wish.from.as_deref())?
+            .is_none_or(|it| begun.places.first().is_none_or(|first| *first == it))
         && wish.host.as_ref().is_none_or(|host| *host == begun.host);
     if same {
         return Ok(());
@@ -311,6 +322,7 @@ async fn agreed(context: &Context, wish: &Wish, outlook: &Outlook) -> Result<Res
         to: outlook.to.clone(),
         set: wish.set.clone(),
         timeline: wish.timeline,
+        places: outlook.places.clone(),
         keeps: outlook.kept_dir.is_some(),
         anew: (outlook.anew.is_some()).then(|| outlook.source.system.clone()),
         from: None,
@@ -332,6 +344,7 @@ fn in_place<'a>(cluster: &'a Cluster, host: &'a HostName, restoring: &'a Restori
             to: &restoring.to,
             set: restoring.set.as_deref(),
             timeline: restoring.timeline,
+            places: &restoring.places,
         },
         keeps: restoring.keeps,
         anew: restoring.anew.as_deref(),

@@ -399,8 +399,8 @@ impl Retirement {
                 Some(volume) => retire::Data::Stays(volume),
                 None => retire::Data::IsDeleted(data_dir),
             };
-            let bucket = self.wide.inventory.backup.s3.as_ref();
-            let mut lost = retire::lost(&leaver.roles, &stay, data, leads, goes, bucket);
+            let backups = self.wide.inventory.backup.places();
+            let mut lost = retire::lost(&leaver.roles, &stay, data, leads, goes, backups);
             lost.push(match (owned, leaver.answers) {
                 _ if leaver.becomes == Becomes::Less => {
                     "what nothing else needs there goes with it: packages, files, the unit".into()

@@ -22,7 +22,7 @@ use crate::{
         self,
         restore::{TAKEN, Wanted},
     },
-    services::{archive::ground, postgres::patroni},
+    services::postgres::patroni,
 };
 
 /// What is taken out, and of when.
@@ -34,6 +34,8 @@ pub(crate) struct Wish<'a> {
     pub to: &'a Moment,
     pub set: Option<&'a str>,
     pub timeline: Option<u32>,
+    /// The place of the backup: `disk` or `bucket`.
+    pub from: Option<&'a str>,
     /// The file, which must not exist yet.
     pub out: &'a Path,
 }
@@ -81,12 +83,14 @@ fn place(out: &Path) -> Result<NamedTempFile> {
 async fn take_out(run: &Run<'_>, connected: &Connected<'_>, wish: &Wish<'_>) -> Result<HostName> {
     let cluster = connected.look().await?.cluster;
     let host = backup::place(connected, &cluster).await?;
-    let ground = ground::look(&cluster, &host, wish.to, connected.remote.as_ref()).await?;
-    super::restore::source(&ground, wish.to, wish.set)?;
+    let from = backup::named(&cluster.inventory, wish.from)?;
+    let ground = super::restore::look(connected, &cluster, &host, wish.to).await?;
+    let source = super::restore::source(&ground, wish.to, (wish.set, from))?;
     let wanted = Wanted {
         to: wish.to,
         set: wish.set,
         timeline: wish.timeline,
+        places: &ground.places_for(source, from),
     };
     let survey = patroni::survey(&connected.http, &cluster).await;
     let leader = patroni::leader_of(&survey);

@@ -311,7 +311,7 @@ pub fn probe(inventory: &Inventory, host: &HostName, paths: &[&str], own: &[&str
     let etcd = etcd_dir(&inventory.cluster);
     let mut folders = own_folders(paths);
     folders.extend(services::all().filter_map(|service| service.data.folder()));
-    let archiving = inventory.archiving();
+    let archiving = inventory.backup.archiving();
     folders.push(&archiving);
     let mut paths = paths.to_vec();
     for mark in services::all().filter_map(Service::mark) {

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::limits;
+use crate::contract::ARCHIVING;
 
 /// When backups are made, and how many are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +20,87 @@ pub struct Backup {
     pub keep_full: u32,
     /// How many days old the last proof of a restore may become; 0 if no proof is asked for.
     pub prove_within: u32,
-    /// The bucket that holds them; otherwise the host's disk does.
+    /// The bucket that holds them.
     pub s3: Option<S3>,
+    /// The host's disk holds them; without a bucket, always.
+    pub disk: bool,
+}
+
+/// Where backups are kept. Each place has a repository of its own, with all backups and all WAL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// The disk of the host with the role `backup`.
+    #[default]
+    Disk,
+    /// The bucket.
+    Bucket,
+}
+
+impl Place {
+    const ALL: [Self; 2] = [Self::Disk, Self::Bucket];
+
+    /// The place of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == name)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Bucket => "bucket",
+        }
+    }
+
+    /// As in "in the bucket".
+    pub(crate) fn inside(self) -> &'static str {
+        match self {
+            Self::Disk => "on the disk",
+            Self::Bucket => "in the bucket",
+        }
+    }
+
+    /// pgBackRest's number of its repository, where there are two.
+    pub(crate) fn key(self) -> u8 {
+        match self {
+            Self::Disk => 1,
+            Self::Bucket => 2,
+        }
+    }
+}
+
+impl Backup {
+    /// The places of the backups, in the order of pgBackRest's repositories.
+    pub fn places(&self) -> &'static [Place] {
+        match (&self.s3, self.disk) {
+            (Some(_), true) => &Place::ALL,
+            (Some(_), false) => &[Place::Bucket],
+            (None, _) => &[Place::Disk],
+        }
+    }
+
+    /// The names of the places, as scripts take them.
+    pub(crate) fn place_names(&self) -> String {
+        let names: Vec<&str> = self.places().iter().map(|it| it.as_str()).collect();
+        names.join(" ")
+    }
+
+    /// There is more than one place, so that it matters which is meant.
+    pub fn is_in_both(&self) -> bool {
+        self.places().len() > 1
+    }
+
+    /// A folder that is made on the host with the role `backup` once WAL was seen to get to these places.
+    ///
+    /// Whoever makes it removes those of other places: where there are backups once more, they begin again.
+    pub(crate) fn archiving(&self) -> String {
+        let Some(it) = &self.s3 else {
+            return ARCHIVING.to_owned();
+        };
+        let sign = if self.disk { '+' } else { '-' };
+        let path = it.path.replace('/', "-");
+        format!("{ARCHIVING}{sign}{}-{}{path}", it.endpoint, it.bucket)
+    }
 }
 
 /// A bucket for backups.
@@ -51,6 +133,7 @@ impl Default for Backup {
             keep_full: limits::KEEP_FULL.default,
             prove_within: limits::PROVE_WITHIN.default,
             s3: None,
+            disk: true,
         }
     }
 }

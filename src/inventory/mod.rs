@@ -14,7 +14,6 @@ use std::{
 };
 
 use crate::{
-    contract::ARCHIVING,
     error::Result,
     services::{Number, Setting, When},
     shell::quote,
@@ -42,7 +41,7 @@ mod ssh;
 mod syntax;
 mod types;
 
-pub use backup::{Backup, S3};
+pub use backup::{Backup, Place, S3};
 pub(crate) use check::{memory_in_kib, parameters::in_terms_of};
 pub use json::json_schema;
 pub use monitoring::{Email, Monitoring};
@@ -217,19 +216,6 @@ impl Inventory {
         };
         let ours = self.postgresql.databases.keys().map(String::as_str);
         std::iter::once("postgres").chain(ours).filter(plain)
-    }
-
-    /// A folder that is made on the host with the role `backup` once WAL was seen to get to this place.
-    pub(crate) fn archiving(&self) -> String {
-        match &self.backup.s3 {
-            None => ARCHIVING.to_owned(),
-            Some(it) => format!(
-                "{ARCHIVING}-{}-{}{}",
-                it.endpoint,
-                it.bucket,
-                it.path.replace('/', "-")
-            ),
-        }
     }
 
     /// The disk of its own that a host's data is to have.

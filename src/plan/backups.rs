@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cluster::Cluster,
     contract::{BACKUP_CONFIG, REHEARSAL},
-    inventory::{HostName, Role},
+    inventory::{HostName, Place, Role},
     remote::{Script, quote},
     services::{archive::rehearsal::UNIT, postgres::PATRONI},
 };
@@ -38,8 +38,34 @@ if ! systemctl is-active --quiet pgherd-backup@full pgherd-backup@diff; then
   [ $code = 0 ] || exit $code
   backrest --log-level-console=warn --log-level-stderr=off --archive-timeout=60 check
 fi
+# A place in which backups went on until now needs no full backup, if it has one.
+last=$(ls -dt "${ARCHIVING%/*}"/.archiving* 2>/dev/null | head -n 1 || true)
 install -d -o postgres -g postgres -m 0750 "$ARCHIVING"
-backrest --log-level-console=off --log-level-stderr=error --output=json info | grep -q '"label":"[0-9-]*F"' || systemctl start --no-block pgherd-backup@full"#;
+find "${ARCHIVING%/*}" -maxdepth 1 -name '.archiving*' ! -path "$ARCHIVING" -exec rm -rf {} +
+goes_on() {
+  case ${last##*/}:$1 in
+    :* | .archiving:disk | .archiving+*:disk) ;;
+    ".archiving-$BUCKET:bucket" | ".archiving+$BUCKET:bucket") ;;
+    *) return 1 ;;
+  esac
+  # shellcheck disable=SC2086 # words
+  backrest $2 --log-level-console=off --log-level-stderr=error --output=json info | grep -q '"label":"[0-9-]*F"'
+}
+if [ "$PLACES" = "${PLACES% *}" ]; then
+  goes_on "$PLACES" '' || systemctl start --no-block pgherd-backup@full
+else
+  key=0
+  begin=
+  for place in $PLACES; do
+    key=$((key + 1))
+    goes_on "$place" "--repo=$key" || begin="$begin $place"
+  done
+  if [ "$begin" = " $PLACES" ]; then
+    systemctl start --no-block pgherd-backup@full
+  elif [ -n "$begin" ]; then
+    systemctl start --no-block "pgherd-backup@full-${begin# }"
+  fi
+fi"#;
 
 /// Shows the journal of a backup while it is made, and fails as it does.
 const FOLLOW: &str = r#"unit=pgherd-backup@$TYPE
@@ -66,7 +92,7 @@ pub(super) fn begin(plan: &mut Plan, cluster: &Cluster, found: &Found) {
     if facts
         .needs
         .folders
-        .contains_key(&cluster.inventory.archiving())
+        .contains_key(&cluster.inventory.backup.archiving())
     {
         plan.skip(&node.name, CREATE, "WAL gets into the repository");
         return;
@@ -78,7 +104,10 @@ pub(super) fn begin(plan: &mut Plan, cluster: &Cluster, found: &Found) {
         why: "the repository does not know the database yet".into(),
         after,
         changes: vec![
-            Change::Other("the repository gets the cluster's WAL from now on".into()),
+            Change::Other(match cluster.inventory.backup.is_in_both() {
+                true => "both repositories get the cluster's WAL from now on".into(),
+                false => "the repository gets the cluster's WAL from now on".into(),
+            }),
             Change::Other("the first full backup begins; it is not waited for".into()),
         ],
         action: Action::Run(script(cluster, CREATE).line(BEGIN)),
@@ -106,18 +135,23 @@ fn ready(plan: &Plan) -> Vec<StepId> {
 }
 
 fn script(cluster: &Cluster, name: &str) -> Script {
+    let backup = &cluster.inventory.backup;
     Script::new()
         .alone(name)
         .line(format!("CONFIG={BACKUP_CONFIG}"))
         .line(format!("STANZA={}", quote(cluster.name())))
         .line(format!(
-            "ARCHIVING={}",
-            quote(&cluster.inventory.archiving())
+            "ARCHIVING={}\nPLACES={}",
+            quote(&backup.archiving()),
+            quote(&backup.place_names())
         ))
+        // What distinguishes one bucket from another.
+        .line("BUCKET=${ARCHIVING##*/.archiving?}")
 }
 
 /// Has the host's unit rehearse a restore, and shows its journal. It goes on if pgherd is cut off; then the same step
-/// waits for the rest of it. What the step asks for is in the file `wanted`, until the unit is done.
+/// waits for the rest of it. What the step asks for is in the file `wanted`, until the unit is done: the moment, and the
+/// place if there are two.
 const REHEARSE: &str = r#"cd "$PLACE"
 state=$(systemctl show -P ActiveState $UNIT)
 case $state in
@@ -125,12 +159,16 @@ case $state in
   *) present= ;;
 esac
 if [ -z "$present" ]; then
-  printf '%s\n' "$MOMENT" | setpriv --reuid=postgres --regid=postgres --init-groups sh -c 'umask 077; cat >wanted.new && mv wanted.new wanted'
-elif [ "$MOMENT" = random ] || [ "$MOMENT" = "$present" ]; then
-  echo "taken up again: a rehearsal that was begun before"
+  printf '%s\n' "$MOMENT" $FROM | setpriv --reuid=postgres --regid=postgres --init-groups sh -c 'umask 077; cat >wanted.new && mv wanted.new wanted'
 else
-  echo "another rehearsal is at work here ($present): wait for it, or end it: systemctl stop $UNIT" >&2
-  exit 1
+  moment=$(printf '%s\n' "$present" | sed -n 1p)
+  from=$(printf '%s\n' "$present" | sed -n 2p)
+  if { [ "$MOMENT" = random ] || [ "$MOMENT" = "$moment" ]; } && { [ -z "$FROM" ] || [ "$FROM" = "$from" ]; }; then
+    echo "taken up again: a rehearsal that was begun before"
+  else
+    echo "another rehearsal is at work here ($moment${from:+, from the $from}): wait for it, or end it: systemctl stop $UNIT" >&2
+    exit 1
+  fi
 fi
 since=$(date +%s)
 journalctl -q -f -n 0 -o cat -u $UNIT &
@@ -151,14 +189,18 @@ if [ -e refused ]; then
   exit 1
 fi"#;
 
-/// A rehearsal of a restore on this host, to a moment, the `latest` state, or one at `random`.
-pub fn rehearse(host: &HostName, moment: &str) -> Plan {
+/// A rehearsal of a restore on this host, to a moment, the `latest` state, or one at `random`. `from` says from which of
+/// two places.
+pub fn rehearse(host: &HostName, moment: &str, from: Option<Place>) -> Plan {
     let mut plan = Plan::default();
-    let what = match moment {
+    let mut what = match moment {
         "random" => "a moment of those that can be restored".to_owned(),
         "latest" => "the newest state that can be restored".to_owned(),
         moment => moment.to_owned(),
     };
+    if let Some(from) = from {
+        what.push_str(&format!(", of what is {}", from.inside()));
+    }
     plan.push(Step {
         host: host.clone(),
         name: "rehearse",
@@ -173,6 +215,7 @@ pub fn rehearse(host: &HostName, moment: &str) -> Plan {
                 .line(format!("PLACE={REHEARSAL}"))
                 .line(format!("UNIT={UNIT}"))
                 .line(format!("MOMENT={}", quote(moment)))
+                .line(format!("FROM={}", from.map_or("", Place::as_str)))
                 .line(REHEARSE),
         ),
         limit: BACKING_UP,
@@ -191,8 +234,8 @@ pub(crate) enum Holds {
     SinceLast,
 }
 
-/// A backup, made now.
-pub(crate) fn now(host: &HostName, holds: Holds) -> Plan {
+/// A backup, made now. `only` says in which of two places; without it, in each.
+pub(crate) fn now(host: &HostName, holds: Holds, only: Option<Place>) -> Plan {
     let (kind, word) = match holds {
         Holds::Everything => ("full", "a full backup"),
         Holds::SinceFull => (
@@ -207,10 +250,18 @@ pub(crate) fn now(host: &HostName, holds: Holds) -> Plan {
         name: "backup",
         why: "you asked for it".into(),
         after: Vec::new(),
-        changes: vec![Change::Other(word.into())],
+        changes: vec![Change::Other(match only {
+            Some(only) => format!("{word}, {}", only.inside()),
+            None => word.to_owned(),
+        })],
         action: Action::Run(
             // Not alone: systemd makes a second run wait for the backup that the first one began.
-            Script::new().line(format!("TYPE={kind}")).line(FOLLOW),
+            Script::new()
+                .line(match only {
+                    Some(only) => format!("TYPE={kind}-{}", only.as_str()),
+                    None => format!("TYPE={kind}"),
+                })
+                .line(FOLLOW),
         ),
         limit: BACKING_UP,
         units: Vec::new(),

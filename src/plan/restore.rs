@@ -10,7 +10,7 @@ use super::{Action, Change, Found, Plan, Step, StepId, held::release, roles, wai
 use crate::{
     cluster::{Cluster, Node},
     contract::{ARCHIVE_CONFIG, BACKUP_CONFIG, REHEARSAL, RESTORE_MARK as MARK, kept_dir},
-    inventory::{HostName, Role},
+    inventory::{HostName, Place, Role},
     moment::{Moment, in_full},
     remote::{Script, quote},
     services::postgres::HELD,
@@ -26,6 +26,7 @@ pub(crate) use take_out::take_out;
 const INSTANCE: &str = include_str!("restore/instance.sh");
 const IN_PLACE: &str = include_str!("restore/in_place.sh");
 const FOLLOW: &str = include_str!("restore/follow.sh");
+const SEND_LAST: &str = include_str!("restore/send.sh");
 
 /// How long PostgreSQL may take to stop.
 const STOPPING: Duration = Duration::from_secs(600);
@@ -46,14 +47,23 @@ pub(crate) struct Wanted<'a> {
     /// The label of the backup.
     pub set: Option<&'a str>,
     pub timeline: Option<u32>,
+    /// Of two places, that of the backup first, then others from which WAL comes too. Empty if there is only one.
+    pub places: &'a [Place],
 }
 
 impl Wanted<'_> {
     fn options(&self) -> Vec<String> {
         let mut options = self.to.options();
+        options.extend(self.places.first().map(|it| format!("--repo={}", it.key())));
         options.extend(self.set.map(|label| format!("--set={label}")));
         options.extend(self.timeline.map(|it| format!("--target-timeline={it}")));
         options
+    }
+
+    /// The numbers of the repositories; empty if there is only one.
+    fn repositories(&self) -> (&'static str, String) {
+        let keys = self.places.iter().map(|it| it.key().to_string());
+        ("REPOS", keys.collect::<Vec<_>>().join(" "))
     }
 
     /// The moment as SQL takes it; empty if it is no time.
@@ -84,12 +94,12 @@ impl InPlace<'_> {
         let mut plan = Plan::default();
         let replicas = self
             .others()
-            .map(|node| hold(&mut plan, self.cluster, node, Vec::new()));
+            .map(|node| hold(&mut plan, self.cluster, node, Vec::new(), None));
         let replicas: Vec<StepId> = replicas.collect();
         let Some(node) = self.cluster.nodes.get(self.host) else {
             return plan;
         };
-        let stopped = hold(&mut plan, self.cluster, node, replicas);
+        let stopped = hold(&mut plan, self.cluster, node, replicas, self.sends());
         let kept = match self.keeps {
             true => format!(
                 "the present data is kept in {}",
@@ -114,6 +124,21 @@ impl InPlace<'_> {
         plan
     }
 
+    /// Of two places, one may be away. What has its last WAL sent to the others: a member that has a database, and that
+    /// is restored from its own repository.
+    fn sends(&self) -> Option<String> {
+        let places = self.wanted.places;
+        if places.is_empty() || self.from.is_some() || self.anew.is_some() {
+            return None;
+        }
+        let (_, keys) = self.wanted.repositories();
+        let stanza = quote(self.cluster.name());
+        Some(format!(
+            "CONFIG={ARCHIVE_CONFIG}\nSTANZA={stanza}\nREPOS={}\n{SEND_LAST}",
+            quote(&keys)
+        ))
+    }
+
     /// The other members.
     fn others(&self) -> impl Iterator<Item = &Node> {
         let members = self.cluster.with_role(Role::Postgres);
@@ -132,6 +157,7 @@ impl InPlace<'_> {
             ("OLD", kept_dir(data)),
             ("KEEP", if self.keeps { "yes" } else { "no" }.to_owned()),
             ("UNTIL", self.wanted.until()),
+            self.wanted.repositories(),
         ];
         let success = format!(
             "[ \"$(cat {MARK} 2>/dev/null)\" = {} ]",
@@ -265,11 +291,13 @@ impl InPlace<'_> {
             return plan;
         }
         if let Some(node) = self.cluster.with_role(Role::Backup).next() {
+            let backup = &self.cluster.inventory.backup;
             let script = Script::new()
                 .alone("archive-again")
                 .line(format!(
-                    "cd /\nCONFIG={BACKUP_CONFIG}\nSTANZA={}",
-                    quote(self.cluster.name())
+                    "cd /\nCONFIG={BACKUP_CONFIG}\nSTANZA={}\nPLACES={}",
+                    quote(self.cluster.name()),
+                    quote(&backup.place_names())
                 ))
                 .line(AGAIN);
             plan.push(Step {
@@ -281,7 +309,7 @@ impl InPlace<'_> {
                     "a full backup of the restored cluster begins; it is not waited for".into(),
                 )],
                 action: Action::Run(script),
-                limit: CHECKING,
+                limit: CHECKING * u32::try_from(backup.places().len()).unwrap_or(1),
                 units: vec![Role::Backup.unit()],
             });
         }
@@ -289,12 +317,19 @@ impl InPlace<'_> {
     }
 }
 
-/// Stops a member, and keeps everybody from starting it.
-fn hold(plan: &mut Plan, cluster: &Cluster, node: &Node, after: Vec<StepId>) -> StepId {
+/// Stops a member, and keeps everybody from starting it; then `finally` runs there.
+fn hold(
+    plan: &mut Plan,
+    cluster: &Cluster,
+    node: &Node,
+    after: Vec<StepId>,
+    finally: Option<String>,
+) -> StepId {
     let data = quote(&cluster.inventory.postgresql.data_dir);
     let script = Script::new()
         .alone("hold-member")
-        .line(format!("HELD={HELD}\nDATA={data}\n{HOLD}"));
+        .line(format!("HELD={HELD}\nDATA={data}\n{HOLD}"))
+        .line(finally.unwrap_or_default());
     plan.push(Step {
         host: node.name.clone(),
         name: "hold-member",
@@ -337,8 +372,30 @@ fi
 rm -f "$MARK" "$MARK.json" "$MARK.log" "$MARK.pg"
 rm -rf "$DATA.undone""#;
 
-const AGAIN: &str = r#"as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" --log-level-console=warn --log-level-stderr=off "$@"; }
-as_postgres --archive-timeout=90 check
+/// Of two places, one may still be away, which may be why the other one was restored. `check` is of all repositories in a
+/// config.
+const AGAIN: &str = r#"as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --stanza="$STANZA" --log-level-console=warn --log-level-stderr=off "$@"; }
+if [ "$PLACES" = "${PLACES% *}" ]; then
+  as_postgres --config="$CONFIG" --archive-timeout=90 check
+else
+  folder=$(mktemp -d)
+  trap 'rm -rf "$folder"' EXIT
+  chown postgres:postgres "$folder"
+  only=$folder/pgbackrest.conf
+  install -o postgres -g postgres -m 0600 /dev/null "$only"
+  key=0
+  good=
+  for place in $PLACES; do
+    key=$((key + 1))
+    sed -E "/^repo[^$key]-/d" "$CONFIG" >"$only"
+    if as_postgres --config="$only" --io-timeout=10 --archive-timeout=90 check; then
+      good=$place
+    else
+      echo "WARN: WAL does not get into the $place"
+    fi
+  done
+  [ -n "$good" ] || exit 1
+fi
 systemctl is-active --quiet pgherd-backup@full || systemctl start --no-block pgherd-backup@full"#;
 
 /// The settings of a restore from the cluster's own repository.

@@ -169,7 +169,12 @@ fn backup(cluster: &Cluster) -> Value {
         "incremental": backup.incremental,
         "keep_full": backup.keep_full,
         "prove_within": backup.prove_within,
-        "archiving": cluster.inventory.archiving(),
+        "archiving": backup.archiving(),
+        "places": (1..).zip(backup.places()).map(|(key, place)| json!({
+            "key": key,
+            "name": place.as_str(),
+            "inside": place.inside(),
+        })).collect::<Vec<_>>(),
         "s3": backup.s3.as_ref().map(|it| json!({
             "bucket": it.bucket,
             "region": it.region,

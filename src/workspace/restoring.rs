@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Workspace, files};
-use crate::{error::Result, moment::Moment};
+use crate::{error::Result, inventory::Place, moment::Moment};
 
 pub(super) const RESTORING: &str = "restoring.json";
 
@@ -23,6 +23,9 @@ pub(crate) struct Restoring {
     pub set: Option<String>,
     /// The timeline to follow; without it, the newest.
     pub timeline: Option<u32>,
+    /// Of two places of backups, that of this one first, then others from which WAL comes too. Empty if there is only one.
+    #[serde(default)]
+    pub places: Vec<Place>,
     /// Whether the old data is kept beside the restored.
     pub keeps: bool,
     /// No host had a database: the identifier of the one that is restored.

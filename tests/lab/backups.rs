@@ -283,7 +283,7 @@ fn unproven(lab: &Lab, moment: &str) -> String {
     lab.expect(3, &["rehearse", "--at", moment]).stderr
 }
 
-fn failing(lab: &Lab, check: &str) -> String {
+pub(crate) fn failing(lab: &Lab, check: &str) -> String {
     let said = lab.run(&["verify", "--json"]);
     let said: Value = serde_json::from_slice(&said.stdout).expect("a document");
     let checks = said["checks"].as_array();

@@ -7,15 +7,19 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::Value;
 
 use crate::{
-    backups::{kept, rest, until},
+    backups::{failing, kept, rest, until},
     support::Lab,
 };
 
@@ -28,6 +32,8 @@ struct Store {
     port: u16,
     /// PEM.
     certificate: String,
+    /// Whoever connects is turned away.
+    away: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -55,11 +61,26 @@ impl Store {
             .with_no_client_auth()
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
+        let away = Arc::new(AtomicBool::new(false));
         Self {
             _moto: moto,
-            port: in_front(config, behind),
+            port: in_front(config, behind, away.clone()),
             certificate: made.cert.pem(),
+            away,
         }
+    }
+
+    /// Gives the cluster what it needs to reach the store; returns what the inventory needs, with this beside `s3`.
+    fn known_to(&self, lab: &Lab, beside: &str) -> String {
+        let name_it =
+            format!("ip route | sed -n \"s/^default via \\([^ ]*\\).*/\\1 {NAME}/p\" >>/etc/hosts");
+        lab.on("keeper", &name_it);
+        fs::write(lab.file("store.pem"), &self.certificate).unwrap();
+        format!(
+            "ca_bundle: store.pem\nsecrets: {{ file: mine.yaml }}\n\
+             backup: {{ s3: {{ bucket: backups, region: eu-central-1, endpoint: '{NAME}:{}', path_style: true }}{beside} }}\n",
+            self.port
+        )
     }
 }
 
@@ -77,7 +98,7 @@ fn made(port: u16, bucket: &str) -> bool {
 }
 
 /// Serves TLS on all addresses, because hosts connect to it; returns the port.
-fn in_front(config: rustls::ServerConfig, behind: u16) -> u16 {
+fn in_front(config: rustls::ServerConfig, behind: u16, away: Arc<AtomicBool>) -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -91,6 +112,9 @@ fn in_front(config: rustls::ServerConfig, behind: u16) -> u16 {
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((stream, _)) = listener.accept().await {
+                if away.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
                     let to = SocketAddr::from(([127, 0, 0, 1], behind));
@@ -106,30 +130,24 @@ fn in_front(config: rustls::ServerConfig, behind: u16) -> u16 {
     port
 }
 
+const KEYS: &str = "s3_key: lab\ns3_secret: 'a/secret+of=ours'\n";
+
+/// The secrets that are the user's.
+fn give(lab: &Lab, text: &str) {
+    fs::write(lab.file("mine.yaml"), text).unwrap();
+    fs::set_permissions(lab.file("mine.yaml"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 #[test]
 fn backups_move_to_a_bucket() {
     let store = Store::with_bucket("backups");
     let lab = Lab::new("bucket", &rest());
     lab.expect(0, &["up", "--yes"]);
-    let name_it =
-        format!("ip route | sed -n \"s/^default via \\([^ ]*\\).*/\\1 {NAME}/p\" >>/etc/hosts");
-    lab.on("keeper", &name_it);
-
-    fs::write(lab.file("store.pem"), &store.certificate).unwrap();
-    let port = store.port;
-    lab.write_inventory(&format!(
-        "{}ca_bundle: store.pem\nsecrets: {{ file: mine.yaml }}\n\
-         backup: {{ s3: {{ bucket: backups, region: eu-central-1, endpoint: '{NAME}:{port}', path_style: true }} }}\n",
-        rest()
-    ));
-    let give = |text: &str| {
-        fs::write(lab.file("mine.yaml"), text).unwrap();
-        fs::set_permissions(lab.file("mine.yaml"), fs::Permissions::from_mode(0o600)).unwrap();
-    };
-    give("s3_key: lab\n");
+    lab.write_inventory(&(rest() + &store.known_to(&lab, "")));
+    give(&lab, "s3_key: lab\n");
     let said = lab.expect(2, &["up", "--yes"]).stderr;
     assert!(said.contains("`s3_secret` is missing"), "{said}");
-    give("s3_key: lab\ns3_secret: 'a/secret+of=ours'\n");
+    give(&lab, KEYS);
     lab.kill_up(|event| event["event"] == "step_started" && event["name"] == "create-stanza");
     lab.expect(0, &["up", "--yes"]);
     lab.expect(0, &["plan", "--check"]);
@@ -172,4 +190,184 @@ fn backups_move_to_a_bucket() {
         "the key of the backups"
     );
     assert_eq!(lab.leftovers(), "");
+}
+
+/// The labels of the backups in a place.
+fn labels(lab: &Lab, place: &str) -> Vec<String> {
+    let kept = kept(lab);
+    let backups = kept["backups"].as_array().unwrap().iter();
+    let there = backups.filter(|it| it["place"] == place);
+    there
+        .map(|it| it["label"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn proven(lab: &Lab, place: &str) -> Value {
+    let kept = kept(lab);
+    let mut places = kept["places"].as_array().unwrap().iter();
+    places.find(|it| it["place"] == place).unwrap()["proven"].clone()
+}
+
+/// As docs/backups.md says: a second place is added, each serves alone while the other is away, and one is left out again.
+#[test]
+fn backups_are_kept_in_two_places() {
+    let store = Store::with_bucket("backups");
+    let lab = Lab::new("places", &rest());
+    lab.expect(0, &["up", "--yes"]);
+    until("the first backup is made", || {
+        labels(&lab, "disk").len() == 1
+    });
+    let first = labels(&lab, "disk");
+
+    let both = rest() + &store.known_to(&lab, ", disk: true");
+    lab.write_inventory(&both);
+    give(&lab, KEYS);
+    lab.expect(0, &["up", "--yes"]);
+    lab.expect(0, &["plan", "--check"]);
+    until("a backup is in the bucket", || {
+        labels(&lab, "bucket").len() == 1 && kept(&lab)["at_work"] == false
+    });
+    assert_eq!(labels(&lab, "disk"), first, "that place is as it was");
+    let said = lab.expect(0, &["backup"]).stderr;
+    assert!(said.contains(" on the disk is complete: "), "{said}");
+    assert!(said.contains(" in the bucket is complete: "), "{said}");
+    for place in ["disk", "bucket"] {
+        let said = lab.expect(0, &["rehearse", "--at", "latest", "--from", place]);
+        assert!(
+            said.stderr.contains("a restore is proven, of what is"),
+            "{}",
+            said.stderr
+        );
+        assert_eq!(proven(&lab, place)["place"], place);
+    }
+    lab.holds_within(Duration::from_secs(60));
+    a_place_that_is_away(&lab, &store);
+    each_place_restores(&lab, &store);
+
+    lab.write_inventory(&rest());
+    lab.expect(0, &["up", "--yes"]);
+    assert_eq!(kept(&lab)["places"].as_array().unwrap().len(), 1);
+    assert!(!labels(&lab, "disk").is_empty());
+    lab.holds_within(Duration::from_secs(90));
+    lab.expect(0, &["down", "--yes", "--with-backups"]);
+    assert_eq!(lab.leftovers(), "");
+}
+
+fn write_and_switch(lab: &Lab, number: u32) {
+    lab.sql(&format!("insert into orders values ({number})"));
+    lab.sql("select pg_switch_wal()");
+}
+
+/// The other one gets all WAL and its backups; it is told which is away, and that the other one is good.
+fn a_place_that_is_away(lab: &Lab, store: &Store) {
+    lab.sql("create table orders (n int)");
+    write_and_switch(lab, 1);
+    store.away.store(true, Ordering::Relaxed);
+    for number in 2..6 {
+        write_and_switch(lab, number);
+    }
+    let last = lab.sql("select pg_walfile_name(pg_switch_wal())");
+    let begin = Instant::now();
+    until("the disk has all WAL", || {
+        let found = format!("find /var/lib/pgherd-backups/archive -name \"{last}-*\" -type f");
+        !lab.on("keeper", &found).is_empty()
+    });
+    println!(
+        "with the bucket away, WAL was on the disk after {:.0} s",
+        begin.elapsed().as_secs_f64()
+    );
+    until("it is told that WAL waits", || {
+        failing(lab, "archive").contains("cannot archive")
+    });
+    let said = failing(lab, "backups");
+    assert!(
+        said.contains("in the bucket: pgBackRest cannot read it: "),
+        "{said}"
+    );
+    assert!(said.contains("; what is on the disk is good"), "{said}");
+    let before = labels(lab, "disk").len();
+    let said = lab.expect(1, &["backup"]).stderr;
+    assert!(said.contains("the backup in the bucket failed"), "{said}");
+    assert_eq!(labels(lab, "disk").len(), before + 1);
+    lab.expect(0, &["rehearse", "--at", "latest", "--from", "disk"]);
+    lab.expect(3, &["rehearse", "--at", "latest", "--from", "bucket"]);
+    let leader = lab.leader();
+    let begin = Instant::now();
+    lab.run(&["switchover", "--yes"]);
+    until("the old leader follows", || {
+        let state =
+            "runuser -u postgres -- psql -Atc \"select pg_is_in_recovery()\" 2>/dev/null || true";
+        lab.leader() != leader && lab.on(&leader, &format!("cd /; {state}")).trim() == "t"
+    });
+    println!(
+        "with the bucket away, the old leader followed after {:.0} s",
+        begin.elapsed().as_secs_f64()
+    );
+}
+
+/// From the disk while the bucket is away, and from the bucket while the disk's backups are not to be read.
+fn each_place_restores(lab: &Lab, store: &Store) {
+    let moment = lab.sql("select now()");
+    thread::sleep(Duration::from_millis(1100));
+    lab.sql("drop table orders");
+    let out = lab.file("of-disk.sql");
+    let words = [
+        "restore",
+        "--table",
+        "postgres.orders",
+        "--to",
+        &moment,
+        "--out",
+    ];
+    lab.expect(0, &[&words[..], &[out.to_str().unwrap()]].concat());
+    assert!(
+        fs::read_to_string(out)
+            .unwrap()
+            .contains("COPY public.orders")
+    );
+    let said = lab.expect(3, &["restore", "--to", &moment, "--yes"]).stderr;
+    assert!(said.contains("the restore itself is complete"), "{said}");
+    assert_eq!(lab.sql("select count(*) from orders"), "5");
+    store.away.store(false, Ordering::Relaxed);
+    lab.sql("select pg_switch_wal()");
+    until("the bucket gets WAL again", || {
+        lab.sql("select last_archived_time > now() - interval $$20 s$$ from pg_stat_archiver")
+            == "t"
+    });
+    lab.expect(0, &["backup", "--full"]);
+    lab.expect(0, &["rehearse", "--at", "latest", "--from", "bucket"]);
+    lab.holds_within(Duration::from_secs(90));
+
+    lab.expect(0, &["restore", "--discard-old"]);
+    let repository = "/var/lib/pgherd-backups/backup";
+    lab.on("keeper", &format!("mv {repository} {repository}.away"));
+    let moment = lab.sql("select now()");
+    thread::sleep(Duration::from_millis(1100));
+    lab.sql("drop table orders");
+    let out = lab.file("orders.sql");
+    let words = [
+        "restore",
+        "--table",
+        "postgres.orders",
+        "--to",
+        &moment,
+        "--out",
+    ];
+    lab.expect(0, &[&words[..], &[out.to_str().unwrap()]].concat());
+    assert!(
+        fs::read_to_string(out)
+            .unwrap()
+            .contains("COPY public.orders")
+    );
+    let said = lab.expect(3, &["restore", "--to", &moment, "--yes"]).stderr;
+    assert!(said.contains("on the disk: "), "{said}");
+    assert_eq!(lab.sql("select count(*) from orders"), "5");
+    lab.on(
+        "keeper",
+        &format!("rm -rf {repository}; mv {repository}.away {repository}"),
+    );
+    lab.expect(0, &["restore", "--discard-old"]);
+    lab.expect(0, &["backup", "--full"]);
+    lab.expect(0, &["rehearse", "--at", "latest", "--from", "disk"]);
+    lab.holds_within(Duration::from_secs(90));
 }

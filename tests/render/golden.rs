@@ -119,6 +119,31 @@ fn golden_backups() {
     golden("backups", &cluster);
 }
 
+/// Backups on the host's disk and in a bucket.
+#[test]
+fn golden_places() {
+    let hosts: [(&str, [u8; 4], &[Role]); 3] = [
+        (
+            "db1",
+            [192, 0, 2, 1],
+            &[Role::Postgres, Role::Etcd, Role::Archive],
+        ),
+        ("db2", [192, 0, 2, 2], &[Role::Postgres, Role::Archive]),
+        ("keeper", [192, 0, 2, 21], &[Role::Backup]),
+    ];
+    let mut cluster = cluster(&hosts, true);
+    let text = "cluster: pg\nprovider: { kind: docker }\nmonitoring: {}\n\
+                backup: { s3: { bucket: backups, region: eu-central-1 }, disk: true }\nhosts:\n  \
+                db1: { roles: [postgres, etcd] }\n  door: { roles: [haproxy] }\n  keeper: { roles: [backup] }\n";
+    let inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();
+    cluster.inventory.hosts = inventory.hosts;
+    cluster.inventory.backup = inventory.backup;
+    cluster.inventory.monitoring = inventory.monitoring;
+    cluster.secrets.backup = Some(Secret::new("backups3cr"));
+    cluster.secrets.s3 = Some((Secret::new("s3-key"), Secret::new("s3-s3cret")));
+    golden("places", &cluster);
+}
+
 /// PgBouncer on the front door, and databases that it offers for reading too, except one.
 #[test]
 fn golden_pooler() {

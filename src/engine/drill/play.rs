@@ -192,11 +192,9 @@ async fn backed_up(connected: &Connected<'_>, request: &mut Request) -> Result<(
         return Ok(());
     }
     let cluster = connected.look().await?.cluster;
-    let repository = backup::ask(&cluster, connected.remote.as_ref()).await;
-    if repository
-        .transpose()?
-        .is_none_or(|it| it.backups.is_empty())
-    {
+    let repositories = backup::ask(&cluster, connected.remote.as_ref()).await;
+    let repositories = repositories.transpose()?.unwrap_or_default();
+    if repositories.iter().all(|it| it.backups.is_empty()) {
         scenarios.retain(|it| *it != Scenario::DropTable);
         context
             .operator

@@ -163,11 +163,14 @@ impl Told {
         found.extend(pooler.map(|it| ("pooler", it)));
         if let Some(backup) = self.file(BACKUP_CONFIG) {
             for (name, option) in [
-                ("backup", "repo1-cipher-pass"),
-                ("s3_key", "repo1-s3-key"),
-                ("s3_secret", "repo1-s3-key-secret"),
+                ("backup", "cipher-pass"),
+                ("s3_key", "s3-key"),
+                ("s3_secret", "s3-key-secret"),
             ] {
-                found.extend(of_option(backup, option).map(|it| (name, it)));
+                // The bucket is the second repository if the disk has one too.
+                let mut numbers = 1..=2;
+                let value = numbers.find_map(|it| of_option(backup, &format!("repo{it}-{option}")));
+                found.extend(value.map(|it| (name, it)));
             }
         }
         found

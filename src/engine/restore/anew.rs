@@ -7,7 +7,9 @@ use super::{
     outlook::{Outlook, fits, host, named, room, source},
 };
 use crate::{
-    engine::{connected::Connected, context::Context, hosts::HostStatus, launch, run::Run, settle},
+    engine::{
+        backup, connected::Connected, context::Context, hosts::HostStatus, launch, run::Run, settle,
+    },
     error::{Code, Error, Result},
     event::Events,
     inventory::{HostName, Role},
@@ -51,14 +53,16 @@ async fn look(
     let to = named(context, wish)?;
     observed.members_as_declared()?;
     let host = host(context, &BTreeMap::new(), wish.host.as_deref())?;
-    let ground = ground::look(cluster, &keeper.name, &to, connected.remote.as_ref()).await?;
+    let ground = super::outlook::look(connected, cluster, &keeper.name, &to).await?;
     let version = cluster.nodes.get(&host).and_then(|node| node.postgresql);
     let ground = ground::Ground {
         version: version.map(|it| it.to_string()),
         sources: ground.sources,
+        places: ground.places,
         ..ground::Ground::default()
     };
-    let source = source(&ground, &to, wish.set.as_deref())?.clone();
+    let from = backup::named(&context.inventory, wish.from.as_deref())?;
+    let source = source(&ground, &to, (wish.set.as_deref(), from))?.clone();
     // What the DCS remembers is of no host any more.
     fits(&ground, &source, None).map_err(|error| error.on(&host))?;
     let members = cluster.with_role(Role::Postgres);
@@ -66,6 +70,7 @@ async fn look(
     Ok(Some(Outlook {
         to,
         replicas: members.filter(|it| *it != host).collect(),
+        places: ground.places_for(&source, from),
         source,
         ground,
         kept_dir: None,
@@ -126,14 +131,14 @@ async fn make_ready(
             context.command("up")
         )));
     }
-    let remote = connected.remote.as_ref();
-    let mut ground = ground::look(&cluster, &member, &restoring.to, remote).await?;
+    let mut ground = super::outlook::look(connected, &cluster, &member, &restoring.to).await?;
     let facts = observed.found.facts.get(&member);
     let data = facts.and_then(|facts| facts.data.as_ref());
     // What an interrupted copy has left is kept aside, beside nothing that an earlier restore has kept.
     let leftover = data.is_some_and(|data| data.entries > 0);
     ground.kept = ground.kept.filter(|_| leftover);
-    let source = source(&ground, &restoring.to, restoring.set.as_deref())?;
+    let from = restoring.places.first().copied();
+    let source = source(&ground, &restoring.to, (restoring.set.as_deref(), from))?;
     let kept = room(context, &member, &ground, source).map_err(|error| {
         error
             .left("the hosts are ready, and no database was started")

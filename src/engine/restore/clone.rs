@@ -58,6 +58,8 @@ pub(crate) struct Wish {
     pub set: Option<String>,
     pub timeline: Option<u32>,
     pub host: Option<String>,
+    /// The place of the backup: `disk` or `bucket`.
+    pub from: Option<String>,
     /// What runs in the clone before anybody can reach it.
     pub run: Vec<Sql>,
 }
@@ -160,6 +162,7 @@ async fn agreed(
         to: outlook.to.clone(),
         set: wish.set.clone(),
         timeline: wish.timeline,
+        places: outlook.places.clone(),
         keeps: false,
         anew: Some(outlook.source.system.clone()),
         from: Some(workspace::Origin {
@@ -194,8 +197,15 @@ fn goes_on(
             set: wish.set.clone(),
             timeline: wish.timeline,
             host: wish.host.clone(),
+            from: None,
         },
     )?;
+    let place = backup::named(&source.inventory, wish.from.as_deref())?;
+    if let (Some(place), Some(first)) = (place, begun.places.first())
+        && place != *first
+    {
+        return Err(under_way::refused(target, &begun));
+    }
     target.operator.say(&format!(
         "note: going on with the clone of {} at {}, begun {}",
         source.inventory.cluster, begun.to, begun.since
@@ -224,7 +234,8 @@ async fn make_ready(
     let observed = connected.look().await?.whole()?;
     // What stops the run must stop it before anything is changed.
     observed.plan()?;
-    let (_, backup) = backup_for(origin, &restoring.to, restoring.set.as_deref()).await?;
+    let chosen = (restoring.set.as_deref(), restoring.places.first().copied());
+    let (_, backup) = backup_for(origin, &restoring.to, chosen).await?;
     is_of_version(major(&observed.cluster, &member), &member, &backup)
         .map_err(|error| error.left("the hosts are made, and there is no database on them"))?;
     let cluster = observed.cluster.clone();
@@ -278,6 +289,7 @@ fn in_place<'a>(
             to: &restoring.to,
             set: restoring.set.as_deref(),
             timeline: restoring.timeline,
+            places: &restoring.places,
         },
         keeps: false,
         anew: restoring.anew.as_deref(),

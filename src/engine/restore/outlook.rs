@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use super::Wish;
 use crate::{
+    cluster::Cluster,
     contract::kept_dir,
-    engine::{connected::Connected, context::Context, observe::Observed, switchover},
+    engine::{backup, connected::Connected, context::Context, observe::Observed, switchover},
     error::{Code, Error, Result},
-    inventory::{HostName, Role},
+    inventory::{HostName, Place, Role},
     moment::Moment,
     plan,
     quantity::bytes,
     services::{
         archive::ground::{self, Ground, Source},
+        backup::ask,
         postgres::patroni::{self, Status},
     },
 };
@@ -29,6 +31,8 @@ pub(crate) struct Outlook {
     pub replicas: Vec<HostName>,
     /// The newest backup from before the moment, or the named one.
     pub source: Source,
+    /// Of two places of backups, that of this one first, then others from which WAL comes too.
+    pub places: Vec<Place>,
     pub ground: Ground,
     /// The folder in which the present data is kept.
     pub kept_dir: Option<String>,
@@ -51,8 +55,9 @@ pub(super) async fn outlook(
     }
     let survey = patroni::survey(&connected.http, cluster).await;
     let host = host(context, &survey, wish.host.as_deref())?;
-    let ground = ground::look(cluster, &host, &to, connected.remote.as_ref()).await?;
-    let source = source(&ground, &to, wish.set.as_deref())?.clone();
+    let ground = look(connected, cluster, &host, &to).await?;
+    let from = backup::named(&context.inventory, wish.from.as_deref())?;
+    let source = source(&ground, &to, (wish.set.as_deref(), from))?.clone();
     let known = observed
         .found
         .dcs
@@ -71,6 +76,7 @@ pub(super) async fn outlook(
     Ok(Outlook {
         to,
         replicas: members.filter(|it| *it != host).collect(),
+        places: ground.places_for(&source, from),
         source,
         kept_dir,
         host,
@@ -152,18 +158,66 @@ pub(super) fn host(
     }
 }
 
-/// The backup that is restored.
+/// The backup that is restored: of the named place, or of the first that has one for the moment.
 pub(in crate::engine) fn source<'a>(
     ground: &'a Ground,
     to: &Moment,
-    set: Option<&str>,
+    (set, from): (Option<&str>, Option<Place>),
 ) -> Result<&'a Source> {
-    let refused = |what: String| {
-        Error::new(Code::NotPossibleNow, what)
-            .left("nothing was changed")
-            .hint("see what can be restored: pgherd backups")
-    };
-    let (Some(first), Some(last)) = (ground.sources.first(), ground.sources.last()) else {
+    if ground.places.len() < 2 {
+        return source_of(&ground.sources.iter().collect::<Vec<_>>(), to, set);
+    }
+    let mut refused: Option<Error> = None;
+    let asked = ground.places.iter();
+    for (place, unread) in asked.filter(|it| from.is_none_or(|from| it.0 == from)) {
+        let there = ground.sources.iter().filter(|it| it.place == *place);
+        let found = match unread {
+            Some(why) => Err(not_possible(format!("pgBackRest cannot read it: {why}"))),
+            None => source_of(&there.collect::<Vec<_>>(), to, set),
+        };
+        let error = match found {
+            Ok(source) => return Ok(source),
+            Err(error) => error,
+        };
+        let what = format!("{}: {}", place.inside(), error.what());
+        refused = Some(match refused {
+            Some(first) => first.cause(what),
+            None => not_possible(what),
+        });
+    }
+    Err(refused.unwrap_or_else(|| not_possible("the repository has no backup".into())))
+}
+
+/// Looks at a host as [`ground::look`] does. Of two places, a backup whose files are gone is not taken.
+pub(in crate::engine) async fn look(
+    connected: &Connected<'_>,
+    cluster: &Cluster,
+    host: &HostName,
+    to: &Moment,
+) -> Result<Ground> {
+    let remote = connected.remote.as_ref();
+    let mut ground = ground::look(cluster, host, to, remote).await?;
+    if ground.places.len() > 1
+        && let Some(Ok(repositories)) = ask(cluster, remote).await
+    {
+        let gone = |it: &Source| {
+            let mut there = repositories.iter().filter(|that| that.place == it.place);
+            there.any(|that| that.backups.iter().any(|b| b.label == it.label && b.gone))
+        };
+        ground.sources.retain(|it| !gone(it));
+    }
+    Ok(ground)
+}
+
+fn not_possible(what: String) -> Error {
+    Error::new(Code::NotPossibleNow, what)
+        .left("nothing was changed")
+        .hint("see what can be restored: pgherd backups")
+}
+
+fn source_of<'a>(sources: &[&'a Source], to: &Moment, set: Option<&str>) -> Result<&'a Source> {
+    let refused = not_possible;
+    let (Some(&first), Some(&last)) = (sources.first(), sources.last()) else {
         return Err(refused("the repository has no backup".into()));
     };
     let time = |seconds| jiff::Timestamp::from_second(seconds).map_or(Moment::Latest, Moment::Time);
@@ -180,12 +234,12 @@ pub(in crate::engine) fn source<'a>(
     }
     let source = match (set, to.time()) {
         (Some(label), _) => {
-            let named = ground.sources.iter().find(|it| it.label == label);
-            named.ok_or_else(|| refused(format!("the repository has no backup {label}")))?
+            let named = sources.iter().find(|it| it.label == label);
+            *named.ok_or_else(|| refused(format!("the repository has no backup {label}")))?
         }
         (None, Some(at)) => {
-            let mut older = ground.sources.iter().filter(|it| it.stop < at.as_second());
-            older.next_back().unwrap_or(first)
+            let mut older = sources.iter().filter(|it| it.stop < at.as_second());
+            older.next_back().copied().unwrap_or(first)
         }
         (None, None) => last,
     };
@@ -227,6 +281,7 @@ mod tests {
 
     fn ground() -> Ground {
         let source = |label: &str, stop| Source {
+            place: Place::Disk,
             label: label.into(),
             stop,
             size: 1 << 30,
@@ -243,7 +298,7 @@ mod tests {
 
     fn chosen(to: &str, set: Option<&str>) -> String {
         let to = to.parse().unwrap();
-        source(&ground(), &to, set)
+        source(&ground(), &to, (set, None))
             .map_or_else(|error| error.what().to_owned(), |it| it.label.clone())
     }
 
@@ -278,6 +333,35 @@ mod tests {
         ] {
             assert_eq!(chosen(to, set), expected, "{to}");
         }
+    }
+
+    #[test]
+    fn of_two_places_the_first_is_taken_that_can_serve_the_moment() {
+        let mut it = ground();
+        it.sources[0].place = Place::Bucket;
+        it.sources.reverse();
+        it.places = vec![(Place::Disk, None), (Place::Bucket, None)];
+        let chosen = |ground: &Ground, to: &str, from| {
+            let to: Moment = to.parse().unwrap();
+            source(ground, &to, (None, from)).map_or_else(
+                |error| error.what().to_owned(),
+                |it| format!("{} {}", it.place.as_str(), it.label),
+            )
+        };
+        let (early, late) = ("1970-01-01 00:30:00Z", "1970-01-01 00:40:00Z");
+        assert_eq!(chosen(&it, late, None), "disk two");
+        assert_eq!(chosen(&it, early, None), "bucket one");
+        assert_eq!(chosen(&it, late, Some(Place::Bucket)), "bucket one");
+        let said = chosen(&it, early, Some(Place::Disk));
+        assert!(
+            said.starts_with("on the disk: no backup is older"),
+            "{said}"
+        );
+        it.places[0].1 = Some("cut off".into());
+        assert_eq!(chosen(&it, late, None), "bucket one");
+        it.places[1].1 = Some("cut off".into());
+        let said = chosen(&it, late, None);
+        assert_eq!(said, "on the disk: pgBackRest cannot read it: cut off");
     }
 
     #[test]

@@ -138,19 +138,25 @@ async fn first_line(stream: &mut UnixStream) -> Option<String> {
     }
 }
 
-/// The command on the repository's host for what the clone's asks, such as `restore 2`.
+/// The command on the repository's host for what the clone's asks, such as `restore 2`, or `restore 2 2` for the second
+/// repository.
 ///
 /// Whatever it is told, it can write nothing there but to a bucket: all of the host's folders are read-only for it.
 fn reads(line: &str, stanza: &str) -> Option<String> {
-    let (command, process) = line.split_once(' ')?;
+    let mut words = line.split(' ');
+    let (command, process) = (words.next()?, words.next()?);
     let process: u8 = process.parse().ok()?;
+    let repository: u8 = words.next().map_or(Ok(1), str::parse).ok()?;
+    if words.next().is_some() {
+        return None;
+    }
     if !["restore", "archive-get"].contains(&command) {
         return None;
     }
     Some(format!(
         "systemd-run --quiet --pipe --wait --collect -p User=postgres -p Group=postgres -p ProtectSystem=strict \
          -p ProtectHome=yes -p PrivateTmp=yes -p NoNewPrivileges=yes -p UMask=0077 /usr/bin/pgbackrest \
-         --config={BACKUP_CONFIG} --stanza={} --remote-type=repo --repo=1 --process={process} \
+         --config={BACKUP_CONFIG} --stanza={} --remote-type=repo --repo={repository} --process={process} \
          --log-level-console=off --log-level-file=off --log-level-stderr=error {command}:remote",
         quote(stanza)
     ))
@@ -213,10 +219,13 @@ mod tests {
         assert!(commands[0].contains("--stanza='my prod' "), "{commands:?}");
         assert!(commands[0].contains("--process=2 "), "{commands:?}");
         assert!(commands[0].contains("ProtectSystem=strict"), "{commands:?}");
-        assert_eq!(asked("archive-get 0\n").await.1.len(), 1);
+        assert!(commands[0].contains("--repo=1 "), "{commands:?}");
+        let (_, commands) = asked("archive-get 0 2\n").await;
+        assert!(commands[0].contains("--repo=2 "), "{commands:?}");
         for line in [
             "archive-push 0\n",
             "restore\n",
+            "restore 1 2 3\n",
             "restore 1;reboot\n",
             "restore -1\n",
             "stanza-delete 0\n",

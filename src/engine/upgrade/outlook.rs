@@ -122,18 +122,26 @@ fn of_cluster(observed: &Observed) -> Result<Vec<Error>> {
     Ok(findings)
 }
 
-fn of_backups(answer: Result<backup::Repository>) -> Option<Error> {
+fn of_backups(answer: Result<Vec<backup::Repository>>) -> Option<Error> {
     let refused = |what: String| Error::new(Code::NotPossibleNow, what);
-    match answer {
-        Err(error) => Some(error),
-        Ok(it) if it.newest_full().is_none() => Some(
-            refused("no full backup is there yet".into()).hint("make one: pgherd backup --full"),
-        ),
-        Ok(it) if it.is_at_work() => {
-            Some(refused("a backup is being made".into()).hint("wait for it: pgherd backups"))
-        }
-        Ok(_) => None,
+    let repositories = match answer {
+        Ok(repositories) => repositories,
+        Err(error) => return Some(error),
+    };
+    // The new version's first steps need each place.
+    if let Some(it) = repositories.iter().find(|it| it.newest_full().is_none()) {
+        let (place, why) = match repositories.len() {
+            1 => (String::new(), None),
+            _ => (format!(" {}", it.place.inside()), it.unreadable()),
+        };
+        let error = refused(format!("no full backup is there yet{place}"));
+        return Some(match why {
+            Some(why) => error.cause(why).hint("see what is wrong: pgherd backups"),
+            None => error.hint("make one: pgherd backup --full"),
+        });
     }
+    let at_work = repositories.iter().any(backup::Repository::is_at_work);
+    at_work.then(|| refused("a backup is being made".into()).hint("wait for it: pgherd backups"))
 }
 
 async fn ask_members(

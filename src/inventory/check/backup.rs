@@ -61,6 +61,7 @@ pub(super) fn check(
             "is no number of days in which a restore can be proven",
         ),
         s3: bucket::check(problems, document, written.s3.as_ref()),
+        disk: disk(problems, written),
     }
 }
 
@@ -146,6 +147,23 @@ fn schedule(problems: &mut Problems, written: Option<&Word>) -> Option<String> {
         .hint("`systemd-analyze calendar 'Sun 01:00'` explains an expression"),
     );
     None
+}
+
+/// Whether the host's disk holds the backups: one place is needed.
+fn disk(problems: &mut Problems, written: &schema::Backup) -> bool {
+    let in_bucket = written.s3.is_some();
+    match &written.disk {
+        Some(disk) if !disk.value && !in_bucket => {
+            problems.add(
+                Problem::new(span_of(disk), "there is no place for backups")
+                    .label("neither the host's disk nor a bucket holds them")
+                    .hint("name a bucket (`s3`), or leave this out"),
+            );
+            true
+        }
+        Some(disk) => disk.value,
+        None => !in_bucket,
+    }
 }
 
 /// A number within its bounds. `what` is wrong with another one.

@@ -86,6 +86,10 @@ pub(in crate::inventory) struct Backup {
     /// A bucket of S3, or of a store that speaks it, that holds the backups instead of the host's disk, see
     /// below.
     pub(in crate::inventory) s3: Option<Placed<S3>>,
+    /// Whether the host's disk holds the backups. With `true` beside `s3`, they are in both places, each of which has all
+    /// backups and all WAL ([backups.md](backups.md#in-both-places)).
+    #[schemars(extend("x-default" = "`true`; with `s3`, `false`"))]
+    pub(in crate::inventory) disk: Option<Placed<bool>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -34,7 +34,7 @@ impl InPlace<'_> {
         for node in self.cluster.with_role(Role::Postgres) {
             let facts = found.facts.get(&node.name);
             if facts.is_some_and(|it| it.unit(PATRONI.name).loaded) {
-                hold(&mut plan, self.cluster, node, Vec::new());
+                hold(&mut plan, self.cluster, node, Vec::new(), None);
             }
         }
         plan
@@ -160,6 +160,7 @@ mod tests {
                 to: &Moment::Latest,
                 set: None,
                 timeline: None,
+                places: &[],
             },
             keeps: false,
             anew: Some("42"),

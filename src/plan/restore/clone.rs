@@ -103,9 +103,16 @@ impl InPlace<'_> {
 
     fn files(&self, origin: &Origin, config: &Value) -> Script {
         let data = &self.cluster.inventory.postgresql.data_dir;
+        let only = [1];
+        let keys: Vec<u8> = self.wanted.places.iter().map(|it| it.key()).collect();
+        let keys = if keys.is_empty() { &only[..] } else { &keys };
+        let repositories = keys
+            .iter()
+            .map(|key| format!("repo{key}-host=origin\nrepo{key}-host-user=postgres\n"));
+        let repositories: String = repositories.collect();
         let pgbackrest = format!(
-            "# Written by pgherd, and removed when the clone is complete.\n[global]\nrepo1-host=origin\n\
-             repo1-host-user=postgres\ncmd-ssh={PLACE}/ssh\nlock-path=/var/spool/pgbackrest/lock\n\
+            "# Written by pgherd, and removed when the clone is complete.\n[global]\n{repositories}\
+             cmd-ssh={PLACE}/ssh\nlock-path=/var/spool/pgbackrest/lock\n\
              spool-path=/var/spool/pgbackrest\nlog-level-console=warn\nlog-level-stderr=off\nlog-level-file=off\n\n\
              [{}]\npg1-path={data}\n",
             origin.stanza
@@ -159,6 +166,7 @@ impl InPlace<'_> {
             ("PLACE", PLACE.to_owned()),
             ("DATA", self.cluster.inventory.postgresql.data_dir.clone()),
             ("UNTIL", self.wanted.until()),
+            self.wanted.repositories(),
             ("OPTIONS", SESSION.to_owned()),
         ];
         let success = format!(
@@ -233,6 +241,7 @@ mod tests {
                 to: &Moment::Latest,
                 set: None,
                 timeline: None,
+                places: &[],
             },
             keeps: false,
             anew: Some("42"),

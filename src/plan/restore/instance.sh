@@ -1,18 +1,25 @@
 # Functions that restore a database and start it where no client can reach it; as postgres, in bash.
-# BIN, PORT, CONFIG, STANZA, LOG and MOST (how many processes) are set. systemd replaces what has braces after a dollar sign.
+# BIN, PORT, CONFIG, STANZA, REPOS (the numbers of the repositories, or nothing if there is one), LOG and MOST (how many
+# processes) are set. systemd replaces what has braces after a dollar sign.
 set -euo pipefail
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd /
 
 # restore_to DIRECTORY OPTION...: pgBackRest's part. To PostgreSQL, any failure to get WAL is the end of all WAL, but for an
-# exit code above 125: a repository that goes away meanwhile must not shorten what is restored.
+# exit code above 125: a repository that goes away meanwhile must not shorten what is restored. Of two, either may have what
+# the other lacks.
 restore_to() {
   local to=$1 cores get
   shift
   cores=$(nproc)
-  get="pgbackrest --config=$CONFIG --stanza=$STANZA --pg1-path=$to archive-get %f %p"
+  get="pgbackrest --config=$CONFIG --stanza=$STANZA --pg1-path=$to"
+  if [ -z "$REPOS" ]; then
+    get="$get archive-get %f %p || { [ \$? -eq 1 ] && exit 1; exit 126; }"
+  else
+    get="code=1; for n in $REPOS; do $get --repo=\$n archive-get %f %p && exit 0; [ \$? -eq 1 ] || code=126; done; exit \$code"
+  fi
   pgbackrest --config="$CONFIG" --stanza="$STANZA" --pg1-path="$to" --process-max=$((cores > MOST ? MOST : cores)) \
-    --recovery-option="restore_command=$get || { [ \$? -eq 1 ] && exit 1; exit 126; }" \
+    --recovery-option="restore_command=$get" \
     --log-level-console=info "$@" restore
 }
 
@@ -38,7 +45,10 @@ recover() {
         *'before configured recovery target was reached'*)
           echo 'pgherd-hint: the WAL in the repository ends before that moment, or some of it is missing: pgherd backups' >&2 ;;
         *'could not restore file'*)
-          echo 'pgherd-hint: the repository did not answer any more; the same command goes on from here' >&2 ;;
+          echo 'pgherd-hint: the repository did not answer any more; the same command goes on from here' >&2
+          case $REPOS in *' '*)
+            echo 'pgherd-hint: if one place stays away: go back (restore --back), and restore from the other one alone (--from)' >&2 ;;
+          esac ;;
       esac
       exit 1
     fi

@@ -14,7 +14,9 @@ try:
     link.connect(SOCKET)
 except OSError as error:
     sys.exit("pgherd is gone, and with it the way to the repository: %s" % error)
-link.sendall(("%s %s\n" % (words[2], words[1])).encode())
+# Where the cluster keeps its backups in two places, pgBackRest says which it reads.
+repository = re.search(r" --repo=([2-9]) ", words[0])
+link.sendall(("%s %s%s\n" % (words[2], words[1], " " + repository[1] if repository else "")).encode())
 
 
 def send():

@@ -1,19 +1,30 @@
 //! Plans that a table is taken out of a backup.
 
 use super::{
-    Action, CHECKING, Change, Cluster, HostName, Plan, REHEARSAL, RESTORING, Script, Step, TAKEN,
-    Unit, Wanted, own, quote,
+    ARCHIVE_CONFIG, Action, CHECKING, Change, Cluster, HostName, Plan, REHEARSAL, RESTORING,
+    Script, Step, TAKEN, Unit, Wanted, own, quote,
 };
 use crate::plan::local_sql::local_psql;
 
 const TABLE: &str = include_str!("table.sh");
 
-/// Sends the WAL of the last commits to the repository.
-const SEND: &str = r#"setpriv --reuid=postgres --regid=postgres --init-groups /etc/pgherd/archive/heartbeat
+/// Sends the WAL of the last commits to the repository. Of two places (REPOS has the numbers of those that answer), PostgreSQL
+/// may wait for one that is away, while the other one has it.
+const SEND: &str = r#"as_postgres() { (cd / && setpriv --reuid=postgres --regid=postgres --init-groups "$@"); }
+as_postgres /etc/pgherd/archive/heartbeat
+piece=$(as_postgres mktemp -d)
+trap 'rm -rf "$piece"' EXIT
+is_there() {
+  for key in $REPOS; do
+    as_postgres pgbackrest --config="$CONFIG" --stanza="$STANZA" --repo="$key" archive-get "$segment" "$piece/$key" >/dev/null 2>&1 && return 0
+  done
+  return 1
+}
 segment=$(echo 'select pg_walfile_name(pg_switch_wal())' | local_psql "$PORT" -At)
-for _ in $(seq 120); do
+for n in $(seq 120); do
   sent=$(echo "select last_archived_wal >= '$segment' from pg_stat_archiver" | local_psql "$PORT" -At)
   [ "$sent" != t ] || exit 0
+  [ $((n % 20)) != 0 ] || ! is_there || exit 0
   sleep 0.5
 done
 echo "$segment did not get into the repository within a minute" >&2
@@ -39,6 +50,7 @@ pub(crate) fn take_out(
         ("DATABASE", database.to_owned()),
         ("TABLE", table.to_owned()),
         ("UNTIL", wanted.until()),
+        wanted.repositories(),
     ];
     let mut options = wanted.options();
     // The others are left out, but for the system's own, and the ledger is in one of these.
@@ -56,12 +68,15 @@ pub(crate) fn take_out(
     };
     let sent = leader.map(|leader| {
         let port = cluster.inventory.postgresql.port;
+        let (_, keys) = wanted.repositories();
         let script = Script::new()
             .alone("send-wal")
             .line(local_psql())
             .line(format!(
-                "PORT={port}\nVERIFY={}\n{SEND}",
-                quote(&cluster.inventory.command("verify"))
+                "PORT={port}\nVERIFY={}\nCONFIG={ARCHIVE_CONFIG}\nSTANZA={}\nREPOS={}\n{SEND}",
+                quote(&cluster.inventory.command("verify")),
+                quote(cluster.name()),
+                quote(&keys)
             ));
         plan.push(Step {
             host: leader.clone(),

@@ -3,7 +3,7 @@
 use super::names;
 use crate::{
     contract::BACKUPS,
-    inventory::{HostName, Role, S3},
+    inventory::{HostName, Place, Role},
 };
 
 /// What becomes of the data of a host that leaves.
@@ -18,14 +18,14 @@ pub enum Data<'a> {
 /// What is lost with a host that has these roles, one line for each.
 ///
 /// `stay` are the databases that stay. `leads` says whether the host is the leader, `goes` whether its machine is
-/// removed.
+/// removed, and `backups` where they are kept.
 pub fn lost(
     roles: &[Role],
     stay: &[&HostName],
     data: Data<'_>,
     leads: bool,
     goes: bool,
-    bucket: Option<&S3>,
+    backups: &[Place],
 ) -> Vec<String> {
     let mut lost = Vec::new();
     if roles.contains(&Role::Postgres) {
@@ -57,10 +57,11 @@ pub fn lost(
         lost.push("clients that connect to its address are refused".into());
     }
     if roles.contains(&Role::Backup) {
-        lost.push(match goes {
-            _ if bucket.is_some() => "no backup is made until another host has the role; those that are there stay in the bucket".to_owned(),
-            true => "all backups of the cluster are deleted, and the WAL between them".to_owned(),
-            false => format!("its backups stay in {BACKUPS}, and no new ones are made there"),
+        lost.push(match (backups, goes) {
+            ([Place::Bucket], _) => "no backup is made until another host has the role; those that are there stay in the bucket".to_owned(),
+            ([Place::Disk, Place::Bucket], true) => "no backup is made until another host has the role; those on its disk are deleted, and those in the bucket stay".to_owned(),
+            (_, true) => "all backups of the cluster are deleted, and the WAL between them".to_owned(),
+            (_, false) => format!("its backups stay in {BACKUPS}, and no new ones are made there"),
         });
     }
     lost

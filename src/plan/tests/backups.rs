@@ -5,7 +5,7 @@ use std::process::Command;
 use super::world::{FIVE, World, says, step};
 use crate::{
     contract::{ARCHIVING, BACKUPS},
-    inventory::Role,
+    inventory::{HostName, Place, Role},
     plan::{self, backups},
 };
 
@@ -92,6 +92,131 @@ fn only_hosts_of_databases_archive() {
     assert_eq!(archives.collect::<Vec<_>>(), ["node1", "node2", "node3"]);
 }
 
+/// What `create-stanza` starts, where these markers are left, the newest last, and these places have a full backup.
+fn begun(places: &str, archiving: &str, left: &[&str], full: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let left = left
+        .iter()
+        .map(|name| format!("mkdir -p $base/{name}; touch -d @$((n += 9)) $base/{name}\n"));
+    let script = format!(
+        r#"set -eu
+base=$PWD n=0
+{}systemctl() {{ case $1 in start) echo "$3" ;; *) false ;; esac; }}
+install() {{ mkdir -p "$base/{archiving}"; }}
+setpriv() {{
+  case "$*" in
+    *--repo=1*info) repo=disk ;;
+    *--repo=2*info) repo=bucket ;;
+    *info) repo=$PLACES ;;
+    *) return 0 ;;
+  esac
+  case " {} " in *" $repo "*) echo '"label":"20260101-000000F"' ;; esac
+}}
+CONFIG=c STANZA=s ARCHIVING=$base/{archiving} PLACES='{places}'
+BUCKET=${{ARCHIVING##*/.archiving?}}
+{}
+ls -A "$base""#,
+        left.collect::<String>(),
+        full.join(" "),
+        backups::BEGIN
+    );
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_place_that_is_added_begins_and_the_other_one_goes_on() {
+    let (both, disk, bucket) = (".archiving+s3", ".archiving", ".archiving-s3");
+    for (places, archiving, left, full, expected) in [
+        (
+            "disk",
+            disk,
+            &[][..],
+            &[][..],
+            "pgherd-backup@full .archiving",
+        ),
+        ("disk", disk, &[], &["disk"], ".archiving"),
+        (
+            "disk bucket",
+            both,
+            &[],
+            &[],
+            "pgherd-backup@full .archiving+s3",
+        ),
+        (
+            "disk bucket",
+            both,
+            &[disk],
+            &["disk"],
+            "pgherd-backup@full-bucket .archiving+s3",
+        ),
+        (
+            "disk bucket",
+            both,
+            &[bucket],
+            &["bucket"],
+            "pgherd-backup@full-disk .archiving+s3",
+        ),
+        // Interrupted while the first backup of the bucket was made.
+        (
+            "disk bucket",
+            both,
+            &[],
+            &["disk"],
+            "pgherd-backup@full-bucket .archiving+s3",
+        ),
+        // Out of two places.
+        ("disk", disk, &[both], &["disk"], ".archiving"),
+        ("bucket", bucket, &[both], &["bucket"], ".archiving-s3"),
+        // What an older place has is not continued.
+        (
+            "disk bucket",
+            both,
+            &[disk, bucket],
+            &["disk", "bucket"],
+            "pgherd-backup@full-disk .archiving+s3",
+        ),
+        (
+            "bucket",
+            bucket,
+            &[".archiving-other"],
+            &["bucket"],
+            "pgherd-backup@full .archiving-s3",
+        ),
+    ] {
+        assert_eq!(
+            begun(places, archiving, left, full),
+            expected,
+            "{places} {left:?}"
+        );
+    }
+}
+
+#[test]
+fn a_second_place_is_an_ordinary_plan() {
+    const BOTH: &str = "backup: { s3: { bucket: backups, region: eu-central-1 }, disk: true }";
+    let mut world = World::settled(&hosts());
+    world.wants(BOTH, &hosts());
+    let plan = world.plan();
+    let begins = step(&plan, "keeper", "create-stanza");
+    assert!(says(begins, "PLACES='disk bucket'"));
+    assert!(format!("{:?}", begins.changes).contains("both repositories"));
+    let rehearsal = plan::rehearse(&HostName::new("node2"), "latest", Some(Place::Bucket));
+    assert!(says(&rehearsal.steps[0], "FROM=bucket"));
+    let backup = plan::backup(
+        &HostName::new("keeper"),
+        plan::Holds::Everything,
+        Some(Place::Disk),
+    );
+    assert!(says(&backup.steps[0], "TYPE=full-disk"));
+}
+
 /// A leader that archives already holds the lock for a moment, again and again.
 #[test]
 fn the_repository_begins_beside_a_database_that_tries_to_archive() {
@@ -103,7 +228,8 @@ systemctl() {{ false; }}
 install() {{ :; }}
 sleep() {{ :; }}
 left=$(mktemp)
-trap 'rm -f "$left"' EXIT
+place=$(mktemp -d)
+trap 'rm -rf "$left" "$place"' EXIT
 echo "$codes" >"$left"
 setpriv() {{
   case "$*" in
@@ -111,7 +237,7 @@ setpriv() {{
     *info) echo '"label":"20260101-000000F"' ;;
   esac
 }}
-CONFIG=c STANZA=s ARCHIVING=a
+CONFIG=c STANZA=s ARCHIVING=$place/.archiving PLACES=disk BUCKET=
 {}"#,
             backups::BEGIN
         );

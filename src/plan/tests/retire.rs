@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::world::{FIVE, SHARED, World, says, step, steps, told};
 use crate::{
     error::{Code, Error, Result},
-    inventory::{HostName, Role},
+    inventory::{HostName, Place, Role},
     plan::{
         Action, Plan, membership,
         retire::{self, Becomes, Departures, LET_GO, Leaver, ShrinkingCluster},
@@ -327,13 +327,18 @@ fn only_who_is_named_may_be_missing_from_the_inventory() {
 
 #[test]
 fn what_becomes_of_backups_depends_on_who_made_the_machine() {
-    let lost = |goes| {
+    let lost = |goes, places: &[Place]| {
         let data = retire::Data::IsDeleted("/data/patroni");
-        retire::lost(&[Role::Backup], &[], data, false, goes, None).join("\n")
+        retire::lost(&[Role::Backup], &[], data, false, goes, places).join("\n")
     };
     assert_eq!(
-        lost(true),
+        lost(true, &[Place::Disk]),
         "all backups of the cluster are deleted, and the WAL between them"
     );
-    assert!(lost(false).contains("its backups stay in /var/lib/pgherd-backups"));
+    assert!(lost(false, &[Place::Disk]).contains("its backups stay in /var/lib/pgherd-backups"));
+    let both = [Place::Disk, Place::Bucket];
+    assert!(
+        lost(true, &both).contains("those on its disk are deleted, and those in the bucket stay")
+    );
+    assert!(lost(true, &both[1..]).contains("those that are there stay in the bucket"));
 }

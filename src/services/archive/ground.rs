@@ -8,7 +8,7 @@ use crate::{
     cluster::Cluster,
     contract::{ARCHIVE_CONFIG, BACKUP_CONFIG, kept_dir},
     error::{Code, Error, Result},
-    inventory::{HostName, Role},
+    inventory::{HostName, Place, Role},
     liberal,
     moment::{Moment, in_full},
     remote::{Remote, Script, quote},
@@ -21,6 +21,7 @@ const ANSWER: Duration = Duration::from_secs(120);
 /// A backup in the repository, as a restore sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
+    pub place: Place,
     pub label: String,
     /// Seconds since 1970.
     pub stop: i64,
@@ -49,8 +50,10 @@ pub(crate) struct Ground {
     pub later: Option<u64>,
     /// The host's WAL begins before the moment.
     pub complete: bool,
-    /// The oldest first.
+    /// Of each place, the oldest first.
     pub sources: Vec<Source>,
+    /// The places that were asked, and why nothing can be read there.
+    pub places: Vec<(Place, Option<String>)>,
 }
 
 impl Ground {
@@ -61,7 +64,16 @@ impl Ground {
             .collect();
         let of = |key: &str| lines.get(key).copied().filter(|it| !it.is_empty());
         let number = |key: &str| of(key).and_then(|it| it.parse().ok());
-        let info = of("info").and_then(|it| serde_json::from_str(it).ok());
+        let mut places = Vec::new();
+        let mut sources = Vec::new();
+        for place in [Place::Disk, Place::Bucket] {
+            let Some(info) = lines.get(format!("info-{}", place.as_str()).as_str()) else {
+                continue;
+            };
+            let info = serde_json::from_str(info).unwrap_or(Value::Null);
+            sources.extend(sources_of(&info, place));
+            places.push((place, unreadable(&info)));
+        }
         Self {
             version: of("version").map(str::to_owned),
             system: of("system").map(str::to_owned),
@@ -71,12 +83,42 @@ impl Ground {
             movable: of("movable").is_some(),
             later: number("later"),
             complete: of("complete") == Some("yes"),
-            sources: sources(&info.unwrap_or(Value::Null)),
+            sources,
+            places,
         }
+    }
+
+    /// From where a backup is restored: its own place first, then the other one, which may have WAL that the first lacks.
+    /// Only the one that is named, if one is. Empty if there is only one place.
+    pub(crate) fn places_for(&self, source: &Source, from: Option<Place>) -> Vec<Place> {
+        if self.places.len() < 2 {
+            return Vec::new();
+        }
+        let readable = self.places.iter().filter(|it| it.1.is_none());
+        let others = readable
+            .map(|it| it.0)
+            .filter(|it| *it != source.place && from.is_none());
+        std::iter::once(source.place).chain(others).collect()
     }
 }
 
-fn sources(info: &Value) -> Vec<Source> {
+/// Why the repository cannot be read, or is none yet. 2 is a repository without a backup, which has WAL.
+fn unreadable(info: &Value) -> Option<String> {
+    let stanza = &info[0];
+    let status = &stanza["repo"][0]["status"];
+    let code = status["code"]
+        .as_i64()
+        .or(stanza["status"]["code"].as_i64());
+    if code.is_some_and(|it| [0, 2].contains(&it)) {
+        return None;
+    }
+    let said = [status, &stanza["status"]]
+        .into_iter()
+        .find_map(|it| it["message"].as_str()?.lines().next());
+    Some(said.unwrap_or("pgBackRest does not answer").to_owned())
+}
+
+fn sources_of(info: &Value, place: Place) -> Vec<Source> {
     let stanza = &info[0];
     let databases = stanza["db"].as_array().map_or(&[][..], Vec::as_slice);
     let of = |id: &Value, key: &str| {
@@ -90,6 +132,7 @@ fn sources(info: &Value) -> Vec<Source> {
     backups
         .iter()
         .map(|it| Source {
+            place,
             label: liberal::as_text(&it["label"]).unwrap_or_default(),
             stop: it["timestamp"]["stop"].as_i64().unwrap_or_default(),
             size: it["info"]["size"].as_u64().unwrap_or_default(),
@@ -130,7 +173,8 @@ async fn ask(
 ) -> Result<Ground> {
     let data = &cluster.inventory.postgresql.data_dir;
     let script = Script::probe(format!(
-        "CONFIG={config} STANZA={} DATA={} OLD={} UNTIL={}\n{ASK}",
+        "CONFIG={config} PLACES={} STANZA={} DATA={} OLD={} UNTIL={}\n{ASK}",
+        quote(&cluster.inventory.backup.place_names()),
         quote(cluster.name()),
         quote(data),
         quote(&kept_dir(data)),
@@ -156,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_look_is_read_and_what_is_missing_is_unknown() {
-        let info = r#"info=[{"backup":[{"label":"20261127-010000F","timestamp":{"stop":1000},"info":{"size":5},"database":{"id":1}}],"db":[{"id":1,"system-id":7666,"version":"16"}]}]"#;
+        let info = r#"info-disk=[{"backup":[{"label":"20261127-010000F","timestamp":{"stop":1000},"info":{"size":5},"database":{"id":1}}],"db":[{"id":1,"system-id":7666,"version":"16"}],"status":{"code":0,"message":"ok"}}]"#;
         let it = Ground::parse(&format!(
             "version=16\nsystem=7666\nfree=900\nhere=400\nmovable=yes\ncomplete=no\nlater=12\n{info}\n"
         ));
@@ -165,7 +209,30 @@ mod tests {
         assert_eq!(it.kept, None);
         assert_eq!(it.sources[0].system, "7666");
         assert_eq!(it.sources[0].version, "16");
-        let nothing = Ground::parse("version=\nsystem=\nfree=\ninfo=[]\n");
+        assert_eq!(it.places, [(Place::Disk, None)]);
+        assert_eq!(it.places_for(&it.sources[0], None), []);
+        let nothing = Ground::parse("version=\nsystem=\nfree=\n");
         assert_eq!(nothing, Ground::default());
+    }
+
+    #[test]
+    fn wal_comes_from_each_place_that_answers_unless_one_is_named() {
+        let info = |place: &str, code: u32, label: &str| {
+            format!(
+                r#"info-{place}=[{{"backup":[{{"label":"{label}"}}],"repo":[{{"status":{{"code":{code},"message":"cut off\nhere"}}}}],"status":{{"code":{code},"message":"other"}}}}]"#
+            )
+        };
+        let both = [Place::Bucket, Place::Disk];
+        for (code, from, expected) in [
+            (0, None, &both[..]),
+            (0, Some(Place::Bucket), &both[..1]),
+            (99, None, &both[..1]),
+        ] {
+            let said = [info("disk", code, "a"), info("bucket", 0, "b")].join("\n");
+            let it = Ground::parse(&said);
+            assert_eq!(it.sources[1].label, "b");
+            assert_eq!(it.places_for(&it.sources[1], from), expected, "{code}");
+            assert_eq!(it.places[0].1.as_deref(), (code == 99).then_some("cut off"));
+        }
     }
 }

@@ -1,6 +1,7 @@
 # shellcheck shell=sh disable=SC2154,SC2012 # the caller sets them
-# What a restore of this host's database would meet. One line for each fact, and pgBackRest's answer last.
-# CONFIG (or nothing: the repository is not asked), STANZA, DATA, OLD and UNTIL (a time in UTC, or nothing) are set.
+# What a restore of this host's database would meet. One line for each fact, and pgBackRest's answers last.
+# CONFIG (or nothing: the repository is not asked), PLACES (of the repositories, which have numbers if there are two), STANZA,
+# DATA, OLD and UNTIL (a time in UTC, or nothing) are set.
 export LC_ALL=C TZ=UTC
 cd /
 bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
@@ -25,6 +26,15 @@ if [ -n "$UNTIL" ] && [ -d "$DATA/pg_wal" ]; then
       if (substr($0, RSTART, RLENGTH - 4) > until) n++ } END { print "later=" n + 0 }'
 fi
 [ -n "$CONFIG" ] || exit 0
-printf 'info='
-setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" --output=json \
-  --log-level-console=off --log-level-stderr=error info
+key=0
+for place in $PLACES; do
+  key=$((key + 1))
+  repo=
+  # A place that does not answer keeps nobody waiting for long.
+  [ "$PLACES" = "$place" ] || repo="--repo=$key --io-timeout=5"
+  printf 'info-%s=' "$place"
+  # shellcheck disable=SC2086 # words
+  setpriv --reuid=postgres --regid=postgres --init-groups pgbackrest --config="$CONFIG" --stanza="$STANZA" $repo --output=json \
+    --log-level-console=off --log-level-stderr=error info || [ -n "$repo" ] || exit 1
+  echo
+done

@@ -8,10 +8,9 @@ use crate::{
     cluster::Cluster,
     contract::BACKUP_CONFIG,
     error::{Code, Error, Result},
-    inventory::Role,
+    inventory::{Place, Role},
     quantity::duration,
     remote::{Remote, Script, quote},
-    services::When,
 };
 
 const ASK: &str = include_str!("repository.sh");
@@ -60,9 +59,10 @@ pub(crate) struct Schedule {
     pub result: String,
 }
 
-/// The repository of a cluster.
+/// The repository of a cluster in one place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Repository {
+    pub place: Place,
     /// pgBackRest's own verdict: 0 is good.
     pub status: (i64, String),
     /// The oldest first.
@@ -71,7 +71,7 @@ pub(crate) struct Repository {
     pub wal_bytes: u64,
     /// When the newest WAL came, in seconds since 1970.
     pub wal_newest: Option<i64>,
-    /// By kind.
+    /// By kind; of all places.
     pub schedules: BTreeMap<String, Schedule>,
     /// KiB: available, and in all.
     pub space: Option<(u64, u64)>,
@@ -81,24 +81,21 @@ pub(crate) struct Repository {
     pub since: Option<i64>,
 }
 
-/// Asks the host that keeps the backups; `None` if there is none.
-pub(crate) async fn ask(cluster: &Cluster, remote: &dyn Remote) -> Option<Result<Repository>> {
+/// Asks the host that keeps the backups; `None` if there is none. Otherwise there is one repository for each place.
+pub(crate) async fn ask(cluster: &Cluster, remote: &dyn Remote) -> Option<Result<Vec<Repository>>> {
     let node = cluster.with_role(Role::Backup).next()?;
+    let backup = &cluster.inventory.backup;
     let script = Script::probe(format!(
-        "CONFIG={BACKUP_CONFIG} STANZA={} ARCHIVING={} BUCKET={}\n{ASK}",
+        "CONFIG={BACKUP_CONFIG} STANZA={} ARCHIVING={} PLACES={}\n{ASK}",
         quote(cluster.name()),
-        quote(&cluster.inventory.archiving()),
-        if cluster.wants(When::Bucket) {
-            "yes"
-        } else {
-            ""
-        }
+        quote(&backup.archiving()),
+        quote(&backup.place_names())
     ));
     let quiet = |_, _: &str| {};
     let asked = remote.run(&node.name, &script, ANSWER, &quiet).await;
     Some(asked.and_then(|output| {
         if output.success() {
-            return Ok(Repository::parse(&output.stdout));
+            return Ok(Repository::all(&output.stdout));
         }
         let what = "pgBackRest does not say which backups there are";
         Err(Error::new(Code::ServiceRefused, what)
@@ -108,25 +105,34 @@ pub(crate) async fn ask(cluster: &Cluster, remote: &dyn Remote) -> Option<Result
 }
 
 impl Repository {
-    fn parse(text: &str) -> Self {
-        let mut it = Self::default();
-        let mut there = Vec::new();
+    /// What the host says of itself comes first, then what is in each place.
+    fn all(text: &str) -> Vec<Self> {
+        let mut host = Self::default();
+        let mut all: Vec<Self> = Vec::new();
         for line in text.lines() {
             // What pgBackRest could not read is in its answer as it is: tabs and other control characters.
             if let Some(json) = line.strip_prefix("info\t") {
-                it.read_info(&json.replace(char::is_control, " "));
+                let json = json.replace(char::is_control, " ");
+                all.last_mut().unwrap_or(&mut host).read_info(&json);
                 continue;
             }
             let fields: Vec<&str> = line.split('\t').collect();
-            match fields.as_slice() {
-                ["files", label] => there.push(*label),
-                fields => it.read(fields),
+            match (fields.as_slice(), all.last_mut()) {
+                (["place", name], _) => all.extend(Place::named(name).map(|place| Self {
+                    place,
+                    status: (OTHER, "it does not answer".to_owned()),
+                    ..host.clone()
+                })),
+                (["files", label], Some(it)) => {
+                    let mut backups = it.backups.iter_mut();
+                    if let Some(backup) = backups.find(|it| it.label == *label) {
+                        backup.gone = false;
+                    }
+                }
+                (fields, it) => it.unwrap_or(&mut host).read(fields),
             }
         }
-        for backup in &mut it.backups {
-            backup.gone = !there.contains(&backup.label.as_str());
-        }
-        it
+        all
     }
 
     fn read(&mut self, fields: &[&str]) {
@@ -181,7 +187,7 @@ impl Repository {
                     .as_u64()
                     .unwrap_or_default(),
                 damaged: it["error"].as_bool().unwrap_or_default(),
-                gone: false,
+                gone: true,
                 wal: (text(&it["archive"]["start"]), text(&it["archive"]["stop"])),
             })
             .collect();
@@ -300,9 +306,43 @@ mod tests {
         for (timeline, first, last) in wal {
             text.push_str(&format!("wal\t{timeline}\t{first}\t{last}\n"));
         }
-        text.push_str("wal-bytes\t7\nwal-newest\t400\nschedule\tfull\t1000 2000\nunit\tfull\tactivating\tsuccess\n");
-        text.push_str("files\t20261127-010000F\nsince\t50\nspace\t90\t100\nnow\t500\n");
-        Repository::parse(&text)
+        text.push_str("wal-bytes\t7\nwal-newest\t400\nfiles\t20261127-010000F\nspace\t90\t100\n");
+        alone(&format!(
+            "schedule\tfull\t1000 2000\nunit\tfull\tactivating\tsuccess\nsince\t50\nnow\t500\nplace\tdisk\n{text}"
+        ))
+    }
+
+    fn alone(text: &str) -> Repository {
+        let mut all = Repository::all(text);
+        assert_eq!(all.len(), 1);
+        all.remove(0)
+    }
+
+    #[test]
+    fn each_place_has_a_repository_of_its_own() {
+        let info = |label: &str| {
+            format!(
+                "info\t[{{\"backup\":[{{\"label\":\"{label}\"}}],\"status\":{{\"code\":0}}}}]\nfiles\t{label}\n"
+            )
+        };
+        let all = Repository::all(&format!(
+            "unit\tfull\tactivating\tsuccess\nnow\t5\nplace\tdisk\n{}place\tbucket\n{}wal-newest\t4\n",
+            info("a"),
+            info("b")
+        ));
+        let labels = all.iter().map(|it| it.backups[0].label.as_str());
+        assert_eq!(labels.collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!((all[0].place, all[1].place), (Place::Disk, Place::Bucket));
+        assert_eq!((all[0].wal_newest, all[1].wal_newest), (None, Some(4)));
+        assert!(all.iter().all(|it| it.is_at_work() && it.now == 5));
+        assert!(!all[1].backups[0].gone);
+        // One does not answer.
+        let all = Repository::all(&format!(
+            "now\t5\nplace\tdisk\n{}place\tbucket\n",
+            info("a")
+        ));
+        assert_eq!(all[0].unreadable(), None);
+        assert!(all[1].unreadable().unwrap().contains("it does not answer"));
     }
 
     #[test]
@@ -322,13 +362,13 @@ mod tests {
     fn a_repository_that_cannot_be_read_is_no_empty_one() {
         let said = "info\t[{\"backup\":[],\"repo\":[{\"status\":{\"code\":99,\"message\":\"unable to load info file:\\n\
                     at line 1: \u{1}\t\u{fffd}x\"}}],\"status\":{\"code\":99,\"message\":\"other\"}}]\nnow\t5\n";
-        let it = Repository::parse(said);
+        let it = alone(&format!("place\tdisk\n{said}"));
         assert_eq!(it.status, (OTHER, "unable to load info file".to_owned()));
         assert!(it.unreadable().unwrap().contains("unable to load"));
-        assert_eq!(Repository::parse("info\tnothing\n").status.0, -1);
+        assert_eq!(alone("place\tdisk\ninfo\tnothing\n").status.0, -1);
         assert_eq!(repository(&[]).unreadable(), None);
         let none = r#"info	[{"backup":[],"status":{"code":1,"message":"missing stanza path"}}]"#;
-        assert_eq!(Repository::parse(none).unreadable(), None);
+        assert_eq!(alone(&format!("place\tdisk\n{none}")).unreadable(), None);
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //! between them is whole.
 
 use async_trait::async_trait;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::client::{Backup, OTHER, Repository, ask, in_days};
 use crate::{
     error::Result,
-    inventory::{Inventory, Role},
+    inventory::Role,
     quantity::{bytes, count},
     services::{
         archive::rehearsal::{self, Rehearsals, Verdict},
@@ -15,7 +15,12 @@ use crate::{
     },
 };
 
+mod document;
+mod judged;
 mod proof;
+
+pub(crate) use document::whole_document;
+pub(crate) use judged::judge;
 
 pub(crate) const HEALTH: &dyn Health = &Backups;
 
@@ -43,14 +48,15 @@ impl Health for Backups {
             return shown;
         };
         let (words, document) = match asked {
-            Ok(repository) => {
+            Ok(repositories) => {
                 let inventory = &look.ways.cluster.inventory;
-                let wrong = all_wrong(&repository, &rehearsals, inventory);
+                let judged = judge(&repositories, &rehearsals, inventory);
+                let wrong = judged.told();
                 shown
                     .warnings
                     .extend(wrong.iter().map(|it| format!("! backups: {it}")));
-                let document = whole_document(&repository, &wrong, &rehearsals, inventory);
-                (summary(&repository), document)
+                let document = whole_document(&repositories, &judged, &rehearsals, inventory);
+                (summary(&repositories), document)
             }
             Err(error) => {
                 shown.warnings.push(format!("! backups: {error}"));
@@ -69,40 +75,30 @@ impl Health for Backups {
         match asked {
             None => Vec::new(),
             Some(Err(error)) => vec![Check::of(NAME, vec![error.to_string()], String::new())],
-            Some(Ok(repository)) => {
-                let wrong = all_wrong(&repository, &rehearsals, &look.ways.cluster.inventory);
+            Some(Ok(repositories)) => {
+                let inventory = &look.ways.cluster.inventory;
+                let wrong = judge(&repositories, &rehearsals, inventory).told();
                 // A cluster that begins to serve sends WAL soon.
-                let settles = match silent(&repository).is_some() && wrong.len() == 1 {
+                let silent = repositories.iter().filter_map(silent).count();
+                let settles = match silent > 0 && wrong.len() == silent {
                     true => Settles::Soon,
                     false => Settles::Never,
                 };
-                let right = summary(&repository) + &proof::summary(&repository, &rehearsals);
+                let right = in_each(&repositories, |it, number| {
+                    summary_of(it) + &proof::summary(it, &rehearsals[number])
+                });
                 vec![Check::of(NAME, wrong, right).settles(settles)]
             }
         }
     }
 }
 
-async fn ask_all(look: &Look<'_>) -> (Option<Result<Repository>>, Rehearsals) {
+async fn ask_all(look: &Look<'_>) -> (Option<Result<Vec<Repository>>>, Vec<Rehearsals>) {
     let (cluster, remote) = (look.ways.cluster, look.ways.remote);
     tokio::join!(ask(cluster, remote), rehearsal::everywhere(cluster, remote))
 }
 
-/// What is wrong with the backups and with the proof that they can be restored, a sentence each.
-pub(crate) fn all_wrong(
-    repository: &Repository,
-    rehearsals: &Rehearsals,
-    inventory: &Inventory,
-) -> Vec<String> {
-    let command = |verb: &str| inventory.command(verb);
-    let mut wrong = wrong(repository, &command("backup"), &command("logs"));
-    wrong.extend(silent(repository));
-    let within = inventory.backup.prove_within;
-    wrong.extend(proof::wrong(repository, rehearsals, within, &command));
-    wrong
-}
-
-/// The last verdict if it proves nothing, and what is known to be missing explains that: it is not wrong.
+/// The last verdict of a place if it proves nothing, and what is known to be missing explains that: it is not wrong.
 pub(crate) fn explained<'a>(
     repository: &Repository,
     rehearsals: &'a Rehearsals,
@@ -122,8 +118,25 @@ fn silent(repository: &Repository) -> Option<String> {
     })
 }
 
-/// The repository in one line.
-pub(crate) fn summary(repository: &Repository) -> String {
+/// The repositories in one line.
+pub(crate) fn summary(repositories: &[Repository]) -> String {
+    in_each(repositories, |it, _| summary_of(it))
+}
+
+/// What there is to say of each place. With two, their names are before it.
+fn in_each(repositories: &[Repository], text: impl Fn(&Repository, usize) -> String) -> String {
+    let each = repositories.iter().enumerate().map(|(number, it)| {
+        let text = text(it, number);
+        match repositories.len() {
+            1 => text,
+            _ => format!("{}: {text}", it.place.inside()),
+        }
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// A repository in one line.
+pub(crate) fn summary_of(repository: &Repository) -> String {
     let Some(last) = repository.backups.last() else {
         return match repository.is_at_work() {
             true => "the first backup is being made".to_owned(),
@@ -142,20 +155,29 @@ pub(crate) fn summary(repository: &Repository) -> String {
     text
 }
 
-/// What is wrong with the backups, a sentence each. `backup` is the command that makes one, and `logs` the
-/// beginning of the one that shows a journal.
-fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
+/// pgBackRest can read the repository. 2 is `no valid backups`, which is told as such.
+fn is_readable(repository: &Repository) -> bool {
+    [0, 2].contains(&repository.status.0)
+}
+
+/// Why it cannot be read. Where there are `both` places, a bucket that cannot be reached is the likely reason.
+fn unreadable(repository: &Repository, both: bool) -> Vec<String> {
     let (code, message) = &repository.status;
-    // 2 is `no valid backups`, which is told below.
-    let readable = [0, 2].contains(code);
-    if *code == OTHER {
-        wrong.push(format!(
-            "pgBackRest cannot read its repository, as if it were damaged or had another key: {message}"
-        ));
-    } else if !readable {
-        wrong.push(format!("pgBackRest says: {message}"));
-    }
+    let what = match (*code, both) {
+        _ if is_readable(repository) => return Vec::new(),
+        (OTHER, true) => "pgBackRest cannot read it",
+        (OTHER, false) => {
+            "pgBackRest cannot read its repository, as if it were damaged or had another key"
+        }
+        _ => "pgBackRest says",
+    };
+    vec![format!("{what}: {message}")]
+}
+
+/// The backups whose last run failed. `backup` is the command that makes one, and `logs` the beginning of the one that
+/// shows a journal.
+fn failed_runs(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
     for (kind, schedule) in &repository.schedules {
         if !schedule.runs && !matches!(schedule.result.as_str(), "" | "success") {
             wrong.push(format!(
@@ -170,9 +192,15 @@ fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
             ));
         }
     }
+    wrong
+}
+
+/// What is wrong with the backups that are there, and with their WAL. `full` is the command that makes a full backup.
+fn wrong_inside(repository: &Repository, full: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
     match repository.backups.last() {
-        None if repository.is_at_work() || !readable => {}
-        None => wrong.push(format!("there is no backup; make one: {backup} --full")),
+        None if repository.is_at_work() || !is_readable(repository) => {}
+        None => wrong.push(format!("there is no backup; make one: {full}")),
         Some(last) => wrong.extend(overdue(repository, last)),
     }
     for damaged in repository.backups.iter().filter(|it| it.damaged) {
@@ -181,19 +209,19 @@ fn wrong(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
             damaged.label
         ));
     }
-    let full = repository.newest_full().map_or(0, |it| it.stop);
+    let newest_full = repository.newest_full().map_or(0, |it| it.stop);
     for gone in repository.backups.iter().filter(|it| it.gone) {
-        if gone.stop >= full {
+        if gone.stop >= newest_full {
             wrong.push(format!(
                 "the files of the backup {} are not in the repository any more, and nothing can be restored from it; \
-                 another one: {backup} --full",
+                 another one: {full}",
                 gone.label
             ));
         }
     }
     for hole in repository.holes_now() {
         wrong.push(format!(
-            "WAL is missing: {hole}; no moment after it can be restored until there is another full backup: {backup} --full"
+            "WAL is missing: {hole}; no moment after it can be restored until there is another full backup: {full}"
         ));
     }
     if let Some((available, size)) = repository.space
@@ -246,47 +274,6 @@ pub(crate) fn in_words(kind: &str) -> &str {
     }
 }
 
-/// The repository and its proof in `--json`.
-pub(crate) fn whole_document(
-    repository: &Repository,
-    wrong: &[String],
-    rehearsals: &Rehearsals,
-    inventory: &Inventory,
-) -> Value {
-    let mut document = document(repository, wrong);
-    document["rehearsed"] = json!(rehearsals.last);
-    document["proven"] = json!(rehearsals.proof);
-    document["rehearsing"] = json!(rehearsals.at_work);
-    document["prove_within_days"] = json!(inventory.backup.prove_within);
-    document
-}
-
-fn document(repository: &Repository, wrong: &[String]) -> Value {
-    let time = |at: i64| jiff::Timestamp::from_second(at).ok();
-    let backups = repository.backups.iter().map(|it| {
-        json!({
-            "label": it.label,
-            "type": it.kind,
-            "start": time(it.start),
-            "stop": time(it.stop),
-            "size": it.size,
-            "stored": it.stored,
-            "damaged": it.damaged,
-            "gone": it.gone,
-        })
-    });
-    let span = repository.span();
-    json!({
-        "from": span.and_then(|it| time(it.0)),
-        "to": span.and_then(|it| time(it.1)),
-        "missing_wal": repository.holes(),
-        "backups": backups.collect::<Vec<_>>(),
-        "bytes": repository.bytes(),
-        "at_work": repository.is_at_work(),
-        "wrong": wrong,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::client::Schedule, *};
@@ -294,7 +281,7 @@ mod tests {
     const DAY: i64 = 86_400;
 
     /// A full backup a week ago and a differential one yesterday.
-    fn good() -> Repository {
+    pub(super) fn good() -> Repository {
         let backup = |kind: &str, stop| Backup {
             label: format!("a-{kind}"),
             kind: kind.into(),
@@ -322,14 +309,17 @@ mod tests {
     }
 
     fn told(repository: &Repository) -> String {
-        wrong(repository, "pgherd backup", "pgherd logs").join("\n")
+        let mut wrong = unreadable(repository, false);
+        wrong.extend(failed_runs(repository, "pgherd backup", "pgherd logs"));
+        wrong.extend(wrong_inside(repository, "pgherd backup --full"));
+        wrong.join("\n")
     }
 
     #[test]
     fn what_is_wrong_is_told() {
         assert_eq!(told(&good()), "");
         assert_eq!(
-            summary(&good()),
+            summary_of(&good()),
             "2 backups (0 B with their WAL), the last one 24 h 00 m ago"
         );
         let mut late = good();
@@ -428,6 +418,6 @@ mod tests {
         );
         none.schedules.get_mut("full").unwrap().runs = true;
         assert_eq!(told(&none), "");
-        assert_eq!(summary(&none), "the first backup is being made");
+        assert_eq!(summary_of(&none), "the first backup is being made");
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     event::Events,
     facts::Os,
     given,
-    inventory::{HostName, PgVersion, Role},
+    inventory::{HostName, PgVersion, Place, Role},
     machine::Machine,
     moment::Moment,
     plan::{
@@ -27,7 +27,7 @@ use crate::{
     },
     remote::quote,
     services::{
-        archive::ground::{self, Ground, Source},
+        archive::ground::{Ground, Source},
         backup::ask,
     },
     workspace::{Renewal, Sql},
@@ -43,6 +43,8 @@ pub(crate) struct Outlook {
     pub host: HostName,
     pub replicas: Vec<HostName>,
     pub source: Source,
+    /// Of two places of backups, that of this one first, then others from which WAL comes too.
+    pub places: Vec<Place>,
     /// The hosts that are made first.
     pub made: Vec<HostName>,
     pub run: Vec<Sql>,
@@ -129,21 +131,26 @@ fn source_cluster(origin: &Connected<'_>) -> Result<Cluster> {
 pub(super) async fn backup_for(
     origin: &Connected<'_>,
     to: &Moment,
-    set: Option<&str>,
+    (set, from): (Option<&str>, Option<Place>),
 ) -> Result<(Ground, Source)> {
     let found = async {
         let cluster = source_cluster(origin)?;
         let keeper = backup::keeper(origin.context)?;
         let remote = origin.remote.as_ref();
-        let repository = ask(&cluster, remote).await.transpose()?;
-        if let Some(why) = repository.as_ref().and_then(backup::Repository::unreadable) {
+        let mut repositories = ask(&cluster, remote).await.transpose()?.unwrap_or_default();
+        repositories.retain(|it| from.is_none_or(|from| from == it.place));
+        let whys = repositories.iter().map(backup::Repository::unreadable);
+        // One of two places is enough.
+        let whys: Option<Vec<String>> = whys.collect();
+        if let Some(why) = whys.and_then(|it| it.into_iter().next()) {
             return Err(Error::new(Code::ServiceRefused, why)
                 .on(keeper)
                 .hint("see what is wrong with it: pgherd backups"));
         }
-        let ground = ground::look(&cluster, keeper, to, remote).await?;
-        let source = outlook::source(&ground, to, set)?.clone();
-        let last = repository.and_then(|it| it.span()).map(|span| span.1);
+        let ground = outlook::look(origin, &cluster, keeper, to).await?;
+        let source = outlook::source(&ground, to, (set, from))?.clone();
+        let spans = repositories.iter().filter_map(backup::Repository::span);
+        let last = spans.map(|span| span.1).max();
         if let (Some(at), Some(last)) = (to.time(), last)
             && at.as_second() > last
         {
@@ -175,7 +182,8 @@ pub(super) async fn outlook(
             .hint(format!("the newest state: {command} --to latest"))
     })?;
     statements(&wish.run)?;
-    let (_, backup) = backup_for(origin, &to, wish.set.as_deref()).await?;
+    let place = backup::named(&source.inventory, wish.from.as_deref())?;
+    let (ground, backup) = backup_for(origin, &to, (wish.set.as_deref(), place)).await?;
     let host = outlook::host(target, &BTreeMap::new(), wish.host.as_deref())?;
     if let PgVersion::Major(major) = target.inventory.postgresql.version {
         is_of_version(Some(major), &host, &backup)?;
@@ -205,6 +213,7 @@ pub(super) async fn outlook(
         to,
         replicas: members.filter(|it| **it != host).cloned().collect(),
         host,
+        places: ground.places_for(&backup, place),
         source: backup,
         made: hosts.missing,
         run: wish.run.clone(),

@@ -8,15 +8,14 @@ const DAY: i64 = 86_400;
 const GRACE: i64 = 6 * 3600;
 
 /// What is wrong, a sentence each. `within` is how many days old a proof may become, or 0. `command` is the command line
-/// of a verb.
+/// of a verb, and `again` that of a rehearsal.
 pub(super) fn wrong(
     repository: &Repository,
     rehearsals: &Rehearsals,
     within: u32,
-    command: &dyn Fn(&str) -> String,
+    (command, again): (&dyn Fn(&str) -> String, &str),
 ) -> Vec<String> {
     let age = |at: i64| in_days(repository.now - at);
-    let again = command("rehearse");
     let mut wrong = Vec::new();
     if let Some(it) = failed(repository, rehearsals, false) {
         wrong.push(format!(
@@ -103,7 +102,13 @@ mod tests {
 
     fn told(repository: &Repository, rehearsals: &Rehearsals, within: u32) -> String {
         let command = |verb: &str| format!("pgherd {verb}");
-        wrong(repository, rehearsals, within, &command).join("\n")
+        wrong(
+            repository,
+            rehearsals,
+            within,
+            (&command, "pgherd rehearse"),
+        )
+        .join("\n")
     }
 
     #[test]

@@ -261,8 +261,8 @@ pub enum Verb {
         /// Copy only what has changed since the last backup of any type
         #[arg(long, conflicts_with = "full")]
         incremental: bool,
-        /// Make it in this place only, `disk` or `bucket`, if backups are in both
-        #[arg(long, value_name = "PLACE", value_parser = ["disk", "bucket"], hide_possible_values = true)]
+        /// Make it in this place only, if backups are in both
+        #[arg(long, value_name = "PLACE", value_parser = ["disk", "bucket"])]
         only: Option<String>,
     },
     /// Show which backups there are, and which moments can be restored
@@ -283,8 +283,8 @@ pub enum Verb {
             hide_default_value = true
         )]
         at: String,
-        /// From `disk` or `bucket`, if backups are in both; without it, from where the last proof is older
-        #[arg(long, value_name = "PLACE", value_parser = ["disk", "bucket"], hide_possible_values = true)]
+        /// From this place, if backups are in both; without it, from where the last proof is older
+        #[arg(long, value_name = "PLACE", value_parser = ["disk", "bucket"])]
         from: Option<String>,
     },
     /// Have the cluster, a copy of it, or a table, as it was at a moment

@@ -32,8 +32,8 @@ pub struct Wish {
     /// Follow this timeline, such as the one that an earlier restore has left
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     timeline: Option<u32>,
-    /// Restore from this place, `disk` or `bucket`, if backups are in both; otherwise the first that has the moment
-    #[arg(long, value_name = "PLACE", value_parser = ["disk", "bucket"], hide_possible_values = true)]
+    /// Restore from this place, if backups are in both; otherwise the first that has the moment
+    #[arg(long, value_name = "PLACE", value_parser = ["disk", "bucket"])]
     from: Option<String>,
     /// Restore this member, and copy the others from it; otherwise the leader
     #[arg(long, value_name = "HOST", conflicts_with = "table")]

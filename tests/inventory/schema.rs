@@ -63,6 +63,7 @@ const NOT_SAID: [(&str, &[&str]); 10] = [
             "address-outside-the-first-hosts-network",
             "address-outside-the-subnet",
             "address-twice",
+            "backup-nowhere",
             "backup-with-an-archive-command",
             "backup-without-a-host",
             "backup-without-tls",

@@ -20,6 +20,10 @@ use serde_json::{Value, json};
 
 #[path = "cli/codes.rs"]
 mod codes;
+#[path = "cli/documents.rs"]
+mod documents;
+#[path = "json/schemas.rs"]
+mod schemas;
 #[path = "cli/shells.rs"]
 mod shells;
 #[path = "cli/state.rs"]
@@ -144,6 +148,7 @@ fn run(mut command: Command, words: &[&str]) -> Said {
         stdout: text(output.stdout),
         stderr: text(output.stderr),
     };
+    schemas::check_if_json(words, said.stdout.as_bytes());
     // Nothing here is a terminal.
     assert!(!said.text().contains('\u{1b}'), "{}", said.text());
     said
@@ -363,27 +368,6 @@ fn a_hint_names_the_folder_of_templates() {
     let said = desk.expect(1, &[templates[0], templates[1], "status"]);
     let hint = "create it: pgherd --templates 'my templates' up";
     assert!(said.stderr.contains(hint), "{}", said.stderr);
-}
-
-#[test]
-fn with_json_an_error_is_one_object_on_stdout_and_told_to_people_too() {
-    let desk = Desk::with_inventory();
-    let said = desk.expect(1, &["--json", "status"]);
-    assert_eq!(said.stdout.lines().count(), 1);
-    let error: Value = serde_json::from_str(&said.stdout).unwrap();
-    assert_eq!(
-        error,
-        json!({
-            "event": "error",
-            "code": "cluster-not-found",
-            "kind": "failed",
-            "exit_code": 1,
-            "message": "there is no cluster local here",
-            "causes": [".pgherd/local/secrets.yaml is not there"],
-            "hints": ["create it: pgherd up"],
-        })
-    );
-    assert!(said.stderr.starts_with("error: there is no cluster local"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::Serialize;
+use serde_json::json;
 
 use super::{Global, console::Console, plan, status};
 use crate::{
@@ -58,7 +59,7 @@ pub(super) async fn run(
     collected.take("status.json", of_status(&context).await);
     collected.take("plan.txt", of_plan(&context, terminal).await);
     let proof = prove::now(&context).await;
-    collected.take("verify.json", proof.and_then(|proof| json(&proof)));
+    collected.take("verify.json", proof.and_then(|proof| pretty(&proof)));
     diagnose::of_hosts(&context, &mut collected).await;
     runs(&context, &mut collected);
     if !collected.missing.is_empty() {
@@ -66,6 +67,15 @@ pub(super) async fn run(
         collected.add("missing.txt", format!("{missing}\n"));
     }
     let size = write(&path, &collected, terminal)?;
+    if terminal.json {
+        terminal.print_json(&json!({
+            "archive": path.display().to_string(),
+            "files": collected.texts.len(),
+            "bytes": size,
+            "missing": collected.missing,
+        }));
+        return Ok(());
+    }
     for missing in &collected.missing {
         terminal.say(&format!("missing: {missing}"));
     }
@@ -82,7 +92,7 @@ pub(super) async fn run(
 async fn of_status(context: &Context) -> Result<String> {
     let hosts = context.host_status().await?;
     let status = states::look(context, &hosts).await?;
-    json(&status::whole(&status, context, &hosts).await)
+    pretty(&status::whole(&status, context, &hosts).await)
 }
 
 /// What `up` would change shows what differs from the inventory.
@@ -91,7 +101,7 @@ async fn of_plan(context: &Context, terminal: &Terminal) -> Result<String> {
     Ok(plan::text(context, &preview, terminal))
 }
 
-fn json(value: &impl Serialize) -> Result<String> {
+fn pretty(value: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(value)
         .map_err(|error| Error::new(Code::InternalError, "it is no JSON").because(error))
 }

@@ -1,12 +1,11 @@
 //! The command line: which verbs there are, and what each runs.
 
-use clap::{
-    Parser,
-    error::{ContextKind, ContextValue},
-};
 use tokio_util::sync::CancellationToken;
 
-pub use self::args::{Cli, Global, Image, Rotate, State, Verb};
+pub use self::{
+    args::{Cli, Global, Image, Rotate, State, Verb},
+    mistyped::parse,
+};
 use crate::{
     engine::{apply::Verb as Applying, operate::Operation, psql::Entrance, remove},
     error::{Code, Error, Result},
@@ -31,6 +30,7 @@ mod image;
 mod init;
 mod keys;
 mod manual;
+mod mistyped;
 mod operate;
 mod operator;
 mod plan;
@@ -55,42 +55,6 @@ mod watch;
 /// The warning that every verb shows while `tls` is off.
 const PLAINTEXT: &str =
     "! TLS is off (tls.enabled: false): everything except passwords is sent in plaintext";
-
-/// The command line of this process. An unknown verb is answered with similar ones, but never with one that takes
-/// something away.
-pub fn parse() -> Cli {
-    Cli::try_parse().unwrap_or_else(|mut error| {
-        without_harm(&mut error);
-        error.exit()
-    })
-}
-
-/// Verbs that nobody should type because they were suggested.
-const HARMFUL: [&str; 6] = [
-    "down", "failover", "reinit", "replace", "restore", "upgrade",
-];
-
-fn without_harm(error: &mut clap::Error) {
-    let Some(value) = error.remove(ContextKind::SuggestedSubcommand) else {
-        return;
-    };
-    let suggested = match value {
-        ContextValue::Strings(verbs) => verbs,
-        ContextValue::String(verb) => vec![verb],
-        _ => Vec::new(),
-    };
-    let harmless: Vec<String> = suggested
-        .into_iter()
-        .filter(|verb| !HARMFUL.contains(&verb.as_str()))
-        .collect();
-    if harmless.is_empty() {
-        // It would leave a blank line.
-        error.remove(ContextKind::Suggested);
-    } else {
-        let harmless = ContextValue::Strings(harmless);
-        error.insert(ContextKind::SuggestedSubcommand, harmless);
-    }
-}
 
 /// Runs the verb of the command line. Returns the exit code of a verb that succeeded.
 pub async fn run(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Result<u8> {

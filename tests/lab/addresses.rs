@@ -209,6 +209,7 @@ fn watched(child: Child) -> Value {
         .status();
     assert!(status.unwrap().success());
     let output = child.wait_with_output().unwrap();
+    crate::support::schemas::check(&["drill"], &output.stdout);
     let document: Value = serde_json::from_slice(&output.stdout).expect("one document");
     document["drills"][0]["measured"].clone()
 }

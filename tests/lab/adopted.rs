@@ -136,6 +136,7 @@ impl<'a> Reader<'a> {
 
     fn json(&self, words: &[&str]) -> Value {
         let output = self.command(words).output().expect("pgherd runs");
+        crate::support::schemas::check(words, &output.stdout);
         serde_json::from_slice(&output.stdout).expect("one JSON document")
     }
 

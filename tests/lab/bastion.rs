@@ -67,7 +67,9 @@ impl User<'_> {
     fn output(&self, words: &[&str]) -> Output {
         let mut command = self.lab.command(words);
         let command = command.current_dir(self.dir.path());
-        command.env("HOME", self.dir.path()).output().unwrap()
+        let output = command.env("HOME", self.dir.path()).output().unwrap();
+        crate::support::schemas::check_if_json(words, &output.stdout);
+        output
     }
 
     fn pgherd(&self, code: i32, words: &[&str]) -> String {

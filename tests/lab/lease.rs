@@ -88,7 +88,9 @@ fn copied(lab: &Lab) -> tempfile::TempDir {
 /// Runs `pgherd` in another folder.
 fn from(lab: &Lab, folder: &Path, words: &[&str]) -> Output {
     let mut command = lab.command(words);
-    command.current_dir(folder).output().unwrap()
+    let output = command.current_dir(folder).output().unwrap();
+    crate::support::schemas::check_if_json(words, &output.stdout);
+    output
 }
 
 fn expect(lab: &Lab, folder: &Path, code: i32, words: &[&str]) -> String {

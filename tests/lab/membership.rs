@@ -51,7 +51,9 @@ impl Own<'_> {
         command
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path());
-        command.output().unwrap()
+        let output = command.output().unwrap();
+        crate::support::schemas::check_if_json(words, &output.stdout);
+        output
     }
 
     fn expect(&self, code: i32, words: &[&str]) -> String {

@@ -102,6 +102,7 @@ impl<'a> Desk<'a> {
         let output = self.command(words).output().expect("pgherd runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "pgherd {words:?}\n{said}");
+        crate::support::schemas::check(words, &output.stdout);
         serde_json::from_slice(&output.stdout).expect("one JSON document")
     }
 

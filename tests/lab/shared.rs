@@ -123,7 +123,8 @@ fn kill_at(command: &mut std::process::Command, when: impl Fn(&Value) -> bool) -
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut events = lines
         .map_while(Result::ok)
-        .filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+        .inspect(|event| crate::support::schemas::check_one(&["rotate"], event));
     let reached = events.any(|event| when(&event));
     crate::support::kill(&mut child);
     reached

@@ -14,6 +14,8 @@ use serde_json::Value;
 mod ports;
 #[path = "run.rs"]
 mod run;
+#[path = "../json/schemas.rs"]
+pub(crate) mod schemas;
 
 /// An inventory in a folder of its own. The cluster is removed when this is dropped, whatever the result of the
 /// test.
@@ -81,8 +83,11 @@ impl Lab {
         command
     }
 
+    /// Runs to the end. JSON is as docs/json says.
     pub(crate) fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().expect("pgherd runs")
+        let output = self.command(words).output().expect("pgherd runs");
+        schemas::check_if_json(words, &output.stdout);
+        output
     }
 
     /// Runs and expects an exit code; shows everything if it is another one.
@@ -105,6 +110,7 @@ impl Lab {
 
     pub(crate) fn json(&self, words: &[&str]) -> Value {
         let said = self.expect(0, words);
+        schemas::check(words, said.stdout.as_bytes());
         serde_json::from_str(&said.stdout).expect("one JSON document on stdout")
     }
 
@@ -215,6 +221,7 @@ impl Lab {
             .lines()
             .map_while(Result::ok)
             .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+            .inspect(|event| schemas::check_one(words, event))
             .any(|event| when(&event));
         if reached {
             kill(&mut child);
@@ -255,6 +262,22 @@ impl Lab {
         text
     }
 
+    /// What docs/json says against the events and the measurements that runs have kept, if anything.
+    fn wrong_in_runs(&self) -> Option<String> {
+        let runs = fs::read_dir(self.workspace().join("runs")).ok()?;
+        runs.map_while(Result::ok).find_map(|run| {
+            let read = |name: &str| fs::read_to_string(run.path().join(name)).unwrap_or_default();
+            // The last line of a run that was killed may be cut short.
+            let (events, drill) = (read("events.jsonl"), read("drill.json"));
+            let mut events = events
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            let drill = serde_json::from_str(&drill).ok();
+            let wrong = events.find_map(|event| schemas::against("events", &event));
+            wrong.or_else(|| schemas::against("drill", &drill?))
+        })
+    }
+
     /// The passwords, from the file that a person would read.
     pub(crate) fn passwords(&self) -> Vec<String> {
         let text = fs::read_to_string(self.workspace().join("secrets.yaml")).expect("secrets");
@@ -275,6 +298,7 @@ impl Drop for Lab {
             let _ = kept.keep();
             return;
         }
+        let wrong = self.wrong_in_runs();
         if !self.leftovers().is_empty() {
             let _ = self.run(&["down", "--yes", "--with-backups"]);
         }
@@ -282,6 +306,10 @@ impl Drop for Lab {
         if !self.leftovers().is_empty() {
             let id = self.cluster_id();
             let _ = self.run(&["down", "--yes", "--with-backups", "--cluster-id", &id]);
+        }
+        // A test that fails already has its own reason.
+        if let Some(wrong) = wrong.filter(|_| !std::thread::panicking()) {
+            panic!("what runs have kept: {wrong}");
         }
     }
 }

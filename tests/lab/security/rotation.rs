@@ -166,6 +166,7 @@ pub(super) fn passwords_change_without_a_lost_write(lab: &Lab, seen: &mut Seen) 
     let cut = lines.any(|line| {
         seen.text(&line);
         let event: Value = serde_json::from_str(&line).unwrap();
+        crate::support::schemas::check_one(&["rotate"], &event);
         if event["event"] == "stage" {
             event["stage"].as_str().unwrap().clone_into(&mut stage);
         }

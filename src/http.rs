@@ -15,7 +15,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde::de::DeserializeOwned;
@@ -223,13 +223,15 @@ impl Http {
             // service that expects TLS refuses plaintext at once.
             let stream = self.remote.dial(host, port).await?;
             match talk(stream, request.clone()).await {
-                Ok(answer) if answer.0 != StatusCode::BAD_REQUEST => return Ok(answer),
+                Ok(answer) if answer.status() != StatusCode::BAD_REQUEST => {
+                    return Ok(in_parts(answer));
+                }
                 _ => {}
             }
         }
         let stream = self.remote.dial(host, port).await?;
         match &self.tls {
-            None => talk(stream, request).await.map_err(failed),
+            None => talk(stream, request).await.map(in_parts).map_err(failed),
             Some(config) => {
                 let name =
                     ServerName::try_from(host.to_string()).map_err(|error| failed(error.into()))?;
@@ -238,7 +240,10 @@ impl Http {
                     .await
                     .map_err(|error| failed(error.into()))?;
                 self.note_shown(host, port, stream.get_ref().1.peer_certificates());
-                talk(Box::new(stream), request).await.map_err(failed)
+                talk(Box::new(stream), request)
+                    .await
+                    .map(in_parts)
+                    .map_err(failed)
             }
         }
     }
@@ -258,21 +263,25 @@ fn refused_forward(error: &(dyn std::error::Error + 'static)) -> Option<String> 
     None
 }
 
-async fn talk(
+fn in_parts(answer: Response<Bytes>) -> (StatusCode, Bytes) {
+    (answer.status(), answer.into_body())
+}
+
+/// Sends one request over a new connection.
+pub(crate) async fn talk(
     stream: Box<dyn Connection>,
     request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), Source> {
+) -> Result<Response<Bytes>, Source> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let ask = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, LONGEST).collect().await;
         let body = body.map_err(|error| match error.is::<LengthLimitError>() {
             true => format!("its answer is longer than {} MiB", LONGEST >> 20).into(),
             false => error,
         })?;
-        Ok((status, body.to_bytes()))
+        Ok(Response::from_parts(head, body.to_bytes()))
     };
     tokio::pin!(connection);
     tokio::pin!(ask);

@@ -4,6 +4,7 @@
 //! joins both, `render` makes the files, `facts` says what is on the hosts, `plan` compares, `execute` walks
 //! the plan over `remote`, `verify` checks the result, and `report` shows it.
 
+pub mod bucket;
 pub mod cli;
 pub mod cluster;
 pub mod configs;
@@ -29,6 +30,7 @@ pub mod plan;
 pub(crate) mod poll;
 pub mod prepared;
 pub mod provider;
+pub(crate) mod proxy;
 pub mod quantity;
 pub mod relay;
 pub mod remote;

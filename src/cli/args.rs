@@ -372,6 +372,9 @@ pub enum Verb {
         /// Remove the backups too; without it they stay on hosts that pgherd has not made
         #[arg(long)]
         with_backups: bool,
+        /// Remove the bucket of this name too, which `up` has made, with all backups in it
+        #[arg(long, value_name = "NAME")]
+        with_bucket: Option<String>,
         /// Remove the cluster with this id, if its workspace is lost; an error of `down` shows the id
         #[arg(long, value_name = "ID")]
         cluster_id: Option<String>,

@@ -113,6 +113,7 @@ pub(super) fn outline(outlook: &Outlook) -> String {
         made,
         run,
         archives,
+        bucket,
     } = outlook;
     let names = |hosts: &[HostName]| {
         let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
@@ -149,6 +150,9 @@ pub(super) fn outline(outlook: &Outlook) -> String {
         true => "  its WAL and its backups go to its own repository\n",
         false => "  it has no backups: none of its hosts has the role `backup`\n",
     });
+    if let Some(bucket) = bucket {
+        text.push_str(&format!("  {bucket}\n"));
+    }
     text
 }
 
@@ -170,6 +174,7 @@ fn show(outlook: &Outlook, terminal: &Terminal) {
             "hosts_made": outlook.made,
             "run": run,
             "own_backups": outlook.archives,
+            "bucket": outlook.bucket,
         }));
         return;
     }

@@ -164,11 +164,14 @@ async fn verb(cli: Cli, terminal: &Terminal, cancel: &CancellationToken) -> Resu
             yes,
             keep_secrets,
             with_backups,
+            with_bucket,
             cluster_id,
         } => {
             let request = remove::Request {
                 keep_secrets,
-                with_backups,
+                // They are in the bucket.
+                with_backups: with_backups || with_bucket.is_some(),
+                with_bucket: with_bucket.as_deref(),
                 cluster_id: cluster_id.as_deref(),
             };
             down::run(global, request, yes, terminal, cancel).await?;

@@ -118,8 +118,15 @@ async fn converge(
             Verb::Render => Ok(Drifted::default()),
         }
     };
-    let (hosts, drift) = tokio::try_join!(context.host_status(), drift)?;
+    let bucket = async {
+        match verb {
+            Verb::Up => context.say_of_bucket().await,
+            Verb::Render => Ok(()),
+        }
+    };
+    let (hosts, mut drift, ()) = tokio::try_join!(context.host_status(), drift, bucket)?;
     let drifted = !drift.changes.is_empty();
+    drift.changes.extend(context.bucket_change());
     let stay = |left: &&Left| !left.member && !context.leaving.include(&left.name);
     for left in hosts.left.iter().filter(stay) {
         let remove = context.command(&format!("up --remove {}", left.name));
@@ -222,6 +229,7 @@ async fn launched(
         true => Consent::Once,
         false => Consent::Needed,
     };
+    context.make_bucket(&run.events).await?;
     if !preview.drift.is_empty() {
         context.provider.repair(Part::Missing, &run.events).await?;
     }

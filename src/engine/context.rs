@@ -17,6 +17,7 @@ use super::{
     operator::Operator,
 };
 use crate::{
+    bucket::News,
     cluster::{Cluster, Former, Joining, KnownHost, Secrets, TlsStage, address_of, subjects},
     error::{self, Code, Error, Result},
     event::Events,
@@ -50,6 +51,8 @@ pub(crate) struct Context {
     pub leaving: Departures,
     /// The place where the workspace's secrets are shared, if there is one.
     pub shared: Option<Arc<Shared>>,
+    /// What is known of the bucket with the backups.
+    pub(super) bucket: Arc<News>,
 }
 
 /// The options of the command line that concern the cluster.
@@ -82,6 +85,7 @@ impl Context {
             connections: Arc::default(),
             operator: source.operator,
             leaving: Departures::default(),
+            bucket: Arc::default(),
         })
     }
 
@@ -135,6 +139,7 @@ impl Context {
             operator: self.operator.clone(),
             leaving: self.leaving.clone(),
             shared: self.shared.clone(),
+            bucket: self.bucket.clone(),
         })
     }
 
@@ -272,22 +277,12 @@ impl Context {
         } else {
             (None, BTreeMap::new())
         };
-        let ca_bundle = match inventory.ca_bundle.clone().or(self.provider.ca_bundle()) {
-            None => None,
-            Some(path) => Some(given::read_text(&path).map_err(|error| {
-                Error::new(
-                    Code::FileUnusable,
-                    format!("cannot read {}", path.display()),
-                )
-                .because(error)
-            })?),
-        };
         let joining = Joining {
             secrets: self.secrets()?,
             tls,
             ca,
             certificates,
-            ca_bundle,
+            ca_bundle: self.ca_bundle()?,
             sizes: self.sizes(sizes)?,
             former,
         };
@@ -295,6 +290,22 @@ impl Context {
         Cluster::join(inventory, machines, joining, postgresql, |host| {
             os(host).arch
         })
+    }
+
+    /// The certificates that are trusted besides those of a system, PEM.
+    pub(super) fn ca_bundle(&self) -> Result<Option<String>> {
+        let path = self.inventory.ca_bundle.clone();
+        let Some(path) = path.or(self.provider.ca_bundle()) else {
+            return Ok(None);
+        };
+        let text = given::read_text(&path).map_err(|error| {
+            Error::new(
+                Code::FileUnusable,
+                format!("cannot read {}", path.display()),
+            )
+            .because(error)
+        })?;
+        Ok(Some(text))
     }
 
     /// The addresses that hosts had in the last run, but for those that another host has now. Where no host is left,

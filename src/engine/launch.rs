@@ -11,6 +11,8 @@ use crate::{
 /// Creates and starts what does not run, and returns the machines of all hosts. The user has agreed to it.
 pub(super) async fn all(run: &Run<'_>) -> Result<Vec<Machine>> {
     let context = run.context;
+    context.say_of_bucket().await?;
+    context.make_bucket(&run.events).await?;
     let absent = context.host_status().await?.absent();
     if !absent.is_empty() {
         if !context.provider.drift().await?.changes.is_empty() {

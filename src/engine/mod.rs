@@ -9,6 +9,7 @@ pub(crate) mod apply;
 pub(crate) mod at_work;
 mod authority;
 pub(crate) mod backup;
+mod bucket;
 
 pub(crate) mod certificates;
 mod collations;

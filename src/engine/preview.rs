@@ -59,7 +59,13 @@ impl Preview {
     /// Everything that `up` would do.
     pub(crate) async fn of_all(context: &Context) -> Result<Self> {
         context.marks_are_known().await?;
-        let (hosts, drift) = tokio::try_join!(context.host_status(), context.provider.drift())?;
+        let (hosts, mut drift, notes) = tokio::try_join!(
+            context.host_status(),
+            context.provider.drift(),
+            context.ask_bucket()
+        )?;
+        drift.changes.extend(context.bucket_change());
+        drift.doubts.extend(notes);
         let Some(wide) = etcd_moves::joined_first(context).await? else {
             return context.preview(hosts, drift).await;
         };
@@ -153,8 +159,10 @@ impl Context {
             }
             observed.found.facts.insert(host.clone(), facts);
         }
+        let plan = observed.plan()?;
+        doubts.extend(self.bucket_allows(&plan)?);
         Ok(Preview {
-            plan: observed.plan()?,
+            plan,
             tuning: observed.cluster.tuning(),
             unreachable: observed.unreachable,
             at_work,

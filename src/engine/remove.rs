@@ -1,12 +1,16 @@
 //! `down`: removes the hosts that pgherd made, or everything that it installed on existing hosts, and checks
 //! that nothing is left.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    bucket,
     connected::Connected,
     context::Context,
     leaving::Leaving,
@@ -17,6 +21,7 @@ use super::{
     taken::{Leftovers, Taken},
 };
 use crate::{
+    bucket::Bucket,
     contract::BACKUPS,
     error::{Code, Error, Result},
     facts::{Facts, Removal},
@@ -35,6 +40,8 @@ pub(crate) struct Request<'a> {
     pub keep_secrets: bool,
     /// Whether the backups go too.
     pub with_backups: bool,
+    /// The name of the bucket that goes too, with all backups in it.
+    pub with_bucket: Option<&'a str>,
     /// The id of the cluster to remove, if it is not the workspace's.
     pub cluster_id: Option<&'a str>,
 }
@@ -71,10 +78,19 @@ pub(crate) async fn run(
     let keep_secrets = request.keep_secrets || !is_own;
     let removed = taken
         .run_in(context, async |run| {
+            let doomed = match request.with_bucket {
+                Some(named) => {
+                    let id = request.cluster_id.or(ours.as_deref());
+                    bucket::doomed(context, named, id).await?
+                }
+                None => None,
+            };
             let removal = Clearance {
                 run,
                 request,
                 ours: ours.as_deref(),
+                bucket: doomed.as_ref().map(Bucket::name),
+                asked: AtomicBool::new(false),
             };
             let (mut stays, mut backups) = if context.provider.owns_hosts() {
                 removal.remove_hosts().await?;
@@ -82,8 +98,14 @@ pub(crate) async fn run(
             } else {
                 removal.clear_hosts(&leaving).await?
             };
+            if let Some(bucket) = &doomed {
+                removal.ask_once().await?;
+                bucket.remove(&run.events).await?;
+            }
             let bucket = context.inventory.backup.s3.as_ref();
-            if let Some(bucket) = bucket.filter(|_| context.inventory.wants(When::Bucket)) {
+            let stays_there =
+                request.with_bucket.is_none() && context.inventory.wants(When::Bucket);
+            if let Some(bucket) = bucket.filter(|_| stays_there) {
                 backups |= !request.with_backups;
                 let key = match request.with_backups {
                     true => "nobody can read them without the key, which is removed",
@@ -115,19 +137,34 @@ struct Clearance<'a> {
     request: Request<'a>,
     /// The id of this workspace's cluster.
     ours: Option<&'a str>,
+    /// The bucket that goes at the end.
+    bucket: Option<&'a str>,
+    asked: AtomicBool,
 }
 
 impl Clearance<'_> {
     async fn ask(&self, what: &str) -> Result<()> {
         let context = self.run.context;
+        let bucket = self.bucket.map(|name| {
+            format!("  bucket {name}, with all backups in it and all of their versions\n")
+        });
+        let what = format!("{what}{}", bucket.unwrap_or_default());
         let question = Question::Remove {
             context,
-            what,
+            what: &what,
             keep_secrets: self.request.keep_secrets,
         };
-        consent(context.operator.as_ref(), question)
-            .await
-            .map(|_| ())
+        consent(context.operator.as_ref(), question).await?;
+        self.asked.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Asks if nothing else was there to ask about.
+    async fn ask_once(&self) -> Result<()> {
+        match self.asked.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => self.ask("").await,
+        }
     }
 
     /// Refuses to remove the host that keeps the backups, unless the user has named them.

@@ -143,6 +143,9 @@ async fn round(
     };
     let plan = observed.plan()?;
     plan.refuse_while_paused(&context.inventory)?;
+    if verb == Verb::Up {
+        context.tell_of_bucket(&plan)?;
+    }
     if plan.paused {
         let resume = plan::how_to_resume(&context.inventory);
         context.operator.say(&format!("note: {PAUSED}; {resume}"));

@@ -3,6 +3,7 @@
 mod ahead;
 mod answers;
 mod apply;
+mod bucket;
 mod dead;
 mod hosts;
 mod leavers;

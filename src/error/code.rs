@@ -389,6 +389,24 @@ codes! {
             "make the changes: pgherd up";
     }
 
+    "The bucket with the backups" {
+        /// There is no bucket of this name.
+        BucketMissing = "bucket-missing", Failed,
+            "make it at the store, or have `up` make it: docs/backups.md";
+        /// The store does not know the access key, or the key may not do this.
+        BucketDenied = "bucket-denied", Failed,
+            "compare `s3_key` and `s3_secret` among the secrets with the store, and the key's rights with docs/iam-policy-bucket.json";
+        /// The store does not answer this machine.
+        BucketUnreachable = "bucket-unreachable", Failed,
+            "check backup.s3.endpoint, this machine's way to it, and `ca_bundle`";
+        /// The bucket is in another region, or its rules take backups away.
+        BucketUnsuitable = "bucket-unsuitable", Failed,
+            "change the bucket, or name another one: backup.s3";
+        /// The store could not do something, or answers as no store does.
+        BucketFailed = "bucket-failed", Failed,
+            "read the store's message, and run the same command again";
+    }
+
     "Docker" {
         /// No container engine answers.
         EngineUnreachable = "engine-unreachable", Failed,

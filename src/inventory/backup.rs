@@ -115,6 +115,17 @@ pub struct S3 {
     pub path: String,
     /// Whether the bucket is part of the path.
     pub path_style: bool,
+    /// Whether `up` makes the bucket if it is not there.
+    pub create: bool,
+}
+
+impl S3 {
+    /// Whether the store is AWS's own, and not another one that speaks S3.
+    pub fn is_of_aws(&self) -> bool {
+        [".amazonaws.com", ".amazonaws.com.cn"]
+            .iter()
+            .any(|it| self.endpoint.ends_with(it))
+    }
 }
 
 impl fmt::Display for S3 {

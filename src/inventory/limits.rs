@@ -290,6 +290,7 @@ pub(super) const BUCKET_PATH: Shape = shape(
     "^(/[A-Za-z0-9._-]+)+$",
 );
 pub(super) const PATH_STYLE: bool = false;
+pub(super) const CREATE_BUCKET: bool = false;
 
 pub(super) const RECIPIENT: Shape = shape(
     "public key",

@@ -81,6 +81,13 @@ if [ $code != 0 ]; then
   exit 1
 fi"#;
 
+impl Plan {
+    /// Whether backups begin by it, in a repository that has none of the cluster yet.
+    pub fn begins_repository(&self) -> bool {
+        self.steps.iter().any(|step| step.name == CREATE)
+    }
+}
+
 /// Plans that the repository begins, if no WAL was ever seen to get there.
 pub(super) fn begin(plan: &mut Plan, cluster: &Cluster, found: &Found) {
     let Some(node) = cluster.with_role(Role::Backup).next() else {

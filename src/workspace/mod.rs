@@ -17,6 +17,7 @@
 //! | `rebooting.json` | a reboot of several hosts that is not complete |
 //! | `restoring.json` | a restore of the cluster that is not complete |
 //! | `upgrading.json` | an upgrade of PostgreSQL that is not accepted |
+//! | `making_bucket` | a bucket that may not have all of its settings yet |
 //! | `shared.json`, `superseded/` | which generation of the shared state this is, and what it has replaced |
 //! | `launches/` | hosts that have been asked for and not been seen yet |
 //! | `runs/` | what each run had to tell |
@@ -49,6 +50,7 @@ mod known_hosts;
 #[cfg(feature = "aws")]
 mod launches;
 mod lock;
+mod making_bucket;
 mod members;
 mod pki;
 mod rebooting;

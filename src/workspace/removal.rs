@@ -2,8 +2,9 @@
 
 use super::{
     BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, LAUNCHES, LOCK, MEMBERS, PKI, ROTATION, RunLock,
-    SECRETS, SSH_CONFIG, TLS, Workspace, files, identity, pki, rebooting::REBOOTING,
-    replacing::REPLACING, restoring::RESTORING, shared, ssh_rotation, upgrading::UPGRADING,
+    SECRETS, SSH_CONFIG, TLS, Workspace, files, identity, making_bucket::MAKING_BUCKET, pki,
+    rebooting::REBOOTING, replacing::REPLACING, restoring::RESTORING, shared, ssh_rotation,
+    upgrading::UPGRADING,
 };
 use crate::error::Result;
 
@@ -28,6 +29,7 @@ impl Workspace {
             BROKEN,
             TLS,
             MEMBERS,
+            MAKING_BUCKET,
             REPLACING,
             REBOOTING,
             RESTORING,

@@ -12,6 +12,7 @@ use libtest_mimic::{Arguments, Trial};
 mod addresses;
 mod balancer;
 mod balancer_drift;
+mod bucket;
 mod crashes;
 mod drills;
 mod faults;
@@ -29,6 +30,7 @@ mod reality;
 mod refusals;
 mod rules;
 mod server;
+mod store;
 mod support;
 mod volumes;
 mod ways;
@@ -85,6 +87,9 @@ fn main() -> ExitCode {
             the_key_comes_later_and_does_not_go, a_front_door_that_leaves_is_taken_out_first,
             those_of_others_are_never_touched, it_may_be_cut_off_at_any_of_its_calls;
         balancer_drift: differences_are_reported_and_corrected_with_the_permissions_in_the_policy;
+        bucket: what_is_wrong_with_it_is_said_with_its_remedy, a_lock_that_keeps_too_much_is_told,
+            one_is_made_whatever_call_its_making_is_cut_off_at, what_somebody_has_set_stays,
+            those_of_others_are_never_touched, one_goes_with_all_versions_by_the_policies_in_the_manual;
         life: from_nothing_to_nothing,
             the_second_run_makes_nothing, several_pages_are_read,
             stopped_hosts_are_started, a_terminated_host_is_made_anew,

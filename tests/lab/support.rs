@@ -25,6 +25,8 @@ pub(crate) struct Lab {
     pub write_port: u16,
     pub read_port: u16,
     pub pooler_port: u16,
+    /// Variables of pgherd's environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Lab {
@@ -38,6 +40,7 @@ impl Lab {
             write_port: ports,
             read_port: ports + 1,
             pooler_port: ports + 3,
+            environment: Vec::new(),
         };
         lab.write_inventory(rest);
         lab
@@ -78,6 +81,7 @@ impl Lab {
             .env_remove("XDG_RUNTIME_DIR")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env_remove("PGHERD_INVENTORY")
+            .envs(self.environment.iter().cloned())
             .args(words)
             .stdin(Stdio::null());
         command

@@ -166,6 +166,7 @@ async fn the_second_machine_removes_the_cluster_and_the_first_one_knows() {
     let request = Request {
         keep_secrets: false,
         with_backups: false,
+        with_bucket: None,
         cluster_id: None,
     };
     well(remove::run(request, &context, &CancellationToken::new()).await);

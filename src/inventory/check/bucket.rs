@@ -44,5 +44,6 @@ pub(super) fn check(
         port,
         path: path.unwrap_or_else(|| format!("/{}", cluster.map_or("", |it| &it.value))),
         path_style: written.path_style.unwrap_or(limits::PATH_STYLE),
+        create: written.create.unwrap_or(limits::CREATE_BUCKET),
     })
 }

@@ -95,7 +95,7 @@ pub(in crate::inventory) struct Backup {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::inventory) struct S3 {
-    /// The name of the bucket, which must exist.
+    /// The name of the bucket. It must exist, unless `create` is set.
     #[schemars(required, transform = limits::BUCKET)]
     pub(in crate::inventory) bucket: Option<Word>,
     /// The region of the bucket; of other stores, whatever they call it.
@@ -110,6 +110,10 @@ pub(in crate::inventory) struct S3 {
     /// Whether the bucket is part of the path instead of the host name, as many stores other than AWS want it.
     #[schemars(extend("default" = limits::PATH_STYLE))]
     pub(in crate::inventory) path_style: Option<bool>,
+    /// Whether `up` makes the bucket if it does not exist: private, with versions, reached by TLS only. A bucket that
+    /// exists is used as it is ([backups.md](backups.md#a-bucket-that-pgherd-makes)).
+    #[schemars(extend("default" = limits::CREATE_BUCKET))]
+    pub(in crate::inventory) create: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

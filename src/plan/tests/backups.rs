@@ -17,6 +17,7 @@ fn hosts() -> String {
 fn the_repository_begins_once_a_leader_takes_writes_and_nobody_waits_for_it() {
     let plan = World::bare(&hosts()).plan();
     let begins = step(&plan, "keeper", "create-stanza");
+    assert!(plan.begins_repository());
     assert!(says(begins, "stanza-create") && says(begins, "start --no-block pgherd-backup@full"));
     let names: Vec<String> = begins
         .after
@@ -44,6 +45,7 @@ fn the_repository_begins_once_a_leader_takes_writes_and_nobody_waits_for_it() {
 fn a_repository_that_gets_wal_is_left_alone_and_one_that_does_not_begins_again() {
     let mut world = World::settled(&hosts());
     assert_eq!(world.steps(), [""; 0]);
+    assert!(!world.plan().begins_repository());
     world.facts("keeper").needs.folders.remove(ARCHIVING);
     assert_eq!(world.steps(), ["keeper create-stanza []"]);
 }

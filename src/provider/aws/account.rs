@@ -15,6 +15,7 @@ use super::failure::{Doing, Failure};
 use crate::{
     error::{Code, Error, Result},
     inventory,
+    proxy::{self, Proxy},
 };
 
 /// Enough for minutes of throttling, and not too long for the person who waits.
@@ -24,24 +25,23 @@ const ATTEMPTS: u32 = 8;
 ///
 /// The HTTP endpoints of AWS (the metadata service, a container's credentials) are on the host itself, so they
 /// are never asked through a proxy.
-fn proxy() -> Result<Option<ProxyConfig>> {
-    let named = |names: &[&'static str]| {
-        let value = |name| std::env::var(name).ok().filter(|it| !it.is_empty());
-        names.iter().find_map(|name| Some((*name, value(*name)?)))
-    };
-    let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
-    let Some((name, url)) = named(&names) else {
+fn proxy_config() -> Result<Option<ProxyConfig>> {
+    let Some(Proxy {
+        variable,
+        url,
+        except,
+    }) = proxy::of_environment()
+    else {
         return Ok(None);
     };
-    let except = named(&["no_proxy", "NO_PROXY"]).map(|(_, hosts)| hosts);
     let config = ProxyConfig::https(url).map_err(|error| {
         Error::new(
             Code::ProviderSettingUnusable,
-            format!("{name} does not name a proxy"),
+            format!("{variable} does not name a proxy"),
         )
         .cause(error.to_string())
         .hint(format!(
-            "set it to a URL, such as {name}=http://proxy.example.com:3128"
+            "set it to a URL, such as {variable}=http://proxy.example.com:3128"
         ))
     })?;
     Ok(Some(match except {
@@ -72,7 +72,7 @@ pub(super) struct Account {
 
 impl Account {
     pub(super) async fn connect(settings: &inventory::Aws) -> Result<Self> {
-        let proxy = proxy()?;
+        let proxy = proxy_config()?;
         // The crate's default client brings a second cryptography library, and ignores proxies.
         let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(
             move |settings, components| {

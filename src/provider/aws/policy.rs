@@ -8,7 +8,15 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-const POLICIES: [(&str, &str); 4] = [
+const POLICIES: [(&str, &str); 6] = [
+    (
+        "iam-policy-bucket.json",
+        include_str!("../../../docs/iam-policy-bucket.json"),
+    ),
+    (
+        "iam-policy-bucket-create.json",
+        include_str!("../../../docs/iam-policy-bucket-create.json"),
+    ),
     (
         "iam-policy-data-volume.json",
         include_str!("../../../docs/iam-policy-data-volume.json"),
@@ -108,6 +116,8 @@ impl Statement {
                 let parts: Vec<&str> = arn.splitn(6, ':').collect();
                 match (parts[2], parts[5].split('/').next()) {
                     ("servicequotas", _) => "quota",
+                    ("s3", _) if parts[5].contains('/') => "object",
+                    ("s3", _) => "bucket",
                     ("elasticloadbalancing", Some("loadbalancer")) => "loadbalancer/net/",
                     ("elasticloadbalancing", Some("listener")) => "listener/net",
                     (_, kind) => kind.unwrap_or_default(),

@@ -15,7 +15,9 @@ use crate::{
     error::Result,
     secret::Secret,
     workspace::{
-        BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, MEMBERS, PKI, ROTATION, SECRETS, TLS, files, pki,
+        BROKEN, GITIGNORE, IDENTITY, KNOWN_HOSTS, MEMBERS, PKI, ROTATION, SECRETS, TLS, files,
+        making_bucket::MAKING_BUCKET,
+        pki,
         rebooting::REBOOTING,
         replacing::REPLACING,
         restoring::RESTORING,
@@ -32,7 +34,7 @@ pub(in crate::workspace) const SUPERSEDED: &str = "superseded";
 
 /// The files that are shared, beside those of `pki/`. All others are of this machine alone: the lock, the runs, and
 /// `ssh_config`, which has paths.
-const FILES: [&str; 18] = [
+const FILES: [&str; 19] = [
     SECRETS,
     ROTATION,
     TLS,
@@ -47,6 +49,7 @@ const FILES: [&str; 18] = [
     HOST_KEYS,
     KNOWN_HOSTS,
     BROKEN,
+    MAKING_BUCKET,
     REBOOTING,
     REPLACING,
     RESTORING,

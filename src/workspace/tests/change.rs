@@ -132,3 +132,28 @@ fn hosts_that_leave_the_inventory_are_still_known() {
     let error = format!("{:?}", workspace.members().unwrap_err());
     assert!(error.contains("members.json is damaged"), "{error}");
 }
+
+#[test]
+fn a_bucket_that_is_being_made_is_noted_until_it_is_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = inventory(dir.path());
+    let workspace = filled(&inventory);
+    assert!(
+        !workspace
+            .is_making_bucket("backups s3.example.com")
+            .unwrap()
+    );
+    workspace
+        .note_making_bucket("backups s3.example.com")
+        .unwrap();
+    let next = Workspace::existing(&inventory).unwrap().unwrap();
+    assert!(next.is_making_bucket("backups s3.example.com").unwrap());
+    assert!(!next.is_making_bucket("others s3.example.com").unwrap());
+    next.end_making_bucket().unwrap();
+    next.end_making_bucket().unwrap();
+    assert!(
+        !workspace
+            .is_making_bucket("backups s3.example.com")
+            .unwrap()
+    );
+}

@@ -50,6 +50,8 @@ pub(crate) struct Outlook {
     pub run: Vec<Sql>,
     /// The clone has a repository of its own.
     pub archives: bool,
+    /// What becomes of the bucket for its backups.
+    pub bucket: Option<String>,
 }
 
 /// The error with the source's inventory in its commands.
@@ -207,6 +209,7 @@ pub(super) async fn outlook(
         target.on(&hosts.running, &events, work).await?;
     }
     let members = target.inventory.with_role(Role::Postgres);
+    target.bucket_is_fit().await?;
     Ok(Outlook {
         from: source.inventory.cluster.clone(),
         into: target.inventory.cluster.clone(),
@@ -218,6 +221,7 @@ pub(super) async fn outlook(
         made: hosts.missing,
         run: wish.run.clone(),
         archives: target.inventory.with_role(Role::Backup).next().is_some(),
+        bucket: target.bucket_change(),
     })
 }
 

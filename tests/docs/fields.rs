@@ -184,6 +184,7 @@ const MADE: [(&[&str], &[&str], &[&str]); 11] = [
         &[
             "src/cli/status.rs",
             "src/services/backup/health.rs",
+            "src/services/backup/health/document.rs",
             "src/cli/certificates.rs",
             "src/engine/at_work.rs",
             "src/prepared.rs",

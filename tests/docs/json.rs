@@ -198,6 +198,16 @@ fn words_are_those_of_the_code() {
     let witnesses = snake("src/plan/membership.rs", "Witness");
     let seen_by = "/$defs/left/properties/seen_by/items/enum";
     assert_eq!(words(&schema("status"), seen_by), witnesses);
+    let places = snake("src/inventory/backup.rs", "Place");
+    let (backups, restore) = (schema("backups"), schema("restore-dry-run"));
+    for (schema, at) in [
+        (&backups, "/$defs/backup/properties/place/enum"),
+        (&backups, "/$defs/verdict/properties/place/enum"),
+        (&backups, "/properties/places/items/properties/place/enum"),
+        (&restore, "/properties/place/enum"),
+    ] {
+        assert_eq!(words(schema, at), places, "{at}");
+    }
     let source = read("src/cli/plan.rs");
     let action = Regex::new(r#"Action::\w+.* => "([a-z_]+)","#).unwrap();
     let actions: BTreeSet<String> = action
@@ -227,7 +237,7 @@ fn home(part: &str) -> Option<&str> {
         ("error", &["code", "excerpt", "failure"][..]),
         ("status", &["at_work", "left", "prepared_image"]),
         ("verify", &["checked"]),
-        ("backups", &["verdict"]),
+        ("backups", &["backup", "verdict"]),
     ];
     let found = homes.iter().find(|(_, parts)| parts.contains(&part));
     found

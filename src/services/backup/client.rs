@@ -57,6 +57,8 @@ pub(crate) struct Schedule {
     pub runs: bool,
     /// What systemd says of the last one: `success`, `exit-code`, …
     pub result: String,
+    /// When that one ended, in seconds since 1970; 0 if it is not known.
+    pub ended: i64,
 }
 
 /// The repository of a cluster in one place.
@@ -150,10 +152,11 @@ impl Repository {
                 let schedule = self.schedules.entry((*kind).to_owned()).or_default();
                 schedule.times = times.filter_map(|at| at.parse().ok()).collect();
             }
-            ["unit", kind, active, result] => {
+            ["unit", kind, active, result, ended @ ..] => {
                 let schedule = self.schedules.entry((*kind).to_owned()).or_default();
                 schedule.runs = matches!(*active, "activating" | "active");
                 (*result).clone_into(&mut schedule.result);
+                schedule.ended = ended.first().and_then(|it| it.parse().ok()).unwrap_or(0);
             }
             ["space", available, size] => self.space = Some((number(available), number(size))),
             ["since", at] => self.since = at.parse().ok(),

@@ -174,12 +174,22 @@ fn unreadable(repository: &Repository, both: bool) -> Vec<String> {
     vec![format!("{what}: {message}")]
 }
 
-/// The backups whose last run failed. `backup` is the command that makes one, and `logs` the beginning of the one that
-/// shows a journal.
-fn failed_runs(repository: &Repository, backup: &str, logs: &str) -> Vec<String> {
+/// The backups whose last run failed, if there is no later one in each place that has what they would have had. `backup`
+/// is the command that makes one, and `logs` the beginning of the one that shows a journal.
+fn failed_runs(repositories: &[Repository], backup: &str, logs: &str) -> Vec<String> {
+    let Some(first) = repositories.first() else {
+        return Vec::new();
+    };
+    let made_since = |kind: &str, ended: i64| {
+        repositories.iter().all(|it| {
+            let mut backups = it.backups.iter();
+            backups.any(|it| !it.gone && it.stop > ended && holds(&it.kind) >= holds(kind))
+        })
+    };
     let mut wrong = Vec::new();
-    for (kind, schedule) in &repository.schedules {
-        if !schedule.runs && !matches!(schedule.result.as_str(), "" | "success") {
+    for (kind, schedule) in &first.schedules {
+        let failed = !schedule.runs && !matches!(schedule.result.as_str(), "" | "success");
+        if failed && !(schedule.ended > 0 && made_since(kind, schedule.ended)) {
             wrong.push(format!(
                 "the last {} backup failed ({}); why: {logs} HOST pgherd-backup@{kind}; again: {}",
                 in_words(kind),
@@ -193,6 +203,15 @@ fn failed_runs(repository: &Repository, backup: &str, logs: &str) -> Vec<String>
         }
     }
     wrong
+}
+
+/// How much a backup of this kind holds, to compare kinds.
+fn holds(kind: &str) -> u8 {
+    match kind {
+        "full" => 3,
+        "diff" => 2,
+        _ => 1,
+    }
 }
 
 /// What is wrong with the backups that are there, and with their WAL. `full` is the command that makes a full backup.
@@ -310,7 +329,11 @@ mod tests {
 
     fn told(repository: &Repository) -> String {
         let mut wrong = unreadable(repository, false);
-        wrong.extend(failed_runs(repository, "pgherd backup", "pgherd logs"));
+        wrong.extend(failed_runs(
+            std::slice::from_ref(repository),
+            "pgherd backup",
+            "pgherd logs",
+        ));
         wrong.extend(wrong_inside(repository, "pgherd backup --full"));
         wrong.join("\n")
     }
@@ -334,6 +357,8 @@ mod tests {
         let mut failed = good();
         failed.schedules.get_mut("diff").unwrap().result = "exit-code".into();
         assert!(told(&failed).contains("the last differential backup failed (exit-code)"));
+        failed.schedules.get_mut("diff").unwrap().ended = failed.backups[0].stop - 1;
+        assert_eq!(told(&failed), "", "a full one was made since");
         let mut damaged = good();
         damaged.backups[1].damaged = true;
         assert!(told(&damaged).contains("the backup a-diff has pages whose checksum is wrong"));

@@ -9,7 +9,9 @@ for kind in full diff incr; do
     while read -r _ date time zone; do date -d "$date $time $zone" +%s; done | tr '\n' ' ')
   # Incremental backups may have none.
   [ -z "$times" ] || printf 'schedule\t%s\t%s\n' "$kind" "$times"
-  printf 'unit\t%s\t%s\t%s\n' "$kind" "$(systemctl show -P ActiveState "pgherd-backup@$kind")" "$(systemctl show -P Result "pgherd-backup@$kind")"
+  ended=$(systemctl show -P StateChangeTimestamp "pgherd-backup@$kind")
+  printf 'unit\t%s\t%s\t%s\t%s\n' "$kind" "$(systemctl show -P ActiveState "pgherd-backup@$kind")" \
+    "$(systemctl show -P Result "pgherd-backup@$kind")" "$(date -d "${ended:-now}" +%s)"
 done
 # Backups in one of two places have no schedule; each is of a kind and a place, such as full-bucket.
 systemctl list-units --plain --no-legend --state=activating 'pgherd-backup@*-*' 2>/dev/null |

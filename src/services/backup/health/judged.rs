@@ -52,7 +52,7 @@ pub(crate) fn judge(
             ),
             false => (command("backup --full"), command("rehearse")),
         };
-        let runs = failed_runs(repository, &command("backup"), &command("logs"));
+        let runs = failed_runs(repositories, &command("backup"), &command("logs"));
         let mut wrong = unreadable(repository, both);
         match both {
             true => judged.of_all = runs,

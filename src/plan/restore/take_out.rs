@@ -21,13 +21,15 @@ is_there() {
   return 1
 }
 segment=$(echo 'select pg_walfile_name(pg_switch_wal())' | local_psql "$PORT" -At)
-for n in $(seq 120); do
+tries=120 within='a minute'
+[ -z "$REPOS" ] || tries=240 within='two minutes'
+for n in $(seq $tries); do
   sent=$(echo "select last_archived_wal >= '$segment' from pg_stat_archiver" | local_psql "$PORT" -At)
   [ "$sent" != t ] || exit 0
   [ $((n % 20)) != 0 ] || ! is_there || exit 0
   sleep 0.5
 done
-echo "$segment did not get into the repository within a minute" >&2
+echo "$segment did not get into the repository within $within" >&2
 echo "pgherd-hint: see why: $VERIFY" >&2
 exit 1"#;
 

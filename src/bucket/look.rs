@@ -235,19 +235,7 @@ fn judge(place: &S3, nature: &Nature, keep_full: u32) -> (Vec<String>, Option<Er
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn place() -> S3 {
-        S3 {
-            bucket: "backups".into(),
-            region: "eu-central-1".into(),
-            endpoint: "s3.eu-central-1.amazonaws.com".into(),
-            port: 443,
-            path: "/pg".into(),
-            path_style: false,
-            create: false,
-        }
-    }
+    use super::{super::tests::place, *};
 
     fn lock(text: &str) -> Lock {
         let text = format!("<ObjectLockConfiguration>{text}</ObjectLockConfiguration>");

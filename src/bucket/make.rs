@@ -7,7 +7,7 @@ use hyper::Method;
 use super::{Bucket, Call, Found, Seen, look::Ours, refusal::Failure, setting::Setting};
 use crate::{
     error::{Error, Result},
-    event::{Event, Events, HostState},
+    event::{Events, HostState},
     poll::{self, Pauses},
 };
 
@@ -50,18 +50,10 @@ impl Bucket {
         events: &Events,
     ) -> Result<Vec<String>> {
         let seen = self.look(begun, 0).await?;
-        let emit = |state| {
-            events.emit(Event::Resource {
-                kind: "bucket".to_owned(),
-                id: self.name().to_owned(),
-                name: self.name().to_owned(),
-                state,
-            });
-        };
         let (missing, done) = match seen {
             Seen::Missing => {
                 note().await?;
-                emit(HostState::Creating);
+                self.tell(events, HostState::Creating);
                 self.create().await.map_err(|it| self.explain(it))?;
                 (Setting::ALL.to_vec(), HostState::Created)
             }
@@ -79,7 +71,7 @@ impl Bucket {
             }));
         }
         if !missing.is_empty() {
-            emit(done);
+            self.tell(events, done);
         }
         Ok(unknown)
     }

@@ -20,6 +20,7 @@ use self::{
 };
 use crate::{
     error::{Code, Error, Result},
+    event::{Event, Events, HostState},
     inventory::S3,
     provider::{CLUSTER_LABEL, ID_LABEL},
     secret::Secret,
@@ -106,6 +107,15 @@ impl Bucket {
 
     pub fn name(&self) -> &str {
         &self.place.bucket
+    }
+
+    fn tell(&self, events: &Events, state: HostState) {
+        events.emit(Event::Resource {
+            kind: "bucket".to_owned(),
+            id: self.name().to_owned(),
+            name: self.name().to_owned(),
+            state,
+        });
     }
 
     /// The bucket for messages.
@@ -210,4 +220,22 @@ fn read(doing: &'static str, body: &[u8]) -> Result<Element, Failure> {
         doing,
         cause: "its answer is not one of a store that speaks S3".into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::inventory::S3;
+
+    /// A bucket of AWS's.
+    pub(super) fn place() -> S3 {
+        S3 {
+            bucket: "backups".into(),
+            region: "eu-central-1".into(),
+            endpoint: "s3.eu-central-1.amazonaws.com".into(),
+            port: 443,
+            path: "/pg".into(),
+            path_style: false,
+            create: false,
+        }
+    }
 }

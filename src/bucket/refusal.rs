@@ -211,19 +211,7 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn place() -> S3 {
-        S3 {
-            bucket: "backups".into(),
-            region: "eu-central-1".into(),
-            endpoint: "s3.eu-central-1.amazonaws.com".into(),
-            port: 443,
-            path: "/pg".into(),
-            path_style: false,
-            create: false,
-        }
-    }
+    use super::{super::tests::place, *};
 
     fn answer(status: u16, region: Option<&str>, body: &str) -> Response<Bytes> {
         let mut answer = Response::builder().status(status);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    event::{Event, Events, HostState},
+    event::{Events, HostState},
     quantity::count,
 };
 
@@ -53,15 +53,7 @@ impl Bucket {
         if !self.may_be_removed().await? {
             return Ok(());
         }
-        let emit = |state| {
-            events.emit(Event::Resource {
-                kind: "bucket".to_owned(),
-                id: self.name().to_owned(),
-                name: self.name().to_owned(),
-                state,
-            });
-        };
-        emit(HostState::Removing);
+        self.tell(events, HostState::Removing);
         let left = |error: Error| {
             error.left(format!(
                 "the bucket {} is there, and some of what was in it may be gone",
@@ -81,7 +73,7 @@ impl Bucket {
             }
             _ => {}
         }
-        emit(HostState::Removed);
+        self.tell(events, HostState::Removed);
         Ok(())
     }
 

@@ -365,12 +365,12 @@ fn a_place_that_is_away(lab: &Lab, store: &Store) {
     );
 }
 
-/// From the disk while the bucket is away, and from the bucket while the disk's backups are not to be read.
-fn each_place_restores(lab: &Lab, store: &Store) {
+/// Takes the table out as it was, then restores the cluster; returns what is said of that. One place is away.
+fn a_dropped_table_comes_back(lab: &Lab, file: &str) -> String {
     let moment = lab.sql("select now()");
     thread::sleep(Duration::from_millis(1100));
     lab.sql("drop table orders");
-    let out = lab.file("of-disk.sql");
+    let out = lab.file(file);
     let words = [
         "restore",
         "--table",
@@ -378,14 +378,17 @@ fn each_place_restores(lab: &Lab, store: &Store) {
         "--to",
         &moment,
         "--out",
+        out.to_str().unwrap(),
     ];
-    lab.expect(0, &[&words[..], &[out.to_str().unwrap()]].concat());
-    assert!(
-        fs::read_to_string(out)
-            .unwrap()
-            .contains("COPY public.orders")
-    );
-    let said = lab.expect(3, &["restore", "--to", &moment, "--yes"]).stderr;
+    lab.expect(0, &words);
+    let taken = fs::read_to_string(&out).unwrap();
+    assert!(taken.contains("COPY public.orders"));
+    lab.expect(3, &["restore", "--to", &moment, "--yes"]).stderr
+}
+
+/// From the disk while the bucket is away, and from the bucket while the disk's backups are not to be read.
+fn each_place_restores(lab: &Lab, store: &Store) {
+    let said = a_dropped_table_comes_back(lab, "of-disk.sql");
     assert!(said.contains("the restore itself is complete"), "{said}");
     assert_eq!(lab.sql("select count(*) from orders"), "5");
     store.away.store(false, Ordering::Relaxed);
@@ -401,25 +404,7 @@ fn each_place_restores(lab: &Lab, store: &Store) {
     lab.expect(0, &["restore", "--discard-old"]);
     let repository = "/var/lib/pgherd-backups/backup";
     lab.on("keeper", &format!("mv {repository} {repository}.away"));
-    let moment = lab.sql("select now()");
-    thread::sleep(Duration::from_millis(1100));
-    lab.sql("drop table orders");
-    let out = lab.file("orders.sql");
-    let words = [
-        "restore",
-        "--table",
-        "postgres.orders",
-        "--to",
-        &moment,
-        "--out",
-    ];
-    lab.expect(0, &[&words[..], &[out.to_str().unwrap()]].concat());
-    assert!(
-        fs::read_to_string(out)
-            .unwrap()
-            .contains("COPY public.orders")
-    );
-    let said = lab.expect(3, &["restore", "--to", &moment, "--yes"]).stderr;
+    let said = a_dropped_table_comes_back(lab, "orders.sql");
     assert!(said.contains("on the disk: "), "{said}");
     assert_eq!(lab.sql("select count(*) from orders"), "5");
     lab.on(

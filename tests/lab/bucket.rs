@@ -412,6 +412,9 @@ fn each_place_restores(lab: &Lab, store: &Store) {
         &format!("rm -rf {repository}; mv {repository}.away {repository}"),
     );
     lab.expect(0, &["restore", "--discard-old"]);
+    until("the backup that the restore began has ended", || {
+        kept(lab)["at_work"] == false
+    });
     lab.expect(0, &["backup", "--full"]);
     lab.expect(0, &["rehearse", "--at", "latest", "--from", "disk"]);
     lab.holds_within(Duration::from_secs(90));

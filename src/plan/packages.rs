@@ -141,10 +141,11 @@ fn own_cores(cluster: &Cluster, facts: &Facts) -> usize {
 
 /// How many steps that keep a core busy may run at once, where the hosts share a machine.
 ///
-/// More at once would only slow each other down, so that no host is ready before the last one.
+/// One more than there are cores, because each also waits, for the disk and for packages. More at once would only slow
+/// each other down, so that no host is ready before the last one.
 pub(super) fn at_once(cluster: &Cluster, found: &Found) -> Option<usize> {
     let cores = found.facts.values().map(|facts| facts.cores).max()?;
-    (cluster.inventory.provider.shares_a_machine() && cores > 0).then_some(cores)
+    (cluster.inventory.provider.shares_a_machine() && cores > 0).then_some(cores + 1)
 }
 
 /// The packages from which Patroni's venv is made.

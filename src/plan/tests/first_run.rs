@@ -127,9 +127,9 @@ fn hosts_of_one_machine_count_its_cores_together() {
         world.plan()
     };
     for (cores, at_once, beside) in [
-        (2, Some(2), false),
-        (9, Some(9), false),
-        (10, Some(10), true),
+        (2, Some(3), false),
+        (9, Some(10), false),
+        (10, Some(11), true),
     ] {
         let plan = shared(cores);
         assert_eq!(plan.at_once, at_once);

@@ -222,6 +222,7 @@ mod tests {
             path: "/pg".into(),
             path_style: false,
             create: false,
+            profile: None,
         }
     }
 

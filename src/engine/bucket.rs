@@ -23,6 +23,9 @@ impl Context {
         if self.bucket.is_asked() {
             return Ok(Vec::new());
         }
+        if let Some(profile) = self.inventory.bucket_profile() {
+            return Ok(vec![unasked(place, profile)]);
+        }
         let bucket = self.bucket(place, &self.secrets()?.cluster_id)?;
         let begun = self.workspace.is_making_bucket(&mark(place))?;
         let seen = match bucket.look(begun, self.inventory.backup.keep_full).await {
@@ -165,6 +168,12 @@ pub(super) async fn doomed(
             context.command(&format!("down --with-bucket {}", place.bucket))
         )));
     }
+    if let Some(profile) = context.inventory.bucket_profile() {
+        return Err(refused(format!(
+            "pgherd has no access key for the bucket: the instance profile {profile} opens it, and only on its host"
+        ))
+        .hint("remove the bucket by hand, after the cluster"));
+    }
     let Some(id) = cluster_id else {
         return Err(refused(
             "the workspace of the cluster is gone, which has its id; the bucket has it too".into(),
@@ -176,6 +185,22 @@ pub(super) async fn doomed(
         true => Ok(Some(bucket)),
         false => Ok(None),
     }
+}
+
+/// What is said of a bucket that only the host with the backups can ask.
+fn unasked(place: &S3, profile: &str) -> String {
+    let mut said = format!(
+        "pgherd did not ask what the bucket {} is like: the instance profile {profile} opens it, which only the host with the role \
+         `backup` has; see yourself that it keeps versions, and that no lifecycle rule removes or archives what is in it",
+        place.bucket
+    );
+    if !place.is_of_aws() {
+        said.push_str(&format!(
+            "; {} is not of AWS, and may not know the profile's credentials",
+            place.endpoint
+        ));
+    }
+    said
 }
 
 /// The bucket's name for the workspace's note.

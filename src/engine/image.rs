@@ -91,6 +91,8 @@ fn builder(inventory: &Inventory) -> Inventory {
     builder.postgresql.users.clear();
     builder.postgresql.databases.clear();
     builder.postgresql.parameters.clear();
+    // Nothing on it opens the bucket with the backups.
+    builder.backup.s3 = None;
     let name = HostName::new(BUILDER);
     let host = Host {
         roles: inventory

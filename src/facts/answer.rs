@@ -2,7 +2,10 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{DataFact, DbRole, Facts, FileFact, Listener, MetadataGuard, Os, UnitFact, etcd_log};
+use super::{
+    DataFact, DbRole, Facts, FileFact, Listener, MetadataException, MetadataGuard, Os, UnitFact,
+    etcd_log,
+};
 use crate::{
     configs::PatroniConfig,
     error::{Code, Error, Result},
@@ -141,6 +144,9 @@ impl Facts {
             }
             ["patroni-stamp", stamp] => self.patroni_stamp = Some((*stamp).into()),
             ["metadata_guard", word] => self.metadata_guard = MetadataGuard::parse(word),
+            ["metadata_exception", word] => {
+                self.metadata_exception = MetadataException::parse(word);
+            }
             ["watchdog", state] => self.watchdog_armed = Some(*state == "armed"),
             ["listener", port, pid, process, unit] => self.listeners.push(Listener {
                 port: port.parse().unwrap_or_default(),

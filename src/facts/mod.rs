@@ -41,7 +41,7 @@ pub use disks::{DataMount, Disk, Disks};
 pub use distribution::Os;
 pub use etcd_log::EtcdIdentity;
 pub(crate) use knock::{answering, knock};
-pub use metadata::{MetadataGuard, UNIT as METADATA_GUARD};
+pub use metadata::{FORGET_EXCEPTIONS, MetadataException, MetadataGuard, UNIT as METADATA_GUARD};
 pub use needs::{Folder, Memory, Needs, Source, Space};
 pub(crate) use needs::{dialled_ports, own_folders};
 pub use upkeep::{Depth, INIT, POSTGRESQL, Process, Update, Upkeep, parse_upkeep, upkeep};
@@ -223,6 +223,7 @@ pub struct Facts {
     pub watchdog_armed: Option<bool>,
     /// Which users may talk to the metadata service; asked only on EC2.
     pub metadata_guard: MetadataGuard,
+    pub metadata_exception: MetadataException,
     /// Where the data volume is.
     pub disks: Disks,
     /// The running database has no usable `postgres`: `no-login` or `gone`.

@@ -117,6 +117,8 @@ pub struct S3 {
     pub path_style: bool,
     /// Whether `up` makes the bucket if it is not there.
     pub create: bool,
+    /// The instance profile of EC2 that opens it, in place of an access key.
+    pub profile: Option<String>,
 }
 
 impl S3 {

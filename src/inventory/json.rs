@@ -38,6 +38,7 @@ pub fn json_schema() -> Value {
 fn of_kind(kind: ProviderKind, keys: &Value) -> Value {
     let mut provider = not_of(kind, &keys["properties"]["provider"]);
     let haproxy = not_of(kind, &keys["properties"]["haproxy"]);
+    let bucket = not_of(kind, &keys["properties"]["backup"]["properties"]["s3"]);
     let mut hosts = json!({
         "properties": not_of(kind, &keys["properties"]["hosts"]["additionalProperties"]),
     });
@@ -56,6 +57,9 @@ fn of_kind(kind: ProviderKind, keys: &Value) -> Value {
     });
     if !haproxy.is_empty() {
         then["haproxy"] = json!({"properties": haproxy});
+    }
+    if !bucket.is_empty() {
+        then["backup"] = json!({"properties": {"s3": {"properties": bucket}}});
     }
     json!({
         "if": {

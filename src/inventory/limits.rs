@@ -289,6 +289,11 @@ pub(super) const BUCKET_PATH: Shape = shape(
     "a folder in the bucket: a slash first and none last",
     "^(/[A-Za-z0-9._-]+)+$",
 );
+pub(super) const INSTANCE_PROFILE: Shape = shape(
+    "instance profile",
+    "the name of an instance profile: up to 128 letters, digits and any of `+=,.@_-`",
+    "^[A-Za-z0-9+=,.@_-]{1,128}$",
+);
 pub(super) const PATH_STYLE: bool = false;
 pub(super) const CREATE_BUCKET: bool = false;
 
@@ -320,7 +325,7 @@ pub(super) const SMARTHOST: Shape = shape(
 mod tests {
     use super::*;
 
-    const SHAPES: [Shape; 21] = [
+    const SHAPES: [Shape; 22] = [
         ADDRESS,
         AMI,
         BUCKET,
@@ -331,6 +336,7 @@ mod tests {
         DATA_DIR,
         ENDPOINT,
         HOST_NAME,
+        INSTANCE_PROFILE,
         INSTANCE_TYPE,
         NETWORK,
         PROFILE,

@@ -203,6 +203,20 @@ impl Inventory {
         }
     }
 
+    /// The instance profile of EC2 that opens the bucket with the backups, in place of an access key.
+    pub fn bucket_profile(&self) -> Option<&str> {
+        let bucket = self.backup.s3.as_ref();
+        let bucket = bucket.filter(|_| self.wants(When::Bucket) && self.wants(When::Ec2))?;
+        bucket.profile.as_deref()
+    }
+
+    /// The same, for the only host that gets it.
+    pub fn profile_of(&self, host: &HostName) -> Option<&str> {
+        let roles = &self.hosts.get(host)?.roles;
+        self.bucket_profile()
+            .filter(|_| roles.contains(&Role::Backup))
+    }
+
     /// The databases that PgBouncer offers for reading too, as `NAME_read`.
     ///
     /// Its configuration has names of letters, digits, `_`, `-` and `.` alone, and of up to 63 bytes.

@@ -35,8 +35,16 @@ pub(super) fn plan(
     files: &[File],
 ) -> Result<Base> {
     let prepared = components::prepare(plan, cluster, node, facts, files)?;
-    metadata_guard::guard(plan, cluster, node, facts, prepared);
-    Ok(install(plan, cluster, node, facts, files, prepared))
+    if cluster.inventory.profile_of(&node.name).is_none() {
+        let after = Vec::from_iter(prepared);
+        metadata_guard::guard(plan, cluster, node, facts, after);
+        return Ok(install(plan, cluster, node, facts, files, prepared));
+    }
+    // The guard lets the user postgres through, which comes with a package, and pgBackRest needs that.
+    let mut base = install(plan, cluster, node, facts, files, prepared);
+    let guarded = metadata_guard::guard(plan, cluster, node, facts, base.packages.clone());
+    base.packages.extend(guarded);
+    Ok(base)
 }
 
 /// Plans a host's packages, and Patroni's venv if the host has a database. `prepared` comes before them.

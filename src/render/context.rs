@@ -183,6 +183,7 @@ fn backup(cluster: &Cluster) -> Value {
             "path": it.path,
             "path_style": it.path_style,
         })),
+        "profile": cluster.inventory.bucket_profile(),
     })
 }
 

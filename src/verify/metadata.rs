@@ -1,12 +1,12 @@
 //! Checks that only root can talk to EC2's metadata service, which shows the user data with the host's first
-//! key.
+//! key. Where pgBackRest has an instance profile in place of an access key, postgres can too.
 
 use std::collections::BTreeMap;
 
 use super::{Check, Settles};
 use crate::{
     cluster::Cluster,
-    facts::{Facts, METADATA_GUARD, MetadataGuard},
+    facts::{Facts, METADATA_GUARD, MetadataException, MetadataGuard},
     inventory::HostName,
     services::When,
 };
@@ -26,6 +26,12 @@ pub(super) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Opt
             MetadataGuard::Fragile => {
                 "the rule that guards its user data is gone when networkd restarts"
             }
+            MetadataGuard::Holds if !is_exception_right(cluster, host, facts) => {
+                match cluster.inventory.profile_of(host) {
+                    Some(_) => "pgBackRest cannot ask for the credentials of its instance profile",
+                    None => "a user other than root can ask for its user data",
+                }
+            }
             MetadataGuard::Holds if !facts.unit(METADATA_GUARD).is_enabled() => {
                 "the unit that guards its user data does not start at boot"
             }
@@ -38,8 +44,22 @@ pub(super) fn check(cluster: &Cluster, facts: &BTreeMap<HostName, Facts>) -> Opt
         true => wrong,
         false => vec![format!("{}; `up` repairs it", wrong.join("; "))],
     };
-    let right = "only root can ask for a host's user data";
-    Some(Check::of(NAME, wrong, right.into()).settles(Settles::Never))
+    let mut right = "only root can ask for a host's user data".to_owned();
+    let mut exceptions = facts.keys();
+    if let Some(host) = exceptions.find(|it| cluster.inventory.profile_of(it).is_some()) {
+        right.push_str(&format!(
+            "; on {host} postgres can too, for pgBackRest's credentials"
+        ));
+    }
+    Some(Check::of(NAME, wrong, right).settles(Settles::Never))
+}
+
+fn is_exception_right(cluster: &Cluster, host: &HostName, facts: &Facts) -> bool {
+    let wanted = match cluster.inventory.profile_of(host) {
+        Some(_) => MetadataException::Postgres,
+        None => MetadataException::Nobody,
+    };
+    facts.metadata_exception == wanted
 }
 
 #[cfg(test)]
@@ -82,6 +102,56 @@ mod tests {
         ] {
             let check = check(&cluster, &facts).unwrap();
             assert!(!check.passed && check.detail.contains(said), "{check:?}");
+        }
+    }
+
+    #[test]
+    fn postgres_is_let_through_where_pgbackrest_has_a_profile_and_nowhere_else() {
+        let mut cluster = World::settled(ONE).cluster;
+        let text = "cluster: pg\nprovider: { kind: aws, region: eu-central-1 }\n\
+                    backup: { s3: { bucket: backups, region: eu-central-1, profile: backups } }\nhosts:\n  \
+                    all: { roles: [postgres, etcd, haproxy] }\n  keeper: { roles: [backup] }\n";
+        cluster.inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();
+        let of = |host: &str, exception| {
+            let mut facts = Facts {
+                metadata_guard: MetadataGuard::Holds,
+                metadata_exception: exception,
+                ..Facts::default()
+            };
+            let unit = UnitFact {
+                enabled: "enabled".into(),
+                ..UnitFact::default()
+            };
+            facts.units.insert(METADATA_GUARD.into(), unit);
+            (HostName::new(host), facts)
+        };
+        for (all, keeper, wrong) in [
+            (MetadataException::Nobody, MetadataException::Postgres, ""),
+            (
+                MetadataException::Nobody,
+                MetadataException::Nobody,
+                "keeper: pgBackRest cannot ask",
+            ),
+            (
+                MetadataException::Nobody,
+                MetadataException::Other,
+                "keeper: pgBackRest cannot ask",
+            ),
+            (
+                MetadataException::Postgres,
+                MetadataException::Postgres,
+                "all: a user other than root",
+            ),
+        ] {
+            let facts = BTreeMap::from([of("all", all), of("keeper", keeper)]);
+            let check = check(&cluster, &facts).unwrap();
+            assert_eq!(check.passed, wrong.is_empty(), "{check:?}");
+            let said = if wrong.is_empty() {
+                "on keeper postgres can too"
+            } else {
+                wrong
+            };
+            assert!(check.detail.contains(said), "{check:?}");
         }
     }
 }

@@ -341,7 +341,7 @@ impl Workspace {
         secrets::Wanted {
             vip: self.inventory.haproxy.vip.is_some(),
             backup: self.inventory.wants(When::Backups),
-            bucket: self.inventory.wants(When::Bucket),
+            bucket: self.inventory.wants(When::Bucket) && self.inventory.bucket_profile().is_none(),
             pooler: self.inventory.wants(When::Pooling),
             users: postgresql.users.keys().map(String::as_str).collect(),
             file: self.inventory.secrets.file.as_deref(),

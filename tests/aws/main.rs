@@ -24,6 +24,7 @@ mod members;
 mod model;
 mod models;
 mod nature;
+mod profile;
 mod proxy;
 mod questions;
 mod reality;
@@ -103,6 +104,9 @@ fn main() -> ExitCode {
             a_host_leaves_a_group_only_at_the_end;
         models: the_models_are_those_that_the_script_names, what_is_wrong_with_a_call_is_found,
             a_wrong_call_fails_its_test;
+        profile: the_host_of_the_backups_alone_is_launched_with_it,
+            a_running_host_gets_it_by_the_policies_in_the_manual, giving_it_may_die_at_any_call,
+            what_is_wrong_with_it_is_said_before_anything_is_made;
         questions: what_may_be_wrong_is_a_doubt, an_address_that_is_taken_is_not_asked_for,
             keys_that_ec2_does_not_import_are_refused, the_key_itself_is_asked_about,
             the_quota_is_asked_before_anything_is_made, cpu_credits_are_for_burstable_types;

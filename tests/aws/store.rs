@@ -101,6 +101,7 @@ impl Store {
             path: "/pg".into(),
             path_style: true,
             create,
+            profile: None,
         };
         let tags = [("pgherd:cluster", "pg"), ("pgherd:id", id), ("team", "a<b")];
         let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));

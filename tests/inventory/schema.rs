@@ -64,6 +64,7 @@ const NOT_SAID: [(&str, &[&str]); 10] = [
             "address-outside-the-subnet",
             "address-twice",
             "backup-nowhere",
+            "backup-profile-makes-no-bucket",
             "backup-with-an-archive-command",
             "backup-without-a-host",
             "backup-without-tls",

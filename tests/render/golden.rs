@@ -144,6 +144,30 @@ fn golden_places() {
     golden("places", &cluster);
 }
 
+/// Backups in a bucket that an instance profile of EC2 opens: the host that keeps them has no access key, and there alone
+/// postgres may ask the metadata service.
+#[test]
+fn golden_profile() {
+    let hosts: [(&str, [u8; 4], &[Role]); 2] = [
+        (
+            "db1",
+            [192, 0, 2, 1],
+            &[Role::Postgres, Role::Etcd, Role::Archive],
+        ),
+        ("keeper", [192, 0, 2, 21], &[Role::Backup]),
+    ];
+    let mut cluster = cluster(&hosts, true);
+    let text = "cluster: pg\nprovider: { kind: aws, region: eu-central-1 }\n\
+                backup: { s3: { bucket: backups, region: eu-central-1, profile: backups } }\nhosts:\n  \
+                db1: { roles: [postgres, etcd] }\n  door: { roles: [haproxy] }\n  keeper: { roles: [backup] }\n";
+    let inventory = Inventory::parse(Path::new("pgherd.yaml"), text).unwrap();
+    cluster.inventory.hosts = inventory.hosts;
+    cluster.inventory.provider = inventory.provider;
+    cluster.inventory.backup = inventory.backup;
+    cluster.secrets.backup = Some(Secret::new("backups3cr"));
+    golden("profile", &cluster);
+}
+
 /// PgBouncer on the front door, and databases that it offers for reading too, except one.
 #[test]
 fn golden_pooler() {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     super::{PoolMode, choice::OneOf, limits},
-    Number, Placed, WITHOUT_CLOUD, Word,
+    AWS, Number, Placed, WITHOUT_CLOUD, Word,
 };
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -114,6 +114,13 @@ pub(in crate::inventory) struct S3 {
     /// exists is used as it is ([backups.md](backups.md#a-bucket-that-pgherd-makes)).
     #[schemars(extend("default" = limits::CREATE_BUCKET))]
     pub(in crate::inventory) create: Option<bool>,
+    /// The name of an instance profile of the account, in place of an access key: only the host with the role `backup` gets
+    /// it. The bucket must exist ([backups.md](backups.md#without-an-access-key)).
+    #[schemars(
+        transform = limits::INSTANCE_PROFILE,
+        extend("x-kinds" = AWS, "x-default" = "none; the secrets have an access key")
+    )]
+    pub(in crate::inventory) profile: Option<Word>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

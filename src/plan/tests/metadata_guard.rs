@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::world::{ONE, World, says, step};
+use super::world::{FIVE, ONE, World, says, step};
 use crate::{
-    facts::{METADATA_GUARD, MetadataGuard},
-    inventory::Inventory,
+    contract::BACKUP_CONFIG,
+    facts::{METADATA_GUARD, MetadataException, MetadataGuard},
+    inventory::{HostName, Inventory},
     render,
 };
 
@@ -13,7 +14,11 @@ const UNIT: &str = "/etc/systemd/system/pgherd-metadata-guard.service";
 
 /// A settled cluster of one host that pgherd launched on EC2.
 fn on_ec2() -> World {
-    let mut world = World::settled(ONE);
+    launched(World::settled(ONE))
+}
+
+/// The same, as hosts that pgherd launched on EC2.
+fn launched(mut world: World) -> World {
     let text = "cluster: pg\nprovider: { kind: aws, region: eu-central-1 }\nhosts:\n  \
                 all: { roles: [postgres, etcd, haproxy] }\n";
     world.cluster.inventory.provider = Inventory::parse(Path::new("pgherd.yaml"), text)
@@ -74,4 +79,57 @@ fn other_hosts_have_no_such_thing() {
     let world = World::settled(ONE);
     let mut files = world.files.values().flatten();
     assert!(files.all(|file| file.path != UNIT));
+}
+
+/// The hosts whose guard would be changed.
+fn guarded(world: &World) -> Vec<String> {
+    let steps = world.steps().into_iter();
+    let guards = steps.filter_map(|it| Some(it.split_once(" guard-metadata ")?.0.to_owned()));
+    guards.collect()
+}
+
+fn content(world: &World, host: &str, path: &str) -> String {
+    let mut files = world.files[&HostName::new(host)].iter();
+    let file = files.find(|file| file.path == path);
+    file.unwrap().content.to_string()
+}
+
+#[test]
+fn where_pgbackrest_has_a_profile_postgres_is_let_through() {
+    let hosts = format!("{FIVE}  keeper: {{ roles: [backup], address: 192.0.2.6 }}\n");
+    let mut world = launched(World::settled(&hosts));
+    assert_eq!(guarded(&world), [""; 0]);
+    let text = format!(
+        "cluster: pg\nprovider: {{ kind: aws, region: eu-central-1 }}\nhosts:{hosts}\
+         backup: {{ s3: {{ bucket: backups, region: eu-central-1, profile: backups }} }}\n"
+    );
+    let inventory = Inventory::parse(Path::new("pgherd.yaml"), &text).unwrap();
+    world.cluster.inventory.backup = inventory.backup;
+    world.files = render::render(&world.cluster, world.templates).unwrap();
+    let config = content(&world, "keeper", BACKUP_CONFIG);
+    assert!(config.contains("repo1-s3-key-type=auto\n"), "{config}");
+    assert!(
+        !config.contains("s3-key=") && !config.contains("s3-key-secret"),
+        "{config}"
+    );
+    let rule = "uidrange $$uid-$$uid lookup main";
+    assert!(content(&world, "keeper", UNIT).contains(rule));
+    assert!(!content(&world, "node1", UNIT).contains(rule));
+
+    assert_eq!(guarded(&world), ["keeper"]);
+    let plan = world.plan();
+    let guard = step(&plan, "keeper", "guard-metadata");
+    assert!(guard.why.contains("credentials") && says(guard, "ip rule del pref 99"));
+    world.facts("keeper").metadata_exception = MetadataException::Postgres;
+    assert_eq!(guarded(&world), [""; 0]);
+    for (host, exception) in [
+        ("keeper", MetadataException::Other),
+        ("node1", MetadataException::Postgres),
+        ("node1", MetadataException::Other),
+    ] {
+        let before = world.facts(host).metadata_exception;
+        world.facts(host).metadata_exception = exception;
+        assert_eq!(guarded(&world), [host]);
+        world.facts(host).metadata_exception = before;
+    }
 }

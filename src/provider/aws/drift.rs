@@ -9,6 +9,7 @@ use super::{
     growth::{self, Growth},
     instance::Found,
     membership::{self, Membership},
+    profile,
     public_address::PublicAddress,
     removal::{GROUP, INSTANCE},
     rules::Sources,
@@ -28,6 +29,7 @@ pub(super) struct Drift {
     /// Instances whose data volume would go with them.
     lose_data: Vec<Found>,
     growths: Vec<Growth>,
+    profiles: Vec<profile::Change>,
 }
 
 impl Drift {
@@ -44,6 +46,7 @@ impl Drift {
         let mut drift = Self {
             lose_data: found.iter().filter(loses_data).cloned().collect(),
             growths: growth::find(ec2, settings, found).await?,
+            profiles: profile::wrong(inventory, found),
             ..Self::default()
         };
         for (vpc, groups) in groups::find_all(ec2, &inventory.cluster).await? {
@@ -79,10 +82,12 @@ impl Drift {
             ))
         });
         let growths = self.growths.iter().map(|it| it.line.clone());
+        let profiles = self.profiles.iter().map(|it| it.line.clone());
         rules
             .chain(memberships)
             .chain(volumes)
             .chain(growths)
+            .chain(profiles)
             .collect()
     }
 
@@ -140,14 +145,22 @@ impl Drift {
             changed("volume", &it.id, it.host.as_str());
             Ok(())
         });
-        let (rules, memberships, volumes, growths) = tokio::join!(
+        let profiles = self.profiles.iter().map(|it| async move {
+            let applied = it.apply(ec2, part).await;
+            if applied.map_err(|failure| Error::from(failure).on(&it.host))? {
+                changed(INSTANCE, &it.id, it.host.as_str());
+            }
+            Ok(())
+        });
+        let (rules, memberships, volumes, growths, profiles) = tokio::join!(
             future::join_all(rules),
             future::join_all(memberships),
             future::join_all(volumes),
             future::join_all(growths),
+            future::join_all(profiles),
         );
         let failures = rules.into_iter().chain(memberships).chain(volumes);
-        let failures = failures.chain(growths);
+        let failures = failures.chain(growths).chain(profiles);
         let failures: Vec<Error> = failures.filter_map(Result::err).collect();
         together(failures, |count| {
             format!("{count} things could not be corrected")

@@ -81,6 +81,13 @@ impl Failure {
         self.is_about_parameters() && !self.is(&NOT_YET) && !self.is(&UNSURE)
     }
 
+    /// Whether the account has no instance profile of the name that the call has.
+    pub(super) fn is_unknown_profile(&self) -> bool {
+        self.code
+            .as_deref()
+            .is_some_and(|code| is_about_profile(code, &self.causes.join(": ")))
+    }
+
     /// An answer without the expected content.
     pub(super) fn empty(doing: &str) -> Self {
         Self {
@@ -139,6 +146,8 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
                 .hint("docs/iam-policy.json is the smallest policy that is enough");
             if doing.contains("load balancer") || doing.contains("target group") {
                 error.hint("with provider.load_balancer, docs/iam-policy-load-balancer.json comes in addition")
+            } else if doing.contains("instance profile") {
+                error.hint("with backup.s3.profile, docs/iam-policy-profile.json comes in addition, with the role of the profile in it")
             } else if doing.contains("data volume") {
                 error.hint("with data_volume_gb, docs/iam-policy-data-volume.json comes in addition")
             } else {
@@ -171,6 +180,11 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
                 .hint("upgrade the account to the paid plan in the Billing console")
                 .hint("or use a type of the plan's: aws ec2 describe-instance-types --filters Name=free-tier-eligible,Values=true --query InstanceTypes[].InstanceType; c7i-flex.large and m7i-flex.large have enough memory")
         }
+        code if is_about_profile(code, said) => {
+            cannot(Code::ProviderSettingUnusable, "the account has no such instance profile")
+                .hint("see which there are: aws iam list-instance-profiles --query InstanceProfiles[].InstanceProfileName")
+                .hint("correct backup.s3.profile; one that was made a moment ago is known to EC2 some seconds later")
+        }
         "RulesPerSecurityGroupLimitExceeded" => {
             cannot(Code::AwsQuota, "the security group would have more rules than the account's quota")
                 .hint("name fewer, larger networks in provider.operator_cidrs and postgresql.allow")
@@ -194,6 +208,12 @@ fn answered(code: &str, doing: &str, said: &str) -> Error {
         }
         _ => Error::new(Code::AwsFailed, format!("cannot {doing}")),
     }
+}
+
+/// EC2 has no code of its own for an instance profile that does not exist.
+fn is_about_profile(code: &str, said: &str) -> bool {
+    let said = said.to_ascii_lowercase().replace(' ', "");
+    ["InvalidParameterValue", "NoSuchEntity"].contains(&code) && said.contains("instanceprofile")
 }
 
 /// Describes a failed call: `doing` follows "cannot" in the message.

@@ -54,6 +54,8 @@ pub(super) struct Found {
     /// The network interface that it was launched with, and the security groups of that.
     pub(super) interface: Option<String>,
     pub(super) groups: Vec<String>,
+    /// The name of its instance profile.
+    pub(super) profile: Option<String>,
     /// When it was launched, in seconds since 1970, and by whom.
     pub(super) launched: i64,
     pub(super) by: Option<String>,
@@ -82,6 +84,10 @@ impl Found {
                 .iter()
                 .filter_map(|it| it.group_id().map(str::to_owned))
                 .collect(),
+            profile: instance
+                .iam_instance_profile()
+                .and_then(|it| it.arn())
+                .map(|arn| name_in(arn).to_owned()),
             host: HostName::new(tag(HOST_LABEL)?),
             state: instance.state()?.name()?.clone(),
             private: address(instance.private_ip_address()),
@@ -166,6 +172,11 @@ fn in_words(reason: &StateReason) -> String {
         Some(code) if !message.contains(code) => format!("{code}: {message}"),
         _ => message.to_owned(),
     }
+}
+
+/// The name in the ARN of an instance profile, which may have a path before it.
+pub(super) fn name_in(arn: &str) -> &str {
+    arn.rsplit('/').next().unwrap_or(arn)
 }
 
 pub(super) fn tag<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {

@@ -192,6 +192,7 @@ impl Launch<'_> {
             desired: &self.inventory.hosts[host],
             own: &self.settings.hosts[host],
             settings: self.settings,
+            profile: self.inventory.profile_of(host),
             place: &survey.places[host],
         };
         let key_name = key_pair::name(&self.inventory.cluster);
@@ -210,10 +211,7 @@ impl Launch<'_> {
         .concat();
         let ran = insist(&retried, ADDRESS, || {
             let call = run_instance(self.ec2, &spec, &self.tags, Some(&made));
-            let doing = format!(
-                "launch the host ({} in {})",
-                spec.own.instance_type, spec.place.subnet.zone
-            );
+            let doing = spec.in_words();
             async move { call.send().await.doing(doing) }
         })
         .await;

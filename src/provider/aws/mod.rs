@@ -45,6 +45,7 @@ mod placement;
 mod policy;
 mod preflight;
 mod prepared;
+mod profile;
 mod public_address;
 mod quota;
 mod removal;
@@ -149,6 +150,7 @@ impl AwsProvider {
             desired: &self.inventory.hosts[host],
             own: &self.settings.hosts[host],
             settings: &self.settings,
+            profile: self.inventory.profile_of(host),
             place,
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-const POLICIES: [(&str, &str); 6] = [
+const POLICIES: [(&str, &str); 7] = [
     (
         "iam-policy-bucket.json",
         include_str!("../../../docs/iam-policy-bucket.json"),
@@ -32,6 +32,10 @@ const POLICIES: [(&str, &str); 6] = [
     (
         "iam-policy-own-key.json",
         include_str!("../../../docs/iam-policy-own-key.json"),
+    ),
+    (
+        "iam-policy-profile.json",
+        include_str!("../../../docs/iam-policy-profile.json"),
     ),
 ];
 const REFERENCE: &str = include_str!("../../../tests/data/iam-reference.json");

@@ -132,8 +132,12 @@ impl AwsProvider {
             Some(credits) if place.kind.burstable => format!(" ({} CPU credits)", credits.as_str()),
             _ => String::new(),
         };
+        let profile = self.inventory.profile_of(host);
+        let profile = profile.map_or_else(String::new, |name| {
+            format!(" with the instance profile {name}")
+        });
         format!(
-            "instance {host}: {}{credits}, {volume}, in {} ({}){address}",
+            "instance {host}: {}{credits}, {volume}, in {} ({}){address}{profile}",
             own.instance_type, place.subnet.zone, place.subnet.id
         )
     }
@@ -170,8 +174,18 @@ impl AwsProvider {
         let cluster = &self.inventory.cluster;
         let tags = self.tags();
         let instance = async {
-            let Some((host, place)) = survey.places.first_key_value() else {
+            // Of all hosts, the one that also needs the permission to be given a profile.
+            let profile = |host: &HostName| self.inventory.profile_of(host);
+            let mut places = survey.places.iter();
+            let asked = places.find(|(host, _)| profile(host).is_some());
+            let Some((host, place)) = asked.or(survey.places.first_key_value()) else {
                 return Ok(None);
+            };
+            let doing = match profile(host) {
+                Some(name) => format!(
+                    "launch a host with the instance profile {name} (ec2:RunInstances, ec2:CreateTags, iam:PassRole)"
+                ),
+                None => "launch instances (ec2:RunInstances, ec2:CreateTags)".to_owned(),
             };
             let spec = self.spec(host, place);
             let mut call = request::run_instance(ec2, &spec, &tags, None);
@@ -183,11 +197,11 @@ impl AwsProvider {
                 }
                 call = call.set_network_interfaces(Some(interfaces));
             }
-            allowed(
-                call.send()
-                    .await
-                    .doing("launch instances (ec2:RunInstances, ec2:CreateTags)"),
-            )
+            match call.send().await.doing(doing) {
+                // No launch would do better.
+                Err(failure) if failure.is_unknown_profile() => Err(failure),
+                asked => allowed(asked),
+            }
         };
         let group = async {
             let Some(role) = new_group else {

@@ -16,6 +16,7 @@ use aws_sdk_ec2::{
 use super::{
     Tags, attached,
     instance::{BY, HOST_KEY, IMAGE},
+    profile,
     survey::Place,
     volumes,
 };
@@ -34,7 +35,22 @@ pub(super) struct Spec<'a> {
     pub(super) desired: &'a Host,
     pub(super) own: &'a AwsHost,
     pub(super) settings: &'a Aws,
+    /// The instance profile that the host gets.
+    pub(super) profile: Option<&'a str>,
     pub(super) place: &'a Place,
+}
+
+impl Spec<'_> {
+    /// What its launch does, as messages say it.
+    pub(super) fn in_words(&self) -> String {
+        let profile = self.profile.map_or_else(String::new, |name| {
+            format!(" with the instance profile {name}")
+        });
+        format!(
+            "launch the host ({} in {}){profile}",
+            self.own.instance_type, self.place.subnet.zone
+        )
+    }
 }
 
 /// Input that exists only when the launch has begun.
@@ -114,6 +130,7 @@ pub(super) fn run_instance(
         .instance_type(InstanceType::from(spec.own.instance_type.as_str()))
         .set_block_device_mappings(Some(devices))
         .network_interfaces(interface.build())
+        .set_iam_instance_profile(spec.profile.map(profile::named))
         .metadata_options(metadata)
         .set_credit_specification(credits)
         // `poweroff` on a host must not destroy it.

@@ -63,6 +63,7 @@ mod tests {
             subnet: None,
             interface: None,
             groups: Vec::new(),
+            profile: None,
             launched,
             by: Some("anna@laptop".into()),
             vcpus: 2,

@@ -61,7 +61,7 @@ pub(super) struct Wanted<'a> {
     pub vip: bool,
     /// Whether a host has the role `backup`.
     pub backup: bool,
-    /// Whether a bucket holds the backups.
+    /// Whether a bucket holds the backups, and an access key opens it.
     pub bucket: bool,
     /// Whether there is a pooler.
     pub pooler: bool,

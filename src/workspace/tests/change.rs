@@ -157,3 +157,32 @@ fn a_bucket_that_is_being_made_is_noted_until_it_is_complete() {
             .unwrap()
     );
 }
+
+#[test]
+fn where_an_instance_profile_opens_the_bucket_no_access_key_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    for (profile, wanted) in [("", true), (", profile: backups", false)] {
+        let path = folder.path().join("pgherd.yaml");
+        let text = format!(
+            "cluster: pg\nprovider: {{ kind: aws, region: eu-central-1 }}\n\
+             backup: {{ s3: {{ bucket: backups, region: eu-central-1{profile} }} }}\nhosts:\n  \
+             db: {{ roles: [postgres, etcd] }}\n  door: {{ roles: [haproxy] }}\n  keeper: {{ roles: [backup] }}\n"
+        );
+        let inventory = Inventory::parse(&path, &text).unwrap();
+        assert_eq!(inventory.bucket_profile().is_none(), wanted);
+        let keeper = inventory.profile_of(&HostName::new("keeper"));
+        assert_eq!(keeper.is_none(), wanted);
+        assert_eq!(inventory.profile_of(&HostName::new("db")), None);
+        let workspace = Workspace::open(&inventory).unwrap();
+        let refused = workspace.secrets().map(|it| it.s3.is_some());
+        match wanted {
+            true => assert!(
+                refused
+                    .unwrap_err()
+                    .to_string()
+                    .contains("`s3_key` is missing")
+            ),
+            false => assert!(!refused.unwrap()),
+        }
+    }
+}
